@@ -1,0 +1,47 @@
+# Everything needs only Python 3.11 to 3.13 and make. `make help` lists the targets.
+PYTHON ?= $(shell sh scripts/find-python.sh)
+VENV   ?= .venv
+RUN     = $(VENV)/bin/python
+SECONDS ?= 60
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint unit test-containers soak bench lock package clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
+
+setup: ## create .venv from the locked requirements (the targets below do it themselves)
+	@python="$(PYTHON)"; [ -n "$$python" ] && "$$python" scripts/environment.py $(VENV) requirements/dev.txt
+
+run: setup ## a real Kafka, a worker and a few delayed events; ARGS="--port 29092 --help ..."
+	@$(RUN) -m delaystream dev $(ARGS)
+
+test: setup ## every check and test, on every supported Python that is here
+	@$(RUN) scripts/checks.py all
+
+lint: setup ## style, types, import direction
+	@$(RUN) scripts/checks.py lint
+
+unit: setup ## unit tests and simulation, on this Python only
+	@$(RUN) scripts/checks.py unit
+
+test-containers: setup ## the integration tests on brokers in containers (needs a Docker engine)
+	@$(RUN) -c 'import docker; docker.from_env().ping()' 2>/dev/null || { echo "No Docker engine answers (DOCKER_HOST, or the default socket): nothing was tested." >&2; exit 1; }
+	@DELAYSTREAM_TEST_BROKER=containers $(RUN) -m pytest tests/integration tests/conformance/test_broker.py $(ARGS)
+
+soak: setup ## faults for SECONDS=... over two workers, then count what was lost, early or doubled
+	@DELAYSTREAM_SOAK_SECONDS=$(SECONDS) $(RUN) -m pytest -s --timeout=$$(( $(SECONDS) + 900 )) tests/integration/test_soak.py $(ARGS)
+
+bench: setup ## throughput, lateness, memory and recovery; writes docs/benchmarks
+	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/bench.txt
+	@$(RUN) -m tests.benchmarks $(ARGS)
+
+lock: ## renew requirements/*.txt from pyproject.toml; ARGS="--upgrade"
+	@"$(PYTHON)" scripts/locks.py $(ARGS)
+
+package: setup ## build the wheel into dist/
+	@$(RUN) -m hatchling build -t wheel
+
+clean: ## remove what the targets above made, except the embedded broker's state and cache
+	rm -rf .venv .venv-* .venv.lock dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

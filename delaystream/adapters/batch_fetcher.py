@@ -1,0 +1,273 @@
+"""Whole batches out of aiokafka's fetcher, under positions that are always told and never looked up.
+
+Each seek has an epoch of its own and every :class:`Fetched` carries the epoch under which it was read, so
+that what was on its way before a seek or a rebalance is told from what follows on. Everything here runs in
+the thread of the aiokafka consumer, except what says otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Mapping, Set
+from typing import Any
+
+import aiokafka
+import msgspec
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchError, FetchResult
+from aiokafka.errors import ConsumerStoppedError, OffsetOutOfRangeError, for_code
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.structs import TopicPartition as KafkaPartition
+
+from delaystream.adapters.record_reader import Piece, RecordReader, forgiving_reader, undecodable_offsets
+from delaystream.engine.ports import SourceBatch, TopicPartition
+
+logger = logging.getLogger(__name__)
+
+#: Longest wait of one call for batches; the fetch loop comes around at least so often.
+_POLL_S = 1.0
+
+#: Requests that come no further apart than this are a stream: the next are worth waiting for.
+_STREAMING_S = 0.1
+
+
+class ReaderSettings(msgspec.Struct, frozen=True):
+    """How the request topics are read; durations in ms, sizes in bytes."""
+
+    #: aiokafka's arguments for a consumer: bootstrap_servers, security_protocol, sasl_*, ssl_context, …
+    client: Mapping[str, Any]
+    group_id: str
+    #: static membership (KIP-345): a restart within the session timeout moves nothing
+    group_instance_id: str | None = None
+    session_timeout_ms: int = 45_000
+    #: how soon a member hears of a rebalance, and so most of what a takeover takes
+    heartbeat_interval_ms: int = 500
+    #: how long the others wait for a member that does not rejoin; at least the session timeout is used
+    rebalance_timeout_ms: int = 10_000
+    #: a worker that does not poll for so long leaves the group
+    max_poll_interval_ms: int = 300_000
+    request_timeout_ms: int = 40_000
+    #: bounds of one batch; the bytes are exceeded by up to 512 records, or by a single large one
+    batch_max_records: int = 2_000
+    batch_max_bytes: int = 2 * 1024 * 1024
+    #: bounds of one fetch; a single larger record batch is still read
+    partition_fetch_max_bytes: int = 1024 * 1024
+    fetch_max_bytes: int = 8 * 1024 * 1024
+    #: longest a broker holds back an empty answer while every partition waits for more …
+    idle_fetch_wait_ms: int = 500
+    #: … and while some partition is not part of that fetch: how long it may have to wait its turn
+    busy_fetch_wait_ms: int = 20
+    #: while requests keep coming, a broker gathers so many bytes for one answer, or for so long: each answer
+    #: costs both sides the same, however little is in it
+    gather_bytes: int = 64 * 1024
+    gather_wait_ms: int = 15
+
+
+class Fetched(msgspec.Struct):
+    """A batch of one topic partition, read since the seek that has this epoch.
+
+    No batch: the position is out of the log's range, retention has removed what was to be read.
+    """
+
+    partition: TopicPartition
+    epoch: int
+    batch: SourceBatch | None
+
+
+class BatchFetcher:
+    """Hands out what aiokafka has fetched for partitions that are in ``with_room``.
+
+    The set belongs to another thread and may change at any time.
+    """
+
+    def __init__(self, settings: ReaderSettings, with_room: Set[TopicPartition]) -> None:
+        self._settings = settings
+        self._with_room = with_room
+        #: of each partition: the last seek's epoch, the position behind what was handed out, what is left
+        self._epochs: dict[TopicPartition, int] = {}
+        self._handed_out: dict[TopicPartition, int] = {}
+        self._readers: dict[TopicPartition, RecordReader] = {}
+        self._waiter: asyncio.Future[None] | None = None
+        #: when something was last handed out
+        self._taken_at = float("-inf")
+
+    def adapt(self, fetcher: Fetcher) -> None:
+        """Have a fetch wait at the broker for as long as does no harm.
+
+        Long, only if it is for all partitions: others would have to wait as long. A little, while requests
+        keep coming: for more of them.
+        """
+        decide = fetcher._get_actions_per_node
+        settings = self._settings
+
+        def actions(assignment: Any) -> Any:
+            left_out = fetcher._records or any(assignment.state_value(tp).paused for tp in assignment.tps)
+            gather = time.monotonic() - self._taken_at < _STREAMING_S
+            fetcher._fetch_min_bytes = settings.gather_bytes if gather else 1
+            if gather:
+                fetcher._fetch_max_wait_ms = settings.gather_wait_ms
+            else:
+                fetcher._fetch_max_wait_ms = (
+                    settings.busy_fetch_wait_ms if left_out else settings.idle_fetch_wait_ms
+                )
+            return decide(assignment)
+
+        fetcher._prefetch_backoff = settings.busy_fetch_wait_ms / 1000
+        fetcher._get_actions_per_node = actions
+
+    def hold_all(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
+        """Begin a new assignment: nothing is read before it is sought."""
+        self._epochs.clear()
+        self._handed_out.clear()
+        self._readers.clear()
+        for tp in consumer.assignment():
+            # A position keeps aiokafka from asking for committed offsets.
+            consumer._subscription.seek(tp, 0)
+            consumer._subscription.pause(tp)
+
+    def seek(
+        self, consumer: aiokafka.AIOKafkaConsumer, partition: TopicPartition, position: int, epoch: int
+    ) -> None:
+        """Read on from a position; nothing if the partition is not assigned (any more)."""
+        tp = KafkaPartition(*partition)
+        if consumer._closed or tp not in consumer.assignment():
+            return
+        consumer._subscription.resume(tp)
+        consumer._fetcher.seek_to(tp, position)
+        self._readers.pop(partition, None)
+        self._epochs[partition] = epoch
+        self._handed_out[partition] = position
+
+    def wake(self) -> None:
+        """Look again which partitions have room."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def fetch(self, consumer: aiokafka.AIOKafkaConsumer) -> list[Fetched]:
+        """Wait up to a second for batches. Raises what the client has to report: it cannot go on."""
+        deadline = time.monotonic() + _POLL_S
+        with consumer._subscription.fetch_context():
+            while True:
+                if failure := client_failure(consumer):
+                    raise ConsumerStoppedError(failure)
+                consumer._coordinator.check_errors()
+                # Before looking, so that nothing that arrives meanwhile goes unnoticed.
+                waiter = self._waiter = consumer._fetcher._create_fetch_waiter()
+                batches = await self._take_buffered(consumer)
+                remaining = deadline - time.monotonic()
+                if batches or remaining <= 0:
+                    waiter.cancel()
+                    if batches:
+                        self._taken_at = time.monotonic()
+                    return batches
+                await asyncio.wait([waiter], timeout=remaining)
+                if waiter.done():
+                    waiter.result()
+                else:
+                    waiter.cancel()
+
+    async def _take_buffered(self, consumer: aiokafka.AIOKafkaConsumer) -> list[Fetched]:
+        batches: list[Fetched] = []
+        size_bytes = 0
+        for tp, partition, epoch, result in self._buffered(consumer._fetcher):
+            if size_bytes >= self._settings.fetch_max_bytes:
+                break
+            if isinstance(result, FetchError):
+                batches += self._out_of_range(consumer, tp, epoch, result)
+                continue
+            reader = self._reader(consumer._fetcher, tp, result)
+            if reader is None:
+                continue
+            unreadable = reader.unreadable
+            if unreadable:
+                piece = await self._read_forgivingly(consumer, tp, reader.position)
+                if self._epochs.get(partition) != epoch:
+                    continue  # sought elsewhere meanwhile
+            else:
+                piece = reader.take(self._settings.batch_max_records, self._settings.batch_max_bytes)
+            if unreadable or reader.exhausted:
+                _forget(consumer._fetcher, tp)
+            else:
+                consumer._fetcher._records.move_to_end(tp)  # the others first, next time
+            consumer._subscription.subscription.assignment.state_value(tp).consumed_to(piece.stop)
+            if not piece.records:
+                continue
+            size_bytes += piece.size_bytes
+            start = self._handed_out[partition]
+            self._handed_out[partition] = piece.stop
+            undecodable = undecodable_offsets(piece.records) if unreadable else frozenset()
+            batch = SourceBatch(tp.topic, piece.records, start, piece.stop, piece.size_bytes, undecodable)
+            batches.append(Fetched(partition, epoch, batch))
+        return batches
+
+    def _buffered(
+        self, fetcher: Fetcher
+    ) -> Iterator[tuple[KafkaPartition, TopicPartition, int, FetchResult | FetchError]]:
+        for tp, result in list(fetcher._records.items()):
+            partition = TopicPartition(tp.topic, tp.partition)
+            epoch = self._epochs.get(partition)
+            if epoch is not None and partition in self._with_room and fetcher._records.get(tp) is result:
+                yield tp, partition, epoch, result
+
+    def _reader(self, fetcher: Fetcher, tp: KafkaPartition, result: FetchResult) -> RecordReader | None:
+        partition = TopicPartition(tp.topic, tp.partition)
+        reader = self._readers.get(partition)
+        if reader is None or reader.fetched is not result._partition_records:
+            if not result.check_assignment(tp):
+                _forget(fetcher, tp)
+                return None
+            reader = self._readers[partition] = RecordReader(result._partition_records)
+        return reader
+
+    def _out_of_range(
+        self, consumer: aiokafka.AIOKafkaConsumer, tp: KafkaPartition, epoch: int, error: FetchError
+    ) -> list[Fetched]:
+        _forget(consumer._fetcher, tp)
+        try:
+            error.check_raise()
+        except OffsetOutOfRangeError:
+            consumer._subscription.pause(tp)
+            return [Fetched(TopicPartition(tp.topic, tp.partition), epoch, None)]
+        return []
+
+    async def _read_forgivingly(
+        self, consumer: aiokafka.AIOKafkaConsumer, tp: KafkaPartition, position: int
+    ) -> Piece:
+        """Fetch once more what the compiled parser could not read; nothing if that fails now."""
+        settings = self._settings
+        wanted = [(tp.topic, [(tp.partition, position, settings.partition_fetch_max_bytes)])]
+        request = FetchRequest(
+            settings.busy_fetch_wait_ms, 1, settings.fetch_max_bytes, READ_COMMITTED, wanted, rack_id=""
+        )
+        nothing = Piece([], position, 0)
+        node = consumer._fetcher._select_read_replica(tp)
+        if node is None or node == -1:
+            return nothing
+        response = await consumer._client.send(node, request)
+        _, error, _, *rest = response.topics[0][1][0]
+        if error:
+            logger.warning("%s: cannot read on at %s: %s", tp, position, for_code(error).__name__)
+            return nothing
+        aborted = rest[2] if response.API_VERSION >= 11 else rest[-2]
+        reader = forgiving_reader(tp, rest[-1], aborted, position)
+        return reader.take(settings.batch_max_records, settings.batch_max_bytes)
+
+
+def client_failure(consumer: aiokafka.AIOKafkaConsumer | None) -> str | None:
+    """What has ended for good inside a client, although nobody was told; callable from any thread."""
+    if consumer is None or consumer._fetcher is None:
+        return None
+    if consumer._closed:
+        return "the client is closed"
+    if consumer._fetcher._fetch_task.done():
+        return "the client's fetching has ended"
+    if consumer._coordinator._coordination_task.done():
+        return "the client's group membership has ended"
+    return None
+
+
+def _forget(fetcher: Fetcher, tp: KafkaPartition) -> None:
+    """Let go of a fetch result, so that the client fetches on."""
+    fetcher._records.pop(tp, None)
+    fetcher._notify(fetcher._wait_consume_future)

@@ -1,0 +1,147 @@
+"""What is known of the topics that are delivered to.
+
+Looked up by requests that never create a topic, apart from the producers, so that a missing destination
+holds up nobody: what is known is answered at once, what is old is looked up again in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from delaystream.adapters.kafka_connections import (
+    CONNECTION_ERRORS,
+    NO_LEADER,
+    KafkaConnections,
+    TopicMetadata,
+)
+from delaystream.adapters.transaction_coordinator import error_name
+from delaystream.engine.ports import Destinations
+
+_OK: Final = 0
+_PROBLEMS: Final = {
+    3: "the topic does not exist",
+    17: "this cannot be a topic's name",
+    29: "not authorized to describe the topic",
+}
+
+
+class DestinationSettings(msgspec.Struct, frozen=True):
+    """Bounds of the lookups, in ms."""
+
+    #: a topic that can be written is looked up again, in the background, when it was seen longer ago
+    usable_age_ms: int = 60_000
+    #: one that cannot be written is looked up again at its next use
+    problem_age_ms: int = 2_000
+    #: longest wait of :meth:`KafkaDestinations.ensure`
+    ensure_timeout_ms: int = 1_000
+    #: after which a lookup is given up
+    lookup_timeout_ms: int = 5_000
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    partitions: int
+    problem: str | None
+    at_s: float
+
+
+class KafkaDestinations(Destinations):
+    """Shared by the processors of a worker; all calls from one event loop.
+
+    ``settings`` are connection settings by aiokafka's names; ``now_s`` is a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        bounds: DestinationSettings | None = None,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._bounds = bounds or DestinationSettings()
+        self._connections = KafkaConnections(settings, request_timeout_ms=self._bounds.lookup_timeout_ms)
+        self._now_s = now_s
+        self._seen: dict[str, _Seen] = {}
+        self._lookups: dict[str, asyncio.Task[None]] = {}
+
+    def partitions(self, topic: str) -> int:
+        """Partition count as last seen; 0 when the topic cannot be written, or is not known."""
+        seen = self._seen.get(topic)
+        if seen is None:
+            return 0
+        if seen.partitions and self._age_ms(seen) > self._bounds.usable_age_ms:
+            self._look_up([topic])
+        return seen.partitions
+
+    def problem(self, topic: str) -> str | None:
+        """Why a topic cannot be written; None when it can, or was not looked up."""
+        seen = self._seen.get(topic)
+        return None if seen is None else seen.problem
+
+    async def ensure(self, topics: Iterable[str]) -> None:
+        """Look up what is not known or not fresh; gives up waiting after ``ensure_timeout_ms``."""
+        wanted = [topic for topic in topics if not self._is_fresh(topic)]
+        if wanted:
+            self._look_up(wanted)
+            lookups = {self._lookups[topic] for topic in wanted if topic in self._lookups}
+            if lookups:
+                await asyncio.wait(lookups, timeout=self._bounds.ensure_timeout_ms / 1000)
+
+    def invalidate(self, topic: str) -> None:
+        """Forget a topic that was refused, so that it is looked up before its next use."""
+        self._seen.pop(topic, None)
+
+    async def close(self) -> None:
+        """Give up lookups under way and close the connections."""
+        lookups = set(self._lookups.values())
+        for lookup in lookups:
+            lookup.cancel()
+        await asyncio.gather(*lookups, return_exceptions=True)
+        await self._connections.close()
+
+    def _is_fresh(self, topic: str) -> bool:
+        seen = self._seen.get(topic)
+        if seen is None:
+            return False
+        limit_ms = self._bounds.usable_age_ms if seen.partitions else self._bounds.problem_age_ms
+        return self._age_ms(seen) <= limit_ms
+
+    def _age_ms(self, seen: _Seen) -> float:
+        return (self._now_s() - seen.at_s) * 1000
+
+    def _look_up(self, topics: Iterable[str]) -> None:
+        """Start one lookup for those topics that none is under way for."""
+        wanted = [topic for topic in topics if topic not in self._lookups]
+        if wanted:
+            lookup = asyncio.create_task(self._describe(wanted))
+            for topic in wanted:
+                self._lookups[topic] = lookup
+
+    async def _describe(self, topics: list[str]) -> None:
+        try:
+            async with asyncio.timeout(self._bounds.lookup_timeout_ms / 1000):
+                described = await self._connections.describe(topics, authorizations=True)
+        except CONNECTION_ERRORS as error:
+            # What was known stays known; of the rest, this is the reason to be told.
+            unknown = _Seen(0, f"Kafka did not answer: {error!r}", self._now_s())
+            for topic in topics:
+                self._seen.setdefault(topic, unknown)
+        else:
+            for topic in topics:
+                self._seen[topic] = self._judged(described[topic])
+        finally:
+            for topic in topics:
+                del self._lookups[topic]
+
+    def _judged(self, topic: TopicMetadata) -> _Seen:
+        problem = None
+        if topic.error_code != _OK:
+            problem = _PROBLEMS.get(topic.error_code, error_name(topic.error_code))
+        elif not topic.writable:
+            problem = "not authorized to write to the topic"
+        elif NO_LEADER in topic.leaders:
+            problem = f"partition {topic.leaders.index(NO_LEADER)} has no leader"
+        return _Seen(0 if problem else len(topic.leaders), problem, self._now_s())

@@ -1,0 +1,84 @@
+"""Log bounds of the source partitions, for the check of stored offsets against what is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
+from delaystream.adapters.kafka_offsets import EARLIEST, LATEST, list_offsets
+from delaystream.adapters.transaction_coordinator import error_name
+from delaystream.engine.ports import LogUnavailable, SourceBounds, TopicPartition
+
+_OK: Final = 0
+
+
+class KafkaSourceBounds:
+    """Looks up log start, high watermark and topic id; shared by the partitions of a worker.
+
+    A missing topic is LogUnavailable as well: it was there when the worker started, and may come back.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Any], *, timeout_ms: int = 10_000, retry_backoff_ms: int = 100
+    ) -> None:
+        self._connections = KafkaConnections(settings, request_timeout_ms=timeout_ms)
+        self._timeout_ms = timeout_ms
+        self._retry_backoff_ms = retry_backoff_ms
+
+    async def __call__(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, SourceBounds]:
+        """Bounds of every partition asked for. Raises LogUnavailable when one cannot be had in time."""
+        failure = "no answer"
+        try:
+            async with asyncio.timeout(self._timeout_ms / 1000):
+                while True:
+                    try:
+                        return await self._look_up(partitions)
+                    except _Unanswered as error:
+                        failure = str(error)
+                    except CONNECTION_ERRORS as error:
+                        failure = repr(error)
+                    await asyncio.sleep(self._retry_backoff_ms / 1000)
+        except TimeoutError:
+            raise LogUnavailable(f"no log bounds: {failure}") from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connections.close()
+
+    async def _look_up(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, SourceBounds]:
+        topics = await self._connections.describe({topic for topic, _ in partitions})
+        by_leader: dict[int, list[TopicPartition]] = {}
+        for at in partitions:
+            topic = topics[at.topic]
+            _check(at, topic.error_code)
+            if at.partition >= len(topic.leaders):
+                raise _Unanswered(
+                    f"{at.topic} has {len(topic.leaders)} partitions, {at.partition} is missing"
+                )
+            by_leader.setdefault(topic.leaders[at.partition], []).append(at)
+        bounds = {}
+        for leader, led in by_leader.items():
+            starts = await self._offsets(leader, led, EARLIEST)
+            ends = await self._offsets(leader, led, LATEST)
+            for at in led:
+                bounds[at] = SourceBounds(starts[at], ends[at], topics[at.topic].topic_id)
+        return bounds
+
+    async def _offsets(
+        self, leader: int, partitions: Iterable[TopicPartition], timestamp: int
+    ) -> dict[TopicPartition, int]:
+        answers = await list_offsets(self._connections, leader, partitions, timestamp)
+        for at, (code, _) in answers.items():
+            _check(at, code)
+        return {at: offset for at, (_, offset) in answers.items()}
+
+
+class _Unanswered(Exception):
+    """An answer that may be another one in a moment."""
+
+
+def _check(at: TopicPartition, code: int) -> None:
+    if code != _OK:
+        raise _Unanswered(f"{at.topic}-{at.partition}: {error_name(code)}")

@@ -1,0 +1,216 @@
+"""The writes of a transaction: rows to batches, batches to leaders, and every answer taken in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from delaystream.adapters.kafka_batches import Batch, BatchLimits, Identity, Sequences, build_batches
+from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
+from delaystream.adapters.kafka_protocol import Produce
+from delaystream.adapters.producer_settings import ProducerSettings
+from delaystream.adapters.transaction_coordinator import FENCED, error_name
+from delaystream.engine.ports import ProducerFenced, Row, TopicPartition, TransactionFailed, WriteRefused
+
+_OK: Final = 0
+_UNKNOWN_TOPIC: Final = 3
+_TOPIC_AUTHORIZATION_FAILED: Final = 29
+_MESSAGE_TOO_LARGE: Final = 10
+# CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE, INVALID_TIMESTAMP,
+# UNSUPPORTED_FOR_MESSAGE_FORMAT, INVALID_RECORD
+_RECORD_AT_FAULT: Final = frozenset({2, _MESSAGE_TOO_LARGE, 18, 32, 43, 87})
+# INVALID_TOPIC_EXCEPTION, TOPIC_AUTHORIZATION_FAILED, POLICY_VIOLATION
+_TOPIC_AT_FAULT: Final = frozenset({17, _TOPIC_AUTHORIZATION_FAILED, 44})
+# What leaders, replicas and the verification of transactions (KIP-890) answer for a while: UNKNOWN_TOPIC,
+# LEADER_NOT_AVAILABLE, NOT_LEADER, REQUEST_TIMED_OUT, REPLICA_NOT_AVAILABLE, NETWORK_EXCEPTION,
+# COORDINATOR_*, NOT_ENOUGH_REPLICAS[_AFTER_APPEND], CONCURRENT_TRANSACTIONS, KAFKA_STORAGE_ERROR,
+# FENCED_ and UNKNOWN_LEADER_EPOCH
+_PASSING: Final = frozenset({_UNKNOWN_TOPIC, 5, 6, 7, 9, 13, 14, 15, 16, 19, 20, 51, 56, 74, 75})
+# of these, the ones after which the leader may be another: all but NOT_ENOUGH_REPLICAS and the coordinators'
+_LEADER_MOVED: Final = frozenset({_UNKNOWN_TOPIC, 5, 6, 7, 9, 13, 56, 74, 75})
+_NETWORK_EXCEPTION: Final = 13
+
+#: requests on the way to one leader; a broker recognises repetitions among a producer's last five batches
+_MAX_IN_FLIGHT: Final = 5
+_LANE: Final = "data"
+
+
+class Delivery(msgspec.Struct):
+    """The rows for one partition on their way."""
+
+    target: TopicPartition
+    rows: list[Row]
+    pending: deque[Batch]
+    last_offset: int = -1
+    #: error code of the first batch of a wave that was not written; 0 for none
+    failed: int = 0
+    detail: str | None = None
+
+
+class TransactionWriter:
+    """Writes for one producer identity; knows leaders and sequence numbers.
+
+    Has no bound of its own in time: the caller's timeout bounds it.
+    """
+
+    def __init__(
+        self,
+        connections: KafkaConnections,
+        transactional_id: str,
+        identity: Identity,
+        bounds: ProducerSettings,
+        limits: BatchLimits,
+    ) -> None:
+        self._connections = connections
+        self._transactional_id = transactional_id
+        self._identity = identity
+        self._bounds = bounds
+        self._limits = limits
+        self._compression = bounds.compression_codec
+        self._leaders: dict[str, tuple[int, ...]] = {}
+        self.sequences = Sequences()
+
+    async def look_up(self, targets: Iterable[TopicPartition]) -> None:
+        """Find the leaders that are not known yet. Raises WriteRefused where there is no such partition."""
+        wanted = [target for target in targets if self._leader(target) == NO_LEADER]
+        backoff = self._bounds.backoff()
+        while wanted:
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                described = await self._connections.describe({target.topic for target in wanted})
+                for target in wanted:
+                    topic = described[target.topic]
+                    if topic.error_code in {_UNKNOWN_TOPIC, *_TOPIC_AT_FAULT}:
+                        reason = error_name(topic.error_code)
+                        raise WriteRefused(*target, reason, record_at_fault=False)
+                    if topic.error_code == _OK and target.partition >= len(topic.leaders):
+                        reason = f"the topic has {len(topic.leaders)} partitions"
+                        raise WriteRefused(*target, reason, record_at_fault=False)
+                    if topic.error_code == _OK:
+                        self._leaders[target.topic] = topic.leaders
+                wanted = [target for target in wanted if self._leader(target) == NO_LEADER]
+                if not wanted:
+                    return
+            await backoff.pause()
+
+    def has_leader(self, target: TopicPartition) -> bool:
+        """Whether a leader is known."""
+        return self._leader(target) != NO_LEADER
+
+    def _leader(self, target: TopicPartition) -> int:
+        leaders = self._leaders.get(target.topic, ())
+        return leaders[target.partition] if target.partition < len(leaders) else NO_LEADER
+
+    def build(self, delivery: Delivery, first: int = 0) -> None:
+        """Make batches of the rows from ``first`` on. Raises WriteRefused for one that cannot be written."""
+        target = delivery.target
+        limit = self._limits.of(target.topic)
+        sequence = delivery.pending[0].sequence if delivery.pending else self.sequences.next(target)
+        batches = build_batches(
+            target, delivery.rows, first, sequence, self._identity, limit, self._compression
+        )
+        for batch in batches:
+            if batch.count == 1 and len(batch.payload) > self._bounds.max_record_bytes:
+                reason = f"the record has {len(batch.payload)} bytes, more than a request may hold"
+                raise WriteRefused(*target, reason, record_at_fault=True, row=batch.first)
+        delivery.pending = deque(batches)
+        self.sequences.set(target, batches[-1].sequence + batches[-1].count)
+
+    async def deliver(self, deliveries: list[Delivery]) -> None:
+        """Write every batch. Raises WriteRefused, ProducerFenced or TransactionFailed."""
+        in_flight = _MAX_IN_FLIGHT
+        backoff = self._bounds.backoff()
+        unwritten = deliveries
+        while unwritten:
+            await self._send_wave(unwritten, in_flight)
+            unwritten = [delivery for delivery in unwritten if delivery.pending]
+            failed = [delivery for delivery in unwritten if delivery.failed]
+            for delivery in failed:
+                self._judge(delivery)
+            if failed:
+                # One at a time from here on: what follows a missing batch is refused as out of order.
+                in_flight = 1
+                await backoff.pause()
+                await self.look_up(delivery.target for delivery in failed)
+
+    async def _send_wave(self, deliveries: list[Delivery], in_flight: int) -> None:
+        """Send up to ``in_flight`` batches of each partition, and take in every answer."""
+        sent: list[tuple[int, dict[TopicPartition, tuple[Delivery, Batch]], asyncio.Task[Any]]] = []
+        for delivery in deliveries:
+            delivery.failed = _OK
+        try:
+            for place in range(in_flight):
+                by_leader: dict[int, dict[TopicPartition, tuple[Delivery, Batch]]] = {}
+                for delivery in deliveries:
+                    if place < len(delivery.pending):
+                        batches = by_leader.setdefault(self._leader(delivery.target), {})
+                        batches[delivery.target] = (delivery, delivery.pending[place])
+                for leader, batches in by_leader.items():
+                    # Tasks start in the order of their creation, so requests to one leader stay in order.
+                    sent.append((leader, batches, asyncio.create_task(self._produce(leader, batches))))
+            for leader, batches, task in sent:
+                try:
+                    response = await task
+                except CONNECTION_ERRORS as error:
+                    self._connections.forget(leader, _LANE)
+                    for delivery, _ in batches.values():
+                        self._take_failure(delivery, _NETWORK_EXCEPTION, repr(error))
+                else:
+                    self._take_answers(batches, response)
+        finally:
+            unanswered = [task for _, _, task in sent]
+            for task in unanswered:
+                task.cancel()
+            await asyncio.gather(*unanswered, return_exceptions=True)
+
+    async def _produce(self, leader: int, batches: Mapping[TopicPartition, tuple[Delivery, Batch]]) -> Any:
+        topics: dict[str, list[tuple[int, bytearray]]] = {}
+        for (topic, partition), (_, batch) in batches.items():
+            topics.setdefault(topic, []).append((partition, batch.payload))
+        request = Produce(self._transactional_id, self._bounds.request_timeout_ms, list(topics.items()))
+        return await self._connections.request(leader, _LANE, request)
+
+    def _take_answers(self, batches: Mapping[TopicPartition, tuple[Delivery, Batch]], response: Any) -> None:
+        for topic, partitions in response.topics:
+            for partition, code, offset, _, _, record_errors, message in partitions:
+                delivery, batch = batches[TopicPartition(topic, partition)]
+                if code != _OK:
+                    self._take_failure(delivery, code, message)
+                    if record_errors and delivery.pending[0] is batch:
+                        self._refuse(
+                            delivery, record_errors[0][1] or message, batch.first + record_errors[0][0]
+                        )
+                elif delivery.failed or delivery.pending[0] is not batch:
+                    raise TransactionFailed(f"{delivery.target}: records were written out of order")
+                else:
+                    delivery.pending.popleft()
+                    delivery.last_offset = offset + batch.count - 1
+
+    def _take_failure(self, delivery: Delivery, code: int, detail: str | None) -> None:
+        if not delivery.failed:
+            delivery.failed, delivery.detail = code, detail
+
+    def _judge(self, delivery: Delivery) -> None:
+        """Prepare another attempt, or raise if that cannot help."""
+        code, batch, target = delivery.failed, delivery.pending[0], delivery.target
+        if code == _MESSAGE_TOO_LARGE and batch.count > 1:
+            self._limits.refused(target.topic, len(batch.payload))
+            self.build(delivery, batch.first)
+        elif code in _RECORD_AT_FAULT:
+            self._refuse(delivery, delivery.detail, batch.first if batch.count == 1 else None)
+        elif code in _TOPIC_AT_FAULT:
+            raise WriteRefused(*target, delivery.detail or error_name(code), record_at_fault=False)
+        elif code in FENCED:
+            raise ProducerFenced(f"{target}: {error_name(code)}")
+        elif code not in _PASSING:
+            raise TransactionFailed(f"{target}: {delivery.detail or error_name(code)}")
+        elif code in _LEADER_MOVED:
+            self._leaders.pop(target.topic, None)
+
+    def _refuse(self, delivery: Delivery, detail: str | None, row: int | None) -> None:
+        reason = detail or error_name(delivery.failed)
+        raise WriteRefused(*delivery.target, reason, record_at_fault=True, row=row)

@@ -1,0 +1,5 @@
+"""The composition root of a worker: every part is made and connected here, and nowhere else."""
+
+from delaystream.app.worker import run_worker
+
+__all__ = ["run_worker"]

@@ -1,0 +1,73 @@
+"""What a worker makes sure of before it joins the group: the topics are there, and are what they must be."""
+
+from __future__ import annotations
+
+import structlog
+from confluent_kafka import KafkaException
+
+# The package's types do not mark its public names as exported.
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
+
+from delaystream.adapters.client_config import ClientConfig
+from delaystream.config import Settings
+from delaystream.engine.ports import LogUnavailable, Misconfigured
+from delaystream.topics import TopicsError, check, connect, plan
+
+logger = structlog.get_logger(__name__)
+
+_TIMEOUT_S = 10.0
+
+
+class Surroundings:
+    """What was found: ``partitions`` of the request topics, ``delete_retention_ms`` of the changelog."""
+
+    def __init__(self, partitions: int, delete_retention_ms: int) -> None:
+        self.partitions = partitions
+        self.delete_retention_ms = delete_retention_ms
+
+
+def look_around(settings: Settings, client: ClientConfig) -> Surroundings:
+    """Check the topics; blocks for some seconds at most.
+
+    What weakens delaystream's promises is logged as a warning. Raises Misconfigured where something breaks
+    them, with a sentence for each, and LogUnavailable when Kafka does not answer.
+    """
+    admin = connect(client.confluent())
+    partitions = _partitions(admin, settings.changelog_topic)
+    try:
+        differences = check(admin, plan(settings, partitions=partitions or None))
+    except TopicsError as error:
+        raise LogUnavailable(str(error)) from error
+    for difference in differences:
+        if difference.severity == "warning":
+            logger.warning(
+                "a topic is not as it should be", topic=difference.topic, problem=difference.sentence
+            )
+    if errors := [difference.sentence for difference in differences if difference.severity == "error"]:
+        errors.append(
+            "`delaystream topics apply` creates what is missing, `delaystream topics check` looks again."
+        )
+        raise Misconfigured("\n".join(errors))
+    return Surroundings(partitions, _delete_retention_ms(admin, settings.changelog_topic))
+
+
+def _partitions(admin: AdminClient, topic: str) -> int:
+    """Partition count; 0 for a topic that is missing."""
+    try:
+        found = admin.list_topics(timeout=_TIMEOUT_S).topics.get(topic)
+    except KafkaException as error:
+        raise LogUnavailable(f"Kafka does not answer: {error.args[0]}") from error
+    return 0 if found is None or found.error is not None else len(found.partitions)
+
+
+def _delete_retention_ms(admin: AdminClient, topic: str) -> int:
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    try:
+        entries = admin.describe_configs([resource], request_timeout=_TIMEOUT_S)[resource].result()
+    except KafkaException as error:
+        raise LogUnavailable(f"the settings of {topic} cannot be read: {error.args[0]}") from error
+    return int(entries["delete.retention.ms"].value)

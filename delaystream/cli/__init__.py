@@ -1,0 +1,11 @@
+"""The command `delaystream`. What a command needs is imported when it runs: `--help` is quick."""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, by default the process's own; returns the exit code (see `exit_codes`)."""
+    from delaystream.cli.application import run
+
+    return run(sys.argv[1:] if arguments is None else arguments)

@@ -1,0 +1,98 @@
+"""The commands by name, and the boundary at which an error becomes a sentence and an exit code."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from delaystream import __version__
+from delaystream.cli.configuration import config
+from delaystream.cli.dev import dev
+from delaystream.cli.requests import cancel, send
+from delaystream.cli.topics import topics
+from delaystream.cli.watch import watch
+from delaystream.cli.worker import worker
+from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
+
+HELP = f"""\
+Delayed events for Apache Kafka: any record, delivered on time, exactly once.
+
+A request is an ordinary record on a request topic (delay-requests). Its headers say when and where:
+delaystream-destination: reminders, delaystream-delay: 15m. Key, value and all other headers arrive untouched.
+
+Settings come from flags, then the environment (DELAYSTREAM_...), then the file of --config, then defaults;
+`delaystream config` prints them all.
+
+{EXIT_CODES_HELP}
+"""
+
+app = typer.Typer(
+    name="delaystream",
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"delaystream {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    pass
+
+
+app.command()(worker)
+app.command()(dev)
+app.add_typer(topics, name="topics")
+app.command()(send)
+app.command()(watch)
+app.command()(cancel)
+app.command()(config)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; errors that people can do something about end in a sentence on standard error."""
+    # Standalone, typer reports wrong usage itself, and every command ends in SystemExit.
+    try:
+        app(args=list(arguments), prog_name="delaystream")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        for sentence in str(error).splitlines():
+            print(f"delaystream: {sentence}", file=sys.stderr)
+        return code
+    return ExitCode.OK
+
+
+def _exit_code(error: Exception) -> ExitCode | None:
+    """The code for an error whose message is a sentence for people; None for any other."""
+    # By name: importing all these modules would cost every command the time that only failures need.
+    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    for name, code in _ERRORS.items():
+        if name in kinds:
+            return code
+    return None
+
+
+_ERRORS = {
+    "delaystream.config.errors.ConfigurationError": ExitCode.CONFIGURATION,
+    "delaystream.engine.ports.Misconfigured": ExitCode.CONFIGURATION,
+    "delaystream.engine.ports.StoreFailed": ExitCode.NO_STORAGE,
+    "delaystream.client.UnavailableError": ExitCode.UNAVAILABLE,
+    "delaystream.topics.cluster.TopicsError": ExitCode.UNAVAILABLE,
+    "delaystream.dev.errors.BrokerError": ExitCode.UNAVAILABLE,
+}

@@ -1,0 +1,90 @@
+"""`delaystream config`: every setting, its value, and where it came from."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from delaystream.cli import options
+
+
+def config(
+    file: options.ConfigFile = None,
+    bootstrap_server: options.BootstrapServers = None,
+    properties: options.KafkaProperties = None,
+    settings: options.SettingPairs = None,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Also print meaning, default and environment variable.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print every setting and where its value came from.
+
+    From a flag, the environment, the file of --config, or the default. Secrets are masked. Exits with 78 when
+    a setting is wrong, and says which.
+    """
+    from delaystream.adapters.client_config import ClientConfig
+
+    loaded = options.load_settings(file, bootstrap_server, properties, settings)
+    ClientConfig.parse(loaded.settings.kafka)
+    rows = _rows(loaded)
+    if as_json:
+        import orjson
+
+        sys.stdout.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        _print(rows, describe=describe)
+
+
+def _rows(loaded: Any) -> list[dict[str, Any]]:
+    from delaystream.config import Settings, environment_name
+    from delaystream.config.kafka import SECRET, SUPPORTED
+
+    rows = []
+    for name, field in Settings.model_fields.items():
+        if name == "kafka":
+            continue
+        rows.append(
+            {
+                "name": name,
+                "value": _plain(getattr(loaded.settings, name)),
+                "origin": str(loaded.origin(name)),
+                "default": _plain(field.default),
+                "variable": environment_name(name),
+                "meaning": field.description,
+            }
+        )
+    for name, meaning in SUPPORTED.items():
+        value = loaded.settings.kafka.get(name)
+        rows.append(
+            {
+                "name": f"kafka.{name}",
+                "value": "********" if name in SECRET and value is not None else value,
+                "origin": str(loaded.origin(f"kafka.{name}")),
+                "default": "localhost:9092" if name == "bootstrap.servers" else None,
+                "variable": environment_name("kafka_" + name.replace(".", "_")),
+                "meaning": meaning,
+            }
+        )
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return value if value is None or isinstance(value, int | str) else str(value)
+
+
+def _print(rows: list[dict[str, Any]], *, describe: bool) -> None:
+    shown = [
+        row for row in rows if describe or row["value"] is not None or not row["name"].startswith("kafka.")
+    ]
+    width = max(len(row["name"]) for row in shown)
+    value_width = min(40, max(len(str(row["value"])) for row in shown))
+    for row in shown:
+        value = "(not set)" if row["value"] in {None, ""} else row["value"]
+        print(f"{row['name']:<{width}}  {value!s:<{value_width}}  {row['origin']}")
+        if describe:
+            print(f"    {row['meaning']}\n    {row['variable']}")
+            if row["default"] not in {None, ""}:
+                print(f"    default: {row['default']}")

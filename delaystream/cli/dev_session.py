@@ -1,0 +1,298 @@
+"""One run of `delaystream dev`: broker, topics, worker, samples, then deliveries until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from delaystream.adapters.client_config import ClientConfig
+from delaystream.cli.rendering import delivery_line
+from delaystream.client import Reader, RequestRecord, Sender, UnavailableError, schedule_request
+from delaystream.config import Settings
+from delaystream.core.instants import format_instant
+from delaystream.dev.broker import EmbeddedBroker
+from delaystream.dev.ports import choose_port, is_free
+from delaystream.dev.process import GuardedProcess
+from delaystream.dev.progress import on_stderr
+from delaystream.exit_codes import ExitCode
+from delaystream.topics import TopicSpec, apply, connect, plan
+
+DESTINATION = "reminders"
+RECEIPTS = "receipts"
+
+WORKER_READY_TIMEOUT_S = 90.0
+WORKER_STOP_TIMEOUT_MS = 20_000
+SAMPLES_TIMEOUT_S = 30.0
+
+_LOG_LINES = 25
+_LOOK_S = 0.1
+
+
+class _WorkerEnded(Exception):
+    """The worker's process ended by itself."""
+
+
+class _BrokerEnded(Exception):
+    """The broker's process ended by itself."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run. `http_port` None: the settings' port if it is free, else another one."""
+
+    settings: Settings
+    data_dir: Path
+    port: int
+    http_port: int | None
+    partitions: int
+    samples: bool
+    with_worker: bool
+    worker_arguments: Sequence[str]
+
+
+class Session:
+    """Owns the broker and the worker of one run; whatever happens, they stop with it, the worker first."""
+
+    def __init__(self, wanted: Plan) -> None:
+        self._plan = wanted
+        self._settings = wanted.settings
+        self._data_dir = wanted.data_dir
+        self._broker = EmbeddedBroker(wanted.data_dir / "broker", port=wanted.port, progress=on_stderr)
+        self._worker: GuardedProcess | None = None
+        self._worker_log = wanted.data_dir / "worker.log"
+        self._http_port = 0
+
+    def run(self) -> ExitCode:
+        """Start everything, stay until SIGINT or SIGTERM, stop all. Raises BrokerError, TopicsError."""
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        with _interruptible():
+            try:
+                self._start_kafka()
+                # Before the worker: what came due while nothing ran lands as soon as it is there.
+                with Reader(self._client.confluent(), DESTINATION) as reader:
+                    if self._plan.with_worker:
+                        self._start_worker()
+                    _say("ready")
+                    self._stay(reader)
+            except KeyboardInterrupt:
+                _say("\nstopping ...")
+            except _WorkerEnded:
+                return self._report_worker()
+            except _BrokerEnded:
+                _complain(f"Kafka ended by itself, see {self._broker.log_file}")
+                return ExitCode.UNAVAILABLE
+            finally:
+                self._stop()
+        return ExitCode.OK
+
+    def _start_kafka(self) -> None:
+        _say("starting Kafka ...")
+        self._broker.start()
+        self._client = ClientConfig.parse({"bootstrap.servers": self._broker.bootstrap_servers})
+        own = plan(self._settings, partitions=self._plan.partitions, environment="single-node")
+        shown = [
+            TopicSpec(
+                name, self._plan.partitions, 1, {"max.message.bytes": str(self._settings.max_message_bytes)}
+            )
+            for name in (DESTINATION, RECEIPTS)
+        ]
+        for change in apply(connect(self._client.confluent()), [*own, *shown]):
+            _say(change.sentence)
+
+    def _start_worker(self) -> None:
+        self._http_port = _http_port(self._plan.http_port, self._settings.http_port)
+        self._worker_log.unlink(missing_ok=True)
+        arguments = [
+            *self._plan.worker_arguments,
+            "--bootstrap-server",
+            self._broker.bootstrap_servers,
+            "--data-dir",
+            str(self._data_dir / "worker"),
+            "--destinations-allow",
+            ",".join(self._settings.destinations_allow),
+            "--http-port",
+            str(self._http_port),
+        ]
+        # The broker here is plain: what the environment says about another cluster is not for it.
+        for name in [name for name in os.environ if name.startswith("DELAYSTREAM_KAFKA_")]:
+            del os.environ[name]
+        _say("starting a worker ...")
+        self._worker = GuardedProcess(
+            [sys.executable, "-m", "delaystream", "worker", *arguments], output=self._worker_log
+        )
+        deadline = time.monotonic() + WORKER_READY_TIMEOUT_S
+        while not self._worker_ready():
+            self._look()
+            if time.monotonic() > deadline:
+                _complain(f"the worker is not ready after {WORKER_READY_TIMEOUT_S:g} s")
+                raise _WorkerEnded
+            time.sleep(_LOOK_S)
+
+    def _worker_ready(self) -> bool:
+        url = f"http://127.0.0.1:{self._http_port}/health/ready"
+        try:
+            with urllib.request.urlopen(url, timeout=1) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _stay(self, reader: Reader) -> None:
+        if self._plan.with_worker:
+            self._print_deliveries(reader, 0.5, "what came due meanwhile:")
+            if self._plan.samples:
+                self._send_samples(reader)
+        _say(self._instructions())
+        while True:
+            self._print_deliveries(reader, 0.5)
+
+    def _send_samples(self, reader: Reader) -> None:
+        requests = samples(self._settings.request_topics[0], time.time_ns() // 1_000_000)
+        sender = Sender(self._client.confluent_producer())
+        for said, request in requests:
+            sender.send(request)
+            _say(f"sent: {said}")
+        _say(f"\nwhat lands on the topic {DESTINATION} (time, lateness, place, key: value):")
+        missing = len(requests)
+        deadline = time.monotonic() + SAMPLES_TIMEOUT_S
+        while missing > 0 and time.monotonic() < deadline:
+            missing -= self._print_deliveries(reader, 0.5)
+        if missing > 0:
+            _complain(
+                f"{missing} samples did not land within {SAMPLES_TIMEOUT_S:g} s, see {self._worker_log}"
+            )
+
+    def _print_deliveries(self, reader: Reader, seconds: float, heading: str | None = None) -> int:
+        printed = 0
+        self._look()
+        try:
+            for record in reader.read(seconds):
+                if heading is not None and not printed:
+                    _say(heading)
+                _say(delivery_line(record))
+                printed += 1
+        except UnavailableError:
+            self._look()
+            raise
+        return printed
+
+    def _look(self) -> None:
+        if not self._broker.is_running:
+            raise _BrokerEnded
+        if self._worker is not None and self._worker.poll() is not None:
+            raise _WorkerEnded
+
+    def _report_worker(self) -> ExitCode:
+        code = None if self._worker is None else self._worker.poll()
+        _complain(f"the worker ended by itself (exit code {code}); the end of {self._worker_log}:")
+        if self._worker_log.exists():
+            for line in self._worker_log.read_text(errors="replace").splitlines()[-_LOG_LINES:]:
+                _complain(f"  {line}")
+        return ExitCode(code) if code in set(ExitCode) - {ExitCode.OK} else ExitCode.CRASH
+
+    def _stop(self) -> None:
+        # Stopping takes seconds at most, each part is bounded: a second Ctrl-C must not leave one behind.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if self._worker is not None and self._worker.poll() is None:
+            self._worker.stop(WORKER_STOP_TIMEOUT_MS)
+        ran = self._broker.is_running
+        self._broker.stop()
+        if ran:
+            _say("stopped")
+
+    def _instructions(self) -> str:
+        servers = self._broker.bootstrap_servers
+        topic = self._settings.request_topics[0]
+        command = _command()
+        metrics = (
+            f"  metrics  http://127.0.0.1:{self._http_port}/metrics\n  logs     {self._worker_log}\n"
+            if self._plan.with_worker
+            else "  no worker runs: start one with\n"
+            f"    {command} worker -b {servers} --destinations-allow '*'\n"
+        )
+        return f"""
+Kafka is at {servers}. Send your own:
+
+  {command} send -b {servers} --to {DESTINATION} --delay 5s 'hello'
+  {command} send -b {servers} --to {DESTINATION} --delay 10m --id order-42 'pay!'
+  {command} cancel order-42 -b {servers} --reply-to {RECEIPTS}
+  {command} watch {DESTINATION} -b {servers}
+
+  echo hello | kcat -P -b {servers} -t {topic} \\
+    -H delaystream-destination={DESTINATION} -H delaystream-delay=5s
+
+  printf 'delaystream-destination:{DESTINATION},delaystream-delay:5s\\thello\\n' | \\
+    kafka-console-producer.sh --bootstrap-server {servers} --topic {topic} \\
+    --property parse.headers=true
+
+{metrics}  Ctrl-C stops all of it; the state stays in {self._data_dir}
+"""
+
+
+def samples(request_topic: str, now_ms: int) -> list[tuple[str, RequestRecord]]:
+    """What is sent at first, each with its description; one delivery for each."""
+
+    def sample(text: str, **when: Any) -> RequestRecord:
+        headers = [("content-type", b"text/plain")]
+        return schedule_request(
+            request_topic, DESTINATION, key=b"sample", value=text.encode(), headers=headers, **when
+        )
+
+    at_ms = now_ms + 4_000
+    return [
+        ("delay 0", sample("now", delay="0")),
+        ("delay 1s", sample("after a second", delay="1s")),
+        ("delay 2500ms", sample("after two and a half", delay="2500ms")),
+        (f"at {format_instant(at_ms)}", sample("at a point in time", at=str(at_ms))),
+        ("delay PT6S, id sample", sample("with an id", delay="PT6S", options={"id": f"sample-{now_ms}"})),
+    ]
+
+
+def _http_port(asked: int | None, default: int) -> int:
+    if asked is None:
+        return default if default and is_free(default) else choose_port()
+    return choose_port(asked)
+
+
+def _command() -> str:
+    """How the reader of our output starts this command."""
+    if shutil.which("delaystream"):
+        return "delaystream"
+    interpreter = Path(sys.executable)
+    here = Path.cwd()
+    if interpreter.is_relative_to(here):
+        interpreter = interpreter.relative_to(here)
+    script = interpreter.with_name("delaystream")
+    return str(script) if script.exists() else f"{interpreter} -m delaystream"
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM interrupts as Ctrl-C does; afterwards the handlers are as before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        # A shell starts its background jobs with SIGINT ignored.
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _complain(text: str) -> None:
+    print(f"delaystream: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,81 @@
+"""Records as text: for people, and as JSON that loses nothing."""
+
+import base64
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from delaystream.client import Delivery
+
+_SHOWN_CHARACTERS = 200
+_CONTROL_PREFIX = "delaystream-"
+
+
+def rendered(content: bytes | None) -> str:
+    """Bytes on one line: as text where they are printable UTF-8, else escaped; cut after 200 characters."""
+    if content is None:
+        return "(null)"
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = repr(content)[2:-1]
+    if not text.isprintable():
+        text = repr(text)[1:-1]
+    if len(text) > _SHOWN_CHARACTERS:
+        text = f"{text[:_SHOWN_CHARACTERS]}... ({len(content)} bytes)"
+    return text
+
+
+def lateness(lateness_ms: int | None) -> str:
+    """`+12 ms`, `+3.2 s`; `-` for a record that is no delivery."""
+    if lateness_ms is None:
+        return "-"
+    if abs(lateness_ms) < 10_000:
+        return f"{lateness_ms:+d} ms"
+    return f"{lateness_ms / 1000:+.1f} s"
+
+
+def delivery_line(record: "Delivery") -> str:
+    """One line: local time of the fire, lateness, partition and offset, key, value, headers.
+
+    Of a delivery the foreign headers only, of any other record (a dead letter, a receipt) all.
+    """
+    at = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).astimezone()
+    shown = [
+        f"{name}={rendered(value)}"
+        for name, value in record.headers
+        if record.due_ms is None or not name.startswith(_CONTROL_PREFIX)
+    ]
+    key = "" if record.key is None else f"{rendered(record.key)}: "
+    headers = f"  [{', '.join(shown)}]" if shown else ""
+    place = f"{record.topic}/{record.partition}/{record.offset}"
+    late = lateness(record.lateness_ms)
+    time = f"{at:%H:%M:%S}.{record.timestamp_ms % 1000:03d}"
+    return f"{time}  {late:>9}  {place}  {key}{rendered(record.value)}{headers}"
+
+
+def delivery_fields(record: "Delivery") -> dict[str, Any]:
+    """For JSON: bytes that are not UTF-8 become `{"base64": ...}`; headers stay a list, names may repeat."""
+    return {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "timestamp_ms": record.timestamp_ms,
+        "due_at_ms": record.due_ms,
+        "fired_at_ms": record.fired_ms,
+        "lateness_ms": record.lateness_ms,
+        "schedule_id": record.schedule_id,
+        "fire_id": record.fire_id,
+        "key": _lossless(record.key),
+        "value": _lossless(record.value),
+        "headers": [[name, _lossless(value)] for name, value in record.headers],
+    }
+
+
+def _lossless(content: bytes | None) -> Any:
+    if content is None:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(content).decode()}

@@ -1,0 +1,1 @@
+"""Bytes to types and back: Kafka headers, state keys and stored values."""

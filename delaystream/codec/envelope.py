@@ -1,0 +1,132 @@
+"""Values of the state: versioned msgpack arrays, one leading tag for what they are and how old.
+
+A value's first element is its tag. A new field is appended with a default, which old readers skip and
+new readers fill in; a change of meaning takes a new tag. ``tests/unit/golden`` holds one encoding of
+each tag ever released, and a test that they still read.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from delaystream.core.request import Request
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
+    """A pending anonymous request: all that its delivery needs. Its due time is in its key."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    timestamp_ms: int
+    #: -1: by key
+    destination_partition: int = -1
+    has_destination_key: bool = False
+    destination_key: bytes | None = None
+    #: 'fire', 'drop' or a topic
+    on_late: str = "fire"
+    #: -1: never too late
+    grace_ms: int = -1
+
+
+class Pointer(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
+    """A pending fire of a named schedule."""
+
+    tenant: str
+    id: str
+    revision: int
+
+
+class Forget(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
+    """An entry of the housekeeping wheel: this id is over since ``revision``."""
+
+    tenant: str
+    id: str
+    revision: int
+
+
+class Status(StrEnum):
+    """Where a named schedule stands."""
+
+    PENDING = "pending"
+    FIRED = "fired"
+    CANCELLED = "cancelled"
+    DROPPED = "dropped"
+    QUARANTINED = "quarantined"
+    #: never scheduled: a cancel came first and is remembered
+    FORESTALLED = "forestalled"
+
+
+class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
+    """A named schedule: definition, status, counters and where its wheel entries are."""
+
+    status: Status
+    revision: int
+    #: where and when the request that made this revision was produced
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    destination: str
+    #: keys of the wheel entries that are still pending
+    pending: list[bytes] = []
+    fire_count: int = 0
+    last_fire_id: str | None = None
+    #: wheel entry of the housekeeping wheel, once the id is over
+    forget_key: bytes | None = None
+    name: str | None = None
+    description: str | None = None
+    tags: list[str] = []
+
+
+class SourcePosition(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """Next offset to apply from a source topic, and which topic of that name it was."""
+
+    next_offset: int
+    topic_id: str
+
+
+class SourceName(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """An interned source partition."""
+
+    topic: str
+    partition: int
+
+
+class Meta(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """What the partition's state was made for."""
+
+    partitions: int
+    format: int = 1
+    app_id: str = ""
+
+
+FORMAT: Final = 1
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+decode_entry = msgspec.msgpack.Decoder(Envelope | Pointer | Forget).decode
+decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
+decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
+decode_position = msgspec.msgpack.Decoder(SourcePosition).decode
+decode_source = msgspec.msgpack.Decoder(SourceName).decode
+decode_meta = msgspec.msgpack.Decoder(Meta).decode
+
+
+def envelope_of(request: Request) -> Envelope:
+    """What is stored of a request until it is due."""
+    partition = request.destination_partition
+    grace_ms = request.grace_ms
+    return Envelope(
+        request.key,
+        request.value,
+        request.headers,
+        request.timestamp_ms,
+        -1 if partition is None else partition,
+        request.has_destination_key,
+        request.destination_key,
+        request.on_late,
+        -1 if grace_ms is None else grace_ms,
+    )

@@ -1,0 +1,311 @@
+"""Kafka headers -> `Request` or `Rejection`: the contract with everybody who sends a request.
+
+Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
+
+| header (prefix `delaystream-`) | value | default |
+|---|---|---|
+| `destination` | topic to deliver to | the request topic's default, else required |
+| `delay` | `15m`, `1h30m`, `500ms`, `PT15M`, `0`; or a comma list: one delivery for each | |
+| `at` | RFC 3339 with offset or epoch milliseconds, or a comma list; past: at once | |
+| `id` | names the schedule, 1 to 256 bytes | none: nothing can address it |
+| `action` | `schedule`; `cancel`, which needs `id` and looks at `reply-to` only | `schedule` |
+| `if-exists` | `replace`, `keep`, `reject`; needs `id` | `replace` |
+| `on-late` | `fire`, `drop`, or a topic: what to do when later than `grace` | `fire` |
+| `grace` | a duration as in `delay` | never too late |
+| `destination-partition` | 0 to 2147483647 | murmur2 of the key |
+| `destination-key` | the key to deliver with, may be empty | the request's key |
+| `reply-to` | topic for the receipt | none |
+| `name`, `description`, `tags` | for people; `tags` is a comma list | none |
+| `every`, `cron`, `timezone`, `start`, `end`, `max-fires`, `jitter`, `catch-up`, `dst-gap`, \
+`dst-overlap` | reserved: refused as `not-supported` | |
+| what deliveries, dead letters and receipts carry (`codec.outgoing`) | dropped | |
+
+Exactly one of `delay` and `at`; a delay counts from the record's timestamp. A header with the prefix that is
+unknown, given twice or null is refused. All other headers are foreign: they pass through byte for byte, in
+order, repeats and nulls included. The notations are those of `core.durations` and `core.instants`.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from delaystream.codec import values
+from delaystream.codec.command import COMMAND_HEADER, Command, detach
+from delaystream.codec.names import DROPPED, KINDS, PREFIX, kind_of
+from delaystream.codec.options import NO_OPTIONS, id_required, not_supported, read_options, two_schedules
+from delaystream.codec.values import RefusedError
+from delaystream.core.destinations import DestinationFilter
+from delaystream.core.durations import simple_duration
+from delaystream.core.limits import Limits
+from delaystream.core.rejection import Code, Rejection, shown
+from delaystream.core.request import ON_LATE_FIRE, Action, Coordinates, Header, IfExists, Request
+
+Value = TypeVar("Value")
+
+# An enumeration's member costs a slow look-up each time it is named through its class (Python 3.11).
+_SCHEDULE: Final = Action.SCHEDULE
+_CANCEL: Final = Action.CANCEL
+_REPLACE: Final = IfExists.REPLACE
+
+_WITHOUT_OPTIONS: Final = frozenset({"destination", "delay", "at", "id", "action", "reply-to"})
+
+# Longer names and values are worked out anew each time: a memo stays below a few megabytes.
+_MEMO_ENTRIES: Final = 4096
+_MEMO_BYTES: Final = 256
+
+_CLOCK_DIFFERENCE_MS: Final = 24 * 60 * 60 * 1000
+"""How far a record's timestamp may be ahead of our clock before that counts against the longest delay."""
+
+
+class RequestParser:
+    """Parses records of request topics; for use by one thread.
+
+    `default_destination` is for requests without `delaystream-destination`; ValueError when it is denied.
+    What values parse to is remembered, so that a usual request costs a few look-ups.
+    """
+
+    def __init__(
+        self, filter: DestinationFilter, limits: Limits, default_destination: str | None = None
+    ) -> None:
+        if default_destination is not None and (reason := filter.refusal(default_destination)):
+            raise ValueError(f"the default destination {shown(default_destination)} {reason}")
+        self._filter = filter
+        self._limits = limits
+        self._default_destination = default_destination
+        self._kinds = dict(KINDS)
+        self._destinations: dict[bytes, str] = {}
+        self._delays: dict[bytes, tuple[int, ...]] = {}
+
+    def permits(self, topic: str) -> bool:
+        """Whether records may be delivered to a topic: asked again when a schedule fires."""
+        return self._filter.permits(topic)
+
+    def parse(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+        now_ms: int,
+    ) -> Request | Rejection:
+        """What the record of a request topic asks for, or why it is refused; no input makes it raise.
+
+        Delays count from `timestamp_ms`, the record's own; negative means none, and `now_ms` counts instead.
+        """
+        try:
+            foreign, control = self._sort(key, value, headers)
+            if timestamp_ms < 0:
+                timestamp_ms = now_ms
+            source = Coordinates(topic, partition, offset)
+            if len(control) == 2 and "destination" in control and ("delay" in control or "at" in control):
+                # The usual request, without the cost of looking for anything else.
+                return Request(
+                    source, timestamp_ms, key, value, foreign, _SCHEDULE, None,
+                    self._destination(control, None), self._due(control, timestamp_ms, now_ms),
+                    None, None, False, _REPLACE, ON_LATE_FIRE, None, None, None, None, (),
+                )  # fmt: skip
+            return self._request(source, timestamp_ms, key, value, foreign, control, now_ms, None)
+        except RefusedError as refused:
+            return Rejection(refused.code, refused.detail, *self._sender(headers))
+
+    def parse_command(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+        now_ms: int,
+    ) -> Request | Rejection:
+        """What a record of the commands topic asks for: the request as it was when it was first seen.
+
+        Its source, timestamp, default destination and due times are those of the command header; the record's
+        own coordinates and timestamp only appear in the sentence of the rejection `invalid-command`.
+        """
+        command, own = detach(headers)
+        if command is None:
+            detail = (
+                f"The record at {topic}/{partition}/{offset} with timestamp {timestamp_ms} does not end in a "
+                f"{COMMAND_HEADER} header of a known version; expected no writers but the workers."
+            )
+            return Rejection(Code.INVALID_COMMAND, detail, *self._sender(own))
+        try:
+            foreign, control = self._sort(key, value, own)
+            return self._request(
+                command.source, command.timestamp_ms, key, value, foreign, control, now_ms, command
+            )
+        except RefusedError as refused:
+            return Rejection(refused.code, refused.detail, *self._sender(own))
+
+    def _sort(
+        self, key: bytes | None, value: bytes | None, headers: Sequence[Header]
+    ) -> tuple[list[Header], dict[str, bytes]]:
+        """The foreign headers, and the control headers by kind; the sizes of everything are checked."""
+        limits = self._limits
+        if len(headers) > limits.max_headers:
+            detail = f"The record has {len(headers)} headers; expected at most {limits.max_headers}."
+            raise RefusedError(Code.TOO_MANY_HEADERS, detail)
+        if value is not None and len(value) > limits.max_value_bytes:
+            raise _too_large(Code.VALUE_TOO_LARGE, "value holds", len(value), limits.max_value_bytes)
+        if key is not None and len(key) > limits.max_key_bytes:
+            raise _too_large(Code.KEY_TOO_LARGE, "key holds", len(key), limits.max_key_bytes)
+        foreign: list[Header] = []
+        control: dict[str, bytes] = {}
+        header_bytes = 0
+        kinds = self._kinds
+        for header in headers:
+            name, content = header
+            header_bytes += len(name)
+            if content is not None:
+                header_bytes += len(content)
+            kind = kinds.get(name)
+            if kind is None:
+                kind = self._learn(name)
+            if not kind:
+                foreign.append(header)
+            elif kind != DROPPED:
+                if content is None:
+                    raise RefusedError(Code.NULL_HEADER, f"{name} is null; expected UTF-8 text.")
+                if kind in control:
+                    raise RefusedError(Code.DUPLICATE_HEADER, f"{name} is given twice; expected it once.")
+                control[kind] = content
+        if header_bytes > limits.max_header_bytes // 4:
+            # A character of a name is up to four bytes; they are counted where that may matter.
+            header_bytes += sum(len(name.encode("utf-8", "surrogatepass")) - len(name) for name, _ in headers)
+        if header_bytes > limits.max_header_bytes:
+            raise _too_large(Code.HEADERS_TOO_LARGE, "headers hold", header_bytes, limits.max_header_bytes)
+        return foreign, control
+
+    def _learn(self, name: str) -> str:
+        """The kind of a header whose name is not among those remembered."""
+        kind = kind_of(name)
+        if len(name) <= _MEMO_BYTES:
+            if len(self._kinds) >= _MEMO_ENTRIES:
+                self._kinds = dict(KINDS)
+            self._kinds[name] = kind
+        return kind
+
+    def _request(
+        self,
+        source: Coordinates,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        foreign: list[Header],
+        control: dict[str, bytes],
+        now_ms: int,
+        command: Command | None,
+    ) -> Request:
+        action = _SCHEDULE
+        id = reply_to = None
+        if (content := control.get("id")) is not None:
+            id = values.schedule_name(PREFIX + "id", content, self._limits)
+        if (content := control.get("reply-to")) is not None:
+            reply_to = values.topic(PREFIX + "reply-to", content, Code.INVALID_REPLY_TO, self._filter)
+        if (content := control.get("action")) is not None:
+            action = values.choice(PREFIX + "action", content, Action, Code.INVALID_ACTION)
+            if action is _CANCEL:
+                if id is None:
+                    raise id_required(f"{PREFIX}action is 'cancel'")
+                return Request(
+                    source, timestamp_ms, key, value, foreign, _CANCEL, id, "", (),
+                    None, None, False, _REPLACE, ON_LATE_FIRE, None, reply_to, None, None, (),
+                )  # fmt: skip
+            if action is not _SCHEDULE:
+                raise not_supported(f"{PREFIX}action is {shown(content)}", "'schedule' or 'cancel'")
+        options = (
+            NO_OPTIONS if control.keys() <= _WITHOUT_OPTIONS else read_options(control, id, self._filter)
+        )
+        if command is None:
+            destination = self._destination(control, self._default_destination)
+            due_ms = self._due(control, timestamp_ms, now_ms)
+        else:
+            destination = self._destination(control, command.destination)
+            due_ms = command.due_ms
+        return Request(
+            source, timestamp_ms, key, value, foreign, action, id, destination, due_ms,
+            options.destination_partition, options.destination_key, options.destination_key is not None,
+            options.if_exists, options.on_late, options.grace_ms,
+            reply_to, options.name, options.description, options.tags,
+        )  # fmt: skip
+
+    def _destination(self, control: dict[str, bytes], default: str | None) -> str:
+        content = control.get("destination")
+        if content is None:
+            if default is None:
+                detail = f"{PREFIX}destination is missing; expected the topic to deliver to."
+                raise RefusedError(Code.MISSING_DESTINATION, detail)
+            return values.permitted_topic(
+                "The default destination", default, Code.INVALID_DESTINATION, self._filter
+            )
+        destination = self._destinations.get(content)
+        if destination is None:
+            destination = values.topic(
+                PREFIX + "destination", content, Code.INVALID_DESTINATION, self._filter
+            )
+            _remember(self._destinations, content, destination)
+        return destination
+
+    def _due(self, control: dict[str, bytes], timestamp_ms: int, now_ms: int) -> tuple[int, ...]:
+        if (content := control.get("delay")) is not None:
+            if "at" in control:
+                raise two_schedules(("delay", "at"))
+            return self._due_after(content, timestamp_ms, now_ms)
+        if (content := control.get("at")) is not None:
+            return values.due_times(PREFIX + "at", content, self._limits, now_ms)
+        detail = f"Neither {PREFIX}delay nor {PREFIX}at is given; expected one of them."
+        raise RefusedError(Code.NO_SCHEDULE, detail)
+
+    def _due_after(self, content: bytes, timestamp_ms: int, now_ms: int) -> tuple[int, ...]:
+        delays = self._delays.get(content)
+        if delays is None:
+            simple_ms = simple_duration(content)
+            if simple_ms is not None and simple_ms <= self._limits.max_delay_ms:
+                delays = (simple_ms,)
+            else:
+                delays = values.delays(PREFIX + "delay", content, self._limits)
+                _remember(self._delays, content, delays)
+        if timestamp_ms - now_ms > _CLOCK_DIFFERENCE_MS and (
+            timestamp_ms + max(delays) - now_ms > self._limits.max_delay_ms
+        ):
+            raise RefusedError(
+                Code.DELAY_TOO_LONG,
+                f"{PREFIX}delay counts from the record's timestamp {timestamp_ms}, which puts it further "
+                "ahead than the worker accepts; expected one in epoch milliseconds, near the present.",
+            )
+        if len(delays) == 1:
+            return (timestamp_ms + delays[0],)
+        return tuple([timestamp_ms + delay for delay in delays])
+
+    def _sender(self, headers: Sequence[Header]) -> tuple[str | None, str | None]:
+        """The id and the reply-to topic of a refused request; None where missing, invalid or given twice."""
+        found: dict[str, list[bytes | None]] = {PREFIX + "id": [], PREFIX + "reply-to": []}
+        for name, content in headers:
+            if len(name) <= _MEMO_BYTES and (lower := name.lower()) in found:
+                found[lower].append(content)
+        id = reply_to = None
+        match found[PREFIX + "id"]:
+            case [bytes(content)]:
+                with suppress(RefusedError):
+                    id = values.schedule_name(PREFIX + "id", content, self._limits)
+        match found[PREFIX + "reply-to"]:
+            case [bytes(content)]:
+                with suppress(RefusedError):
+                    reply_to = values.topic(PREFIX + "reply-to", content, Code.INVALID_REPLY_TO, self._filter)
+        return id, reply_to
+
+
+def _remember(memo: dict[bytes, Value], content: bytes, value: Value) -> None:
+    if len(content) <= _MEMO_BYTES:
+        if len(memo) >= _MEMO_ENTRIES:
+            memo.clear()
+        memo[content] = value
+
+
+def _too_large(code: Code, what_holds: str, size: int, limit: int) -> RefusedError:
+    return RefusedError(code, f"The record's {what_holds} {size} bytes; expected at most {limit}.")

@@ -1,0 +1,80 @@
+"""Keys of the state, the same in RocksDB and in the changelog.
+
+Every key begins with one byte for its kind; numbers are big-endian, so that byte order is due order.
+
+==== ============================================================================= =====================
+kind rest of the key                                                               value
+==== ============================================================================= =====================
+``d`` destination number (4)                                                       topic name
+``n`` source number (4)                                                            topic id, partition, topic
+``o`` source topic's name                                                          next offset, topic id
+``m``                                                                              partition count, format
+``s`` tenant, NUL, id                                                              the named schedule
+``p`` tenant, NUL, id                                                              its payload
+``w`` destination number (4), due ms (8), source number (4), offset (8), index (2) envelope or pointer
+==== ============================================================================= =====================
+
+Destination number 0 is the wheel of housekeeping: its entries forget ids that are over.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+HOUSEKEEPING: Final = 0
+
+_wheel = Struct(">cIQIQH")
+_number = Struct(">cI")
+_wheel_bound = Struct(">cIQ")
+
+WHEEL_KEY_BYTES: Final = _wheel.size
+META: Final = b"m"
+#: first key behind every wheel key
+WHEEL_END: Final = b"x"
+
+
+def wheel_key(destination: int, due_ms: int, source: int, offset: int, index: int) -> bytes:
+    """Key of one wheel entry; ``due_ms`` is not negative."""
+    return _wheel.pack(b"w", destination, due_ms, source, offset, index)
+
+
+def split_wheel_key(key: bytes) -> tuple[int, int, int, int, int]:
+    """(destination, due_ms, source, offset, index) of a wheel key."""
+    _, destination, due_ms, source, offset, index = _wheel.unpack(key)
+    return destination, due_ms, source, offset, index
+
+
+def wheel_bound(destination: int, due_ms: int = 0) -> bytes:
+    """The least key of a destination's wheel that is due at ``due_ms`` or later."""
+    return _wheel_bound.pack(b"w", destination, due_ms)
+
+
+def destination_key(number: int) -> bytes:
+    """Key of an interned destination name."""
+    return _number.pack(b"d", number)
+
+
+def source_key(number: int) -> bytes:
+    """Key of an interned source partition."""
+    return _number.pack(b"n", number)
+
+
+def split_number(key: bytes) -> int:
+    """The number in a ``d`` or ``n`` key."""
+    return int(_number.unpack(key)[1])
+
+
+def offset_key(topic: str) -> bytes:
+    """Key of the next offset to apply from a source topic."""
+    return b"o" + topic.encode()
+
+
+def schedule_key(tenant: str, id: str) -> bytes:
+    """Key of a named schedule."""
+    return b"s" + tenant.encode() + b"\0" + id.encode()
+
+
+def payload_key(tenant: str, id: str) -> bytes:
+    """Key of a named schedule's payload."""
+    return b"p" + tenant.encode() + b"\0" + id.encode()

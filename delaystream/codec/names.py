@@ -1,0 +1,55 @@
+"""Names of headers: which belong to the contract, and what to do with each."""
+
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Final
+
+from delaystream.codec.outgoing import OUTGOING_HEADERS
+from delaystream.codec.values import RefusedError
+from delaystream.core.rejection import Code, shown
+
+PREFIX: Final = "delaystream-"
+
+SUPPORTED: Final = (
+    "destination", "delay", "at", "id", "action", "if-exists", "on-late", "grace",
+    "destination-partition", "destination-key", "reply-to", "name", "description", "tags",
+)  # fmt: skip
+"""The control headers of this version, without the prefix."""
+
+RESERVED: Final = (
+    "every", "cron", "timezone", "start", "end", "max-fires", "jitter", "catch-up", "dst-gap", "dst-overlap",
+)  # fmt: skip
+"""Those of the contract that this version refuses as `not-supported`."""
+
+FOREIGN: Final = ""
+"""The kind of a header that passes through."""
+DROPPED: Final = "-"
+"""The kind of a header that delaystream wrote itself, and drops."""
+
+KINDS: Final[dict[str, str]] = dict.fromkeys(OUTGOING_HEADERS, DROPPED) | {
+    PREFIX + name: name for name in (*SUPPORTED, *RESERVED)
+}
+"""Of the known lower-case names; the kind of a control header is its name without the prefix."""
+
+# Longer than any name of the contract; a name is compared with them no further than this.
+_COMPARED_CHARACTERS: Final = 64
+
+
+def kind_of(name: str) -> str:
+    """The kind of any header; raises `RefusedError` for a name of ours that is not in the contract."""
+    lower = name[:_COMPARED_CHARACTERS].lower()
+    if not lower.startswith(PREFIX):
+        return FOREIGN
+    kind = KINDS.get(lower)
+    if kind is None:
+        raise RefusedError(Code.UNKNOWN_HEADER, f"{shown(name)} is not a known header; {_nearest(lower)}.")
+    return kind
+
+
+@lru_cache(maxsize=256)
+def _nearest(lower: str) -> str:
+    """The advice for an unknown name; remembered, for a search by likeness is slow."""
+    close = get_close_matches(lower.removeprefix(PREFIX), (*SUPPORTED, *RESERVED), n=1)
+    if close:
+        return f"did you mean {PREFIX}{close[0]}"
+    return "expected one of " + ", ".join(PREFIX + name for name in SUPPORTED)

@@ -1,0 +1,180 @@
+"""The headers that delaystream writes: on deliveries, dead letters and receipts.
+
+| header (prefix `delaystream-`) | on | value |
+|---|---|---|
+| `schedule-id` | deliveries | the request's id, or its coordinates `topic/partition/offset` |
+| `fire-id` | deliveries | the same on every retry; `delaystream.core.identity` has its grammar |
+| `due-at`, `fired-at` | deliveries | epoch milliseconds |
+| `source` | deliveries | `topic/partition/offset` of the request |
+| `fire-count` | deliveries | how often this schedule has fired, this one included |
+| `error`, `error-detail` | dead letters | a stable code, and one sentence |
+| `error-topic`, `error-partition`, `error-offset` | dead letters | where the refused record stood |
+| `error-timestamp` | dead letters | the refused record's timestamp, epoch milliseconds; -1 for none |
+| `receipt` | receipts | the outcome, as in the JSON value |
+
+All are dropped when a record that carries them is sent as a request, so deliveries and dead letters can be.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final
+
+import orjson
+
+from delaystream.core.identity import schedule_id
+from delaystream.core.rejection import Code
+from delaystream.core.request import Coordinates, Header
+
+SCHEDULE_ID: Final = "delaystream-schedule-id"
+FIRE_ID: Final = "delaystream-fire-id"
+DUE_AT: Final = "delaystream-due-at"
+FIRED_AT: Final = "delaystream-fired-at"
+SOURCE: Final = "delaystream-source"
+FIRE_COUNT: Final = "delaystream-fire-count"
+ERROR: Final = "delaystream-error"
+ERROR_DETAIL: Final = "delaystream-error-detail"
+ERROR_TOPIC: Final = "delaystream-error-topic"
+ERROR_PARTITION: Final = "delaystream-error-partition"
+ERROR_OFFSET: Final = "delaystream-error-offset"
+ERROR_TIMESTAMP: Final = "delaystream-error-timestamp"
+RECEIPT: Final = "delaystream-receipt"
+
+OUTGOING_HEADERS: Final = frozenset({
+    SCHEDULE_ID, FIRE_ID, DUE_AT, FIRED_AT, SOURCE, FIRE_COUNT,
+    ERROR, ERROR_DETAIL, ERROR_TOPIC, ERROR_PARTITION, ERROR_OFFSET, ERROR_TIMESTAMP, RECEIPT,
+})  # fmt: skip
+"""Lower-case; none is a name that a request may use."""
+
+
+_FIRST: Final = (FIRE_COUNT, b"1")
+
+
+class Outcome(StrEnum):
+    """What became of a request, for its receipt."""
+
+    SCHEDULED = "scheduled"
+    """Stored, or delivered at once."""
+    REPLACED = "replaced"
+    """Scheduled in the place of the pending schedule of the same id."""
+    KEPT = "kept"
+    """Not scheduled: `if-exists: keep`, and the id names a pending schedule."""
+    CANCELLED = "cancelled"
+    TOO_LATE = "too-late"
+    """A cancel found that every fire had happened."""
+    UNKNOWN = "unknown"
+    """A cancel found no such id; it is remembered for a while, in case it overtook its schedule."""
+    REJECTED = "rejected"
+
+
+def delivery_headers(
+    headers: Sequence[Header],
+    schedule_id: str,
+    fire_id: str,
+    due_ms: int,
+    fired_ms: int,
+    source: str,
+    fire_count: int,
+) -> list[Header]:
+    """The foreign headers of the request as they are, then the six of a delivery. A new list.
+
+    `source` is the request's `topic/partition/offset`.
+    """
+    return [
+        *headers,
+        (SCHEDULE_ID, schedule_id.encode()),
+        (FIRE_ID, fire_id.encode()),
+        (DUE_AT, b"%d" % due_ms),
+        (FIRED_AT, b"%d" % fired_ms),
+        (SOURCE, source.encode()),
+        (FIRE_COUNT, b"%d" % fire_count),
+    ]
+
+
+def anonymous_delivery_headers(
+    headers: list[Header], coordinates: bytes, index: int, due_ms: int, fired_at: Header
+) -> list[Header]:
+    """`delivery_headers` for an anonymous schedule, cheaper; `headers` is extended and returned.
+
+    `coordinates` are the request's `topic/partition/offset`; `fired_at` is the whole header, made once for
+    all fires of a transaction.
+    """
+    due_at = b"%d" % due_ms
+    headers += (
+        (SCHEDULE_ID, coordinates),
+        (FIRE_ID, b"%b/%d/%b" % (coordinates, index, due_at)),
+        (DUE_AT, due_at),
+        fired_at,
+        (SOURCE, coordinates),
+        _FIRST if index == 0 else (FIRE_COUNT, b"%d" % (index + 1)),
+    )
+    return headers
+
+
+def dead_letter_headers(
+    original_headers: Sequence[Header],
+    code: Code,
+    detail: str,
+    topic: str,
+    partition: int,
+    offset: int,
+    timestamp_ms: int,
+) -> list[Header]:
+    """The refused record's headers untouched, then the reason and its coordinates. A new list.
+
+    A record refused twice carries two sets: the last one is the latest.
+    """
+    return [
+        *original_headers,
+        (ERROR, code.encode()),
+        (ERROR_DETAIL, detail.encode("utf-8", "backslashreplace")),
+        (ERROR_TOPIC, topic.encode()),
+        (ERROR_PARTITION, b"%d" % partition),
+        (ERROR_OFFSET, b"%d" % offset),
+        (ERROR_TIMESTAMP, b"%d" % timestamp_ms),
+    ]
+
+
+def receipt(
+    outcome: Outcome,
+    source: Coordinates,
+    id: str | None,
+    decided_ms: int,
+    due_ms: Sequence[int] = (),
+    fire_ids: Sequence[str] = (),
+    code: Code | None = None,
+    detail: str | None = None,
+    won: str | None = None,
+) -> tuple[bytes, bytes, list[Header]]:
+    """Key, value and headers of the record that tells what became of the request at `source`.
+
+    The key is the schedule's id in UTF-8. The value is a JSON object with, always, `outcome`, `schedule_id`,
+    `source`, `request_topic` and `decided_at_ms`; `id` when the request has one; `fires`, a list of
+    `due_at_ms` and `fire_id`, when something is scheduled; `code` and `detail` with `rejected`; `fire_id`
+    with `too-late`. `due_ms` and `fire_ids` belong together, item by item; `won` is the fire that came before
+    the cancel.
+    """
+    schedule = schedule_id(source.topic, source.partition, source.offset, id)
+    body: dict[str, object] = {
+        "outcome": outcome.value,
+        "schedule_id": schedule,
+        "request_topic": source.topic,
+        "source": schedule_id(source.topic, source.partition, source.offset),
+        "decided_at_ms": decided_ms,
+    }
+    if id is not None:
+        body["id"] = id
+    if due_ms:
+        body["fires"] = [
+            {"due_at_ms": due, "fire_id": fire} for due, fire in zip(due_ms, fire_ids, strict=True)
+        ]
+    if code is not None:
+        body["code"] = code.value
+    if detail is not None:
+        body["detail"] = detail
+    if won is not None:
+        body["fire_id"] = won
+    return (
+        schedule.encode(),
+        orjson.dumps(body),
+        [(RECEIPT, outcome.value.encode()), ("content-type", b"application/json")],
+    )

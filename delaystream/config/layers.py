@@ -1,0 +1,213 @@
+"""From flags, environment and file to `Settings`, with the origin of every value.
+
+pydantic-settings merges such layers too, but keeps no origins, passes over unknown variables, and knows no
+dotted names; so pydantic validates and this module merges.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from delaystream.config import kafka
+from delaystream.config.errors import ConfigurationError, suggestion
+from delaystream.config.settings import ENVIRONMENT_PREFIX, Settings, environment_name
+
+Layer = Literal["flag", "environment", "file", "default"]
+
+CONFIG_VARIABLE = "DELAYSTREAM_CONFIG"
+FILE_SUFFIX = "_FILE"
+
+_OTHERS = re.compile(r"DELAYSTREAM_(TEST|SOAK|SIMULATION|BENCH)_\w+|DELAYSTREAM_CACHE_DIR|" + CONFIG_VARIABLE)
+"""Variables that are not settings: of the tests, and of the cache of downloads."""
+
+_SERVICE_LINK = re.compile(
+    r"DELAYSTREAM_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+)
+"""What Kubernetes puts into every container for a Service that is called `delaystream` or `delaystream-…`."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value came from: the layer, and the flag, variable or file by name."""
+
+    layer: Layer
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.layer} {self.name}".strip()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The settings, and where each came from: by setting name, and `kafka.<name>` for Kafka's."""
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+
+    def origin(self, name: str) -> Origin:
+        """The origin of one setting, such as `http_port` or `kafka.client.id`."""
+        return self.origins.get(name, Origin("default"))
+
+
+class _Values:
+    """Values and origins, filled from the strongest layer to the weakest: the first one given stays."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.kafka: dict[str, str] = {}
+        self.origins: dict[str, Origin] = {}
+        self.problems: list[str] = []
+
+    def offer(self, name: str, value: Any, origin: Origin) -> None:
+        if name.startswith("kafka."):
+            self._offer_kafka(name.removeprefix("kafka."), value, origin)
+        elif name in Settings.model_fields and name != "kafka":
+            if name not in self.values:
+                self.values[name] = value
+                self.origins[name] = origin
+        else:
+            known = [*Settings.model_fields, *(f"kafka.{known}" for known in kafka.SUPPORTED)]
+            self.problems.append(f"There is no setting {name} ({origin}).{suggestion(name, known)}")
+
+    def _offer_kafka(self, name: str, value: Any, origin: Origin) -> None:
+        if name in kafka.REFUSED:
+            self.problems.append(f"Kafka's {name} ({origin}) cannot be set: it {kafka.REFUSED[name]}.")
+        elif name not in kafka.SUPPORTED:
+            hint = suggestion(name, [*kafka.SUPPORTED, *kafka.REFUSED])
+            self.problems.append(f"There is no Kafka client setting {name} ({origin}).{hint}")
+        elif name not in self.kafka:
+            self.kafka[name] = str(value).lower() if isinstance(value, bool) else str(value)
+            self.origins[f"kafka.{name}"] = origin
+
+
+def load(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    pairs: Mapping[str, str] | None = None,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """Merge flag > environment > file > default.
+
+    `flags` maps setting names, or `kafka.<name>`, to values; None stands for a flag that was not given.
+    `pairs` are those of `--set NAME=VALUE`; a flag of its own name wins.
+    Without `config` the file is the one that DELAYSTREAM_CONFIG names, if any. `defaults` replaces defaults
+    of the model (a command's own). Raises ConfigurationError with everything that is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    values = _Values()
+    for name, value in (flags or {}).items():
+        if value is not None:
+            values.offer(name, value, Origin("flag", _flag(name)))
+    for name, value in (pairs or {}).items():
+        values.offer(name, value, Origin("flag", f"--set {name}"))
+    _offer_environment(values, environ)
+    if config is None and environ.get(CONFIG_VARIABLE):
+        config = Path(environ[CONFIG_VARIABLE])
+    if config is not None:
+        _offer_file(values, config)
+    for name, value in (defaults or {}).items():
+        values.offer(name, value, Origin("default"))
+    if values.problems:
+        raise ConfigurationError(values.problems)
+    values.kafka.setdefault("bootstrap.servers", "localhost:9092")
+    try:
+        settings = Settings.model_validate({**values.values, "kafka": MappingProxyType(values.kafka)})
+    except ValidationError as error:
+        raise ConfigurationError(_sentences(error, values)) from None
+    return Loaded(settings, MappingProxyType(values.origins))
+
+
+def _flag(name: str) -> str:
+    if name == "kafka.bootstrap.servers":
+        return "--bootstrap-server"
+    return f"-X {name.removeprefix('kafka.')}" if name.startswith("kafka.") else "--" + name.replace("_", "-")
+
+
+def _offer_environment(values: _Values, environ: Mapping[str, str]) -> None:
+    kafka_names = kafka.variable_names()
+    known = {environment_name(name): name for name in Settings.model_fields if name != "kafka"}
+    known.update({ENVIRONMENT_PREFIX + variable: f"kafka.{name}" for variable, name in kafka_names.items()})
+    for variable in sorted(environ):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or _OTHERS.fullmatch(variable):
+            continue
+        if _is_service_link(variable, environ[variable], known):
+            continue
+        origin = Origin("environment", variable)
+        if variable in known:
+            values.offer(known[variable], environ[variable], origin)
+        elif (name := known.get(variable.removesuffix(FILE_SUFFIX))) and variable.endswith(FILE_SUFFIX):
+            _offer_secret(values, name, environ, origin)
+        else:
+            values.problems.append(f"There is no setting {variable}.{suggestion(variable, known)}")
+
+
+def _offer_secret(values: _Values, name: str, environ: Mapping[str, str], origin: Origin) -> None:
+    if origin.name.removesuffix(FILE_SUFFIX) in environ:
+        plain = origin.name.removesuffix(FILE_SUFFIX)
+        values.problems.append(f"{plain} and {origin.name} are both set: only one can hold.")
+        return
+    try:
+        text = Path(environ[origin.name]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        values.problems.append(f"{origin.name} names a file that cannot be read: {error}.")
+    else:
+        values.offer(name, text.removesuffix("\n").removesuffix("\r"), origin)
+
+
+def _is_service_link(variable: str, value: str, known: Mapping[str, str]) -> bool:
+    if _SERVICE_LINK.fullmatch(variable) is None:
+        return False
+    # A Service `delaystream-http` yields DELAYSTREAM_HTTP_PORT=tcp://10.0.0.1:8642, the name of a setting.
+    return variable not in known or value.startswith(("tcp://", "udp://", "sctp://"))
+
+
+def _offer_file(values: _Values, path: Path) -> None:
+    origin = Origin("file", str(path))
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        values.problems.append(f"The configuration file cannot be read: {error}.")
+        return
+    except ValueError as error:  # not TOML, or not UTF-8
+        values.problems.append(f"The configuration file {path} is not TOML: {error}.")
+        return
+    table = content.pop("kafka", {})
+    if not isinstance(table, dict):
+        values.problems.append(f"`kafka` in {path} is not a table of Kafka's client settings.")
+        table = {}
+    for name, value in content.items():
+        values.offer(name, value, origin)
+    for name, value in _flattened(table):
+        values.offer(f"kafka.{name}", value, origin)
+
+
+def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    # In TOML an unquoted `bootstrap.servers = …` is a table in a table.
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _sentences(error: ValidationError, values: _Values) -> list[str]:
+    sentences = []
+    for problem in error.errors(include_url=False, include_context=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        message = problem["msg"].removeprefix("Value error, ")
+        if name:
+            value = values.values.get(name)
+            sentences.append(f"{name} = {value!r} ({values.origins.get(name, 'default')}): {message}.")
+        else:
+            sentences.append(f"{message[:1].upper()}{message[1:]}.")
+    return sentences

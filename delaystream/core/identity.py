@@ -1,0 +1,32 @@
+"""Names of schedules and fires: deterministic, so that every retry of a fire carries the same one.
+
+Grammar (a topic name holds none of `/`, and an id, which may hold anything, comes last):
+
+    schedule id   anonymous   <topic>/<partition>/<offset>
+                  named       <id>
+    fire id       anonymous   <topic>/<partition>/<offset>/<list index>/<due_ms>
+                  named       <topic>/r<revision>/<list index>/<due_ms>/<id>
+
+`<topic>` is the request topic, which is the tenant; partition and offset are those of the request. The second
+part begins with a digit or with `r`, so a named fire id never equals an anonymous one. A triggered fire
+(reserved) has `t<partition>.<offset>` of its command in place of the list index.
+"""
+
+
+def schedule_id(topic: str, partition: int, offset: int, id: str | None = None) -> str:
+    """The id the producer chose or, without one, the request's coordinates."""
+    return f"{topic}/{partition}/{offset}" if id is None else id
+
+
+def fire_id(
+    topic: str, partition: int, offset: int, index: int, due_ms: int, id: str | None = None, revision: int = 0
+) -> str:
+    """The name of one fire: different for any two fires, the same for every attempt at one.
+
+    `index` is the position in the request's list of due times (from 0); `revision` tells apart the requests
+    that ever defined the named schedule: none is used twice for one id, not even after the id was forgotten.
+    With an `id`, `partition` and `offset` do not matter; without, `revision` does not.
+    """
+    if id is None:
+        return f"{topic}/{partition}/{offset}/{index}/{due_ms}"
+    return f"{topic}/r{revision}/{index}/{due_ms}/{id}"

@@ -1,0 +1,85 @@
+"""Points in time as text: `delaystream-at`.
+
+RFC 3339 with its offset (`2026-03-29T02:30:00+01:00`, `...Z`), or milliseconds since the epoch. A fraction
+finer than a millisecond is rounded up: nothing comes early. The leap second `:60` counts as the next one.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+EXPECTED: Final = (
+    "RFC 3339 with an offset such as '2030-01-31T09:00:00Z' or '2030-01-31T09:00:00+01:00', "
+    "or epoch milliseconds"
+)
+
+EARLIEST_MS: Final = 31_536_000_000
+"""1971-01-01T00:00:00Z: below it lie all seconds since the epoch of now and of the next 900 years."""
+LATEST_MS: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999: above it lie microseconds and nanoseconds of the present."""
+
+_RFC_3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:([Zz])|([+-])(\d\d):(\d\d))?",
+    re.ASCII,
+)
+_EPOCH_MS = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class InstantError(ValueError):
+    """The text is not a point in time; the message says what is wrong, worded to follow the text."""
+
+
+class NotMillisecondsError(InstantError):
+    """The instant lies where only a mix-up of seconds, milliseconds and microseconds puts it."""
+
+
+def parse_instant(text: str) -> int:
+    """Milliseconds since the epoch, from `EARLIEST_MS` to `LATEST_MS`; spaces around `text` do not count.
+
+    Raises `InstantError`, and its subclass `NotMillisecondsError` when the value is out of those bounds.
+    """
+    text = text.strip()
+    instant_ms = int(text) if _EPOCH_MS.fullmatch(text) else _parse_rfc_3339(text)
+    if instant_ms < EARLIEST_MS:
+        raise NotMillisecondsError(
+            "is in 1970 or before it, which is what epoch seconds read as milliseconds look like"
+        )
+    if instant_ms > LATEST_MS:
+        raise NotMillisecondsError(
+            f"is in the year {max(10_000, 1970 + instant_ms // 31_556_952_000)}, "
+            "which is what microseconds or nanoseconds read as milliseconds look like"
+        )
+    return instant_ms
+
+
+def format_instant(instant_ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds; `instant_ms` within the years 1 to 9999."""
+    at = _EPOCH + timedelta(milliseconds=instant_ms)
+    return at.strftime("%Y").rjust(4, "0") + at.strftime("-%m-%dT%H:%M:%S.") + f"{instant_ms % 1000:03d}Z"
+
+
+def _parse_rfc_3339(text: str) -> int:
+    match = _RFC_3339.fullmatch(text)
+    if match is None:
+        raise InstantError("is empty" if not text else "is not a point in time")
+    *date_and_time, fraction, utc, sign, offset_hours, offset_minutes = match.groups()
+    if utc is None and sign is None:
+        raise InstantError("has no offset from UTC")
+    year, month, day, hour, minute, second = map(int, date_and_time)
+    offset = timedelta()
+    if sign is not None:
+        if int(offset_hours) > 23 or int(offset_minutes) > 59:
+            raise InstantError("has an offset that does not exist")
+        offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
+    leap = second == 60
+    try:
+        local = datetime(year, month, day, hour, minute, 59 if leap else second, tzinfo=UTC)
+    except ValueError as error:
+        raise InstantError(f"is not a date and time that exists ({error})") from None
+    # Whole days and seconds: a float of seconds would lose milliseconds of far years.
+    since = (local - _EPOCH) - (-offset if sign == "-" else offset) + timedelta(seconds=leap)
+    milliseconds = (since.days * 86_400 + since.seconds) * 1000
+    if fraction:
+        milliseconds += -(-int(fraction) * 1000 // 10 ** len(fraction))
+    return milliseconds

@@ -1,0 +1,26 @@
+"""The bounds on one request."""
+
+import msgspec
+
+_DAY_MS = 24 * 60 * 60 * 1000
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one request may hold; all bounds are inclusive.
+
+    The project's own topics take records of `max_value_bytes` + `max_header_bytes` + 64 KiB; the key, the
+    framing and our own headers share those 64 KiB, so `max_key_bytes` should stay at or below 48 KiB.
+    """
+
+    max_delay_ms: int = 3650 * _DAY_MS
+    """How far ahead of the present a due time may lie."""
+    max_value_bytes: int = 1024 * 1024
+    max_headers: int = 100
+    """All headers of the request, control headers included."""
+    max_header_bytes: int = 32 * 1024
+    """Of all names, in UTF-8, and all values."""
+    max_list: int = 100
+    """Due times in one request."""
+    max_id_bytes: int = 256
+    """UTF-8 bytes."""
+    max_key_bytes: int = 32 * 1024

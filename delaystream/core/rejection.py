@@ -1,0 +1,126 @@
+"""Why a request is refused: stable codes, and the value that carries one to dead letters and receipts."""
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+
+class Code(StrEnum):
+    """The stable name of a reason in `delaystream-error`, receipts and metrics; see `DESCRIPTIONS`.
+
+    A code is never renamed or reused for something else; new ones may be added.
+    """
+
+    MISSING_DESTINATION = "missing-destination"
+    INVALID_DESTINATION = "invalid-destination"
+    DESTINATION_DENIED = "destination-denied"
+    INVALID_DESTINATION_PARTITION = "invalid-destination-partition"
+    DESTINATION_PARTITION_OUT_OF_RANGE = "destination-partition-out-of-range"
+    NO_SCHEDULE = "no-schedule"
+    DELAY_AND_AT = "delay-and-at"
+    INVALID_DELAY = "invalid-delay"
+    DELAY_TOO_LONG = "delay-too-long"
+    INVALID_AT = "invalid-at"
+    AT_NOT_MILLISECONDS = "at-not-milliseconds"
+    LIST_TOO_LONG = "list-too-long"
+    INVALID_ID = "invalid-id"
+    ID_REQUIRED = "id-required"
+    ID_TOO_LONG = "id-too-long"
+    INVALID_ACTION = "invalid-action"
+    INVALID_IF_EXISTS = "invalid-if-exists"
+    INVALID_ON_LATE = "invalid-on-late"
+    INVALID_GRACE = "invalid-grace"
+    INVALID_REPLY_TO = "invalid-reply-to"
+    UNKNOWN_HEADER = "unknown-header"
+    DUPLICATE_HEADER = "duplicate-header"
+    NULL_HEADER = "null-header"
+    NOT_UTF8 = "not-utf8"
+    NOT_SUPPORTED = "not-supported"
+    KEY_TOO_LARGE = "key-too-large"
+    VALUE_TOO_LARGE = "value-too-large"
+    TOO_MANY_HEADERS = "too-many-headers"
+    HEADERS_TOO_LARGE = "headers-too-large"
+    UNDECODABLE_RECORD = "undecodable-record"
+    INVALID_COMMAND = "invalid-command"
+    ALREADY_EXISTS = "already-exists"
+    CANCELLED_EARLIER = "cancelled-earlier"
+    QUARANTINED = "quarantined"
+
+
+DESCRIPTIONS: Final[dict[Code, str]] = {
+    Code.MISSING_DESTINATION: "No `destination`, and the request topic has no default one.",
+    Code.INVALID_DESTINATION: "`destination` is not a Kafka topic name.",
+    Code.DESTINATION_DENIED: (
+        "The topic in `destination`, `reply-to` or `on-late` is outside the allow-list, internal to Kafka, "
+        "a request topic, or one of delaystream's own."
+    ),
+    Code.INVALID_DESTINATION_PARTITION: "`destination-partition` is not a whole number from 0 to 2147483647.",
+    Code.DESTINATION_PARTITION_OUT_OF_RANGE: (
+        "The destination has fewer partitions than `destination-partition` asks for."
+    ),
+    Code.NO_SCHEDULE: "Neither `delay` nor `at`: nothing says when.",
+    Code.DELAY_AND_AT: "More than one of `delay`, `at`, `every` and `cron`.",
+    Code.INVALID_DELAY: "`delay` is not a duration with a unit, nor `0`.",
+    Code.DELAY_TOO_LONG: "The due time lies further ahead than the configured maximum.",
+    Code.INVALID_AT: "`at` is neither RFC 3339 with an offset nor epoch milliseconds.",
+    Code.AT_NOT_MILLISECONDS: (
+        "`at` falls in 1970 or earlier, or after the year 9999: epoch seconds, microseconds or nanoseconds "
+        "where milliseconds are expected."
+    ),
+    Code.LIST_TOO_LONG: "More due times in one request than the configured maximum.",
+    Code.INVALID_ID: "`id` is empty.",
+    Code.ID_REQUIRED: "The action, or `if-exists`, needs an `id`, and there is none.",
+    Code.ID_TOO_LONG: "`id` is longer than the configured maximum.",
+    Code.INVALID_ACTION: "`action` is not one of the known actions.",
+    Code.INVALID_IF_EXISTS: "`if-exists` is not `replace`, `keep` or `reject`.",
+    Code.INVALID_ON_LATE: "`on-late` is not `fire`, `drop` or a topic name.",
+    Code.INVALID_GRACE: "`grace` is not a duration with a unit, nor `0`.",
+    Code.INVALID_REPLY_TO: "`reply-to` is not a Kafka topic name.",
+    Code.UNKNOWN_HEADER: "A header has the prefix `delaystream-` and a name that is not in the contract.",
+    Code.DUPLICATE_HEADER: "A control header is given more than once.",
+    Code.NULL_HEADER: "A control header has a null value.",
+    Code.NOT_UTF8: "A control header's value is not UTF-8.",
+    Code.NOT_SUPPORTED: (
+        "A header or an action that the contract reserves and this version does not carry out."
+    ),
+    Code.KEY_TOO_LARGE: "The record's key is larger than the configured maximum.",
+    Code.VALUE_TOO_LARGE: "The record's value is larger than the configured maximum.",
+    Code.TOO_MANY_HEADERS: "The record has more headers than the configured maximum.",
+    Code.HEADERS_TOO_LARGE: "The record's headers are together larger than the configured maximum.",
+    Code.UNDECODABLE_RECORD: (
+        "The record cannot be read at all, for instance a header name that is not UTF-8."
+    ),
+    Code.INVALID_COMMAND: "A record on the commands topic was not written by a worker of a known version.",
+    Code.ALREADY_EXISTS: "`if-exists: reject`, and the id names a pending schedule.",
+    Code.CANCELLED_EARLIER: "A cancel of this id with a newer timestamp arrived before the request did.",
+    Code.QUARANTINED: (
+        "The fire proved impossible: too large for the destination, or refused until the timeout."
+    ),
+}
+"""What each code means, for people; the documentation's table is generated from it."""
+
+_SHOWN_CHARACTERS = 60
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """A request that is refused. It goes to the dead letters with its bytes untouched.
+
+    `detail` is one sentence: the header, the offending value (truncated, printable), what would be accepted.
+    `id` and `reply_to` (an allowed topic) are those of the request where they could be read, for the receipt.
+    """
+
+    code: Code
+    detail: str
+    id: str | None = None
+    reply_to: str | None = None
+
+
+def shown(value: str | bytes) -> str:
+    """The first 60 characters of `value` as a sentence may hold them: quoted, escaped if not printable."""
+    if isinstance(value, bytes):
+        # Four bytes are the longest character, so this holds at least one character more than is shown.
+        value = value[: (_SHOWN_CHARACTERS + 1) * 4].decode("utf-8", "backslashreplace")
+    if len(value) <= _SHOWN_CHARACTERS:
+        return repr(value)
+    return repr(value[:_SHOWN_CHARACTERS]) + "..."

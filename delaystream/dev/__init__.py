@@ -1,0 +1,7 @@
+"""The embedded broker: a real Apache Kafka on this machine, for `delaystream dev` and for tests."""
+
+from delaystream.dev.broker import EmbeddedBroker
+from delaystream.dev.errors import BrokerError
+from delaystream.dev.jars import DEFAULT_VERSION, locked_versions
+
+__all__ = ["DEFAULT_VERSION", "BrokerError", "EmbeddedBroker", "locked_versions"]

@@ -1,0 +1,232 @@
+"""A real Apache Kafka broker as a child of this process: KRaft, one node, this machine only."""
+
+import atexit
+import logging
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from delaystream.dev.configuration import LOOPBACK, server_properties
+from delaystream.dev.datadir import DataDir
+from delaystream.dev.errors import BrokerError, BrokerStartError
+from delaystream.dev.jars import DEFAULT_VERSION, class_path, kafka_lock
+from delaystream.dev.java import find_java
+from delaystream.dev.ports import accepts, choose_port
+from delaystream.dev.process import GuardedProcess
+from delaystream.dev.progress import Progress, quiet
+
+START_TIMEOUT_MS = 60_000
+STOP_TIMEOUT_MS = 15_000
+HEAP_MEBIBYTES = 512
+
+_START_ATTEMPTS = 3
+_POLL_S = 0.02
+_PROBE_TIMEOUT_S = 5
+
+_SILENT = logging.getLogger("delaystream.dev.broker.probe")
+_SILENT.propagate = False
+_SILENT.addHandler(logging.NullHandler())
+
+
+class _PortTakenMeanwhileError(BrokerStartError):
+    """Somebody took a port between the look at it and the broker's start."""
+
+
+class EmbeddedBroker:
+    """One broker on one data directory. Not for several threads at once.
+
+    The broker ends with this process, however this process ends (see `GuardedProcess`). What was written
+    survives a stop and a kill, for this object and for a later one on the same directory. `with
+    EmbeddedBroker(path) as broker:` starts and stops it.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int = 0,
+        version: str = DEFAULT_VERSION,
+        properties: Mapping[str, str] | None = None,
+        heap_mebibytes: int = HEAP_MEBIBYTES,
+        progress: Progress = quiet,
+    ) -> None:
+        """Describe a broker; nothing is done before `start`.
+
+        `port` 0 means a free one, chosen at the first start and kept by this object. `version` is one of
+        `locked_versions()`. `properties` are Kafka's broker properties and win over the built-in ones.
+        """
+        self.version = version
+        self._data = DataDir(data_dir, version)
+        self._port = port
+        self._properties = dict(properties or {})
+        self._heap_mebibytes = heap_mebibytes
+        self._progress = progress
+        self._process: GuardedProcess | None = None
+
+    @property
+    def data_dir(self) -> Path:
+        """Where everything of this broker is kept."""
+        return self._data.path
+
+    @property
+    def log_file(self) -> Path:
+        """Where the broker logs."""
+        return self._data.log_file
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """`host:port`. Raises `BrokerError` before the first start when the port was left open."""
+        if not self._port:
+            raise BrokerError("The broker has no port before its first start.")
+        return f"{LOOPBACK}:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running broker. Raises `BrokerError` when there is none."""
+        return self._running().pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the broker's process is there (a paused one is)."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, timeout_ms: int = START_TIMEOUT_MS) -> Self:
+        """Fetch what is missing, format an empty data directory, start the broker, wait until it answers.
+
+        `timeout_ms` bounds the wait for an answer, not the first download. Raises a `BrokerError`
+        (`JarError`, `JavaMissingError`, `PortInUseError`, `DataDirInUseError`, `BrokerStartError`); nothing
+        is left running then.
+        """
+        if self.is_running:
+            raise BrokerError("The broker is running already.")
+        self.kill()
+        jars = class_path(kafka_lock(self.version), progress=self._progress)
+        java = find_java()
+        self._data.lock()
+        atexit.register(self.stop)
+        try:
+            self._start_on_free_ports(java, jars, timeout_ms)
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def stop(self, timeout_ms: int = STOP_TIMEOUT_MS) -> None:
+        """Shut the broker down in good order, or kill it when that takes longer than `timeout_ms`.
+
+        Idempotent.
+        """
+        if self._process is not None:
+            self._process.stop(timeout_ms)
+        self._let_go()
+
+    def kill(self) -> None:
+        """Kill the broker with SIGKILL, as a crash would. Idempotent."""
+        if self._process is not None:
+            self._process.kill()
+        self._let_go()
+
+    def restart(self, timeout_ms: int = START_TIMEOUT_MS) -> None:
+        """Stop the broker if it runs, and start it again on the same data directory and port."""
+        self.stop()
+        self.start(timeout_ms)
+
+    def pause(self) -> None:
+        """Freeze the broker with SIGSTOP: connections stay open, nothing answers."""
+        self._running().signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused broker go on."""
+        self._running().signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        """Start the broker."""
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop the broker."""
+        self.stop()
+
+    def _let_go(self) -> None:
+        self._process = None
+        self._data.unlock()
+        atexit.unregister(self.stop)
+
+    def _running(self) -> GuardedProcess:
+        if self._process is None or self._process.poll() is not None:
+            raise BrokerError("The broker is not running.")
+        return self._process
+
+    def _start_on_free_ports(self, java: Path, jars: list[Path], timeout_ms: int) -> None:
+        for attempt in range(1, _START_ATTEMPTS + 1):
+            port = choose_port(self._port)
+            properties = server_properties(
+                self._data.records, port, choose_port(taken=port), self._properties
+            )
+            options = [*self._data.write_configuration(properties), *self._java_options()]
+            command: list[str | Path] = [java, *options, "-cp", os.pathsep.join(map(str, jars))]
+            self._data.format_once(command)
+            try:
+                self._launch(command, port, timeout_ms)
+            except _PortTakenMeanwhileError:
+                if attempt == _START_ATTEMPTS:
+                    raise
+            else:
+                self._port = port
+                return
+
+    def _launch(self, command: Sequence[str | Path], port: int, timeout_ms: int) -> None:
+        self._process = process = GuardedProcess(
+            [*command, "kafka.Kafka", self._data.properties_file],
+            output=self._data.output_file,
+            inherited=[self._data.lock_descriptor],
+        )
+        deadline = time.monotonic() + timeout_ms / 1000
+        while not _answers(port):
+            if (status := process.poll()) is not None:
+                process.kill()
+                errors = self._data.errors()
+                kind = _PortTakenMeanwhileError if "Address already in use" in errors else BrokerStartError
+                raise kind(f"Kafka {self.version} ended with status {status}, see {self.log_file}:\n{errors}")
+            if time.monotonic() > deadline:
+                raise BrokerStartError(
+                    f"Kafka {self.version} did not answer within {timeout_ms} ms, see {self.log_file}.\n"
+                    f"{self._data.errors()}"
+                )
+            time.sleep(_POLL_S)
+
+    def _java_options(self) -> list[str]:
+        return [
+            f"-Xmx{self._heap_mebibytes}m",
+            # For a process that is started often and on small machines: compile quickly rather than well, and
+            # a collector without threads of its own.
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-XX:-UsePerfData",
+            "-Djava.awt.headless=true",
+            "-Djava.net.preferIPv4Stack=true",
+        ]
+
+
+def _answers(port: int) -> bool:
+    """Tell whether the broker serves requests.
+
+    A KRaft broker listens early, but answers nobody before the controller has registered it and it has caught
+    up: the first answer, whichever it is, means ready.
+    """
+    if not accepts(port):
+        return False
+    admin = AdminClient({"bootstrap.servers": f"{LOOPBACK}:{port}"}, logger=_SILENT)
+    try:
+        return bool(admin.list_topics(timeout=_PROBE_TIMEOUT_S).brokers)
+    except KafkaException:
+        return False

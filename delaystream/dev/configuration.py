@@ -1,0 +1,104 @@
+"""The files that an embedded broker is started with: its properties and its log configuration. Pure text."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from delaystream.dev.jars import version_key
+
+LOOPBACK = "127.0.0.1"
+NODE_ID = 1
+
+
+def server_properties(
+    log_dir: Path, port: int, controller_port: int, extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the properties of a broker that is its own controller, reachable from this machine only.
+
+    Everything that concerns a topic's life (retention, compaction, transactions) is left at Kafka's defaults,
+    so that what holds here holds elsewhere; what differs is what one node cannot have, or what makes it start
+    late. `extra` wins over all of it.
+    """
+    single_node = {
+        "default.replication.factor": "1",
+        "min.insync.replicas": "1",
+        "offsets.topic.replication.factor": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+    }
+    quick_and_small = {
+        # 50 partitions each by default: their creation delays the first group and the first transaction.
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.num.partitions": "4",
+        "share.coordinator.state.topic.num.partitions": "4",
+        # A group waits 3 s for further members by default.
+        "group.initial.rebalance.delay.ms": "0",
+        # 6 s by default: too long to watch another worker take over.
+        "group.min.session.timeout.ms": "1000",
+        # The controller refuses a broker that was killed until its former session has timed out: 9 s by
+        # default.
+        "broker.session.timeout.ms": "4000",
+        "broker.heartbeat.interval.ms": "1000",
+        # 128 MiB of heap by default, allocated at start.
+        "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+    }
+    return {
+        "process.roles": "broker,controller",
+        "node.id": str(NODE_ID),
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        # Static voters are named in this file and not in the stored log, so ports may change between starts.
+        "controller.quorum.voters": f"{NODE_ID}@{LOOPBACK}:{controller_port}",
+        "log.dirs": str(log_dir),
+        "auto.create.topics.enable": "false",
+        **single_node,
+        **quick_and_small,
+        **(extra or {}),
+    }
+
+
+def as_properties(values: Mapping[str, str]) -> str:
+    """Return a Java properties file. A backslash is doubled, as the format demands."""
+    return "".join(f"{key}={value}\n" for key, value in values.items()).replace("\\", "\\\\")
+
+
+def log_configuration(version: str, log_file: Path) -> tuple[str, str, str]:
+    """Return (file name, text, JVM option with `{path}`) of a configuration that logs into `log_file` only.
+
+    Kafka 4 logs through log4j 2, Kafka 3 through log4j 1 (reload4j). Bounded: 10 MB, three older files.
+    """
+    if version_key(version) >= (4, 0):
+        return "log4j2.properties", _LOG4J2.format(log_file=log_file), "-Dlog4j2.configurationFile={path}"
+    return "log4j.properties", _LOG4J1.format(log_file=log_file), "-Dlog4j.configuration=file:{path}"
+
+
+_LOG4J2 = """\
+status = error
+appender.file.type = RollingFile
+appender.file.name = file
+appender.file.fileName = {log_file}
+appender.file.filePattern = {log_file}.%i
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = [%d] %p %m (%c)%n
+appender.file.policies.type = Policies
+appender.file.policies.size.type = SizeBasedTriggeringPolicy
+appender.file.policies.size.size = 10MB
+appender.file.strategy.type = DefaultRolloverStrategy
+appender.file.strategy.max = 3
+rootLogger.level = info
+rootLogger.appenderRef.file.ref = file
+"""
+
+_LOG4J1 = """\
+log4j.rootLogger=INFO, file
+log4j.appender.file=org.apache.log4j.RollingFileAppender
+log4j.appender.file.File={log_file}
+log4j.appender.file.MaxFileSize=10MB
+log4j.appender.file.MaxBackupIndex=3
+log4j.appender.file.layout=org.apache.log4j.PatternLayout
+log4j.appender.file.layout.ConversionPattern=[%d] %p %m (%c)%n
+"""

@@ -1,0 +1,50 @@
+"""TCP ports of the loopback interface."""
+
+import random
+import socket
+
+from delaystream.dev.configuration import LOOPBACK
+from delaystream.dev.errors import PortInUseError
+
+FREE_PORTS = range(20_000, 29_000)
+"""Where a free port is looked for: below the ports that systems give to outgoing connections (from 32768 on
+Linux).
+
+A broker that is stopped for a while would otherwise lose its port to a client: one that keeps on connecting
+to the dead broker's port is, sooner or later, given that very port as its own, and is then connected to
+itself.
+"""
+
+_ATTEMPTS = 100
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a server can listen on `port` of the loopback interface now."""
+    with socket.socket() as probe:
+        # As Java does: connections of an earlier server that are still winding down do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
+
+
+def choose_port(asked: int = 0, *, taken: int = 0) -> int:
+    """Return `asked`, or for 0 a free port other than `taken`. Raises `PortInUseError`."""
+    if asked:
+        if is_free(asked):
+            return asked
+        raise PortInUseError(f"Port {asked} of {LOOPBACK} is in use (or not permitted); choose another one.")
+    for port in random.sample(FREE_PORTS, _ATTEMPTS):
+        if port != taken and is_free(port):
+            return port
+    raise PortInUseError(f"No free port found in {FREE_PORTS.start}-{FREE_PORTS.stop - 1} of {LOOPBACK}.")
+
+
+def accepts(port: int) -> bool:
+    """Tell whether something accepts connections on `port` of the loopback interface."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((LOOPBACK, port)) == 0

@@ -1,0 +1,72 @@
+"""Delivering a request in the very transaction that accepts it."""
+
+from __future__ import annotations
+
+from delaystream.core.rejection import Code, Rejection
+from delaystream.core.request import Header, Request
+from delaystream.engine.ports import Destinations
+from delaystream.engine.state import PartitionState
+from delaystream.engine.step import Step, row_bytes
+from delaystream.engine.trouble import Troubles
+
+
+class Deliveries:
+    """Decides whether a request may go out at once, and writes it."""
+
+    def __init__(self, state: PartitionState, destinations: Destinations, troubles: Troubles) -> None:
+        self._state = state
+        self._destinations = destinations
+        self._troubles = troubles
+
+    def out_of_range(self, request: Request) -> Rejection | None:
+        """Refuse a partition that the destination does not have, if it is known not to have it."""
+        asked = request.destination_partition
+        if asked is None:
+            return None
+        count = self._destinations.partitions(request.destination)
+        if count == 0 or asked < count:
+            return None
+        return Rejection(
+            Code.DESTINATION_PARTITION_OUT_OF_RANGE,
+            f"destination-partition is {asked}, and {request.destination} has partitions 0 to {count - 1}",
+            id=request.id,
+            reply_to=request.reply_to,
+        )
+
+    def may_deliver(self, step: Step, request: Request, due_ms: int) -> int:
+        """Partitions of the destination if a fire can go out in this very transaction, else 0.
+
+        It can when it is due, not too late, and nothing older waits for the destination: what is overdue
+        keeps its order.
+        """
+        if due_ms > step.now_ms:
+            return 0
+        topic = request.destination
+        if topic in self._troubles:
+            return 0
+        if (
+            request.grace_ms is not None
+            and step.now_ms - due_ms > request.grace_ms
+            and request.on_late != "fire"
+        ):
+            return 0
+        head = self._state.heads.head(self._state.destination(step, topic))
+        if head is not None and head <= step.now_ms:
+            return 0
+        return self._destinations.partitions(topic)
+
+    def write(
+        self, step: Step, request: Request, headers: list[Header], due_ms: int, partitions: int
+    ) -> None:
+        """Deliver a request in the accepting transaction."""
+        topic = request.destination
+        asked = request.destination_partition
+        step.size_bytes += row_bytes(request.key, request.value, request.headers)
+        step.outlet(topic, partitions).write(
+            request.destination_key if request.has_destination_key else request.key,
+            request.value,
+            headers,
+            step.now_ms,
+            -1 if asked is None else asked,
+        )
+        step.fired[topic].append(step.now_ms - due_ms)

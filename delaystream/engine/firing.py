@@ -1,0 +1,247 @@
+"""Deciding on what is due: draining the wheels into the step. No await, no clock, no I/O.
+
+Wheels with something due share a step round-robin, each in due order. An entry leaves its wheel in the step
+that fires it, drops it, moves it to the topic for late ones, or puts it among the dead letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from delaystream.codec.envelope import Envelope, Pointer, decode_entry
+from delaystream.codec.keys import HOUSEKEEPING, split_wheel_key
+from delaystream.codec.outgoing import anonymous_delivery_headers
+from delaystream.engine.drain import Drain
+from delaystream.engine.named_fires import NamedFires
+from delaystream.engine.observer import Observer
+from delaystream.engine.ports import Destinations
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state import HOUR_MS, PartitionState
+from delaystream.engine.step import Step
+from delaystream.engine.trouble import Troubles
+from delaystream.engine.withheld import Withheld
+
+#: Most entries read from a wheel at once, and about how many bytes of them: what is read is held in memory.
+_CHUNK: Final = 512
+_CHUNK_BYTES: Final = 2 * 1024 * 1024
+#: Entries of the first chunk, when nothing is known of their size.
+_FIRST_CHUNK: Final = 32
+
+
+class Firing:
+    """Drains wheels into steps."""
+
+    def __init__(
+        self,
+        partition: int,
+        settings: EngineSettings,
+        state: PartitionState,
+        destinations: Destinations,
+        troubles: Troubles,
+        withheld: Withheld,
+        named: NamedFires,
+        observer: Observer,
+        permits: Callable[[str], bool],
+    ) -> None:
+        self._partition = partition
+        self._settings = settings
+        self._state = state
+        self._destinations = destinations
+        self._troubles = troubles
+        self._withheld = withheld
+        self._named = named
+        self._observer = observer
+        self._permits = permits
+        self._chunk = _FIRST_CHUNK
+
+    def due_topics(self, now_ms: int, loop_ms: float) -> list[str]:
+        """Destinations with something due that may be tried now."""
+        names = self._state.destinations
+        topics = [names[wheel] for wheel in self._state.heads.due(now_ms) if wheel]
+        return [topic for topic in topics if not self._troubles.parked(topic, loop_ms)]
+
+    def next_due_ms(self, loop_ms: float) -> int | None:
+        """When the next entry is due, of the destinations that may be tried now."""
+        return self._state.heads.next_due(self._state.numbers(self._troubles.all_parked(loop_ms)))
+
+    def fire(self, step: Step, loop_ms: float) -> None:
+        """Drain what is due, round-robin over the wheels, until the step is full.
+
+        A share of the step is kept for fires, however many requests came in: else a flood of requests would
+        hold up what is due.
+        """
+        settings = self._settings
+        max_records = _with_share(step.max_records, step.records)
+        max_bytes = _with_share(step.max_bytes, step.size_bytes)
+        max_partitions = _with_share(settings.transaction_max_partitions, step.partitions)
+        names = self._state.destinations
+        drains = [
+            Drain(wheel, names[wheel], self._troubles.get(names[wheel]))
+            for wheel in self._state.heads.due(step.now_ms)
+            if not (wheel and self._troubles.parked(names[wheel], loop_ms))
+        ]
+        # Where the last step ran out of room, this one begins with another wheel.
+        turn = step.number % len(drains) if drains else 0
+        drains = drains[turn:] + drains[:turn]
+        while drains:
+            quota = -(-(max_records - step.records) // len(drains))
+            for drain in drains:
+                if (
+                    step.records >= max_records
+                    or step.size_bytes >= max_bytes
+                    or step.partitions >= max_partitions
+                ):
+                    drains = []
+                    break
+                self._drain(step, drain, min(quota, self._chunk), max_bytes, loop_ms)
+            drains = [drain for drain in drains if not drain.done]
+
+    # -- one wheel ----------------------------------------------------------------------------
+
+    def _drain(self, step: Step, drain: Drain, quota: int, max_bytes: int, loop_ms: float) -> None:
+        """Take up to ``quota`` due entries out of one wheel, fewer where the step then has ``max_bytes``."""
+        if drain.limit is not None:
+            quota = min(quota, drain.limit - drain.taken)
+        state = self._state
+        entries = state.scan_due(drain.wheel, drain.cursor, step.now_ms, quota)
+        exhausted = len(entries) < quota
+        self._adapt_chunk(sum([len(stored) for _, stored in entries]), len(entries))
+        if drain.wheel == HOUSEKEEPING:
+            last = self._named.forget(step, entries)
+        else:
+            drain.denied = not self._permits(drain.topic)
+            partitions = 0 if drain.denied else self._destinations.partitions(drain.topic)
+            if partitions:
+                last = self._deliver(step, drain, entries, partitions, max_bytes)
+            else:
+                if entries and not (drain.parked or drain.denied):
+                    self._park(step, drain, loop_ms)
+                last = self._give_up_expired(step, drain, entries, max_bytes)
+        step.records += len(entries)
+        drain.taken += len(entries)
+        if last is not None:
+            drain.cursor = last + b"\0"
+            state.drained(step, drain.wheel, last, exhausted=exhausted and last == entries[-1][0])
+        elif not entries:
+            state.looked_at(drain.wheel, state.first_due_after(step, drain.wheel))
+        drain.done = (
+            exhausted
+            or last is None
+            or last != entries[-1][0]
+            or (drain.limit is not None and drain.taken >= drain.limit)
+        )
+
+    def _adapt_chunk(self, size_bytes: int, count: int) -> None:
+        if size_bytes > _CHUNK_BYTES:
+            self._chunk = max(1, count * _CHUNK_BYTES // size_bytes)
+        elif count >= self._chunk:
+            self._chunk = min(_CHUNK, self._chunk * 2)
+
+    def _park(self, step: Step, drain: Drain, loop_ms: float) -> None:
+        reason = self._destinations.problem(drain.topic) or "not looked up yet"
+        drain.trouble = self._troubles.park(drain.topic, reason, step.now_ms, loop_ms)
+        drain.parked = True
+        self._observer.parked(self._partition, drain.topic, reason)
+
+    def _deliver(
+        self,
+        step: Step,
+        drain: Drain,
+        entries: list[tuple[bytes, bytes]],
+        partitions: int,
+        max_bytes: int,
+    ) -> bytes | None:
+        state = self._state
+        changes = step.changes
+        now_ms = step.now_ms
+        texts = state.source_texts
+        split = split_wheel_key
+        withheld = self._withheld
+        topic = drain.topic
+        write = step.outlet(topic, partitions).write
+        fired = step.fired[topic]
+        fired_at = step.fired_at
+        suspicious = drain.trouble is not None or bool(self._troubles.condemned)
+        # Entries come in due order: those of one hour leave the counters together.
+        hour = removed = 0
+        size_bytes = 0
+        last: bytes | None = None
+        for key, stored in entries:
+            if step.size_bytes + size_bytes >= max_bytes:
+                break
+            last = key
+            if key in changes:  # taken out by a request of this very step
+                continue
+            _, due_ms, source, offset, index = split(key)
+            entry = decode_entry(stored)
+            if type(entry) is not Envelope:
+                assert type(entry) is Pointer
+                self._named.fire(step, drain, key, entry, partitions)
+                continue
+            size_bytes += len(stored)
+            if entry.grace_ms >= 0 and withheld.is_late(step, drain, due_ms, entry):
+                withheld.let_go(step, drain, key, entry)
+                continue
+            if suspicious or entry.destination_partition >= partitions:
+                reason = withheld.reason(step, drain, key, due_ms, entry, partitions)
+                if reason is not None:
+                    state.remove_entry(step, key)
+                    withheld.quarantine(step, drain, key, entry, reason)
+                    continue
+            write(
+                entry.destination_key if entry.has_destination_key else entry.key,
+                entry.value,
+                anonymous_delivery_headers(
+                    entry.headers, b"%b%d" % (texts[source], offset), index, due_ms, fired_at
+                ),
+                now_ms,
+                entry.destination_partition,
+                key,
+            )
+            changes[key] = None
+            if due_ms // HOUR_MS != hour:
+                state.removed(drain.wheel, hour, removed)
+                hour, removed = due_ms // HOUR_MS, 0
+            removed += 1
+            fired.append(now_ms - due_ms)
+        state.removed(drain.wheel, hour, removed)
+        step.size_bytes += size_bytes
+        return last
+
+    def _give_up_expired(
+        self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]], max_bytes: int
+    ) -> bytes | None:
+        """Give up the entries of an unusable destination that have waited long enough, in due order."""
+        withheld = self._withheld
+        last: bytes | None = None
+        for key, stored in entries:
+            if step.size_bytes >= max_bytes:
+                break
+            if key in step.changes:
+                last = key
+                continue
+            due_ms = split_wheel_key(key)[1]
+            entry = decode_entry(stored)
+            if type(entry) is Pointer:
+                if withheld.reason(step, drain, key, due_ms, self._named.payload(step, entry), 0) is None:
+                    break
+                self._named.fire(step, drain, key, entry, 0)
+            else:
+                assert type(entry) is Envelope
+                reason = withheld.reason(step, drain, key, due_ms, entry, 0)
+                if reason is None:
+                    break
+                step.size_bytes += len(stored)
+                if withheld.is_late(step, drain, due_ms, entry):
+                    withheld.let_go(step, drain, key, entry)
+                else:
+                    self._state.remove_entry(step, key)
+                    withheld.quarantine(step, drain, key, entry, reason)
+            last = key
+        return last
+
+
+def _with_share(bound: int, taken: int) -> int:
+    """A step's bound on something of which requests have taken so much: a quarter is left for fires."""
+    return max(bound, taken + -(-bound // 4))

@@ -1,0 +1,160 @@
+"""Records about requests: receipts to whoever asked for one, and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from delaystream.codec.command import COMMAND_HEADER, detach
+from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
+from delaystream.core.rejection import Code, Rejection
+from delaystream.core.request import Coordinates, Header, Request
+from delaystream.engine.ports import Destinations, LogUnavailable, SourceRecord
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.step import RECEIPT, Step, row_bytes
+from delaystream.engine.trouble import Troubles
+
+
+class Letters:
+    """Writes receipts and dead letters into steps."""
+
+    def __init__(self, settings: EngineSettings, destinations: Destinations, troubles: Troubles) -> None:
+        self._settings = settings
+        self._destinations = destinations
+        self._troubles = troubles
+
+    def receipt(
+        self,
+        step: Step,
+        request: Request,
+        outcome: Outcome,
+        fire_ids: Sequence[str] = (),
+    ) -> None:
+        """Tell what became of a request, if it asked; with its due times where there are fire ids."""
+        if request.reply_to is None:
+            return
+        self._reply(
+            step,
+            request.reply_to,
+            receipt(
+                outcome,
+                request.source,
+                request.id,
+                step.now_ms,
+                request.due_ms if fire_ids else (),
+                fire_ids,
+            ),
+        )
+
+    def too_late(self, step: Step, request: Request, won: str | None) -> None:
+        """Tell a cancel that the fire ``won`` was before it."""
+        if request.reply_to is not None:
+            row = receipt(Outcome.TOO_LATE, request.source, request.id, step.now_ms, won=won)
+            self._reply(step, request.reply_to, row)
+
+    def _reply(self, step: Step, topic: str, row: tuple[bytes, bytes, list[Header]]) -> None:
+        # A receipt never holds anything up: where it cannot be delivered, there is none.
+        partitions = self._destinations.partitions(topic)
+        if partitions and self._troubles.takes_receipts(topic, step.loop_ms):
+            key, value, headers = row
+            step.outlet(topic, partitions).write(key, value, headers, step.now_ms, origin=RECEIPT)
+
+    def refuse(
+        self,
+        step: Step,
+        topic: str,
+        partition: int,
+        record: SourceRecord,
+        request: Request | Rejection,
+        rejection: Rejection,
+    ) -> None:
+        """Put a refused record among the dead letters, its bytes untouched, and tell whoever asked."""
+        source = _source(topic, self._settings.commands_topic, partition, record, request)
+        headers: Sequence[Header] = [
+            (_printable(name), value) for name, value in record.headers if name != COMMAND_HEADER
+        ]
+        self.bury(step, record.key, record.value, headers, record.timestamp, source, rejection)
+        step.rejected[rejection.code.value] += 1
+        if rejection.reply_to is not None:
+            self._reply(
+                step,
+                rejection.reply_to,
+                receipt(
+                    Outcome.REJECTED,
+                    source,
+                    rejection.id,
+                    step.now_ms,
+                    code=rejection.code,
+                    detail=rejection.detail,
+                ),
+            )
+
+    def bury(
+        self,
+        step: Step,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+        timestamp_ms: int,
+        source: Coordinates,
+        rejection: Rejection,
+    ) -> None:
+        """Write a dead letter; one that would be too large holds the coordinates and the error alone."""
+        topic = self._settings.dead_letters_topic
+        partitions = self._destinations.partitions(topic)
+        if not partitions:
+            problem = self._destinations.problem(topic) or "unknown"
+            raise LogUnavailable(f"{topic}: {problem}; without it a refused request would be lost")
+        letter = _letter(headers, source, timestamp_ms, rejection)
+        size_bytes = row_bytes(key, value, letter)
+        if size_bytes > min(self._settings.dead_letter_max_bytes, self._troubles.letter_max_bytes):
+            key, value, letter = None, None, _letter((), source, timestamp_ms, rejection)
+        step.outlet(topic, partitions).write(key, value, letter, step.now_ms, source.partition % partitions)
+
+    def quarantine(
+        self,
+        step: Step,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+        timestamp_ms: int,
+        source: Coordinates,
+        detail: str,
+        id: str | None = None,
+    ) -> None:
+        """Put a fire that proved impossible among the dead letters."""
+        rejection = Rejection(Code.QUARANTINED, detail, id=id)
+        self.bury(step, key, value, headers, timestamp_ms, source, rejection)
+        step.rejected[Code.QUARANTINED.value] += 1
+
+
+def _letter(
+    headers: Sequence[Header], source: Coordinates, timestamp_ms: int, rejection: Rejection
+) -> list[Header]:
+    return dead_letter_headers(
+        headers,
+        rejection.code,
+        rejection.detail,
+        source.topic,
+        source.partition,
+        source.offset,
+        timestamp_ms,
+    )
+
+
+def _source(
+    topic: str, commands_topic: str, partition: int, record: SourceRecord, request: Request | Rejection
+) -> Coordinates:
+    """Where a refused request was produced, before any re-routing."""
+    if type(request) is Request:
+        return request.source
+    command, _ = detach(record.headers)
+    if command is not None and topic == commands_topic:
+        return command.source
+    return Coordinates(topic, partition, record.offset)
+
+
+def _printable(name: str) -> str:
+    # Names that are not UTF-8 cannot be produced by any client; their bytes are shown as \xNN.
+    if name.isascii():
+        return name
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

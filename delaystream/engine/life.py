@@ -1,0 +1,231 @@
+"""One life of a processor: what it has recovered, and the steps that it takes on top of that.
+
+A life ends with the first failure; everything in this module is thrown away then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from delaystream.codec.headers import RequestParser
+from delaystream.engine.control import Control
+from delaystream.engine.deliveries import Deliveries
+from delaystream.engine.firing import Firing
+from delaystream.engine.inbox import Inbox, rest
+from delaystream.engine.intake import Intake, ParsedBatch, parse, topics_named
+from delaystream.engine.letters import Letters
+from delaystream.engine.named_fires import NamedFires
+from delaystream.engine.observer import Observer
+from delaystream.engine.ports import (
+    Marker,
+    Ports,
+    TopicPartition,
+    Transaction,
+    TransactionalProducer,
+    TransactionFailed,
+    WriteRefused,
+)
+from delaystream.engine.recovery import advanced
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state import PartitionState
+from delaystream.engine.step import Step
+from delaystream.engine.trouble import Troubles
+from delaystream.engine.withheld import Withheld
+
+_NOT_PENDING = frozenset({0})
+
+
+class Life:
+    """A fenced producer, a recovered state, and what decides on them."""
+
+    def __init__(
+        self,
+        partition: int,
+        settings: EngineSettings,
+        ports: Ports,
+        parser: RequestParser,
+        observer: Observer,
+        troubles: Troubles,
+        topics: Sequence[str],
+        state: PartitionState,
+        marker: Marker,
+        producer: TransactionalProducer,
+    ) -> None:
+        self._partition = partition
+        self._settings = settings
+        self._ports = ports
+        self._parser = parser
+        self._observer = observer
+        self._troubles = troubles
+        self._topics = frozenset(topics)
+        self._marker = marker
+        self._producer = producer
+        self._changelog = TopicPartition(settings.changelog_topic, partition)
+        self._steps = 0
+        #: when the group's offsets were last committed, and whether requests were applied since
+        self._offsets_at_ms = float("-inf")
+        self.offsets_behind = False
+        self.state = state
+        #: id of each source topic
+        self.topic_ids: dict[str, str] = {}
+        #: where each source topic is read from
+        self.starts: dict[str, int] = {}
+        destinations = ports.destinations
+        letters = Letters(settings, destinations, troubles)
+        deliveries = Deliveries(state, destinations, troubles)
+        control = Control(settings, state, deliveries, letters)
+        self._intake = Intake(partition, settings, state, deliveries, letters, control)
+        withheld = Withheld(settings, state, troubles, letters)
+        named = NamedFires(state, control, withheld)
+        self._firing = Firing(
+            partition, settings, state, destinations, troubles, withheld, named, observer, parser.permits
+        )
+
+    def next_due_ms(self, loop_ms: float) -> int | None:
+        """When the next entry is due, of the destinations that may be tried now."""
+        return self._firing.next_due_ms(loop_ms)
+
+    async def prove_ownership(self) -> None:
+        """Commit the source positions as they are. Raises ProducerFenced if there is another owner by now."""
+        await self._producer.commit(Transaction({}, self._offsets()))
+        self._offsets_at_ms = asyncio.get_running_loop().time() * 1000
+        self.offsets_behind = False
+
+    def offsets_overdue(self, loop_ms: float) -> bool:
+        """Whether the group's offsets are behind, and have been for as long as they may."""
+        return self.offsets_behind and loop_ms - self._offsets_at_ms >= self._settings.offsets_interval_ms
+
+    def _offsets(self) -> dict[TopicPartition, int]:
+        return {
+            TopicPartition(topic, self._partition): position.next_offset
+            for topic, position in self.state.positions.items()
+            if topic in self._topics
+        }
+
+    # -- deciding -----------------------------------------------------------------------------
+
+    async def decide(self, inbox: Inbox) -> Step:
+        """Read what came in, look up the topics that it names, and put together one step."""
+        settings = self._settings
+        now_ms = self._ports.clock.now_ms()
+        loop_ms = asyncio.get_running_loop().time() * 1000
+        width = self._troubles.width
+        max_records = width.of(settings.transaction_max_records)
+        max_bytes = width.of(settings.transaction_max_bytes)
+        batches = [
+            parse(self._parser, settings, self._partition, batch, now_ms)
+            for batch in inbox.take(max_records, max_bytes)
+        ]
+        topics = topics_named(batches)
+        topics.update(self._firing.due_topics(now_ms, loop_ms))
+        topics.add(settings.dead_letters_topic)
+        if await self._look_up(topics):
+            # Looking up takes time; a due time that has passed meanwhile is due.
+            now_ms = self._ports.clock.now_ms()
+        self._steps += 1
+        step = Step(now_ms, self._steps, loop_ms, max_records, max_bytes)
+        self._take(step, batches, inbox)
+        self._firing.fire(step, loop_ms)
+        self.state.seal(step, self.topic_ids, settings.partitions)
+        return step
+
+    async def _look_up(self, topics: Iterable[str]) -> bool:
+        """Make the topics known, unless they are; whether that took a look-up."""
+        destinations = self._ports.destinations
+        unknown = [topic for topic in topics if not destinations.partitions(topic)]
+        if not unknown:
+            return False
+        await destinations.ensure(unknown)
+        # One whose look-up failed, rather than found nothing, gets a second chance: a receipt gets no third.
+        failed = [t for t in unknown if not destinations.partitions(t) and destinations.problem(t) is None]
+        if failed:
+            await destinations.ensure(failed)
+        return True
+
+    def _take(self, step: Step, batches: list[ParsedBatch], inbox: Inbox) -> None:
+        """Decide on the requests; those that there is no room for wait for the next step."""
+        for index, parsed in enumerate(batches):
+            batch = parsed.batch
+            position = self.state.positions.get(batch.topic)
+            taken = self._intake.take(step, parsed, position.next_offset if position is not None else 0)
+            if taken < len(batch.records):
+                later = [rest(batch, taken), *(other.batch for other in batches[index + 1 :])]
+                inbox.give_back(later)
+                return
+
+    # -- doing --------------------------------------------------------------------------------
+
+    async def commit(self, step: Step) -> None:
+        """Commit a step to Kafka, and only then to the local store."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self.offsets_behind = self.offsets_behind or bool(step.positions)
+        due = self.offsets_overdue(began * 1000)
+        try:
+            last_offsets = await self._producer.commit(
+                step.transaction(self._changelog, self._offsets() if due else {})
+            )
+        except WriteRefused as refusal:
+            self._note(step, refusal, loop.time() * 1000)
+            raise
+        except TransactionFailed:
+            self._troubles.width.failed(step.size_bytes / self._settings.transaction_max_bytes)
+            raise
+        if due:
+            self._offsets_at_ms = began * 1000
+            self.offsets_behind = False
+        self._troubles.width.succeeded()
+        if step.changes:
+            last = last_offsets[self._changelog]
+            key, value = next(reversed(step.changes.items()))
+            self._marker = advanced(self._marker, last + 1, (last, key, value), step.now_ms)
+        self.state.apply(step, self._marker)
+        self._tell(step, loop.time() - began)
+
+    def _note(self, step: Step, refusal: WriteRefused, loop_ms: float) -> None:
+        """Remember which destination refused, so that the next attempt goes around it."""
+        for topic in (refusal.topic, *sorted(refusal.also)):
+            if not self._settings.sets_aside(topic):
+                continue
+            if refusal.record_at_fault:
+                self._note_record(step, refusal, loop_ms)
+            else:
+                self._troubles.park(topic, refusal.reason, step.now_ms, loop_ms)
+            self._ports.destinations.invalidate(topic)
+            if topic in self._troubles:
+                self._observer.parked(self._partition, topic, refusal.reason)
+
+    def _note_record(self, step: Step, refusal: WriteRefused, loop_ms: float) -> None:
+        """One record cannot be written: the next attempt does without it, or comes closer to which it is."""
+        troubles, topic = self._troubles, refusal.topic
+        where = (topic, refusal.partition, refusal.row)
+        if topic == self._settings.dead_letters_topic:
+            troubles.letter_max_bytes = min(troubles.letter_max_bytes, step.largest_row(*where) - 1)
+        if step.replied(*where):
+            troubles.mute(topic, loop_ms)
+        elif suspects := step.origins(*where):
+            troubles.narrow(topic, suspects, refusal.reason, step.now_ms)
+        else:
+            troubles.divert(topic, refusal.reason, step.now_ms)
+
+    def _tell(self, step: Step, seconds: float) -> None:
+        for topic, outlet in step.outlets.items():
+            if outlet.rows and topic in self._troubles and self._troubles.succeeded(topic):
+                self._observer.parked(self._partition, topic, None)
+        for key in step.released:
+            self._troubles.condemned.pop(key, None)
+        self._observer.committed(
+            self._partition,
+            accepted=step.accepted,
+            rejected=step.rejected,
+            fired=step.fired,
+            seconds=seconds,
+        )
+        self.tell_pending()
+
+    def tell_pending(self) -> None:
+        """Report what waits: after each commit, and once at the start for a partition that stays idle."""
+        self._observer.pending(
+            self._partition, self.state.pending_total, self.state.heads.next_due(_NOT_PENDING)
+        )

@@ -1,0 +1,371 @@
+"""What the engine needs from the world: a log, a store, destinations, a clock.
+
+The partition processor knows Kafka's semantics but no Kafka client, and RocksDB's but not RocksDB.
+Each protocol here is implemented twice: by an adapter (aiokafka, rocksdict) and by the in-memory log
+of :mod:`delaystream.testing`; one conformance suite runs the same cases against both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+import msgspec
+
+from delaystream.engine.pace import Pace
+
+Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
+#: One record to be produced: key, value, headers, timestamp in ms.
+Row: TypeAlias = tuple[bytes | None, bytes | None, Headers, int]
+#: One change of the state: key, and its new value or None for a tombstone.
+Change: TypeAlias = tuple[bytes, bytes | None]
+
+
+class TopicPartition(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+# -- failures ------------------------------------------------------------------------------------
+
+
+class EngineError(Exception):
+    """A failure after which the producer and every effect in memory are discarded."""
+
+
+class ProducerFenced(EngineError):
+    """Another producer has this transactional id, or our own transaction timed out on the broker."""
+
+
+class WriteRefused(EngineError):
+    """The broker or the client refused what was to be written to one topic partition.
+
+    ``record_at_fault`` is true when the record itself can never be written as it is (too large, a null
+    key for a compacted topic, …), false when the topic is at fault (missing, not authorized, no leader).
+    ``row`` is the record's index among the rows for that partition, where it is known. ``also`` are other
+    topics that were at fault in the same way, and at the same time.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        reason: str,
+        *,
+        record_at_fault: bool,
+        row: int | None = None,
+        also: Collection[str] = (),
+    ) -> None:
+        super().__init__(f"{topic}-{partition}: {reason}")
+        self.topic = topic
+        self.partition = partition
+        self.reason = reason
+        self.record_at_fault = record_at_fault
+        self.row = row
+        self.also = also
+
+
+class TransactionFailed(EngineError):
+    """The transaction was not committed, or nobody can say whether it was (a timeout on commit)."""
+
+
+class LogUnavailable(EngineError):
+    """Kafka did not answer in time; worth trying again."""
+
+
+class StoreUntrusted(EngineError):
+    """The local state cannot be used (corrupt, unreadable, foreign): throw it away and rebuild."""
+
+
+class StoreFailed(EngineError):
+    """The data directory cannot be written (full, read-only, locked by another process)."""
+
+
+class Misconfigured(Exception):
+    """Carrying on would lose or repeat events: a person has to decide. The process exits."""
+
+
+# -- the producer --------------------------------------------------------------------------------
+
+
+class Transaction(msgspec.Struct):
+    """Everything one transaction writes: rows by partition, and the group's offsets."""
+
+    writes: dict[TopicPartition, list[Row]]
+    offsets: dict[TopicPartition, int]
+
+
+class TransactionalProducer(Protocol):
+    """A transactional producer of one partition's ``transactional.id``; used once up to its first failure."""
+
+    async def fence(self) -> None:
+        """InitProducerId (KIP-98): fence any earlier owner and complete its open transaction.
+
+        Raises LogUnavailable when no coordinator answers in time.
+        """
+        ...
+
+    async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
+        """Begin, write, await every write, add the offsets, commit.
+
+        Returns the offset of the last record written to each partition. Raises ProducerFenced,
+        WriteRefused or TransactionFailed; after that this producer must only be closed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Abort what is open, if that can be done in a bounded time, and let go of every connection."""
+        ...
+
+
+# -- the changelog -------------------------------------------------------------------------------
+
+
+class LogBounds(NamedTuple):
+    """Offsets of a partition: ``start`` (first retained), ``stable`` (LSO), ``end`` (high watermark)."""
+
+    start: int
+    stable: int
+    end: int
+
+
+class ChangelogBatch(msgspec.Struct):
+    """Committed changelog records in offset order: (offset, key, value or None).
+
+    ``next_position`` is the fetch position behind them; it is past the last record's offset + 1 where
+    transaction markers, aborted or compacted records follow.
+    """
+
+    records: Sequence[tuple[int, bytes, bytes | None]]
+    next_position: int
+
+
+class Changelog(Protocol):
+    """One partition of the changelog topic, read with isolation level read_committed."""
+
+    @property
+    def topic_id(self) -> str:
+        """The topic's id (KIP-516): another one means the topic was deleted and created anew."""
+        ...
+
+    async def bounds(self) -> LogBounds:
+        """Offsets as of now. Raises LogUnavailable."""
+        ...
+
+    async def read(self, position: int) -> ChangelogBatch:
+        """Read on from a fetch position; may be empty, ``next_position`` then still may have moved.
+
+        Raises LogUnavailable.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        ...
+
+
+# -- the local store -----------------------------------------------------------------------------
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """How far a local store has applied the changelog, and how to tell whether it still fits to it."""
+
+    topic_id: str
+    #: fetch position to read on from
+    position: int
+    #: offset of the last record applied, -1 for none
+    last_offset: int
+    #: digest of the last record applied (key and value)
+    fingerprint: bytes
+    #: wall clock of the last write, ms
+    written_ms: int
+    #: a rebuild is under way: what is derived from the whole store has not been counted yet
+    rebuilding: bool = False
+    format: int = 1
+
+
+class StateStore(Protocol):
+    """An ordered byte-to-byte map on local disk; every call is made from one thread."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value stored under a key."""
+        ...
+
+    def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` entries with ``start <= key < stop``, in key order."""
+        ...
+
+    def keys(self, start: bytes, stop: bytes) -> Iterable[bytes]:
+        """All keys with ``start <= key < stop``, in order; for recovery only."""
+        ...
+
+    def write(self, changes: Iterable[Change], local: Iterable[Change], marker: Marker) -> None:
+        """Apply changes, the local-only keys and the marker in one atomic batch. Raises StoreFailed."""
+        ...
+
+    def drop_range(self, start: bytes, stop: bytes) -> None:
+        """Hint that no live key is left in ``start <= key < stop``: scans need not pass tombstones."""
+        ...
+
+    def marker(self) -> Marker | None:
+        """The marker of the last write; None for a store that was never written."""
+        ...
+
+    def close(self) -> None:
+        """Flush and let go of the directory's lock."""
+        ...
+
+
+class StateStores(Protocol):
+    """The data directory."""
+
+    def open(self, partition: int) -> StateStore:
+        """Open or create. Raises StoreUntrusted (corrupt) or StoreFailed (locked, not writable)."""
+        ...
+
+    def destroy(self, partition: int) -> None:
+        """Delete a partition's store; nothing if there is none. Raises StoreFailed."""
+        ...
+
+
+# -- the requests --------------------------------------------------------------------------------
+
+
+class SourceRecord(Protocol):
+    """A fetched record, as aiokafka's ConsumerRecord has it."""
+
+    @property
+    def offset(self) -> int:
+        """Its offset."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Its timestamp, ms; -1 for none."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """Its key."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """Its value; None is Kafka's null."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """Its headers, in order."""
+        ...
+
+
+class SourceBatch(msgspec.Struct):
+    """One fetch of one source topic's partition: records from ``start`` up to fetch position ``stop``.
+
+    Records below ``start`` or at ``stop`` and beyond do not occur. ``undecodable`` names the offsets of
+    records whose header names are not UTF-8; such names are decoded with ``surrogateescape``.
+    """
+
+    topic: str
+    records: Sequence[SourceRecord]
+    start: int
+    stop: int
+    size_bytes: int
+    undecodable: frozenset[int] = frozenset()
+
+
+class SourceBounds(NamedTuple):
+    """A source partition's log start, its end, and its topic's id."""
+
+    start: int
+    end: int
+    topic_id: str
+
+
+class Sources(Protocol):
+    """The source topics of one partition, as far as this member owns them."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Every source topic, the commands topic last."""
+        ...
+
+    @property
+    def assigned(self) -> bool:
+        """True while the full set of sources is assigned here, in the current generation."""
+        ...
+
+    async def bounds(self) -> Mapping[str, SourceBounds]:
+        """Log bounds of each source topic's partition. Raises LogUnavailable."""
+        ...
+
+    def open(self, positions: Mapping[str, int], deliver: Callable[[SourceBatch], bool]) -> None:
+        """Seek to the positions, then hand every further batch to ``deliver``.
+
+        ``deliver`` answers whether there is room for more; where there is none, nothing is fetched for
+        this partition until :meth:`resume`.
+        """
+        ...
+
+    def seek(self, topic: str, position: int) -> None:
+        """Read on from another position; batches fetched before may still arrive."""
+        ...
+
+    def resume(self) -> None:
+        """There is room again."""
+        ...
+
+    def close(self) -> None:
+        """Deliver no more."""
+        ...
+
+
+# -- destinations --------------------------------------------------------------------------------
+
+
+class Destinations(Protocol):
+    """What is known of the topics that are delivered to; shared by the processors of a worker.
+
+    Kept apart from the producers' metadata, which blocks for 40 s on a missing topic and may create one.
+    """
+
+    def partitions(self, topic: str) -> int:
+        """Partition count as last seen; 0 when the topic cannot be written now (or was never looked up)."""
+        ...
+
+    def problem(self, topic: str) -> str | None:
+        """Why a topic cannot be written (missing, not authorized, …); None when it can, or is unknown."""
+        ...
+
+    async def ensure(self, topics: Iterable[str]) -> None:
+        """Look up those never seen, or seen too long ago; bounded in time, leaves the rest unknown."""
+        ...
+
+    def invalidate(self, topic: str) -> None:
+        """A write failed: look again before the next use."""
+        ...
+
+
+# -- time ----------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Wall-clock time. It may step in either direction; durations are taken from the event loop."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """The world of one processor."""
+
+    new_producer: Callable[[int], TransactionalProducer]
+    open_changelog: Callable[[int], Awaitable[Changelog]]
+    stores: StateStores
+    destinations: Destinations
+    clock: Clock
+    pace: Pace = msgspec.field(default_factory=Pace)

@@ -1,0 +1,346 @@
+"""The partition processor: fence, recover, run, stop.
+
+Each assigned partition is one actor with its own store, its own transactional producer and its own recovery.
+Nothing is read before the fence; nothing is written to the local store before the commit; after any failure
+the producer and every effect in memory are thrown away, and the actor begins again at the fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+
+from delaystream.codec.headers import RequestParser
+from delaystream.engine.inbox import Arrival, Inbox
+from delaystream.engine.life import Life
+from delaystream.engine.observer import Observer, Phase
+from delaystream.engine.ports import (
+    EngineError,
+    LogUnavailable,
+    Ports,
+    ProducerFenced,
+    SourceBatch,
+    Sources,
+    StateStore,
+    StoreFailed,
+    StoreUntrusted,
+    WriteRefused,
+)
+from delaystream.engine.progress import Progress
+from delaystream.engine.recovery import Recovery
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.starting import starting_positions
+from delaystream.engine.state import PartitionState
+from delaystream.engine.trouble import Troubles
+
+logger = logging.getLogger(__name__)
+
+
+class PartitionProcessor:
+    """One partition's actor; every method is called on one event loop."""
+
+    def __init__(
+        self,
+        partition: int,
+        settings: EngineSettings,
+        ports: Ports,
+        sources: Sources,
+        parser: RequestParser,
+        observer: Observer,
+    ) -> None:
+        self.partition = partition
+        self.phase = Phase.STOPPED
+        self._settings = settings
+        self._ports = ports
+        self._sources = sources
+        self._parser = parser
+        self._observer = observer
+        self._troubles = Troubles(settings.destination_backoff_min_ms, settings.destination_backoff_max_ms)
+        self._inbox = Inbox(settings)
+        self._paused = False
+        self._gap = False
+        self._challenged = False
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._finished = asyncio.Event()
+        #: kept open from one life to the next: it is never ahead of the changelog, whatever failed
+        self._store: StateStore | None = None
+        #: it turned out, while in use, not to be what it should
+        self._distrusted = False
+        #: fence and recovery, which a request to stop interrupts
+        self._preparing: asyncio.Task[Life] | None = None
+        self._progress = Progress(0.0)
+        self._alive_at = 0.0
+        self._healthy_at = 0.0
+
+    # -- seen from outside --------------------------------------------------------------------
+
+    @property
+    def stalled_ms(self) -> int:
+        """How long the actor has shown no sign of life; failing attempts are signs of life."""
+        return int(self._loop_ms() - self._alive_at) if self._alive_at else 0
+
+    def deliver(self, batch: SourceBatch) -> bool:
+        """Take a fetched batch into the inbox; False when nothing more should be fetched for now."""
+        arrival = self._inbox.put(batch)
+        if arrival is Arrival.GAP:
+            self._gap = True
+        if arrival is not Arrival.OLD:
+            self._wake.set()
+        # Once it was said that there is no room, only resume() is heard: a batch that was on its way by then
+        # must not make us forget to call it.
+        self._paused = self._paused or self._inbox.full
+        return not self._paused
+
+    def challenge(self) -> None:
+        """Ownership was in doubt (a rebalance): make sure of it, even if there is nothing to do.
+
+        A worker that stood still while another one owned the partition may get it back without having heard
+        of that, and would not notice what the other one has stored before it next commits.
+        """
+        self._challenged = True
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Finish the transaction in hand, close the producer and the store; returns when that is done."""
+        self._stopping = True
+        self._wake.set()
+        if self._preparing is not None:
+            self._preparing.cancel()
+        if self.phase is not Phase.STOPPED:
+            await self._finished.wait()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until stopped, or until the partition is no longer assigned here.
+
+        Raises Misconfigured when a person has to decide, the last failure when there was no success for
+        ``failure_timeout_ms``, and what nobody expected.
+        """
+        self._finished.clear()
+        self._healthy_at = self._loop_ms()
+        failures = 0
+        try:
+            while not self._stopping:
+                self._alive()
+                attempted_at = self._loop_ms()
+                try:
+                    await self._live()
+                except EngineError as failure:
+                    if self._stopping:
+                        return
+                    failures = 1 if self._healthy_at > attempted_at else failures + 1
+                    if not await self._survive(failure, failures):
+                        return
+        finally:
+            self._close_store()
+            self._enter(Phase.STOPPED)
+            self._finished.set()
+
+    async def _survive(self, failure: EngineError, failures: int) -> bool:
+        """Wait before the next attempt; False when there is to be none."""
+        settings = self._settings
+        self._observer.aborted(self.partition, type(failure).__name__)
+        if isinstance(failure, StoreFailed | StoreUntrusted):
+            self._close_store()
+        if isinstance(failure, StoreUntrusted):
+            self._distrusted = True
+        if isinstance(failure, ProducerFenced) and not self._sources.assigned:
+            logger.info("partition %d: another worker owns it now", self.partition)
+            return False
+        logger.warning("partition %d: %s: %s", self.partition, type(failure).__name__, failure)
+        if self._loop_ms() - self._healthy_at > settings.failure_timeout_ms:
+            raise failure
+        self._enter(Phase.BACKOFF)
+        backoff_ms = min(
+            settings.restart_backoff_max_ms, settings.restart_backoff_min_ms * 2 ** min(failures - 1, 30)
+        )
+        if isinstance(failure, WriteRefused) and settings.sets_aside(failure.topic) and failures < 32:
+            backoff_ms = 0  # the destination is set aside, or the next attempt is narrower
+        if backoff_ms:
+            await self._sleep(backoff_ms)
+        return True
+
+    async def _live(self) -> None:
+        """One life: from the fence to the first failure, or to the end."""
+        if not self._sources.assigned:
+            await self._sleep(self._settings.idle_wait_max_ms)
+            self._healthy_at = self._loop_ms()
+            return
+        async with AsyncExitStack() as closing:
+            self._preparing = asyncio.create_task(self._prepare(closing))
+            try:
+                life = await self._preparing
+            except asyncio.CancelledError:
+                if self._stopping:
+                    return
+                raise
+            finally:
+                self._preparing = None
+            if not self._sources.assigned:
+                return
+            closing.callback(self._sources.close)
+            self._inbox.open(life.starts)
+            self._gap = self._paused = False
+            self._sources.open(life.starts, self.deliver)
+            life.tell_pending()
+            self._enter(Phase.RUNNING)
+            logger.info(
+                "partition %d: running, %d pending, recovered %d records in %.1f s",
+                self.partition,
+                life.state.pending_total,
+                self._progress.applied,
+                self._progress.seconds(self._loop_ms()),
+            )
+            await self._serve(life)
+
+    async def _prepare(self, closing: AsyncExitStack) -> Life:
+        """Fence, recover, find out where to read on; what is opened is left to ``closing``."""
+        settings, ports = self._settings, self._ports
+        if self._distrusted:
+            self._say("the local state is thrown away and rebuilt from the changelog")
+            ports.stores.destroy(self.partition)
+            self._distrusted = False
+        self._enter(Phase.FENCING)
+        producer = ports.new_producer(self.partition)
+        closing.push_async_callback(producer.close)
+        await producer.fence()
+        self._enter(Phase.RECOVERING)
+        self._progress = Progress(self._loop_ms())
+        changelog = await ports.open_changelog(self.partition)
+        closing.push_async_callback(changelog.close)
+        recovery = Recovery(self.partition, settings, changelog, ports.stores, self._recovered, self._say)
+        store, self._store = self._store, None
+        self._store, marker = await recovery.run(store, ports.clock.now_ms())
+        life = Life(
+            self.partition,
+            settings,
+            ports,
+            self._parser,
+            self._observer,
+            self._troubles,
+            self._sources.topics,
+            PartitionState(self._store, settings.partitions, settings.app_id),
+            marker,
+            producer,
+        )
+        life.starts, life.topic_ids = await starting_positions(
+            settings, self.partition, self._sources, life.state.positions, life.prove_ownership
+        )
+        return life
+
+    def _close_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
+
+    async def _serve(self, life: Life) -> None:
+        """The loop: wait for work, decide, commit, apply."""
+        settings = self._settings
+        interval_ms = settings.transaction_interval_ms
+        began = proven_at = self._loop_ms()
+        while not self._stopping:
+            self._alive()
+            work = await self._work(life)
+            loop_ms = self._loop_ms()
+            idle_too_long = loop_ms - proven_at > settings.ownership_check_ms
+            if self._challenged or idle_too_long or (not work and life.offsets_overdue(loop_ms)):
+                self._challenged = False
+                proven_at = loop_ms
+                await life.prove_ownership()
+            if not work:
+                continue
+            if (early := began + interval_ms - self._loop_ms()) > 0:
+                await asyncio.sleep(early / 1000)
+            await self._ports.pace.turn()
+            began = self._loop_ms()
+            if self._gap:
+                await self._close_gap()
+            step = await life.decide(self._inbox)
+            if step.empty:
+                await asyncio.sleep(0)
+                continue
+            await life.commit(step)
+            self._healthy_at = proven_at = self._loop_ms()
+            if self._paused and not self._inbox.full:
+                self._paused = False
+                self._sources.resume()
+        if life.offsets_behind:
+            await life.prove_ownership()
+
+    async def _work(self, life: Life) -> bool:
+        """Wait until there is something to do, or for a bounded time; whether there is."""
+        loop_ms = self._loop_ms()
+        now_ms = self._ports.clock.now_ms()
+        due_ms = life.next_due_ms(loop_ms)
+        wait_ms = float(self._settings.idle_wait_max_ms)
+        if due_ms is not None:
+            wait_ms = min(wait_ms, due_ms - now_ms)
+        if (next_try := self._troubles.next_try(loop_ms)) is not None:
+            wait_ms = min(wait_ms, next_try - loop_ms)
+        if self._inbox or self._gap or self._challenged or wait_ms <= 0:
+            return True
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(wait_ms / 1000):
+                await self._wake.wait()
+        except TimeoutError:
+            if due_ms is not None and due_ms <= self._ports.clock.now_ms():
+                return True
+            self._healthy_at = self._loop_ms()
+            return False
+        return not self._stopping
+
+    # -- what goes wrong ----------------------------------------------------------------------
+
+    async def _close_gap(self) -> None:
+        """A batch did not follow on from the one before: seek, unless what is missing is gone for good."""
+        self._gap = False
+        bounds = await self._sources.bounds()
+        for topic, position in self._inbox.expected.items():
+            if bounds[topic].start > position:
+                raise LogUnavailable(f"{topic}: requests up to {bounds[topic].start} are gone")
+            if bounds[topic].end < position:
+                raise LogUnavailable(f"{topic}: ends at {bounds[topic].end}, was read up to {position}")
+            self._sources.seek(topic, position)
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def _recovered(self, applied: int, position: int, end: int) -> None:
+        self._alive()
+        if applied:
+            self._healthy_at = self._loop_ms()
+        if self._stopping:
+            raise EngineError("asked to stop")
+        self._observer.recovery(self.partition, applied, position, end)
+        if sentence := self._progress.advance(applied, position, end, self._loop_ms()):
+            logger.info("partition %d: %s", self.partition, sentence)
+
+    def _say(self, sentence: str) -> None:
+        logger.warning("partition %d: %s", self.partition, sentence)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._observer.phase(self.partition, phase)
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def _alive(self) -> None:
+        self._alive_at = self._loop_ms()
+
+    @staticmethod
+    def _loop_ms() -> float:
+        return asyncio.get_running_loop().time() * 1000
+
+    async def _sleep(self, duration_ms: float) -> None:
+        """Sleep, but not past a request to stop."""
+        self._wake.clear()
+        if self._stopping:
+            return
+        try:
+            async with asyncio.timeout(duration_ms / 1000):
+                await self._wake.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,57 @@
+"""The engine's bounds: each queue, batch, retry and wait has one, and each can be set."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    """Settings of the partition processor; durations in ms, sizes in bytes."""
+
+    app_id: str = "delaystream"
+    commands_topic: str = "delay-commands"
+    changelog_topic: str = "delay-wheel-changelog"
+    dead_letters_topic: str = "delay-dead-letters"
+    #: partitions of the request topics, the commands topic and the changelog
+    partitions: int = 1
+    #: least time from one transaction's start to the next under load
+    transaction_interval_ms: int = 20
+    #: most requests plus fires of one transaction
+    transaction_max_records: int = 8_000
+    transaction_max_bytes: int = 8 * 1024 * 1024
+    #: largest anonymous request, times its due times: all of them are stored in one transaction
+    list_max_bytes: int = 32 * 1024 * 1024
+    #: most destination partitions of one transaction; a little over, where one wheel's fires go to many
+    transaction_max_partitions: int = 500
+    #: most records waiting between the fetcher and the processor
+    inbox_max_records: int = 20_000
+    inbox_max_bytes: int = 32 * 1024 * 1024
+    #: how long a fire that proves impossible is tried before it is dead-lettered
+    destination_timeout_ms: int = 24 * 3_600_000
+    destination_backoff_min_ms: int = 500
+    destination_backoff_max_ms: int = 60_000
+    #: largest key, value and headers of a dead letter; above, it holds the coordinates and the error alone
+    dead_letter_max_bytes: int = 1024 * 1024 + 96 * 1024
+    #: how long a finished, cancelled or unknown id is remembered
+    id_retention_ms: int = 24 * 3_600_000
+    restart_backoff_min_ms: int = 100
+    restart_backoff_max_ms: int = 10_000
+    #: how long attempts may fail on end before the processor gives up, and with it the process
+    failure_timeout_ms: int = 300_000
+    #: a local store written longer ago is rebuilt: compaction may have dropped tombstones it needs
+    changelog_delete_retention_ms: int = 24 * 3_600_000
+    #: longest wait for the changelog's last stable offset to reach its end
+    stable_timeout_ms: int = 60_000
+    #: requests trimmed by retention before they were read: stop (False) or go on (True)
+    continue_on_lost_requests: bool = False
+    #: how far the group's committed offsets may be behind, for whoever watches the lag: the offsets that
+    #: count are in the state, and adding these to a transaction costs as much as all else that is fixed
+    offsets_interval_ms: int = 1_000
+    #: an idle processor makes sure this often that the partition is still its own
+    ownership_check_ms: int = 60_000
+    #: longest sleep of an idle processor, for clock steps and parked destinations
+    idle_wait_max_ms: int = 1_000
+
+    def sets_aside(self, topic: str) -> bool:
+        """Whether work can go on without a topic: all but the two that hold the state."""
+        return topic not in (self.changelog_topic, self.commands_topic)

@@ -1,0 +1,73 @@
+"""Where to read on: every source from its own applied offset, never from the group's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from delaystream.codec.envelope import SourcePosition
+from delaystream.engine.ports import LogUnavailable, Misconfigured, Sources
+from delaystream.engine.settings import EngineSettings
+
+logger = logging.getLogger(__name__)
+
+
+async def starting_positions(
+    settings: EngineSettings,
+    partition: int,
+    sources: Sources,
+    applied: Mapping[str, SourcePosition],
+    prove_ownership: Callable[[], Awaitable[None]],
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Fetch position and topic id of each source topic.
+
+    A topic that nothing was applied from is read from its start. Raises LogUnavailable while bounds cannot
+    be had, and Misconfigured when going on would lose requests or apply them twice: the topic is another one
+    of the same name, the applied offset lies beyond its end, or retention took requests that were never
+    read. Before that it is made sure that the partition is still ours, with ProducerFenced if it is not: to a
+    worker that was overtaken, what the new owner has read, and retention then removed, looks the same.
+    """
+    bounds = await sources.bounds()
+    positions: dict[str, int] = {}
+    topic_ids: dict[str, str] = {}
+    for topic in sources.topics:
+        log = bounds[topic]
+        topic_ids[topic] = log.topic_id
+        position = applied.get(topic)
+        if position is None:
+            positions[topic] = log.start
+            continue
+        where = f"{topic}-{partition}"
+        if position.topic_id != log.topic_id:
+            await prove_ownership()
+            raise Misconfigured(
+                f"{where} was read up to offset {position.next_offset} when the topic's id was "
+                f"{position.topic_id}; now it is {log.topic_id}: the topic was deleted and created anew. "
+                "What was in the old one is lost. Another topic name starts afresh"
+            )
+        if position.next_offset > log.end:
+            raise SourceBehind(
+                f"{where} was read up to offset {position.next_offset}, and the log ends at {log.end}: the "
+                "broker has lost records that were applied"
+            )
+        if position.next_offset < log.start:
+            lost = log.start - position.next_offset
+            sentence = (
+                f"{where}: retention removed offsets {position.next_offset} to {log.start - 1} before they "
+                f"were read, up to {lost} requests"
+            )
+            await prove_ownership()
+            if not settings.continue_on_lost_requests:
+                raise Misconfigured(
+                    f"{sentence}. Nothing more is read until someone decides; "
+                    "DELAYSTREAM_ON_REQUESTS_LOST=continue goes on without them"
+                )
+            logger.error("%s; going on without them", sentence)
+            positions[topic] = log.start
+            continue
+        positions[topic] = position.next_offset
+    return positions, topic_ids
+
+
+class SourceBehind(LogUnavailable):
+    """The log ends before what was applied from it: a new leader may not have caught up yet."""

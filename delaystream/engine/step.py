@@ -1,0 +1,167 @@
+"""What one transaction holds: decided first, as plain values, and carried out afterwards."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Final
+
+from delaystream.codec.outgoing import FIRED_AT
+from delaystream.core.partitioning import partition_for_key
+from delaystream.core.request import Header
+from delaystream.engine.ports import Headers, Row, TopicPartition, Transaction
+
+#: the origin of a receipt, where that of a fire is the key of its wheel entry
+RECEIPT: Final = b""
+
+#: what a record takes beside its key, value and headers, about
+_RECORD_OVERHEAD: Final = 64
+#: rows without a key that go to one partition before the next one has its turn
+_KEYLESS_RUN: Final = 32
+
+
+def row_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """What a record takes in a transaction, about."""
+    size = _RECORD_OVERHEAD
+    if key is not None:
+        size += len(key)
+    if value is not None:
+        size += len(value)
+    for name, content in headers:
+        size += len(name)
+        if content is not None:
+            size += len(content)
+    return size
+
+
+class Outlet:
+    """The rows of one step for one topic, by partition."""
+
+    __slots__ = ("_keyless", "_spread", "_written", "origins", "partitions", "rows", "topic")
+
+    def __init__(self, topic: str, partitions: int, spread: int, written: list[int]) -> None:
+        self.topic = topic
+        self.partitions = partitions
+        self.rows: dict[int, list[Row]] = {}
+        #: for each row, the key of the wheel entry that it was fired from, RECEIPT, or None
+        self.origins: dict[int, list[bytes | None]] = {}
+        self._spread = spread
+        self._keyless = 0
+        # Shared with the step, which this must not refer to: a step that is part of a cycle is freed by the
+        # garbage collector alone, with thousands of records.
+        self._written = written
+
+    def write(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        timestamp_ms: int,
+        partition: int = -1,
+        origin: bytes | None = None,
+    ) -> None:
+        """Add a row; a negative partition stands for the key's.
+
+        Rows without a key go to the partitions in turn, a run of them to each, so that a transaction with few
+        of them writes to few partitions (as KIP-480 has it for producers).
+        """
+        if partition < 0:
+            if key is not None:
+                partition = partition_for_key(key, self.partitions)
+            else:
+                partition = (self._spread + self._keyless // _KEYLESS_RUN) % self.partitions
+                self._keyless += 1
+        rows = self.rows.get(partition)
+        if rows is None:
+            rows = self.rows[partition] = []
+            self.origins[partition] = []
+            self._written.append(partition)
+        rows.append((key, value, headers, timestamp_ms))
+        self.origins[partition].append(origin)
+
+
+class Step:
+    """One transaction in the making."""
+
+    def __init__(
+        self,
+        now_ms: int,
+        number: int,
+        loop_ms: float = 0.0,
+        max_records: int = 1 << 31,
+        max_bytes: int = 1 << 31,
+    ) -> None:
+        self.now_ms = now_ms
+        self.number = number
+        #: the header of everything that it fires
+        self.fired_at: Header = (FIRED_AT, b"%d" % now_ms)
+        #: how much requests may bring into it
+        self.max_records = max_records
+        self.max_bytes = max_bytes
+        #: time of the event loop, for what is parked
+        self.loop_ms = loop_ms
+        #: changes of the state: the changelog's rows and the local batch alike, None for a tombstone
+        self.changes: dict[bytes, bytes | None] = {}
+        self.outlets: dict[str, Outlet] = {}
+        #: next offset to apply, by source topic
+        self.positions: dict[str, int] = {}
+        self.accepted: dict[str, int] = defaultdict(int)
+        self.rejected: dict[str, int] = defaultdict(int)
+        self.fired: dict[str, list[int]] = defaultdict(list)
+        #: requests and fires
+        self.records = 0
+        self.size_bytes = 0
+        #: one item for each partition written to, the changelog's aside
+        self.written: list[int] = []
+        #: fires that were too late and are to be dropped then, by destination
+        self.dropped: dict[str, int] = defaultdict(int)
+        #: wheel entries put among the dead letters
+        self.released: list[bytes] = []
+
+    @property
+    def empty(self) -> bool:
+        """True when there is nothing to commit."""
+        return not (self.changes or self.positions or any(outlet.rows for outlet in self.outlets.values()))
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions are written to, the changelog's aside."""
+        return len(self.written)
+
+    def outlet(self, topic: str, partitions: int) -> Outlet:
+        """Where this step's rows for a topic go."""
+        outlet = self.outlets.get(topic)
+        if outlet is None:
+            outlet = self.outlets[topic] = Outlet(topic, partitions, self.number, self.written)
+        return outlet
+
+    def transaction(self, changelog: TopicPartition, offsets: dict[TopicPartition, int]) -> Transaction:
+        """The writes, ready for the producer, and the group's offsets if they are to be committed."""
+        now_ms = self.now_ms
+        writes: dict[TopicPartition, list[Row]] = {}
+        if self.changes:
+            writes[changelog] = [(key, value, (), now_ms) for key, value in self.changes.items()]
+        for outlet in self.outlets.values():
+            for number, rows in outlet.rows.items():
+                writes[TopicPartition(outlet.topic, number)] = rows
+        return Transaction(writes, offsets)
+
+    def largest_row(self, topic: str, partition: int, row: int | None = None) -> int:
+        """Size in bytes of the row, or of the largest, that went to a topic partition."""
+        outlet = self.outlets.get(topic)
+        rows = outlet.rows.get(partition, []) if outlet is not None else []
+        if row is not None:
+            rows = rows[row : row + 1]
+        return max((row_bytes(key, value, headers) for key, value, headers, _ in rows), default=0)
+
+    def origins(self, topic: str, partition: int, row: int | None = None) -> list[bytes]:
+        """Wheel entries whose rows, or whose one row, went to a topic partition."""
+        return [origin for origin in self._origins(topic, partition, row) if origin]
+
+    def replied(self, topic: str, partition: int, row: int | None = None) -> bool:
+        """Whether any of the rows that went to a topic partition, or the one row, is a receipt."""
+        return RECEIPT in self._origins(topic, partition, row)
+
+    def _origins(self, topic: str, partition: int, row: int | None) -> list[bytes | None]:
+        outlet = self.outlets.get(topic)
+        origins = outlet.origins.get(partition, []) if outlet is not None else []
+        return origins if row is None else origins[row : row + 1]

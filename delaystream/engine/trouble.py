@@ -1,0 +1,138 @@
+"""Destinations in trouble: set aside, tried again with backoff, narrowed down to the record at fault.
+
+This is knowledge about the world, not state: it outlives a failed transaction and the recovery after it,
+and is gone with the process. Times are those of the event loop, in ms, but for ``since_ms``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+
+
+class Trouble(msgspec.Struct):
+    """What is known of one destination that refused a write, or cannot be written."""
+
+    reason: str
+    #: wall clock of the first failure, ms
+    since_ms: int
+    attempts: int = 0
+    #: not to be tried before this time of the event loop, ms
+    until: float = 0.0
+    #: most entries to fire in one transaction, until one succeeds; None: no bound
+    limit: int | None = None
+
+
+class Width:
+    """How much of a full step is tried: half as much after each one that was not written in time.
+
+    Else a step that is more than the brokers, or the way to them, can take in the time of a transaction would
+    be tried for ever.
+    """
+
+    #: steps that must succeed before twice as much is tried
+    _STEPS = 20
+    #: the share of a full step below which it is not the size that matters
+    _LEAST = 1 / 4096
+
+    def __init__(self) -> None:
+        self._halvings = 0
+        self._successes = 0
+
+    def of(self, bound: int) -> int:
+        """The bound on something in the next step; at least 1."""
+        return max(1, bound >> self._halvings)
+
+    def failed(self, share: float) -> None:
+        """A step that held such a share of a full one was not written in time."""
+        self._successes = 0
+        if share > self._LEAST:
+            self._halvings = min(self._halvings + 1, 12)
+
+    def succeeded(self) -> None:
+        """A step was written."""
+        if self._halvings:
+            self._successes += 1
+            if self._successes >= self._STEPS:
+                self._successes = 0
+                self._halvings -= 1
+
+
+class Troubles:
+    """The destinations of one partition that are in trouble, by topic."""
+
+    def __init__(self, backoff_min_ms: int, backoff_max_ms: int) -> None:
+        self._backoff_min_ms = backoff_min_ms
+        self._backoff_max_ms = backoff_max_ms
+        self._troubles: dict[str, Trouble] = {}
+        #: wheel entries that were alone in a refused write, and why
+        self.condemned: dict[bytes, str] = {}
+        #: the largest dead letter that is tried with the bytes of what it is about: one more was refused
+        self.letter_max_bytes = sys.maxsize
+        self.width = Width()
+        #: until when no receipts are written to a topic, the event loop's ms
+        self._muted: dict[str, float] = {}
+
+    def __contains__(self, topic: str) -> bool:
+        return topic in self._troubles
+
+    def get(self, topic: str) -> Trouble | None:
+        """What is known of a topic; None when nothing is wrong with it."""
+        return self._troubles.get(topic)
+
+    def parked(self, topic: str, loop_ms: float) -> bool:
+        """True while the topic is not to be tried."""
+        trouble = self._troubles.get(topic)
+        return trouble is not None and loop_ms < trouble.until
+
+    def all_parked(self, loop_ms: float) -> list[str]:
+        """The topics that are not to be tried."""
+        return [topic for topic, trouble in self._troubles.items() if loop_ms < trouble.until]
+
+    def next_try(self, loop_ms: float) -> float | None:
+        """When the next topic may be tried again, in the event loop's ms; None when none is parked."""
+        waits = [trouble.until for trouble in self._troubles.values() if trouble.until > loop_ms]
+        return min(waits, default=None)
+
+    def park(self, topic: str, reason: str, now_ms: int, loop_ms: float) -> Trouble:
+        """The topic cannot be written: leave it alone for a while, longer each time."""
+        trouble = self._troubles.setdefault(topic, Trouble(reason, now_ms))
+        trouble.reason = reason
+        backoff = min(self._backoff_max_ms, self._backoff_min_ms * 2 ** min(trouble.attempts, 30))
+        trouble.attempts += 1
+        trouble.until = loop_ms + backoff
+        return trouble
+
+    def takes_receipts(self, topic: str, loop_ms: float) -> bool:
+        """False while the topic is not to be tried, or refuses what receipts look like."""
+        return not self.parked(topic, loop_ms) and self._muted.get(topic, 0.0) <= loop_ms
+
+    def mute(self, topic: str, loop_ms: float) -> None:
+        """The topic may have refused a receipt, as it was: write none there for the longest backoff."""
+        self._muted[topic] = loop_ms + self._backoff_max_ms
+
+    def divert(self, topic: str, reason: str, now_ms: int) -> None:
+        """The topic refused a record that came from no wheel: have all take their way through one."""
+        self._troubles.setdefault(topic, Trouble(reason, now_ms))
+
+    def narrow(self, topic: str, suspects: list[bytes], reason: str, now_ms: int) -> None:
+        """One of the entries cannot be written as it is: try half as many, condemn it once it is alone."""
+        trouble = self._troubles.setdefault(topic, Trouble(reason, now_ms))
+        trouble.reason = reason
+        if len(suspects) == 1:
+            self.condemned[suspects[0]] = reason
+        trouble.limit = max(1, len(suspects) // 2)
+
+    def succeeded(self, topic: str) -> bool:
+        """The topic took a write; True when that ends its trouble."""
+        trouble = self._troubles.get(topic)
+        if trouble is None:
+            return False
+        if trouble.limit is not None and trouble.limit < 1024:
+            trouble.limit *= 2
+            trouble.until = 0.0
+            trouble.attempts = 0
+            return False
+        del self._troubles[topic]
+        return True

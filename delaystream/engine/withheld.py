@@ -1,0 +1,108 @@
+"""Fires that do not go out: too late, moved to the topic for late ones, or given up as impossible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import Envelope, encode
+from delaystream.codec.keys import split_wheel_key, wheel_key
+from delaystream.codec.names import PREFIX
+from delaystream.codec.outgoing import DUE_AT, SCHEDULE_ID
+from delaystream.core.identity import schedule_id
+from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header
+from delaystream.engine.drain import Drain
+from delaystream.engine.letters import Letters
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state import PartitionState
+from delaystream.engine.step import Step
+from delaystream.engine.trouble import Troubles
+
+
+class Withheld:
+    """Takes out of the wheels what is not to be delivered as it was asked for."""
+
+    def __init__(
+        self, settings: EngineSettings, state: PartitionState, troubles: Troubles, letters: Letters
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._troubles = troubles
+        self._letters = letters
+
+    # -- late ---------------------------------------------------------------------------------
+
+    def is_late(self, step: Step, drain: Drain, due_ms: int, entry: Envelope) -> bool:
+        """Whether a fire has outlived its grace, and something else than firing was asked for then."""
+        return (
+            entry.grace_ms >= 0
+            and step.now_ms - due_ms > entry.grace_ms
+            and entry.on_late not in (ON_LATE_FIRE, drain.topic)
+        )
+
+    def let_go(self, step: Step, drain: Drain, key: bytes, entry: Envelope) -> None:
+        """Drop an anonymous fire that is late, or file it under the topic for late ones."""
+        self._state.remove_entry(step, key)
+        if entry.on_late == ON_LATE_DROP:
+            step.dropped[drain.topic] += 1
+        else:
+            self.move(step, key, encode(replace(entry, on_late=ON_LATE_FIRE)), entry.on_late)
+
+    def move(self, step: Step, key: bytes, stored: bytes, topic: str) -> bytes:
+        """File an entry under another destination, where it is due at once; its new key."""
+        _, due_ms, source, offset, index = split_wheel_key(key)
+        wheel = self._state.destination(step, topic)
+        moved = wheel_key(wheel, due_ms, source, offset, index)
+        self._state.add_entry(step, moved, stored, wheel, due_ms)
+        return moved
+
+    # -- impossible ---------------------------------------------------------------------------
+
+    def reason(
+        self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope, partitions: int
+    ) -> str | None:
+        """Why a fire is given up; None while it is worth trying."""
+        if key in self._troubles.condemned:
+            return f"{drain.topic} refuses the record: {self._troubles.condemned[key]}"
+        if partitions and entry.destination_partition >= partitions:
+            return (
+                f"destination-partition is {entry.destination_partition}, and {drain.topic} has partitions "
+                f"0 to {partitions - 1}"
+            )
+        if drain.denied:
+            return f"{drain.topic} is no longer among the allowed destinations"
+        trouble = drain.trouble
+        if trouble is not None:
+            waited_ms = step.now_ms - max(due_ms, trouble.since_ms)
+            if waited_ms >= self._settings.destination_timeout_ms:
+                return f"{drain.topic} could not be written for {waited_ms} ms: {trouble.reason}"
+        return None
+
+    def quarantine(
+        self, step: Step, drain: Drain, key: bytes, entry: Envelope, reason: str, id: str | None = None
+    ) -> None:
+        """Put a fire among the dead letters, with where it should have gone, and when."""
+        _, due_ms, source, offset, _ = split_wheel_key(key)
+        topic, partition = self._state.sources[source]
+        step.released.append(key)
+        self._letters.quarantine(
+            step,
+            entry.key,
+            entry.value,
+            _addressed(entry.headers, drain.topic, schedule_id(topic, partition, offset, id), due_ms),
+            entry.timestamp_ms,
+            Coordinates(topic, partition, offset),
+            reason,
+            id,
+        )
+
+
+def _addressed(headers: Sequence[Header], destination: str, schedule: str, due_ms: int) -> list[Header]:
+    """What makes a dead letter a request again once a delay is added: its destination among its headers."""
+    return [
+        *headers,
+        (PREFIX + "destination", destination.encode()),
+        (SCHEDULE_ID, schedule.encode()),
+        (DUE_AT, b"%d" % due_ms),
+    ]

@@ -1,0 +1,35 @@
+"""Exit codes of the command `delaystream`: what a script or an orchestrator may rely on.
+
+0 to 2 are the shell's habit; from 64 on BSD's `sysexits.h`, where it has a word for the case.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Why the process ended; `EXIT_CODES_HELP` is the text for people."""
+
+    OK = 0
+    """Done; for `worker`, stopped by SIGTERM or SIGINT with every partition given up cleanly."""
+    CRASH = 1
+    """An unexpected error; the log's last line says which. Restarting is right."""
+    USAGE = 2
+    """The command line is wrong."""
+    REFUSED = 65
+    """What was asked for was refused: `cancel` came too late, `topics check` found a difference."""
+    UNAVAILABLE = 69
+    """Kafka did not answer in time, or does not let us in. Restarting may help."""
+    STALLED = 70
+    """The progress watchdog ended a worker that owned partitions and did nothing. Restarting is right."""
+    NO_STORAGE = 74
+    """The data directory cannot be written: missing rights, full, or in use by another worker."""
+    TIMEOUT = 75
+    """No answer came in the time given (`cancel`, `watch --count`)."""
+    CONFIGURATION = 78
+    """A setting, a topic or the state of the cluster needs a person. Restarting will not help."""
+
+
+EXIT_CODES_HELP = """\
+Exit codes: 0 done; 1 unexpected error; 2 wrong usage; 65 refused (cancel came too late, topics differ);
+69 Kafka unavailable; 70 a stalled worker was ended; 74 data directory not writable; 75 no answer in time;
+78 configuration: a setting or a topic needs a person, restarting will not help."""

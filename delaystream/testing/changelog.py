@@ -1,0 +1,116 @@
+"""The changelog and the destinations of the engine's ports, on the log in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from delaystream.engine.ports import ChangelogBatch, LogBounds, LogUnavailable, TopicPartition
+from delaystream.testing.interruption import Calm, Interruptions
+from delaystream.testing.log import MemoryLog
+from delaystream.testing.partition import PositionOutOfRangeError, UnknownTopicError
+
+
+class MemoryChangelog:
+    """A :class:`~delaystream.engine.ports.Changelog`: one partition, read in batches of ``batch_records``."""
+
+    def __init__(
+        self,
+        log: MemoryLog,
+        topic: str,
+        partition: int,
+        *,
+        interruptions: Interruptions | None = None,
+        batch_records: int = 1_000,
+    ) -> None:
+        self._log = log
+        self._at = TopicPartition(topic, partition)
+        self._interruptions = interruptions or Calm()
+        self._batch_records = batch_records
+        self._topic_id = log.topics[topic].topic_id
+
+    @classmethod
+    async def open(
+        cls,
+        log: MemoryLog,
+        topic: str,
+        partition: int,
+        *,
+        interruptions: Interruptions | None = None,
+        batch_records: int = 1_000,
+    ) -> MemoryChangelog:
+        """Look up the topic and its id. Raises LogUnavailable while there is no such topic."""
+        await (interruptions or Calm()).at("open-changelog", topic)
+        if topic not in log.topics:
+            raise LogUnavailable(f"{topic} does not exist")
+        return cls(log, topic, partition, interruptions=interruptions, batch_records=batch_records)
+
+    @property
+    def topic_id(self) -> str:
+        """See the port."""
+        return self._topic_id
+
+    async def bounds(self) -> LogBounds:
+        """See the port."""
+        await self._interruptions.at("bounds", self._at.topic)
+        self._log.expire()
+        try:
+            return self._log.bounds(self._at)
+        except UnknownTopicError as error:
+            raise LogUnavailable(str(error)) from error
+
+    async def read(self, position: int) -> ChangelogBatch:
+        """See the port."""
+        await self._interruptions.at("read", self._at.topic)
+        try:
+            records, next_position = self._log.read(
+                self._at, position, self._batch_records, committed=self._committed_only
+            )
+        except (UnknownTopicError, PositionOutOfRangeError) as error:
+            raise LogUnavailable(str(error)) from error
+        return ChangelogBatch([(r.offset, r.key or b"", r.value) for r in records], next_position)
+
+    async def close(self) -> None:
+        """See the port."""
+
+    #: a reader that sees aborted records is a broken one; tests show that they notice it
+    _committed_only = True
+
+
+class MemoryDestinations:
+    """A :class:`~delaystream.engine.ports.Destinations`: metadata as of the last look."""
+
+    def __init__(self, log: MemoryLog, *, interruptions: Interruptions | None = None) -> None:
+        self._log = log
+        self._interruptions = interruptions or Calm()
+        self._seen: dict[str, tuple[int, str | None]] = {}
+
+    def partitions(self, topic: str) -> int:
+        """See the port."""
+        return self._seen.get(topic, (0, None))[0]
+
+    def problem(self, topic: str) -> str | None:
+        """See the port."""
+        return self._seen.get(topic, (0, None))[1]
+
+    async def ensure(self, topics: Iterable[str]) -> None:
+        """See the port; what has a problem is looked at again each time."""
+        for name in sorted(topics):  # a set's order is another one in every process
+            if self._seen.get(name, (0, None))[0]:
+                continue
+            try:
+                await self._interruptions.at("ensure", name)
+            except LogUnavailable:
+                continue
+            self._seen[name] = self._look(name)
+
+    def invalidate(self, topic: str) -> None:
+        """See the port."""
+        self._seen.pop(topic, None)
+
+    def _look(self, name: str) -> tuple[int, str | None]:
+        topic = self._log.topics.get(name)
+        if topic is None:
+            return 0, "does not exist"
+        if topic.refusal is not None:
+            return 0, topic.refusal
+        return len(topic.partitions), None

@@ -1,0 +1,190 @@
+"""The project's topics on a cluster: what is there, what differs, and making it so."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+
+# The package's types do not mark its public names as exported.
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+    TopicDescription,
+)
+
+from delaystream.topics.differences import Change, Difference, FoundTopic, common_partitions, differences
+from delaystream.topics.specification import TopicSpec
+
+REQUEST_TIMEOUT_S = 30.0
+VISIBLE_TIMEOUT_S = 30.0
+"""How long a created topic may take until the brokers show it."""
+
+_VISIBLE_POLL_S = 0.1
+_NEVER_CHANGED = {"exists", "partitions", "replication.factor"}
+
+_log = logging.getLogger(__name__)
+
+
+class TopicsError(Exception):
+    """The cluster did not answer, or refused; the message is a sentence for people."""
+
+
+def connect(configuration: Mapping[str, Any]) -> AdminClient:
+    """Return an admin client. Nothing is sent yet; connection trouble shows at the first call and in the
+    log."""
+    return AdminClient(dict(configuration), logger=_log)
+
+
+def check(
+    admin: AdminClient, specs: Sequence[TopicSpec], *, exact_partitions: bool = False
+) -> list[Difference]:
+    """Return how the cluster's topics differ from `specs`; see `differences`. Raises `TopicsError`."""
+    return differences(specs, _find(admin, specs), exact_partitions=exact_partitions)
+
+
+def apply(admin: AdminClient, specs: Sequence[TopicSpec], *, alter: bool = True) -> list[Change]:
+    """Create the topics that are missing and, with `alter`, correct the settings that `check` would report.
+
+    Partition counts and replicas of existing topics are never changed, and a missing topic whose partitions
+    belong with those of an existing one gets as many as that one has: `check` afterwards tells what remains.
+    Applying twice changes nothing. Raises `TopicsError`.
+    """
+    found = _find(admin, specs)
+    existing = [spec for spec in specs if spec.name in found]
+    missing = [spec for spec in specs if spec.name not in found]
+    created = _create(admin, missing, common_partitions(specs, found)) if missing else []
+    fixable = [d for d in differences(existing, found) if alter and d.setting not in _NEVER_CHANGED]
+    altered = _alter(admin, fixable) if fixable else []
+    if created or altered:
+        _await_visible(admin, specs, fixable)
+    return [*created, *altered]
+
+
+def topic_ids(admin: AdminClient, names: Iterable[str]) -> dict[str, str]:
+    """Return the id (KIP-516, as Kafka prints it) of each topic; a missing topic is left out.
+
+    A topic that is deleted and created again has another id. Raises `TopicsError`.
+    """
+    return {name: str(topic.topic_id) for name, topic in _describe(admin, names).items()}
+
+
+def _find(admin: AdminClient, specs: Sequence[TopicSpec]) -> dict[str, FoundTopic]:
+    described = _describe(admin, [spec.name for spec in specs])
+    if not described:
+        return {}
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in described]
+    answers = admin.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_S)
+    found = {}
+    for resource, answer in answers.items():
+        entries = _result(answer, f"The settings of {resource.name} cannot be read")
+        topic = described[resource.name]
+        found[resource.name] = FoundTopic(
+            partitions=len(topic.partitions),
+            replication_factor=min(len(partition.replicas) for partition in topic.partitions),
+            config={name: entry.value for name, entry in entries.items() if entry.value is not None},
+        )
+    return found
+
+
+def _describe(admin: AdminClient, names: Iterable[str]) -> dict[str, TopicDescription]:
+    unique = list(dict.fromkeys(names))
+    if not unique:
+        return {}
+    answers = admin.describe_topics(TopicCollection(unique), request_timeout=REQUEST_TIMEOUT_S)
+    described = {}
+    for name, answer in answers.items():
+        try:
+            described[name] = _result(answer, f"The topic {name} cannot be described")
+        except TopicsError as error:
+            if _code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+    return described
+
+
+def _create(admin: AdminClient, specs: Sequence[TopicSpec], common: int | None) -> list[Change]:
+    changes = []
+    partitions = {
+        spec.name: common if common is not None and spec.partitioned_alike else spec.partitions
+        for spec in specs
+    }
+    answers = admin.create_topics(
+        [
+            NewTopic(spec.name, partitions[spec.name], spec.replication_factor, config=spec.config)
+            for spec in specs
+        ],
+        operation_timeout=REQUEST_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S,
+    )
+    for spec in specs:
+        try:
+            _result(answers[spec.name], f"The topic {spec.name} cannot be created")
+        except TopicsError as error:
+            # Somebody was faster; `check` tells whether it is as it should be.
+            if _code(error) == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue
+            raise
+        sentence = (
+            f"{spec.name} was created: {partitions[spec.name]} partitions, "
+            f"replication factor {spec.replication_factor}."
+        )
+        changes.append(Change(spec.name, "created", sentence))
+    return changes
+
+
+def _await_visible(admin: AdminClient, specs: Sequence[TopicSpec], altered: Sequence[Difference]) -> None:
+    """Wait until the cluster shows what was done: the controller answers before the brokers have heard of
+    it."""
+    deadline = time.monotonic() + VISIBLE_TIMEOUT_S
+    while True:
+        found = _find(admin, specs)
+        behind = {spec.name for spec in specs} - found.keys()
+        behind |= {d.topic for d in altered if found[d.topic].config.get(d.setting) != d.expected}
+        if not behind:
+            return
+        if time.monotonic() > deadline:
+            names = ", ".join(sorted(behind))
+            raise TopicsError(
+                f"After {VISIBLE_TIMEOUT_S:.0f} s the cluster does not show the change of {names}."
+            )
+        time.sleep(_VISIBLE_POLL_S)
+
+
+def _alter(admin: AdminClient, fixable: Sequence[Difference]) -> list[Change]:
+    resources = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            topic,
+            incremental_configs=[
+                ConfigEntry(d.setting, d.expected, incremental_operation=AlterConfigOpType.SET)
+                for d in fixable
+                if d.topic == topic
+            ],
+        )
+        for topic in dict.fromkeys(d.topic for d in fixable)
+    ]
+    answers = admin.incremental_alter_configs(resources, request_timeout=REQUEST_TIMEOUT_S)
+    for resource, answer in answers.items():
+        _result(answer, f"The settings of {resource.name} cannot be changed")
+    return [
+        Change(d.topic, "altered", f"{d.topic}: {d.setting} was {d.actual} and is {d.expected} now.")
+        for d in fixable
+    ]
+
+
+def _result(answer: "Future[Any]", failure: str) -> Any:
+    try:
+        return answer.result()
+    except KafkaException as error:
+        raise TopicsError(f"{failure}: {error.args[0].str()}.") from error
+
+
+def _code(error: TopicsError) -> int | None:
+    cause = error.__cause__
+    return cause.args[0].code() if isinstance(cause, KafkaException) else None

@@ -1,0 +1,136 @@
+"""What the project's topics should be.
+
+`topics/topics.json` is the one description; a wheel carries it inside the package.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+Environment = Literal["production", "single-node"]
+
+
+class TopicSettings(Protocol):
+    """What is asked of the settings; `delaystream.config` has them."""
+
+    @property
+    def request_topics(self) -> Sequence[str]:
+        """Topics that requests are read from."""
+
+    @property
+    def commands_topic(self) -> str:
+        """Topic of re-routed requests."""
+
+    @property
+    def changelog_topic(self) -> str:
+        """Topic of the state."""
+
+    @property
+    def events_topic(self) -> str:
+        """Topic of lifecycle events."""
+
+    @property
+    def dead_letters_topic(self) -> str:
+        """Topic of refused requests."""
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest value and headers allowed, and 64 KiB."""
+
+
+class TopicSpec(msgspec.Struct, frozen=True):
+    """What one topic should be. `config` holds Kafka's topic settings, values as text."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    config: dict[str, str]
+    purpose: str = ""
+    partitioned_alike: bool = False
+    """Whether partition n of this topic belongs together with partition n of the others so marked."""
+
+
+class _Described(msgspec.Struct, frozen=True):
+    default_name: str
+    purpose: str
+    partitioned_alike: bool
+    config: dict[str, str]
+
+
+class _Profile(msgspec.Struct, frozen=True):
+    replication_factor: int
+    config: dict[str, str]
+
+
+class _Defaults(msgspec.Struct, frozen=True):
+    partitions: int
+
+
+class _Description(msgspec.Struct, frozen=True):
+    description: str
+    defaults: _Defaults
+    environments: dict[str, _Profile]
+    topics: dict[str, _Described]
+
+
+def _description() -> _Description:
+    packaged = files("delaystream.topics") / "topics.json"
+    # A wheel has the file inside the package; a source tree has it where people look for it.
+    source_tree = Path(__file__).parents[2] / "topics" / "topics.json"
+    text = packaged.read_bytes() if packaged.is_file() else source_tree.read_bytes()
+    return msgspec.json.decode(text, type=_Description)
+
+
+def default_partitions() -> int:
+    """Return how many partitions the topics get when nobody says."""
+    return _description().defaults.partitions
+
+
+def plan(
+    settings: TopicSettings,
+    *,
+    partitions: int | None = None,
+    environment: Environment = "production",
+    replication_factor: int | None = None,
+) -> list[TopicSpec]:
+    """Return what the topics should be: the request topics, then commands, changelog, events and dead
+    letters.
+
+    All take the settings' largest record, the request topics too: a request that a broker lets in must also
+    fit where it goes from there. Raises `ValueError` for counts below 1.
+    """
+    description = _description()
+    profile = description.environments[environment]
+    partitions = description.defaults.partitions if partitions is None else partitions
+    replicas = profile.replication_factor if replication_factor is None else replication_factor
+    if partitions < 1 or replicas < 1:
+        raise ValueError(f"partitions ({partitions}) and replication factor ({replicas}) must be 1 or more")
+    # A topic with fewer replicas than must be in sync could not be written to.
+    in_sync = min(int(profile.config["min.insync.replicas"]), replicas)
+    common = {
+        **profile.config,
+        "min.insync.replicas": str(in_sync),
+        "max.message.bytes": str(settings.max_message_bytes),
+    }
+    names = {
+        "requests": list(settings.request_topics),
+        "commands": [settings.commands_topic],
+        "changelog": [settings.changelog_topic],
+        "events": [settings.events_topic],
+        "dead_letters": [settings.dead_letters_topic],
+    }
+    return [
+        TopicSpec(
+            name=name,
+            partitions=partitions,
+            replication_factor=replicas,
+            config={**topic.config, **common},
+            purpose=topic.purpose,
+            partitioned_alike=topic.partitioned_alike,
+        )
+        for kind, topic in description.topics.items()
+        for name in names[kind]
+    ]

@@ -1,0 +1,173 @@
+"""Every check of the project, one after the other, each announced and timed: `checks.py [lint|unit|all]`.
+
+Exits 0 when all passed, 1 when one did not. A failed check does not keep the others from running.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from environment import ROOT, interpreters, prepare
+
+DEV_LOCK = ROOT / "requirements" / "dev.txt"
+TEST_LOCK = ROOT / "requirements" / "test.txt"
+#: The simulation, and the conformance of the log that it runs on.
+SIMULATION = ["tests/simulation", "tests/conformance/test_memory_log.py"]
+INTEGRATION = ["tests/integration", "tests/conformance/test_broker.py"]
+#: Seeds of the simulation on the second and further Pythons: the engine's logic was searched on the first.
+OTHER_SEEDS = "150"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One command; `bound_s` is the longest that it may take."""
+
+    name: str
+    command: list[str]
+    bound_s: int
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one check ended; `problem` is None when it passed."""
+
+    name: str
+    seconds: float
+    problem: str | None
+
+
+def lint(python: str) -> list[Check]:
+    """Style, formatting, types and the direction of imports."""
+    return [
+        Check("ruff check", [python, "-m", "ruff", "check", "."], 120),
+        Check("ruff format", [python, "-m", "ruff", "format", "--check", "."], 120),
+        Check("mypy --strict", [python, "-m", "mypy"], 300),
+        Check(
+            "import direction",
+            [python, "-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-logo"],
+            120,
+        ),
+    ]
+
+
+def unit_and_simulation(python: str, version: str, environment: dict[str, str]) -> list[Check]:
+    """Unit tests and the simulation, on as many processes as there are cores (at most 4)."""
+    processes = str(min(4, os.cpu_count() or 1))
+    pytest = [python, "-m", "pytest", "-q", "-n", processes]
+    return [
+        Check(f"unit (Python {version})", [*pytest, "tests/unit"], 300),
+        Check(f"simulation (Python {version})", [*pytest, *SIMULATION], 420, environment),
+    ]
+
+
+def integration(python: str) -> list[Check]:
+    """Against a real broker; in one process, so that the broker's load is the test's own."""
+    return [
+        Check("integration", [python, "-m", "pytest", "-q", "--durations=10", *INTEGRATION], 900),
+    ]
+
+
+def run(check: Check, position: str) -> Outcome:
+    """Run one check with its output passed through."""
+    print(f"\n=== {position} {check.name}", flush=True)
+    started = time.monotonic()
+    process = subprocess.Popen(
+        check.command, cwd=ROOT, env={**os.environ, **check.environment}, start_new_session=True
+    )
+    problem = None
+    try:
+        if (code := process.wait(check.bound_s)) != 0:
+            problem = f"exit code {code}"
+    except subprocess.TimeoutExpired:
+        problem = f"not done after {check.bound_s} s, stopped"
+    except KeyboardInterrupt:
+        _stop(process, signal.SIGINT)
+        raise
+    if problem is not None:
+        # What a failed run may have left behind (brokers, workers) goes with its process group.
+        _stop(process, signal.SIGTERM)
+    seconds = time.monotonic() - started
+    print(f"=== {position} {check.name}: {problem or 'passed'} ({seconds:.1f} s)", flush=True)
+    return Outcome(check.name, seconds, problem)
+
+
+def _stop(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
+    for number in (first, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def others() -> tuple[list[Check], list[Outcome]]:
+    """The tests on every other supported Python that runs here; an environment that fails is an outcome."""
+    checks: list[Check] = []
+    failures: list[Outcome] = []
+    for version, interpreter in interpreters().items():
+        if version == sys.version_info[:2]:
+            continue
+        name = ".".join(str(part) for part in version)
+        started = time.monotonic()
+        try:
+            python = prepare(ROOT / f".venv-{name}", interpreter, [TEST_LOCK])
+        except subprocess.CalledProcessError as failure:
+            problem = f"setup ended with {failure.returncode}"
+            failures.append(Outcome(f"environment (Python {name})", time.monotonic() - started, problem))
+        else:
+            checks += unit_and_simulation(str(python), name, {"DELAYSTREAM_SIMULATION_SEEDS": OTHER_SEEDS})
+    return checks, failures
+
+
+def main(arguments: list[str]) -> int:
+    """Run what was asked for, then say plainly how it ended."""
+    started = time.monotonic()
+    # What runs below is in sessions of its own: it must be stopped here, for either signal.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    python = sys.executable
+    what = arguments[0] if arguments else "all"
+    version = ".".join(str(part) for part in sys.version_info[:2])
+    outcomes: list[Outcome] = []
+    checks = lint(python) if what in {"lint", "all"} else []
+    if what in {"unit", "all"}:
+        checks += unit_and_simulation(python, version, {})
+    if what == "all":
+        checks += integration(python)
+        more, outcomes = others()
+        checks += more
+    try:
+        for number, check in enumerate(checks, start=1):
+            outcomes.append(run(check, f"{number}/{len(checks)}"))
+    except KeyboardInterrupt:
+        print("\ninterrupted", flush=True)
+        return 130
+    return _report(outcomes, time.monotonic() - started, "make test" if what == "all" else f"make {what}")
+
+
+def _report(outcomes: list[Outcome], seconds: float, title: str) -> int:
+    print("\n" + "-" * 72)
+    for outcome in outcomes:
+        verdict = "passed" if outcome.problem is None else "FAILED"
+        remark = "" if outcome.problem is None else f"  {outcome.problem}"
+        print(f"{verdict}  {outcome.name:<32} {outcome.seconds:7.1f} s{remark}")
+    failed = [outcome.name for outcome in outcomes if outcome.problem is not None]
+    minutes, rest = divmod(round(seconds), 60)
+    ending = f"FAILED ({', '.join(failed)})" if failed else f"PASSED, all {len(outcomes)} checks"
+    print(f"\n{title}: {ending}, in {minutes} min {rest} s", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    # Path of this script's directory is first on sys.path, so `environment` is found wherever make runs from.
+    assert Path(sys.path[0]).samefile(Path(__file__).parent)
+    sys.exit(main(sys.argv[1:]))

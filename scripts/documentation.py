@@ -1,0 +1,166 @@
+"""The tables of docs/ that follow from the code: `python -m scripts.documentation` writes them.
+
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is between is replaced.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from delaystream.adapters.clock import SystemClock
+from delaystream.adapters.metrics import PrometheusObserver
+from delaystream.cli.application import app
+from delaystream.config import Settings, environment_name
+from delaystream.config.kafka import REFUSED, SUPPORTED
+from delaystream.core.durations import format_duration
+from delaystream.core.rejection import DESCRIPTIONS
+from delaystream.engine.observer import Phase
+from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
+
+ROOT = Path(__file__).resolve().parent.parent
+_TABLE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def tables() -> dict[str, str]:
+    """Every generated table by its name, as Markdown that ends in a newline."""
+    return {
+        "settings": _settings(),
+        "kafka-settings": _table(("setting", "meaning"), ([_code(n), m] for n, m in SUPPORTED.items())),
+        "kafka-refused": _refused(),
+        "rejections": _table(("code", "meaning"), ([_code(c.value), m] for c, m in DESCRIPTIONS.items())),
+        "metrics": _metrics(),
+        "exit-codes": _table(("code", "meaning"), ([str(c.value), _meaning(c)] for c in ExitCode)),
+    }
+
+
+def filled(text: str) -> str:
+    """A document with its tables as the code has them now."""
+    known = tables()
+    return _TABLE.sub(lambda found: f"{found[1]}\n{known[found[2]]}\n{found[3]}", text)
+
+
+def documents() -> list[Path]:
+    """The documents that are written by hand: README, CONTRIBUTING, docs/*.md."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(group: Any = None, prefix: str = "") -> dict[str, list[str]]:
+    """Every command of the command line (`topics apply`, ...) with its options (`--help` aside)."""
+    group = typer.main.get_command(app) if group is None else group
+    found: dict[str, list[str]] = {}
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            found |= commands(command, f"{prefix}{name} ")
+        else:
+            options = [o for p in command.params for o in [*p.opts, *p.secondary_opts] if o.startswith("-")]
+            found[prefix + name] = options
+    return found
+
+
+def _settings() -> str:
+    flags = {option[2:].replace("-", "_"): option for option in commands()["worker"]}
+    rows = []
+    for name, field in Settings.model_fields.items():
+        if name == "kafka":
+            continue
+        flag = _code(flags[name]) if name in flags else ""
+        meaning = f"{field.description}{_bounds(name, field.metadata)}"
+        rows.append([_code(environment_name(name)), flag, _default(name, field.default), meaning])
+    return _table(("environment variable", "flag of `worker`", "default", "meaning"), rows)
+
+
+def _bounds(name: str, metadata: Iterable[Any]) -> str:
+    least = next((m.ge for m in metadata if hasattr(m, "ge")), None)
+    most = next((m.le for m in metadata if hasattr(m, "le")), None)
+    if least is None or most is None:
+        return ""
+    return f" From {_with_unit(name, least) or least} to {_with_unit(name, most) or most}."
+
+
+def _default(name: str, value: Any) -> str:
+    if value is None or value == ():
+        return "none"
+    text = ",".join(value) if isinstance(value, tuple) else str(value)
+    said = _with_unit(name, value)
+    return _code(text) if said is None else f"{_code(text)} ({said})"
+
+
+def _with_unit(name: str, value: Any) -> str | None:
+    """Milliseconds and bytes as people say them; None where a number is a plain one."""
+    if name.endswith("_ms"):
+        return format_duration(value)
+    if name.endswith("_bytes"):
+        for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+            if value >= size and value % size == 0:
+                return f"{value // size} {unit}"
+        return f"{value} byte{'s' * (value > 1)}"
+    return None
+
+
+def _refused() -> str:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in REFUSED.items():
+        by_reason.setdefault(reason, []).append(_code(name))
+    return _table(("setting", "it ..."), ([", ".join(names), reason] for reason, names in by_reason.items()))
+
+
+def _metrics() -> str:
+    observer = PrometheusObserver(SystemClock())
+    # A metric shows its labels only once it has a sample.
+    observer.phase(0, Phase.RUNNING)
+    observer.recovery(0, 1, 1, 1)
+    observer.committed(0, accepted={"topic": 1}, rejected={"code": 1}, fired={"topic": [1]}, seconds=0.0)
+    observer.aborted(0, "reason")
+    observer.pending(0, 1, None)
+    observer.parked(0, "destination", "reason")
+    rows = []
+    for family in observer.registry.collect():
+        if not family.name.startswith("delaystream_"):
+            continue  # process_* and python_info are prometheus-client's
+        labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        kind = "gauge" if family.type == "info" else family.type
+        shown = ", ".join(map(_code, labels))
+        rows.append([_code(family.name + suffix), kind, shown, family.documentation])
+    return _table(("metric", "type", "labels", "meaning"), sorted(rows))
+
+
+def _meaning(code: ExitCode) -> str:
+    found = re.search(rf"\b{code.value} ([^;.]+)", " ".join(EXIT_CODES_HELP.split()))
+    assert found is not None, f"the help text explains no exit code {code.value}"
+    return found[1]
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join("| " + " | ".join(_escaped(cell) for cell in line) + " |\n" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("<", "&lt;")
+
+
+def main() -> int:
+    """Rewrite the documents whose tables differ, and name them."""
+    for path in documents():
+        before = path.read_text("utf-8")
+        after = filled(before)
+        if after != before:
+            path.write_text(after, "utf-8")
+            print(path.relative_to(ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One suite of cases over the engine's ports: on the log in memory, and on a real broker."""

@@ -1,0 +1,113 @@
+"""A real Kafka for the tests that need one.
+
+`kafka` is shared by a whole run, found in this order: DELAYSTREAM_TEST_BOOTSTRAP, the embedded broker,
+testcontainers where a Docker engine answers. With pytest-xdist all workers share one. `own_broker` gives a
+test brokers that it may stop, kill and pause. Nothing is skipped for want of a broker: its absence is an
+error.
+"""
+
+import fcntl
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from delaystream.dev import BrokerError, EmbeddedBroker
+from delaystream.dev.progress import on_stderr
+
+TEST_BOOTSTRAP = "DELAYSTREAM_TEST_BOOTSTRAP"
+"""Bootstrap servers of a broker to test against; tests create and leave topics there."""
+
+TEST_BROKER = "DELAYSTREAM_TEST_BROKER"
+"""`embedded` or `containers`: take that kind of broker, or fail."""
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers of the broker that all tests of a run share: use topic names of your own."""
+    if given := os.environ.get(TEST_BOOTSTRAP):
+        yield given
+        return
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        with _any_broker(base / "kafka") as servers:
+            yield servers
+        return
+    # The directory above belongs to all workers of the run.
+    with _shared_broker(base.parent / "shared-kafka") as servers:
+        yield servers
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Callable[..., EmbeddedBroker]]:
+    """A factory of embedded brokers, started unless `start=False`; all are killed after the test.
+
+    It takes what `EmbeddedBroker` takes; each gets a data directory of its own unless told otherwise.
+    """
+    with ExitStack() as brokers:
+        made = 0
+
+        def make(data_dir: Path | None = None, *, start: bool = True, **options: Any) -> EmbeddedBroker:
+            nonlocal made
+            made += 1
+            broker = EmbeddedBroker(data_dir or tmp_path / f"kafka-{made}", progress=on_stderr, **options)
+            brokers.callback(broker.kill)
+            return broker.start() if start else broker
+
+        yield make
+
+
+@contextmanager
+def _any_broker(data_dir: Path) -> Iterator[str]:
+    kind = os.environ.get(TEST_BROKER)
+    if kind != "containers":
+        broker = EmbeddedBroker(data_dir, progress=on_stderr)
+        try:
+            broker.start()
+        except BrokerError as error:
+            if kind == "embedded":
+                raise
+            warnings.warn(f"no embedded broker, trying a container: {error}", stacklevel=1)
+        else:
+            with broker_stopped_at_the_end(broker):
+                yield broker.bootstrap_servers
+            return
+    from testcontainers.kafka import KafkaContainer
+
+    with KafkaContainer().with_kraft() as container:
+        yield container.get_bootstrap_server()
+
+
+@contextmanager
+def broker_stopped_at_the_end(broker: EmbeddedBroker) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        # What it holds is of no use any more, so it need not end in good order.
+        broker.kill()
+
+
+@contextmanager
+def _shared_broker(directory: Path) -> Iterator[str]:
+    """The first worker starts a broker, and stops it when no other worker uses it any more.
+
+    Each user holds a shared lock, which the kernel gives up for a worker that crashes.
+    """
+    directory.mkdir(exist_ok=True)
+    address = directory / "bootstrap-servers"
+    with (directory / "users").open("w") as users, ExitStack() as own:
+        with (directory / "starting").open("w") as starting:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if not address.exists():
+                address.write_text(own.enter_context(_any_broker(directory / "kafka")))
+                own.callback(_wait_for_others, users)
+        yield address.read_text()
+
+
+def _wait_for_others(users: IO[str]) -> None:
+    fcntl.flock(users, fcntl.LOCK_EX)

@@ -1,0 +1,278 @@
+"""A Kafka as the tests see it: topics, ordinary producers, ordinary read_committed readers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+)
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+#: stands for all headers of a record with a name that is not UTF-8: librdkafka's binding shows none then
+UNREADABLE: tuple[str, bytes | None] = ("(unreadable)", None)
+
+
+class Delivery(NamedTuple):
+    """A record as a reader received it; ``timestamp_ms`` is the append time where the topic says so."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    timestamp_ms: int
+    received_ms: int
+
+    def header(self, name: str) -> bytes | None:
+        """The value of the only header of this name; KeyError when it is missing or repeated."""
+        values = [value for header, value in self.headers if header == name]
+        if len(values) != 1:
+            raise KeyError(f"{name!r} occurs {len(values)} times in {[name for name, _ in self.headers]}")
+        return values[0]
+
+    def text(self, name: str) -> str:
+        """The header's value as text."""
+        value = self.header(name)
+        assert value is not None, name
+        return value.decode()
+
+    @property
+    def foreign(self) -> list[tuple[str, bytes | None]]:
+        """The headers that are not delaystream's own."""
+        return [header for header in self.headers if not header[0].startswith("delaystream-")]
+
+
+class Reader:
+    """A read_committed reader of whole topics, from their beginning, in no group."""
+
+    def __init__(self, bootstrap: str, topics: Mapping[str, int]) -> None:
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "reader",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "fetch.wait.max.ms": 50,
+                "fetch.message.max.bytes": 4 * 1024 * 1024,
+                "topic.metadata.refresh.interval.ms": 1_000,
+                "reconnect.backoff.max.ms": 500,
+            }
+        )
+        self._consumer.assign(
+            [
+                TopicPartition(topic, number, OFFSET_BEGINNING)
+                for topic, count in topics.items()
+                for number in range(count)
+            ]
+        )
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._consumer.close()
+
+    def poll(self, seconds: float) -> list[Delivery]:
+        """What arrives next; waits at most so long for the first of it."""
+        first = self._consumer.poll(seconds)
+        if first is None:
+            return []
+        received_ms = int(time.time() * 1000)
+        batch = [first, *self._consumer.consume(1_000, timeout=0)]
+        return [self._delivery(message, received_ms) for message in batch if not _passing(message)]
+
+    def take(
+        self, count: int, seconds: float = 30.0, wanted: Callable[[Delivery], bool] = lambda _: True
+    ) -> list[Delivery]:
+        """The next ``count`` records that are wanted; AssertionError when they do not come in time."""
+        taken: list[Delivery] = []
+        deadline = time.monotonic() + seconds
+        while len(taken) < count:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{len(taken)} of {count} records came within {seconds} s: {taken}"
+            taken += [delivery for delivery in self.poll(min(left, 0.2)) if wanted(delivery)]
+        assert len(taken) == count, f"more than the {count} records expected: {taken}"
+        return taken
+
+    def quiet(self, seconds: float) -> None:
+        """AssertionError when anything arrives within so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            arrived = self.poll(min(left, 0.2))
+            assert not arrived, f"nothing was expected: {arrived}"
+
+    @staticmethod
+    def _delivery(message: Message, received_ms: int) -> Delivery:
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        assert topic is not None
+        assert partition is not None
+        assert offset is not None
+        try:
+            headers: Any = message.headers() or []
+        except UnicodeDecodeError:
+            headers = [UNREADABLE]
+        return Delivery(
+            topic,
+            partition,
+            offset,
+            message.key(),
+            message.value(),
+            list(headers),
+            message.timestamp()[1],
+            received_ms,
+        )
+
+
+def _passing(message: Message) -> bool:
+    """Whether this is an error that librdkafka gets over by itself; any other is raised."""
+    error = message.error()
+    if error is None:
+        return False
+    if error.fatal():
+        raise KafkaException(error)
+    return True
+
+
+class Kafka:
+    """One Kafka cluster, by its bootstrap servers."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+        self.admin = AdminClient({"bootstrap.servers": bootstrap})
+
+    def create(self, topic: str, partitions: int = 1, **config: str) -> str:
+        """Create a topic (``max_message_bytes`` for ``max.message.bytes``) and wait until it can be used."""
+        settings = {name.replace("_", "."): value for name, value in config.items()}
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=settings)
+        for future in self.admin.create_topics([new], operation_timeout=30).values():
+            future.result(30)
+        self._await(lambda: self.partitions(topic) == partitions, f"topic {topic} to appear")
+        return topic
+
+    def delete(self, *topics: str) -> None:
+        """Delete topics and wait until they are gone; those that do not exist are passed over."""
+        for topic, future in self.admin.delete_topics(list(topics), operation_timeout=30).items():
+            try:
+                future.result(30)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+            self._await(lambda gone=topic: self.partitions(gone) == 0, f"topic {topic} to go")
+
+    def configure(self, topic: str, **config: str) -> None:
+        """Set a topic's settings."""
+        entries = [
+            ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in config.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+        for future in self.admin.incremental_alter_configs([resource]).values():
+            future.result(30)
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic has; 0 when there is no such topic."""
+        found = self.admin.list_topics(timeout=30).topics.get(topic)
+        return len(found.partitions) if found is not None and found.error is None else 0
+
+    def stable_offsets(self, topic: str) -> list[int]:
+        """The last stable offset of each partition: how far a read_committed reader gets."""
+        return self._offsets(topic, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+
+    def end_offsets(self, topic: str) -> list[int]:
+        """The high watermark of each partition."""
+        return self._offsets(topic, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+
+    def _offsets(self, topic: str, spec: OffsetSpec, isolation: IsolationLevel) -> list[int]:
+        wanted = {TopicPartition(topic, number): spec for number in range(self.partitions(topic))}
+        found = self.admin.list_offsets(wanted, isolation_level=isolation, request_timeout=30)
+        return [int(future.result(30).offset) for future in found.values()]
+
+    def committed(self, group: str, topic: str) -> list[int]:
+        """The group's committed offset of each partition; -1001 where there is none."""
+        wanted = [TopicPartition(topic, number) for number in range(self.partitions(topic))]
+        request = [ConsumerGroupTopicPartitions(group, wanted)]
+        for future in self.admin.list_consumer_group_offsets(request, request_timeout=30).values():
+            return [int(entry.offset) for entry in future.result(30).topic_partitions]
+        raise AssertionError("no answer for the group")
+
+    def trim(self, topic: str, partition: int, before: int) -> None:
+        """Delete a partition's records below an offset, as retention does."""
+        for future in self.admin.delete_records([TopicPartition(topic, partition, before)]).values():
+            future.result(30)
+
+    def produce(
+        self,
+        topic: str,
+        requests: Iterable[tuple[bytes | None, bytes | None, Headers]],
+        *,
+        partition: int = -1,
+        timestamp_ms: int = 0,
+        **settings: Any,
+    ) -> list[tuple[int, int]]:
+        """Send (key, value, headers); the partition and offset of each, in the order of sending."""
+        producer = Producer(
+            {"bootstrap.servers": self.bootstrap, "message.max.bytes": 8 * 1024 * 1024, "linger.ms": 0}
+            | {name.replace("_", "."): value for name, value in settings.items()}
+        )
+        stored: list[tuple[int, int]] = []
+
+        def remember(place: int) -> Callable[[KafkaError | None, Message], None]:
+            stored.append((-1, -1))
+
+            def delivered(error: KafkaError | None, message: Message) -> None:
+                if error is not None:
+                    raise KafkaException(error)
+                stored[place] = (message.partition() or 0, message.offset() or 0)
+
+            return delivered
+
+        for place, (key, value, headers) in enumerate(requests):
+            producer.produce(
+                topic,
+                value,
+                key,
+                partition,
+                on_delivery=remember(place),
+                timestamp=timestamp_ms,
+                headers=list(headers),
+            )
+            producer.poll(0)
+        assert producer.flush(60) == 0, f"records were still unsent to {topic} after 60 s"
+        return stored
+
+    def read(self, topic: str, count: int, seconds: float = 30.0) -> list[Delivery]:
+        """The first ``count`` records of a topic, once they are there."""
+        with Reader(self.bootstrap, {topic: self.partitions(topic)}) as reader:
+            return reader.take(count, seconds)
+
+    @staticmethod
+    def _await(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {seconds} s for {what}")
+            time.sleep(0.02)

@@ -1,0 +1,192 @@
+"""Traffic for the tests with faults: requests of every kind from one seed, held against the ledger."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from tests.integration.harness import Deployment
+from tests.integration.harness_kafka import Delivery
+from tests.ledger import Asked, Delivered, Report, audit
+
+_TICK_SECONDS = 0.02
+_DESTINATIONS = {"soak-a": 1, "soak-b": 3}
+
+
+class Traffic:
+    """Sends requests evenly from a thread of its own, until told to stop.
+
+    Most are anonymous, some are lists, some name an id and are replaced or cancelled later, a few are to be
+    refused. The producer is idempotent, so that a request is on its topic once, whatever the broker does.
+    """
+
+    def __init__(self, app: Deployment, *, rate: int, seed: int, longest_delay_ms: int = 6_000) -> None:
+        self._app = app
+        self._rate = rate
+        self._random = random.Random(seed)
+        self._longest = longest_delay_ms
+        self._partitions = {app.destination(name, count): count for name, count in _DESTINATIONS.items()}
+        self._replies = app.destination("soak-replies")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
+        self._failure: BaseException | None = None
+        self._ids: deque[tuple[str, int]] = deque(maxlen=200)
+        self._sent = 0
+        self.asked: list[Asked] = []
+        self.last_due_ms = 0
+        self._producer = Producer(
+            {
+                "bootstrap.servers": app.kafka.bootstrap,
+                "enable.idempotence": True,
+                "delivery.timeout.ms": 120_000,
+                "linger.ms": 5,
+                "topic.metadata.refresh.interval.ms": 2_000,
+                "reconnect.backoff.max.ms": 500,
+                "log_level": 0,
+            }
+        )
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Every topic that something may come out on."""
+        return [*self._partitions, self._replies, self._app.dead_letters]
+
+    def start(self) -> Traffic:
+        """Begin to send."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> Traffic:
+        """Send no more, and wait until everything sent is acknowledged."""
+        self._stop.set()
+        self._thread.join()
+        left = self._producer.flush(120)
+        if self._failure is not None:
+            raise self._failure
+        assert left == 0, f"{left} requests were never acknowledged"
+        return self
+
+    def _run(self) -> None:
+        start = time.monotonic()
+        while not self._stop.is_set():
+            try:
+                while self._sent < (time.monotonic() - start) * self._rate:
+                    self._send()
+                    self._sent += 1
+                self._producer.poll(0)
+            except (KafkaException, BufferError) as failure:
+                self._failure = failure
+                return
+            time.sleep(_TICK_SECONDS)
+
+    def _send(self) -> None:
+        dice, now_ms = self._random, int(time.time() * 1000)
+        kind = dice.random()
+        key = None if kind < 0.1 else b"customer-%d" % dice.randrange(40)
+        value = b"%d " % self._sent + dice.randbytes(dice.randrange(200))
+        destination = dice.choice(list(self._partitions))
+        foreign: list[tuple[str, bytes | None]] = [("number", b"%d" % self._sent)]
+        delays = [dice.randrange(self._longest) for _ in range(3 if kind > 0.95 else 1)]
+        if dice.random() < 0.05:
+            delays[0] = 0
+        control = {
+            "destination": destination,
+            "delay": ",".join(f"{delay}ms" if delay else "0" for delay in delays),
+        }
+        asked = Asked("", key, value, foreign, destination, tuple(now_ms + delay for delay in delays), now_ms)
+        partition = dice.randrange(self._app.partitions)
+        if 0.70 < kind <= 0.92:
+            self._name(asked, control)
+            # One id stays on one partition: only then is an order promised, and checked.
+            partition = int((asked.id or "0").rsplit("-", 1)[1]) % self._app.partitions
+        elif kind > 0.99:
+            control["delay"] = "soon"
+            asked.due_ms, asked.errors = (), frozenset({"invalid-delay"})
+        headers = [*foreign, *((f"delaystream-{name}", text.encode()) for name, text in control.items())]
+        self._producer.produce(
+            self._app.requests,
+            value,
+            key,
+            partition,
+            on_delivery=lambda error, message: self._delivered(asked, error, message),
+            timestamp=now_ms,
+            headers=headers,
+        )
+
+    def _name(self, asked: Asked, control: dict[str, str]) -> None:
+        """Give it an id: a new one, or one that is to be replaced or cancelled."""
+        dice = self._random
+        choice = dice.random()
+        if self._ids and choice < 0.5:
+            name, _ = dice.choice(self._ids)
+        else:
+            name = f"id-{self._sent}"
+            self._ids.append((name, self._sent))
+        asked.id, asked.receipt_expected = name, True
+        control |= {"id": name, "reply-to": self._replies}
+        if choice < 0.25:
+            asked.cancel, asked.due_ms = True, ()
+            control["action"] = "cancel"
+        elif choice < 0.35:
+            asked.if_exists = control["if-exists"] = dice.choice(["keep", "reject"])
+            asked.errors = frozenset({"already-exists"})
+
+    def _delivered(self, asked: Asked, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failure = KafkaException(error)
+            return
+        asked.source = f"{message.topic()}/{message.partition()}/{message.offset()}"
+        self.last_due_ms = max(self.last_due_ms, *asked.due_ms, 0)
+        self.asked.append(asked)
+
+    def audit(self, records: Sequence[Delivery]) -> Report:
+        """Hold all that came out against all that was asked for."""
+        letters = [_record(record) for record in records if record.topic == self._app.dead_letters]
+        receipts = [_record(record) for record in records if record.topic == self._replies]
+        deliveries = [_record(record) for record in records if record.topic in self._partitions]
+        return audit(
+            self.asked, deliveries, dead_letters=letters, receipts=receipts, partitions=self._partitions
+        )
+
+    def lateness_ms(self, records: Sequence[Delivery]) -> list[int]:
+        """Of every delivery by the broker's append time, sorted."""
+        return sorted(
+            record.timestamp_ms - int(record.text("delaystream-due-at"))
+            for record in records
+            if record.topic in self._partitions
+        )
+
+    def outcome(self, seconds: float = 60.0) -> tuple[Report, list[Delivery]]:
+        """Read until nothing is missing, at most so long after the last due time; then a little longer."""
+        records: list[Delivery] = []
+        deadline = time.monotonic() + max(0.0, self.last_due_ms / 1000 - time.time()) + seconds
+        with self._app.reader(*self.topics) as reader:
+            complete = False
+            while not complete and time.monotonic() < deadline:
+                # The ledger is asked only once nothing has come for a while.
+                while arrived := reader.poll(1.0):
+                    records += arrived
+                complete = time.time() * 1000 > self.last_due_ms and not self.audit(records).lost
+            records += reader.poll(1.0)
+        return self.audit(records), records
+
+
+def _record(record: Delivery) -> Delivered:
+    # Destinations stamp the append time; what the worker gave as the timestamp is in its own header.
+    fired = next((value for name, value in record.headers if name == "delaystream-fired-at"), None)
+    given_ms = int(fired) if fired is not None else record.timestamp_ms
+    return Delivered(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
+        record.headers,
+        given_ms,
+        record.timestamp_ms,
+    )

@@ -1,0 +1,95 @@
+"""Local state is a cache: missing, damaged, old or foreign, it is rebuilt; nothing is lost or repeated."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from delaystream.exit_codes import ExitCode
+from tests.integration.harness import Deployment
+from tests.integration.harness_fixtures import Deploy
+
+_PARTITIONS = 2
+
+
+def _schedule(app: Deployment, out: str, name: str, milliseconds: int) -> None:
+    """One request on each partition, and one that names an id."""
+    for partition in range(_PARTITIONS):
+        control = {"destination": out, "delay": f"{milliseconds}ms"}
+        app.request(f"{name} {partition}".encode(), control, partition=partition)
+    app.request(f"{name} named".encode(), {"destination": out, "delay": f"{milliseconds}ms", "id": name})
+
+
+def _damage(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            path.write_bytes(os.urandom(max(64, path.stat().st_size // 2)))
+
+
+def test_local_state_that_cannot_be_trusted_is_rebuilt(deploy: Deploy, tmp_path: Path) -> None:
+    """Good, missing, damaged, old, foreign: after each restart everything pending is delivered once."""
+    app, other = deploy(partitions=_PARTITIONS).apply_topics(), deploy(partitions=_PARTITIONS).apply_topics()
+    out = app.destination()
+    foreign = other.worker().wait_ready()
+    _schedule(other, other.destination(), "foreign", 3_600_000)
+    old = tmp_path / "old"
+    state = app.data_directory() / app.app_id
+    troubles = {
+        "none": lambda: None,
+        "missing": lambda: shutil.rmtree(app.data_directory()),
+        "damaged": lambda: _damage(state),
+        "old": lambda: (shutil.rmtree(state), shutil.copytree(old, state)),
+        "foreign": lambda: (
+            shutil.rmtree(state),
+            shutil.copytree(other.data_directory() / other.app_id, state),
+        ),
+    }
+    worker = app.worker().wait_ready()
+    expected = set()
+    for place, (trouble, happen) in enumerate(troubles.items()):
+        # One batch that is due while nobody is there, one that is due after the restart.
+        _schedule(app, out, f"{trouble} down", 1_500)
+        _schedule(app, out, f"{trouble} up", 8_000)
+        expected |= {
+            f"{trouble} {when} {what}".encode() for when in ("down", "up") for what in ("0", "1", "named")
+        }
+        time.sleep(0.7)
+        if place % 2:
+            worker.kill()
+        else:
+            assert worker.terminate() == 0
+        if trouble == "none":
+            shutil.copytree(state, old)
+        elif trouble == "foreign":
+            assert foreign.terminate() == 0
+        happen()
+        worker = app.worker().wait_ready()
+    with app.reader(out) as reader:
+        deliveries = reader.take(len(expected))
+        reader.quiet(1)
+    assert {delivery.value for delivery in deliveries} == expected
+    assert all(d.timestamp_ms >= int(d.text("delaystream-due-at")) for d in deliveries)
+
+
+def test_a_data_directory_that_cannot_be_written(deploy: Deploy) -> None:
+    """A file in the place of the directory (rights alone do not stop root): told, and an exit of its own."""
+    app = deploy(partitions=1).apply_topics()
+    app.data_directory().write_text("not a directory")
+    worker = app.worker()
+    assert worker.wait_exit(30) == ExitCode.NO_STORAGE, worker.output()[-4000:]
+    assert str(app.data_directory()) in worker.reason
+
+
+def test_two_workers_on_one_data_directory(deploy: Deploy) -> None:
+    """The second one says so and ends; the first one is not disturbed."""
+    app = deploy(partitions=_PARTITIONS).apply_topics()
+    out = app.destination()
+    first = app.worker().wait_ready()
+    second = app.worker()
+    assert second.wait_exit(30) == ExitCode.NO_STORAGE, second.output()[-4000:]
+    assert str(app.data_directory()) in second.reason
+    _schedule(app, out, "after", 500)
+    assert len(app.kafka.read(out, 3)) == 3
+    assert first.alive

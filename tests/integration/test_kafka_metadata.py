@@ -1,0 +1,190 @@
+"""What is known of destinations and of source partitions, against a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from delaystream.adapters.kafka_metadata import DestinationSettings, KafkaDestinations
+from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
+from delaystream.adapters.kafka_source_bounds import KafkaSourceBounds
+from delaystream.dev import EmbeddedBroker
+from delaystream.engine.ports import LogUnavailable, TopicPartition, Transaction, WriteRefused
+from delaystream.topics import connect, topic_ids
+from tests.integration.harness_kafka import Kafka
+from tests.integration.test_kafka_producer import run
+
+MakeTopic = Callable[..., str]
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_lookup_never_creates_a_topic(kafka: str) -> None:
+    missing = f"missing-{uuid4().hex}"
+
+    async def story() -> None:
+        destinations = KafkaDestinations({"bootstrap_servers": kafka})
+        await destinations.ensure([missing, "not a name"])
+        assert destinations.partitions(missing) == 0
+        assert destinations.problem(missing) == "the topic does not exist"
+        assert destinations.problem("not a name") == "this cannot be a topic's name"
+        await destinations.close()
+
+    run(story())
+    assert Kafka(kafka).partitions(missing) == 0
+
+
+def test_what_is_known_is_answered_while_it_is_looked_up_again(kafka: str, make_topic: MakeTopic) -> None:
+    """An old answer stays until there is a newer one; partitions that were added are seen."""
+    topic = make_topic()
+    clock = HandClock()
+
+    async def story() -> None:
+        destinations = KafkaDestinations({"bootstrap_servers": kafka}, now_s=clock)
+        await destinations.ensure([topic])
+        await asyncio.to_thread(grow, kafka, topic, 3)
+        assert destinations.partitions(topic) == 1
+        clock.now_s += 61
+        assert destinations.partitions(topic) == 1
+        async with asyncio.timeout(10):
+            while destinations.partitions(topic) != 3:
+                await asyncio.sleep(0.02)
+                clock.now_s += 61
+        await destinations.close()
+
+    run(story())
+
+
+def grow(kafka: str, topic: str, partitions: int) -> None:
+    from confluent_kafka.admin import NewPartitions
+
+    admin = Kafka(kafka).admin
+    admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(30)
+
+
+def test_lookups_of_one_topic_are_one(kafka: str, make_topic: MakeTopic) -> None:
+    """However many processors ask at once."""
+    topic = make_topic()
+
+    async def story() -> None:
+        destinations = KafkaDestinations({"bootstrap_servers": kafka})
+        asked: list[list[str]] = []
+        describe = destinations._describe
+
+        async def counted(topics: list[str]) -> None:
+            asked.append(topics)
+            await describe(topics)
+
+        destinations._describe = counted  # type: ignore[method-assign]
+        await asyncio.gather(*(destinations.ensure([topic]) for _ in range(20)))
+        assert (asked, destinations.partitions(topic)) == ([[topic]], 1)
+        await destinations.ensure([topic])
+        assert asked == [[topic]]
+        await destinations.close()
+
+    run(story())
+
+
+def test_an_unreachable_cluster_holds_up_nobody_for_long() -> None:
+    async def story() -> None:
+        bounds = DestinationSettings(ensure_timeout_ms=200, lookup_timeout_ms=400)
+        destinations = KafkaDestinations({"bootstrap_servers": "127.0.0.1:9"}, bounds)
+        started = time.monotonic()
+        await destinations.ensure(["orders"])
+        assert time.monotonic() - started < 1
+        await asyncio.sleep(0.5)
+        assert destinations.partitions("orders") == 0
+        assert "did not answer" in (destinations.problem("orders") or "")
+        await destinations.close()
+
+    run(story())
+
+
+def test_source_bounds_have_start_end_and_topic_id(kafka: str, make_topic: MakeTopic) -> None:
+    """The id is the one that Kafka's tools show."""
+    first, second = make_topic(partitions=2), make_topic()
+    Kafka(kafka).produce(first, [(b"k", b"v", [])] * 5, partition=1)
+    Kafka(kafka).trim(first, 1, 2)
+    shown = topic_ids(connect({"bootstrap.servers": kafka}), [first, second])
+    # librdkafka's alphabet is base64's; Kafka's own tools use the one for URLs.
+    ids = {topic: id.replace("+", "-").replace("/", "_") for topic, id in shown.items()}
+
+    async def story() -> None:
+        bounds = KafkaSourceBounds({"bootstrap_servers": kafka})
+        found = await bounds([TopicPartition(first, 1), TopicPartition(second, 0)])
+        assert found == {
+            TopicPartition(first, 1): (2, 5, ids[first]),
+            TopicPartition(second, 0): (0, 0, ids[second]),
+        }
+        await bounds.close()
+        impatient = KafkaSourceBounds({"bootstrap_servers": kafka}, timeout_ms=300)
+        for missing in (TopicPartition(first, 2), TopicPartition(f"missing-{uuid4().hex}", 0)):
+            with pytest.raises(LogUnavailable, match=missing.topic):
+                await impatient([missing])
+        await impatient.close()
+
+    run(story())
+
+
+@pytest.mark.timeout(120)
+def test_a_forbidden_topic_is_known_for_one(own_broker: Callable[..., EmbeddedBroker]) -> None:
+    """Not to be written, or not even to be described: said by the lookup, and by a write that tries it."""
+    broker = own_broker(
+        properties={
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
+        }
+    )
+    kafka = Kafka(broker.bootstrap_servers)
+    allowed, read_only, hidden = kafka.create("allowed", 2), kafka.create("read-only"), kafka.create("hidden")
+    for topic, operation in ((read_only, AclOperation.WRITE), (hidden, AclOperation.ALL)):
+        place = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL)
+        rules = [AclBinding(*place, "User:*", "*", operation, AclPermissionType.DENY)]
+        if topic == read_only:
+            rules.append(AclBinding(*place, "User:*", "*", AclOperation.DESCRIBE, AclPermissionType.ALLOW))
+        for future in kafka.admin.create_acls(rules).values():
+            future.result(30)
+    settings = {"bootstrap_servers": kafka.bootstrap}
+
+    async def story() -> None:
+        destinations = KafkaDestinations(settings)
+        async with asyncio.timeout(10):
+            while destinations.problem(hidden) is None or destinations.problem(read_only) is None:
+                for topic in (hidden, read_only):
+                    destinations.invalidate(topic)
+                await destinations.ensure([allowed, read_only, hidden])
+        assert destinations.problem(allowed) is None
+        assert destinations.partitions(allowed) == 2
+        assert destinations.partitions(read_only) == 0
+        assert destinations.problem(read_only) == "not authorized to write to the topic"
+        assert destinations.problem(hidden) == "not authorized to describe the topic"
+        await destinations.close()
+        for topic in (read_only, hidden):
+            producer = AiokafkaTransactionalProducer(settings, "forbidden", "group")
+            await producer.fence()
+            row = (b"k", b"v", [], 1)
+            with pytest.raises(WriteRefused) as caught:
+                await producer.commit(
+                    Transaction({TopicPartition(allowed, 0): [row], TopicPartition(topic, 0): [row]}, {})
+                )
+            assert (caught.value.topic, caught.value.record_at_fault) == (topic, False)
+            await producer.close()
+
+    run(story())

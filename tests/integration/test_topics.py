@@ -1,0 +1,102 @@
+"""Topics as code against a real cluster."""
+
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient
+
+from delaystream.topics import TopicsError, TopicSpec, apply, check, connect, plan, topic_ids
+
+
+class Names:
+    """Topic names of one test's own, as the settings would give them."""
+
+    def __init__(self) -> None:
+        suffix = uuid4().hex[:12]
+        self.request_topics = (f"requests-a-{suffix}", f"requests-b-{suffix}")
+        self.commands_topic = f"commands-{suffix}"
+        self.changelog_topic = f"changelog-{suffix}"
+        self.events_topic = f"events-{suffix}"
+        self.dead_letters_topic = f"dead-letters-{suffix}"
+        self.max_message_bytes = 1_200_000
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names()
+
+
+def specs_of(names: Names, partitions: int = 2) -> list[TopicSpec]:
+    return plan(names, partitions=partitions, environment="single-node")
+
+
+def test_apply_creates_what_is_missing_and_then_nothing_differs(admin, names):
+    specs = specs_of(names)
+    assert {d.setting for d in check(admin, specs)} == {"exists"}
+    assert {change.action for change in apply(admin, specs)} == {"created"}
+    assert check(admin, specs, exact_partitions=True) == []
+
+
+def test_applying_twice_changes_nothing(admin, names):
+    specs = specs_of(names)
+    apply(admin, specs)
+    ids = topic_ids(admin, [spec.name for spec in specs])
+    assert apply(admin, specs) == []
+    assert topic_ids(admin, [spec.name for spec in specs]) == ids
+
+
+def test_apply_corrects_dangerous_settings_and_tells_each(admin, names, create_topic):
+    create_topic(names.changelog_topic, partitions=2, config={"max.message.bytes": "1000"})
+    specs = specs_of(names)
+    found = [d.setting for d in check(admin, specs) if d.topic == names.changelog_topic]
+    assert found == ["cleanup.policy", "max.message.bytes"]
+    altered = [change.sentence for change in apply(admin, specs) if change.action == "altered"]
+    assert altered == [
+        f"{names.changelog_topic}: cleanup.policy was delete and is compact now.",
+        f"{names.changelog_topic}: max.message.bytes was 1000 and is 1200000 now.",
+    ]
+    assert check(admin, specs) == []
+
+
+def test_what_is_missing_gets_as_many_partitions_as_the_topics_that_it_belongs_to(admin, names, create_topic):
+    create_topic(names.request_topics[0], partitions=3)
+    specs = specs_of(names, partitions=2)
+    apply(admin, specs)
+    assert check(admin, specs) == []
+    partitions = {name: len(topic.partitions) for name, topic in admin.list_topics(timeout=30).topics.items()}
+    assert partitions[names.commands_topic] == partitions[names.changelog_topic] == 3
+
+
+def test_partition_counts_are_never_changed_and_stay_reported(admin, names, create_topic):
+    create_topic(names.commands_topic, partitions=5)
+    create_topic(names.request_topics[0], partitions=2)
+    apply(admin, specs_of(names))
+    [difference] = check(admin, specs_of(names))
+    assert (difference.topic, difference.setting) == (names.commands_topic, "partitions")
+    assert (difference.expected, difference.actual, difference.severity) == ("2", "5", "error")
+
+
+def test_more_replicas_than_there_are_brokers_are_refused_in_a_sentence(admin, names):
+    with pytest.raises(TopicsError, match=r"cannot be created: .*replication") as caught:
+        apply(admin, plan(names, replication_factor=100))
+    assert caught.value.__cause__.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR
+
+
+def test_a_topic_made_again_has_another_id_and_a_missing_one_has_none(admin, make_topic, create_topic):
+    name = make_topic()
+    before = topic_ids(admin, [name, "no-such-topic"])
+    assert list(before) == [name]
+    admin.delete_topics([name])[name].result(30)
+    while topic_ids(admin, [name]):
+        pass
+    create_topic(name)
+    assert topic_ids(admin, [name])[name] != before[name]
+
+
+def test_a_cluster_that_is_not_there_is_an_error_and_not_a_missing_topic(monkeypatch):
+    monkeypatch.setattr("delaystream.topics.cluster.REQUEST_TIMEOUT_S", 1.0)
+    admin = connect({"bootstrap.servers": "127.0.0.1:1"})
+    assert isinstance(admin, AdminClient)
+    with pytest.raises(TopicsError, match="cannot be described"):
+        topic_ids(admin, ["any"])

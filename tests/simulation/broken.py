@@ -1,0 +1,159 @@
+"""Engines that are broken in one way each; the simulation has to notice every one of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest.mock import patch
+
+from delaystream.engine import processor as processor_module
+from delaystream.engine.intake import Intake
+from delaystream.engine.life import Life
+from delaystream.engine.ports import Sources, TopicPartition
+from delaystream.engine.recovery import Recovery
+from delaystream.testing import MemoryChangelog, MemoryLog, MemorySources
+from delaystream.testing.log import MemoryLog as Log
+from delaystream.testing.partition import Epoch, LogRecord
+from tests.simulation.weather import LateProducer
+from tests.simulation.world import Engine
+
+Breakage = Callable[[], contextlib.AbstractContextManager[Engine]]
+
+
+class _DoesNotFence(LateProducer):
+    async def fence(self) -> None:
+        await self._at("fence")
+        producer = self._log._producers.get(self._transactional_id)
+        if producer is None or producer.number < 0:
+            self._log.init_producer(self._transactional_id, 600_000)
+            producer = self._log._producers[self._transactional_id]
+        self._epoch = Epoch(self._transactional_id, producer.number)
+
+
+class _ReadsAborted(MemoryChangelog):
+    _committed_only = False
+
+
+class _UncommittedLog:
+    """A log as a consumer with read_uncommitted sees it."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def read(self, at: TopicPartition, position: int, limit: int = 1 << 60) -> tuple[list[LogRecord], int]:
+        return Log.read(self._log, at, position, limit, committed=False)
+
+
+class _FetchesAborted(MemorySources):
+    def __init__(self, log: MemoryLog, *args: Any, **kwargs: Any) -> None:
+        super().__init__(_UncommittedLog(log), *args, **kwargs)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def local_write_before_commit() -> Iterator[Engine]:
+    """RocksDB is ahead of Kafka whenever a commit fails."""
+    original = Life.commit
+
+    async def commit(self: Life, step: Any) -> None:
+        self.state.store.write(step.changes.items(), (), self._marker)
+        await original(self, step)
+
+    with patch.object(Life, "commit", commit):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def no_fence() -> Iterator[Engine]:
+    """A new owner goes on in the epoch of the old one."""
+    yield Engine(producer=_DoesNotFence)
+
+
+@contextlib.contextmanager
+def applied_offsets_ignored() -> Iterator[Engine]:
+    """Reading goes on from where the consumer happens to stand, and nothing is skipped."""
+    original = processor_module.starting_positions
+    original_take = Intake.take
+
+    def take(self: Intake, step: Any, parsed: Any, applied: int) -> int:
+        return original_take(self, step, parsed, 0)
+
+    async def from_the_start(
+        settings: Any, partition: int, sources: Sources, applied: Mapping[str, Any], *rest: Any
+    ) -> Any:
+        return await original(settings, partition, sources, {}, *rest)
+
+    with (
+        patch.object(processor_module, "starting_positions", from_the_start),
+        patch.object(Intake, "take", take),
+    ):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def stale_store_kept() -> Iterator[Engine]:
+    """Whatever lies on the disk is believed, and taken for complete."""
+
+    async def believe(self: Recovery, store: Any, marker: Any, bounds: Any, now_ms: int) -> Any:
+        from msgspec.structs import replace
+
+        if marker is None:
+            return await original(self, store, marker, bounds, now_ms)
+        return replace(marker, position=bounds.end)
+
+    async def unchecked(self: Recovery, *_: Any) -> None:
+        return None
+
+    original = Recovery._replay
+    with patch.object(Recovery, "_check", unchecked), patch.object(Recovery, "_replay", believe):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def untrusted_store_kept() -> Iterator[Engine]:
+    """The store is never checked: foreign, ahead or too old, it is gone on from."""
+
+    async def unchecked(self: Recovery, *_: Any) -> None:
+        return None
+
+    with patch.object(Recovery, "_check", unchecked):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def old_store_kept() -> Iterator[Engine]:
+    """A store is gone on from although the tombstones that it has missed may be gone."""
+
+    async def always_young(self: Recovery, marker: Any, bounds: Any, now_ms: int) -> None:
+        await original(self, marker, bounds, marker.written_ms)
+
+    original = Recovery._check
+    with patch.object(Recovery, "_check", always_young):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def aborted_changelog_records_read() -> Iterator[Engine]:
+    """Recovery reads with read_uncommitted."""
+    yield Engine(changelog=_ReadsAborted)
+
+
+@contextlib.contextmanager
+def aborted_requests_read() -> Iterator[Engine]:
+    """Requests are fetched with read_uncommitted."""
+    yield Engine(sources=_FetchesAborted)
+
+
+BREAKAGES: list[Breakage] = [
+    local_write_before_commit,
+    no_fence,
+    applied_offsets_ignored,
+    stale_store_kept,
+    untrusted_store_kept,
+    old_store_kept,
+    aborted_changelog_records_read,
+    aborted_requests_read,
+]

@@ -1,0 +1,181 @@
+"""Those who ask: every kind of request, with ids and without, good and bad, some in own transactions."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING
+
+from delaystream.core.rejection import Code
+from delaystream.engine.ports import TopicPartition
+from tests.ledger import Asked
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+Header = tuple[str, bytes | None]
+_FOREIGN: list[list[Header]] = [
+    [],
+    [("trace", b"1")],
+    [("trace", b"1"), ("trace", None), ("bin", b"\xff\x00")],
+]
+_KINDS = ("plain", "plain", "plain", "list", "named", "named", "cancel", "late", "bad", "options")
+_DELAYS_MS = (0, 1, 50, 300, 300, 1_000, 2_500, 6_000)
+
+
+def _duration(delay_ms: int) -> bytes:
+    return b"%dms" % delay_ms if delay_ms else b"0"
+
+
+class Producers:
+    """Clients that put requests on the request topics while the storm lasts."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._random = Random(f"{world.seed}-producers")
+        self.asked: list[Asked] = []
+        self._count = 0
+        #: each id keeps to one request partition, mostly: there its requests apply in order
+        self._homes: dict[tuple[str, str], int] = {}
+        self._strays = self._random.random() < 0.3
+        self._rate = self._random.choice((5.0, 15.0))
+
+    async def run(self, seconds: float) -> None:
+        """Ask, at random moments."""
+        random, world = self._random, self._world
+        end = world.loop.time() + seconds
+        while world.loop.time() < end:
+            await asyncio.sleep(random.expovariate(self._rate / 2))
+            for _ in range(random.choice((1, 1, 1, 6))):
+                self._ask()
+
+    def _ask(self) -> None:
+        random, world = self._random, self._world
+        self._count += 1
+        topic = random.choice(world.request_topics)
+        partition = random.randrange(world.settings.partitions)
+        now_ms = world.clock.now_ms()
+        foreign = random.choice(_FOREIGN)
+        key = random.choice((b"a", b"b", b"c", None, b""))
+        value = random.choice((b"%d" % self._count, b"%d" % self._count, None, b""))
+        request = Asked("", key, value, foreign, random.choice(("dest-a", "dest-a", "dest-b")), (), now_ms)
+        control: list[Header] = []
+        kind = random.choice(_KINDS)
+        if kind in ("named", "cancel"):
+            partition = self._name(request, control, topic, partition, cancel=kind == "cancel")
+        if kind == "bad":
+            self._spoil(request, control)
+        elif kind != "cancel":
+            self._schedule(request, control, kind)
+        if kind == "options":
+            self._options(request, control)
+        request.may_quarantine = world.storm.gives_up
+        headers = [*control, *foreign]
+        if random.random() < 0.3:
+            random.shuffle(control)
+            headers = [*foreign, *control]
+        self._send(TopicPartition(topic, partition), request, headers)
+
+    def _schedule(self, request: Asked, control: list[Header], kind: str) -> None:
+        random = self._random
+        delays = [random.choice(_DELAYS_MS) for _ in range(random.choice((2, 3, 4)) if kind == "list" else 1)]
+        if kind == "named" and random.random() < 0.2:
+            delays.append(random.choice(_DELAYS_MS))
+        request.due_ms = tuple(request.timestamp_ms + delay for delay in delays)
+        if random.random() < 0.3:
+            control.append(("delaystream-at", ",".join(str(due) for due in request.due_ms).encode()))
+        else:
+            control.append(("delaystream-delay", b",".join(_duration(delay) for delay in delays)))
+        if kind == "named" and random.random() < 0.2:
+            request.destination, request.hopeless = "dest-small", random.random() < 0.5
+            request.value = b"x" * (1_000 if request.hopeless else 10)
+        elif kind == "late" or (kind == "named" and random.random() < 0.2):
+            request.on_late = random.choice(("drop", "dest-late"))
+            request.grace_ms = random.choice((0, 100, 2_000))
+            control.append(("Delaystream-On-Late", request.on_late.encode()))
+            control.append(("delaystream-grace", _duration(request.grace_ms)))
+        control.append(("delaystream-destination", request.destination.encode()))
+
+    def _name(
+        self, request: Asked, control: list[Header], topic: str, partition: int, *, cancel: bool
+    ) -> int:
+        random = self._random
+        request.id = random.choice(("x", "y", "ü/z"))
+        request.receipt_expected = True
+        control.append(("delaystream-id", request.id.encode()))
+        control.append(("delaystream-reply-to", b"receipts"))
+        request.errors = frozenset({Code.CANCELLED_EARLIER.value, Code.ALREADY_EXISTS.value})
+        if cancel:
+            request.cancel = True
+            control.append(("delaystream-action", b"cancel"))
+        elif random.random() < 0.4:
+            request.if_exists = random.choice(("replace", "keep", "reject"))
+            control.append(("delaystream-if-exists", request.if_exists.encode()))
+        if self._strays and random.random() < 0.3:
+            return partition
+        return self._homes.setdefault((topic, request.id), partition)
+
+    def _options(self, request: Asked, control: list[Header]) -> None:
+        random = self._random
+        control[:] = [header for header in control if header[0] != "delaystream-destination"]
+        choice = random.choice(("partition", "beyond", "key", "large"))
+        if choice == "partition":
+            request.destination, request.destination_partition = "dest-a", random.randrange(3)
+        elif choice == "beyond":
+            request.destination = "dest-b"
+            request.hopeless = True
+            request.errors = frozenset({Code.DESTINATION_PARTITION_OUT_OF_RANGE.value})
+            control.append(("delaystream-destination-partition", b"9"))
+        elif choice == "key":
+            request.has_delivered_key, request.delivered_key = True, random.choice((b"", b"a"))
+            control.append(("delaystream-destination-key", request.delivered_key))
+        else:
+            request.destination = "dest-small"
+            request.hopeless = random.random() < 0.5
+            request.value = b"x" * (1_000 if request.hopeless else 10)
+        if request.destination_partition is not None:
+            control.append(("delaystream-destination-partition", b"%d" % request.destination_partition))
+        control.append(("delaystream-destination", request.destination.encode()))
+
+    def _spoil(self, request: Asked, control: list[Header]) -> None:
+        code, headers = self._random.choice(
+            (
+                (Code.NO_SCHEDULE, [("delaystream-destination", b"dest-a")]),
+                (Code.MISSING_DESTINATION, [("delaystream-delay", b"1s")]),
+                (Code.INVALID_DELAY, [("delaystream-destination", b"dest-a"), ("delaystream-delay", b"30")]),
+                (Code.UNKNOWN_HEADER, [("delaystream-dealy", b"1s")]),
+                (
+                    Code.DESTINATION_DENIED,
+                    [("delaystream-destination", b"delay-commands"), ("delaystream-delay", b"1s")],
+                ),
+                (
+                    Code.VALUE_TOO_LARGE,
+                    [("delaystream-destination", b"dest-a"), ("delaystream-delay", b"1s")],
+                ),
+                (Code.UNDECODABLE_RECORD, [("\udcff", b"1")]),
+            )
+        )
+        request.errors = frozenset({code.value})
+        if code is Code.VALUE_TOO_LARGE:
+            request.value = b"x" * 5_000
+        control.extend(headers)
+
+    def _send(self, at: TopicPartition, request: Asked, headers: list[Header]) -> None:
+        """Produce; now and then in a transaction that ends some time later, one way or the other."""
+        random, world = self._random, self._world
+        row = (request.key, request.value, headers, request.timestamp_ms)
+        if random.random() >= 0.1:
+            self._note(at, request, world.log.append(at, row))
+            return
+        epoch = world.log.init_producer(f"client-{self._count}", 60_000)
+        offset = world.log.write(epoch, at, [row])
+        commits = random.random() < 0.5
+        world.later(random.choice((0.0, 0.05, 0.8)), lambda: world.log.end(epoch, commit=commits))
+        if commits:
+            self._note(at, request, offset)
+
+    def _note(self, at: TopicPartition, request: Asked, offset: int) -> None:
+        request.source = f"{at.topic}/{at.partition}/{offset}"
+        what = "cancel" if request.cancel else f"{request.destination} due {request.due_ms}"
+        self._world.say("client", f"{request.source}: {what} id {request.id}")
+        self.asked.append(request)

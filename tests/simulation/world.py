@@ -1,0 +1,282 @@
+"""One seed's world: a broker, workers, producers, and what befalls them; then a calm, and the reckoning."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable
+from contextvars import Context
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from delaystream.codec import keys
+from delaystream.engine.observer import Phase
+from delaystream.engine.ports import TopicPartition
+from delaystream.engine.processor import PartitionProcessor
+from delaystream.testing import (
+    DeadlockError,
+    Disk,
+    LoopClock,
+    MemoryChangelog,
+    MemoryLog,
+    MemorySources,
+    Process,
+    RunawayError,
+    VirtualTimeLoop,
+)
+from tests.ledger import Asked, Report, audit
+from tests.simulation.events import Events
+from tests.simulation.group import Group
+from tests.simulation.member import Member
+from tests.simulation.producers import Producers
+from tests.simulation.reckoning import accepted, changelog_state, delivered, differences
+from tests.simulation.storm import Storm
+from tests.simulation.weather import LateProducer
+
+_CALM_SECONDS = 400
+
+
+@dataclass
+class Engine:
+    """The pieces under test; broken ones are put in their place to show that it is noticed."""
+
+    processor: Any = PartitionProcessor
+    producer: Any = LateProducer
+    changelog: Any = MemoryChangelog
+    sources: Any = MemorySources
+
+
+@dataclass
+class Result:
+    """How a seed ended."""
+
+    seed: int
+    violations: list[str] = field(default_factory=list)
+    report: Report = field(default_factory=Report)
+    trace: list[str] = field(default_factory=list)
+    steps: int = 0
+    virtual_seconds: float = 0.0
+    misfortunes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was lost, early, twice, damaged or out of order, and nothing broke."""
+        return not self.violations and self.report.ok
+
+    def __str__(self) -> str:
+        return "\n".join([f"seed {self.seed}: {self.report}", *(f"  {v}" for v in self.violations)])
+
+
+class _Log(MemoryLog):
+    """The log, and by it the ledger's knowledge of when which offset was accepted."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.accepted: dict[TopicPartition, list[tuple[int, int]]] = {}
+
+    def _end(self, producer: Any, outcome: Any) -> None:
+        transaction = producer.current
+        super()._end(producer, outcome)
+        if outcome == "committed":
+            now_ms = self._now_ms()
+            for (_, at), offset in transaction.group_offsets.items():
+                self.accepted.setdefault(at, []).append((offset, now_ms))
+
+
+class World:
+    """Everything of one seed."""
+
+    def __init__(self, seed: int, *, engine: Engine | None = None, trace: bool = False) -> None:
+        self.seed = seed
+        self.engine = engine or Engine()
+        self.random = random = Random(f"{seed}")
+        self.result = Result(seed)
+        self._tracing = trace
+        self.calm = False
+        self._over = False
+        self.graveyard: list[Process] = []
+        self.storm = Storm.draw(random)
+        self.settings = self.storm.settings(random)
+        self.loop = VirtualTimeLoop(max_steps=400_000)
+        self.loop.set_exception_handler(self._unhandled)
+        self.clock = LoopClock(self.loop)
+        self.log = _Log(
+            self.clock.now_ms,
+            delete_retention_ms=self.storm.delete_retention_ms,
+            defer_marker=self._defer_marker,
+        )
+        self.request_topics = ["orders", "mails"][: random.choice((1, 2))]
+        self.destinations = {"dest-a": 3, "dest-b": 1, "dest-late": 1, "dest-small": 2}
+        self.own_topics = [
+            *self.request_topics,
+            self.settings.commands_topic,
+            self.settings.changelog_topic,
+            self.settings.dead_letters_topic,
+        ]
+        self._create_topics()
+        self.members = [Member(self, number) for number in range(random.choice((1, 2, 2, 3)))]
+        self.group = Group(self)
+        self.events = Events(self)
+        self.producers = Producers(self)
+
+    @property
+    def asked(self) -> list[Asked]:
+        """All requests that were committed to a request topic."""
+        return self.producers.asked
+
+    # -- the broker
+
+    def _create_topics(self) -> None:
+        partitions = self.settings.partitions
+        for name in (*self.request_topics, self.settings.commands_topic):
+            self.log.create_topic(name, partitions)
+        self.log.create_topic(self.settings.changelog_topic, partitions, compacted=True)
+        letter_bytes = self.random.choice((1_500, None))
+        self.log.create_topic(self.settings.dead_letters_topic, 2, max_message_bytes=letter_bytes)
+        self.log.create_topic("receipts", 1)
+        for name, count in self.destinations.items():
+            self.log.create_topic(name, count)
+        self.log.topics["dest-small"].max_message_bytes = 600
+
+    def later(self, delay_s: float, call: Callable[[], object]) -> None:
+        """Do something in the broker's time, whatever becomes of the process that asked for it."""
+        self.loop.call_later(delay_s, call, context=Context())
+
+    def _defer_marker(self, mark: Callable[[], None]) -> None:
+        self.later(self.random.choice((0.0, 0.001, 0.02)), mark)
+
+    # -- telling
+
+    def say(self, who: str, what: str) -> None:
+        """Note something in the trace."""
+        self.result.misfortunes += 1
+        if self._tracing:
+            self.result.trace.append(f"{self.loop.time() * 1000:>9.1f} {who:<9} {what}")
+
+    def violated(self, what: str, error: BaseException | None = None) -> None:
+        """Note what must not be."""
+        if self._over:
+            return
+        if self._tracing and error is not None:
+            what += "\n" + "".join(traceback.format_exception(error))
+        self.say("WORLD", f"VIOLATED: {what}")
+        self.result.violations.append(what)
+
+    def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if context.get("message", "").startswith("Task was destroyed"):
+            return
+        error = context.get("exception")
+        self.violated(f"unhandled: {context.get('message')}: {error!r}", error)
+
+    def applied(self, topic: str, partition: int) -> int:
+        """Up to where a source partition has been applied, as its group's offsets have it."""
+        return self.log.group_offsets.get((self.settings.app_id, TopicPartition(topic, partition)), 0)
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self.log.expire()
+
+    # -- the story
+
+    def run(self) -> Result:
+        """The storm, the calm, the reckoning."""
+        logging.disable(logging.CRITICAL)
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_until_complete(self._story())
+        except (DeadlockError, RunawayError, TimeoutError) as error:
+            self.violated(f"{type(error).__name__}: {error}")
+        finally:
+            self._bury()
+            asyncio.set_event_loop(None)
+            self.loop.close()
+            logging.disable(logging.NOTSET)
+        self.result.steps = self.loop.steps
+        self.result.virtual_seconds = self.loop.time()
+        return self.result
+
+    async def _story(self) -> None:
+        housekeeping = asyncio.ensure_future(self._housekeeping())
+        for member in self.members:
+            member.start()
+        self.group.rebalance()
+        await asyncio.gather(self.producers.run(self.storm.seconds), self.events.run())
+        self.say("WORLD", "calm")
+        self.calm = True
+        await self._settle()
+        housekeeping.cancel()
+        self._reckon()
+
+    async def _settle(self) -> None:
+        """Wait until every request is applied and every wheel is empty."""
+        deadline = self.loop.time() + _CALM_SECONDS
+        quiet = 0
+        while quiet < 2:  # what was committed last is being written to the store
+            await asyncio.sleep(0.5)
+            if self.group.vacant:
+                self.group.rebalance()
+            unsettled = self._unsettled()
+            quiet = 0 if unsettled else quiet + 1
+            if self.loop.time() > deadline:
+                self.violated(f"not done {_CALM_SECONDS} s after the storm: {unsettled}")
+                return
+
+    def _unsettled(self) -> str:
+        if missing := self.destinations.keys() - self.log.topics.keys():
+            return f"{missing} are missing"
+        for partition in range(self.settings.partitions):
+            owner = self.group.owners.get(partition)
+            processor = owner.processors.get(partition) if owner is not None and owner.running else None
+            if owner is None or processor is None or processor.phase is not Phase.RUNNING or owner.frozen:
+                return f"partition {partition} is not running"
+            for topic in (*self.request_topics, self.settings.commands_topic):
+                at = TopicPartition(topic, partition)
+                bounds = self.log.bounds(at)
+                if bounds.stable < bounds.end:
+                    return f"{at} has an open transaction"
+                if self.log.read(at, max(bounds.start, self.applied(topic, partition)))[0]:
+                    return f"{at} is applied up to {self.applied(topic, partition)} of {bounds.end}"
+            at = TopicPartition(self.settings.changelog_topic, partition)
+            state = changelog_state(self.log, at)
+            if wheels := sum(key[:1] == b"w" and keys.split_wheel_key(key)[0] > 0 for key in state):
+                return f"partition {partition} has {wheels} entries pending"
+            for difference in differences(state, owner.stores.disks.get(partition, Disk())):
+                return f"partition {partition}: {difference}"
+            if self.log.hanging:
+                return "a transaction is open"
+        return ""
+
+    def _reckon(self) -> None:
+        for request in self.asked:
+            request.accepted_ms = accepted(self.log.accepted, request)
+        report = audit(
+            self.asked,
+            [record for topic in self.destinations for record in delivered(self.log, topic)],
+            dead_letters=delivered(self.log, self.settings.dead_letters_topic),
+            receipts=delivered(self.log, "receipts"),
+            clock_ahead_ms=5_000 if self.storm.clock_steps else 0,
+            partitions=self.destinations,
+            forgets_ids=self.storm.forgets_ids,
+        )
+        self.result.report = report
+
+    def _bury(self) -> None:
+        """Let go of every task without its getting to run again."""
+        self._over = True
+        for member in self.members:
+            if member.process is not None and member.process.alive:
+                member.process.kill()
+                self.graveyard.append(member.process)
+        for process in self.graveyard:
+            process.bury()
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.run_until_complete(asyncio.sleep(0))
+
+
+def run(seed: int, *, engine: Engine | None = None, trace: bool = False) -> Result:
+    """Run one seed."""
+    return World(seed, engine=engine, trace=trace).run()

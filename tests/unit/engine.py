@@ -1,0 +1,119 @@
+"""A whole partition in memory, in virtual time: for tests of what the processor decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from msgspec.structs import replace
+
+from delaystream.codec.headers import RequestParser
+from delaystream.core.destinations import DestinationFilter
+from delaystream.core.limits import Limits
+from delaystream.engine.observer import Silence
+from delaystream.engine.ports import Headers, Ports, Sources, TopicPartition
+from delaystream.engine.processor import PartitionProcessor
+from delaystream.engine.settings import EngineSettings
+from delaystream.testing import (
+    LogRecord,
+    LoopClock,
+    MemoryChangelog,
+    MemoryDestinations,
+    MemoryLog,
+    MemoryProducer,
+    MemorySources,
+    MemoryStateStores,
+    VirtualTimeLoop,
+)
+
+REQUESTS = "delay-requests"
+OWN = ("delay-commands", "delay-wheel-changelog", "delay-dead-letters", "delay-events")
+
+
+class Engine:
+    """One or more partitions of a worker, their topics, and a hand to produce and read with."""
+
+    def __init__(self, loop: VirtualTimeLoop, partitions: int = 1, **settings: Any) -> None:
+        self.loop = loop
+        self.clock = LoopClock(loop)
+        self.log = MemoryLog(self.clock.now_ms)
+        self.settings = EngineSettings(partitions=partitions, **settings)
+        self.log.create_topic(REQUESTS, partitions)
+        self.log.create_topic("delay-commands", partitions)
+        self.log.create_topic("delay-wheel-changelog", partitions, compacted=True)
+        self.log.create_topic("delay-dead-letters", 1)
+        for topic in ("orders", "emails", "late", "replies"):
+            self.log.create_topic(topic, 1)
+        self.stores = MemoryStateStores()
+        self.processors: list[PartitionProcessor] = []
+        self.lives: list[asyncio.Task[None]] = []
+
+    def start(self, sources: Callable[[int], Sources] | None = None, **ports_changed: Any) -> None:
+        """Start a processor for each partition; sources and ports may be others than those in memory."""
+        parser = RequestParser(DestinationFilter(["*"], [REQUESTS, *OWN]), Limits(), None)
+        ports = Ports(
+            lambda partition: MemoryProducer(self.log, f"delaystream-{partition}", "delaystream"),
+            lambda partition: MemoryChangelog.open(self.log, "delay-wheel-changelog", partition),
+            self.stores,
+            MemoryDestinations(self.log),
+            self.clock,
+        )
+        ports = replace(ports, **ports_changed)
+        sources = sources or (
+            lambda partition: MemorySources(self.log, [REQUESTS, "delay-commands"], partition)
+        )
+        self.processors = [
+            PartitionProcessor(
+                partition,
+                self.settings,
+                ports,
+                sources(partition),
+                parser,
+                Silence(),
+            )
+            for partition in range(self.settings.partitions)
+        ]
+        self.lives = [self.loop.create_task(processor.run()) for processor in self.processors]
+
+    async def stop(self) -> None:
+        """Stop them; whatever they raised is raised."""
+        for processor in self.processors:
+            await processor.stop()
+        await asyncio.gather(*self.lives)
+
+    def request(
+        self,
+        value: bytes | None = b"value",
+        key: bytes | None = b"key",
+        foreign: Headers = (),
+        partition: int = 0,
+        timestamp_ms: int | None = None,
+        **control: str,
+    ) -> int:
+        """Produce a request; its control headers by name, without the prefix."""
+        headers = [(f"delaystream-{name.replace('_', '-')}", text.encode()) for name, text in control.items()]
+        at = timestamp_ms if timestamp_ms is not None else self.clock.now_ms()
+        return self.log.append(TopicPartition(REQUESTS, partition), (key, value, [*headers, *foreign], at))
+
+    def read(self, topic: str) -> list[LogRecord]:
+        """All that a read_committed reader gets from a topic, partition by partition."""
+        return [record for _, record in self.log.all(topic)]
+
+
+def header(record: LogRecord, name: str) -> str:
+    """The value of a delivery's own header."""
+    return next(value for key, value in record.headers if key == f"delaystream-{name}").decode()
+
+
+def in_virtual_time(test: Callable[[Engine], Coroutine[Any, Any, None]], **settings: Any) -> None:
+    """Run a test against a started engine, and stop it."""
+    with VirtualTimeLoop() as loop:
+
+        async def run() -> None:
+            engine = Engine(loop, **settings)
+            engine.start()
+            await test(engine)
+            await engine.stop()
+
+        loop.run_until_complete(run())

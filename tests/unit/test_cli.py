@@ -1,0 +1,244 @@
+"""The command line, up to where a broker would be needed."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from delaystream.cli import main
+from delaystream.cli.dev_session import samples
+from delaystream.cli.rendering import delivery_fields, delivery_line, lateness, rendered
+from delaystream.client import Delivery
+from delaystream.codec.headers import RequestParser
+from delaystream.core.destinations import DestinationFilter
+from delaystream.core.limits import Limits
+from delaystream.core.request import Request
+from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
+
+COMMANDS = [
+    "worker",
+    "dev",
+    "send",
+    "watch",
+    "cancel",
+    "config",
+    "topics apply",
+    "topics check",
+    "topics print",
+]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("DELAYSTREAM_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With exit code 0."""
+    assert main([*command.split(), "--help"]) == ExitCode.OK
+    assert "Usage: delaystream" in capsys.readouterr().out
+
+
+def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts rely on them."""
+    main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert " ".join(EXIT_CODES_HELP.split()) in shown
+    assert all(f"{code.value} " in EXIT_CODES_HELP for code in ExitCode)
+
+
+def test_help_imports_no_client() -> None:
+    """Faust, RocksDB and librdkafka cost a second that nobody waits for gladly."""
+    script = (
+        "import sys; from delaystream.cli import main; main(['send', '--help']);"
+        "print([name for name in ('faust', 'rocksdict', 'confluent_kafka') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments", ["nonsense", "send --nonsense", "send x -H novalue --to a --delay 0", "cancel"]
+)
+def test_wrong_usage_ends_with_2(arguments: str) -> None:
+    """As every command line does."""
+    assert main(arguments.split()) == ExitCode.USAGE
+
+
+def test_a_dry_run_prints_the_record_and_when_it_is_due(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every option is the header that a Kafka client would set."""
+    arguments = "--to reminders --delay 5s -k 42 -H a=b=c --id o --if-exists keep --grace 1m --dry-run hello"
+    assert main(["send", *arguments.split()]) == ExitCode.OK
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:-1] == [
+        "topic delay-requests",
+        "key 42",
+        "value hello",
+        "header delaystream-destination: reminders",
+        "header delaystream-delay: 5s",
+        "header delaystream-id: o",
+        "header delaystream-if-exists: keep",
+        "header delaystream-grace: 1m",
+        "header a: b=c",
+    ]
+    assert lines[-1].startswith("due 20")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("--to reminders --delay 30", "invalid-delay"),
+        ("--to reminders", "no-schedule"),
+        ("--delay 1s", "missing-destination"),
+        ("--to delay-events --delay 1s", "destination-denied"),
+        ("--to reminders --delay 1s -H delaystream-dealy=1s", "unknown-header"),
+    ],
+)
+def test_what_a_worker_would_refuse_is_not_sent(
+    arguments: str, code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence is the worker's own."""
+    assert main(["send", "x", *arguments.split()]) == ExitCode.REFUSED
+    assert code in capsys.readouterr().err
+
+
+def test_the_value_comes_from_argument_file_or_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes as they are; given twice they are refused."""
+    file = tmp_path / "value"
+    file.write_bytes(b"\xff\x00")
+    options = ["--to", "reminders", "--delay", "1s", "--dry-run"]
+    assert main(["send", *options, "--file", str(file)]) == ExitCode.OK
+    assert main(["send", *options, "--null"]) == ExitCode.OK
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"piped")))
+    assert main(["send", *options]) == ExitCode.OK
+    values = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if "value" in line]
+    assert values == [r"\xff\x00", "(null)", "piped"]
+    assert main(["send", *options, "argument", "--file", str(file)]) == ExitCode.USAGE
+
+
+def test_cancel_is_a_request_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the id as its key."""
+    assert main(["cancel", "order-42", "--dry-run", "--reply-to", "receipts"]) == ExitCode.OK
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "topic delay-requests",
+        "key order-42",
+        "value (null)",
+        "header delaystream-action: cancel",
+        "header delaystream-id: order-42",
+        "header delaystream-reply-to: receipts",
+    ]
+
+
+def test_a_worker_without_an_allow_list_does_not_start(capsys: pytest.CaptureFixture[str]) -> None:
+    """And says what to set."""
+    assert main(["worker"]) == ExitCode.CONFIGURATION
+    assert "DELAYSTREAM_DESTINATIONS_ALLOW" in capsys.readouterr().err
+
+
+def test_config_prints_every_setting_with_its_origin_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Defaults included."""
+    monkeypatch.setenv("DELAYSTREAM_HTTP_PORT", "1234")
+    login = "-X security.protocol=SASL_SSL -X sasl.mechanism=PLAIN -X sasl.username=u -X sasl.password=s3cret"
+    assert main(["config", "--json", *login.split(), "--set", "max_list=5"]) == ExitCode.OK
+    text = capsys.readouterr().out
+    rows = {row["name"]: (row["value"], row["origin"]) for row in json.loads(text)}
+    assert rows["http_port"] == (1234, "environment DELAYSTREAM_HTTP_PORT")
+    assert rows["max_list"] == (5, "flag --set max_list")
+    assert rows["app_id"] == ("delaystream", "default")
+    assert rows["kafka.sasl.password"] == ("********", "flag -X sasl.password")
+    assert "s3cret" not in text
+    assert main(["config", "--describe", *login.split()]) == ExitCode.OK
+    assert "s3cret" not in capsys.readouterr().out
+
+
+def test_wrong_settings_end_with_78_and_a_sentence_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the command."""
+    assert main(["config", "--set", "nope=1", "-X", "acks=1"]) == ExitCode.CONFIGURATION
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_topics_are_printed_without_a_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+    """For those who create them by other means; settings decide their names."""
+    arguments = ["topics", "print", "-o", "json", "--partitions", "3", "--set", "commands_topic=my-commands"]
+    assert main(arguments) == ExitCode.OK
+    printed = capsys.readouterr().out
+    assert "my-commands" in printed
+    json.loads(printed)
+
+
+def test_nobody_there_ends_with_69(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a sentence, no traceback."""
+    assert main(["watch", "reminders", "-b", "127.0.0.1:1", "--timeout", "0.5"]) == ExitCode.UNAVAILABLE
+    assert "Kafka does not answer" in capsys.readouterr().err
+
+
+def test_the_samples_of_dev_are_requests_that_a_worker_takes() -> None:
+    """Each for one delivery within seconds."""
+    now_ms = time.time_ns() // 1_000_000
+    parser = RequestParser(DestinationFilter(["*"]), Limits())
+    for _, record in samples("delay-requests", now_ms):
+        request = parser.parse(
+            record.topic, 0, 0, now_ms, record.key, record.value, list(record.headers), now_ms
+        )
+        assert isinstance(request, Request)
+        assert len(request.due_ms) == 1
+        assert request.due_ms[0] <= now_ms + 10_000
+
+
+def delivered(**changes: object) -> Delivery:
+    fields: dict[str, object] = {
+        "topic": "reminders",
+        "partition": 1,
+        "offset": 7,
+        "timestamp_ms": 1_700_000_000_012,
+        "key": b"k",
+        "value": b"\xff",
+        "headers": [("delaystream-due-at", b"1700000000000"), ("a", None), ("a", b"2")],
+        "schedule_id": "delay-requests/0/0",
+        "fire_id": "f",
+        "due_ms": 1_700_000_000_000,
+        "fired_ms": 1_700_000_000_012,
+    }
+    return Delivery(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_a_delivery_is_shown_with_its_lateness_on_one_line() -> None:
+    """Our own headers are told by the lateness, the others are shown."""
+    line = delivery_line(delivered(value=b"two\nlines"))
+    assert "+12 ms  reminders/1/7  k: two\\nlines  [a=(null), a=2]" in line
+    assert "delaystream-due-at" not in line
+
+
+def test_a_record_that_is_no_delivery_is_shown_with_all_its_headers() -> None:
+    """The error of a dead letter, the outcome of a receipt."""
+    letter = replace(delivered(value=b"v"), due_ms=None, headers=[("delaystream-error", b"invalid-delay")])
+    assert "-  reminders/1/7  k: v  [delaystream-error=invalid-delay]" in delivery_line(letter)
+
+
+def test_json_of_a_delivery_loses_nothing() -> None:
+    """Bytes that are no text, nulls, and names that repeat."""
+    fields = delivery_fields(delivered())
+    assert fields["value"] == {"base64": "/w=="}
+    assert fields["headers"][1:] == [["a", None], ["a", "2"]]
+    assert fields["lateness_ms"] == 12
+
+
+def test_what_is_shown_of_bytes_is_printable_and_short() -> None:
+    """A terminal is no place for control characters."""
+    assert rendered(b"\x1b[31m") == r"\x1b[31m"
+    assert rendered(b"x" * 1_000_000).endswith("... (1000000 bytes)")
+    assert lateness(None) == "-"
+    assert lateness(12_345) == "+12.3 s"

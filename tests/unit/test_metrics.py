@@ -1,0 +1,148 @@
+"""What Prometheus sees of what the engine reports."""
+
+import re
+
+import pytest
+
+from delaystream.adapters.metrics import LATENESS_BUCKETS_MS, PrometheusObserver
+from delaystream.engine.observer import Observer, Phase
+
+
+class FixedClock:
+    def __init__(self, now_ms: int) -> None:
+        self.time_ms = now_ms
+
+    def now_ms(self) -> int:
+        return self.time_ms
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock(1_000_000)
+
+
+@pytest.fixture
+def observer(clock: FixedClock) -> PrometheusObserver:
+    return PrometheusObserver(clock)
+
+
+def samples(observer: PrometheusObserver) -> dict[str, float]:
+    lines = observer.exposition().decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+def commit(observer: Observer, **what: dict[str, int] | dict[str, list[int]]) -> None:
+    arguments: dict[str, dict[str, object]] = {"accepted": {}, "rejected": {}, "fired": {}, **what}
+    observer.committed(0, seconds=0.015, **arguments)  # type: ignore[arg-type]
+
+
+def test_committed_requests_and_fires_are_counted_by_what_they_are(observer: PrometheusObserver) -> None:
+    """Accepted by topic, refused by code, fired by destination."""
+    commit(observer, accepted={"requests": 3}, rejected={"bad-delay": 1}, fired={"orders": [1, 2]})
+    commit(observer, accepted={"requests": 4})
+    seen = samples(observer)
+    assert seen['delaystream_requests_accepted_total{topic="requests"}'] == 7
+    assert seen['delaystream_requests_rejected_total{code="bad-delay"}'] == 1
+    assert seen['delaystream_fires_total{destination="orders"}'] == 2
+    assert seen["delaystream_transaction_seconds_count"] == 2
+
+
+def test_lateness_buckets_count_what_is_at_most_as_late(observer: PrometheusObserver) -> None:
+    """Cumulative, bounds inclusive, whatever the order within a list."""
+    commit(observer, fired={"a": [7_200_000, 0, 10, 11, 1], "b": [250]})
+    seen = samples(observer)
+
+    def bucket(le: str) -> float:
+        return seen[f'delaystream_fire_lateness_seconds_bucket{{le="{le}"}}']
+
+    assert [bucket(le) for le in ("0.001", "0.005", "0.01", "0.02", "0.15", "0.25", "3600.0", "+Inf")] == [
+        2, 2, 3, 4, 4, 5, 5, 6,
+    ]  # fmt: skip
+    assert seen["delaystream_fire_lateness_seconds_count"] == 6
+    assert seen["delaystream_fire_lateness_seconds_sum"] == pytest.approx(7200.272)
+
+
+def test_there_is_a_bucket_for_every_bound(observer: PrometheusObserver) -> None:
+    commit(observer, fired={"a": list(LATENESS_BUCKETS_MS)})
+    counts = [
+        v for n, v in samples(observer).items() if n.startswith("delaystream_fire_lateness_seconds_bucket")
+    ]
+    assert counts == [*range(1, len(LATENESS_BUCKETS_MS) + 1), len(LATENESS_BUCKETS_MS)]
+
+
+def test_overdue_is_counted_from_the_moment_of_the_scrape(
+    observer: PrometheusObserver, clock: FixedClock
+) -> None:
+    """It grows while nothing is committed: that is when it matters."""
+    observer.pending(3, 10, 1_000_000)
+    assert samples(observer)['delaystream_oldest_overdue_seconds{partition="3"}'] == 0
+    clock.time_ms += 2_500
+    seen = samples(observer)
+    assert seen['delaystream_oldest_overdue_seconds{partition="3"}'] == 2.5
+    assert seen['delaystream_pending_entries{partition="3"}'] == 10
+
+
+def test_nothing_due_is_not_overdue(observer: PrometheusObserver) -> None:
+    observer.pending(0, 0, None)
+    observer.pending(1, 5, 2_000_000)
+    seen = samples(observer)
+    assert seen['delaystream_oldest_overdue_seconds{partition="0"}'] == 0
+    assert seen['delaystream_oldest_overdue_seconds{partition="1"}'] == 0
+
+
+def test_a_partition_that_is_given_up_leaves_no_sample(observer: PrometheusObserver) -> None:
+    """Another worker reports it from now on; a stale one would be counted twice."""
+    observer.phase(2, Phase.RUNNING)
+    observer.pending(2, 7, None)
+    observer.recovery(2, 5, 5, 5)
+    observer.parked(2, "gone", "missing")
+    assert samples(observer)['delaystream_partitions{phase="running"}'] == 1
+    observer.phase(2, Phase.STOPPED)
+    seen = samples(observer)
+    assert seen['delaystream_partitions{phase="running"}'] == 0
+    assert not [name for name in seen if 'partition="2"' in name or "gone" in name]
+
+
+def test_recovered_records_add_up_over_partitions_and_attempts(observer: PrometheusObserver) -> None:
+    """The engine reports totals of a recovery; a second one starts at zero."""
+    observer.recovery(0, 100, 100, 300)
+    observer.recovery(0, 300, 300, 300)
+    observer.recovery(1, 50, 50, 50)
+    observer.recovery(0, 10, 10, 300)
+    seen = samples(observer)
+    assert seen["delaystream_recovery_records_total"] == 360
+    assert seen['delaystream_recovery_position{partition="0"}'] == 10
+    assert seen['delaystream_recovery_end{partition="0"}'] == 300
+
+
+def test_a_parked_destination_is_shown_until_the_last_partition_uses_it_again(
+    observer: PrometheusObserver,
+) -> None:
+    observer.parked(0, "orders", "missing")
+    observer.parked(1, "orders", "missing")
+    name = 'delaystream_destination_parked_partitions{destination="orders"}'
+    assert samples(observer)[name] == 2
+    observer.parked(0, "orders", None)
+    observer.parked(1, "orders", None)
+    assert name not in samples(observer)
+    observer.parked(1, "never-parked", None)
+
+
+def test_the_number_of_destination_labels_is_bounded(observer: PrometheusObserver) -> None:
+    """Destinations come from requests: anyone could create series without end."""
+    for number in range(500):
+        commit(observer, fired={f"topic-{number}": [1]})
+        observer.parked(0, f"topic-{number}", "missing")
+    seen = samples(observer)
+    assert len([name for name in seen if name.startswith("delaystream_fires_total")]) == 201
+    assert seen['delaystream_fires_total{destination="other"}'] == 300
+    assert len([name for name in seen if "parked" in name]) == 200
+
+
+def test_names_follow_the_conventions(observer: PrometheusObserver) -> None:
+    """One prefix, base units, help for each."""
+    commit(observer, accepted={"r": 1}, fired={"d": [1]})
+    text = observer.exposition().decode()
+    own = [name for name in re.findall(r"^# HELP (\S+) \S", text, re.M) if name.startswith("delaystream_")]
+    assert len(own) == len(re.findall(r"^# TYPE delaystream_", text, re.M)) >= 14
+    assert not [name for name in own if name.endswith(("_ms", "_millis", "_created"))]

@@ -1,0 +1,36 @@
+"""Codes of refusals and the sentences that go with them."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delaystream.core.rejection import DESCRIPTIONS, Code, shown
+
+
+def test_every_code_is_described_in_one_sentence() -> None:
+    assert set(DESCRIPTIONS) == set(Code)
+    for description in DESCRIPTIONS.values():
+        assert description.endswith(".")
+
+
+@pytest.mark.parametrize("code", Code)
+def test_codes_are_kebab_case(code: Code) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code.value)
+
+
+def test_a_value_is_quoted_and_cut_off() -> None:
+    assert shown("5s") == "'5s'"
+    assert shown(b"5s") == "'5s'"
+    assert shown(b"\xff\x00\n") == "'\\\\xff\\x00\\n'"
+    assert shown("x" * 61) == "'" + "x" * 60 + "'..."
+    assert shown("x" * 60) == "'" + "x" * 60 + "'"
+
+
+@given(st.text() | st.binary())
+def test_what_is_shown_is_printable_short_and_utf_8(value: str | bytes) -> None:
+    text = shown(value)
+    assert text.isprintable()
+    assert len(text) <= 700
+    text.encode()

@@ -1,0 +1,195 @@
+"""What the topics should be, and what is said about those that differ. No broker needed."""
+
+import json
+import shlex
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+
+from delaystream.topics import TopicSpec, plan, render
+from delaystream.topics.differences import FoundTopic, differences
+
+
+@dataclass(frozen=True)
+class Names:
+    """The part of the settings that concerns topics."""
+
+    request_topics: tuple[str, ...] = ("delay-requests",)
+    commands_topic: str = "delay-commands"
+    changelog_topic: str = "delay-wheel-changelog"
+    events_topic: str = "delay-events"
+    dead_letters_topic: str = "delay-dead-letters"
+    max_message_bytes: int = 1_200_000
+
+
+def found_as(specs: list[TopicSpec]) -> dict[str, FoundTopic]:
+    """A cluster on which everything is as specified."""
+    return {s.name: FoundTopic(s.partitions, s.replication_factor, dict(s.config)) for s in specs}
+
+
+def altered(topic: FoundTopic, **config: str) -> FoundTopic:
+    settings = {name.replace("_", "."): value for name, value in config.items()}
+    return msgspec.structs.replace(topic, config={**topic.config, **settings})
+
+
+def test_production_topics_keep_three_replicas_of_which_two_must_be_in_sync():
+    specs = plan(Names())
+    assert {spec.replication_factor for spec in specs} == {3}
+    assert {spec.config["min.insync.replicas"] for spec in specs} == {"2"}
+
+
+def test_a_single_node_gets_one_replica():
+    specs = plan(Names(), environment="single-node", partitions=4)
+    assert {(spec.replication_factor, spec.config["min.insync.replicas"]) for spec in specs} == {(1, "1")}
+
+
+def test_fewer_replicas_than_usual_do_not_leave_a_topic_that_cannot_be_written_to():
+    specs = plan(Names(), replication_factor=1)
+    assert {spec.config["min.insync.replicas"] for spec in specs} == {"1"}
+
+
+def test_all_topics_have_the_same_number_of_partitions_and_take_the_largest_record():
+    specs = plan(Names(), partitions=6)
+    assert {spec.partitions for spec in specs} == {6}
+    assert {spec.config["max.message.bytes"] for spec in specs} == {"1200000"}
+
+
+def test_only_the_changelog_is_compacted():
+    policies = {spec.name: spec.config["cleanup.policy"] for spec in plan(Names())}
+    assert policies.pop("delay-wheel-changelog") == "compact"
+    assert set(policies.values()) == {"delete"}
+
+
+def test_every_request_topic_is_planned_and_names_come_from_the_settings():
+    names = Names(request_topics=("tenant-a", "tenant-b"), commands_topic="c", changelog_topic="l")
+    assert [spec.name for spec in plan(names)] == [
+        "tenant-a",
+        "tenant-b",
+        "c",
+        "l",
+        "delay-events",
+        "delay-dead-letters",
+    ]
+
+
+@pytest.mark.parametrize("counts", [{"partitions": 0}, {"replication_factor": 0}])
+def test_counts_below_one_are_refused(counts):
+    with pytest.raises(ValueError, match="1 or more"):
+        plan(Names(), **counts)
+
+
+def test_a_cluster_as_specified_has_no_differences():
+    specs = plan(Names())
+    assert differences(specs, found_as(specs)) == []
+
+
+def test_a_missing_topic_is_an_error_that_names_it():
+    specs = plan(Names())
+    found = found_as(specs)
+    del found["delay-commands"]
+    [difference] = differences(specs, found)
+    assert (difference.topic, difference.setting, difference.severity) == (
+        "delay-commands",
+        "exists",
+        "error",
+    )
+    assert difference.sentence == "The topic delay-commands does not exist."
+
+
+def test_unequal_partition_counts_are_an_error_on_the_topic_that_stands_out():
+    specs = plan(Names(), partitions=8)
+    found = found_as(specs)
+    found["delay-wheel-changelog"] = msgspec.structs.replace(found["delay-wheel-changelog"], partitions=4)
+    [difference] = differences(specs, found)
+    assert (difference.topic, difference.setting) == ("delay-wheel-changelog", "partitions")
+    assert (difference.expected, difference.actual) == ("8", "4")
+
+
+def test_another_common_partition_count_is_fine_unless_a_number_was_asked_for():
+    specs = plan(Names(), partitions=8)
+    found = {name: msgspec.structs.replace(t, partitions=4) for name, t in found_as(specs).items()}
+    assert differences(specs, found) == []
+    exact = differences(specs, found, exact_partitions=True)
+    assert [d.topic for d in exact] == ["delay-requests", "delay-commands", "delay-wheel-changelog"]
+
+
+def test_events_and_dead_letters_may_have_any_number_of_partitions():
+    specs = plan(Names(), partitions=8)
+    found = found_as(specs)
+    for name in ("delay-events", "delay-dead-letters"):
+        found[name] = msgspec.structs.replace(found[name], partitions=1)
+    assert differences(specs, found, exact_partitions=True) == []
+
+
+@pytest.mark.parametrize(
+    ("topic", "setting", "value", "severity"),
+    [
+        ("delay-wheel-changelog", "cleanup.policy", "compact,delete", "error"),
+        ("delay-wheel-changelog", "cleanup.policy", "delete", "error"),
+        ("delay-wheel-changelog", "delete.retention.ms", "1000", "error"),
+        ("delay-wheel-changelog", "max.message.bytes", "1048588", "error"),
+        ("delay-wheel-changelog", "min.insync.replicas", "1", "warning"),
+        ("delay-wheel-changelog", "min.insync.replicas", "4", "error"),
+        ("delay-wheel-changelog", "unclean.leader.election.enable", "true", "warning"),
+        ("delay-requests", "cleanup.policy", "compact", "error"),
+        ("delay-requests", "retention.ms", "1000", "warning"),
+    ],
+)
+def test_a_dangerous_setting_is_reported_with_both_values_in_one_sentence(topic, setting, value, severity):
+    specs = plan(Names())
+    found = found_as(specs)
+    found[topic] = altered(found[topic], **{setting.replace(".", "_"): value})
+    [difference] = differences(specs, found)
+    assert (difference.topic, difference.setting) == (topic, setting)
+    assert (difference.severity, difference.actual) == (severity, value)
+    assert difference.sentence.startswith(topic)
+    assert value in difference.sentence
+    assert difference.sentence.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("retention.ms", "-1"),
+        ("max.message.bytes", "5000000"),
+        ("min.insync.replicas", "3"),
+        ("segment.bytes", "1"),
+    ],
+)
+def test_values_on_the_safe_side_and_tuning_are_no_difference(setting, value):
+    specs = plan(Names())
+    found = found_as(specs)
+    found["delay-requests"] = altered(found["delay-requests"], **{setting.replace(".", "_"): value})
+    assert differences(specs, found) == []
+
+
+def test_fewer_replicas_are_a_warning():
+    specs = plan(Names())
+    found = found_as(specs)
+    found["delay-events"] = msgspec.structs.replace(found["delay-events"], replication_factor=2)
+    [difference] = differences(specs, found)
+    assert (difference.setting, difference.severity) == ("replication.factor", "warning")
+
+
+def test_the_table_names_every_topic_and_setting():
+    table = render(plan(Names()))
+    for spec in plan(Names()):
+        assert spec.name in table
+    assert "cleanup.policy=compact" in table
+
+
+def test_the_command_lines_are_those_of_kafkas_own_tool():
+    specs = plan(Names(request_topics=("a.b",)))
+    lines = render(specs, "kafka-topics", bootstrap_servers="h:9092").splitlines()
+    words = shlex.split(lines[0])
+    assert words[:5] == ["kafka-topics.sh", "--bootstrap-server", "h:9092", "--create", "--if-not-exists"]
+    assert words[words.index("--topic") + 1] == "a.b"
+    assert "cleanup.policy=delete" in words
+    assert len(lines) == len(specs)
+
+
+def test_json_holds_all_of_it():
+    topics = json.loads(render(plan(Names(), partitions=3), "json"))
+    assert [topic["partitions"] for topic in topics] == [3] * 5
+    assert topics[2]["config"]["cleanup.policy"] == "compact"
