@@ -6,7 +6,7 @@ SECONDS ?= 60
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint unit test-containers soak bench lock package clean
+.PHONY: help setup run test lint unit test-containers soak bench lock package clean test-deploy
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -25,6 +25,10 @@ lint: setup ## style, types, import direction
 
 unit: setup ## unit tests and simulation, on this Python only
 	@$(RUN) scripts/checks.py unit
+
+test-deploy: setup ## container, Compose, chart, rules, dashboards, with the ecosystem's tools (needs Go, Debian's apt, node)
+	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/deploy.txt
+	@$(RUN) scripts/checks.py deploy
 
 test-containers: setup ## the integration tests on brokers in containers (needs a Docker engine)
 	@$(RUN) -c 'import docker; docker.from_env().ping()' 2>/dev/null || { echo "No Docker engine answers (DOCKER_HOST, or the default socket): nothing was tested." >&2; exit 1; }

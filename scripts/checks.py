@@ -1,5 +1,6 @@
-"""Every check of the project, one after the other, each announced and timed: `checks.py [lint|unit|all]`.
+"""Every check of the project, one after the other, announced and timed: `checks.py [lint|unit|all|deploy]`.
 
+`deploy` is what `make test-deploy` runs: the deployment, with the ecosystem's own tools; not part of `all`.
 Exits 0 when all passed, 1 when one did not. A failed check does not keep the others from running.
 """
 
@@ -74,6 +75,14 @@ def integration(python: str) -> list[Check]:
     ]
 
 
+def deployment(python: str) -> list[Check]:
+    """Container, Compose, chart, rules and dashboards. The tools first: building them takes minutes, once."""
+    return [
+        Check("tools", [python, "scripts/deploy_tools.py"], 1800),
+        Check("deployment", [python, "-m", "pytest", "-q", "--durations=10", "tests/deploy"], 900),
+    ]
+
+
 def run(check: Check, position: str) -> Outcome:
     """Run one check with its output passed through."""
     print(f"\n=== {position} {check.name}", flush=True)
@@ -141,6 +150,8 @@ def main(arguments: list[str]) -> int:
     checks = lint(python) if what in {"lint", "all"} else []
     if what in {"unit", "all"}:
         checks += unit_and_simulation(python, version, {})
+    if what == "deploy":
+        checks += deployment(python)
     if what == "all":
         checks += integration(python)
         more, outcomes = others()
@@ -151,7 +162,8 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", flush=True)
         return 130
-    return _report(outcomes, time.monotonic() - started, "make test" if what == "all" else f"make {what}")
+    title = {"all": "make test", "deploy": "make test-deploy"}.get(what, f"make {what}")
+    return _report(outcomes, time.monotonic() - started, title)
 
 
 def _report(outcomes: list[Outcome], seconds: float, title: str) -> int:

@@ -19,6 +19,7 @@ PLAN: list[tuple[str, list[str], list[str]]] = [
     ("test", ["pyproject.toml", "--group", "test"], ["run"]),
     ("dev", ["pyproject.toml", "--group", "dev"], ["test"]),
     ("bench", ["--group", "bench"], ["dev"]),
+    ("deploy", ["--group", "deploy"], ["dev"]),
     ("lock", ["--group", "lock"], []),
 ]
 
