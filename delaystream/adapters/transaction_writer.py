@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +39,11 @@ _NETWORK_EXCEPTION: Final = 13
 #: requests on the way to one leader; a broker recognises repetitions among a producer's last five batches
 _MAX_IN_FLIGHT: Final = 5
 _LANE: Final = "data"
+#: in an answer: the topic's records carry their producer's time, not the broker's
+_NO_APPEND_TIME: Final = -1
+
+#: broker, ms at which the request was sent and answered by our clock, ms of its append by the broker's
+Appended = Callable[[int, int, int, int], None]
 
 
 class Delivery(msgspec.Struct):
@@ -55,7 +61,8 @@ class Delivery(msgspec.Struct):
 class TransactionWriter:
     """Writes for one producer identity; knows leaders and sequence numbers.
 
-    Has no bound of its own in time: the caller's timeout bounds it.
+    Has no bound of its own in time: the caller's timeout bounds it. ``appended`` hears the append times that
+    brokers answer with, once a request at most.
     """
 
     def __init__(
@@ -65,12 +72,14 @@ class TransactionWriter:
         identity: Identity,
         bounds: ProducerSettings,
         limits: BatchLimits,
+        appended: Appended | None = None,
     ) -> None:
         self._connections = connections
         self._transactional_id = transactional_id
         self._identity = identity
         self._bounds = bounds
         self._limits = limits
+        self._appended = appended
         self._compression = bounds.compression_codec
         self._leaders: dict[str, tuple[int, ...]] = {}
         self.sequences = Sequences()
@@ -143,6 +152,8 @@ class TransactionWriter:
         for delivery in deliveries:
             delivery.failed = _OK
         try:
+            # A repetition that the broker recognises is answered with the append time of the original.
+            appended = self._appended if in_flight == _MAX_IN_FLIGHT else None
             for place in range(in_flight):
                 by_leader: dict[int, dict[TopicPartition, tuple[Delivery, Batch]]] = {}
                 for delivery in deliveries:
@@ -151,7 +162,9 @@ class TransactionWriter:
                         batches[delivery.target] = (delivery, delivery.pending[place])
                 for leader, batches in by_leader.items():
                     # Tasks start in the order of their creation, so requests to one leader stay in order.
-                    sent.append((leader, batches, asyncio.create_task(self._produce(leader, batches))))
+                    sent.append(
+                        (leader, batches, asyncio.create_task(self._produce(leader, batches, appended)))
+                    )
             for leader, batches, task in sent:
                 try:
                     response = await task
@@ -167,12 +180,21 @@ class TransactionWriter:
                 task.cancel()
             await asyncio.gather(*unanswered, return_exceptions=True)
 
-    async def _produce(self, leader: int, batches: Mapping[TopicPartition, tuple[Delivery, Batch]]) -> Any:
+    async def _produce(
+        self,
+        leader: int,
+        batches: Mapping[TopicPartition, tuple[Delivery, Batch]],
+        appended: Appended | None,
+    ) -> Any:
         topics: dict[str, list[tuple[int, bytearray]]] = {}
         for (topic, partition), (_, batch) in batches.items():
             topics.setdefault(topic, []).append((partition, batch.payload))
         request = Produce(self._transactional_id, self._bounds.request_timeout_ms, list(topics.items()))
-        return await self._connections.request(leader, _LANE, request)
+        sent_ms = time.time_ns() // 1_000_000
+        response = await self._connections.request(leader, _LANE, request)
+        if appended is not None and (append_ms := _append_time_ms(response)) != _NO_APPEND_TIME:
+            appended(leader, sent_ms, time.time_ns() // 1_000_000, append_ms)
+        return response
 
     def _take_answers(self, batches: Mapping[TopicPartition, tuple[Delivery, Batch]], response: Any) -> None:
         for topic, partitions in response.topics:
@@ -214,3 +236,12 @@ class TransactionWriter:
     def _refuse(self, delivery: Delivery, detail: str | None, row: int | None) -> None:
         reason = detail or error_name(delivery.failed)
         raise WriteRefused(*delivery.target, reason, record_at_fault=True, row=row)
+
+
+def _append_time_ms(response: Any) -> int:
+    """Of the first partition that has one: a request is appended all at once."""
+    for _, partitions in response.topics:
+        for _, code, _, append_ms, *_ in partitions:
+            if code == _OK and append_ms != _NO_APPEND_TIME:
+                return int(append_ms)
+    return _NO_APPEND_TIME
