@@ -16,6 +16,7 @@ import typer
 
 from delaystream.adapters.clock import SystemClock
 from delaystream.adapters.metrics import PrometheusObserver
+from delaystream.adapters.surroundings_metrics import ClockSkew, StateDisk
 from delaystream.cli.application import app
 from delaystream.config import Settings, environment_name
 from delaystream.config.kafka import REFUSED, SUPPORTED
@@ -120,6 +121,10 @@ def _metrics() -> str:
     observer.aborted(0, "reason")
     observer.pending(0, 1, None)
     observer.parked(0, "destination", "reason")
+    skew = ClockSkew()
+    skew.appended(1, 0, 0, 0)
+    for surroundings in (skew, StateDisk(ROOT)):
+        observer.registry.register(surroundings)
     rows = []
     for family in observer.registry.collect():
         if not family.name.startswith("delaystream_"):

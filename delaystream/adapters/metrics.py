@@ -89,6 +89,7 @@ class _Partitions(Collector):
         self.phases: dict[int, Phase] = {}
         self.pending: dict[int, tuple[int, int | None]] = {}
         self.recovery: dict[int, tuple[int, int, int]] = {}
+        self.committed_ms: dict[int, int] = {}
         self.parked: dict[str, set[int]] = defaultdict(set)
         self.recovered_total = 0
 
@@ -96,6 +97,7 @@ class _Partitions(Collector):
         self.phases.pop(partition, None)
         self.pending.pop(partition, None)
         self.recovery.pop(partition, None)
+        self.committed_ms.pop(partition, None)
         for partitions in self.parked.values():
             partitions.discard(partition)
 
@@ -105,6 +107,7 @@ class _Partitions(Collector):
             yield from self._phases()
             yield from self._pending(now_ms)
             yield from self._recovery()
+            yield from self._progress()
             parked = GaugeMetricFamily(
                 "delaystream_destination_parked_partitions",
                 "Partitions that have set a destination aside because it cannot be written to.",
@@ -143,6 +146,25 @@ class _Partitions(Collector):
         yield pending
         yield overdue
 
+    def _progress(self) -> Iterator[Metric]:
+        committed = GaugeMetricFamily(
+            "delaystream_last_commit_timestamp_seconds",
+            "When the last transaction of a partition was committed, in seconds since the epoch.",
+            labels=["partition"],
+        )
+        for partition, committed_ms in sorted(self.committed_ms.items()):
+            committed.add_metric([str(partition)], committed_ms / 1000)
+        yield committed
+        parked = GaugeMetricFamily(
+            "delaystream_parked_destinations",
+            "Destinations that a partition has set aside because they cannot be written to.",
+            labels=["partition"],
+        )
+        for partition in sorted(self.phases):
+            count = sum(partition in partitions for partitions in self.parked.values())
+            parked.add_metric([str(partition)], count)
+        yield parked
+
     def _recovery(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
             "delaystream_recovery_records",
@@ -176,6 +198,7 @@ class PrometheusObserver:
         # A sample of each series' birth would double their number.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self._clock = clock
         self._lateness = _Lateness()
         self._partitions = _Partitions(clock)
         self._destinations: set[str] = set()
@@ -216,6 +239,11 @@ class PrometheusObserver:
         self._ready = Gauge(
             "delaystream_ready", "1 when every partition owned here is recovered.", registry=self.registry
         )
+        self._request_partitions = Gauge(
+            "delaystream_request_partitions",
+            "Partitions of each request topic, as found at the start: each needs an owner. 0 before that.",
+            registry=self.registry,
+        )
 
     # -- the engine's side ------------------------------------------------------------------------------
 
@@ -253,6 +281,8 @@ class PrometheusObserver:
             self._fired.labels(self._bounded(destination)).inc(len(lateness_ms))
             self._lateness.add(lateness_ms)
         self._transactions.observe(seconds)
+        with self._partitions.lock:
+            self._partitions.committed_ms[partition] = self._clock.now_ms()
 
     def aborted(self, partition: int, reason: str) -> None:
         """A transaction failed."""
@@ -278,6 +308,10 @@ class PrometheusObserver:
     def ready(self, ready: bool) -> None:
         """Whether the worker says of itself that it is ready."""
         self._ready.set(1 if ready else 0)
+
+    def request_partitions(self, count: int) -> None:
+        """How many partitions there are to own, in all workers together."""
+        self._request_partitions.set(count)
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus' text format."""

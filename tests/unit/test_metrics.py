@@ -90,12 +90,40 @@ def test_nothing_due_is_not_overdue(observer: PrometheusObserver) -> None:
     assert seen['delaystream_oldest_overdue_seconds{partition="1"}'] == 0
 
 
+def test_the_last_commit_is_dated_by_partition(observer: PrometheusObserver, clock: FixedClock) -> None:
+    """One partition that stands still must not hide behind others that go on."""
+    commit(observer)
+    clock.time_ms += 90_000
+    observer.committed(1, accepted={}, rejected={}, fired={}, seconds=0.01)
+    seen = samples(observer)
+    assert seen['delaystream_last_commit_timestamp_seconds{partition="0"}'] == 1_000
+    assert seen['delaystream_last_commit_timestamp_seconds{partition="1"}'] == 1_090
+
+
+def test_each_partition_counts_what_it_has_parked(observer: PrometheusObserver) -> None:
+    """So that an alert can tell a partition that waits for a destination from one that is stuck."""
+    for partition in (0, 1):
+        observer.phase(partition, Phase.RUNNING)
+    observer.parked(0, "orders", "missing")
+    observer.parked(0, "reminders", "missing")
+    seen = samples(observer)
+    assert seen['delaystream_parked_destinations{partition="0"}'] == 2
+    assert seen['delaystream_parked_destinations{partition="1"}'] == 0
+
+
+def test_partitions_to_own_are_shown_once_they_are_known(observer: PrometheusObserver) -> None:
+    assert samples(observer)["delaystream_request_partitions"] == 0
+    observer.request_partitions(16)
+    assert samples(observer)["delaystream_request_partitions"] == 16
+
+
 def test_a_partition_that_is_given_up_leaves_no_sample(observer: PrometheusObserver) -> None:
     """Another worker reports it from now on; a stale one would be counted twice."""
     observer.phase(2, Phase.RUNNING)
     observer.pending(2, 7, None)
     observer.recovery(2, 5, 5, 5)
     observer.parked(2, "gone", "missing")
+    observer.committed(2, accepted={}, rejected={}, fired={}, seconds=0.01)
     assert samples(observer)['delaystream_partitions{phase="running"}'] == 1
     observer.phase(2, Phase.STOPPED)
     seen = samples(observer)
