@@ -1,0 +1,23 @@
+"""How a worker is looked at."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from delaystream.config.values import Section
+
+
+class ObservationSettings(Section):
+    """HTTP and logs."""
+
+    http_host: str = Field("127.0.0.1", min_length=1, description="Where /metrics and /health listen.")
+    http_port: int = Field(
+        8642, ge=0, le=65_535, description="Port of /metrics and /health. 0: a free one, logged."
+    )
+
+    log_format: Literal["auto", "human", "json"] = Field(
+        "auto", description="auto: human on a terminal, JSON otherwise."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged."
+    )

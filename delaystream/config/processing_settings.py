@@ -1,0 +1,126 @@
+"""How partitions are processed: transactions, queues, retries, waits, the local store."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from delaystream.config.values import DAY_MS, HOUR_MS, KIB, MIB, MINUTE_MS, SECOND_MS, Section
+
+
+class ProcessingSettings(Section):
+    """The engine's bounds, and those of what surrounds it."""
+
+    list_max_bytes: int = Field(
+        32 * MIB, ge=MIB, le=1024 * MIB, description="Size times due times of a request without an id."
+    )
+
+    transaction_interval_ms: int = Field(
+        20,
+        ge=0,
+        le=10 * SECOND_MS,
+        description="Least time between two transactions of a partition under load.",
+    )
+    transaction_max_records: int = Field(
+        8_000, ge=1, le=100_000, description="Most requests and fires in one transaction."
+    )
+    transaction_max_bytes: int = Field(
+        8 * MIB, ge=64 * KIB, le=256 * MIB, description="About the most bytes written by one transaction."
+    )
+    transaction_max_partitions: int = Field(
+        500, ge=1, le=10_000, description="About the most destination partitions of one transaction."
+    )
+    transaction_timeout_ms: int = Field(
+        10 * SECOND_MS,
+        ge=1 * SECOND_MS,
+        le=15 * MINUTE_MS,
+        description="The broker aborts a transaction that is open longer (transaction.timeout.ms).",
+    )
+    transactions_per_second: int = Field(
+        200,
+        ge=1,
+        le=10_000,
+        description="Most transactions of one worker; with many partitions it stretches the interval.",
+    )
+    inbox_max_records: int = Field(
+        20_000,
+        ge=1,
+        le=1_000_000,
+        description="Most fetched requests of a partition that wait; then fetching pauses.",
+    )
+    inbox_max_bytes: int = Field(32 * MIB, ge=64 * KIB, le=1024 * MIB, description="The same in bytes.")
+    destination_timeout_ms: int = Field(
+        24 * HOUR_MS,
+        ge=0,
+        le=365 * DAY_MS,
+        description="How long a fire that proves impossible is tried again, before it is dead-lettered.",
+    )
+    destination_backoff_min_ms: int = Field(
+        500, ge=1, le=HOUR_MS, description="First wait before a failing destination is tried again."
+    )
+    destination_backoff_max_ms: int = Field(
+        60 * SECOND_MS,
+        ge=1,
+        le=HOUR_MS,
+        description="Longest wait before a failing destination is tried again.",
+    )
+    id_retention_ms: int = Field(
+        24 * HOUR_MS,
+        ge=0,
+        le=365 * DAY_MS,
+        description="How long an id is remembered after its schedule ended or was cancelled.",
+    )
+    on_requests_lost: Literal["stop", "continue"] = Field(
+        "stop", description="When retention removed requests before they were read."
+    )
+    restart_backoff_min_ms: int = Field(
+        100, ge=1, le=HOUR_MS, description="First wait before a failed partition recovers again."
+    )
+    restart_backoff_max_ms: int = Field(
+        10 * SECOND_MS,
+        ge=1,
+        le=HOUR_MS,
+        description="Longest wait before a failed partition recovers again.",
+    )
+    failure_timeout_ms: int = Field(
+        5 * MINUTE_MS,
+        ge=1 * SECOND_MS,
+        le=DAY_MS,
+        description="A partition that fails on end for this long ends the worker.",
+    )
+    stable_timeout_ms: int = Field(
+        60 * SECOND_MS,
+        ge=1 * SECOND_MS,
+        le=HOUR_MS,
+        description="Longest wait, at recovery, for open transactions on the changelog to end.",
+    )
+    offsets_interval_ms: int = Field(
+        1_000, ge=0, le=3_600_000, description="How far the group's committed offsets may lag; ms."
+    )
+    ownership_check_ms: int = Field(
+        60 * SECOND_MS,
+        ge=1 * SECOND_MS,
+        le=DAY_MS,
+        description="How often an idle partition makes sure that it is still its own.",
+    )
+    idle_wait_max_ms: int = Field(
+        1 * SECOND_MS,
+        ge=10,
+        le=MINUTE_MS,
+        description="Longest sleep of an idle partition; notices clock steps.",
+    )
+    progress_timeout_ms: int = Field(
+        60 * SECOND_MS,
+        ge=1 * SECOND_MS,
+        le=DAY_MS,
+        description="A worker with work to do and no progress for this long ends itself.",
+    )
+
+    rocksdb_block_cache_bytes: int = Field(
+        64 * MIB,
+        ge=MIB,
+        le=64 * 1024 * MIB,
+        description="Block cache, shared by all partitions of a worker.",
+    )
+    rocksdb_write_buffer_bytes: int = Field(
+        16 * MIB, ge=64 * KIB, le=1024 * MIB, description="Write buffer of each partition."
+    )

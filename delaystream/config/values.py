@@ -1,0 +1,41 @@
+"""Kinds of values that settings have: units, topics, and lists as they are written in a variable."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from delaystream.core.destinations import is_topic_name
+
+SECOND_MS: Final = 1_000
+MINUTE_MS: Final = 60 * SECOND_MS
+HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+
+class Section(BaseModel):
+    """Settings that change for one reason: frozen, and what is unknown is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _topic(value: Any) -> Any:
+    if isinstance(value, str) and not is_topic_name(value):
+        raise ValueError(f"{value!r} is not a topic name (1 to 249 of a-z, A-Z, 0-9, '.', '_', '-')")
+    return value
+
+
+def _empty_as_none(value: Any) -> Any:
+    return None if value == "" else value
+
+
+Topic = Annotated[str, BeforeValidator(_topic)]
+OptionalTopic = Annotated[Topic | None, BeforeValidator(_empty_as_none)]
+NameList = Annotated[tuple[str, ...], BeforeValidator(_split)]
+TopicList = Annotated[tuple[Topic, ...], BeforeValidator(_split), Field(min_length=1)]
+OptionalText = Annotated[str | None, BeforeValidator(_empty_as_none)]
