@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from delaystream.adapters.metrics import LATENESS_BUCKETS_MS, PrometheusObserver
+from delaystream.adapters.metrics import PrometheusObserver
+from delaystream.adapters.metrics_lateness import LATENESS_BUCKETS_MS
 from delaystream.engine.observer import Observer, Phase
 
 
