@@ -1,7 +1,8 @@
 """The embedded broker: a real Apache Kafka on this machine, for `delaystream dev` and for tests."""
 
 from delaystream.dev.broker import EmbeddedBroker
+from delaystream.dev.configuration import Listener
 from delaystream.dev.errors import BrokerError
 from delaystream.dev.jars import DEFAULT_VERSION, locked_versions
 
-__all__ = ["DEFAULT_VERSION", "BrokerError", "EmbeddedBroker", "locked_versions"]
+__all__ = ["DEFAULT_VERSION", "BrokerError", "EmbeddedBroker", "Listener", "locked_versions"]

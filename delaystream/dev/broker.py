@@ -13,7 +13,7 @@ from typing import Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from delaystream.dev.configuration import LOOPBACK, server_properties
+from delaystream.dev.configuration import LOOPBACK, Listener, server_properties
 from delaystream.dev.datadir import DataDir
 from delaystream.dev.errors import BrokerError, BrokerStartError
 from delaystream.dev.jars import DEFAULT_VERSION, class_path, kafka_lock
@@ -54,19 +54,25 @@ class EmbeddedBroker:
         port: int = 0,
         version: str = DEFAULT_VERSION,
         properties: Mapping[str, str] | None = None,
+        listeners: Sequence[Listener] = (),
         heap_mebibytes: int = HEAP_MEBIBYTES,
+        java_options: Sequence[str] = (),
         progress: Progress = quiet,
     ) -> None:
         """Describe a broker; nothing is done before `start`.
 
         `port` 0 means a free one, chosen at the first start and kept by this object. `version` is one of
         `locked_versions()`. `properties` are Kafka's broker properties and win over the built-in ones.
+        `listeners` come beside the one without any security, which this object itself uses; their ports are
+        chosen like the broker's own.
         """
         self.version = version
         self._data = DataDir(data_dir, version)
         self._port = port
         self._properties = dict(properties or {})
+        self._listeners = dict.fromkeys(listeners, 0)
         self._heap_mebibytes = heap_mebibytes
+        self._more_java_options = tuple(java_options)
         self._progress = progress
         self._process: GuardedProcess | None = None
 
@@ -86,6 +92,13 @@ class EmbeddedBroker:
         if not self._port:
             raise BrokerError("The broker has no port before its first start.")
         return f"{LOOPBACK}:{self._port}"
+
+    def address(self, listener: str) -> str:
+        """`host:port` of a further listener. Raises `BrokerError` before the first start, or without it."""
+        for known, port in self._listeners.items():
+            if known.name == listener and port:
+                return f"{LOOPBACK}:{port}"
+        raise BrokerError(f"The broker has no listener {listener}, or was not started yet.")
 
     @property
     def pid(self) -> int:
@@ -169,8 +182,12 @@ class EmbeddedBroker:
     def _start_on_free_ports(self, java: Path, jars: list[Path], timeout_ms: int) -> None:
         for attempt in range(1, _START_ATTEMPTS + 1):
             port = choose_port(self._port)
+            listeners: dict[Listener, int] = {}
+            for listener, known in self._listeners.items():
+                listeners[listener] = choose_port(known, taken=(port, *listeners.values()))
+            controller_port = choose_port(taken=(port, *listeners.values()))
             properties = server_properties(
-                self._data.records, port, choose_port(taken=port), self._properties
+                self._data.records, port, controller_port, self._properties, listeners
             )
             options = [*self._data.write_configuration(properties), *self._java_options()]
             command: list[str | Path] = [java, *options, "-cp", os.pathsep.join(map(str, jars))]
@@ -182,6 +199,7 @@ class EmbeddedBroker:
                     raise
             else:
                 self._port = port
+                self._listeners = listeners
                 return
 
     def _launch(self, command: Sequence[str | Path], port: int, timeout_ms: int) -> None:
@@ -214,6 +232,7 @@ class EmbeddedBroker:
             "-XX:-UsePerfData",
             "-Djava.awt.headless=true",
             "-Djava.net.preferIPv4Stack=true",
+            *self._more_java_options,
         ]
 
 

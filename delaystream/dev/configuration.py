@@ -1,6 +1,7 @@
 """The files that an embedded broker is started with: its properties and its log configuration. Pure text."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from delaystream.dev.jars import version_key
@@ -9,15 +10,40 @@ LOOPBACK = "127.0.0.1"
 NODE_ID = 1
 
 
+@dataclass(frozen=True, eq=False)
+class Listener:
+    """One more listener of a broker, on the loopback interface like the others.
+
+    `protocol` is Kafka's security protocol; `settings` are the broker's properties for this listener alone,
+    without their `listener.name.<name>.`, such as `ssl.keystore.location`.
+    """
+
+    name: str
+    protocol: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def properties(self) -> dict[str, str]:
+        """The broker's properties that `settings` stand for."""
+        return {f"listener.name.{self.name.lower()}.{key}": value for key, value in self.settings.items()}
+
+
 def server_properties(
-    log_dir: Path, port: int, controller_port: int, extra: Mapping[str, str] | None = None
+    log_dir: Path,
+    port: int,
+    controller_port: int,
+    extra: Mapping[str, str] | None = None,
+    listeners: Mapping[Listener, int] | None = None,
 ) -> dict[str, str]:
     """Return the properties of a broker that is its own controller, reachable from this machine only.
 
     Everything that concerns a topic's life (retention, compaction, transactions) is left at Kafka's defaults,
     so that what holds here holds elsewhere; what differs is what one node cannot have, or what makes it start
-    late. `extra` wins over all of it.
+    late. `listeners` are further ones, with their ports. `extra` wins over all of it.
     """
+    more = {} if listeners is None else listeners
+    others = [f"{listener.name}://{LOOPBACK}:{at}" for listener, at in more.items()]
+    protocols = [f"{listener.name}:{listener.protocol}" for listener in more]
+    internal = f"PLAINTEXT://{LOOPBACK}:{port}"
     single_node = {
         "default.replication.factor": "1",
         "min.insync.replicas": "1",
@@ -46,9 +72,11 @@ def server_properties(
     return {
         "process.roles": "broker,controller",
         "node.id": str(NODE_ID),
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": ",".join([internal, *others, f"CONTROLLER://{LOOPBACK}:{controller_port}"]),
+        "advertised.listeners": ",".join([internal, *others]),
+        "listener.security.protocol.map": ",".join(
+            ["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT", *protocols]
+        ),
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         # Static voters are named in this file and not in the stored log, so ports may change between starts.
@@ -57,6 +85,7 @@ def server_properties(
         "auto.create.topics.enable": "false",
         **single_node,
         **quick_and_small,
+        **{name: value for listener in more for name, value in listener.properties().items()},
         **(extra or {}),
     }
 

@@ -2,6 +2,7 @@
 
 import random
 import socket
+from collections.abc import Collection
 
 from delaystream.dev.configuration import LOOPBACK
 from delaystream.dev.errors import PortInUseError
@@ -31,14 +32,14 @@ def is_free(port: int) -> bool:
     return True
 
 
-def choose_port(asked: int = 0, *, taken: int = 0) -> int:
-    """Return `asked`, or for 0 a free port other than `taken`. Raises `PortInUseError`."""
+def choose_port(asked: int = 0, *, taken: Collection[int] = ()) -> int:
+    """Return `asked`, or for 0 a free port that is not in `taken`. Raises `PortInUseError`."""
     if asked:
         if is_free(asked):
             return asked
         raise PortInUseError(f"Port {asked} of {LOOPBACK} is in use (or not permitted); choose another one.")
     for port in random.sample(FREE_PORTS, _ATTEMPTS):
-        if port != taken and is_free(port):
+        if port not in taken and is_free(port):
             return port
     raise PortInUseError(f"No free port found in {FREE_PORTS.start}-{FREE_PORTS.stop - 1} of {LOOPBACK}.")
 

@@ -69,24 +69,49 @@ class _Defaults(msgspec.Struct, frozen=True):
     partitions: int
 
 
-class _Description(msgspec.Struct, frozen=True):
+class NeededRights(msgspec.Struct, frozen=True):
+    """Operations that a role needs: on each kind of topic, on groups, on the workers' transactional ids."""
+
+    purpose: str
+    topics: dict[str, list[str]]
+    own_group: list[str] = []
+    reader_groups: list[str] = []
+    transactional_ids: list[str] = []
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What `topics.json` holds."""
+
     description: str
     defaults: _Defaults
     environments: dict[str, _Profile]
     topics: dict[str, _Described]
+    access: dict[str, NeededRights]
 
 
-def _description() -> _Description:
+def description() -> Description:
+    """Read the one description."""
     packaged = files("delaystream.topics") / "topics.json"
     # A wheel has the file inside the package; a source tree has it where people look for it.
     source_tree = Path(__file__).parents[2] / "topics" / "topics.json"
     text = packaged.read_bytes() if packaged.is_file() else source_tree.read_bytes()
-    return msgspec.json.decode(text, type=_Description)
+    return msgspec.json.decode(text, type=Description)
 
 
 def default_partitions() -> int:
     """Return how many partitions the topics get when nobody says."""
-    return _description().defaults.partitions
+    return description().defaults.partitions
+
+
+def names_by_kind(settings: TopicSettings) -> dict[str, list[str]]:
+    """Return the names of the topics by their kind in the description."""
+    return {
+        "requests": list(settings.request_topics),
+        "commands": [settings.commands_topic],
+        "changelog": [settings.changelog_topic],
+        "events": [settings.events_topic],
+        "dead_letters": [settings.dead_letters_topic],
+    }
 
 
 def plan(
@@ -102,9 +127,9 @@ def plan(
     All take the settings' largest record, the request topics too: a request that a broker lets in must also
     fit where it goes from there. Raises `ValueError` for counts below 1.
     """
-    description = _description()
-    profile = description.environments[environment]
-    partitions = description.defaults.partitions if partitions is None else partitions
+    described = description()
+    profile = described.environments[environment]
+    partitions = described.defaults.partitions if partitions is None else partitions
     replicas = profile.replication_factor if replication_factor is None else replication_factor
     if partitions < 1 or replicas < 1:
         raise ValueError(f"partitions ({partitions}) and replication factor ({replicas}) must be 1 or more")
@@ -115,13 +140,7 @@ def plan(
         "min.insync.replicas": str(in_sync),
         "max.message.bytes": str(settings.max_message_bytes),
     }
-    names = {
-        "requests": list(settings.request_topics),
-        "commands": [settings.commands_topic],
-        "changelog": [settings.changelog_topic],
-        "events": [settings.events_topic],
-        "dead_letters": [settings.dead_letters_topic],
-    }
+    names = names_by_kind(settings)
     return [
         TopicSpec(
             name=name,
@@ -131,6 +150,6 @@ def plan(
             purpose=topic.purpose,
             partitioned_alike=topic.partitioned_alike,
         )
-        for kind, topic in description.topics.items()
+        for kind, topic in described.topics.items()
         for name in names[kind]
     ]

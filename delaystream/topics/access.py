@@ -1,0 +1,115 @@
+"""Who needs which rights on a cluster with ACLs: the least that each role can do its work with.
+
+`topics/topics.json` says it by kind of topic; names come from the settings. Operations are Kafka's. Its
+StandardAuthorizer takes Describe to be part of Read and Write, and DescribeConfigs of AlterConfigs; Create
+includes neither.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, Protocol, get_args
+
+import msgspec
+
+from delaystream.topics.specification import TopicSettings, description, names_by_kind
+
+Role = Literal["worker", "requester", "reader", "operator"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+Resource = Literal["topic", "group", "transactional-id"]
+
+_GLOB = re.compile(r"[*?\[]")
+
+
+class AccessSettings(TopicSettings, Protocol):
+    """What is asked of the settings; `delaystream.config` has them."""
+
+    @property
+    def app_id(self) -> str:
+        """The workers' group, and what their transactional ids begin with."""
+
+    @property
+    def destinations_allow(self) -> Sequence[str]:
+        """Names and globs of the topics that may be delivered to."""
+
+
+class Acl(msgspec.Struct, frozen=True):
+    """One operation that is allowed on one resource, or on all whose names begin with `name` (`prefixed`).
+
+    The literal name `*` stands for all resources of the kind, as everywhere in Kafka. `remark` says what the
+    ACL allows beyond what is meant, where ACLs cannot say it more narrowly; empty otherwise.
+    """
+
+    resource: Resource
+    name: str
+    operation: str
+    prefixed: bool = False
+    remark: str = ""
+
+
+class User(msgspec.Struct, frozen=True):
+    """Somebody with a role; `name` is the principal's, without its `User:`."""
+
+    role: Role
+    name: str
+    purpose: str
+    acls: tuple[Acl, ...]
+
+
+def users(settings: AccessSettings, names: Mapping[Role, str] | None = None) -> list[User]:
+    """Return one user for each role, with the rights that the role needs.
+
+    `names` overrides `<app-id>-<role>`.
+    """
+    given = names or {}
+    return [_user(role, given.get(role) or f"{settings.app_id}-{role}", settings) for role in ROLES]
+
+
+def _user(role: Role, name: str, settings: AccessSettings) -> User:
+    needed = description().access[role]
+    topics = names_by_kind(settings)
+    acls: list[Acl] = []
+    for kind, operations in needed.topics.items():
+        if kind == "destinations":
+            patterns = [_narrowest(pattern) for pattern in settings.destinations_allow]
+        else:
+            patterns = [Acl("topic", topic, "") for topic in topics[kind]]
+        acls += [
+            msgspec.structs.replace(acl, operation=operation) for acl in patterns for operation in operations
+        ]
+    acls += [Acl("group", settings.app_id, operation) for operation in needed.own_group]
+    acls += [Acl("group", name, operation, prefixed=True) for operation in needed.reader_groups]
+    acls += [
+        Acl("transactional-id", f"{settings.app_id}-", operation, prefixed=True)
+        for operation in needed.transactional_ids
+    ]
+    return User(role, name, needed.purpose, tuple(dict.fromkeys(acls)))
+
+
+def _narrowest(pattern: str) -> Acl:
+    """The narrowest ACL that covers every topic which a name or glob of the allow-list means."""
+    glob = _GLOB.search(pattern)
+    if glob is None:
+        return Acl("topic", pattern, "")
+    prefix, rest = pattern[: glob.start()], pattern[glob.start() :]
+    if not prefix:
+        remark = "all topics, Kafka's and delaystream's own too: name the destinations"
+        if rest != "*":
+            remark = f"ACLs cannot say {pattern}; this allows {remark}"
+        return Acl("topic", "*", "", remark=remark)
+    remark = (
+        "" if rest == "*" else f"ACLs cannot say {pattern}; this allows all topics that begin with {prefix}"
+    )
+    return Acl("topic", prefix, "", prefixed=True, remark=remark)
+
+
+def by_resource(acls: Sequence[Acl]) -> Iterator[tuple[Acl, list[str]]]:
+    """The first ACL of each resource, and all operations that are allowed on it, in their order."""
+    operations: dict[tuple[Resource, str, bool], list[str]] = {}
+    first: dict[tuple[Resource, str, bool], Acl] = {}
+    for acl in acls:
+        key = (acl.resource, acl.name, acl.prefixed)
+        first.setdefault(key, acl)
+        operations.setdefault(key, []).append(acl.operation)
+    for key, acl in first.items():
+        yield acl, operations[key]
