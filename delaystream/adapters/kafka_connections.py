@@ -81,6 +81,7 @@ class KafkaConnections:
         self._open: dict[tuple[int | None, str], AIOKafkaConnection] = {}
         self._opening: dict[tuple[int | None, str], asyncio.Lock] = {}
         self._closed = False
+        self._losses = 0
 
     async def connection(self, node_id: int, lane: str) -> AIOKafkaConnection:
         """An open connection to a node; raises one of CONNECTION_ERRORS."""
@@ -147,6 +148,8 @@ class KafkaConnections:
             found = self._open.get(key)
             if found is not None and found.connected():
                 return found
+            self._losses += found is not None
+            self._open.pop(key, None)
             failure: BaseException | None = None
             for address in addresses:
                 if self._closed:
@@ -163,10 +166,19 @@ class KafkaConnections:
                 return connection
             raise KafkaConnectionError(f"no connection to {addresses}: {failure!r}")
 
+    def lost(self) -> int:
+        """How many connections broke so far."""
+        for key, connection in list(self._open.items()):
+            if not connection.connected():
+                self._losses += 1
+                del self._open[key]
+        return self._losses
+
     def forget(self, node_id: int, lane: str) -> None:
         """Close a connection on which something did not come back; the next use opens another."""
         connection = self._open.pop((node_id, lane), None)
         if connection is not None:
+            self._losses += 1
             connection.close()
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 from delaystream.adapters.kafka_batches import BatchLimits, Identity
 from delaystream.adapters.kafka_connections import KafkaConnections
+from delaystream.adapters.lost_markers import LostMarkers, Traces
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.transaction_coordinator import TransactionCoordinator, error_name
 from delaystream.adapters.transaction_writer import Delivery, TransactionWriter
@@ -52,7 +53,9 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
 
     ``settings`` are connection settings by aiokafka's names. ``limits`` may be shared by all producers of a
     worker, so that each learns a topic's limit but once. ``swept`` is a partition that nobody else writes
-    to, the changelog's, where a fence is also to end what earlier owners left open.
+    to, the changelog's, where a fence is also to end what earlier owners left open. ``traces`` are handed
+    from one producer of the transactional id to the next, so that it can do so wherever the one before it
+    wrote to.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         bounds: ProducerSettings | None = None,
         limits: BatchLimits | None = None,
         swept: TopicPartition | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._bounds = bounds or ProducerSettings()
         self._limits = limits or BatchLimits(self._bounds.max_batch_bytes)
@@ -71,6 +75,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         self._group = group
         self._connections = KafkaConnections(settings, request_timeout_ms=self._bounds.request_timeout_ms)
         self._coordinator = TransactionCoordinator(self._connections, transactional_id, self._bounds.backoff)
+        self._lost_markers = LostMarkers(self._connections, self._coordinator, traces or Traces())
         self._state = _State.NEW
         self._swept = swept
         self._identity = Identity(-1, -1)
@@ -80,35 +85,16 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         """InitProducerId. Raises LogUnavailable, or Misconfigured where we are not allowed to."""
         try:
             async with asyncio.timeout(self._bounds.fence_timeout_ms / 1000):
+                last = await self._coordinator.last_transaction()
                 self._identity = await self._coordinator.init_producer_id(self._bounds.transaction_timeout_ms)
+                await self._lost_markers.after_fence(last, self._identity, self._swept)
         except TimeoutError:
             waited_for = self._coordinator.waiting_for
             raise LogUnavailable(f"{self._transactional_id} could not be fenced: {waited_for}") from None
         self._writer = TransactionWriter(
             self._connections, self._transactional_id, self._identity, self._bounds, self._limits
         )
-        await self._sweep()
         self._state = _State.READY
-
-    async def _sweep(self) -> None:
-        """End what an earlier owner may have left open on the changelog, although its transaction is over.
-
-        A broker that stops, or stands still, can lose a transaction's marker for a partition while its
-        coordinator takes it for written: readers, our recovery among them, then wait there for ever. The next
-        marker of the same producer id ends it, so one is written: an abort without records.
-        """
-        if self._swept is None:
-            return
-        try:
-            async with asyncio.timeout(self._bounds.commit_timeout_ms / 1000):
-                await self._coordinator.add_partitions(self._identity, [self._swept])
-                await self._coordinator.end(self._identity, commit=False)
-        except WriteRefused:
-            return  # without the topic there is nothing to sweep, and whoever reads it will say so
-        except TimeoutError:
-            raise LogUnavailable(
-                f"{self._swept} could not be swept: {self._coordinator.waiting_for}"
-            ) from None
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         """Write and commit; see the port. After any failure only ``close`` is allowed.
@@ -124,6 +110,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         try:
             async with asyncio.timeout(self._bounds.commit_timeout_ms / 1000):
                 if deliveries or transaction.offsets:
+                    await self._lost_markers.before_transaction(self._identity)
                     await self._write(writer, deliveries, transaction.offsets)
                     await self._coordinator.end(self._identity, commit=True)
                 else:
@@ -156,21 +143,19 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         try:
             async with asyncio.timeout(self._bounds.write_timeout_ms / 1000):
                 await writer.look_up(delivery.target for delivery in deliveries)
-                targets = [delivery.target for delivery in deliveries]
+                targets = frozenset(delivery.target for delivery in deliveries)
                 if targets:
-                    tasks.append(
-                        asyncio.create_task(self._coordinator.add_partitions(self._identity, targets))
-                    )
+                    beginning = asyncio.create_task(self._lost_markers.begin(self._identity, targets))
+                    tasks.append(beginning)
+                    # Let the request out before the processor is busy building batches.
+                    await asyncio.sleep(0)
+                    for delivery in deliveries:
+                        writer.build(delivery)
+                    await beginning
                 if offsets:
                     adding = self._coordinator.add_offsets(self._identity, self._group, offsets)
                     tasks.append(asyncio.create_task(adding))
-                # Let both requests out before the processor is busy building batches.
-                await asyncio.sleep(0)
-                for delivery in deliveries:
-                    writer.build(delivery)
-                if targets:
-                    await tasks[0]
-                    await writer.deliver(deliveries)
+                await writer.deliver(deliveries)
                 await tasks[-1]
         except TimeoutError:
             raise self._late(writer, deliveries) from None

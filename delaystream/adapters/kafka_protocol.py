@@ -1,7 +1,8 @@
 """Requests that aiokafka 0.14 does not offer in the version needed here, written with its own types.
 
-Metadata v12 has topic ids (KIP-516); Produce v8 names the records of a batch that were refused (KIP-467).
-Both are answered by every broker from 3.0 on.
+Metadata v12 has topic ids (KIP-516); Produce v8 names the records of a batch that were refused (KIP-467);
+DescribeTransactions tells how a transactional id's last transaction ended (KIP-664). Every broker from 3.0 on
+answers all three.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from aiokafka.protocol.types import (
     CompactString,
     Int16,
     Int32,
+    Int64,
     Schema,
     TaggedFields,
 )
@@ -139,3 +141,66 @@ class Produce(Request[ProduceRequest_v8]):  # type: ignore[misc]
     def build(self, request_struct_class: type[ProduceRequest_v8]) -> ProduceRequest_v8:
         """The request in the one version that is spoken here."""
         return request_struct_class(self._transactional_id, -1, self._timeout_ms, self._topics)
+
+
+class DescribeTransactionsResponse_v0(Response):  # type: ignore[misc]  # noqa: N801 - as above
+    """State, identity and partitions of each transactional id."""
+
+    API_KEY = 65
+    API_VERSION = 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "transactions",
+            CompactArray(
+                ("error_code", Int16),
+                ("transactional_id", CompactString("utf-8")),
+                ("state", CompactString("utf-8")),
+                ("timeout_ms", Int32),
+                ("start_time_ms", Int64),
+                ("producer_id", Int64),
+                ("producer_epoch", Int16),
+                (
+                    "topics",
+                    CompactArray(
+                        ("topic", CompactString("utf-8")),
+                        ("partitions", CompactArray(Int32)),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class DescribeTransactionsRequest_v0(RequestStruct):  # type: ignore[misc]  # noqa: N801 - as above
+    """Asks the coordinator of the transactional ids."""
+
+    API_KEY = 65
+    API_VERSION = 0
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = DescribeTransactionsResponse_v0
+    SCHEMA = Schema(
+        ("transactional_ids", CompactArray(CompactString("utf-8"))),
+        ("tags", TaggedFields),
+    )
+
+
+_Struct = DescribeTransactionsRequest_v0
+
+
+class DescribeTransaction(Request[_Struct]):  # type: ignore[misc]
+    """How the last transaction of one transactional id stands."""
+
+    API_KEY: ClassVar[int] = 65
+
+    def __init__(self, transactional_id: str) -> None:
+        self._transactional_id = transactional_id
+
+    def build(
+        self, request_struct_class: type[DescribeTransactionsRequest_v0]
+    ) -> DescribeTransactionsRequest_v0:
+        """The request in the one version that is spoken here."""
+        return request_struct_class([self._transactional_id], {})

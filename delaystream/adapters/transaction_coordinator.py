@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka.errors import UnknownError, for_code
 from aiokafka.protocol.api import Request
@@ -23,6 +23,7 @@ from aiokafka.protocol.transaction import (
 
 from delaystream.adapters.kafka_batches import Identity
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
+from delaystream.adapters.kafka_protocol import DescribeTransaction
 from delaystream.engine.ports import (
     Misconfigured,
     ProducerFenced,
@@ -47,6 +48,8 @@ _ABOUT_A_TOPIC: Final = _TOPIC_REFUSED | {_UNKNOWN_TOPIC, _OPERATION_NOT_ATTEMPT
 # GROUP_AUTHORIZATION_FAILED, CLUSTER_AUTHORIZATION_FAILED, INVALID_TRANSACTION_TIMEOUT,
 # TRANSACTIONAL_ID_AUTHORIZATION_FAILED, UNSUPPORTED_VERSION
 _MISCONFIGURED: Final = frozenset({30, 31, 50, 53, 35})
+
+_TRANSACTIONAL_ID_NOT_FOUND: Final = 105
 
 _GROUP: Final = 0
 _TRANSACTION: Final = 1
@@ -75,6 +78,16 @@ class Backoff:
         self._next_ms = min(self._next_ms * 2, self._max_ms)
 
 
+class LastTransaction(NamedTuple):
+    """What the coordinator knows of a transactional id's last transaction."""
+
+    identity: Identity
+    #: as the coordinator names it: ``Ongoing``, ``PrepareCommit``, ``CompleteAbort``, ``Empty``, …
+    state: str
+    #: those that its markers were not written to yet
+    partitions: frozenset[TopicPartition]
+
+
 class TransactionCoordinator:
     """Requests to the coordinators of one transactional id and of one consumer group."""
 
@@ -87,6 +100,14 @@ class TransactionCoordinator:
         self._nodes: dict[tuple[int, str], int] = {}
         #: why the last attempt had to be repeated, for the sentence of whoever runs out of time
         self.waiting_for = "no coordinator was found"
+
+    async def last_transaction(self) -> LastTransaction:
+        """Look, without changing anything."""
+        request = DescribeTransaction(self._transactional_id)
+        response = await self._ask(_TRANSACTION, self._transactional_id, request, _found_or_not)
+        _, _, state, _, _, producer_id, epoch, topics, _ = response.transactions[0]
+        partitions = (TopicPartition(topic, number) for topic, numbers, _ in topics for number in numbers)
+        return LastTransaction(Identity(producer_id, epoch), state, frozenset(partitions))
 
     async def init_producer_id(self, transaction_timeout_ms: int) -> Identity:
         """Fence earlier owners of the id, and have their open transaction completed."""
@@ -194,6 +215,11 @@ class TransactionCoordinator:
 
 def _whole(response: Any) -> Codes:
     return {None: response.error_code}
+
+
+def _found_or_not(response: Any) -> Codes:
+    code = response.transactions[0][0]
+    return {None: _OK if code == _TRANSACTIONAL_ID_NOT_FOUND else code}
 
 
 def _whole_or_nothing_open(response: Any) -> Codes:

@@ -28,6 +28,7 @@ from delaystream.adapters.kafka_changelog import AiokafkaChangelog
 from delaystream.adapters.kafka_metadata import KafkaDestinations
 from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
 from delaystream.adapters.kafka_source_bounds import KafkaSourceBounds
+from delaystream.adapters.lost_markers import Traces
 from delaystream.adapters.metrics import PrometheusObserver
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStores
@@ -117,6 +118,8 @@ class _Worker:
         self._stack = stack
         self._observer = PrometheusObserver(SystemClock())
         self._parser = _parser(settings)
+        #: by partition
+        self._traces: dict[int, Traces] = {}
         self._limits = BatchLimits(_producer_settings(settings, client).max_batch_bytes)
         connection = client.aiokafka()
         self._destinations = KafkaDestinations(connection)
@@ -212,6 +215,7 @@ class _Worker:
             bounds=_producer_settings(settings, self._client),
             limits=self._limits,
             swept=TopicPartition(settings.changelog_topic, partition),
+            traces=self._traces.setdefault(partition, Traces()),
         )
 
     async def _open_changelog(self, partition: int) -> Changelog:
