@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from delaystream.config.values import DAY_MS, KIB, MIB, NameList, OptionalTopic, Section
+from delaystream.config.values import DAY_MS, KIB, MIB, SECOND_MS, NameList, OptionalTopic, Section
 
 
 class RequestSettings(Section):
@@ -29,3 +29,10 @@ class RequestSettings(Section):
     max_header_bytes: int = Field(32 * KIB, ge=256, le=MIB, description="Names and values of all headers.")
     max_list: int = Field(100, ge=1, le=10_000, description="Most due times in one request.")
     max_id_bytes: int = Field(256, ge=1, le=4 * KIB, description="Longest `delaystream-id`.")
+    max_cron_characters: int = Field(256, ge=9, le=4 * KIB, description="Longest `delaystream-cron`.")
+    min_interval_ms: int = Field(
+        1 * SECOND_MS,
+        ge=1,
+        le=DAY_MS,
+        description="Least time between two fires of a recurring schedule, anywhere in its pattern.",
+    )

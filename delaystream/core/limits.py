@@ -24,3 +24,6 @@ class Limits(msgspec.Struct, frozen=True):
     max_id_bytes: int = 256
     """UTF-8 bytes."""
     max_key_bytes: int = 32 * 1024
+    max_cron_characters: int = 256
+    min_interval_ms: int = 1000
+    """Least time between two fires of one recurring schedule, anywhere in its pattern."""

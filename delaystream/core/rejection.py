@@ -23,6 +23,13 @@ class Code(StrEnum):
     DELAY_TOO_LONG = "delay-too-long"
     INVALID_AT = "invalid-at"
     AT_NOT_MILLISECONDS = "at-not-milliseconds"
+    INVALID_CRON = "invalid-cron"
+    UNSUPPORTED_CRON = "unsupported-cron"
+    CRON_TOO_LONG = "cron-too-long"
+    INVALID_TIMEZONE = "invalid-timezone"
+    TOO_FREQUENT = "too-frequent"
+    JITTER_TOO_LONG = "jitter-too-long"
+    NEVER_FIRES = "never-fires"
     LIST_TOO_LONG = "list-too-long"
     INVALID_ID = "invalid-id"
     ID_REQUIRED = "id-required"
@@ -68,6 +75,17 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
         "`at` falls in 1970 or earlier, or after the year 9999: epoch seconds, microseconds or nanoseconds "
         "where milliseconds are expected."
     ),
+    Code.INVALID_CRON: (
+        "`cron` is no cron expression: 5 fields, 6 with seconds first, or a name such as `@daily`."
+    ),
+    Code.UNSUPPORTED_CRON: "`cron` has `R` or `H`, whose times would be random, or a field of years.",
+    Code.CRON_TOO_LONG: "`cron` is longer than the configured maximum.",
+    Code.INVALID_TIMEZONE: "`timezone` is not a name of the IANA time zone database.",
+    Code.TOO_FREQUENT: (
+        "`cron` or `every` fires more often than the configured minimum, anywhere in its pattern."
+    ),
+    Code.JITTER_TOO_LONG: "`jitter` is not shorter than the shortest time between two fires.",
+    Code.NEVER_FIRES: "No time of the schedule ever comes, or none between `start` and `end`.",
     Code.LIST_TOO_LONG: "More due times in one request than the configured maximum.",
     Code.INVALID_ID: "`id` is empty.",
     Code.ID_REQUIRED: "The action, or `if-exists`, needs an `id`, and there is none.",

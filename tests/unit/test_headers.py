@@ -340,6 +340,13 @@ def test_every_code_that_the_parser_decides_has_a_case_here() -> None:
         Code.VALUE_TOO_LARGE,  # above
         Code.KEY_TOO_LARGE,
         Code.INVALID_COMMAND,  # test_command.py
+        Code.INVALID_CRON,  # test_recurrence_refusals.py
+        Code.UNSUPPORTED_CRON,
+        Code.CRON_TOO_LONG,
+        Code.INVALID_TIMEZONE,
+        Code.TOO_FREQUENT,
+        Code.JITTER_TOO_LONG,
+        Code.NEVER_FIRES,
         # The rest needs the state, the destination's metadata or the broker's answer.
         Code.UNDECODABLE_RECORD,
         Code.DESTINATION_PARTITION_OUT_OF_RANGE,
