@@ -1,6 +1,6 @@
-"""Kafka's client settings, by the Java client's names, for the three clients in use.
+"""Kafka's client settings, by the Java client's names, for the two clients in use.
 
-aiokafka carries the records, Faust the group membership, confluent-kafka the tools and the topic ids.
+aiokafka carries the records and the group membership, confluent-kafka the tools and the topic ids.
 The names that get here are those of `delaystream.config.kafka.SUPPORTED`.
 """
 
@@ -9,13 +9,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from delaystream.adapters.client_security import Login, SecurityReading, Tls
+from delaystream.adapters.oauth_tokens import TokenLogin
 from delaystream.config.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from faust.types.auth import CredentialsT
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -37,16 +35,6 @@ _CONFLUENT = {
     "metadata.max.age.ms": "metadata.max.age.ms",
     "connections.max.idle.ms": "connections.max.idle.ms",
 }
-_FAUST_SECONDS = {
-    "request.timeout.ms": "broker_request_timeout",
-    "heartbeat.interval.ms": "broker_heartbeat_interval",
-    "max.poll.interval.ms": "broker_max_poll_interval",
-}
-_FAUST = {
-    "max.partition.fetch.bytes": "consumer_max_fetch_size",
-    "metadata.max.age.ms": "consumer_metadata_max_age_ms",
-    "connections.max.idle.ms": "consumer_connections_max_idle_ms",
-}
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,7 +43,7 @@ class ClientConfig:
 
     bootstrap_servers: tuple[str, ...]
     security_protocol: str
-    login: Login | None
+    login: Login | TokenLogin | None
     tls: Tls | None
     client_id: str | None
     client_rack: str | None
@@ -99,6 +87,9 @@ class ClientConfig:
             arguments["client_id"] = self.client_id
         if self.login is not None:
             arguments["sasl_mechanism"] = self.login.mechanism
+        if isinstance(self.login, TokenLogin):
+            arguments["sasl_oauth_token_provider"] = self.login
+        elif self.login is not None:
             arguments["sasl_plain_username"] = self.login.username
             arguments["sasl_plain_password"] = self.login.password
         return arguments
@@ -126,6 +117,9 @@ class ClientConfig:
             conf["client.rack"] = self.client_rack
         if self.login is not None:
             conf["sasl.mechanism"] = self.login.mechanism
+        if isinstance(self.login, TokenLogin):
+            conf["oauth_cb"] = self.login.confluent
+        elif self.login is not None:
             conf["sasl.username"] = self.login.username
             conf["sasl.password"] = self.login.password
         if self.tls is not None:
@@ -141,35 +135,6 @@ class ClientConfig:
             "partitioner": "murmur2_random",
             "enable.idempotence": True,
         }
-
-    def faust(self) -> dict[str, Any]:
-        """Settings for `faust.App`: brokers, credentials and timeouts (Faust counts in seconds).
-
-        Faust has no place for retry.backoff.ms and client.rack: the transport passes them on.
-        """
-        options: dict[str, Any] = {
-            "broker": [f"aiokafka://{server}" for server in self.bootstrap_servers],
-            "broker_credentials": self._faust_credentials(),
-            **{ours: value / 1000 for ours, value in _renamed(self.numbers, _FAUST_SECONDS).items()},
-            **_renamed(self.numbers, _FAUST),
-        }
-        if self.client_id is not None:
-            options["broker_client_id"] = self.client_id
-        return options
-
-    def _faust_credentials(self) -> CredentialsT | None:
-        # Faust takes half a second to import; the tools never need it.
-        from faust.auth import SASLCredentials, SSLCredentials  # noqa: PLC0415
-
-        context = self._ssl_context()
-        if self.login is not None:
-            return SASLCredentials(
-                username=self.login.username,
-                password=self.login.password,
-                ssl_context=context,
-                mechanism=self.login.mechanism,
-            )
-        return None if context is None else SSLCredentials(context)
 
     def _ssl_context(self) -> ssl.SSLContext | None:
         return None if self.tls is None else self.tls.context()

@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from delaystream.adapters.oauth_tokens import TokenLogin, checked_url, source_of
 from delaystream.config.errors import ConfigurationError
 
-MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", TokenLogin.mechanism)
+
+_TOKEN_URL = "sasl.oauthbearer.token.endpoint.url"
+_CLIENT = "sasl.oauthbearer.client.credentials.client"
 
 _JAAS_MODULE = re.compile(
-    r"\s*[\w.]*?(Plain|Scram)LoginModule\s+(?:required|requisite|sufficient|optional)\b"
+    r"\s*[\w.]*?(Plain|Scram|OAuthBearer)LoginModule\s+(?:required|requisite|sufficient|optional)\b"
 )
 _JAAS_OPTION = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\'|([^\s;"\']+))')
 
@@ -85,8 +89,8 @@ class SecurityReading:
         self._protocol = protocol
         self._problems = problems
 
-    def login(self) -> Login | None:
-        """User name and password, where `security.protocol` asks for them."""
+    def login(self) -> Login | TokenLogin | None:
+        """User name and password, or tokens, where `security.protocol` asks for a login."""
         if not self._protocol.startswith("SASL_"):
             if given := [name for name in self._properties if name.startswith("sasl.")]:
                 self._problems.append(
@@ -103,6 +107,10 @@ class SecurityReading:
                 f"Kafka's sasl.mechanism {found}: it must be one of {', '.join(MECHANISMS)}."
             )
             return None
+        if mechanism == TokenLogin.mechanism:
+            return self._tokens()
+        if given := [name for name in self._properties if name.startswith("sasl.oauthbearer.")]:
+            self._problems.append(f"Kafka's {given[0]} is for OAUTHBEARER; sasl.mechanism is {mechanism}.")
         username, password = self._names(mechanism)
         if not username or password is None:
             self._problems.append(
@@ -120,19 +128,51 @@ class SecurityReading:
             return username, password
         if username is not None or password is not None:
             self._problems.append("Kafka's sasl.jaas.config and sasl.username/sasl.password are both set.")
-        module = _JAAS_MODULE.match(jaas)
-        expected = "Plain" if mechanism == "PLAIN" else "Scram"
+        options = self._jaas(
+            jaas, "Plain" if mechanism == "PLAIN" else "Scram", 'username="..." password="..."', mechanism
+        )
+        return ("?", "?") if options is None else (options.get("username"), options.get("password"))
+
+    def _jaas(self, line: str, expected: str, example: str, mechanism: str) -> dict[str, str] | None:
+        """The options of a JAAS line; None, and a problem, when it is for another mechanism."""
+        module = _JAAS_MODULE.match(line)
         if module is None or module[1] != expected:
             self._problems.append(
                 f"Kafka's sasl.jaas.config does not fit to sasl.mechanism={mechanism}: expected "
-                f'{expected}LoginModule required username="..." password="...";'
+                f"{expected}LoginModule required {example};"
             )
-            return "?", "?"
-        options = {
+            return None
+        return {
             name: re.sub(r"\\(.)", r"\1", double or single) or bare
-            for name, double, single, bare in _JAAS_OPTION.findall(jaas[module.end() :])
+            for name, double, single, bare in _JAAS_OPTION.findall(line[module.end() :])
         }
-        return options.get("username"), options.get("password")
+
+    def _tokens(self) -> TokenLogin | None:
+        if given := [name for name in ("sasl.username", "sasl.password") if name in self._properties]:
+            self._problems.append(f"Kafka's {given[0]} is not for OAUTHBEARER, which logs in with tokens.")
+        url = self._properties.get(_TOKEN_URL)
+        if url is None:
+            self._problems.append(
+                f"sasl.mechanism=OAUTHBEARER needs Kafka's {_TOKEN_URL}: where tokens are issued (https://), "
+                "or a file that holds one (file:///)."
+            )
+            return None
+        if problem := checked_url(url):
+            self._problems.append(f"Kafka's {_TOKEN_URL} = {url}: it {problem}.")
+            return None
+        options: dict[str, str] = {}
+        if (line := self._properties.get("sasl.jaas.config")) is not None:
+            options = (
+                self._jaas(line, "OAuthBearer", 'clientId="..." clientSecret="..."', "OAUTHBEARER") or {}
+            )
+        client_id = self._properties.get(f"{_CLIENT}.id") or options.get("clientId") or ""
+        secret = self._properties.get(f"{_CLIENT}.secret") or options.get("clientSecret") or ""
+        scope = self._properties.get("sasl.oauthbearer.scope") or options.get("scope")
+        if not url.startswith("file:") and not (client_id and secret):
+            self._problems.append(
+                f"OAUTHBEARER with a token endpoint: set Kafka's {_CLIENT}.id and {_CLIENT}.secret."
+            )
+        return TokenLogin(source_of(url, client_id, secret, scope))
 
     def tls(self) -> Tls | None:
         """TLS, where `security.protocol` asks for it."""

@@ -12,10 +12,16 @@ SUPPORTED: Final[dict[str, str]] = {
     "client.id": "shown in the brokers' logs and metrics",
     "client.rack": "rack of this client, to fetch from the nearest replica",
     "security.protocol": "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
-    "sasl.mechanism": "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+    "sasl.mechanism": "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
     "sasl.username": "user name (or sasl.jaas.config)",
     "sasl.password": "password (or sasl.jaas.config)",
-    "sasl.jaas.config": "a PlainLoginModule or ScramLoginModule line with username and password",
+    "sasl.jaas.config": "a PlainLoginModule or ScramLoginModule line with username and password, or an "
+    "OAuthBearerLoginModule line with clientId, clientSecret and scope",
+    "sasl.oauthbearer.token.endpoint.url": "OAUTHBEARER: https:// of what issues tokens for a client id and "
+    "secret, or file:/// of a token that something else renews",
+    "sasl.oauthbearer.client.credentials.client.id": "OAUTHBEARER: client id (or sasl.jaas.config)",
+    "sasl.oauthbearer.client.credentials.client.secret": "OAUTHBEARER: client secret (or sasl.jaas.config)",
+    "sasl.oauthbearer.scope": "OAUTHBEARER: scope to ask for",
     "ssl.ca.location": "PEM file of the authorities to trust",
     "ssl.certificate.location": "PEM file of our certificate chain",
     "ssl.key.location": "PEM file of our private key",
@@ -42,6 +48,7 @@ SUPPORTED: Final[dict[str, str]] = {
 SECRET: Final = frozenset(
     {
         "sasl.jaas.config",
+        "sasl.oauthbearer.client.credentials.client.secret",
         "sasl.password",
         "ssl.key.password",
         "ssl.keystore.key",
@@ -55,10 +62,13 @@ _DECIDED = "is decided by delaystream, its guarantees rest on it"
 _JAVA = "names a Java class, and this is not the Java client"
 _ABSENT = "has no counterpart in the Kafka client that delaystream uses (aiokafka)"
 _TICKETS = (
-    "is for Kerberos, which is not supported: use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or TLS certificates"
+    "is for Kerberos, which is not supported: use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or TLS "
+    "certificates"
 )
-_TOKENS = (
-    "is for OAUTHBEARER, which is not supported: use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or TLS certificates"
+_BROKERS = "is a broker's setting: it says how brokers check tokens"
+_ASSERTION = (
+    "is for a way to get tokens that is not supported: use a client id and secret, or a file that something "
+    "else renews"
 )
 _PEM = "is for Java key stores, which Python's TLS cannot read: use PEM (ssl.{store}.type=PEM)"
 
@@ -140,8 +150,44 @@ REFUSED: Final[dict[str, str]] = {
         _TICKETS,
     ),
     **dict.fromkeys(
-        ["sasl.oauthbearer.jwks.endpoint.url", "sasl.oauthbearer.token.endpoint.url"],
-        _TOKENS,
+        [
+            "sasl.oauthbearer.clock.skew.seconds",
+            "sasl.oauthbearer.expected.audience",
+            "sasl.oauthbearer.expected.issuer",
+            "sasl.oauthbearer.jwks.endpoint.refresh.ms",
+            "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms",
+            "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms",
+            "sasl.oauthbearer.jwks.endpoint.url",
+            "sasl.oauthbearer.scope.claim.name",
+            "sasl.oauthbearer.sub.claim.name",
+        ],
+        _BROKERS,
+    ),
+    **dict.fromkeys(
+        [
+            "sasl.oauthbearer.assertion.algorithm",
+            "sasl.oauthbearer.assertion.file",
+            "sasl.oauthbearer.assertion.private.key.file",
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+            "sasl.oauthbearer.assertion.template.file",
+            "sasl.oauthbearer.header.urlencode",
+            "sasl.oauthbearer.jwt.retriever.class",
+            "sasl.oauthbearer.jwt.validator.class",
+        ],
+        _ASSERTION,
+    ),
+    **dict.fromkeys(
+        [
+            "sasl.login.connect.timeout.ms",
+            "sasl.login.read.timeout.ms",
+            "sasl.login.refresh.buffer.seconds",
+            "sasl.login.refresh.min.period.seconds",
+            "sasl.login.refresh.window.factor",
+            "sasl.login.refresh.window.jitter",
+            "sasl.login.retry.backoff.max.ms",
+            "sasl.login.retry.backoff.ms",
+        ],
+        _ABSENT,
     ),
     "ssl.keystore.password": _PEM.format(store="keystore"),
     "ssl.truststore.password": _PEM.format(store="truststore"),

@@ -4,12 +4,10 @@ import asyncio
 import ssl
 from pathlib import Path
 
-import faust as faust_package
 import pytest
 import trustme
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from confluent_kafka import Consumer, Producer
-from faust.auth import SASLCredentials, SSLCredentials
 
 from delaystream.adapters.client_config import ClientConfig
 from delaystream.config import ConfigurationError
@@ -20,12 +18,21 @@ PLAIN_JAAS = (
 )
 
 
-def parsed(**properties: str) -> ClientConfig:
-    named = {name.replace("_", "."): value for name, value in properties.items()}
+TOKENS = {
+    "security_protocol": "SASL_SSL",
+    "sasl_mechanism": "OAUTHBEARER",
+    "sasl_oauthbearer_token_endpoint_url": "https://idp.test/token",
+    "sasl_oauthbearer_client_credentials_client_id": "worker",
+    "sasl_oauthbearer_client_credentials_client_secret": "s3cret",
+}
+
+
+def parsed(**properties: str | None) -> ClientConfig:
+    named = {name.replace("_", "."): value for name, value in properties.items() if value is not None}
     return ClientConfig.parse({"bootstrap.servers": "localhost:9092", **named})
 
 
-def problem(**properties: str) -> str:
+def problem(**properties: str | None) -> str:
     with pytest.raises(ConfigurationError) as failure:
         parsed(**properties)
     return str(failure.value)
@@ -44,7 +51,6 @@ def test_plaintext_is_the_default() -> None:
         "security_protocol": "PLAINTEXT",
         "ssl_context": None,
     }
-    assert config.faust() == {"broker": ["aiokafka://localhost:9092"], "broker_credentials": None}
 
 
 @pytest.mark.parametrize("servers", ["", "localhost", "localhost:x", "localhost:0", ":9092", "a:1,b"])
@@ -60,7 +66,7 @@ def test_a_jaas_line_is_understood_with_its_quotes_and_escapes() -> None:
     assert (config.login.username, config.login.password) == ("alice", 'pa"ss;=x')
 
 
-def test_a_login_reaches_all_three_clients() -> None:
+def test_a_login_reaches_both_clients() -> None:
     """With the same mechanism, name and password."""
     config = parsed(
         security_protocol="sasl_plaintext",
@@ -75,10 +81,6 @@ def test_a_login_reaches_all_three_clients() -> None:
     confluent = config.confluent()
     assert confluent["sasl.mechanism"] == "SCRAM-SHA-512"
     assert (confluent["sasl.username"], confluent["sasl.password"]) == ("alice", "secret")
-    credentials = config.faust()["broker_credentials"]
-    assert isinstance(credentials, SASLCredentials)
-    assert credentials.protocol.value == "SASL_PLAINTEXT"
-    assert credentials.mechanism.value == "SCRAM-SHA-512"
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,13 @@ def test_a_login_reaches_all_three_clients() -> None:
             },
             "ScramLoginModule",
         ),
+        ({**TOKENS, "sasl_oauthbearer_token_endpoint_url": None}, "where tokens are issued"),
+        ({**TOKENS, "sasl_oauthbearer_token_endpoint_url": "http://idp.test/token"}, "would be readable"),
+        ({**TOKENS, "sasl_oauthbearer_token_endpoint_url": "file:token"}, "file:///path"),
+        ({**TOKENS, "sasl_oauthbearer_client_credentials_client_secret": None}, "client.secret"),
+        ({**TOKENS, "sasl_password": "x"}, "logs in with tokens"),
+        ({**TOKENS, "sasl_jaas_config": PLAIN_JAAS}, "OAuthBearerLoginModule"),
+        ({**TOKENS, "sasl_mechanism": "PLAIN"}, "is for OAUTHBEARER"),
         ({"security_protocol": "SASL"}, "is not one of PLAINTEXT"),
         ({"ssl_ca_location": "ca.pem"}, "nothing would be encrypted"),
         ({"security_protocol": "SSL", "ssl_truststore_location": "trust.jks"}, "JKS"),
@@ -105,7 +114,9 @@ def test_a_login_reaches_all_three_clients() -> None:
         ({"compression_type": "lz5"}, "is not one of none, gzip"),
     ],
 )
-def test_settings_that_would_not_do_what_they_say_are_refused(properties: dict[str, str], said: str) -> None:
+def test_settings_that_would_not_do_what_they_say_are_refused(
+    properties: dict[str, str | None], said: str
+) -> None:
     """One sentence that names the setting and what to do."""
     assert said.lower() in problem(**properties).lower()
 
@@ -131,7 +142,6 @@ def test_tls_trusts_the_given_authority_and_checks_names(authority: trustme.CA, 
         assert len(context.get_ca_certs()) == 1
         assert context.check_hostname
         assert context.verify_mode == ssl.CERT_REQUIRED
-        assert isinstance(config.faust()["broker_credentials"], SSLCredentials)
         Consumer({**config.confluent(), "group.id": "x"}).close()
 
 
@@ -194,7 +204,3 @@ def test_every_client_takes_what_it_is_given() -> None:
 
     asyncio.run(construct())
     Producer(config.confluent_producer()).flush(0)
-    faust = config.faust()
-    assert faust["broker_heartbeat_interval"] == 2.0
-    assert faust["consumer_max_fetch_size"] == 2_000_000
-    assert faust_package.App("x", **faust).conf.broker_request_timeout == 31.0
