@@ -123,7 +123,7 @@ def _metrics() -> str:
     observer.parked(0, "destination", "reason")
     skew = ClockSkew()
     skew.appended(1, 0, 0, 0)
-    for surroundings in (skew, StateDisk(ROOT)):
+    for surroundings in (skew, StateDisk(ROOT / "docs")):
         observer.registry.register(surroundings)
     rows = []
     for family in observer.registry.collect():

@@ -28,7 +28,7 @@ from delaystream.adapters.kafka_connections import KafkaConnections
 from delaystream.adapters.lost_markers import LostMarkers, Traces
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.transaction_coordinator import TransactionCoordinator, error_name
-from delaystream.adapters.transaction_writer import Delivery, TransactionWriter
+from delaystream.adapters.transaction_writer import Appended, Delivery, TransactionWriter
 from delaystream.engine.ports import (
     LogUnavailable,
     ProducerFenced,
@@ -55,7 +55,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
     worker, so that each learns a topic's limit but once. ``swept`` is a partition that nobody else writes
     to, the changelog's, where a fence is also to end what earlier owners left open. ``traces`` are handed
     from one producer of the transactional id to the next, so that it can do so wherever the one before it
-    wrote to.
+    wrote to. ``appended`` hears at what time brokers appended, by their clocks.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         limits: BatchLimits | None = None,
         swept: TopicPartition | None = None,
         traces: Traces | None = None,
+        appended: Appended | None = None,
     ) -> None:
         self._bounds = bounds or ProducerSettings()
         self._limits = limits or BatchLimits(self._bounds.max_batch_bytes)
@@ -78,6 +79,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         self._lost_markers = LostMarkers(self._connections, self._coordinator, traces or Traces())
         self._state = _State.NEW
         self._swept = swept
+        self._appended = appended
         self._identity = Identity(-1, -1)
         self._writer: TransactionWriter | None = None
 
@@ -92,7 +94,12 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
             waited_for = self._coordinator.waiting_for
             raise LogUnavailable(f"{self._transactional_id} could not be fenced: {waited_for}") from None
         self._writer = TransactionWriter(
-            self._connections, self._transactional_id, self._identity, self._bounds, self._limits
+            self._connections,
+            self._transactional_id,
+            self._identity,
+            self._bounds,
+            self._limits,
+            self._appended,
         )
         self._state = _State.READY
 

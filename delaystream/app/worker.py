@@ -32,6 +32,7 @@ from delaystream.adapters.lost_markers import Traces
 from delaystream.adapters.metrics import PrometheusObserver
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStores
+from delaystream.adapters.surroundings_metrics import ClockSkew, StateDisk
 from delaystream.adapters.watchdog import Watchdog
 from delaystream.app.surroundings import Surroundings, look_around
 from delaystream.codec.headers import RequestParser
@@ -117,6 +118,9 @@ class _Worker:
         self._directory = directory
         self._stack = stack
         self._observer = PrometheusObserver(SystemClock())
+        self._clock_skew = ClockSkew()
+        for collector in (self._clock_skew, StateDisk(directory.path)):
+            self._observer.registry.register(collector)
         self._parser = _parser(settings)
         #: by partition
         self._traces: dict[int, Traces] = {}
@@ -148,6 +152,7 @@ class _Worker:
     def compose(self, surroundings: Surroundings) -> None:
         """Make what depends on the cluster."""
         settings = self._settings
+        self._observer.request_partitions(surroundings.partitions)
         self._engine = msgspec.structs.replace(
             settings.engine(surroundings.partitions),
             changelog_delete_retention_ms=surroundings.delete_retention_ms,
@@ -216,6 +221,7 @@ class _Worker:
             limits=self._limits,
             swept=TopicPartition(settings.changelog_topic, partition),
             traces=self._traces.setdefault(partition, Traces()),
+            appended=self._clock_skew.appended,
         )
 
     async def _open_changelog(self, partition: int) -> Changelog:

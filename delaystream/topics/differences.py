@@ -155,5 +155,10 @@ _RULES: dict[str, tuple[Callable[[str, str], bool], Severity, str]] = {
         "warning",
         "a replica that has missed records may become the leader, and they are lost",
     ),
+    "message.timestamp.type": (
+        str.__eq__,
+        "warning",
+        "a worker's clock cannot be compared with the brokers', and a wrong one fires early or late unseen",
+    ),
     "retention.ms": (_at_least, "warning", "records are deleted sooner than intended, read or not"),
 }
