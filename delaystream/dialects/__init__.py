@@ -1,0 +1,9 @@
+"""Other systems' header languages: a record written for one of them, read as a request of ours.
+
+`by_name` finds one; `delaystream.dialects.translation` says what each of them is. Opt-in, by request topic.
+"""
+
+from delaystream.dialects.registry import NAMES, by_name
+from delaystream.dialects.translation import Dialect, Mapping, Translated
+
+__all__ = ["NAMES", "Dialect", "Mapping", "Translated", "by_name"]

@@ -1,0 +1,591 @@
+"""Other systems' headers: each vector is a record of theirs, and what it asks for in our names."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delaystream.codec import names
+from delaystream.codec.headers import RequestParser
+from delaystream.core.destinations import DestinationFilter
+from delaystream.core.limits import Limits
+from delaystream.core.rejection import Code, Rejection
+from delaystream.core.request import Action, Coordinates, Header, Request
+from delaystream.dialects import NAMES, Translated, by_name
+from delaystream.dialects.translation import PREFIX, Record
+
+SOURCE = Coordinates("requests", 3, 17)
+NOW_MS = 1_790_000_000_400
+AT_S = 1_893_456_000
+#: what every vector's record carries besides, and every delivery must have
+USERS: list[Header] = [("trace", b"\xff\x00"), ("trace", None)]
+
+Theirs = dict[str, str | bytes]
+
+
+def translate(
+    dialect: str, theirs: Theirs, key: bytes | None = b"k", *, has_value: bool = True
+) -> Translated | Rejection | None:
+    headers: list[Header] = [(n, v.encode() if isinstance(v, str) else v) for n, v in theirs.items()]
+    headers.insert(len(headers) // 2, USERS[0])
+    record = Record(SOURCE, NOW_MS, key, [*headers, USERS[1]], has_value)
+    return by_name(dialect).translate(record)
+
+
+def split(headers: Sequence[Header]) -> tuple[dict[str, str], list[Header]]:
+    ours = {n.removeprefix(PREFIX): (v or b"").decode() for n, v in headers if n.startswith(PREFIX)}
+    return ours, [header for header in headers if not header[0].startswith(PREFIX)]
+
+
+def asked(dialect: str, theirs: Theirs, key: bytes | None = b"k") -> dict[str, str]:
+    found = translate(dialect, theirs, key)
+    assert isinstance(found, Translated), found
+    ours, others = split(found.headers)
+    assert [header for header in others if header[0] == "trace"] == USERS
+    return ours
+
+
+def delivered(dialect: str, theirs: Theirs, key: bytes | None = b"k") -> dict[str, bytes | None]:
+    found = translate(dialect, theirs, key)
+    assert isinstance(found, Translated), found
+    return dict(split(found.headers)[1])
+
+
+def refused(dialect: str, theirs: Theirs, key: bytes | None = b"k", *, has_value: bool = True) -> Code:
+    found = translate(dialect, theirs, key, has_value=has_value)
+    assert isinstance(found, Rejection), found
+    assert found.detail.endswith(".")
+    return found.code
+
+
+KASPR = {"x-scheduler-deliver-to": "reminders", "x-scheduler-deliver-at": "2030-01-01T00:00:00Z"}
+KASPR_CRON = {
+    "x-scheduler-action": "CRON_ADD",
+    "x-scheduler-request-id": "report",
+    "x-scheduler-deliver-to": "reminders",
+    "x-scheduler-cron-expr": "0 9 * * 1-5",
+}
+ETF1 = {"scheduler-epoch": "1893456000", "scheduler-target-topic": "videos", "scheduler-target-key": "vid1"}
+NATS = {"Nats-Schedule": "@at 2030-01-01T01:00:00+01:00", "Nats-Schedule-Target": "orders"}
+KARAFKA = {
+    "schedule_schema_version": "1.0.0",
+    "schedule_target_epoch": "1893456000",
+    "schedule_source_type": "schedule",
+    "schedule_target_topic": "orders",
+}
+AT_MS = str(AT_S * 1000)
+ANY_LATENESS = {"grace": "36500d"}
+NATS_RECURRING = {"destination": "orders", "id": "k", "catch-up": "latest", **ANY_LATENESS}
+NATS_CRON = {**NATS_RECURRING, "dst-gap": "skip", "dst-overlap": "both"}
+
+VECTORS: dict[str, tuple[str, Theirs, dict[str, str]]] = {
+    "kaspr: a message at a time": ("kaspr", KASPR, {"destination": "reminders", "at": AT_MS}),
+    "kaspr: UTC without an offset": (
+        "kaspr",
+        {**KASPR, "x-scheduler-deliver-at": "2030-01-01T00:00:00"},
+        {"destination": "reminders", "at": AT_MS},
+    ),
+    "kaspr: a date alone": (
+        "kaspr",
+        {**KASPR, "x-scheduler-deliver-at": "2030-01-01"},
+        {"destination": "reminders", "at": AT_MS},
+    ),
+    "kaspr: an offset": (
+        "kaspr",
+        {**KASPR, "x-scheduler-deliver-at": "2029-12-31T19:00:00-05:00"},
+        {"destination": "reminders", "at": AT_MS},
+    ),
+    "kaspr: with an id": (
+        "kaspr",
+        {**KASPR, "x-scheduler-request-id": "r1"},
+        {"destination": "reminders", "at": AT_MS, "id": "r1"},
+    ),
+    "kaspr: replace": (
+        "kaspr",
+        {**KASPR, "x-scheduler-action": "REPLACE", "x-scheduler-request-id": "r1"},
+        {"destination": "reminders", "at": AT_MS, "id": "r1"},
+    ),
+    "kaspr: cancel": (
+        "kaspr",
+        {"x-scheduler-action": "CANCEL", "x-scheduler-request-id": "r1"},
+        {"action": "cancel", "id": "r1"},
+    ),
+    "kaspr: cron": (
+        "kaspr",
+        KASPR_CRON,
+        {
+            "destination": "reminders",
+            "cron": "0 9 * * 1-5",
+            "id": "report",
+            "catch-up": "all",
+            **ANY_LATENESS,
+        },
+    ),
+    "kaspr: cron with the seconds last, and without what was missed": (
+        "kaspr",
+        {
+            **KASPR_CRON,
+            "x-scheduler-cron-expr": "5 9 * * * 30",
+            "x-scheduler-cron-missed-fire-policy": "skip",
+        },
+        {
+            "destination": "reminders",
+            "cron": "30 5 9 * * *",
+            "id": "report",
+            "catch-up": "none",
+            **ANY_LATENESS,
+        },
+    ),
+    "kaspr: a step in a day field is no wildcard to croniter": (
+        "kaspr",
+        {**KASPR_CRON, "x-scheduler-cron-expr": "0 9 */10 * 1"},
+        {
+            "destination": "reminders",
+            "cron": "0 9 1-31/10 * 1",
+            "id": "report",
+            "catch-up": "all",
+            **ANY_LATENESS,
+        },
+    ),
+    "kaspr: pause": (
+        "kaspr",
+        {"x-scheduler-action": "CRON_PAUSE", "x-scheduler-request-id": "report"},
+        {"action": "pause", "id": "report"},
+    ),
+    "kaspr: resume": (
+        "kaspr",
+        {"x-scheduler-action": "CRON_RESUME", "x-scheduler-request-id": "report"},
+        {"action": "resume", "id": "report"},
+    ),
+    "kaspr: cancel a cron": (
+        "kaspr",
+        {"x-scheduler-action": "CRON_CANCEL", "x-scheduler-request-id": "report"},
+        {"action": "cancel", "id": "report"},
+    ),
+    "etf1: the example of its README": ("etf1", ETF1, {"id": "k", "at": AT_MS, "destination": "videos"}),
+    "nats: once": ("nats", NATS, {"destination": "orders", "at": AT_MS, "id": "k"}),
+    "nats: once, not after its time to live": (
+        "nats",
+        {**NATS, "Nats-Schedule": "@at 2026-09-21T15:33:20.400Z", "Nats-TTL": "1h30m"},
+        {
+            "destination": "orders",
+            "at": "1790004800400",
+            "id": "k",
+            "on-late": "drop",
+            "grace": "600000ms",
+        },
+    ),
+    "nats: an interval, from the next whole second": (
+        "nats",
+        {**NATS, "Nats-Schedule": "@every 1m30s"},
+        {**NATS_RECURRING, "every": "90000ms", "start": "1790000090000"},
+    ),
+    "nats: an interval that ends": (
+        "nats",
+        {**NATS, "Nats-Schedule": "@every 1.5h", "Nats-TTL": "86400"},
+        {**NATS_RECURRING, "every": "5400000ms", "start": "1790005400000", "end": "1790086400400"},
+    ),
+    "nats: 6 fields in a time zone": (
+        "nats",
+        {**NATS, "Nats-Schedule": "0 30 9 * jan-mar MON", "Nats-Schedule-Time-Zone": "Europe/Amsterdam"},
+        {**NATS_CRON, "cron": "0 30 9 * 1,2,3 1", "timezone": "Europe/Amsterdam"},
+    ),
+    "nats: a word": ("nats", {**NATS, "Nats-Schedule": "@weekly"}, {**NATS_CRON, "cron": "0 0 0 * * 0"}),
+    "nats: a step from a number goes on to the end": (
+        "nats",
+        {**NATS, "Nats-Schedule": "*/15 5/20 * ? * *"},
+        {**NATS_CRON, "cron": "*/15 5,25,45 * * * *"},
+    ),
+    "nats: either day field is enough, a stepped one too": (
+        "nats",
+        {**NATS, "Nats-Schedule": "0 0 0 */15 * 5"},
+        {**NATS_CRON, "cron": "0 0 0 1,16,31 * 5"},
+    ),
+    "karafka: schedule": ("karafka", KARAFKA, {"id": "k", "at": AT_MS, "destination": "orders"}),
+    "karafka: to a partition": (
+        "karafka",
+        {**KARAFKA, "schedule_target_partition": "7"},
+        {"id": "k", "at": AT_MS, "destination": "orders", "destination-partition": "7"},
+    ),
+    "activemq: a delay": (
+        "activemq",
+        {"AMQ_SCHEDULED_DELAY": "60000"},
+        {"id": "requests/3/17", "delay": "60000ms"},
+    ),
+    "activemq: a Java Long, as Camel writes it": (
+        "activemq",
+        {"AMQ_SCHEDULED_DELAY": (60_000).to_bytes(8, "big")},
+        {"id": "requests/3/17", "delay": "60000ms"},
+    ),
+    "activemq: ten, one each 10 s, the first after 30 s": (
+        "activemq",
+        {"AMQ_SCHEDULED_DELAY": "30000", "AMQ_SCHEDULED_PERIOD": "10000", "AMQ_SCHEDULED_REPEAT": "9"},
+        {
+            "id": "requests/3/17",
+            "every": "10000ms",
+            "start": str(NOW_MS + 30_000),
+            "max-fires": "10",
+        },
+    ),
+    "activemq: a period without a delay is the delay of the first": (
+        "activemq",
+        {"AMQ_SCHEDULED_PERIOD": "10000", "AMQ_SCHEDULED_REPEAT": (-1).to_bytes(4, "big", signed=True)},
+        {"id": "requests/3/17", "every": "10000ms", "start": str(NOW_MS + 10_000)},
+    ),
+    "activemq: a period that does not repeat": (
+        "activemq",
+        {"AMQ_SCHEDULED_PERIOD": "10000"},
+        {"id": "requests/3/17", "delay": "10000ms"},
+    ),
+    "activemq: a crontab entry": (
+        "activemq",
+        {"AMQ_SCHEDULED_CRON": "0 * * * *"},
+        {"id": "requests/3/17", "cron": "0 * * * *"},
+    ),
+    "activemq: steps are multiples": (
+        "activemq",
+        {"AMQ_SCHEDULED_CRON": "10-30/7 */6 */10 * ?"},
+        {"id": "requests/3/17", "cron": "14,21,28 */6 10,20,30 * *"},
+    ),
+    "activemq: what the sender gave a job id is sent at once": (
+        "activemq",
+        {"AMQ_SCHEDULED_DELAY": "60000", "scheduledJobId": "ID:host-1"},
+        {"delay": "0"},
+    ),
+    "activemq: remove a job": (
+        "activemq",
+        {"AMQ_SCHEDULER_ACTION": "REMOVE", "scheduledJobId": "requests/3/4"},
+        {"action": "cancel", "id": "requests/3/4"},
+    ),
+}
+
+CONTROL_ACTIONS = {"cancel", "pause", "resume"}
+
+
+@pytest.mark.parametrize(("dialect", "theirs", "ours"), VECTORS.values(), ids=VECTORS)
+def test_asks_for_the_same(dialect: str, theirs: Theirs, ours: dict[str, str]) -> None:
+    """In our names, and nothing besides."""
+    found = translate(dialect, theirs)
+    assert isinstance(found, Translated), found
+    assert split(found.headers)[0] == ours
+
+
+@pytest.mark.parametrize(("dialect", "theirs", "ours"), VECTORS.values(), ids=VECTORS)
+def test_the_users_headers_pass(dialect: str, theirs: Theirs, ours: dict[str, str]) -> None:
+    """Byte for byte and in order, whatever they hold; a command delivers nothing."""
+    found = translate(dialect, theirs)
+    assert isinstance(found, Translated), found
+    passed = [header for header in found.headers if header[0] == "trace"]
+    assert passed == ([] if ours.get("action") == "cancel" and dialect != "kaspr" else USERS)
+
+
+REFUSED: dict[str, tuple[str, Theirs, Code]] = {
+    "kaspr: no time": ("kaspr", {"x-scheduler-deliver-to": "t"}, Code.DIALECT_MISSING),
+    "kaspr: no destination": ("kaspr", {"x-scheduler-deliver-at": "2030-01-01"}, Code.DIALECT_MISSING),
+    "kaspr: not a time": ("kaspr", {**KASPR, "x-scheduler-deliver-at": "soon"}, Code.DIALECT_INVALID),
+    "kaspr: cancels nothing": ("kaspr", {"x-scheduler-action": "CANCEL"}, Code.DIALECT_MISSING),
+    "kaspr: no such action": ("kaspr", {**KASPR, "x-scheduler-action": "PURGE"}, Code.DIALECT_MISSING),
+    "kaspr: no such action, with an id": (
+        "kaspr",
+        {**KASPR, "x-scheduler-action": "PURGE", "x-scheduler-request-id": "r"},
+        Code.DIALECT_INVALID,
+    ),
+    "kaspr: no such policy": (
+        "kaspr",
+        {**KASPR_CRON, "x-scheduler-cron-missed-fire-policy": "most"},
+        Code.DIALECT_INVALID,
+    ),
+    "kaspr: a year": (
+        "kaspr",
+        {**KASPR_CRON, "x-scheduler-cron-expr": "0 9 * * 1 0 2031"},
+        Code.DIALECT_UNSUPPORTED,
+    ),
+    "etf1: milliseconds": ("etf1", {**ETF1, "scheduler-epoch": AT_MS}, Code.DIALECT_INVALID),
+    "etf1: no time": ("etf1", {"scheduler-target-topic": "t"}, Code.DIALECT_MISSING),
+    "etf1: no destination": ("etf1", {"scheduler-epoch": "1893456000"}, Code.DIALECT_MISSING),
+    "etf1: not a number": ("etf1", {**ETF1, "scheduler-epoch": "tomorrow"}, Code.DIALECT_INVALID),
+    "nats: no target": ("nats", {"Nats-Schedule": "@hourly"}, Code.DIALECT_MISSING),
+    "nats: 5 fields": ("nats", {**NATS, "Nats-Schedule": "0 9 * * 1"}, Code.DIALECT_INVALID),
+    "nats: backwards": ("nats", {**NATS, "Nats-Schedule": "0 0 0 * * fri-mon"}, Code.DIALECT_INVALID),
+    "nats: Sunday is 0": ("nats", {**NATS, "Nats-Schedule": "0 0 0 * * 7"}, Code.DIALECT_INVALID),
+    "nats: less than a second": ("nats", {**NATS, "Nats-Schedule": "@every 500ms"}, Code.DIALECT_INVALID),
+    "nats: days": ("nats", {**NATS, "Nats-Schedule": "@every 1d"}, Code.DIALECT_INVALID),
+    "nats: no offset": ("nats", {**NATS, "Nats-Schedule": "@at 2030-01-01T00:00:00"}, Code.DIALECT_INVALID),
+    "nats: epoch": ("nats", {**NATS, "Nats-Schedule": f"@at {AT_MS}"}, Code.DIALECT_INVALID),
+    "nats: no such word": ("nats", {**NATS, "Nats-Schedule": "@fortnightly"}, Code.DIALECT_INVALID),
+    "nats: a zone without cron": (
+        "nats",
+        {**NATS, "Nats-Schedule-Time-Zone": "Europe/Paris"},
+        Code.DIALECT_INVALID,
+    ),
+    "nats: an empty zone": (
+        "nats",
+        {**NATS, "Nats-Schedule": "@daily", "Nats-Schedule-Time-Zone": ""},
+        Code.DIALECT_INVALID,
+    ),
+    "nats: the server's zone": (
+        "nats",
+        {**NATS, "Nats-Schedule": "@daily", "Nats-Schedule-Time-Zone": "Local"},
+        Code.DIALECT_UNSUPPORTED,
+    ),
+    "nats: sampling": ("nats", {**NATS, "Nats-Schedule-Source": "sensors"}, Code.DIALECT_UNSUPPORTED),
+    "nats: rollup": ("nats", {**NATS, "Nats-Schedule-Rollup": "sub"}, Code.DIALECT_UNSUPPORTED),
+    "nats: a TTL below a second": ("nats", {**NATS, "Nats-Schedule-TTL": "10ms"}, Code.DIALECT_INVALID),
+    "nats: over before it fires": ("nats", {**NATS, "Nats-TTL": "5m"}, Code.DIALECT_INVALID),
+    "nats: ends a schedule and publishes": (
+        "nats",
+        {"Nats-Schedule-Next": "purge", "Nats-Scheduler": "schedules.1"},
+        Code.DIALECT_UNSUPPORTED,
+    ),
+    "karafka: a newer envelope": (
+        "karafka",
+        {**KARAFKA, "schedule_schema_version": "1.10.0"},
+        Code.DIALECT_UNSUPPORTED,
+    ),
+    "karafka: no version": ("karafka", {"schedule_source_type": "cancel"}, Code.DIALECT_MISSING),
+    "karafka: no such type": (
+        "karafka",
+        {**KARAFKA, "schedule_source_type": "message"},
+        Code.DIALECT_INVALID,
+    ),
+    "karafka: by a partition key": (
+        "karafka",
+        {**KARAFKA, "schedule_target_partition_key": "user-1"},
+        Code.DIALECT_UNSUPPORTED,
+    ),
+    "activemq: bursts": (
+        "activemq",
+        {"AMQ_SCHEDULED_CRON": "0 * * * *", "AMQ_SCHEDULED_DELAY": "1000"},
+        Code.DIALECT_UNSUPPORTED,
+    ),
+    "activemq: too many": (
+        "activemq",
+        {"AMQ_SCHEDULED_PERIOD": "1000", "AMQ_SCHEDULED_REPEAT": "1001"},
+        Code.DIALECT_INVALID,
+    ),
+    "activemq: repeats without a period": (
+        "activemq",
+        {"AMQ_SCHEDULED_DELAY": "1000", "AMQ_SCHEDULED_REPEAT": "2"},
+        Code.DIALECT_MISSING,
+    ),
+    "activemq: names": ("activemq", {"AMQ_SCHEDULED_CRON": "0 9 * * MON"}, Code.DIALECT_INVALID),
+    "activemq: 6 fields": ("activemq", {"AMQ_SCHEDULED_CRON": "0 0 9 * * 1"}, Code.DIALECT_INVALID),
+    "activemq: a negative Long": (
+        "activemq",
+        {"AMQ_SCHEDULED_DELAY": (-5).to_bytes(8, "big", signed=True)},
+        Code.DIALECT_INVALID,
+    ),
+    "activemq: browsing": ("activemq", {"AMQ_SCHEDULER_ACTION": "BROWSE"}, Code.DIALECT_UNSUPPORTED),
+}
+
+
+@pytest.mark.parametrize(("dialect", "theirs", "code"), REFUSED.values(), ids=REFUSED)
+def test_refuses_what_it_cannot_do(dialect: str, theirs: Theirs, code: Code) -> None:
+    """With a code of its own and a sentence, never by guessing."""
+    assert refused(dialect, theirs) is code
+
+
+@pytest.mark.parametrize("dialect", NAMES)
+def test_leaves_other_records_alone(dialect: str) -> None:
+    """A record without a header of the dialect is read in our own language."""
+    assert translate(dialect, {"delaystream-delay": "5m", "delaystream-destination": "t"}) is None
+    assert (
+        translate(dialect, {"delaystream-delay": "5m", "delaystream-destination": "t"}, has_value=False)
+        is None
+    )
+
+
+@pytest.mark.parametrize("dialect", NAMES)
+def test_our_headers_may_stand_beside_theirs(dialect: str) -> None:
+    """A producer that moves over can ask for a receipt before it changes anything else."""
+    theirs = next(theirs for name, theirs, _ in VECTORS.values() if name == dialect)
+    assert asked(dialect, {**theirs, "delaystream-reply-to": "receipts"})["reply-to"] == "receipts"
+
+
+@pytest.mark.parametrize("dialect", NAMES)
+def test_a_header_given_twice_or_null_is_refused(dialect: str) -> None:
+    """As one of ours is: which of the two counts would be a guess."""
+    theirs = next(theirs for name, theirs, _ in VECTORS.values() if name == dialect)
+    name = next(iter(theirs))
+    for headers, code in (
+        ([(name, b"a"), (name, b"a")], Code.DUPLICATE_HEADER),
+        ([(name, None)], Code.NULL_HEADER),
+    ):
+        found = by_name(dialect).translate(Record(SOURCE, NOW_MS, b"k", headers))
+        assert isinstance(found, Rejection)
+        assert found.code is code
+
+
+# -- names, keys, cancels --------------------------------------------------------------------------------
+
+
+def test_etf1_deletes_by_a_null_value() -> None:
+    """With its headers and without, as etf1 does; an empty value is a value."""
+    for theirs in ({}, ETF1):
+        found = translate("etf1", theirs, b"vid1-online", has_value=False)
+        assert isinstance(found, Translated)
+        assert split(found.headers) == ({"id": "vid1-online", "action": "cancel"}, [])
+    assert asked("etf1", ETF1)["at"] == AT_MS
+
+
+@pytest.mark.parametrize("dialect", ["etf1", "karafka"])
+@pytest.mark.parametrize("key", [None, b"", b"\xff"])
+def test_the_key_is_the_id(dialect: str, key: bytes | None) -> None:
+    """And so it must be there, and be text."""
+    theirs: Theirs = ETF1 if dialect == "etf1" else KARAFKA
+    assert refused(dialect, theirs, key) in {Code.DIALECT_MISSING, Code.NOT_UTF8}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "theirs", "key"),
+    [
+        ("etf1", ETF1, b"vid1"),
+        ("etf1", {**ETF1, "scheduler-target-key": b"\xff\x00"}, b"\xff\x00"),
+        ("etf1", {name: value for name, value in ETF1.items() if name != "scheduler-target-key"}, None),
+        ("karafka", KARAFKA, None),
+        ("karafka", {**KARAFKA, "schedule_target_key": "42"}, b"42"),
+        ("kaspr", KASPR, b"k"),
+        ("nats", NATS, b"k"),
+        ("activemq", {"AMQ_SCHEDULED_DELAY": "1"}, b"k"),
+    ],
+)
+def test_delivers_with_the_key_that_theirs_would(dialect: str, theirs: Theirs, key: bytes | None) -> None:
+    """Where the record's own key is the schedule's name, another header has the key to deliver with."""
+    found = translate(dialect, theirs)
+    assert isinstance(found, Translated)
+    assert found.key == key
+
+
+def test_karafka_ends_a_schedule_by_type() -> None:
+    """`cancel` is the user's, `tombstone` is Karafka's own after a dispatch."""
+    for kind in ("cancel", "tombstone"):
+        theirs: Theirs = {"schedule_schema_version": "1.0.0", "schedule_source_type": kind}
+        found = translate("karafka", theirs, b"order-1", has_value=False)
+        assert isinstance(found, Translated)
+        assert split(found.headers)[0] == {"id": "order-1", "action": "cancel"}
+
+
+def test_nats_ends_a_schedule_by_its_subject() -> None:
+    """The record's own key is where NATS would publish: the schedule is the one in `Nats-Scheduler`."""
+    theirs: Theirs = {"Nats-Schedule-Next": "purge", "Nats-Scheduler": "schedules.1"}
+    found = translate("nats", theirs, b"schedules.cancelled", has_value=False)
+    assert isinstance(found, Translated)
+    assert split(found.headers)[0] == {"id": "schedules.1", "action": "cancel"}
+
+
+def test_a_recurring_schedule_without_a_name_is_named_by_its_place() -> None:
+    """Nothing could ever stop it otherwise; a one-time one needs none."""
+    assert asked("nats", {**NATS, "Nats-Schedule": "@hourly"}, None)["id"] == "requests/3/17"
+    assert "id" not in asked("nats", NATS, None)
+
+
+# -- what their consumers look for -----------------------------------------------------------------------
+
+
+def test_etf1_deliveries_say_where_they_come_from() -> None:
+    """As in its README; a delivery that is scheduled again says it once."""
+    theirs = {**ETF1, "scheduler-topic": "an older one"}
+    found = delivered("etf1", theirs)
+    assert found["scheduler-timestamp"] == b"1790000000"
+    assert found["scheduler-key"] == b"k"
+    assert found["scheduler-topic"] == b"requests"
+    assert found["scheduler-epoch"] == b"1893456000"
+    again = translate("etf1", theirs)
+    assert isinstance(again, Translated)
+    assert [name for name, _ in again.headers].count("scheduler-topic") == 1
+
+
+def test_karafka_deliveries_say_where_they_come_from() -> None:
+    """And keep the envelope's headers, which Karafka's users trace by."""
+    found = delivered("karafka", KARAFKA)
+    assert found["schedule_source_topic"] == b"requests"
+    assert found["schedule_source_partition"] == b"3"
+    assert found["schedule_source_offset"] == b"17"
+    assert found["schedule_source_key"] == b"k"
+    assert found["schedule_target_topic"] == b"orders"
+
+
+def test_nats_deliveries_carry_no_instruction() -> None:
+    """What would schedule or reject the message again is taken out, as NATS does."""
+    found = delivered(
+        "nats", {**NATS, "Nats-Schedule-TTL": "5m", "Nats-Msg-Id": "1", "Nats-Expected-Stream": "s"}
+    )
+    assert found == {
+        "trace": None,
+        "Nats-Scheduler": b"k",
+        "Nats-TTL": b"5m",
+        "Nats-Schedule-Next": b"purge",
+    }
+
+
+def test_what_depends_on_the_fire_is_added_when_it_fires() -> None:
+    """NATS tells the next time, Kaspr the time of this one; the others nothing."""
+    later: dict[str, list[Header]] = {
+        name: by_name(name).fire_headers(AT_S * 1000, AT_S * 1000 + 60_000) for name in NAMES
+    }
+    assert later.pop("nats") == [("Nats-Schedule-Next", b"2030-01-01T00:01:00.000Z")]
+    assert later.pop("kaspr") == [("x-scheduler-cron-fire-timestamp", b"1893456000")]
+    assert set(map(tuple, later.values())) == {()}
+    assert by_name("nats").fire_headers(AT_S * 1000, None) == [("Nats-Schedule-Next", b"purge")]
+
+
+def test_activemq_deliveries_carry_the_job() -> None:
+    """By that id it can be removed."""
+    found = delivered("activemq", {"AMQ_SCHEDULED_DELAY": "1"})
+    assert found == {"trace": None, "scheduledJobId": b"requests/3/17"}
+
+
+# -- fitting in ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dialect", "theirs", "ours"), VECTORS.values(), ids=VECTORS)
+def test_our_parser_takes_it(dialect: str, theirs: Theirs, ours: dict[str, str]) -> None:
+    """A translation is a request that a worker accepts, for the action that was meant."""
+    found = translate(dialect, theirs)
+    assert isinstance(found, Translated)
+    parser = RequestParser(DestinationFilter(["*"]), Limits(), "default")
+    parsed = parser.parse("requests", 3, 17, NOW_MS, found.key, b"v", found.headers, NOW_MS)
+    if isinstance(parsed, Rejection) and parsed.code is Code.NOT_SUPPORTED:
+        pytest.skip(parsed.detail)
+    assert isinstance(parsed, Request), parsed
+    assert parsed.action is Action(ours.get("action", "schedule"))
+    assert parsed.id == ours.get("id")
+
+
+def test_the_prefix_is_the_contracts() -> None:
+    """The dialects lie below the codec, and so repeat it."""
+    assert PREFIX == names.PREFIX
+
+
+def test_an_unknown_dialect_is_named() -> None:
+    """With those that there are."""
+    with pytest.raises(ValueError, match="'quartz' is not a dialect; expected one of kaspr, etf1"):
+        by_name("quartz")
+
+
+_WORDS = sorted(
+    {word for _, theirs, _ in VECTORS.values() for word in theirs}
+    | {word for _, theirs, _ in REFUSED.values() for word in theirs}
+)
+_VALUES = [v for _, theirs, _ in (*VECTORS.values(), *REFUSED.values()) for v in theirs.values()]
+_CONTENT = st.one_of(
+    st.sampled_from([v.encode() if isinstance(v, str) else v for v in _VALUES]),
+    st.binary(max_size=20),
+    st.text(max_size=20).map(str.encode),
+)
+
+
+@given(
+    dialect=st.sampled_from(NAMES),
+    headers=st.lists(st.tuples(st.sampled_from(_WORDS), st.none() | _CONTENT), max_size=8),
+    key=st.none() | st.binary(max_size=8),
+    has_value=st.booleans(),
+)
+def test_no_record_makes_it_raise(
+    dialect: str, headers: list[Header], key: bytes | None, has_value: bool
+) -> None:
+    """Whatever a producer sends is a request, a rejection, or not for this dialect; and always the same."""
+    record = Record(SOURCE, NOW_MS, key, headers, has_value)
+    found = by_name(dialect).translate(record)
+    assert found == by_name(dialect).translate(record)
