@@ -1,41 +1,73 @@
 """Whether a recurrence can be accepted: a rejection with its code, or None."""
 
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-from croniter import croniter
-
+from delaystream.core.durations import format_duration
+from delaystream.core.instants import format_instant
+from delaystream.core.recurrence.expression import parse_cron
+from delaystream.core.recurrence.fields import CronError
 from delaystream.core.recurrence.fires import next_after
 from delaystream.core.recurrence.recurrence import Recurrence
+from delaystream.core.recurrence.zones import nearest_zone, zone_names
 from delaystream.core.rejection import Code, Rejection, shown
 
 
-def check(  # noqa: PLR0911
-    recurrence: Recurrence, *, min_interval_ms: int, max_expression: int
-) -> Rejection | None:
+def check(recurrence: Recurrence, *, min_interval_ms: int, max_expression: int) -> Rejection | None:
     """Why a worker refuses `recurrence`, None if it does not; nothing else may be called before this.
 
-    `min_interval_ms` bounds how often it fires; `max_expression` is the longest expression, in characters.
+    `min_interval_ms`, up to a day, bounds how often it fires anywhere in its pattern, by the local clock: on
+    the day on which clocks are put forward, two fires may come nearer. `max_expression` is in characters.
     """
-    expression = recurrence.cron
-    if expression is None:
-        if recurrence.every_ms < min_interval_ms:
-            return Rejection(
-                Code.TOO_FREQUENT, f"every {recurrence.every_ms} ms is more often than {min_interval_ms} ms"
-            )
-        return None
-    if len(expression) > max_expression:
-        return Rejection(
-            Code.CRON_TOO_LONG,
-            f"cron has {len(expression)} characters: expected at most {max_expression}",
-        )
-    if not croniter.is_valid(expression, second_at_beginning=True):
-        return Rejection(Code.INVALID_CRON, f"cron {shown(expression)} is not a cron expression")
     try:
-        ZoneInfo(recurrence.timezone)
-    except (ZoneInfoNotFoundError, ValueError):
+        shortest_ms = _shortest_gap_ms(recurrence, max_expression)
+    except CronError as error:
+        return Rejection(error.code, f"delaystream-cron is {shown(recurrence.cron or '')}: {error}.")
+    if recurrence.timezone not in zone_names():
+        near = nearest_zone(recurrence.timezone)
         return Rejection(
-            Code.INVALID_TIMEZONE, f"timezone {shown(recurrence.timezone)} is not a time zone's name"
+            Code.INVALID_TIMEZONE,
+            f"delaystream-timezone is {shown(recurrence.timezone)}, which is no name of a time zone; "
+            + (f"did you mean '{near}'?" if near else "expected one such as 'Europe/Berlin' or 'UTC'."),
+        )
+    if shortest_ms < min_interval_ms:
+        return Rejection(
+            Code.TOO_FREQUENT,
+            f"{_named(recurrence)} fires {_apart(shortest_ms)}; expected at least "
+            f"{format_duration(min_interval_ms)} from one fire to the next.",
+        )
+    if recurrence.jitter_ms >= shortest_ms:
+        return Rejection(
+            Code.JITTER_TOO_LONG,
+            f"delaystream-jitter is {format_duration(recurrence.jitter_ms)}, and {_named(recurrence)} fires "
+            f"{_apart(shortest_ms)}; expected less than that.",
         )
     if next_after(recurrence, recurrence.start_ms - 1) is None:
-        return Rejection(Code.NEVER_FIRES, f"cron {shown(expression)} never comes")
+        return Rejection(Code.NEVER_FIRES, _never(recurrence))
     return None
+
+
+def _shortest_gap_ms(recurrence: Recurrence, max_expression: int) -> int:
+    """Raises CronError."""
+    if recurrence.cron is None:
+        return recurrence.every_ms
+    if len(recurrence.cron) > max_expression:
+        raise CronError(
+            Code.CRON_TOO_LONG, f"it has {len(recurrence.cron)} characters; expected at most {max_expression}"
+        )
+    return parse_cron(recurrence.cron).shortest_gap_s() * 1000
+
+
+def _named(recurrence: Recurrence) -> str:
+    if recurrence.cron is None:
+        return f"delaystream-every {format_duration(recurrence.every_ms)}"
+    return f"delaystream-cron {shown(recurrence.cron)}"
+
+
+def _apart(shortest_ms: int) -> str:
+    return f"as little as {format_duration(shortest_ms)} apart"
+
+
+def _never(recurrence: Recurrence) -> str:
+    start = format_instant(recurrence.start_ms)
+    if recurrence.end_ms is None:
+        return f"{_named(recurrence)} has no time within a century of its start, {start}."
+    end = format_instant(recurrence.end_ms)
+    return f"{_named(recurrence)} has no time from its start, {start}, to its end, {end}."

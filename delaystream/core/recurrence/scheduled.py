@@ -1,0 +1,116 @@
+"""From local times to instants: what becomes of a pattern where clocks are put forward or back.
+
+A zone is cut into pieces of constant offset (`zones`). Each instant of a piece has one local time, so a piece
+*covers* a range of local times; where it meets the next one, the two ranges leave a gap or overlap. Clocks
+forward at the instant T::
+
+    local   …  01:30   02:00        03:00   03:30  …      dst-gap shift   any time in the gap means T, once
+            ─ before ─▶│ gap        │◀─ after ──                  skip    nothing does
+
+Clocks back at T; the policy says which of the two pieces covers the overlap::
+
+    local   …  00:30   01:00        02:00                 dst-overlap first   the piece before
+            ── before ──────────────▶│                                second  the piece after
+                       │◀── after ──────────── …                      both    both
+
+A pattern that follows the clock (a wildcard among its seconds, minutes or hours) fires by elapsed time:
+`skip` and `both`, whatever the policy says. That is Debian's cron(8), whose limit of three hours is not kept:
+a day that was left out is a gap like any other.
+"""
+
+from typing import Final
+
+import msgspec
+
+from delaystream.core.recurrence.pattern import DAY_S, CronPattern
+from delaystream.core.recurrence.recurrence import DstGap, DstOverlap
+from delaystream.core.recurrence.zones import END_S, FIRST_S, Piece, piece_at
+
+_HORIZON_S: Final = 100 * 366 * DAY_S
+"""How far ahead a time is looked for. A pattern that comes at all comes within 40 years (29 February on one
+day of the week, over a year like 2100), unless a gap swallows every one of its times."""
+
+
+class Scheduled(msgspec.Struct, frozen=True, gc=False):
+    """The instants that a pattern means in a zone; seconds since the epoch."""
+
+    pattern: CronPattern
+    zone: str
+    shifts: bool
+    """A time in a gap means the end of the gap."""
+    in_first: bool
+    in_second: bool
+    """Which occurrences of an ambiguous time count."""
+
+    def next_after(self, after_s: int) -> int | None:
+        """The first instant after `after_s`; None when there is none within a century."""
+        at_s = max(after_s + 1, FIRST_S)
+        limit_s = min(at_s + _HORIZON_S, END_S)
+        while at_s < limit_s:
+            piece = piece_at(self.zone, at_s)
+            if at_s == piece.start_s and self._shifted_to(piece):
+                return at_s
+            low_s, high_s = self._covered(piece)
+            local_s = self.pattern.next(max(at_s + piece.offset_s, low_s))
+            if local_s is None:
+                return None
+            if local_s < high_s:
+                return local_s - piece.offset_s
+            # The last day of the piece was looked at, and with it all that clocks put back could repeat: on
+            # to the time found. A day before it as a local time is before its instant in every zone.
+            seen = piece.end_s - at_s > DAY_S
+            at_s = max(piece.end_s, local_s - DAY_S) if seen else piece.end_s
+        return None
+
+    def last_until(self, until_s: int, after_s: int) -> int | None:
+        """The last instant in (`after_s`, `until_s`]."""
+        at_s = min(until_s, END_S - 1)
+        while at_s > after_s and at_s >= FIRST_S:
+            piece = piece_at(self.zone, at_s)
+            low_s, high_s = self._covered(piece)
+            local_s = self.pattern.previous(min(at_s + piece.offset_s, high_s - 1))
+            if local_s is not None and local_s >= low_s:
+                found_s = local_s - piece.offset_s
+            elif self._shifted_to(piece):
+                found_s = piece.start_s
+            else:
+                at_s = piece.start_s - 1
+                continue
+            return found_s if found_s > after_s else None
+        return None
+
+    def count(self, after_s: int, until_s: int) -> int:
+        """How many instants lie in (`after_s`, `until_s`]; the work grows with the months between."""
+        at_s = max(after_s + 1, FIRST_S)
+        end_s = min(until_s + 1, END_S)
+        number = 0
+        while at_s < end_s:
+            piece = piece_at(self.zone, at_s)
+            low_s, high_s = self._covered(piece)
+            from_s = max(at_s + piece.offset_s, low_s)
+            number += self.pattern.count(from_s, min(end_s + piece.offset_s, high_s))
+            # A time of its own at the end of the gap is the same fire.
+            if at_s == piece.start_s and self._shifted_to(piece):
+                number += self.pattern.next(low_s) != low_s
+            at_s = piece.end_s
+        return number
+
+    def _covered(self, piece: Piece) -> tuple[int, int]:
+        """The local times that have their instant in the piece: from the first, to before the second."""
+        low = piece.offset_s if self.in_second else max(piece.offset_s, piece.before_s)
+        high = piece.offset_s if self.in_first else min(piece.offset_s, piece.after_s)
+        return piece.start_s + low, piece.end_s + high
+
+    def _shifted_to(self, piece: Piece) -> bool:
+        """Whether the start of the piece ends a gap with a time in it that is shifted."""
+        if not self.shifts or piece.offset_s <= piece.before_s:
+            return False
+        local_s = self.pattern.next(piece.start_s + piece.before_s)
+        return local_s is not None and local_s < piece.start_s + piece.offset_s
+
+
+def scheduled(pattern: CronPattern, zone: str, gap: DstGap, overlap: DstOverlap) -> Scheduled:
+    """The instants of `pattern` in the zone of that name, under a policy."""
+    if pattern.follows_clock:
+        return Scheduled(pattern, zone, shifts=False, in_first=True, in_second=True)
+    return Scheduled(pattern, zone, gap == "shift", overlap != "second", overlap != "first")

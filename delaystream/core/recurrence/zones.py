@@ -1,0 +1,124 @@
+"""Time zones as pieces of constant offset from UTC.
+
+The rules come from the package tzdata, not from the operating system: workers of the same release agree.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib import resources
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+FIRST_S: Final = -62_072_956_800
+"""0003-01-01T00:00:00Z: no instant before it is looked at."""
+END_S: Final = 253_370_764_800
+"""9999-01-01T00:00:00Z: nor from it on. Local times of all offsets stay within Python's years 1 to 9999."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_DAY: Final = _EPOCH.toordinal()
+_DAY_S: Final = 86_400
+_PROBE_S: Final = _DAY_S // 2
+"""No zone changes its offset twice within this time: a test looks at all of them."""
+
+
+class Piece(NamedTuple):
+    """A span of time in which a zone's offset is constant. Seconds: instants since the epoch, and offsets.
+
+    Pieces also end where a year of UTC does; the offset then is the same `before` and `after`.
+    """
+
+    start_s: int
+    end_s: int
+    """The first instant of the next piece."""
+    before_s: int
+    """The offset of the piece before."""
+    offset_s: int
+    """Local time minus UTC."""
+    after_s: int
+    """The offset of the piece after."""
+
+
+@lru_cache(maxsize=1)
+def zone_names() -> frozenset[str]:
+    """All names of the IANA time zone database, links such as `US/Eastern` included."""
+    return frozenset((resources.files("tzdata") / "zones").read_text("ascii").split())
+
+
+def nearest_zone(name: str) -> str | None:
+    """The name that was probably meant; None when none is near."""
+    exact = {known.lower(): known for known in zone_names()}
+    if name.lower() in exact:
+        return exact[name.lower()]
+    # People leave out the continent, and write blanks: "new york".
+    cities: dict[str, str] = {}
+    for known in sorted(zone_names()):
+        cities.setdefault(known.rpartition("/")[2].lower(), known)
+    written = name.lower().replace(" ", "_")
+    for candidates in (exact, cities):
+        if near := get_close_matches(written, candidates, n=1, cutoff=0.7):
+            return candidates[near[0]]
+    return None
+
+
+@lru_cache(maxsize=1024)
+def zone(name: str) -> ZoneInfo:
+    """The zone of a name that is one of `zone_names`."""
+    *folders, file = name.split("/")
+    with (resources.files("tzdata") / "zoneinfo").joinpath(*folders, file).open("rb") as rules:
+        return ZoneInfo.from_file(rules, key=name)
+
+
+def piece_at(zone_name: str, instant_s: int) -> Piece:
+    """The piece that holds an instant from `FIRST_S` to before `END_S`."""
+    year = date.fromordinal(instant_s // _DAY_S + _EPOCH_DAY).year
+    for piece in _pieces(zone_name, year):
+        if instant_s < piece.end_s:
+            return piece
+    raise AssertionError(f"the pieces of {year} end before the year does")
+
+
+@lru_cache(maxsize=8192)
+def _pieces(zone_name: str, year: int) -> tuple[Piece, ...]:
+    """The pieces of one year of UTC, in order and without a hole."""
+    rules = zone(zone_name)
+    start_s, end_s = _new_year(year), _new_year(year + 1)
+    before_s = offset_s = _offset(rules, start_s - 1)
+    begins_s = start_s
+    pieces = []
+    for change_s, after_s in _changes(rules, start_s - 1, end_s - 1):
+        if change_s > begins_s:
+            pieces.append(Piece(begins_s, change_s, before_s, offset_s, after_s))
+        begins_s, before_s, offset_s = change_s, offset_s, after_s
+    pieces.append(Piece(begins_s, end_s, before_s, offset_s, _offset(rules, end_s)))
+    return tuple(pieces)
+
+
+def _changes(rules: ZoneInfo, from_s: int, to_s: int) -> Iterator[tuple[int, int]]:
+    """The instants in (`from_s`, `to_s`] at which the offset changes, and what it is from then on."""
+    offset_s = _offset(rules, from_s)
+    while from_s < to_s:
+        probe_s = min(from_s + _PROBE_S, to_s)
+        if (changed_s := _offset(rules, probe_s)) != offset_s:
+            # It changes after `old_s` and not after `new_s`.
+            old_s, new_s = from_s, probe_s
+            while new_s - old_s > 1:
+                middle_s = (old_s + new_s) // 2
+                if _offset(rules, middle_s) == offset_s:
+                    old_s = middle_s
+                else:
+                    new_s = middle_s
+            yield new_s, changed_s
+            offset_s = changed_s
+        from_s = probe_s
+
+
+def _offset(rules: ZoneInfo, instant_s: int) -> int:
+    offset = (_EPOCH + timedelta(seconds=instant_s)).astimezone(rules).utcoffset()
+    assert offset is not None
+    return offset.days * _DAY_S + offset.seconds
+
+
+def _new_year(year: int) -> int:
+    return (date(year, 1, 1).toordinal() - _EPOCH_DAY) * _DAY_S
