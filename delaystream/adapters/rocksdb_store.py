@@ -30,13 +30,20 @@ from rocksdict import (
 )
 
 from delaystream.adapters.data_directory import DataDirectory
-from delaystream.engine.ports import Change, Marker, StateStore, StateStores, StoreFailed, StoreUntrusted
+from delaystream.engine.ports import (
+    STORE_FORMAT,
+    Change,
+    Marker,
+    StateStore,
+    StateStores,
+    StoreFailed,
+    StoreUntrusted,
+)
 
 _log = logging.getLogger(__name__)
 
 #: before every kind of key that the engine has
 _MARKER_KEY: Final = b"\0marker"
-_FORMAT: Final = 1
 _KEYS_CHUNK: Final = 10_000
 
 _encode_marker = msgspec.msgpack.Encoder().encode
@@ -163,8 +170,8 @@ class RocksDbStore(StateStore):
     def check_format(self) -> None:
         """Raise StoreUntrusted for what another version of this program wrote."""
         marker = self.marker()
-        if marker is not None and marker.format != _FORMAT:
-            raise StoreUntrusted(f"{self._path} has format {marker.format}, not {_FORMAT}")
+        if marker is not None and marker.format != STORE_FORMAT:
+            raise StoreUntrusted(f"{self._path} has format {marker.format}, not {STORE_FORMAT}")
 
     def get(self, key: bytes) -> bytes | None:
         """The value stored under a key. Raises StoreUntrusted."""

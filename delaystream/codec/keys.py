@@ -28,6 +28,8 @@ _wheel = Struct(">cIQIQH")
 _number = Struct(">cI")
 _wheel_bound = Struct(">cIQ")
 
+_SOURCE_AT: Final = slice(13, 17)
+
 WHEEL_KEY_BYTES: Final = _wheel.size
 META: Final = b"m"
 #: first key behind every wheel key
@@ -43,6 +45,11 @@ def split_wheel_key(key: bytes) -> tuple[int, int, int, int, int]:
     """(destination, due_ms, source, offset, index) of a wheel key."""
     _, destination, due_ms, source, offset, index = _wheel.unpack(key)
     return destination, due_ms, source, offset, index
+
+
+def source_of(key: bytes) -> int:
+    """The source number in a wheel key."""
+    return int.from_bytes(key[_SOURCE_AT])
 
 
 def wheel_bound(destination: int, due_ms: int = 0) -> bytes:

@@ -15,9 +15,10 @@ from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.engine.drain import Drain
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
+from delaystream.engine.pending import HOUR_MS
 from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state import HOUR_MS, PartitionState
+from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 from delaystream.engine.trouble import Troubles
 from delaystream.engine.withheld import Withheld
@@ -158,13 +159,14 @@ class Firing:
         texts = state.source_texts
         split = split_wheel_key
         withheld = self._withheld
+        count = state.counts.add
         topic = drain.topic
         write = step.outlet(topic, partitions).write
         fired = step.fired[topic]
         fired_at = step.fired_at
         suspicious = drain.trouble is not None or bool(self._troubles.condemned)
-        # Entries come in due order: those of one hour leave the counters together.
-        hour = removed = 0
+        # Entries come in due order: those of one hour and one source leave the counters together.
+        hour = maker = removed = 0
         size_bytes = 0
         last: bytes | None = None
         for key, stored in entries:
@@ -200,12 +202,14 @@ class Firing:
                 key,
             )
             changes[key] = None
-            if due_ms // HOUR_MS != hour:
-                state.removed(drain.wheel, hour, removed)
-                hour, removed = due_ms // HOUR_MS, 0
+            if due_ms // HOUR_MS != hour or source != maker:
+                if removed:
+                    count(drain.wheel, hour, maker, -removed)
+                hour, maker, removed = due_ms // HOUR_MS, source, 0
             removed += 1
             fired.append(now_ms - due_ms)
-        state.removed(drain.wheel, hour, removed)
+        if removed:
+            count(drain.wheel, hour, maker, -removed)
         step.size_bytes += size_bytes
         return last
 

@@ -161,7 +161,7 @@ class Intake:
                 wheel = state.destination(step, request.destination)
                 number = state.source(step, source.topic, source.partition)
             key = wheel_key(wheel, due_ms, number, source.offset, index)
-            state.add_entry(step, key, stored, wheel, due_ms)
+            state.add_entry(step, key, stored, wheel, due_ms, number)
             step.size_bytes += len(stored)
         if request.reply_to is not None:
             self._letters.receipt(step, request, Outcome.SCHEDULED, self._fire_ids(request))

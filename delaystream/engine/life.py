@@ -227,5 +227,5 @@ class Life:
     def tell_pending(self) -> None:
         """Report what waits: after each commit, and once at the start for a partition that stays idle."""
         self._observer.pending(
-            self._partition, self.state.pending_total, self.state.heads.next_due(_NOT_PENDING)
+            self._partition, self.state.counts.total, self.state.heads.next_due(_NOT_PENDING)
         )

@@ -8,7 +8,7 @@ of :mod:`delaystream.testing`; one conformance suite runs the same cases against
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -169,6 +169,10 @@ class Changelog(Protocol):
 # -- the local store -----------------------------------------------------------------------------
 
 
+#: What local stores hold beside the changelog's rows; another one is rebuilt. 2: counts by tenant.
+STORE_FORMAT: Final = 2
+
+
 class Marker(msgspec.Struct, frozen=True):
     """How far a local store has applied the changelog, and how to tell whether it still fits to it."""
 
@@ -183,7 +187,7 @@ class Marker(msgspec.Struct, frozen=True):
     written_ms: int
     #: a rebuild is under way: what is derived from the whole store has not been counted yet
     rebuilding: bool = False
-    format: int = 1
+    format: int = STORE_FORMAT
 
 
 class StateStore(Protocol):

@@ -190,7 +190,7 @@ class PartitionProcessor:
             logger.info(
                 "partition %d: running, %d pending, recovered %d records in %.1f s",
                 self.partition,
-                life.state.pending_total,
+                life.state.counts.total,
                 self._progress.applied,
                 self._progress.seconds(self._loop_ms()),
             )

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from delaystream.engine.pending import recount, recounted
 from delaystream.engine.ports import (
+    STORE_FORMAT,
     Change,
     Changelog,
     ChangelogBatch,
@@ -21,7 +23,6 @@ from delaystream.engine.ports import (
     StoreUntrusted,
 )
 from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state import recount, recounted
 
 _NO_FINGERPRINT = b""
 
@@ -105,8 +106,8 @@ class Recovery:
 
         Raises Misconfigured where the store is the last copy there is.
         """
-        if marker.format != 1:
-            raise StoreUntrusted(f"its format is {marker.format}, and this version reads 1")
+        if marker.format != STORE_FORMAT:
+            raise StoreUntrusted(f"its format is {marker.format}, and this version reads {STORE_FORMAT}")
         if bounds.end == 0 and marker.last_offset >= 0:
             raise Misconfigured(
                 "the changelog is empty, and the local state has applied records up to offset "

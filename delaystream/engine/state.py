@@ -7,9 +7,7 @@ and a new one is loaded.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Iterator
-from struct import Struct
+from collections.abc import Iterable
 
 from delaystream.codec import keys
 from delaystream.codec.envelope import (
@@ -23,13 +21,9 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.core.wheel import WheelHeads
-from delaystream.engine.ports import Change, Marker, Misconfigured, StateStore
+from delaystream.engine.pending import HOUR_MS, PendingChange, PendingCounts, everything
+from delaystream.engine.ports import Marker, Misconfigured, StateStore
 from delaystream.engine.step import Step
-
-HOUR_MS = 3_600_000
-_RECOUNTED_AT_ONCE = 20_000
-_bucket = Struct(">cII")
-_count = Struct(">Q")
 
 
 class PartitionState:
@@ -48,10 +42,7 @@ class PartitionState:
         self._texts: dict[tuple[str, int], bytes] = {}
         #: next offset to apply, by source topic
         self.positions: dict[str, SourcePosition] = {}
-        #: pending entries by (destination number, hour since the epoch)
-        self.pending: dict[tuple[int, int], int] = {}
-        self.pending_total = 0
-        self._changed_buckets: set[tuple[int, int]] = set()
+        self.counts = PendingCounts()
         #: no live key of a wheel lies below its watermark
         self._watermarks: dict[int, bytes] = {}
         #: per wheel, the least key that the step in hand has added
@@ -80,21 +71,18 @@ class PartitionState:
                     f"{self._app_id}: they would not fence each other. Give each its own topics"
                 )
         self.meta_stored = meta is not None
-        for key, value in _everything(store, b"d", b"e"):
+        for key, value in everything(store, b"d", b"e"):
             number = keys.split_number(key)
             assert number == len(self.destinations), "destination numbers are dense"
             self._intern_destination(value.decode())
-        for key, value in _everything(store, b"n", b"o"):
+        for key, value in everything(store, b"n", b"o"):
             number = keys.split_number(key)
             assert number == len(self.sources), "source numbers are dense"
             source = decode_source(value)
             self._intern_source(source.topic, source.partition)
-        for key, value in _everything(store, b"o", b"p"):
+        for key, value in everything(store, b"o", b"p"):
             self.positions[key[1:].decode()] = decode_position(value)
-        for key, value in _everything(store, b"l", b"m"):
-            _, wheel, hour = _bucket.unpack(key)
-            self.pending[wheel, hour] = _count.unpack(value)[0]
-        self.pending_total = sum(self.pending.values())
+        self.counts.load(store, self.destinations)
         for wheel in range(len(self.destinations)):
             self.heads.set(wheel, self._first_due(wheel, 0))
 
@@ -155,10 +143,13 @@ class PartitionState:
         number = self._source_numbers[topic, partition] = len(self.sources)
         self.sources.append((topic, partition))
         self.source_texts.append(self.source_text(topic, partition))
+        self.counts.source(topic)
         return number
 
-    def add_entry(self, step: Step, key: bytes, value: bytes, wheel: int, due_ms: int) -> None:
-        """Put an entry that is not in a wheel yet."""
+    def add_entry(
+        self, step: Step, key: bytes, value: bytes, wheel: int, due_ms: int, source: int = -1
+    ) -> None:
+        """Put an entry that is not in a wheel yet; ``source`` is the one in its key, where it is at hand."""
         step.changes[key] = value
         least = self._added.get(wheel)
         if least is None or key < least:
@@ -167,25 +158,13 @@ class PartitionState:
             watermark = self._watermarks.get(wheel)
             if watermark is not None and key < watermark:
                 self._watermarks[wheel] = key
-        self._count(wheel, due_ms, 1)
+        self.counts.add(wheel, due_ms // HOUR_MS, source if source >= 0 else keys.source_of(key), 1)
 
     def remove_entry(self, step: Step, key: bytes) -> None:
         """Take out an entry that is in a wheel."""
-        wheel, due_ms, _, _, _ = keys.split_wheel_key(key)
+        wheel, due_ms, source, _, _ = keys.split_wheel_key(key)
         step.changes[key] = None
-        self._count(wheel, due_ms, -1)
-
-    def removed(self, wheel: int, hour: int, count: int) -> None:
-        """So many entries of one wheel, due within one hour since the epoch, were taken out."""
-        if count:
-            self._count(wheel, hour * HOUR_MS, -count)
-
-    def _count(self, wheel: int, due_ms: int, difference: int) -> None:
-        if wheel:
-            bucket = (wheel, due_ms // HOUR_MS)
-            self.pending[bucket] = self.pending.get(bucket, 0) + difference
-            self.pending_total += difference
-            self._changed_buckets.add(bucket)
+        self.counts.add(wheel, due_ms // HOUR_MS, source, -1)
 
     def drained(self, step: Step, wheel: int, last_key: bytes, *, exhausted: bool) -> None:
         """Every entry of a wheel up to ``last_key`` is taken out; ``exhausted``: and nothing else is due."""
@@ -221,67 +200,12 @@ class PartitionState:
             self.positions[topic] = position
             step.changes[keys.offset_key(topic)] = encode(position)
 
-    def apply(self, step: Step, marker: Marker) -> None:
-        """Write a committed step to the local store, in one batch."""
-        local: list[Change] = []
-        for bucket in self._changed_buckets:
-            count = self.pending[bucket]
-            local.append((_bucket.pack(b"l", *bucket), _count.pack(count) if count else None))
-            if not count:
-                del self.pending[bucket]
+    def apply(self, step: Step, marker: Marker) -> PendingChange:
+        """Write a committed step to the local store, in one batch; which counts it has changed."""
+        local, change = self.counts.apply(self.destinations)
         self.store.write(step.changes.items(), local, marker)
-        self._changed_buckets.clear()
         self._added.clear()
         for wheel in self._drained:
             self.store.drop_range(keys.wheel_bound(wheel), self._watermarks[wheel])
         self._drained.clear()
-
-
-async def recount(store: StateStore) -> list[Change]:
-    """The local-only pending counters, counted anew from every wheel key: after a rebuild.
-
-    Ten million keys take some seconds; others have their turn meanwhile.
-    """
-    counts: dict[tuple[int, int], int] = {}
-    wheel_keys = store.keys(keys.wheel_bound(keys.HOUSEKEEPING + 1), keys.WHEEL_END)
-    for number, key in enumerate(wheel_keys):
-        wheel, due_ms, _, _, _ = keys.split_wheel_key(key)
-        bucket = (wheel, due_ms // HOUR_MS)
-        counts[bucket] = counts.get(bucket, 0) + 1
-        if number % _RECOUNTED_AT_ONCE == 0:
-            await asyncio.sleep(0)
-    return [(_bucket.pack(b"l", *bucket), _count.pack(count)) for bucket, count in counts.items()]
-
-
-def recounted(store: StateStore, changes: Iterable[Change]) -> Iterator[Change]:
-    """The pending counters that replaying ``changes`` on the store alters, with their new values.
-
-    Must be asked before the changes are written. A change counts by what the store holds, not by what the
-    log says: compaction may have dropped the other half of a pair.
-    """
-    differences: dict[tuple[int, int], int] = {}
-    present: dict[bytes, bool] = {}
-    for key, value in changes:
-        if key[:1] != b"w":
-            continue
-        wheel, due_ms, _, _, _ = keys.split_wheel_key(key)
-        if wheel == keys.HOUSEKEEPING:
-            continue
-        was = present[key] if key in present else store.get(key) is not None
-        present[key] = value is not None
-        if was != (value is not None):
-            bucket = (wheel, due_ms // HOUR_MS)
-            differences[bucket] = differences.get(bucket, 0) + (-1 if was else 1)
-    for bucket, difference in differences.items():
-        key = _bucket.pack(b"l", *bucket)
-        stored = store.get(key)
-        count = difference + (_count.unpack(stored)[0] if stored is not None else 0)
-        yield key, _count.pack(count) if count else None
-
-
-def _everything(
-    store: StateStore, start: bytes, stop: bytes, chunk: int = 1000
-) -> Iterator[tuple[bytes, bytes]]:
-    while entries := store.scan(start, stop, chunk):
-        yield from entries
-        start = entries[-1][0] + b"\0"
+        return change

@@ -237,7 +237,7 @@ def test_a_damaged_block_is_found_by_whoever_reads_it(
 
 
 def test_another_format_is_not_trusted(stores: RocksDbStores) -> None:
-    for stored in (b"\xc1nonsense", rocksdb_store._encode_marker(Marker("", 0, 0, b"", 0, format=2))):
+    for stored in (b"\xc1nonsense", rocksdb_store._encode_marker(Marker("", 0, 0, b"", 0, format=99))):
         store = stores.open(0)
         store._database.put(rocksdb_store._MARKER_KEY, stored)
         store.close()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from delaystream.codec import keys
+from delaystream.codec.envelope import decode_source
 from delaystream.engine.ports import TopicPartition
 from delaystream.testing import Disk, MemoryLog
 from tests.ledger import Asked, Delivered
@@ -40,7 +44,23 @@ def changelog_state(log: MemoryLog, at: TopicPartition) -> dict[bytes, bytes]:
 
 def differences(state: Mapping[bytes, bytes], disk: Disk) -> Iterator[str]:
     """Where a local store, but for what is only kept locally, is not what the changelog adds up to."""
-    found = {key: value for key, value in disk.values.items() if key[:1] != b"l"}
+    found = {key: value for key, value in disk.values.items() if key[:1] not in (b"l", b"q")}
     for key in sorted(state.keys() | found.keys()):
         if state.get(key) != found.get(key):
             yield f"{key!r}: the changelog says {state.get(key)!r}, the store {found.get(key)!r}"
+
+
+def miscounts(disk: Disk) -> Iterator[str]:
+    """Where the counters of pending entries are not what counting the entries gives."""
+    counted: Counter[bytes] = Counter()
+    stored: dict[bytes, int] = {}
+    for key, value in disk.values.items():
+        if key[:1] == b"w" and (split := keys.split_wheel_key(key))[0] != keys.HOUSEKEEPING:
+            wheel, due_ms, source, _, _ = split
+            counted[struct.pack(">cII", b"l", wheel, due_ms // 3_600_000)] += 1
+            counted[b"q" + decode_source(disk.values[keys.source_key(source)]).topic.encode()] += 1
+        elif key[:1] in (b"l", b"q"):
+            stored[key] = struct.unpack(">Q", value)[0]
+    for key in sorted(counted.keys() | stored.keys()):
+        if stored.get(key, 0) != counted[key]:
+            yield f"{key!r} counts {stored.get(key, 0)}, and there are {counted[key]}"

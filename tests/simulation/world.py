@@ -31,7 +31,7 @@ from tests.simulation.events import Events
 from tests.simulation.group import Group
 from tests.simulation.member import Member
 from tests.simulation.producers import Producers
-from tests.simulation.reckoning import accepted, changelog_state, delivered, differences
+from tests.simulation.reckoning import accepted, changelog_state, delivered, differences, miscounts
 from tests.simulation.storm import Storm
 from tests.simulation.weather import LateProducer
 
@@ -178,6 +178,16 @@ class World:
         while True:
             await asyncio.sleep(1)
             self.log.expire()
+            self._recount()
+
+    def _recount(self) -> None:
+        """Hold the counters of every store that is in use against what they count."""
+        for member in self.members:
+            for partition, processor in member.processors.items():
+                disk = member.stores.disks.get(partition)
+                if member.running and disk is not None and processor.phase is Phase.RUNNING:
+                    for miscount in miscounts(disk):
+                        self.violated(f"{member.name}, partition {partition}: {miscount}")
 
     # -- the story
 

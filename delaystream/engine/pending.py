@@ -1,0 +1,220 @@
+"""How much is pending: by destination, by hour, by tenant; kept as entries come and go, never by a scan.
+
+The counters are local to a store: each is one small key beside the entries that it counts, written in the
+same batch, and all of them are counted anew when a store is rebuilt from the changelog.
+
+=== ============================================================ =========================================
+key rest of the key                                              value
+=== ============================================================ =========================================
+l   destination number (4), hour since the epoch (4)             entries of the wheel that are due in it (8)
+q   tenant (a request topic)                                     its entries, in all wheels (8)
+=== ============================================================ =========================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from struct import Struct
+from typing import Final
+
+import msgspec
+
+from delaystream.codec import keys
+from delaystream.codec.envelope import decode_source
+from delaystream.engine.ports import Change, StateStore
+
+HOUR_MS: Final = 3_600_000
+_RECOUNTED_AT_ONCE: Final = 20_000
+_bucket = Struct(">cII")
+_count = Struct(">Q")
+
+
+class PendingChange(msgspec.Struct, frozen=True):
+    """The counts that a committed step has changed, as they are now; 0 where nothing is left."""
+
+    #: by destination topic
+    destinations: dict[str, int]
+    #: by hour since the epoch, of the due time
+    hours: dict[int, int]
+    #: by request topic
+    tenants: dict[str, int]
+
+
+class PendingCounts:
+    """The counters of one partition; housekeeping is not counted.
+
+    ``total``, destinations and hours are those of committed steps; a tenant's count includes the step in
+    hand.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._buckets: dict[tuple[int, int], int] = {}
+        self._destinations: dict[str, int] = {}
+        self._hours: dict[int, int] = {}
+        #: what the step in hand adds or takes, by (destination number, hour)
+        self._differences: dict[tuple[int, int], int] = {}
+        #: by tenant number: the count with the step in hand, and the one that is stored
+        self._tenants: list[int] = []
+        self._stored: list[int] = []
+        self._tenant_names: list[str] = []
+        self._tenant_numbers: dict[str, int] = {}
+        #: tenant number by source number
+        self._tenant_of: list[int] = []
+
+    def load(self, store: StateStore, destinations: Sequence[str]) -> None:
+        """Read what is stored."""
+        for key, value in everything(store, b"l", b"m"):
+            _, wheel, hour = _bucket.unpack(key)
+            self._fold((wheel, hour), _count.unpack(value)[0], destinations)
+        for key, value in everything(store, b"q", b"r"):
+            number = self._tenant(key[1:].decode())
+            self._tenants[number] = self._stored[number] = _count.unpack(value)[0]
+
+    def source(self, topic: str) -> None:
+        """One more source number is in use, for a partition of a request topic."""
+        self._tenant_of.append(self._tenant(topic))
+
+    def _tenant(self, topic: str) -> int:
+        number = self._tenant_numbers.get(topic)
+        if number is None:
+            number = self._tenant_numbers[topic] = len(self._tenant_names)
+            self._tenant_names.append(topic)
+            self._tenants.append(0)
+            self._stored.append(0)
+        return number
+
+    def of_tenant(self, topic: str) -> int:
+        """Entries of a request topic, the step in hand included."""
+        number = self._tenant_numbers.get(topic)
+        return 0 if number is None else self._tenants[number]
+
+    def add(self, wheel: int, hour: int, source: int, difference: int) -> None:
+        """So many entries more in one hour of a wheel, from requests of one source; fewer if negative."""
+        if wheel:
+            bucket = (wheel, hour)
+            differences = self._differences
+            differences[bucket] = differences.get(bucket, 0) + difference
+            self._tenants[self._tenant_of[source]] += difference
+
+    def _fold(self, bucket: tuple[int, int], difference: int, destinations: Sequence[str]) -> int:
+        topic, hour = destinations[bucket[0]], bucket[1]
+        count = self._buckets[bucket] = self._buckets.get(bucket, 0) + difference
+        self._destinations[topic] = self._destinations.get(topic, 0) + difference
+        self._hours[hour] = self._hours.get(hour, 0) + difference
+        self.total += difference
+        if not count:
+            del self._buckets[bucket]
+        return count
+
+    def apply(self, destinations: Sequence[str]) -> tuple[list[Change], PendingChange]:
+        """The step is committed: the rows of the counters that it changes, and what they say."""
+        rows: list[Change] = []
+        topics: dict[str, int] = {}
+        hours: dict[int, int] = {}
+        for bucket, difference in self._differences.items():
+            if difference:
+                count = self._fold(bucket, difference, destinations)
+                rows.append((_bucket.pack(b"l", *bucket), _count.pack(count) if count else None))
+                topics[destinations[bucket[0]]] = hours[bucket[1]] = 0
+        self._differences.clear()
+        for topic in topics:
+            topics[topic] = _taken(self._destinations, topic)
+        for hour in hours:
+            hours[hour] = _taken(self._hours, hour)
+        tenants: dict[str, int] = {}
+        for number, count in enumerate(self._tenants):
+            if count != self._stored[number]:
+                topic, self._stored[number] = self._tenant_names[number], count
+                tenants[topic] = count
+                rows.append((_tenant_key(topic), _count.pack(count) if count else None))
+        return rows, PendingChange(topics, hours, tenants)
+
+    def everything(self) -> PendingChange:
+        """All counts as they are: for whoever begins to listen."""
+        tenants = {name: self._stored[number] for name, number in self._tenant_numbers.items()}
+        return PendingChange(dict(self._destinations), dict(self._hours), tenants)
+
+
+def _taken(counts: dict[str, int] | dict[int, int], name: str | int) -> int:
+    """A count, which is forgotten when it is 0."""
+    known: dict[str | int, int] = counts  # type: ignore[assignment]
+    count = known[name]
+    if not count:
+        del known[name]
+    return count
+
+
+def _tenant_key(topic: str) -> bytes:
+    return b"q" + topic.encode()
+
+
+async def recount(store: StateStore) -> list[Change]:
+    """The counters, counted anew from every wheel key: after a rebuild.
+
+    Ten million keys take some seconds; others have their turn meanwhile.
+    """
+    buckets: dict[tuple[int, int], int] = {}
+    sources: dict[int, int] = {}
+    wheel_keys = store.keys(keys.wheel_bound(keys.HOUSEKEEPING + 1), keys.WHEEL_END)
+    for number, key in enumerate(wheel_keys):
+        wheel, due_ms, source, _, _ = keys.split_wheel_key(key)
+        bucket = (wheel, due_ms // HOUR_MS)
+        buckets[bucket] = buckets.get(bucket, 0) + 1
+        sources[source] = sources.get(source, 0) + 1
+        if number % _RECOUNTED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    tenants: dict[str, int] = {}
+    for source, count in sources.items():
+        topic = _topic_of(store, {}, source)
+        tenants[topic] = tenants.get(topic, 0) + count
+    return [
+        *((_bucket.pack(b"l", *bucket), _count.pack(count)) for bucket, count in buckets.items()),
+        *((_tenant_key(topic), _count.pack(count)) for topic, count in tenants.items()),
+    ]
+
+
+def recounted(store: StateStore, changes: Sequence[Change]) -> Iterator[Change]:
+    """The counters that replaying ``changes`` on the store alters, with their new values.
+
+    Must be asked before the changes are written. A change counts by what the store holds, not by what the
+    log says: compaction may have dropped the other half of a pair.
+    """
+    counters: dict[bytes, int] = {}
+    topics: dict[int, str] = {}
+    named = {key: value for key, value in changes if key[:1] == b"n"}
+    present: dict[bytes, bool] = {}
+    for key, value in changes:
+        if key[:1] != b"w":
+            continue
+        wheel, due_ms, source, _, _ = keys.split_wheel_key(key)
+        if wheel == keys.HOUSEKEEPING:
+            continue
+        was = present[key] if key in present else store.get(key) is not None
+        present[key] = value is not None
+        if was != (value is not None):
+            if source not in topics:
+                topics[source] = _topic_of(store, named, source)
+            for counter in (_bucket.pack(b"l", wheel, due_ms // HOUR_MS), _tenant_key(topics[source])):
+                counters[counter] = counters.get(counter, 0) + (-1 if was else 1)
+    for counter, difference in counters.items():
+        stored = store.get(counter)
+        count = difference + (_count.unpack(stored)[0] if stored is not None else 0)
+        yield counter, _count.pack(count) if count else None
+
+
+def _topic_of(store: StateStore, named: dict[bytes, bytes | None], source: int) -> str:
+    key = keys.source_key(source)
+    stored = named.get(key) or store.get(key)
+    assert stored is not None, "a wheel entry's source has its name"
+    return decode_source(stored).topic
+
+
+def everything(
+    store: StateStore, start: bytes, stop: bytes, chunk: int = 1000
+) -> Iterator[tuple[bytes, bytes]]:
+    """Every entry with ``start <= key < stop``, in key order, a chunk at a time."""
+    while entries := store.scan(start, stop, chunk):
+        yield from entries
+        start = entries[-1][0] + b"\0"
