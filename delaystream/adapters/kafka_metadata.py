@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from delaystream.adapters.kafka_connections import (
     CONNECTION_ERRORS,
@@ -22,12 +23,18 @@ from delaystream.adapters.kafka_connections import (
 from delaystream.adapters.transaction_coordinator import error_name
 from delaystream.engine.ports import Destinations
 
+logger = structlog.get_logger(__name__)
+
 _OK: Final = 0
 _PROBLEMS: Final = {
     3: "the topic does not exist",
     17: "this cannot be a topic's name",
-    29: "not authorized to describe the topic",
+    29: "missing ACL: Write on topic {topic}, or Describe at least",
 }
+
+
+#: Topics of which is remembered what was logged; then all is forgotten, and told again.
+_TOLD_TOPICS: Final = 10_000
 
 
 class DestinationSettings(msgspec.Struct, frozen=True):
@@ -66,6 +73,8 @@ class KafkaDestinations(Destinations):
         self._now_s = now_s
         self._seen: dict[str, _Seen] = {}
         self._lookups: dict[str, asyncio.Task[None]] = {}
+        #: what was last logged of a topic: it is looked up every few seconds while it cannot be written to
+        self._told: dict[str, str | None] = {}
 
     def partitions(self, topic: str) -> int:
         """Partition count as last seen; 0 when the topic cannot be written, or is not known."""
@@ -131,7 +140,13 @@ class KafkaDestinations(Destinations):
                 self._seen.setdefault(topic, unknown)
         else:
             for topic in topics:
-                self._seen[topic] = self._judged(described[topic])
+                seen = self._judged(described[topic])
+                if seen.problem is not None and seen.problem != self._told.get(topic):
+                    logger.warning("a destination cannot be written to", topic=topic, problem=seen.problem)
+                if len(self._told) >= _TOLD_TOPICS:
+                    self._told.clear()
+                self._told[topic] = seen.problem
+                self._seen[topic] = seen
         finally:
             for topic in topics:
                 del self._lookups[topic]
@@ -139,9 +154,9 @@ class KafkaDestinations(Destinations):
     def _judged(self, topic: TopicMetadata) -> _Seen:
         problem = None
         if topic.error_code != _OK:
-            problem = _PROBLEMS.get(topic.error_code, error_name(topic.error_code))
+            problem = _PROBLEMS.get(topic.error_code, error_name(topic.error_code)).format(topic=topic.name)
         elif not topic.writable:
-            problem = "not authorized to write to the topic"
+            problem = f"missing ACL: Write on topic {topic.name}"
         elif NO_LEADER in topic.leaders:
             problem = f"partition {topic.leaders.index(NO_LEADER)} has no leader"
         return _Seen(0 if problem else len(topic.leaders), problem, self._now_s())

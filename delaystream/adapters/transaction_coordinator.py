@@ -42,8 +42,9 @@ _INVALID_TXN_STATE: Final = 48
 _COORDINATOR_MOVED: Final = frozenset({14, 15, 16, 7, 13})
 # the same, or CONCURRENT_TRANSACTIONS: an earlier transaction is still being completed
 _PASSING: Final = _COORDINATOR_MOVED | {_OK, 51}
-# TOPIC_AUTHORIZATION_FAILED, INVALID_TOPIC_EXCEPTION
-_TOPIC_REFUSED: Final = frozenset({29, 17})
+_TOPIC_AUTHORIZATION_FAILED: Final = 29
+# the same, or INVALID_TOPIC_EXCEPTION
+_TOPIC_REFUSED: Final = frozenset({_TOPIC_AUTHORIZATION_FAILED, 17})
 _ABOUT_A_TOPIC: Final = _TOPIC_REFUSED | {_UNKNOWN_TOPIC, _OPERATION_NOT_ATTEMPTED}
 # GROUP_AUTHORIZATION_FAILED, CLUSTER_AUTHORIZATION_FAILED, INVALID_TRANSACTION_TIMEOUT,
 # TRANSACTIONAL_ID_AUTHORIZATION_FAILED, UNSUPPORTED_VERSION
@@ -63,6 +64,11 @@ def error_name(code: int) -> str:
     """Kafka's name of an error code, for a sentence."""
     error = for_code(code)
     return str(error.message) if error is not UnknownError else f"error {code}"
+
+
+def topic_refused(topic: str, code: int) -> str:
+    """Why a topic may not be written to, for a sentence."""
+    return f"missing ACL: Write on topic {topic}" if code == _TOPIC_AUTHORIZATION_FAILED else error_name(code)
 
 
 class Backoff:
@@ -175,15 +181,26 @@ class TransactionCoordinator:
             if code in FENCED:
                 raise ProducerFenced(sentence)
             if code in _MISCONFIGURED:
-                raise Misconfigured(f"{sentence} for transactional id {self._transactional_id}")
+                raise Misconfigured(self._misconfigured(name, code))
             if name == "AddPartitionsToTxn" and target is not None and code in _ABOUT_A_TOPIC:
                 await self._judge_topic(target, code)
             elif code not in _PASSING:
                 raise TransactionFailed(sentence if target is None else f"{sentence} for {target}")
 
+    def _misconfigured(self, name: str, code: int, key: str | None = None) -> str:
+        """What a person has to put right, in a sentence."""
+        match code:
+            case 30:
+                acl = f"Read on group {key}" if key else "Read on the workers' group"
+            case 53:
+                acl = f"Write on transactional-id {self._transactional_id} (by the prefix of all partitions)"
+            case _:
+                return f"{name}: {error_name(code)} for {key or f'transactional id {self._transactional_id}'}"
+        return f"missing ACL: {acl}; {name} was refused"
+
     async def _judge_topic(self, target: TopicPartition, code: int) -> None:
         if code in _TOPIC_REFUSED:
-            raise WriteRefused(*target, error_name(code), record_at_fault=False)
+            raise WriteRefused(*target, topic_refused(target.topic, code), record_at_fault=False)
         # A broker may not have heard of a topic yet; the answer for the others is then "not attempted".
         if code == _UNKNOWN_TOPIC and await self._is_missing(target):
             raise WriteRefused(*target, "it does not exist", record_at_fault=False)
@@ -202,7 +219,7 @@ class TransactionCoordinator:
         if node_id is None:
             response = await self._connections.ask_any(FindCoordinatorRequest(key, kind))
             if response.error_code in _MISCONFIGURED:
-                raise Misconfigured(f"FindCoordinator: {error_name(response.error_code)} for {key}")
+                raise Misconfigured(self._misconfigured("FindCoordinator", response.error_code, key))
             if response.error_code != _OK:
                 raise for_code(response.error_code)()
             node_id = self._nodes[kind, key] = int(response.coordinator_id)

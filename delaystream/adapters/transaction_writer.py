@@ -15,7 +15,7 @@ from delaystream.adapters.kafka_batches import Batch, BatchLimits, Identity, Seq
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
 from delaystream.adapters.kafka_protocol import Produce
 from delaystream.adapters.producer_settings import ProducerSettings
-from delaystream.adapters.transaction_coordinator import FENCED, error_name
+from delaystream.adapters.transaction_coordinator import FENCED, error_name, topic_refused
 from delaystream.engine.ports import ProducerFenced, Row, TopicPartition, TransactionFailed, WriteRefused
 
 _OK: Final = 0
@@ -94,7 +94,7 @@ class TransactionWriter:
                 for target in wanted:
                     topic = described[target.topic]
                     if topic.error_code in {_UNKNOWN_TOPIC, *_TOPIC_AT_FAULT}:
-                        reason = error_name(topic.error_code)
+                        reason = topic_refused(target.topic, topic.error_code)
                         raise WriteRefused(*target, reason, record_at_fault=False)
                     if topic.error_code == _OK and target.partition >= len(topic.leaders):
                         reason = f"the topic has {len(topic.leaders)} partitions"
@@ -225,7 +225,8 @@ class TransactionWriter:
         elif code in _RECORD_AT_FAULT:
             self._refuse(delivery, delivery.detail, batch.first if batch.count == 1 else None)
         elif code in _TOPIC_AT_FAULT:
-            raise WriteRefused(*target, delivery.detail or error_name(code), record_at_fault=False)
+            reason = delivery.detail or topic_refused(target.topic, code)
+            raise WriteRefused(*target, reason, record_at_fault=False)
         elif code in FENCED:
             raise ProducerFenced(f"{target}: {error_name(code)}")
         elif code not in _PASSING:

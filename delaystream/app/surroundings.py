@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 from confluent_kafka import KafkaException
 
@@ -13,9 +15,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from delaystream.adapters.client_config import ClientConfig
+from delaystream.adapters.group_rights import may_join
 from delaystream.config import Settings
 from delaystream.engine.ports import LogUnavailable, Misconfigured
-from delaystream.topics import TopicsError, check, connect, plan
+from delaystream.topics import TopicsError, check, connect, missing_rights, plan, users
 
 logger = structlog.get_logger(__name__)
 
@@ -38,6 +41,7 @@ def look_around(settings: Settings, client: ClientConfig) -> Surroundings:
     """
     admin = connect(client.confluent())
     partitions = _partitions(admin, settings.changelog_topic)
+    _check_rights(admin, settings, client)
     try:
         differences = check(admin, plan(settings, partitions=partitions or None))
     except TopicsError as error:
@@ -53,6 +57,32 @@ def look_around(settings: Settings, client: ClientConfig) -> Surroundings:
         )
         raise Misconfigured("\n".join(errors))
     return Surroundings(partitions, _delete_retention_ms(admin, settings.changelog_topic))
+
+
+def _check_rights(admin: AdminClient, settings: Settings, client: ClientConfig) -> None:
+    """Name every ACL that is missing, rather than fail at the first one, or much later.
+
+    A destination may be written to from tomorrow on, so that it is only warned of. The right to the
+    transactional ids shows when the first partition is fenced.
+    """
+    needed = next(user.acls for user in users(settings) if user.role == "worker")
+    own = set(settings.own_topics)
+    try:
+        missing = missing_rights(admin, needed)
+    except TopicsError as error:
+        raise LogUnavailable(str(error)) from error
+    group = [acl for acl in needed if acl.resource == "group"]
+    if not asyncio.run(may_join(client.aiokafka(), settings.app_id)):
+        missing += group
+    for acl in missing:
+        if acl.resource == "topic" and acl.name not in own:
+            logger.warning(
+                "a destination cannot be written to", topic=acl.name, problem=f"missing ACL: {acl}"
+            )
+    if errors := [acl for acl in missing if acl.resource != "topic" or acl.name in own]:
+        sentences = [f"missing ACL: {acl}" for acl in errors]
+        sentences.append("`delaystream topics print --output kafka-acls` prints all that a worker needs.")
+        raise Misconfigured("\n".join(sentences))
 
 
 def _partitions(admin: AdminClient, topic: str) -> int:

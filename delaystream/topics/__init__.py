@@ -1,8 +1,10 @@
 """The project's topics as code: `plan` what they should be, `check` what differs, `apply` it, `render` it."""
 
+from delaystream.topics.access import ROLES, Acl, Role, User, users
 from delaystream.topics.cluster import TopicsError, apply, check, connect, topic_ids
 from delaystream.topics.differences import Change, Difference
 from delaystream.topics.rendering import Form, render
+from delaystream.topics.rights import missing_rights
 from delaystream.topics.specification import (
     Environment,
     TopicSettings,
@@ -12,18 +14,24 @@ from delaystream.topics.specification import (
 )
 
 __all__ = [
+    "ROLES",
+    "Acl",
     "Change",
     "Difference",
     "Environment",
     "Form",
+    "Role",
     "TopicSettings",
     "TopicSpec",
     "TopicsError",
+    "User",
     "apply",
     "check",
     "connect",
     "default_partitions",
+    "missing_rights",
     "plan",
     "render",
     "topic_ids",
+    "users",
 ]

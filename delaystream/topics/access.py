@@ -46,6 +46,11 @@ class Acl(msgspec.Struct, frozen=True):
     prefixed: bool = False
     remark: str = ""
 
+    def __str__(self) -> str:
+        """As the command line tools name it: `Read on topic delay-requests`."""
+        pattern = " with prefix" if self.prefixed else ""
+        return f"{self.operation} on {self.resource}{pattern} {self.name}"
+
 
 class User(msgspec.Struct, frozen=True):
     """Somebody with a role; `name` is the principal's, without its `User:`."""
