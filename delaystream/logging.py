@@ -77,7 +77,10 @@ def configure_logging(
 
 def _rendering(human: bool, stream: TextIO) -> list[Processor]:
     if human:
-        return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=40)]
+        # The default, rich's, shows the local variables of each frame: passwords and payloads among them.
+        plain = structlog.dev.plain_traceback
+        colors = stream.isatty()
+        return [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=40, exception_formatter=plain)]
     return [structlog.processors.format_exc_info, _render_json]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from delaystream.logging import configure_logging
+from delaystream.logging import Format, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +48,24 @@ def test_an_exception_stays_on_its_line() -> None:
         structlog.get_logger().exception("failed")
     (line,) = stream.getvalue().splitlines()
     assert "ValueError: boom" in json.loads(line)["exception"]
+
+
+@pytest.mark.parametrize("log_format", ["human", "json"])
+def test_a_traceback_shows_no_local_variables(log_format: Format) -> None:
+    """Among them are passwords, and what others send."""
+    stream = io.StringIO()
+    configure_logging(log_format, "debug", stream)
+
+    def connect(password: str) -> None:
+        raise ValueError(f"no connection with a password of {len(password)} characters")
+
+    try:
+        connect("planted" + "-secret")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("aiokafka").exception("failed")
+    assert stream.getvalue().count("with a password of 14 characters") >= 2
+    assert "planted-secret" not in stream.getvalue()
 
 
 def test_human_lines_are_not_json() -> None:
