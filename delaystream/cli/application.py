@@ -7,8 +7,10 @@ import typer
 
 from delaystream import __version__
 from delaystream.cli.configuration import config
+from delaystream.cli.control import cancel, pause, reschedule, resume, trigger
+from delaystream.cli.cron import cron
 from delaystream.cli.dev import dev
-from delaystream.cli.requests import cancel, send
+from delaystream.cli.requests import send
 from delaystream.cli.topics import topics
 from delaystream.cli.watch import watch
 from delaystream.cli.worker import worker
@@ -58,6 +60,11 @@ app.add_typer(topics, name="topics")
 app.command()(send)
 app.command()(watch)
 app.command()(cancel)
+app.command()(pause)
+app.command()(resume)
+app.command()(trigger)
+app.command()(reschedule)
+app.command()(cron)
 app.command()(config)
 
 

@@ -27,6 +27,7 @@ COMMANDS = [
     "send",
     "watch",
     "cancel",
+    "cron",
     "config",
     "topics apply",
     "topics check",

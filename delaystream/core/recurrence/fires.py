@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.recurrence.recurrence import DstGap, DstOverlap, Recurrence
-from delaystream.core.recurrence.scheduled import Scheduled, scheduled
+from delaystream.core.recurrence.scheduled import scheduled
 
 
 class Misses(NamedTuple):
@@ -73,7 +73,7 @@ def jittered_ms(scheduled_ms: int, fire_id: str, jitter_ms: int) -> int:
 # Schedules that share an expression come due together, and their next time is worked out once.
 @lru_cache(maxsize=65_536)
 def _next_cron(cron: str, zone: str, gap: DstGap, overlap: DstOverlap, after_s: int) -> int | None:
-    return _instants(cron, zone, gap, overlap).next_after(after_s)
+    return scheduled(parse_cron(cron), zone, gap, overlap).next_after(after_s)
 
 
 @lru_cache(maxsize=4096)
@@ -81,10 +81,6 @@ def _count_cron(
     cron: str, zone: str, gap: DstGap, overlap: DstOverlap, after_s: int, until_s: int
 ) -> tuple[int, int]:
     """How many instants lie in (`after_s`, `until_s`], and the last of them: `after_s` if there is none."""
-    instants = _instants(cron, zone, gap, overlap)
-    last_s = instants.last_until(until_s, after_s)
-    return instants.count(after_s, until_s), after_s if last_s is None else last_s
-
-
-def _instants(cron: str, zone: str, gap: DstGap, overlap: DstOverlap) -> Scheduled:
-    return scheduled(parse_cron(cron), zone, gap, overlap)
+    times = scheduled(parse_cron(cron), zone, gap, overlap)
+    last_s = times.last_until(until_s, after_s)
+    return times.count(after_s, until_s), after_s if last_s is None else last_s
