@@ -63,15 +63,53 @@ class Delivery:
         return None if self.due_ms is None else self.timestamp_ms - self.due_ms
 
 
-class Receipt(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Receipt:
     """What became of a request: the value of a record on its `reply-to` topic."""
 
-    outcome: str
-    schedule_id: str
-    source: str
-    detail: str | None = None
-    code: str | None = None
-    fire_id: str | None = None
+    json: str
+    """As the worker wrote it."""
+    body: Mapping[str, Any]
+    """The same as an object; docs/headers.md says what it may hold."""
+
+    @classmethod
+    def parse(cls, value: bytes) -> Self:
+        """Raises ValueError for what is no JSON object."""
+        return cls(value.decode(), msgspec.json.decode(value, type=dict[str, Any]))
+
+    def _text(self, name: str) -> str | None:
+        value = self.body.get(name)
+        return value if isinstance(value, str) else None
+
+    @property
+    def outcome(self) -> str:
+        """`scheduled`, `cancelled`, `rejected`, ..."""
+        return self._text("outcome") or ""
+
+    @property
+    def schedule_id(self) -> str:
+        """The id, or the request's coordinates."""
+        return self._text("schedule_id") or ""
+
+    @property
+    def source(self) -> str:
+        """`topic/partition/offset` of the request."""
+        return self._text("source") or ""
+
+    @property
+    def code(self) -> str | None:
+        """Why it was rejected."""
+        return self._text("code")
+
+    @property
+    def detail(self) -> str | None:
+        """The same in a sentence."""
+        return self._text("detail")
+
+    @property
+    def fire_id(self) -> str | None:
+        """The fire that came before a cancel."""
+        return self._text("fire_id")
 
 
 def schedule_request(
@@ -95,12 +133,21 @@ def schedule_request(
 
 
 def cancel_request(topic: str, schedule_id: str, *, reply_to: str | None = None) -> RequestRecord:
-    """A request to cancel the schedule that `topic`'s requests named `schedule_id`.
+    """A request to cancel the schedule that `topic`'s requests named `schedule_id`."""
+    return control_request(topic, "cancel", schedule_id, {"reply-to": reply_to})
 
-    Its key is the id: all requests of this client for one id then stay in order on one partition.
+
+def control_request(
+    topic: str, action: str, schedule_id: str | None, options: Mapping[str, str | None] | None = None
+) -> RequestRecord:
+    """A request to `pause`, `resume`, `trigger`, `reschedule` or `cancel` a schedule of `topic`'s requests.
+
+    Its key is the id: all requests of this client for one id then stay in order on one partition. Without an
+    id `options` must select schedules (`match-tags`, `match-destination`, `match-id-prefix`).
     """
-    control = {"action": "cancel", "id": schedule_id, "reply-to": reply_to}
-    return RequestRecord(topic, schedule_id.encode(), None, _control_headers(control))
+    control = {"action": action, "id": schedule_id, **(options or {})}
+    key = None if schedule_id is None else schedule_id.encode()
+    return RequestRecord(topic, key, None, _control_headers(control))
 
 
 def _control_headers(control: Mapping[str, str | None]) -> list[Header]:
@@ -204,11 +251,15 @@ class Reader:
         try:
             self.start()
         except BaseException:
-            self._consumer.close()
+            self.close()
             raise
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every connection."""
         self._consumer.close()
 
     def start(self) -> None:
@@ -274,7 +325,7 @@ def await_receipt(reader: Reader, source: Coordinates, timeout_s: float = ANSWER
     for record in reader.read(timeout_s):
         if record.value is None or not any(name == outgoing.RECEIPT for name, _ in record.headers):
             continue
-        receipt = msgspec.json.decode(record.value, type=Receipt)
+        receipt = Receipt.parse(record.value)
         if receipt.source == wanted:
             return receipt
     return None

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from delaystream.cli import options
+from delaystream.cli.groups import expanded
 
 
+@expanded
 def config(
-    file: options.ConfigFile = None,
-    bootstrap_server: options.BootstrapServers = None,
-    properties: options.KafkaProperties = None,
-    settings: options.SettingPairs = None,
+    *,
+    connection: options.Connection,
     describe: Annotated[
         bool, typer.Option("--describe", help="Also print meaning, default and environment variable.")
     ] = False,
@@ -25,7 +25,7 @@ def config(
     """
     from delaystream.adapters.client_config import ClientConfig
 
-    loaded = options.load_settings(file, bootstrap_server, properties, settings)
+    loaded = connection.load()
     ClientConfig.parse(loaded.settings.kafka)
     rows = _rows(loaded)
     if as_json:

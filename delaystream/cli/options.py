@@ -1,19 +1,28 @@
-"""Options that several commands share, and how they become settings."""
+"""Options that several commands share, in groups, and how they become settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
-    from delaystream.config import Loaded
+    from delaystream.config import Loaded, Settings
 
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="TOML file of settings (DELAYSTREAM_CONFIG).", metavar="FILE"),
+]
+SettingPairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any setting by its name (max_list=10); repeatable. `delaystream config` lists them.",
+        metavar="NAME=VALUE",
+    ),
 ]
 BootstrapServers = Annotated[
     str | None,
@@ -34,22 +43,171 @@ KafkaProperties = Annotated[
         metavar="NAME=VALUE",
     ),
 ]
-SettingPairs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="Any setting by its name (max_list=10); repeatable. `delaystream config` lists them.",
-        metavar="NAME=VALUE",
-    ),
-]
 RequestTopic = Annotated[
     str | None,
     typer.Option(
+        "--topic",
         "--request-topic",
-        help="Request topic to produce to; default: the first of request_topics.",
+        help="Request topic; default: the first of request_topics. An id belongs to its request topic.",
         metavar="TOPIC",
     ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", "-n", help="Print the record that would be sent; send nothing.")
+]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Which settings, and which Kafka."""
+
+    config: ConfigFile = None
+    bootstrap_server: BootstrapServers = None
+    properties: KafkaProperties = None
+    settings: SettingPairs = None
+
+    def load(self, flags: Mapping[str, Any] | None = None) -> Loaded:
+        """The settings, flags first. Raises ConfigurationError and `typer.BadParameter`."""
+        return load_settings(self.config, self.bootstrap_server, self.properties, self.settings, flags)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When: the headers of a schedule's time."""
+
+    delay: Annotated[
+        str | None,
+        typer.Option("--delay", "-d", help="From now: 15m, 1h30m, PT15M, 0; or a list.", metavar="DELAY"),
+    ] = None
+    at: Annotated[
+        str | None,
+        typer.Option("--at", help="2030-01-31T09:00:00Z or epoch milliseconds; or a list.", metavar="TIME"),
+    ] = None
+    cron: Annotated[
+        str | None,
+        typer.Option(
+            "--cron",
+            help="Again and again: 5 fields, 6 with seconds first, @daily; see `delaystream cron`.",
+            metavar="EXPR",
+        ),
+    ] = None
+    every: Annotated[
+        str | None, typer.Option("--every", help="Again and again: 30s, 15m, P1D.", metavar="INTERVAL")
+    ] = None
+    timezone: Annotated[
+        str | None, typer.Option(help="IANA zone of --cron; default UTC.", metavar="ZONE")
+    ] = None
+    start: Annotated[str | None, typer.Option(help="Not before; --every counts from it.", metavar="TIME")] = (
+        None
+    )
+    end: Annotated[str | None, typer.Option(help="Not after.", metavar="TIME")] = None
+    max_fires: Annotated[int | None, typer.Option(help="At most so often.", metavar="N", min=1)] = None
+    jitter: Annotated[str | None, typer.Option(help="Spread each fire over so long.", metavar="DURATION")] = (
+        None
+    )
+    dst_gap: Annotated[
+        str | None,
+        typer.Option(help="A local time that does not exist: shift or skip.", metavar="CHOICE"),
+    ] = None
+    dst_overlap: Annotated[
+        str | None,
+        typer.Option(help="A local time that comes twice: first, second or both.", metavar="CHOICE"),
+    ] = None
+
+    def headers(self) -> dict[str, str | None]:
+        """The control headers, without their prefix; None for what was not given."""
+        return _headers(self)
+
+
+@dataclass(frozen=True)
+class Lateness:
+    """What becomes of a fire that is late."""
+
+    catch_up: Annotated[
+        str | None,
+        typer.Option(help="Recurring, what was missed within --grace: latest, all, none.", metavar="CHOICE"),
+    ] = None
+    on_late: Annotated[
+        str | None,
+        typer.Option(help="Once, when later than --grace: fire, drop, or a topic.", metavar="CHOICE"),
+    ] = None
+    grace: Annotated[str | None, typer.Option(help="How late is too late.", metavar="DURATION")] = None
+
+    def headers(self) -> dict[str, str | None]:
+        """The control headers, without their prefix; None for what was not given."""
+        return _headers(self)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """For people."""
+
+    name: Annotated[str | None, typer.Option(help="A name, for people.", metavar="TEXT")] = None
+    description: Annotated[str | None, typer.Option(help="What it is for.", metavar="TEXT")] = None
+    tags: Annotated[
+        str | None, typer.Option(help="A comma list; --match-tags finds them.", metavar="TAG,...")
+    ] = None
+
+    def headers(self) -> dict[str, str | None]:
+        """The control headers, without their prefix; None for what was not given."""
+        return _headers(self)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which schedules, where it is not one by its id."""
+
+    match_tags: Annotated[
+        str | None,
+        typer.Option(help="All that have these tags (a comma list: every one).", metavar="TAG,..."),
+    ] = None
+    match_destination: Annotated[
+        str | None, typer.Option(help="All that deliver to this topic.", metavar="TOPIC")
+    ] = None
+    match_id_prefix: Annotated[str | None, typer.Option(help="All whose id begins so.", metavar="TEXT")] = (
+        None
+    )
+
+    def headers(self) -> dict[str, str | None]:
+        """The control headers, without their prefix; None for what was not given."""
+        return _headers(self)
+
+    def __bool__(self) -> bool:
+        return any(value is not None for value in self.headers().values())
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Whether to wait for the outcome, and where it is to be told."""
+
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the receipt and print it.")] = True
+    reply_to: Annotated[
+        str | None,
+        typer.Option(
+            help="Topic for the receipt; default: the setting receipts_topic. "
+            "The workers' destinations_allow must include it.",
+            metavar="TOPIC",
+        ),
+    ] = None
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Longest wait; default 15, for many schedules 300.", metavar="SECONDS", min=0.1),
+    ] = None
+    output: Annotated[
+        Literal["human", "json"], typer.Option("--output", "-o", help="The receipt as a line, or as JSON.")
+    ] = "human"
+
+    def topic(self, settings: Settings) -> str | None:
+        """Where the receipt goes; None when nobody waits for one."""
+        if self.reply_to is not None:
+            return self.reply_to
+        return settings.receipts_topic if self.wait else None
+
+
+def _headers(group: Any) -> dict[str, str | None]:
+    return {
+        name.replace("_", "-"): None if value is None else str(value) for name, value in vars(group).items()
+    }
 
 
 def load_settings(

@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from delaystream.client import Delivery
+    from collections.abc import Sequence
+
+    from delaystream.client import Delivery, Receipt
 
 _SHOWN_CHARACTERS = 200
 _CONTROL_PREFIX = "delaystream-"
@@ -33,6 +35,32 @@ def lateness(lateness_ms: int | None) -> str:
     if abs(lateness_ms) < 10_000:
         return f"{lateness_ms:+d} ms"
     return f"{lateness_ms / 1000:+.1f} s"
+
+
+def instants(times_ms: "Sequence[int]") -> str:
+    """RFC 3339 in UTC, with commas."""
+    from delaystream.core.instants import format_instant
+
+    return ", ".join(format_instant(time_ms) for time_ms in times_ms)
+
+
+#: What every receipt has, and what the line says in its own way.
+_RECEIPT_FRAME = frozenset(
+    {"outcome", "schedule_id", "source", "request_topic", "decided_at_ms", "id", "fires", "code", "detail"}
+)
+
+
+def receipt_line(receipt: "Receipt") -> str:
+    """One line: the outcome, the schedule, why it was refused, the next fires, and whatever else it tells."""
+    parts = [receipt.outcome, receipt.schedule_id, *filter(None, (receipt.code, receipt.detail))]
+    fires = receipt.body.get("fires") or []
+    if due_ms := [fire["due_at_ms"] for fire in fires]:
+        parts.append(f"due {instants(due_ms)}")
+    for name, value in receipt.body.items():
+        if name not in _RECEIPT_FRAME and value is not None:
+            shown = instants([value]) if name.endswith("_at_ms") and isinstance(value, int) else value
+            parts.append(f"{name.removesuffix('_ms').replace('_', '-')} {shown}")
+    return "  ".join(map(str, parts))
 
 
 def delivery_line(record: "Delivery") -> str:

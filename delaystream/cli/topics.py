@@ -1,10 +1,12 @@
 """`delaystream topics`: create, check and print the topics that delaystream works with."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from delaystream.cli import options
+from delaystream.cli.groups import expanded
 from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -17,27 +19,36 @@ topics = typer.Typer(
     rich_markup_mode=None,
 )
 
-Partitions = Annotated[
-    int | None,
-    typer.Option(min=1, help="Partitions of request, commands and changelog topics.", metavar="N"),
-]
-ReplicationFactor = Annotated[int | None, typer.Option(min=1, help="Replicas of each topic.", metavar="N")]
-Environment = Annotated[
-    Literal["production", "single-node"],
-    typer.Option(
-        help="production: 3 replicas, 2 in sync. single-node: one of each.", metavar="production|single-node"
-    ),
-]
 
+@dataclass(frozen=True)
+class Planned:
+    """What the topics should be."""
 
-def _plan(
-    settings: "Settings", partitions: int | None, environment: Any, replication_factor: int | None
-) -> "list[TopicSpec]":
-    from delaystream.topics import plan
+    partitions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Partitions of request, commands and changelog topics.", metavar="N"),
+    ] = None
+    environment: Annotated[
+        Literal["production", "single-node"],
+        typer.Option(
+            help="production: 3 replicas, 2 in sync. single-node: one of each.",
+            metavar="production|single-node",
+        ),
+    ] = "production"
+    replication_factor: Annotated[
+        int | None, typer.Option(min=1, help="Replicas of each topic.", metavar="N")
+    ] = None
 
-    return plan(
-        settings, partitions=partitions, environment=environment, replication_factor=replication_factor
-    )
+    def specs(self, settings: "Settings") -> "list[TopicSpec]":
+        """The plan, for these settings."""
+        from delaystream.topics import plan
+
+        return plan(
+            settings,
+            partitions=self.partitions,
+            environment=self.environment,
+            replication_factor=self.replication_factor,
+        )
 
 
 def _connect(settings: "Settings") -> Any:
@@ -48,14 +59,11 @@ def _connect(settings: "Settings") -> Any:
 
 
 @topics.command()
+@expanded
 def apply(
-    config: options.ConfigFile = None,
-    bootstrap_server: options.BootstrapServers = None,
-    partitions: Partitions = None,
-    environment: Environment = "production",
-    replication_factor: ReplicationFactor = None,
-    properties: options.KafkaProperties = None,
-    settings: options.SettingPairs = None,
+    *,
+    planned: Planned,
+    connection: options.Connection,
 ) -> None:
     """Create what is missing, correct settings that differ.
 
@@ -63,8 +71,8 @@ def apply(
     """
     from delaystream.topics import apply as apply_plan
 
-    loaded = options.load_settings(config, bootstrap_server, properties, settings)
-    specs = _plan(loaded.settings, partitions, environment, replication_factor)
+    loaded = connection.load()
+    specs = planned.specs(loaded.settings)
     changes = apply_plan(_connect(loaded.settings), specs)
     for change in changes:
         print(change.sentence)
@@ -73,14 +81,11 @@ def apply(
 
 
 @topics.command()
+@expanded
 def check(
-    config: options.ConfigFile = None,
-    bootstrap_server: options.BootstrapServers = None,
-    partitions: Partitions = None,
-    environment: Environment = "production",
-    replication_factor: ReplicationFactor = None,
-    properties: options.KafkaProperties = None,
-    settings: options.SettingPairs = None,
+    *,
+    planned: Planned,
+    connection: options.Connection,
 ) -> None:
     """Say how the cluster's topics differ from what they should be.
 
@@ -88,9 +93,9 @@ def check(
     """
     from delaystream.topics import check as compare
 
-    loaded = options.load_settings(config, bootstrap_server, properties, settings)
-    specs = _plan(loaded.settings, partitions, environment, replication_factor)
-    found = compare(_connect(loaded.settings), specs, exact_partitions=partitions is not None)
+    loaded = connection.load()
+    specs = planned.specs(loaded.settings)
+    found = compare(_connect(loaded.settings), specs, exact_partitions=planned.partitions is not None)
     for difference in found:
         print(f"{difference.severity}: {difference.sentence}")
     if not found:
@@ -100,12 +105,10 @@ def check(
 
 
 @topics.command(name="print")
+@expanded
 def print_(
-    config: options.ConfigFile = None,
-    bootstrap_server: options.BootstrapServers = None,
-    partitions: Partitions = None,
-    environment: Environment = "production",
-    replication_factor: ReplicationFactor = None,
+    *,
+    planned: Planned,
     output: Annotated[
         Literal["table", "kafka-topics", "json"],
         typer.Option(
@@ -115,8 +118,7 @@ def print_(
             metavar="table|kafka-topics|json",
         ),
     ] = "table",
-    properties: options.KafkaProperties = None,
-    settings: options.SettingPairs = None,
+    connection: options.Connection,
 ) -> None:
     """Print the topics as they should be. Needs no cluster.
 
@@ -124,11 +126,11 @@ def print_(
     """
     from delaystream.topics import render
 
-    loaded = options.load_settings(config, bootstrap_server, properties, settings)
+    loaded = connection.load()
     print(
         render(
-            _plan(loaded.settings, partitions, environment, replication_factor),
+            planned.specs(loaded.settings),
             output,
-            bootstrap_servers=bootstrap_server,
+            bootstrap_servers=connection.bootstrap_server,
         )
     )

@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 import typer
 
 from delaystream.cli import options
+from delaystream.cli.groups import expanded
 from delaystream.exit_codes import ExitCode
 
 
+@expanded
 def watch(
+    *,
     topic: Annotated[str, typer.Argument(help="A destination topic.", metavar="TOPIC")],
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="Start with the oldest record, not with the next one.")
@@ -25,10 +28,7 @@ def watch(
         Literal["human", "json"],
         typer.Option("--output", "-o", help="One line, or one JSON object, a record."),
     ] = "human",
-    config: options.ConfigFile = None,
-    bootstrap_server: options.BootstrapServers = None,
-    properties: options.KafkaProperties = None,
-    settings: options.SettingPairs = None,
+    connection: options.Connection,
 ) -> None:
     """Print what lands on a topic, with its lateness.
 
@@ -41,7 +41,7 @@ def watch(
     from delaystream.cli.rendering import delivery_fields, delivery_line
     from delaystream.client import ANSWER_TIMEOUT_S, Reader
 
-    loaded = options.load_settings(config, bootstrap_server, properties, settings)
+    loaded = connection.load()
     conf = ClientConfig.parse(loaded.settings.kafka).confluent()
     deadline = None if timeout is None else time.monotonic() + timeout
     seen = 0

@@ -43,3 +43,8 @@ class ApplicationSettings(Section):
     changelog_topic: Topic = Field("delay-wheel-changelog", description="The state; compacted.")
     events_topic: Topic = Field("delay-events", description="Lifecycle events.")
     dead_letters_topic: Topic = Field("delay-dead-letters", description="Refused requests, impossible fires.")
+    receipts_topic: Topic = Field(
+        "receipts",
+        description="Where the command line waits for receipts unless --reply-to says otherwise; "
+        "create it, and include it in destinations_allow.",
+    )

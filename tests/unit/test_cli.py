@@ -13,8 +13,8 @@ import pytest
 
 from delaystream.cli import main
 from delaystream.cli.dev_session import samples
-from delaystream.cli.rendering import delivery_fields, delivery_line, lateness, rendered
-from delaystream.client import Delivery
+from delaystream.cli.rendering import delivery_fields, delivery_line, lateness, receipt_line, rendered
+from delaystream.client import Delivery, Receipt
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
@@ -139,6 +139,52 @@ def test_cancel_is_a_request_too(capsys: pytest.CaptureFixture[str]) -> None:
         "header delaystream-id: order-42",
         "header delaystream-reply-to: receipts",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "headers"),
+    [
+        ("cancel a", {"action": "cancel", "id": "a", "reply-to": "receipts"}),
+        ("cancel a --no-wait", {"action": "cancel", "id": "a"}),
+        ("cancel a --no-wait --reply-to r", {"action": "cancel", "id": "a", "reply-to": "r"}),
+        ("cancel a --set receipts_topic=mine", {"action": "cancel", "id": "a", "reply-to": "mine"}),
+    ],
+)
+def test_control_waits_unless_told_not_to(
+    arguments: str, headers: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The receipt goes where the settings say, or where the command does."""
+    assert main([*arguments.split(), "--dry-run"]) == ExitCode.OK
+    assert shown_headers(capsys.readouterr().out) == headers
+
+
+@pytest.mark.parametrize("command", ["cancel", "pause", "resume"])
+def test_control_is_about_one_or_about_many(command: str) -> None:
+    """Neither is no command, both are two."""
+    assert main([command, "--dry-run"]) == ExitCode.USAGE
+    assert main([command, "a", "--match-tags", "b", "--dry-run"]) == ExitCode.USAGE
+
+
+def shown_headers(printed: str) -> dict[str, str]:
+    pairs = [line.split(None, 1)[1] for line in printed.splitlines() if line.startswith("header")]
+    return {
+        name.removeprefix("delaystream-"): value for name, value in (pair.split(": ", 1) for pair in pairs)
+    }
+
+
+def test_a_receipt_is_one_line() -> None:
+    """Whatever it tells: the outcome first, times as people read them, nothing left out."""
+    body = {
+        "outcome": "too-late",
+        "schedule_id": "a",
+        "source": "t/0/1",
+        "decided_at_ms": 1,
+        "fire_id": "f",
+        "last_fired_at_ms": 1_893_456_000_000,
+        "detail": None,
+    }
+    line = receipt_line(Receipt.parse(json.dumps(body).encode()))
+    assert line == "too-late  a  fire-id f  last-fired-at 2030-01-01T00:00:00.000Z"
 
 
 def test_a_worker_without_an_allow_list_does_not_start(capsys: pytest.CaptureFixture[str]) -> None:

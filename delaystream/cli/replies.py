@@ -1,0 +1,128 @@
+"""A request on its way from the command line: checked, sent or only shown, and its receipt."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from delaystream.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from delaystream.cli.options import Waiting
+    from delaystream.client import Receipt, RequestRecord, Sender
+    from delaystream.config import Settings
+    from delaystream.core.request import Coordinates
+
+ONE_TIMEOUT_S = 15.0
+MANY_TIMEOUT_S = 300.0
+
+#: Outcomes that are not what was asked for.
+_REFUSED = frozenset({"rejected", "too-late", "unknown"})
+
+
+def check(settings: "Settings", request: "RequestRecord") -> tuple[int, ...]:
+    """The due times as a worker will see them. Ends the command when a worker would refuse the request."""
+    from delaystream.codec.headers import RequestParser
+    from delaystream.core.destinations import DestinationFilter
+    from delaystream.core.rejection import Rejection
+
+    now_ms = time.time_ns() // 1_000_000
+    # What the workers allow is not known here; what no worker can allow is.
+    destinations = DestinationFilter(["*"], settings.own_topics)
+    parser = RequestParser(destinations, settings.limits(), settings.default_destination)
+    parsed = parser.parse(
+        request.topic, 0, 0, now_ms, request.key, request.value, list(request.headers), now_ms
+    )
+    if isinstance(parsed, Rejection):
+        refuse(f"not sent, a worker would refuse it as {parsed.code.value}: {parsed.detail}")
+    return parsed.due_ms
+
+
+def refuse(sentence: str) -> NoReturn:
+    """End the command: what it asks for is refused."""
+    print(f"delaystream: {sentence}", file=sys.stderr)
+    raise typer.Exit(ExitCode.REFUSED)
+
+
+def show(request: "RequestRecord", due_ms: tuple[int, ...]) -> None:
+    """The record as it would be sent."""
+    from delaystream.cli.rendering import instants, rendered
+
+    place = "" if request.partition is None else f", partition {request.partition}"
+    print(f"topic    {request.topic}{place}")
+    print(f"key      {rendered(request.key)}")
+    print(f"value    {rendered(request.value)}")
+    for name, value in request.headers:
+        print(f"header   {name}: {rendered(value)}")
+    if due_ms:
+        print(f"due      {instants(due_ms)}")
+
+
+def send(
+    settings: "Settings",
+    request: "RequestRecord",
+    summary: str,
+    waiting: "Waiting",
+    *,
+    default_timeout_s: float = ONE_TIMEOUT_S,
+) -> None:
+    """Send it, say where it stands and, if that is asked for, wait for its receipt and print it.
+
+    Ends the command with 65 when the outcome is not what was asked for, with 75 when there is none in time.
+    """
+    from delaystream.adapters.client_config import ClientConfig
+    from delaystream.client import MissingTopicError, Reader, Sender, await_receipt
+
+    client = ClientConfig.parse(settings.kafka)
+    sender = Sender(client.confluent_producer())
+    as_json = waiting.output == "json"
+    reply_to = waiting.topic(settings)
+    if reply_to is None or not waiting.wait:
+        _produce(sender, request, summary, quiet=False)
+        return
+    timeout_s = waiting.timeout or default_timeout_s
+    reader = Reader(client.confluent(), reply_to)
+    try:
+        reader.start()
+    except MissingTopicError as error:
+        reader.close()
+        raise MissingTopicError(
+            f"{error} Nothing was sent. The receipt needs a topic that the workers may deliver to: name one "
+            "by --reply-to or the setting receipts_topic, or do not wait: --no-wait."
+        ) from None
+    try:
+        source = _produce(sender, request, summary, quiet=as_json)
+        receipt = await_receipt(reader, source, timeout_s)
+    finally:
+        reader.close()
+    _report(receipt, source, reply_to, timeout_s, as_json=as_json)
+
+
+def _produce(sender: "Sender", request: "RequestRecord", summary: str, *, quiet: bool) -> "Coordinates":
+    source = sender.send(request)
+    # With --output json, standard output holds the receipt and nothing else.
+    print(
+        f"{source.topic}/{source.partition}/{source.offset}  {summary}",
+        file=sys.stderr if quiet else sys.stdout,
+        flush=True,
+    )
+    return source
+
+
+def _report(
+    receipt: "Receipt | None", source: "Coordinates", reply_to: str, timeout_s: float, *, as_json: bool
+) -> None:
+    from delaystream.cli.rendering import receipt_line
+
+    if receipt is None:
+        print(
+            f"delaystream: no receipt on {reply_to} within {timeout_s:g} s. The request stands at "
+            f"{source.topic}/{source.partition}/{source.offset} and may still be carried out: is a worker "
+            f"running, and does its destinations_allow include {reply_to}?",
+            file=sys.stderr,
+        )
+        raise typer.Exit(ExitCode.TIMEOUT)
+    print(receipt.json if as_json else receipt_line(receipt), flush=True)
+    if receipt.outcome in _REFUSED:
+        raise typer.Exit(ExitCode.REFUSED)
