@@ -51,6 +51,7 @@ from delaystream.engine.ports import (
 )
 from delaystream.engine.processor import PartitionProcessor
 from delaystream.engine.settings import EngineSettings
+from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.exit_codes import ExitCode
 
 logger = structlog.get_logger(__name__)
@@ -209,7 +210,9 @@ class _Worker:
                 f"The request topics have grown: partition {partition} is assigned, and there were "
                 f"{self._engine.partitions} when the worker started. The owners of ids depend on that number."
             )
-        return PartitionProcessor(partition, self._engine, self._ports, sources, self._parser, self._observer)
+        return PartitionProcessor(
+            partition, self._engine, self._ports, sources, Tenants(Tenant(self._parser)), self._observer
+        )
 
     def _new_producer(self, partition: int) -> TransactionalProducer:
         settings = self._settings

@@ -5,7 +5,7 @@ Every key begins with one byte for its kind; numbers are big-endian, so that byt
 ==== ============================================================================= =====================
 kind rest of the key                                                               value
 ==== ============================================================================= =====================
-``d`` destination number (4)                                                       topic name
+``d`` destination number (4)                                                       topic name [NUL, tenant]
 ``n`` source number (4)                                                            topic id, partition, topic
 ``o`` source topic's name                                                          next offset, topic id
 ``m``                                                                              partition count, format
@@ -14,7 +14,8 @@ kind rest of the key                                                            
 ``w`` destination number (4), due ms (8), source number (4), offset (8), index (2) envelope or pointer
 ==== ============================================================================= =====================
 
-Destination number 0 is the wheel of housekeeping: its entries forget ids that are over.
+A tenant with a rate of its own for a destination has a wheel of its own there. Number 0 is the wheel of
+housekeeping: its entries forget ids that are over.
 """
 
 from __future__ import annotations
@@ -60,6 +61,17 @@ def wheel_bound(destination: int, due_ms: int = 0) -> bytes:
 def destination_key(number: int) -> bytes:
     """Key of an interned destination name."""
     return _number.pack(b"d", number)
+
+
+def wheel_name(topic: str, lane: str) -> str:
+    """What a destination number stands for: a topic, and the tenant whose own wheel it is ('': none)."""
+    return f"{topic}\0{lane}" if lane else topic
+
+
+def split_wheel_name(name: str) -> tuple[str, str]:
+    """(topic, tenant or '') of a wheel's name."""
+    topic, _, lane = name.partition("\0")
+    return topic, lane
 
 
 def source_key(number: int) -> bytes:

@@ -52,6 +52,7 @@ class Code(StrEnum):
     INVALID_COMMAND = "invalid-command"
     ALREADY_EXISTS = "already-exists"
     CANCELLED_EARLIER = "cancelled-earlier"
+    QUOTA_EXCEEDED = "quota-exceeded"
     DIALECT_MISSING = "dialect-missing"
     DIALECT_INVALID = "dialect-invalid"
     DIALECT_UNSUPPORTED = "dialect-unsupported"
@@ -115,6 +116,7 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.INVALID_COMMAND: "A record on the commands topic was not written by a worker of a known version.",
     Code.ALREADY_EXISTS: "`if-exists: reject`, and the id names a pending schedule.",
     Code.CANCELLED_EARLIER: "A cancel of this id with a newer timestamp arrived before the request did.",
+    Code.QUOTA_EXCEEDED: "The request topic has as much pending as it may have (`max_pending`).",
     Code.DIALECT_MISSING: "A header, or the key, that the topic's dialect requires is missing.",
     Code.DIALECT_INVALID: "A header of the topic's dialect has a value that its own system would not take.",
     Code.DIALECT_UNSUPPORTED: "A feature of the topic's dialect that delaystream does not carry out.",

@@ -36,6 +36,7 @@ from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Action, IfExists, Request
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.letters import Letters
+from delaystream.engine.quota import Quotas
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
@@ -45,8 +46,14 @@ class Control:
     """Applies requests that name an id, on the partition that owns it."""
 
     def __init__(
-        self, settings: EngineSettings, state: PartitionState, deliveries: Deliveries, letters: Letters
+        self,
+        settings: EngineSettings,
+        state: PartitionState,
+        deliveries: Deliveries,
+        letters: Letters,
+        quotas: Quotas,
     ) -> None:
+        self._quotas = quotas
         self._settings = settings
         self._state = state
         self._deliveries = deliveries
@@ -90,6 +97,10 @@ class Control:
                     id=request.id,
                     reply_to=request.reply_to,
                 )
+        freed = len(old.pending) if old is not None else 0
+        if self._quotas.any and (rejection := self._quotas.refusal(step, request, freed)):
+            return rejection
+        if old is not None:
             self._clear(step, request.source.topic, request.id, old)
         self._define(step, request, self._revision(request), outcome)
         return None
@@ -108,7 +119,7 @@ class Control:
         source = request.source
         tenant = source.topic
         number = state.source(step, source.topic, source.partition)
-        wheel = state.destination(step, request.destination)
+        wheel = state.destination(step, request.destination, tenant)
         step.records += len(request.due_ms) - 1
         pending: list[bytes] = []
         fire_ids: list[str] = []

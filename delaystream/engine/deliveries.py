@@ -5,6 +5,7 @@ from __future__ import annotations
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Header, Request
 from delaystream.engine.ports import Destinations
+from delaystream.engine.rates import Rates, room
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step, row_bytes
 from delaystream.engine.trouble import Troubles
@@ -13,8 +14,11 @@ from delaystream.engine.trouble import Troubles
 class Deliveries:
     """Decides whether a request may go out at once, and writes it."""
 
-    def __init__(self, state: PartitionState, destinations: Destinations, troubles: Troubles) -> None:
+    def __init__(
+        self, state: PartitionState, destinations: Destinations, troubles: Troubles, rates: Rates
+    ) -> None:
         self._state = state
+        self._rates = rates
         self._destinations = destinations
         self._troubles = troubles
 
@@ -37,7 +41,7 @@ class Deliveries:
         """Partitions of the destination if a fire can go out in this very transaction, else 0.
 
         It can when it is due, not too late, and nothing older waits for the destination: what is overdue
-        keeps its order.
+        keeps its order, and one that is full is not overtaken.
         """
         if due_ms > step.now_ms:
             return 0
@@ -50,9 +54,14 @@ class Deliveries:
             and request.on_late != "fire"
         ):
             return 0
-        head = self._state.heads.head(self._state.destination(step, topic))
+        wheel = self._state.destination(step, topic, request.source.topic)
+        head = self._state.heads.head(wheel)
         if head is not None and head <= step.now_ms:
             return 0
+        if self._rates.active:
+            buckets = self._rates.buckets(topic, self._state.lanes[wheel], step.loop_ms)
+            if buckets and not room(buckets, step.loop_ms):
+                return 0
         return self._destinations.partitions(topic)
 
     def write(
@@ -70,3 +79,6 @@ class Deliveries:
             -1 if asked is None else asked,
         )
         step.fired[topic].append(step.now_ms - due_ms)
+        if self._rates.active:
+            lane = self._rates.lane(request.source.topic, topic)
+            self._rates.spend(self._rates.buckets(topic, lane, step.loop_ms), 1, step.loop_ms)

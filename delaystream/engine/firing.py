@@ -6,7 +6,7 @@ that fires it, drops it, moves it to the topic for late ones, or puts it among t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from delaystream.codec.envelope import Envelope, Pointer, decode_entry
@@ -17,9 +17,11 @@ from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
 from delaystream.engine.pending import HOUR_MS
 from delaystream.engine.ports import Destinations
+from delaystream.engine.rates import Rates, room
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
+from delaystream.engine.tenants import Tenants
 from delaystream.engine.trouble import Troubles
 from delaystream.engine.withheld import Withheld
 
@@ -43,7 +45,8 @@ class Firing:
         withheld: Withheld,
         named: NamedFires,
         observer: Observer,
-        permits: Callable[[str], bool],
+        tenants: Tenants,
+        rates: Rates,
     ) -> None:
         self._partition = partition
         self._settings = settings
@@ -53,18 +56,33 @@ class Firing:
         self._withheld = withheld
         self._named = named
         self._observer = observer
-        self._permits = permits
+        self._tenants = tenants
+        self._rates = rates
         self._chunk = _FIRST_CHUNK
 
     def due_topics(self, now_ms: int, loop_ms: float) -> list[str]:
         """Destinations with something due that may be tried now."""
         names = self._state.destinations
-        topics = [names[wheel] for wheel in self._state.heads.due(now_ms) if wheel]
-        return [topic for topic in topics if not self._troubles.parked(topic, loop_ms)]
+        return [names[wheel] for wheel in self._due_wheels(now_ms, loop_ms) if wheel]
+
+    def _due_wheels(self, now_ms: int, loop_ms: float) -> list[int]:
+        excluded = self._excluded(loop_ms)
+        return [wheel for wheel in self._state.heads.due(now_ms) if wheel not in excluded]
+
+    def _excluded(self, loop_ms: float) -> frozenset[int]:
+        """Wheels that are not to be tried now: their destination is set aside, or gets no more for now."""
+        state = self._state
+        wheels = state.wheels(self._troubles.all_parked(loop_ms))
+        for bucket in self._rates.closed(loop_ms):
+            if not bucket.lane:
+                wheels |= state.wheels([bucket.topic])
+            elif (wheel := state.wheel(bucket.topic, bucket.lane)) is not None:
+                wheels.add(wheel)
+        return frozenset(wheels)
 
     def next_due_ms(self, loop_ms: float) -> int | None:
         """When the next entry is due, of the destinations that may be tried now."""
-        return self._state.heads.next_due(self._state.numbers(self._troubles.all_parked(loop_ms)))
+        return self._state.heads.next_due(self._excluded(loop_ms))
 
     def fire(self, step: Step, loop_ms: float) -> None:
         """Drain what is due, round-robin over the wheels, until the step is full.
@@ -76,12 +94,7 @@ class Firing:
         max_records = _with_share(step.max_records, step.records)
         max_bytes = _with_share(step.max_bytes, step.size_bytes)
         max_partitions = _with_share(settings.transaction_max_partitions, step.partitions)
-        names = self._state.destinations
-        drains = [
-            Drain(wheel, names[wheel], self._troubles.get(names[wheel]))
-            for wheel in self._state.heads.due(step.now_ms)
-            if not (wheel and self._troubles.parked(names[wheel], loop_ms))
-        ]
+        drains = [self._begun(wheel, loop_ms) for wheel in self._due_wheels(step.now_ms, loop_ms)]
         # Where the last step ran out of room, this one begins with another wheel.
         turn = step.number % len(drains) if drains else 0
         drains = drains[turn:] + drains[:turn]
@@ -100,10 +113,23 @@ class Firing:
 
     # -- one wheel ----------------------------------------------------------------------------
 
+    def _begun(self, wheel: int, loop_ms: float) -> Drain:
+        topic = self._state.destinations[wheel]
+        denial = self._tenants.denial(topic)
+        drain = Drain(wheel, topic, self._troubles.get(topic), denial)
+        if self._rates.active and wheel != HOUSEKEEPING:
+            drain.buckets = self._rates.buckets(topic, self._state.lanes[wheel], loop_ms)
+        return drain
+
     def _drain(self, step: Step, drain: Drain, quota: int, max_bytes: int, loop_ms: float) -> None:
         """Take up to ``quota`` due entries out of one wheel, fewer where the step then has ``max_bytes``."""
         if drain.limit is not None:
             quota = min(quota, drain.limit - drain.taken)
+        if drain.buckets:
+            quota = min(quota, room(drain.buckets, loop_ms))
+            if not quota:
+                drain.done = True
+                return
         state = self._state
         entries = state.scan_due(drain.wheel, drain.cursor, step.now_ms, quota)
         exhausted = len(entries) < quota
@@ -111,10 +137,12 @@ class Firing:
         if drain.wheel == HOUSEKEEPING:
             last = self._named.forget(step, entries)
         else:
-            drain.denied = not self._permits(drain.topic)
             partitions = 0 if drain.denied else self._destinations.partitions(drain.topic)
             if partitions:
+                fired = len(step.fired[drain.topic])
                 last = self._deliver(step, drain, entries, partitions, max_bytes)
+                if drain.buckets and (count := len(step.fired[drain.topic]) - fired):
+                    self._rates.spend(drain.buckets, count, loop_ms)
             else:
                 if entries and not (drain.parked or drain.denied):
                     self._park(step, drain, loop_ms)
@@ -164,7 +192,7 @@ class Firing:
         write = step.outlet(topic, partitions).write
         fired = step.fired[topic]
         fired_at = step.fired_at
-        suspicious = drain.trouble is not None or bool(self._troubles.condemned)
+        suspicious = drain.trouble is not None or drain.denial.anyone or bool(self._troubles.condemned)
         # Entries come in due order: those of one hour and one source leave the counters together.
         hour = maker = removed = 0
         size_bytes = 0

@@ -9,7 +9,6 @@ import msgspec
 
 from delaystream.codec.command import attach
 from delaystream.codec.envelope import encode, envelope_of
-from delaystream.codec.headers import RequestParser
 from delaystream.codec.keys import wheel_key
 from delaystream.codec.outgoing import Outcome, anonymous_delivery_headers
 from delaystream.core.identity import fire_id
@@ -20,9 +19,11 @@ from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.letters import Letters
 from delaystream.engine.ports import SourceBatch, SourceRecord
+from delaystream.engine.quota import Quotas
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step, row_bytes
+from delaystream.engine.tenants import Tenants
 
 #: A record with what its headers say.
 Parsed: TypeAlias = tuple[SourceRecord, Request | Rejection]
@@ -36,11 +37,11 @@ class ParsedBatch(msgspec.Struct):
 
 
 def parse(
-    parser: RequestParser, settings: EngineSettings, partition: int, batch: SourceBatch, now_ms: int
+    tenants: Tenants, settings: EngineSettings, partition: int, batch: SourceBatch, now_ms: int
 ) -> ParsedBatch:
     """Read the headers of every record; what cannot be read is a rejection."""
     topic = batch.topic
-    parse_one = parser.parse_command if topic == settings.commands_topic else parser.parse
+    parse_one = tenants.parse_command if topic == settings.commands_topic else tenants.of(topic).parse
     undecodable = batch.undecodable
     requests: list[Parsed] = [
         (
@@ -92,6 +93,7 @@ class Intake:
         deliveries: Deliveries,
         letters: Letters,
         control: Control,
+        quotas: Quotas,
     ) -> None:
         self._partition = partition
         self._settings = settings
@@ -99,6 +101,7 @@ class Intake:
         self._deliveries = deliveries
         self._letters = letters
         self._control = control
+        self._quotas = quotas
 
     def take(self, step: Step, parsed: ParsedBatch, applied: int) -> int:
         """Decide on the records from offset ``applied`` on; how many of the batch's there was room for."""
@@ -147,6 +150,8 @@ class Intake:
             if rejection := self._too_heavy(request):
                 return rejection
             step.records += len(times) - 1
+        if self._quotas.any and (rejection := self._quotas.refusal(step, request)):
+            return rejection
         state = self._state
         now_ms = step.now_ms
         source = request.source
@@ -158,7 +163,7 @@ class Intake:
                 continue
             if stored is None:
                 stored = encode(envelope_of(request))
-                wheel = state.destination(step, request.destination)
+                wheel = state.destination(step, request.destination, source.topic)
                 number = state.source(step, source.topic, source.partition)
             key = wheel_key(wheel, due_ms, number, source.offset, index)
             state.add_entry(step, key, stored, wheel, due_ms, number)

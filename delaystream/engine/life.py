@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from delaystream.codec.headers import RequestParser
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.firing import Firing
@@ -26,10 +25,13 @@ from delaystream.engine.ports import (
     TransactionFailed,
     WriteRefused,
 )
+from delaystream.engine.quota import Quotas
+from delaystream.engine.rates import Rates
 from delaystream.engine.recovery import advanced
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
+from delaystream.engine.tenants import Tenants
 from delaystream.engine.trouble import Troubles
 from delaystream.engine.withheld import Withheld
 
@@ -44,9 +46,10 @@ class Life:
         partition: int,
         settings: EngineSettings,
         ports: Ports,
-        parser: RequestParser,
+        tenants: Tenants,
         observer: Observer,
         troubles: Troubles,
+        rates: Rates,
         topics: Sequence[str],
         state: PartitionState,
         marker: Marker,
@@ -55,7 +58,7 @@ class Life:
         self._partition = partition
         self._settings = settings
         self._ports = ports
-        self._parser = parser
+        self._tenants = tenants
         self._observer = observer
         self._troubles = troubles
         self._topics = frozenset(topics)
@@ -73,13 +76,14 @@ class Life:
         self.starts: dict[str, int] = {}
         destinations = ports.destinations
         letters = Letters(settings, destinations, troubles)
-        deliveries = Deliveries(state, destinations, troubles)
-        control = Control(settings, state, deliveries, letters)
-        self._intake = Intake(partition, settings, state, deliveries, letters, control)
+        deliveries = Deliveries(state, destinations, troubles, rates)
+        quotas = Quotas(partition, settings.partitions, tenants, state.counts, deliveries)
+        control = Control(settings, state, deliveries, letters, quotas)
+        self._intake = Intake(partition, settings, state, deliveries, letters, control, quotas)
         withheld = Withheld(settings, state, troubles, letters)
         named = NamedFires(state, control, withheld)
         self._firing = Firing(
-            partition, settings, state, destinations, troubles, withheld, named, observer, parser.permits
+            partition, settings, state, destinations, troubles, withheld, named, observer, tenants, rates
         )
 
     def next_due_ms(self, loop_ms: float) -> int | None:
@@ -114,7 +118,7 @@ class Life:
         max_records = width.of(settings.transaction_max_records)
         max_bytes = width.of(settings.transaction_max_bytes)
         batches = [
-            parse(self._parser, settings, self._partition, batch, now_ms)
+            parse(self._tenants, settings, self._partition, batch, now_ms)
             for batch in inbox.take(max_records, max_bytes)
         ]
         topics = topics_named(batches)

@@ -11,7 +11,6 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
-from delaystream.codec.headers import RequestParser
 from delaystream.engine.inbox import Arrival, Inbox
 from delaystream.engine.life import Life
 from delaystream.engine.observer import Observer, Phase
@@ -28,10 +27,12 @@ from delaystream.engine.ports import (
     WriteRefused,
 )
 from delaystream.engine.progress import Progress
+from delaystream.engine.rates import Rates
 from delaystream.engine.recovery import Recovery
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.starting import starting_positions
 from delaystream.engine.state import PartitionState
+from delaystream.engine.tenants import Tenants
 from delaystream.engine.trouble import Troubles
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class PartitionProcessor:
         settings: EngineSettings,
         ports: Ports,
         sources: Sources,
-        parser: RequestParser,
+        tenants: Tenants,
         observer: Observer,
     ) -> None:
         self.partition = partition
@@ -54,9 +55,10 @@ class PartitionProcessor:
         self._settings = settings
         self._ports = ports
         self._sources = sources
-        self._parser = parser
+        self._tenants = tenants
         self._observer = observer
         self._troubles = Troubles(settings.destination_backoff_min_ms, settings.destination_backoff_max_ms)
+        self._rates = Rates(tenants, settings.partitions)
         self._inbox = Inbox(settings)
         self._paused = False
         self._gap = False
@@ -218,11 +220,17 @@ class PartitionProcessor:
             self.partition,
             settings,
             ports,
-            self._parser,
+            self._tenants,
             self._observer,
             self._troubles,
+            self._rates,
             self._sources.topics,
-            PartitionState(self._store, settings.partitions, settings.app_id),
+            PartitionState(
+                self._store,
+                settings.partitions,
+                settings.app_id,
+                self._rates.lane if self._rates.active else None,
+            ),
             marker,
             producer,
         )
@@ -278,8 +286,9 @@ class PartitionProcessor:
         wait_ms = float(self._settings.idle_wait_max_ms)
         if due_ms is not None:
             wait_ms = min(wait_ms, due_ms - now_ms)
-        if (next_try := self._troubles.next_try(loop_ms)) is not None:
-            wait_ms = min(wait_ms, next_try - loop_ms)
+        for next_try in (self._troubles.next_try(loop_ms), self._rates.next_opening(loop_ms)):
+            if next_try is not None:
+                wait_ms = min(wait_ms, next_try - loop_ms)
         if self._inbox or self._gap or self._challenged or wait_ms <= 0:
             return True
         self._wake.clear()

@@ -7,7 +7,7 @@ and a new one is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from delaystream.codec import keys
 from delaystream.codec.envelope import (
@@ -29,12 +29,23 @@ from delaystream.engine.step import Step
 class PartitionState:
     """The schedules, wheels and source positions of one partition."""
 
-    def __init__(self, store: StateStore, partitions: int, app_id: str) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        partitions: int,
+        app_id: str,
+        lane: Callable[[str, str], str] | None = None,
+    ) -> None:
         self.store = store
+        #: which wheel of a destination a tenant's entries go to: its own ('tenant') or the common one ('')
+        self._lane = lane
         self.heads = WheelHeads()
         #: destination topics by number; number 0 is the wheel of housekeeping
         self.destinations: list[str] = [""]
+        #: for each of them, the tenant whose own wheel it is; '' for the common one
+        self.lanes: list[str] = [""]
         self._destination_numbers: dict[str, int] = {}
+        self._wheels: dict[str, list[int]] = {}
         #: request partitions by number, as ``topic/partition/`` in bytes, and as (topic, partition)
         self.source_texts: list[bytes] = []
         self.sources: list[tuple[str, int]] = []
@@ -106,18 +117,24 @@ class PartitionState:
 
     # -- changing -----------------------------------------------------------------------------
 
-    def destination(self, step: Step, topic: str) -> int:
-        """The number of a destination, interned at its first use."""
-        number = self._destination_numbers.get(topic)
+    def destination(self, step: Step, topic: str, tenant: str = "") -> int:
+        """The number of a destination's wheel for a tenant's entries, interned at its first use."""
+        name = topic
+        if self._lane is not None and tenant and (lane := self._lane(tenant, topic)):
+            name = keys.wheel_name(topic, lane)
+        number = self._destination_numbers.get(name)
         if number is None:
-            number = self._intern_destination(topic)
-            step.changes[keys.destination_key(number)] = topic.encode()
+            number = self._intern_destination(name)
+            step.changes[keys.destination_key(number)] = name.encode()
         return number
 
-    def numbers(self, topics: Iterable[str]) -> frozenset[int]:
-        """The numbers of those topics that have one."""
-        numbers = self._destination_numbers
-        return frozenset(numbers[topic] for topic in topics if topic in numbers)
+    def wheels(self, topics: Iterable[str]) -> set[int]:
+        """The numbers of all wheels of those topics."""
+        return {number for topic in topics for number in self._wheels.get(topic, ())}
+
+    def wheel(self, topic: str, lane: str) -> int | None:
+        """The number of one wheel, if it has one."""
+        return self._destination_numbers.get(keys.wheel_name(topic, lane))
 
     def source(self, step: Step, topic: str, partition: int) -> int:
         """The number of a request partition, interned at its first use."""
@@ -134,9 +151,12 @@ class PartitionState:
             text = self._texts[topic, partition] = f"{topic}/{partition}/".encode()
         return text
 
-    def _intern_destination(self, topic: str) -> int:
-        number = self._destination_numbers[topic] = len(self.destinations)
+    def _intern_destination(self, name: str) -> int:
+        number = self._destination_numbers[name] = len(self.destinations)
+        topic, lane = keys.split_wheel_name(name)
         self.destinations.append(topic)
+        self.lanes.append(lane)
+        self._wheels.setdefault(topic, []).append(number)
         return number
 
     def _intern_source(self, topic: str, partition: int) -> int:

@@ -52,7 +52,7 @@ class Withheld:
     def move(self, step: Step, key: bytes, stored: bytes, topic: str) -> bytes:
         """File an entry under another destination, where it is due at once; its new key."""
         _, due_ms, source, offset, index = split_wheel_key(key)
-        wheel = self._state.destination(step, topic)
+        wheel = self._state.destination(step, topic, self._state.sources[source][0])
         moved = wheel_key(wheel, due_ms, source, offset, index)
         self._state.add_entry(step, moved, stored, wheel, due_ms)
         return moved
@@ -70,7 +70,8 @@ class Withheld:
                 f"destination-partition is {entry.destination_partition}, and {drain.topic} has partitions "
                 f"0 to {partitions - 1}"
             )
-        if drain.denied:
+        denial = drain.denial
+        if denial.anyone and denial.of(self._state.sources[split_wheel_key(key)[2]][0]):
             return f"{drain.topic} is no longer among the allowed destinations"
         trouble = drain.trouble
         if trouble is not None:

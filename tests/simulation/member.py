@@ -16,6 +16,7 @@ from delaystream.core.limits import Limits
 from delaystream.engine.observer import Phase, Silence
 from delaystream.engine.ports import Changelog, EngineError, Misconfigured, Ports, TransactionalProducer
 from delaystream.engine.processor import PartitionProcessor
+from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import (
     Disk,
     LoopClock,
@@ -173,7 +174,7 @@ class Member:
             self.sources[partition] = sources
             parser = RequestParser(DestinationFilter(["*"], world.own_topics), Limits(max_value_bytes=4096))
             processor = world.engine.processor(
-                partition, world.settings, self._ports, sources, parser, _Trace(self)
+                partition, world.settings, self._ports, sources, Tenants(Tenant(parser)), _Trace(self)
             )
             self.processors[partition] = processor
             try:

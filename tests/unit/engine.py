@@ -15,6 +15,7 @@ from delaystream.engine.observer import Silence
 from delaystream.engine.ports import Headers, Ports, Sources, TopicPartition
 from delaystream.engine.processor import PartitionProcessor
 from delaystream.engine.settings import EngineSettings
+from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import (
     LogRecord,
     LoopClock,
@@ -49,7 +50,12 @@ class Engine:
         self.processors: list[PartitionProcessor] = []
         self.lives: list[asyncio.Task[None]] = []
 
-    def start(self, sources: Callable[[int], Sources] | None = None, **ports_changed: Any) -> None:
+    def start(
+        self,
+        sources: Callable[[int], Sources] | None = None,
+        tenants: Tenants | None = None,
+        **ports_changed: Any,
+    ) -> None:
         """Start a processor for each partition; sources and ports may be others than those in memory."""
         parser = RequestParser(DestinationFilter(["*"], [REQUESTS, *OWN]), Limits(), None)
         ports = Ports(
@@ -69,7 +75,7 @@ class Engine:
                 self.settings,
                 ports,
                 sources(partition),
-                parser,
+                tenants or Tenants(Tenant(parser)),
                 Silence(),
             )
             for partition in range(self.settings.partitions)
