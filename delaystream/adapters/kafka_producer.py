@@ -3,7 +3,8 @@
 One commit, step by step:
 
 1. the leader of every partition that is written to is known, or looked up without creating topics;
-2. the transaction coordinator adds the partitions, and meanwhile the rows become record batches;
+2. the last transaction's marker is seen on the changelog, and the transaction coordinator adds the
+   partitions; meanwhile the rows become record batches;
 3. the batches go to their leaders, several in flight, while the group's offsets are added as well;
 4. every answer has been seen, and none was a refusal;
 5. the coordinator commits.
@@ -53,9 +54,9 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
 
     ``settings`` are connection settings by aiokafka's names. ``limits`` may be shared by all producers of a
     worker, so that each learns a topic's limit but once. ``swept`` is a partition that nobody else writes
-    to, the changelog's, where a fence is also to end what earlier owners left open. ``traces`` are handed
-    from one producer of the transactional id to the next, so that it can do so wherever the one before it
-    wrote to. ``appended`` hears at what time brokers appended, by their clocks.
+    to, the changelog's, where each transaction's end is made sure of. ``traces`` are handed from one producer
+    of the transactional id to the next, so that it can do so wherever the one before it wrote to.
+    ``appended`` hears at what time brokers appended, by their clocks.
     """
 
     def __init__(
@@ -76,9 +77,8 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         self._group = group
         self._connections = KafkaConnections(settings, request_timeout_ms=self._bounds.request_timeout_ms)
         self._coordinator = TransactionCoordinator(self._connections, transactional_id, self._bounds.backoff)
-        self._lost_markers = LostMarkers(self._connections, self._coordinator, traces or Traces())
+        self._lost_markers = LostMarkers(self._connections, self._coordinator, swept, traces or Traces())
         self._state = _State.NEW
-        self._swept = swept
         self._appended = appended
         self._identity = Identity(-1, -1)
         self._writer: TransactionWriter | None = None
@@ -87,9 +87,9 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         """InitProducerId. Raises LogUnavailable, or Misconfigured where we are not allowed to."""
         try:
             async with asyncio.timeout(self._bounds.fence_timeout_ms / 1000):
-                last = await self._coordinator.last_transaction()
+                last = await self._lost_markers.before_fence()
                 self._identity = await self._coordinator.init_producer_id(self._bounds.transaction_timeout_ms)
-                await self._lost_markers.after_fence(last, self._identity, self._swept)
+                await self._lost_markers.after_fence(last, self._identity)
         except TimeoutError:
             waited_for = self._coordinator.waiting_for
             raise LogUnavailable(f"{self._transactional_id} could not be fenced: {waited_for}") from None
@@ -117,7 +117,6 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         try:
             async with asyncio.timeout(self._bounds.commit_timeout_ms / 1000):
                 if deliveries or transaction.offsets:
-                    await self._lost_markers.before_transaction(self._identity)
                     await self._write(writer, deliveries, transaction.offsets)
                     await self._coordinator.end(self._identity, commit=True)
                 else:
@@ -128,7 +127,9 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
             self._state = _State.FENCED
             raise
         self._state = _State.READY
-        return {delivery.target: delivery.last_offset for delivery in deliveries}
+        last_offsets = {delivery.target: delivery.last_offset for delivery in deliveries}
+        self._lost_markers.committed(last_offsets)
+        return last_offsets
 
     async def close(self) -> None:
         """Abort an open transaction, within ``abort_timeout_ms``, and close every connection."""
@@ -138,7 +139,8 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
                 # What cannot be aborted now is aborted by the next fence, or by the broker's timeout.
                 with contextlib.suppress(TimeoutError, TransactionFailed, ProducerFenced, WriteRefused):
                     async with asyncio.timeout(self._bounds.abort_timeout_ms / 1000):
-                        await self._coordinator.end(self._identity, commit=False)
+                        commit = self._lost_markers.repairing
+                        await self._coordinator.end(self._identity, commit=commit)
         finally:
             await self._connections.close()
 
@@ -152,9 +154,11 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
                 await writer.look_up(delivery.target for delivery in deliveries)
                 targets = frozenset(delivery.target for delivery in deliveries)
                 if targets:
-                    beginning = asyncio.create_task(self._lost_markers.begin(self._identity, targets))
+                    beginning = asyncio.create_task(
+                        self._lost_markers.begin(self._identity, targets, self._bounds.backoff())
+                    )
                     tasks.append(beginning)
-                    # Let the request out before the processor is busy building batches.
+                    # Let its first request out before the processor is busy building batches.
                     await asyncio.sleep(0)
                     for delivery in deliveries:
                         writer.build(delivery)

@@ -7,24 +7,31 @@ readers wait, and the next marker of the same producer id, whichever it is, deci
 transaction was decided long ago. A commit that was confirmed would be undone in one partition and not in
 another.
 
-So before anything else is written, a transaction without records ends the same partitions in the same way.
+So nothing is written before the markers of the last transaction are known to be there: on the changelog,
+which no other producer writes to, by its last stable offset; elsewhere, where a connection broke since. What
+is missing is made up for by a transaction without records that ends the same partitions in the same way.
 Where there was nothing to repair, it changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
+import contextlib
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
 from delaystream.adapters.kafka_batches import Identity
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
-from delaystream.adapters.transaction_coordinator import LastTransaction, TransactionCoordinator
-from delaystream.engine.ports import TopicPartition, WriteRefused
+from delaystream.adapters.kafka_offsets import LATEST, READ_COMMITTED, list_offsets
+from delaystream.adapters.transaction_coordinator import Backoff, LastTransaction, TransactionCoordinator
+from delaystream.engine.ports import ProducerFenced, TopicPartition, TransactionFailed, WriteRefused
 
 _COMMITTED: Final = frozenset({"PrepareCommit", "CompleteCommit"})
+_COMPLETED: Final = frozenset({"CompleteCommit", "CompleteAbort", "Empty", "Dead", ""})
 _NOTHING_SINCE_FENCE: Final = frozenset({"Empty", "Dead", ""})
+_ONGOING: Final = "Ongoing"
+_OK: Final = 0
 _RETRY_S: Final = 1.0
 
 
@@ -38,69 +45,130 @@ class Traces:
     partitions: frozenset[TopicPartition] = frozenset()
     #: partitions that are to be ended again, and whether with a commit
     unsettled: dict[TopicPartition, bool] = field(default_factory=dict)
+    #: how a transaction without records that is open ends; None when none is open
+    repairing: bool | None = None
 
 
 class LostMarkers:
-    """Ends again what the last transaction of a transactional id may have left open."""
+    """Ends again what the last transaction of a transactional id may have left open.
+
+    ``own`` is a partition that nobody else writes to: the changelog's.
+    """
 
     def __init__(
-        self, connections: KafkaConnections, coordinator: TransactionCoordinator, traces: Traces
+        self,
+        connections: KafkaConnections,
+        coordinator: TransactionCoordinator,
+        own: TopicPartition | None,
+        traces: Traces,
     ) -> None:
         self._connections = connections
         self._coordinator = coordinator
+        self._own = own
+        self._own_leader = NO_LEADER
+        #: offset of the last record in ``own`` whose marker was not seen yet
+        self._last_offset = -1
         self._traces = traces
         self._losses = connections.lost()
         self._next_try_at = 0.0
 
-    async def after_fence(
-        self, last: LastTransaction, identity: Identity, always: TopicPartition | None
-    ) -> None:
-        """Repair what earlier producers left; ``last`` is what the coordinator said before the fence.
+    @property
+    def repairing(self) -> bool:
+        """Whether what is open now is to be committed, whatever becomes of the transaction in hand."""
+        return bool(self._traces.repairing)
 
-        ``always`` is a partition that nobody else writes to, and that each transaction writes to.
-        """
+    async def before_fence(self) -> LastTransaction:
+        """How the last transaction stands; a repair that was interrupted is ended first."""
+        traces = self._traces
+        last = await self._coordinator.last_transaction()
+        if traces.repairing is not None and last.state == _ONGOING and last.identity == traces.identity:
+            with contextlib.suppress(ProducerFenced, TransactionFailed):
+                await self._coordinator.end(last.identity, commit=traces.repairing)
+            last = await self._coordinator.last_transaction()
+        return last
+
+    async def after_fence(self, last: LastTransaction, identity: Identity) -> None:
+        """Repair what earlier producers left; ``last`` is what was found before the fence."""
         traces = self._traces
         touched = set(last.partitions)
-        if always is not None:
-            touched.add(always)
+        if self._own is not None:
+            touched.add(self._own)
         if _is_of(last, traces.identity):
             touched |= traces.partitions
         else:
             traces.unsettled.clear()
         commit = last.state in _COMMITTED
         for target in touched:
-            if last.state in _NOTHING_SINCE_FENCE:
+            if last.state in _NOTHING_SINCE_FENCE or target != self._own:
+                # What an earlier repair could not reach has had no record since.
                 traces.unsettled.setdefault(target, commit)
             else:
                 traces.unsettled[target] = commit
-        traces.identity, traces.partitions = identity, frozenset()
+        traces.identity, traces.partitions, traces.repairing = identity, frozenset(), None
         await self._settle(identity)
 
-    async def before_transaction(self, identity: Identity) -> None:
-        """Repair what our own last transaction left, if a broker went away since: it was committed."""
-        traces = self._traces
-        losses = self._connections.lost()
-        if losses != self._losses:
-            self._losses = losses
-            traces.unsettled.update(dict.fromkeys(traces.partitions, True))
-            self._next_try_at = 0.0
-        now_s = asyncio.get_running_loop().time()
-        if traces.unsettled and now_s >= self._next_try_at:
-            self._next_try_at = now_s + _RETRY_S
-            await self._settle(identity)
+    async def begin(self, identity: Identity, targets: frozenset[TopicPartition], backoff: Backoff) -> None:
+        """Begin a transaction with its partitions, once nothing is left of the last one.
 
-    async def begin(self, identity: Identity, targets: frozenset[TopicPartition]) -> None:
-        """Add the first partitions to a transaction: with them it starts. Raises WriteRefused."""
+        Raises WriteRefused for a partition that cannot be written to.
+        """
+        await self._make_sure(identity, backoff)
+        for target in self._traces.unsettled:
+            if target in targets:
+                raise WriteRefused(*target, "it has no leader", record_at_fault=False)
+        self._traces.partitions = targets
+        await self._coordinator.add_partitions(identity, targets)
+
+    def committed(self, last_offsets: Mapping[TopicPartition, int]) -> None:
+        """Take note of what was committed: its markers have yet to be seen."""
+        if self._own is not None:
+            self._last_offset = last_offsets.get(self._own, self._last_offset)
+
+    async def _make_sure(self, identity: Identity, backoff: Backoff) -> None:
         traces = self._traces
+        completed = False
         while True:
-            await self._coordinator.add_partitions(identity, targets)
-            if self._connections.lost() == self._losses:
-                break
-            # The broker went away meanwhile: the last transaction's markers first. This one has no records
-            # yet, and can be theirs.
-            await self._end(identity, traces.partitions | targets, commit=True)
-            await self.before_transaction(identity)
-        traces.partitions = targets
+            losses = self._connections.lost()
+            if losses != self._losses:
+                self._losses = losses
+                self._doubt()
+            now_s = asyncio.get_running_loop().time()
+            if traces.unsettled and now_s >= self._next_try_at:
+                self._next_try_at = now_s + _RETRY_S
+                await self._settle(identity)
+            if self._last_offset < 0 or await self._stable_offset() > self._last_offset:
+                self._last_offset = -1
+                return
+            if completed:
+                self._doubt()
+            else:
+                completed = (await self._coordinator.last_transaction()).state in _COMPLETED
+            await backoff.pause()
+
+    def _doubt(self) -> None:
+        """The last transaction was committed; its markers may be missing."""
+        self._traces.unsettled.update(dict.fromkeys(self._traces.partitions, True))
+        self._next_try_at = 0.0
+
+    async def _stable_offset(self) -> int:
+        """The last stable offset of our own partition, or -1 where nobody can say."""
+        assert self._own is not None
+        try:
+            if self._own_leader == NO_LEADER:
+                described = (await self._connections.describe([self._own.topic]))[self._own.topic]
+                if self._own.partition < len(described.leaders):
+                    self._own_leader = described.leaders[self._own.partition]
+            if self._own_leader != NO_LEADER:
+                found = await list_offsets(
+                    self._connections, self._own_leader, [self._own], LATEST, READ_COMMITTED
+                )
+                code, offset = found[self._own]
+                if code == _OK:
+                    return offset
+        except CONNECTION_ERRORS:
+            pass
+        self._own_leader = NO_LEADER
+        return -1
 
     async def _settle(self, identity: Identity) -> None:
         unsettled = self._traces.unsettled
@@ -117,6 +185,7 @@ class LostMarkers:
         """A transaction without records; returns the partitions that need no other one."""
         reachable = set(targets)
         while reachable:
+            self._traces.repairing = commit
             try:
                 await self._coordinator.add_partitions(identity, reachable)
             except WriteRefused as refusal:
@@ -125,6 +194,7 @@ class LostMarkers:
             else:
                 await self._coordinator.end(identity, commit=commit)
                 break
+        self._traces.repairing = None
         return targets
 
     async def _leaderless(self) -> set[TopicPartition]:

@@ -15,6 +15,7 @@ import pytest
 
 from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
 from delaystream.adapters.lost_markers import Traces
+from delaystream.adapters.transaction_coordinator import Backoff
 from delaystream.adapters.transaction_writer import Delivery
 from delaystream.dev import EmbeddedBroker
 from delaystream.engine.ports import Row, TopicPartition, Transaction
@@ -109,7 +110,7 @@ def test_an_abort_without_a_marker_stays_an_abort(broker: EmbeddedBroker) -> Non
     async def told() -> None:
         traces = Traces()
         producer = await story.producer(traces)
-        await producer._lost_markers.begin(producer._identity, frozenset([story.healthy]))
+        await producer._lost_markers.begin(producer._identity, frozenset([story.healthy]), Backoff(1, 100))
         await story.write_behind(producer, story.changelog)
         await story.write_behind(producer, story.bereft)
         await producer._coordinator.end(producer._identity, commit=False)
@@ -165,6 +166,32 @@ def test_a_producer_that_lost_a_connection_makes_sure_of_its_last_transaction(br
     assert not story.held_up(story.bereft)
 
 
+def test_nothing_is_written_before_the_last_marker_was_seen(broker: EmbeddedBroker) -> None:
+    """A broker that shuts down takes one more transaction after it left out the last one's markers."""
+    story = Story(broker, "unseen")
+
+    async def told() -> None:
+        traces = Traces()
+        producer = await story.producer(traces)
+        await story.write_behind(producer, story.changelog)
+        await producer.commit(Transaction({story.healthy: [row(b"1")]}, {}))
+        traces.partitions |= {story.changelog}
+        producer._lost_markers.committed(
+            {story.changelog: story.kafka.end_offsets(story.changelog.topic)[0] - 1}
+        )
+        await producer._lost_markers.begin(producer._identity, frozenset([story.changelog]), Backoff(1, 100))
+        await story.write_behind(producer, story.changelog)
+        await producer._coordinator.end(producer._identity, commit=False)
+        await producer.close()
+        await (await story.producer(traces)).close()
+
+    story.run(told)
+    assert story.values(story.changelog, 1) == [b"behind"]
+    assert not story.held_up(story.changelog)
+    with pytest.raises(AssertionError, match="1 of 2"):
+        story.kafka.read(story.changelog.topic, 2, seconds=2)
+
+
 def test_traces_of_before_another_owner_are_not_followed(broker: EmbeddedBroker) -> None:
     """What the other one wrote last says nothing of what we did."""
     story = Story(broker, "overtaken")
@@ -172,7 +199,7 @@ def test_traces_of_before_another_owner_are_not_followed(broker: EmbeddedBroker)
     async def told() -> None:
         traces = Traces()
         ours = await story.producer(traces)
-        await ours._lost_markers.begin(ours._identity, frozenset([story.healthy]))
+        await ours._lost_markers.begin(ours._identity, frozenset([story.healthy]), Backoff(1, 100))
         await story.write_behind(ours, story.bereft)
         traces.partitions |= {story.bereft}
         other = await story.producer()
