@@ -88,12 +88,12 @@ def _weekdays(text: str) -> _Weekdays:
                 Code.INVALID_CRON, "'L' as day of week does not say which; write for instance '5L' or 'FRIL'"
             )
         if match := _LAST_WEEKDAY.fullmatch(term):
-            last |= 1 << number(WEEKDAY, match[1] or match[2])
+            last |= 1 << number(WEEKDAY, match[1] or match[2]) % 7
         elif match := _NTH_WEEKDAY.fullmatch(term):
             week = int(match[2])
             if not 1 <= week <= 5:
                 raise CronError(Code.INVALID_CRON, f"{shown(term)} must have 1 to 5 after '#'")
-            nth |= 1 << (week - 1) * 7 + number(WEEKDAY, match[1])
+            nth |= 1 << (week - 1) * 7 + number(WEEKDAY, match[1]) % 7
         else:
             plain.append(term)
     return _Weekdays(number_set(WEEKDAY, ",".join(plain)) if plain else 0, last, nth)

@@ -77,7 +77,7 @@ def number_set(field: Field, text: str) -> int:
     finally:
         EXPRESSIONS.pop((expression, None, False), None)
     numbers = expanded[field.position]
-    if numbers == ["*"]:
+    if "*" in numbers:
         return every_number(field)
     return sum(1 << number for number in numbers)
 
@@ -88,11 +88,11 @@ def every_number(field: Field) -> int:
 
 
 def number(field: Field, text: str) -> int:
-    """One number or name; Sunday is 0. Raises CronError."""
+    """One number or name, within the field's bounds. Raises CronError."""
     if text in field.words:
         return field.low + field.words.index(text)
     if text.isdigit() and field.low <= int(text) <= field.high:
-        return int(text) % 7 if field is WEEKDAY else int(text)
+        return int(text)
     expected = f"{field.low} to {field.high}"
     if field.words:
         expected += f" or {field.words[0]} to {field.words[-1]}"
@@ -118,8 +118,8 @@ def _tamed(field: Field, term: str) -> str:
         high = field.high if match["step"] else low
     else:
         high = number(field, match["high"])
-        if high == 0 and low != 0 and field is WEEKDAY:
-            high = 7
+        if field is WEEKDAY and low > high:
+            low, high = (low, 7) if high == 0 else (low % 7, high)
     if low <= high:
         return _range(field, low, high, step)
     if step > 1:
@@ -132,7 +132,7 @@ def _tamed(field: Field, term: str) -> str:
 
 
 def _range(field: Field, low: int, high: int, step: int) -> str:
-    if field is WEEKDAY and high == 7:
+    if field is WEEKDAY and low < high == 7:
         sunday = ",0" if (7 - low) % step == 0 else ""
         return _range(field, low, 6, step) + sunday
     return str(low) if low == high else f"{low}-{high}/{step}"

@@ -19,8 +19,9 @@ END_S: Final = 253_370_764_800
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY: Final = _EPOCH.toordinal()
 _DAY_S: Final = 86_400
-_PROBE_S: Final = _DAY_S // 2
-"""No zone changes its offset twice within this time: a test looks at all of them."""
+_PROBE_S: Final = 2 * _DAY_S
+"""No zone changes its offset twice within this time: the nearest two changes in the database are a week
+apart, and a test looks at all of them."""
 
 
 class Piece(NamedTuple):

@@ -1,0 +1,110 @@
+"""Zones as pieces of constant offset: complete, and what the zone database says."""
+
+import zoneinfo
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from itertools import pairwise
+from zoneinfo import ZoneInfo, _common  # type: ignore[attr-defined]
+
+import pytest
+
+from delaystream.core.recurrence import zones
+from delaystream.core.recurrence.zones import END_S, FIRST_S, Piece, nearest_zone, piece_at, zone, zone_names
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def new_year(year: int) -> int:
+    return int((datetime(year, 1, 1, tzinfo=UTC) - EPOCH) / timedelta(seconds=1))
+
+
+def pieces_of(name: str, year: int) -> list[Piece]:
+    found, at_s = [], new_year(year)
+    while at_s < new_year(year + 1):
+        found.append(piece_at(name, at_s))
+        at_s = found[-1].end_s
+    return found
+
+
+def test_pieces_follow_one_another_and_agree_on_their_offsets() -> None:
+    """Over the years too: no instant is without a piece, and each knows its neighbours."""
+    found = [piece for year in range(2009, 2014) for piece in pieces_of("Pacific/Apia", year)]
+    for earlier, later in pairwise(found):
+        assert earlier.end_s == later.start_s
+        assert earlier.after_s == later.offset_s
+        assert later.before_s == earlier.offset_s
+
+
+def _changes_of_the_database(name: str) -> set[int]:
+    """The instants at which the file of a zone changes the offset, read by the library's own Python code."""
+    with (resources.files("tzdata") / "zoneinfo").joinpath(*name.split("/")).open("rb") as file:
+        indexes, instants, offsets, _, _, _ = _common.load_data(file)
+    changes = set()
+    # What was in force before the first change: the first type of the file.
+    before = offsets[0]
+    for instant, index in zip(instants, indexes, strict=True):
+        if offsets[index] != before:
+            changes.add(instant)
+        before = offsets[index]
+    return changes
+
+
+@pytest.mark.parametrize("continent", sorted({name.partition("/")[0] for name in zone_names()}))
+def test_every_change_of_every_zone_is_found(continent: str) -> None:
+    """Looking every other day misses none: no two changes of one zone are that near."""
+    for name in sorted(zone_names()):
+        if name.partition("/")[0] != continent:
+            continue
+        changes = {at for at in _changes_of_the_database(name) if new_year(1840) <= at < new_year(2045)}
+        for earlier, later in pairwise(sorted(changes)):
+            assert later - earlier > zones._PROBE_S, name
+        years = {(EPOCH + timedelta(seconds=at)).year for at in changes}
+        found = {
+            piece.start_s
+            for year in years
+            for piece in pieces_of(name, year)
+            if piece.before_s != piece.offset_s
+        }
+        assert found >= changes, name
+        # Behind the last one in the file its rule for all further years holds.
+        assert all(at > max(changes) for at in found - changes), name
+
+
+def test_the_rules_are_those_of_the_package() -> None:
+    """Not of the operating system, whose release differs from worker to worker."""
+    zoneinfo.reset_tzpath(())
+    try:
+        for name in ("America/New_York", "Pacific/Apia", "Africa/Casablanca", "US/Eastern", "UTC"):
+            assert zone(name).key == name
+            of_the_package = ZoneInfo.no_cache(name)
+            for year in (1900, 1985, 2026, 2100):
+                at = datetime(year, 7, 1, tzinfo=UTC)
+                assert at.astimezone(zone(name)).utcoffset() == at.astimezone(of_the_package).utcoffset()
+    finally:
+        zoneinfo.reset_tzpath()
+
+
+def test_the_first_and_the_last_instant_have_a_piece() -> None:
+    """Whatever their offset: local times stay within the years that Python knows."""
+    for name in ("Pacific/Kiritimati", "Pacific/Pago_Pago", "UTC"):
+        for at_s in (FIRST_S, END_S - 1):
+            piece = piece_at(name, at_s)
+            assert piece.start_s <= at_s < piece.end_s
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("europe/berlin", "Europe/Berlin"),
+        ("Europe/Berln", "Europe/Berlin"),
+        ("Berlin", "Europe/Berlin"),
+        ("New York", "America/New_York"),
+        ("America/NewYork", "America/New_York"),
+        ("utc", "UTC"),
+        ("Nowhere/Qqqqq", None),
+        ("../../etc/passwd", None),
+        ("", None),
+    ],
+)
+def test_a_mistyped_zone_is_recognised(written: str, meant: str | None) -> None:
+    assert nearest_zone(written) == meant
