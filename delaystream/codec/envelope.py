@@ -96,12 +96,26 @@ class SourceName(msgspec.Struct, frozen=True, array_like=True, tag=21):
     partition: int
 
 
+class TransferState(StrEnum):
+    """How far a move to another application is, as the state of either end tells it."""
+
+    #: everything here was exported for good: it fires elsewhere
+    EXPORTED = "exported"
+    #: not everything is here yet
+    IMPORTING = "importing"
+    IMPORTED = "imported"
+
+
 class Meta(msgspec.Struct, frozen=True, array_like=True, tag=22):
     """What the partition's state was made for."""
 
     partitions: int
     format: int = 1
     app_id: str = ""
+    #: the last move that this state was part of
+    transfer: str = ""
+    #: where that move stands: one of TransferState, empty without one
+    transfer_state: str = ""
 
 
 FORMAT: Final = 1

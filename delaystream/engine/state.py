@@ -21,6 +21,7 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.core.wheel import WheelHeads
+from delaystream.engine.moved import refuse_moved
 from delaystream.engine.pending import HOUR_MS, PendingChange, PendingCounts, everything
 from delaystream.engine.ports import Marker, Misconfigured, StateStore
 from delaystream.engine.step import Step
@@ -70,6 +71,7 @@ class PartitionState:
         meta = store.get(keys.META)
         if meta is not None:
             made_for = decode_meta(meta)
+            refuse_moved(made_for)
             if made_for.partitions != partitions:
                 raise Misconfigured(
                     f"the state was made for {made_for.partitions} partitions and the topics have "

@@ -1,0 +1,21 @@
+"""State that is on the move to another application: nothing must fire here."""
+
+from __future__ import annotations
+
+from delaystream.codec.envelope import Meta, TransferState
+from delaystream.engine.ports import Misconfigured
+
+
+def refuse_moved(meta: Meta) -> None:
+    """Raise Misconfigured unless the state is all here, and only here."""
+    if meta.transfer_state == TransferState.EXPORTED:
+        raise Misconfigured(
+            f"what is pending was exported for good (transfer {meta.transfer}): it fires where it was "
+            "imported, and would fire twice if it did here as well. `delaystream export --reopen` takes that "
+            "back, if it was imported nowhere"
+        )
+    if meta.transfer_state == TransferState.IMPORTING:
+        raise Misconfigured(
+            f"the import of transfer {meta.transfer} has not ended: run `delaystream import` with the same "
+            "file again, it goes on where it stopped"
+        )
