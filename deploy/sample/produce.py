@@ -47,7 +47,10 @@ def main() -> int:
         while not most or number < most:
             number += 1
             producer.produce(
-                TOPIC, key=f"customer-{number % 50}", value=f"reminder {number}", headers=list(request(number))
+                TOPIC,
+                key=f"customer-{number % 50}",
+                value=f"reminder {number}",
+                headers=list(request(number)),
             )
             producer.poll(max(0.0, began + number / rate - time.monotonic()))
     finally:

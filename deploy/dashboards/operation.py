@@ -1,0 +1,234 @@
+"""For operators: partitions, transactions, recovery, resources."""
+
+from __future__ import annotations
+
+from deploy.dashboards.frame import dashboard
+from deploy.dashboards.parts import CHOSEN, Json, Query, Row, graph, stat, table
+
+_TRANSACTIONS = "delaystream_transaction_seconds"
+_ABORTS = "delaystream_transactions_aborted_total"
+_OURS = f"and on (namespace, job, instance) delaystream_ready{{{CHOSEN}}}"
+
+
+def operation() -> Json:
+    """What somebody opens who was woken up."""
+    return dashboard(
+        "delaystream-operation",
+        "delaystream: operation",
+        "Partitions and who owns them, overdue work, transactions, recovery, resources.",
+        [
+            Row("Partitions"),
+            stat(
+                "Workers ready",
+                "Workers whose partitions all run.",
+                f"sum(delaystream_ready{{{CHOSEN}}})",
+                "short",
+            ),
+            stat(
+                "Partitions running",
+                "Partitions that accept and deliver.",
+                f"sum(job:delaystream_partitions_running:sum{{{CHOSEN}}})",
+                "short",
+            ),
+            stat(
+                "Partitions without owner",
+                "Partitions of the request topics that no worker has: nothing is accepted or delivered there.",
+                f"sum(job:delaystream_request_partitions:max{{{CHOSEN}}} - job:delaystream_partitions_owned:sum{{{CHOSEN}}})",
+                "short",
+                limits=(1, 1),
+                least=None,
+            ),
+            stat(
+                "Overdue",
+                "The oldest due event, those that wait for a broken destination aside.",
+                f"max(job:delaystream_oldest_overdue_seconds:max{{{CHOSEN}}})",
+                "s",
+                limits=(5, 60),
+            ),
+            stat(
+                "Failed transactions",
+                "In the chosen time, attempts on destinations in trouble included.",
+                f"sum(increase({_ABORTS}{{{CHOSEN}}}[$__range])) or vector(0)",
+                "short",
+                limits=(1, 20),
+                decimals=0,
+            ),
+            stat(
+                "Least disk left",
+                "Of the disk with the least free space.",
+                f"min(instance:delaystream_state_disk_free:ratio{{{CHOSEN}}})",
+                "percentunit",
+                limits=(0.2, 0.05),
+            ),
+            graph(
+                "Partitions by phase",
+                "All but `running` should be short.",
+                [Query(f"sum by (phase) (delaystream_partitions{{{CHOSEN}}})", "{{phase}}")],
+                "short",
+                stacked=True,
+            ),
+            graph(
+                "Partitions by worker",
+                "In any phase.",
+                [Query(f"sum by (instance) (delaystream_partitions{{{CHOSEN}}})", "{{instance}}")],
+                "short",
+                stacked=True,
+            ),
+            Row("Overdue"),
+            graph(
+                "Overdue, by partition",
+                "The ten partitions with the oldest due event.",
+                [
+                    Query(
+                        f"topk(10, delaystream_oldest_overdue_seconds{{{CHOSEN}}})",
+                        "{{partition}} on {{instance}}",
+                    )
+                ],
+                "s",
+            ),
+            graph(
+                "Since the last commit, by partition",
+                "Matters where something is overdue; an idle partition commits nothing.",
+                [
+                    Query(
+                        f"topk(10, time() - delaystream_last_commit_timestamp_seconds{{{CHOSEN}}})",
+                        "{{partition}} on {{instance}}",
+                    )
+                ],
+                "s",
+                least=None,
+            ),
+            Row("Transactions"),
+            graph(
+                "Transactions a second, by worker",
+                "Committed. Small ones when quiet, large ones under load.",
+                [
+                    Query(
+                        f"sum by (instance) (rate({_TRANSACTIONS}_count{{{CHOSEN}}}[$__rate_interval]))",
+                        "{{instance}}",
+                    )
+                ],
+                "ops",
+            ),
+            graph(
+                "Time of a transaction",
+                "From begin to commit.",
+                [
+                    Query(
+                        f"histogram_quantile({quantile}, sum by (le) (rate({_TRANSACTIONS}_bucket{{{CHOSEN}}}[$__rate_interval])))",
+                        name,
+                    )
+                    for quantile, name in ((0.5, "p50"), (0.99, "p99"))
+                ],
+                "s",
+            ),
+            graph(
+                "Deliveries in a transaction",
+                "On average.",
+                [
+                    Query(
+                        f"sum(rate(delaystream_fires_total{{{CHOSEN}}}[$__rate_interval]))"
+                        f" / sum(rate({_TRANSACTIONS}_count{{{CHOSEN}}}[$__rate_interval]))",
+                        "deliveries",
+                    )
+                ],
+                "short",
+            ),
+            graph(
+                "Failures, by reason",
+                "Of transactions and recoveries, a second. WriteRefused is a destination in trouble.",
+                [Query(f"sum by (reason) (rate({_ABORTS}{{{CHOSEN}}}[$__rate_interval]))", "{{reason}}")],
+                "ops",
+            ),
+            Row("Recovery"),
+            graph(
+                "Changelog left to read, by partition",
+                "Offsets; some hold no record. 0 when recovery is done.",
+                [
+                    Query(
+                        f"delaystream_recovery_end{{{CHOSEN}}} - delaystream_recovery_position{{{CHOSEN}}}",
+                        "{{partition}} on {{instance}}",
+                    )
+                ],
+                "short",
+            ),
+            graph(
+                "Records recovered, by worker",
+                "Changelog records applied to local state since the worker started.",
+                [
+                    Query(
+                        f"sum by (instance) (delaystream_recovery_records_total{{{CHOSEN}}})", "{{instance}}"
+                    )
+                ],
+                "short",
+            ),
+            Row("Resources"),
+            graph(
+                "CPU, by worker",
+                "In cores. A worker's event loop uses one at most; some work is done beside it.",
+                [
+                    Query(
+                        f"rate(process_cpu_seconds_total{{{CHOSEN}}}[$__rate_interval]) {_OURS}",
+                        "{{instance}}",
+                    )
+                ],
+                "short",
+                width=8,
+            ),
+            graph(
+                "Memory, by worker",
+                "Resident.",
+                [Query(f"process_resident_memory_bytes{{{CHOSEN}}} {_OURS}", "{{instance}}")],
+                "bytes",
+                width=8,
+            ),
+            graph(
+                "Open files, by worker",
+                "Share of what the process may open.",
+                [
+                    Query(
+                        f"process_open_fds{{{CHOSEN}}} / process_max_fds{{{CHOSEN}}} {_OURS}", "{{instance}}"
+                    )
+                ],
+                "percentunit",
+                width=8,
+            ),
+            graph(
+                "Local state, by worker",
+                "What it occupies on disk.",
+                [Query(f"delaystream_state_bytes{{{CHOSEN}}}", "{{instance}}")],
+                "bytes",
+                width=8,
+            ),
+            graph(
+                "Disk free, by worker",
+                "Share of the disk that the state is on.",
+                [Query(f"instance:delaystream_state_disk_free:ratio{{{CHOSEN}}}", "{{instance}}")],
+                "percentunit",
+                width=8,
+            ),
+            graph(
+                "Clock against brokers",
+                "Positive: the worker is ahead, and fires too early by that.",
+                [Query(f"delaystream_clock_skew_seconds{{{CHOSEN}}}", "{{instance}} against {{broker}}")],
+                "s",
+                width=8,
+                least=None,
+            ),
+            table(
+                "Workers",
+                "What runs, and for how long.",
+                f"time() - process_start_time_seconds{{{CHOSEN}}}"
+                f" + on (namespace, job, instance) group_right () 0 * delaystream_build_info{{{CHOSEN}}}",
+                {
+                    "job": "application",
+                    "instance": "worker",
+                    "version": "version",
+                    "python": "Python",
+                    "Value": "up for",
+                },
+                unit="s",
+                width=24,
+            ),
+        ],
+    )

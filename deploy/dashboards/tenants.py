@@ -1,0 +1,94 @@
+"""For a tenant, or the owner of a destination: what of mine comes in, goes out, waits, is refused?"""
+
+from __future__ import annotations
+
+from deploy.dashboards.frame import chooser, dashboard
+from deploy.dashboards.parts import CHOSEN, Json, Query, Row, graph, stat, table
+
+_TOPIC = f'{CHOSEN}, topic=~"$topic"'
+_DESTINATION = f'{CHOSEN}, destination=~"$destination"'
+
+
+def tenants() -> Json:
+    """By request topic (a tenant has one) and by destination."""
+    return dashboard(
+        "delaystream-tenants",
+        "delaystream: tenants and destinations",
+        "What comes in by request topic, what goes out by destination, and what does not.",
+        [
+            Row("Requests"),
+            stat(
+                "Accepted",
+                "Requests accepted in the chosen time.",
+                f"sum(increase(delaystream_requests_accepted_total{{{_TOPIC}}}[$__range]))",
+                "short",
+                decimals=0,
+            ),
+            graph(
+                "Accepted, by request topic",
+                "A second.",
+                [
+                    Query(
+                        f"sum by (topic) (rate(delaystream_requests_accepted_total{{{_TOPIC}}}[$__rate_interval]))",
+                        "{{topic}}",
+                    )
+                ],
+                "ops",
+                width=10,
+            ),
+            graph(
+                "Dead letters, by code",
+                "A second. What each code means stands in docs/headers.md; the letter says it in a sentence.",
+                [
+                    Query(
+                        f"sum by (code) (rate(delaystream_requests_rejected_total{{{CHOSEN}}}[$__rate_interval]))",
+                        "{{code}}",
+                    )
+                ],
+                "ops",
+                width=10,
+            ),
+            table(
+                "Dead letters",
+                "In the chosen time.",
+                f"sum by (code) (increase(delaystream_requests_rejected_total{{{CHOSEN}}}[$__range])) > 0",
+                {"code": "code", "Value": "letters"},
+            ),
+            Row("Deliveries"),
+            stat(
+                "Delivered",
+                "Deliveries in the chosen time.",
+                f"sum(increase(delaystream_fires_total{{{_DESTINATION}}}[$__range]))",
+                "short",
+                decimals=0,
+            ),
+            graph(
+                "Delivered, by destination",
+                "A second. Of destinations, 200 are shown by name, further ones as `other`.",
+                [
+                    Query(
+                        f"sum by (destination) (rate(delaystream_fires_total{{{_DESTINATION}}}[$__rate_interval]))",
+                        "{{destination}}",
+                    )
+                ],
+                "ops",
+                width=10,
+            ),
+            graph(
+                "Set aside, by destination",
+                "Partitions in which events wait because the destination cannot be written to.",
+                [
+                    Query(
+                        f"sum by (destination) (delaystream_destination_parked_partitions{{{_DESTINATION}}})",
+                        "{{destination}}",
+                    )
+                ],
+                "short",
+                width=10,
+            ),
+        ],
+        [
+            chooser("topic", "delaystream_requests_accepted_total", "topic", "request topic"),
+            chooser("destination", "delaystream_fires_total", "destination", "destination"),
+        ],
+    )
