@@ -9,7 +9,6 @@ from confluent_kafka import KafkaException
 
 # The package's types do not mark its public names as exported.
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
     ConfigResource,
     ResourceType,
 )
@@ -18,7 +17,7 @@ from delaystream.adapters.client_config import ClientConfig
 from delaystream.adapters.group_rights import may_join
 from delaystream.config import Settings
 from delaystream.engine.ports import LogUnavailable, Misconfigured
-from delaystream.topics import TopicsError, check, connect, missing_rights, plan, users
+from delaystream.topics import Admin, TopicsError, check, connect, missing_rights, plan, users
 
 logger = structlog.get_logger(__name__)
 
@@ -59,7 +58,7 @@ def look_around(settings: Settings, client: ClientConfig) -> Surroundings:
     return Surroundings(partitions, _delete_retention_ms(admin, settings.changelog_topic))
 
 
-def _check_rights(admin: AdminClient, settings: Settings, client: ClientConfig) -> None:
+def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> None:
     """Name every ACL that is missing, rather than fail at the first one, or much later.
 
     A destination may be written to from tomorrow on, so that it is only warned of. The right to the
@@ -85,16 +84,16 @@ def _check_rights(admin: AdminClient, settings: Settings, client: ClientConfig) 
         raise Misconfigured("\n".join(sentences))
 
 
-def _partitions(admin: AdminClient, topic: str) -> int:
+def _partitions(admin: Admin, topic: str) -> int:
     """Partition count; 0 for a topic that is missing."""
     try:
-        found = admin.list_topics(timeout=_TIMEOUT_S).topics.get(topic)
-    except KafkaException as error:
-        raise LogUnavailable(f"Kafka does not answer: {error.args[0]}") from error
+        found = admin.reach(_TIMEOUT_S).topics.get(topic)
+    except TopicsError as error:
+        raise LogUnavailable(str(error)) from error
     return 0 if found is None or found.error is not None else len(found.partitions)
 
 
-def _delete_retention_ms(admin: AdminClient, topic: str) -> int:
+def _delete_retention_ms(admin: Admin, topic: str) -> int:
     resource = ConfigResource(ResourceType.TOPIC, topic)
     try:
         entries = admin.describe_configs([resource], request_timeout=_TIMEOUT_S)[resource].result()

@@ -258,10 +258,11 @@ def load_local_settings(config: Path | None, pairs: list[str] | None) -> Loaded:
 
 def named_values(texts: list[str] | None, option: str) -> list[tuple[str, str]]:
     """`NAME=VALUE` texts as pairs, in order. Raises `typer.BadParameter`."""
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not name or not equals:
-            raise typer.BadParameter(f"{option} {text!r} is not NAME=VALUE")
+            # Without its text, which may be a password.
+            raise typer.BadParameter(f"{option} number {len(pairs) + 1} is not NAME=VALUE")
         pairs.append((name, value))
     return pairs

@@ -1,7 +1,7 @@
 """The project's topics as code: `plan` what they should be, `check` what differs, `apply` it, `render` it."""
 
 from delaystream.topics.access import ROLES, Acl, Role, User, users
-from delaystream.topics.cluster import TopicsError, apply, check, connect, topic_ids
+from delaystream.topics.cluster import Admin, TopicsError, apply, check, connect, topic_ids
 from delaystream.topics.differences import Change, Difference
 from delaystream.topics.rendering import Form, render
 from delaystream.topics.rights import missing_rights
@@ -16,6 +16,7 @@ from delaystream.topics.specification import (
 __all__ = [
     "ROLES",
     "Acl",
+    "Admin",
     "Change",
     "Difference",
     "Environment",

@@ -85,6 +85,9 @@ def _user(role: Role, name: str, settings: AccessSettings) -> User:
     acls += [Acl("group", settings.app_id, operation) for operation in needed.own_group]
     acls += [Acl("group", name, operation, prefixed=True) for operation in needed.reader_groups]
     acls += [
+        Acl("group", group, operation) for group, allowed in needed.groups.items() for operation in allowed
+    ]
+    acls += [
         Acl("transactional-id", f"{settings.app_id}-", operation, prefixed=True)
         for operation in needed.transactional_ids
     ]

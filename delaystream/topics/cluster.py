@@ -27,6 +27,8 @@ VISIBLE_TIMEOUT_S = 30.0
 """How long a created topic may take until the brokers show it."""
 
 _VISIBLE_POLL_S = 0.1
+_FIRST_PATIENCE_S = 1.0
+_REFUSED = {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}
 _NEVER_CHANGED = {"exists", "partitions", "replication.factor"}
 
 _log = logging.getLogger(__name__)
@@ -36,20 +38,44 @@ class TopicsError(Exception):
     """The cluster did not answer, or refused; the message is a sentence for people."""
 
 
-def connect(configuration: Mapping[str, Any]) -> AdminClient:
+class Admin(AdminClient):
+    """An admin client that remembers why it could not connect."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self._trouble: list[KafkaError] = []
+        settings: dict[str, Any] = {**configuration, "error_cb": self._trouble.append}
+        super().__init__(settings, logger=_log)
+
+    def reach(self, timeout_s: float) -> Any:
+        """Return the cluster's metadata. Raises `TopicsError` when there is none in time, or as soon as the
+        cluster does not let us in: who is refused once is refused again."""
+        deadline = time.monotonic() + timeout_s
+        patience_s = _FIRST_PATIENCE_S
+        while True:
+            left_s = deadline - time.monotonic()
+            try:
+                return self.list_topics(timeout=max(0.1, min(patience_s, left_s)))
+            except KafkaException as error:
+                self.poll(0)  # hands the errors so far to the callback
+                refused = [trouble for trouble in self._trouble if trouble.code() in _REFUSED]
+                if refused or time.monotonic() >= deadline:
+                    told = [*self._trouble[-1:], *refused[:1]] or [error.args[0]]
+                    raise TopicsError(f"Kafka does not answer: {told[-1].str()}.") from error
+            patience_s *= 2
+
+
+def connect(configuration: Mapping[str, Any]) -> Admin:
     """Return an admin client. Nothing is sent yet; connection trouble shows at the first call and in the
     log."""
-    return AdminClient(dict(configuration), logger=_log)
+    return Admin(configuration)
 
 
-def check(
-    admin: AdminClient, specs: Sequence[TopicSpec], *, exact_partitions: bool = False
-) -> list[Difference]:
+def check(admin: Admin, specs: Sequence[TopicSpec], *, exact_partitions: bool = False) -> list[Difference]:
     """Return how the cluster's topics differ from `specs`; see `differences`. Raises `TopicsError`."""
     return differences(specs, _find(admin, specs), exact_partitions=exact_partitions)
 
 
-def apply(admin: AdminClient, specs: Sequence[TopicSpec], *, alter: bool = True) -> list[Change]:
+def apply(admin: Admin, specs: Sequence[TopicSpec], *, alter: bool = True) -> list[Change]:
     """Create the topics that are missing and, with `alter`, correct the settings that `check` would report.
 
     Partition counts and replicas of existing topics are never changed, and a missing topic whose partitions
@@ -67,7 +93,7 @@ def apply(admin: AdminClient, specs: Sequence[TopicSpec], *, alter: bool = True)
     return [*created, *altered]
 
 
-def topic_ids(admin: AdminClient, names: Iterable[str]) -> dict[str, str]:
+def topic_ids(admin: Admin, names: Iterable[str]) -> dict[str, str]:
     """Return the id (KIP-516, as Kafka prints it) of each topic; a missing topic is left out.
 
     A topic that is deleted and created again has another id. Raises `TopicsError`.
@@ -75,7 +101,7 @@ def topic_ids(admin: AdminClient, names: Iterable[str]) -> dict[str, str]:
     return {name: str(topic.topic_id) for name, topic in _describe(admin, names).items()}
 
 
-def _find(admin: AdminClient, specs: Sequence[TopicSpec]) -> dict[str, FoundTopic]:
+def _find(admin: Admin, specs: Sequence[TopicSpec]) -> dict[str, FoundTopic]:
     described = _describe(admin, [spec.name for spec in specs])
     if not described:
         return {}
@@ -93,10 +119,11 @@ def _find(admin: AdminClient, specs: Sequence[TopicSpec]) -> dict[str, FoundTopi
     return found
 
 
-def _describe(admin: AdminClient, names: Iterable[str]) -> dict[str, TopicDescription]:
+def _describe(admin: Admin, names: Iterable[str]) -> dict[str, TopicDescription]:
     unique = list(dict.fromkeys(names))
     if not unique:
         return {}
+    admin.reach(REQUEST_TIMEOUT_S)
     answers = admin.describe_topics(TopicCollection(unique), request_timeout=REQUEST_TIMEOUT_S)
     described = {}
     for name, answer in answers.items():
@@ -138,7 +165,7 @@ def _create(admin: AdminClient, specs: Sequence[TopicSpec], common: int | None) 
     return changes
 
 
-def _await_visible(admin: AdminClient, specs: Sequence[TopicSpec], altered: Sequence[Difference]) -> None:
+def _await_visible(admin: Admin, specs: Sequence[TopicSpec], altered: Sequence[Difference]) -> None:
     """Wait until the cluster shows what was done: the controller answers before the brokers have heard of
     it."""
     deadline = time.monotonic() + VISIBLE_TIMEOUT_S

@@ -70,12 +70,15 @@ class _Defaults(msgspec.Struct, frozen=True):
 
 
 class NeededRights(msgspec.Struct, frozen=True):
-    """Operations that a role needs: on each kind of topic, on groups, on the workers' transactional ids."""
+    """Operations that a role needs: on each kind of topic, on the workers' group, on groups that begin with
+    its own name, on groups by name (`delaystream watch` names one, and joins it not), on transactional
+    ids."""
 
     purpose: str
     topics: dict[str, list[str]]
     own_group: list[str] = []
     reader_groups: list[str] = []
+    groups: dict[str, list[str]] = {}
     transactional_ids: list[str] = []
 
 

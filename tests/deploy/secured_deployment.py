@@ -1,4 +1,4 @@
-"""Applications on a broker with ACLs: topics made by the super user, workers with the rights of their role."""
+"""Applications on a broker with ACLs: topics made by the super user, workers with their role's rights."""
 
 from __future__ import annotations
 

@@ -6,19 +6,19 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 
-from delaystream.topics import topic_ids
+from delaystream.topics import Admin, connect, topic_ids
 
 
 @pytest.fixture
-def admin(kafka: str) -> AdminClient:
+def admin(kafka: str) -> Admin:
     """An admin client of the shared broker."""
-    return AdminClient({"bootstrap.servers": kafka})
+    return connect({"bootstrap.servers": kafka})
 
 
 @pytest.fixture
-def create_topic(admin: AdminClient) -> Callable[..., str]:
+def create_topic(admin: Admin) -> Callable[..., str]:
     """Create a topic of a given name, and wait until the broker shows it."""
 
     def create(name: str, *, partitions: int = 1, config: dict[str, str] | None = None) -> str:
