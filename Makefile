@@ -6,7 +6,7 @@ SECONDS ?= 60
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint unit test-containers soak bench lock package image clean test-deploy
+.PHONY: help setup run test lint unit test-containers soak bench lock package image clean test-deploy test-cluster chart
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -29,6 +29,15 @@ unit: setup ## unit tests and simulation, on this Python only
 test-deploy: setup ## container, Compose, chart, rules, dashboards, with the ecosystem's tools (needs Go, Debian's apt, node)
 	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/deploy.txt
 	@$(RUN) scripts/checks.py deploy
+
+test-cluster: setup ## install, upgrade, roll back, evict and uninstall the chart on a real Kubernetes API server (built once: half an hour)
+	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/deploy.txt
+	@$(RUN) scripts/cluster_tools.py
+	@$(RUN) -m pytest -q tests/cluster $(ARGS)
+
+chart: setup ## renew what of the chart follows from the code: schema, topics, README
+	@$(RUN) -m scripts.chart
+	@"$$($(RUN) scripts/deploy_tools.py helm-docs | sed 's/^[^ ]* *//')" --chart-search-root helm/delaystream --log-level error
 
 test-containers: setup ## the integration tests on brokers in containers (needs a Docker engine)
 	@$(RUN) -c 'import docker; docker.from_env().ping()' 2>/dev/null || { echo "No Docker engine answers (DOCKER_HOST, or the default socket): nothing was tested." >&2; exit 1; }

@@ -60,6 +60,9 @@ TOOLS: dict[str, GoProgram | DebianProgram] = {
     "kubeconform": GoProgram(
         "github.com/yannh/kubeconform", "v0.8.0", "github.com/yannh/kubeconform/cmd/kubeconform"
     ),
+    "helm-docs": GoProgram(
+        "github.com/norwoodj/helm-docs", "v1.14.2", "github.com/norwoodj/helm-docs/cmd/helm-docs"
+    ),
     "compose": GoProgram(
         "github.com/compose-spec/compose-go/v2", "v2.16.2", "github.com/compose-spec/compose-go/v2/cmd"
     ),

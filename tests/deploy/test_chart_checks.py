@@ -1,0 +1,230 @@
+"""The chart, by the ecosystem's own tools: helm, helm-unittest, kubeconform, helm-docs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import delaystream
+from delaystream.config import Settings
+from delaystream.topics.access import by_resource, users
+from delaystream.topics.specification import plan
+from tests.deploy.chart import CASES, CHART, ROOT, ChartRefused, case, helm, one, render, template
+from tests.deploy.conftest import Tool
+
+SCHEMAS = ROOT / "tests" / "deploy" / "schemas"
+VERSIONS = sorted(path.name for path in SCHEMAS.iterdir() if path.name[0].isdecimal())
+VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
+#: Which kinds of object a case has beside those that every case has.
+ALWAYS = {"StatefulSet", "Service", "ServiceAccount", "PodDisruptionBudget", "Pod"}
+FURTHER = {
+    "minimal": {"NetworkPolicy"},
+    "mtls": {"NetworkPolicy"},
+    "scram": {"NetworkPolicy"},
+    "no-operator": {"ConfigMap"},
+    "full": {
+        *("NetworkPolicy", "PodMonitor", "PrometheusRule", "ConfigMap"),
+        *("KafkaTopic", "KafkaUser", "ScaledObject"),
+    },
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_helm_lint_finds_nothing(tool: Tool, name: str) -> None:
+    helm(tool("helm"), "lint", "--strict", str(CHART), *case(name))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_case_renders_the_kinds_that_it_is_to_have(tool: Tool, name: str) -> None:
+    """A check of objects that are not there would find nothing wrong with them."""
+    assert {each["kind"] for each in render(tool("helm"), *case(name))} == ALWAYS | FURTHER[name]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", CASES)
+def test_every_object_is_valid(tool: Tool, tmp_path: Path, name: str, version: str) -> None:
+    """Strictly, by the schemas of several Kubernetes versions and of the operators' definitions."""
+    manifests = tmp_path / "manifests.yaml"
+    manifests.write_text(template(tool("helm"), *case(name), "--kube-version", version))
+    summary = conform(tool, manifests, version)
+    assert (summary["invalid"], summary["errors"], summary["skipped"]) == (0, 0, 0), summary
+    assert summary["valid"] >= len(ALWAYS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("terminationGracePeriodSeconds: 90", "terminationGracePeriodSecond: 90"),
+        ("interval: 10s", "intervall: 10s"),
+        ("minReplicaCount: 3", "minReplicaCount: three"),
+        ("topicName: delays.commands", "topic: delays.commands"),
+    ],
+)
+def test_the_validation_would_find_a_mistake(tool: Tool, tmp_path: Path, old: str, new: str) -> None:
+    text = template(tool("helm"), *case("full"))
+    assert old in text
+    manifests = tmp_path / "manifests.yaml"
+    manifests.write_text(text.replace(old, new))
+    assert conform(tool, manifests, VERSIONS[-1])["invalid"] > 0
+
+
+def conform(tool: Tool, manifests: Path, version: str) -> dict[str, int]:
+    name = "{{.ResourceKind}}{{.KindSuffix}}.json"
+    locations = [f"{SCHEMAS}/{version}/{name}", f"{SCHEMAS}/crds/{name}"]
+    options = [word for location in locations for word in ("-schema-location", location)]
+    command = [tool("kubeconform"), "-strict", "-summary", "-output", "json", *options, manifests]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    summary: dict[str, int] = json.loads(done.stdout)["summary"]
+    return summary
+
+
+def test_a_version_of_kubernetes_that_is_too_old_is_refused(tool: Tool) -> None:
+    with pytest.raises(ChartRefused, match=r"chart requires kubeVersion: >=1\.29"):
+        render(tool("helm"), *case("minimal"), "--kube-version", "1.28.0")
+
+
+def test_the_units_of_the_chart(tool: Tool) -> None:
+    """helm-unittest's suites, in the chart's own `tests/`."""
+    done = subprocess.run(
+        [tool("helm-unittest"), "--strict", str(CHART)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Tests:" in done.stdout
+
+
+def test_the_readme_is_as_helm_docs_writes_it(tool: Tool) -> None:
+    """`make chart` renews it."""
+    done = subprocess.run(
+        [tool("helm-docs"), "--dry-run", "--chart-search-root", str(CHART), "--log-level", "error"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == (CHART / "README.md").read_text("utf-8").strip()
+
+
+def test_the_chart_is_for_the_version_that_it_stands_beside() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    assert chart["appVersion"] == delaystream.__version__
+
+
+def test_every_value_is_in_the_schema_and_every_property_in_the_values() -> None:
+    """What has no default could not be found by reading `values.yaml`."""
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    free = {"settings", "kafka.properties"}
+
+    def walk(node: dict[str, Any], values: Any, path: str) -> None:
+        if path in free or "properties" not in node:
+            return
+        assert set(values) == set(node["properties"]) - {"global"}, path
+        for name, each in node["properties"].items():
+            if name != "global":
+                walk(each, values[name], f"{path}.{name}".strip("."))
+
+    walk(schema, VALUES, "")
+
+
+def objects(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    yield path
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from objects(value, f"{path}.{name}".strip("."))
+
+
+#: Maps of names that people choose.
+CHOSEN = {"nodeSelector", "podLabels", "podAnnotations", "env", "resources.requests", "resources.limits"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in objects(VALUES)
+        if path not in CHOSEN and path.rpartition(".")[2] not in {"labels", "annotations"}
+    ],
+)
+def test_an_unknown_value_is_refused_at_every_depth(tool: Tool, path: str) -> None:
+    with pytest.raises(ChartRefused, match=r"additional properties 'mispelt' not allowed"):
+        template(tool("helm"), *case("minimal"), "--set", f"{path}.mispelt=1".strip("."))
+
+
+def test_the_chart_may_be_part_of_another_one(tool: Tool) -> None:
+    """Helm gives `global` to every chart then."""
+    template(tool("helm"), *case("minimal"), "--set", "global.imageRegistry=example.com")
+
+
+# -- Strimzi, as topics/topics.json has it -------------------------------------------------------------
+
+
+def application() -> Settings:
+    given = yaml.safe_load((CHART / "ci" / "full-values.yaml").read_text("utf-8"))["settings"]
+    return Settings(**given)
+
+
+def test_the_topics_are_those_of_the_one_description(tool: Tool) -> None:
+    """Name, partitions, replicas and every setting: what `delaystream topics print` says."""
+    rendered = {
+        each["spec"]["topicName"]: each
+        for each in render(tool("helm"), *case("full"))
+        if each["kind"] == "KafkaTopic"
+    }
+    expected = {topic.name: topic for topic in plan(application(), partitions=12)}
+    assert rendered.keys() == expected.keys()
+    for name, topic in expected.items():
+        manifest = rendered[name]
+        assert manifest["spec"]["partitions"] == topic.partitions
+        assert manifest["spec"]["replicas"] == topic.replication_factor
+        assert {key: str(value) for key, value in manifest["spec"]["config"].items()} == topic.config
+        assert manifest["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+        assert manifest["metadata"]["namespace"] == "kafka"
+
+
+@pytest.mark.parametrize(
+    "destinations", [["orders", "reminders-*"], ["*"], ["a-*", "b[12]", "c?d", "*-x"], ["one"]]
+)
+def test_the_users_have_the_least_rights_and_no_others(tool: Tool, destinations: list[str]) -> None:
+    """Those of `topics/topics.json`, for any allow-list."""
+    settings = application().model_copy(update={"destinations_allow": tuple(destinations)})
+    rendered = {
+        each["metadata"]["name"]: {
+            (acl["resource"]["type"], acl["resource"]["name"], acl["resource"]["patternType"]): set(
+                acl["operations"]
+            )
+            for acl in each["spec"]["authorization"]["acls"]
+        }
+        for each in render(
+            tool("helm"),
+            *case("full"),
+            "--set-json",
+            f"settings.destinations_allow={json.dumps(destinations)}",
+        )
+        if each["kind"] == "KafkaUser"
+    }
+    kinds = {"topic": "topic", "group": "group", "transactional-id": "transactionalId"}
+    expected = {
+        user.name: {
+            (kinds[acl.resource], acl.name, "prefix" if acl.prefixed else "literal"): set(operations)
+            for acl, operations in by_resource(user.acls)
+        }
+        for user in users(settings)
+    }
+    assert rendered == expected
+
+
+def test_the_chart_and_the_image_agree(tool: Tool) -> None:
+    """User, entry point, and the directory of the state."""
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    spec = one(render(tool("helm"), *case("minimal")), "StatefulSet")["spec"]["template"]["spec"]
+    security, [container] = spec["securityContext"], spec["containers"]
+    assert f"\nUSER {security['runAsUser']}:{security['runAsGroup']}\n" in dockerfile
+    assert security["fsGroup"] == security["runAsGroup"]
+    assert '\nENTRYPOINT ["delaystream"]\n' in dockerfile
+    assert "command" not in container
+    [state] = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "state"]
+    assert f"\nVOLUME {state}\n" in dockerfile
