@@ -80,7 +80,6 @@ def _chooser(
         "type": "query",
         "datasource": SOURCE,
         "query": {"qryType": 1, "query": query, "refId": "StandardVariableQuery"},
-        "definition": query,
         "refresh": 2,
         "sort": 1,
         "multi": True,

@@ -101,7 +101,7 @@ def overview() -> Json:
                 "Events that wait for their due time.",
                 [
                     Query(
-                        f"sum by (namespace, job) (delaystream_pending_entries{{{CHOSEN}}})",
+                        f"job:delaystream_pending_entries:sum{{{CHOSEN}}}",
                         "{{namespace}} {{job}}",
                     )
                 ],
