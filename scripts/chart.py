@@ -22,7 +22,7 @@ TOPICS = ROOT / "topics" / "topics.json"
 KUBERNETES = ROOT / "helm" / "schema" / "kubernetes.json"
 
 #: Settings that the chart decides by itself or has a value of its own for.
-CHARTS_OWN_SETTINGS = frozenset({"data_dir", "instance_id", "http_host", "http_port", "kafka"})
+CHARTS_OWN_SETTINGS = frozenset({"data_dir", "instance_id", "http_host", "http_port", "kafka", "tenants"})
 #: Kafka's settings that the chart has a value of its own for.
 CHARTS_OWN_PROPERTIES = frozenset(
     {

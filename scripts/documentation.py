@@ -21,6 +21,8 @@ from delaystream.adapters.surroundings_metrics import ClockSkew, StateDisk
 from delaystream.cli.application import app
 from delaystream.config import Settings, environment_name
 from delaystream.config.kafka import REFUSED, SUPPORTED
+from delaystream.config.settings import TABLES
+from delaystream.config.tenant_settings import TenantSettings
 from delaystream.core.durations import format_duration
 from delaystream.core.rejection import DESCRIPTIONS
 from delaystream.engine.observer import Phase
@@ -34,6 +36,7 @@ def tables() -> dict[str, str]:
     """Every generated table by its name, as Markdown that ends in a newline."""
     return {
         "settings": _settings(),
+        "tenant-settings": _tenant_settings(),
         "kafka-settings": _table(("setting", "meaning"), ([_code(n), m] for n, m in SUPPORTED.items())),
         "kafka-refused": _refused(),
         "rejections": _table(("code", "meaning"), ([_code(c.value), m] for c, m in DESCRIPTIONS.items())),
@@ -70,12 +73,17 @@ def _settings() -> str:
     flags = {option[2:].replace("-", "_"): option for option in commands()["worker"]}
     rows = []
     for name, field in Settings.model_fields.items():
-        if name == "kafka":
+        if name in TABLES:
             continue
         flag = _code(flags[name]) if name in flags else ""
         meaning = f"{field.description}{_bounds(name, field.metadata)}"
         rows.append([_code(environment_name(name)), flag, _default(name, field.default), meaning])
     return _table(("environment variable", "flag of `worker`", "default", "meaning"), rows)
+
+
+def _tenant_settings() -> str:
+    fields = TenantSettings.model_fields.items()
+    return _table(("setting", "meaning"), ([_code(name), field.description or ""] for name, field in fields))
 
 
 def _bounds(name: str, metadata: Iterable[Any]) -> str:

@@ -35,9 +35,8 @@ from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStores
 from delaystream.adapters.surroundings_metrics import ClockSkew, StateDisk
 from delaystream.adapters.watchdog import Watchdog
 from delaystream.app.surroundings import Surroundings, look_around
-from delaystream.codec.headers import RequestParser
+from delaystream.app.tenants import require_shares, tenants_of
 from delaystream.config import ConfigurationError, Settings
-from delaystream.core.destinations import DestinationFilter
 from delaystream.engine.pace import Pace
 from delaystream.engine.ports import (
     Changelog,
@@ -51,7 +50,6 @@ from delaystream.engine.ports import (
 )
 from delaystream.engine.processor import PartitionProcessor
 from delaystream.engine.settings import EngineSettings
-from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.exit_codes import ExitCode
 
 logger = structlog.get_logger(__name__)
@@ -122,7 +120,7 @@ class _Worker:
         self._clock_skew = ClockSkew()
         for collector in (self._clock_skew, StateDisk(directory.path)):
             self._observer.registry.register(collector)
-        self._parser = _parser(settings)
+        self._tenants = tenants_of(settings)
         #: by partition
         self._traces: dict[int, Traces] = {}
         self._limits = BatchLimits(_producer_settings(settings, client).max_batch_bytes)
@@ -154,6 +152,7 @@ class _Worker:
         """Make what depends on the cluster."""
         settings = self._settings
         self._observer.request_partitions(surroundings.partitions)
+        require_shares(settings, surroundings.partitions)
         self._engine = msgspec.structs.replace(
             settings.engine(surroundings.partitions),
             changelog_delete_retention_ms=surroundings.delete_retention_ms,
@@ -211,7 +210,7 @@ class _Worker:
                 f"{self._engine.partitions} when the worker started. The owners of ids depend on that number."
             )
         return PartitionProcessor(
-            partition, self._engine, self._ports, sources, Tenants(Tenant(self._parser)), self._observer
+            partition, self._engine, self._ports, sources, self._tenants, self._observer
         )
 
     def _new_producer(self, partition: int) -> TransactionalProducer:
@@ -240,14 +239,6 @@ def _client(settings: Settings) -> ClientConfig:
     client = ClientConfig.parse(settings.kafka)
     client.aiokafka()  # reads the certificates
     return client
-
-
-def _parser(settings: Settings) -> RequestParser:
-    allowed = DestinationFilter(settings.destinations_allow, settings.own_topics)
-    try:
-        return RequestParser(allowed, settings.limits(), settings.default_destination)
-    except ValueError as error:
-        raise ConfigurationError([f"{error}."]) from error
 
 
 def _host_settings(settings: Settings, client: ClientConfig) -> HostSettings:

@@ -39,10 +39,11 @@ def config(
 def _rows(loaded: Any) -> list[dict[str, Any]]:
     from delaystream.config import Settings, environment_name
     from delaystream.config.kafka import SECRET, SUPPORTED
+    from delaystream.config.settings import TABLES
 
     rows = []
     for name, field in Settings.model_fields.items():
-        if name == "kafka":
+        if name in TABLES:
             continue
         rows.append(
             {
@@ -54,6 +55,7 @@ def _rows(loaded: Any) -> list[dict[str, Any]]:
                 "meaning": field.description,
             }
         )
+    rows += _tenant_rows(loaded)
     for name, meaning in SUPPORTED.items():
         value = loaded.settings.kafka.get(name)
         rows.append(
@@ -66,6 +68,30 @@ def _rows(loaded: Any) -> list[dict[str, Any]]:
                 "meaning": meaning,
             }
         )
+    return rows
+
+
+def _tenant_rows(loaded: Any) -> list[dict[str, Any]]:
+    """What the tables of request topics set; what they leave out is the shared setting."""
+    from delaystream.config import tenant_settings
+
+    rows = []
+    for topic, table in loaded.settings.tenants.items():
+        for field, described in tenant_settings.TenantSettings.model_fields.items():
+            if (value := getattr(table, field)) is None:
+                continue
+            name = tenant_settings.setting_name(topic, field)
+            shared = getattr(loaded.settings, field)
+            rows.append(
+                {
+                    "name": name,
+                    "value": _plain(value),
+                    "origin": str(loaded.origin(name)),
+                    "default": None if field in tenant_settings.BESIDE else _plain(shared),
+                    "variable": tenant_settings.variable_name(topic, field),
+                    "meaning": described.description,
+                }
+            )
     return rows
 
 

@@ -230,7 +230,10 @@ def load_settings(
 
 def _setting_pairs(texts: list[str] | None) -> dict[str, str]:
     pairs = named_values(texts, "--set")
-    return {name if name.startswith("kafka.") else name.replace("-", "_"): value for name, value in pairs}
+    return {
+        name if name.startswith(("kafka.", "tenants.")) else name.replace("-", "_"): value
+        for name, value in pairs
+    }
 
 
 def load_local_settings(config: Path | None, pairs: list[str] | None) -> Loaded:

@@ -30,7 +30,8 @@ def check(settings: "Settings", request: "RequestRecord") -> tuple[int, ...]:
     now_ms = time.time_ns() // 1_000_000
     # What the workers allow is not known here; what no worker can allow is.
     destinations = DestinationFilter(["*"], settings.own_topics)
-    parser = RequestParser(destinations, settings.limits(), settings.default_destination)
+    requests = settings.requests(request.topic)
+    parser = RequestParser(destinations, requests.limits(), requests.default_destination)
     parsed = parser.parse(
         request.topic, 0, 0, now_ms, request.key, request.value, list(request.headers), now_ms
     )

@@ -4,7 +4,8 @@
 """
 
 from delaystream.config.errors import ConfigurationError
-from delaystream.config.layers import Loaded, Origin, load
+from delaystream.config.layers import Loaded, load
+from delaystream.config.origin import Origin
 from delaystream.config.settings import Settings, environment_name
 
 __all__ = ["ConfigurationError", "Loaded", "Origin", "Settings", "environment_name", "load"]

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
-from delaystream.config import kafka
+from delaystream.config import kafka, tenant_settings
 from delaystream.config.errors import ConfigurationError, suggestion
-from delaystream.config.settings import ENVIRONMENT_PREFIX, Settings, environment_name
-
-Layer = Literal["flag", "environment", "file", "default"]
+from delaystream.config.origin import Origin
+from delaystream.config.settings import ENVIRONMENT_PREFIX, TABLES, Settings, environment_name
+from delaystream.config.tenant_offers import TenantOffers
+from delaystream.config.values import split
 
 CONFIG_VARIABLE = "DELAYSTREAM_CONFIG"
 FILE_SUFFIX = "_FILE"
@@ -31,17 +32,6 @@ _SERVICE_LINK = re.compile(
     r"DELAYSTREAM_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
 )
 """What Kubernetes puts into every container for a Service that is called `delaystream` or `delaystream-…`."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a value came from: the layer, and the flag, variable or file by name."""
-
-    layer: Layer
-    name: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.layer} {self.name}".strip()
 
 
 @dataclass(frozen=True)
@@ -62,13 +52,16 @@ class _Values:
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self.kafka: dict[str, str] = {}
+        self.tenants = TenantOffers()
         self.origins: dict[str, Origin] = {}
         self.problems: list[str] = []
 
     def offer(self, name: str, value: Any, origin: Origin) -> None:
         if name.startswith("kafka."):
             self._offer_kafka(name.removeprefix("kafka."), value, origin)
-        elif name in Settings.model_fields and name != "kafka":
+        elif name.startswith(f"{tenant_settings.TABLE}."):
+            self.tenants.offer(name.removeprefix(f"{tenant_settings.TABLE}."), value, origin)
+        elif name in Settings.model_fields and name not in TABLES:
             if name not in self.values:
                 self.values[name] = value
                 self.origins[name] = origin
@@ -116,13 +109,17 @@ def load(
         _offer_file(values, config)
     for name, value in (defaults or {}).items():
         values.offer(name, value, Origin("default"))
-    if values.problems:
-        raise ConfigurationError(values.problems)
+    topics = values.values.get("request_topics", Settings.model_fields["request_topics"].default)
+    tenants, origins, problems = values.tenants.resolved(split(topics))
+    values.origins.update(origins)
+    if values.problems or problems:
+        raise ConfigurationError([*values.problems, *problems])
     values.kafka.setdefault("bootstrap.servers", "localhost:9092")
+    tables = {"kafka": MappingProxyType(values.kafka), tenant_settings.TABLE: tenants}
     try:
-        settings = Settings.model_validate({**values.values, "kafka": MappingProxyType(values.kafka)})
+        settings = Settings.model_validate({**values.values, **tables})
     except ValidationError as error:
-        raise ConfigurationError(_sentences(error, values)) from None
+        raise ConfigurationError(_sentences(error, values, tenants)) from None
     return Loaded(settings, MappingProxyType(values.origins))
 
 
@@ -134,7 +131,7 @@ def _flag(name: str) -> str:
 
 def _offer_environment(values: _Values, environ: Mapping[str, str]) -> None:
     kafka_names = kafka.variable_names()
-    known = {environment_name(name): name for name in Settings.model_fields if name != "kafka"}
+    known = {environment_name(name): name for name in Settings.model_fields if name not in TABLES}
     known.update({ENVIRONMENT_PREFIX + variable: f"kafka.{name}" for variable, name in kafka_names.items()})
     for variable in sorted(environ):
         if not variable.startswith(ENVIRONMENT_PREFIX) or _OTHERS.fullmatch(variable):
@@ -142,7 +139,9 @@ def _offer_environment(values: _Values, environ: Mapping[str, str]) -> None:
         if _is_service_link(variable, environ[variable], known):
             continue
         origin = Origin("environment", variable)
-        if variable in known:
+        if tenant_settings.is_variable(variable):
+            values.tenants.offer_variable(variable, environ[variable], origin)
+        elif variable in known:
             values.offer(known[variable], environ[variable], origin)
         elif (name := known.get(variable.removesuffix(FILE_SUFFIX))) and variable.endswith(FILE_SUFFIX):
             _offer_secret(values, name, environ, origin)
@@ -181,6 +180,11 @@ def _offer_file(values: _Values, path: Path) -> None:
     except ValueError as error:  # not TOML, or not UTF-8
         values.problems.append(f"The configuration file {path} is not TOML: {error}.")
         return
+    tenants = content.pop(tenant_settings.TABLE, {})
+    if isinstance(tenants, dict):
+        values.tenants.offer_table(tenants, origin)
+    else:
+        values.problems.append(f"`{tenant_settings.TABLE}` in {path} is not a table of request topics.")
     table = content.pop("kafka", {})
     if not isinstance(table, dict):
         values.problems.append(f"`kafka` in {path} is not a table of Kafka's client settings.")
@@ -200,13 +204,20 @@ def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str
             yield prefix + key, value
 
 
-def _sentences(error: ValidationError, values: _Values) -> list[str]:
+def _sentences(
+    error: ValidationError, values: _Values, tenants: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
     sentences = []
     for problem in error.errors(include_url=False, include_context=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
         message = problem["msg"].removeprefix("Value error, ")
-        if name:
+        if name == tenant_settings.TABLE:
+            topic, field = (str(part) for part in problem["loc"][1:3])
+            name = tenant_settings.setting_name(topic, field)
+            value = tenants[topic].get(field)
+        elif name:
             value = values.values.get(name)
+        if name:
             sentences.append(f"{name} = {value!r} ({values.origins.get(name, 'default')}): {message}.")
         else:
             sentences.append(f"{message[:1].upper()}{message[1:]}.")

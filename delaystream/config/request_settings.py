@@ -1,12 +1,23 @@
-"""What requests may ask for."""
+"""What requests may ask for, and how much of it; a request topic may have a table of its own."""
 
 from pydantic import Field
 
-from delaystream.config.values import DAY_MS, KIB, MIB, SECOND_MS, NameList, OptionalTopic, Section
+from delaystream.config.values import (
+    DAY_MS,
+    KIB,
+    MIB,
+    SECOND_MS,
+    Dialects,
+    NameList,
+    OptionalTopic,
+    Rates,
+    Section,
+)
+from delaystream.core.limits import Limits
 
 
 class RequestSettings(Section):
-    """Destinations, and the bounds on one request."""
+    """Destinations, the bounds on one request, and those on all requests of one topic."""
 
     default_destination: OptionalTopic = Field(
         None,
@@ -36,3 +47,26 @@ class RequestSettings(Section):
         le=DAY_MS,
         description="Least time between two fires of a recurring schedule, anywhere in its pattern.",
     )
+
+    max_pending: int = Field(
+        0,
+        ge=0,
+        le=1_000_000_000_000,
+        description="Most fires that one request topic may have pending, in all partitions together; each "
+        "partition has an equal share. 0: no bound.",
+    )
+    destination_rates: Rates = Field(
+        (),
+        description="Most records a second to a destination, of all workers together, each partition with "
+        "an equal share: names and globs, comma-separated (`emails=50,sms-*=600/m`); the first that fits "
+        "counts.",
+    )
+    dialects: Dialects = Field(
+        (),
+        description="Other systems' headers that requests may have: of kaspr, etf1, nats, karafka and "
+        "activemq, comma-separated. The first that a record speaks counts.",
+    )
+
+    def limits(self) -> Limits:
+        """The bounds on one request."""
+        return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})

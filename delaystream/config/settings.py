@@ -1,7 +1,8 @@
 """Every setting of delaystream, put together: the source for code, help and docs.
 
 Durations end in `_ms`, sizes in `_bytes`. The environment variable of a setting is `DELAYSTREAM_` and its
-name in capitals; in a file it stands under its own name; Kafka's client settings are in the table `kafka`.
+name in capitals; in a file it stands under its own name; Kafka's client settings are in the table `kafka`,
+and what differs for one request topic in the table `tenants.<topic>`.
 """
 
 from collections.abc import Mapping
@@ -9,18 +10,22 @@ from collections.abc import Mapping
 from pydantic import Field, model_validator
 
 from delaystream.config.application_settings import ApplicationSettings
-from delaystream.config.errors import ConfigurationError
+from delaystream.config.errors import ConfigurationError, suggestion
 from delaystream.config.observation_settings import ObservationSettings
 from delaystream.config.processing_settings import ProcessingSettings
 from delaystream.config.request_settings import RequestSettings
-from delaystream.config.values import KIB
-from delaystream.core.limits import Limits
+from delaystream.config.tenant_settings import TABLE, TenantSettings
+from delaystream.config.values import KIB, Topic
 from delaystream.engine.settings import EngineSettings
 
 ENVIRONMENT_PREFIX = "DELAYSTREAM_"
 
 _FRAMING_BYTES = 4 * KIB
 """What Kafka's record format adds to one record's key, value and headers, generously."""
+
+
+TABLES = frozenset({"kafka", TABLE})
+"""The settings that are tables."""
 
 
 def environment_name(setting: str) -> str:
@@ -32,6 +37,9 @@ def environment_name(setting: str) -> str:
 class Settings(ObservationSettings, ProcessingSettings, RequestSettings, ApplicationSettings):
     """All settings, validated and frozen. Made by `delaystream.config.load`; tests may call it."""
 
+    tenants: Mapping[Topic, TenantSettings] = Field(  # type: ignore[valid-type]
+        default_factory=dict, description="What differs for the requests of one topic, by request topic."
+    )
     kafka: Mapping[str, str] = Field(
         default_factory=lambda: {"bootstrap.servers": "localhost:9092"},
         repr=False,
@@ -44,6 +52,10 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
         names = [*self.request_topics, *own]
         if len(set(names)) < len(names):
             raise ValueError("request_topics and delaystream's own topics must all have different names")
+        for topic in self.tenants:
+            if topic not in self.request_topics:
+                hint = suggestion(topic, self.request_topics)
+                raise ValueError(f"there is no request topic {topic} for the table tenants.{topic}.{hint}")
         for kind in ("destination_backoff", "restart_backoff"):
             if getattr(self, f"{kind}_min_ms") > getattr(self, f"{kind}_max_ms"):
                 raise ValueError(f"{kind}_min_ms is larger than {kind}_max_ms")
@@ -51,14 +63,20 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
 
     def require_for_worker(self) -> None:
         """Raise ConfigurationError when a worker must not start with these settings."""
-        if not self.destinations_allow:
+        shut = [topic for topic in self.request_topics if not self.requests(topic).destinations_allow]
+        if shut:
             raise ConfigurationError(
                 [
-                    "A worker needs to know where it may deliver to: set DELAYSTREAM_DESTINATIONS_ALLOW "
-                    "(--destinations-allow) to topic names and globs, such as 'orders,reminders-*'; "
-                    "'*' allows all but Kafka's and delaystream's own."
+                    f"A worker needs to know where requests of {shut[0]} may be delivered to: set "
+                    "DELAYSTREAM_DESTINATIONS_ALLOW (--destinations-allow) to topic names and globs, such "
+                    "as 'orders,reminders-*'; '*' allows all but Kafka's and delaystream's own."
                 ]
             )
+
+    def requests(self, topic: str) -> RequestSettings:
+        """What holds for the requests of one topic: its own table, and for the rest the shared settings."""
+        tenant = self.tenants.get(topic)
+        return self if tenant is None else tenant.requests(self)
 
     @property
     def bootstrap_servers(self) -> str:
@@ -74,11 +92,8 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
     @property
     def max_message_bytes(self) -> int:
         """`max.message.bytes` that changelog, commands and dead letters need; also our producers' limit."""
-        return self.max_value_bytes + self.max_header_bytes + 64 * KIB
-
-    def limits(self) -> Limits:
-        """The bounds on one request."""
-        return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
+        all_requests = [self.requests(topic) for topic in self.request_topics]
+        return max(each.max_value_bytes + each.max_header_bytes for each in all_requests) + 64 * KIB
 
     def engine(self, partitions: int) -> EngineSettings:
         """The engine's bounds, for request topics of `partitions` partitions."""

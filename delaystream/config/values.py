@@ -1,10 +1,13 @@
 """Kinds of values that settings have: units, topics, and lists as they are written in a variable."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from delaystream.core.destinations import is_topic_name
+from delaystream.core.rates import RateError, parse_rate
+from delaystream.dialects import by_name
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60 * SECOND_MS
@@ -20,7 +23,8 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-def _split(value: Any) -> Any:
+def split(value: Any) -> Any:
+    """A comma-separated text as a list of its items; anything else as it is."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -34,8 +38,32 @@ def _empty_as_none(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _rates(value: Any) -> Any:
+    """`emails=50,sms-*=600/m`, a list of such items, or a table of them."""
+    if isinstance(value, Mapping):
+        value = [f"{glob}={rate}" for glob, rate in value.items()]
+    rates = split(value)
+    if isinstance(rates, list | tuple):
+        for rate in rates:
+            try:
+                parse_rate(str(rate))
+            except RateError as error:
+                raise ValueError(f"{str(rate)!r} {error}") from None
+    return rates
+
+
+def _dialects(value: Any) -> Any:
+    names = split(value)
+    if isinstance(names, list | tuple):
+        for name in names:
+            by_name(str(name))
+    return names
+
+
 Topic = Annotated[str, BeforeValidator(_topic)]
 OptionalTopic = Annotated[Topic | None, BeforeValidator(_empty_as_none)]
-NameList = Annotated[tuple[str, ...], BeforeValidator(_split)]
-TopicList = Annotated[tuple[Topic, ...], BeforeValidator(_split), Field(min_length=1)]
+NameList = Annotated[tuple[str, ...], BeforeValidator(split)]
+TopicList = Annotated[tuple[Topic, ...], BeforeValidator(split), Field(min_length=1)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_as_none)]
+Rates = Annotated[tuple[str, ...], BeforeValidator(_rates)]
+Dialects = Annotated[tuple[str, ...], BeforeValidator(_dialects)]

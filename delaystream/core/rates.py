@@ -1,16 +1,38 @@
 """Rates: how many records a second a destination gets."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Final
 
 _MEMO_ENTRIES: Final = 10_000
+_MOST: Final = 10_000_000.0
+_PER_SECOND: Final = {"s": 1, "m": 60, "h": 3600}
+_RATE: Final = re.compile(r"(?P<glob>[^=,\s]+)\s*=\s*(?P<count>[0-9]{1,9}(\.[0-9]{1,9})?)(/(?P<unit>[smh]))?")
+
+
+class RateError(ValueError):
+    """A rate is not written as it should be; the message follows on what was written."""
+
+
+def parse_rate(text: str) -> tuple[str, float]:
+    """`emails=50`, `sms-*=600/m` -> the topic name or glob, and records a second.
+
+    The unit is `/s` (the default), `/m` or `/h`. Raises RateError, for 0 too: nothing would be delivered.
+    """
+    found = _RATE.fullmatch(text.strip())
+    if found is None:
+        raise RateError("is not a rate; expected TOPIC=COUNT, such as 'emails=50' or 'sms-*=600/m'")
+    rate = float(found["count"]) / _PER_SECOND[found["unit"] or "s"]
+    if not 0 < rate <= _MOST:
+        raise RateError(f"is out of bounds; expected more than 0 and at most {_MOST:.0f} a second")
+    return found["glob"], rate
 
 
 class RateTable:
     """Records a second by destination: names and globs, of which the first that fits counts."""
 
-    def __init__(self, rates: Sequence[tuple[str, float]] = ()) -> None:
+    def __init__(self, rates: Iterable[tuple[str, float]] = ()) -> None:
         self._rates = tuple(rates)
         self._memo: dict[str, float] = {}
 

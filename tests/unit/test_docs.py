@@ -15,8 +15,9 @@ from delaystream.codec.command import COMMAND_HEADER
 from delaystream.codec.headers import RequestParser
 from delaystream.codec.names import PREFIX, RESERVED, SUPPORTED
 from delaystream.codec.outgoing import OUTGOING_HEADERS
-from delaystream.config import Settings, environment_name
+from delaystream.config import Settings, environment_name, tenant_settings
 from delaystream.config.kafka import variable_names
+from delaystream.config.settings import TABLES
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.request import Request
@@ -91,7 +92,8 @@ def test_no_other_header_is_documented() -> None:
 
 def test_no_other_variable_is_documented() -> None:
     """Every `DELAYSTREAM_…` in the documentation is a setting."""
-    settings = {environment_name(name) for name in Settings.model_fields if name != "kafka"}
+    settings = {environment_name(name) for name in Settings.model_fields if name not in TABLES}
+    settings |= {"DELAYSTREAM_TENANTS", *tenant_settings.variables(["orders", "billing"])}
     settings |= {f"DELAYSTREAM_{name}" for name in variable_names()} | OTHER_VARIABLES
     assert set(re.findall(r"DELAYSTREAM_[A-Z0-9_]*[A-Z0-9]", everything())) - settings == set()
 
