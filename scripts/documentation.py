@@ -26,6 +26,7 @@ from delaystream.config.tenant_settings import TenantSettings
 from delaystream.core.durations import format_duration
 from delaystream.core.rejection import DESCRIPTIONS
 from delaystream.engine.observer import Phase
+from delaystream.engine.pending import PendingChange
 from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,6 +131,8 @@ def _metrics() -> str:
     observer.aborted(0, "reason")
     observer.pending(0, 1, None)
     observer.parked(0, "destination", "reason")
+    observer.quotas({"topic": 1})
+    observer.counted(0, PendingChange({"destination": 1}, {0: 1}, {"topic": 1}), anew=True)
     skew = ClockSkew()
     skew.appended(1, 0, 0, 0)
     for surroundings in (skew, StateDisk(ROOT / "docs")):

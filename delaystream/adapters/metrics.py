@@ -26,29 +26,29 @@ from delaystream.adapters.metrics_labels import DestinationLabels
 from delaystream.adapters.metrics_lateness import Lateness
 from delaystream.adapters.metrics_partitions import Partitions
 from delaystream.engine.observer import Phase
+from delaystream.engine.pending import PendingChange
 from delaystream.engine.ports import Clock
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _TRANSACTION_BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-#: Destinations that have labels of their own; further ones are counted together.
-_MAX_DESTINATIONS: Final = 200
 
 
 class PrometheusObserver:
     """An :class:`~delaystream.engine.observer.Observer` with a registry of its own.
 
-    Called by the engine's thread, read by the HTTP server's. ``clock`` tells how overdue something is.
+    Called by the engine's thread, read by the HTTP server's. ``clock`` tells how overdue something is;
+    ``destinations`` is how many of them have labels of their own, ``hours_ahead`` how many hours have.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, destinations: int = 200, hours_ahead: int = 24) -> None:
         # A sample of each series' birth would double their number.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._clock = clock
-        self._destinations = DestinationLabels(_MAX_DESTINATIONS)
+        self._destinations = DestinationLabels(destinations)
         self._lateness = Lateness()
-        self._partitions = Partitions(clock, self._destinations)
+        self._partitions = Partitions(clock, self._destinations, hours_ahead)
         self.registry.register(self._lateness)
         self.registry.register(self._partitions)
         ProcessCollector(registry=self.registry)
@@ -85,6 +85,12 @@ class PrometheusObserver:
         )
         self._ready = Gauge(
             "delaystream_ready", "1 when every partition owned here is recovered.", registry=self.registry
+        )
+        self._quotas = Gauge(
+            "delaystream_tenant_max_pending_entries",
+            "Most fires that a request topic may have pending, in all partitions together. 0: no bound.",
+            ["topic"],
+            registry=self.registry,
         )
         self._request_partitions = Gauge(
             "delaystream_request_partitions",
@@ -140,6 +146,11 @@ class PrometheusObserver:
         with self._partitions.lock:
             self._partitions.pending[partition] = (count, oldest_due_ms)
 
+    def counted(self, partition: int, change: PendingChange, *, anew: bool) -> None:
+        """The counts of pending entries that have changed; ``anew``: all of them."""
+        with self._partitions.lock:
+            self._partitions.counts.counted(partition, change, anew=anew)
+
     def parked(self, partition: int, destination: str, reason: str | None) -> None:
         """A destination was set aside (reason) or is in use again (None)."""
         with self._partitions.lock:
@@ -159,6 +170,11 @@ class PrometheusObserver:
     def request_partitions(self, count: int) -> None:
         """How many partitions there are to own, in all workers together."""
         self._request_partitions.set(count)
+
+    def quotas(self, most: Mapping[str, int]) -> None:
+        """How much each request topic may have pending, in all workers together; 0: no bound."""
+        for topic, count in most.items():
+            self._quotas.labels(topic).set(count)
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus' text format."""

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from delaystream.adapters.metrics_labels import DestinationLabels
+from delaystream.adapters.metrics_pending import PendingGauges
 from delaystream.engine.observer import Phase
 from delaystream.engine.ports import Clock
 
@@ -17,8 +18,9 @@ from delaystream.engine.ports import Clock
 class Partitions(Collector):
     """What is known of each partition that is here now; a partition that is given up leaves no sample."""
 
-    def __init__(self, clock: Clock, destinations: DestinationLabels) -> None:
+    def __init__(self, clock: Clock, destinations: DestinationLabels, hours_ahead: int) -> None:
         self._clock = clock
+        self.counts = PendingGauges(destinations, hours_ahead)
         self._destinations = destinations
         self.lock = threading.Lock()
         self.phases: dict[int, Phase] = {}
@@ -32,6 +34,7 @@ class Partitions(Collector):
         """The partition is given up."""
         self.phases.pop(partition, None)
         self.pending.pop(partition, None)
+        self.counts.forget(partition)
         self.recovery.pop(partition, None)
         self.committed_ms.pop(partition, None)
         for partitions in self.parked.values():
@@ -43,6 +46,7 @@ class Partitions(Collector):
         with self.lock:
             yield from self._phases()
             yield from self._pending(now_ms)
+            yield from self.counts.collect(now_ms)
             yield from self._recovery()
             yield from self._progress()
             parked = GaugeMetricFamily(

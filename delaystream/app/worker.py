@@ -116,7 +116,11 @@ class _Worker:
         self._client = client
         self._directory = directory
         self._stack = stack
-        self._observer = PrometheusObserver(SystemClock())
+        self._observer = PrometheusObserver(
+            SystemClock(),
+            destinations=settings.metrics_destinations,
+            hours_ahead=settings.metrics_hours_ahead,
+        )
         self._clock_skew = ClockSkew()
         for collector in (self._clock_skew, StateDisk(directory.path)):
             self._observer.registry.register(collector)
@@ -153,6 +157,9 @@ class _Worker:
         settings = self._settings
         self._observer.request_partitions(surroundings.partitions)
         require_shares(settings, surroundings.partitions)
+        self._observer.quotas(
+            {topic: settings.requests(topic).max_pending for topic in settings.request_topics}
+        )
         self._engine = msgspec.structs.replace(
             settings.engine(surroundings.partitions),
             changelog_delete_retention_ms=surroundings.delete_retention_ms,

@@ -15,6 +15,13 @@ class ObservationSettings(Section):
         8642, ge=0, le=65_535, description="Port of /metrics and /health. 0: a free one, logged."
     )
 
+    metrics_destinations: int = Field(
+        200, ge=0, le=10_000, description="Destinations with labels of their own; the rest are `other`."
+    )
+    metrics_hours_ahead: int = Field(
+        24, ge=1, le=744, description="Hours ahead with labels of their own; the rest are counted together."
+    )
+
     log_format: Literal["auto", "human", "json"] = Field(
         "auto", description="auto: human on a terminal, JSON otherwise."
     )

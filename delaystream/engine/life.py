@@ -16,6 +16,7 @@ from delaystream.engine.intake import Intake, ParsedBatch, parse, topics_named
 from delaystream.engine.letters import Letters
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
+from delaystream.engine.pending import PendingChange
 from delaystream.engine.ports import (
     Marker,
     Ports,
@@ -184,8 +185,8 @@ class Life:
             last = last_offsets[self._changelog]
             key, value = next(reversed(step.changes.items()))
             self._marker = advanced(self._marker, last + 1, (last, key, value), step.now_ms)
-        self.state.apply(step, self._marker)
-        self._tell(step, loop.time() - began)
+        change = self.state.apply(step, self._marker)
+        self._tell(step, change, loop.time() - began)
 
     def _note(self, step: Step, refusal: WriteRefused, loop_ms: float) -> None:
         """Remember which destination refused, so that the next attempt goes around it."""
@@ -213,7 +214,7 @@ class Life:
         else:
             troubles.divert(topic, refusal.reason, step.now_ms)
 
-    def _tell(self, step: Step, seconds: float) -> None:
+    def _tell(self, step: Step, change: PendingChange, seconds: float) -> None:
         for topic, outlet in step.outlets.items():
             if outlet.rows and topic in self._troubles and self._troubles.succeeded(topic):
                 self._observer.parked(self._partition, topic, None)
@@ -226,10 +227,15 @@ class Life:
             fired=step.fired,
             seconds=seconds,
         )
-        self.tell_pending()
+        self._observer.counted(self._partition, change, anew=False)
+        self._tell_pending()
 
-    def tell_pending(self) -> None:
-        """Report what waits: after each commit, and once at the start for a partition that stays idle."""
+    def tell_all_pending(self) -> None:
+        """Report what waits, at the start: a partition that stays idle would not."""
+        self._observer.counted(self._partition, self.state.counts.everything(), anew=True)
+        self._tell_pending()
+
+    def _tell_pending(self) -> None:
         self._observer.pending(
             self._partition, self.state.counts.total, self.state.heads.next_due(_NOT_PENDING)
         )

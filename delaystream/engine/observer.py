@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from delaystream.engine.pending import PendingChange
+
 
 class Phase(StrEnum):
     """Where in its life a partition processor is."""
@@ -52,6 +54,10 @@ class Observer(Protocol):
         """Entries in the wheels, and when the earliest of them is due."""
         ...
 
+    def counted(self, partition: int, change: PendingChange, *, anew: bool) -> None:
+        """The counts of pending entries that have changed; ``anew``: all of them, and no others."""
+        ...
+
     def parked(self, partition: int, destination: str, reason: str | None) -> None:
         """A destination was set aside (reason) or is in use again (None)."""
         ...
@@ -81,6 +87,9 @@ class Silence:
         """Take no notice."""
 
     def pending(self, partition: int, count: int, oldest_due_ms: int | None) -> None:
+        """Take no notice."""
+
+    def counted(self, partition: int, change: PendingChange, *, anew: bool) -> None:
         """Take no notice."""
 
     def parked(self, partition: int, destination: str, reason: str | None) -> None:

@@ -187,7 +187,7 @@ class PartitionProcessor:
             self._inbox.open(life.starts)
             self._gap = self._paused = False
             self._sources.open(life.starts, self.deliver)
-            life.tell_pending()
+            life.tell_all_pending()
             self._enter(Phase.RUNNING)
             logger.info(
                 "partition %d: running, %d pending, recovered %d records in %.1f s",

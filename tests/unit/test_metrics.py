@@ -7,6 +7,7 @@ import pytest
 from delaystream.adapters.metrics import PrometheusObserver
 from delaystream.adapters.metrics_lateness import LATENESS_BUCKETS_MS
 from delaystream.engine.observer import Observer, Phase
+from delaystream.engine.pending import HOUR_MS, PendingChange
 
 
 class FixedClock:
@@ -166,6 +167,51 @@ def test_the_number_of_destination_labels_is_bounded(observer: PrometheusObserve
     assert len([name for name in seen if name.startswith("delaystream_fires_total")]) == 201
     assert seen['delaystream_fires_total{destination="other"}'] == 300
     assert len([name for name in seen if "parked" in name]) == 200
+
+
+def test_pending_counts_follow_what_changes(observer: PrometheusObserver, clock: FixedClock) -> None:
+    """By destination, hour ahead and tenant, of each partition; what is at 0 is gone."""
+    clock.time_ms = 1_000 * HOUR_MS + 1
+    observer.counted(0, PendingChange({"a": 9}, {5: 9}, {"gone": 9}), anew=True)
+    everything = PendingChange({"a": 3, "b": 4}, {998: 1, 1_000: 2, 1_023: 3, 1_024: 1}, {"t": 7})
+    observer.counted(0, everything, anew=True)
+    observer.counted(1, PendingChange({"a": 1}, {1_000: 1}, {"t": 1}), anew=True)
+    observer.counted(0, PendingChange({"a": 0, "c": 1}, {998: 0, 5_000: 1}, {"t": 5}), anew=False)
+    seen = samples(observer)
+    name = "delaystream_pending_destination_entries"
+    assert {key: value for key, value in seen.items() if key.startswith(name)} == {
+        f'{name}{{destination="b",partition="0"}}': 4,
+        f'{name}{{destination="c",partition="0"}}': 1,
+        f'{name}{{destination="a",partition="1"}}': 1,
+    }
+    name = "delaystream_pending_hour_entries"
+    hours = {key: value for key, value in seen.items() if key.startswith(name) and 'partition="0"' in key}
+    assert len(hours) == 26, "past, 24 hours, and later"
+    assert {key.split('"')[1]: value for key, value in hours.items() if value} == {
+        "0": 2,
+        "23": 3,
+        "24+": 2,
+    }
+    assert seen['delaystream_tenant_pending_entries{partition="0",topic="t"}'] == 5
+    assert not [key for key in seen if "gone" in key]
+    clock.time_ms += HOUR_MS
+    assert samples(observer)[f'{name}{{hours_ahead="past",partition="0"}}'] == 2, "time passes by itself"
+    observer.phase(0, Phase.STOPPED)
+    assert not [key for key in samples(observer) if "pending" in key and 'partition="0"' in key]
+
+
+def test_pending_destinations_beyond_the_bound_are_counted_together(clock: FixedClock) -> None:
+    """None is left out, and the labels are those of the fires."""
+    observer = PrometheusObserver(clock, destinations=2, hours_ahead=1)
+    commit(observer, fired={"first": [1], "second": [1], "third": [1]})
+    change = PendingChange({"second": 2, "third": 3, "fourth": 4}, {}, {})
+    observer.counted(0, change, anew=True)
+    seen = samples(observer)
+    name = "delaystream_pending_destination_entries"
+    assert seen[f'{name}{{destination="second",partition="0"}}'] == 2
+    assert seen[f'{name}{{destination="other",partition="0"}}'] == 7
+    assert len([key for key in seen if key.startswith(name)]) == 2
+    assert len([key for key in seen if "hours_ahead" in key]) == 3
 
 
 def test_names_follow_the_conventions(observer: PrometheusObserver) -> None:
