@@ -66,6 +66,11 @@ TOOLS: dict[str, GoProgram | DebianProgram] = {
     "compose": GoProgram(
         "github.com/compose-spec/compose-go/v2", "v2.16.2", "github.com/compose-spec/compose-go/v2/cmd"
     ),
+    "terraform-provider-kafka": GoProgram(
+        "github.com/Mongey/terraform-provider-kafka",
+        "v0.13.1",
+        "github.com/Mongey/terraform-provider-kafka",
+    ),
     "prometheus": DebianProgram("prometheus", "usr/bin/prometheus"),
     "promtool": DebianProgram("prometheus", "usr/bin/promtool"),
     "amtool": DebianProgram("prometheus-alertmanager", "usr/bin/amtool"),

@@ -1,7 +1,7 @@
 """`delaystream topics`: create, check and print the topics that delaystream works with."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -11,7 +11,7 @@ from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from delaystream.config import Settings
-    from delaystream.topics import TopicSpec
+    from delaystream.topics import Role, TopicSpec
 
 topics = typer.Typer(
     help="Create, check and print delaystream's topics.",
@@ -49,6 +49,53 @@ class Planned:
             environment=self.environment,
             replication_factor=self.replication_factor,
         )
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who the users are, for the forms that hold ACLs."""
+
+    user: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of a role's user, such as worker=svc-delay; default <app-id>-<role>. Repeatable.",
+            metavar="ROLE=NAME",
+        ),
+    ] = None
+    authentication: Annotated[
+        Literal["scram-sha-512", "tls"],
+        typer.Option(help="How users log in; with tls their names are CN=...", metavar="scram-sha-512|tls"),
+    ] = "scram-sha-512"
+    cluster: Annotated[str, typer.Option(help="strimzi: name of the Kafka object.", metavar="NAME")] = "kafka"
+    namespace: Annotated[
+        str | None, typer.Option(help="strimzi: namespace of the resources.", metavar="NAMESPACE")
+    ] = None
+
+    def rendered(
+        self, specs: "list[TopicSpec]", settings: "Settings", form: str, bootstrap_servers: str | None
+    ) -> str:
+        """The topics, or the ACLs, or both, in that form."""
+        from delaystream.topics import StrimziTarget, kafka_acls, render, strimzi, terraform, users
+
+        if form in {"table", "json", "kafka-topics"}:
+            return render(specs, cast("Any", form), bootstrap_servers=bootstrap_servers)
+        if not settings.destinations_allow:
+            # ACLs without destinations would look whole, and let nothing be delivered.
+            settings.require_for_worker()
+        everybody = users(settings, self._names())
+        if form == "kafka-acls":
+            return kafka_acls(everybody, self.authentication, bootstrap_servers)
+        if form == "terraform":
+            return terraform(specs, everybody, self.authentication)
+        return strimzi(specs, everybody, StrimziTarget(self.cluster, self.namespace, self.authentication))
+
+    def _names(self) -> "dict[Role, str]":
+        from delaystream.topics import ROLES
+
+        names = dict(options.named_values(self.user, "--user"))
+        if unknown := [role for role in names if role not in ROLES]:
+            raise typer.BadParameter(f"--user {unknown[0]}: a role is one of {', '.join(ROLES)}")
+        return cast("dict[Role, str]", names)
 
 
 def _connect(settings: "Settings") -> Any:
@@ -110,27 +157,25 @@ def print_(
     *,
     planned: Planned,
     output: Annotated[
-        Literal["table", "kafka-topics", "json"],
+        Literal["table", "json", "kafka-topics", "kafka-acls", "strimzi", "terraform"],
         typer.Option(
             "--output",
+            "--format",
             "-o",
-            help="A table, kafka-topics command lines, or JSON.",
-            metavar="table|kafka-topics|json",
+            help="A table, JSON, command lines of kafka-topics or kafka-acls, KafkaTopic and KafkaUser of "
+            "Strimzi, or Terraform (provider Mongey/kafka).",
+            metavar="table|json|kafka-topics|kafka-acls|strimzi|terraform",
         ),
     ] = "table",
+    access: Access,
     connection: options.Connection,
 ) -> None:
-    """Print the topics as they should be. Needs no cluster.
+    """Print the topics as they should be, and who needs which ACLs. Needs no cluster.
 
-    As a table, as command lines of kafka-topics, or as JSON: to create them by other means.
+    For people, or to create them by other means. The ACLs are the least that a worker, a requester, a reader
+    and an operator need; destinations are those of destinations_allow.
     """
-    from delaystream.topics import render
-
     loaded = connection.load()
     print(
-        render(
-            planned.specs(loaded.settings),
-            output,
-            bootstrap_servers=connection.bootstrap_server,
-        )
+        access.rendered(planned.specs(loaded.settings), loaded.settings, output, connection.bootstrap_server)
     )

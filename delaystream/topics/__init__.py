@@ -3,6 +3,7 @@
 from delaystream.topics.access import ROLES, Acl, Role, User, users
 from delaystream.topics.cluster import Admin, TopicsError, apply, check, connect, topic_ids
 from delaystream.topics.differences import Change, Difference
+from delaystream.topics.manifests import Authentication, StrimziTarget, kafka_acls, strimzi, terraform
 from delaystream.topics.rendering import Form, render
 from delaystream.topics.rights import missing_rights
 from delaystream.topics.specification import (
@@ -17,11 +18,13 @@ __all__ = [
     "ROLES",
     "Acl",
     "Admin",
+    "Authentication",
     "Change",
     "Difference",
     "Environment",
     "Form",
     "Role",
+    "StrimziTarget",
     "TopicSettings",
     "TopicSpec",
     "TopicsError",
@@ -30,9 +33,12 @@ __all__ = [
     "check",
     "connect",
     "default_partitions",
+    "kafka_acls",
     "missing_rights",
     "plan",
     "render",
+    "strimzi",
+    "terraform",
     "topic_ids",
     "users",
 ]

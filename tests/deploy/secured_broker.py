@@ -158,6 +158,19 @@ class SecuredBroker:
             future.result(30)
         self._await(name, 0)
 
+    def rights(self, name: str) -> set[tuple[str, str, bool, str]]:
+        """Resource, name, whether that is a prefix, and operation of each ACL of a user."""
+        kinds = {kind: resource for resource, kind in _RESOURCES.items()}
+        return {
+            (
+                kinds[binding.restype],
+                binding.name,
+                binding.resource_pattern_type is ResourcePatternType.PREFIXED,
+                binding.operation.name.title().replace("_", ""),
+            )
+            for binding in self.kafka.admin.describe_acls(_everything_of(name)).result(30)
+        }
+
     def _await(self, name: str, count: int) -> None:
         deadline = time.monotonic() + _VISIBLE_SECONDS
         while True:

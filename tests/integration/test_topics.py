@@ -50,11 +50,12 @@ def test_apply_corrects_dangerous_settings_and_tells_each(admin, names, create_t
     create_topic(names.changelog_topic, partitions=2, config={"max.message.bytes": "1000"})
     specs = specs_of(names)
     found = [d.setting for d in check(admin, specs) if d.topic == names.changelog_topic]
-    assert found == ["cleanup.policy", "max.message.bytes"]
+    assert found == ["cleanup.policy", "max.message.bytes", "message.timestamp.type"]
     altered = [change.sentence for change in apply(admin, specs) if change.action == "altered"]
     assert altered == [
         f"{names.changelog_topic}: cleanup.policy was delete and is compact now.",
         f"{names.changelog_topic}: max.message.bytes was 1000 and is 1200000 now.",
+        f"{names.changelog_topic}: message.timestamp.type was CreateTime and is LogAppendTime now.",
     ]
     assert check(admin, specs) == []
 
