@@ -20,6 +20,14 @@ SEND_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 15.0
 
 _POLL_S = 0.2
+_PASSING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+    }
+)
 
 
 class UnavailableError(Exception):
@@ -211,6 +219,15 @@ def _partitions(client: Any, topic: str, timeout_s: float, why: Any) -> list[int
     return sorted(found.partitions)
 
 
+def partitions_of(conf: Mapping[str, Any], topic: str) -> int:
+    """How many partitions a topic has. Raises UnavailableError, MissingTopicError."""
+    consumer = Consumer({"group.id": "delaystream-reader", "log_level": 0, **conf})
+    try:
+        return len(_partitions(consumer, topic, ANSWER_TIMEOUT_S, str))
+    finally:
+        consumer.close()
+
+
 class Reader:
     """Reads a topic with isolation level read_committed, outside any group; a context manager.
 
@@ -269,13 +286,23 @@ class Reader:
         starts = []
         for partition in partitions:
             place = TopicPartition(self._topic, partition)
-            try:
-                low, high = self._consumer.get_watermark_offsets(place, timeout=timeout_s)
-            except KafkaException as error:
-                reason = f"{error.args[0].str()}{self._why()}"
-                raise UnavailableError(f"Topic {self._topic} cannot be read: {reason}.") from None
+            low, high = self._bounds(place, time.monotonic() + timeout_s)
             starts.append(TopicPartition(self._topic, partition, low if self._from_beginning else high))
         self._consumer.assign(starts)
+
+    def _bounds(self, place: TopicPartition, deadline: float) -> tuple[int, int]:
+        """First offset and end; a topic that was just created may have no leader for a moment."""
+        while True:
+            left_s = max(0.1, deadline - time.monotonic())
+            try:
+                low, high = self._consumer.get_watermark_offsets(place, timeout=left_s)
+            except KafkaException as error:
+                if error.args[0].code() not in _PASSING or time.monotonic() >= deadline:
+                    reason = f"{error.args[0].str()}{self._why()}"
+                    raise UnavailableError(f"Topic {self._topic} cannot be read: {reason}.") from None
+                time.sleep(_POLL_S)
+            else:
+                return low, high
 
     def read(self, timeout_s: float | None = None) -> Iterator[Delivery]:
         """Records as they come, until `timeout_s` is over (None: for ever). Raises UnavailableError."""

@@ -12,6 +12,7 @@ from delaystream.cli.cron import cron
 from delaystream.cli.dev import dev
 from delaystream.cli.requests import send
 from delaystream.cli.topics import topics
+from delaystream.cli.transfer import export, import_
 from delaystream.cli.watch import watch
 from delaystream.cli.worker import worker
 from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
@@ -65,6 +66,8 @@ app.command()(resume)
 app.command()(trigger)
 app.command()(reschedule)
 app.command()(cron)
+app.command()(export)
+app.command(name="import")(import_)
 app.command()(config)
 
 
@@ -101,5 +104,8 @@ _ERRORS = {
     "delaystream.engine.ports.StoreFailed": ExitCode.NO_STORAGE,
     "delaystream.client.UnavailableError": ExitCode.UNAVAILABLE,
     "delaystream.topics.cluster.TopicsError": ExitCode.UNAVAILABLE,
+    "delaystream.transfer.kafka.TransferError": ExitCode.REFUSED,
+    "delaystream.engine.ports.LogUnavailable": ExitCode.UNAVAILABLE,
+    "delaystream.engine.ports.TransactionFailed": ExitCode.UNAVAILABLE,
     "delaystream.dev.errors.BrokerError": ExitCode.UNAVAILABLE,
 }

@@ -1,0 +1,201 @@
+"""`delaystream export` and `delaystream import`: everything pending, as JSON Lines."""
+
+import asyncio
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+
+import typer
+
+from delaystream.cli import options
+from delaystream.cli.groups import expanded
+from delaystream.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from delaystream.adapters.client_config import ClientConfig
+    from delaystream.config import Settings
+    from delaystream.transfer import Export
+
+
+@expanded
+def export(
+    *,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="A new file; default: standard output.", metavar="FILE"),
+    ] = None,
+    output: Annotated[
+        Literal["jsonl", "table"],
+        typer.Option("--output", "-o", help="JSON Lines, which import reads; or a table for people."),
+    ] = "jsonl",
+    remembered: Annotated[
+        bool, typer.Option("--remembered", help="Also ids that are over and not forgotten yet.")
+    ] = False,
+    final: Annotated[
+        bool,
+        typer.Option(
+            "--final",
+            help="For a move: close the application first, so that it never fires again; needs --file.",
+        ),
+    ] = False,
+    reopen: Annotated[
+        bool,
+        typer.Option("--reopen", help="Take a final export back. Only if it was imported nowhere."),
+    ] = False,
+    connection: options.Connection,
+) -> None:
+    """Write everything that is pending: a backup, a list to look at, or one end of a move.
+
+    Reads the changelog alone: no worker is needed, and none is disturbed, unless by --final. Values, keys and
+    headers are base64. docs/operations.md says how to move to another partition count with it.
+    """
+    from delaystream import transfer
+    from delaystream.adapters.client_config import ClientConfig
+
+    if final and (file is None or output != "jsonl"):
+        raise typer.BadParameter("--final needs --file, and writes JSON Lines")
+    if reopen and (final or file is not None):
+        raise typer.BadParameter("--reopen stands alone")
+    settings = connection.load().settings
+    client = ClientConfig.parse(settings.kafka)
+    partitions = _partitions(settings, client)
+    if reopen:
+        _reopened(asyncio.run(transfer.reopen(settings, client, partitions)))
+        return
+    with _new_file(file, as_table=output == "table") as out:
+        done = asyncio.run(
+            transfer.export(
+                settings, client, partitions, out, final=final, remembered=remembered, progress=_progress()
+            )
+        )
+    _told(done)
+
+
+@expanded
+def import_(
+    *,
+    file: Annotated[Path, typer.Argument(help="A file that `delaystream export` wrote.", metavar="FILE")],
+    from_copy: Annotated[
+        bool,
+        typer.Option(
+            "--from-copy",
+            help="Take an export that is not final: whatever fired since then fires again, with the same id.",
+        ),
+    ] = False,
+    leave_unread: Annotated[
+        bool,
+        typer.Option(
+            "--leave-unread", help="Go on although requests on topics that are not read here were never read."
+        ),
+    ] = False,
+    rows: Annotated[int, typer.Option(help="Rows of one transaction.", metavar="N", min=1)] = 2000,
+    connection: options.Connection,
+) -> None:
+    """Read an export into an application whose changelog topic is empty.
+
+    Stop the workers first, start them afterwards: until all is there they refuse to. Ids, fire ids and due
+    times stay as they were. An import that was interrupted is run again, and goes on; one that is complete
+    changes nothing when it is run again.
+    """
+    from delaystream import transfer
+    from delaystream.adapters.client_config import ClientConfig
+    from delaystream.app.surroundings import look_around
+    from delaystream.app.tenants import tenants_of
+    from delaystream.topics import connect, topic_ids
+
+    settings = connection.load().settings
+    client = ClientConfig.parse(settings.kafka)
+    partitions = look_around(settings, client).partitions
+    ids = topic_ids(connect(client.confluent()), [*settings.request_topics, settings.commands_topic])
+    try:
+        opened = file.open("rb")
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
+    with opened:
+        done = asyncio.run(
+            transfer.import_(
+                settings,
+                client,
+                partitions,
+                ids,
+                tenants_of(settings).parse_command,
+                opened,
+                allowed=transfer.Allowed(copy=from_copy, unread=leave_unread),
+                rows=rows,
+                progress=_progress(),
+            )
+        )
+    what = f"{done.schedules} schedules, {done.anonymous} fires without an id, {done.commands} commands"
+    if done.already:
+        print(f"nothing to do: {what} of {done.transfer} are here already")
+    else:
+        print(f"imported {what} of {done.transfer} into {partitions} partitions")
+
+
+def _partitions(settings: "Settings", client: "ClientConfig") -> int:
+    from delaystream.client import partitions_of
+
+    return partitions_of(client.confluent(), settings.changelog_topic)
+
+
+def _reopened(transfer: str | None) -> None:
+    if transfer is None:
+        print("delaystream: nothing was exported for good", file=sys.stderr)
+        raise typer.Exit(ExitCode.REFUSED)
+    print(f"transfer {transfer} is taken back: workers may fire here again, its file must not be imported")
+
+
+def _told(done: "Export") -> None:
+    named = f", transfer {done.transfer}" if done.transfer else ""
+    print(
+        f"exported {done.schedules} schedules, {done.anonymous} fires without an id, "
+        f"{done.commands} commands on their way{named}",
+        file=sys.stderr,
+    )
+    for topic, count in done.unread.items():
+        print(
+            f"delaystream: {count} requests on {topic} were not read yet, and are not in it", file=sys.stderr
+        )
+
+
+def _progress() -> Any:
+    """Steps on standard error; one line that is written over where it is a terminal."""
+    terminal = sys.stderr.isatty()
+
+    def step(text: str) -> None:
+        print(
+            f"\r\x1b[K{text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True
+        )
+
+    return step
+
+
+@contextmanager
+def _new_file(path: Path | None, *, as_table: bool) -> "Iterator[BinaryIO]":
+    """Standard output, or a file that is there under its name only when it is complete."""
+    if path is None:
+        yield _out(sys.stdout.buffer, as_table=as_table)
+        sys.stdout.flush()
+        return
+    if path.exists():
+        raise typer.BadParameter(f"{path} is there already: name a new file")
+    part = path.with_name(f"{path.name}.part")
+    try:
+        file = part.open("wb")
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error.strerror}") from None
+    with file:
+        yield _out(file, as_table=as_table)
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(path)
+
+
+def _out(file: IO[bytes], *, as_table: bool) -> BinaryIO:
+    from delaystream.cli.export_table import Table
+
+    return Table(file) if as_table else file  # type: ignore[return-value]

@@ -1,0 +1,261 @@
+"""Writing an export.
+
+An ordinary one is a copy: each partition as it was when it was read, while the workers go on. A final one is
+one end of a move, and closes the application first: its partitions are taken over from whatever workers have
+them, one after the other, and each one's state says from then on that it was exported. Only then is anything
+read, so that the file holds all that will ever be. Doing it again gives the same transfer and the same lines.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, Final
+from uuid import uuid4
+
+import msgspec
+from confluent_kafka import Message
+
+from delaystream import __version__
+from delaystream.adapters.client_config import ClientConfig
+from delaystream.client import delivery
+from delaystream.codec.envelope import Meta, TransferState, encode
+from delaystream.codec.keys import META
+from delaystream.codec.names import PREFIX
+from delaystream.config import Settings
+from delaystream.core.instants import format_instant
+from delaystream.transfer import lines
+from delaystream.transfer.kafka import Owner, Scratch, TransferError, topic_id
+from delaystream.transfer.reading import PartitionReading, UnknownState
+from delaystream.transfer.sources import SourceReader
+
+_SELECTOR: Final = f"{PREFIX}match-"
+
+UNREAD_COUNTED: Final = 10_000
+"""Unread requests are counted up to this number."""
+
+
+class Export(msgspec.Struct, frozen=True):
+    """What was exported."""
+
+    transfer: str
+    anonymous: int
+    schedules: int
+    commands: int
+    unread: dict[str, int]
+    """Requests that nobody has read, by topic; up to `UNREAD_COUNTED` for each partition."""
+
+
+class _Digesting:
+    """Writes lines and keeps their digest."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._digest = hashlib.sha256()
+
+    def write(self, line: lines.Line) -> None:
+        text = lines.encoded(line)
+        self._digest.update(text)
+        self._out.write(text)
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._digest.hexdigest()}"
+
+
+async def export(
+    settings: Settings,
+    client: ClientConfig,
+    partitions: int,
+    out: BinaryIO,
+    *,
+    final: bool = False,
+    remembered: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Export:
+    """Write everything pending to `out`; with `remembered` the ids too that are over and not forgotten.
+
+    A final export has all of these. Raises TransferError, LogUnavailable, Misconfigured, UnavailableError.
+    """
+    with ExitStack() as stack:
+        scratch = stack.enter_context(
+            closing(
+                Scratch(
+                    settings, client, Path(stack.enter_context(TemporaryDirectory(prefix="delaystream-")))
+                )
+            )
+        )
+        transfer = await _close(settings, client, scratch, partitions, progress) if final else ""
+        now_ms = time.time_ns() // 1_000_000
+        digesting = _Digesting(out)
+        digesting.write(
+            lines.Header(
+                format=lines.FORMAT,
+                app_id=settings.app_id,
+                changelog_topic=settings.changelog_topic,
+                changelog_topic_id=await topic_id(settings, client),
+                partitions=partitions,
+                exported_at_ms=now_ms,
+                exported_at=format_instant(now_ms),
+                version=__version__,
+                transfer=transfer,
+                final=final,
+            )
+        )
+        sources = stack.enter_context(SourceReader(client.confluent()))
+        writing = _Writing(settings, digesting, sources, final=final)
+        for partition in range(partitions):
+            progress(f"partition {partition} of {partitions}")
+            store = await scratch.copy(partition, settled=final)
+            try:
+                writing.partition(PartitionReading(partition, store), remembered=remembered or final)
+            finally:
+                store.close()
+                scratch.forget(partition)
+        writing.in_flight()
+        out.write(lines.encoded(writing.end()))
+        return writing.outcome(transfer)
+
+
+class _Writing:
+    def __init__(self, settings: Settings, out: _Digesting, sources: SourceReader, *, final: bool) -> None:
+        self._settings = settings
+        self._final = final
+        self._out = out
+        self._sources = sources
+        self._anonymous = 0
+        self._schedules = 0
+        self._commands = 0
+        self._unread: dict[str, int] = {}
+        self._command_positions: list[lines.Position] = []
+
+    def partition(self, reading: PartitionReading, *, remembered: bool) -> None:
+        try:
+            if self._final:
+                reading.check()
+            for anonymous in reading.anonymous():
+                self._out.write(anonymous)
+                self._anonymous += 1
+            for named in reading.named(remembered=remembered):
+                self._out.write(named)
+                self._schedules += 1
+        except UnknownState as error:
+            raise TransferError(str(error)) from None
+        for position in reading.positions():
+            if position.topic == self._settings.commands_topic:
+                self._command_positions.append(position)
+                continue
+            unread = self._sources.count(
+                position.topic, position.partition, position.next_offset, UNREAD_COUNTED
+            )
+            if unread:
+                self._unread[position.topic] = self._unread.get(position.topic, 0) + unread
+            self._out.write(msgspec.structs.replace(position, unread=unread))
+
+    def in_flight(self) -> None:
+        """Commands that their owners had not applied; last of all: any partition may have written some."""
+        for position in self._command_positions:
+            found, end = self._sources.records(position.topic, position.partition, position.next_offset)
+            for line in _commands(position.partition, found):
+                if self._final and any(name.lower().startswith(_SELECTOR) for name, _ in line.headers):
+                    raise TransferError(
+                        f"A command for many schedules stands at {self._settings.commands_topic}/"
+                        f"{position.partition}/{line.offset}, and has not reached all of them: take the "
+                        "export back (--reopen), let the workers carry it out, and export then."
+                    )
+                self._out.write(line)
+                self._commands += 1
+            self._out.write(msgspec.structs.replace(position, next_offset=max(end, position.next_offset)))
+
+    def end(self) -> lines.End:
+        return lines.End(self._anonymous, self._schedules, self._commands, self._out.digest)
+
+    def outcome(self, transfer: str) -> Export:
+        return Export(transfer, self._anonymous, self._schedules, self._commands, self._unread)
+
+
+def _commands(partition: int, found: Iterator[Message]) -> Iterator[lines.InFlight]:
+    for message in found:
+        record = delivery(message)
+        yield lines.InFlight(
+            partition, record.offset, record.timestamp_ms, record.key, record.value, list(record.headers)
+        )
+
+
+async def _close(
+    settings: Settings,
+    client: ClientConfig,
+    scratch: Scratch,
+    partitions: int,
+    progress: Callable[[str], None],
+) -> str:
+    """Have every partition's state say that it was exported; the name of the transfer."""
+    metas = await _metas(scratch, partitions)
+    begun = {
+        meta.transfer for meta in metas if meta is not None and meta.transfer_state == TransferState.EXPORTED
+    }
+    if len(begun) > 1:
+        raise TransferError(f"Partitions were exported by different transfers: {', '.join(sorted(begun))}.")
+    transfer = begun.pop() if begun else str(uuid4())
+    for partition, meta in enumerate(metas):
+        if meta is not None and meta.transfer_state == TransferState.IMPORTING:
+            raise TransferError(
+                f"Partition {partition} waits for the rest of transfer {meta.transfer}: end its import."
+            )
+        progress(f"closing partition {partition} of {partitions}")
+        await _write_meta(settings, client, partition, partitions, meta, transfer, TransferState.EXPORTED)
+    return transfer
+
+
+async def reopen(settings: Settings, client: ClientConfig, partitions: int) -> str | None:
+    """Take a final export back: workers may fire here again. The transfer, None when there was none.
+
+    Only for an export that was imported nowhere: nobody here can know. Raises as `export` does.
+    """
+    with (
+        TemporaryDirectory(prefix="delaystream-") as directory,
+        closing(Scratch(settings, client, Path(directory))) as scratch,
+    ):
+        metas = await _metas(scratch, partitions)
+    transfer = None
+    for partition, meta in enumerate(metas):
+        if meta is not None and meta.transfer_state == TransferState.EXPORTED:
+            transfer = meta.transfer
+            await _write_meta(settings, client, partition, partitions, meta, "", "")
+    return transfer
+
+
+async def _metas(scratch: Scratch, partitions: int) -> Sequence[Meta | None]:
+    metas = []
+    for partition in range(partitions):
+        store = await scratch.copy(partition, settled=False)
+        try:
+            metas.append(PartitionReading(partition, store).meta)
+        finally:
+            store.close()
+            scratch.forget(partition)
+    return metas
+
+
+async def _write_meta(
+    settings: Settings,
+    client: ClientConfig,
+    partition: int,
+    partitions: int,
+    meta: Meta | None,
+    transfer: str,
+    state: str,
+) -> None:
+    made_for = meta or Meta(partitions, app_id=settings.app_id)
+    if made_for.app_id not in {"", settings.app_id}:
+        raise TransferError(
+            f"{settings.changelog_topic} belongs to the application {made_for.app_id}, and this is "
+            f"{settings.app_id}."
+        )
+    changed = msgspec.structs.replace(
+        made_for, app_id=settings.app_id, transfer=transfer, transfer_state=str(state)
+    )
+    async with Owner(settings, client, partition) as owner:
+        await owner.write([(META, encode(changed))])

@@ -1,0 +1,329 @@
+"""Reading an export into an application that has no state yet.
+
+1. The file is read from beginning to end and checked: every line, the counts, the digest.
+2. Every partition of the application is taken over from whatever worker has it, and must hold nothing, or a
+   part of this very file. Its state says that the import is under way: no worker fires from it.
+3. The rows are written. They are the same for the same file, whoever writes them and how often.
+4. Each partition's last transaction writes the commands that were on their way to it, and says that all is
+   here. What has been said so is never written to again.
+
+So an import that dies anywhere is run again, and one that is run once too often changes nothing.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, Final, TypeAlias
+
+import msgspec
+
+from delaystream.adapters.client_config import ClientConfig
+from delaystream.codec.envelope import TransferState
+from delaystream.config import Settings
+from delaystream.core.partitioning import owner_partition
+from delaystream.core.rejection import Rejection
+from delaystream.core.request import Request
+from delaystream.engine.ports import Change, Row
+from delaystream.transfer import lines
+from delaystream.transfer.kafka import Owner, Scratch, TransferError
+from delaystream.transfer.reading import PartitionReading
+from delaystream.transfer.rows import PartitionRows, home, meta_row
+
+ROWS: Final = 2000
+"""Rows of one transaction, unless its bytes are reached first."""
+ParseCommand: TypeAlias = Callable[..., Request | Rejection]
+"""`delaystream.engine.tenants.Tenants.parse_command`."""
+_TRANSACTION_BYTES: Final = 8 * 1024 * 1024
+
+
+class Import(msgspec.Struct, frozen=True):
+    """What was imported."""
+
+    transfer: str
+    anonymous: int
+    schedules: int
+    commands: int
+    already: bool
+    """All of it was there: nothing was written."""
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """A file that was read to its end."""
+
+    header: lines.Header
+    end: lines.End
+
+    @property
+    def name(self) -> str:
+        """What the state of an importing application remembers.
+
+        A final export of one transfer always has the same entries, for its application is closed; of other
+        exports no two are the same.
+        """
+        return self.header.transfer if self.header.final else f"copy {self.end.digest}"
+
+
+class Allowed(msgspec.Struct, frozen=True):
+    """What the person who imports takes upon themselves."""
+
+    copy: bool = False
+    """An export that is not final: whatever fired since it was made, fires again."""
+    unread: bool = False
+    """Requests that nobody had read, on topics that this application does not read."""
+
+
+def checked(file: BinaryIO) -> Checked:
+    """Read a file to its end. Raises TransferError, with the number of the line that is wrong."""
+    digest = hashlib.sha256()
+    header: lines.Header | None = None
+    counts: dict[type, int] = {lines.Anonymous: 0, lines.Named: 0, lines.InFlight: 0}
+    number = 0
+    for number, line, text in _numbered(file):
+        if isinstance(line, lines.Header) != (number == 1):
+            raise TransferError(f"Line {number}: an export begins with its header, and has one of them.")
+        if isinstance(line, lines.End):
+            assert header is not None
+            found = lines.End(
+                counts[lines.Anonymous],
+                counts[lines.Named],
+                counts[lines.InFlight],
+                f"sha256:{digest.hexdigest()}",
+            )
+            if line != found:
+                raise TransferError(
+                    f"Line {number}: the file was changed or damaged: it holds {found.anonymous} fires, "
+                    f"{found.schedules} schedules, {found.commands} commands with digest {found.digest}, and "
+                    f"its end says {line.anonymous}, {line.schedules}, {line.commands}, {line.digest}."
+                )
+            if file.read(1):
+                raise TransferError(f"Line {number + 1}: an export ends with its end.")
+            return Checked(header, line)
+        digest.update(text)
+        if isinstance(line, lines.Header):
+            if line.format != lines.FORMAT:
+                raise TransferError(
+                    f"The file has format {line.format}, and this version reads {lines.FORMAT}."
+                )
+            header = line
+        elif type(line) in counts:
+            counts[type(line)] += 1
+    raise TransferError(f"The file ends at line {number} without its end: it was cut off.")
+
+
+def _numbered(file: BinaryIO) -> Iterator[tuple[int, lines.Line, bytes]]:
+    file.seek(0)
+    # Not `for text in file`: the position behind the end is asked for.
+    for number, text in enumerate(iter(file.readline, b""), 1):
+        try:
+            yield number, lines.decoded(text), text
+        except lines.LineError as error:
+            raise TransferError(f"Line {number}: {error}.") from None
+
+
+async def import_(
+    settings: Settings,
+    client: ClientConfig,
+    partitions: int,
+    topic_ids: Mapping[str, str],
+    parse_command: ParseCommand,
+    file: BinaryIO,
+    *,
+    allowed: Allowed = Allowed(),  # noqa: B008  # frozen
+    rows: int = ROWS,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Import:
+    """Read a seekable file into the application of the settings.
+
+    `topic_ids` are those of its request topics and its commands topic; `parse_command` reads what stands on
+    the latter. Raises TransferError, LogUnavailable,
+    Misconfigured, TransactionFailed.
+    """
+    read = checked(file)
+    if not read.header.final and not allowed.copy:
+        raise TransferError(
+            "The file is no final export: the application that it came from may have fired since, and may do "
+            "so again. Export with --final to move, or say --from-copy to restore a copy: what fired since "
+            "then fires again, with the same fire id."
+        )
+    _check_sources(file, topic_ids, allowed)
+    writing = _Writing(settings, client, partitions, read, parse_command, topic_ids, rows, progress)
+    async with AsyncExitStack() as stack:
+        await writing.take_over(stack)
+        if not writing.open:
+            return Import(read.name, read.end.anonymous, read.end.schedules, read.end.commands, already=True)
+        await writing.write(file)
+        await writing.finish()
+    return Import(read.name, read.end.anonymous, read.end.schedules, read.end.commands, already=False)
+
+
+def _check_sources(file: BinaryIO, topic_ids: Mapping[str, str], allowed: Allowed) -> None:
+    lost: dict[str, int] = {}
+    for _, line, _ in _numbered(file):
+        if isinstance(line, lines.Position) and line.unread and topic_ids.get(line.topic) != line.topic_id:
+            lost[line.topic] = lost.get(line.topic, 0) + line.unread
+    if lost and not allowed.unread:
+        told = ", ".join(f"{count} on {topic}" for topic, count in lost.items())
+        raise TransferError(
+            f"Requests that nobody had read when the export was made would stay unread: {told}, which this "
+            "application does not read. Let the workers read them before the export, or add the topic to "
+            "request_topics; --leave-unread goes on without them."
+        )
+
+
+class _Writing:
+    """Rows and commands by partition, in transactions of a bounded size."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: ClientConfig,
+        partitions: int,
+        read: Checked,
+        parse_command: ParseCommand,
+        topic_ids: Mapping[str, str],
+        rows: int,
+        progress: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._partitions = partitions
+        self._read = read
+        self._parse_command = parse_command
+        self._topic_ids = topic_ids
+        self._max_rows = rows
+        self._progress = progress
+        self._owners: dict[int, Owner] = {}
+        self._rows = {partition: PartitionRows() for partition in range(partitions)}
+        self._waiting: dict[int, list[Change]] = {partition: [] for partition in range(partitions)}
+        self._bytes = dict.fromkeys(range(partitions), 0)
+        self._commands: dict[int, list[Row]] = {}
+        self._written = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether any partition does not have all yet."""
+        return bool(self._owners)
+
+    async def take_over(self, stack: AsyncExitStack) -> None:
+        """Fence, look, and say that an import is under way; only then is any row written."""
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="delaystream-")))
+        scratch = stack.enter_context(closing(Scratch(self._settings, self._client, directory)))
+        # First a look without a fence: what is complete may be at work already, and is left alone.
+        unfinished = [
+            partition
+            for partition in range(self._partitions)
+            if await self._is_unfinished(scratch, partition, settled=False)
+        ]
+        for partition in unfinished:
+            self._progress(f"taking over partition {partition} of {self._partitions}")
+            owner = await stack.enter_async_context(Owner(self._settings, self._client, partition))
+            await owner.fence()
+            # Under the fence, and marked under the very same one: nobody can have written in between.
+            if await self._is_unfinished(scratch, partition, settled=True):
+                await owner.write([self._meta(TransferState.IMPORTING)], attempts=1)
+                self._owners[partition] = owner
+
+    async def _is_unfinished(self, scratch: Scratch, partition: int, *, settled: bool) -> bool:
+        store = await scratch.copy(partition, settled=settled)
+        try:
+            meta = PartitionReading(partition, store).meta
+            empty = not store.scan(b"\0", b"\xff", 1)
+        finally:
+            store.close()
+            scratch.forget(partition)
+        where = f"Partition {partition} of {self._settings.changelog_topic}"
+        if empty:
+            return True
+        if meta is None or not meta.transfer:
+            raise TransferError(
+                f"{where} has state already: an import needs a changelog topic that nothing was written to."
+            )
+        if meta.transfer != self._read.name:
+            raise TransferError(
+                f"{where} has state of another transfer ({meta.transfer}), and the file is {self._read.name}."
+            )
+        if meta.transfer_state == TransferState.EXPORTED:
+            raise TransferError(
+                f"{where} is where the file came from: an import needs another changelog topic."
+            )
+        if meta.partitions != self._partitions:
+            raise TransferError(
+                f"{where} was begun for {meta.partitions} partitions, and there are {self._partitions}."
+            )
+        return meta.transfer_state == TransferState.IMPORTING
+
+    async def write(self, file: BinaryIO) -> None:
+        """Write every row, in the file's order."""
+        for number, line, _ in _numbered(file):
+            try:
+                await self._line(line)
+            except lines.LineError as error:
+                raise TransferError(f"Line {number}: {error}.") from None
+        for partition in self._owners:
+            await self._flush(partition)
+
+    async def _line(self, line: lines.Line) -> None:
+        match line:
+            case lines.Position():
+                if self._topic_ids.get(line.topic) == line.topic_id:
+                    partition = line.partition
+                    await self._add(partition, self._rows[partition].position(line))
+            case lines.Anonymous():
+                partition = home(line, self._partitions)
+                await self._add(partition, self._rows[partition].anonymous(line))
+            case lines.Named():
+                partition = home(line, self._partitions)
+                await self._add(partition, self._rows[partition].named(line))
+            case lines.InFlight():
+                owner = self._owner(line)
+                row = (line.key, line.value, line.headers, time.time_ns() // 1_000_000)
+                self._commands.setdefault(owner, []).append(row)
+            case _:
+                pass
+
+    def _owner(self, line: lines.InFlight) -> int:
+        """The partition that carries a command out; one that cannot be read is refused wherever it lands."""
+        found = self._parse_command(
+            self._settings.commands_topic,
+            line.partition,
+            line.offset,
+            line.timestamp_ms,
+            line.key,
+            line.value,
+            line.headers,
+            line.timestamp_ms,
+        )
+        if isinstance(found, Request) and found.id is not None:
+            return owner_partition(found.source.topic, found.id, self._partitions)
+        return line.partition % self._partitions
+
+    async def _add(self, partition: int, changes: list[Change]) -> None:
+        if partition not in self._owners:
+            return
+        self._waiting[partition] += changes
+        self._bytes[partition] += sum(len(key) + len(value or b"") for key, value in changes)
+        if len(self._waiting[partition]) >= self._max_rows or self._bytes[partition] >= _TRANSACTION_BYTES:
+            await self._flush(partition)
+
+    async def _flush(self, partition: int) -> None:
+        changes = self._waiting[partition]
+        if changes:
+            await self._owners[partition].write(changes)
+            self._written += len(changes)
+            self._progress(f"{self._written} rows written")
+        self._waiting[partition] = []
+        self._bytes[partition] = 0
+
+    async def finish(self) -> None:
+        """Partition by partition: its commands, and that all is here."""
+        for partition, owner in self._owners.items():
+            commands = self._commands.get(partition, [])
+            # With commands, an outcome that is not known is left to the next run: they must not be repeated.
+            await owner.write([self._meta(TransferState.IMPORTED)], {partition: commands}, attempts=1)
+            self._progress(f"partition {partition} is complete")
+
+    def _meta(self, state: TransferState) -> Change:
+        return meta_row(self._partitions, self._settings.app_id, self._read.name, state.value)

@@ -1,0 +1,185 @@
+"""What an export and an import need of Kafka: one partition's changelog, read and written as its owner.
+
+Whoever writes here is the partition's owner: the transactional id is the workers' own, so that its fence ends
+whatever worker had it, and a worker's fence ends what is done here. Nothing is written without a fence.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from delaystream.adapters.client_config import ClientConfig
+from delaystream.adapters.data_directory import DataDirectory
+from delaystream.adapters.kafka_changelog import AiokafkaChangelog
+from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
+from delaystream.adapters.producer_settings import ProducerSettings
+from delaystream.adapters.rocksdb_store import RocksDbStore, RocksDbStores
+from delaystream.config import Settings
+from delaystream.engine.ports import (
+    Change,
+    Changelog,
+    LogBounds,
+    LogUnavailable,
+    Marker,
+    ProducerFenced,
+    Row,
+    TopicPartition,
+    Transaction,
+)
+
+_ATTEMPTS: Final = 5
+_STABLE_TIMEOUT_S: Final = 30.0
+
+
+class TransferError(Exception):
+    """The export or import is refused; the message is a sentence for people."""
+
+
+class Owner:
+    """One partition of an application, taken over from whatever worker owns it; a context manager."""
+
+    def __init__(self, settings: Settings, client: ClientConfig, partition: int) -> None:
+        self._settings = settings
+        self._client = client
+        self._partition = partition
+        self._changelog = TopicPartition(settings.changelog_topic, partition)
+        self._producer: AiokafkaTransactionalProducer | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._close()
+
+    async def fence(self) -> None:
+        """End whatever worker owns the partition. Raises LogUnavailable."""
+        await self._fenced()
+
+    async def write(
+        self,
+        changes: Sequence[Change],
+        commands: Mapping[int, Sequence[Row]] | None = None,
+        *,
+        attempts: int = _ATTEMPTS,
+    ) -> None:
+        """Write rows of the changelog, and commands by partition, in one transaction.
+
+        Fenced by a worker that still runs it fences back and tries again. With one attempt, nobody else can
+        have written between the fence and this. Raises TransferError, LogUnavailable, TransactionFailed.
+        """
+        now_ms = time.time_ns() // 1_000_000
+        writes: dict[TopicPartition, list[Row]] = {
+            self._changelog: [(key, value, (), now_ms) for key, value in changes]
+        }
+        for partition, rows in (commands or {}).items():
+            if rows:
+                writes[TopicPartition(self._settings.commands_topic, partition)] = list(rows)
+        for attempt in range(attempts):
+            try:
+                producer = await self._fenced()
+                await producer.commit(Transaction(writes, {}))
+            except ProducerFenced:
+                await self._close()
+                await asyncio.sleep(0.1 * 2**attempt)
+            else:
+                return
+        raise TransferError(
+            f"A worker of {self._settings.app_id} took partition {self._partition} back: stop the workers, "
+            "and run this again; it goes on where it stopped."
+        )
+
+    async def _fenced(self) -> AiokafkaTransactionalProducer:
+        if self._producer is None:
+            settings = self._settings
+            producer = AiokafkaTransactionalProducer(
+                self._client.aiokafka_producer(),
+                f"{settings.app_id}-{self._partition}",
+                settings.app_id,
+                bounds=ProducerSettings(
+                    transaction_timeout_ms=settings.transaction_timeout_ms,
+                    max_record_bytes=settings.max_message_bytes,
+                    compression=self._client.compression or "none",
+                ),
+                swept=self._changelog,
+            )
+            self._producer = producer
+            await producer.fence()
+        return self._producer
+
+    async def _close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with suppress(TimeoutError):
+                await producer.close()
+
+
+class Scratch:
+    """Copies of changelog partitions in RocksDB, in a directory that is thrown away by whoever gave it."""
+
+    def __init__(self, settings: Settings, client: ClientConfig, directory: Path) -> None:
+        self._settings = settings
+        self._client = client
+        self._directory = DataDirectory.acquire(directory, "copy")
+        self._stores = RocksDbStores(self._directory)
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._directory.release()
+
+    def forget(self, partition: int) -> None:
+        """Throw a copy away that was closed: the next one is of what is there then."""
+        self._stores.destroy(partition)
+
+    async def copy(self, partition: int, *, settled: bool) -> RocksDbStore:
+        """The committed state of a partition, as it is now; the caller closes it.
+
+        With `settled` no transaction may be open any more, and one that is, is waited for: what was fenced.
+        Else it is what was stable when the copy began. Raises LogUnavailable.
+        """
+        changelog = await AiokafkaChangelog.open(
+            self._client.aiokafka(), self._settings.changelog_topic, partition
+        )
+        store = self._stores.open(partition)
+        try:
+            bounds = await (_settled(changelog) if settled else changelog.bounds())
+            await _fill(store, changelog, bounds)
+        except BaseException:
+            store.close()
+            raise
+        finally:
+            await changelog.close()
+        return store
+
+
+async def _settled(changelog: Changelog) -> LogBounds:
+    deadline = time.monotonic() + _STABLE_TIMEOUT_S
+    while (bounds := await changelog.bounds()).stable < bounds.end:
+        if time.monotonic() > deadline:
+            raise LogUnavailable(
+                f"a transaction on the changelog has been open for {_STABLE_TIMEOUT_S:.0f} s"
+            )
+        await asyncio.sleep(0.05)
+    return bounds
+
+
+async def _fill(store: RocksDbStore, changelog: Changelog, bounds: LogBounds) -> None:
+    position = bounds.start
+    while position < bounds.stable:
+        batch = await changelog.read(position)
+        if batch.next_position <= position:
+            raise LogUnavailable(f"the changelog gave nothing at {position} of {bounds.stable}")
+        position = batch.next_position
+        changes = [(key, value) for offset, key, value in batch.records if offset < bounds.stable]
+        store.write(changes, (), Marker(changelog.topic_id, position, -1, b"", 0))
+
+
+async def topic_id(settings: Settings, client: ClientConfig) -> str:
+    """The id of the changelog topic. Raises LogUnavailable, or Misconfigured where it is missing."""
+    changelog = await AiokafkaChangelog.open(client.aiokafka(), settings.changelog_topic, 0)
+    try:
+        return changelog.topic_id
+    finally:
+        await changelog.close()

@@ -1,0 +1,171 @@
+"""One line of an export: a JSON object with a `type`. Bytes are base64 (RFC 4648); null is Kafka's null.
+
+| type | holds |
+|---|---|
+| `header` | format, which application, changelog and partition count, when, and the transfer if it is final |
+| `position` | up to where a source partition was applied, and which topic of that name it was |
+| `anonymous` | one fire of a request without an id |
+| `schedule` | a named schedule: its record, its pending fires, its payload |
+| `command` | a request on its way to the partition that owns its id |
+| `end` | how many entries there are, and the digest of all lines before it |
+
+What is stored is told field by field, by the names of `delaystream.codec.envelope`, so that nothing is lost;
+`..._at` beside `..._at_ms` is the same time for people, and is not read. A field that is missing has its
+default; a type or a field that is not known is refused.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias, TypeVar
+
+import msgspec
+
+from delaystream.codec.envelope import Envelope, Schedule
+from delaystream.core.instants import format_instant
+
+FORMAT: Final = 1
+
+Stored = TypeVar("Stored", Envelope, Schedule)
+
+
+class LineError(ValueError):
+    """A line cannot be read; the message says what is wrong with it."""
+
+
+class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header", omit_defaults=False):
+    """The first line."""
+
+    format: int
+    app_id: str
+    changelog_topic: str
+    changelog_topic_id: str
+    partitions: int
+    exported_at_ms: int
+    exported_at: str
+    version: str
+    transfer: str = ""
+    """Names the move that this export is part of; empty when the application may still fire."""
+    final: bool = False
+
+
+class Position(msgspec.Struct, frozen=True, tag_field="type", tag="position"):
+    """Next offset to apply from a source partition."""
+
+    partition: int
+    topic: str
+    next_offset: int
+    topic_id: str
+    unread: int = 0
+    """Records behind it at the time of the export, up to a bound."""
+
+
+class Fire(msgspec.Struct, frozen=True):
+    """One entry of a wheel."""
+
+    destination: str
+    due_at_ms: int
+    source: str
+    """`topic/partition/offset` of the request."""
+    index: int
+    wheel_tenant: str | None = None
+    """The tenant that has a wheel of its own for the destination."""
+    due_at: str = ""
+
+
+class Anonymous(msgspec.Struct, frozen=True, tag_field="type", tag="anonymous"):
+    """A fire of a request without an id."""
+
+    partition: int
+    fire: Fire
+    payload: dict[str, Any]
+
+
+class Named(msgspec.Struct, frozen=True, tag_field="type", tag="schedule"):
+    """A named schedule, of whatever status."""
+
+    partition: int
+    tenant: str
+    id: str
+    status: str
+    fires: list[Fire]
+    forget_at_ms: int | None
+    """When an id that is over is forgotten."""
+    schedule: dict[str, Any]
+    payload: dict[str, Any] | None
+
+
+class InFlight(msgspec.Struct, frozen=True, tag_field="type", tag="command"):
+    """A record of the commands topic that was not applied."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+class End(msgspec.Struct, frozen=True, tag_field="type", tag="end"):
+    """The last line."""
+
+    anonymous: int
+    schedules: int
+    commands: int
+    digest: str
+    """`sha256:` and the hexadecimal digest of all lines before, with their line ends."""
+
+
+Line: TypeAlias = Header | Position | Anonymous | Named | InFlight | End
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Line, strict=True).decode
+
+
+def encoded(line: Line) -> bytes:
+    """The line with its line end."""
+    return _encode(line) + b"\n"
+
+
+def decoded(text: bytes) -> Line:
+    """Raises LineError."""
+    try:
+        line: Line = _decode(text)
+    except msgspec.MsgspecError as error:
+        raise LineError(str(error)) from None
+    return line
+
+
+def fire(destination: str, tenant: str | None, due_ms: int, source: str, index: int) -> Fire:
+    """A fire with its time for people too."""
+    return Fire(destination, due_ms, source, index, tenant, format_instant(due_ms))
+
+
+def as_fields(stored: Envelope | Schedule, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """What is stored, field by field, in JSON's types."""
+    return {
+        name: msgspec.to_builtins(getattr(stored, name))
+        for name in stored.__struct_fields__
+        if name not in left_out
+    }
+
+
+def from_fields(given: Mapping[str, Any], kind: type[Stored], set_later: Mapping[str, Any]) -> Stored:
+    """The reverse of `as_fields`; `set_later` are the fields that were left out. Raises LineError."""
+    known = msgspec.structs.fields(kind)
+    if unknown := sorted(set(given) - {field.name for field in known}):
+        raise LineError(f"{unknown[0]!r} is not a field of a {kind.__name__.lower()} that this version knows")
+    values: list[Any] = [kind.__struct_config__.tag]
+    for field in known:
+        if field.name in set_later:
+            values.append(msgspec.to_builtins(set_later[field.name]))
+        elif field.name in given:
+            values.append(given[field.name])
+        elif field.required:
+            raise LineError(f"{field.name!r} is missing")
+        else:
+            factory = field.default_factory
+            default = field.default if factory is msgspec.NODEFAULT else factory()
+            values.append(msgspec.to_builtins(default))
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise LineError(str(error)) from None

@@ -1,0 +1,123 @@
+"""One partition's state, as the lines of an export. Reads a store that holds nothing but the changelog."""
+
+from collections.abc import Iterator
+
+from delaystream.codec import keys
+from delaystream.codec.envelope import (
+    Envelope,
+    Forget,
+    Meta,
+    Pointer,
+    Schedule,
+    SourceName,
+    Status,
+    decode_entry,
+    decode_envelope,
+    decode_meta,
+    decode_position,
+    decode_schedule,
+    decode_source,
+)
+from delaystream.engine.ports import StateStore
+from delaystream.transfer import lines
+
+_CHUNK = 1000
+
+#: fields of a schedule's record that are keys of wheel entries; `fires` and `forget_at_ms` stand for them
+WHEEL_KEYS = frozenset({"pending", "forget_key"})
+
+#: kinds of keys that this module reads
+_KINDS = frozenset({b"d", b"n", b"o", b"m", b"s", b"p", b"w"})
+
+
+class UnknownState(Exception):
+    """The state holds something that this version cannot tell; the message is a sentence."""
+
+
+class PartitionReading:
+    """The state of one partition."""
+
+    def __init__(self, partition: int, store: StateStore) -> None:
+        self._partition = partition
+        self._store = store
+        meta = store.get(keys.META)
+        #: None for a partition that was never written to
+        self.meta: Meta | None = None if meta is None else decode_meta(meta)
+        self._wheels: dict[int, tuple[str, str | None]] = {}
+        self._sources: dict[int, SourceName] = {}
+        for key, value in _entries(store, b"d", b"e"):
+            topic, _, tenant = value.decode().partition("\0")
+            self._wheels[keys.split_number(key)] = (topic, tenant or None)
+        for key, value in _entries(store, b"n", b"o"):
+            self._sources[keys.split_number(key)] = decode_source(value)
+
+    def check(self) -> None:
+        """Raise UnknownState for a kind of key that an export would leave out."""
+        start = b"\0"
+        while found := self._store.scan(start, b"\xff", 1):
+            kind = found[0][0][:1]
+            if kind not in _KINDS:
+                raise UnknownState(
+                    f"Partition {self._partition} holds work under way (keys of kind {kind!r}), which an "
+                    "export cannot tell: let the workers finish it, and export then."
+                )
+            start = bytes([kind[0] + 1])
+
+    def positions(self) -> list[lines.Position]:
+        """Up to where each source topic was applied."""
+        return [
+            lines.Position(self._partition, key[1:].decode(), position.next_offset, position.topic_id)
+            for key, position in (
+                (key, decode_position(value)) for key, value in _entries(self._store, b"o", b"p")
+            )
+        ]
+
+    def anonymous(self) -> Iterator[lines.Anonymous]:
+        """Requests without an id, by destination and due time."""
+        first = keys.wheel_bound(keys.HOUSEKEEPING + 1)
+        for key, value in _entries(self._store, first, keys.WHEEL_END):
+            entry = decode_entry(value)
+            if type(entry) is Envelope:
+                yield lines.Anonymous(self._partition, self._fire(key), lines.as_fields(entry))
+            elif type(entry) is Forget:
+                raise UnknownState(
+                    f"Partition {self._partition} has a wheel that this version does not know."
+                )
+
+    def named(self, *, remembered: bool) -> Iterator[lines.Named]:
+        """Named schedules, by tenant and id; with `remembered` those too that are over."""
+        for key, value in _entries(self._store, b"s", b"t"):
+            tenant, _, id = key[1:].decode().partition("\0")
+            schedule = decode_schedule(value)
+            if remembered or schedule.forget_key is None:
+                yield self._named(tenant, id, schedule)
+
+    def _named(self, tenant: str, id: str, schedule: Schedule) -> lines.Named:
+        payload = self._store.get(keys.payload_key(tenant, id))
+        for key in schedule.pending:
+            stored = self._store.get(key)
+            if stored is None or type(decode_entry(stored)) is not Pointer:
+                raise UnknownState(f"Schedule {id!r} of {tenant} names a fire that is in no wheel.")
+        forget = schedule.forget_key
+        return lines.Named(
+            partition=self._partition,
+            tenant=tenant,
+            id=id,
+            status=Status(schedule.status).value,
+            fires=[self._fire(key) for key in schedule.pending],
+            forget_at_ms=None if forget is None else keys.split_wheel_key(forget)[1],
+            schedule=lines.as_fields(schedule, WHEEL_KEYS),
+            payload=None if payload is None else lines.as_fields(decode_envelope(payload)),
+        )
+
+    def _fire(self, key: bytes) -> lines.Fire:
+        wheel, due_ms, number, offset, index = keys.split_wheel_key(key)
+        destination, tenant = self._wheels[wheel]
+        source = self._sources[number]
+        return lines.fire(destination, tenant, due_ms, f"{source.topic}/{source.partition}/{offset}", index)
+
+
+def _entries(store: StateStore, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+    while entries := store.scan(start, stop, _CHUNK):
+        yield from entries
+        start = entries[-1][0] + b"\0"

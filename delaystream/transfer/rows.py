@@ -1,0 +1,107 @@
+"""The state of a new application, row by row, from the lines of an export.
+
+The same lines in the same order always make the same rows: an import that was interrupted writes them again,
+and nothing changes. Coordinates and due times stay those of the export, and with them every fire id.
+"""
+
+from delaystream.codec.envelope import (
+    Envelope,
+    Forget,
+    Meta,
+    Pointer,
+    Schedule,
+    SourceName,
+    SourcePosition,
+    encode,
+)
+from delaystream.codec.keys import (
+    HOUSEKEEPING,
+    META,
+    destination_key,
+    offset_key,
+    payload_key,
+    schedule_key,
+    source_key,
+    wheel_key,
+)
+from delaystream.core.partitioning import owner_partition
+from delaystream.engine.ports import Change
+from delaystream.transfer import lines
+
+
+def home(line: lines.Anonymous | lines.Named | lines.Position, partitions: int) -> int:
+    """The partition of the new application that a line belongs to.
+
+    What stood together without an id still does, so that its order remains.
+    """
+    if isinstance(line, lines.Named):
+        return owner_partition(line.tenant, line.id, partitions)
+    return line.partition % partitions
+
+
+def meta_row(partitions: int, app_id: str, transfer: str, state: str) -> Change:
+    """What the partition's state was made for, and how far the import is."""
+    return META, encode(Meta(partitions, app_id=app_id, transfer=transfer, transfer_state=state))
+
+
+class PartitionRows:
+    """Rows of one partition; interns the names that they hold, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._wheels: dict[str, int] = {}
+        self._sources: dict[tuple[str, int], int] = {}
+
+    def position(self, line: lines.Position) -> list[Change]:
+        """Read on from where the old application stood."""
+        return [(offset_key(line.topic), encode(SourcePosition(line.next_offset, line.topic_id)))]
+
+    def anonymous(self, line: lines.Anonymous) -> list[Change]:
+        """A fire without an id."""
+        changes: list[Change] = []
+        key = self._wheel_key(changes, line.fire)
+        changes.append((key, encode(lines.from_fields(line.payload, Envelope, {}))))
+        return changes
+
+    def named(self, line: lines.Named) -> list[Change]:
+        """A schedule: its fires, its payload, its record last."""
+        changes: list[Change] = []
+        pending = [self._wheel_key(changes, fire) for fire in line.fires]
+        schedule = lines.from_fields(line.schedule, Schedule, {"pending": pending, "forget_key": None})
+        pointer = encode(Pointer(line.tenant, line.id, schedule.revision))
+        changes += ((key, pointer) for key in pending)
+        if line.forget_at_ms is not None:
+            number = self._source(changes, schedule.topic, schedule.partition)
+            key = wheel_key(HOUSEKEEPING, line.forget_at_ms, number, schedule.offset, 0)
+            changes.append((key, encode(Forget(line.tenant, line.id, schedule.revision))))
+            schedule = lines.from_fields(line.schedule, Schedule, {"pending": pending, "forget_key": key})
+        if line.payload is not None:
+            payload = lines.from_fields(line.payload, Envelope, {})
+            changes.append((payload_key(line.tenant, line.id), encode(payload)))
+        changes.append((schedule_key(line.tenant, line.id), encode(schedule)))
+        return changes
+
+    def _wheel_key(self, changes: list[Change], fire: lines.Fire) -> bytes:
+        topic, partition, offset = split_source(fire.source)
+        name = fire.destination if fire.wheel_tenant is None else f"{fire.destination}\0{fire.wheel_tenant}"
+        wheel = self._wheels.get(name)
+        if wheel is None:
+            # Number 0 is the wheel of housekeeping.
+            wheel = self._wheels[name] = len(self._wheels) + 1
+            changes.append((destination_key(wheel), name.encode()))
+        number = self._source(changes, topic, partition)
+        return wheel_key(wheel, fire.due_at_ms, number, offset, fire.index)
+
+    def _source(self, changes: list[Change], topic: str, partition: int) -> int:
+        number = self._sources.get((topic, partition))
+        if number is None:
+            number = self._sources[topic, partition] = len(self._sources)
+            changes.append((source_key(number), encode(SourceName(topic, partition))))
+        return number
+
+
+def split_source(text: str) -> tuple[str, int, int]:
+    """`topic/partition/offset`. Raises LineError."""
+    parts = text.split("/")
+    if len(parts) != 3 or not parts[1].isdecimal() or not parts[2].isdecimal():
+        raise lines.LineError(f"{text!r} is not topic/partition/offset")
+    return parts[0], int(parts[1]), int(parts[2])

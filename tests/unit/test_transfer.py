@@ -1,0 +1,233 @@
+"""Exports: lines that hold everything, and rows that say the same in another application."""
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import pytest
+
+from delaystream.codec import keys
+from delaystream.codec.envelope import (
+    Envelope,
+    Forget,
+    Meta,
+    Pointer,
+    Schedule,
+    SourceName,
+    SourcePosition,
+    Status,
+    decode_schedule,
+    encode,
+)
+from delaystream.core.partitioning import owner_partition
+from delaystream.engine.ports import Change, Marker
+from delaystream.engine.state import PartitionState
+from delaystream.testing.store import MemoryStateStores, MemoryStore
+from delaystream.transfer import lines
+from delaystream.transfer.exporting import _Digesting
+from delaystream.transfer.importing import checked
+from delaystream.transfer.kafka import TransferError
+from delaystream.transfer.reading import WHEEL_KEYS, PartitionReading, UnknownState
+from delaystream.transfer.rows import PartitionRows, home, meta_row
+
+TENANT = "requests"
+ENVELOPE = Envelope(b"\xff\x00", None, [("a", b"1"), ("a", None)], 5, 3, True, b"k", "drop", 60_000)
+
+
+def store_of(changes: Iterable[Change]) -> MemoryStore:
+    store = MemoryStateStores().open(0)
+    store.write(list(changes), [], Marker("id", 1, 0, b"", 0))
+    return store
+
+
+def state() -> MemoryStore:
+    """Two fires without an id, a schedule with two, one that is over, a tenant's own wheel."""
+    first = keys.wheel_key(1, 1_893_456_000_000, 0, 17, 1)
+    second = keys.wheel_key(2, 1_893_456_001_000, 1, 18, 0)
+    fires = [keys.wheel_key(1, 1_893_456_002_000, 1, 20, 0), keys.wheel_key(2, 1_893_456_003_000, 1, 20, 1)]
+    forget = keys.wheel_key(keys.HOUSEKEEPING, 1_893_456_004_000, 0, 21, 0)
+    named = Schedule(
+        Status.PENDING,
+        42,
+        TENANT,
+        3,
+        20,
+        7,
+        "out",
+        fires,
+        1,
+        "an-earlier-fire",
+        None,
+        "name",
+        "for",
+        ["a", "b"],
+    )
+    over = Schedule(Status.CANCELLED, 43, TENANT, 0, 21, 8, "out", [], 0, None, forget)
+    return store_of(
+        [
+            (keys.META, encode(Meta(4, app_id="old"))),
+            (keys.destination_key(1), b"out"),
+            (keys.destination_key(2), b"out\0" + TENANT.encode()),
+            (keys.source_key(0), encode(SourceName(TENANT, 0))),
+            (keys.source_key(1), encode(SourceName(TENANT, 3))),
+            (keys.offset_key(TENANT), encode(SourcePosition(22, "topic-id"))),
+            (first, encode(ENVELOPE)),
+            (second, encode(Envelope(None, b"v", [], 6))),
+            *((key, encode(Pointer(TENANT, "named", 42))) for key in fires),
+            (keys.schedule_key(TENANT, "named"), encode(named)),
+            (keys.payload_key(TENANT, "named"), encode(ENVELOPE)),
+            (forget, encode(Forget(TENANT, "over", 43))),
+            (keys.schedule_key(TENANT, "over"), encode(over)),
+        ]
+    )
+
+
+def exported(store: MemoryStore, partition: int = 0) -> list[Any]:
+    reading = PartitionReading(partition, store)
+    reading.check()
+    found = [*reading.positions(), *reading.anonymous(), *reading.named(remembered=True)]
+    return [lines.decoded(lines.encoded(line)) for line in found]
+
+
+def imported(found: list[Any], partition: int = 0) -> list[Change]:
+    rows = PartitionRows()
+    changes = [meta_row(8, "new", "t", "imported")]
+    for line in found:
+        match line:
+            case lines.Position():
+                changes += rows.position(line)
+            case lines.Anonymous():
+                changes += rows.anonymous(line)
+            case lines.Named():
+                changes += rows.named(line)
+    return changes
+
+
+def test_an_import_holds_what_was_exported() -> None:
+    """Every field of it, through JSON: exporting the new state gives the same lines."""
+    found = exported(state())
+    assert exported(store_of(imported(found))) == found
+    assert len(found) == 5
+
+
+def test_an_engine_takes_the_rows() -> None:
+    """The names are interned as it does, the wheels' heads are where the first fires are."""
+    loaded = PartitionState(store_of(imported(exported(state()))), 8, "new")
+    assert loaded.positions[TENANT].next_offset == 22
+    assert loaded.heads.next_due() == 1_893_456_000_000
+
+
+def test_the_same_lines_make_the_same_rows() -> None:
+    """So an import may be repeated from its beginning, whatever of it was written."""
+    found = exported(state())
+    assert imported(found) == imported(found)
+
+
+def test_fire_ids_stay() -> None:
+    """They are made of coordinates, list index and due time; those of a schedule of its revision too."""
+    (anonymous, *_), named = (
+        [line for line in exported(state()) if isinstance(line, kind)]
+        for kind in (lines.Anonymous, lines.Named)
+    )
+    assert (anonymous.fire.source, anonymous.fire.index, anonymous.fire.due_at_ms) == (
+        f"{TENANT}/0/17",
+        1,
+        1_893_456_000_000,
+    )
+    assert [(fire.source, fire.index) for fire in named[0].fires] == [
+        (f"{TENANT}/3/20", 0),
+        (f"{TENANT}/3/20", 1),
+    ]
+    assert named[0].schedule["revision"] == 42
+    rows = dict(imported(exported(state())))
+    schedule = decode_schedule(rows[keys.schedule_key(TENANT, "named")] or b"")
+    assert (schedule.revision, schedule.partition, schedule.offset) == (42, 3, 20)
+    assert all(rows[key] == encode(Pointer(TENANT, "named", 42)) for key in schedule.pending)
+
+
+def test_times_are_for_people_too() -> None:
+    """RFC 3339 beside the milliseconds."""
+    fires = [line.fire for line in exported(state()) if isinstance(line, lines.Anonymous)]
+    assert fires[0].due_at == "2030-01-01T00:00:00.000Z"
+
+
+def test_ids_go_to_their_new_owner() -> None:
+    """And what has no id stays with what it stood with."""
+    for line in exported(state(), 3):
+        if isinstance(line, lines.Named):
+            assert home(line, 8) == owner_partition(line.tenant, line.id, 8)
+        else:
+            assert (home(line, 8), home(line, 2)) == (3, 1)
+
+
+def test_over_is_left_out_unless_asked_for() -> None:
+    """A list of what is pending is not one of what was cancelled."""
+    reading = PartitionReading(0, state())
+    assert [line.id for line in reading.named(remembered=False)] == ["named"]
+
+
+def test_every_key_of_a_wheel_in_a_schedule_is_known_here() -> None:
+    """Such a key means another number in another application: a new field of the kind must be mapped too."""
+    holds_bytes = {field.name for field in msgspec.structs.fields(Schedule) if "bytes" in str(field.type)}
+    assert holds_bytes == WHEEL_KEYS
+
+
+def test_unknown_state_is_refused() -> None:
+    """Leaving it out would lose it."""
+    store = store_of([(b"z1", b"")])
+    with pytest.raises(UnknownState, match="kind b'z'"):
+        PartitionReading(0, store).check()
+
+
+def test_fields_that_an_older_version_did_not_have_take_their_default() -> None:
+    """And those of a newer one are refused by name."""
+    given = lines.as_fields(ENVELOPE)
+    del given["on_late"], given["grace_ms"]
+    assert lines.from_fields(given, Envelope, {}) == msgspec.structs.replace(
+        ENVELOPE, on_late="fire", grace_ms=-1
+    )
+    with pytest.raises(lines.LineError, match="'colour' is not a field"):
+        lines.from_fields({**given, "colour": 1}, Envelope, {})
+    with pytest.raises(lines.LineError, match="'headers' is missing"):
+        lines.from_fields({"key": None, "value": None}, Envelope, {})
+
+
+# -- files -----------------------------------------------------------------------------------------------
+
+
+def file(*, change: Any = None) -> io.BytesIO:
+    out = io.BytesIO()
+    digesting = _Digesting(out)
+    digesting.write(lines.Header(1, "old", "changelog", "id", 4, 1, "", "0", "t", final=True))
+    found = exported(state())
+    for line in found:
+        digesting.write(line)
+    out.write(lines.encoded(lines.End(2, 2, 0, digesting.digest)))
+    content = out.getvalue()
+    return io.BytesIO(change(content) if change else content)
+
+
+def test_a_whole_file_is_taken() -> None:
+    """By its counts and its digest."""
+    read = checked(file())
+    assert (read.name, read.end.anonymous, read.end.schedules) == ("t", 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda content: content[: len(content) // 2], "Line"),
+        (lambda content: b"\n".join(content.splitlines()[:-1]) + b"\n", "was cut off"),
+        (lambda content: b"\n".join(content.splitlines()[1:]), "begins with its header"),
+        (lambda content: content.replace(b'"index":1', b'"index":2', 1), "changed or damaged"),
+        (lambda content: content + content, "ends with its end"),
+        (lambda content: content.replace(b'"type":"anonymous"', b'"type":"other"', 1), "Line 3"),
+        (lambda content: content.replace(b'"format":1', b'"format":2', 1), "format 2"),
+        (lambda _: b"", "was cut off"),
+    ],
+)
+def test_a_damaged_file_is_refused(change: Any, sentence: str) -> None:
+    """Before anything is written, with the line."""
+    with pytest.raises(TransferError, match=sentence):
+        checked(file(change=change))
