@@ -79,9 +79,8 @@ class Access:
 
         if form in {"table", "json", "kafka-topics"}:
             return render(specs, cast("Any", form), bootstrap_servers=bootstrap_servers)
-        if not settings.destinations_allow:
-            # ACLs without destinations would look whole, and let nothing be delivered.
-            settings.require_for_worker()
+        # ACLs without destinations would look whole, and let nothing be delivered.
+        settings.require_for_worker()
         everybody = users(settings, self._names())
         if form == "kafka-acls":
             return kafka_acls(everybody, self.authentication, bootstrap_servers)

@@ -18,7 +18,16 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 Resource = Literal["topic", "group", "transactional-id"]
 
+_OF_A_TENANT: frozenset[Role] = frozenset({"requester", "reader"})
 _GLOB = re.compile(r"[*?\[]")
+
+
+class RequestPolicy(Protocol):
+    """What is asked of the settings of one request topic."""
+
+    @property
+    def destinations_allow(self) -> Sequence[str]:
+        """Names and globs of the topics that may be delivered to."""
 
 
 class AccessSettings(TopicSettings, Protocol):
@@ -28,9 +37,8 @@ class AccessSettings(TopicSettings, Protocol):
     def app_id(self) -> str:
         """The workers' group, and what their transactional ids begin with."""
 
-    @property
-    def destinations_allow(self) -> Sequence[str]:
-        """Names and globs of the topics that may be delivered to."""
+    def requests(self, topic: str) -> "RequestPolicy":
+        """What holds for the requests of one topic."""
 
 
 class Acl(msgspec.Struct, frozen=True):
@@ -64,19 +72,30 @@ class User(msgspec.Struct, frozen=True):
 def users(settings: AccessSettings, names: Mapping[Role, str] | None = None) -> list[User]:
     """Return one user for each role, with the rights that the role needs.
 
-    `names` overrides `<app-id>-<role>`.
+    `names` overrides `<app-id>-<role>`. Where there are several request topics, each has a requester and a
+    reader of its own, with the topic's name behind theirs: tenants do not read each other's records.
     """
     given = names or {}
-    return [_user(role, given.get(role) or f"{settings.app_id}-{role}", settings) for role in ROLES]
+    everybody = []
+    for role in ROLES:
+        name = given.get(role) or f"{settings.app_id}-{role}"
+        if role in _OF_A_TENANT and len(settings.request_topics) > 1:
+            everybody += [
+                _user(role, f"{name}-{topic}", settings, [topic]) for topic in settings.request_topics
+            ]
+        else:
+            everybody.append(_user(role, name, settings, settings.request_topics))
+    return everybody
 
 
-def _user(role: Role, name: str, settings: AccessSettings) -> User:
+def _user(role: Role, name: str, settings: AccessSettings, tenants: Sequence[str]) -> User:
     needed = description().access[role]
-    topics = names_by_kind(settings)
+    topics = {**names_by_kind(settings), "requests": list(tenants)}
+    allowed = [pattern for topic in tenants for pattern in settings.requests(topic).destinations_allow]
     acls: list[Acl] = []
     for kind, operations in needed.topics.items():
         if kind == "destinations":
-            patterns = [_narrowest(pattern) for pattern in settings.destinations_allow]
+            patterns = [_narrowest(pattern) for pattern in allowed]
         else:
             patterns = [Acl("topic", topic, "") for topic in topics[kind]]
         acls += [
@@ -84,9 +103,7 @@ def _user(role: Role, name: str, settings: AccessSettings) -> User:
         ]
     acls += [Acl("group", settings.app_id, operation) for operation in needed.own_group]
     acls += [Acl("group", name, operation, prefixed=True) for operation in needed.reader_groups]
-    acls += [
-        Acl("group", group, operation) for group, allowed in needed.groups.items() for operation in allowed
-    ]
+    acls += [Acl("group", group, operation) for group, ops in needed.groups.items() for operation in ops]
     acls += [
         Acl("transactional-id", f"{settings.app_id}-", operation, prefixed=True)
         for operation in needed.transactional_ids

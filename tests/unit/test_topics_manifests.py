@@ -70,6 +70,22 @@ def test_the_allow_list_as_acls(allowed: str, name: str, prefixed: bool, remark:
     assert all((remark in text) if remark else "cannot say" not in text for text in forms)
 
 
+def test_each_tenant_has_a_requester_and_a_reader_of_its_own() -> None:
+    """With its own request topic and its own destinations; the workers have them all."""
+    shared = settings("shared-*", request_topics="a,b", tenants={"b": {"destinations_allow": "b-out"}})  # type: ignore[arg-type]
+    rights = {
+        user.name: {(acl.name, acl.operation) for acl in user.acls if acl.resource == "topic"}
+        for user in users(shared)
+    }
+    assert rights["delaystream-requester-a"] == {("a", "Write")}
+    assert rights["delaystream-requester-b"] == {("b", "Write")}
+    assert rights["delaystream-reader-a"] == {("shared-", "Read")}
+    assert rights["delaystream-reader-b"] == {("b-out", "Read")}
+    assert {("shared-", "Write"), ("b-out", "Write"), ("a", "Read"), ("b", "Read")} <= rights[
+        "delaystream-worker"
+    ]
+
+
 def test_principals_have_the_names_that_brokers_give_them() -> None:
     """A user by password, and one by certificate."""
     everybody = users(settings("orders"), {"worker": "svc"})
