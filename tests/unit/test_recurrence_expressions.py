@@ -5,7 +5,7 @@ from croniter.croniter import EXPRESSIONS
 
 from delaystream.core.instants import format_instant, parse_instant
 from delaystream.core.recurrence import Recurrence, next_after
-from delaystream.core.recurrence.expression import NAMES, parse_cron
+from delaystream.core.recurrence.expression import NAMES, _numbers, parse_cron
 from delaystream.core.recurrence.pattern import DAY_S
 
 # Thursday
@@ -136,6 +136,7 @@ def test_names_mean_what_cron_says() -> None:
 def test_parsing_leaves_nothing_behind_in_croniter() -> None:
     """It keeps every expression that it ever saw, and requests choose them."""
     parse_cron.cache_clear()
+    _numbers.cache_clear()
     before = len(EXPRESSIONS)
     for minute in range(60):
         parse_cron(f"{minute},{(minute + 7) % 60} 4 * * *")

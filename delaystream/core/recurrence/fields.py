@@ -6,11 +6,12 @@ what it reads as Vixie's cron does. These it does not, and they are rewritten or
 | written | croniter reads | here |
 |---|---|---|
 | `5-5`, `5-5/2` | the whole field | 5 |
-| `2-7/3` as weekdays | Tuesday, Friday and Sunday | Tuesday and Friday |
+| `7`, `1-7` as weekday, in 6 fields | an error | Sunday, every day |
 | `MON/2` | up to Saturday | up to Sunday, which 7 is too |
 | `21-3/2` | 21, 23, 2 | refused: write two ranges |
-| `0` as day of the month, in 6 fields | 1 | refused |
-| `L` in any field | the last day, or an error of its own | refused but for days |
+| `0` as day of month, in 6 fields | 1 | refused |
+| `5L`, `LW`, `15W` | an error | read in `days` |
+| `MON#1,FRI` | an error | read in `days` |
 | `H`, `R` | drawn at random at each parse | refused (`unsupported-cron`) |
 | any expression | kept for ever in a global of its module | removed from there |
 """
