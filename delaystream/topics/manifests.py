@@ -170,7 +170,8 @@ def _terraform_topic(spec: TopicSpec) -> str:
 
 def _terraform_acl(user: User, acl: Acl, authentication: Authentication) -> str:
     remark = f"# {acl.remark}.\n" if acl.remark else ""
-    label = _label("-".join([user.role, acl.resource, acl.name, acl.operation]))
+    kind = f"{acl.resource}s-with-prefix" if acl.prefixed else acl.resource
+    label = _label("-".join([user.name, kind, acl.name, acl.operation]))
     return (
         f'{remark}resource "kafka_acl" "{label}" {{\n'
         f"  resource_type                = {_hcl(_TERRAFORM_RESOURCES[acl.resource])}\n"
