@@ -98,7 +98,9 @@ def topic_ids(admin: Admin, names: Iterable[str]) -> dict[str, str]:
 
     A topic that is deleted and created again has another id. Raises `TopicsError`.
     """
-    return {name: str(topic.topic_id) for name, topic in _describe(admin, names).items()}
+    # librdkafka writes them in base64, Kafka in its form for URLs (org.apache.kafka.common.Uuid).
+    url = str.maketrans("+/", "-_")
+    return {name: str(topic.topic_id).translate(url) for name, topic in _describe(admin, names).items()}
 
 
 def _find(admin: Admin, specs: Sequence[TopicSpec]) -> dict[str, FoundTopic]:
