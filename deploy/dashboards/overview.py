@@ -63,7 +63,7 @@ def overview() -> Json:
             ),
             graph(
                 "Lateness",
-                "Half of the deliveries are at most as late as p50 says, 99 of 100 as p99 says. By the worker's clock, commit included.",
+                "Half of the deliveries are at most as late as p50 says, 99 of 100 as p99 says. By the worker's clock, when it fires; the commit follows, see the time of a transaction.",
                 [
                     Query(
                         f"histogram_quantile({quantile}, sum by (le) (rate({_BUCKET}{{{CHOSEN}}}[$__rate_interval])))",

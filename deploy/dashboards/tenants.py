@@ -49,10 +49,44 @@ def tenants() -> Json:
                 width=10,
             ),
             table(
-                "Dead letters",
+                "Dead letters, with their codes",
                 "In the chosen time.",
                 f"sum by (code) (increase(delaystream_requests_rejected_total{{{CHOSEN}}}[$__range])) > 0",
                 {"code": "code", "Value": "letters"},
+            ),
+            Row("Waiting"),
+            graph(
+                "Waiting, by request topic",
+                "Events that wait, and the most that may (0: no bound). Beyond it requests are refused with quota-exceeded.",
+                [
+                    Query(f"sum by (topic) (delaystream_tenant_pending_entries{{{_TOPIC}}})", "{{topic}}"),
+                    Query(
+                        f"max by (topic) (delaystream_tenant_max_pending_entries{{{_TOPIC}}})",
+                        "most for {{topic}}",
+                    ),
+                ],
+                "short",
+                width=8,
+            ),
+            graph(
+                "Waiting, by destination",
+                "Events that wait for their due time.",
+                [
+                    Query(
+                        f"sum by (destination) (delaystream_pending_destination_entries{{{_DESTINATION}}})",
+                        "{{destination}}",
+                    )
+                ],
+                "short",
+                width=8,
+                stacked=True,
+            ),
+            table(
+                "Waiting, by hour",
+                "How many hours ahead the due times lie, by the clock; 0 is the present hour, past is overdue.",
+                f"sum by (hours_ahead) (delaystream_pending_hour_entries{{{CHOSEN}}}) > 0",
+                {"hours_ahead": "hours ahead", "Value": "events"},
+                width=8,
             ),
             Row("Deliveries"),
             stat(

@@ -19,21 +19,24 @@ from confluent_kafka import Producer
 TOPIC = "delay-requests"
 
 
-def request(number: int) -> Sequence[tuple[str, str]]:
-    """The headers of the sample's n-th request."""
+def request(number: int) -> tuple[str, Sequence[tuple[str, str]]]:
+    """Key and headers of the sample's n-th request."""
+    key, order = f"customer-{number % 50}", f"order-{number // 100}"
     to = ("delaystream-destination", "reminders")
     kind = number % 100
     if kind == 0:  # a unit is missing: is it seconds or milliseconds?
-        return [to, ("delaystream-delay", "30")]
+        return key, [to, ("delaystream-delay", "30")]
     if kind < 10:
-        return [to, ("delaystream-delay", "0")]
+        return key, [to, ("delaystream-delay", "0")]
     if kind < 20:
-        return [to, ("delaystream-delay", "1h")]
+        return key, [to, ("delaystream-delay", "1h")]
+    # What is about one id has one key: requests on one partition apply in their order.
     if kind < 30:
-        return [to, ("delaystream-delay", "20s"), ("delaystream-id", f"order-{number // 100}-{kind % 3}")]
+        return order, [to, ("delaystream-delay", "20s"), ("delaystream-id", f"{order}-{kind % 3}")]
     if kind == 30:
-        return [("delaystream-action", "cancel"), ("delaystream-id", f"order-{number // 100}-1")]
-    return [to, ("delaystream-delay", f"{random.randint(200, 30_000)}ms"), ("content-type", "text/plain")]
+        return order, [("delaystream-action", "cancel"), ("delaystream-id", f"{order}-1")]
+    delay = f"{random.randint(200, 30_000)}ms"
+    return key, [to, ("delaystream-delay", delay), ("content-type", "text/plain")]
 
 
 def main() -> int:
@@ -46,12 +49,8 @@ def main() -> int:
     try:
         while not most or number < most:
             number += 1
-            producer.produce(
-                TOPIC,
-                key=f"customer-{number % 50}",
-                value=f"reminder {number}",
-                headers=list(request(number)),
-            )
+            key, headers = request(number)
+            producer.produce(TOPIC, f"reminder {number}", key, headers=list(headers))
             producer.poll(max(0.0, began + number / rate - time.monotonic()))
     finally:
         producer.flush(10)

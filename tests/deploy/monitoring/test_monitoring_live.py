@@ -1,0 +1,228 @@
+"""A real Prometheus, with the files that Compose and the chart use, scrapes real workers under a known load.
+
+Every query of every dashboard is asked, and must answer what the load implies.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.deploy.conftest import ROOT, Tool
+from tests.deploy.monitoring import load as figures
+from tests.deploy.monitoring.expectations import EXPECTATIONS, Moment, Truth
+from tests.deploy.monitoring.load import Load, fired
+from tests.deploy.monitoring.stage import Prometheus, Sample, Stage, compose, staged
+from tests.deploy.monitoring.test_monitoring_dashboards import DASHBOARDS, load, panels
+from tests.integration.harness import Worker, wait
+
+#: Grafana's, with a scrape each second: at least four scrapes.
+_RATE_INTERVAL = "10s"
+
+TARGETS = [
+    pytest.param(panel["title"], target, id=f"{path.stem}: {panel['title']} {target['refId']}")
+    for path in DASHBOARDS
+    for panel in panels(load(path))
+    for target in panel["targets"]
+]
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The stage after the load, and what is known of it."""
+
+    stage: Stage
+    prometheus: Prometheus
+    at_s: dict[Moment, float]
+    range_s: int
+    truth: Truth
+
+    def ask(self, expression: str, moment: Moment) -> list[Sample]:
+        """A dashboard's query, with its variables filled in as Grafana does for All."""
+        for name, text in (
+            ("$__rate_interval", _RATE_INTERVAL),
+            ("$__range", f"{self.range_s}s"),
+            ("$namespace", ".*"),
+            ("$job", ".*"),
+            ("$topic", ".*"),
+            ("$destination", ".*"),
+        ):
+            expression = expression.replace(name, text)
+        assert "$" not in expression, expression
+        return self.prometheus.query(expression, self.at_s[moment])
+
+
+@pytest.fixture(scope="module")
+def measured(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
+    with staged(tmp_path_factory.mktemp("stage"), tool("prometheus")) as stage:
+        stage.apply_topics()
+        prometheus = stage.start_prometheus()
+        started_s = time.time()
+        yield _measure(stage, prometheus, started_s)
+
+
+def _measure(stage: Stage, prometheus: Prometheus, started_s: float) -> Measured:
+    first = stage.start_worker("worker-1")
+    load = Load(stage)
+    load.seed()
+    wait(lambda: first.metric("delaystream_pending_entries") == figures.SEEDED, "the seed to be stored")
+    second = stage.start_worker("worker-2")
+    wait(lambda: _shared(first, second), "two partitions each")
+    recovered_entries = int(second.metric("delaystream_pending_entries"))
+    load.stick()
+    load.overload()
+    wait(lambda: _counted(stage, "delaystream_requests_rejected_total") == 1, "the first that is too large")
+
+    steady = load.steady()
+    time.sleep(figures.STEADY_S - 10)
+    cpu_before, cpu_at = _cpu_s(stage), time.time()
+    time.sleep(5)
+    load.overload()
+    steady.join()
+    cpu_after, seconds = _cpu_s(stage), time.time() - cpu_at
+    sent = load.sent
+
+    def settled() -> bool:
+        fired = _counted(stage, "delaystream_fires_total")
+        rejected = _counted(stage, "delaystream_requests_rejected_total")
+        return fired == sent["soon"] + sent["at once"] and rejected == sent["wrong"] + sent["too large"]
+
+    wait(settled, "all that is due to be delivered", 60)
+    time.sleep(2.5)  # two scrapes and an evaluation
+    at_s: dict[Moment, float] = {"steady": load.ended_s - 0.2, "settled": time.time()}
+    truth = Truth(
+        sent=dict(sent),
+        fires=[fired(delivery) for delivery in load.deliveries()],
+        at_s=at_s,
+        stuck_s={moment: at - load.stuck_at_s for moment, at in at_s.items()},
+        cpu={name: (cpu_after[name] - cpu_before[name]) / seconds for name in cpu_after},
+        memory=_each(stage, lambda process: process.memory_info().rss),
+        files=_each(stage, lambda process: process.num_fds() / process.rlimit(psutil.RLIMIT_NOFILE)[0]),
+        age_s=_each(stage, lambda process: at_s["settled"] - process.create_time()),
+        state_bytes={_address(stage, name): _occupied(stage.directory / name) for name in stage.workers},
+        recovered_entries=recovered_entries,
+        refusals=sum(worker.output().count("WriteRefused") for worker in stage.workers.values()),
+        directory=stage.directory,
+    )
+    return Measured(stage, prometheus, at_s, int(at_s["settled"] - started_s), truth)
+
+
+def _shared(*workers: Worker) -> bool:
+    return all(w.ready and w.metric("delaystream_partitions", "running") == 2 for w in workers)
+
+
+def _counted(stage: Stage, name: str) -> float:
+    return sum(worker.metric(name) for worker in stage.workers.values())
+
+
+def _address(stage: Stage, service: str) -> str:
+    return f"127.0.0.1:{stage.ports[f'{service}:8642']}"
+
+
+def _each(stage: Stage, figure: object) -> dict[str, float]:
+    assert callable(figure)
+    return {_address(stage, name): float(figure(worker.usage)) for name, worker in stage.workers.items()}
+
+
+def _cpu_s(stage: Stage) -> dict[str, float]:
+    return _each(stage, lambda process: sum(process.cpu_times()[:2]))
+
+
+def _occupied(directory: Path) -> float:
+    return sum(file.lstat().st_blocks * 512 for file in directory.rglob("*") if file.is_file())
+
+
+# -- what is promised ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("title", "target"), TARGETS)
+def test_a_query_returns_what_the_load_implies(
+    measured: Measured, title: str, target: dict[str, str]
+) -> None:
+    moment, check = EXPECTATIONS[title, target["refId"]]
+    samples = measured.ask(target["expr"], moment)
+    assert samples, f"{title}: {target['expr']} returned nothing"
+    print(f"{target['expr']}\n{samples}")
+    check(samples, measured.truth)
+
+
+def test_no_expectation_is_left_over() -> None:
+    asked = {(param.values[0], param.values[1]["refId"]) for param in TARGETS}
+    assert asked == EXPECTATIONS.keys()
+
+
+def test_every_rule_is_evaluated_without_an_error(measured: Measured) -> None:
+    groups = measured.prometheus.get("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert {(rule["name"], rule["health"], rule.get("lastError", "")) for rule in rules} == {
+        (rule["name"], "ok", "") for rule in rules
+    }
+    assert len(groups) == 4
+
+
+def test_alerts_wait_for_what_passes_by_itself(measured: Measured) -> None:
+    """A destination in trouble is pending, not firing: it has not lasted. Nothing else is even that."""
+    alerts = measured.prometheus.get("alerts")["alerts"]
+    # The disk is this machine's, and whoever else fills it is not of this test.
+    ours = [alert for alert in alerts if "StateDisk" not in alert["labels"]["alertname"]]
+    assert {(alert["labels"]["alertname"], alert["state"]) for alert in ours} == {
+        ("DelaystreamDeadLetters", "firing"),
+        ("DelaystreamDestinationParked", "pending"),
+    }
+
+
+def test_the_variables_have_values_to_choose(measured: Measured) -> None:
+    for label, expected in (("job", {"delaystream"}), ("destination", {"reminders", "receipts", "missing"})):
+        assert expected <= set(measured.prometheus.get(f"label/{label}/values"))
+
+
+def test_the_sample_producer_and_consumer_show_deliveries(measured: Measured) -> None:
+    """As docker-compose.yml starts them; what the sample does wrong on purpose is all that is refused."""
+    stage = measured.stage
+    before = _counted(stage, "delaystream_requests_rejected_total")
+    service = compose()["services"]["producer"]
+    mounts = dict(mount.removesuffix(":ro").split(":")[::-1] for mount in service["volumes"])
+    interpreter, script = service["entrypoint"]
+    assert interpreter == "python"
+    producing = subprocess.run(
+        [sys.executable, ROOT / mounts[script]],
+        env=stage.environment("producer", REQUESTS="300", REQUESTS_PER_SECOND="150"),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert producing.returncode == 0, producing.stderr.decode()
+    consumer = [sys.executable, "-m", "delaystream", *compose()["services"]["consumer"]["command"]]
+    enough = str(measured.truth.sent["soon"] + 20)
+    watching = subprocess.run(
+        [*consumer, "--from-beginning", "--count", enough, "--timeout", "30"],
+        env=stage.environment("consumer") | {"COLUMNS": "200", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert watching.returncode == 0, watching.stderr
+    assert "customer-" in watching.stdout
+    wait(lambda: _counted(stage, "delaystream_requests_rejected_total") >= before + 3, "the three wrong ones")
+    codes = {
+        labels
+        for w in stage.workers.values()
+        for labels, _ in w.metrics()["delaystream_requests_rejected_total"]
+    }
+    assert codes == {'code="invalid-delay"', 'code="quarantined"'}
+
+
+def test_workers_end_cleanly(measured: Measured) -> None:
+    """Last: as `docker compose down` ends them."""
+    assert [worker.terminate() for worker in measured.stage.workers.values()] == [0, 0]
