@@ -103,13 +103,13 @@ def import_(
     """
     from delaystream import transfer
     from delaystream.adapters.client_config import ClientConfig
-    from delaystream.app.surroundings import look_around
     from delaystream.app.tenants import tenants_of
     from delaystream.topics import connect, topic_ids
 
     settings = connection.load().settings
     client = ClientConfig.parse(settings.kafka)
-    partitions = look_around(settings, client).partitions
+    partitions = _partitions(settings, client)
+    _check_topics(settings, client, partitions)
     ids = topic_ids(connect(client.confluent()), [*settings.request_topics, settings.commands_topic])
     try:
         opened = file.open("rb")
@@ -140,6 +140,16 @@ def _partitions(settings: "Settings", client: "ClientConfig") -> int:
     from delaystream.client import partitions_of
 
     return partitions_of(client.confluent(), settings.changelog_topic)
+
+
+def _check_topics(settings: "Settings", client: "ClientConfig", partitions: int) -> None:
+    """Refuse topics that a worker would refuse."""
+    from delaystream.topics import check, connect, plan
+    from delaystream.transfer import TransferError
+
+    differences = check(connect(client.confluent()), plan(settings, partitions=partitions))
+    if errors := [difference.sentence for difference in differences if difference.severity == "error"]:
+        raise TransferError("\n".join(errors))
 
 
 def _reopened(transfer: str | None) -> None:

@@ -192,7 +192,8 @@ async def _close(
     progress: Callable[[str], None],
 ) -> str:
     """Have every partition's state say that it was exported; the name of the transfer."""
-    metas = await _metas(scratch, partitions)
+    # What cannot be exported is found before anything is closed for it.
+    metas = await _metas(scratch, partitions, check=True)
     begun = {
         meta.transfer for meta in metas if meta is not None and meta.transfer_state == TransferState.EXPORTED
     }
@@ -227,12 +228,17 @@ async def reopen(settings: Settings, client: ClientConfig, partitions: int) -> s
     return transfer
 
 
-async def _metas(scratch: Scratch, partitions: int) -> Sequence[Meta | None]:
+async def _metas(scratch: Scratch, partitions: int, *, check: bool = False) -> Sequence[Meta | None]:
     metas = []
     for partition in range(partitions):
         store = await scratch.copy(partition, settled=False)
         try:
-            metas.append(PartitionReading(partition, store).meta)
+            reading = PartitionReading(partition, store)
+            if check:
+                reading.check()
+            metas.append(reading.meta)
+        except UnknownState as error:
+            raise TransferError(str(error)) from None
         finally:
             store.close()
             scratch.forget(partition)

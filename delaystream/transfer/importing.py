@@ -229,8 +229,8 @@ class _Writing:
     async def _is_unfinished(self, scratch: Scratch, partition: int, *, settled: bool) -> bool:
         store = await scratch.copy(partition, settled=settled)
         try:
-            meta = PartitionReading(partition, store).meta
-            empty = not store.scan(b"\0", b"\xff", 1)
+            reading = PartitionReading(partition, store)
+            meta, empty = reading.meta, reading.empty
         finally:
             store.close()
             scratch.forget(partition)

@@ -22,6 +22,8 @@ from delaystream.engine.ports import StateStore
 from delaystream.transfer import lines
 
 _CHUNK = 1000
+_FIRST_KEY = b"\1"
+"""Below it a store keeps what is its own."""
 
 #: fields of a schedule's record that are keys of wheel entries; `fires` and `forget_at_ms` stand for them
 WHEEL_KEYS = frozenset({"pending", "forget_key"})
@@ -51,9 +53,14 @@ class PartitionReading:
         for key, value in _entries(store, b"n", b"o"):
             self._sources[keys.split_number(key)] = decode_source(value)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing at all."""
+        return not self._store.scan(_FIRST_KEY, b"\xff", 1)
+
     def check(self) -> None:
         """Raise UnknownState for a kind of key that an export would leave out."""
-        start = b"\0"
+        start = _FIRST_KEY
         while found := self._store.scan(start, b"\xff", 1):
             kind = found[0][0][:1]
             if kind not in _KINDS:
