@@ -15,6 +15,7 @@ from typing import Any
 
 from delaystream.config import Settings
 from delaystream.config.kafka import SECRET, SUPPORTED
+from delaystream.config.tenant_settings import TABLE, TenantSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "helm" / "delaystream"
@@ -22,7 +23,7 @@ TOPICS = ROOT / "topics" / "topics.json"
 KUBERNETES = ROOT / "helm" / "schema" / "kubernetes.json"
 
 #: Settings that the chart decides by itself or has a value of its own for.
-CHARTS_OWN_SETTINGS = frozenset({"data_dir", "instance_id", "http_host", "http_port", "kafka", "tenants"})
+CHARTS_OWN_SETTINGS = frozenset({"data_dir", "instance_id", "http_host", "http_port", "kafka"})
 #: Kafka's settings that the chart has a value of its own for.
 CHARTS_OWN_PROPERTIES = frozenset(
     {
@@ -70,7 +71,13 @@ def schema() -> Schema:
 def settings() -> Schema:
     """The settings that may be given, as the model has them; a list may also be text with commas."""
     described = Settings.model_json_schema()["properties"]
-    return {name: _setting(each) for name, each in described.items() if name not in CHARTS_OWN_SETTINGS}
+    found = {name: _setting(each) for name, each in described.items() if name not in CHARTS_OWN_SETTINGS}
+    found[TABLE] = {
+        "type": "object",
+        "description": described[TABLE]["description"],
+        "additionalProperties": _map(**{name: found[name] for name in TenantSettings.model_fields}),
+    }
+    return found
 
 
 def kafka_properties() -> Schema:

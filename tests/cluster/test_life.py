@@ -70,7 +70,7 @@ def test_every_case_installs_and_runs(cluster: ControlPlane, tool: Tool, name: s
     assert cluster.names("statefulsets", release.namespace) == set()
     if name == "full":
         assert len(cluster.names("kafkatopics.kafka.strimzi.io", "kafka")) == 6
-        assert len(cluster.names("kafkausers.kafka.strimzi.io", "kafka")) == 4
+        assert len(cluster.names("kafkausers.kafka.strimzi.io", "kafka")) == 6
 
 
 def test_admission_is_at_work(cluster: ControlPlane, tool: Tool) -> None:

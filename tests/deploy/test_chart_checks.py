@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -228,3 +229,48 @@ def test_the_chart_and_the_image_agree(tool: Tool) -> None:
     assert "command" not in container
     [state] = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "state"]
     assert f"\nVOLUME {state}\n" in dockerfile
+
+
+@pytest.mark.parametrize("authentication", ["scram-sha-512", "tls"])
+def test_the_chart_and_the_command_say_the_same_to_strimzi(tool: Tool, authentication: str) -> None:
+    """`delaystream topics print --output strimzi`: the same objects, whoever applies them."""
+    given = yaml.safe_load((CHART / "ci" / "full-values.yaml").read_text("utf-8"))["settings"]
+    for topic, table in given.pop("tenants").items():
+        given |= {f"tenants.{topic}.{name}": value for name, value in table.items()}
+    pairs = [
+        f"{name}={','.join(value) if isinstance(value, list) else value}" for name, value in given.items()
+    ]
+    command = [
+        *(sys.executable, "-m", "delaystream", "topics", "print", "--output", "strimzi"),
+        *("--partitions", "12", "--cluster", "my-cluster", "--namespace", "kafka"),
+        *("--authentication", authentication),
+        *(word for pair in pairs for word in ("--set", pair)),
+    ]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    chosen = ("--set", f"strimzi.users.authentication={authentication}")
+    rendered = render(tool("helm"), *case("full"), *chosen)
+    expected = {_key(each): _said(each) for each in yaml.safe_load_all(printed) if each}
+    found = {_key(each): _said(each) for each in rendered if each["kind"] in {"KafkaTopic", "KafkaUser"}}
+    assert {kind for _, kind, _, _ in expected} == {"KafkaTopic", "KafkaUser"}
+    assert found == expected
+
+
+def _key(manifest: dict[str, Any]) -> tuple[str, str, str, str]:
+    about = manifest["metadata"]
+    return manifest["apiVersion"], manifest["kind"], about["namespace"], about["name"]
+
+
+def _said(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What it asks for; the order of ACLs, and how numbers are written, do not matter."""
+    spec = dict(manifest["spec"])
+    if "config" in spec:
+        spec["config"] = {name: str(value).lower() for name, value in spec["config"].items()}
+    # A topic that has the name of its object need not say so.
+    if manifest["kind"] == "KafkaTopic":
+        spec.setdefault("topicName", manifest["metadata"]["name"])
+    if "authorization" in spec:
+        spec["authorization"] = sorted(
+            (*sorted(acl["resource"].items()), *sorted(acl["operations"]))
+            for acl in spec["authorization"]["acls"]
+        )
+    return {**spec, "cluster": manifest["metadata"]["labels"]["strimzi.io/cluster"]}

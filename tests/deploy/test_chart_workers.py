@@ -95,7 +95,7 @@ def test_the_rendered_worker_becomes_ready_and_delivers(
         worker.wait_ready()
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert worker.get(pod.probe(probe))[0] == 200, probe
-        _delivers(secured.kafka, settings.request_topics[-1])
+        _delivers(secured.kafka, settings.request_topics[0])
         # The chart's own test is the other pod: it finds the topics right, with the workers' rights.
         _passes(_test_pod(manifests, tmp_path, content))
         assert worker.terminate(20) == 0, worker.output()

@@ -76,8 +76,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if not $kafka.bootstrapServers -}}
 {{- fail "kafka.bootstrapServers is required: host:port of one or more brokers, comma-separated." -}}
 {{- end -}}
-{{- if not .Values.settings.destinations_allow -}}
+{{- $seen := dict -}}
+{{- range $topic := (include "delaystream.topicNames" . | fromYaml).requests -}}
+{{- if not (include "delaystream.requestSetting" (list $ $topic "destinations_allow" "")) -}}
 {{- fail "settings.destinations_allow is required: the topics that may be delivered to, as names and globs, such as [orders, reminders-*]." -}}
+{{- end -}}
+{{- end -}}
+{{- range $topic, $table := .Values.settings.tenants -}}
+{{- if not (has $topic (include "delaystream.topicNames" $ | fromYaml).requests) -}}
+{{- fail (printf "settings.tenants has a table for %s, which is not among settings.request_topics." $topic) -}}
+{{- end -}}
+{{- $variable := regexReplaceAll "[^A-Z0-9]" (upper $topic) "_" -}}
+{{- with get $seen $variable -}}
+{{- fail (printf "settings.tenants has tables for %s and %s, whose environment variables have the same names: one of them has to be in a configuration file." . $topic) -}}
+{{- end -}}
+{{- $_ := set $seen $variable $topic -}}
 {{- end -}}
 {{- if hasPrefix "SASL_" $kafka.protocol -}}
 {{- if eq $kafka.sasl.mechanism "OAUTHBEARER" -}}
@@ -165,10 +178,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   value: {{ include "delaystream.value" $value | quote }}
 {{- end }}
 {{- end }}
-{{- range $name, $value := .Values.settings }}
+{{- range $name, $value := omit .Values.settings "tenants" }}
 {{- if not (kindIs "invalid" $value) }}
 - name: DELAYSTREAM_{{ $name | upper }}
   value: {{ include "delaystream.value" $value | quote }}
+{{- end }}
+{{- end }}
+{{- range $topic, $table := .Values.settings.tenants }}
+{{- range $name, $value := $table }}
+{{- if not (kindIs "invalid" $value) }}
+- name: DELAYSTREAM_TENANTS_{{ regexReplaceAll "[^A-Z0-9]" (upper $topic) "_" }}_{{ upper $name }}
+  value: {{ include "delaystream.value" $value | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- range $name, $value := .Values.env }}
@@ -279,16 +300,37 @@ capabilities:
 
 {{/* The topics' names by their kind in files/topics.json, as YAML. */}}
 {{- define "delaystream.topicNames" -}}
-requests: {{ splitList "," (include "delaystream.setting" (list . "request_topics" "delay-requests")) | toJson }}
+{{- $requests := list }}
+{{- range splitList "," (include "delaystream.setting" (list . "request_topics" "delay-requests")) }}
+{{- $requests = append $requests (trim .) }}
+{{- end }}
+requests: {{ compact $requests | toJson }}
 commands: {{ list (include "delaystream.setting" (list . "commands_topic" "delay-commands")) | toJson }}
 changelog: {{ list (include "delaystream.setting" (list . "changelog_topic" "delay-wheel-changelog")) | toJson }}
 events: {{ list (include "delaystream.setting" (list . "events_topic" "delay-events")) | toJson }}
 dead_letters: {{ list (include "delaystream.setting" (list . "dead_letters_topic" "delay-dead-letters")) | toJson }}
 {{- end -}}
 
-{{/* A topic's name as the name of an object: lower case, no underscores; the topic's own is in `topicName`. */}}
+{{/* A name if Kubernetes takes it (RFC 1123), else one like it that is as unique: as `delaystream topics print` has it. */}}
 {{- define "delaystream.objectName" -}}
-{{- lower . | replace "_" "-" | trimAll "-." -}}
+{{- if and (regexMatch "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$" .) (not (regexMatch "[.][.-]|-[.]" .)) (le (len .) 253) -}}
+{{- . -}}
+{{- else -}}
+{{- $like := regexReplaceAll "[^a-z0-9]+" (lower .) "-" | trimAll "-" | trunc 200 -}}
+{{- printf "%s-%s" (default "topic" $like) (sha256sum . | trunc 8) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A setting of the requests of one topic: its own, or that of all. */}}
+{{- define "delaystream.requestSetting" -}}
+{{- $context := index . 0 -}}{{- $topic := index . 1 -}}{{- $name := index . 2 -}}{{- $default := index . 3 -}}
+{{- $table := default (dict) (get (default (dict) $context.Values.settings.tenants) $topic) -}}
+{{- $own := get $table $name -}}
+{{- if or (kindIs "invalid" $own) (eq (toString $own) "") -}}
+{{- include "delaystream.setting" (list $context $name $default) -}}
+{{- else -}}
+{{- include "delaystream.value" $own -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "delaystream.strimziLabels" -}}
