@@ -5,8 +5,11 @@ standard library goes through the same formatter, at levels that keep their chat
 """
 
 import logging
+import re
 import sys
-from typing import Literal, TextIO
+import time
+from collections.abc import Callable
+from typing import Final, Literal, TextIO
 
 import orjson
 import structlog
@@ -55,6 +58,7 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(stream)
+    handler.addFilter(RepeatFilter(("aiokafka", "faust")))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
@@ -73,6 +77,47 @@ def configure_logging(
         library.propagate = True
         library.setLevel(logging.INFO if level == "debug" else max(least, root.level))
     logging.captureWarnings(True)
+
+
+class RepeatFilter(logging.Filter):
+    """Lets named loggers say the same thing once in ``interval_s``, and then how often it was said.
+
+    While a broker is down, Kafka's clients report each attempt to connect, twenty times a second. Messages are
+    the same that differ in digits only.
+    """
+
+    _DIGITS: Final = re.compile(r"\d+")
+
+    def __init__(
+        self,
+        loggers: tuple[str, ...],
+        interval_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._loggers = loggers
+        self._interval_s = interval_s
+        self._clock = clock
+        #: when a message was let through, and how many were not since
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log a record; its message gets the count of those before it that were not."""
+        if not record.name.startswith(self._loggers):
+            return True
+        key = (record.name, self._DIGITS.sub("#", record.getMessage()))
+        now = self._clock()
+        said_at, withheld = self._seen.get(key, (float("-inf"), 0))
+        if now - said_at < self._interval_s:
+            self._seen[key] = (said_at, withheld + 1)
+            return False
+        if len(self._seen) >= 1000:
+            self._seen.clear()
+        self._seen[key] = (now, 0)
+        if withheld:
+            record.msg = f"{record.getMessage()} (and {withheld} more like it in {now - said_at:.0f} s)"
+            record.args = None
+        return True
 
 
 def _rendering(human: bool, stream: TextIO) -> list[Processor]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from delaystream.logging import Format, configure_logging
+from delaystream.logging import Format, RepeatFilter, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +85,22 @@ def test_levels_hold_and_libraries_keep_quiet() -> None:
     logging.getLogger("faust.app").info("hidden")
     logging.getLogger("aiokafka.conn").warning("shown")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["shown"]
+
+
+def test_a_library_says_the_same_once_in_ten_seconds() -> None:
+    """Attempts that differ in a number are the same; our own lines, and other texts, all come through."""
+    now = [0.0]
+    repeats = RepeatFilter(("aiokafka",), 10.0, lambda: now[0])
+
+    def said(text: str, logger: str = "aiokafka.conn") -> str | None:
+        record = logging.LogRecord(logger, logging.ERROR, "", 0, text, None, None)
+        return record.getMessage() if repeats.filter(record) else None
+
+    assert said("no connection to port 9092") == "no connection to port 9092"
+    for attempt in range(5):
+        assert said(f"no connection to port {attempt}") is None
+    assert said("no coordinator") == "no coordinator"
+    assert said("no connection", "delaystream.x") == said("no connection", "delaystream.x") == "no connection"
+    now[0] = 12.0
+    assert said("no connection to port 1") == "no connection to port 1 (and 5 more like it in 12 s)"
+    assert said("no connection to port 1") is None
