@@ -82,8 +82,8 @@ def configure_logging(
 class RepeatFilter(logging.Filter):
     """Lets named loggers say the same thing once in ``interval_s``, and then how often it was said.
 
-    While a broker is down, Kafka's clients report each attempt to connect, twenty times a second. Messages are
-    the same that differ in digits only.
+    While a broker is down, Kafka's clients report each attempt to connect, twenty times a second. Messages
+    are the same that differ in digits only.
     """
 
     _DIGITS: Final = re.compile(r"\d+")
