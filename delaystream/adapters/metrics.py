@@ -71,6 +71,13 @@ class PrometheusObserver:
         self._fired = Counter(
             "delaystream_fires", "Records delivered, by destination.", ["destination"], registry=self.registry
         )
+        self._missed = Counter(
+            "delaystream_missed",
+            "Due times without a delivery of their own, by reason: late, paused, destination, expired "
+            "(`on-late: drop`), skipped (a later delivery stands for it).",
+            ["reason", "destination"],
+            registry=self.registry,
+        )
         self._transactions = Histogram(
             "delaystream_transaction_seconds",
             "Time from the begin of a transaction to its commit.",
@@ -136,6 +143,11 @@ class PrometheusObserver:
         self._transactions.observe(seconds)
         with self._partitions.lock:
             self._partitions.committed_ms[partition] = self._clock.now_ms()
+
+    def missed(self, partition: int, missed: Mapping[tuple[str, str], int]) -> None:
+        """A committed transaction gave up due times, or let others stand for them: by reason, destination."""
+        for (reason, destination), count in missed.items():
+            self._missed.labels(reason, self._destinations.of(destination)).inc(count)
 
     def aborted(self, partition: int, reason: str) -> None:
         """A transaction failed."""

@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from delaystream.core.request import Request
+from delaystream.core.recurrence import Recurrence
+from delaystream.core.request import Action, CatchUp, Match, Request
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
@@ -48,16 +49,52 @@ class Forget(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
     revision: int
 
 
+class Trigger(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
+    """A fire of a named schedule that a command asked for, beside those of the schedule itself."""
+
+    tenant: str
+    id: str
+    revision: int
+    #: coordinates of the command, in the tenant's topic
+    partition: int
+    offset: int
+
+
+class Sweep(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
+    """An entry of the housekeeping wheel: go on with a bulk command, whose state is under this key."""
+
+    key: bytes
+
+
 class Status(StrEnum):
     """Where a named schedule stands."""
 
     PENDING = "pending"
+    #: nothing of it fires until it is resumed
+    PAUSED = "paused"
+    #: one-time: every due time is over, and at least one was delivered
     FIRED = "fired"
+    #: recurring: it has no further time
+    COMPLETED = "completed"
     CANCELLED = "cancelled"
     DROPPED = "dropped"
     QUARANTINED = "quarantined"
     #: never scheduled: a cancel came first and is remembered
     FORESTALLED = "forestalled"
+
+
+LIVE: Final = (Status.PENDING, Status.PAUSED)
+"""The statuses of a schedule that may still fire."""
+
+
+class Fire(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A delivery in a schedule's history; `delaystream.core.identity.fire_id` names it."""
+
+    due_ms: int
+    fired_ms: int
+    revision: int
+    #: the list index, or that of a trigger
+    index: int | str = 0
 
 
 class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
@@ -80,6 +117,60 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     name: str | None = None
     description: str | None = None
     tags: list[str] = []
+    recurrence: Recurrence | None = None
+    #: scheduled time of the next fire of a recurring schedule, paused or not; -1: none
+    next_ms: int = -1
+    catch_up: CatchUp = CatchUp.LATEST
+    #: of a recurring schedule; that of a one-time schedule is in its payload
+    grace_ms: int = -1
+    #: deliveries that count against ``max_fires``: those of scheduled times, of this revision
+    run_count: int = 0
+    #: scheduled times that passed without a delivery of their own
+    missed_count: int = 0
+    #: earlier scheduled times that the next delivery stands for
+    skipped: int = 0
+    #: of a paused one-time schedule: (due_ms, list index) of what would be in the wheel
+    held: list[tuple[int, int]] = []
+    #: keys of triggered fires that wait in the wheel
+    triggers: list[bytes] = []
+    #: when it was last paused and last resumed; -1: never
+    paused_ms: int = -1
+    resumed_ms: int = -1
+    #: its last deliveries, latest last
+    history: list[Fire] = []
+    actor: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left of it to fire."""
+        return not (self.pending or self.held or self.triggers or self.next_ms >= 0)
+
+
+class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """A bulk command on one partition: how far its schedules were gone through."""
+
+    tenant: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    action: Action
+    match: Match
+    #: the key of a schedule to go on from
+    cursor: bytes
+    #: schedules changed so far
+    count: int = 0
+    reply_to: str | None = None
+    actor: str | None = None
+
+
+class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """A bulk command on the partition that it was read from: what the others have reported."""
+
+    action: Action
+    #: partitions that have reported
+    reported: list[int] = []
+    count: int = 0
+    actor: str | None = None
 
 
 class SourcePosition(msgspec.Struct, frozen=True, array_like=True, tag=20):
@@ -121,9 +212,11 @@ class Meta(msgspec.Struct, frozen=True, array_like=True, tag=22):
 FORMAT: Final = 1
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
-decode_entry = msgspec.msgpack.Decoder(Envelope | Pointer | Forget).decode
+decode_entry = msgspec.msgpack.Decoder(Envelope | Pointer | Forget | Trigger | Sweep).decode
 decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
+decode_bulk = msgspec.msgpack.Decoder(Bulk).decode
+decode_gathering = msgspec.msgpack.Decoder(Gathering).decode
 decode_position = msgspec.msgpack.Decoder(SourcePosition).decode
 decode_source = msgspec.msgpack.Decoder(SourceName).decode
 decode_meta = msgspec.msgpack.Decoder(Meta).decode

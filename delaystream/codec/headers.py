@@ -7,32 +7,42 @@ Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
 | `destination` | topic to deliver to | the request topic's default, else required |
 | `delay` | `15m`, `1h30m`, `500ms`, `PT15M`, `0`; or a comma list: one delivery for each | |
 | `at` | RFC 3339 with offset or epoch milliseconds, or a comma list; past: at once | |
+| `every` | a duration as in `delay`; needs `id` | |
+| `cron` | an expression; needs `id` | |
+| `start`, `end` | of `every` or `cron`: first and last possible time, as in `at` | the request; none |
+| `max-fires` | of `every` or `cron`: deliveries, 1 or more | unbounded |
+| `jitter` | of `every` or `cron`: a duration | none |
+| `timezone`, `dst-gap`, `dst-overlap` | of `cron` | UTC, `shift`, `first` |
+| `catch-up` | of `every` or `cron`: `latest`, `all`, `none` | `latest` |
 | `id` | names the schedule, 1 to 256 bytes | none: nothing can address it |
-| `action` | `schedule`; `cancel`, which needs `id` and looks at `reply-to` only | `schedule` |
+| `action` | `schedule`, or a command: `cancel`, `pause`, `resume`, `trigger`, `reschedule` | `schedule` |
+| `match-tags`, `match-destination`, `match-id-prefix` | of `cancel`, `pause`, `resume` without `id` | |
 | `if-exists` | `replace`, `keep`, `reject`; needs `id` | `replace` |
-| `on-late` | `fire`, `drop`, or a topic: what to do when later than `grace` | `fire` |
-| `grace` | a duration as in `delay` | never too late |
+| `on-late` | of `delay` or `at`: `fire`, `drop`, or a topic: what to do when later than `grace` | `fire` |
+| `grace` | a duration as in `delay` | never too late; recurring: 15 minutes |
 | `destination-partition` | 0 to 2147483647 | murmur2 of the key |
 | `destination-key` | the key to deliver with, may be empty | the request's key |
 | `reply-to` | topic for the receipt | none |
 | `name`, `description`, `tags` | for people; `tags` is a comma list | none |
-| `every`, `cron`, `timezone`, `start`, `end`, `max-fires`, `jitter`, `catch-up`, `dst-gap`, \
-`dst-overlap` | reserved: refused as `not-supported` | |
+| `actor` | who asks, for the events | none |
 | what deliveries, dead letters and receipts carry (`codec.outgoing`) | dropped | |
 
-Exactly one of `delay` and `at`; a delay counts from the record's timestamp. A header with the prefix that is
-unknown, given twice or null is refused. All other headers are foreign: they pass through byte for byte, in
-order, repeats and nulls included. The notations are those of `core.durations` and `core.instants`.
+Exactly one of `delay`, `at`, `every` and `cron`; a delay counts from the record's timestamp. A header with
+the prefix that is unknown, given twice or null is refused. All other headers are foreign: they pass through
+byte for byte, in order, repeats and nulls included. The notations are those of `core.durations`,
+`core.instants` and `core.recurrence`.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final, TypeVar
 
 from delaystream.codec import values
-from delaystream.codec.command import COMMAND_HEADER, Command, detach
+from delaystream.codec.actions import read_match
+from delaystream.codec.command import COMMAND_HEADER, Command, Report, detach
 from delaystream.codec.names import DROPPED, KINDS, PREFIX, kind_of
-from delaystream.codec.options import NO_OPTIONS, id_required, not_supported, read_options, two_schedules
+from delaystream.codec.options import NO_OPTIONS, read_options
+from delaystream.codec.sender import sender
+from delaystream.codec.timing import read_recurrence, two_schedules
 from delaystream.codec.values import RefusedError
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.durations import simple_duration
@@ -44,7 +54,7 @@ Value = TypeVar("Value")
 
 # An enumeration's member costs a slow look-up each time it is named through its class (Python 3.11).
 _SCHEDULE: Final = Action.SCHEDULE
-_CANCEL: Final = Action.CANCEL
+_RESCHEDULE: Final = Action.RESCHEDULE
 _REPLACE: Final = IfExists.REPLACE
 
 _WITHOUT_OPTIONS: Final = frozenset({"destination", "delay", "at", "id", "action", "reply-to"})
@@ -109,7 +119,7 @@ class RequestParser:
                 )  # fmt: skip
             return self._request(source, timestamp_ms, key, value, foreign, control, now_ms, None)
         except RefusedError as refused:
-            return Rejection(refused.code, refused.detail, *self._sender(headers))
+            return Rejection(refused.code, refused.detail, *sender(headers, self._limits, self._filter))
 
     def parse_command(
         self,
@@ -121,26 +131,29 @@ class RequestParser:
         value: bytes | None,
         headers: Sequence[Header],
         now_ms: int,
-    ) -> Request | Rejection:
-        """What a record of the commands topic asks for: the request as it was when it was first seen.
+    ) -> Request | Report | Rejection:
+        """What a record of the commands topic asks for: the request as it was when it was first seen, or what
+        a partition has to report of a bulk command.
 
-        Its source, timestamp, default destination and due times are those of the command header; the record's
-        own coordinates and timestamp only appear in the sentence of the rejection `invalid-command`.
+        A request's source, timestamp, default destination and due times are those of the command header; the
+        record's own coordinates and timestamp only appear in the sentence of the rejection `invalid-command`.
         """
         command, own = detach(headers)
-        if command is None:
+        if type(command) is Report:
+            return command
+        if type(command) is not Command:
             detail = (
                 f"The record at {topic}/{partition}/{offset} with timestamp {timestamp_ms} does not end in a "
                 f"{COMMAND_HEADER} header of a known version; expected no writers but the workers."
             )
-            return Rejection(Code.INVALID_COMMAND, detail, *self._sender(own))
+            return Rejection(Code.INVALID_COMMAND, detail, *sender(own, self._limits, self._filter))
         try:
             foreign, control = self._sort(key, value, own)
             return self._request(
                 command.source, command.timestamp_ms, key, value, foreign, control, now_ms, command
             )
         except RefusedError as refused:
-            return Rejection(refused.code, refused.detail, *self._sender(own))
+            return Rejection(refused.code, refused.detail, *sender(own, self._limits, self._filter))
 
     def _sort(
         self, key: bytes | None, value: bytes | None, headers: Sequence[Header]
@@ -209,29 +222,58 @@ class RequestParser:
             reply_to = values.topic(PREFIX + "reply-to", content, Code.INVALID_REPLY_TO, self._filter)
         if (content := control.get("action")) is not None:
             action = values.choice(PREFIX + "action", content, Action, Code.INVALID_ACTION)
-            if action is _CANCEL:
-                if id is None:
-                    raise id_required(f"{PREFIX}action is 'cancel'")
-                return Request(
-                    source, timestamp_ms, key, value, foreign, _CANCEL, id, "", (),
-                    None, None, False, _REPLACE, ON_LATE_FIRE, None, reply_to, None, None, (),
-                )  # fmt: skip
             if action is not _SCHEDULE:
-                raise not_supported(f"{PREFIX}action is {shown(content)}", "'schedule' or 'cancel'")
+                return self._act(
+                    source, timestamp_ms, key, value, foreign, control, now_ms, command, action, id, reply_to
+                )
         options = (
             NO_OPTIONS if control.keys() <= _WITHOUT_OPTIONS else read_options(control, id, self._filter)
         )
+        recurrence = None
         if command is None:
             destination = self._destination(control, self._default_destination)
-            due_ms = self._due(control, timestamp_ms, now_ms)
+            if options is not NO_OPTIONS:
+                recurrence = read_recurrence(control, timestamp_ms, now_ms, self._limits)
+            due_ms = () if recurrence is not None else self._due(control, timestamp_ms, now_ms)
         else:
             destination = self._destination(control, command.destination)
-            due_ms = command.due_ms
+            due_ms, recurrence = command.due_ms, command.recurrence
         return Request(
             source, timestamp_ms, key, value, foreign, action, id, destination, due_ms,
             options.destination_partition, options.destination_key, options.destination_key is not None,
             options.if_exists, options.on_late, options.grace_ms,
-            reply_to, options.name, options.description, options.tags,
+            reply_to, options.name, options.description, options.tags, recurrence, options.catch_up,
+            options.actor,
+        )  # fmt: skip
+
+    def _act(
+        self,
+        source: Coordinates,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        foreign: list[Header],
+        control: dict[str, bytes],
+        now_ms: int,
+        command: Command | None,
+        action: Action,
+        id: str | None,
+        reply_to: str | None,
+    ) -> Request:
+        """A request that is no schedule."""
+        match = read_match(control, action, id)
+        actor = control.get("actor")
+        due_ms: tuple[int, ...] = ()
+        recurrence = None
+        if command is not None:
+            due_ms, recurrence = command.due_ms, command.recurrence
+        elif action is _RESCHEDULE:
+            recurrence = read_recurrence(control, timestamp_ms, now_ms, self._limits)
+            due_ms = () if recurrence is not None else self._due(control, timestamp_ms, now_ms)
+        return Request(
+            source, timestamp_ms, key, value, foreign, action, id, "", due_ms,
+            None, None, False, _REPLACE, ON_LATE_FIRE, None, reply_to, None, None, (), recurrence,
+            actor=None if actor is None else values.text(PREFIX + "actor", actor), match=match,
         )  # fmt: skip
 
     def _destination(self, control: dict[str, bytes], default: str | None) -> str:
@@ -258,7 +300,7 @@ class RequestParser:
             return self._due_after(content, timestamp_ms, now_ms)
         if (content := control.get("at")) is not None:
             return values.due_times(PREFIX + "at", content, self._limits, now_ms)
-        detail = f"Neither {PREFIX}delay nor {PREFIX}at is given; expected one of them."
+        detail = f"None of {PREFIX}delay, -at, -every and -cron is given; expected one of them."
         raise RefusedError(Code.NO_SCHEDULE, detail)
 
     def _due_after(self, content: bytes, timestamp_ms: int, now_ms: int) -> tuple[int, ...]:
@@ -281,23 +323,6 @@ class RequestParser:
         if len(delays) == 1:
             return (timestamp_ms + delays[0],)
         return tuple([timestamp_ms + delay for delay in delays])
-
-    def _sender(self, headers: Sequence[Header]) -> tuple[str | None, str | None]:
-        """The id and the reply-to topic of a refused request; None where missing, invalid or given twice."""
-        found: dict[str, list[bytes | None]] = {PREFIX + "id": [], PREFIX + "reply-to": []}
-        for name, content in headers:
-            if len(name) <= _MEMO_BYTES and (lower := name.lower()) in found:
-                found[lower].append(content)
-        id = reply_to = None
-        match found[PREFIX + "id"]:
-            case [bytes(content)]:
-                with suppress(RefusedError):
-                    id = values.schedule_name(PREFIX + "id", content, self._limits)
-        match found[PREFIX + "reply-to"]:
-            case [bytes(content)]:
-                with suppress(RefusedError):
-                    reply_to = values.topic(PREFIX + "reply-to", content, Code.INVALID_REPLY_TO, self._filter)
-        return id, reply_to
 
 
 def _remember(memo: dict[bytes, Value], content: bytes, value: Value) -> None:

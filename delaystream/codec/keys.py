@@ -5,9 +5,11 @@ Every key begins with one byte for its kind; numbers are big-endian, so that byt
 ==== ============================================================================= =====================
 kind rest of the key                                                               value
 ==== ============================================================================= =====================
+``b`` tenant, NUL, partition (4), offset (8)                                        a bulk command at work
 ``d`` destination number (4)                                                       topic name [NUL, tenant]
 ``n`` source number (4)                                                            topic id, partition, topic
 ``o`` source topic's name                                                          next offset, topic id
+``g`` tenant, NUL, partition (4), offset (8)                                        reports of a bulk command
 ``m``                                                                              partition count, format
 ``s`` tenant, NUL, id                                                              the named schedule
 ``p`` tenant, NUL, id                                                              its payload
@@ -15,7 +17,8 @@ kind rest of the key                                                            
 ==== ============================================================================= =====================
 
 A tenant with a rate of its own for a destination has a wheel of its own there. Number 0 is the wheel of
-housekeeping: its entries forget ids that are over.
+housekeeping: its entries forget ids that are over, and go on with bulk commands, which are named by where
+they stood in the tenant's topic.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ HOUSEKEEPING: Final = 0
 
 _wheel = Struct(">cIQIQH")
 _number = Struct(">cI")
+_coordinates = Struct(">IQ")
 _wheel_bound = Struct(">cIQ")
 
 _SOURCE_AT: Final = slice(13, 17)
@@ -97,3 +101,25 @@ def schedule_key(tenant: str, id: str) -> bytes:
 def payload_key(tenant: str, id: str) -> bytes:
     """Key of a named schedule's payload."""
     return b"p" + tenant.encode() + b"\0" + id.encode()
+
+
+def after_prefix(key: bytes) -> bytes:
+    """The first key behind every key that begins with `key`, which begins with a letter."""
+    stripped = key.rstrip(b"\xff")
+    return stripped[:-1] + bytes((stripped[-1] + 1,))
+
+
+def split_schedule_key(key: bytes) -> tuple[str, str]:
+    """(tenant, id) of a schedule's key."""
+    tenant, _, id = key[1:].partition(b"\0")
+    return tenant.decode(), id.decode()
+
+
+def bulk_key(tenant: str, partition: int, offset: int) -> bytes:
+    """Key of a bulk command's work on a partition."""
+    return b"b" + tenant.encode() + b"\0" + _coordinates.pack(partition, offset)
+
+
+def gathering_key(tenant: str, partition: int, offset: int) -> bytes:
+    """Key of what is gathered of a bulk command."""
+    return b"g" + tenant.encode() + b"\0" + _coordinates.pack(partition, offset)

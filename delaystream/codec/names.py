@@ -11,15 +11,12 @@ from delaystream.core.rejection import Code, shown
 PREFIX: Final = "delaystream-"
 
 SUPPORTED: Final = (
-    "destination", "delay", "at", "id", "action", "if-exists", "on-late", "grace",
-    "destination-partition", "destination-key", "reply-to", "name", "description", "tags",
+    "destination", "delay", "at", "every", "cron", "timezone", "start", "end", "max-fires", "jitter",
+    "dst-gap", "dst-overlap", "catch-up", "grace", "on-late", "id", "action", "if-exists", "match-tags",
+    "match-destination", "match-id-prefix", "destination-partition", "destination-key", "reply-to", "name",
+    "description", "tags", "actor",
 )  # fmt: skip
-"""The control headers of this version, without the prefix."""
-
-RESERVED: Final = (
-    "every", "cron", "timezone", "start", "end", "max-fires", "jitter", "catch-up", "dst-gap", "dst-overlap",
-)  # fmt: skip
-"""Those of the contract that this version refuses as `not-supported`."""
+"""The control headers, without the prefix."""
 
 FOREIGN: Final = ""
 """The kind of a header that passes through."""
@@ -27,7 +24,7 @@ DROPPED: Final = "-"
 """The kind of a header that delaystream wrote itself, and drops."""
 
 KINDS: Final[dict[str, str]] = dict.fromkeys(OUTGOING_HEADERS, DROPPED) | {
-    PREFIX + name: name for name in (*SUPPORTED, *RESERVED)
+    PREFIX + name: name for name in SUPPORTED
 }
 """Of the known lower-case names; the kind of a control header is its name without the prefix."""
 
@@ -49,7 +46,7 @@ def kind_of(name: str) -> str:
 @lru_cache(maxsize=256)
 def _nearest(lower: str) -> str:
     """The advice for an unknown name; remembered, for a search by likeness is slow."""
-    close = get_close_matches(lower.removeprefix(PREFIX), (*SUPPORTED, *RESERVED), n=1)
+    close = get_close_matches(lower.removeprefix(PREFIX), SUPPORTED, n=1)
     if close:
         return f"did you mean {PREFIX}{close[0]}"
     return "expected one of " + ", ".join(PREFIX + name for name in SUPPORTED)

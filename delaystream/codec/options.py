@@ -1,18 +1,17 @@
 """The control headers that most requests leave out."""
 
-from collections.abc import Sequence
 from typing import Final, TypedDict
 
 import msgspec
+from msgspec.structs import replace
 
 from delaystream.codec import values
-from delaystream.codec.names import PREFIX, RESERVED
+from delaystream.codec.names import PREFIX
+from delaystream.codec.timing import SCHEDULES, not_applicable, two_schedules
 from delaystream.codec.values import RefusedError
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.rejection import Code, shown
-from delaystream.core.request import ON_LATE_FIRE, IfExists
-
-_SCHEDULES: Final = ("delay", "at", "every", "cron")
+from delaystream.core.request import ON_LATE_FIRE, CatchUp, IfExists
 
 
 class Options(msgspec.Struct, frozen=True, gc=False):
@@ -26,9 +25,13 @@ class Options(msgspec.Struct, frozen=True, gc=False):
     name: str | None = None
     description: str | None = None
     tags: tuple[str, ...] = ()
+    catch_up: CatchUp = CatchUp.LATEST
+    actor: str | None = None
 
 
 NO_OPTIONS: Final = Options()
+MATCHES: Final = frozenset({"match-tags", "match-destination", "match-id-prefix"})
+"""What a bulk command has in place of an id."""
 
 
 class _Given(TypedDict, total=False):
@@ -40,17 +43,22 @@ class _Given(TypedDict, total=False):
     name: str
     description: str
     tags: tuple[str, ...]
+    catch_up: CatchUp
+    actor: str
 
 
 def read_options(control: dict[str, bytes], id: str | None, destinations: DestinationFilter) -> Options:
-    """The options among the control headers; raises `RefusedError`, for reserved headers too."""
-    if len(schedules := [kind for kind in _SCHEDULES if kind in control]) > 1:
+    """The options among the control headers of a schedule; raises `RefusedError`."""
+    if len(schedules := [kind for kind in SCHEDULES if kind in control]) > 1:
         raise two_schedules(schedules)
+    recurring = "every" in control or "cron" in control
+    if recurring and id is None:
+        # Nothing could ever stop it.
+        raise id_required(f"{PREFIX}{schedules[0]} is given")
+    _check_applicable(control, recurring=recurring)
     given: _Given = {}
     for kind, content in control.items():
         name = PREFIX + kind
-        if kind in RESERVED:
-            raise not_supported(f"{name} is given", "a one-time schedule by delay or at")
         match kind:
             case "if-exists":
                 if id is None:
@@ -58,6 +66,8 @@ def read_options(control: dict[str, bytes], id: str | None, destinations: Destin
                 given["if_exists"] = values.choice(name, content, IfExists, Code.INVALID_IF_EXISTS)
             case "on-late":
                 given["on_late"] = values.on_late(name, content, destinations)
+            case "catch-up":
+                given["catch_up"] = values.choice(name, content, CatchUp, Code.INVALID_CATCH_UP)
             case "grace":
                 given["grace_ms"] = values.duration(name, content, Code.INVALID_GRACE)
             case "destination-partition":
@@ -65,13 +75,28 @@ def read_options(control: dict[str, bytes], id: str | None, destinations: Destin
             case "destination-key":
                 values.text(name, content)
                 given["destination_key"] = content
-            case "name":
-                given["name"] = values.text(name, content)
-            case "description":
-                given["description"] = values.text(name, content)
             case "tags":
                 given["tags"] = values.tags(name, content)
-    return Options(**given)
+    return replace(
+        Options(**given),
+        name=_text(control, "name"),
+        description=_text(control, "description"),
+        actor=_text(control, "actor"),
+    )
+
+
+def _check_applicable(control: dict[str, bytes], *, recurring: bool) -> None:
+    if recurring and "on-late" in control:
+        raise not_applicable("on-late", "a recurring schedule; expected catch-up there")
+    if not recurring and "catch-up" in control:
+        raise not_applicable("catch-up", "a one-time schedule; expected on-late there")
+    for kind in sorted(control.keys() & MATCHES):
+        raise not_applicable(kind, "a schedule; expected it on cancel, pause and resume without id")
+
+
+def _text(control: dict[str, bytes], kind: str) -> str | None:
+    content = control.get(kind)
+    return None if content is None else values.text(PREFIX + kind, content)
 
 
 def id_required(what: str) -> RefusedError:
@@ -79,16 +104,3 @@ def id_required(what: str) -> RefusedError:
     return RefusedError(
         Code.ID_REQUIRED, f"{what}, but {PREFIX}id is missing; expected the id of the schedule."
     )
-
-
-def not_supported(what: str, expected: str) -> RefusedError:
-    """`what` is reserved for a later version."""
-    return RefusedError(
-        Code.NOT_SUPPORTED, f"{what}, which this version does not carry out; expected {expected}."
-    )
-
-
-def two_schedules(kinds: Sequence[str]) -> RefusedError:
-    """More than one header says when."""
-    names = " and ".join(PREFIX + kind for kind in kinds)
-    return RefusedError(Code.DELAY_AND_AT, f"{names} are given together; expected one of them.")

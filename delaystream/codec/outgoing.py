@@ -7,6 +7,7 @@
 | `due-at`, `fired-at` | deliveries | epoch milliseconds |
 | `source` | deliveries | `topic/partition/offset` of the request |
 | `fire-count` | deliveries | how often this schedule has fired, this one included |
+| `skipped` | deliveries | with `catch-up: latest`: for how many earlier scheduled times this one stands |
 | `error`, `error-detail` | dead letters | a stable code, and one sentence |
 | `error-topic`, `error-partition`, `error-offset` | dead letters | where the refused record stood |
 | `error-timestamp` | dead letters | the refused record's timestamp, epoch milliseconds; -1 for none |
@@ -31,6 +32,7 @@ DUE_AT: Final = "delaystream-due-at"
 FIRED_AT: Final = "delaystream-fired-at"
 SOURCE: Final = "delaystream-source"
 FIRE_COUNT: Final = "delaystream-fire-count"
+SKIPPED: Final = "delaystream-skipped"
 ERROR: Final = "delaystream-error"
 ERROR_DETAIL: Final = "delaystream-error-detail"
 ERROR_TOPIC: Final = "delaystream-error-topic"
@@ -40,7 +42,7 @@ ERROR_TIMESTAMP: Final = "delaystream-error-timestamp"
 RECEIPT: Final = "delaystream-receipt"
 
 OUTGOING_HEADERS: Final = frozenset({
-    SCHEDULE_ID, FIRE_ID, DUE_AT, FIRED_AT, SOURCE, FIRE_COUNT,
+    SCHEDULE_ID, FIRE_ID, DUE_AT, FIRED_AT, SOURCE, FIRE_COUNT, SKIPPED,
     ERROR, ERROR_DETAIL, ERROR_TOPIC, ERROR_PARTITION, ERROR_OFFSET, ERROR_TIMESTAMP, RECEIPT,
 })  # fmt: skip
 """Lower-case; none is a name that a request may use."""
@@ -59,10 +61,17 @@ class Outcome(StrEnum):
     KEPT = "kept"
     """Not scheduled: `if-exists: keep`, and the id names a pending schedule."""
     CANCELLED = "cancelled"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    RESCHEDULED = "rescheduled"
+    TRIGGERED = "triggered"
+    """A fire is on its way, beside those of the schedule."""
+    UNCHANGED = "unchanged"
+    """A pause found the schedule paused, or a resume found it running."""
     TOO_LATE = "too-late"
-    """A cancel found that every fire had happened."""
+    """A command found that the schedule was over."""
     UNKNOWN = "unknown"
-    """A cancel found no such id; it is remembered for a while, in case it overtook its schedule."""
+    """A command found no such id; a cancel is remembered for a while, in case it overtook its schedule."""
     REJECTED = "rejected"
 
 
@@ -74,12 +83,13 @@ def delivery_headers(
     fired_ms: int,
     source: str,
     fire_count: int,
+    skipped: int = 0,
 ) -> list[Header]:
-    """The foreign headers of the request as they are, then the six of a delivery. A new list.
+    """The foreign headers of the request as they are, then those of a delivery. A new list.
 
-    `source` is the request's `topic/partition/offset`.
+    `source` is the request's `topic/partition/offset`; `skipped` earlier scheduled times are stood for.
     """
-    return [
+    written = [
         *headers,
         (SCHEDULE_ID, schedule_id.encode()),
         (FIRE_ID, fire_id.encode()),
@@ -88,6 +98,9 @@ def delivery_headers(
         (SOURCE, source.encode()),
         (FIRE_COUNT, b"%d" % fire_count),
     ]
+    if skipped:
+        written.append((SKIPPED, b"%d" % skipped))
+    return written
 
 
 def anonymous_delivery_headers(
@@ -144,14 +157,17 @@ def receipt(
     code: Code | None = None,
     detail: str | None = None,
     won: str | None = None,
+    status: str | None = None,
+    count: int | None = None,
 ) -> tuple[bytes, bytes, list[Header]]:
     """Key, value and headers of the record that tells what became of the request at `source`.
 
     The key is the schedule's id in UTF-8. The value is a JSON object with, always, `outcome`, `schedule_id`,
     `source`, `request_topic` and `decided_at_ms`; `id` when the request has one; `fires`, a list of
-    `due_at_ms` and `fire_id`, when something is scheduled; `code` and `detail` with `rejected`; `fire_id`
-    with `too-late`. `due_ms` and `fire_ids` belong together, item by item; `won` is the fire that came before
-    the cancel.
+    `due_at_ms` and `fire_id`, when something is scheduled; `code` and `detail` with `rejected`; `status`,
+    where the schedule stands now, with all else about an id; `fire_id` with `too-late`; `count`, of the
+    schedules that were changed, for a bulk command. `due_ms` and `fire_ids` belong together, item by item;
+    `won` is the last fire before the command.
     """
     schedule = schedule_id(source.topic, source.partition, source.offset, id)
     body: dict[str, object] = {
@@ -171,8 +187,12 @@ def receipt(
         body["code"] = code.value
     if detail is not None:
         body["detail"] = detail
+    if status is not None:
+        body["status"] = status
     if won is not None:
         body["fire_id"] = won
+    if count is not None:
+        body["count"] = count
     return (
         schedule.encode(),
         orjson.dumps(body),

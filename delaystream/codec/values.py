@@ -20,6 +20,7 @@ _MAX_PARTITION: Final = 2**31 - 1
 _TOPIC_NAME: Final = "a topic name (1 to 249 of a-z, A-Z, 0-9, '.', '_', '-'; not '.' or '..')"
 
 Choice = TypeVar("Choice", bound=StrEnum)
+Word = TypeVar("Word", bound=str)
 
 
 class RefusedError(Exception):
@@ -144,6 +145,36 @@ def due_times(name: str, value: bytes, limits: Limits, now_ms: int) -> tuple[int
         return instant_ms
 
     return _list(name, value, limits, instant)
+
+
+def instant(name: str, value: bytes, invalid: Code, latest_ms: int | None) -> int:
+    """One point in time, in milliseconds, not after `latest_ms`."""
+    written = text(name, value)
+    try:
+        instant_ms = parse_instant(written)
+    except InstantError as error:
+        raise RefusedError(
+            invalid, f"{name}: {shown(written)} {error}; expected {instants.EXPECTED}."
+        ) from None
+    if latest_ms is not None and instant_ms > latest_ms:
+        raise RefusedError(
+            invalid,
+            f"{name}: {shown(written)} is further ahead than the worker accepts; "
+            f"expected at most {instants.format_instant(min(latest_ms, instants.LATEST_MS))}.",
+        )
+    return instant_ms
+
+
+def word(name: str, value: bytes | None, words: tuple[Word, ...], invalid: Code) -> Word:
+    """One of some words, in lower case; the first of them is the default."""
+    if value is None:
+        return words[0]
+    written = text(name, value)
+    for known in words:
+        if known == written:
+            return known
+    listed = ", ".join(f"'{known}'" for known in words)
+    raise RefusedError(invalid, f"{name} is {shown(written)}; expected one of {listed}.")
 
 
 def tags(name: str, value: bytes) -> tuple[str, ...]:

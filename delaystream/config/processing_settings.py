@@ -87,6 +87,27 @@ class ProcessingSettings(Section):
         le=DAY_MS,
         description="A partition that fails on end for this long ends the worker.",
     )
+    events: bool = Field(
+        True, description="Whether what happens to schedules with an id is told on the events topic."
+    )
+    events_anonymous: bool = Field(
+        False, description="Whether requests without an id, and their fires, are told there too."
+    )
+    history_length: int = Field(
+        20, ge=0, le=1_000, description="Fires that the record of a schedule with an id remembers."
+    )
+    misfire_threshold_ms: int = Field(
+        1 * MINUTE_MS,
+        ge=0,
+        le=DAY_MS,
+        description="With `catch-up: none`, a recurring fire that is later than this is missed.",
+    )
+    bulk_slice: int = Field(
+        1_000,
+        ge=1,
+        le=100_000,
+        description="Most schedules that one transaction goes through for a bulk command.",
+    )
     stable_timeout_ms: int = Field(
         60 * SECOND_MS,
         ge=1 * SECOND_MS,

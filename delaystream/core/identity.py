@@ -8,8 +8,10 @@ Grammar (a topic name holds none of `/`, and an id, which may hold anything, com
                   named       <topic>/r<revision>/<list index>/<due_ms>/<id>
 
 `<topic>` is the request topic, which is the tenant; partition and offset are those of the request. The second
-part begins with a digit or with `r`, so a named fire id never equals an anonymous one. A triggered fire
-(reserved) has `t<partition>.<offset>` of its command in place of the list index.
+part begins with a digit or with `r`, so a named fire id never equals an anonymous one. The due time of a
+recurring schedule's fire is its scheduled time, without jitter, and its list index is 0. A triggered fire has
+`t<partition>.<offset>` of its command in place of the list index, and the time of the decision on it as its
+due time.
 """
 
 
@@ -19,14 +21,26 @@ def schedule_id(topic: str, partition: int, offset: int, id: str | None = None) 
 
 
 def fire_id(
-    topic: str, partition: int, offset: int, index: int, due_ms: int, id: str | None = None, revision: int = 0
+    topic: str,
+    partition: int,
+    offset: int,
+    index: int | str,
+    due_ms: int,
+    id: str | None = None,
+    revision: int = 0,
 ) -> str:
     """The name of one fire: different for any two fires, the same for every attempt at one.
 
-    `index` is the position in the request's list of due times (from 0); `revision` tells apart the requests
-    that ever defined the named schedule: none is used twice for one id, not even after the id was forgotten.
+    `index` is the position in the request's list of due times (from 0), or `trigger_index`; `revision` tells
+    apart the requests that ever defined the named schedule: none is used twice for one id, not even after
+    the id was forgotten.
     With an `id`, `partition` and `offset` do not matter; without, `revision` does not.
     """
     if id is None:
         return f"{topic}/{partition}/{offset}/{index}/{due_ms}"
     return f"{topic}/r{revision}/{index}/{due_ms}/{id}"
+
+
+def trigger_index(partition: int, offset: int) -> str:
+    """What stands for the list index in the id of a triggered fire, by the coordinates of its command."""
+    return f"t{partition}.{offset}"

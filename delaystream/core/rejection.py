@@ -30,6 +30,15 @@ class Code(StrEnum):
     TOO_FREQUENT = "too-frequent"
     JITTER_TOO_LONG = "jitter-too-long"
     NEVER_FIRES = "never-fires"
+    INVALID_EVERY = "invalid-every"
+    INVALID_START = "invalid-start"
+    INVALID_END = "invalid-end"
+    INVALID_MAX_FIRES = "invalid-max-fires"
+    INVALID_JITTER = "invalid-jitter"
+    INVALID_DST = "invalid-dst"
+    INVALID_CATCH_UP = "invalid-catch-up"
+    INVALID_MATCH = "invalid-match"
+    NOT_APPLICABLE = "not-applicable"
     LIST_TOO_LONG = "list-too-long"
     INVALID_ID = "invalid-id"
     ID_REQUIRED = "id-required"
@@ -70,7 +79,7 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.DESTINATION_PARTITION_OUT_OF_RANGE: (
         "The destination has fewer partitions than `destination-partition` asks for."
     ),
-    Code.NO_SCHEDULE: "Neither `delay` nor `at`: nothing says when.",
+    Code.NO_SCHEDULE: "None of `delay`, `at`, `every` and `cron`: nothing says when.",
     Code.DELAY_AND_AT: "More than one of `delay`, `at`, `every` and `cron`.",
     Code.INVALID_DELAY: "`delay` is not a duration with a unit, nor `0`.",
     Code.DELAY_TOO_LONG: "The due time lies further ahead than the configured maximum.",
@@ -90,9 +99,18 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     ),
     Code.JITTER_TOO_LONG: "`jitter` is not shorter than the shortest time between two fires.",
     Code.NEVER_FIRES: "No time of the schedule ever comes, or none between `start` and `end`.",
+    Code.INVALID_EVERY: "`every` is not a duration with a unit, nor within the configured bounds.",
+    Code.INVALID_START: "`start` is no point in time, or further ahead than the configured maximum.",
+    Code.INVALID_END: "`end` is no point in time.",
+    Code.INVALID_MAX_FIRES: "`max-fires` is not a whole number from 1.",
+    Code.INVALID_JITTER: "`jitter` is not a duration with a unit, nor `0`.",
+    Code.INVALID_DST: "`dst-gap` is not `shift` or `skip`, or `dst-overlap` not `first`, `second` or `both`.",
+    Code.INVALID_CATCH_UP: "`catch-up` is not `latest`, `all` or `none`.",
+    Code.INVALID_MATCH: "`match-tags`, `match-destination` or `match-id-prefix` is empty.",
+    Code.NOT_APPLICABLE: "A header that means nothing here: it is for another action or kind of schedule.",
     Code.LIST_TOO_LONG: "More due times in one request than the configured maximum.",
     Code.INVALID_ID: "`id` is empty.",
-    Code.ID_REQUIRED: "The action, or `if-exists`, needs an `id`, and there is none.",
+    Code.ID_REQUIRED: "`every`, `cron`, the action or `if-exists` needs an `id`, and there is none.",
     Code.ID_TOO_LONG: "`id` is longer than the configured maximum.",
     Code.INVALID_ACTION: "`action` is not one of the known actions.",
     Code.INVALID_IF_EXISTS: "`if-exists` is not `replace`, `keep` or `reject`.",

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from delaystream.core.recurrence import Recurrence
+
 Header = tuple[str, bytes | None]
 """One Kafka record header: name, value (None is Kafka's null). Order and repeats of a list of them matter."""
 
@@ -27,12 +29,30 @@ class IfExists(StrEnum):
     REJECT = "reject"
 
 
+class CatchUp(StrEnum):
+    """What a recurring schedule does about scheduled times that passed unfired (`delaystream-catch-up`)."""
+
+    LATEST = "latest"
+    ALL = "all"
+    NONE = "none"
+
+
 class Coordinates(msgspec.Struct, frozen=True, gc=False):
     """Where a record stands in Kafka; of a request, where its producer put it, before any re-routing."""
 
     topic: str
     partition: int
     offset: int
+
+
+class Match(msgspec.Struct, frozen=True):
+    """Which schedules of a tenant a bulk command is about: those that meet every condition given."""
+
+    tags: tuple[str, ...] = ()
+    """All of them are among the schedule's."""
+    destination: str | None = None
+    """A topic name or a glob (`*`, `?`, `[...]`)."""
+    id_prefix: str | None = None
 
 
 ON_LATE_FIRE = "fire"
@@ -42,8 +62,8 @@ ON_LATE_DROP = "drop"
 class Request(msgspec.Struct, frozen=True, gc=False):
     """One accepted delay request; built by `delaystream.codec.headers.RequestParser` only.
 
-    For the action `cancel` only `source`, `timestamp_ms`, `id` and `reply_to` mean something: `destination`
-    is empty and `due_ms` is ().
+    For the actions but `schedule` and `reschedule` only `source`, `timestamp_ms`, `id`, `match`, `reply_to`
+    and `actor` mean something, and for `reschedule` those and what says when: `destination` is empty.
     """
 
     source: Coordinates
@@ -59,7 +79,9 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """1 to `Limits.max_id_bytes` bytes of UTF-8, any characters; None: nothing can address this schedule."""
     destination: str
     due_ms: tuple[int, ...]
-    """Resolved due times in the order of the header's list, repeats kept; the position is the list index."""
+    """Resolved due times in the order of the header's list, repeats kept; the position is the list index.
+
+    () for a recurring schedule, and for commands that set no time."""
     destination_partition: int | None
     """Not negative; whether the destination has that partition is not known here."""
     destination_key: bytes | None
@@ -69,8 +91,16 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     on_late: str
     """'fire', 'drop', or the topic to deliver to when a fire is later than `grace_ms`."""
     grace_ms: int | None
-    """None: never too late."""
+    """None: never too late; of a recurring schedule, its default."""
     reply_to: str | None
     name: str | None
     description: str | None
     tags: tuple[str, ...]
+    recurrence: Recurrence | None = None
+    """Set for a recurring schedule, which then has an id."""
+    catch_up: CatchUp = CatchUp.LATEST
+    """Of a recurring schedule."""
+    actor: str | None = None
+    """Who asks, as the request itself says; nobody has checked it."""
+    match: Match | None = None
+    """Set for a bulk command, which then has no id."""

@@ -1,17 +1,38 @@
 """Deciding on requests that name an id: one id's life, from its first request until it is forgotten.
 
-======================  ============================  ==========================  =====================
-the id is               schedule                      cancel                      its last fire
-======================  ============================  ==========================  =====================
-unknown                 pending, ``scheduled``        forestalled, ``unknown``
-pending                 replace: ``replaced``;        cancelled, ``cancelled``    fired
-                        keep: ``kept``; reject:
-                        ``rejected``
-fired, dropped,         pending, ``scheduled``        ``too-late``
-quarantined
-cancelled, forestalled  older: ``rejected``;          ``cancelled``, ``unknown``
-                        newer: ``scheduled``
-======================  ============================  ==========================  =====================
+What a command does, by the status that it finds; it ends in a receipt and an event of that name, but for the
+commands of a bulk. *Over* stands for fired, completed, dropped and quarantined.
+
+========== ============================= =================== =================== ===================
+command    unknown                       pending             paused              over
+========== ============================= =================== =================== ===================
+schedule   scheduled                     replaced, or by     as pending          scheduled
+                                         ``if-exists`` kept
+                                         or rejected
+cancel     unknown (now *forestalled*)   cancelled           cancelled           too-late
+pause      unknown                       paused              unchanged           too-late
+resume     unknown                       unchanged           resumed             too-late
+trigger    unknown                       triggered           triggered           too-late
+reschedule unknown                       rescheduled         rescheduled         too-late
+========== ============================= =================== =================== ===================
+
+A *cancelled* id answers ``cancelled`` to another cancel and ``too-late`` to the other commands, a
+*forestalled* one ``unknown`` to all; either refuses a schedule that is older than the cancel, and takes a
+newer one. ``reschedule`` leaves a paused schedule paused.
+
+What happens to a schedule without a command:
+
+=========================== ========================================= ==================================
+status                      what happens                              status after it, events
+=========================== ========================================= ==================================
+pending, one-time           a due time is delivered                   pending, or fired: ``fired``
+pending, one-time           it is too late, ``on-late: drop``         pending, or dropped: ``expired``
+pending, recurring          a scheduled time is delivered             pending, or completed: ``fired``
+                                                                      (and ``completed``)
+pending, recurring          scheduled times passed                    as above: ``skipped``, ``missed``
+pending                     a fire is impossible                      pending, or over: ``quarantined``
+any live                    a triggered fire is delivered             unchanged, or over: ``fired``
+=========================== ========================================= ==================================
 
 An id that is over is remembered for ``id_retention_ms``, by an entry of the housekeeping wheel.
 """
@@ -21,23 +42,26 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
-    Forget,
-    Pointer,
+    LIVE,
+    Fire,
     Schedule,
     Status,
     decode_schedule,
     encode,
     envelope_of,
 )
-from delaystream.codec.keys import HOUSEKEEPING, payload_key, schedule_key, wheel_key
+from delaystream.codec.keys import payload_key, schedule_key
 from delaystream.codec.outgoing import Outcome, delivery_headers
+from delaystream.codec.timing import first_after
 from delaystream.core.identity import fire_id, schedule_id
+from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Action, IfExists, Request
+from delaystream.engine.answers import Answers, older
+from delaystream.engine.arming import Arming
+from delaystream.engine.commands import Commands
 from delaystream.engine.deliveries import Deliveries
-from delaystream.engine.letters import Letters
 from delaystream.engine.quota import Quotas
-from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 
@@ -47,29 +71,29 @@ class Control:
 
     def __init__(
         self,
-        settings: EngineSettings,
         state: PartitionState,
         deliveries: Deliveries,
-        letters: Letters,
+        arming: Arming,
+        answers: Answers,
+        commands: Commands,
         quotas: Quotas,
     ) -> None:
         self._quotas = quotas
-        self._settings = settings
         self._state = state
         self._deliveries = deliveries
-        self._letters = letters
+        self._arming = arming
+        self._answers = answers
+        self._commands = commands
 
     def apply(self, step: Step, request: Request) -> Rejection | None:
         """Carry out one request; a rejection changes nothing."""
         assert request.id is not None
         stored = self._state.get(step, schedule_key(request.source.topic, request.id))
         schedule = decode_schedule(stored) if stored is not None else None
-        if request.action is Action.CANCEL:
-            self._cancel(step, request, schedule)
-            return None
-        return self._schedule(step, request, schedule)
-
-    # -- schedule -----------------------------------------------------------------------------
+        if request.action is Action.SCHEDULE:
+            return self._schedule(step, request, schedule)
+        self._commands.apply(step, request, schedule)
+        return None
 
     def _schedule(self, step: Step, request: Request, old: Schedule | None) -> Rejection | None:
         assert request.id is not None
@@ -77,19 +101,19 @@ class Control:
             return rejection
         outcome = Outcome.SCHEDULED
         if old is not None:
-            if old.status is Status.PENDING:
+            if old.status in LIVE:
                 if request.if_exists is IfExists.KEEP:
-                    self._letters.receipt(step, request, Outcome.KEPT)
+                    self._answers.tell(step, request, Outcome.KEPT, old)
                     return None
                 if request.if_exists is IfExists.REJECT:
                     return Rejection(
                         Code.ALREADY_EXISTS,
-                        f"id {shown(request.id)} names a pending schedule, and if-exists is 'reject'",
+                        f"id {shown(request.id)} names a {old.status} schedule, and if-exists is 'reject'",
                         id=request.id,
                         reply_to=request.reply_to,
                     )
                 outcome = Outcome.REPLACED
-            elif old.status in (Status.CANCELLED, Status.FORESTALLED) and _older(request, old):
+            elif old.status in (Status.CANCELLED, Status.FORESTALLED) and older(request, old):
                 return Rejection(
                     Code.CANCELLED_EARLIER,
                     f"id {shown(request.id)} was cancelled by a request with timestamp {old.timestamp_ms}, "
@@ -101,39 +125,60 @@ class Control:
         if self._quotas.any and (rejection := self._quotas.refusal(step, request, freed)):
             return rejection
         if old is not None:
-            self._clear(step, request.source.topic, request.id, old)
-        self._define(step, request, self._revision(request), outcome)
+            self._arming.clear(step, request.source.topic, request.id, old)
+        schedule = Schedule(
+            status=Status.PENDING,
+            revision=self._arming.revision(request.source),
+            topic=request.source.topic,
+            partition=request.source.partition,
+            offset=request.source.offset,
+            timestamp_ms=request.timestamp_ms,
+            destination=request.destination,
+            name=request.name,
+            description=request.description,
+            tags=list(request.tags),
+            history=old.history if old is not None else [],
+            actor=request.actor,
+        )
+        if request.recurrence is None:
+            self._define(step, request, schedule, outcome)
+        else:
+            self._define_recurring(step, request, schedule, outcome)
         return None
 
-    def _revision(self, request: Request) -> int:
-        """A number that no other request for the id ever gets: it outlives what is remembered of the id.
-
-        A count would begin anew once the id is forgotten, and repeat the fire ids of the same due times.
-        """
-        source = request.source
-        return source.offset * self._settings.partitions + source.partition + 1
-
-    def _define(self, step: Step, request: Request, revision: int, outcome: Outcome) -> None:
+    def _define_recurring(self, step: Step, request: Request, schedule: Schedule, outcome: Outcome) -> None:
         assert request.id is not None
-        state = self._state
+        assert request.recurrence is not None
+        first_ms = first_after(request.recurrence, request.timestamp_ms)
+        assert first_ms is not None, "a schedule that never fires was refused"
+        schedule = replace(
+            schedule,
+            recurrence=request.recurrence,
+            catch_up=request.catch_up,
+            grace_ms=DEFAULT_GRACE_MS if request.grace_ms is None else request.grace_ms,
+        )
+        schedule = self._arming.arm(step, request.id, schedule, first_ms)
+        tenant = request.source.topic
+        step.changes[payload_key(tenant, request.id)] = encode(envelope_of(request))
+        step.changes[schedule_key(tenant, request.id)] = encode(schedule)
+        fire = fire_id(tenant, 0, 0, 0, first_ms, request.id, schedule.revision)
+        self._answers.tell(step, request, outcome, schedule, (first_ms,), (fire,))
+
+    def _define(self, step: Step, request: Request, schedule: Schedule, outcome: Outcome) -> None:
+        assert request.id is not None
         source = request.source
         tenant = source.topic
-        number = state.source(step, source.topic, source.partition)
-        wheel = state.destination(step, request.destination, tenant)
         step.records += len(request.due_ms) - 1
-        pending: list[bytes] = []
+        later: list[tuple[int, int]] = []
         fire_ids: list[str] = []
-        fire_count = 0
-        last_fire_id: str | None = None
-        pointer = encode(Pointer(tenant, request.id, revision))
+        fired: list[tuple[str, int, int]] = []
+        history = schedule.history
         for index, due_ms in enumerate(request.due_ms):
-            fire = fire_id(tenant, source.partition, source.offset, index, due_ms, request.id, revision)
+            fire = fire_id(tenant, 0, 0, index, due_ms, request.id, schedule.revision)
             fire_ids.append(fire)
             if step.size_bytes < step.max_bytes and (
                 partitions := self._deliveries.may_deliver(step, request, due_ms)
             ):
-                fire_count += 1
-                last_fire_id = fire
                 headers = delivery_headers(
                     request.headers,
                     request.id,
@@ -141,92 +186,37 @@ class Control:
                     due_ms,
                     step.now_ms,
                     schedule_id(source.topic, source.partition, source.offset),
-                    fire_count,
+                    len(fired) + 1,
                 )
-                self._deliveries.write(step, request, headers, due_ms, partitions)
+                partition = self._deliveries.write(step, request, headers, due_ms, partitions)
+                fired.append((fire, due_ms, partition))
+                history = self._arming.remembered(
+                    history, Fire(due_ms, step.now_ms, schedule.revision, index)
+                )
             else:
-                key = wheel_key(wheel, due_ms, number, source.offset, index)
-                state.add_entry(step, key, pointer, wheel, due_ms)
-                pending.append(key)
-        schedule = Schedule(
-            status=Status.PENDING if pending else Status.FIRED,
-            revision=revision,
-            topic=source.topic,
-            partition=source.partition,
-            offset=source.offset,
-            timestamp_ms=request.timestamp_ms,
-            destination=request.destination,
-            pending=pending,
-            fire_count=fire_count,
-            last_fire_id=last_fire_id,
-            name=request.name,
-            description=request.description,
-            tags=list(request.tags),
+                later.append((due_ms, index))
+        schedule = self._arming.arm_all(step, request.id, replace(schedule, history=history), later)
+        schedule = replace(
+            schedule,
+            status=Status.PENDING if later else Status.FIRED,
+            fire_count=len(fired),
+            last_fire_id=fired[-1][0] if fired else None,
         )
-        if pending:
+        if later:
             step.changes[payload_key(tenant, request.id)] = encode(envelope_of(request))
             step.changes[schedule_key(tenant, request.id)] = encode(schedule)
         else:
-            self.finish(step, tenant, request.id, schedule)
-        self._letters.receipt(step, request, outcome, fire_ids)
-
-    # -- cancel -------------------------------------------------------------------------------
-
-    def _cancel(self, step: Step, request: Request, old: Schedule | None) -> None:
-        assert request.id is not None
-        source = request.source
-        if old is None or old.status is Status.FORESTALLED:
-            outcome, status = Outcome.UNKNOWN, Status.FORESTALLED
-        elif old.status in (Status.PENDING, Status.CANCELLED):
-            outcome, status = Outcome.CANCELLED, Status.CANCELLED
-        else:
-            self._letters.too_late(step, request, old.last_fire_id)
-            return
-        if old is not None:
-            self._clear(step, source.topic, request.id, old)
-        newest = old is None or old.status is Status.PENDING or not _older(request, old)
-        schedule = Schedule(
-            status=status,
-            revision=old.revision if old is not None else 0,
-            topic=source.topic,
-            partition=source.partition if newest or old is None else old.partition,
-            offset=source.offset if newest or old is None else old.offset,
-            timestamp_ms=request.timestamp_ms if newest or old is None else old.timestamp_ms,
-            destination=old.destination if old is not None else "",
-            fire_count=old.fire_count if old is not None else 0,
-            last_fire_id=old.last_fire_id if old is not None else None,
-        )
-        self.finish(step, source.topic, request.id, schedule)
-        self._letters.receipt(step, request, outcome)
-
-    # -- the end ------------------------------------------------------------------------------
-
-    def _clear(self, step: Step, tenant: str, id: str, old: Schedule) -> None:
-        """Take out everything that belongs to the old revision but its record."""
-        for key in old.pending:
-            self._state.remove_entry(step, key)
-        if old.forget_key is not None:
-            self._state.remove_entry(step, old.forget_key)
-        if old.status is Status.PENDING:
-            step.changes[payload_key(tenant, id)] = None
-
-    def finish(self, step: Step, tenant: str, id: str, schedule: Schedule) -> None:
-        """Store the record of an id that is over, to be forgotten in time."""
-        state = self._state
-        number = state.source(step, schedule.topic, schedule.partition)
-        due_ms = step.now_ms + self._settings.id_retention_ms
-        key = wheel_key(HOUSEKEEPING, due_ms, number, schedule.offset, 0)
-        state.add_entry(step, key, encode(Forget(tenant, id, schedule.revision)), HOUSEKEEPING, due_ms)
-        step.changes[schedule_key(tenant, id)] = encode(replace(schedule, pending=[], forget_key=key))
-
-
-def _older(request: Request, old: Schedule) -> bool:
-    """Whether a request was produced before the one that the schedule's record stands for.
-
-    Within one request partition the order is that of the offsets; across partitions only the producers'
-    timestamps can tell.
-    """
-    source = request.source
-    if (source.topic, source.partition) == (old.topic, old.partition):
-        return source.offset < old.offset
-    return request.timestamp_ms < old.timestamp_ms
+            self._arming.finish(step, request.id, schedule)
+        self._answers.tell(step, request, outcome, schedule, request.due_ms, fire_ids)
+        for count, (fire, due_ms, partition) in enumerate(fired, 1):
+            self._answers.events.fired(
+                step,
+                request.id,
+                schedule,
+                fire_id=fire,
+                due_ms=due_ms,
+                lateness_ms=step.now_ms - due_ms,
+                destination=request.destination,
+                partition=partition,
+                fire_count=count,
+            )

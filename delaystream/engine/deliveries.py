@@ -64,14 +64,12 @@ class Deliveries:
                 return 0
         return self._destinations.partitions(topic)
 
-    def write(
-        self, step: Step, request: Request, headers: list[Header], due_ms: int, partitions: int
-    ) -> None:
-        """Deliver a request in the accepting transaction."""
+    def write(self, step: Step, request: Request, headers: list[Header], due_ms: int, partitions: int) -> int:
+        """Deliver a request in the accepting transaction; the partition that it goes to."""
         topic = request.destination
         asked = request.destination_partition
         step.size_bytes += row_bytes(request.key, request.value, request.headers)
-        step.outlet(topic, partitions).write(
+        partition = step.outlet(topic, partitions).write(
             request.destination_key if request.has_destination_key else request.key,
             request.value,
             headers,
@@ -82,3 +80,4 @@ class Deliveries:
         if self._rates.active:
             lane = self._rates.lane(request.source.topic, topic)
             self._rates.spend(self._rates.buckets(topic, lane, step.loop_ms), 1, step.loop_ms)
+        return partition

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from delaystream.codec.envelope import Envelope, Pointer, decode_entry
+from delaystream.codec.envelope import Envelope, Pointer, Trigger, decode_entry
 from delaystream.codec.keys import HOUSEKEEPING, split_wheel_key
 from delaystream.codec.outgoing import anonymous_delivery_headers
+from delaystream.core.request import Coordinates
 from delaystream.engine.drain import Drain
+from delaystream.engine.events import Events
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
 from delaystream.engine.pending import HOUR_MS
@@ -45,6 +47,7 @@ class Firing:
         withheld: Withheld,
         named: NamedFires,
         observer: Observer,
+        events: Events,
         tenants: Tenants,
         rates: Rates,
     ) -> None:
@@ -56,6 +59,7 @@ class Firing:
         self._withheld = withheld
         self._named = named
         self._observer = observer
+        self._events = events
         self._tenants = tenants
         self._rates = rates
         self._chunk = _FIRST_CHUNK
@@ -135,7 +139,7 @@ class Firing:
         exhausted = len(entries) < quota
         self._adapt_chunk(sum([len(stored) for _, stored in entries]), len(entries))
         if drain.wheel == HOUSEKEEPING:
-            last = self._named.forget(step, entries)
+            last = self._named.housekeep(step, entries)
         else:
             partitions = 0 if drain.denied else self._destinations.partitions(drain.topic)
             if partitions:
@@ -192,6 +196,7 @@ class Firing:
         write = step.outlet(topic, partitions).write
         fired = step.fired[topic]
         fired_at = step.fired_at
+        telling = self._events.anonymous
         suspicious = drain.trouble is not None or drain.denial.anyone or bool(self._troubles.condemned)
         # Entries come in due order: those of one hour and one source leave the counters together.
         hour = maker = removed = 0
@@ -206,7 +211,7 @@ class Firing:
             _, due_ms, source, offset, index = split(key)
             entry = decode_entry(stored)
             if type(entry) is not Envelope:
-                assert type(entry) is Pointer
+                assert type(entry) is Pointer or type(entry) is Trigger
                 self._named.fire(step, drain, key, entry, partitions)
                 continue
             size_bytes += len(stored)
@@ -219,7 +224,7 @@ class Firing:
                     state.remove_entry(step, key)
                     withheld.quarantine(step, drain, key, entry, reason)
                     continue
-            write(
+            partition = write(
                 entry.destination_key if entry.has_destination_key else entry.key,
                 entry.value,
                 anonymous_delivery_headers(
@@ -230,6 +235,8 @@ class Firing:
                 key,
             )
             changes[key] = None
+            if telling:
+                self._tell(step, key, topic, partition)
             if due_ms // HOUR_MS != hour or source != maker:
                 if removed:
                     count(drain.wheel, hour, maker, -removed)
@@ -240,6 +247,11 @@ class Firing:
             count(drain.wheel, hour, maker, -removed)
         step.size_bytes += size_bytes
         return last
+
+    def _tell(self, step: Step, key: bytes, topic: str, partition: int) -> None:
+        _, due_ms, source, offset, index = split_wheel_key(key)
+        coordinates = Coordinates(*self._state.sources[source], offset)
+        self._events.fired_anonymous(step, coordinates, index, due_ms, topic, partition)
 
     def _give_up_expired(
         self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]], max_bytes: int
@@ -255,7 +267,7 @@ class Firing:
                 continue
             due_ms = split_wheel_key(key)[1]
             entry = decode_entry(stored)
-            if type(entry) is Pointer:
+            if type(entry) is Pointer or type(entry) is Trigger:
                 if withheld.reason(step, drain, key, due_ms, self._named.payload(step, entry), 0) is None:
                     break
                 self._named.fire(step, drain, key, entry, 0)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from delaystream.codec.command import attach
+from delaystream.codec.command import Report, attach
 from delaystream.codec.envelope import encode, envelope_of
 from delaystream.codec.keys import wheel_key
 from delaystream.codec.outgoing import Outcome, anonymous_delivery_headers
@@ -15,8 +15,10 @@ from delaystream.core.identity import fire_id
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Request
+from delaystream.engine.bulk import Bulks
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
+from delaystream.engine.events import Events
 from delaystream.engine.letters import Letters
 from delaystream.engine.ports import SourceBatch, SourceRecord
 from delaystream.engine.quota import Quotas
@@ -26,7 +28,7 @@ from delaystream.engine.step import Step, row_bytes
 from delaystream.engine.tenants import Tenants
 
 #: A record with what its headers say.
-Parsed: TypeAlias = tuple[SourceRecord, Request | Rejection]
+Parsed: TypeAlias = tuple[SourceRecord, Request | Report | Rejection]
 
 
 class ParsedBatch(msgspec.Struct):
@@ -92,7 +94,9 @@ class Intake:
         state: PartitionState,
         deliveries: Deliveries,
         letters: Letters,
+        events: Events,
         control: Control,
+        bulks: Bulks,
         quotas: Quotas,
     ) -> None:
         self._partition = partition
@@ -100,7 +104,9 @@ class Intake:
         self._state = state
         self._deliveries = deliveries
         self._letters = letters
+        self._events = events
         self._control = control
+        self._bulks = bulks
         self._quotas = quotas
 
     def take(self, step: Step, parsed: ParsedBatch, applied: int) -> int:
@@ -120,14 +126,12 @@ class Intake:
                 continue
             step.records += 1
             if type(request) is Request:
-                if request.id is None:
+                if request.id is None and request.match is None:
                     rejection = self._schedule(step, request)
                 else:
-                    rejection = self._named(step, record, request, is_command=is_command)
+                    rejection = self._addressed(step, record, request, is_command=is_command)
             else:
-                assert type(request) is Rejection
-                rejection = request
-                step.size_bytes += row_bytes(record.key, record.value, record.headers)
+                rejection = self._not_a_request(step, record, request)
             if rejection is None:
                 accepted += 1
             else:
@@ -139,6 +143,16 @@ class Intake:
         elif taken:
             step.positions[topic] = parsed.requests[taken - 1][0].offset + 1
         return taken
+
+    def _not_a_request(
+        self, step: Step, record: SourceRecord, request: Request | Report | Rejection
+    ) -> Rejection | None:
+        step.size_bytes += row_bytes(record.key, record.value, record.headers)
+        if type(request) is Report:
+            self._bulks.gather(step, request)
+            return None
+        assert type(request) is Rejection
+        return request
 
     def _schedule(self, step: Step, request: Request) -> Rejection | None:
         if request.destination_partition is not None and (
@@ -152,6 +166,8 @@ class Intake:
             step.records += len(times) - 1
         if self._quotas.any and (rejection := self._quotas.refusal(step, request)):
             return rejection
+        if self._events.anonymous:
+            self._events.accepted(step, request)
         state = self._state
         now_ms = step.now_ms
         source = request.source
@@ -169,7 +185,7 @@ class Intake:
             state.add_entry(step, key, stored, wheel, due_ms, number)
             step.size_bytes += len(stored)
         if request.reply_to is not None:
-            self._letters.receipt(step, request, Outcome.SCHEDULED, self._fire_ids(request))
+            self._letters.receipt(step, request, Outcome.SCHEDULED, times, self._fire_ids(request))
         return None
 
     def _too_heavy(self, request: Request) -> Rejection | None:
@@ -189,7 +205,9 @@ class Intake:
         source = request.source
         coordinates = b"%b%d" % (self._state.source_text(source.topic, source.partition), source.offset)
         headers = anonymous_delivery_headers([*request.headers], coordinates, index, due_ms, step.fired_at)
-        self._deliveries.write(step, request, headers, due_ms, partitions)
+        partition = self._deliveries.write(step, request, headers, due_ms, partitions)
+        if self._events.anonymous:
+            self._events.fired_anonymous(step, source, index, due_ms, request.destination, partition)
 
     @staticmethod
     def _fire_ids(request: Request) -> list[str]:
@@ -199,11 +217,17 @@ class Intake:
             for index, due_ms in enumerate(request.due_ms)
         ]
 
-    def _named(
+    def _addressed(
         self, step: Step, record: SourceRecord, request: Request, *, is_command: bool
     ) -> Rejection | None:
-        """Apply a request with an id here, or hand it to the partition that owns the id."""
-        assert request.id is not None
+        """Apply a request with an id here, or hand it to its owner; a bulk command to every partition."""
+        if request.id is None:
+            step.size_bytes += row_bytes(record.key, None, record.headers)
+            if is_command:
+                self._bulks.begin(step, request)
+            else:
+                self._bulks.spread(step, record, request)
+            return None
         settings = self._settings
         step.size_bytes += row_bytes(record.key, record.value, record.headers)
         owner = owner_partition(request.source.topic, request.id, settings.partitions)

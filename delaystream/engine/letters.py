@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from delaystream.codec.command import COMMAND_HEADER, detach
+from delaystream.codec.command import COMMAND_HEADER, Report, detach
+from delaystream.codec.event import EventType
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Coordinates, Header, Request
+from delaystream.engine.events import Events
 from delaystream.engine.ports import Destinations, LogUnavailable, SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import RECEIPT, Step, row_bytes
@@ -17,8 +19,11 @@ from delaystream.engine.trouble import Troubles
 class Letters:
     """Writes receipts and dead letters into steps."""
 
-    def __init__(self, settings: EngineSettings, destinations: Destinations, troubles: Troubles) -> None:
+    def __init__(
+        self, settings: EngineSettings, destinations: Destinations, troubles: Troubles, events: Events
+    ) -> None:
         self._settings = settings
+        self._events = events
         self._destinations = destinations
         self._troubles = troubles
 
@@ -27,9 +32,12 @@ class Letters:
         step: Step,
         request: Request,
         outcome: Outcome,
+        due_ms: Sequence[int] = (),
         fire_ids: Sequence[str] = (),
+        won: str | None = None,
+        status: str | None = None,
     ) -> None:
-        """Tell what became of a request, if it asked; with its due times where there are fire ids."""
+        """Tell what became of a request, if it asked; the fires that it has been given, one by one."""
         if request.reply_to is None:
             return
         self._reply(
@@ -40,16 +48,19 @@ class Letters:
                 request.source,
                 request.id,
                 step.now_ms,
-                request.due_ms if fire_ids else (),
+                due_ms,
                 fire_ids,
+                won=won,
+                status=status,
             ),
         )
 
-    def too_late(self, step: Step, request: Request, won: str | None) -> None:
-        """Tell a cancel that the fire ``won`` was before it."""
-        if request.reply_to is not None:
-            row = receipt(Outcome.TOO_LATE, request.source, request.id, step.now_ms, won=won)
-            self._reply(step, request.reply_to, row)
+    def summary(
+        self, step: Step, source: Coordinates, reply_to: str | None, outcome: Outcome, count: int
+    ) -> None:
+        """Tell what became of a bulk command, if it asked."""
+        if reply_to is not None:
+            self._reply(step, reply_to, receipt(outcome, source, None, step.now_ms, count=count))
 
     def _reply(self, step: Step, topic: str, row: tuple[bytes, bytes, list[Header]]) -> None:
         # A receipt never holds anything up: where it cannot be delivered, there is none.
@@ -64,7 +75,7 @@ class Letters:
         topic: str,
         partition: int,
         record: SourceRecord,
-        request: Request | Rejection,
+        request: Request | Report | Rejection,
         rejection: Rejection,
     ) -> None:
         """Put a refused record among the dead letters, its bytes untouched, and tell whoever asked."""
@@ -74,6 +85,7 @@ class Letters:
         ]
         self.bury(step, record.key, record.value, headers, record.timestamp, source, rejection)
         step.rejected[rejection.code.value] += 1
+        self._events.refused(step, source, rejection)
         if rejection.reply_to is not None:
             self._reply(
                 step,
@@ -121,10 +133,12 @@ class Letters:
         detail: str,
         id: str | None = None,
     ) -> None:
-        """Put a fire that proved impossible among the dead letters."""
+        """Put a fire that proved impossible among the dead letters; the caller tells of one with an id."""
         rejection = Rejection(Code.QUARANTINED, detail, id=id)
         self.bury(step, key, value, headers, timestamp_ms, source, rejection)
         step.rejected[Code.QUARANTINED.value] += 1
+        if id is None:
+            self._events.refused(step, source, rejection, EventType.QUARANTINED)
 
 
 def _letter(
@@ -142,7 +156,11 @@ def _letter(
 
 
 def _source(
-    topic: str, commands_topic: str, partition: int, record: SourceRecord, request: Request | Rejection
+    topic: str,
+    commands_topic: str,
+    partition: int,
+    record: SourceRecord,
+    request: Request | Report | Rejection,
 ) -> Coordinates:
     """Where a refused request was produced, before any re-routing."""
     if type(request) is Request:

@@ -8,8 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
+from delaystream.engine.answers import Answers
+from delaystream.engine.arming import Arming
+from delaystream.engine.bulk import Bulks
+from delaystream.engine.commands import Commands
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
+from delaystream.engine.events import Events
 from delaystream.engine.firing import Firing
 from delaystream.engine.inbox import Inbox, rest
 from delaystream.engine.intake import Intake, ParsedBatch, parse, topics_named
@@ -76,15 +81,30 @@ class Life:
         #: where each source topic is read from
         self.starts: dict[str, int] = {}
         destinations = ports.destinations
-        letters = Letters(settings, destinations, troubles)
+        events = Events(settings, destinations)
+        letters = Letters(settings, destinations, troubles, events)
         deliveries = Deliveries(state, destinations, troubles, rates)
         quotas = Quotas(partition, settings.partitions, tenants, state.counts, deliveries)
-        control = Control(settings, state, deliveries, letters, quotas)
-        self._intake = Intake(partition, settings, state, deliveries, letters, control, quotas)
-        withheld = Withheld(settings, state, troubles, letters)
-        named = NamedFires(state, control, withheld)
+        arming = Arming(settings, state)
+        answers = Answers(letters, events)
+        commands = Commands(arming, answers)
+        control = Control(state, deliveries, arming, answers, commands, quotas)
+        bulks = Bulks(partition, settings, state, commands, answers, letters)
+        self._intake = Intake(partition, settings, state, deliveries, letters, events, control, bulks, quotas)
+        withheld = Withheld(settings, state, troubles, letters, events)
+        named = NamedFires(settings, state, arming, withheld, events, bulks)
         self._firing = Firing(
-            partition, settings, state, destinations, troubles, withheld, named, observer, tenants, rates
+            partition,
+            settings,
+            state,
+            destinations,
+            troubles,
+            withheld,
+            named,
+            observer,
+            events,
+            tenants,
+            rates,
         )
 
     def next_due_ms(self, loop_ms: float) -> int | None:
@@ -125,6 +145,8 @@ class Life:
         topics = topics_named(batches)
         topics.update(self._firing.due_topics(now_ms, loop_ms))
         topics.add(settings.dead_letters_topic)
+        if settings.events:
+            topics.add(settings.events_topic)
         if await self._look_up(topics):
             # Looking up takes time; a due time that has passed meanwhile is due.
             now_ms = self._ports.clock.now_ms()
@@ -227,6 +249,8 @@ class Life:
             fired=step.fired,
             seconds=seconds,
         )
+        if step.missed:
+            self._observer.missed(self._partition, step.missed)
         self._observer.counted(self._partition, change, anew=False)
         self._tell_pending()
 

@@ -46,6 +46,10 @@ class Observer(Protocol):
         """
         ...
 
+    def missed(self, partition: int, missed: Mapping[tuple[str, str], int]) -> None:
+        """A committed transaction gave up due times, or let others stand for them: by reason, destination."""
+        ...
+
     def aborted(self, partition: int, reason: str) -> None:
         """A transaction failed; ``reason`` is the exception's class name."""
         ...
@@ -81,6 +85,9 @@ class Silence:
         fired: Mapping[str, Sequence[int]],
         seconds: float,
     ) -> None:
+        """Take no notice."""
+
+    def missed(self, partition: int, missed: Mapping[tuple[str, str], int]) -> None:
         """Take no notice."""
 
     def aborted(self, partition: int, reason: str) -> None:

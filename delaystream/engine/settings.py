@@ -12,6 +12,11 @@ class EngineSettings(msgspec.Struct, frozen=True):
     commands_topic: str = "delay-commands"
     changelog_topic: str = "delay-wheel-changelog"
     dead_letters_topic: str = "delay-dead-letters"
+    events_topic: str = "delay-events"
+    #: whether what happens to schedules is told on the events topic
+    events: bool = True
+    #: whether that includes accepted requests without an id, and their fires
+    events_anonymous: bool = False
     #: partitions of the request topics, the commands topic and the changelog
     partitions: int = 1
     #: least time from one transaction's start to the next under load
@@ -34,6 +39,12 @@ class EngineSettings(msgspec.Struct, frozen=True):
     dead_letter_max_bytes: int = 1024 * 1024 + 96 * 1024
     #: how long a finished, cancelled or unknown id is remembered
     id_retention_ms: int = 24 * 3_600_000
+    #: fires that a schedule's record remembers
+    history_length: int = 20
+    #: with catch-up none, a fire of a recurring schedule that is later than this is missed
+    misfire_threshold_ms: int = 60_000
+    #: most schedules that one step goes through for a bulk command
+    bulk_slice: int = 1_000
     restart_backoff_min_ms: int = 100
     restart_backoff_max_ms: int = 10_000
     #: how long attempts may fail on end before the processor gives up, and with it the process

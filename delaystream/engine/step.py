@@ -58,8 +58,8 @@ class Outlet:
         timestamp_ms: int,
         partition: int = -1,
         origin: bytes | None = None,
-    ) -> None:
-        """Add a row; a negative partition stands for the key's.
+    ) -> int:
+        """Add a row; a negative partition stands for the key's. Returns the partition.
 
         Rows without a key go to the partitions in turn, a run of them to each, so that a transaction with few
         of them writes to few partitions (as KIP-480 has it for producers).
@@ -77,6 +77,7 @@ class Outlet:
             self._written.append(partition)
         rows.append((key, value, headers, timestamp_ms))
         self.origins[partition].append(origin)
+        return partition
 
 
 class Step:
@@ -112,8 +113,8 @@ class Step:
         self.size_bytes = 0
         #: one item for each partition written to, the changelog's aside
         self.written: list[int] = []
-        #: fires that were too late and are to be dropped then, by destination
-        self.dropped: dict[str, int] = defaultdict(int)
+        #: scheduled times that passed without a delivery of their own, by reason and destination
+        self.missed: dict[tuple[str, str], int] = defaultdict(int)
         #: wheel entries put among the dead letters
         self.released: list[bytes] = []
 

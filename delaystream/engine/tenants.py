@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from delaystream.codec.command import COMMAND_HEADER, detach
+from delaystream.codec.command import COMMAND_HEADER, Report, detach
 from delaystream.codec.headers import RequestParser
 from delaystream.core.rates import RateTable
 from delaystream.core.rejection import Rejection
@@ -146,9 +146,11 @@ class Tenants:
         value: bytes | None,
         headers: Sequence[Header],
         now_ms: int,
-    ) -> Request | Rejection:
+    ) -> Request | Report | Rejection:
         """What a record of the commands topic asks for, by the policy of the topic that it came in by."""
         command, own = detach(headers)
+        if isinstance(command, Report):
+            return command
         if command is None:
             tenant = self._shared
         else:

@@ -13,6 +13,7 @@ from delaystream.codec.outgoing import DUE_AT, SCHEDULE_ID
 from delaystream.core.identity import schedule_id
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header
 from delaystream.engine.drain import Drain
+from delaystream.engine.events import Events
 from delaystream.engine.letters import Letters
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
@@ -24,12 +25,18 @@ class Withheld:
     """Takes out of the wheels what is not to be delivered as it was asked for."""
 
     def __init__(
-        self, settings: EngineSettings, state: PartitionState, troubles: Troubles, letters: Letters
+        self,
+        settings: EngineSettings,
+        state: PartitionState,
+        troubles: Troubles,
+        letters: Letters,
+        events: Events,
     ) -> None:
         self._settings = settings
         self._state = state
         self._troubles = troubles
         self._letters = letters
+        self._events = events
 
     # -- late ---------------------------------------------------------------------------------
 
@@ -45,7 +52,10 @@ class Withheld:
         """Drop an anonymous fire that is late, or file it under the topic for late ones."""
         self._state.remove_entry(step, key)
         if entry.on_late == ON_LATE_DROP:
-            step.dropped[drain.topic] += 1
+            step.missed["expired", drain.topic] += 1
+            _, due_ms, source, offset, _ = split_wheel_key(key)
+            coordinates = Coordinates(*self._state.sources[source], offset)
+            self._events.expired(step, coordinates, due_ms, drain.topic)
         else:
             self.move(step, key, encode(replace(entry, on_late=ON_LATE_FIRE)), entry.on_late)
 

@@ -21,6 +21,7 @@ from typing import BinaryIO, Final, TypeAlias
 import msgspec
 
 from delaystream.adapters.client_config import ClientConfig
+from delaystream.codec.command import Report
 from delaystream.codec.envelope import TransferState
 from delaystream.config import Settings
 from delaystream.core.partitioning import owner_partition
@@ -34,7 +35,7 @@ from delaystream.transfer.rows import PartitionRows, home, meta_row
 
 ROWS: Final = 2000
 """Rows of one transaction, unless its bytes are reached first."""
-ParseCommand: TypeAlias = Callable[..., Request | Rejection]
+ParseCommand: TypeAlias = Callable[..., Request | Report | Rejection]
 """`delaystream.engine.tenants.Tenants.parse_command`."""
 _TRANSACTION_BYTES: Final = 8 * 1024 * 1024
 

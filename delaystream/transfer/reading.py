@@ -26,7 +26,7 @@ _FIRST_KEY = b"\1"
 """Below it a store keeps what is its own."""
 
 #: fields of a schedule's record that are keys of wheel entries; `fires` and `forget_at_ms` stand for them
-WHEEL_KEYS = frozenset({"pending", "forget_key"})
+WHEEL_KEYS = frozenset({"pending", "forget_key", "triggers"})
 
 #: kinds of keys that this module reads
 _KINDS = frozenset({b"d", b"n", b"o", b"m", b"s", b"p", b"w"})
@@ -101,6 +101,11 @@ class PartitionReading:
 
     def _named(self, tenant: str, id: str, schedule: Schedule) -> lines.Named:
         payload = self._store.get(keys.payload_key(tenant, id))
+        if schedule.triggers:
+            raise UnknownState(
+                f"Schedule {id!r} of {tenant} has a triggered fire that is not delivered yet: let the "
+                "workers finish it, and export then."
+            )
         for key in schedule.pending:
             stored = self._store.get(key)
             if stored is None or type(decode_entry(stored)) is not Pointer:

@@ -136,6 +136,7 @@ class World:
         letter_bytes = self.random.choice((1_500, None))
         self.log.create_topic(self.settings.dead_letters_topic, 2, max_message_bytes=letter_bytes)
         self.log.create_topic("receipts", 1)
+        self.log.create_topic(self.settings.events_topic, 2)
         for name, count in self.destinations.items():
             self.log.create_topic(name, count)
         self.log.topics["dest-small"].max_message_bytes = 600

@@ -44,6 +44,7 @@ class Engine:
         self.log.create_topic("delay-commands", partitions)
         self.log.create_topic("delay-wheel-changelog", partitions, compacted=True)
         self.log.create_topic("delay-dead-letters", 1)
+        self.log.create_topic("delay-events", 1)
         for topic in ("orders", "emails", "late", "replies"):
             self.log.create_topic(topic, 1)
         self.stores = MemoryStateStores()

@@ -13,7 +13,7 @@ import pytest
 
 from delaystream.codec.command import COMMAND_HEADER
 from delaystream.codec.headers import RequestParser
-from delaystream.codec.names import PREFIX, RESERVED, SUPPORTED
+from delaystream.codec.names import PREFIX, SUPPORTED
 from delaystream.codec.outgoing import OUTGOING_HEADERS
 from delaystream.config import Settings, environment_name, tenant_settings
 from delaystream.config.kafka import variable_names
@@ -75,7 +75,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_header_is_documented() -> None:
     """In the README by its short name or in the page of headers; none that is not there."""
     contract = text(ROOT / "docs" / "headers.md")
-    for name in (*SUPPORTED, *RESERVED):
+    for name in SUPPORTED:
         assert f"`{name}`" in contract
         assert f"`{name}`" in README
     for name in OUTGOING_HEADERS:
@@ -84,7 +84,7 @@ def test_every_header_is_documented() -> None:
 
 def test_no_other_header_is_documented() -> None:
     """Every `delaystream-…` in the documentation is a header, or the start of a table's names."""
-    known = {PREFIX + name for name in (*SUPPORTED, *RESERVED)} | OUTGOING_HEADERS | {COMMAND_HEADER}
+    known = {PREFIX + name for name in SUPPORTED} | OUTGOING_HEADERS | {COMMAND_HEADER}
     # A cut name stands for those that begin with it: `delaystream-error…`.
     found = set(re.findall(r"delaystream-[a-z][a-z-]*[a-z](?![\w./…-])", everything()))
     assert found - known == set()

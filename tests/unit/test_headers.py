@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.codec.headers import RequestParser
-from delaystream.codec.names import KINDS, RESERVED, SUPPORTED
+from delaystream.codec.names import KINDS, SUPPORTED
 from delaystream.codec.outgoing import OUTGOING_HEADERS, dead_letter_headers, delivery_headers
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
@@ -191,8 +191,8 @@ def test_what_delaystream_writes_is_dropped_even_when_it_is_null_or_in_capitals(
 
 
 def test_no_outgoing_name_is_a_control_name() -> None:
-    assert not OUTGOING_HEADERS & {f"delaystream-{name}" for name in (*SUPPORTED, *RESERVED)}
-    assert len(KINDS) == len(OUTGOING_HEADERS) + len(SUPPORTED) + len(RESERVED)
+    assert not OUTGOING_HEADERS & {f"delaystream-{name}" for name in SUPPORTED}
+    assert len(KINDS) == len(OUTGOING_HEADERS) + len(SUPPORTED)
 
 
 def control(name: str, value: bytes | None) -> Header:
@@ -231,8 +231,8 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
         [TO_ORDERS, IN_5_S, control("destination-partition", b"9" * 5000)],
         "99",
     ),
-    (Code.NO_SCHEDULE, [TO_ORDERS], "Neither delaystream-delay nor delaystream-at"),
-    (Code.NO_SCHEDULE, [TO_ORDERS, control("id", b"x")], "Neither"),
+    (Code.NO_SCHEDULE, [TO_ORDERS], "None of delaystream-delay, -at"),
+    (Code.NO_SCHEDULE, [TO_ORDERS, control("id", b"x")], "None of"),
     (
         Code.DELAY_AND_AT,
         [TO_ORDERS, IN_5_S, control("at", b"1800000000000")],
@@ -297,12 +297,70 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
     (Code.NOT_UTF8, [TO_ORDERS, control("at", b"\xff")], "delaystream-at"),
     (Code.NOT_UTF8, [TO_ORDERS, IN_5_S, control("id", b"x"), control("if-exists", b"\xff")], "if-exists"),
     *(
-        (Code.NOT_SUPPORTED, [TO_ORDERS, control(name, b"1h")], f"delaystream-{name} is given")
-        for name in RESERVED
+        (Code.ID_REQUIRED, [TO_ORDERS, control(*when)], f"delaystream-{when[0]} is given")
+        for when in (("every", b"1h"), ("cron", b"@daily"))
     ),
     *(
-        (Code.NOT_SUPPORTED, [control("id", b"x"), control("action", action)], f"'{action.decode()}'")
-        for action in (b"pause", b"resume", b"trigger", b"reschedule")
+        (Code.NOT_APPLICABLE, [TO_ORDERS, IN_5_S, control(name, b"x")], f"delaystream-{name} is given")
+        for name in (
+            "start",
+            "end",
+            "max-fires",
+            "jitter",
+            "timezone",
+            "dst-gap",
+            "dst-overlap",
+            "match-tags",
+        )
+    ),
+    (Code.NOT_APPLICABLE, [TO_ORDERS, IN_5_S, control("catch-up", b"all")], "expected on-late"),
+    *(
+        (code, [TO_ORDERS, control("id", b"x"), control("every", b"1h"), control(name, content)], detail)
+        for code, name, content, detail in (
+            (Code.NOT_APPLICABLE, "timezone", b"UTC", "beside cron only"),
+            (Code.NOT_APPLICABLE, "on-late", b"drop", "expected catch-up"),
+            (Code.DELAY_AND_AT, "cron", b"@daily", "expected one of them"),
+            (Code.DELAY_AND_AT, "at", b"2030-01-31T09:00:00Z", "expected one of them"),
+            (Code.INVALID_START, "start", b"soon", "delaystream-start"),
+            (Code.INVALID_START, "start", b"9990-01-31T09:00:00Z", "further ahead"),
+            (Code.INVALID_END, "end", b"1", "delaystream-end"),
+            (Code.NEVER_FIRES, "end", b"2001-01-31T09:00:00Z", "has no time"),
+            (Code.INVALID_MAX_FIRES, "max-fires", b"0", "from 1"),
+            (Code.INVALID_MAX_FIRES, "max-fires", b"-1", "from 1"),
+            (Code.INVALID_JITTER, "jitter", b"30", "delaystream-jitter"),
+            (Code.INVALID_CATCH_UP, "catch-up", b"some", "'latest', 'all', 'none'"),
+        )
+    ),
+    (Code.INVALID_EVERY, [TO_ORDERS, control("id", b"x"), control("every", b"0")], "an interval of"),
+    (Code.INVALID_EVERY, [TO_ORDERS, control("id", b"x"), control("every", b"60")], "has no unit"),
+    (
+        Code.INVALID_DST,
+        [TO_ORDERS, control("id", b"x"), control("cron", b"@daily"), control("dst-gap", b"both")],
+        "'shift', 'skip'",
+    ),
+    *(
+        (Code.ID_REQUIRED, [control("action", action)], "delaystream-id is missing")
+        for action in (b"cancel", b"pause", b"resume", b"trigger", b"reschedule")
+    ),
+    *(
+        (Code.NOT_APPLICABLE, [control("id", b"x"), control("action", action), IN_5_S], "delaystream-delay")
+        for action in (b"pause", b"resume", b"trigger")
+    ),
+    (
+        Code.NOT_APPLICABLE,
+        [control("id", b"x"), control("action", b"reschedule"), IN_5_S, TO_ORDERS],
+        "delaystream-destination",
+    ),
+    (Code.NO_SCHEDULE, [control("id", b"x"), control("action", b"reschedule")], "-cron"),
+    (
+        Code.NOT_APPLICABLE,
+        [control("id", b"x"), control("action", b"cancel"), control("match-tags", b"a")],
+        "without id",
+    ),
+    (Code.NOT_APPLICABLE, [control("action", b"trigger"), control("match-tags", b"a")], "without id"),
+    *(
+        (Code.INVALID_MATCH, [control("action", b"cancel"), control(f"match-{name}", b"")], f"match-{name}")
+        for name in ("tags", "destination", "id-prefix")
     ),
     (Code.TOO_MANY_HEADERS, [TO_ORDERS, IN_5_S, *[("x", b"")] * 99], "101 headers"),
     (Code.HEADERS_TOO_LARGE, [TO_ORDERS, IN_5_S, ("x", b"y" * 32 * 1024)], "at most 32768"),
@@ -353,6 +411,11 @@ def test_every_code_that_the_parser_decides_has_a_case_here() -> None:
         Code.ALREADY_EXISTS,
         Code.CANCELLED_EARLIER,
         Code.QUARANTINED,
+        Code.QUOTA_EXCEEDED,
+        Code.NOT_SUPPORTED,  # nothing is reserved any more
+        Code.DIALECT_MISSING,  # test_dialects.py
+        Code.DIALECT_INVALID,
+        Code.DIALECT_UNSUPPORTED,
     }
     assert {code for code, _, _ in REFUSED} >= set(Code) - elsewhere
 

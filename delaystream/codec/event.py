@@ -1,0 +1,158 @@
+"""What happened to a schedule, as a record on the events topic: JSON, with a published schema.
+
+`docs/events.schema.json` and `delaystream/codec/event.schema.json` hold `json_schema()`. Fields that do not
+apply are left out. A field is never removed and never changes its meaning within a schema version; new ones,
+and new types, may be added: a reader takes no notice of those it does not know.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from delaystream.codec.envelope import Schedule
+from delaystream.codec.keys import split_wheel_key
+
+SCHEMA_VERSION: Final = 1
+
+
+class EventType(StrEnum):
+    """What an event tells of."""
+
+    SCHEDULED = "scheduled"
+    REPLACED = "replaced"
+    RESCHEDULED = "rescheduled"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    TRIGGERED = "triggered"
+    FIRED = "fired"
+    SKIPPED = "skipped"
+    MISSED = "missed"
+    EXPIRED = "expired"
+    QUARANTINED = "quarantined"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    KEPT = "kept"
+    UNCHANGED = "unchanged"
+    TOO_LATE = "too-late"
+    UNKNOWN = "unknown"
+    BULK = "bulk"
+
+
+Ms = Annotated[int, Meta(description="Milliseconds since the epoch.", ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+Where = Annotated[str, Meta(description="Kafka coordinates: topic/partition/offset.")]
+
+
+class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a schedule is: everything but its payload and its headers."""
+
+    destination: str
+    due_at_ms: Annotated[list[Ms], Meta(description="One-time: the due times that are still ahead.")] = []
+    cron: str | None = None
+    every_ms: Count = 0
+    timezone: str | None = None
+    dst_gap: str | None = None
+    dst_overlap: str | None = None
+    start_at_ms: Ms | None = None
+    end_at_ms: Ms | None = None
+    max_fires: Count = 0
+    jitter_ms: Count = 0
+    catch_up: str | None = None
+    grace_ms: Count | None = None
+    name: str | None = None
+    description: str | None = None
+    tags: list[str] = []
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One thing that happened."""
+
+    schema_version: Literal[1]
+    type: EventType
+    at_ms: Annotated[int, Meta(description="When the worker decided it.", ge=0)]
+    request_topic: Annotated[str, Meta(description="An id belongs to its request topic.")]
+    schedule_id: Annotated[str, Meta(description="The id, or the request's coordinates; also the key.")]
+    source: Annotated[
+        Where, Meta(description="The request or command this is the outcome of; else the schedule's request.")
+    ]
+    id: str | None = None
+    status: Annotated[str | None, Meta(description="Where the schedule stands after this.")] = None
+    revision: Annotated[int | None, Meta(description="Changes with each new definition of the id.")] = None
+    actor: Annotated[str | None, Meta(description="As the request said; not verified.")] = None
+    definition: Definition | None = None
+    next_at_ms: Annotated[
+        int | None, Meta(description="The next due time; left out when none is ahead or it is paused.")
+    ] = None
+    due_at_ms: Ms | None = None
+    fired_at_ms: Ms | None = None
+    lateness_ms: Annotated[int | None, Meta(description="Beyond the due time and the jitter.")] = None
+    fire_id: str | None = None
+    fire_count: Count | None = None
+    skipped: Annotated[int, Meta(description="Earlier scheduled times that this fire stands for.", ge=0)] = 0
+    destination: str | None = None
+    destination_partition: Annotated[
+        int | None,
+        Meta(description="The offset is not known before the transaction that holds this is over."),
+    ] = None
+    from_ms: Annotated[int | None, Meta(description="First scheduled time of a run.")] = None
+    to_ms: Annotated[int | None, Meta(description="Last scheduled time of a run.")] = None
+    count: Annotated[
+        int | None, Meta(description="Scheduled times of a run; schedules of a bulk command.")
+    ] = None
+    reason: Annotated[str | None, Meta(description="Why a run was missed: late, paused or destination.")] = (
+        None
+    )
+    action: Annotated[str | None, Meta(description="Of a bulk command.")] = None
+    code: Annotated[str | None, Meta(description="Why it was refused or given up.")] = None
+    detail: str | None = None
+
+
+_encoder = msgspec.json.Encoder()
+encode_event = _encoder.encode
+decode_event = msgspec.json.Decoder(Event).decode
+
+
+def definition_of(schedule: Schedule) -> Definition:
+    """What is told of a schedule: with this and the events since, the list of schedules can be rebuilt."""
+    recurrence = schedule.recurrence
+    if recurrence is None:
+        held = [due_ms for due_ms, _ in schedule.held]
+        return Definition(
+            schedule.destination,
+            [split_wheel_key(key)[1] for key in schedule.pending] + held,
+            name=schedule.name,
+            description=schedule.description,
+            tags=schedule.tags,
+        )
+    calendar = recurrence.cron is not None
+    return Definition(
+        schedule.destination,
+        cron=recurrence.cron,
+        every_ms=recurrence.every_ms,
+        timezone=recurrence.timezone if calendar else None,
+        dst_gap=recurrence.dst_gap if calendar else None,
+        dst_overlap=recurrence.dst_overlap if calendar else None,
+        start_at_ms=recurrence.start_ms,
+        end_at_ms=recurrence.end_ms,
+        max_fires=recurrence.max_fires,
+        jitter_ms=recurrence.jitter_ms,
+        catch_up=schedule.catch_up.value,
+        grace_ms=schedule.grace_ms,
+        name=schedule.name,
+        description=schedule.description,
+        tags=schedule.tags,
+    )
+
+
+def next_at_ms(schedule: Schedule) -> int | None:
+    """The earliest due time of what is in the wheels for a schedule, that of a trigger aside."""
+    return min((split_wheel_key(key)[1] for key in schedule.pending), default=None)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of an event's value."""
+    schema = msgspec.json.schema(Event)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "delaystream event"} | schema

@@ -1,0 +1,35 @@
+"""Who to tell that a request is refused: as much of it as can be read in whatever else is wrong."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from delaystream.codec import values
+from delaystream.codec.names import PREFIX
+from delaystream.codec.values import RefusedError
+from delaystream.core.destinations import DestinationFilter
+from delaystream.core.limits import Limits
+from delaystream.core.rejection import Code
+from delaystream.core.request import Header
+
+_LONGEST_NAME: Final = 64
+
+
+def sender(
+    headers: Sequence[Header], limits: Limits, destinations: DestinationFilter
+) -> tuple[str | None, str | None]:
+    """The id and the reply-to topic of a refused request; None where missing, invalid or given twice."""
+    found: dict[str, list[bytes | None]] = {PREFIX + "id": [], PREFIX + "reply-to": []}
+    for name, content in headers:
+        if len(name) <= _LONGEST_NAME and (lower := name.lower()) in found:
+            found[lower].append(content)
+    id = reply_to = None
+    match found[PREFIX + "id"]:
+        case [bytes(content)]:
+            with suppress(RefusedError):
+                id = values.schedule_name(PREFIX + "id", content, limits)
+    match found[PREFIX + "reply-to"]:
+        case [bytes(content)]:
+            with suppress(RefusedError):
+                reply_to = values.topic(PREFIX + "reply-to", content, Code.INVALID_REPLY_TO, destinations)
+    return id, reply_to

@@ -1,0 +1,85 @@
+"""What becomes of the scheduled times of a recurring schedule that have passed: fired, skipped or missed.
+
+Whenever a recurring schedule is looked at, its scheduled times from the earliest undecided one up to now are
+decided at once::
+
+    now      09:05, every minute, last fired at 09:00, grace 15 min
+    latest   09:05 fires; 09:01 to 09:04 are *skipped*: the one fire stands for them
+    all      09:01, 09:02, … 09:05 fire one after the other
+    none     as latest, with a grace of `misfire_threshold_ms` at most
+
+A time that is later than its grace is *missed* and never fires. Lateness counts from the end of the jitter.
+So every scheduled time either fires or lies in exactly one run of skipped or missed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from delaystream.core.recurrence import Recurrence, misses, next_after
+from delaystream.core.request import CatchUp
+
+DEFAULT_GRACE_MS: Final = 15 * 60 * 1000
+"""Of a recurring schedule without `delaystream-grace`."""
+
+
+class Run(NamedTuple):
+    """Consecutive scheduled times, both ends included."""
+
+    from_ms: int
+    to_ms: int
+    number: int
+
+
+class Verdict(NamedTuple):
+    """What to do about the scheduled times up to now; the next one may be due already, with catch-up all."""
+
+    fire_ms: int | None
+    """The scheduled time to deliver now."""
+    next_ms: int | None
+    """The earliest scheduled time that is not decided yet; None: there is none."""
+    skipped: Run | None = None
+    """They came before `fire_ms`, which stands for them."""
+    missed: Run | None = None
+    """They came before everything else."""
+
+
+def settle(
+    recurrence: Recurrence,
+    scheduled_ms: int,
+    now_ms: int,
+    catch_up: CatchUp,
+    grace_ms: int,
+    due: Callable[[int], int],
+) -> Verdict:
+    """Decide on `scheduled_ms`, which is due, and on what has come due since.
+
+    `due` puts the jitter on a scheduled time. The work is bounded by that of `misses`: after a very long time
+    one verdict covers the first part, and the next is asked for at once.
+    """
+    next_ms = next_after(recurrence, scheduled_ms)
+    # Scheduled before this, and it is missed.
+    horizon_ms = now_ms - grace_ms - recurrence.jitter_ms
+    if next_ms is None or due(next_ms) > now_ms:
+        if scheduled_ms < horizon_ms:
+            return Verdict(None, next_ms, missed=Run(scheduled_ms, scheduled_ms, 1))
+        return Verdict(scheduled_ms, next_ms)
+    if catch_up is CatchUp.ALL:
+        if scheduled_ms >= horizon_ms:
+            return Verdict(scheduled_ms, next_ms)
+        missed = _run(recurrence, scheduled_ms, horizon_ms - 1)
+        return Verdict(None, next_after(recurrence, missed.to_ms), missed=missed)
+    passed = _run(recurrence, scheduled_ms, now_ms)
+    if due(passed.to_ms) > now_ms:
+        passed = _run(recurrence, scheduled_ms, passed.to_ms - 1)
+    next_ms = next_after(recurrence, passed.to_ms)
+    if passed.to_ms < horizon_ms:
+        return Verdict(None, next_ms, missed=passed)
+    return Verdict(passed.to_ms, next_ms, skipped=_run(recurrence, scheduled_ms, passed.to_ms - 1))
+
+
+def _run(recurrence: Recurrence, first_ms: int, until_ms: int) -> Run:
+    """The scheduled times from `first_ms`, which is one, to `until_ms`."""
+    rest = misses(recurrence, first_ms, until_ms)
+    return Run(first_ms, first_ms if rest.last_ms is None else rest.last_ms, 1 + rest.number)

@@ -1,0 +1,67 @@
+"""The one outcome of a request about an id: its receipt, if it asked for one, and its event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from delaystream.codec.envelope import Schedule
+from delaystream.codec.event import EventType
+from delaystream.codec.outgoing import Outcome
+from delaystream.core.request import Request
+from delaystream.engine.events import Events
+from delaystream.engine.letters import Letters
+from delaystream.engine.step import Step
+
+
+class Answers:
+    """Tells what became of requests."""
+
+    def __init__(self, letters: Letters, events: Events) -> None:
+        self._letters = letters
+        self.events = events
+
+    def tell(
+        self,
+        step: Step,
+        request: Request,
+        outcome: Outcome,
+        schedule: Schedule | None,
+        due_ms: Sequence[int] = (),
+        fire_ids: Sequence[str] = (),
+    ) -> None:
+        """Tell the outcome, with the schedule as it is now and the fires that it has been given.
+
+        The last fire is told to a command that came too late, as the one that won.
+        """
+        won = schedule.last_fire_id if schedule is not None and outcome is Outcome.TOO_LATE else None
+        self._letters.receipt(
+            step,
+            request,
+            outcome,
+            due_ms,
+            fire_ids,
+            won,
+            None if schedule is None else schedule.status.value,
+        )
+        if self.events.on:
+            triggered = outcome is Outcome.TRIGGERED
+            self.events.answered(
+                step,
+                request,
+                EventType(outcome.value),
+                schedule,
+                fire_ids[0] if triggered else won,
+                due_ms[0] if triggered else None,
+            )
+
+
+def older(request: Request, old: Schedule) -> bool:
+    """Whether a request was produced before the one that the schedule's record stands for.
+
+    Within one request partition the order is that of the offsets; across partitions only the producers'
+    timestamps can tell.
+    """
+    source = request.source
+    if (source.topic, source.partition) == (old.topic, old.partition):
+        return source.offset < old.offset
+    return request.timestamp_ms < old.timestamp_ms

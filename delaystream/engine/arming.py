@@ -1,0 +1,107 @@
+"""What a named schedule has in the wheels: entries armed, taken out, and in the end forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import LIVE, Fire, Forget, Pointer, Schedule, Trigger, encode
+from delaystream.codec.keys import HOUSEKEEPING, payload_key, schedule_key, wheel_key
+from delaystream.core.identity import fire_id
+from delaystream.core.recurrence import jittered_ms
+from delaystream.core.request import Coordinates
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state import PartitionState
+from delaystream.engine.step import Step
+
+
+class Arming:
+    """Keeps the records of named schedules and their wheel entries in step.
+
+    Where a method takes a schedule and returns one, the caller stores what it returns.
+    """
+
+    def __init__(self, settings: EngineSettings, state: PartitionState) -> None:
+        self._settings = settings
+        self._state = state
+
+    def revision(self, source: Coordinates) -> int:
+        """A number that no other request for the id ever gets: it outlives what is remembered of the id.
+
+        A count would begin anew once the id is forgotten, and repeat the fire ids of the same due times.
+        """
+        return source.offset * self._settings.partitions + source.partition + 1
+
+    def due(self, id: str, schedule: Schedule, scheduled_ms: int) -> int:
+        """When a scheduled time of a recurring schedule is due: with its jitter."""
+        recurrence = schedule.recurrence
+        assert recurrence is not None
+        if not recurrence.jitter_ms:
+            return scheduled_ms
+        fire = fire_id(schedule.topic, 0, 0, 0, scheduled_ms, id, schedule.revision)
+        return jittered_ms(scheduled_ms, fire, recurrence.jitter_ms)
+
+    def arm(self, step: Step, id: str, schedule: Schedule, scheduled_ms: int) -> Schedule:
+        """Put the next fire of a recurring schedule in its wheel, its only one there."""
+        due_ms = self.due(id, schedule, scheduled_ms)
+        return replace(self.arm_all(step, id, schedule, [(due_ms, 0)]), next_ms=scheduled_ms)
+
+    def arm_all(self, step: Step, id: str, schedule: Schedule, fires: Iterable[tuple[int, int]]) -> Schedule:
+        """Put fires, as (due_ms, list index), in the wheel of the schedule's destination."""
+        state = self._state
+        number = state.source(step, schedule.topic, schedule.partition)
+        wheel = state.destination(step, schedule.destination, schedule.topic)
+        pointer = encode(Pointer(schedule.topic, id, schedule.revision))
+        pending: list[bytes] = []
+        for due_ms, index in fires:
+            key = wheel_key(wheel, due_ms, number, schedule.offset, index)
+            state.add_entry(step, key, pointer, wheel, due_ms, number)
+            pending.append(key)
+        return replace(schedule, pending=pending)
+
+    def arm_trigger(self, step: Step, id: str, schedule: Schedule, command: Coordinates) -> Schedule:
+        """Put a fire that is due now in the wheel, beside those of the schedule."""
+        state = self._state
+        number = state.source(step, command.topic, command.partition)
+        wheel = state.destination(step, schedule.destination, schedule.topic)
+        key = wheel_key(wheel, step.now_ms, number, command.offset, 0)
+        trigger = Trigger(schedule.topic, id, schedule.revision, command.partition, command.offset)
+        state.add_entry(step, key, encode(trigger), wheel, step.now_ms, number)
+        return replace(schedule, triggers=[*schedule.triggers, key])
+
+    def disarm(self, step: Step, schedule: Schedule) -> Schedule:
+        """Take the schedule's own fires out of the wheels; triggered ones stay."""
+        for key in schedule.pending:
+            self._state.remove_entry(step, key)
+        return replace(schedule, pending=[])
+
+    def clear(self, step: Step, tenant: str, id: str, old: Schedule) -> None:
+        """Take out everything that belongs to an old revision but its record."""
+        for key in (*old.pending, *old.triggers):
+            self._state.remove_entry(step, key)
+        if old.forget_key is not None:
+            self._state.remove_entry(step, old.forget_key)
+        if old.status in LIVE:
+            step.changes[payload_key(tenant, id)] = None
+
+    def remembered(self, history: list[Fire], fire: Fire) -> list[Fire]:
+        """The history with one more fire, and without what is more than it may hold."""
+        length = self._settings.history_length
+        if length == 0:
+            return []
+        return [*history[max(0, len(history) - length + 1) :], fire]
+
+    def finish(self, step: Step, id: str, schedule: Schedule) -> Schedule:
+        """Store the record of an id that is over, to be forgotten in time."""
+        state = self._state
+        number = state.source(step, schedule.topic, schedule.partition)
+        due_ms = step.now_ms + self._settings.id_retention_ms
+        key = wheel_key(HOUSEKEEPING, due_ms, number, schedule.offset, 0)
+        tenant = schedule.topic
+        state.add_entry(
+            step, key, encode(Forget(tenant, id, schedule.revision)), HOUSEKEEPING, due_ms, number
+        )
+        schedule = replace(schedule, pending=[], held=[], triggers=[], next_ms=-1, forget_key=key)
+        step.changes[schedule_key(tenant, id)] = encode(schedule)
+        return schedule

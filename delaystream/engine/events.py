@@ -1,0 +1,304 @@
+"""Lifecycle events: what happened to a schedule, told on the events topic in the transaction that does it."""
+
+from __future__ import annotations
+
+from delaystream.codec.envelope import Gathering, Schedule
+from delaystream.codec.event import SCHEMA_VERSION, Event, EventType, definition_of, encode_event, next_at_ms
+from delaystream.core.identity import schedule_id
+from delaystream.core.misfire import Run
+from delaystream.core.rejection import Code, Rejection
+from delaystream.core.request import Coordinates, Request
+from delaystream.engine.ports import Destinations, LogUnavailable
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.step import Step
+
+_DEFINING = frozenset({EventType.SCHEDULED, EventType.REPLACED, EventType.RESCHEDULED, EventType.RESUMED})
+
+
+class Events:
+    """Writes events into steps; each method does nothing when events are off."""
+
+    def __init__(self, settings: EngineSettings, destinations: Destinations) -> None:
+        self._topic = settings.events_topic
+        self._destinations = destinations
+        self.on = settings.events
+        #: whether the fires of requests without an id are told too
+        self.anonymous = settings.events and settings.events_anonymous
+
+    def emit(self, step: Step, event: Event) -> None:
+        """Write an event; its key is the schedule id."""
+        partitions = self._destinations.partitions(self._topic)
+        if not partitions:
+            problem = self._destinations.problem(self._topic) or "unknown"
+            raise LogUnavailable(f"{self._topic}: {problem}; without it what happened would go untold")
+        value = encode_event(event)
+        step.size_bytes += len(value)
+        step.outlet(self._topic, partitions).write(event.schedule_id.encode(), value, (), step.now_ms)
+
+    def answered(
+        self,
+        step: Step,
+        request: Request,
+        type: EventType,
+        schedule: Schedule | None,
+        fire_id: str | None = None,
+        due_ms: int | None = None,
+    ) -> None:
+        """A request or a command about an id was decided."""
+        if not self.on:
+            return
+        assert request.id is not None
+        self.changed(
+            step, request.source, request.id, request.actor, type, schedule, fire_id=fire_id, due_ms=due_ms
+        )
+
+    def changed(
+        self,
+        step: Step,
+        source: Coordinates,
+        id: str,
+        actor: str | None,
+        type: EventType,
+        schedule: Schedule | None,
+        fire_id: str | None = None,
+        due_ms: int | None = None,
+    ) -> None:
+        """A command at `source` was decided for an id."""
+        if not self.on:
+            return
+        self.emit(
+            step,
+            Event(
+                schema_version=SCHEMA_VERSION,
+                type=type,
+                at_ms=step.now_ms,
+                request_topic=source.topic,
+                schedule_id=id,
+                source=schedule_id(source.topic, source.partition, source.offset),
+                id=id,
+                status=None if schedule is None else schedule.status.value,
+                revision=None if schedule is None else schedule.revision,
+                actor=actor,
+                definition=definition_of(schedule) if schedule is not None and type in _DEFINING else None,
+                next_at_ms=None if schedule is None else next_at_ms(schedule),
+                fire_id=fire_id,
+                due_at_ms=due_ms,
+            ),
+        )
+
+    def fired(
+        self,
+        step: Step,
+        id: str,
+        schedule: Schedule,
+        *,
+        fire_id: str,
+        due_ms: int,
+        lateness_ms: int,
+        destination: str,
+        partition: int,
+        fire_count: int,
+        skipped: int = 0,
+    ) -> None:
+        """A fire of a named schedule goes out; `schedule` is what it is at the end of that."""
+        if self.on:
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=EventType.FIRED,
+                    at_ms=step.now_ms,
+                    request_topic=schedule.topic,
+                    schedule_id=id,
+                    source=_source(schedule),
+                    id=id,
+                    status=schedule.status.value,
+                    revision=schedule.revision,
+                    next_at_ms=next_at_ms(schedule),
+                    due_at_ms=due_ms,
+                    fired_at_ms=step.now_ms,
+                    lateness_ms=lateness_ms,
+                    fire_id=fire_id,
+                    fire_count=fire_count,
+                    skipped=skipped,
+                    destination=destination,
+                    destination_partition=partition,
+                ),
+            )
+
+    def passed(
+        self, step: Step, id: str, schedule: Schedule, *, type: EventType, run: Run, reason: str
+    ) -> None:
+        """Scheduled times that do not fire: a run of skipped or missed ones, or a due time that expired."""
+        if self.on:
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=type,
+                    at_ms=step.now_ms,
+                    request_topic=schedule.topic,
+                    schedule_id=id,
+                    source=_source(schedule),
+                    id=id,
+                    status=schedule.status.value,
+                    revision=schedule.revision,
+                    next_at_ms=next_at_ms(schedule),
+                    destination=schedule.destination,
+                    from_ms=run.from_ms,
+                    to_ms=run.to_ms,
+                    count=run.number,
+                    reason=reason,
+                ),
+            )
+
+    def gave_up(
+        self, step: Step, id: str, schedule: Schedule, *, due_ms: int, destination: str, detail: str
+    ) -> None:
+        """A fire of a named schedule proved impossible."""
+        if self.on:
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=EventType.QUARANTINED,
+                    at_ms=step.now_ms,
+                    request_topic=schedule.topic,
+                    schedule_id=id,
+                    source=_source(schedule),
+                    id=id,
+                    status=schedule.status.value,
+                    revision=schedule.revision,
+                    next_at_ms=next_at_ms(schedule),
+                    due_at_ms=due_ms,
+                    destination=destination,
+                    code=Code.QUARANTINED.value,
+                    detail=detail,
+                ),
+            )
+
+    def completed(self, step: Step, id: str, schedule: Schedule) -> None:
+        """A recurring schedule has no further time."""
+        if self.on:
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=EventType.COMPLETED,
+                    at_ms=step.now_ms,
+                    request_topic=schedule.topic,
+                    schedule_id=id,
+                    source=_source(schedule),
+                    id=id,
+                    status=schedule.status.value,
+                    revision=schedule.revision,
+                    fire_count=schedule.fire_count,
+                ),
+            )
+
+    def refused(
+        self, step: Step, source: Coordinates, rejection: Rejection, type: EventType = EventType.REJECTED
+    ) -> None:
+        """A request was rejected, or the fire of one without an id given up as impossible."""
+        if self.on:
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=type,
+                    at_ms=step.now_ms,
+                    request_topic=source.topic,
+                    schedule_id=schedule_id(source.topic, source.partition, source.offset, rejection.id),
+                    source=schedule_id(source.topic, source.partition, source.offset),
+                    id=rejection.id,
+                    code=rejection.code.value,
+                    detail=rejection.detail,
+                ),
+            )
+
+    def bulk(self, step: Step, source: Coordinates, gathered: Gathering) -> None:
+        """A bulk command has reached every schedule of every partition."""
+        if self.on:
+            coordinates = schedule_id(source.topic, source.partition, source.offset)
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=EventType.BULK,
+                    at_ms=step.now_ms,
+                    request_topic=source.topic,
+                    schedule_id=coordinates,
+                    source=coordinates,
+                    actor=gathered.actor,
+                    action=gathered.action.value,
+                    count=gathered.count,
+                ),
+            )
+
+    # -- without an id ------------------------------------------------------------------------
+
+    def expired(self, step: Step, source: Coordinates, due_ms: int, destination: str) -> None:
+        """A fire without an id was too late and is dropped."""
+        if not self.on:
+            return
+        coordinates = schedule_id(source.topic, source.partition, source.offset)
+        self.emit(
+            step,
+            Event(
+                schema_version=SCHEMA_VERSION,
+                type=EventType.EXPIRED,
+                at_ms=step.now_ms,
+                request_topic=source.topic,
+                schedule_id=coordinates,
+                source=coordinates,
+                due_at_ms=due_ms,
+                lateness_ms=step.now_ms - due_ms,
+                destination=destination,
+            ),
+        )
+
+    def accepted(self, step: Step, request: Request) -> None:
+        """A request without an id was accepted; only where `anonymous` is on."""
+        source = request.source
+        coordinates = schedule_id(source.topic, source.partition, source.offset)
+        self.emit(
+            step,
+            Event(
+                schema_version=SCHEMA_VERSION,
+                type=EventType.SCHEDULED,
+                at_ms=step.now_ms,
+                request_topic=source.topic,
+                schedule_id=coordinates,
+                source=coordinates,
+                actor=request.actor,
+                next_at_ms=min(request.due_ms),
+                destination=request.destination,
+            ),
+        )
+
+    def fired_anonymous(
+        self, step: Step, source: Coordinates, index: int, due_ms: int, destination: str, partition: int
+    ) -> None:
+        """A fire without an id goes out; only where `anonymous` is on."""
+        coordinates = schedule_id(source.topic, source.partition, source.offset)
+        self.emit(
+            step,
+            Event(
+                schema_version=SCHEMA_VERSION,
+                type=EventType.FIRED,
+                at_ms=step.now_ms,
+                request_topic=source.topic,
+                schedule_id=coordinates,
+                source=coordinates,
+                due_at_ms=due_ms,
+                fired_at_ms=step.now_ms,
+                lateness_ms=step.now_ms - due_ms,
+                fire_id=f"{coordinates}/{index}/{due_ms}",
+                destination=destination,
+                destination_partition=partition,
+            ),
+        )
+
+
+def _source(schedule: Schedule) -> str:
+    return schedule_id(schedule.topic, schedule.partition, schedule.offset)

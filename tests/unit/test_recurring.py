@@ -1,0 +1,191 @@
+"""Recurring schedules in the engine: fired and re-armed in one step, bounded, and accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from tests.unit.engine import Engine, header, in_virtual_time
+
+MINUTE_MS = 60_000
+
+
+def events(engine: Engine, *types: str) -> list[dict[str, Any]]:
+    """The events, of those types if any are named, in the order in which they were written."""
+    told = [json.loads(record.value or b"") for record in engine.read("delay-events")]
+    return [event for event in told if not types or event["type"] in types]
+
+
+def dues(engine: Engine, topic: str = "orders") -> list[int]:
+    return [int(header(record, "due-at")) for record in engine.read(topic)]
+
+
+async def all_but_stopped(engine: Engine, seconds: float) -> None:
+    """The worker is down for a while."""
+    await engine.stop()
+    await asyncio.sleep(seconds)
+    engine.start()
+    await asyncio.sleep(1)
+
+
+def test_an_interval_fires_on_its_beat_however_late_a_fire_was() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(b"tick", destination="orders", id="beat", every="10s")
+        await asyncio.sleep(35)
+        assert dues(engine) == [began_ms + n * 10_000 for n in (1, 2, 3)]
+        assert [record.value for record in engine.read("orders")] == [b"tick"] * 3
+        assert [header(record, "fire-count") for record in engine.read("orders")] == ["1", "2", "3"]
+        assert len({header(record, "fire-id") for record in engine.read("orders")}) == 3
+        await all_but_stopped(engine, 100)
+        assert all((due - began_ms) % 10_000 == 0 for due in dues(engine))
+
+    in_virtual_time(test)
+
+
+def test_a_cron_schedule_fires_at_its_times_and_completes_at_its_end() -> None:
+    async def test(engine: Engine) -> None:
+        now_ms = engine.clock.now_ms()
+        end_ms = (now_ms // MINUTE_MS + 3) * MINUTE_MS
+        engine.request(destination="orders", id="job", cron="* * * * *", end=str(end_ms))
+        await asyncio.sleep(600)
+        assert dues(engine) == [end_ms - 2 * MINUTE_MS, end_ms - MINUTE_MS, end_ms]
+        types = [event["type"] for event in events(engine)]
+        assert types == ["scheduled", "fired", "fired", "fired", "completed"]
+        assert [event["status"] for event in events(engine)][-2:] == ["completed", "completed"]
+
+    in_virtual_time(test)
+
+
+def test_max_fires_counts_deliveries() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", id="few", every="1s", max_fires="3")
+        await asyncio.sleep(60)
+        assert len(engine.read("orders")) == 3
+        assert events(engine)[-1]["type"] == "completed"
+
+    in_virtual_time(test)
+
+
+def test_start_is_the_anchor_and_the_first_fire() -> None:
+    async def test(engine: Engine) -> None:
+        start_ms = engine.clock.now_ms() + 25_000
+        engine.request(destination="orders", id="later", every="10s", start=str(start_ms))
+        await asyncio.sleep(50)
+        assert dues(engine) == [start_ms, start_ms + 10_000, start_ms + 20_000]
+
+    in_virtual_time(test)
+
+
+def test_jitter_delays_a_fire_and_leaves_its_due_time_alone() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(destination="orders", id="spread", every="60s", jitter="30s")
+        await asyncio.sleep(600)
+        assert dues(engine) == [began_ms + n * 60_000 for n in range(1, len(dues(engine)) + 1)]
+        late = [
+            int(header(record, "fired-at")) - int(header(record, "due-at"))
+            for record in engine.read("orders")
+        ]
+        assert all(0 <= ms <= 30_100 for ms in late)
+        assert len(set(late)) > 5
+        assert all(event["lateness_ms"] < 100 for event in events(engine, "fired"))
+
+    in_virtual_time(test)
+
+
+# -- misses --------------------------------------------------------------------------------------
+
+
+def accounted(engine: Engine) -> list[int]:
+    """Every scheduled time that was fired, skipped or missed, however often."""
+    times = [event["due_at_ms"] for event in events(engine, "fired", "quarantined")]
+    for event in events(engine, "missed", "skipped"):
+        step = (event["to_ms"] - event["from_ms"]) // max(1, event["count"] - 1)
+        times += [event["from_ms"] + n * step for n in range(event["count"])]
+    return sorted(times)
+
+
+def test_latest_fires_once_for_all_that_was_missed_and_says_for_how_many() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(destination="orders", id="beat", every="10s")
+        await asyncio.sleep(15)
+        await all_but_stopped(engine, 60)
+        assert dues(engine) == [began_ms + 10_000, began_ms + 70_000]
+        assert header(engine.read("orders")[1], "skipped") == "5"
+        (skipped,) = events(engine, "skipped")
+        assert (skipped["from_ms"], skipped["to_ms"], skipped["count"]) == (
+            began_ms + 20_000,
+            began_ms + 60_000,
+            5,
+        )
+        assert accounted(engine) == [began_ms + n * 10_000 for n in range(1, 8)]
+
+    in_virtual_time(test)
+
+
+def test_all_fires_each_in_order_with_its_own_due_time() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(destination="orders", id="beat", every="10s", catch_up="all")
+        await asyncio.sleep(15)
+        await all_but_stopped(engine, 60)
+        assert dues(engine) == [began_ms + n * 10_000 for n in range(1, 8)]
+        assert events(engine, "missed", "skipped") == []
+
+    in_virtual_time(test)
+
+
+def test_all_catches_up_on_more_than_fits_into_one_step() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(destination="orders", id="beat", every="1s", catch_up="all")
+        await asyncio.sleep(1.5)
+        await all_but_stopped(engine, 600)
+        await asyncio.sleep(5)
+        assert dues(engine) == [began_ms + n * 1000 for n in range(1, len(dues(engine)) + 1)]
+        assert len(dues(engine)) > 600
+
+    in_virtual_time(test)
+
+
+def test_none_makes_up_for_nothing() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(destination="orders", id="beat", every="600s", catch_up="none")
+        await asyncio.sleep(500)
+        await all_but_stopped(engine, 400)
+        assert dues(engine) == []
+        (missed,) = events(engine, "missed")
+        assert (missed["from_ms"], missed["count"], missed["reason"]) == (began_ms + 600_000, 1, "late")
+        await asyncio.sleep(600)
+        assert dues(engine) == [began_ms + 1_200_000]
+
+    in_virtual_time(test)
+
+
+def test_what_is_beyond_its_grace_is_one_missed_run() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(destination="orders", id="beat", every="10s", catch_up="all", grace="25s")
+        await asyncio.sleep(15)
+        await all_but_stopped(engine, 120)
+        (missed,) = events(engine, "missed")
+        assert missed["from_ms"] == began_ms + 20_000
+        assert missed["to_ms"] == dues(engine)[1] - 10_000
+        assert accounted(engine) == [began_ms + n * 10_000 for n in range(1, len(accounted(engine)) + 1)]
+
+    in_virtual_time(test)
+
+
+def test_a_month_of_seconds_is_one_event_at_once() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", id="beat", cron="* * * * * *", grace="1s")
+        await asyncio.sleep(2)
+        await all_but_stopped(engine, 30 * 86_400)
+        (skipped,) = events(engine, "skipped", "missed")
+        assert skipped["count"] > 30 * 86_400 - 5
+
+    in_virtual_time(test)
