@@ -102,6 +102,11 @@ def test_json_is_an_array_of_objects(capsys: pytest.CaptureFixture[str]) -> None
             ["--from", "2026-11-01T00:00:00-04:00", "--dst-overlap", "second"],
             ["fold: 01:30 comes twice, this is the second, the other is left out", None],
         ),
+        (
+            "0 1,2 * * *",
+            ["--from", "2026-11-01T00:00:00-04:00"],
+            ["fold: 01:00 comes twice, this is the first, the other is left out", None],
+        ),
         # Clocks changed, and no time of this pattern was touched.
         ("0 9 * * *", ["--from", "2026-03-07T12:00:00-05:00"], [None, None]),
         ("59 0 * * *", ["--from", "2026-11-01T00:00:00-04:00"], [None, None]),

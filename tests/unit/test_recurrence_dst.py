@@ -156,9 +156,16 @@ def listed(numbers: list[int]) -> str:
     gap=st.sampled_from(["shift", "skip"]),
     overlap=st.sampled_from(["first", "second", "both"]),
     wildcard=st.booleans(),
+    look_min=st.integers(0, 60 * 48),
 )
 def test_times_around_a_change_are_those_of_the_definition(
-    change: tuple[str, date], minutes: list[int], hours: list[int], gap: Any, overlap: Any, wildcard: bool
+    change: tuple[str, date],
+    minutes: list[int],
+    hours: list[int],
+    gap: Any,
+    overlap: Any,
+    wildcard: bool,
+    look_min: int,
 ) -> None:
     """Each of them, none more; counted without visiting them too."""
     name, around = change
@@ -184,9 +191,13 @@ def test_times_around_a_change_are_those_of_the_definition(
         found.append(EPOCH + timedelta(milliseconds=at_ms))
     assert found == expected
     assert misses(recurrence, after_ms, end_ms) == (len(expected), after_ms + 1, end_ms)
-    # From any instant in between, too: in a fold, in a gap, before and after.
+    # From and to any instant in between, too: in a fold, in a gap, before and after.
     middle = expected[len(expected) // 2]
-    for look in (middle - timedelta(minutes=7), middle, middle + timedelta(milliseconds=1)):
+    for look in (middle - timedelta(minutes=7), middle, middle + timedelta(minutes=look_min)):
+        earlier = [at for at in expected if at <= look]
+        number, _, last_ms = misses(recurrence, after_ms, milliseconds(look))
+        assert number == len(earlier)
+        assert last_ms == (milliseconds(earlier[-1]) if earlier else None)
         later = [at for at in expected if at > look]
         number, first_ms, last_ms = misses(recurrence, milliseconds(look), end_ms)
         assert number == len(later)
