@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,7 +97,25 @@ def test_the_units_of_the_chart(tool: Tool) -> None:
         [tool("helm-unittest"), "--strict", str(CHART)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Tests:" in done.stdout
+    assert re.search(r"Tests: +[1-9][0-9]+ passed", done.stdout), done.stdout
+
+
+def test_rules_and_dashboards_are_those_of_the_files(tool: Tool) -> None:
+    """One source: Compose takes the same files; their own `{{ }}` are not Helm's."""
+    manifests = render(tool("helm"), *case("full"))
+    rules = {each["metadata"]["name"]: each["spec"] for each in manifests if each["kind"] == "PrometheusRule"}
+    files = sorted((CHART / "files" / "rules").glob("*.yml"))
+    assert rules == {f"delays-{path.stem}": yaml.safe_load(path.read_text("utf-8")) for path in files}
+    dashboards = {
+        name: json.loads(text)
+        for each in manifests
+        if each["kind"] == "ConfigMap"
+        for name, text in each["data"].items()
+    }
+    paths = (CHART / "files" / "dashboards").glob("*.json")
+    assert dashboards == {path.name: json.loads(path.read_text("utf-8")) for path in paths}
+    assert rules
+    assert dashboards
 
 
 def test_the_readme_is_as_helm_docs_writes_it(tool: Tool) -> None:
