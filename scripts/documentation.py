@@ -25,12 +25,14 @@ from delaystream.config.settings import TABLES
 from delaystream.config.tenant_settings import TenantSettings
 from delaystream.core.durations import format_duration
 from delaystream.core.rejection import DESCRIPTIONS
+from delaystream.dialects import NAMES as DIALECTS
+from delaystream.dialects import by_name
 from delaystream.engine.observer import Phase
 from delaystream.engine.pending import PendingChange
 from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
 
 ROOT = Path(__file__).resolve().parent.parent
-_TABLE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def tables() -> dict[str, str]:
@@ -43,6 +45,7 @@ def tables() -> dict[str, str]:
         "rejections": _table(("code", "meaning"), ([_code(c.value), m] for c, m in DESCRIPTIONS.items())),
         "metrics": _metrics(),
         "exit-codes": _table(("code", "meaning"), ([str(c.value), _meaning(c)] for c in ExitCode)),
+        **{f"dialect-{name}": _dialect(name) for name in DIALECTS},
     }
 
 
@@ -68,6 +71,26 @@ def commands(group: Any = None, prefix: str = "") -> dict[str, list[str]]:
             options = [o for p in command.params for o in [*p.opts, *p.secondary_opts] if o.startswith("-")]
             found[prefix + name] = options
     return found
+
+
+def _dialect(name: str) -> str:
+    dialect = by_name(name)
+    read = _table(
+        (f"header of {dialect.system}", "read as", ""),
+        ([_header(row.theirs), row.ours, row.notes] for row in dialect.table),
+    )
+    added = _table(
+        ("on deliveries", "holds", ""),
+        ([_header(row.theirs), row.ours, row.notes] for row in dialect.outgoing),
+    )
+    return f"{read}\n{added}"
+
+
+def _header(text: str) -> str:
+    """A header's name as code; what is no name stays as it is."""
+    return (
+        text if " " in text.split(":", maxsplit=1)[0] or "`" in text or text.startswith("(") else _code(text)
+    )
 
 
 def _settings() -> str:

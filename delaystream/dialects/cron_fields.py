@@ -1,11 +1,11 @@
 """Cron expressions of systems that read them in their own way, as expressions that ours reads the same.
 
 Schedulers agree on the fields and differ on steps, wildcards and on what two restricted day fields mean. So
-an expression is read by its own system's rules, and written anew without what is ambiguous: steps and ranges
-of the day fields become lists, and a day field is `*` only where its system treats it as one.
+an expression is read by its own system's rules, and written anew as numbers, ranges and lists, without what
+is ambiguous: a day field is `*` only where its system treats it as one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from delaystream.dialects.translation import invalid
@@ -136,4 +136,21 @@ def _clock_token(token: str, values: _Values, field: Field) -> str:
 
 
 def _token(values: _Values) -> str:
-    return "*" if values.wildcard else ",".join(map(str, sorted(values.numbers)))
+    return "*" if values.wildcard else ",".join(_items(sorted(values.numbers)))
+
+
+def _items(numbers: list[int]) -> Iterator[str]:
+    """The numbers as ranges, with steps, where three or more of them are as far from each other."""
+    at = 0
+    while at < len(numbers):
+        end = at + 1
+        if end < len(numbers):
+            step = numbers[end] - numbers[at]
+            while end + 1 < len(numbers) and numbers[end + 1] - numbers[end] == step:
+                end += 1
+            if end - at >= 2:
+                yield f"{numbers[at]}-{numbers[end]}" + (f"/{step}" if step > 1 else "")
+                at = end + 1
+                continue
+        yield str(numbers[at])
+        at += 1

@@ -57,7 +57,12 @@ class Kaspr(Dialect):
     name = "kaspr"
     system = "Kaspr"
     table = (
-        Mapping(_ACTION, "`action`", "`ADD` (default), `REPLACE` and `CRON_ADD` schedule; " + _ACTIONS),
+        Mapping(
+            _ACTION,
+            "`action`",
+            "`ADD` (default), `REPLACE`, `CRON_ADD`: `schedule`; `CANCEL`, `CRON_CANCEL`: `cancel`; "
+            "`CRON_PAUSE`: `pause`; `CRON_RESUME`: `resume`",
+        ),
         Mapping(_DELIVER_AT, "`at`", "ISO 8601; UTC where no offset is given; in the past: at once"),
         Mapping(_DELIVER_TO, "`destination`"),
         Mapping(_REQUEST_ID, "`id`", "required by all actions but `ADD`"),
