@@ -37,14 +37,18 @@ class Truth:
     at_s: Mapping[Moment, float]
     #: how long the stuck events have been due, s, by moment
     stuck_s: Mapping[Moment, float]
-    #: by worker: cores used at the end of the steady load; bytes, files, seconds since the start when settled
+    #: by worker: cores used and transactions a second, at the end of the steady load
     cpu: Mapping[str, float]
+    transactions: Mapping[str, float]
+    #: by worker, when settled: bytes, share of the files it may open, s since its start, bytes
     memory: Mapping[str, float]
     files: Mapping[str, float]
     age_s: Mapping[str, float]
     state_bytes: Mapping[str, float]
     #: entries that the second worker found when it took its partitions over
     recovered_entries: int
+    #: s, on average
+    transaction_s: float
     #: attempts that a destination refused, by the workers' logs
     refusals: int
     directory: Path
@@ -136,25 +140,18 @@ def alerts(samples: list[Sample], truth: Truth) -> None:
     assert by(ours, "code").keys() == {"invalid-delay", "quarantined"}
 
 
-def transaction_time(q: float) -> Check:
-    """A commit takes more than a millisecond and, on loopback, less than the interval of ten of them."""
-
-    def check(samples: list[Sample], truth: Truth) -> None:
-        assert 0.001 < one(samples) < (0.25 if q == 0.5 else 5.0)
-
-    return check
+def median_transaction(samples: list[Sample], truth: Truth) -> None:
+    """A commit takes more than a millisecond; a few take much longer, so half are below the average."""
+    assert 0.001 < one(samples) < truth.transaction_s
 
 
-def transactions(samples: list[Sample], truth: Truth) -> None:
-    """Two partitions each, with work in every slot of the load; at most one transaction in 20 ms for each."""
-    rates = by(samples, "instance")
-    assert len(rates) == 2
-    assert all(5 < rate <= 100 * (1 + _RATE) for rate in rates.values()), rates
+def slow_transaction(samples: list[Sample], truth: Truth) -> None:
+    assert truth.transaction_s < one(samples) < 5
 
 
-def in_a_transaction(samples: list[Sample], truth: Truth) -> None:
-    """Eighty deliveries a second in at most 200 and at least ten transactions."""
-    assert figures.FIRED / 200 < one(samples) < figures.FIRED / 10
+def failed(samples: list[Sample], truth: Truth) -> None:
+    """All but those that were there when the counter was first seen: the first of two records, at most."""
+    assert truth.refusals / 2 - 0.5 < one(samples) < truth.refusals + 0.5
 
 
 def recovered(samples: list[Sample], truth: Truth) -> None:
@@ -263,7 +260,7 @@ EXPECTATIONS: dict[tuple[str, str], tuple[Moment, Check]] = {
     ("Partitions without owner", "A"): ("steady", value(lambda _: 0)),
     # The stuck partition is left out; in the others nothing waits beyond its time.
     ("Overdue", "A"): ("settled", value(lambda _: 0)),
-    ("Failed transactions", "A"): ("settled", value(lambda t: t.refusals / 2, absolute=4)),
+    ("Failed transactions", "A"): ("settled", failed),
     ("Least disk left", "A"): ("settled", value(_free, absolute=0.02)),
     ("Partitions by phase", "A"): (
         "steady",
@@ -275,10 +272,13 @@ EXPECTATIONS: dict[tuple[str, str], tuple[Moment, Check]] = {
     ("Partitions by worker", "A"): ("steady", values("instance", lambda t: dict.fromkeys(t.cpu, 2))),
     ("Overdue, by partition", "A"): ("settled", overdue),
     ("Since the last commit, by partition", "A"): ("steady", recent_commits),
-    ("Transactions a second, by worker", "A"): ("steady", transactions),
-    ("Time of a transaction", "A"): ("steady", transaction_time(0.5)),
-    ("Time of a transaction", "B"): ("steady", transaction_time(0.99)),
-    ("Deliveries in a transaction", "A"): ("steady", in_a_transaction),
+    ("Transactions a second, by worker", "A"): ("steady", values("instance", lambda t: t.transactions, 0.25)),
+    ("Time of a transaction", "A"): ("steady", median_transaction),
+    ("Time of a transaction", "B"): ("steady", slow_transaction),
+    ("Deliveries in a transaction", "A"): (
+        "steady",
+        value(lambda t: figures.FIRED / sum(t.transactions.values()), 0.25),
+    ),
     ("Failures, by reason", "A"): ("steady", refused),
     ("Changelog left to read, by partition", "A"): ("settled", nothing_left),
     ("Records recovered, by worker", "A"): ("settled", recovered),

@@ -15,7 +15,7 @@ from tests.integration.harness_kafka import Delivery
 REQUESTS = "delay-requests"
 PARTITIONS = 4
 #: a second, each
-SOON, AT_ONCE, FAR, WRONG = 60, 20, 2, 5
+SOON, AT_ONCE, FAR, WRONG = 60, 20, 40, 5
 ACCEPTED = SOON + AT_ONCE + FAR
 FIRED = SOON + AT_ONCE
 SOON_DELAY_S = 2

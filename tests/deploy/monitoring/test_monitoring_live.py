@@ -85,11 +85,15 @@ def _measure(stage: Stage, prometheus: Prometheus, started_s: float) -> Measured
 
     steady = load.steady()
     time.sleep(figures.STEADY_S - 10)
-    cpu_before, cpu_at = _cpu_s(stage), time.time()
+    before, before_s = (_cpu_s(stage), _transactions(stage)), time.time()
     time.sleep(5)
     load.overload()
     steady.join()
-    cpu_after, seconds = _cpu_s(stage), time.time() - cpu_at
+    after, seconds = (_cpu_s(stage), _transactions(stage)), time.time() - before_s
+    cpu, transactions = (
+        {worker: (now[worker] - then[worker]) / seconds for worker in now}
+        for then, now in zip(before, after, strict=True)
+    )
     sent = load.sent
 
     def settled() -> bool:
@@ -105,12 +109,15 @@ def _measure(stage: Stage, prometheus: Prometheus, started_s: float) -> Measured
         fires=[fired(delivery) for delivery in load.deliveries()],
         at_s=at_s,
         stuck_s={moment: at - load.stuck_at_s for moment, at in at_s.items()},
-        cpu={name: (cpu_after[name] - cpu_before[name]) / seconds for name in cpu_after},
+        cpu=cpu,
+        transactions=transactions,
         memory=_each(stage, lambda process: process.memory_info().rss),
         files=_each(stage, lambda process: process.num_fds() / process.rlimit(psutil.RLIMIT_NOFILE)[0]),
         age_s=_each(stage, lambda process: at_s["settled"] - process.create_time()),
         state_bytes={_address(stage, name): _occupied(stage.directory / name) for name in stage.workers},
         recovered_entries=recovered_entries,
+        transaction_s=_counted(stage, "delaystream_transaction_seconds_sum")
+        / _counted(stage, "delaystream_transaction_seconds_count"),
         refusals=sum(worker.output().count("WriteRefused") for worker in stage.workers.values()),
         directory=stage.directory,
     )
@@ -136,6 +143,11 @@ def _each(stage: Stage, figure: object) -> dict[str, float]:
 
 def _cpu_s(stage: Stage) -> dict[str, float]:
     return _each(stage, lambda process: sum(process.cpu_times()[:2]))
+
+
+def _transactions(stage: Stage) -> dict[str, float]:
+    name = "delaystream_transaction_seconds_count"
+    return {_address(stage, service): worker.metric(name) for service, worker in stage.workers.items()}
 
 
 def _occupied(directory: Path) -> float:
