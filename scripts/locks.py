@@ -17,10 +17,12 @@ LOCKS = ROOT / "requirements"
 PLAN: list[tuple[str, list[str], list[str]]] = [
     ("run", ["pyproject.toml"], []),
     ("test", ["pyproject.toml", "--group", "test"], ["run"]),
+    ("tracing", ["pyproject.toml", "--extra", "tracing"], ["test"]),
     ("dev", ["pyproject.toml", "--group", "dev"], ["test"]),
     ("build", ["--group", "build"], ["dev"]),
     ("bench", ["--group", "bench"], ["dev"]),
     ("deploy", ["--group", "deploy"], ["dev"]),
+    ("audit", ["--group", "audit"], []),
     ("lock", ["--group", "lock"], []),
 ]
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -51,6 +51,9 @@ from delaystream.engine.ports import (
 from delaystream.engine.processor import PartitionProcessor
 from delaystream.engine.settings import EngineSettings
 from delaystream.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from delaystream.adapters.tracing import Tracing
 
 logger = structlog.get_logger(__name__)
 
@@ -128,6 +131,9 @@ class _Worker:
         #: by partition
         self._traces: dict[int, Traces] = {}
         self._limits = BatchLimits(_producer_settings(settings, client).max_batch_bytes)
+        self._tracing = _tracing(settings)
+        if self._tracing is not None:
+            stack.callback(self._tracing.close)
         connection = client.aiokafka()
         self._destinations = KafkaDestinations(connection)
         self._source_bounds = KafkaSourceBounds(connection)
@@ -216,13 +222,15 @@ class _Worker:
                 f"The request topics have grown: partition {partition} is assigned, and there were "
                 f"{self._engine.partitions} when the worker started. The owners of ids depend on that number."
             )
+        if self._tracing is not None:
+            sources = self._tracing.sources(partition, sources)
         return PartitionProcessor(
             partition, self._engine, self._ports, sources, self._tenants, self._observer
         )
 
     def _new_producer(self, partition: int) -> TransactionalProducer:
         settings = self._settings
-        return AiokafkaTransactionalProducer(
+        producer = AiokafkaTransactionalProducer(
             self._client.aiokafka_producer(),
             f"{settings.app_id}-{partition}",
             settings.app_id,
@@ -232,6 +240,7 @@ class _Worker:
             traces=self._traces.setdefault(partition, Traces()),
             appended=self._clock_skew.appended,
         )
+        return producer if self._tracing is None else self._tracing.producer(partition, producer)
 
     async def _open_changelog(self, partition: int) -> Changelog:
         return await AiokafkaChangelog.open(
@@ -246,6 +255,24 @@ def _client(settings: Settings) -> ClientConfig:
     client = ClientConfig.parse(settings.kafka)
     client.aiokafka()  # reads the certificates
     return client
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.tracing == "off":
+        return None
+    try:
+        from delaystream.adapters.tracing import TracedTopics, Tracing  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            [f"tracing = otlp needs {error.name}: install delaystream[tracing], or set tracing = off."]
+        ) from error
+    topics = TracedTopics(
+        frozenset(settings.request_topics),
+        settings.changelog_topic,
+        settings.dead_letters_topic,
+        frozenset(settings.own_topics),
+    )
+    return Tracing(topics)
 
 
 def _host_settings(settings: Settings, client: ClientConfig) -> HostSettings:

@@ -8,7 +8,7 @@ from delaystream.config.values import Section
 
 
 class ObservationSettings(Section):
-    """HTTP and logs."""
+    """HTTP, traces and logs."""
 
     http_host: str = Field("127.0.0.1", min_length=1, description="Where /metrics and /health listen.")
     http_port: int = Field(
@@ -20,6 +20,12 @@ class ObservationSettings(Section):
     )
     metrics_hours_ahead: int = Field(
         24, ge=1, le=744, description="Hours ahead with labels of their own; the rest are counted together."
+    )
+
+    tracing: Literal["off", "otlp"] = Field(
+        "off",
+        description="otlp: OpenTelemetry spans of requests with a sampled `traceparent`, sent as the OTEL_* "
+        "variables say. Needs the extra `delaystream[tracing]`.",
     )
 
     log_format: Literal["auto", "human", "json"] = Field(
