@@ -1,0 +1,385 @@
+"""Control by id: each command on each status ends in the outcome that `engine.control` names for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from delaystream.core.partitioning import owner_partition
+from tests.unit.engine import REQUESTS, Engine, header, in_virtual_time
+from tests.unit.test_recurring import dues, events
+
+ID = "order-7"
+
+
+def receipts(engine: Engine) -> list[dict[str, Any]]:
+    return [json.loads(record.value or b"") for record in engine.read("replies")]
+
+
+async def ask(engine: Engine, action: str, id: str = ID, **control: str) -> dict[str, Any]:
+    """Send a command; its receipt."""
+    before = len(receipts(engine))
+    engine.request(action=action, id=id, reply_to="replies", **control)
+    await asyncio.sleep(0.5)
+    assert len(receipts(engine)) == before + 1
+    return receipts(engine)[-1]
+
+
+async def unknown(_: Engine) -> None:
+    pass
+
+
+async def pending(engine: Engine) -> None:
+    engine.request(destination="orders", id=ID, delay="1h")
+
+
+async def recurring(engine: Engine) -> None:
+    engine.request(destination="orders", id=ID, every="1h")
+
+
+async def paused(engine: Engine) -> None:
+    await pending(engine)
+    engine.request(action="pause", id=ID)
+
+
+async def paused_recurring(engine: Engine) -> None:
+    await recurring(engine)
+    engine.request(action="pause", id=ID)
+
+
+async def fired(engine: Engine) -> None:
+    engine.request(destination="orders", id=ID, delay="0")
+
+
+async def completed(engine: Engine) -> None:
+    engine.request(destination="orders", id=ID, every="1s", max_fires="1")
+    await asyncio.sleep(2)
+
+
+async def dropped(engine: Engine) -> None:
+    engine.request(
+        destination="orders",
+        id=ID,
+        at=str(engine.clock.now_ms() - 10_000),
+        grace="1s",
+        on_late="drop",
+    )
+
+
+async def cancelled(engine: Engine) -> None:
+    await pending(engine)
+    engine.request(action="cancel", id=ID)
+
+
+async def forestalled(engine: Engine) -> None:
+    engine.request(action="cancel", id=ID)
+
+
+_TIMES = {"reschedule": {"delay": "2h"}, "schedule": {"delay": "2h", "destination": "orders"}}
+_OVER = ["scheduled", *["too-late"] * 5]
+TABLE: dict[Callable[[Engine], Awaitable[None]], list[str]] = {
+    unknown: ["scheduled", *["unknown"] * 5],
+    pending: ["replaced", "cancelled", "paused", "unchanged", "triggered", "rescheduled"],
+    recurring: ["replaced", "cancelled", "paused", "unchanged", "triggered", "rescheduled"],
+    paused: ["replaced", "cancelled", "unchanged", "resumed", "triggered", "rescheduled"],
+    paused_recurring: ["replaced", "cancelled", "unchanged", "resumed", "triggered", "rescheduled"],
+    fired: _OVER,
+    completed: _OVER,
+    dropped: _OVER,
+    cancelled: ["scheduled", "cancelled", *["too-late"] * 4],
+    forestalled: ["scheduled", *["unknown"] * 5],
+}
+ACTIONS = ("schedule", "cancel", "pause", "resume", "trigger", "reschedule")
+
+
+@pytest.mark.parametrize("status", TABLE, ids=lambda status: status.__name__)
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_command_has_one_outcome(status: Callable[[Engine], Awaitable[None]], action: str) -> None:
+    """Its receipt and its event say the same."""
+
+    async def test(engine: Engine) -> None:
+        await status(engine)
+        await asyncio.sleep(0.5)
+        told = len(events(engine))
+        receipt = await ask(engine, action, **_TIMES.get(action, {}))
+        assert receipt["outcome"] == TABLE[status][ACTIONS.index(action)]
+        answers = [event for event in events(engine)[told:] if event["type"] != "fired"]
+        assert [event["type"] for event in answers] == [receipt["outcome"]]
+        assert answers[0].get("status") == receipt.get("status")
+        assert answers[0]["source"] == receipt["source"]
+        if receipt["outcome"] == "too-late" and status is not dropped and status is not cancelled:
+            assert receipt["fire_id"] == header(engine.read("orders")[0], "fire-id")
+
+    in_virtual_time(test)
+
+
+def test_what_is_paused_does_not_fire_and_what_is_resumed_does() -> None:
+    async def test(engine: Engine) -> None:
+        due_ms = engine.clock.now_ms() + 10_000
+        engine.request(destination="orders", id=ID, at=f"{due_ms},{due_ms + 60_000}")
+        await ask(engine, "pause")
+        await asyncio.sleep(30)
+        assert engine.read("orders") == []
+        assert (await ask(engine, "resume"))["status"] == "pending"
+        assert dues(engine) == [due_ms]
+        await asyncio.sleep(60)
+        assert dues(engine) == [due_ms, due_ms + 60_000]
+
+    in_virtual_time(test)
+
+
+def test_a_paused_recurring_schedule_catches_up_by_its_policy() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        for policy in ("latest", "all", "none"):
+            engine.request(policy.encode(), destination="orders", id=policy, every="70s", catch_up=policy)
+        await asyncio.sleep(1)
+        for policy in ("latest", "all", "none"):
+            await ask(engine, "pause", policy)
+        await asyncio.sleep(275)
+        for policy in ("latest", "all", "none"):
+            await ask(engine, "resume", policy)
+        times = {policy: [] for policy in ("latest", "all", "none")}
+        for record in engine.read("orders"):
+            times[(record.value or b"").decode()].append(int(header(record, "due-at")) - began_ms)
+        assert times == {"latest": [210_000 + 70_000 - 70_000], "all": [70_000, 140_000, 210_000], "none": []}
+        told = {event["id"]: event for event in events(engine, "skipped", "missed")}
+        assert {id: (event["type"], event["count"], event["reason"]) for id, event in told.items()} == {
+            "latest": ("skipped", 2, "paused"),
+            "none": ("missed", 3, "paused"),
+        }
+
+    in_virtual_time(test)
+
+
+def test_a_trigger_fires_now_and_leaves_the_schedule_alone() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(b"beat", destination="orders", id=ID, every="10s", max_fires="3")
+        await asyncio.sleep(5)
+        receipt = await ask(engine, "trigger")
+        (delivery,) = engine.read("orders")
+        assert delivery.value == b"beat"
+        assert header(delivery, "fire-id") == receipt["fires"][0]["fire_id"]
+        assert "/t0.1/" in receipt["fires"][0]["fire_id"]
+        await asyncio.sleep(60)
+        assert dues(engine)[1:] == [began_ms + n * 10_000 for n in (1, 2, 3)]
+        assert header(engine.read("orders")[-1], "fire-count") == "4"
+
+    in_virtual_time(test)
+
+
+def test_a_paused_schedule_can_be_triggered_and_stays_paused() -> None:
+    async def test(engine: Engine) -> None:
+        await paused(engine)
+        await asyncio.sleep(1)
+        assert (await ask(engine, "trigger"))["status"] == "paused"
+        assert len(engine.read("orders")) == 1
+        assert events(engine)[-1]["status"] == "paused"
+
+    in_virtual_time(test)
+
+
+def test_a_cancel_takes_a_trigger_along_that_has_not_fired() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(destination="absent", id=ID, delay="1h")
+        await asyncio.sleep(1)
+        assert (await ask(engine, "trigger"))["outcome"] == "triggered"
+        assert (await ask(engine, "cancel"))["outcome"] == "cancelled"
+        engine.log.create_topic("absent", 1)
+        await asyncio.sleep(7200)
+        assert engine.read("absent") == []
+
+    in_virtual_time(test)
+
+
+def test_reschedule_sets_the_time_and_keeps_the_payload() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(b"payload", b"k", [("trace", b"1")], destination="orders", id=ID, delay="1h")
+        await asyncio.sleep(1)
+        receipt = await ask(engine, "reschedule", delay="5s")
+        await asyncio.sleep(10)
+        (delivery,) = engine.read("orders")
+        assert (delivery.key, delivery.value, delivery.headers[0]) == (b"k", b"payload", ("trace", b"1"))
+        assert header(delivery, "fire-id") == receipt["fires"][0]["fire_id"]
+        await asyncio.sleep(7200)
+        assert len(engine.read("orders")) == 1
+
+    in_virtual_time(test)
+
+
+def test_reschedule_turns_a_recurring_schedule_into_a_one_time_one_and_back() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", id=ID, every="10s")
+        await asyncio.sleep(15)
+        await ask(engine, "reschedule", delay="60s")
+        await asyncio.sleep(50)
+        assert len(engine.read("orders")) == 1
+        began_ms = engine.clock.now_ms()
+        await ask(engine, "reschedule", every="1s")
+        await asyncio.sleep(3)
+        assert dues(engine)[1:] == [began_ms + n * 1000 for n in (1, 2, 3)]
+
+    in_virtual_time(test)
+
+
+def test_a_fire_and_its_repetition_after_a_reschedule_have_different_ids() -> None:
+    async def test(engine: Engine) -> None:
+        at_ms = engine.clock.now_ms() + 1000
+        engine.request(destination="orders", id=ID, at=f"{at_ms},{at_ms + 60_000}")
+        await asyncio.sleep(5)
+        await ask(engine, "reschedule", at=f"{at_ms},{at_ms}")
+        fire_ids = [header(record, "fire-id") for record in engine.read("orders")]
+        assert len(fire_ids) == 3
+        assert len(set(fire_ids)) == 3
+
+    in_virtual_time(test)
+
+
+def test_the_record_remembers_the_last_fires() -> None:
+    async def test(engine: Engine) -> None:
+        from delaystream.codec.envelope import decode_schedule
+        from delaystream.codec.keys import schedule_key
+
+        began_ms = engine.clock.now_ms()
+        engine.request(destination="orders", id=ID, every="1s")
+        await asyncio.sleep(10.5)
+        rows = {record.key: record.value for record in engine.read("delay-wheel-changelog")}
+        stored = rows[schedule_key(REQUESTS, ID)]
+        assert stored is not None
+        history = decode_schedule(stored).history
+        assert [fire.due_ms for fire in history] == [began_ms + n * 1000 for n in (8, 9, 10)]
+
+    in_virtual_time(test, history_length=3)
+
+
+# -- bulk ----------------------------------------------------------------------------------------
+
+
+def fill(engine: Engine, count: int, **control: str) -> None:
+    for number in range(count):
+        engine.request(
+            destination="orders" if number % 2 else "emails",
+            id=f"{'a' if number % 3 else 'b'}-{number}",
+            delay="1h",
+            tags="nightly,even" if number % 2 == 0 else "nightly",
+            partition=number % engine.settings.partitions,
+            **control,
+        )
+
+
+@pytest.mark.parametrize(
+    ("match", "hit"),
+    [
+        ({"match_tags": "even"}, lambda n: n % 2 == 0),
+        ({"match_tags": "even, nightly"}, lambda n: n % 2 == 0),
+        ({"match_destination": "orders"}, lambda n: n % 2 == 1),
+        ({"match_destination": "*"}, lambda n: True),
+        ({"match_id_prefix": "b-"}, lambda n: n % 3 == 0),
+        ({"match_id_prefix": "b-", "match_tags": "even"}, lambda n: n % 6 == 0),
+        ({"match_id_prefix": "c"}, lambda n: False),
+    ],
+    ids=str,
+)
+def test_a_bulk_cancel_reaches_what_matches_on_every_partition(
+    match: dict[str, str], hit: Callable[[int], bool]
+) -> None:
+    async def test(engine: Engine) -> None:
+        fill(engine, 100)
+        await asyncio.sleep(5)
+        engine.request(action="cancel", reply_to="replies", **match)
+        await asyncio.sleep(5)
+        expected = {f"{'a' if n % 3 else 'b'}-{n}" for n in range(100) if hit(n)}
+        (receipt,) = receipts(engine)
+        assert (receipt["outcome"], receipt["count"]) == ("cancelled", len(expected))
+        assert {event["id"] for event in events(engine, "cancelled")} == expected
+        (summary,) = events(engine, "bulk")
+        assert (summary["action"], summary["count"]) == ("cancel", len(expected))
+        await asyncio.sleep(7200)
+        assert len(engine.read("orders")) + len(engine.read("emails")) == 100 - len(expected)
+
+    in_virtual_time(test, partitions=3, bulk_slice=7)
+
+
+def test_bulk_pause_and_resume() -> None:
+    async def test(engine: Engine) -> None:
+        fill(engine, 40)
+        await asyncio.sleep(5)
+        engine.request(action="pause", match_tags="nightly", reply_to="replies", partition=1)
+        await asyncio.sleep(7200)
+        assert engine.read("orders") == []
+        engine.request(action="resume", match_destination="o*", reply_to="replies")
+        await asyncio.sleep(60)
+        assert len(engine.read("orders")) == 20
+        assert engine.read("emails") == []
+        assert [(r["outcome"], r["count"]) for r in receipts(engine)] == [("paused", 40), ("resumed", 20)]
+
+    in_virtual_time(test, partitions=2, bulk_slice=3)
+
+
+def test_a_bulk_command_leaves_alone_what_was_asked_for_after_it() -> None:
+    async def test(engine: Engine) -> None:
+        fill(engine, 30)
+        await asyncio.sleep(5)
+        engine.request(action="cancel", match_destination="*", reply_to="replies")
+        engine.request(destination="orders", id="z-new", delay="1h")
+        await asyncio.sleep(5)
+        assert receipts(engine)[0]["count"] == 30
+        await asyncio.sleep(7200)
+        assert [header(record, "schedule-id") for record in engine.read("orders")] == ["z-new"]
+
+    in_virtual_time(test, bulk_slice=2)
+
+
+def test_fires_go_on_while_a_bulk_command_is_at_work() -> None:
+    async def test(engine: Engine) -> None:
+        fill(engine, 400)
+        await asyncio.sleep(5)
+        engine.request(action="pause", match_destination="*", reply_to="replies")
+        await asyncio.sleep(0.05)
+        engine.request(b"meanwhile", destination="late", delay="0")
+        await asyncio.sleep(0.2)
+        assert receipts(engine) == []
+        assert len(engine.read("late")) == 1
+        await asyncio.sleep(30)
+        assert receipts(engine)[0]["count"] == 400
+
+    in_virtual_time(test, bulk_slice=2)
+
+
+def test_a_bulk_command_survives_its_workers() -> None:
+    async def test(engine: Engine) -> None:
+        fill(engine, 60)
+        await asyncio.sleep(5)
+        engine.request(action="cancel", match_destination="*", reply_to="replies")
+        for _ in range(6):
+            await asyncio.sleep(0.1)
+            await engine.stop()
+            engine.stores.destroy(0)
+            engine.start()
+        await asyncio.sleep(20)
+        assert [r["count"] for r in receipts(engine)] == [60]
+        assert len(events(engine, "cancelled")) == 60
+
+    in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
+def test_commands_are_carried_out_by_the_partition_that_owns_the_id() -> None:
+    async def test(engine: Engine) -> None:
+        elsewhere = next(p for p in range(3) if p != owner_partition(REQUESTS, ID, 3))
+        engine.request(
+            destination="orders", id=ID, cron="0 0 1 1 *", timezone="Europe/Berlin", partition=elsewhere
+        )
+        engine.request(action="pause", id=ID, reply_to="replies", partition=elsewhere)
+        engine.request(action="reschedule", id=ID, every="10s", reply_to="replies", partition=elsewhere)
+        began_ms = engine.clock.now_ms()
+        engine.request(action="resume", id=ID, reply_to="replies", partition=elsewhere)
+        await asyncio.sleep(25)
+        assert [r["outcome"] for r in receipts(engine)] == ["paused", "rescheduled", "resumed"]
+        assert dues(engine) == [began_ms + 10_000, began_ms + 20_000]
+
+    in_virtual_time(test, partitions=3)
