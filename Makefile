@@ -6,7 +6,7 @@ SECONDS ?= 60
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint unit test-containers soak bench lock package image clean test-deploy test-cluster chart
+.PHONY: help setup run test lint docs unit test-containers soak bench lock package image clean test-deploy test-cluster chart
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -22,6 +22,9 @@ test: setup ## every check and test, on every supported Python that is here
 
 lint: setup ## style, types, import direction
 	@$(RUN) scripts/checks.py lint
+
+docs: setup ## the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 unit: setup ## unit tests and simulation, on this Python only
 	@$(RUN) scripts/checks.py unit

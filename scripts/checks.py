@@ -55,7 +55,13 @@ def lint(python: str) -> list[Check]:
             [python, "-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-logo"],
             120,
         ),
+        Check("documentation", docs_command(python), 120, {"NO_MKDOCS_2_WARNING": "1"}),
     ]
+
+
+def docs_command(python: str) -> list[str]:
+    """Build the site strictly: a link that leads nowhere, or a page that nothing leads to, fails."""
+    return [python, "-m", "mkdocs", "build", "--quiet", "--strict"]
 
 
 def unit_and_simulation(python: str, version: str, environment: dict[str, str]) -> list[Check]:
