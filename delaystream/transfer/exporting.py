@@ -106,15 +106,22 @@ async def export(
         )
         sources = stack.enter_context(SourceReader(client.confluent()))
         writing = _Writing(settings, digesting, sources, final=final)
-        for partition in range(partitions):
-            progress(f"partition {partition} of {partitions}")
-            store = await scratch.copy(partition, settled=final)
-            try:
-                writing.partition(PartitionReading(partition, store), remembered=remembered or final)
-            finally:
-                store.close()
-                scratch.forget(partition)
-        writing.in_flight()
+        try:
+            for partition in range(partitions):
+                progress(f"partition {partition} of {partitions}")
+                store = await scratch.copy(partition, settled=final)
+                try:
+                    writing.partition(PartitionReading(partition, store), remembered=remembered or final)
+                finally:
+                    store.close()
+                    scratch.forget(partition)
+            writing.in_flight()
+        except TransferError as error:
+            if not final:
+                raise
+            raise TransferError(
+                f"{error} The application is closed: `delaystream export --reopen` lets its workers go on."
+            ) from None
         out.write(lines.encoded(writing.end()))
         return writing.outcome(transfer)
 
@@ -162,8 +169,8 @@ class _Writing:
                 if self._final and any(name.lower().startswith(_SELECTOR) for name, _ in line.headers):
                     raise TransferError(
                         f"A command for many schedules stands at {self._settings.commands_topic}/"
-                        f"{position.partition}/{line.offset}, and has not reached all of them: take the "
-                        "export back (--reopen), let the workers carry it out, and export then."
+                        f"{position.partition}/{line.offset}, and has not reached all of them: let the "
+                        "workers carry it out, and export then."
                     )
                 self._out.write(line)
                 self._commands += 1

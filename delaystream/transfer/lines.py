@@ -20,7 +20,9 @@ from typing import Any, Final, TypeAlias, TypeVar
 import msgspec
 
 from delaystream.codec.envelope import Envelope, Schedule
+from delaystream.codec.envelope import Fire as Delivered
 from delaystream.core.instants import format_instant
+from delaystream.core.recurrence import Recurrence
 
 FORMAT: Final = 1
 
@@ -71,6 +73,13 @@ class Fire(msgspec.Struct, frozen=True):
     due_at: str = ""
 
 
+class Triggered(msgspec.Struct, frozen=True):
+    """A fire that a command asked for, and that was not delivered yet; its source is the command."""
+
+    fire: Fire
+    revision: int
+
+
 class Anonymous(msgspec.Struct, frozen=True, tag_field="type", tag="anonymous"):
     """A fire of a request without an id."""
 
@@ -91,6 +100,9 @@ class Named(msgspec.Struct, frozen=True, tag_field="type", tag="schedule"):
     """When an id that is over is forgotten."""
     schedule: dict[str, Any]
     payload: dict[str, Any] | None
+    triggers: list[Triggered] = []
+    next_at: str | None = None
+    """Of a recurring schedule, running or paused."""
 
 
 class InFlight(msgspec.Struct, frozen=True, tag_field="type", tag="command"):
@@ -139,25 +151,44 @@ def fire(destination: str, tenant: str | None, due_ms: int, source: str, index: 
     return Fire(destination, due_ms, source, index, tenant, format_instant(due_ms))
 
 
-def as_fields(stored: Envelope | Schedule, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:
+def as_fields(stored: msgspec.Struct, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:
     """What is stored, field by field, in JSON's types."""
-    return {
-        name: msgspec.to_builtins(getattr(stored, name))
-        for name in stored.__struct_fields__
-        if name not in left_out
-    }
+    return {name: _plain(getattr(stored, name)) for name in stored.__struct_fields__ if name not in left_out}
 
 
 def from_fields(given: Mapping[str, Any], kind: type[Stored], set_later: Mapping[str, Any]) -> Stored:
     """The reverse of `as_fields`; `set_later` are the fields that were left out. Raises LineError."""
+    values = {**given, **{name: msgspec.to_builtins(value) for name, value in set_later.items()}}
+    if isinstance(recurrence := values.get("recurrence"), Mapping):
+        values["recurrence"] = _array(recurrence, Recurrence)
+    if isinstance(history := values.get("history"), list):
+        values["history"] = [_array(entry, Delivered) for entry in history]
+    try:
+        return msgspec.convert(_array(values, kind), kind)
+    except msgspec.ValidationError as error:
+        raise LineError(str(error)) from None
+
+
+def _plain(value: Any) -> Any:
+    """Structs within by the names of their fields: nobody could read their arrays."""
+    if isinstance(value, msgspec.Struct):
+        return as_fields(value)
+    if isinstance(value, list) and value and isinstance(value[0], msgspec.Struct):
+        return [as_fields(entry) for entry in value]
+    return msgspec.to_builtins(value)
+
+
+def _array(given: Any, kind: type[msgspec.Struct]) -> list[Any]:
+    """A struct that is stored as an array, from its fields by name; what is missing has its default."""
+    if not isinstance(given, Mapping):
+        raise LineError(f"a {kind.__name__.lower()} is an object with the names of its fields")
     known = msgspec.structs.fields(kind)
     if unknown := sorted(set(given) - {field.name for field in known}):
         raise LineError(f"{unknown[0]!r} is not a field of a {kind.__name__.lower()} that this version knows")
-    values: list[Any] = [kind.__struct_config__.tag]
+    tag = kind.__struct_config__.tag
+    values: list[Any] = [] if tag is None else [tag]
     for field in known:
-        if field.name in set_later:
-            values.append(msgspec.to_builtins(set_later[field.name]))
-        elif field.name in given:
+        if field.name in given:
             values.append(given[field.name])
         elif field.required:
             raise LineError(f"{field.name!r} is missing")
@@ -165,7 +196,4 @@ def from_fields(given: Mapping[str, Any], kind: type[Stored], set_later: Mapping
             factory = field.default_factory
             default = field.default if factory is msgspec.NODEFAULT else factory()
             values.append(msgspec.to_builtins(default))
-    try:
-        return msgspec.convert(values, kind)
-    except msgspec.ValidationError as error:
-        raise LineError(str(error)) from None
+    return values

@@ -11,6 +11,7 @@ from delaystream.codec.envelope import (
     Schedule,
     SourceName,
     Status,
+    Trigger,
     decode_entry,
     decode_envelope,
     decode_meta,
@@ -18,6 +19,7 @@ from delaystream.codec.envelope import (
     decode_schedule,
     decode_source,
 )
+from delaystream.core.instants import format_instant
 from delaystream.engine.ports import StateStore
 from delaystream.transfer import lines
 
@@ -25,8 +27,8 @@ _CHUNK = 1000
 _FIRST_KEY = b"\1"
 """Below it a store keeps what is its own."""
 
-#: fields of a schedule's record that are keys of wheel entries; `fires` and `forget_at_ms` stand for them
 WHEEL_KEYS = frozenset({"pending", "forget_key", "triggers"})
+"""Fields of a schedule's record that are keys of wheel entries: `fires` and their like stand for them."""
 
 #: kinds of keys that this module reads
 _KINDS = frozenset({b"d", b"n", b"o", b"m", b"s", b"p", b"w"})
@@ -101,15 +103,10 @@ class PartitionReading:
 
     def _named(self, tenant: str, id: str, schedule: Schedule) -> lines.Named:
         payload = self._store.get(keys.payload_key(tenant, id))
-        if schedule.triggers:
-            raise UnknownState(
-                f"Schedule {id!r} of {tenant} has a triggered fire that is not delivered yet: let the "
-                "workers finish it, and export then."
-            )
         for key in schedule.pending:
             stored = self._store.get(key)
             if stored is None or type(decode_entry(stored)) is not Pointer:
-                raise UnknownState(f"Schedule {id!r} of {tenant} names a fire that is in no wheel.")
+                raise _astray(tenant, id)
         forget = schedule.forget_key
         return lines.Named(
             partition=self._partition,
@@ -120,13 +117,26 @@ class PartitionReading:
             forget_at_ms=None if forget is None else keys.split_wheel_key(forget)[1],
             schedule=lines.as_fields(schedule, WHEEL_KEYS),
             payload=None if payload is None else lines.as_fields(decode_envelope(payload)),
+            triggers=[self._triggered(tenant, id, key) for key in schedule.triggers],
+            next_at=None if schedule.next_ms < 0 else format_instant(schedule.next_ms),
         )
+
+    def _triggered(self, tenant: str, id: str, key: bytes) -> lines.Triggered:
+        stored = self._store.get(key)
+        entry = None if stored is None else decode_entry(stored)
+        if type(entry) is not Trigger:
+            raise _astray(tenant, id)
+        return lines.Triggered(self._fire(key), entry.revision)
 
     def _fire(self, key: bytes) -> lines.Fire:
         wheel, due_ms, number, offset, index = keys.split_wheel_key(key)
         destination, tenant = self._wheels[wheel]
         source = self._sources[number]
         return lines.fire(destination, tenant, due_ms, f"{source.topic}/{source.partition}/{offset}", index)
+
+
+def _astray(tenant: str, id: str) -> UnknownState:
+    return UnknownState(f"Schedule {id!r} of {tenant} names a fire that is in no wheel.")
 
 
 def _entries(store: StateStore, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -12,6 +12,7 @@ from delaystream.codec.envelope import (
     Schedule,
     SourceName,
     SourcePosition,
+    Trigger,
     encode,
 )
 from delaystream.codec.keys import (
@@ -66,14 +67,20 @@ class PartitionRows:
         """A schedule: its fires, its payload, its record last."""
         changes: list[Change] = []
         pending = [self._wheel_key(changes, fire) for fire in line.fires]
-        schedule = lines.from_fields(line.schedule, Schedule, {"pending": pending, "forget_key": None})
+        triggers = [self._wheel_key(changes, triggered.fire) for triggered in line.triggers]
+        wheel_keys = {"pending": pending, "triggers": triggers, "forget_key": None}
+        schedule = lines.from_fields(line.schedule, Schedule, wheel_keys)
         pointer = encode(Pointer(line.tenant, line.id, schedule.revision))
         changes += ((key, pointer) for key in pending)
+        for key, triggered in zip(triggers, line.triggers, strict=True):
+            _, partition, offset = split_source(triggered.fire.source)
+            trigger = Trigger(line.tenant, line.id, triggered.revision, partition, offset)
+            changes.append((key, encode(trigger)))
         if line.forget_at_ms is not None:
             number = self._source(changes, schedule.topic, schedule.partition)
             key = wheel_key(HOUSEKEEPING, line.forget_at_ms, number, schedule.offset, 0)
             changes.append((key, encode(Forget(line.tenant, line.id, schedule.revision))))
-            schedule = lines.from_fields(line.schedule, Schedule, {"pending": pending, "forget_key": key})
+            schedule = lines.from_fields(line.schedule, Schedule, {**wheel_keys, "forget_key": key})
         if line.payload is not None:
             payload = lines.from_fields(line.payload, Envelope, {})
             changes.append((payload_key(line.tenant, line.id), encode(payload)))

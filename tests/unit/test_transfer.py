@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from delaystream.cli.export_table import Table
 from delaystream.codec import keys
 from delaystream.codec.envelope import (
     Envelope,
+    Fire,
     Forget,
     Meta,
     Pointer,
@@ -17,10 +19,13 @@ from delaystream.codec.envelope import (
     SourceName,
     SourcePosition,
     Status,
+    Trigger,
     decode_schedule,
     encode,
 )
 from delaystream.core.partitioning import owner_partition
+from delaystream.core.recurrence import Recurrence
+from delaystream.core.request import CatchUp
 from delaystream.engine.ports import Change, Marker
 from delaystream.engine.state import PartitionState
 from delaystream.testing.store import MemoryStateStores, MemoryStore
@@ -42,7 +47,7 @@ def store_of(changes: Iterable[Change]) -> MemoryStore:
 
 
 def state() -> MemoryStore:
-    """Two fires without an id, a schedule with two, one that is over, a tenant's own wheel."""
+    """Fires without an id, a schedule with two, a paused recurring one, one that is over, a tenant's."""
     first = keys.wheel_key(1, 1_893_456_000_000, 0, 17, 1)
     second = keys.wheel_key(2, 1_893_456_001_000, 1, 18, 0)
     fires = [keys.wheel_key(1, 1_893_456_002_000, 1, 20, 0), keys.wheel_key(2, 1_893_456_003_000, 1, 20, 1)]
@@ -63,6 +68,13 @@ def state() -> MemoryStore:
         "for",
         ["a", "b"],
     )
+    trigger = keys.wheel_key(1, 1_893_456_005_000, 0, 30, 0)
+    cron = Schedule(
+        Status.PAUSED, 44, TENANT, 0, 25, 9, "out",
+        recurrence=Recurrence("0 9 * * *", 0, "Europe/Paris", jitter_ms=5), next_ms=1_893_456_006_000,
+        catch_up=CatchUp.ALL, held=[(1_893_456_007_000, 2)], triggers=[trigger],
+        history=[Fire(1, 2, 44), Fire(3, 4, 44, "t0.30")], actor="me",
+    )  # fmt: skip
     over = Schedule(Status.CANCELLED, 43, TENANT, 0, 21, 8, "out", [], 0, None, forget)
     return store_of(
         [
@@ -77,6 +89,9 @@ def state() -> MemoryStore:
             *((key, encode(Pointer(TENANT, "named", 42))) for key in fires),
             (keys.schedule_key(TENANT, "named"), encode(named)),
             (keys.payload_key(TENANT, "named"), encode(ENVELOPE)),
+            (trigger, encode(Trigger(TENANT, "cron", 44, 0, 30))),
+            (keys.schedule_key(TENANT, "cron"), encode(cron)),
+            (keys.payload_key(TENANT, "cron"), encode(ENVELOPE)),
             (forget, encode(Forget(TENANT, "over", 43))),
             (keys.schedule_key(TENANT, "over"), encode(over)),
         ]
@@ -108,7 +123,7 @@ def test_an_import_holds_what_was_exported() -> None:
     """Every field of it, through JSON: exporting the new state gives the same lines."""
     found = exported(state())
     assert exported(store_of(imported(found))) == found
-    assert len(found) == 5
+    assert len(found) == 6
 
 
 def test_an_engine_takes_the_rows() -> None:
@@ -135,6 +150,7 @@ def test_fire_ids_stay() -> None:
         1,
         1_893_456_000_000,
     )
+    named = [line for line in named if line.id == "named"]
     assert [(fire.source, fire.index) for fire in named[0].fires] == [
         (f"{TENANT}/3/20", 0),
         (f"{TENANT}/3/20", 1),
@@ -152,6 +168,34 @@ def test_times_are_for_people_too() -> None:
     assert fires[0].due_at == "2030-01-01T00:00:00.000Z"
 
 
+def test_what_recurs_can_be_read() -> None:
+    """By the names of its fields, and with its next time."""
+    (cron,) = (line for line in exported(state()) if isinstance(line, lines.Named) and line.id == "cron")
+    assert cron.schedule["recurrence"]["cron"] == "0 9 * * *"
+    assert cron.schedule["recurrence"]["timezone"] == "Europe/Paris"
+    assert cron.schedule["history"][1] == {"due_ms": 3, "fired_ms": 4, "revision": 44, "index": "t0.30"}
+    assert cron.next_at == "2030-01-01T00:00:06.000Z"
+
+
+def test_the_table_has_a_line_for_each_fire() -> None:
+    """Those of paused and triggered ones too."""
+    out = io.BytesIO()
+    table = Table(out)
+    for line in exported(state()):
+        table.write(lines.encoded(line))
+    rows = out.getvalue().decode().splitlines()[1:]
+    found = sorted((row[:24].strip(), row[26:35].strip(), row[63:95].strip()) for row in rows)
+    assert found == [
+        ("-", "cancelled", "over"),
+        ("2030-01-01T00:00:00.000Z", "pending", "requests/0/17"),
+        ("2030-01-01T00:00:01.000Z", "pending", "requests/3/18"),
+        ("2030-01-01T00:00:02.000Z", "pending", "named"),
+        ("2030-01-01T00:00:03.000Z", "pending", "named"),
+        ("2030-01-01T00:00:05.000Z", "triggered", "cron"),
+        ("2030-01-01T00:00:07.000Z", "paused", "cron"),
+    ]
+
+
 def test_ids_go_to_their_new_owner() -> None:
     """And what has no id stays with what it stood with."""
     for line in exported(state(), 3):
@@ -164,7 +208,7 @@ def test_ids_go_to_their_new_owner() -> None:
 def test_over_is_left_out_unless_asked_for() -> None:
     """A list of what is pending is not one of what was cancelled."""
     reading = PartitionReading(0, state())
-    assert [line.id for line in reading.named(remembered=False)] == ["named"]
+    assert [line.id for line in reading.named(remembered=False)] == ["cron", "named"]
 
 
 def test_every_key_of_a_wheel_in_a_schedule_is_known_here() -> None:
@@ -203,7 +247,7 @@ def file(*, change: Any = None) -> io.BytesIO:
     found = exported(state())
     for line in found:
         digesting.write(line)
-    out.write(lines.encoded(lines.End(2, 2, 0, digesting.digest)))
+    out.write(lines.encoded(lines.End(2, 3, 0, digesting.digest)))
     content = out.getvalue()
     return io.BytesIO(change(content) if change else content)
 
@@ -211,7 +255,7 @@ def file(*, change: Any = None) -> io.BytesIO:
 def test_a_whole_file_is_taken() -> None:
     """By its counts and its digest."""
     read = checked(file())
-    assert (read.name, read.end.anonymous, read.end.schedules) == ("t", 2, 2)
+    assert (read.name, read.end.anonymous, read.end.schedules) == ("t", 2, 3)
 
 
 @pytest.mark.parametrize(
