@@ -141,6 +141,13 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     actor: str | None = None
 
     @property
+    def withheld(self) -> int:
+        """How many fires it would have in the wheels if it were not paused."""
+        if self.status is not Status.PAUSED:
+            return 0
+        return len(self.held) if self.recurrence is None else int(self.next_ms >= 0)
+
+    @property
     def over(self) -> bool:
         """Whether nothing is left of it to fire."""
         return not (self.pending or self.held or self.triggers or self.next_ms >= 0)

@@ -82,8 +82,13 @@ class Arming:
             self._state.remove_entry(step, key)
         if old.forget_key is not None:
             self._state.remove_entry(step, old.forget_key)
+        self._state.counts.withhold(old.topic, -old.withheld)
         if old.status in LIVE:
             step.changes[payload_key(tenant, id)] = None
+
+    def withhold(self, old: Schedule, new: Schedule) -> None:
+        """Count what a pause keeps out of the wheels: still its tenant's, though nothing of it is due."""
+        self._state.counts.withhold(old.topic, new.withheld - old.withheld)
 
     def remembered(self, history: list[Fire], fire: Fire) -> list[Fire]:
         """The history with one more fire, and without what is more than it may hold."""

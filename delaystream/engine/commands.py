@@ -56,6 +56,7 @@ class Commands:
             changed = self._resumed(step, id, schedule)
         else:
             return None
+        self._arming.withhold(schedule, changed)
         step.changes[schedule_key(schedule.topic, id)] = encode(changed)
         return changed
 
@@ -92,6 +93,7 @@ class Commands:
         assert request.id is not None
         id = request.id
         recurrence = request.recurrence
+        old = schedule
         schedule = replace(
             self._arming.disarm(step, schedule),
             revision=self._arming.revision(request.source),
@@ -106,6 +108,7 @@ class Commands:
             assert first_ms is not None, "a schedule that never fires was refused"
             times = (first_ms,)
         schedule = self._armed_anew(step, id, schedule, times)
+        self._arming.withhold(old, schedule)
         step.changes[schedule_key(schedule.topic, id)] = encode(schedule)
         fires = [
             fire_id(schedule.topic, 0, 0, index, due_ms, id, schedule.revision)

@@ -92,6 +92,13 @@ class Control:
         schedule = decode_schedule(stored) if stored is not None else None
         if request.action is Action.SCHEDULE:
             return self._schedule(step, request, schedule)
+        if (
+            self._quotas.any
+            and schedule is not None
+            and schedule.status in LIVE
+            and (rejection := self._quotas.command_refusal(step, request, schedule))
+        ):
+            return rejection
         self._commands.apply(step, request, schedule)
         return None
 
@@ -121,8 +128,7 @@ class Control:
                     id=request.id,
                     reply_to=request.reply_to,
                 )
-        freed = len(old.pending) if old is not None else 0
-        if self._quotas.any and (rejection := self._quotas.refusal(step, request, freed)):
+        if self._quotas.any and (rejection := self._quotas.refusal(step, request, old)):
             return rejection
         if old is not None:
             self._arming.clear(step, request.source.topic, request.id, old)

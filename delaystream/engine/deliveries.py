@@ -45,24 +45,40 @@ class Deliveries:
         """
         if due_ms > step.now_ms:
             return 0
-        topic = request.destination
-        if topic in self._troubles:
-            return 0
         if (
             request.grace_ms is not None
             and step.now_ms - due_ms > request.grace_ms
             and request.on_late != "fire"
         ):
             return 0
-        wheel = self._state.destination(step, topic, request.source.topic)
+        topic = request.destination
+        return 0 if self.waits(step, topic, request.source.topic) else self._destinations.partitions(topic)
+
+    def waits(self, step: Step, topic: str, tenant: str) -> bool:
+        """Whether what is due has to wait: for a backlog, the rate, or the end of a trouble."""
+        if topic in self._troubles:
+            return True
+        wheel = self._state.destination(step, topic, tenant)
         head = self._state.heads.head(wheel)
         if head is not None and head <= step.now_ms:
-            return 0
+            return True
         if self._rates.active:
             buckets = self._rates.buckets(topic, self._state.lanes[wheel], step.loop_ms)
-            if buckets and not room(buckets, step.loop_ms):
-                return 0
-        return self._destinations.partitions(topic)
+            return bool(buckets) and not room(buckets, step.loop_ms)
+        return False
+
+    def at_once(self, step: Step, request: Request) -> int:
+        """How many of a request's fires go out in the accepting transaction; at least, not about."""
+        count = sum(bool(self.may_deliver(step, request, due_ms)) for due_ms in request.due_ms)
+        if count > 1 and self._rates.active:
+            topic, tenant = request.destination, request.source.topic
+            if buckets := self._rates.buckets(topic, self._rates.lane(tenant, topic), step.loop_ms):
+                count = min(count, room(buckets, step.loop_ms))
+        if count > 1 and request.id is not None:
+            # Of a named request, what makes the step too large is stored: it costs a pointer each.
+            left = max(0, step.max_bytes - step.size_bytes)
+            count = min(count, left // row_bytes(request.key, request.value, request.headers))
+        return count
 
     def write(self, step: Step, request: Request, headers: list[Header], due_ms: int, partitions: int) -> int:
         """Deliver a request in the accepting transaction; the partition that it goes to."""

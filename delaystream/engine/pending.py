@@ -7,7 +7,8 @@ same batch, and all of them are counted anew when a store is rebuilt from the ch
 key rest of the key                                              value
 === ============================================================ =========================================
 l   destination number (4), hour since the epoch (4)             entries of the wheel that are due in it (8)
-q   tenant (a request topic)                                     its entries, in all wheels (8)
+q   tenant (a request topic)                                     its entries, in all wheels, and what its
+                                                                 paused schedules would have there (8)
 === ============================================================ =========================================
 """
 
@@ -21,7 +22,7 @@ from typing import Final
 import msgspec
 
 from delaystream.codec import keys
-from delaystream.codec.envelope import decode_source
+from delaystream.codec.envelope import decode_schedule, decode_source
 from delaystream.engine.ports import Change, StateStore
 
 HOUR_MS: Final = 3_600_000
@@ -85,8 +86,13 @@ class PendingCounts:
             self._stored.append(0)
         return number
 
+    def withhold(self, topic: str, difference: int) -> None:
+        """So many fires more of a tenant's are kept out of the wheels by a pause; fewer if negative."""
+        if difference:
+            self._tenants[self._tenant(topic)] += difference
+
     def of_tenant(self, topic: str) -> int:
-        """Entries of a request topic, the step in hand included."""
+        """Entries of a request topic, paused ones too, the step in hand included."""
         number = self._tenant_numbers.get(topic)
         return 0 if number is None else self._tenants[number]
 
@@ -151,7 +157,7 @@ def _tenant_key(topic: str) -> bytes:
 
 
 async def recount(store: StateStore) -> list[Change]:
-    """The counters, counted anew from every wheel key: after a rebuild.
+    """The counters, counted anew from every wheel key and every paused schedule: after a rebuild.
 
     Ten million keys take some seconds; others have their turn meanwhile.
     """
@@ -169,6 +175,12 @@ async def recount(store: StateStore) -> list[Change]:
     for source, count in sources.items():
         topic = _topic_of(store, {}, source)
         tenants[topic] = tenants.get(topic, 0) + count
+    for number, (key, value) in enumerate(everything(store, b"s", b"t")):
+        if count := _withheld(value):
+            topic = _tenant_of(key)
+            tenants[topic] = tenants.get(topic, 0) + count
+        if number % _RECOUNTED_AT_ONCE == 0:
+            await asyncio.sleep(0)
     return [
         *((_bucket.pack(b"l", *bucket), _count.pack(count)) for bucket, count in buckets.items()),
         *((_tenant_key(topic), _count.pack(count)) for topic, count in tenants.items()),
@@ -185,7 +197,14 @@ def recounted(store: StateStore, changes: Sequence[Change]) -> Iterator[Change]:
     topics: dict[int, str] = {}
     named = {key: value for key, value in changes if key[:1] == b"n"}
     present: dict[bytes, bool] = {}
+    schedules: dict[bytes, bytes | None] = {}
     for key, value in changes:
+        if key[:1] == b"s":
+            old = schedules[key] if key in schedules else store.get(key)
+            schedules[key] = value
+            if difference := _withheld(value) - _withheld(old):
+                counter = _tenant_key(_tenant_of(key))
+                counters[counter] = counters.get(counter, 0) + difference
         if key[:1] != b"w":
             continue
         wheel, due_ms, source, _, _ = keys.split_wheel_key(key)
@@ -202,6 +221,15 @@ def recounted(store: StateStore, changes: Sequence[Change]) -> Iterator[Change]:
         stored = store.get(counter)
         count = difference + (_count.unpack(stored)[0] if stored is not None else 0)
         yield counter, _count.pack(count) if count else None
+
+
+def _withheld(stored: bytes | None) -> int:
+    # Few schedules are paused: what does not hold the word need not be decoded.
+    return decode_schedule(stored).withheld if stored is not None and b"paused" in stored else 0
+
+
+def _tenant_of(schedule_key: bytes) -> str:
+    return schedule_key[1 : schedule_key.index(b"\0")].decode()
 
 
 def _topic_of(store: StateStore, named: dict[bytes, bytes | None], source: int) -> str:

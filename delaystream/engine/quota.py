@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from delaystream.codec.envelope import Schedule
 from delaystream.core.rejection import Code, Rejection
-from delaystream.core.request import Request
+from delaystream.core.request import Action, Request
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.pending import PendingCounts
 from delaystream.engine.step import Step
@@ -34,35 +35,55 @@ class Quotas:
         #: False: there is nothing to ask
         self.any = tenants.have_quotas
 
-    def refusal(self, step: Step, request: Request, freed: int = 0) -> Rejection | None:
-        """Why a request has to wait for room, if it does; ``freed`` is what it takes the place of.
+    def refusal(self, step: Step, request: Request, old: Schedule | None = None) -> Rejection | None:
+        """Why a request that schedules has to wait for room, if it does; ``old`` is what it replaces.
 
         What is delivered at once is never refused, nor is what takes the place of as many: a quota that was
         lowered, or is used up, keeps nobody from replacing a schedule.
         """
+        room = self._room(request.source.topic)
+        if room is None or max(1, len(request.due_ms)) <= room:
+            return None
+        # Of a recurring schedule, the next one.
+        count = len(request.due_ms) or 1
+        more = count - self._deliveries.at_once(step, request) - (_entries(old) if old is not None else 0)
+        return self._judge(request, room, more)
+
+    def command_refusal(self, step: Step, request: Request, schedule: Schedule) -> Rejection | None:
+        """Why a command has to wait for room, if it does: those that leave more pending than there was."""
+        room = self._room(request.source.topic)
+        if room is None:
+            return None
+        if request.action is Action.RESCHEDULE:
+            more = max(1, len(request.due_ms)) - _entries(schedule)
+        elif request.action is Action.TRIGGER:
+            more = int(self._deliveries.waits(step, schedule.destination, schedule.topic))
+        else:
+            more = 0
+        return self._judge(request, room, more)
+
+    def _room(self, topic: str) -> int | None:
+        """How many more there is room for on this partition, below 0 for too many; None: no bound."""
+        most = self._tenants.of(topic).max_pending
+        return (
+            share(most, self._partition, self._partitions) - self._counts.of_tenant(topic) if most else None
+        )
+
+    def _judge(self, request: Request, room: int, more: int) -> Rejection | None:
+        if more <= max(0, room):
+            return None
         topic = request.source.topic
         most = self._tenants.of(topic).max_pending
-        if not most:
-            return None
         mine = share(most, self._partition, self._partitions)
-        pending = self._counts.of_tenant(topic)
-        more = max(1, len(request.due_ms)) - freed
-        if more <= max(0, mine - pending):
-            return None
-        more = self._stored(step, request) - freed
-        if more <= max(0, mine - pending):
-            return None
         return Rejection(
             Code.QUOTA_EXCEEDED,
-            f"{topic} has {pending} fires pending on partition {self._partition}, and the request would add "
-            f"{more}; expected at most {mine}, the partition's share of max_pending = {most}",
+            f"{topic} has {mine - room} fires pending on partition {self._partition}, and the request would "
+            f"add {more}; expected at most {mine}, the partition's share of max_pending = {most}",
             id=request.id,
             reply_to=request.reply_to,
         )
 
-    def _stored(self, step: Step, request: Request) -> int:
-        """How many of a request's fires do not go out at once."""
-        may_deliver = self._deliveries.may_deliver
-        if not request.due_ms:
-            return 1  # the next one of a recurring schedule
-        return sum(not may_deliver(step, request, due_ms) for due_ms in request.due_ms)
+
+def _entries(schedule: Schedule) -> int:
+    """What a schedule has pending, or would if it were not paused."""
+    return len(schedule.pending) + len(schedule.triggers) + schedule.withheld

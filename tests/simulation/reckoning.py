@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from delaystream.codec import keys
-from delaystream.codec.envelope import decode_source
+from delaystream.codec.envelope import decode_schedule, decode_source
 from delaystream.engine.ports import TopicPartition
 from delaystream.testing import Disk, MemoryLog
 from tests.ledger import Asked, Delivered
@@ -59,6 +59,8 @@ def miscounts(disk: Disk) -> Iterator[str]:
             wheel, due_ms, source, _, _ = split
             counted[struct.pack(">cII", b"l", wheel, due_ms // 3_600_000)] += 1
             counted[b"q" + decode_source(disk.values[keys.source_key(source)]).topic.encode()] += 1
+        elif key[:1] == b"s":
+            counted[b"q" + key[1:].split(b"\0")[0]] += decode_schedule(value).withheld
         elif key[:1] in (b"l", b"q"):
             stored[key] = struct.unpack(">Q", value)[0]
     for key in sorted(counted.keys() | stored.keys()):
