@@ -283,7 +283,7 @@ def fill(engine: Engine, count: int, **control: str) -> None:
         ({"match_id_prefix": "b-", "match_tags": "even"}, lambda n: n % 6 == 0),
         ({"match_id_prefix": "c"}, lambda n: False),
     ],
-    ids=str,
+    ids=["one tag", "two tags", "destination", "every destination", "prefix", "prefix and tag", "nothing"],
 )
 def test_a_bulk_cancel_reaches_what_matches_on_every_partition(
     match: dict[str, str], hit: Callable[[int], bool]
