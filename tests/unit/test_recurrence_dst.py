@@ -15,7 +15,6 @@ from delaystream.core.recurrence.zones import zone
 from tests.unit.test_setup import ROOT
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
 
 
 def milliseconds(at: datetime) -> int:
@@ -93,7 +92,7 @@ def test_every_row_of_the_table_is_what_happens(row: Row) -> None:
     assert [f"{at:{days}%H:%M}{at.isoformat()[-6:]}" for at in fires] == row.fires
 
 
-# -- against the definition, minute by minute --------------------------------------------------------
+# -- against the definition, time by time ------------------------------------------------------------
 
 #: Zone, and a day near which its clocks change.
 CHANGES = [
@@ -116,11 +115,11 @@ CHANGES = [
 ]
 
 
-def wall_minutes(around: date) -> Iterator[datetime]:
-    at = datetime.combine(around, time()) - timedelta(days=2)
-    while at < datetime.combine(around, time()) + timedelta(days=3):
-        yield at
-        at += MINUTE
+def local_times(around: date, hours: list[int], minutes: list[int]) -> Iterator[datetime]:
+    for days in range(-2, 3):
+        for hour in hours:
+            for minute in minutes:
+                yield datetime.combine(around + timedelta(days=days), time(hour, minute))
 
 
 def defined(local: datetime, name: str, gap: str, overlap: str) -> set[datetime]:
@@ -177,8 +176,7 @@ def test_times_around_a_change_are_those_of_the_definition(
     expected = sorted(
         {
             at
-            for local in wall_minutes(around)
-            if local.minute in minutes and local.hour in hours
+            for local in local_times(around, hours, minutes)
             for at in defined(local, name, gap_meant, overlap_meant)
         }
     )

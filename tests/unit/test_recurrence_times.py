@@ -196,10 +196,11 @@ def test_a_recurrence_is_stored_by_position() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     """Expressions come from requests: no number of them fills the memory."""
-    from delaystream.core.recurrence import days, expression, fires, zones
+    from delaystream.core.recurrence import days, expression, fires, validation, zones
 
     for cached in (
         expression.parse_cron,
+        validation._shortest_cron_gap_s,
         expression._numbers,
         days.day_table,
         fires._next_cron,

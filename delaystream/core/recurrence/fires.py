@@ -21,7 +21,8 @@ def next_after(recurrence: Recurrence, after_ms: int) -> int | None:
     """The first scheduled time strictly after `after_ms`, within start and end; None when there is none.
 
     Pass the scheduled time of the last fire, never the time at which it happened: then nothing drifts.
-    `max_fires` is counted by the caller. `recurrence` has passed `check`.
+    `max_fires` is counted by the caller. `recurrence` has passed `check`; one that passed it in a release
+    that could read more raises ValueError (CronError, UnknownZoneError).
     """
     after_ms = max(after_ms, recurrence.start_ms - 1)
     if recurrence.cron is None:
@@ -41,6 +42,7 @@ def misses(recurrence: Recurrence, after_ms: int, until_ms: int) -> Misses:
     """The scheduled times in (`after_ms`, `until_ms`], within start and end: counted, not visited.
 
     The work grows with the years in the span, not with the times: a month of seconds costs what a day does.
+    Raises as `next_after` does.
     """
     after_ms = max(after_ms, recurrence.start_ms - 1)
     if recurrence.end_ms is not None:

@@ -10,7 +10,7 @@ DstOverlap = Literal["first", "second", "both"]
 """Which of the two instants a local time means that happens twice."""
 
 
-class Recurrence(msgspec.Struct, frozen=True, array_like=True):
+class Recurrence(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A cron expression or an interval, with its bounds. Stored by position: fields are only ever appended.
 
     The times that it means are its *scheduled* times: nothing but these fields decides them, neither when an

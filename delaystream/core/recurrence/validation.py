@@ -1,5 +1,7 @@
 """Whether a recurrence can be accepted: a rejection with its code, or None."""
 
+from functools import lru_cache
+
 from delaystream.core.durations import format_duration
 from delaystream.core.instants import format_instant
 from delaystream.core.recurrence.expression import parse_cron
@@ -52,7 +54,12 @@ def _shortest_gap_ms(recurrence: Recurrence, max_expression: int) -> int:
         raise CronError(
             Code.CRON_TOO_LONG, f"it has {len(recurrence.cron)} characters; expected at most {max_expression}"
         )
-    return parse_cron(recurrence.cron).shortest_gap_s() * 1000
+    return _shortest_cron_gap_s(recurrence.cron) * 1000
+
+
+@lru_cache(maxsize=16_384)
+def _shortest_cron_gap_s(cron: str) -> int:
+    return parse_cron(cron).shortest_gap_s()
 
 
 def _named(recurrence: Recurrence) -> str:

@@ -24,6 +24,10 @@ _PROBE_S: Final = 2 * _DAY_S
 apart, and a test looks at all of them."""
 
 
+class UnknownZoneError(ValueError):
+    """The zone database has no zone of that name; the message says so."""
+
+
 class Piece(NamedTuple):
     """A span of time in which a zone's offset is constant. Seconds: instants since the epoch, and offsets.
 
@@ -65,7 +69,9 @@ def nearest_zone(name: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def zone(name: str) -> ZoneInfo:
-    """The zone of a name that is one of `zone_names`."""
+    """The zone of that name. Raises UnknownZoneError."""
+    if name not in zone_names():
+        raise UnknownZoneError(f"the zone database has no {name!r}")
     *folders, file = name.split("/")
     with (resources.files("tzdata") / "zoneinfo").joinpath(*folders, file).open("rb") as rules:
         return ZoneInfo.from_file(rules, key=name)
