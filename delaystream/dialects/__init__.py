@@ -3,7 +3,7 @@
 `by_name` finds one; `delaystream.dialects.translation` says what each of them is. Opt-in, by request topic.
 """
 
-from delaystream.dialects.registry import NAMES, by_name
-from delaystream.dialects.translation import Dialect, Mapping, Translated
+from delaystream.dialects.registry import NAMES, by_name, filled
+from delaystream.dialects.translation import Dialect, Translated
 
-__all__ = ["NAMES", "Dialect", "Mapping", "Translated", "by_name"]
+__all__ = ["NAMES", "Dialect", "Translated", "by_name", "filled"]

@@ -23,8 +23,8 @@ from delaystream.core.request import Header
 from delaystream.dialects.cron_fields import DAY, HOUR, MINUTE, MONTH, WEEKDAY, Grammar, rewritten
 from delaystream.dialects.translation import (
     Dialect,
-    Mapping,
     Record,
+    Row,
     Spoken,
     Translated,
     control,
@@ -55,15 +55,15 @@ class ActiveMq(Dialect):
     name = "activemq"
     system = "ActiveMQ Classic"
     table = (
-        Mapping(_DELAY, "`delay`", "milliseconds; with a period: when the first one comes"),
-        Mapping(_PERIOD, "`every`", "milliseconds; without a delay also when the first one comes"),
-        Mapping(_REPEAT, "`max-fires`", "one more than it says, at most 1000; -1: no end; needs a period"),
-        Mapping(_CRON, "`cron`", "5 fields, numbers only; steps are multiples, as ActiveMQ reads them"),
-        Mapping(_JOB_ID, "`delay: 0`", "set by the sender: the message is not scheduled, but sent at once"),
-        Mapping(_ACTION, "`action`", "`REMOVE` with `scheduledJobId`: `cancel`; others are refused"),
-        Mapping("(none)", "`id`", "the request's `topic/partition/offset`"),
+        Row(_DELAY, "`delay`", "milliseconds; with a period: when the first one comes"),
+        Row(_PERIOD, "`every`", "milliseconds; without a delay also when the first one comes"),
+        Row(_REPEAT, "`max-fires`", "one more than it says, at most 1000; -1: no end; needs a period"),
+        Row(_CRON, "`cron`", "5 fields, numbers only; steps are multiples, as ActiveMQ reads them"),
+        Row(_JOB_ID, "`delay: 0`", "set by the sender: the message is not scheduled, but sent at once"),
+        Row(_ACTION, "`action`", "`REMOVE` with `scheduledJobId`: `cancel`; others are refused"),
+        Row("(none)", "`id`", "the request's `topic/partition/offset`"),
     )
-    outgoing = (Mapping(_JOB_ID, "the schedule's id"),)
+    outgoing = (Row(_JOB_ID, "the schedule's id"),)
 
     def _translated(self, record: Record) -> Translated | None:
         return _translate(record)

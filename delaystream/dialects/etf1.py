@@ -17,8 +17,8 @@ from typing import Final
 
 from delaystream.dialects.translation import (
     Dialect,
-    Mapping,
     Record,
+    Row,
     Spoken,
     Translated,
     control,
@@ -44,17 +44,17 @@ class Etf1(Dialect):
     name = "etf1"
     system = "etf1 kafka-message-scheduler"
     table = (
-        Mapping("the record's key", "`id`", "required; UTF-8"),
-        Mapping("a null value", "`action: cancel`", "of the schedule that the key names"),
-        Mapping(_EPOCH, "`at`", "seconds since 1970; in the past: at once"),
-        Mapping(_TARGET_TOPIC, "`destination`"),
-        Mapping(_TARGET_KEY, "the delivered key", "any bytes; null when the header is not there"),
+        Row("the record's key", "`id`", "required; UTF-8"),
+        Row("a null value", "`action: cancel`", "of the schedule that the key names"),
+        Row(_EPOCH, "`at`", "seconds since 1970; in the past: at once"),
+        Row(_TARGET_TOPIC, "`destination`"),
+        Row(_TARGET_KEY, "the delivered key", "any bytes; null when the header is not there"),
     )
     outgoing = (
-        Mapping(_TIMESTAMP, "the request's timestamp, in seconds"),
-        Mapping(_KEY, "the request's key"),
-        Mapping(_TOPIC, "the request topic"),
-        Mapping("`scheduler-epoch`, `scheduler-target-…`", "delivered as they came", "as etf1 does"),
+        Row(_TIMESTAMP, "the request's timestamp, in seconds"),
+        Row(_KEY, "the request's key"),
+        Row(_TOPIC, "the request topic"),
+        Row("`scheduler-epoch`, `scheduler-target-…`", "delivered as they came", "as etf1 does"),
     )
 
     def _translated(self, record: Record) -> Translated | None:

@@ -19,8 +19,8 @@ from typing import Final
 
 from delaystream.dialects.translation import (
     Dialect,
-    Mapping,
     Record,
+    Row,
     Spoken,
     Translated,
     control,
@@ -57,23 +57,21 @@ class Karafka(Dialect):
     name = "karafka"
     system = "Karafka scheduled messages"
     table = (
-        Mapping("the record's key", "`id`", "required; UTF-8"),
-        Mapping(_VERSION, "(checked)", "at most 1.0.0"),
-        Mapping(_TYPE, "`action`", "`schedule`; `cancel` and `tombstone`: `cancel`"),
-        Mapping(_EPOCH, "`at`", "seconds since 1970; in the past: at once"),
-        Mapping(_TOPIC, "`destination`"),
-        Mapping(_PARTITION, "`destination-partition`"),
-        Mapping(_KEY, "the delivered key", "null when the header is not there"),
-        Mapping(_PARTITION_KEY, "refused", "`dialect-unsupported`"),
+        Row("the record's key", "`id`", "required; UTF-8"),
+        Row(_VERSION, "(checked)", "at most 1.0.0"),
+        Row(_TYPE, "`action`", "`schedule`; `cancel` and `tombstone`: `cancel`"),
+        Row(_EPOCH, "`at`", "seconds since 1970; in the past: at once"),
+        Row(_TOPIC, "`destination`"),
+        Row(_PARTITION, "`destination-partition`"),
+        Row(_KEY, "the delivered key", "null when the header is not there"),
+        Row(_PARTITION_KEY, "refused", "`dialect-unsupported`"),
     )
     outgoing = (
-        Mapping(_SOURCE_TOPIC, "the request topic"),
-        Mapping(_SOURCE_PARTITION, "the request's partition"),
-        Mapping(_SOURCE_OFFSET, "the request's offset"),
-        Mapping(_SOURCE_KEY, "the request's key"),
-        Mapping(
-            "`schedule_schema_version`, `schedule_target_…`", "delivered as they came", "as Karafka does"
-        ),
+        Row(_SOURCE_TOPIC, "the request topic"),
+        Row(_SOURCE_PARTITION, "the request's partition"),
+        Row(_SOURCE_OFFSET, "the request's offset"),
+        Row(_SOURCE_KEY, "the request's key"),
+        Row("`schedule_schema_version`, `schedule_target_…`", "delivered as they came", "as Karafka does"),
     )
 
     def _translated(self, record: Record) -> Translated | None:

@@ -12,17 +12,19 @@ What differs, and is meant to:
 - Kaspr delivers `x-scheduler-cron-missed-fire-policy` along with the message; here it is taken out.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import ClassVar, Final
 
 from delaystream.core.instants import InstantError, parse_instant
 from delaystream.core.rejection import shown
-from delaystream.core.request import Header
 from delaystream.dialects.cron_fields import listed_steps
 from delaystream.dialects.translation import (
+    TO_FILL,
     UNLIMITED,
     Dialect,
-    Mapping,
+    Fill,
     Record,
+    Row,
     Spoken,
     Translated,
     control,
@@ -57,34 +59,29 @@ class Kaspr(Dialect):
     name = "kaspr"
     system = "Kaspr"
     table = (
-        Mapping(
+        Row(
             _ACTION,
             "`action`",
             "`ADD` (default), `REPLACE`, `CRON_ADD`: `schedule`; `CANCEL`, `CRON_CANCEL`: `cancel`; "
             "`CRON_PAUSE`: `pause`; `CRON_RESUME`: `resume`",
         ),
-        Mapping(_DELIVER_AT, "`at`", "ISO 8601; UTC where no offset is given; in the past: at once"),
-        Mapping(_DELIVER_TO, "`destination`"),
-        Mapping(_REQUEST_ID, "`id`", "required by all actions but `ADD`"),
-        Mapping(
-            _CRON, "`cron`", "5 fields, or 6 with the seconds last, which are moved to the front; in UTC"
-        ),
-        Mapping(
+        Row(_DELIVER_AT, "`at`", "ISO 8601; UTC where no offset is given; in the past: at once"),
+        Row(_DELIVER_TO, "`destination`"),
+        Row(_REQUEST_ID, "`id`", "required by all actions but `ADD`"),
+        Row(_CRON, "`cron`", "5 fields, or 6 with the seconds last, which are moved to the front; in UTC"),
+        Row(
             _MISSED,
             "`catch-up`",
             "`replay` (Kaspr's default): `all`; `skip`: `none`. `grace` is without end, as in Kaspr",
         ),
     )
-    outgoing = (
-        Mapping(_FIRE_TIMESTAMP, "the scheduled time of a cron fire, in seconds", "on cron fires only"),
-    )
+    outgoing = (Row(_FIRE_TIMESTAMP, "the scheduled time of a cron fire, in seconds", "on cron fires only"),)
+    fills: ClassVar[Mapping[str, Fill]] = {
+        _FIRE_TIMESTAMP: lambda scheduled_ms, _: b"%d" % (scheduled_ms // 1000)
+    }
 
     def _translated(self, record: Record) -> Translated | None:
         return _translate(record)
-
-    def fire_headers(self, scheduled_ms: int, next_ms: int | None) -> list[Header]:
-        """The fire's time, as Kaspr's ticker adds it."""
-        return [(_FIRE_TIMESTAMP, b"%d" % (scheduled_ms // 1000))]
 
 
 def _translate(record: Record) -> Translated | None:
@@ -108,6 +105,7 @@ def _translate(record: Record) -> Translated | None:
         if policy not in _CATCH_UP:
             raise invalid(_MISSED, policy, "replay or skip")
         headers += [control("catch-up", _CATCH_UP[policy]), control("grace", UNLIMITED)]
+        return Translated(record.key, [*headers, *spoken.rest, (_FIRE_TIMESTAMP, TO_FILL)])
     else:
         raise invalid(_ACTION, action, _ACTIONS)
     return Translated(record.key, [*headers, *spoken.rest])

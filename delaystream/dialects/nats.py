@@ -19,8 +19,9 @@ What differs, and is meant to:
 """
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Final
+from typing import ClassVar, Final
 
 from delaystream.core.instants import InstantError, format_instant, parse_instant
 from delaystream.core.request import Header
@@ -35,10 +36,12 @@ from delaystream.dialects.cron_fields import (
     rewritten,
 )
 from delaystream.dialects.translation import (
+    TO_FILL,
     UNLIMITED,
     Dialect,
-    Mapping,
+    Fill,
     Record,
+    Row,
     Spoken,
     Translated,
     control,
@@ -101,38 +104,36 @@ class Nats(Dialect):
     name = "nats"
     system = "NATS JetStream message schedules (ADR-51)"
     table = (
-        Mapping("the record's key", "`id`", "the subject that holds the schedule; UTF-8"),
-        Mapping(f"{_SCHEDULE}: @at …", "`at`", "RFC 3339; in the past: at once"),
-        Mapping(f"{_SCHEDULE}: @every …", "`every` and `start`", "Go's durations, 1s or more"),
-        Mapping(
+        Row("the record's key", "`id`", "the subject that holds the schedule; UTF-8"),
+        Row(f"{_SCHEDULE}: @at …", "`at`", "RFC 3339; in the past: at once"),
+        Row(f"{_SCHEDULE}: @every …", "`every` and `start`", "Go's durations, 1s or more"),
+        Row(
             f"{_SCHEDULE}: 6 fields",
             "`cron`",
             "seconds first; also `@yearly`, `@monthly`, `@weekly`, `@daily`, `@hourly`. "
             "`dst-gap: skip`, `dst-overlap: both`, as NATS",
         ),
-        Mapping(_TARGET, "`destination`"),
-        Mapping(_TIME_ZONE, "`timezone`", "with cron only; `Local` is refused"),
-        Mapping(_SCHEDULE_TTL, "(delivered as `Nats-TTL`)", "checked; nothing expires in Kafka"),
-        Mapping(_TTL, "`end`", "the schedule's own life; of `@at`: `on-late: drop` and `grace`"),
-        Mapping(f"{_NEXT}: purge", "`action: cancel`", f"of the schedule in `{_SCHEDULER}`; null value only"),
-        Mapping(_SOURCE, "refused", "`dialect-unsupported`"),
-        Mapping(_SCHEDULE_ROLLUP, "refused", "`dialect-unsupported`"),
+        Row(_TARGET, "`destination`"),
+        Row(_TIME_ZONE, "`timezone`", "with cron only; `Local` is refused"),
+        Row(_SCHEDULE_TTL, "(delivered as `Nats-TTL`)", "checked; nothing expires in Kafka"),
+        Row(_TTL, "`end`", "the schedule's own life; of `@at`: `on-late: drop` and `grace`"),
+        Row(f"{_NEXT}: purge", "`action: cancel`", f"of the schedule in `{_SCHEDULER}`; null value only"),
+        Row(_SOURCE, "refused", "`dialect-unsupported`"),
+        Row(_SCHEDULE_ROLLUP, "refused", "`dialect-unsupported`"),
     )
     outgoing = (
-        Mapping(_SCHEDULER, "the request's key, or its coordinates"),
-        Mapping(_NEXT, "`purge`, or the next scheduled time in UTC"),
-        Mapping(_TTL, f"the value of `{_SCHEDULE_TTL}`", "when given"),
-        Mapping(
-            "`Nats-Schedule…`, `Nats-Expected-…`, `Nats-Msg-Id`, `Nats-Rollup`", "taken out", "as NATS does"
-        ),
+        Row(_SCHEDULER, "the request's key, or its coordinates"),
+        Row(_NEXT, "`purge`, or the next scheduled time in UTC"),
+        Row(_TTL, f"the value of `{_SCHEDULE_TTL}`", "when given"),
+        Row("`Nats-Schedule…`, `Nats-Expected-…`, `Nats-Msg-Id`, `Nats-Rollup`", "taken out", "as NATS does"),
     )
+
+    fills: ClassVar[Mapping[str, Fill]] = {
+        _NEXT: lambda _, next_ms: _PURGE if next_ms is None else format_instant(next_ms).encode()
+    }
 
     def _translated(self, record: Record) -> Translated | None:
         return _translate(record)
-
-    def fire_headers(self, scheduled_ms: int, next_ms: int | None) -> list[Header]:
-        """When the next one comes."""
-        return [(_NEXT, _PURGE if next_ms is None else format_instant(next_ms).encode())]
 
 
 def _translate(record: Record) -> Translated | None:
@@ -159,6 +160,7 @@ def _translate(record: Record) -> Translated | None:
     else:
         headers += _recurring(record, pattern, spoken)
         headers.append(control("id", subject or coordinates_id(record.source)))
+        outgoing.append((_NEXT, TO_FILL))
     return Translated(record.key, [*headers, *_delivered(spoken), *outgoing])
 
 

@@ -1,13 +1,15 @@
 """The dialects by name."""
 
+from collections.abc import Callable
 from typing import Final
 
+from delaystream.core.request import Header
 from delaystream.dialects.activemq import ActiveMq
 from delaystream.dialects.etf1 import Etf1
 from delaystream.dialects.karafka import Karafka
 from delaystream.dialects.kaspr import Kaspr
 from delaystream.dialects.nats import Nats
-from delaystream.dialects.translation import Dialect
+from delaystream.dialects.translation import TO_FILL, Dialect
 
 _DIALECTS: Final[dict[str, Dialect]] = {
     dialect.name: dialect for dialect in (Kaspr(), Etf1(), Nats(), Karafka(), ActiveMq())
@@ -15,6 +17,24 @@ _DIALECTS: Final[dict[str, Dialect]] = {
 
 NAMES: Final = tuple(_DIALECTS)
 """What a setting may name."""
+
+
+_FILLS: Final = {name: fill for dialect in _DIALECTS.values() for name, fill in dialect.fills.items()}
+
+
+def filled(headers: list[Header], scheduled_ms: int, next_ms: Callable[[], int | None]) -> list[Header]:
+    """The headers of a recurring schedule's delivery, with what only the fire can tell.
+
+    `next_ms` is asked for the scheduled time after this one when a header needs it. The very list where there
+    is nothing to fill.
+    """
+    if not any(value == TO_FILL and name in _FILLS for name, value in headers):
+        return headers
+    following = next_ms()
+    return [
+        (name, _FILLS[name](scheduled_ms, following) if value == TO_FILL and name in _FILLS else value)
+        for name, value in headers
+    ]
 
 
 def by_name(name: str) -> Dialect:

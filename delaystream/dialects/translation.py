@@ -7,8 +7,8 @@ dead letters, and is translated where it is parsed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
@@ -22,6 +22,13 @@ UNLIMITED: Final = "36500d"
 """A grace that never ends, for systems that fire what they missed however late."""
 
 
+Fill: TypeAlias = Callable[[int, int | None], bytes]
+"""The value of a header at a fire, from its scheduled time and the next one; None after the last."""
+
+TO_FILL: Final = b""
+"""The value of a header that is told when the schedule fires."""
+
+
 class Translated(msgspec.Struct, frozen=True, gc=False):
     """A record in our own header names."""
 
@@ -31,7 +38,7 @@ class Translated(msgspec.Struct, frozen=True, gc=False):
     """Our control headers, and those that the other system would deliver, its own outgoing ones included."""
 
 
-class Mapping(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True):
     """One row of the table that the documentation shows."""
 
     theirs: str
@@ -58,10 +65,12 @@ class Dialect(ABC):
     """What the setting calls it."""
     system: ClassVar[str]
     """What people call it."""
-    table: ClassVar[tuple[Mapping, ...]]
+    table: ClassVar[tuple[Row, ...]]
     """Every header that it reads, in the order of its documentation."""
-    outgoing: ClassVar[tuple[Mapping, ...]]
+    outgoing: ClassVar[tuple[Row, ...]]
     """The headers that it adds to deliveries."""
+    fills: ClassVar[Mapping[str, Fill]] = {}
+    """Headers of recurring schedules that only a fire can tell. A translation adds them empty."""
 
     def translate(self, record: Record) -> Translated | Rejection | None:
         """The record in our names; None when it does not speak this language, and is read as ours.
@@ -76,14 +85,6 @@ class Dialect(ABC):
     @abstractmethod
     def _translated(self, record: Record) -> Translated | None:
         """As `translate`; raises `DialectError`."""
-
-    def fire_headers(self, scheduled_ms: int, next_ms: int | None) -> list[Header]:
-        """What the delivery of a recurring schedule gets besides, after the record's own headers.
-
-        `next_ms` is the scheduled time after this one, None after the last. Nothing for most systems.
-        """
-        del scheduled_ms, next_ms
-        return []
 
 
 class DialectError(Exception):

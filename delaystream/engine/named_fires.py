@@ -27,7 +27,9 @@ from delaystream.codec.keys import payload_key, schedule_key, split_wheel_key
 from delaystream.codec.outgoing import delivery_headers
 from delaystream.core.identity import fire_id, schedule_id, trigger_index
 from delaystream.core.misfire import DEFAULT_GRACE_MS, Run, Verdict, settle
+from delaystream.core.recurrence import next_after
 from delaystream.core.request import ON_LATE_DROP, CatchUp
+from delaystream.dialects import filled
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.drain import Drain
@@ -327,8 +329,11 @@ class NamedFires:
         skipped: int = 0,
     ) -> int:
         """Write a delivery; the partition that it goes to."""
+        own = entry.headers
+        if schedule.recurrence is not None:
+            own = filled(own, due_ms, partial(_following, schedule, due_ms))
         headers = delivery_headers(
-            entry.headers,
+            own,
             id,
             fire,
             due_ms,
@@ -372,6 +377,17 @@ class NamedFires:
                 assert type(entry) is Forget
                 step.changes[schedule_key(entry.tenant, entry.id)] = None
         return last
+
+
+def _following(schedule: Schedule, scheduled_ms: int) -> int | None:
+    """The scheduled time after this one; None after the last."""
+    recurrence = schedule.recurrence
+    assert recurrence is not None
+    if schedule.next_ms >= 0:
+        return schedule.next_ms
+    if recurrence.max_fires and schedule.run_count >= recurrence.max_fires:
+        return None
+    return next_after(recurrence, scheduled_ms)
 
 
 _Told: TypeAlias = Callable[[Schedule], None]

@@ -12,7 +12,7 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Coordinates, Header, Request
-from delaystream.dialects import NAMES, Translated, by_name
+from delaystream.dialects import NAMES, Translated, by_name, filled
 from delaystream.dialects.translation import PREFIX, Record
 
 SOURCE = Coordinates("requests", 3, 17)
@@ -519,15 +519,43 @@ def test_nats_deliveries_carry_no_instruction() -> None:
     }
 
 
-def test_what_depends_on_the_fire_is_added_when_it_fires() -> None:
-    """NATS tells the next time, Kaspr the time of this one; the others nothing."""
-    later: dict[str, list[Header]] = {
-        name: by_name(name).fire_headers(AT_S * 1000, AT_S * 1000 + 60_000) for name in NAMES
-    }
-    assert later.pop("nats") == [("Nats-Schedule-Next", b"2030-01-01T00:01:00.000Z")]
-    assert later.pop("kaspr") == [("x-scheduler-cron-fire-timestamp", b"1893456000")]
-    assert set(map(tuple, later.values())) == {()}
-    assert by_name("nats").fire_headers(AT_S * 1000, None) == [("Nats-Schedule-Next", b"purge")]
+NEXT_MS = AT_S * 1000 + 60_000
+
+
+@pytest.mark.parametrize(
+    ("dialect", "theirs", "next_ms", "header"),
+    [
+        (
+            "nats",
+            {**NATS, "Nats-Schedule": "@hourly"},
+            NEXT_MS,
+            "Nats-Schedule-Next: 2030-01-01T00:01:00.000Z",
+        ),
+        ("nats", {**NATS, "Nats-Schedule": "@every 1m"}, None, "Nats-Schedule-Next: purge"),
+        ("kaspr", KASPR_CRON, NEXT_MS, "x-scheduler-cron-fire-timestamp: 1893456000"),
+    ],
+)
+def test_what_depends_on_the_fire_is_told_when_it_fires(
+    dialect: str, theirs: Theirs, next_ms: int | None, header: str
+) -> None:
+    """NATS tells the next time, Kaspr the time of this one."""
+    found = translate(dialect, theirs)
+    assert isinstance(found, Translated)
+    others = split(found.headers)[1]
+    told = filled(others, AT_S * 1000, lambda: next_ms)
+    name, value = header.split(": ")
+    assert dict(told)[name] == value.encode()
+    assert [entry for entry in told if entry[0] != name] == [entry for entry in others if entry[0] != name]
+
+
+@pytest.mark.parametrize("dialect", NAMES)
+def test_a_one_time_fire_has_nothing_to_be_told(dialect: str) -> None:
+    """All of it is known from the start; the next time is not even worked out."""
+    once = {"at", "delay"}
+    theirs = next(theirs for name, theirs, ours in VECTORS.values() if name == dialect and once & set(ours))
+    found = translate(dialect, theirs)
+    assert isinstance(found, Translated)
+    assert filled(found.headers, AT_S * 1000, lambda: pytest.fail("asked")) is found.headers
 
 
 def test_activemq_deliveries_carry_the_job() -> None:
