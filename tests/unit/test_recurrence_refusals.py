@@ -66,8 +66,9 @@ CRON = [
     ("* * 1#1 * *", "'1#1' is no day of month"),
     ("@reboot", "'@reboot' is not a name; expected one of @hourly, @daily"),
     ("@every 5m", "written in the header delaystream-every"),
-    ("\u0661 * * * *", "it has characters that are not ASCII"),
-    ("1\x00 * * * *", "is no minute"),
+    ("\u0661 * * * *", "it has characters other than printable ASCII"),
+    ("1\x00 * * * *", "it has characters other than printable ASCII"),
+    ("0 9\n* * *", "it has characters other than printable ASCII"),
 ]
 
 

@@ -207,6 +207,7 @@ def test_what_is_remembered_is_bounded() -> None:
         fires._count_cron,
         zones._pieces,
         zones.zone,
+        zones.nearest_zone,
     ):
         assert cached.cache_info().maxsize is not None
 

@@ -30,8 +30,8 @@ NAMES: Final = {
 @lru_cache(maxsize=16_384)
 def parse_cron(expression: str) -> CronPattern:
     """The pattern of an expression that comes at least once. Raises CronError."""
-    if not expression.isascii():
-        raise CronError(Code.INVALID_CRON, "it has characters that are not ASCII")
+    if not (expression.isascii() and expression.replace("\t", " ").isprintable()):
+        raise CronError(Code.INVALID_CRON, "it has characters other than printable ASCII, spaces and tabs")
     written = expression.upper().strip()
     if written[:1] == "@":
         if written not in NAMES:

@@ -80,7 +80,7 @@ def number_set(field: Field, text: str) -> int:
     numbers = expanded[field.position]
     if "*" in numbers:
         return every_number(field)
-    return sum(1 << number for number in numbers)
+    return sum(1 << value for value in numbers)
 
 
 def every_number(field: Field) -> int:

@@ -1,6 +1,6 @@
 """Time zones as pieces of constant offset from UTC.
 
-The rules come from the package tzdata, not from the operating system: workers of the same release agree.
+The rules come from the package tzdata, not from the operating system: workers with the same version agree.
 """
 
 from collections.abc import Iterator
@@ -22,6 +22,9 @@ _DAY_S: Final = 86_400
 _PROBE_S: Final = 2 * _DAY_S
 """No zone changes its offset twice within this time: the nearest two changes in the database are a week
 apart, and a test looks at all of them."""
+
+
+_LONGEST_NAME: Final = 64
 
 
 class UnknownZoneError(ValueError):
@@ -51,20 +54,32 @@ def zone_names() -> frozenset[str]:
     return frozenset((resources.files("tzdata") / "zones").read_text("ascii").split())
 
 
+@lru_cache(maxsize=1024)  # a mistake is often made again
 def nearest_zone(name: str) -> str | None:
-    """The name that was probably meant; None when none is near."""
-    exact = {known.lower(): known for known in zone_names()}
-    if name.lower() in exact:
-        return exact[name.lower()]
-    # People leave out the continent, and write blanks: "new york".
-    cities: dict[str, str] = {}
+    """The name that was probably meant; None when none is near. People leave out the continent, too."""
+    written = _letters(name)
+    for key in (written, _letters(name.rpartition("/")[2])):
+        if key in _names_by_letters():
+            return _names_by_letters()[key]
+    # Comparing with all names takes milliseconds, and anybody may send a name: the first letter is right.
+    candidates = [known for known in _names_by_letters() if known[:1] == written[:1]]
+    near = get_close_matches(written[:_LONGEST_NAME], candidates, n=1, cutoff=0.75)
+    return _names_by_letters()[near[0]] if near else None
+
+
+@lru_cache(maxsize=1)
+def _names_by_letters() -> dict[str, str]:
+    """Every name by its letters, with and without the continent."""
+    names: dict[str, str] = {}
     for known in sorted(zone_names()):
-        cities.setdefault(known.rpartition("/")[2].lower(), known)
-    written = name.lower().replace(" ", "_")
-    for candidates in (exact, cities):
-        if near := get_close_matches(written, candidates, n=1, cutoff=0.7):
-            return candidates[near[0]]
-    return None
+        names[_letters(known)] = known
+    for known in sorted(zone_names()):
+        names.setdefault(_letters(known.rpartition("/")[2]), known)
+    return names
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 @lru_cache(maxsize=1024)
