@@ -151,6 +151,7 @@ def _metrics() -> str:
     observer.phase(0, Phase.RUNNING)
     observer.recovery(0, 1, 1, 1)
     observer.committed(0, accepted={"topic": 1}, rejected={"code": 1}, fired={"topic": [1]}, seconds=0.0)
+    observer.missed(0, {("reason", "destination"): 1})
     observer.aborted(0, "reason")
     observer.pending(0, 1, None)
     observer.parked(0, "destination", "reason")

@@ -106,7 +106,19 @@ def tenants() -> Json:
                     )
                 ],
                 "ops",
-                width=10,
+                width=20,
+            ),
+            graph(
+                "Not delivered in their own right",
+                "Due times without a delivery of their own, a second: given up (late, expired, destination), paused, or skipped because a later one stands for them.",
+                [
+                    Query(
+                        f"sum by (destination, reason) (rate(delaystream_missed_total{{{_DESTINATION}}}[$__rate_interval]))",
+                        "{{destination}} {{reason}}",
+                    )
+                ],
+                "ops",
+                width=12,
             ),
             graph(
                 "Set aside, by destination",
@@ -118,7 +130,7 @@ def tenants() -> Json:
                     )
                 ],
                 "short",
-                width=10,
+                width=12,
             ),
         ],
         [

@@ -15,8 +15,8 @@ from tests.integration.harness_kafka import Delivery
 REQUESTS = "delay-requests"
 PARTITIONS = 4
 #: a second, each
-SOON, AT_ONCE, FAR, WRONG = 60, 20, 40, 5
-ACCEPTED = SOON + AT_ONCE + FAR
+SOON, AT_ONCE, FAR, WRONG, EXPIRED = 60, 20, 40, 5, 3
+ACCEPTED = SOON + AT_ONCE + FAR + EXPIRED
 FIRED = SOON + AT_ONCE
 SOON_DELAY_S = 2
 STEADY_S = 24.0
@@ -34,6 +34,16 @@ _SLOTS_A_SECOND = 20
 def control(destination: str, delay: str) -> list[tuple[str, str | bytes | None]]:
     """The headers of a request."""
     return [("delaystream-destination", destination), ("delaystream-delay", delay)]
+
+
+def _expired() -> list[tuple[str, str | bytes | None]]:
+    """The headers of a request that is too late on arrival, and then not wanted."""
+    return [
+        ("delaystream-destination", "reminders"),
+        ("delaystream-at", str(int((time.time() - 3600) * 1000))),
+        ("delaystream-grace", "1m"),
+        ("delaystream-on-late", "drop"),
+    ]
 
 
 @dataclass
@@ -84,6 +94,7 @@ class Load:
             "at once": (AT_ONCE, control("receipts", "0")),
             "far": (FAR, control("reminders", "1h")),
             "wrong": (WRONG, control("reminders", "30")),
+            "expired": (EXPIRED, _expired()),
         }
         done = Counter[str]()
         began = time.monotonic()

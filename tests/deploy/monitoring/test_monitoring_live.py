@@ -189,6 +189,7 @@ def test_alerts_wait_for_what_passes_by_itself(measured: Measured) -> None:
     ours = [alert for alert in alerts if "StateDisk" not in alert["labels"]["alertname"]]
     assert {(alert["labels"]["alertname"], alert["state"]) for alert in ours} == {
         ("DelaystreamDeadLetters", "firing"),
+        ("DelaystreamFiresMissed", "firing"),
         ("DelaystreamDestinationParked", "pending"),
     }
 
