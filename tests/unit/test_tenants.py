@@ -274,6 +274,11 @@ def test_a_pause_makes_no_room() -> None:
         other_request(engine, destination="orders", delay="1h", id="f")
         await asyncio.sleep(1)
         assert errors(engine) == ["quota-exceeded"] * 3
+        other_request(engine, action="pause", id="a")
+        other_request(engine, action="reschedule", delay="20m", id="a")
+        other_request(engine, destination="orders", delay="1h", id="g")
+        await asyncio.sleep(1)
+        assert errors(engine) == ["quota-exceeded"] * 3, "one of two is left of it"
         assert list(miscounts(engine.stores.disks[0])) == []
 
     with_tenants(test, tenants(tenant("*", max_pending=3)))
@@ -330,7 +335,8 @@ def test_a_quota_is_as_exact_after_a_rebuild() -> None:
         await engine.stop()
         behind = engine.stores.disks[0].copy()
         start(engine, tenants(tenant("*", max_pending=5)))
-        other_request(engine, action="pause", id="1")
+        for id in ("1", "2"):
+            other_request(engine, action="pause", id=id)
         other_request(engine, action="resume", id="0")
         await asyncio.sleep(1)
         await engine.stop()
