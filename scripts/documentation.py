@@ -6,6 +6,7 @@ A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is betwee
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from delaystream.adapters.clock import SystemClock
 from delaystream.adapters.metrics import PrometheusObserver
 from delaystream.adapters.surroundings_metrics import ClockSkew, StateDisk
 from delaystream.cli.application import app
+from delaystream.codec.event import EVENT_DESCRIPTIONS, json_schema
 from delaystream.config import Settings, environment_name
 from delaystream.config.kafka import REFUSED, SUPPORTED
 from delaystream.config.settings import TABLES
@@ -44,6 +46,8 @@ def tables() -> dict[str, str]:
         "kafka-refused": _refused(),
         "rejections": _table(("code", "meaning"), ([_code(c.value), m] for c, m in DESCRIPTIONS.items())),
         "metrics": _metrics(),
+        "events": _table(("`type`", "means"), ([_code(t), m] for t, m in EVENT_DESCRIPTIONS.items())),
+        "event-fields": _event_fields(),
         "exit-codes": _table(("code", "meaning"), ([str(c.value), _meaning(c)] for c in ExitCode)),
         **{f"dialect-{name}": _dialect(name) for name in DIALECTS},
     }
@@ -71,6 +75,27 @@ def commands(group: Any = None, prefix: str = "") -> dict[str, list[str]]:
             options = [o for p in command.params for o in [*p.opts, *p.secondary_opts] if o.startswith("-")]
             found[prefix + name] = options
     return found
+
+
+def schemas() -> dict[Path, str]:
+    """Every published JSON Schema: where it is, and its text."""
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    return {
+        ROOT / "docs" / "events.schema.json": text,
+        ROOT / "delaystream" / "codec" / "event.schema.json": text,
+    }
+
+
+def _event_fields() -> str:
+    schema = json_schema()["$defs"]["Event"]
+    required = set(schema["required"])
+    rows = []
+    for name, field in schema["properties"].items():
+        about = field.get("description") or next(
+            (choice["description"] for choice in field.get("anyOf", ()) if "description" in choice), ""
+        )
+        rows.append([_code(name), "always" if name in required else "", about])
+    return _table(("field", "there", "means"), rows)
 
 
 def _dialect(name: str) -> str:
@@ -200,6 +225,8 @@ def main() -> int:
         if after != before:
             path.write_text(after, "utf-8")
             print(path.relative_to(ROOT))
+    for path, schema in schemas().items():
+        path.write_text(schema, "utf-8")
     # What the chart takes follows from the same settings.
     return subprocess.run([sys.executable, "-m", "scripts.chart"], cwd=ROOT, check=False).returncode
 

@@ -1,8 +1,8 @@
 """What happened to a schedule, as a record on the events topic: JSON, with a published schema.
 
-`docs/events.schema.json` and `delaystream/codec/event.schema.json` hold `json_schema()`. Fields that do not
-apply are left out. A field is never removed and never changes its meaning within a schema version; new ones,
-and new types, may be added: a reader takes no notice of those it does not know.
+`docs/events.schema.json` and, in the package, `codec/event.schema.json` hold `json_schema()`. Fields that do
+not apply are left out. A field is never removed and never changes its meaning within a schema version; new
+ones, and new types, may be added: a reader takes no notice of those it does not know.
 """
 
 from enum import StrEnum
@@ -40,6 +40,29 @@ class EventType(StrEnum):
     UNKNOWN = "unknown"
     BULK = "bulk"
 
+
+EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
+    EventType.SCHEDULED: "A request was accepted; with an id it has the `definition`.",
+    EventType.REPLACED: "The id has a new definition, `revision` and payload; nothing of the old one fires.",
+    EventType.RESCHEDULED: "The schedule has new times and a new `revision`; what it delivers is the same.",
+    EventType.PAUSED: "Nothing of the schedule fires until it is resumed.",
+    EventType.RESUMED: "The schedule fires again; what passed meanwhile follows as events of its own.",
+    EventType.TRIGGERED: "A fire beside those of the schedule is on its way; `fired` follows.",
+    EventType.FIRED: "A record was delivered.",
+    EventType.SKIPPED: "Scheduled times passed for which the next fire stands (`catch-up: latest`).",
+    EventType.MISSED: "Scheduled times passed that will never fire: beyond `grace`, or `catch-up: none`.",
+    EventType.EXPIRED: "A one-time fire was later than `grace` and dropped (`on-late: drop`).",
+    EventType.QUARANTINED: "A fire proved impossible and is among the dead letters.",
+    EventType.COMPLETED: "A recurring schedule has no further time.",
+    EventType.CANCELLED: "Nothing of the schedule is ahead any more.",
+    EventType.REJECTED: "A request was refused and is among the dead letters; nothing changed.",
+    EventType.KEPT: "`if-exists: keep` found the id in use; nothing changed.",
+    EventType.UNCHANGED: "A pause found the schedule paused, or a resume found it running.",
+    EventType.TOO_LATE: "A command found that the schedule was over; `fire_id` is the last fire.",
+    EventType.UNKNOWN: "A command found no such id. A cancel is remembered.",
+    EventType.BULK: "A bulk command is done on every partition; each schedule has an event of its own.",
+}
+"""What each type means, for people; the documentation's table is generated from it."""
 
 Ms = Annotated[int, Meta(description="Milliseconds since the epoch.", ge=0)]
 Count = Annotated[int, Meta(ge=0)]

@@ -1,0 +1,105 @@
+"""Stored values: what any released version has written still reads; `golden/values.json` holds them.
+
+`python -m tests.unit.test_envelope NAME` prints a line for a new one. Lines are only ever added.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from delaystream.codec.envelope import (
+    Bulk,
+    Envelope,
+    Fire,
+    Forget,
+    Gathering,
+    Pointer,
+    Schedule,
+    Status,
+    Sweep,
+    Trigger,
+    decode_bulk,
+    decode_entry,
+    decode_gathering,
+    decode_schedule,
+    encode,
+)
+from delaystream.core.recurrence import Recurrence
+from delaystream.core.request import Action, CatchUp, Match
+
+GOLDEN = Path(__file__).with_name("golden") / "values.json"
+KEY = bytes(range(27))
+BASE = ("delay-requests", 3, 42, 1_700_000_000_000, "orders")
+
+#: what each golden value says, by its name
+MEANT: dict[str, Any] = {
+    "envelope-1": Envelope(
+        b"k", b"v", [("a", b"\xff"), ("a", None)], 1_700_000_000_000, 2, True, b"", "late", 5
+    ),
+    "pointer-1": Pointer("delay-requests", "order-7", 43),
+    "forget-1": Forget("delay-requests", "order-7", 43),
+    "schedule-1": Schedule(Status.PENDING, 43, *BASE, [KEY], 2, "f", None, "name", "text", ["a", "b"]),
+    "trigger-1": Trigger("delay-requests", "order-7", 43, 1, 9),
+    "sweep-1": Sweep(b"bdelay-requests\0key"),
+    "schedule-2": Schedule(
+        Status.PAUSED,
+        43,
+        *BASE,
+        [],
+        2,
+        "f",
+        None,
+        "name",
+        "text",
+        ["a"],
+        Recurrence("0 9 * * *", 0, "Europe/Berlin", "skip", "both", 1, 2, 3, 4),
+        1_700_000_100_000,
+        CatchUp.ALL,
+        60_000,
+        2,
+        5,
+        1,
+        [(1_700_000_200_000, 1)],
+        [KEY],
+        7,
+        8,
+        [Fire(1, 2, 43, 0), Fire(3, 4, 43, "t1.9")],
+        "ada",
+    ),
+    "bulk-1": Bulk(
+        "delay-requests", 1, 9, 10, Action.PAUSE, Match(("a",), "o*", "x"), b"s", 3, "replies", "ada"
+    ),
+    "gathering-1": Gathering(Action.CANCEL, [0, 2], 17, "ada"),
+}
+DECODERS = {"schedule": decode_schedule, "bulk": decode_bulk, "gathering": decode_gathering}
+
+
+def golden() -> dict[str, str]:
+    values: dict[str, str] = json.loads(GOLDEN.read_text("utf-8"))
+    return values
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_what_was_written_once_still_reads(name: str) -> None:
+    decode: Any = DECODERS.get(name.partition("-")[0], decode_entry)
+    assert decode(bytes.fromhex(golden()[name])) == MEANT[name]
+
+
+def test_every_golden_value_has_its_meaning_here() -> None:
+    assert golden().keys() == MEANT.keys()
+
+
+def test_a_value_of_the_first_release_is_filled_in() -> None:
+    """It knows of no recurrence: the fields that came later have their defaults."""
+    schedule = decode_schedule(bytes.fromhex(golden()["schedule-1"]))
+    assert (schedule.recurrence, schedule.next_ms, schedule.history, schedule.held) == (None, -1, [], [])
+    assert not schedule.over
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: encode(MEANT[name]).hex() for name in sys.argv[1:] or MEANT}, indent=2))

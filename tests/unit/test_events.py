@@ -1,0 +1,227 @@
+"""Lifecycle events: of every type, by the published schema, true, and enough to rebuild the list."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from delaystream.codec.envelope import LIVE, decode_schedule
+from delaystream.codec.event import EVENT_DESCRIPTIONS, EventType, json_schema, next_at_ms
+from delaystream.codec.keys import split_schedule_key
+from tests.unit.engine import Engine, in_virtual_time
+from tests.unit.test_recurring import all_but_stopped, events
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = (ROOT / "docs" / "events.schema.json", ROOT / "delaystream" / "codec" / "event.schema.json")
+_TYPES = {"string": str, "integer": int, "array": list, "object": dict, "null": type(None)}
+
+
+def invalid(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> str | None:
+    """Why a value is not valid by the part of JSON Schema that the published one uses; None when it is."""
+    known = {
+        "$ref",
+        "$defs",
+        "$schema",
+        "title",
+        "description",
+        "default",
+        "anyOf",
+        "type",
+        "enum",
+        "minimum",
+    }
+    known |= {"properties", "required", "items", "const"}
+    assert schema.keys() <= known, schema.keys() - known
+    if "$ref" in schema:
+        return invalid(value, root["$defs"][schema["$ref"].rsplit("/", 1)[1]], root)
+    if "anyOf" in schema:
+        reasons = [invalid(value, choice, root) for choice in schema["anyOf"]]
+        return None if None in reasons else f"{value!r} is none of {reasons}"
+    if "enum" in schema and value not in schema["enum"]:
+        return f"{value!r} is not in {schema['enum']}"
+    kind = schema.get("type")
+    if kind is not None and (not isinstance(value, _TYPES[kind]) or isinstance(value, bool)):
+        return f"{value!r} is not of type {kind}"
+    if "minimum" in schema and value < schema["minimum"]:
+        return f"{value!r} is less than {schema['minimum']}"
+    if kind == "array":
+        return next((why for item in value if (why := invalid(item, schema["items"], root))), None)
+    if kind == "object":
+        properties = schema["properties"]
+        if missing := set(schema["required"]) - value.keys():
+            return f"{missing} is missing"
+        if unknown := value.keys() - properties.keys():
+            return f"{unknown} is not in the schema"
+        return next((why for name in value if (why := invalid(value[name], properties[name], root))), None)
+    return None
+
+
+async def everything_once(engine: Engine) -> None:
+    """All that can happen to a schedule, at least once."""
+    now_ms = engine.clock.now_ms()
+    engine.request(destination="orders", id="one", delay="1s,2h", tags="t", name="n", actor="ada")
+    engine.request(destination="orders", id="one", if_exists="keep", delay="1s")
+    engine.request(destination="orders", id="one", delay="2s,3h", description="again")
+    engine.request(
+        destination="orders", id="cron", cron="*/5 * * * *", timezone="Europe/Berlin", jitter="30s"
+    )
+    engine.request(destination="orders", id="latest", every="10s")
+    engine.request(destination="orders", id="short", every="1s", max_fires="2")
+    engine.request(destination="orders", id="none", every="600s", catch_up="none")
+    engine.request(destination="orders", id="paused", every="1h", grace="1d")
+    engine.request(destination="orders", id="expired", at=str(now_ms - 60_000), grace="1s", on_late="drop")
+    engine.request(destination="orders", at=str(now_ms - 60_000), grace="1s", on_late="drop")
+    engine.request(destination="orders", id="refused", delay="soon")
+    engine.request(destination="tiny", id="impossible", delay="1s")
+    engine.request(destination="orders", id="bulk-1", delay="5h")
+    await asyncio.sleep(5)
+    for action in ("pause", "pause", "trigger", "resume", "trigger"):
+        engine.request(action=action, id="cron", actor="ada")
+    engine.request(action="pause", id="paused")
+    engine.request(action="reschedule", id="paused", every="2h")
+    engine.request(action="cancel", id="nobody")
+    engine.request(action="cancel", id="short")
+    engine.request(action="cancel", match_id_prefix="bulk-")
+    await asyncio.sleep(590)
+    await all_but_stopped(engine, 300)
+
+
+def rebuilt(engine: Engine) -> dict[str, tuple[Any, ...]]:
+    """What the events say of every live schedule."""
+    schedules: dict[str, dict[str, Any]] = {}
+    for event in events(engine):
+        if event.get("id") is None or event["type"] in ("rejected", "kept"):
+            continue
+        known = schedules.setdefault(event["id"], {})
+        known["definition"] = event.get("definition", known.get("definition"))
+        for name in ("status", "revision", "next_at_ms"):
+            known[name] = event.get(name)
+    return {
+        id: (known["status"], known["revision"], known["next_at_ms"], _definition(known["definition"]))
+        for id, known in schedules.items()
+        if known["status"] in {status.value for status in LIVE}
+    }
+
+
+def _definition(known: dict[str, Any]) -> tuple[Any, ...]:
+    return known["destination"], known.get("cron"), known.get("every_ms", 0), known.get("tags", [])
+
+
+def stored(engine: Engine) -> dict[str, tuple[Any, ...]]:
+    """What the changelog says of them."""
+    found: dict[str, tuple[Any, ...]] = {}
+    rows = {record.key: record.value for record in engine.read("delay-wheel-changelog")}
+    for key, value in rows.items():
+        if key is not None and key[:1] == b"s" and value is not None:
+            schedule = decode_schedule(value)
+            recurrence = schedule.recurrence
+            if schedule.status in LIVE:
+                found[split_schedule_key(key)[1]] = (
+                    schedule.status.value,
+                    schedule.revision,
+                    next_at_ms(schedule),
+                    (
+                        schedule.destination,
+                        recurrence.cron if recurrence is not None else None,
+                        recurrence.every_ms if recurrence is not None else 0,
+                        schedule.tags,
+                    ),
+                )
+    return found
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    """`python -m scripts.documentation` writes it."""
+    for path in PUBLISHED:
+        assert json.loads(path.read_text("utf-8")) == json_schema()
+
+
+def test_every_type_is_described() -> None:
+    assert set(EVENT_DESCRIPTIONS) == set(EventType)
+
+
+def test_every_type_of_event_is_valid_by_the_schema() -> None:
+    async def test(engine: Engine) -> None:
+        engine.log.create_topic("tiny", 1, max_message_bytes=10)
+        await everything_once(engine)
+        schema = json.loads(PUBLISHED[0].read_text("utf-8"))
+        told = events(engine)
+        for event in told:
+            assert invalid(event, schema, schema) is None, event
+        assert {event["type"] for event in told} == {type.value for type in EventType}
+        assert {record.key for record in engine.read("delay-events")} == {
+            event["schedule_id"].encode() for event in told
+        }
+
+    in_virtual_time(test)
+
+
+def test_the_schema_finds_what_is_wrong() -> None:
+    schema = json_schema()
+    right = {"schema_version": 1, "type": "fired", "at_ms": 1, "request_topic": "t", "schedule_id": "i"}
+    right |= {"source": "t/0/1"}
+    assert invalid(right, schema, schema) is None
+    for wrong in ({"type": "sold"}, {"at_ms": -1}, {"source": 7}, {"schema_version": 2}, {"colour": "red"}):
+        assert invalid(right | wrong, schema, schema) is not None
+    assert invalid({name: right[name] for name in list(right)[1:]}, schema, schema) is not None
+
+
+def test_the_events_rebuild_the_list_of_schedules() -> None:
+    async def test(engine: Engine) -> None:
+        engine.log.create_topic("tiny", 1, max_message_bytes=10)
+        await everything_once(engine)
+        assert rebuilt(engine) == stored(engine)
+        assert set(stored(engine)) == {"one", "cron", "latest", "none", "paused"}
+
+    in_virtual_time(test)
+
+
+def test_requests_without_an_id_are_told_only_when_asked() -> None:
+    async def quiet(engine: Engine) -> None:
+        engine.request(destination="orders", delay="0")
+        engine.request(destination="orders", delay="5s")
+        await asyncio.sleep(10)
+        assert events(engine) == []
+
+    async def told(engine: Engine) -> None:
+        engine.request(destination="orders", delay="0")
+        engine.request(destination="orders", delay="5s")
+        await asyncio.sleep(10)
+        assert [event["type"] for event in events(engine)] == ["scheduled", "fired", "scheduled", "fired"]
+        fire_ids = {event["fire_id"] for event in events(engine, "fired")}
+        assert fire_ids == {
+            dict(record.headers)["delaystream-fire-id"].decode() for record in engine.read("orders")
+        }
+
+    in_virtual_time(quiet)
+    in_virtual_time(told, events_anonymous=True)
+
+
+def test_events_can_be_turned_off() -> None:
+    async def test(engine: Engine) -> None:
+        engine.log.delete_topic("delay-events")
+        engine.request(destination="orders", id="a", delay="1s")
+        engine.request(destination="nowhere else", id="b", delay="1s")
+        await asyncio.sleep(10)
+        assert len(engine.read("orders")) == 1
+
+    in_virtual_time(test, events=False)
+
+
+def test_without_the_events_topic_what_would_be_told_waits_and_the_rest_goes_on() -> None:
+    async def test(engine: Engine) -> None:
+        engine.log.delete_topic("delay-events")
+        engine.request(destination="orders", delay="1s")
+        await asyncio.sleep(5)
+        assert len(engine.read("orders")) == 1
+        engine.request(destination="orders", id="a", delay="1s")
+        await asyncio.sleep(30)
+        assert len(engine.read("orders")) == 1
+        engine.log.create_topic("delay-events", 1)
+        await asyncio.sleep(60)
+        assert len(engine.read("orders")) == 2
+        assert [event["type"] for event in events(engine)][-1] == "fired"
+
+    in_virtual_time(test)
