@@ -137,9 +137,9 @@ def _send(
         id,
         {**headers, "reply-to": waiting.topic(loaded.settings)},
     )
-    due_ms = replies.check(loaded.settings, request)
+    due = replies.check(loaded.settings, request)
     if dry_run:
-        replies.show(request, due_ms)
+        replies.show(request, due)
         return
     timeout_s = replies.ONE_TIMEOUT_S if id is not None else replies.MANY_TIMEOUT_S
     replies.send(loaded.settings, request, f"{action} requested", waiting, default_timeout_s=timeout_s)

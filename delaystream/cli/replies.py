@@ -21,10 +21,15 @@ MANY_TIMEOUT_S = 300.0
 _REFUSED = frozenset({"rejected", "too-late", "unknown"})
 
 
-def check(settings: "Settings", request: "RequestRecord") -> tuple[int, ...]:
-    """The due times as a worker will see them. Ends the command when a worker would refuse the request."""
+def check(settings: "Settings", request: "RequestRecord") -> str:
+    """When it would be due, as a worker will see it; empty for a command that has no time.
+
+    Ends the command when a worker would refuse the request.
+    """
+    from delaystream.cli.rendering import instants
     from delaystream.codec.headers import RequestParser
     from delaystream.core.destinations import DestinationFilter
+    from delaystream.core.recurrence import next_after
     from delaystream.core.rejection import Rejection
 
     now_ms = time.time_ns() // 1_000_000
@@ -37,7 +42,10 @@ def check(settings: "Settings", request: "RequestRecord") -> tuple[int, ...]:
     )
     if isinstance(parsed, Rejection):
         refuse(f"not sent, a worker would refuse it as {parsed.code.value}: {parsed.detail}")
-    return parsed.due_ms
+    if parsed.recurrence is None:
+        return instants(parsed.due_ms)
+    first_ms = next_after(parsed.recurrence, now_ms)
+    return "never again" if first_ms is None else f"{instants((first_ms,))}, and again"
 
 
 def refuse(sentence: str) -> NoReturn:
@@ -46,9 +54,9 @@ def refuse(sentence: str) -> NoReturn:
     raise typer.Exit(ExitCode.REFUSED)
 
 
-def show(request: "RequestRecord", due_ms: tuple[int, ...]) -> None:
+def show(request: "RequestRecord", due: str) -> None:
     """The record as it would be sent."""
-    from delaystream.cli.rendering import instants, rendered
+    from delaystream.cli.rendering import rendered
 
     place = "" if request.partition is None else f", partition {request.partition}"
     print(f"topic    {request.topic}{place}")
@@ -56,8 +64,8 @@ def show(request: "RequestRecord", due_ms: tuple[int, ...]) -> None:
     print(f"value    {rendered(request.value)}")
     for name, value in request.headers:
         print(f"header   {name}: {rendered(value)}")
-    if due_ms:
-        print(f"due      {instants(due_ms)}")
+    if due:
+        print(f"due      {due}")
 
 
 def send(

@@ -77,7 +77,6 @@ def send(
     import dataclasses
 
     from delaystream.cli import replies
-    from delaystream.cli.rendering import instants
     from delaystream.client import schedule_request
 
     loaded = connection.load()
@@ -99,13 +98,12 @@ def send(
         headers=[(name, text.encode()) for name, text in options.named_values(header, "--header")],
     )
     request = dataclasses.replace(request, partition=partition)
-    due_ms = replies.check(loaded.settings, request)
+    due = replies.check(loaded.settings, request)
     if dry_run:
-        replies.show(request, due_ms)
+        replies.show(request, due)
         return
-    summary = f"due {instants(due_ms)}" if due_ms else "recurring"
     waiting = options.Waiting(wait=reply_to is not None, reply_to=reply_to, timeout=timeout)
-    replies.send(loaded.settings, request, summary, waiting)
+    replies.send(loaded.settings, request, f"due {due}", waiting)
 
 
 def _value(argument: str | None, file: Path | None, *, null: bool) -> bytes | None:

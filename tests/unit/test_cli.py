@@ -172,6 +172,63 @@ def shown_headers(printed: str) -> dict[str, str]:
     }
 
 
+def test_every_timing_option_is_a_header(capsys: pytest.CaptureFixture[str]) -> None:
+    """And all of them together are a request that a worker takes."""
+    options = {
+        "cron": "0 9 * * MON-FRI",
+        "timezone": "Europe/Paris",
+        "start": "2030-01-01T00:00:00Z",
+        "end": "2031-01-01T00:00:00Z",
+        "max-fires": "5",
+        "jitter": "30s",
+        "dst-gap": "skip",
+        "dst-overlap": "both",
+        "catch-up": "all",
+        "grace": "1h",
+        "id": "daily",
+        "if-exists": "reject",
+        "name": "a name",
+        "description": "what for",
+        "tags": "a,b",
+        "reply-to": "receipts",
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    assert main(["send", "--to", "reports", *arguments, "--dry-run", "go"]) == ExitCode.OK
+    printed = capsys.readouterr().out
+    assert shown_headers(printed) == {"destination": "reports", **options}
+    assert "due 2030-01-01T08:00:00.000Z, and again" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "headers"),
+    [
+        ("trigger a", {"action": "trigger", "id": "a"}),
+        ("reschedule a --every 5m", {"action": "reschedule", "id": "a", "every": "5m"}),
+        ("pause --match-tags x,y", {"action": "pause", "match-tags": "x,y"}),
+        ("resume --match-destination out", {"action": "resume", "match-destination": "out"}),
+        (
+            "cancel --match-id-prefix o --match-tags x",
+            {"action": "cancel", "match-id-prefix": "o", "match-tags": "x"},
+        ),
+    ],
+)
+def test_control_is_headers(
+    arguments: str, headers: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As any client could send them."""
+    assert main([*arguments.split(), "--no-wait", "--dry-run"]) == ExitCode.OK
+    assert shown_headers(capsys.readouterr().out) == headers
+
+
+@pytest.mark.parametrize("arguments", ["reschedule a", "reschedule a --delay 30", "reschedule a --cron 'x'"])
+def test_control_that_a_worker_would_refuse_is_not_sent(
+    arguments: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with send."""
+    assert main([*arguments.split(), "--dry-run"]) == ExitCode.REFUSED
+    assert "a worker would refuse it" in capsys.readouterr().err
+
+
 def test_a_receipt_is_one_line() -> None:
     """Whatever it tells: the outcome first, times as people read them, nothing left out."""
     body = {
