@@ -6,7 +6,7 @@ SECONDS ?= 60
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint docs unit test-containers soak bench lock package image clean test-deploy test-cluster chart
+.PHONY: help setup run test lint docs unit test-containers soak bench lock package audit image clean test-deploy test-cluster chart
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -56,8 +56,12 @@ bench: setup ## throughput, lateness, memory and recovery; writes docs/benchmark
 lock: ## renew requirements/*.txt from pyproject.toml; ARGS="--upgrade"
 	@"$(PYTHON)" scripts/locks.py $(ARGS)
 
-package: setup ## build the wheel into dist/
+package: setup ## build the wheel into dist/, and its bill of materials (CycloneDX) beside it
 	@$(RUN) -m hatchling build -t wheel
+	@$(RUN) scripts/sbom.py
+
+audit: setup ## look up known vulnerabilities of all that is locked; fails when it could check nothing (needs the network)
+	@$(RUN) scripts/audit.py
 
 image: ## build the container image, tagged with the version (needs a Docker engine)
 	@version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' delaystream/__init__.py); \
