@@ -21,6 +21,7 @@ def cancel(
     id: OptionalId = None,
     selection: options.Selection,
     topic: options.RequestTopic = None,
+    actor: options.Actor = None,
     waiting: options.Waiting,
     dry_run: options.DryRun = False,
     connection: options.Connection,
@@ -30,7 +31,7 @@ def cancel(
     Exits with 0 when it is cancelled, 65 when it is too late or the id is unknown, 75 without a receipt in
     time.
     """
-    _one_or_many("cancel", id, selection, waiting, connection, topic, dry_run=dry_run)
+    _one_or_many("cancel", id, selection, waiting, connection, topic, actor, dry_run=dry_run)
 
 
 @expanded
@@ -39,6 +40,7 @@ def pause(
     id: OptionalId = None,
     selection: options.Selection,
     topic: options.RequestTopic = None,
+    actor: options.Actor = None,
     waiting: options.Waiting,
     dry_run: options.DryRun = False,
     connection: options.Connection,
@@ -47,7 +49,7 @@ def pause(
 
     Exits with 0 when it is paused, 65 when the id is unknown or over, 75 without a receipt in time.
     """
-    _one_or_many("pause", id, selection, waiting, connection, topic, dry_run=dry_run)
+    _one_or_many("pause", id, selection, waiting, connection, topic, actor, dry_run=dry_run)
 
 
 @expanded
@@ -56,6 +58,7 @@ def resume(
     id: OptionalId = None,
     selection: options.Selection,
     topic: options.RequestTopic = None,
+    actor: options.Actor = None,
     waiting: options.Waiting,
     dry_run: options.DryRun = False,
     connection: options.Connection,
@@ -64,7 +67,7 @@ def resume(
 
     What it missed meanwhile is subject to its catch-up and grace, as after any other absence. Exits as pause.
     """
-    _one_or_many("resume", id, selection, waiting, connection, topic, dry_run=dry_run)
+    _one_or_many("resume", id, selection, waiting, connection, topic, actor, dry_run=dry_run)
 
 
 @expanded
@@ -72,6 +75,7 @@ def trigger(
     *,
     id: Id,
     topic: options.RequestTopic = None,
+    actor: options.Actor = None,
     waiting: options.Waiting,
     dry_run: options.DryRun = False,
     connection: options.Connection,
@@ -80,7 +84,7 @@ def trigger(
 
     Exits as pause.
     """
-    _send("trigger", id, {}, waiting, connection, topic, dry_run=dry_run)
+    _send("trigger", id, {}, waiting, connection, topic, actor, dry_run=dry_run)
 
 
 @expanded
@@ -89,6 +93,7 @@ def reschedule(
     id: Id,
     timing: options.Timing,
     topic: options.RequestTopic = None,
+    actor: options.Actor = None,
     waiting: options.Waiting,
     dry_run: options.DryRun = False,
     connection: options.Connection,
@@ -99,7 +104,7 @@ def reschedule(
 
     Example: delaystream reschedule order-42 --delay 1h
     """
-    _send("reschedule", id, timing.headers(), waiting, connection, topic, dry_run=dry_run)
+    _send("reschedule", id, timing.headers(), waiting, connection, topic, actor, dry_run=dry_run)
 
 
 def _one_or_many(
@@ -109,12 +114,13 @@ def _one_or_many(
     waiting: options.Waiting,
     connection: options.Connection,
     topic: str | None,
+    actor: str | None,
     *,
     dry_run: bool,
 ) -> None:
     if (id is None) != bool(selection):
         raise typer.BadParameter(f"{action} takes an ID, or --match-… options, and not both")
-    _send(action, id, selection.headers(), waiting, connection, topic, dry_run=dry_run)
+    _send(action, id, selection.headers(), waiting, connection, topic, actor, dry_run=dry_run)
 
 
 def _send(
@@ -124,6 +130,7 @@ def _send(
     waiting: options.Waiting,
     connection: options.Connection,
     topic: str | None,
+    actor: str | None,
     *,
     dry_run: bool,
 ) -> None:
@@ -135,7 +142,7 @@ def _send(
         topic or loaded.settings.request_topics[0],
         action,
         id,
-        {**headers, "reply-to": waiting.topic(loaded.settings)},
+        {**headers, "reply-to": waiting.topic(loaded.settings), "actor": actor},
     )
     due = replies.check(loaded.settings, request)
     if dry_run:

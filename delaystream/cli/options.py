@@ -52,6 +52,10 @@ RequestTopic = Annotated[
         metavar="TOPIC",
     ),
 ]
+Actor = Annotated[
+    str | None,
+    typer.Option(help="Who asks: shown in the schedule's events, verified by nobody.", metavar="TEXT"),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", "-n", help="Print the record that would be sent; send nothing.")
 ]

@@ -46,6 +46,7 @@ def send(
     ] = None,
     null: Annotated[bool, typer.Option("--null", help="Deliver a null value (a tombstone).")] = False,
     topic: options.RequestTopic = None,
+    actor: options.Actor = None,
     partition: Annotated[
         int | None,
         typer.Option(help="Partition of the request topic; default: by the key.", metavar="N", min=0),
@@ -94,6 +95,7 @@ def send(
             "destination-key": destination_key,
             **labels.headers(),
             "reply-to": reply_to,
+            "actor": actor,
         },
         headers=[(name, text.encode()) for name, text in options.named_values(header, "--header")],
     )

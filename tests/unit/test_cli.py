@@ -191,6 +191,7 @@ def test_every_timing_option_is_a_header(capsys: pytest.CaptureFixture[str]) -> 
         "description": "what for",
         "tags": "a,b",
         "reply-to": "receipts",
+        "actor": "me",
     }
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
     assert main(["send", "--to", "reports", *arguments, "--dry-run", "go"]) == ExitCode.OK
@@ -202,7 +203,7 @@ def test_every_timing_option_is_a_header(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "headers"),
     [
-        ("trigger a", {"action": "trigger", "id": "a"}),
+        ("trigger a --actor me", {"action": "trigger", "id": "a", "actor": "me"}),
         ("reschedule a --every 5m", {"action": "reschedule", "id": "a", "every": "5m"}),
         ("pause --match-tags x,y", {"action": "pause", "match-tags": "x,y"}),
         ("resume --match-destination out", {"action": "resume", "match-destination": "out"}),
