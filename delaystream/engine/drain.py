@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from delaystream.engine.rates import Bucket
 from delaystream.engine.tenants import Denial
 from delaystream.engine.trouble import Trouble
@@ -12,7 +14,7 @@ class Drain:
 
     __slots__ = (
         "buckets", "cursor", "denial", "denied", "done", "limit",
-        "parked", "taken", "topic", "trouble", "wheel",
+        "most_fired", "parked", "taken", "topic", "trouble", "wheel",
     )  # fmt: skip
 
     def __init__(self, wheel: int, topic: str, trouble: Trouble | None, denial: Denial) -> None:
@@ -25,6 +27,8 @@ class Drain:
         self.denied = denial.everyone
         #: what bounds how fast it is drained
         self.buckets: tuple[Bucket, ...] = ()
+        #: most records that the step may hold for its destination, by its rate
+        self.most_fired = sys.maxsize
         self.parked = False
         self.cursor: bytes | None = None
         self.taken = 0

@@ -134,6 +134,7 @@ class Firing:
             if not quota:
                 drain.done = True
                 return
+            drain.most_fired = len(step.fired[drain.topic]) + quota
         state = self._state
         entries = state.scan_due(drain.wheel, drain.cursor, step.now_ms, quota)
         exhausted = len(entries) < quota
@@ -203,7 +204,7 @@ class Firing:
         size_bytes = 0
         last: bytes | None = None
         for key, stored in entries:
-            if step.size_bytes + size_bytes >= max_bytes:
+            if step.size_bytes + size_bytes >= max_bytes or len(fired) >= drain.most_fired:
                 break
             last = key
             if key in changes:  # taken out by a request of this very step

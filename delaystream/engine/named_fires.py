@@ -194,7 +194,8 @@ class NamedFires:
                     )
                     if recurrence.max_fires and schedule.run_count >= recurrence.max_fires:
                         next_ms = None
-            if next_ms is None or due(next_ms) > step.now_ms or step.size_bytes >= step.max_bytes:
+            full = step.size_bytes >= step.max_bytes or len(step.fired[drain.topic]) >= drain.most_fired
+            if next_ms is None or due(next_ms) > step.now_ms or full:
                 break
         if next_ms is not None:
             schedule = self._arming.arm(step, id, schedule, next_ms)

@@ -468,6 +468,29 @@ def test_the_destinations_own_rate_holds_for_all_tenants_together() -> None:
     with_tenants(test, tenants(limited, rates="orders=10"))
 
 
+def test_a_schedule_that_catches_up_keeps_to_the_rate() -> None:
+    """A hundred missed times are a hundred records, though they are one entry of the wheel."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", every="1s", id="n", catch_up="all", grace="1h")
+        await asyncio.sleep(1)
+        await engine.stop()
+        await asyncio.sleep(300)
+        begin_ms = engine.clock.now_ms()
+        start(engine, made)
+        await asyncio.sleep(20)
+        by_second = [
+            sum(second(r, begin_ms) == number for r in engine.read("orders")) for number in range(20)
+        ]
+        assert max(by_second) <= 22
+        assert sum(by_second) >= 190
+        due = [int(header(record, "due-at")) for record in engine.read("orders")]
+        assert due == list(range(due[0], due[-1] + 1, 1_000)), "each in order, none left out"
+
+    made = tenants(rates="orders=10")
+    with_tenants(test, made)
+
+
 def test_a_rate_below_one_a_second_delivers_one_now_and_then() -> None:
     async def test(engine: Engine) -> None:
         for _ in range(3):
