@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -98,7 +99,9 @@ def test_the_rendered_worker_becomes_ready_and_delivers(
         _delivers(secured.kafka, settings.request_topics[0])
         # The chart's own test is the other pod: it finds the topics right, with the workers' rights.
         _passes(_test_pod(manifests, tmp_path, content))
+        assert _asks_for_readiness(manifests) == 0
         assert worker.terminate(20) == 0, worker.output()
+        assert _asks_for_readiness(manifests) != 0
     finally:
         if worker.alive:
             worker.kill()
@@ -133,6 +136,15 @@ def _test_pod(manifests: list[Manifest], directory: Path, content: dict[str, dic
     manifest = one(manifests, "Pod")
     assert manifest["metadata"]["annotations"]["helm.sh/hook"] == "test"
     return Pod(manifest["metadata"]["name"], manifest["spec"], "topics", directory / "test", content)
+
+
+def _asks_for_readiness(manifests: list[Manifest]) -> int:
+    """Exit code of the other container of the chart's test, which asks each address of the service."""
+    containers = {each["name"]: each for each in one(manifests, "Pod")["spec"]["containers"]}
+    [python, option], [script, _, port] = containers["ready"]["command"], containers["ready"]["args"]
+    assert (python, option) == ("python", "-c")
+    words = [sys.executable, option, script, "127.0.0.1", port]
+    return subprocess.run(words, capture_output=True, check=False, timeout=30).returncode
 
 
 def _passes(pod: Pod) -> None:
