@@ -285,7 +285,7 @@ EXPECTATIONS: dict[tuple[str, str], tuple[Moment, Check]] = {
     ("Records recovered, by worker", "A"): ("settled", recovered),
     ("CPU, by worker", "A"): ("steady", values("instance", lambda t: t.cpu, 0.3, 0.1)),
     ("Memory, by worker", "A"): ("settled", values("instance", lambda t: t.memory, 0.15)),
-    ("Open files, by worker", "A"): ("settled", values("instance", lambda t: t.files, 0.1)),
+    ("Open files, by worker", "A"): ("settled", values("instance", lambda t: t.files, 0.2)),
     ("Local state, by worker", "A"): ("settled", values("instance", lambda t: t.state_bytes, 0.1)),
     ("Disk free, by worker", "A"): (
         "settled",

@@ -185,8 +185,14 @@ def test_every_rule_is_evaluated_without_an_error(measured: Measured) -> None:
 def test_alerts_wait_for_what_passes_by_itself(measured: Measured) -> None:
     """A destination in trouble is pending, not firing: it has not lasted. Nothing else is even that."""
     alerts = measured.prometheus.get("alerts")["alerts"]
-    # The disk is this machine's, and whoever else fills it is not of this test.
-    ours = [alert for alert in alerts if "StateDisk" not in alert["labels"]["alertname"]]
+    # The disk is this machine's, and whoever else fills it is not of this test; nor is a machine so busy
+    # that a share of the deliveries was late in truth.
+    passing = (
+        ("DelaystreamStateDisk", "DelaystreamLateness")
+        if measured.truth.late_share > 0.005
+        else ("DelaystreamStateDisk",)
+    )
+    ours = [alert for alert in alerts if not alert["labels"]["alertname"].startswith(passing)]
     assert {(alert["labels"]["alertname"], alert["state"]) for alert in ours} == {
         ("DelaystreamDeadLetters", "firing"),
         ("DelaystreamFiresMissed", "firing"),
