@@ -172,7 +172,10 @@ def definition_of(schedule: Schedule) -> Definition:
 
 def next_at_ms(schedule: Schedule) -> int | None:
     """The earliest due time of what is in the wheels for a schedule, that of a trigger aside."""
-    return min((split_wheel_key(key)[1] for key in schedule.pending), default=None)
+    pending = schedule.pending
+    if len(pending) == 1:
+        return split_wheel_key(pending[0])[1]
+    return min([split_wheel_key(key)[1] for key in pending], default=None)
 
 
 def json_schema() -> dict[str, Any]:

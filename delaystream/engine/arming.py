@@ -44,8 +44,14 @@ class Arming:
 
     def arm(self, step: Step, id: str, schedule: Schedule, scheduled_ms: int) -> Schedule:
         """Put the next fire of a recurring schedule in its wheel, its only one there."""
+        state = self._state
         due_ms = self.due(id, schedule, scheduled_ms)
-        return replace(self.arm_all(step, id, schedule, [(due_ms, 0)]), next_ms=scheduled_ms)
+        number = state.source(step, schedule.topic, schedule.partition)
+        wheel = state.destination(step, schedule.destination, schedule.topic)
+        key = wheel_key(wheel, due_ms, number, schedule.offset, 0)
+        pointer = encode(Pointer(schedule.topic, id, schedule.revision))
+        state.add_entry(step, key, pointer, wheel, due_ms, number)
+        return replace(schedule, pending=[key], next_ms=scheduled_ms)
 
     def arm_all(self, step: Step, id: str, schedule: Schedule, fires: Iterable[tuple[int, int]]) -> Schedule:
         """Put fires, as (due_ms, list index), in the wheel of the schedule's destination."""

@@ -87,7 +87,7 @@ class NamedFires:
         if schedule.recurrence is None:
             self._fire_one(step, drain, key, id, schedule, entry, partitions)
         else:
-            self._fire_recurring(step, drain, key, id, replace(schedule, pending=[]), entry, partitions)
+            self._fire_recurring(step, drain, key, id, schedule, entry, partitions)
 
     # -- one-time -----------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class NamedFires:
         due = partial(self._arming.due, id, schedule)
         told: list[_Told] = []
         next_ms: int | None = schedule.next_ms
-        schedule = replace(schedule, next_ms=-1)
+        schedule = replace(schedule, pending=[], next_ms=-1)
         for _ in range(_CAUGHT_UP_AT_ONCE):
             assert next_ms is not None, "a recurring schedule in a wheel has a next time"
             verdict = settle(recurrence, next_ms, step.now_ms, schedule.catch_up, grace_ms, due)
@@ -243,8 +243,16 @@ class NamedFires:
         fire = fire_id(schedule.topic, 0, 0, 0, scheduled_ms, id, schedule.revision)
         lateness_ms = step.now_ms - due_ms
         skipped = schedule.skipped
-        schedule = self._fired(schedule, fire, Fire(scheduled_ms, step.now_ms, schedule.revision))
-        schedule = replace(schedule, run_count=schedule.run_count + 1, skipped=0)
+        schedule = replace(
+            schedule,
+            fire_count=schedule.fire_count + 1,
+            last_fire_id=fire,
+            history=self._arming.remembered(
+                schedule.history, Fire(scheduled_ms, step.now_ms, schedule.revision)
+            ),
+            run_count=schedule.run_count + 1,
+            skipped=0,
+        )
         partition = self._deliver(
             step, drain, key, id, schedule, entry, partitions, fire, scheduled_ms, skipped
         )
@@ -284,7 +292,8 @@ class NamedFires:
         reason = self._withheld.reason(step, drain, key, due_ms, entry, partitions)
         if reason is not None:
             self._withheld.quarantine(step, drain, key, entry, reason, id)
-            schedule = self._store(step, id, schedule, over)
+            given_up = Status.QUARANTINED if schedule.recurrence is None else over
+            schedule = self._store(step, id, schedule, given_up)
             self._events.gave_up(step, id, schedule, due_ms=due_ms, destination=drain.topic, detail=reason)
             return
         index = trigger_index(trigger.partition, trigger.offset)
