@@ -90,6 +90,11 @@ class RequestParser:
         """Whether records may be delivered to a topic: asked again when a schedule fires."""
         return self._filter.permits(topic)
 
+    def addressed(self, rejection: Rejection, headers: Sequence[Header]) -> Rejection:
+        """A rejection with who is to be told of it: the id and the reply-to topic among the headers."""
+        id, reply_to = sender(headers, self._limits, self._filter)
+        return Rejection(rejection.code, rejection.detail, id, reply_to)
+
     def parse(
         self,
         topic: str,

@@ -65,7 +65,7 @@ class Tenant:
         )
         translated = self.translate(record)
         if type(translated) is Rejection:
-            return translated
+            return self.parser.addressed(translated, headers)
         if type(translated) is Translated:
             key, headers = translated.key, translated.headers
         return self.parser.parse(topic, partition, offset, timestamp_ms, key, value, headers, now_ms)
@@ -159,7 +159,7 @@ class Tenants:
                 record = Record(command.source, command.timestamp_ms, key, own, value is not None)
                 translated = tenant.translate(record)
                 if type(translated) is Rejection:
-                    return translated
+                    return tenant.parser.addressed(translated, own)
                 if type(translated) is Translated:
                     key = translated.key
                     headers = [*translated.headers, (COMMAND_HEADER, headers[-1][1])]

@@ -173,8 +173,10 @@ class Member:
             )
             self.sources[partition] = sources
             parser = RequestParser(DestinationFilter(["*"], world.own_topics), Limits(max_value_bytes=4096))
+            limited = Tenant(parser, rates=world.tenants_rates)
+            tenants = Tenants(Tenant(parser), {"orders": limited}, world.rates)
             processor = world.engine.processor(
-                partition, world.settings, self._ports, sources, Tenants(Tenant(parser)), _Trace(self)
+                partition, world.settings, self._ports, sources, tenants, _Trace(self)
             )
             self.processors[partition] = processor
             try:

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from delaystream.codec import keys
+from delaystream.core.rates import RateTable
 from delaystream.engine.observer import Phase
 from delaystream.engine.ports import TopicPartition
 from delaystream.engine.processor import PartitionProcessor
@@ -99,6 +100,8 @@ class World:
         self.graveyard: list[Process] = []
         self.storm = Storm.draw(random)
         self.settings = self.storm.settings(random)
+        #: of all tenants together, and of `orders` alone
+        self.rates, self.tenants_rates = _rates(Random(f"rates {seed}"))
         self.loop = VirtualTimeLoop(max_steps=400_000)
         self.loop.set_exception_handler(self._unhandled)
         self.clock = LoopClock(self.loop)
@@ -286,6 +289,16 @@ class World:
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.loop.run_until_complete(asyncio.sleep(0))
+
+
+def _rates(random: Random) -> tuple[RateTable, RateTable]:
+    """Records a second: of one destination for all, of another for one tenant, or no limits at all."""
+    if random.random() < 0.6:
+        return RateTable(), RateTable()
+    return (
+        RateTable([("dest-b", random.choice((8.0, 100.0))), ("dest-late", 30.0)]),
+        RateTable([("dest-a", random.choice((8.0, 100.0)))]),
+    )
 
 
 def run(seed: int, *, engine: Engine | None = None, trace: bool = False) -> Result:

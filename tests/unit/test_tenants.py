@@ -587,6 +587,21 @@ def test_a_topic_reads_the_dialects_that_it_is_set_to_and_no_other_does(partitio
     with_tenants(test, tenants(tenant("*", dialects=[by_name("etf1")])), partitions)
 
 
+def test_whoever_asks_in_a_dialect_hears_that_it_was_refused() -> None:
+    """Receipts are asked for by our own header, in any dialect."""
+
+    async def test(engine: Engine) -> None:
+        headers = [("scheduler-epoch", b"soon"), ("scheduler-target-topic", b"orders")]
+        headers += [("scheduler-target-key", b"k"), ("delaystream-reply-to", b"replies")]
+        engine.log.append(TopicPartition(OTHER, 0), (b"id", b"", headers, engine.clock.now_ms()))
+        await asyncio.sleep(1)
+        assert errors(engine) == ["dialect-invalid"]
+        (receipt,) = engine.read("replies")
+        assert b"dialect-invalid" in (receipt.value or b"")
+
+    with_tenants(test, tenants(tenant("*", dialects=[by_name("etf1")])))
+
+
 def test_a_refused_request_in_a_dialect_is_buried_as_it_was_produced() -> None:
     """Refused by the policy, on the partition that owns its id."""
 
