@@ -118,7 +118,7 @@ def _measure(stage: Stage, prometheus: Prometheus, started_s: float) -> Measured
         recovered_entries=recovered_entries,
         transaction_s=_counted(stage, "delaystream_transaction_seconds_sum")
         / _counted(stage, "delaystream_transaction_seconds_count"),
-        refusals=sum(worker.output().count("WriteRefused") for worker in stage.workers.values()),
+        refusals=_counted(stage, "delaystream_transactions_aborted_total"),
         directory=stage.directory,
     )
     return Measured(stage, prometheus, at_s, int(at_s["settled"] - started_s), truth)
