@@ -15,6 +15,7 @@ default; a type or a field that is not known is refused.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -182,18 +183,23 @@ def _array(given: Any, kind: type[msgspec.Struct]) -> list[Any]:
     """A struct that is stored as an array, from its fields by name; what is missing has its default."""
     if not isinstance(given, Mapping):
         raise LineError(f"a {kind.__name__.lower()} is an object with the names of its fields")
-    known = msgspec.structs.fields(kind)
-    if unknown := sorted(set(given) - {field.name for field in known}):
-        raise LineError(f"{unknown[0]!r} is not a field of a {kind.__name__.lower()} that this version knows")
+    defaults = _defaults(kind)
+    if unknown := given.keys() - defaults:
+        name = sorted(unknown)[0]
+        raise LineError(f"{name!r} is not a field of a {kind.__name__.lower()} that this version knows")
     tag = kind.__struct_config__.tag
-    values: list[Any] = [] if tag is None else [tag]
-    for field in known:
-        if field.name in given:
-            values.append(given[field.name])
-        elif field.required:
-            raise LineError(f"{field.name!r} is missing")
-        else:
-            factory = field.default_factory
-            default = field.default if factory is msgspec.NODEFAULT else factory()
-            values.append(msgspec.to_builtins(default))
-    return values
+    values = [given.get(name, default) for name, default in defaults.items()]
+    if msgspec.NODEFAULT in values:
+        name = next(name for name, value in zip(defaults, values, strict=True) if value is msgspec.NODEFAULT)
+        raise LineError(f"{name!r} is missing")
+    return values if tag is None else [tag, *values]
+
+
+@cache
+def _defaults(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The fields of a struct in order, with their defaults in JSON's types; NODEFAULT where there is none."""
+    found = {}
+    for field in msgspec.structs.fields(kind):
+        made = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        found[field.name] = made if made is msgspec.NODEFAULT else msgspec.to_builtins(made)
+    return found
