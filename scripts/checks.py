@@ -85,7 +85,7 @@ def deployment(python: str) -> list[Check]:
     """Container, Compose, chart, rules and dashboards. The tools first: building them takes minutes, once."""
     return [
         Check("tools", [python, "scripts/deploy_tools.py"], 1800),
-        Check("deployment", [python, "-m", "pytest", "-q", "--durations=10", "tests/deploy"], 900),
+        Check("deployment", [python, "-m", "pytest", "-q", "--durations=10", "tests/deploy"], 1200),
     ]
 
 

@@ -25,7 +25,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     directory = tmp_path_factory.mktemp("cluster")
     with ControlPlane(programs, programs / cluster_tools.STAGES, directory) as control_plane:
         control_plane.apply(_definitions())
-        control_plane.apply(volumes(16, "10Gi", ["ReadWriteOnce"]))
+        control_plane.apply(volumes(32, "10Gi", ["ReadWriteOnce"]))
         control_plane.apply(volumes(4, "50Gi", ["ReadWriteOncePod"], "local-ssd"))
         control_plane.apply([_priority("high")])
         yield control_plane

@@ -31,7 +31,7 @@ def case(name: str) -> list[str]:
 
 def helm(program: Path, *arguments: str) -> str:
     """Run helm; its output. Raises ChartRefused when it fails."""
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=180)
     if done.returncode != 0:
         raise ChartRefused(done.stderr + done.stdout)
     return done.stdout

@@ -17,7 +17,7 @@ from tests.deploy.conftest import ROOT, Tool
     [
         ("helm", ["version"], 'Version:"v4'),
         ("kubeconform", ["-h"], "-schema-location"),
-        ("helm-unittest", ["--help"], "unit test"),
+        ("helm-unittest", ["--help"], "chart unittest"),
         ("promtool", ["--version"], "promtool, version"),
     ],
 )
