@@ -143,7 +143,14 @@ def test_a_dashboard_is_complete(path: Path) -> None:
 def test_queries_ask_only_for_what_there_is() -> None:
     metrics = known_metrics()
     recorded = {rule["record"] for rule in rules() if "record" in rule}
-    for expression in expressions():
+    choosers = [
+        variable["query"]["query"]
+        for path in DASHBOARDS
+        for variable in load(path)["templating"]["list"]
+        if variable["type"] == "query"
+    ]
+    assert len(choosers) == 2 * len(DASHBOARDS) + 2
+    for expression in [*expressions(), *choosers]:
         names = series_names(expression)
         assert names, expression
         assert names <= metrics.keys() | recorded, f"{names - metrics.keys() - recorded} in {expression}"

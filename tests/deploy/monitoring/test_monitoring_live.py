@@ -6,12 +6,14 @@ Every query of every dashboard is asked, and must answer what the load implies.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -28,7 +30,7 @@ from tests.integration.harness import Worker, wait
 _RATE_INTERVAL = "10s"
 
 TARGETS = [
-    pytest.param(panel["title"], target, id=f"{path.stem}: {panel['title']} {target['refId']}")
+    pytest.param(panel, target, id=f"{path.stem}: {panel['title']} {target['refId']}")
     for path in DASHBOARDS
     for panel in panels(load(path))
     for target in panel["targets"]
@@ -157,19 +159,25 @@ def _occupied(directory: Path) -> float:
 # -- what is promised ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("title", "target"), TARGETS)
+@pytest.mark.parametrize(("panel", "target"), TARGETS)
 def test_a_query_returns_what_the_load_implies(
-    measured: Measured, title: str, target: dict[str, str]
+    measured: Measured, panel: dict[str, Any], target: dict[str, str]
 ) -> None:
-    moment, check = EXPECTATIONS[title, target["refId"]]
+    moment, check = EXPECTATIONS[panel["title"], target["refId"]]
     samples = measured.ask(target["expr"], moment)
-    assert samples, f"{title}: {target['expr']} returned nothing"
+    assert samples, f"{panel['title']}: {target['expr']} returned nothing"
     print(f"{target['expr']}\n{samples}")
     check(samples, measured.truth)
+    # What the panel shows of them: the labels of its legend, or of its columns.
+    labels = {label for metric, _ in samples for label in metric} | {"Value", "namespace"}
+    shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+    for transformation in panel["transformations"]:
+        shown |= set(transformation["options"].get("include", {}).get("names", []))
+    assert shown <= labels, f"{panel['title']} shows {shown - labels}"
 
 
 def test_no_expectation_is_left_over() -> None:
-    asked = {(param.values[0], param.values[1]["refId"]) for param in TARGETS}
+    asked = {(param.values[0]["title"], param.values[1]["refId"]) for param in TARGETS}
     assert asked == EXPECTATIONS.keys()
 
 

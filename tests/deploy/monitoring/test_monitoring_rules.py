@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from delaystream.config import Settings, environment_name
 from tests.deploy.conftest import ROOT, Tool
 from tests.deploy.monitoring.metric_names import known_metrics, matched_labels, series_names
 
@@ -40,6 +41,10 @@ def promtool(tool: Tool, *arguments: str | Path) -> None:
 
 def test_promtool_accepts_the_rules(tool: Tool) -> None:
     promtool(tool, "check", "rules", *RULES)
+
+
+def test_promtool_accepts_the_configuration_of_compose(tool: Tool) -> None:
+    promtool(tool, "check", "config", "--syntax-only", ROOT / "deploy" / "prometheus.yml")
 
 
 @pytest.mark.parametrize("cases", CASES, ids=lambda path: path.name)
@@ -77,6 +82,18 @@ def test_each_alert_says_who_is_hurt_and_what_to_do(alert: str) -> None:
 def test_each_page_belongs_to_an_alert() -> None:
     pages = {path.name for path in RUNBOOKS.glob("*.md")} - {"README.md"}
     assert pages == {Path(rule["annotations"]["runbook"]).name for rule in ALERTS.values()}
+
+
+def test_the_pages_name_metrics_and_settings_that_there_are() -> None:
+    """At three in the morning nobody wants to look for a setting that was renamed."""
+    metrics = {re.sub(r"_(bucket|count|sum)$", "", name) for name in known_metrics()}
+    settings = {environment_name(name) for name in Settings.model_fields}
+    for page in RUNBOOKS.glob("*.md"):
+        text = page.read_text()
+        named = set(re.findall(r"\bdelaystream_[a-z_]*[a-z]", text))
+        assert named <= metrics, f"{page.name}: {named - metrics}"
+        variables = set(re.findall(r"\bDELAYSTREAM_[A-Z_]*[A-Z]", text))
+        assert variables <= settings, f"{page.name}: {variables - settings}"
 
 
 def test_links_of_the_pages_lead_somewhere() -> None:
