@@ -293,3 +293,18 @@ def _said(manifest: dict[str, Any]) -> dict[str, Any]:
             for acl in spec["authorization"]["acls"]
         )
     return {**spec, "cluster": manifest["metadata"]["labels"]["strimzi.io/cluster"]}
+
+
+def test_what_keda_asks_prometheus_is_promql_over_a_metric_that_there_is(tool: Tool, tmp_path: Path) -> None:
+    scaled = one(render(tool("helm"), *case("full")), "ScaledObject")
+    [trigger] = scaled["spec"]["triggers"]
+    query = trigger["metadata"]["query"]
+    rules = {"groups": [{"name": "keda", "rules": [{"record": "keda:query", "expr": query}]}]}
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump(rules))
+    done = subprocess.run(
+        [tool("promtool"), "check", "rules", path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(re.findall(r"delaystream_\w+", query)) == {"delaystream_oldest_overdue_seconds"}
+    assert "| `delaystream_oldest_overdue_seconds` |" in (ROOT / "docs" / "operations.md").read_text("utf-8")
