@@ -84,10 +84,10 @@ def read_recurrence(
 def first_after(recurrence: Recurrence, timestamp_ms: int) -> int | None:
     """The first scheduled time of a schedule that was asked for at `timestamp_ms`.
 
-    A `start` is itself such a time; one that lies in the past anchors the interval and calls for nothing
-    before the request was made.
+    A `start` ahead may be such a time itself; one that lies in the past anchors the interval and calls for
+    nothing before the request was made.
     """
-    return next_after(recurrence, max(recurrence.start_ms - 1, timestamp_ms))
+    return next_after(recurrence, timestamp_ms)
 
 
 def two_schedules(kinds: Sequence[str]) -> RefusedError:

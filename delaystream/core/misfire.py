@@ -55,8 +55,8 @@ def settle(
 ) -> Verdict:
     """Decide on `scheduled_ms`, which is due, and on what has come due since.
 
-    `due` puts the jitter on a scheduled time. The work is bounded by that of `misses`: after a very long time
-    one verdict covers the first part, and the next is asked for at once.
+    `due` puts the jitter on a scheduled time. The work is that of `misses`, which counts and does not visit:
+    a month of seconds is one verdict.
     """
     next_ms = next_after(recurrence, scheduled_ms)
     # Scheduled before this, and it is missed.

@@ -227,6 +227,21 @@ def test_reschedule_turns_a_recurring_schedule_into_a_one_time_one_and_back() ->
     in_virtual_time(test)
 
 
+@pytest.mark.parametrize("when", [{"delay": "5s"}, {"every": "5s"}], ids=str)
+def test_what_is_rescheduled_while_it_is_paused_stays_paused(when: dict[str, str]) -> None:
+    async def test(engine: Engine) -> None:
+        await paused_recurring(engine)
+        await asyncio.sleep(1)
+        due_ms = engine.clock.now_ms() + 5_000
+        assert (await ask(engine, "reschedule", **when))["status"] == "paused"
+        await asyncio.sleep(8)
+        assert engine.read("orders") == []
+        await ask(engine, "resume")
+        assert dues(engine) == [due_ms]
+
+    in_virtual_time(test)
+
+
 def test_a_fire_and_its_repetition_after_a_reschedule_have_different_ids() -> None:
     async def test(engine: Engine) -> None:
         at_ms = engine.clock.now_ms() + 1000

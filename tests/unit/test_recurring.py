@@ -95,6 +95,17 @@ def test_jitter_delays_a_fire_and_leaves_its_due_time_alone() -> None:
     in_virtual_time(test)
 
 
+def test_a_start_in_the_past_anchors_and_calls_for_nothing() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(destination="orders", id="beat", every="60s", start=str(began_ms - 3_599_000))
+        await asyncio.sleep(90)
+        assert dues(engine) == [began_ms + 1_000, began_ms + 61_000]
+        assert events(engine, "skipped", "missed") == []
+
+    in_virtual_time(test)
+
+
 # -- misses --------------------------------------------------------------------------------------
 
 
@@ -115,13 +126,15 @@ def test_latest_fires_once_for_all_that_was_missed_and_says_for_how_many() -> No
         await all_but_stopped(engine, 60)
         assert dues(engine) == [began_ms + 10_000, began_ms + 70_000]
         assert header(engine.read("orders")[1], "skipped") == "5"
+        await asyncio.sleep(10)
+        assert "delaystream-skipped" not in dict(engine.read("orders")[2].headers)
         (skipped,) = events(engine, "skipped")
         assert (skipped["from_ms"], skipped["to_ms"], skipped["count"]) == (
             began_ms + 20_000,
             began_ms + 60_000,
             5,
         )
-        assert accounted(engine) == [began_ms + n * 10_000 for n in range(1, 8)]
+        assert accounted(engine) == [began_ms + n * 10_000 for n in range(1, 9)]
 
     in_virtual_time(test)
 
