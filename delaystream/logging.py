@@ -18,6 +18,31 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 Format = Literal["auto", "human", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
+FIELDS = {
+    "timestamp": "When, ISO 8601; in UTC, with `Z`, in JSON.",
+    "level": "debug, info, warning, error or critical.",
+    "logger": "The module that logs; those of libraries have their own names (`aiokafka.…`, `faust.…`).",
+    "event": "What happened. Do not match on the text: fields and metrics are the promise.",
+    "exception": "A traceback, on the same line. Without local variables.",
+    "app_id": "The setting `app_id`.",
+    "data_dir": "The directory of the local state.",
+    "exit_code": "The exit code that the process ends with.",
+    "host": "Where the HTTP server listens.",
+    "partition": "The partition of the request topics.",
+    "pid": "The process id.",
+    "port": "The HTTP server's port.",
+    "problem": "What is wrong with a topic, in a sentence; `missing ACL: …` names the ACL.",
+    "reason": "Why the worker ends, in one or more sentences.",
+    "request_topics": "The setting `request_topics`.",
+    "signal": "The signal that the process was sent.",
+    "tasks": "What each task waits for, when the worker hangs.",
+    "topic": "A topic.",
+    "version": "delaystream's version.",
+}
+"""What the fields of a line mean."""
+
+_PARTITION = "partition %d: "
+
 _LIBRARY_LEVELS = {
     # Faust and mode tell of every service they start; what matters of it the worker logs itself.
     "faust": logging.WARNING,
@@ -61,7 +86,8 @@ def configure_logging(
     handler.addFilter(RepeatFilter(("aiokafka", "faust")))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            pass_foreign_args=True,
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _add_partition],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *_rendering(human, stream),
@@ -118,6 +144,15 @@ class RepeatFilter(logging.Filter):
             record.msg = f"{record.getMessage()} (and {withheld} more like it in {now - said_at:.0f} s)"
             record.args = None
         return True
+
+
+def _add_partition(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Make a field of the partition that the engine's lines begin with: it logs with the standard library."""
+    arguments = event.pop("positional_args")
+    text = event["_record"].msg
+    if arguments and isinstance(text, str) and text.startswith(_PARTITION):
+        event["partition"] = arguments[0]
+    return event
 
 
 def _rendering(human: bool, stream: TextIO) -> list[Processor]:

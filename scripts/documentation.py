@@ -6,6 +6,7 @@ A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is betwee
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -32,6 +33,13 @@ from delaystream.dialects import by_name
 from delaystream.engine.observer import Phase
 from delaystream.engine.pending import PendingChange
 from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
+from delaystream.logging import FIELDS
+from delaystream.topics import ROLES, users
+from delaystream.topics.access import by_resource
+from delaystream.topics.specification import description
+
+#: mypy knows this directory's modules by their own names, and Python finds them from the root.
+log_lines = importlib.import_module("scripts.log_lines")
 
 ROOT = Path(__file__).resolve().parent.parent
 _TABLE = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -49,6 +57,12 @@ def tables() -> dict[str, str]:
         "events": _table(("`type`", "means"), ([_code(t), m] for t, m in EVENT_DESCRIPTIONS.items())),
         "event-fields": _event_fields(),
         "exit-codes": _table(("code", "meaning"), ([str(c.value), _meaning(c)] for c in ExitCode)),
+        "log-fields": _table(("field", "meaning"), ([_code(name), m] for name, m in FIELDS.items())),
+        "log-lines": _table(
+            ("level", "event", "fields"),
+            ([line.level, line.event, ", ".join(map(_code, line.fields))] for line in log_lines.log_lines()),
+        ),
+        "acls": _acls(),
         **{f"dialect-{name}": _dialect(name) for name in DIALECTS},
     }
 
@@ -96,6 +110,20 @@ def _event_fields() -> str:
         )
         rows.append([_code(name), "always" if name in required else "", about])
     return _table(("field", "there", "means"), rows)
+
+
+def _acls() -> str:
+    """The rights of each role, with the names of the default settings and one destination."""
+    settings = Settings.model_validate({"app_id": "delay", "destinations_allow": ("orders", "reminders-*")})
+    rows = []
+    for user in users(settings):
+        for acl, operations in by_resource(user.acls):
+            name = _code(f"{acl.name}*" if acl.prefixed else acl.name)
+            if acl.name in description().access[user.role].groups:
+                name = "of `delaystream watch` (`topics print` has its name)"
+            rows.append([user.role, f"{acl.resource} {name}", ", ".join(operations)])
+    assert {row[0] for row in rows} == set(ROLES)
+    return _table(("role", "resource", "operations"), rows)
 
 
 def _dialect(name: str) -> str:

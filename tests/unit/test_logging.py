@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from delaystream.logging import Format, RepeatFilter, configure_logging
+from delaystream.logging import FIELDS, Format, RepeatFilter, configure_logging
+from scripts.documentation import log_lines
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +105,21 @@ def test_a_library_says_the_same_once_in_ten_seconds() -> None:
     now[0] = 12.0
     assert said("no connection to port 1") == "no connection to port 1 (and 5 more like it in 12 s)"
     assert said("no connection to port 1") is None
+
+
+def test_lines_about_a_partition_have_it_as_a_field() -> None:
+    """So that a log can be asked for one; the engine logs with the standard library."""
+    stream = io.StringIO()
+    configure_logging("json", "info", stream)
+    logging.getLogger("delaystream.engine.processor").info("partition %d: %s", 3, "running")
+    logging.getLogger("delaystream.engine.processor").info("partition %d: nothing of ours")
+    about, other = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert (about["partition"], about["event"]) == (3, "partition 3: running")
+    assert "partition" not in other
+
+
+def test_every_field_is_documented_and_every_documented_field_is_logged() -> None:
+    """docs/logs.md has the table."""
+    always = {"timestamp", "level", "logger", "event"}
+    logged = {field for line in log_lines.log_lines() for field in line.fields}
+    assert logged | always == set(FIELDS)
