@@ -1,0 +1,72 @@
+"""The worker's process: signals, the last tasks, and the exit code that says why it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Final
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from delaystream.adapters.faust_host import FaustCrashed
+from delaystream.adapters.http import HttpError
+from delaystream.config import ConfigurationError
+from delaystream.engine.ports import LogUnavailable, Misconfigured, StoreFailed
+from delaystream.exit_codes import ExitCode
+
+logger = structlog.get_logger(__name__)
+
+#: Longest wait, at the very end, for tasks that were cancelled.
+_CANCEL_S: Final = 2.0
+
+
+def signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set; a second signal ends the process at once."""
+    stop = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            logger.warning("a second signal: ended without waiting", signal=number.name)
+            os._exit(128 + number)
+        logger.info("stopping", signal=number.name)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop
+
+
+async def first(work: asyncio.Task[object], stop: asyncio.Event) -> bool:
+    """Wait for work to be done or for the stop; whether it was the work."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    return work.done()
+
+
+async def cancel_rest() -> None:
+    """Cancel what is left; Faust's services may ignore that, so not for long."""
+    rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in rest:
+        task.cancel()
+    if rest:
+        await asyncio.wait(rest, timeout=_CANCEL_S)
+
+
+def explain(failure: BaseException) -> ExitCode:
+    """Log why the worker ends; the code tells a script whether a restart may help."""
+    cause = failure.__cause__ if isinstance(failure, FaustCrashed) and failure.__cause__ else failure
+    codes: list[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode]] = [
+        ((Misconfigured, ConfigurationError, HttpError), ExitCode.CONFIGURATION),
+        (StoreFailed, ExitCode.NO_STORAGE),
+        ((LogUnavailable, KafkaError), ExitCode.UNAVAILABLE),
+    ]
+    for kinds, code in codes:
+        if isinstance(cause, kinds):
+            logger.error("the worker ends", reason=str(cause), exit_code=int(code))
+            return code
+    logger.critical("the worker ends: unexpected error", exit_code=int(ExitCode.CRASH), exc_info=failure)
+    return ExitCode.CRASH
