@@ -108,14 +108,14 @@ def import_(
 
     settings = connection.load().settings
     client = ClientConfig.parse(settings.kafka)
-    partitions = _partitions(settings, client)
-    _check_topics(settings, client, partitions)
-    ids = topic_ids(connect(client.confluent()), [*settings.request_topics, settings.commands_topic])
     try:
         opened = file.open("rb")
     except OSError as error:
         raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
     with opened:
+        partitions = _partitions(settings, client)
+        _check_topics(settings, client, partitions)
+        ids = topic_ids(connect(client.confluent()), [*settings.request_topics, settings.commands_topic])
         done = asyncio.run(
             transfer.import_(
                 settings,
@@ -198,11 +198,14 @@ def _new_file(path: Path | None, *, as_table: bool) -> "Iterator[BinaryIO]":
         file = part.open("wb")
     except OSError as error:
         raise typer.BadParameter(f"{path} cannot be written: {error.strerror}") from None
-    with file:
-        yield _out(file, as_table=as_table)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
+    try:
+        with file:
+            yield _out(file, as_table=as_table)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _out(file: IO[bytes], *, as_table: bool) -> BinaryIO:

@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 
 from delaystream.cli import main
 from delaystream.cli.dev_session import samples
 from delaystream.cli.rendering import delivery_fields, delivery_line, lateness, receipt_line, rendered
+from delaystream.cli.transfer import _new_file
 from delaystream.client import Delivery, Receipt
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
@@ -228,6 +230,41 @@ def test_control_that_a_worker_would_refuse_is_not_sent(
     """As with send."""
     assert main([*arguments.split(), "--dry-run"]) == ExitCode.REFUSED
     assert "a worker would refuse it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "export --final",
+        "export --final -f a -o table",
+        "export --reopen --final",
+        "import",
+        "import /nowhere -b x:1",
+    ],
+)
+def test_wrong_exports_and_imports_are_refused(arguments: str) -> None:
+    """Before anything is connected to, or touched."""
+    assert main(arguments.split()) == ExitCode.USAGE
+
+
+def test_an_export_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Under its name or any other; what is there already is not written over."""
+    file = tmp_path / "export.jsonl"
+
+    def interrupted() -> None:
+        with _new_file(file, as_table=False) as out:
+            out.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+    with _new_file(file, as_table=False) as out:
+        out.write(b"whole")
+    assert file.read_bytes() == b"whole"
+    with pytest.raises(typer.BadParameter, match="is there already"), _new_file(file, as_table=False):
+        pass
+    assert file.read_bytes() == b"whole"
 
 
 def test_a_receipt_is_one_line() -> None:
