@@ -105,7 +105,11 @@ class ClientConfig:
         return {**self.aiokafka(), **rack, **_renamed(self.numbers, _AIOKAFKA_CONSUMER)}
 
     def confluent(self) -> dict[str, Any]:
-        """Settings that confluent-kafka's Producer, Consumer and AdminClient have in common."""
+        """Settings that confluent-kafka's Producer, Consumer and AdminClient have in common.
+
+        Raises TokenUnavailable where the login needs a token and there is none: the clients themselves would
+        wait for ten seconds, and not say why.
+        """
         conf: dict[str, Any] = {
             "bootstrap.servers": ",".join(self.bootstrap_servers),
             "security.protocol": self.security_protocol,
@@ -118,6 +122,7 @@ class ClientConfig:
         if self.login is not None:
             conf["sasl.mechanism"] = self.login.mechanism
         if isinstance(self.login, TokenLogin):
+            self.login.current()
             conf["oauth_cb"] = self.login.confluent
         elif self.login is not None:
             conf["sasl.username"] = self.login.username

@@ -15,6 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from delaystream.adapters.client_config import ClientConfig
 from delaystream.adapters.group_rights import may_join
+from delaystream.adapters.oauth_tokens import TokenUnavailable
 from delaystream.config import Settings
 from delaystream.engine.ports import LogUnavailable, Misconfigured
 from delaystream.topics import Admin, TopicsError, check, connect, missing_rights, plan, users
@@ -38,7 +39,10 @@ def look_around(settings: Settings, client: ClientConfig) -> Surroundings:
     What weakens delaystream's promises is logged as a warning. Raises Misconfigured where something breaks
     them, with a sentence for each, and LogUnavailable when Kafka does not answer.
     """
-    admin = connect(client.confluent())
+    try:
+        admin = connect(client.confluent())
+    except TokenUnavailable as error:
+        raise LogUnavailable(str(error)) from error
     partitions = _partitions(admin, settings.changelog_topic)
     _check_rights(admin, settings, client)
     try:

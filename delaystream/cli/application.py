@@ -103,6 +103,7 @@ _ERRORS = {
     "delaystream.engine.ports.Misconfigured": ExitCode.CONFIGURATION,
     "delaystream.engine.ports.StoreFailed": ExitCode.NO_STORAGE,
     "delaystream.client.UnavailableError": ExitCode.UNAVAILABLE,
+    "delaystream.adapters.oauth_tokens.TokenUnavailable": ExitCode.UNAVAILABLE,
     "delaystream.topics.cluster.TopicsError": ExitCode.UNAVAILABLE,
     "delaystream.transfer.kafka.TransferError": ExitCode.REFUSED,
     "delaystream.engine.ports.LogUnavailable": ExitCode.UNAVAILABLE,

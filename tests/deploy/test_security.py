@@ -81,6 +81,7 @@ def test_requester_reader_and_operator_need_no_more_than_is_documented(secured: 
         ("reader", ["watch", out, "--from-beginning", "--count", "1", "--timeout", "30"]),
         ("operator", ["topics", "check", "--environment", "single-node", "--partitions", "1"]),
         ("operator", ["watch", app.dead_letters, "--from-beginning", "--timeout", "1"]),
+        ("worker", ["export"]),
     ):
         app.user = role
         app.allow(app.rights(role))  # type: ignore[arg-type]
@@ -201,6 +202,14 @@ def test_secrets_are_told_nowhere(secured: Secured, tmp_path: Path, log_format: 
             "worker"
         ].certificate.read_text(),
     }
+    oauth = {
+        "DELAYSTREAM_KAFKA_SASL_PASSWORD_FILE": "",
+        "DELAYSTREAM_KAFKA_SASL_USERNAME": "",
+        "DELAYSTREAM_KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+        "DELAYSTREAM_KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL": "http://127.0.0.1:9/token",
+        "DELAYSTREAM_KAFKA_SASL_OAUTHBEARER_CLIENT_CREDENTIALS_CLIENT_ID": "worker",
+        "DELAYSTREAM_KAFKA_SASL_OAUTHBEARER_CLIENT_CREDENTIALS_CLIENT_SECRET": planted.secret(),
+    }
     attempts = {
         "worker, wrong password": (["worker"], wrong),
         "send, wrong password": (["send", "x", "--to", app.topic("out"), "--delay", "0"], wrong),
@@ -211,6 +220,8 @@ def test_secrets_are_told_nowhere(secured: Secured, tmp_path: Path, log_format: 
              "DELAYSTREAM_KAFKA_SASL_JAAS_CONFIG": jaas.format(planted.secret())},
         ),
         "key that is none": (["worker"], pem),
+        "worker, token endpoint away": (["worker"], oauth),
+        "topics check, token endpoint away": (["topics", "check"], oauth),
         "password by a flag": (["config", "-X", f"sasl.password={planted.secret()}"], {}),
         "password in both places": (["config"], {"DELAYSTREAM_KAFKA_SASL_PASSWORD": planted.secret()}),
         "secret of the wrong mechanism": (
@@ -228,6 +239,8 @@ def test_secrets_are_told_nowhere(secured: Secured, tmp_path: Path, log_format: 
         done = run(name, *arguments, **more)
         if name != "password by a flag":
             assert done.returncode not in {0, 1}, (name, planted.said[name])
+        if "token endpoint" in name:
+            assert "the token endpoint http://127.0.0.1:9/token gave no token" in planted.said[name]
     assert planted.leaks() == []
 
 

@@ -75,7 +75,6 @@ def login(url: str, **more: str) -> TokenLogin:
     )
     assert isinstance(config.login, TokenLogin)
     assert config.aiokafka()["sasl_oauth_token_provider"] is config.login
-    assert config.confluent()["oauth_cb"] == config.login.confluent
     return config.login
 
 
@@ -104,6 +103,24 @@ def test_a_token_is_used_again_for_most_of_its_life(issuer: Issuer) -> None:
     now += 2
     assert tokens.current().text == "token-1"
     assert len(issuer.asked) == 2
+
+
+def test_both_clients_get_the_same_tokens(tmp_path: Path) -> None:
+    """And confluent-kafka is not even made while there is none: it would wait, and not say why."""
+    file = tmp_path / "token"
+    config = ClientConfig.parse(
+        {
+            "bootstrap.servers": "localhost:9092",
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanism": "OAUTHBEARER",
+            "sasl.oauthbearer.token.endpoint.url": file.as_uri(),
+        }
+    )
+    assert isinstance(config.login, TokenLogin)
+    with pytest.raises(TokenUnavailable):
+        config.confluent()
+    file.write_text("t")
+    assert config.confluent()["oauth_cb"] == config.login.confluent
 
 
 def test_confluent_kafka_hears_when_the_token_ends(issuer: Issuer) -> None:
