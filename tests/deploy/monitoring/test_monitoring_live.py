@@ -252,4 +252,5 @@ def test_the_sample_producer_and_consumer_show_deliveries(measured: Measured) ->
 
 def test_workers_end_cleanly(measured: Measured) -> None:
     """Last: as `docker compose down` ends them."""
-    assert [worker.terminate() for worker in measured.stage.workers.values()] == [0, 0]
+    for worker in measured.stage.workers.values():
+        assert worker.terminate() == 0, worker.output()[-6000:]
