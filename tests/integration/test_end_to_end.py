@@ -242,7 +242,8 @@ REFUSED: dict[str, tuple[Headers, str]] = {
     "typo": ([("delaystream-dely", b"1s")], "unknown-header"),
     "not UTF-8": ([("delaystream-delay", b"\xff")], "not-utf8"),
     "seconds": ([("delaystream-at", b"1763712000")], "at-not-milliseconds"),
-    "later version": ([("delaystream-cron", b"* * * * *")], "not-supported"),
+    "recurring without id": ([("delaystream-cron", b"* * * * *")], "id-required"),
+    "out of place": ([("delaystream-delay", b"1s"), ("delaystream-timezone", b"UTC")], "not-applicable"),
     "internal topic": (
         [("delaystream-delay", b"1s"), ("delaystream-reply-to", b"__x")],
         "destination-denied",
