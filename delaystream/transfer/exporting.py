@@ -8,7 +8,7 @@ read, so that the file holds all that will ever be. Doing it again gives the sam
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +26,7 @@ from delaystream.codec.keys import META
 from delaystream.codec.names import PREFIX
 from delaystream.config import Settings
 from delaystream.core.instants import format_instant
+from delaystream.topics import connect, topic_ids
 from delaystream.transfer import lines
 from delaystream.transfer.kafka import Owner, Scratch, TransferError, topic_id
 from delaystream.transfer.reading import PartitionReading, UnknownState
@@ -105,7 +106,8 @@ async def export(
             )
         )
         sources = stack.enter_context(SourceReader(client.confluent()))
-        writing = _Writing(settings, digesting, sources, final=final)
+        ids = topic_ids(connect(client.confluent()), [*settings.request_topics, settings.commands_topic])
+        writing = _Writing(settings, digesting, sources, ids, final=final)
         try:
             for partition in range(partitions):
                 progress(f"partition {partition} of {partitions}")
@@ -127,8 +129,18 @@ async def export(
 
 
 class _Writing:
-    def __init__(self, settings: Settings, out: _Digesting, sources: SourceReader, *, final: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        out: _Digesting,
+        sources: SourceReader,
+        topic_ids: Mapping[str, str],
+        *,
+        final: bool,
+    ) -> None:
         self._settings = settings
+        #: of the request topics and the commands topic that there are
+        self._topic_ids = topic_ids
         self._final = final
         self._out = out
         self._sources = sources
@@ -150,16 +162,26 @@ class _Writing:
                 self._schedules += 1
         except UnknownState as error:
             raise TransferError(str(error)) from None
-        for position in reading.positions():
-            if position.topic == self._settings.commands_topic:
-                self._command_positions.append(position)
-                continue
-            unread = self._sources.count(
-                position.topic, position.partition, position.next_offset, UNREAD_COUNTED
-            )
-            if unread:
-                self._unread[position.topic] = self._unread.get(position.topic, 0) + unread
-            self._out.write(msgspec.structs.replace(position, unread=unread))
+        positions = {position.topic: position for position in reading.positions()}
+        for topic, id in self._topic_ids.items():
+            if topic not in positions:
+                # Nothing was applied from it yet: all that is there is still to be read.
+                low, _ = self._sources.bounds(topic, reading.partition)
+                positions[topic] = lines.Position(reading.partition, topic, low, id)
+        commands = positions.pop(self._settings.commands_topic, None)
+        if commands is not None:
+            self._command_positions.append(commands)
+        for position in positions.values():
+            self._position(position)
+
+    def _position(self, position: lines.Position) -> None:
+        topic = position.topic
+        # A topic of that name that was created anew, or is gone, holds nothing that this position is about.
+        if self._topic_ids.get(topic) == position.topic_id:
+            unread = self._sources.count(topic, position.partition, position.next_offset, UNREAD_COUNTED)
+            self._unread[topic] = self._unread.get(topic, 0) + unread
+            position = msgspec.structs.replace(position, unread=unread)
+        self._out.write(position)
 
     def in_flight(self) -> None:
         """Commands that their owners had not applied; last of all: any partition may have written some."""
@@ -180,7 +202,8 @@ class _Writing:
         return lines.End(self._anonymous, self._schedules, self._commands, self._out.digest)
 
     def outcome(self, transfer: str) -> Export:
-        return Export(transfer, self._anonymous, self._schedules, self._commands, self._unread)
+        unread = {topic: count for topic, count in self._unread.items() if count}
+        return Export(transfer, self._anonymous, self._schedules, self._commands, unread)
 
 
 def _commands(partition: int, found: Iterator[Message]) -> Iterator[lines.InFlight]:

@@ -42,7 +42,7 @@ class PartitionReading:
     """The state of one partition."""
 
     def __init__(self, partition: int, store: StateStore) -> None:
-        self._partition = partition
+        self.partition = partition
         self._store = store
         meta = store.get(keys.META)
         #: None for a partition that was never written to
@@ -67,7 +67,7 @@ class PartitionReading:
             kind = found[0][0][:1]
             if kind not in _KINDS:
                 raise UnknownState(
-                    f"Partition {self._partition} holds work under way (keys of kind {kind!r}), which an "
+                    f"Partition {self.partition} holds work under way (keys of kind {kind!r}), which an "
                     "export cannot tell: let the workers finish it, and export then."
                 )
             start = bytes([kind[0] + 1])
@@ -75,7 +75,7 @@ class PartitionReading:
     def positions(self) -> list[lines.Position]:
         """Up to where each source topic was applied."""
         return [
-            lines.Position(self._partition, key[1:].decode(), position.next_offset, position.topic_id)
+            lines.Position(self.partition, key[1:].decode(), position.next_offset, position.topic_id)
             for key, position in (
                 (key, decode_position(value)) for key, value in _entries(self._store, b"o", b"p")
             )
@@ -87,11 +87,9 @@ class PartitionReading:
         for key, value in _entries(self._store, first, keys.WHEEL_END):
             entry = decode_entry(value)
             if type(entry) is Envelope:
-                yield lines.Anonymous(self._partition, self._fire(key), lines.as_fields(entry))
+                yield lines.Anonymous(self.partition, self._fire(key), lines.as_fields(entry))
             elif type(entry) is Forget:
-                raise UnknownState(
-                    f"Partition {self._partition} has a wheel that this version does not know."
-                )
+                raise UnknownState(f"Partition {self.partition} has a wheel that this version does not know.")
 
     def named(self, *, remembered: bool) -> Iterator[lines.Named]:
         """Named schedules, by tenant and id; with `remembered` those too that are over."""
@@ -109,7 +107,7 @@ class PartitionReading:
                 raise _astray(tenant, id)
         forget = schedule.forget_key
         return lines.Named(
-            partition=self._partition,
+            partition=self.partition,
             tenant=tenant,
             id=id,
             status=Status(schedule.status).value,

@@ -36,8 +36,8 @@ class SourceReader:
     def __exit__(self, *exception: object) -> None:
         self._consumer.close()
 
-    def records(self, topic: str, partition: int, start: int) -> tuple[Iterator[Message], int]:
-        """Committed records from `start` on, and the end up to which they go. Raises UnavailableError."""
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """The first offset that is there, and the end. Raises UnavailableError."""
         place = TopicPartition(topic, partition)
         try:
             low, high = self._consumer.get_watermark_offsets(place, timeout=_ANSWER_TIMEOUT_S)
@@ -45,6 +45,11 @@ class SourceReader:
             raise UnavailableError(
                 f"Topic {topic} cannot be read: {cast('KafkaError', error.args[0]).str()}."
             ) from None
+        return low, high
+
+    def records(self, topic: str, partition: int, start: int) -> tuple[Iterator[Message], int]:
+        """Committed records from `start` on, and the end up to which they go. Raises UnavailableError."""
+        low, high = self.bounds(topic, partition)
         return self._until(topic, partition, max(start, low), high), high
 
     def count(self, topic: str, partition: int, start: int, most: int) -> int:
