@@ -3,7 +3,7 @@
 A bucket holds at most one second's worth of records, and begins with one. When it is empty its wheel is
 closed until there is enough for a tenth of a second, so that a limited destination costs ten transactions a
 second and not one for each record; when that will be is computed, so nobody looks in between. Within any t
-seconds no more than rate · (t + 1) records go out, or one, where the rate is less than one a second.
+seconds no more than share · t records go out, and in addition as many as the share, at least one.
 
 Rates are of fires: what is too late, given up or cancelled costs nothing. Buckets are not state: like what is
 known of a destination's troubles they outlive a failed transaction, and are gone with the process.

@@ -25,6 +25,7 @@ from delaystream.testing import (
     MemoryStateStores,
     Process,
 )
+from tests.simulation.storm import LIMITED
 from tests.simulation.weather import Weather
 
 if TYPE_CHECKING:
@@ -173,8 +174,8 @@ class Member:
             )
             self.sources[partition] = sources
             parser = RequestParser(DestinationFilter(["*"], world.own_topics), Limits(max_value_bytes=4096))
-            limited = Tenant(parser, rates=world.tenants_rates)
-            tenants = Tenants(Tenant(parser), {"orders": limited}, world.rates)
+            limited = Tenant(parser, rates=world.tenants_rates, max_pending=world.max_pending)
+            tenants = Tenants(Tenant(parser), {LIMITED: limited}, world.rates)
             processor = world.engine.processor(
                 partition, world.settings, self._ports, sources, tenants, _Trace(self)
             )

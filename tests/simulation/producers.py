@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from delaystream.core.rejection import Code
 from delaystream.engine.ports import TopicPartition
 from tests.ledger import Asked
+from tests.simulation.storm import LIMITED
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -70,6 +71,8 @@ class Producers:
         if kind == "options":
             self._options(request, control)
         request.may_quarantine = world.storm.gives_up
+        if topic == LIMITED and world.max_pending and not request.cancel and request.due_ms:
+            request.errors |= {Code.QUOTA_EXCEEDED.value}
         headers = [*control, *foreign]
         if random.random() < 0.3:
             random.shuffle(control)

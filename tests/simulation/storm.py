@@ -7,6 +7,9 @@ from random import Random
 
 from delaystream.engine.settings import EngineSettings
 
+#: The request topic that has a quota and a rate of its own, in some worlds.
+LIMITED = "orders"
+
 
 @dataclass
 class Storm:

@@ -16,6 +16,7 @@ from delaystream.core.rates import RateTable
 from delaystream.engine.observer import Phase
 from delaystream.engine.ports import TopicPartition
 from delaystream.engine.processor import PartitionProcessor
+from delaystream.engine.quota import share
 from delaystream.testing import (
     DeadlockError,
     Disk,
@@ -33,7 +34,7 @@ from tests.simulation.group import Group
 from tests.simulation.member import Member
 from tests.simulation.producers import Producers
 from tests.simulation.reckoning import accepted, changelog_state, delivered, differences, miscounts
-from tests.simulation.storm import Storm
+from tests.simulation.storm import LIMITED, Storm
 from tests.simulation.weather import LateProducer
 
 _CALM_SECONDS = 400
@@ -102,6 +103,8 @@ class World:
         self.settings = self.storm.settings(random)
         #: of all tenants together, and of `orders` alone
         self.rates, self.tenants_rates = _rates(Random(f"rates {seed}"))
+        #: what `orders` may have pending; 0: anything
+        self.max_pending = Random(f"quota {seed}").choice((0, 0, 3, 9))
         self.loop = VirtualTimeLoop(max_steps=400_000)
         self.loop.set_exception_handler(self._unhandled)
         self.clock = LoopClock(self.loop)
@@ -110,7 +113,7 @@ class World:
             delete_retention_ms=self.storm.delete_retention_ms,
             defer_marker=self._defer_marker,
         )
-        self.request_topics = ["orders", "mails"][: random.choice((1, 2))]
+        self.request_topics = [LIMITED, "mails"][: random.choice((1, 2))]
         self.destinations = {"dest-a": 3, "dest-b": 1, "dest-late": 1, "dest-small": 2}
         self.own_topics = [
             *self.request_topics,
@@ -192,6 +195,12 @@ class World:
                 if member.running and disk is not None and processor.phase is Phase.RUNNING:
                     for miscount in miscounts(disk):
                         self.violated(f"{member.name}, partition {partition}: {miscount}")
+                    self._hold_to_quota(partition, disk)
+
+    def _hold_to_quota(self, partition: int, disk: Disk) -> None:
+        pending = int.from_bytes(disk.values.get(b"q" + LIMITED.encode(), b""), "big")
+        if self.max_pending and pending > share(self.max_pending, partition, self.settings.partitions):
+            self.violated(f"partition {partition}: {LIMITED} has {pending} of {self.max_pending} pending")
 
     # -- the story
 

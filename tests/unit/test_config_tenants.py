@@ -1,5 +1,6 @@
 """The tables of request topics: how they are written, what they say, and what is wrong with one."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import pytest
 
 from delaystream.app.tenants import require_shares, tenants_of
+from delaystream.cli import main
 from delaystream.config import ConfigurationError, Loaded, Settings, load
 from delaystream.config.request_settings import RequestSettings
 from delaystream.config.tenant_settings import TenantSettings
 from delaystream.engine.ports import Misconfigured
+from delaystream.exit_codes import ExitCode
 
 TOPICS = {"DELAYSTREAM_REQUEST_TOPICS": "orders,billing.eu", "DELAYSTREAM_DESTINATIONS_ALLOW": "*"}
 
@@ -152,3 +155,23 @@ def test_a_quota_that_leaves_a_partition_nothing_is_refused() -> None:
     require_shares(settings, 15)
     with pytest.raises(Misconfigured, match="max_pending of orders is 15"):
         require_shares(settings, 16)
+
+
+def test_config_shows_what_the_tables_set_and_where_it_came_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under the name that sets it; what a table leaves out is among the shared settings."""
+    monkeypatch.setenv("DELAYSTREAM_REQUEST_TOPICS", "orders,billing.eu")
+    monkeypatch.setenv("DELAYSTREAM_TENANTS_BILLING_EU_DESTINATION_RATES", "a=5,b=6/m")
+    assert main(["config", "--json", "--set", "tenants.orders.max_pending=7"]) == ExitCode.OK
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    tables = {name: row for name, row in rows.items() if name.startswith("tenants.")}
+    assert {name: (row["value"], row["origin"]) for name, row in tables.items()} == {
+        "tenants.orders.max_pending": (7, "flag --set tenants.orders.max_pending"),
+        "tenants.billing.eu.destination_rates": (
+            "a=5,b=6/m",
+            "environment DELAYSTREAM_TENANTS_BILLING_EU_DESTINATION_RATES",
+        ),
+    }
+    assert tables["tenants.orders.max_pending"]["variable"] == "DELAYSTREAM_TENANTS_ORDERS_MAX_PENDING"
+    assert main(["config", "--set", "tenants.orders.nope=1"]) == ExitCode.CONFIGURATION
