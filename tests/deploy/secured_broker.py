@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -58,10 +58,16 @@ class User:
 
 
 class SecuredBroker:
-    """Use it as a context. `names` are those of the users; each gets a password and a certificate."""
+    """Use it as a context. `names` are those of the users; each gets a password and a certificate.
 
-    def __init__(self, directory: Path, names: Iterable[str]) -> None:
+    `properties` are further ones of the broker.
+    """
+
+    def __init__(
+        self, directory: Path, names: Iterable[str], properties: Mapping[str, str] | None = None
+    ) -> None:
         self._directory = directory
+        self._properties = dict(properties or {})
         directory.mkdir(parents=True, exist_ok=True)
         certificates = trustme.CA()
         self.authority = directory / "ca.pem"
@@ -226,6 +232,7 @@ class SecuredBroker:
                 # Who comes by the listener without security, and by TLS without a certificate.
                 "super.users": "User:ANONYMOUS",
                 "allow.everyone.if.no.acl.found": "false",
+                **self._properties,
             },
             java_options=[
                 f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={keys.as_uri()}",
