@@ -203,6 +203,12 @@ class PartitionHost:
     async def _watch_faust(self) -> None:
         """Faust reports a crash by an event of its own."""
         await self._app._crashed.wait()
+        if self._stopping:
+            # A fetcher that is cancelled while the group rebalances takes that for a crash, also when it is
+            # the stop that cancels it. Processors stop before Faust does: nothing is at stake any more.
+            assert self._failure is not None
+            await self._failure
+            return
         reason = self._app.crash_reason
         raise FaustCrashed(f"Faust has crashed: {reason!r}") from reason
 
