@@ -26,7 +26,9 @@ def cancel(
     dry_run: options.DryRun = False,
     connection: options.Connection,
 ) -> None:
-    """Cancel what was sent with an id, or all that --match-… select (together: that meet each of them).
+    """Cancel a schedule, or many.
+
+    By the id that it was sent with, or all that --match-… select: that meet each of them.
 
     Exits with 0 when it is cancelled, 65 when it is too late or the id is unknown, 75 without a receipt in
     time.
@@ -45,7 +47,9 @@ def pause(
     dry_run: options.DryRun = False,
     connection: options.Connection,
 ) -> None:
-    """Pause a schedule, or all that --match-… select: nothing fires until it is resumed.
+    """Pause a schedule, or many.
+
+    Nothing of it fires until it is resumed. By id, or all that --match-… select.
 
     Exits with 0 when it is paused, 65 when the id is unknown or over, 75 without a receipt in time.
     """
@@ -63,9 +67,10 @@ def resume(
     dry_run: options.DryRun = False,
     connection: options.Connection,
 ) -> None:
-    """Resume a paused schedule, or all that --match-… select.
+    """Resume a paused schedule, or many.
 
-    What it missed meanwhile is subject to its catch-up and grace, as after any other absence. Exits as pause.
+    By id, or all that --match-… select. What it missed meanwhile is subject to its catch-up and grace, as
+    after any other absence. Exits as pause.
     """
     _one_or_many("resume", id, selection, waiting, connection, topic, actor, dry_run=dry_run)
 
@@ -80,9 +85,9 @@ def trigger(
     dry_run: options.DryRun = False,
     connection: options.Connection,
 ) -> None:
-    """Fire a schedule now, besides its own times, which stay as they are.
+    """Fire a schedule now.
 
-    Exits as pause.
+    Besides its own times, which stay as they are. Exits as pause.
     """
     _send("trigger", id, {}, waiting, connection, topic, actor, dry_run=dry_run)
 
@@ -98,9 +103,9 @@ def reschedule(
     dry_run: options.DryRun = False,
     connection: options.Connection,
 ) -> None:
-    """Give a schedule another time; what it delivers, and where, stays as it is.
+    """Give a schedule another time.
 
-    Exits as pause.
+    What it delivers, and where, stays as it is. Exits as pause.
 
     Example: delaystream reschedule order-42 --delay 1h
     """

@@ -48,10 +48,11 @@ def export(
     ] = False,
     connection: options.Connection,
 ) -> None:
-    """Write everything that is pending: a backup, a list to look at, or one end of a move.
+    """Write everything pending to a file.
 
-    Reads the changelog alone: no worker is needed, and none is disturbed, unless by --final. Values, keys and
-    headers are base64. docs/operations.md says how to move to another partition count with it.
+    For a backup, to look at, or as one end of a move. Reads the changelog alone: no worker is needed, and none
+    is disturbed, unless by --final. Values, keys and headers are base64. docs/operations.md says how to move
+    to another partition count with it.
     """
     from delaystream import transfer
     from delaystream.adapters.client_config import ClientConfig
@@ -95,11 +96,11 @@ def import_(
     rows: Annotated[int, typer.Option(help="Rows of one transaction.", metavar="N", min=1)] = 2000,
     connection: options.Connection,
 ) -> None:
-    """Read an export into an application whose changelog topic is empty.
+    """Read an export into a new application.
 
-    Stop the workers first, start them afterwards: until all is there they refuse to. Ids, fire ids and due
-    times stay as they were. An import that was interrupted is run again, and goes on; one that is complete
-    changes nothing when it is run again.
+    Its changelog topic must be empty. Stop the workers first, start them afterwards: until all is there they
+    refuse to. Ids, fire ids and due times stay as they were. An import that was interrupted is run again, and
+    goes on; one that is complete changes nothing when it is run again.
     """
     from delaystream import transfer
     from delaystream.adapters.client_config import ClientConfig
