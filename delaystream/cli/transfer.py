@@ -50,9 +50,9 @@ def export(
 ) -> None:
     """Write everything pending to a file.
 
-    For a backup, to look at, or as one end of a move. Reads the changelog alone: no worker is needed, and none
-    is disturbed, unless by --final. Values, keys and headers are base64. docs/operations.md says how to move
-    to another partition count with it.
+    For a backup, to look at, or as one end of a move. Reads the changelog alone: no worker is needed, and
+    none is disturbed, unless by --final. Values, keys and headers are base64. docs/operations.md says how to
+    move to another partition count with it.
     """
     from delaystream import transfer
     from delaystream.adapters.client_config import ClientConfig
