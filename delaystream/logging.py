@@ -26,6 +26,7 @@ FIELDS = {
     "exception": "A traceback, on the same line. Without local variables.",
     "app_id": "The setting `app_id`.",
     "data_dir": "The directory of the local state.",
+    "error": "What a library said of a failure.",
     "exit_code": "The exit code that the process ends with.",
     "host": "Where the HTTP server listens.",
     "partition": "The partition of the request topics.",
@@ -37,6 +38,7 @@ FIELDS = {
     "signal": "The signal that the process was sent.",
     "tasks": "What each task waits for, when the worker hangs.",
     "topic": "A topic.",
+    "topics": "Several topics.",
     "version": "delaystream's version.",
 }
 """What the fields of a line mean."""
