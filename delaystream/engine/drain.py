@@ -33,3 +33,20 @@ class Drain:
         self.cursor: bytes | None = None
         self.taken = 0
         self.done = False
+
+
+def one_in_trouble(drains: list[Drain]) -> list[Drain]:
+    """The wheels of a step, but of a destination in trouble one at a time.
+
+    How much of it is tried is halved until the record at fault is alone, which it never would be while each
+    of two wheels gave one.
+    """
+    tried: set[str] = set()
+    kept: list[Drain] = []
+    for drain in drains:
+        if drain.trouble is not None:
+            if drain.topic in tried:
+                continue
+            tried.add(drain.topic)
+        kept.append(drain)
+    return kept

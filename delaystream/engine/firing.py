@@ -13,7 +13,7 @@ from delaystream.codec.envelope import Envelope, Pointer, Trigger, decode_entry
 from delaystream.codec.keys import HOUSEKEEPING, split_wheel_key
 from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.core.request import Coordinates
-from delaystream.engine.drain import Drain
+from delaystream.engine.drain import Drain, one_in_trouble
 from delaystream.engine.events import Events
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
@@ -101,7 +101,7 @@ class Firing:
         drains = [self._begun(wheel, loop_ms) for wheel in self._due_wheels(step.now_ms, loop_ms)]
         # Where the last step ran out of room, this one begins with another wheel.
         turn = step.number % len(drains) if drains else 0
-        drains = drains[turn:] + drains[:turn]
+        drains = one_in_trouble(drains[turn:] + drains[:turn])
         while drains:
             quota = -(-(max_records - step.records) // len(drains))
             for drain in drains:

@@ -18,7 +18,7 @@ from delaystream.dialects import by_name
 from delaystream.engine.ports import TopicPartition
 from delaystream.engine.quota import share
 from delaystream.engine.tenants import Tenant, Tenants
-from delaystream.testing import LogRecord, MemorySources, VirtualTimeLoop
+from delaystream.testing import LogRecord, MemoryProducer, MemorySources, VirtualTimeLoop
 from tests.simulation.reckoning import miscounts
 from tests.unit.engine import OWN, REQUESTS, Engine, header
 
@@ -56,9 +56,9 @@ def with_tenants(
         loop.run_until_complete(run())
 
 
-def start(engine: Engine, made: Tenants) -> None:
+def start(engine: Engine, made: Tenants, **ports: Any) -> None:
     topics = [*BY_REQUESTS, "delay-commands"]
-    engine.start(lambda partition: MemorySources(engine.log, topics, partition), tenants=made)
+    engine.start(lambda partition: MemorySources(engine.log, topics, partition), tenants=made, **ports)
 
 
 def other_request(engine: Engine, partition: int = 0, key: bytes = b"key", **control: str) -> None:
@@ -488,6 +488,32 @@ def test_a_schedule_that_catches_up_keeps_to_the_rate() -> None:
         assert due == list(range(due[0], due[-1] + 1, 1_000)), "each in order, none left out"
 
     made = tenants(rates="orders=10")
+    with_tenants(test, made)
+
+
+def test_records_that_a_destination_refuses_are_found_in_all_of_its_wheels() -> None:
+    """The broker does not say which record is at fault, and two wheels hold one each."""
+
+    async def test(engine: Engine) -> None:
+        def new_producer(partition: int) -> MemoryProducer:
+            producer = MemoryProducer(engine.log, f"delaystream-{partition}", "delaystream")
+            producer.names_rows = False
+            return producer
+
+        await engine.stop()
+        engine.log.create_topic("tiny", 1, max_message_bytes=600)
+        start(engine, made, new_producer=new_producer)
+        other_request(engine, destination="tiny", delay="0")
+        await asyncio.sleep(10)
+        for topic in BY_REQUESTS:
+            for value in (b"small", b"x" * 1_000, b"small"):
+                headers = [("delaystream-destination", b"tiny"), ("delaystream-delay", b"5s")]
+                engine.log.append(TopicPartition(topic, 0), (b"k", value, headers, engine.clock.now_ms()))
+        await asyncio.sleep(60)
+        assert len(engine.read("tiny")) == 1 + 4
+        assert errors(engine) == ["quarantined"] * 2
+
+    made = tenants(tenant("*", rates=RateTable([("tiny", 1_000.0)])))
     with_tenants(test, made)
 
 
