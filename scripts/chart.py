@@ -123,6 +123,7 @@ def _values() -> Schema:
             pullSecrets=_list(_NAME),
         ),
         replicas=replicas,
+        staticMembership=_BOOLEAN,
         kafka=_map(
             bootstrapServers={"type": "string", "pattern": "^$|^[^,\\s]+:[0-9]+(,\\s*[^,\\s]+:[0-9]+)*$"},
             protocol={"enum": ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]},

@@ -1,9 +1,9 @@
-"""A rolling update, as a StatefulSet does it, with processes: `python -m tests.deploy.rolling`.
+"""A rolling update, as a StatefulSet does it, with processes: `python -m tests.deploy.rolling [--dynamic]`.
 
 Two workers under load are replaced one after the other, from the last one down: SIGTERM, the end, a new
 process under the same name with the same volume, ready, `minReadySeconds`, the next. The command prints the
 lateness over the roll and fails when it misses the objective; the test of the same roll asks for lost 0 and
-duplicated 0.
+duplicated 0. `--dynamic` does it without static membership.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ class Roll:
         )
 
 
-def roll(app: Deployment, *, rate: int = 200, seed: int = 7) -> Roll:
+def roll(app: Deployment, *, static: bool = True, rate: int = 200, seed: int = 7) -> Roll:
     """Roll once over two new workers of an application whose topics are there."""
     values = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
     names = ["delaystream-1", "delaystream-0"]
-    workers = {name: app.worker(name, DELAYSTREAM_INSTANCE_ID=name) for name in names}
+    own = {name: {"DELAYSTREAM_INSTANCE_ID": name} if static else {} for name in names}
+    workers = {name: app.worker(name, **own[name]) for name in names}
     for worker in workers.values():
         worker.wait_ready()
     traffic = Traffic(app, rate=rate, seed=seed).start()
@@ -68,7 +69,7 @@ def roll(app: Deployment, *, rate: int = 200, seed: int = 7) -> Roll:
         left = time.monotonic()
         code = workers[name].terminate(values["terminationGracePeriodSeconds"])
         assert code == 0, f"{name} exited with {code}:\n{workers[name].output()[-3000:]}"
-        workers[name] = app.worker(name, DELAYSTREAM_INSTANCE_ID=name).wait_ready()
+        workers[name] = app.worker(name, **own[name]).wait_ready()
         away.append(time.monotonic() - left)
         time.sleep(values["minReadySeconds"])
     seconds, ended_ms = time.monotonic() - started, int(time.time() * 1000)
@@ -89,7 +90,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary, EmbeddedBroker(Path(temporary) / "kafka") as broker:
         kafka = Kafka(broker.bootstrap_servers)
         with Deployment(kafka, Path(temporary), partitions=4, DELAYSTREAM_SESSION_TIMEOUT_MS="45000") as app:
-            found = roll(app.apply_topics())
+            found = roll(app.apply_topics(), static="--dynamic" not in sys.argv[1:])
     print(found, flush=True)
     return 0 if found.report.ok and found.quantile_ms(0.99) <= P99_MS else 1
 
