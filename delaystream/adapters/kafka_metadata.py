@@ -134,10 +134,8 @@ class KafkaDestinations(Destinations):
             async with asyncio.timeout(self._bounds.lookup_timeout_ms / 1000):
                 described = await self._connections.describe(topics, authorizations=True)
         except CONNECTION_ERRORS as error:
-            # What was known stays known; of the rest, this is the reason to be told.
-            unknown = _Seen(0, f"Kafka did not answer: {error!r}", self._now_s())
-            for topic in topics:
-                self._seen.setdefault(topic, unknown)
+            # What was known stays known; of the rest, that Kafka is silent says nothing.
+            logger.debug("destinations could not be looked up", topics=topics, error=repr(error))
         else:
             for topic in topics:
                 seen = self._judged(described[topic])

@@ -23,6 +23,7 @@ from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
 from delaystream.engine.pending import PendingChange
 from delaystream.engine.ports import (
+    LogUnavailable,
     Marker,
     Ports,
     TopicPartition,
@@ -42,6 +43,8 @@ from delaystream.engine.trouble import Troubles
 from delaystream.engine.withheld import Withheld
 
 _NOT_PENDING = frozenset({0})
+#: each waits for a second at most
+_LOOK_UPS = 5
 
 
 class Life:
@@ -158,17 +161,24 @@ class Life:
         return step
 
     async def _look_up(self, topics: Iterable[str]) -> bool:
-        """Make the topics known, unless they are; whether that took a look-up."""
+        """Make the topics known, unless they are; whether that took a look-up.
+
+        Raises LogUnavailable where Kafka says nothing about one: a receipt for it would be lost otherwise.
+        """
         destinations = self._ports.destinations
         unknown = [topic for topic in topics if not destinations.partitions(topic)]
         if not unknown:
             return False
-        await destinations.ensure(unknown)
-        # One whose look-up failed, rather than found nothing, gets a second chance: a receipt gets no third.
-        failed = [t for t in unknown if not destinations.partitions(t) and destinations.problem(t) is None]
-        if failed:
-            await destinations.ensure(failed)
-        return True
+        for _ in range(_LOOK_UPS):
+            await destinations.ensure(unknown)
+            unknown = [
+                topic
+                for topic in unknown
+                if not destinations.partitions(topic) and destinations.problem(topic) is None
+            ]
+            if not unknown:
+                return True
+        raise LogUnavailable(f"Kafka does not answer what it has of {', '.join(sorted(unknown))}")
 
     def _take(self, step: Step, batches: list[ParsedBatch], inbox: Inbox) -> None:
         """Decide on the requests; those that there is no room for wait for the next step."""

@@ -111,7 +111,7 @@ def test_an_unreachable_cluster_holds_up_nobody_for_long() -> None:
         assert time.monotonic() - started < 1
         await asyncio.sleep(0.5)
         assert destinations.partitions("orders") == 0
-        assert "did not answer" in (destinations.problem("orders") or "")
+        assert destinations.problem("orders") is None
         await destinations.close()
 
     run(story())
