@@ -10,9 +10,8 @@
 So an import that dies anywhere is run again, and one that is run once too often changes nothing.
 """
 
-import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +28,7 @@ from delaystream.core.rejection import Rejection
 from delaystream.core.request import Request
 from delaystream.engine.ports import Change, Row
 from delaystream.transfer import lines
+from delaystream.transfer.checking import Checked, checked, numbered
 from delaystream.transfer.kafka import Owner, Scratch, TransferError
 from delaystream.transfer.reading import PartitionReading
 from delaystream.transfer.rows import PartitionRows, home, meta_row
@@ -51,22 +51,6 @@ class Import(msgspec.Struct, frozen=True):
     """All of it was there: nothing was written."""
 
 
-class Checked(msgspec.Struct, frozen=True):
-    """A file that was read to its end."""
-
-    header: lines.Header
-    end: lines.End
-
-    @property
-    def name(self) -> str:
-        """What the state of an importing application remembers.
-
-        A final export of one transfer always has the same entries, for its application is closed; of other
-        exports no two are the same.
-        """
-        return self.header.transfer if self.header.final else f"copy {self.end.digest}"
-
-
 class Allowed(msgspec.Struct, frozen=True):
     """What the person who imports takes upon themselves."""
 
@@ -74,54 +58,6 @@ class Allowed(msgspec.Struct, frozen=True):
     """An export that is not final: whatever fired since it was made, fires again."""
     unread: bool = False
     """Requests that nobody had read, on topics that this application does not read."""
-
-
-def checked(file: BinaryIO) -> Checked:
-    """Read a file to its end. Raises TransferError, with the number of the line that is wrong."""
-    digest = hashlib.sha256()
-    header: lines.Header | None = None
-    counts: dict[type, int] = {lines.Anonymous: 0, lines.Named: 0, lines.InFlight: 0}
-    number = 0
-    for number, line, text in _numbered(file):
-        if isinstance(line, lines.Header) != (number == 1):
-            raise TransferError(f"Line {number}: an export begins with its header, and has one of them.")
-        if isinstance(line, lines.End):
-            assert header is not None
-            found = lines.End(
-                counts[lines.Anonymous],
-                counts[lines.Named],
-                counts[lines.InFlight],
-                f"sha256:{digest.hexdigest()}",
-            )
-            if line != found:
-                raise TransferError(
-                    f"Line {number}: the file was changed or damaged: it holds {found.anonymous} fires, "
-                    f"{found.schedules} schedules, {found.commands} commands with digest {found.digest}, and "
-                    f"its end says {line.anonymous}, {line.schedules}, {line.commands}, {line.digest}."
-                )
-            if file.read(1):
-                raise TransferError(f"Line {number + 1}: an export ends with its end.")
-            return Checked(header, line)
-        digest.update(text)
-        if isinstance(line, lines.Header):
-            if line.format != lines.FORMAT:
-                raise TransferError(
-                    f"The file has format {line.format}, and this version reads {lines.FORMAT}."
-                )
-            header = line
-        elif type(line) in counts:
-            counts[type(line)] += 1
-    raise TransferError(f"The file ends at line {number} without its end: it was cut off.")
-
-
-def _numbered(file: BinaryIO) -> Iterator[tuple[int, lines.Line, bytes]]:
-    file.seek(0)
-    # Not `for text in file`: the position behind the end is asked for.
-    for number, text in enumerate(iter(file.readline, b""), 1):
-        try:
-            yield number, lines.decoded(text), text
-        except lines.LineError as error:
-            raise TransferError(f"Line {number}: {error}.") from None
 
 
 async def import_(
@@ -162,7 +98,7 @@ async def import_(
 
 def _check_sources(file: BinaryIO, topic_ids: Mapping[str, str], allowed: Allowed) -> None:
     lost: dict[str, int] = {}
-    for _, line, _ in _numbered(file):
+    for _, line, _ in numbered(file):
         if isinstance(line, lines.Position) and line.unread and topic_ids.get(line.topic) != line.topic_id:
             lost[line.topic] = lost.get(line.topic, 0) + line.unread
     if lost and not allowed.unread:
@@ -258,7 +194,7 @@ class _Writing:
 
     async def write(self, file: BinaryIO) -> None:
         """Write every row, in the file's order."""
-        for number, line, _ in _numbered(file):
+        for number, line, _ in numbered(file):
             try:
                 await self._line(line)
             except lines.LineError as error:

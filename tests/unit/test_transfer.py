@@ -30,8 +30,8 @@ from delaystream.engine.ports import Change, Marker
 from delaystream.engine.state import PartitionState
 from delaystream.testing.store import MemoryStateStores, MemoryStore
 from delaystream.transfer import lines
+from delaystream.transfer.checking import checked
 from delaystream.transfer.exporting import _Digesting
-from delaystream.transfer.importing import checked
 from delaystream.transfer.kafka import TransferError
 from delaystream.transfer.reading import WHEEL_KEYS, PartitionReading, UnknownState
 from delaystream.transfer.rows import PartitionRows, home, meta_row

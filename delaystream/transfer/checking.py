@@ -1,0 +1,75 @@
+"""The file of an export, read to its end before anything is done with it."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import msgspec
+
+from delaystream.transfer import lines
+from delaystream.transfer.kafka import TransferError
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """A file that was read to its end."""
+
+    header: lines.Header
+    end: lines.End
+
+    @property
+    def name(self) -> str:
+        """What the state of an importing application remembers.
+
+        A final export of one transfer always has the same entries, for its application is closed; of other
+        exports no two are the same.
+        """
+        return self.header.transfer if self.header.final else f"copy {self.end.digest}"
+
+
+def checked(file: BinaryIO) -> Checked:
+    """Read a file to its end. Raises TransferError, with the number of the line that is wrong."""
+    digest = hashlib.sha256()
+    header: lines.Header | None = None
+    counts: dict[type, int] = {lines.Anonymous: 0, lines.Named: 0, lines.InFlight: 0}
+    number = 0
+    for number, line, text in numbered(file):
+        if isinstance(line, lines.Header) != (number == 1):
+            raise TransferError(f"Line {number}: an export begins with its header, and has one of them.")
+        if isinstance(line, lines.End):
+            assert header is not None
+            found = lines.End(
+                counts[lines.Anonymous],
+                counts[lines.Named],
+                counts[lines.InFlight],
+                f"sha256:{digest.hexdigest()}",
+            )
+            if line != found:
+                raise TransferError(
+                    f"Line {number}: the file was changed or damaged: it holds {found.anonymous} fires, "
+                    f"{found.schedules} schedules, {found.commands} commands with digest {found.digest}, and "
+                    f"its end says {line.anonymous}, {line.schedules}, {line.commands}, {line.digest}."
+                )
+            if file.read(1):
+                raise TransferError(f"Line {number + 1}: an export ends with its end.")
+            return Checked(header, line)
+        digest.update(text)
+        if isinstance(line, lines.Header):
+            if line.format != lines.FORMAT:
+                raise TransferError(
+                    f"The file has format {line.format}, and this version reads {lines.FORMAT}."
+                )
+            header = line
+        elif type(line) in counts:
+            counts[type(line)] += 1
+    raise TransferError(f"The file ends at line {number} without its end: it was cut off.")
+
+
+def numbered(file: BinaryIO) -> Iterator[tuple[int, lines.Line, bytes]]:
+    """The lines of a file from its beginning, with their numbers and as they are. Raises TransferError."""
+    file.seek(0)
+    # Not `for text in file`: the position behind the end is asked for.
+    for number, text in enumerate(iter(file.readline, b""), 1):
+        try:
+            yield number, lines.decoded(text), text
+        except lines.LineError as error:
+            raise TransferError(f"Line {number}: {error}.") from None
