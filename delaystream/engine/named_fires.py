@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Final, TypeAlias
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 
@@ -24,23 +22,19 @@ from delaystream.codec.envelope import (
 )
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import payload_key, schedule_key, split_wheel_key
-from delaystream.codec.outgoing import delivery_headers
-from delaystream.core.identity import fire_id, schedule_id, trigger_index
-from delaystream.core.misfire import DEFAULT_GRACE_MS, Run, Verdict, settle
-from delaystream.core.recurrence import next_after
-from delaystream.core.request import ON_LATE_DROP, CatchUp
-from delaystream.dialects import filled
+from delaystream.core.identity import fire_id, trigger_index
+from delaystream.core.misfire import Run
+from delaystream.core.request import ON_LATE_DROP
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.drain import Drain
 from delaystream.engine.events import Events
+from delaystream.engine.fire_records import FireRecords
+from delaystream.engine.recurring_fires import RecurringFires
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 from delaystream.engine.withheld import Withheld
-
-#: most deliveries of one schedule in one step, when it catches up on all that it has missed
-_CAUGHT_UP_AT_ONCE: Final = 100
 
 
 class NamedFires:
@@ -55,12 +49,12 @@ class NamedFires:
         events: Events,
         bulks: Bulks,
     ) -> None:
-        self._settings = settings
         self._state = state
-        self._arming = arming
         self._withheld = withheld
         self._events = events
         self._bulks = bulks
+        self._records = FireRecords(arming)
+        self._recurring = RecurringFires(settings, arming, withheld, events, self._records)
 
     def payload(self, step: Step, pointer: Pointer | Trigger) -> Envelope:
         """What is to be delivered."""
@@ -87,7 +81,7 @@ class NamedFires:
         if schedule.recurrence is None:
             self._fire_one(step, drain, key, id, schedule, entry, partitions)
         else:
-            self._fire_recurring(step, drain, key, id, schedule, entry, partitions)
+            self._recurring.fire(step, drain, key, id, schedule, entry, partitions)
 
     # -- one-time -----------------------------------------------------------------------------
 
@@ -108,7 +102,7 @@ class NamedFires:
             if entry.on_late == ON_LATE_DROP:
                 step.missed["expired", drain.topic] += 1
                 schedule = replace(schedule, missed_count=schedule.missed_count + 1)
-                schedule = self._store(step, id, schedule, Status.DROPPED)
+                schedule = self._records.store(step, id, schedule, Status.DROPPED)
                 self._events.passed(
                     step, id, schedule, type=EventType.EXPIRED, run=Run(due_ms, due_ms, 1), reason="late"
                 )
@@ -121,15 +115,15 @@ class NamedFires:
         reason = withheld.reason(step, drain, key, due_ms, entry, partitions)
         if reason is not None:
             withheld.quarantine(step, drain, key, entry, reason, id)
-            schedule = self._store(step, id, schedule, Status.QUARANTINED)
+            schedule = self._records.store(step, id, schedule, Status.QUARANTINED)
             self._events.gave_up(step, id, schedule, due_ms=due_ms, destination=drain.topic, detail=reason)
             return
         fire = fire_id(schedule.topic, 0, 0, index, due_ms, id, schedule.revision)
-        schedule = self._fired(schedule, fire, Fire(due_ms, step.now_ms, schedule.revision, index))
-        partition = self._deliver(step, drain, key, id, schedule, entry, partitions, fire, due_ms)
+        schedule = self._records.fired(schedule, fire, Fire(due_ms, step.now_ms, schedule.revision, index))
+        partition = self._records.deliver(step, drain, key, id, schedule, entry, partitions, fire, due_ms)
         lateness_ms = step.now_ms - due_ms
         step.fired[drain.topic].append(lateness_ms)
-        schedule = self._store(step, id, schedule, Status.FIRED)
+        schedule = self._records.store(step, id, schedule, Status.FIRED)
         self._events.fired(
             step,
             id,
@@ -141,137 +135,6 @@ class NamedFires:
             partition=partition,
             fire_count=schedule.fire_count,
         )
-
-    # -- recurring ----------------------------------------------------------------------------
-
-    def _fire_recurring(
-        self,
-        step: Step,
-        drain: Drain,
-        key: bytes,
-        id: str,
-        schedule: Schedule,
-        entry: Envelope,
-        partitions: int,
-    ) -> None:
-        """Decide on every scheduled time up to now, and arm the next one."""
-        recurrence = schedule.recurrence
-        assert recurrence is not None
-        grace_ms = schedule.grace_ms if schedule.grace_ms >= 0 else DEFAULT_GRACE_MS
-        if schedule.catch_up is CatchUp.NONE:
-            grace_ms = min(grace_ms, self._settings.misfire_threshold_ms)
-        due = partial(self._arming.due, id, schedule)
-        told: list[_Told] = []
-        next_ms: int | None = schedule.next_ms
-        schedule = replace(schedule, pending=[], next_ms=-1)
-        for _ in range(_CAUGHT_UP_AT_ONCE):
-            assert next_ms is not None, "a recurring schedule in a wheel has a next time"
-            verdict = settle(recurrence, next_ms, step.now_ms, schedule.catch_up, grace_ms, due)
-            schedule = self._passed(step, drain, id, schedule, verdict, told)
-            next_ms = verdict.next_ms
-            if verdict.fire_ms is not None:
-                due_ms = due(verdict.fire_ms)
-                reason = self._withheld.reason(step, drain, key, due_ms, entry, partitions)
-                if reason is not None:
-                    self._withheld.quarantine(step, drain, key, entry, reason, id)
-                    told.append(
-                        partial(
-                            self._events.gave_up,
-                            step,
-                            id,
-                            due_ms=verdict.fire_ms,
-                            destination=drain.topic,
-                            detail=reason,
-                        )
-                    )
-                elif not partitions:
-                    # The destination cannot be written yet, and this fire has not waited for long enough.
-                    next_ms = verdict.fire_ms
-                    break
-                else:
-                    schedule = self._run(
-                        step, drain, key, id, schedule, entry, partitions, verdict.fire_ms, due_ms, told
-                    )
-                    if recurrence.max_fires and schedule.run_count >= recurrence.max_fires:
-                        next_ms = None
-            full = step.size_bytes >= step.max_bytes or len(step.fired[drain.topic]) >= drain.most_fired
-            if next_ms is None or due(next_ms) > step.now_ms or full:
-                break
-        if next_ms is not None:
-            schedule = self._arming.arm(step, id, schedule, next_ms)
-        schedule = self._store(step, id, schedule, Status.COMPLETED)
-        for tell in told:
-            tell(schedule)
-        if schedule.status is Status.COMPLETED:
-            self._events.completed(step, id, schedule)
-
-    def _passed(
-        self, step: Step, drain: Drain, id: str, schedule: Schedule, verdict: Verdict, told: list[_Told]
-    ) -> Schedule:
-        """Count and tell the scheduled times that do not fire."""
-        for run, type in ((verdict.missed, EventType.MISSED), (verdict.skipped, EventType.SKIPPED)):
-            if run is None:
-                continue
-            if run.to_ms <= schedule.resumed_ms:
-                reason = "paused"
-            else:
-                reason = "late" if drain.trouble is None else "destination"
-            missed = type is EventType.MISSED
-            step.missed[reason if missed else "skipped", drain.topic] += run.number
-            schedule = replace(
-                schedule,
-                missed_count=schedule.missed_count + run.number,
-                skipped=schedule.skipped if missed else schedule.skipped + run.number,
-            )
-            told.append(partial(self._events.passed, step, id, type=type, run=run, reason=reason))
-        return schedule
-
-    def _run(
-        self,
-        step: Step,
-        drain: Drain,
-        key: bytes,
-        id: str,
-        schedule: Schedule,
-        entry: Envelope,
-        partitions: int,
-        scheduled_ms: int,
-        due_ms: int,
-        told: list[_Told],
-    ) -> Schedule:
-        """Deliver one scheduled time."""
-        fire = fire_id(schedule.topic, 0, 0, 0, scheduled_ms, id, schedule.revision)
-        lateness_ms = step.now_ms - due_ms
-        skipped = schedule.skipped
-        schedule = replace(
-            schedule,
-            fire_count=schedule.fire_count + 1,
-            last_fire_id=fire,
-            history=self._arming.remembered(
-                schedule.history, Fire(scheduled_ms, step.now_ms, schedule.revision)
-            ),
-            run_count=schedule.run_count + 1,
-            skipped=0,
-        )
-        partition = self._deliver(
-            step, drain, key, id, schedule, entry, partitions, fire, scheduled_ms, skipped
-        )
-        step.fired[drain.topic].append(lateness_ms)
-        told.append(
-            partial(
-                self._events.fired,
-                step,
-                id,
-                fire_id=fire,
-                due_ms=scheduled_ms,
-                lateness_ms=lateness_ms,
-                destination=drain.topic,
-                partition=partition,
-                fire_count=schedule.fire_count,
-                skipped=skipped,
-            )
-        )
-        return schedule
 
     # -- triggered ----------------------------------------------------------------------------
 
@@ -293,16 +156,16 @@ class NamedFires:
         if reason is not None:
             self._withheld.quarantine(step, drain, key, entry, reason, id)
             given_up = Status.QUARANTINED if schedule.recurrence is None else over
-            schedule = self._store(step, id, schedule, given_up)
+            schedule = self._records.store(step, id, schedule, given_up)
             self._events.gave_up(step, id, schedule, due_ms=due_ms, destination=drain.topic, detail=reason)
             return
         index = trigger_index(trigger.partition, trigger.offset)
         fire = fire_id(trigger.tenant, 0, 0, index, due_ms, id, trigger.revision)
-        schedule = self._fired(schedule, fire, Fire(due_ms, step.now_ms, trigger.revision, index))
-        partition = self._deliver(step, drain, key, id, schedule, entry, partitions, fire, due_ms)
+        schedule = self._records.fired(schedule, fire, Fire(due_ms, step.now_ms, trigger.revision, index))
+        partition = self._records.deliver(step, drain, key, id, schedule, entry, partitions, fire, due_ms)
         lateness_ms = step.now_ms - due_ms
         step.fired[drain.topic].append(lateness_ms)
-        schedule = self._store(step, id, schedule, over)
+        schedule = self._records.store(step, id, schedule, over)
         self._events.fired(
             step,
             id,
@@ -315,62 +178,7 @@ class NamedFires:
             fire_count=schedule.fire_count,
         )
 
-    # -- all ----------------------------------------------------------------------------------
-
-    def _fired(self, schedule: Schedule, fire: str, remembered: Fire) -> Schedule:
-        return replace(
-            schedule,
-            fire_count=schedule.fire_count + 1,
-            last_fire_id=fire,
-            history=self._arming.remembered(schedule.history, remembered),
-        )
-
-    def _deliver(
-        self,
-        step: Step,
-        drain: Drain,
-        key: bytes,
-        id: str,
-        schedule: Schedule,
-        entry: Envelope,
-        partitions: int,
-        fire: str,
-        due_ms: int,
-        skipped: int = 0,
-    ) -> int:
-        """Write a delivery; the partition that it goes to."""
-        own = entry.headers
-        if schedule.recurrence is not None:
-            own = filled(own, due_ms, partial(_following, schedule, due_ms))
-        headers = delivery_headers(
-            own,
-            id,
-            fire,
-            due_ms,
-            step.now_ms,
-            schedule_id(schedule.topic, schedule.partition, schedule.offset),
-            schedule.fire_count,
-            skipped,
-        )
-        return step.outlet(drain.topic, partitions).write(
-            entry.destination_key if entry.has_destination_key else entry.key,
-            entry.value,
-            headers,
-            step.now_ms,
-            entry.destination_partition,
-            key,
-        )
-
-    def _store(self, step: Step, id: str, schedule: Schedule, over: Status) -> Schedule:
-        """Store what is left of a schedule, which is over if nothing of it is ahead any more."""
-        tenant = schedule.topic
-        if not schedule.over:
-            step.changes[schedule_key(tenant, id)] = encode(schedule)
-            return schedule
-        step.changes[payload_key(tenant, id)] = None
-        if schedule.recurrence is None and schedule.fire_count:
-            over = Status.FIRED
-        return self._arming.finish(step, id, replace(schedule, status=over))
+    # -- housekeeping ----------------------------------------------------------------------------
 
     def housekeep(self, step: Step, entries: Iterable[tuple[bytes, bytes]]) -> bytes | None:
         """Forget ids whose time of being remembered is over, and go on with bulk commands."""
@@ -387,17 +195,3 @@ class NamedFires:
                 assert type(entry) is Forget
                 step.changes[schedule_key(entry.tenant, entry.id)] = None
         return last
-
-
-def _following(schedule: Schedule, scheduled_ms: int) -> int | None:
-    """The scheduled time after this one; None after the last."""
-    recurrence = schedule.recurrence
-    assert recurrence is not None
-    if schedule.next_ms >= 0:
-        return schedule.next_ms
-    if recurrence.max_fires and schedule.run_count >= recurrence.max_fires:
-        return None
-    return next_after(recurrence, scheduled_ms)
-
-
-_Told: TypeAlias = Callable[[Schedule], None]

@@ -49,6 +49,14 @@ def test_committed_requests_and_fires_are_counted_by_what_they_are(observer: Pro
     assert seen["delaystream_transaction_seconds_count"] == 2
 
 
+def test_due_times_without_a_delivery_are_counted_by_reason(observer: PrometheusObserver) -> None:
+    observer.missed(0, {("late", "orders"): 3, ("skipped", "orders"): 2})
+    observer.missed(1, {("late", "orders"): 1})
+    seen = samples(observer)
+    assert seen['delaystream_missed_total{destination="orders",reason="late"}'] == 4
+    assert seen['delaystream_missed_total{destination="orders",reason="skipped"}'] == 2
+
+
 def test_lateness_buckets_count_what_is_at_most_as_late(observer: PrometheusObserver) -> None:
     """Cumulative, bounds inclusive, whatever the order within a list."""
     commit(observer, fired={"a": [7_200_000, 0, 10, 11, 1], "b": [250]})
