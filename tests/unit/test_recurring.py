@@ -202,3 +202,24 @@ def test_a_month_of_seconds_is_one_event_at_once() -> None:
         assert skipped["count"] > 30 * 86_400 - 5
 
     in_virtual_time(test)
+
+
+def test_a_schedule_goes_on_from_the_changelog_alone() -> None:
+    """The local state is lost again and again: no time is fired twice, none is passed over."""
+
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(destination="orders", id="beat", every="1s", jitter="900ms", catch_up="all")
+        for _ in range(8):
+            await asyncio.sleep(1.7)
+            await engine.stop()
+            engine.stores.destroy(0)
+            engine.start()
+        await asyncio.sleep(2)
+        assert dues(engine) == [began_ms + n * 1000 for n in range(1, len(dues(engine)) + 1)]
+        assert len(dues(engine)) >= 13
+        assert [int(header(record, "fire-count")) for record in engine.read("orders")] == list(
+            range(1, len(dues(engine)) + 1)
+        )
+
+    in_virtual_time(test)
