@@ -1,0 +1,235 @@
+"""Rates: how fast destinations are delivered to, and what keeps whom waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from delaystream.core.rates import RateError, RateTable, parse_rate
+from delaystream.engine.ports import TopicPartition
+from delaystream.testing import LogRecord, MemoryProducer
+from tests.unit.engine import REQUESTS, Engine, header
+from tests.unit.tenants import BY_REQUESTS, errors, other_request, start, tenant, tenants, with_tenants
+
+
+def second(record: LogRecord, begin_ms: int) -> int:
+    return (record.appended_ms - begin_ms) // 1000
+
+
+def test_what_is_overdue_drains_at_the_rate_in_due_order() -> None:
+    """No second has more than the rate and what one burst adds; others are not delayed; nobody polls."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(300):
+            engine.request(b"%d" % number, destination="orders", delay=f"{10_000 + number}ms")
+        engine.request(destination="emails", delay="11s")
+        await asyncio.sleep(5)
+        await engine.stop()
+        await asyncio.sleep(60)
+        begin_ms = engine.clock.now_ms()
+        start(engine, made)
+        await asyncio.sleep(5)
+        assert len(engine.read("emails")) == 1
+        assert engine.read("emails")[0].appended_ms - begin_ms < 500
+        steps = engine.loop.steps
+        await asyncio.sleep(30)
+        fired = engine.read("orders")
+        assert [record.value for record in fired] == [b"%d" % number for number in range(300)]
+        assert abs(fired[-1].appended_ms - begin_ms - 15_000) < 300
+        for number in range(16):
+            assert sum(second(record, begin_ms) == number for record in fired) <= 22
+        assert engine.loop.steps - steps < 1_200, "the next opening is computed, not looked for"
+
+    made = tenants(rates="orders=20")
+    with_tenants(test, made)
+
+
+def test_an_idle_destination_has_its_second_and_no_more() -> None:
+    """What is due at once may use what was not used for a second."""
+
+    async def test(engine: Engine) -> None:
+        await asyncio.sleep(60)
+        begin_ms = engine.clock.now_ms()
+        for number in range(50):
+            engine.request(b"%d" % number, destination="orders", delay="0")
+        await asyncio.sleep(10)
+        fired = engine.read("orders")
+        assert [record.value for record in fired] == [b"%d" % number for number in range(50)]
+        by_second = [sum(second(r, begin_ms) == number for r in fired) for number in range(6)]
+        assert sum(by_second[:1]) <= 20
+        assert fired[-1].appended_ms - begin_ms >= 3_800
+
+    with_tenants(test, tenants(rates="orders=10"))
+
+
+def test_a_rate_is_split_over_the_partitions() -> None:
+    """Three partitions with everything to do deliver at the rate, not at three times of it."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(90):
+            engine.request(b"%d" % number, destination="orders", delay="5s", partition=number % 3)
+        await asyncio.sleep(5)
+        begin_ms = engine.clock.now_ms()
+        await asyncio.sleep(30)
+        fired = engine.read("orders")
+        assert len(fired) == 90
+        assert 8_000 <= max(record.appended_ms for record in fired) - begin_ms <= 10_000
+
+    with_tenants(test, tenants(rates="orders=10"), partitions=3)
+
+
+def test_a_tenant_that_waits_for_its_rate_keeps_nobody_waiting() -> None:
+    """Not even for the same destination; named ones and anonymous ones alike."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(60):
+            other_request(
+                engine, destination="orders", delay="5s", **({"id": str(number)} if number % 2 else {})
+            )
+        await asyncio.sleep(6)
+        begin_ms = engine.clock.now_ms()
+        for _ in range(60):
+            engine.request(destination="orders", delay="1s")
+        await asyncio.sleep(30)
+        fired = engine.read("orders")
+        ours = [r for r in fired if header(r, "source").startswith(REQUESTS)]
+        theirs = [r for r in fired if not header(r, "source").startswith(REQUESTS)]
+        assert (len(ours), len(theirs)) == (60, 60)
+        assert max(record.appended_ms for record in ours) - begin_ms < 1_500
+        assert max(record.appended_ms for record in theirs) - begin_ms > 4_000
+
+    limited = tenant("*", rates=RateTable([parse_rate("orders=10")]))
+    with_tenants(test, tenants(limited))
+
+
+def test_the_destinations_own_rate_holds_for_all_tenants_together() -> None:
+    async def test(engine: Engine) -> None:
+        for _ in range(50):
+            other_request(engine, destination="orders", delay="5s")
+            engine.request(destination="orders", delay="5s")
+        await asyncio.sleep(5)
+        begin_ms = engine.clock.now_ms()
+        await asyncio.sleep(30)
+        fired = engine.read("orders")
+        assert len(fired) == 100
+        assert 9_000 <= max(record.appended_ms for record in fired) - begin_ms <= 10_500
+
+    limited = tenant("*", rates=RateTable([parse_rate("orders=8")]))
+    with_tenants(test, tenants(limited, rates="orders=10"))
+
+
+def test_a_schedule_that_catches_up_keeps_to_the_rate() -> None:
+    """A hundred missed times are a hundred records, though they are one entry of the wheel."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", every="1s", id="n", catch_up="all", grace="1h")
+        await asyncio.sleep(1)
+        await engine.stop()
+        await asyncio.sleep(300)
+        begin_ms = engine.clock.now_ms()
+        start(engine, made)
+        await asyncio.sleep(20)
+        by_second = [
+            sum(second(r, begin_ms) == number for r in engine.read("orders")) for number in range(20)
+        ]
+        assert max(by_second) <= 22
+        assert sum(by_second) >= 190
+        due = [int(header(record, "due-at")) for record in engine.read("orders")]
+        assert due == list(range(due[0], due[-1] + 1, 1_000)), "each in order, none left out"
+
+    made = tenants(rates="orders=10")
+    with_tenants(test, made)
+
+
+def test_records_that_a_destination_refuses_are_found_in_all_of_its_wheels() -> None:
+    """The broker does not say which record is at fault, and two wheels hold one each."""
+
+    async def test(engine: Engine) -> None:
+        def new_producer(partition: int) -> MemoryProducer:
+            producer = MemoryProducer(engine.log, f"delaystream-{partition}", "delaystream")
+            producer.names_rows = False
+            return producer
+
+        await engine.stop()
+        engine.log.create_topic("tiny", 1, max_message_bytes=600)
+        start(engine, made, new_producer=new_producer)
+        other_request(engine, destination="tiny", delay="0")
+        await asyncio.sleep(10)
+        for topic in BY_REQUESTS:
+            for value in (b"small", b"x" * 1_000, b"small"):
+                headers = [("delaystream-destination", b"tiny"), ("delaystream-delay", b"5s")]
+                engine.log.append(TopicPartition(topic, 0), (b"k", value, headers, engine.clock.now_ms()))
+        await asyncio.sleep(60)
+        assert len(engine.read("tiny")) == 1 + 4
+        assert errors(engine) == ["quarantined"] * 2
+
+    made = tenants(tenant("*", rates=RateTable([("tiny", 1_000.0)])))
+    with_tenants(test, made)
+
+
+def test_a_rate_below_one_a_second_delivers_one_now_and_then() -> None:
+    async def test(engine: Engine) -> None:
+        for _ in range(3):
+            engine.request(destination="orders", delay="5s")
+        await asyncio.sleep(60)
+        times = [record.appended_ms for record in engine.read("orders")]
+        assert [round((later - earlier) / 1000) for earlier, later in pairwise(times)] == [20, 20]
+
+    with_tenants(test, tenants(rates="orders=3/m"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "orders", "orders=", "orders=-1", "=5", "orders=0", "orders=5/d", "a=1e3"]
+)
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(RateError):
+        parse_rate(text)
+
+
+def test_the_first_rate_that_fits_counts() -> None:
+    table = RateTable(map(parse_rate, ("sms-vip=5", "sms-*=60/m", "reports = 36/h")))
+    rates = [table.of(topic) for topic in ("sms-vip", "sms-x", "reports", "orders")]
+    assert rates == [5, 1, 0.01, 0]
+
+
+# -- fairness ------------------------------------------------------------------------------------
+
+
+def test_a_hot_second_shares_its_time_among_destinations() -> None:
+    """A thousand for one destination do not keep five for another waiting: they are in the first step."""
+
+    async def test(engine: Engine) -> None:
+        for wave in range(1, 7):
+            due_ms = engine.clock.now_ms() + 30_000
+            for _ in range(1_000):
+                engine.request(destination="orders", at=str(due_ms))
+            for topic in ("emails", "late"):
+                for _ in range(5):
+                    engine.request(destination=topic, at=str(due_ms))
+            await asyncio.sleep(80 + wave)
+            orders, emails, late = (engine.read(topic) for topic in ("orders", "emails", "late"))
+            assert (len(orders), len(emails), len(late)) == (1_000 * wave, 5 * wave, 5 * wave)
+            assert max(record.appended_ms for record in (*emails, *late)) < due_ms + 500
+            assert orders[-1].appended_ms > due_ms + 5_000, "the hot one takes its time"
+
+    with_tenants(test, tenants(), transaction_max_records=100, transaction_interval_ms=1_000)
+
+
+def test_with_more_destinations_than_a_step_holds_each_gets_its_turn() -> None:
+    async def test(engine: Engine) -> None:
+        topics = [f"d{number}" for number in range(30)]
+        for topic in topics:
+            engine.log.create_topic(topic, 1)
+        at = str(engine.clock.now_ms() + 10_000)
+        for topic in topics:
+            for _ in range(20):
+                engine.request(destination=topic, at=at)
+        await asyncio.sleep(30)
+        firsts = [engine.read(topic)[0].appended_ms for topic in topics]
+        lasts = [engine.read(topic)[-1].appended_ms for topic in topics]
+        assert all(len(engine.read(topic)) == 20 for topic in topics)
+        assert max(firsts) < min(lasts), "every destination has begun before the first one is done"
+
+    with_tenants(test, tenants(), transaction_max_records=10)
