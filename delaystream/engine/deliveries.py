@@ -74,10 +74,10 @@ class Deliveries:
             topic, tenant = request.destination, request.source.topic
             if buckets := self._rates.buckets(topic, self._rates.lane(tenant, topic), step.loop_ms):
                 count = min(count, room(buckets, step.loop_ms))
-        if count > 1 and request.id is not None:
-            # Of a named request, what makes the step too large is stored: it costs a pointer each.
+        if count and request.id is not None:
+            # Of a named request, what finds the step full is stored, the first one too: a pointer each.
             left = max(0, step.max_bytes - step.size_bytes)
-            count = min(count, left // row_bytes(request.key, request.value, request.headers))
+            count = min(count, -(-left // row_bytes(request.key, request.value, request.headers)))
         return count
 
     def write(self, step: Step, request: Request, headers: list[Header], due_ms: int, partitions: int) -> int:

@@ -24,7 +24,7 @@ from delaystream.codec.event import EventType
 from delaystream.codec.keys import payload_key, schedule_key, split_wheel_key
 from delaystream.core.identity import fire_id, trigger_index
 from delaystream.core.misfire import Run
-from delaystream.core.request import ON_LATE_DROP
+from delaystream.core.request import ON_LATE_DROP, Coordinates
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.drain import Drain
@@ -154,10 +154,13 @@ class NamedFires:
         over = Status.FIRED if schedule.recurrence is None else Status.COMPLETED
         reason = self._withheld.reason(step, drain, key, due_ms, entry, partitions)
         if reason is not None:
-            self._withheld.quarantine(step, drain, key, entry, reason, id)
+            # Its key has the coordinates of the command, and what is delivered is the schedule's.
+            request = Coordinates(schedule.topic, schedule.partition, schedule.offset)
+            self._withheld.quarantine(step, drain, key, entry, reason, id, request)
             given_up = Status.QUARANTINED if schedule.recurrence is None else over
             schedule = self._records.store(step, id, schedule, given_up)
             self._events.gave_up(step, id, schedule, due_ms=due_ms, destination=drain.topic, detail=reason)
+            self._tell_completed(step, id, schedule)
             return
         index = trigger_index(trigger.partition, trigger.offset)
         fire = fire_id(trigger.tenant, 0, 0, index, due_ms, id, trigger.revision)
@@ -177,6 +180,12 @@ class NamedFires:
             partition=partition,
             fire_count=schedule.fire_count,
         )
+        self._tell_completed(step, id, schedule)
+
+    def _tell_completed(self, step: Step, id: str, schedule: Schedule) -> None:
+        """Tell that a recurring schedule, which had no further time but this fire, is over."""
+        if schedule.status is Status.COMPLETED:
+            self._events.completed(step, id, schedule)
 
     # -- housekeeping ----------------------------------------------------------------------------
 

@@ -91,11 +91,23 @@ class Withheld:
         return None
 
     def quarantine(
-        self, step: Step, drain: Drain, key: bytes, entry: Envelope, reason: str, id: str | None = None
+        self,
+        step: Step,
+        drain: Drain,
+        key: bytes,
+        entry: Envelope,
+        reason: str,
+        id: str | None = None,
+        request: Coordinates | None = None,
     ) -> None:
-        """Put a fire among the dead letters, with where it should have gone, and when."""
+        """Put a fire among the dead letters, with where it should have gone, and when.
+
+        `request` is what it was asked for by, where that is not what its key says.
+        """
         _, due_ms, source, offset, _ = split_wheel_key(key)
         topic, partition = self._state.sources[source]
+        if request is not None:
+            topic, partition, offset = request.topic, request.partition, request.offset
         step.released.append(key)
         self._letters.quarantine(
             step,

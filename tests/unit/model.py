@@ -1,0 +1,220 @@
+"""What one id's life ought to be: a reference model, plain and slow, that shares no code with the engine.
+
+Scheduled times are tried one by one, everything is kept in lists, and nothing is ever stored or restarted.
+`told` is every event of the id as (type, status after it, what), `delivered` every delivery as (topic, due
+time or "trigger", value, fire count, how many it stands for); `answers` are the outcomes of the requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+DEFAULT_GRACE_MS = 15 * 60_000
+NONE_GRACE_MS = 2_200  # the engine's misfire_threshold_ms in the test
+RETENTION_MS = 30_250
+HISTORY = 3
+LIVE = ("pending", "paused")
+
+
+@dataclass
+class Beat:
+    """A recurrence: every so often from an anchor on, within bounds."""
+
+    every_ms: int
+    anchor_ms: int
+    start_ms: int
+    end_ms: int | None = None
+    max_fires: int = 0
+
+    def after(self, time_ms: int) -> int | None:
+        found = self.anchor_ms
+        while found <= time_ms or found < self.start_ms:
+            found += self.every_ms
+        return found if self.end_ms is None or found <= self.end_ms else None
+
+
+@dataclass
+class Plan:
+    """What a request asks for; `dues` or `beat`."""
+
+    value: bytes = b""
+    destination: str = "orders"
+    dues: list[int] = field(default_factory=list)
+    beat: Beat | None = None
+    on_late: str = "fire"
+    grace_ms: int | None = None
+    catch_up: str = "latest"
+    if_exists: str = "replace"
+
+
+@dataclass
+class Model:
+    """The id; `status` is None while nobody has heard of it."""
+
+    status: str | None = None
+    plan: Plan = field(default_factory=Plan)
+    ahead: list[tuple[int, int]] = field(default_factory=list)  # one-time: (due, index)
+    beat: Beat | None = None  # recurring; this and what follows
+    next_ms: int | None = None
+    grace_ms: int | None = None
+    fires: int = 0
+    runs: int = 0
+    missed: int = 0
+    resumed_ms: int = -1
+    history: list[Any] = field(default_factory=list)
+    forget_ms: int = 0
+    told: list[Any] = field(default_factory=list)
+    delivered: list[Any] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+
+    # -- requests
+
+    def schedule(self, plan: Plan, timestamp_ms: int, now_ms: int) -> None:
+        first_ms = self._first(plan, timestamp_ms)
+        if first_ms is None or (self.status in LIVE and plan.if_exists == "reject"):
+            self._answer("rejected", status=None)
+            return
+        if self.status in LIVE and plan.if_exists == "keep":
+            self._answer("kept")
+            return
+        outcome = "replaced" if self.status in LIVE else "scheduled"
+        self.plan, self.fires, self.runs, self.missed, self.resumed_ms = plan, 0, 0, 0, -1
+        self._set(plan.beat, plan.dues, first_ms)
+        at_once = [(due, n) for due, n in self.ahead if due <= now_ms and not self._late(due, now_ms)]
+        self.ahead = [entry for entry in self.ahead if entry not in at_once]
+        self.status = "pending" if self.ahead or self.next_ms is not None else "fired"
+        self._answer(outcome)
+        for due_ms, _ in at_once:
+            self._deliver(due_ms, plan.destination)
+        if self.status == "fired":
+            self._over("fired", now_ms)
+        self.tick(now_ms)
+
+    def command(self, action: str, now_ms: int, *, bulk: bool = False) -> None:
+        live = self.status in LIVE
+        if bulk and not (live and (action, self.status) not in (("pause", "paused"), ("resume", "pending"))):
+            return
+        if action == "cancel" and (live or self.status == "cancelled"):
+            self._over("cancelled", now_ms)
+            self._answer("cancelled")
+        elif self.status in (None, "forestalled"):
+            if action == "cancel":
+                self._over("forestalled", now_ms)
+            self._answer("unknown")
+        elif not live:
+            self._answer("too-late")
+        elif action == "trigger":
+            self._answer("triggered")
+            self._deliver("trigger", self.plan.destination)
+        elif (action, self.status) in (("pause", "pending"), ("resume", "paused")):
+            self.status = "paused" if action == "pause" else "pending"
+            self.resumed_ms = now_ms if action == "resume" else self.resumed_ms
+            self._answer(action + "d")
+            self.tick(now_ms)
+        else:
+            self._answer("unchanged")
+
+    def reschedule(self, plan: Plan, timestamp_ms: int, now_ms: int) -> None:
+        first_ms = self._first(plan, timestamp_ms)
+        if first_ms is None:
+            self._answer("rejected", status=None)
+        elif self.status in LIVE:
+            self._set(plan.beat, plan.dues, first_ms)
+            self.runs = 0
+            self._answer("rescheduled")
+            self.tick(now_ms)
+        else:
+            self._answer("unknown" if self.status in (None, "forestalled") else "too-late")
+
+    # -- time
+
+    def tick(self, now_ms: int) -> None:
+        """The worker looks at what is due."""
+        if self.status == "pending" and self.beat is not None:
+            self._tick_recurring(self.beat, now_ms)
+        elif self.status == "pending":
+            due = sorted(entry for entry in self.ahead if entry[0] <= now_ms)
+            late = [entry for entry in due if self._late(entry[0], now_ms)]
+            # What goes to the topic for late ones is moved there first.
+            moved = late if self.plan.on_late != "drop" else []
+            for entry in [*(entry for entry in due if entry not in moved), *moved]:
+                self.ahead.remove(entry)
+                if entry in late and not moved:
+                    self.missed += 1
+                    self._close("fired" if self.fires else "dropped", now_ms)
+                    self.told.append(("expired", self.status, (entry[0], entry[0], 1, "late")))
+                    continue
+                self._close("fired", now_ms)
+                self._deliver(entry[0], self.plan.on_late if entry in moved else self.plan.destination)
+        elif self.status is not None and self.status not in LIVE and now_ms >= self.forget_ms:
+            self.status, self.history, self.fires, self.missed = None, [], 0, 0
+
+    def _tick_recurring(self, beat: Beat, now_ms: int) -> None:
+        times: list[int] = []
+        while self.next_ms is not None and self.next_ms <= now_ms:
+            times.append(self.next_ms)
+            self.next_ms = beat.after(self.next_ms)
+        if not times:
+            return
+        grace_ms = DEFAULT_GRACE_MS if self.grace_ms is None else self.grace_ms
+        if self.plan.catch_up == "none":
+            grace_ms = min(grace_ms, NONE_GRACE_MS)
+        missed = [time for time in times if time < now_ms - grace_ms]
+        skipped: list[int] = []
+        fired = times[len(missed) :]
+        if self.plan.catch_up != "all" and fired:
+            missed, skipped, fired = [], times[:-1], times[-1:]
+        if beat.max_fires and self.runs + len(fired) >= beat.max_fires:
+            if self.plan.catch_up == "all":
+                fired = fired[: beat.max_fires - self.runs]
+            self.next_ms = None
+        self.runs += len(fired)
+        self.missed += len(missed) + len(skipped)
+        self._close("completed", now_ms)
+        for kind, run in (("missed", missed), ("skipped", skipped)):
+            if run:
+                reason = "paused" if run[-1] <= self.resumed_ms else "late"
+                self.told.append((kind, self.status, (run[0], run[-1], len(run), reason)))
+        for time in fired:
+            self._deliver(time, self.plan.destination, len(skipped))
+        if self.status == "completed":
+            self.told.append(("completed", "completed", None))
+
+    # -- what they share
+
+    @staticmethod
+    def _first(plan: Plan, timestamp_ms: int) -> int | None:
+        """The first time that is asked for; None: a recurring schedule without any."""
+        if plan.beat is None:
+            return min(plan.dues)
+        return plan.beat.after(max(timestamp_ms, plan.beat.start_ms - 1))
+
+    def _set(self, beat: Beat | None, dues: list[int], first_ms: int) -> None:
+        self.beat = beat
+        # A grace is of the kind of schedule that it was given with.
+        self.grace_ms = self.plan.grace_ms if (self.plan.beat is None) == (beat is None) else None
+        self.ahead = [] if beat else [(due, index) for index, due in enumerate(dues)]
+        self.next_ms = first_ms if beat else None
+
+    def _late(self, due_ms: int, now_ms: int) -> bool:
+        plan = self.plan
+        return plan.on_late != "fire" and plan.grace_ms is not None and now_ms - due_ms > plan.grace_ms
+
+    def _answer(self, outcome: str, status: str | None = "") -> None:
+        self.answers.append(outcome)
+        self.told.append((outcome, self.status if status == "" else status, None))
+
+    def _deliver(self, due: Any, topic: str, skipped: int = 0) -> None:
+        self.fires += 1
+        self.delivered.append((topic, due, self.plan.value, self.fires, skipped))
+        self.history = [*self.history, due][-HISTORY:]
+        self.told.append(("fired", self.status, due))
+
+    def _close(self, status: str, now_ms: int) -> None:
+        if not self.ahead and self.next_ms is None:
+            self._over(status, now_ms)
+
+    def _over(self, status: str, now_ms: int) -> None:
+        self.status, self.ahead, self.next_ms = status, [], None
+        self.forget_ms = now_ms + RETENTION_MS

@@ -1,0 +1,333 @@
+"""One id's life, against a reference model of it: whatever is asked in whatever order, they agree.
+
+Requests are made at half seconds of virtual time and everything is due at whole ones, so that how soon the
+engine gets to something within a second never matters. After every rule the deliveries, the events, the
+receipts and the stored record are what the model says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+
+from delaystream.codec.envelope import Schedule, decode_schedule
+from delaystream.codec.keys import HOUSEKEEPING, payload_key, schedule_key, split_wheel_key
+from delaystream.core.partitioning import owner_partition
+from delaystream.testing import LogRecord, VirtualTimeLoop
+from tests.unit.engine import REQUESTS, Engine, header
+from tests.unit.model import HISTORY, LIVE, NONE_GRACE_MS, RETENTION_MS, Beat, Model, Plan
+
+ID = "job/1"
+PARTITIONS = 2
+SECOND_MS = 1_000
+
+partitions = st.integers(0, PARTITIONS - 1)
+seconds = st.integers(0, 12)
+beats = st.fixed_dictionaries(
+    {"every": st.sampled_from((1, 2, 5)), "cron": st.booleans()},
+    optional={
+        "start": st.integers(-5, 8),
+        "end": st.integers(-1, 25),
+        "max_fires": st.integers(1, 4),
+    },
+)
+graces = st.sampled_from((None, None, 200, 3_200, 12_200))
+
+
+class Life(RuleBasedStateMachine):
+    """Commands about one id, time, and a worker that is down now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = VirtualTimeLoop()
+        asyncio.set_event_loop(self.loop)
+        self.engine = Engine(
+            self.loop,
+            PARTITIONS,
+            id_retention_ms=RETENTION_MS,
+            history_length=HISTORY,
+            misfire_threshold_ms=NONE_GRACE_MS,
+        )
+        self.engine.start()
+        self.model = Model()
+        self.bulks: list[tuple[str, int]] = []
+        self.asked = self.steps = 0
+        self.began_ms = self.engine.clock.now_ms()
+        self._wait_until(self.began_ms + 500)
+
+    def teardown(self) -> None:
+        self.loop.run_until_complete(self.engine.stop())
+        asyncio.set_event_loop(None)
+        self.loop.close()
+
+    # -- rules
+
+    @precondition(lambda self: self._room)
+    @rule(
+        delays=st.lists(seconds, min_size=1, max_size=3),
+        on_late=st.sampled_from(("fire", "fire", "drop", "late")),
+        grace=graces,
+        if_exists=st.sampled_from(("replace", "replace", "keep", "reject")),
+        destination=st.sampled_from(("orders", "emails")),
+        partition=partitions,
+    )
+    def once(
+        self,
+        delays: list[int],
+        on_late: str,
+        grace: int | None,
+        if_exists: str,
+        destination: str,
+        partition: int,
+    ) -> None:
+        plan = self._plan(destination, if_exists, grace)
+        plan.dues = [self.whole_ms + delay * SECOND_MS for delay in delays]
+        plan.on_late = on_late
+        self._ask(
+            partition,
+            plan,
+            delay=",".join(f"{delay}s" if delay else "0" for delay in delays),
+            on_late=on_late,
+        )
+
+    @precondition(lambda self: self._room)
+    @rule(
+        beat=beats,
+        catch_up=st.sampled_from(("latest", "all", "none")),
+        grace=graces,
+        if_exists=st.sampled_from(("replace", "replace", "keep", "reject")),
+        destination=st.sampled_from(("orders", "emails")),
+        partition=partitions,
+    )
+    def again_and_again(
+        self,
+        beat: dict[str, int],
+        catch_up: str,
+        grace: int | None,
+        if_exists: str,
+        destination: str,
+        partition: int,
+    ) -> None:
+        plan = self._plan(destination, if_exists, grace)
+        plan.catch_up = catch_up
+        plan.beat, control = self._beat(beat)
+        self._ask(partition, plan, catch_up=catch_up, **control)
+
+    @rule(
+        action=st.sampled_from(("cancel", "pause", "resume", "trigger", "trigger")),
+        partition=partitions,
+        bulk=st.integers(0, 3).map(lambda n: n == 0),
+    )
+    def command(self, action: str, partition: int, bulk: bool) -> None:
+        if not bulk or action == "trigger":
+            self._request(partition, id=ID, action=action)
+            self.model.command(action, self.now_ms)
+        else:
+            before = len(self.model.answers)
+            self.model.command(action, self.now_ms, bulk=True)
+            # It has one answer for all that it changed.
+            self.bulks.append((action, len(self.model.answers) - before))
+            del self.model.answers[before:]
+            self._request(partition, action=action, match_id_prefix="job")
+        self._second()
+
+    @precondition(lambda self: self.model.status in LIVE)
+    @rule(count=st.integers(1, 20), triggered=st.booleans(), bulk=st.booleans())
+    def a_pause(self, count: int, triggered: bool, bulk: bool) -> None:
+        self.command("pause", 0, bulk)
+        self.time_passes(count)
+        if triggered:
+            self.command("trigger", 1, bulk=False)
+        self.command("resume", 0, bulk)
+
+    @rule(times=st.one_of(st.lists(seconds, min_size=1, max_size=3), beats), partition=partitions)
+    def reschedule(self, times: Any, partition: int) -> None:
+        plan = Plan()
+        if isinstance(times, list):
+            plan.dues = [self.whole_ms + time * SECOND_MS for time in times]
+            control = {"at": ",".join(map(str, plan.dues))}
+        else:
+            plan.beat, control = self._beat(times)
+        self._request(partition, id=ID, action="reschedule", **control)
+        self.model.reschedule(plan, self.whole_ms, self.now_ms)
+        self._second()
+
+    @rule(count=st.integers(1, 35))
+    def time_passes(self, count: int) -> None:
+        for _ in range(count):
+            self._second()
+
+    @rule(count=st.integers(1, 20), rebuilt=st.booleans())
+    def outage(self, count: int, rebuilt: bool) -> None:
+        """The worker is down; where `rebuilt`, its disks are gone when it comes back."""
+        self.loop.run_until_complete(self.engine.stop())
+        self._wait_until(self.now_ms + count * SECOND_MS)
+        if rebuilt:
+            self.engine.stores.disks.clear()
+        self.engine.start()
+        self.model.tick(self.now_ms)
+        self._second()
+
+    # -- asking
+
+    @property
+    def _room(self) -> bool:
+        """Whether to begin anew; what is live is mostly left to live."""
+        self.steps += 1
+        return self.model.status not in LIVE or self.steps % 5 == 0
+
+    @property
+    def now_ms(self) -> int:
+        return self.engine.clock.now_ms()
+
+    @property
+    def whole_ms(self) -> int:
+        """The second that it is; the timestamp of what is asked."""
+        return self.now_ms // SECOND_MS * SECOND_MS
+
+    def _plan(self, destination: str, if_exists: str, grace_ms: int | None) -> Plan:
+        self.asked += 1
+        return Plan(b"%d" % self.asked, destination, grace_ms=grace_ms, if_exists=if_exists)
+
+    def _beat(self, drawn: dict[str, int]) -> tuple[Beat, dict[str, str]]:
+        every_ms = drawn["every"] * SECOND_MS
+        start_ms = self.whole_ms + drawn.get("start", 0) * SECOND_MS
+        minute_ms = (start_ms // 60_000) * 60_000  # where the steps of a cron's seconds begin
+        beat = Beat(every_ms, minute_ms if drawn["cron"] else start_ms, start_ms)
+        control = (
+            {"cron": f"*/{drawn['every']} * * * * *"} if drawn["cron"] else {"every": f"{drawn['every']}s"}
+        )
+        if "start" in drawn:
+            control["start"] = str(start_ms)
+        if "end" in drawn:
+            beat.end_ms = self.whole_ms + drawn["end"] * SECOND_MS
+            control["end"] = str(beat.end_ms)
+        if "max_fires" in drawn:
+            beat.max_fires = drawn["max_fires"]
+            control["max_fires"] = str(beat.max_fires)
+        return beat, control
+
+    def _ask(self, partition: int, plan: Plan, **control: str) -> None:
+        if plan.grace_ms is not None:
+            control["grace"] = f"{plan.grace_ms}ms"
+        self._request(
+            partition, plan.value, id=ID, destination=plan.destination, if_exists=plan.if_exists, **control
+        )
+        self.model.schedule(plan, self.whole_ms, self.now_ms)
+        self._second()
+
+    def _request(self, partition: int, value: bytes = b"", **control: str) -> None:
+        self.engine.request(
+            value, partition=partition, timestamp_ms=self.whole_ms, reply_to="replies", **control
+        )
+
+    # -- time, and agreement
+
+    def _wait_until(self, at_ms: int) -> None:
+        self.loop.run_until_complete(asyncio.sleep((at_ms - self.now_ms) / 1000))
+
+    def _second(self) -> None:
+        """What was asked is decided; then a second passes, and with it a whole one."""
+        half_ms = self.whole_ms + 500
+        self._wait_until(half_ms + 450)
+        self.model.tick(half_ms + 300)  # what is remembered is forgotten at quarters
+        self._agree()
+        for at_ms in (half_ms + 500, half_ms + 800):
+            self.model.tick(at_ms)
+        self._wait_until(half_ms + SECOND_MS)
+        self._agree()
+
+    def _agree(self) -> None:
+        model, engine = self.model, self.engine
+        delivered = [
+            (record, topic) for topic in ("orders", "emails", "late") for record in engine.read(topic)
+        ]
+        delivered.sort(key=lambda pair: int(header(pair[0], "fire-count")))
+        found = [_delivery(topic, record) for record, topic in delivered]
+        assert sorted(found, key=str) == sorted(model.delivered, key=str)
+        for topic in ("orders", "emails", "late"):
+            in_order = [_delivery(topic, record) for record in engine.read(topic)]
+            assert in_order == [delivery for delivery in model.delivered if delivery[0] == topic]
+        told = [json.loads(record.value or b"") for record in engine.read("delay-events")]
+        assert [_told(event) for event in told if event["type"] != "bulk"] == model.told
+        assert [(e["action"], e["count"]) for e in told if e["type"] == "bulk"] == self.bulks
+        receipts = [json.loads(record.value or b"") for record in engine.read("replies")]
+        assert [receipt["outcome"] for receipt in receipts if "count" not in receipt] == model.answers
+        assert sum("count" in receipt for receipt in receipts) == len(self.bulks)
+        self._agree_on_the_record()
+
+    def _agree_on_the_record(self) -> None:
+        model = self.model
+        disk = self.engine.stores.disks[owner_partition(REQUESTS, ID, PARTITIONS)]
+        stored = disk.values.get(schedule_key(REQUESTS, ID))
+        assert (stored is None) == (model.status is None)
+        assert (payload_key(REQUESTS, ID) in disk.values) == (model.status in LIVE)
+        in_wheels = {
+            key for key in disk.values if key[:1] == b"w" and split_wheel_key(key)[0] != HOUSEKEEPING
+        }
+        if stored is None:
+            assert not in_wheels
+            return
+        record = decode_schedule(stored)
+        assert in_wheels == set(record.pending)
+        assert record.status == model.status
+        assert (record.fire_count, record.missed_count) == (model.fires, model.missed)
+        assert [_remembered(fire) for fire in record.history] == model.history
+        assert record.next_ms == (-1 if model.next_ms is None else model.next_ms)
+        assert _ahead(record) == sorted(model.ahead)
+
+
+def _delivery(topic: str, record: LogRecord) -> tuple[Any, ...]:
+    skipped = int(header(record, "skipped")) if dict(record.headers).get("delaystream-skipped") else 0
+    due: Any = int(header(record, "due-at"))
+    if header(record, "fire-id").split("/")[2].startswith("t"):
+        due = "trigger"
+    return topic, due, record.value, int(header(record, "fire-count")), skipped
+
+
+def _told(event: dict[str, Any]) -> tuple[Any, ...]:
+    what: Any = None
+    if event["type"] == "fired":
+        what = "trigger" if event["fire_id"].split("/")[2].startswith("t") else event["due_at_ms"]
+    elif "from_ms" in event:
+        what = (event["from_ms"], event["to_ms"], event["count"], event["reason"])
+    return event["type"], event.get("status"), what
+
+
+def _remembered(fire: Any) -> Any:
+    return fire.due_ms if fire.index == 0 or isinstance(fire.index, int) else "trigger"
+
+
+def _ahead(record: Schedule) -> list[tuple[int, int]]:
+    if record.recurrence is not None:
+        return []
+    pending = [split_wheel_key(key) for key in record.pending]
+    return sorted([*((due_ms, index) for _, due_ms, _, _, index in pending), *record.held])
+
+
+def live(examples: int) -> None:
+    """Run the machine; the same examples every time."""
+    run_state_machine_as_test(
+        Life,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=20,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            # An example that fails is short enough to be read as it is, and shrinking it takes minutes.
+            phases=(Phase.explicit, Phase.generate),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.timeout(300)
+def test_an_id_lives_as_the_model_says() -> None:
+    live(100)

@@ -1,0 +1,116 @@
+"""The model is worth something: engines that are wrong in one way each do not live as it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import Schedule
+from delaystream.core.misfire import Verdict, settle
+from delaystream.core.recurrence import next_after
+from delaystream.engine import recurring_fires
+from delaystream.engine.arming import Arming
+from delaystream.engine.commands import Commands
+from delaystream.engine.events import Events
+from delaystream.engine.named_fires import NamedFires
+from delaystream.engine.step import Step
+from tests.unit.test_model import live
+
+#: examples that an engine may live through before it must have been found out
+PATIENCE = 250
+Breakage = Callable[[], AbstractContextManager[Any]]
+
+
+def resume_forgets_what_passed() -> AbstractContextManager[Any]:
+    """A schedule that is resumed begins anew, and nothing tells of the times of its pause."""
+    original = Commands._resumed
+
+    def resumed(self: Commands, step: Step, id: str, schedule: Schedule) -> Schedule:
+        if schedule.recurrence is not None:
+            upcoming_ms = next_after(schedule.recurrence, step.now_ms)
+            schedule = replace(schedule, next_ms=schedule.next_ms if upcoming_ms is None else upcoming_ms)
+        return original(self, step, id, schedule)
+
+    return patch.object(Commands, "_resumed", resumed)
+
+
+def resume_takes_one_of_several() -> AbstractContextManager[Any]:
+    """Of the due times that a paused schedule holds, one comes back."""
+    original = Commands._resumed
+    return patch.object(
+        Commands,
+        "_resumed",
+        lambda self, step, id, schedule: original(self, step, id, replace(schedule, held=schedule.held[:1])),
+    )
+
+
+def triggers_count() -> AbstractContextManager[Any]:
+    """A triggered fire counts against max-fires."""
+    original = NamedFires._fire_trigger
+
+    def fire(
+        self: NamedFires, step: Step, drain: Any, key: bytes, trigger: Any, schedule: Schedule, *rest: Any
+    ) -> None:
+        original(self, step, drain, key, trigger, replace(schedule, run_count=schedule.run_count + 1), *rest)
+
+    return patch.object(NamedFires, "_fire_trigger", fire)
+
+
+def runs_are_one_short() -> AbstractContextManager[Any]:
+    """The event on a run of skipped times leaves the first of them out."""
+
+    def decide(*arguments: Any) -> Verdict:
+        verdict = settle(*arguments)
+        run = verdict.skipped
+        return verdict._replace(skipped=run._replace(number=run.number - 1) if run is not None else None)
+
+    return patch.object(recurring_fires, "settle", decide)
+
+
+def misses_are_silent() -> AbstractContextManager[Any]:
+    """Nothing is told of what was missed, skipped or dropped."""
+    return patch.object(Events, "passed", lambda *_, **__: None)
+
+
+def history_is_not_bounded() -> AbstractContextManager[Any]:
+    """It grows with every fire."""
+    return patch.object(Arming, "remembered", lambda self, history, fire: [*history, fire])
+
+
+def an_outage_begins_anew() -> AbstractContextManager[Any]:
+    """After a fire that was late the next one is counted from now, and those between are lost."""
+
+    def decide(recurrence: Any, scheduled_ms: int, now_ms: int, *rest: Any) -> Verdict:
+        verdict = settle(recurrence, scheduled_ms, now_ms, *rest)
+        return verdict._replace(next_ms=next_after(recurrence, max(now_ms, scheduled_ms)))
+
+    return patch.object(recurring_fires, "settle", decide)
+
+
+def pause_leaves_the_fire() -> AbstractContextManager[Any]:
+    """A paused schedule's entry stays in its wheel."""
+    return patch.object(Arming, "disarm", lambda self, step, schedule: replace(schedule, pending=[]))
+
+
+BREAKAGES: list[Breakage] = [
+    resume_forgets_what_passed,
+    resume_takes_one_of_several,
+    triggers_count,
+    runs_are_one_short,
+    misses_are_silent,
+    history_is_not_bounded,
+    an_outage_begins_anew,
+    pause_leaves_the_fire,
+]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda breakage: breakage.__name__)
+def test_a_broken_engine_does_not_live_as_the_model_says(breakage: Breakage) -> None:
+    with breakage(), pytest.raises((AssertionError, BaseExceptionGroup)):
+        live(PATIENCE)
