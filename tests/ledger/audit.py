@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from delaystream.core.partitioning import partition_for_key
+from tests.ledger.chronicle import Chronicle
 from tests.ledger.named import judge_named
 from tests.ledger.order import judge_order
 from tests.ledger.records import PREFIX, Asked, Delivered, Fire, Report
@@ -18,17 +19,20 @@ def audit(
     *,
     dead_letters: Iterable[Delivered] = (),
     receipts: Iterable[Delivered] = (),
+    events: Iterable[Delivered] = (),
     clock_ahead_ms: int = 0,
     partitions: Mapping[str, int] | None = None,
     forgets_ids: bool = False,
 ) -> Report:
-    """Hold deliveries, dead letters and receipts against what was asked for.
+    """Hold deliveries, dead letters, receipts and events against what was asked for.
 
     ``clock_ahead_ms``: by how much a worker's clock may have been ahead of the broker's. ``partitions``:
     counts of the destinations, to check that records lie on the partition of their key. ``forgets_ids``: ids
     that are over may be forgotten before the run is.
     """
-    return Audit(asked, clock_ahead_ms, partitions or {}, forgets_ids).run(deliveries, dead_letters, receipts)
+    return Audit(asked, clock_ahead_ms, partitions or {}, forgets_ids).run(
+        deliveries, dead_letters, receipts, events
+    )
 
 
 class Audit:
@@ -45,18 +49,24 @@ class Audit:
         self.fires: dict[str, list[Fire]] = defaultdict(list)
         self.refusals: dict[str, list[str]] = defaultdict(list)
         self.outcomes: dict[str, str] = {}
+        #: deliveries of requests that are judged by the events about them, by fire id
+        self.chronicled: dict[str, Delivered] = {}
 
     def run(
         self,
         deliveries: Iterable[Delivered],
         dead_letters: Iterable[Delivered],
         receipts: Iterable[Delivered],
+        events: Iterable[Delivered],
     ) -> Report:
         self._deliveries(deliveries)
         self._dead_letters(dead_letters)
         self._receipts(receipts)
         named: dict[tuple[str, str], list[Asked]] = defaultdict(list)
+        chronicled = [request for request in self.asked.values() if request.chronicled]
         for request in self.asked.values():
+            if request.chronicled:
+                continue
             if request.id is not None and (request.due_ms or request.cancel):
                 named[request.partition[0], request.id].append(request)
             elif request.due_ms:
@@ -65,6 +75,8 @@ class Audit:
                 self._refused(request)
         for requests in named.values():
             judge_named(self, requests)
+        if chronicled:
+            Chronicle(self, chronicled).judge(events)
         judge_order(self)
         return self.report
 
@@ -83,6 +95,10 @@ class Audit:
             request = self.asked.get(source)
             if request is None:
                 report.inconsistent.append(f"{where}: delivered for {source}, which nobody asked for")
+                continue
+            if request.chronicled:
+                self.chronicled[fire_id] = record
+                self._content(request, record, f"{where}: {fire_id}")
                 continue
             parts = fire_id.split("/")
             if len(parts) < 5:
@@ -106,13 +122,17 @@ class Audit:
             report.early.append(f"{what}: fired {fire.due_ms - fire.fired_ms} ms before it was due")
         if record.appended_ms is not None and record.appended_ms + self.clock_ahead_ms < fire.due_ms:
             report.early.append(f"{what}: appended {fire.due_ms - record.appended_ms} ms before it was due")
+        late = request.grace_ms is not None and fire.fired_ms - fire.due_ms > request.grace_ms
+        if record.topic == request.destination and late and request.on_late != "fire":
+            report.inconsistent.append(f"{what}: delivered, {request.on_late} when late, and it was")
         if record.timestamp_ms != fire.fired_ms:
             report.damaged.append(f"{what}: timestamp {record.timestamp_ms}, fired at {fire.fired_ms}")
-        late = request.grace_ms is not None and fire.fired_ms - fire.due_ms > request.grace_ms
-        if record.topic == request.destination:
-            if late and request.on_late != "fire":
-                report.inconsistent.append(f"{what}: delivered, {request.on_late} when late, and it was")
-        elif record.topic != request.on_late:
+        self._content(request, record, what)
+
+    def _content(self, request: Asked, record: Delivered, what: str) -> None:
+        """It is what was asked for, where it was asked for."""
+        report = self.report
+        if record.topic not in (request.destination, request.on_late):
             report.damaged.append(f"{what}: is for {request.destination}")
         key = request.delivered_key if request.has_delivered_key else request.key
         if record.key != key or record.value != request.value:

@@ -12,6 +12,24 @@ _SHOWN = 20
 
 
 @dataclass(slots=True)
+class Beat:
+    """When a recurring schedule is to fire, as whoever asks for it knows: every so often, within bounds."""
+
+    every_ms: int
+    anchor_ms: int
+    """Some scheduled time, in bounds or not."""
+    start_ms: int
+    end_ms: int | None = None
+    max_fires: int = 0
+
+    def after(self, time_ms: int) -> int | None:
+        """The first scheduled time after one."""
+        time_ms = max(time_ms, self.start_ms - 1)
+        found = time_ms + self.every_ms - (time_ms - self.anchor_ms) % self.every_ms
+        return found if self.end_ms is None or found <= self.end_ms else None
+
+
+@dataclass(slots=True)
 class Asked:
     """One request, as its producer knows it. Only the first six fields are needed for a plain one."""
 
@@ -41,6 +59,13 @@ class Asked:
     accepted_ms: int | None = None
     """When it was accepted (committed), if that is known: order is promised from then on."""
     receipt_expected: bool = False
+    chronicled: bool = False
+    """Judged by the events about its id (`tests.ledger.chronicle`): any command, any kind of schedule."""
+    action: str = "schedule"
+    beat: Beat | None = None
+    """Of a recurring schedule."""
+    prefix: str | None = None
+    """Of a bulk command: of the ids that it is about."""
 
     @property
     def partition(self) -> tuple[str, str]:

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest.mock import patch
 
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import Schedule
+from delaystream.core.misfire import settle
+from delaystream.core.recurrence import next_after
+from delaystream.engine import bulk, recurring_fires
 from delaystream.engine import processor as processor_module
+from delaystream.engine.arming import Arming
+from delaystream.engine.events import Events
 from delaystream.engine.intake import Intake
 from delaystream.engine.life import Life
 from delaystream.engine.ports import Sources, TopicPartition
@@ -98,8 +106,6 @@ def stale_store_kept() -> Iterator[Engine]:
     """Whatever lies on the disk is believed, and taken for complete."""
 
     async def believe(self: Recovery, store: Any, marker: Any, bounds: Any, now_ms: int) -> Any:
-        from msgspec.structs import replace
-
         if marker is None:
             return await original(self, store, marker, bounds, now_ms)
         return replace(marker, position=bounds.end)
@@ -147,6 +153,58 @@ def aborted_requests_read() -> Iterator[Engine]:
     yield Engine(sources=_FetchesAborted)
 
 
+@contextlib.contextmanager
+def recurring_begins_anew() -> Iterator[Engine]:
+    """After a late fire the next time is counted from now: those between are neither fired nor told of."""
+
+    def decide(recurrence: Any, scheduled_ms: int, now_ms: int, *rest: Any) -> Any:
+        verdict = settle(recurrence, scheduled_ms, now_ms, *rest)
+        return verdict._replace(next_ms=next_after(recurrence, max(now_ms, scheduled_ms)))
+
+    with patch.object(recurring_fires, "settle", decide):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def misses_are_silent() -> Iterator[Engine]:
+    """No event tells of what was missed, skipped or dropped."""
+    with patch.object(Events, "passed", lambda *_, **__: None):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def sweep_stops_short() -> Iterator[Engine]:
+    """A command for many reaches the first of them on each partition."""
+    with patch.object(bulk, "after_prefix", lambda key: key + b"1\xff"):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def sweep_begins_anew() -> Iterator[Engine]:
+    """How far a command for many has got, and how many it has changed, is forgotten between two slices."""
+
+    def forgetful(bulk: Any, **changes: Any) -> Any:
+        return replace(bulk, **{**changes, "count": 0} if "cursor" in changes else changes)
+
+    with patch.object(bulk, "replace", forgetful):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def triggers_wait_for_nothing() -> Iterator[Engine]:
+    """A schedule that is over takes its triggered fires with it, and nothing tells of them."""
+    over = property(lambda schedule: not (schedule.pending or schedule.held or schedule.next_ms >= 0))
+    original = Arming.finish
+
+    def finish(self: Arming, step: Any, id: str, schedule: Schedule) -> Schedule:
+        for key in schedule.triggers:
+            self._state.remove_entry(step, key)
+        return original(self, step, id, schedule)
+
+    with patch.object(Schedule, "over", over), patch.object(Arming, "finish", finish):
+        yield Engine()
+
+
 BREAKAGES: list[Breakage] = [
     local_write_before_commit,
     no_fence,
@@ -156,4 +214,9 @@ BREAKAGES: list[Breakage] = [
     old_store_kept,
     aborted_changelog_records_read,
     aborted_requests_read,
+    recurring_begins_anew,
+    misses_are_silent,
+    sweep_stops_short,
+    sweep_begins_anew,
+    triggers_wait_for_nothing,
 ]

@@ -75,7 +75,8 @@ class Events:
             case "backup":
                 member.back_up()
             case "refuse":
-                names = [*world.destinations, world.settings.dead_letters_topic]
+                own = (world.settings.dead_letters_topic, world.settings.events_topic)
+                names = [*world.destinations, *own]
                 self._refuse(world.log.topics.get(random.choice(names)), random)
             case "missing":
                 self._hide(random.choice(list(world.destinations)), random)

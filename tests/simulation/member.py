@@ -173,7 +173,8 @@ class Member:
                 batch_records=world.storm.batch_records,
             )
             self.sources[partition] = sources
-            parser = RequestParser(DestinationFilter(["*"], world.own_topics), Limits(max_value_bytes=4096))
+            limits = Limits(max_value_bytes=4096, min_interval_ms=50)
+            parser = RequestParser(DestinationFilter(["*"], world.own_topics), limits)
             limited = Tenant(parser, rates=world.tenants_rates, max_pending=world.max_pending)
             tenants = Tenants(Tenant(parser), {LIMITED: limited}, world.rates)
             processor = world.engine.processor(

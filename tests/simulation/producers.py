@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from delaystream.core.rejection import Code
 from delaystream.engine.ports import TopicPartition
-from tests.ledger import Asked
+from tests.ledger import Asked, Beat
 from tests.simulation.storm import LIMITED
 
 if TYPE_CHECKING:
@@ -20,7 +20,12 @@ _FOREIGN: list[list[Header]] = [
     [("trace", b"1")],
     [("trace", b"1"), ("trace", None), ("bin", b"\xff\x00")],
 ]
-_KINDS = ("plain", "plain", "plain", "list", "named", "named", "cancel", "late", "bad", "options")
+_KINDS = (
+    *("plain", "plain", "plain", "list", "named", "named", "cancel", "late", "bad", "options"),
+    *("beat", "beat", "plan", "command", "command", "command", "bulk"),
+)
+#: kinds that are judged by the events about their ids
+_CHRONICLED = ("beat", "plan", "command", "bulk")
 _DELAYS_MS = (0, 1, 50, 300, 300, 1_000, 2_500, 6_000)
 
 
@@ -64,14 +69,16 @@ class Producers:
         kind = random.choice(_KINDS)
         if kind in ("named", "cancel"):
             partition = self._name(request, control, topic, partition, cancel=kind == "cancel")
-        if kind == "bad":
+        if kind in _CHRONICLED:
+            partition = self._chronicled(request, control, topic, partition, kind)
+        elif kind == "bad":
             self._spoil(request, control)
         elif kind != "cancel":
             self._schedule(request, control, kind)
         if kind == "options":
             self._options(request, control)
         request.may_quarantine = world.storm.gives_up
-        if topic == LIMITED and world.max_pending and not request.cancel and request.due_ms:
+        if topic == LIMITED and world.max_pending and (request.chronicled or request.due_ms):
             request.errors |= {Code.QUOTA_EXCEEDED.value}
         headers = [*control, *foreign]
         if random.random() < 0.3:
@@ -117,6 +124,84 @@ class Producers:
         if self._strays and random.random() < 0.3:
             return partition
         return self._homes.setdefault((topic, request.id), partition)
+
+    # -- schedules of every kind, and commands
+
+    def _chronicled(
+        self, request: Asked, control: list[Header], topic: str, partition: int, kind: str
+    ) -> int:
+        random = self._random
+        request.chronicled = request.receipt_expected = True
+        request.errors = frozenset({Code.CANCELLED_EARLIER, Code.ALREADY_EXISTS})
+        control.append(("delaystream-reply-to", b"receipts"))
+        if kind == "bulk":
+            request.action = random.choice(("cancel", "pause", "resume", "resume"))
+            request.prefix = random.choice(("b-", "b-", "b-1"))
+            control.append(("delaystream-action", request.action.encode()))
+            control.append(("delaystream-match-id-prefix", request.prefix.encode()))
+            return partition
+        request.id = random.choice(("b-1", "b-1", "b-2", "b-ü/"))
+        control.append(("delaystream-id", request.id.encode()))
+        if kind == "command":
+            request.action = random.choice(
+                ("cancel", "pause", "pause", "resume", "resume", "trigger", "trigger", "reschedule")
+            )
+            control.append(("delaystream-action", request.action.encode()))
+            if request.action == "reschedule":
+                self._when(request, control, random.choice(("beat", "plan")))
+        else:
+            self._when(request, control, kind)
+            control.append(("delaystream-destination", request.destination.encode()))
+            request.if_exists = random.choice(("replace", "keep", "keep", "reject"))
+            control.append(("delaystream-if-exists", request.if_exists.encode()))
+            self._what_if_late(request, control, kind)
+        if self._strays and random.random() < 0.3:
+            return partition
+        return self._homes.setdefault((topic, request.id), partition)
+
+    def _when(self, request: Asked, control: list[Header], kind: str) -> None:
+        random, now_ms = self._random, request.timestamp_ms
+        if kind == "plan":
+            request.due_ms = tuple(
+                now_ms + random.choice(_DELAYS_MS) for _ in range(random.choice((1, 1, 3)))
+            )
+            control.append(("delaystream-at", ",".join(str(due) for due in request.due_ms).encode()))
+            return
+        every_ms = random.choice((100, 400, 1_000))
+        beat = Beat(every_ms, now_ms, now_ms)
+        if every_ms == 1_000 and random.random() < 0.5:
+            beat.anchor_ms = 0
+            control.append(("delaystream-cron", b"* * * * * *"))
+        else:
+            control.append(("delaystream-every", b"%dms" % every_ms))
+        if random.random() < 0.3:
+            beat.start_ms = now_ms + random.choice((-1_300, 700))
+            beat.anchor_ms = beat.anchor_ms and beat.start_ms
+            control.append(("delaystream-start", b"%d" % beat.start_ms))
+        # Bounded one way or the other: a world has an end.
+        if random.random() < 0.5:
+            beat.max_fires = random.choice((1, 3, 6))
+            control.append(("delaystream-max-fires", b"%d" % beat.max_fires))
+        else:
+            beat.end_ms = now_ms + random.choice((1_500, 4_000))
+            control.append(("delaystream-end", b"%d" % beat.end_ms))
+        if random.random() < 0.2:
+            control.append(("delaystream-jitter", b"90ms"))
+        request.beat = beat
+        if beat.after(now_ms) is None:
+            request.errors = frozenset({Code.NEVER_FIRES})
+
+    def _what_if_late(self, request: Asked, control: list[Header], kind: str) -> None:
+        random = self._random
+        if kind == "beat":
+            catch_up = random.choice(("latest", "all", "none"))
+            control.append(("delaystream-catch-up", catch_up.encode()))
+            if random.random() < 0.4:
+                control.append(("delaystream-grace", _duration(random.choice((0, 250, 2_000)))))
+        elif random.random() < 0.3:
+            request.on_late = random.choice(("drop", "dest-late"))
+            control.append(("delaystream-on-late", request.on_late.encode()))
+            control.append(("delaystream-grace", _duration(random.choice((0, 100, 2_000)))))
 
     def _options(self, request: Asked, control: list[Header]) -> None:
         random = self._random
@@ -180,5 +265,7 @@ class Producers:
     def _note(self, at: TopicPartition, request: Asked, offset: int) -> None:
         request.source = f"{at.topic}/{at.partition}/{offset}"
         what = "cancel" if request.cancel else f"{request.destination} due {request.due_ms}"
+        if request.chronicled:
+            what = f"{request.action} {request.prefix or ''} {request.beat or request.due_ms or ''}"
         self._world.say("client", f"{request.source}: {what} id {request.id}")
         self.asked.append(request)

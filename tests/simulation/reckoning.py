@@ -66,3 +66,12 @@ def miscounts(disk: Disk) -> Iterator[str]:
     for key in sorted(counted.keys() | stored.keys()):
         if stored.get(key, 0) != counted[key]:
             yield f"{key!r} counts {stored.get(key, 0)}, and there are {counted[key]}"
+
+
+def triggers(disk: Disk, tenant: str) -> int:
+    """How many triggered fires of a tenant wait."""
+    return sum(
+        len(decode_schedule(value).triggers)
+        for key, value in disk.values.items()
+        if key.startswith(keys.schedule_key(tenant, ""))
+    )

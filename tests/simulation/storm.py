@@ -76,5 +76,7 @@ class Storm:
             stable_timeout_ms=20_000,
             failure_timeout_ms=random.choice((5_000, 300_000)),
             changelog_delete_retention_ms=self.delete_retention_ms,
+            misfire_threshold_ms=500,
+            bulk_slice=random.choice((1, 2, 1_000)),
             ownership_check_ms=random.choice((2_000, 60_000)),
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.ledger import Asked, Delivered, Report, audit
+from tests.ledger import Asked, Beat, Delivered, Report, audit
 
 NOW_MS = 1_700_000_000_000
 
@@ -201,3 +201,121 @@ def test_a_late_fire_goes_where_late_ones_go() -> None:
     assert audit([request], [fire(request, late_ms=50)]).ok
     assert audit([request], [fire(request, late_ms=150, topic="late")]).ok
     only(audit([request], [fire(request, late_ms=150)]), "inconsistent")
+
+
+# -- the chronicle
+
+
+EVERY_MS = 1_000
+
+
+def beat(**changes: Any) -> Asked:
+    end_ms = NOW_MS + 3 * EVERY_MS
+    when = Beat(EVERY_MS, NOW_MS, NOW_MS, end_ms)
+    fields: dict[str, Any] = {
+        "id": "x",
+        "due_ms": (),
+        "timestamp_ms": NOW_MS,
+        "beat": when,
+        "chronicled": True,
+    }
+    return asked(**{**fields, **changes})
+
+
+def tell(type: str, number: int = 0, source: str = "orders/0/0", **facts: Any) -> Delivered:
+    """An event about x; its n-th scheduled time."""
+    due_ms = NOW_MS + number * EVERY_MS
+    body: dict[str, Any] = {"type": type, "request_topic": "orders", "id": "x", "source": source}
+    if type == "scheduled":
+        body |= {"definition": {"destination": "out", "end_at_ms": NOW_MS + 3 * EVERY_MS}}
+    if type == "fired":
+        body |= {"due_at_ms": due_ms, "fired_at_ms": due_ms + 3, "fire_id": f"orders/r1/0/{due_ms}/x"}
+        body |= {"destination": "out", "destination_partition": 0, "fire_count": number}
+    if type in ("skipped", "missed"):
+        body |= {"from_ms": due_ms, "to_ms": due_ms, "count": 1}
+    body |= {"status": "completed" if type == "completed" else "pending", **facts}
+    return Delivered("events", 0, 0, b"x", json.dumps(body).encode(), [], NOW_MS)
+
+
+def beaten(number: int, count: int | None = None, skipped: int = 0) -> Delivered:
+    """The delivery of the n-th scheduled time of x."""
+    request, due_ms = beat(), NOW_MS + number * EVERY_MS
+    ours = {
+        "schedule-id": "x",
+        "fire-id": f"orders/r1/0/{due_ms}/x",
+        "due-at": due_ms,
+        "fired-at": due_ms + 3,
+    }
+    ours |= {"source": request.source, "fire-count": number if count is None else count, "skipped": skipped}
+    headers = [*request.headers, *((f"delaystream-{k}", str(v).encode()) for k, v in ours.items())]
+    return Delivered("out", 0, number, request.key, request.value, headers, due_ms + 3)
+
+
+FIRED = [tell("scheduled"), tell("fired", 1), tell("fired", 2), tell("fired", 3), tell("completed")]
+
+
+def test_a_schedule_whose_every_time_fires_is_clean() -> None:
+    assert audit([beat()], [beaten(1), beaten(2), beaten(3)], events=FIRED).ok
+
+
+def test_times_that_are_told_to_be_skipped_or_missed_are_accounted_for() -> None:
+    events = [
+        tell("scheduled"),
+        tell("missed", 1),
+        tell("skipped", 2),
+        tell("fired", 3, fire_count=1, skipped=1),
+    ]
+    report = audit([beat()], [beaten(3, 1, skipped=1)], events=[*events, tell("completed")])
+    assert report.ok, report
+
+
+def test_a_time_that_is_neither_fired_nor_told_of_is_noticed() -> None:
+    events = [FIRED[0], FIRED[1], tell("fired", 3, fire_count=2), FIRED[4]]
+    only(audit([beat()], [beaten(1), beaten(3, 2)], events=events), "inconsistent")
+
+
+def test_a_time_that_is_fired_and_told_to_be_missed_is_noticed() -> None:
+    events = [*FIRED[:2], tell("missed", 1), *FIRED[2:]]
+    only(audit([beat()], [beaten(1), beaten(2), beaten(3)], events=events), "inconsistent")
+
+
+def test_a_schedule_that_stops_half_way_is_lost() -> None:
+    only(audit([beat()], [beaten(1)], events=FIRED[:2]), "lost")
+
+
+def test_a_delivery_that_no_event_tells_of_is_noticed() -> None:
+    report = audit([beat()], [beaten(1), beaten(2), beaten(3), beaten(4)], events=FIRED)
+    only(report, "inconsistent")
+
+
+def test_a_fire_that_is_told_of_and_not_delivered_is_lost() -> None:
+    only(audit([beat()], [beaten(1), beaten(3)], events=FIRED), "lost")
+
+
+def test_a_command_has_one_outcome_and_its_receipt_says_the_same() -> None:
+    cancel = asked(1, id="x", action="cancel", chronicled=True, due_ms=())
+    cancelled = tell("cancelled", source=cancel.source, status="cancelled")
+    both = [beat(), cancel]
+    assert audit(both, [], events=[FIRED[0], cancelled]).ok
+    only(audit(both, [], events=[FIRED[0]]), "lost")
+    only(audit(both, [], events=[FIRED[0], cancelled, cancelled]), "duplicated")
+    told = [receipt(cancel, "too-late")]
+    only(audit(both, [], events=[FIRED[0], cancelled], receipts=told), "inconsistent")
+
+
+def test_a_paused_schedule_that_fires_is_noticed() -> None:
+    pause = asked(1, id="x", action="pause", chronicled=True, due_ms=())
+    events = [FIRED[0], tell("paused", source=pause.source, status="paused")]
+    assert audit([beat(), pause], [], events=events).ok
+    events.append(tell("fired", 1, status="paused"))
+    only(audit([beat(), pause], [beaten(1)], events=events), "inconsistent")
+
+
+def test_the_sum_of_a_command_for_many_is_that_of_its_events() -> None:
+    bulk = asked(1, action="cancel", prefix="x", chronicled=True, due_ms=())
+    swept = [FIRED[0], tell("cancelled", source=bulk.source, status="cancelled")]
+    assert audit([beat(), bulk], [], events=[*swept, tell("bulk", source=bulk.source, count=1)]).ok
+    only(
+        audit([beat(), bulk], [], events=[*swept, tell("bulk", source=bulk.source, count=2)]), "inconsistent"
+    )
+    only(audit([beat(), bulk], [], events=swept), "inconsistent")
