@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from delaystream.dev.broker import EmbeddedBroker
-from tests.benchmarks import capacity, lateness, report, throughput
+from tests.benchmarks import capacity, lateness, report, scheduling, throughput
 from tests.benchmarks.bench import Bench, Row
 from tests.integration.harness_kafka import Kafka
 
@@ -21,6 +21,10 @@ SCENARIOS = {
     "takeover": lateness.takeover,
     "idle": capacity.idle,
     "pending": capacity.pending,
+    "named": scheduling.named,
+    "cron": scheduling.cron,
+    "bulk-cancel": scheduling.bulk_cancel,
+    "events": scheduling.events,
 }
 _RESULTS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
 

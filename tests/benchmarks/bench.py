@@ -230,18 +230,26 @@ class Bench:
         rates = [round(run["per_second"]) for run in runs]
         return {"ceiling_per_second": rates[len(rates) // 2], "ceiling_runs": rates}
 
-    def wait_accepted(self, deployment: Deployment, seconds: float = 600.0) -> float:
-        """Until every request is accepted, by the group's committed offsets; the time of it (s, epoch)."""
-        topic, group = deployment.requests, deployment.app_id
+    def wait_accepted(self, deployment: Deployment, seconds: float = 600.0, *, named: bool = False) -> float:
+        """Until every request is accepted, by the group's committed offsets; the time of it (s, epoch).
+
+        Named ones are accepted by the partitions that own their ids, which read them from the commands topic.
+        """
+        self._wait_applied(deployment, deployment.requests, seconds)
+        if named:
+            self._wait_applied(deployment, deployment.commands, seconds)
+        return time.time()
+
+    def _wait_applied(self, deployment: Deployment, topic: str, seconds: float) -> None:
+        group = deployment.app_id
         ends = self.kafka.stable_offsets(topic)
 
-        def accepted() -> bool:
+        def applied() -> bool:
             # A transaction's marker takes an offset behind the last record of the partition.
             committed = self.kafka.committed(group, topic)
             return all(done >= end - 1 for done, end in zip(committed, ends, strict=True))
 
-        wait(accepted, f"{group} to accept all of {topic}", seconds, every=0.1)
-        return time.time()
+        wait(applied, f"{group} to apply all of {topic}", seconds, every=0.1)
 
     def wait_delivered(self, topic: str, count: int, seconds: float = 600.0) -> None:
         """Until a topic holds at least ``count`` offsets and has stood still for two seconds."""

@@ -1,8 +1,9 @@
 """The load generator, a process of its own: ``python -m tests.benchmarks.load SPEC`` with a JSON object.
 
-Two shapes. ``bulk`` sends ``count`` requests as fast as it can, by default in one transaction, so that a
+Three shapes. ``bulk`` sends ``count`` requests as fast as it can, by default in one transaction, so that a
 read_committed reader sees all of them at once. ``paced`` sends ``rate`` requests a second for ``seconds``,
-with delays drawn evenly from ``delay_ms``. A JSON object on standard output tells what was sent.
+with delays drawn evenly from ``delay_ms``. ``command`` sends one request. A JSON object on standard output
+tells what was sent.
 """
 
 from __future__ import annotations
@@ -42,8 +43,14 @@ def bulk(
     spread_ms: int = 0,
     first: int = 0,
     transactional: bool = True,
+    id_prefix: str = "",
+    expressions: int = 0,
 ) -> dict[str, float]:
-    """Send ``count`` requests due at ``due_ms`` + (sequence mod ``spread_ms``)."""
+    """Send ``count`` requests due at ``due_ms`` + (sequence mod ``spread_ms``).
+
+    With an ``id_prefix`` they are named; with ``expressions`` they are cron schedules, so many different ones
+    between them, that have the minute which begins at ``due_ms`` in common.
+    """
     settings: dict[str, Any] = {"linger.ms": 20, "batch.size": 262_144}
     if transactional:
         settings |= {
@@ -58,7 +65,12 @@ def bulk(
     produce, value, key = producer.produce, records.value, records.key
     for sequence in range(first, first + count):
         due = due_ms + sequence % spread_ms if spread_ms else due_ms
-        headers = records.headers(destination, ("delaystream-at", b"%d" % due))
+        when = ("delaystream-at", b"%d" % due)
+        if expressions:
+            when = ("delaystream-cron", records.cron(due_ms, sequence % expressions))
+        headers = records.headers(destination, when)
+        if id_prefix:
+            headers.append(("delaystream-id", b"%b%d" % (id_prefix.encode(), sequence)))
         while True:
             try:
                 produce(topic, value(due, sequence), key(sequence), headers=headers)
@@ -111,10 +123,20 @@ def paced(
     return {"sent": sent, "started": started, "finished": time.time(), "behind": behind}
 
 
+def command(bootstrap: str, topic: str, headers: dict[str, str]) -> dict[str, float]:
+    """Send one request that has nothing but headers."""
+    producer = _producer(bootstrap)
+    started = time.time()
+    producer.produce(topic, None, None, headers=list(headers.items()))
+    if producer.flush(60):
+        raise TimeoutError(f"a command was still unsent to {topic} after 60 s")
+    return {"sent": 1, "started": started, "finished": time.time()}
+
+
 def main() -> None:
     """Carry out the one load that the first argument describes."""
     spec = json.loads(sys.argv[1])
-    shape = {"bulk": bulk, "paced": paced}[spec.pop("shape")]
+    shape = {"bulk": bulk, "paced": paced, "command": command}[spec.pop("shape")]
     print(json.dumps(shape(**spec)), flush=True)
 
 
