@@ -12,6 +12,7 @@ from delaystream.codec.envelope import Envelope, Fire, Schedule, Status
 from delaystream.codec.event import EventType
 from delaystream.core.identity import fire_id
 from delaystream.core.misfire import DEFAULT_GRACE_MS, Verdict, settle
+from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.request import CatchUp
 from delaystream.engine.arming import Arming
 from delaystream.engine.drain import Drain
@@ -58,6 +59,11 @@ class RecurringFires:
         """Decide on every scheduled time up to now, and arm the next one."""
         recurrence = schedule.recurrence
         assert recurrence is not None
+        try:
+            next_after(recurrence, schedule.next_ms)
+        except (CronError, UnknownZoneError) as error:
+            self._unreadable(step, drain, key, id, schedule, entry, error)
+            return
         grace_ms = schedule.grace_ms if schedule.grace_ms >= 0 else DEFAULT_GRACE_MS
         if schedule.catch_up is CatchUp.NONE:
             grace_ms = min(grace_ms, self._settings.misfire_threshold_ms)
@@ -105,6 +111,25 @@ class RecurringFires:
             tell(schedule)
         if schedule.status is Status.COMPLETED:
             self._events.completed(step, id, schedule)
+
+    def _unreadable(
+        self,
+        step: Step,
+        drain: Drain,
+        key: bytes,
+        id: str,
+        schedule: Schedule,
+        entry: Envelope,
+        error: Exception,
+    ) -> None:
+        """Give a schedule up: a newer release stored it, or a zone database with more zones did."""
+        reason = f"when it recurs cannot be read any more: {error}"
+        self._withheld.quarantine(step, drain, key, entry, reason, id)
+        due_ms = schedule.next_ms
+        schedule = self._records.store(
+            step, id, replace(schedule, pending=[], next_ms=-1), Status.QUARANTINED
+        )
+        self._events.gave_up(step, id, schedule, due_ms=due_ms, destination=drain.topic, detail=reason)
 
     def _passed(
         self, step: Step, drain: Drain, id: str, schedule: Schedule, verdict: Verdict, told: list[_Told]

@@ -6,6 +6,10 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
+from delaystream.core.recurrence import Recurrence, UnknownZoneError, next_after
+from delaystream.engine import recurring_fires
 from tests.unit.engine import Engine, header, in_virtual_time
 
 MINUTE_MS = 60_000
@@ -221,5 +225,35 @@ def test_a_schedule_goes_on_from_the_changelog_alone() -> None:
         assert [int(header(record, "fire-count")) for record in engine.read("orders")] == list(
             range(1, len(dues(engine)) + 1)
         )
+
+    in_virtual_time(test)
+
+
+def test_a_schedule_that_cannot_be_read_any_more_is_given_up_and_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A zone may be gone from the database of the release that an operator went back to."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(b"gone", destination="orders", id="gone", every="10s")
+        engine.request(b"there", destination="orders", id="there", every="11s")
+        await asyncio.sleep(5)
+
+        def read(recurrence: Recurrence, after_ms: int) -> int | None:
+            if recurrence.every_ms == 10_000:
+                raise UnknownZoneError("there is no time zone 'Mars/Olympus'")
+            return next_after(recurrence, after_ms)
+
+        monkeypatch.setattr(recurring_fires, "next_after", read)
+        await asyncio.sleep(20)
+        assert [record.value for record in engine.read("orders")] == [b"there"] * 2
+        (letter,) = engine.read("delay-dead-letters")
+        assert letter.value == b"gone"
+        assert "Mars/Olympus" in header(letter, "error-detail")
+        (event,) = events(engine, "quarantined")
+        assert (event["id"], event["status"]) == ("gone", "quarantined")
+        engine.request(id="gone", action="trigger", reply_to="replies")
+        await asyncio.sleep(1)
+        assert json.loads(engine.read("replies")[-1].value or b"")["outcome"] == "too-late"
 
     in_virtual_time(test)

@@ -1,7 +1,20 @@
 """Recurring schedules: which times a cron expression or an interval means. Pure: time is an argument."""
 
+from delaystream.core.recurrence.fields import CronError
 from delaystream.core.recurrence.fires import Misses, jittered_ms, misses, next_after
 from delaystream.core.recurrence.recurrence import DstGap, DstOverlap, Recurrence
 from delaystream.core.recurrence.validation import check
+from delaystream.core.recurrence.zones import UnknownZoneError
 
-__all__ = ["DstGap", "DstOverlap", "Misses", "Recurrence", "check", "jittered_ms", "misses", "next_after"]
+__all__ = [
+    "CronError",
+    "DstGap",
+    "DstOverlap",
+    "Misses",
+    "Recurrence",
+    "UnknownZoneError",
+    "check",
+    "jittered_ms",
+    "misses",
+    "next_after",
+]
