@@ -202,10 +202,15 @@ async def a_fence_ends_what_the_older_owner_left_open(world: World) -> None:
     producer = world.producer(app)
     await producer.fence()
     await settled(world, changelog)
-    assert await whole(changelog) == ([], 3)
+    # One marker ends it; the producer may write another one, for brokers that lose markers.
+    records, position = await whole(changelog)
+    assert records == []
+    assert position >= 3
     await producer.commit(Transaction({at(topic): rows("mine")}, {}))
     await settled(world, changelog)
-    assert await whole(changelog) == ([(3, b"mine", b"value")], 5)
+    [(offset, key, value)], position = await whole(changelog)
+    assert (key, value, position) == (b"mine", b"value", offset + 2)
+    assert offset >= 3
     await producer.close()
     await changelog.close()
 
@@ -232,7 +237,9 @@ async def an_open_transaction_holds_back_every_reader(world: World) -> None:
     assert (list(batch.records), batch.next_position) == ([], 1)
     await world.producer(dead).fence()
     await settled(world, changelog)
-    assert await whole(changelog, 1) == ([(2, b"committed", b"value")], 5)
+    records, position = await whole(changelog, 1)
+    assert records == [(2, b"committed", b"value")]
+    assert position >= 5
     await producer.close()
     await changelog.close()
 
@@ -247,7 +254,9 @@ async def aborted_records_stay_in_the_log_and_are_not_read(world: World) -> None
     await producer.fence()
     await producer.commit(Transaction({at(topic): rows("kept")}, {}))
     await producer.close()
-    assert [(r.offset, r.key) for r in await world.read(at(topic))] == [(2, b"kept")]
+    [kept] = await world.read(at(topic))
+    assert kept.key == b"kept"
+    assert kept.offset >= 2
     assert keys(await world.read(at(topic), committed=False)) == ["aborted", "kept"]
 
 
@@ -337,14 +346,15 @@ async def the_changelog_is_read_by_fetch_position(world: World) -> None:
     await producer.close()
     changelog = await world.changelog(topic)
     await settled(world, changelog)
-    bounds = await changelog.bounds()
-    assert bounds == (0, 18, 18)
     records, position = await whole(changelog)
-    assert position == 18
-    assert [offset for offset, _, _ in records] == [3, 4, 6, 7, 9, 10, 12, 13, 15, 16]
-    assert (await whole(changelog, 5))[0] == records[2:]
-    batch = await changelog.read(18)
-    assert (list(batch.records), batch.next_position) == ([], 18)
+    first = records[0][0]
+    assert first >= 3, "two aborted records and their marker come before"
+    assert [offset - first for offset, _, _ in records] == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13]
+    assert position == first + 15
+    assert await changelog.bounds() == (0, position, position)
+    assert (await whole(changelog, first + 2))[0] == records[2:]
+    batch = await changelog.read(position)
+    assert (list(batch.records), batch.next_position) == ([], position)
     await changelog.close()
 
 

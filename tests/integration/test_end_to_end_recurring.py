@@ -11,9 +11,13 @@ from tests.integration.harness import Deployment
 from tests.integration.harness_kafka import Reader
 
 
+def _answers(reader: Reader, count: int) -> list[dict[str, Any]]:
+    return [dict(json.loads(receipt.value or b"")) for receipt in reader.take(count)]
+
+
 def _answer(reader: Reader) -> dict[str, Any]:
-    (receipt,) = reader.take(1)
-    return dict(json.loads(receipt.value or b""))
+    (answer,) = _answers(reader, 1)
+    return answer
 
 
 def test_a_recurring_schedule_is_fired_paused_triggered_and_cancelled_with_others(app: Deployment) -> None:
@@ -26,7 +30,7 @@ def test_a_recurring_schedule_is_fired_paused_triggered_and_cancelled_with_other
             app.request(
                 b"beat", {"destination": out, "every": "1s", "id": name, "tags": tag, "reply-to": replies}
             )
-        assert [_answer(receipts)["outcome"] for _ in names] == ["scheduled"] * len(names)
+        assert [answer["outcome"] for answer in _answers(receipts, len(names))] == ["scheduled"] * len(names)
         with app.reader(out) as reader:
             fires = reader.take(4, wanted=lambda delivery: delivery.text("delaystream-schedule-id") == first)
         dues = [int(fire.text("delaystream-due-at")) for fire in fires]
