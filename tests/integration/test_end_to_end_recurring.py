@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from tests.integration.harness import Deployment
-from tests.integration.harness_kafka import Reader
+from tests.integration.harness_kafka import Delivery, Reader
 
 
 def _answers(reader: Reader, count: int) -> list[dict[str, Any]]:
@@ -43,7 +43,12 @@ def test_a_recurring_schedule_is_fired_paused_triggered_and_cancelled_with_other
         app.request(None, {"action": "cancel", "match-tags": tag, "reply-to": replies})
         summary = _answer(receipts)
         assert (summary["outcome"], summary["count"]) == ("cancelled", len(names))
-        ended = told.take(len(names), wanted=lambda d: _event(d.value)["type"] == "cancelled")
+
+        def cancelled(record: Delivery) -> bool:
+            event = _event(record.value)
+            return event["type"] == "cancelled" and event.get("id") in names
+
+        ended = told.take(len(names), wanted=cancelled)
     assert {_event(record.value)["id"] for record in ended} == set(names)
     assert {record.key for record in ended} == {name.encode() for name in names}
 
