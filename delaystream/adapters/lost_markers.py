@@ -175,27 +175,23 @@ class LostMarkers:
         leaderless = await self._leaderless()
         for commit in (True, False):
             targets = {target for target, kind in unsettled.items() if kind is commit} - leaderless
-            settled = await self._end(identity, targets, commit=commit)
-            for target in settled:
+            await self._end(identity, targets, commit=commit)
+            for target in targets:
                 del unsettled[target]
 
-    async def _end(
-        self, identity: Identity, targets: Set[TopicPartition], *, commit: bool
-    ) -> Set[TopicPartition]:
-        """A transaction without records; returns the partitions that need no other one."""
-        reachable = set(targets)
-        while reachable:
+    async def _end(self, identity: Identity, targets: Set[TopicPartition], *, commit: bool) -> None:
+        """A transaction without records in those of the partitions that can be written to."""
+        while targets:
             self._traces.repairing = commit
             try:
-                await self._coordinator.add_partitions(identity, reachable)
+                await self._coordinator.add_partitions(identity, targets)
             except WriteRefused as refusal:
                 # Without the topic, or the right to write to it, there is nothing that we could repair.
-                reachable = {target for target in reachable if target.topic != refusal.topic}
+                targets = {target for target in targets if target.topic != refusal.topic}
             else:
                 await self._coordinator.end(identity, commit=commit)
                 break
         self._traces.repairing = None
-        return targets
 
     async def _leaderless(self) -> set[TopicPartition]:
         """Partitions that a marker would not reach now; one whose topic is gone is not among them."""

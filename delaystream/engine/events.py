@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from delaystream.codec.envelope import Gathering, Schedule
 from delaystream.codec.event import SCHEMA_VERSION, Event, EventType, definition_of, encode_event, next_at_ms
 from delaystream.core.identity import schedule_id
@@ -74,7 +76,7 @@ class Events:
                 at_ms=step.now_ms,
                 request_topic=source.topic,
                 schedule_id=id,
-                source=schedule_id(source.topic, source.partition, source.offset),
+                source=_coordinates(source),
                 id=id,
                 status=None if schedule is None else schedule.status.value,
                 revision=None if schedule is None else schedule.revision,
@@ -104,16 +106,11 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                Event(
-                    schema_version=SCHEMA_VERSION,
-                    type=EventType.FIRED,
-                    at_ms=step.now_ms,
-                    request_topic=schedule.topic,
-                    schedule_id=id,
-                    source=_source(schedule),
-                    id=id,
-                    status=schedule.status.value,
-                    revision=schedule.revision,
+                _of_schedule(
+                    step,
+                    EventType.FIRED,
+                    id,
+                    schedule,
                     next_at_ms=next_at_ms(schedule),
                     due_at_ms=due_ms,
                     fired_at_ms=step.now_ms,
@@ -133,16 +130,11 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                Event(
-                    schema_version=SCHEMA_VERSION,
-                    type=type,
-                    at_ms=step.now_ms,
-                    request_topic=schedule.topic,
-                    schedule_id=id,
-                    source=_source(schedule),
-                    id=id,
-                    status=schedule.status.value,
-                    revision=schedule.revision,
+                _of_schedule(
+                    step,
+                    type,
+                    id,
+                    schedule,
                     next_at_ms=next_at_ms(schedule),
                     destination=schedule.destination,
                     from_ms=run.from_ms,
@@ -159,16 +151,11 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                Event(
-                    schema_version=SCHEMA_VERSION,
-                    type=EventType.QUARANTINED,
-                    at_ms=step.now_ms,
-                    request_topic=schedule.topic,
-                    schedule_id=id,
-                    source=_source(schedule),
-                    id=id,
-                    status=schedule.status.value,
-                    revision=schedule.revision,
+                _of_schedule(
+                    step,
+                    EventType.QUARANTINED,
+                    id,
+                    schedule,
                     next_at_ms=next_at_ms(schedule),
                     due_at_ms=due_ms,
                     destination=destination,
@@ -182,16 +169,11 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                Event(
-                    schema_version=SCHEMA_VERSION,
-                    type=EventType.COMPLETED,
-                    at_ms=step.now_ms,
-                    request_topic=schedule.topic,
-                    schedule_id=id,
-                    source=_source(schedule),
-                    id=id,
-                    status=schedule.status.value,
-                    revision=schedule.revision,
+                _of_schedule(
+                    step,
+                    EventType.COMPLETED,
+                    id,
+                    schedule,
                     fire_count=schedule.fire_count,
                 ),
             )
@@ -209,7 +191,7 @@ class Events:
                     at_ms=step.now_ms,
                     request_topic=source.topic,
                     schedule_id=schedule_id(source.topic, source.partition, source.offset, rejection.id),
-                    source=schedule_id(source.topic, source.partition, source.offset),
+                    source=_coordinates(source),
                     id=rejection.id,
                     code=rejection.code.value,
                     detail=rejection.detail,
@@ -219,16 +201,12 @@ class Events:
     def bulk(self, step: Step, source: Coordinates, gathered: Gathering) -> None:
         """A bulk command has reached every schedule of every partition."""
         if self.on:
-            coordinates = schedule_id(source.topic, source.partition, source.offset)
             self.emit(
                 step,
-                Event(
-                    schema_version=SCHEMA_VERSION,
-                    type=EventType.BULK,
-                    at_ms=step.now_ms,
-                    request_topic=source.topic,
-                    schedule_id=coordinates,
-                    source=coordinates,
+                _of_source(
+                    step,
+                    EventType.BULK,
+                    source,
                     actor=gathered.actor,
                     action=gathered.action.value,
                     count=gathered.count,
@@ -241,16 +219,12 @@ class Events:
         """A fire without an id was too late and is dropped."""
         if not self.on:
             return
-        coordinates = schedule_id(source.topic, source.partition, source.offset)
         self.emit(
             step,
-            Event(
-                schema_version=SCHEMA_VERSION,
-                type=EventType.EXPIRED,
-                at_ms=step.now_ms,
-                request_topic=source.topic,
-                schedule_id=coordinates,
-                source=coordinates,
+            _of_source(
+                step,
+                EventType.EXPIRED,
+                source,
                 due_at_ms=due_ms,
                 lateness_ms=step.now_ms - due_ms,
                 destination=destination,
@@ -259,17 +233,12 @@ class Events:
 
     def accepted(self, step: Step, request: Request) -> None:
         """A request without an id was accepted; only where `anonymous` is on."""
-        source = request.source
-        coordinates = schedule_id(source.topic, source.partition, source.offset)
         self.emit(
             step,
-            Event(
-                schema_version=SCHEMA_VERSION,
-                type=EventType.SCHEDULED,
-                at_ms=step.now_ms,
-                request_topic=source.topic,
-                schedule_id=coordinates,
-                source=coordinates,
+            _of_source(
+                step,
+                EventType.SCHEDULED,
+                request.source,
                 actor=request.actor,
                 next_at_ms=min(request.due_ms),
                 destination=request.destination,
@@ -280,25 +249,51 @@ class Events:
         self, step: Step, source: Coordinates, index: int, due_ms: int, destination: str, partition: int
     ) -> None:
         """A fire without an id goes out; only where `anonymous` is on."""
-        coordinates = schedule_id(source.topic, source.partition, source.offset)
         self.emit(
             step,
-            Event(
-                schema_version=SCHEMA_VERSION,
-                type=EventType.FIRED,
-                at_ms=step.now_ms,
-                request_topic=source.topic,
-                schedule_id=coordinates,
-                source=coordinates,
+            _of_source(
+                step,
+                EventType.FIRED,
+                source,
                 due_at_ms=due_ms,
                 fired_at_ms=step.now_ms,
                 lateness_ms=step.now_ms - due_ms,
-                fire_id=f"{coordinates}/{index}/{due_ms}",
+                fire_id=f"{_coordinates(source)}/{index}/{due_ms}",
                 destination=destination,
                 destination_partition=partition,
             ),
         )
 
 
-def _source(schedule: Schedule) -> str:
-    return schedule_id(schedule.topic, schedule.partition, schedule.offset)
+def _coordinates(source: Coordinates) -> str:
+    return schedule_id(source.topic, source.partition, source.offset)
+
+
+def _of_source(step: Step, type: EventType, source: Coordinates, **told: Any) -> Event:
+    """An event of a request that has no id but its coordinates."""
+    coordinates = _coordinates(source)
+    return Event(
+        schema_version=SCHEMA_VERSION,
+        type=type,
+        at_ms=step.now_ms,
+        request_topic=source.topic,
+        schedule_id=coordinates,
+        source=coordinates,
+        **told,
+    )
+
+
+def _of_schedule(step: Step, type: EventType, id: str, schedule: Schedule, **told: Any) -> Event:
+    """An event of a named schedule, as it stands after what is told."""
+    return Event(
+        schema_version=SCHEMA_VERSION,
+        type=type,
+        at_ms=step.now_ms,
+        request_topic=schedule.topic,
+        schedule_id=id,
+        source=schedule_id(schedule.topic, schedule.partition, schedule.offset),
+        id=id,
+        status=schedule.status.value,
+        revision=schedule.revision,
+        **told,
+    )

@@ -119,22 +119,8 @@ class NamedFires:
             self._events.gave_up(step, id, schedule, due_ms=due_ms, destination=drain.topic, detail=reason)
             return
         fire = fire_id(schedule.topic, 0, 0, index, due_ms, id, schedule.revision)
-        schedule = self._records.fired(schedule, fire, Fire(due_ms, step.now_ms, schedule.revision, index))
-        partition = self._records.deliver(step, drain, key, id, schedule, entry, partitions, fire, due_ms)
-        lateness_ms = step.now_ms - due_ms
-        step.fired[drain.topic].append(lateness_ms)
-        schedule = self._records.store(step, id, schedule, Status.FIRED)
-        self._events.fired(
-            step,
-            id,
-            schedule,
-            fire_id=fire,
-            due_ms=due_ms,
-            lateness_ms=lateness_ms,
-            destination=drain.topic,
-            partition=partition,
-            fire_count=schedule.fire_count,
-        )
+        remembered = Fire(due_ms, step.now_ms, schedule.revision, index)
+        self._go_out(step, drain, key, id, schedule, entry, partitions, fire, remembered, Status.FIRED)
 
     # -- triggered ----------------------------------------------------------------------------
 
@@ -164,7 +150,28 @@ class NamedFires:
             return
         index = trigger_index(trigger.partition, trigger.offset)
         fire = fire_id(trigger.tenant, 0, 0, index, due_ms, id, trigger.revision)
-        schedule = self._records.fired(schedule, fire, Fire(due_ms, step.now_ms, trigger.revision, index))
+        remembered = Fire(due_ms, step.now_ms, trigger.revision, index)
+        schedule = self._go_out(step, drain, key, id, schedule, entry, partitions, fire, remembered, over)
+        self._tell_completed(step, id, schedule)
+
+    # -- both ---------------------------------------------------------------------------------
+
+    def _go_out(
+        self,
+        step: Step,
+        drain: Drain,
+        key: bytes,
+        id: str,
+        schedule: Schedule,
+        entry: Envelope,
+        partitions: int,
+        fire: str,
+        remembered: Fire,
+        over: Status,
+    ) -> Schedule:
+        """Deliver a fire, store what is left of its schedule, and tell; returns what is left."""
+        due_ms = remembered.due_ms
+        schedule = self._records.fired(schedule, fire, remembered)
         partition = self._records.deliver(step, drain, key, id, schedule, entry, partitions, fire, due_ms)
         lateness_ms = step.now_ms - due_ms
         step.fired[drain.topic].append(lateness_ms)
@@ -180,7 +187,7 @@ class NamedFires:
             partition=partition,
             fire_count=schedule.fire_count,
         )
-        self._tell_completed(step, id, schedule)
+        return schedule
 
     def _tell_completed(self, step: Step, id: str, schedule: Schedule) -> None:
         """Tell that a recurring schedule, which had no further time but this fire, is over."""
