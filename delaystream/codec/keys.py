@@ -95,12 +95,12 @@ def offset_key(topic: str) -> bytes:
 
 def schedule_key(tenant: str, id: str) -> bytes:
     """Key of a named schedule."""
-    return b"s" + tenant.encode() + b"\0" + id.encode()
+    return f"s{tenant}\0{id}".encode()
 
 
 def payload_key(tenant: str, id: str) -> bytes:
     """Key of a named schedule's payload."""
-    return b"p" + tenant.encode() + b"\0" + id.encode()
+    return f"p{tenant}\0{id}".encode()
 
 
 def after_prefix(key: bytes) -> bytes:

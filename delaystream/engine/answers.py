@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from delaystream.codec.envelope import Schedule
 from delaystream.codec.event import EventType
@@ -11,6 +12,11 @@ from delaystream.core.request import Request
 from delaystream.engine.events import Events
 from delaystream.engine.letters import Letters
 from delaystream.engine.step import Step
+
+# Naming a member through its class, or looking it up by its value, is slow (Python 3.11).
+_EVENTS: Final = {outcome: EventType(outcome.value) for outcome in Outcome}
+_TOO_LATE: Final = Outcome.TOO_LATE
+_TRIGGERED: Final = Outcome.TRIGGERED
 
 
 class Answers:
@@ -33,7 +39,7 @@ class Answers:
 
         The last fire is told to a command that came too late, as the one that won.
         """
-        won = schedule.last_fire_id if schedule is not None and outcome is Outcome.TOO_LATE else None
+        won = schedule.last_fire_id if schedule is not None and outcome is _TOO_LATE else None
         self._letters.receipt(
             step,
             request,
@@ -41,14 +47,14 @@ class Answers:
             due_ms,
             fire_ids,
             won,
-            None if schedule is None else schedule.status.value,
+            None if schedule is None else schedule.status,
         )
         if self.events.on:
-            triggered = outcome is Outcome.TRIGGERED
+            triggered = outcome is _TRIGGERED
             self.events.answered(
                 step,
                 request,
-                EventType(outcome.value),
+                _EVENTS[outcome],
                 schedule,
                 fire_ids[0] if triggered else won,
                 due_ms[0] if triggered else None,

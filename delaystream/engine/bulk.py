@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -51,11 +52,12 @@ from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 
-_OUTCOMES = {
+_OUTCOMES: Final = {
     Action.CANCEL: Outcome.CANCELLED,
     Action.PAUSE: Outcome.PAUSED,
     Action.RESUME: Outcome.RESUMED,
 }
+_EVENTS: Final = {action: EventType(outcome.value) for action, outcome in _OUTCOMES.items()}
 
 
 class Bulks:
@@ -118,6 +120,7 @@ class Bulks:
         source = Coordinates(bulk.tenant, bulk.partition, bulk.offset)
         stop = after_prefix(schedule_key(bulk.tenant, bulk.match.id_prefix or ""))
         scanned = self._state.store.scan(bulk.cursor, stop, self._settings.bulk_slice)
+        told = _EVENTS[bulk.action]
         changed = 0
         cursor = bulk.cursor
         for key, value in scanned:
@@ -135,8 +138,7 @@ class Bulks:
             if after is not None:
                 changed += 1
                 step.size_bytes += len(value)
-                type = EventType(_OUTCOMES[bulk.action].value)
-                self._answers.events.changed(step, source, id, bulk.actor, type, after)
+                self._answers.events.changed(step, source, id, bulk.actor, told, after)
         step.records += changed
         bulk = replace(bulk, cursor=cursor, count=bulk.count + changed)
         if len(scanned) == self._settings.bulk_slice or (scanned and cursor != scanned[-1][0] + b"\0"):
@@ -193,4 +195,4 @@ def matches(match: Match, destination: str, tags: Sequence[str]) -> bool:
     """Whether a schedule meets the conditions on its destination and tags."""
     if match.destination is not None and not fnmatchcase(destination, match.destination):
         return False
-    return all(tag in tags for tag in match.tags)
+    return not match.tags or all(tag in tags for tag in match.tags)

@@ -182,8 +182,9 @@ class Control:
         for index, due_ms in enumerate(request.due_ms):
             fire = fire_id(tenant, 0, 0, index, due_ms, request.id, schedule.revision)
             fire_ids.append(fire)
-            if step.size_bytes < step.max_bytes and (
-                partitions := self._deliveries.may_deliver(step, request, due_ms)
+            if (
+                step.size_bytes < step.max_bytes
+                and (route := self._deliveries.route(step, request, due_ms)) is not None
             ):
                 headers = delivery_headers(
                     request.headers,
@@ -194,7 +195,7 @@ class Control:
                     schedule_id(source.topic, source.partition, source.offset),
                     len(fired) + 1,
                 )
-                partition = self._deliveries.write(step, request, headers, due_ms, partitions)
+                partition = self._deliveries.write(step, route, request, headers, due_ms)
                 fired.append((fire, due_ms, partition))
                 history = self._arming.remembered(
                     history, Fire(due_ms, step.now_ms, schedule.revision, index)

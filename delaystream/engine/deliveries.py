@@ -5,9 +5,9 @@ from __future__ import annotations
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Header, Request
 from delaystream.engine.ports import Destinations
-from delaystream.engine.rates import Rates, room
+from delaystream.engine.rates import Bucket, Rates, room
 from delaystream.engine.state import PartitionState
-from delaystream.engine.step import Step, row_bytes
+from delaystream.engine.step import Route, Step, row_bytes
 from delaystream.engine.trouble import Troubles
 
 
@@ -37,63 +37,77 @@ class Deliveries:
             reply_to=request.reply_to,
         )
 
-    def may_deliver(self, step: Step, request: Request, due_ms: int) -> int:
-        """Partitions of the destination if a fire can go out in this very transaction, else 0.
+    def route(self, step: Step, request: Request, due_ms: int) -> Route | None:
+        """Where a fire goes that can go out in this very transaction; None when it cannot.
 
         It can when it is due, not too late, and nothing older waits for the destination: what is overdue
         keeps its order, and one that is full is not overtaken.
         """
         if due_ms > step.now_ms:
-            return 0
+            return None
         if (
             request.grace_ms is not None
             and step.now_ms - due_ms > request.grace_ms
             and request.on_late != "fire"
         ):
-            return 0
-        topic = request.destination
-        return 0 if self.waits(step, topic, request.source.topic) else self._destinations.partitions(topic)
+            return None
+        return self._open(step, request.destination, request.source.topic)
 
     def waits(self, step: Step, topic: str, tenant: str) -> bool:
         """Whether what is due has to wait: for a backlog, the rate, or the end of a trouble."""
-        if topic in self._troubles:
-            return True
-        wheel = self._state.destination(step, topic, tenant)
-        head = self._state.heads.head(wheel)
+        return self._open(step, topic, tenant) is None
+
+    def _open(self, step: Step, topic: str, tenant: str) -> Route | None:
+        routes = step.routes
+        where = (topic, tenant)
+        # What does not change within a step is asked once: most steps have a thousand requests for one topic.
+        route = routes[where] if where in routes else self._found(step, topic, tenant)
+        if route is None:
+            return None
+        head = self._state.heads.head(route.wheel)
         if head is not None and head <= step.now_ms:
-            return True
-        if self._rates.active:
-            buckets = self._rates.buckets(topic, self._state.lanes[wheel], step.loop_ms)
-            return bool(buckets) and not room(buckets, step.loop_ms)
-        return False
+            return None
+        if route.buckets and not room(route.buckets, step.loop_ms):
+            return None
+        return route
+
+    def _found(self, step: Step, topic: str, tenant: str) -> Route | None:
+        route = None
+        if topic not in self._troubles and (partitions := self._destinations.partitions(topic)):
+            wheel = self._state.destination(step, topic, tenant)
+            buckets: tuple[Bucket, ...] = ()
+            if self._rates.active:
+                buckets = self._rates.buckets(topic, self._state.lanes[wheel], step.loop_ms)
+            route = Route(wheel, step.outlet(topic, partitions), step.fired[topic], buckets)
+        step.routes[topic, tenant] = route
+        return route
 
     def at_once(self, step: Step, request: Request) -> int:
         """How many of a request's fires go out in the accepting transaction; at least, not about."""
-        count = sum(bool(self.may_deliver(step, request, due_ms)) for due_ms in request.due_ms)
-        if count > 1 and self._rates.active:
-            topic, tenant = request.destination, request.source.topic
-            if buckets := self._rates.buckets(topic, self._rates.lane(tenant, topic), step.loop_ms):
-                count = min(count, room(buckets, step.loop_ms))
+        routes = [self.route(step, request, due_ms) for due_ms in request.due_ms]
+        opened = [route for route in routes if route is not None]
+        count = len(opened)
+        if count > 1 and (buckets := opened[0].buckets):
+            count = min(count, room(buckets, step.loop_ms))
         if count and request.id is not None:
             # Of a named request, what finds the step full is stored, the first one too: a pointer each.
             left = max(0, step.max_bytes - step.size_bytes)
             count = min(count, -(-left // row_bytes(request.key, request.value, request.headers)))
         return count
 
-    def write(self, step: Step, request: Request, headers: list[Header], due_ms: int, partitions: int) -> int:
+    def write(self, step: Step, route: Route, request: Request, headers: list[Header], due_ms: int) -> int:
         """Deliver a request in the accepting transaction; the partition that it goes to."""
-        topic = request.destination
+        key, value = request.key, request.value
+        step.size_bytes += row_bytes(key, value, request.headers)
         asked = request.destination_partition
-        step.size_bytes += row_bytes(request.key, request.value, request.headers)
-        partition = step.outlet(topic, partitions).write(
-            request.destination_key if request.has_destination_key else request.key,
-            request.value,
+        partition = route.outlet.write(
+            request.destination_key if request.has_destination_key else key,
+            value,
             headers,
             step.now_ms,
             -1 if asked is None else asked,
         )
-        step.fired[topic].append(step.now_ms - due_ms)
-        if self._rates.active:
-            lane = self._rates.lane(request.source.topic, topic)
-            self._rates.spend(self._rates.buckets(topic, lane, step.loop_ms), 1, step.loop_ms)
+        route.fired.append(step.now_ms - due_ms)
+        if route.buckets:
+            self._rates.spend(route.buckets, 1, step.loop_ms)
         return partition

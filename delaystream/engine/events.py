@@ -29,13 +29,16 @@ class Events:
 
     def emit(self, step: Step, event: Event) -> None:
         """Write an event; its key is the schedule id."""
-        partitions = self._destinations.partitions(self._topic)
-        if not partitions:
-            problem = self._destinations.problem(self._topic) or "unknown"
-            raise LogUnavailable(f"{self._topic}: {problem}; without it what happened would go untold")
+        outlet = step.outlets.get(self._topic)
+        if outlet is None:
+            partitions = self._destinations.partitions(self._topic)
+            if not partitions:
+                problem = self._destinations.problem(self._topic) or "unknown"
+                raise LogUnavailable(f"{self._topic}: {problem}; without it what happened would go untold")
+            outlet = step.outlet(self._topic, partitions)
         value = encode_event(event)
         step.size_bytes += len(value)
-        step.outlet(self._topic, partitions).write(event.schedule_id.encode(), value, (), step.now_ms)
+        outlet.write(event.schedule_id.encode(), value, (), step.now_ms)
 
     def answered(
         self,
@@ -78,7 +81,7 @@ class Events:
                 schedule_id=id,
                 source=_coordinates(source),
                 id=id,
-                status=None if schedule is None else schedule.status.value,
+                status=None if schedule is None else schedule.status,
                 revision=None if schedule is None else schedule.revision,
                 actor=actor,
                 definition=definition_of(schedule) if schedule is not None and type in _DEFINING else None,
@@ -293,7 +296,7 @@ def _of_schedule(step: Step, type: EventType, id: str, schedule: Schedule, **tol
         schedule_id=id,
         source=schedule_id(schedule.topic, schedule.partition, schedule.offset),
         id=id,
-        status=schedule.status.value,
+        status=schedule.status,
         revision=schedule.revision,
         **told,
     )

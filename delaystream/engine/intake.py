@@ -24,7 +24,7 @@ from delaystream.engine.ports import SourceBatch, SourceRecord
 from delaystream.engine.quota import Quotas
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
-from delaystream.engine.step import Step, row_bytes
+from delaystream.engine.step import Route, Step, row_bytes
 from delaystream.engine.tenants import Tenants
 
 #: A record with what its headers say.
@@ -174,8 +174,8 @@ class Intake:
         stored: bytes | None = None
         wheel = number = 0
         for index, due_ms in enumerate(times):
-            if due_ms <= now_ms and (partitions := self._deliveries.may_deliver(step, request, due_ms)):
-                self._deliver(step, request, index, due_ms, partitions)
+            if due_ms <= now_ms and (route := self._deliveries.route(step, request, due_ms)) is not None:
+                self._deliver(step, route, request, index, due_ms)
                 continue
             if stored is None:
                 stored = encode(envelope_of(request))
@@ -201,11 +201,11 @@ class Intake:
             reply_to=request.reply_to,
         )
 
-    def _deliver(self, step: Step, request: Request, index: int, due_ms: int, partitions: int) -> None:
+    def _deliver(self, step: Step, route: Route, request: Request, index: int, due_ms: int) -> None:
         source = request.source
         coordinates = b"%b%d" % (self._state.source_text(source.topic, source.partition), source.offset)
         headers = anonymous_delivery_headers([*request.headers], coordinates, index, due_ms, step.fired_at)
-        partition = self._deliveries.write(step, request, headers, due_ms, partitions)
+        partition = self._deliveries.write(step, route, request, headers, due_ms)
         if self._events.anonymous:
             self._events.fired_anonymous(step, source, index, due_ms, request.destination, partition)
 

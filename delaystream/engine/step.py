@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Final
 
+import msgspec
+
 from delaystream.codec.outgoing import FIRED_AT
 from delaystream.core.partitioning import partition_for_key
 from delaystream.core.request import Header
 from delaystream.engine.ports import Headers, Row, TopicPartition, Transaction
+from delaystream.engine.rates import Bucket
 
 #: the origin of a receipt, where that of a fire is the key of its wheel entry
 RECEIPT: Final = b""
@@ -80,6 +83,17 @@ class Outlet:
         return partition
 
 
+class Route(msgspec.Struct):
+    """Where this step's deliveries at once of one tenant go, for one destination that can be written to."""
+
+    wheel: int
+    outlet: Outlet
+    #: the step's list of how late each fire for the topic was, ms
+    fired: list[int]
+    #: what bounds the fires of the wheel; () for nothing
+    buckets: tuple[Bucket, ...]
+
+
 class Step:
     """One transaction in the making."""
 
@@ -103,6 +117,8 @@ class Step:
         #: changes of the state: the changelog's rows and the local batch alike, None for a tombstone
         self.changes: dict[bytes, bytes | None] = {}
         self.outlets: dict[str, Outlet] = {}
+        #: by destination and tenant; None: nothing of it goes out in the accepting transaction
+        self.routes: dict[tuple[str, str], Route | None] = {}
         #: next offset to apply, by source topic
         self.positions: dict[str, int] = {}
         self.accepted: dict[str, int] = defaultdict(int)
