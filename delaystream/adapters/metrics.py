@@ -74,7 +74,7 @@ class PrometheusObserver:
         self._missed = Counter(
             "delaystream_missed",
             "Due times without a delivery of their own, by reason: late, paused, destination, expired "
-            "(`on-late: drop`), skipped (a later delivery stands for it).",
+            "(`on-late: drop`), moved (`on-late: <topic>`), skipped (a later delivery stands for it).",
             ["reason", "destination"],
             registry=self.registry,
         )

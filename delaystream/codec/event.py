@@ -30,6 +30,7 @@ class EventType(StrEnum):
     SKIPPED = "skipped"
     MISSED = "missed"
     EXPIRED = "expired"
+    MOVED = "moved"
     QUARANTINED = "quarantined"
     COMPLETED = "completed"
     CANCELLED = "cancelled"
@@ -52,6 +53,7 @@ EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
     EventType.SKIPPED: "Scheduled times passed for which the next fire stands (`catch-up: latest`).",
     EventType.MISSED: "Scheduled times passed that will never fire: beyond `grace`, or `catch-up: none`.",
     EventType.EXPIRED: "A one-time fire was later than `grace` and dropped (`on-late: drop`).",
+    EventType.MOVED: "A one-time fire was later than `grace` and goes to its topic for late ones.",
     EventType.QUARANTINED: "A fire proved impossible and is among the dead letters.",
     EventType.COMPLETED: "A recurring schedule has no further time.",
     EventType.CANCELLED: "Nothing of the schedule is ahead any more.",

@@ -27,6 +27,7 @@ status                      what happens                              status aft
 =========================== ========================================= ==================================
 pending, one-time           a due time is delivered                   pending, or fired: ``fired``
 pending, one-time           it is too late, ``on-late: drop``         pending, or dropped: ``expired``
+pending, one-time           it is too late, ``on-late: <topic>``      pending: ``moved``, then ``fired``
 pending, recurring          a scheduled time is delivered             pending, or completed: ``fired``
                                                                       (and ``completed``)
 pending, recurring          scheduled times passed                    as above: ``skipped``, ``missed``

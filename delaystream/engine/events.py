@@ -147,8 +147,36 @@ class Events:
                 ),
             )
 
+    def moved(
+        self, step: Step, id: str, schedule: Schedule, *, due_ms: int, fire_id: str, destination: str
+    ) -> None:
+        """A fire of a named schedule was too late and goes to the topic for late ones, `destination`."""
+        if self.on:
+            self.emit(
+                step,
+                _of_schedule(
+                    step,
+                    EventType.MOVED,
+                    id,
+                    schedule,
+                    next_at_ms=next_at_ms(schedule),
+                    due_at_ms=due_ms,
+                    lateness_ms=step.now_ms - due_ms,
+                    fire_id=fire_id,
+                    destination=destination,
+                ),
+            )
+
     def gave_up(
-        self, step: Step, id: str, schedule: Schedule, *, due_ms: int, destination: str, detail: str
+        self,
+        step: Step,
+        id: str,
+        schedule: Schedule,
+        *,
+        due_ms: int,
+        fire_id: str,
+        destination: str,
+        detail: str,
     ) -> None:
         """A fire of a named schedule proved impossible."""
         if self.on:
@@ -161,6 +189,7 @@ class Events:
                     schedule,
                     next_at_ms=next_at_ms(schedule),
                     due_at_ms=due_ms,
+                    fire_id=fire_id,
                     destination=destination,
                     code=Code.QUARANTINED.value,
                     detail=detail,
@@ -181,16 +210,14 @@ class Events:
                 ),
             )
 
-    def refused(
-        self, step: Step, source: Coordinates, rejection: Rejection, type: EventType = EventType.REJECTED
-    ) -> None:
-        """A request was rejected, or the fire of one without an id given up as impossible."""
+    def refused(self, step: Step, source: Coordinates, rejection: Rejection) -> None:
+        """A request was rejected."""
         if self.on:
             self.emit(
                 step,
                 Event(
                     schema_version=SCHEMA_VERSION,
-                    type=type,
+                    type=EventType.REJECTED,
                     at_ms=step.now_ms,
                     request_topic=source.topic,
                     schedule_id=schedule_id(source.topic, source.partition, source.offset, rejection.id),
@@ -218,21 +245,33 @@ class Events:
 
     # -- without an id ------------------------------------------------------------------------
 
-    def expired(self, step: Step, source: Coordinates, due_ms: int, destination: str) -> None:
-        """A fire without an id was too late and is dropped."""
-        if not self.on:
-            return
-        self.emit(
-            step,
-            _of_source(
+    def passed_anonymous(
+        self,
+        step: Step,
+        type: EventType,
+        source: Coordinates,
+        *,
+        due_ms: int,
+        fire_id: str,
+        destination: str,
+        detail: str | None = None,
+    ) -> None:
+        """A fire without an id does not go out as it was asked for: expired, moved or, why, quarantined."""
+        if self.on:
+            self.emit(
                 step,
-                EventType.EXPIRED,
-                source,
-                due_at_ms=due_ms,
-                lateness_ms=step.now_ms - due_ms,
-                destination=destination,
-            ),
-        )
+                _of_source(
+                    step,
+                    type,
+                    source,
+                    due_at_ms=due_ms,
+                    lateness_ms=step.now_ms - due_ms,
+                    fire_id=fire_id,
+                    destination=destination,
+                    code=None if detail is None else Code.QUARANTINED.value,
+                    detail=detail,
+                ),
+            )
 
     def accepted(self, step: Step, request: Request) -> None:
         """A request without an id was accepted; only where `anonymous` is on."""

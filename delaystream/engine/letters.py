@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from delaystream.codec.command import COMMAND_HEADER, Report, detach
-from delaystream.codec.event import EventType
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Coordinates, Header, Request
@@ -133,12 +132,10 @@ class Letters:
         detail: str,
         id: str | None = None,
     ) -> None:
-        """Put a fire that proved impossible among the dead letters; the caller tells of one with an id."""
+        """Put a fire that proved impossible among the dead letters; the caller tells of it."""
         rejection = Rejection(Code.QUARANTINED, detail, id=id)
         self.bury(step, key, value, headers, timestamp_ms, source, rejection)
         step.rejected[Code.QUARANTINED.value] += 1
-        if id is None:
-            self._events.refused(step, source, rejection, EventType.QUARANTINED)
 
 
 def _letter(

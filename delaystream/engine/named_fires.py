@@ -24,7 +24,7 @@ from delaystream.codec.event import EventType
 from delaystream.codec.keys import payload_key, schedule_key, split_wheel_key
 from delaystream.core.identity import fire_id, trigger_index
 from delaystream.core.misfire import Run
-from delaystream.core.request import ON_LATE_DROP, Coordinates
+from delaystream.core.request import ON_LATE_DROP
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.drain import Drain
@@ -97,6 +97,7 @@ class NamedFires:
     ) -> None:
         withheld = self._withheld
         _, due_ms, _, _, index = split_wheel_key(key)
+        fire = fire_id(schedule.topic, 0, 0, index, due_ms, id, schedule.revision)
         schedule = replace(schedule, pending=[other for other in schedule.pending if other != key])
         if drain.topic == schedule.destination and withheld.is_late(step, drain, due_ms, entry):
             if entry.on_late == ON_LATE_DROP:
@@ -111,14 +112,17 @@ class NamedFires:
                 moved = withheld.move(step, key, pointer, entry.on_late)
                 schedule = replace(schedule, pending=[*schedule.pending, moved])
                 step.changes[schedule_key(schedule.topic, id)] = encode(schedule)
+                step.missed["moved", drain.topic] += 1
+                self._events.moved(step, id, schedule, due_ms=due_ms, fire_id=fire, destination=entry.on_late)
             return
         reason = withheld.reason(step, drain, key, due_ms, entry, partitions)
         if reason is not None:
-            withheld.quarantine(step, drain, key, entry, reason, id)
+            withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire)
             schedule = self._records.store(step, id, schedule, Status.QUARANTINED)
-            self._events.gave_up(step, id, schedule, due_ms=due_ms, destination=drain.topic, detail=reason)
+            self._events.gave_up(
+                step, id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, detail=reason
+            )
             return
-        fire = fire_id(schedule.topic, 0, 0, index, due_ms, id, schedule.revision)
         remembered = Fire(due_ms, step.now_ms, schedule.revision, index)
         self._go_out(step, drain, key, id, schedule, entry, partitions, fire, remembered, Status.FIRED)
 
@@ -138,18 +142,18 @@ class NamedFires:
         _, due_ms, _, _, _ = split_wheel_key(key)
         schedule = replace(schedule, triggers=[other for other in schedule.triggers if other != key])
         over = Status.FIRED if schedule.recurrence is None else Status.COMPLETED
-        reason = self._withheld.reason(step, drain, key, due_ms, entry, partitions)
-        if reason is not None:
-            # Its key has the coordinates of the command, and what is delivered is the schedule's.
-            request = Coordinates(schedule.topic, schedule.partition, schedule.offset)
-            self._withheld.quarantine(step, drain, key, entry, reason, id, request)
-            given_up = Status.QUARANTINED if schedule.recurrence is None else over
-            schedule = self._records.store(step, id, schedule, given_up)
-            self._events.gave_up(step, id, schedule, due_ms=due_ms, destination=drain.topic, detail=reason)
-            self._tell_completed(step, id, schedule)
-            return
         index = trigger_index(trigger.partition, trigger.offset)
         fire = fire_id(trigger.tenant, 0, 0, index, due_ms, id, trigger.revision)
+        reason = self._withheld.reason(step, drain, key, due_ms, entry, partitions)
+        if reason is not None:
+            self._withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire)
+            given_up = Status.QUARANTINED if schedule.recurrence is None else over
+            schedule = self._records.store(step, id, schedule, given_up)
+            self._events.gave_up(
+                step, id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, detail=reason
+            )
+            self._tell_completed(step, id, schedule)
+            return
         remembered = Fire(due_ms, step.now_ms, trigger.revision, index)
         schedule = self._go_out(step, drain, key, id, schedule, entry, partitions, fire, remembered, over)
         self._tell_completed(step, id, schedule)

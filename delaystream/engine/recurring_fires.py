@@ -80,13 +80,15 @@ class RecurringFires:
                 due_ms = due(verdict.fire_ms)
                 reason = self._withheld.reason(step, drain, key, due_ms, entry, partitions)
                 if reason is not None:
-                    self._withheld.quarantine(step, drain, key, entry, reason, id)
+                    fire = self._fire_id(id, schedule, verdict.fire_ms)
+                    self._withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire)
                     told.append(
                         partial(
                             self._events.gave_up,
                             step,
                             id,
                             due_ms=verdict.fire_ms,
+                            fire_id=fire,
                             destination=drain.topic,
                             detail=reason,
                         )
@@ -124,12 +126,19 @@ class RecurringFires:
     ) -> None:
         """Give a schedule up: a newer release stored it, or a zone database with more zones did."""
         reason = f"when it recurs cannot be read any more: {error}"
-        self._withheld.quarantine(step, drain, key, entry, reason, id)
         due_ms = schedule.next_ms
+        fire = self._fire_id(id, schedule, due_ms)
+        self._withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire)
         schedule = self._records.store(
             step, id, replace(schedule, pending=[], next_ms=-1), Status.QUARANTINED
         )
-        self._events.gave_up(step, id, schedule, due_ms=due_ms, destination=drain.topic, detail=reason)
+        self._events.gave_up(
+            step, id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, detail=reason
+        )
+
+    @staticmethod
+    def _fire_id(id: str, schedule: Schedule, scheduled_ms: int) -> str:
+        return fire_id(schedule.topic, 0, 0, 0, scheduled_ms, id, schedule.revision)
 
     def _passed(
         self, step: Step, drain: Drain, id: str, schedule: Schedule, verdict: Verdict, told: list[_Told]
@@ -166,7 +175,7 @@ class RecurringFires:
         told: list[_Told],
     ) -> Schedule:
         """Deliver one scheduled time."""
-        fire = fire_id(schedule.topic, 0, 0, 0, scheduled_ms, id, schedule.revision)
+        fire = self._fire_id(id, schedule, scheduled_ms)
         lateness_ms = step.now_ms - due_ms
         skipped = schedule.skipped
         schedule = replace(

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Envelope, encode
+from delaystream.codec.envelope import Envelope, Schedule, encode
+from delaystream.codec.event import EventType
 from delaystream.codec.keys import split_wheel_key, wheel_key
 from delaystream.codec.names import PREFIX
-from delaystream.codec.outgoing import DUE_AT, SCHEDULE_ID
-from delaystream.core.identity import schedule_id
+from delaystream.codec.outgoing import DUE_AT, FIRE_ID, SCHEDULE_ID
+from delaystream.core.identity import fire_id, schedule_id
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header
 from delaystream.engine.drain import Drain
 from delaystream.engine.events import Events
@@ -51,13 +52,16 @@ class Withheld:
     def let_go(self, step: Step, drain: Drain, key: bytes, entry: Envelope) -> None:
         """Drop an anonymous fire that is late, or file it under the topic for late ones."""
         self._state.remove_entry(step, key)
-        if entry.on_late == ON_LATE_DROP:
-            step.missed["expired", drain.topic] += 1
-            _, due_ms, source, offset, _ = split_wheel_key(key)
-            coordinates = Coordinates(*self._state.sources[source], offset)
-            self._events.expired(step, coordinates, due_ms, drain.topic)
-        else:
+        dropped = entry.on_late == ON_LATE_DROP
+        step.missed["expired" if dropped else "moved", drain.topic] += 1
+        if not dropped:
             self.move(step, key, encode(replace(entry, on_late=ON_LATE_FIRE)), entry.on_late)
+        self._tell(
+            step,
+            EventType.EXPIRED if dropped else EventType.MOVED,
+            key,
+            drain.topic if dropped else entry.on_late,
+        )
 
     def move(self, step: Step, key: bytes, stored: bytes, topic: str) -> bytes:
         """File an entry under another destination, where it is due at once; its new key."""
@@ -90,42 +94,70 @@ class Withheld:
                 return f"{drain.topic} could not be written for {waited_ms} ms: {trouble.reason}"
         return None
 
-    def quarantine(
+    def quarantine(self, step: Step, drain: Drain, key: bytes, entry: Envelope, reason: str) -> None:
+        """Put a fire without an id among the dead letters."""
+        source, due_ms, fire = self._named_by(key)
+        schedule = schedule_id(source.topic, source.partition, source.offset)
+        headers = _addressed(entry.headers, drain.topic, schedule, fire, due_ms)
+        self._bury(step, key, entry, headers, source, reason)
+        self._tell(step, EventType.QUARANTINED, key, drain.topic, reason)
+
+    def quarantine_named(
         self,
         step: Step,
         drain: Drain,
         key: bytes,
         entry: Envelope,
         reason: str,
-        id: str | None = None,
-        request: Coordinates | None = None,
+        id: str,
+        schedule: Schedule,
+        fire: str,
     ) -> None:
-        """Put a fire among the dead letters, with where it should have gone, and when.
+        """Put a fire of a named schedule among the dead letters; the caller tells of it."""
+        # A trigger's key has the coordinates of its command, and what it delivers is the schedule's.
+        source = Coordinates(schedule.topic, schedule.partition, schedule.offset)
+        headers = _addressed(entry.headers, drain.topic, id, fire, split_wheel_key(key)[1])
+        self._bury(step, key, entry, headers, source, reason, id)
 
-        `request` is what it was asked for by, where that is not what its key says.
-        """
-        _, due_ms, source, offset, _ = split_wheel_key(key)
-        topic, partition = self._state.sources[source]
-        if request is not None:
-            topic, partition, offset = request.topic, request.partition, request.offset
+    def _bury(
+        self,
+        step: Step,
+        key: bytes,
+        entry: Envelope,
+        headers: list[Header],
+        source: Coordinates,
+        reason: str,
+        id: str | None = None,
+    ) -> None:
         step.released.append(key)
         self._letters.quarantine(
-            step,
-            entry.key,
-            entry.value,
-            _addressed(entry.headers, drain.topic, schedule_id(topic, partition, offset, id), due_ms),
-            entry.timestamp_ms,
-            Coordinates(topic, partition, offset),
-            reason,
-            id,
+            step, entry.key, entry.value, headers, entry.timestamp_ms, source, reason, id
         )
 
+    def _tell(
+        self, step: Step, type: EventType, key: bytes, destination: str, detail: str | None = None
+    ) -> None:
+        source, due_ms, fire = self._named_by(key)
+        self._events.passed_anonymous(
+            step, type, source, due_ms=due_ms, fire_id=fire, destination=destination, detail=detail
+        )
 
-def _addressed(headers: Sequence[Header], destination: str, schedule: str, due_ms: int) -> list[Header]:
+    def _named_by(self, key: bytes) -> tuple[Coordinates, int, str]:
+        """The request, due time and fire id of an entry without an id."""
+        _, due_ms, number, offset, index = split_wheel_key(key)
+        topic, partition = self._state.sources[number]
+        fire = fire_id(topic, partition, offset, index, due_ms)
+        return Coordinates(topic, partition, offset), due_ms, fire
+
+
+def _addressed(
+    headers: Sequence[Header], destination: str, schedule: str, fire: str, due_ms: int
+) -> list[Header]:
     """What makes a dead letter a request again once a delay is added: its destination among its headers."""
     return [
         *headers,
         (PREFIX + "destination", destination.encode()),
         (SCHEDULE_ID, schedule.encode()),
+        (FIRE_ID, fire.encode()),
         (DUE_AT, b"%d" % due_ms),
     ]

@@ -41,7 +41,7 @@ _FINDS: dict[str, frozenset[str | None]] = {
     "too-late": _OVER,
     "unknown": _GONE,
 }
-_PASSED = ("fired", "skipped", "missed", "expired", "quarantined", "completed")
+_PASSED = ("fired", "skipped", "missed", "expired", "moved", "quarantined", "completed")
 _DEFINING = ("scheduled", "replaced", "rescheduled")
 
 
@@ -116,6 +116,8 @@ class _Life:
         self.next_ms: int | None = None
         self.ahead: Counter[int] = Counter()
         self.triggered: dict[str, int] = {}
+        self.moved: dict[str, str] = {}
+        """Where fires that were too late are to go, by fire id."""
         self.runs = self.skipped = self.fires = 0
 
     def judge(self, told: list[tuple[dict[str, Any], int]]) -> None:
@@ -204,6 +206,8 @@ class _Life:
         elif kind == "expired":
             self._take(event, event["from_ms"])
             self.report.dropped += 1
+        elif kind == "moved":
+            self.moved[event["fire_id"]] = event["destination"]
         elif kind == "quarantined":
             self._given_up(event)
         else:
@@ -296,6 +300,8 @@ class _Life:
         payload = self.payload
         if payload is not None and record.header("source") != payload.source:
             self._wrong(event, f"delivered what {record.header('source')} asked for, not {payload.source}")
+        if payload is not None and record.topic != self.moved.pop(fire_id, payload.destination):
+            self._wrong(event, f"delivered to {record.topic}, asked for {payload.destination}")
         if event["fire_count"] != self.fires:
             self._wrong(event, f"it is the {self.fires}. fire")
 

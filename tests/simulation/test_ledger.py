@@ -292,6 +292,12 @@ def test_a_fire_that_is_told_of_and_not_delivered_is_lost() -> None:
     only(audit([beat()], [beaten(1), beaten(3)], events=FIRED), "lost")
 
 
+def test_a_fire_that_is_told_to_be_moved_and_goes_elsewhere_is_noticed() -> None:
+    moved = tell("moved", 2, fire_id=f"orders/r1/0/{NOW_MS + 2 * EVERY_MS}/x", destination="late")
+    report = audit([beat()], [beaten(1), beaten(2), beaten(3)], events=[*FIRED[:2], moved, *FIRED[2:]])
+    only(report, "inconsistent")
+
+
 def test_a_command_has_one_outcome_and_its_receipt_says_the_same() -> None:
     cancel = asked(1, id="x", action="cancel", chronicled=True, due_ms=())
     cancelled = tell("cancelled", source=cancel.source, status="cancelled")

@@ -145,6 +145,8 @@ class Model:
                     self._close("fired" if self.fires else "dropped", now_ms)
                     self.told.append(("expired", self.status, (entry[0], entry[0], 1, "late")))
                     continue
+                if entry in moved:
+                    self.told.append(("moved", self.status, entry[0]))
                 self._close("fired", now_ms)
                 self._deliver(entry[0], self.plan.on_late if entry in moved else self.plan.destination)
         elif self.status is not None and self.status not in LIVE and now_ms >= self.forget_ms:

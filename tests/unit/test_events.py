@@ -73,6 +73,8 @@ async def everything_once(engine: Engine) -> None:
     engine.request(destination="orders", id="paused", every="1h", grace="1d")
     engine.request(destination="orders", id="expired", at=str(now_ms - 60_000), grace="1s", on_late="drop")
     engine.request(destination="orders", at=str(now_ms - 60_000), grace="1s", on_late="drop")
+    engine.request(destination="orders", id="moved", at=str(now_ms - 60_000), grace="1s", on_late="late")
+    engine.request(destination="orders", at=str(now_ms - 60_000), grace="1s", on_late="late")
     engine.request(destination="orders", id="refused", delay="soon")
     engine.request(destination="tiny", id="impossible", delay="1s")
     engine.request(destination="orders", id="bulk-1", delay="5h")

@@ -295,6 +295,8 @@ def _told(event: dict[str, Any]) -> tuple[Any, ...]:
     what: Any = None
     if event["type"] == "fired":
         what = "trigger" if event["fire_id"].split("/")[2].startswith("t") else event["due_at_ms"]
+    elif event["type"] == "moved":
+        what = event["due_at_ms"]
     elif "from_ms" in event:
         what = (event["from_ms"], event["to_ms"], event["count"], event["reason"])
     return event["type"], event.get("status"), what

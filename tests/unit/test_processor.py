@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from msgspec.structs import replace
@@ -129,7 +130,13 @@ def test_a_late_fire_is_dropped_or_moved_as_asked() -> None:
         engine.start()
         await asyncio.sleep(1)
         assert [r.value for r in engine.read("orders")] == [b"3", b"4"]
-        assert [r.value for r in engine.read("late")] == [b"2", b"5"]
+        late = engine.read("late")
+        assert [r.value for r in late] == [b"2", b"5"]
+        told = [json.loads(record.value or b"") for record in engine.read("delay-events")]
+        moved = {event["fire_id"]: event for event in told if event["type"] == "moved"}
+        assert [header(record, "fire-id") for record in late] == [*moved]
+        assert {event["destination"] for event in moved.values()} == {"late"}
+        assert all(event["lateness_ms"] > 2_000 for event in moved.values())
 
     in_virtual_time(test)
 
@@ -183,6 +190,10 @@ def test_a_quarantined_fire_says_where_it_should_have_gone_and_when() -> None:
         assert header(letter, "destination") == "absent"
         assert header(letter, "schedule-id") == "delay-requests/0/0"
         assert header(letter, "due-at") == str(due_ms)
+        assert header(letter, "fire-id") == f"delay-requests/0/0/0/{due_ms}"
+        (event,) = [json.loads(record.value or b"") for record in engine.read("delay-events")]
+        assert (event["type"], event["code"]) == ("quarantined", "quarantined")
+        assert (event["fire_id"], event["due_at_ms"]) == (header(letter, "fire-id"), due_ms)
         assert "absent" in header(letter, "error-detail")
 
     in_virtual_time(test, destination_timeout_ms=60_000)

@@ -252,6 +252,7 @@ def test_a_schedule_that_cannot_be_read_any_more_is_given_up_and_holds_up_nobody
         assert "Mars/Olympus" in header(letter, "error-detail")
         (event,) = events(engine, "quarantined")
         assert (event["id"], event["status"]) == ("gone", "quarantined")
+        assert event["fire_id"] == header(letter, "fire-id")
         engine.request(id="gone", action="trigger", reply_to="replies")
         await asyncio.sleep(1)
         assert json.loads(engine.read("replies")[-1].value or b"")["outcome"] == "too-late"
