@@ -28,7 +28,10 @@ def filled(headers: list[Header], scheduled_ms: int, next_ms: Callable[[], int |
     `next_ms` is asked for the scheduled time after this one when a header needs it. The very list where there
     is nothing to fill.
     """
-    if not any(value == TO_FILL and name in _FILLS for name, value in headers):
+    for name, value in headers:
+        if value == TO_FILL and name in _FILLS:
+            break
+    else:
         return headers
     following = next_ms()
     return [

@@ -62,6 +62,7 @@ from delaystream.engine.answers import Answers, older
 from delaystream.engine.arming import Arming
 from delaystream.engine.commands import Commands
 from delaystream.engine.deliveries import Deliveries
+from delaystream.engine.events import Delivered
 from delaystream.engine.quota import Quotas
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
@@ -217,14 +218,5 @@ class Control:
             self._arming.finish(step, request.id, schedule)
         self._answers.tell(step, request, outcome, schedule, request.due_ms, fire_ids)
         for count, (fire, due_ms, partition) in enumerate(fired, 1):
-            self._answers.events.fired(
-                step,
-                request.id,
-                schedule,
-                fire_id=fire,
-                due_ms=due_ms,
-                lateness_ms=step.now_ms - due_ms,
-                destination=request.destination,
-                partition=partition,
-                fire_count=count,
-            )
+            delivered = Delivered(fire, due_ms, step.now_ms - due_ms, request.destination, partition, count)
+            self._answers.events.fired(step, request.id, delivered, schedule)

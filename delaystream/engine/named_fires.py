@@ -28,7 +28,7 @@ from delaystream.core.request import ON_LATE_DROP
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.drain import Drain
-from delaystream.engine.events import Events
+from delaystream.engine.events import Delivered, Events
 from delaystream.engine.fire_records import FireRecords
 from delaystream.engine.recurring_fires import RecurringFires
 from delaystream.engine.settings import EngineSettings
@@ -180,17 +180,8 @@ class NamedFires:
         lateness_ms = step.now_ms - due_ms
         step.fired[drain.topic].append(lateness_ms)
         schedule = self._records.store(step, id, schedule, over)
-        self._events.fired(
-            step,
-            id,
-            schedule,
-            fire_id=fire,
-            due_ms=due_ms,
-            lateness_ms=lateness_ms,
-            destination=drain.topic,
-            partition=partition,
-            fire_count=schedule.fire_count,
-        )
+        delivered = Delivered(fire, due_ms, lateness_ms, drain.topic, partition, schedule.fire_count)
+        self._events.fired(step, id, delivered, schedule)
         return schedule
 
     def _tell_completed(self, step: Step, id: str, schedule: Schedule) -> None:

@@ -12,11 +12,11 @@ from delaystream.codec.envelope import Envelope, Fire, Schedule, Status
 from delaystream.codec.event import EventType
 from delaystream.core.identity import fire_id
 from delaystream.core.misfire import DEFAULT_GRACE_MS, Verdict, settle
-from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
+from delaystream.core.recurrence import CronError, UnknownZoneError
 from delaystream.core.request import CatchUp
 from delaystream.engine.arming import Arming
 from delaystream.engine.drain import Drain
-from delaystream.engine.events import Events
+from delaystream.engine.events import Delivered, Events
 from delaystream.engine.fire_records import FireRecords
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import Step
@@ -27,6 +27,14 @@ _CAUGHT_UP_AT_ONCE: Final = 100
 
 #: what is told once it is known how the schedule ends up
 _Told: TypeAlias = Callable[[Schedule], None]
+
+
+_NONE: Final = CatchUp.NONE
+
+
+def _on_schedule(scheduled_ms: int) -> int:
+    """When a scheduled time without jitter is due."""
+    return scheduled_ms
 
 
 class RecurringFires:
@@ -59,21 +67,18 @@ class RecurringFires:
         """Decide on every scheduled time up to now, and arm the next one."""
         recurrence = schedule.recurrence
         assert recurrence is not None
+        grace_ms = schedule.grace_ms if schedule.grace_ms >= 0 else DEFAULT_GRACE_MS
+        if schedule.catch_up is _NONE:
+            grace_ms = min(grace_ms, self._settings.misfire_threshold_ms)
+        due = partial(self._arming.due, id, schedule) if recurrence.jitter_ms else _on_schedule
         try:
-            next_after(recurrence, schedule.next_ms)
+            verdict = settle(recurrence, schedule.next_ms, step.now_ms, schedule.catch_up, grace_ms, due)
         except (CronError, UnknownZoneError) as error:
             self._unreadable(step, drain, key, id, schedule, entry, error)
             return
-        grace_ms = schedule.grace_ms if schedule.grace_ms >= 0 else DEFAULT_GRACE_MS
-        if schedule.catch_up is CatchUp.NONE:
-            grace_ms = min(grace_ms, self._settings.misfire_threshold_ms)
-        due = partial(self._arming.due, id, schedule)
         told: list[_Told] = []
-        next_ms: int | None = schedule.next_ms
         schedule = replace(schedule, pending=[], next_ms=-1)
         for _ in range(_CAUGHT_UP_AT_ONCE):
-            assert next_ms is not None, "a recurring schedule in a wheel has a next time"
-            verdict = settle(recurrence, next_ms, step.now_ms, schedule.catch_up, grace_ms, due)
             schedule = self._passed(step, drain, id, schedule, verdict, told)
             next_ms = verdict.next_ms
             if verdict.fire_ms is not None:
@@ -106,6 +111,7 @@ class RecurringFires:
             full = step.size_bytes >= step.max_bytes or len(step.fired[drain.topic]) >= drain.most_fired
             if next_ms is None or due(next_ms) > step.now_ms or full:
                 break
+            verdict = settle(recurrence, next_ms, step.now_ms, schedule.catch_up, grace_ms, due)
         if next_ms is not None:
             schedule = self._arming.arm(step, id, schedule, next_ms)
         schedule = self._records.store(step, id, schedule, Status.COMPLETED)
@@ -144,6 +150,8 @@ class RecurringFires:
         self, step: Step, drain: Drain, id: str, schedule: Schedule, verdict: Verdict, told: list[_Told]
     ) -> Schedule:
         """Count and tell the scheduled times that do not fire."""
+        if verdict.missed is None and verdict.skipped is None:
+            return schedule
         for run, type in ((verdict.missed, EventType.MISSED), (verdict.skipped, EventType.SKIPPED)):
             if run is None:
                 continue
@@ -192,18 +200,8 @@ class RecurringFires:
             step, drain, key, id, schedule, entry, partitions, fire, scheduled_ms, skipped
         )
         step.fired[drain.topic].append(lateness_ms)
-        told.append(
-            partial(
-                self._events.fired,
-                step,
-                id,
-                fire_id=fire,
-                due_ms=scheduled_ms,
-                lateness_ms=lateness_ms,
-                destination=drain.topic,
-                partition=partition,
-                fire_count=schedule.fire_count,
-                skipped=skipped,
-            )
+        delivered = Delivered(
+            fire, scheduled_ms, lateness_ms, drain.topic, partition, schedule.fire_count, skipped
         )
+        told.append(partial(self._events.fired, step, id, delivered))
         return schedule

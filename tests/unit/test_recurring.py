@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from delaystream.core import misfire
 from delaystream.core.recurrence import Recurrence, UnknownZoneError, next_after
-from delaystream.engine import recurring_fires
 from tests.unit.engine import Engine, header, in_virtual_time
 
 MINUTE_MS = 60_000
@@ -244,7 +244,7 @@ def test_a_schedule_that_cannot_be_read_any_more_is_given_up_and_holds_up_nobody
                 raise UnknownZoneError("there is no time zone 'Mars/Olympus'")
             return next_after(recurrence, after_ms)
 
-        monkeypatch.setattr(recurring_fires, "next_after", read)
+        monkeypatch.setattr(misfire, "next_after", read)
         await asyncio.sleep(20)
         assert [record.value for record in engine.read("orders")] == [b"there"] * 2
         (letter,) = engine.read("delay-dead-letters")
