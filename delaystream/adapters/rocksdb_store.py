@@ -181,6 +181,16 @@ class RocksDbStore(StateStore):
             raise _failure(self._path, error) from error
         return value
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values stored under keys, in their order. Raises StoreUntrusted."""
+        wanted: Any = keys
+        try:
+            found: Any = self._database.get(wanted)
+        except Exception as error:
+            raise _failure(self._path, error) from error
+        values: list[bytes | None] = found
+        return values
+
     def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Up to ``limit`` entries in key order. Raises StoreUntrusted."""
         try:

@@ -8,7 +8,7 @@ each tag ever released, and a test that they still read.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -64,6 +64,10 @@ class Sweep(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
     """An entry of the housekeeping wheel: go on with a bulk command, whose state is under this key."""
 
     key: bytes
+
+
+#: What is in a wheel.
+Entry: TypeAlias = Envelope | Pointer | Forget | Trigger | Sweep
 
 
 class Status(StrEnum):
@@ -219,7 +223,7 @@ class Meta(msgspec.Struct, frozen=True, array_like=True, tag=22):
 FORMAT: Final = 1
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
-decode_entry = msgspec.msgpack.Decoder(Envelope | Pointer | Forget | Trigger | Sweep).decode
+decode_entry = msgspec.msgpack.Decoder(Entry).decode
 decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
 decode_bulk = msgspec.msgpack.Decoder(Bulk).decode

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from delaystream.codec.envelope import Schedule
-from delaystream.codec.keys import split_wheel_key
+from delaystream.codec.keys import due_of
 
 SCHEMA_VERSION: Final = 1
 
@@ -147,7 +147,7 @@ def definition_of(schedule: Schedule) -> Definition:
         held = [due_ms for due_ms, _ in schedule.held]
         return Definition(
             schedule.destination,
-            [split_wheel_key(key)[1] for key in schedule.pending] + held,
+            [due_of(key) for key in schedule.pending] + held,
             name=schedule.name,
             description=schedule.description,
             tags=schedule.tags,
@@ -174,10 +174,7 @@ def definition_of(schedule: Schedule) -> Definition:
 
 def next_at_ms(schedule: Schedule) -> int | None:
     """The earliest due time of what is in the wheels for a schedule, that of a trigger aside."""
-    pending = schedule.pending
-    if len(pending) == 1:
-        return split_wheel_key(pending[0])[1]
-    return min([split_wheel_key(key)[1] for key in pending], default=None)
+    return min([due_of(key) for key in schedule.pending], default=None)
 
 
 def json_schema() -> dict[str, Any]:

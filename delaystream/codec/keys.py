@@ -33,6 +33,7 @@ _number = Struct(">cI")
 _coordinates = Struct(">IQ")
 _wheel_bound = Struct(">cIQ")
 
+_DUE_AT: Final = slice(5, 13)
 _SOURCE_AT: Final = slice(13, 17)
 
 WHEEL_KEY_BYTES: Final = _wheel.size
@@ -50,6 +51,11 @@ def split_wheel_key(key: bytes) -> tuple[int, int, int, int, int]:
     """(destination, due_ms, source, offset, index) of a wheel key."""
     _, destination, due_ms, source, offset, index = _wheel.unpack(key)
     return destination, due_ms, source, offset, index
+
+
+def due_of(key: bytes) -> int:
+    """The due time in a wheel key, ms."""
+    return int.from_bytes(key[_DUE_AT])
 
 
 def source_of(key: bytes) -> int:

@@ -80,21 +80,22 @@ def delivery_headers(
     schedule_id: str,
     fire_id: str,
     due_ms: int,
-    fired_ms: int,
+    fired_at: Header,
     source: str,
     fire_count: int,
     skipped: int = 0,
 ) -> list[Header]:
     """The foreign headers of the request as they are, then those of a delivery. A new list.
 
-    `source` is the request's `topic/partition/offset`; `skipped` earlier scheduled times are stood for.
+    `fired_at` is the whole header, made once for all fires of a transaction; `source` is the request's
+    `topic/partition/offset`; `skipped` earlier scheduled times are stood for.
     """
     written = [
         *headers,
         (SCHEDULE_ID, schedule_id.encode()),
         (FIRE_ID, fire_id.encode()),
         (DUE_AT, b"%d" % due_ms),
-        (FIRED_AT, b"%d" % fired_ms),
+        fired_at,
         (SOURCE, source.encode()),
         (FIRE_COUNT, b"%d" % fire_count),
     ]

@@ -36,10 +36,10 @@ from delaystream.codec.keys import (
     HOUSEKEEPING,
     after_prefix,
     bulk_key,
+    due_of,
     gathering_key,
     schedule_key,
     split_schedule_key,
-    split_wheel_key,
     wheel_key,
 )
 from delaystream.codec.outgoing import Outcome
@@ -143,7 +143,7 @@ class Bulks:
         bulk = replace(bulk, cursor=cursor, count=bulk.count + changed)
         if len(scanned) == self._settings.bulk_slice or (scanned and cursor != scanned[-1][0] + b"\0"):
             step.changes[entry.key] = encode(bulk)
-            due_ms = split_wheel_key(entry_key)[1]
+            due_ms = due_of(entry_key)
             self._state.add_entry(step, entry_key, encode(entry), HOUSEKEEPING, due_ms)
             return
         step.changes[entry.key] = None

@@ -193,7 +193,7 @@ class Control:
                     request.id,
                     fire,
                     due_ms,
-                    step.now_ms,
+                    step.fired_at,
                     schedule_id(source.topic, source.partition, source.offset),
                     len(fired) + 1,
                 )

@@ -54,7 +54,7 @@ class FireRecords:
             id,
             fire,
             due_ms,
-            step.now_ms,
+            step.fired_at,
             schedule_id(schedule.topic, schedule.partition, schedule.offset),
             schedule.fire_count,
             skipped,

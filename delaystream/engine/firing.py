@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from delaystream.codec.envelope import Envelope, Pointer, Trigger, decode_entry
-from delaystream.codec.keys import HOUSEKEEPING, split_wheel_key
+from delaystream.codec.keys import HOUSEKEEPING, due_of, split_wheel_key
 from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.core.request import Coordinates
 from delaystream.engine.drain import Drain, one_in_trouble
@@ -200,20 +200,20 @@ class Firing:
         telling = self._events.anonymous
         suspicious = drain.trouble is not None or drain.denial.anyone or bool(self._troubles.condemned)
         # Entries come in due order: those of one hour and one source leave the counters together.
-        hour = maker = removed = 0
-        size_bytes = 0
+        hour = maker = removed = size_bytes = 0
         last: bytes | None = None
-        for key, stored in entries:
+        decoded = [decode_entry(stored) for _, stored in entries]
+        ahead = self._named.read_ahead(decoded)
+        for (key, stored), entry in zip(entries, decoded, strict=True):
             if step.size_bytes + size_bytes >= max_bytes or len(fired) >= drain.most_fired:
                 break
             last = key
             if key in changes:  # taken out by a request of this very step
                 continue
             _, due_ms, source, offset, index = split(key)
-            entry = decode_entry(stored)
             if type(entry) is not Envelope:
                 assert type(entry) is Pointer or type(entry) is Trigger
-                self._named.fire(step, drain, key, entry, partitions)
+                self._named.fire(step, drain, key, entry, partitions, ahead)
                 continue
             size_bytes += len(stored)
             if entry.grace_ms >= 0 and withheld.is_late(step, drain, due_ms, entry):
@@ -266,7 +266,7 @@ class Firing:
             if key in step.changes:
                 last = key
                 continue
-            due_ms = split_wheel_key(key)[1]
+            due_ms = due_of(key)
             entry = decode_entry(stored)
             if type(entry) is Pointer or type(entry) is Trigger:
                 if withheld.reason(step, drain, key, due_ms, self._named.payload(step, entry), 0) is None:

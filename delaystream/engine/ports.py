@@ -197,6 +197,10 @@ class StateStore(Protocol):
         """The value stored under a key."""
         ...
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values stored under keys, in their order; for many it is cheaper than one by one."""
+        ...
+
     def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Up to ``limit`` entries with ``start <= key < stop``, in key order."""
         ...

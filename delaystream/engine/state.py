@@ -101,7 +101,7 @@ class PartitionState:
 
     def _first_due(self, wheel: int, after_ms: int) -> int | None:
         first = self.store.scan(keys.wheel_bound(wheel, after_ms), keys.wheel_bound(wheel + 1), 1)
-        return keys.split_wheel_key(first[0][0])[1] if first else None
+        return keys.due_of(first[0][0]) if first else None
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -195,14 +195,14 @@ class PartitionState:
         behind = last_key + b"\0"
         # What this step has added is not in the store yet, and so was not drained with the rest.
         self._watermarks[wheel] = behind if added is None else min(added, behind)
-        last_due_ms = keys.split_wheel_key(last_key)[1]
+        last_due_ms = keys.due_of(last_key)
         self.looked_at(wheel, self._first_due(wheel, step.now_ms + 1) if exhausted else last_due_ms)
 
     def looked_at(self, wheel: int, due_ms: int | None) -> None:
         """The stored part of a wheel begins at ``due_ms``; what the step added counts too."""
         added = self._added.get(wheel)
         if added is not None:
-            added_due_ms = keys.split_wheel_key(added)[1]
+            added_due_ms = keys.due_of(added)
             due_ms = added_due_ms if due_ms is None else min(added_due_ms, due_ms)
         self.heads.set(wheel, due_ms)
 

@@ -69,6 +69,10 @@ class MemoryStore:
         """See the port."""
         return self._open.values.get(key)
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """See the port."""
+        return [self._open.values.get(key) for key in keys]
+
     def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """See the port."""
         disk = self._open

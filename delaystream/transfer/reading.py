@@ -112,7 +112,7 @@ class PartitionReading:
             id=id,
             status=Status(schedule.status).value,
             fires=[self._fire(key) for key in schedule.pending],
-            forget_at_ms=None if forget is None else keys.split_wheel_key(forget)[1],
+            forget_at_ms=None if forget is None else keys.due_of(forget),
             schedule=lines.as_fields(schedule, WHEEL_KEYS),
             payload=None if payload is None else lines.as_fields(decode_envelope(payload)),
             triggers=[self._triggered(tenant, id, key) for key in schedule.triggers],

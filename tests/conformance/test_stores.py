@@ -170,5 +170,7 @@ def test_a_store_is_an_ordered_map(
             expected = sorted((k, v) for k, v in model.items() if start <= k < stop)
             assert store.scan(start, stop, limit) == expected[:limit]
             assert list(store.keys(b"w", b"x")) == sorted(model)
+            assert store.get_many([stop, start, stop]) == [model.get(key) for key in (stop, start, stop)]
+            assert store.get_many([]) == []
             assert store.marker() == marker(position)
             store.close()

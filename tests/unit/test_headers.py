@@ -177,7 +177,9 @@ def test_a_cancel_needs_an_id_and_looks_at_nothing_but_reply_to() -> None:
 
 
 def test_a_delivered_record_can_be_sent_again_as_a_request() -> None:
-    delivered = delivery_headers([("trace", b"1")], "a/0/1", "a/0/1/0/5", 5, 6, "a/0/1", 1)
+    delivered = delivery_headers(
+        [("trace", b"1")], "a/0/1", "a/0/1/0/5", 5, ("delaystream-fired-at", b"6"), "a/0/1", 1
+    )
     assert scheduled(*delivered).headers == [("trace", b"1")]
 
 

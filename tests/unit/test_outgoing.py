@@ -24,7 +24,7 @@ def test_a_delivery_carries_the_foreign_headers_first_and_then_where_it_comes_fr
         "ä",
         "delay-requests/r1/0/1700000000000/ä",
         1_700_000_000_000,
-        1_700_000_000_007,
+        ("delaystream-fired-at", b"1700000000007"),
         "delay-requests/3/42",
         1,
     )
@@ -56,7 +56,7 @@ def test_a_dead_letter_keeps_every_header_and_says_why_and_where_from() -> None:
 
 def test_everything_written_is_dropped_on_intake() -> None:
     written = [
-        *delivery_headers([], "s", "f", 1, 2, "t/0/1", 1, 1),
+        *delivery_headers([], "s", "f", 1, ("delaystream-fired-at", b"2"), "t/0/1", 1, 1),
         *dead_letter_headers([], Code.NO_SCHEDULE, "d", "t", 0, 1, 2),
         *(header for header in receipt(Outcome.SCHEDULED, SOURCE, None, 1)[2] if header[0] != "content-type"),
     ]
