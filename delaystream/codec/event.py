@@ -71,7 +71,7 @@ Count = Annotated[int, Meta(ge=0)]
 Where = Annotated[str, Meta(description="Kafka coordinates: topic/partition/offset.")]
 
 
-class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
+class Definition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a schedule is: everything but its payload and its headers."""
 
     destination: str
@@ -92,7 +92,7 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: list[str] = []
 
 
-class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One thing that happened."""
 
     schema_version: Literal[1]
@@ -174,7 +174,10 @@ def definition_of(schedule: Schedule) -> Definition:
 
 def next_at_ms(schedule: Schedule) -> int | None:
     """The earliest due time of what is in the wheels for a schedule, that of a trigger aside."""
-    return min([due_of(key) for key in schedule.pending], default=None)
+    pending = schedule.pending
+    if len(pending) == 1:
+        return due_of(pending[0])
+    return min([due_of(key) for key in pending], default=None)
 
 
 def json_schema() -> dict[str, Any]:
