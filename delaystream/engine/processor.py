@@ -10,21 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from typing import Final
 
+from delaystream.engine.failures import (
+    EngineError,
+    LogUnavailable,
+    ProducerFenced,
+    StoreFailed,
+    StoreUntrusted,
+    WriteRefused,
+)
 from delaystream.engine.inbox import Arrival, Inbox
 from delaystream.engine.life import Life
 from delaystream.engine.observer import Observer, Phase
 from delaystream.engine.ports import (
-    EngineError,
-    LogUnavailable,
     Ports,
-    ProducerFenced,
     SourceBatch,
     Sources,
     StateStore,
-    StoreFailed,
-    StoreUntrusted,
-    WriteRefused,
 )
 from delaystream.engine.progress import Progress
 from delaystream.engine.rates import Rates
@@ -36,6 +39,9 @@ from delaystream.engine.tenants import Tenants
 from delaystream.engine.trouble import Troubles
 
 logger = logging.getLogger(__name__)
+
+#: Of two moments that differ in a float's last digit, a wait for the later one may end before it, for ever.
+_LEAST_WAIT_MS: Final = 0.1
 
 
 class PartitionProcessor:
@@ -288,7 +294,7 @@ class PartitionProcessor:
             wait_ms = min(wait_ms, due_ms - now_ms)
         for next_try in (self._troubles.next_try(loop_ms), self._rates.next_opening(loop_ms)):
             if next_try is not None:
-                wait_ms = min(wait_ms, next_try - loop_ms)
+                wait_ms = min(wait_ms, max(next_try - loop_ms, _LEAST_WAIT_MS))
         if self._inbox or self._gap or self._challenged or wait_ms <= 0:
             return True
         self._wake.clear()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from itertools import pairwise
 
 import pytest
 
 from delaystream.core.rates import RateError, RateTable, parse_rate
 from delaystream.engine.ports import TopicPartition
+from delaystream.engine.rates import Rates
 from delaystream.testing import LogRecord, MemoryProducer
 from tests.unit.engine import REQUESTS, Engine, header
 from tests.unit.tenants import BY_REQUESTS, errors, other_request, start, tenant, tenants, with_tenants
@@ -233,3 +235,18 @@ def test_with_more_destinations_than_a_step_holds_each_gets_its_turn() -> None:
         assert max(firsts) < min(lasts), "every destination has begun before the first one is done"
 
     with_tenants(test, tenants(), transaction_max_records=10)
+
+
+def test_a_moment_that_is_a_rounding_error_away_is_waited_for_and_not_spun_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by the simulation: no timer ends between a moment and the next float."""
+
+    async def test(engine: Engine) -> None:
+        monkeypatch.setattr(Rates, "next_opening", lambda _, loop_ms: math.nextafter(loop_ms, math.inf))
+        engine.loop.max_steps = engine.loop.steps + 10_000
+        engine.request(b"late", destination="orders", delay="50ms")
+        await asyncio.sleep(0.2)
+        assert [record.value for record in engine.read("orders")] == [b"late"]
+
+    with_tenants(test, tenants())
