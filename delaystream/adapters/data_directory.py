@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from delaystream.engine.ports import StoreFailed
+from delaystream.engine.failures import StoreFailed
 
 _LOCK_FILE: Final = "worker.lock"
 _DEFAULT_MIN_FREE_BYTES: Final = 256 * 1024 * 1024

@@ -14,7 +14,7 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.group import HeartbeatRequest
 
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
-from delaystream.engine.ports import LogUnavailable
+from delaystream.engine.failures import LogUnavailable
 
 _OK: Final = 0
 _GROUP_AUTHORIZATION_FAILED: Final = 30

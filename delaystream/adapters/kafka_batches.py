@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from delaystream.engine.ports import Row, TopicPartition, WriteRefused
+from delaystream.engine.failures import WriteRefused
+from delaystream.engine.ports import Row, TopicPartition
 
 #: sequence numbers are 31 bits wide and start again at 0
 _SEQUENCE_MASK: Final = 0x7FFFFFFF

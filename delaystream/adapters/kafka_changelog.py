@@ -25,12 +25,11 @@ from delaystream.adapters.kafka_offsets import (
     list_offsets,
 )
 from delaystream.adapters.transaction_coordinator import error_name
+from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.ports import (
     Changelog,
     ChangelogBatch,
     LogBounds,
-    LogUnavailable,
-    Misconfigured,
     TopicPartition,
 )
 

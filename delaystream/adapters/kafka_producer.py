@@ -30,15 +30,8 @@ from delaystream.adapters.lost_markers import LostMarkers, Traces
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.transaction_coordinator import TransactionCoordinator, error_name
 from delaystream.adapters.transaction_writer import Appended, Delivery, TransactionWriter
-from delaystream.engine.ports import (
-    LogUnavailable,
-    ProducerFenced,
-    TopicPartition,
-    Transaction,
-    TransactionalProducer,
-    TransactionFailed,
-    WriteRefused,
-)
+from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
+from delaystream.engine.ports import TopicPartition, Transaction, TransactionalProducer
 
 
 class _State(Enum):

@@ -9,7 +9,8 @@ from typing import Any, Final
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
 from delaystream.adapters.kafka_offsets import EARLIEST, LATEST, list_offsets
 from delaystream.adapters.transaction_coordinator import error_name
-from delaystream.engine.ports import LogUnavailable, SourceBounds, TopicPartition
+from delaystream.engine.failures import LogUnavailable
+from delaystream.engine.ports import SourceBounds, TopicPartition
 
 _OK: Final = 0
 

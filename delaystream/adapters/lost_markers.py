@@ -25,7 +25,8 @@ from delaystream.adapters.kafka_batches import Identity
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
 from delaystream.adapters.kafka_offsets import LATEST, READ_COMMITTED, list_offsets
 from delaystream.adapters.transaction_coordinator import Backoff, LastTransaction, TransactionCoordinator
-from delaystream.engine.ports import ProducerFenced, TopicPartition, TransactionFailed, WriteRefused
+from delaystream.engine.failures import ProducerFenced, TransactionFailed, WriteRefused
+from delaystream.engine.ports import TopicPartition
 
 _COMMITTED: Final = frozenset({"PrepareCommit", "CompleteCommit"})
 _COMPLETED: Final = frozenset({"CompleteCommit", "CompleteAbort", "Empty", "Dead", ""})

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from delaystream.adapters.batch_fetcher import Fetched
 from delaystream.adapters.faust_transport import Consumer
-from delaystream.engine.ports import LogUnavailable, SourceBatch, SourceBounds, TopicPartition
+from delaystream.engine.failures import LogUnavailable
+from delaystream.engine.ports import SourceBatch, SourceBounds, TopicPartition
 
 logger = logging.getLogger(__name__)
 

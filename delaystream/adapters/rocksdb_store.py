@@ -30,14 +30,13 @@ from rocksdict import (
 )
 
 from delaystream.adapters.data_directory import DataDirectory
+from delaystream.engine.failures import StoreFailed, StoreUntrusted
 from delaystream.engine.ports import (
     STORE_FORMAT,
     Change,
     Marker,
     StateStore,
     StateStores,
-    StoreFailed,
-    StoreUntrusted,
 )
 
 _log = logging.getLogger(__name__)

@@ -24,13 +24,8 @@ from aiokafka.protocol.transaction import (
 from delaystream.adapters.kafka_batches import Identity
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
 from delaystream.adapters.kafka_protocol import DescribeTransaction
-from delaystream.engine.ports import (
-    Misconfigured,
-    ProducerFenced,
-    TopicPartition,
-    TransactionFailed,
-    WriteRefused,
-)
+from delaystream.engine.failures import Misconfigured, ProducerFenced, TransactionFailed, WriteRefused
+from delaystream.engine.ports import TopicPartition
 
 _OK: Final = 0
 _UNKNOWN_TOPIC: Final = 3

@@ -16,7 +16,8 @@ from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, NO_LEADER,
 from delaystream.adapters.kafka_protocol import Produce
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.transaction_coordinator import FENCED, error_name, topic_refused
-from delaystream.engine.ports import ProducerFenced, Row, TopicPartition, TransactionFailed, WriteRefused
+from delaystream.engine.failures import ProducerFenced, TransactionFailed, WriteRefused
+from delaystream.engine.ports import Row, TopicPartition
 
 _OK: Final = 0
 _UNKNOWN_TOPIC: Final = 3

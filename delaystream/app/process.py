@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 from delaystream.adapters.faust_host import FaustCrashed
 from delaystream.adapters.http import HttpError
 from delaystream.config import ConfigurationError
-from delaystream.engine.ports import LogUnavailable, Misconfigured, StoreFailed
+from delaystream.engine.failures import LogUnavailable, Misconfigured, StoreFailed
 from delaystream.exit_codes import ExitCode
 
 logger = structlog.get_logger(__name__)

@@ -17,7 +17,7 @@ from delaystream.adapters.client_config import ClientConfig
 from delaystream.adapters.group_rights import may_join
 from delaystream.adapters.oauth_tokens import TokenUnavailable
 from delaystream.config import Settings
-from delaystream.engine.ports import LogUnavailable, Misconfigured
+from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.topics import Admin, TopicsError, check, connect, missing_rights, plan, users
 
 logger = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from delaystream.config.tenant_settings import setting_name
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.rates import RateTable, parse_rate
 from delaystream.dialects import by_name
-from delaystream.engine.ports import Misconfigured
+from delaystream.engine.failures import Misconfigured
 from delaystream.engine.tenants import Tenant, Tenants
 
 

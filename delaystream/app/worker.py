@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -33,10 +33,10 @@ from delaystream.app import parts, process
 from delaystream.app.surroundings import Surroundings, look_around
 from delaystream.app.tenants import require_shares, tenants_of
 from delaystream.config import Settings
+from delaystream.engine.failures import Misconfigured
 from delaystream.engine.pace import Pace
 from delaystream.engine.ports import (
     Changelog,
-    Misconfigured,
     Ports,
     Sources,
     TopicPartition,
@@ -45,9 +45,6 @@ from delaystream.engine.ports import (
 from delaystream.engine.processor import PartitionProcessor
 from delaystream.engine.settings import EngineSettings
 from delaystream.exit_codes import ExitCode
-
-if TYPE_CHECKING:
-    pass
 
 logger = structlog.get_logger(__name__)
 

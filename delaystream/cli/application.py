@@ -100,13 +100,13 @@ def _exit_code(error: Exception) -> ExitCode | None:
 
 _ERRORS = {
     "delaystream.config.errors.ConfigurationError": ExitCode.CONFIGURATION,
-    "delaystream.engine.ports.Misconfigured": ExitCode.CONFIGURATION,
-    "delaystream.engine.ports.StoreFailed": ExitCode.NO_STORAGE,
+    "delaystream.engine.failures.Misconfigured": ExitCode.CONFIGURATION,
+    "delaystream.engine.failures.StoreFailed": ExitCode.NO_STORAGE,
     "delaystream.client.UnavailableError": ExitCode.UNAVAILABLE,
     "delaystream.adapters.oauth_tokens.TokenUnavailable": ExitCode.UNAVAILABLE,
     "delaystream.topics.cluster.TopicsError": ExitCode.UNAVAILABLE,
     "delaystream.transfer.kafka.TransferError": ExitCode.REFUSED,
-    "delaystream.engine.ports.LogUnavailable": ExitCode.UNAVAILABLE,
-    "delaystream.engine.ports.TransactionFailed": ExitCode.UNAVAILABLE,
+    "delaystream.engine.failures.LogUnavailable": ExitCode.UNAVAILABLE,
+    "delaystream.engine.failures.TransactionFailed": ExitCode.UNAVAILABLE,
     "delaystream.dev.errors.BrokerError": ExitCode.UNAVAILABLE,
 }

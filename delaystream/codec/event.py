@@ -13,6 +13,8 @@ from msgspec import Meta
 
 from delaystream.codec.envelope import Schedule
 from delaystream.codec.keys import due_of
+from delaystream.core.identity import schedule_id
+from delaystream.core.request import Coordinates
 
 SCHEMA_VERSION: Final = 1
 
@@ -138,6 +140,41 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
 _encoder = msgspec.json.Encoder()
 encode_event = _encoder.encode
 decode_event = msgspec.json.Decoder(Event).decode
+
+
+def coordinates(source: Coordinates) -> str:
+    """A request's `topic/partition/offset`."""
+    return schedule_id(source.topic, source.partition, source.offset)
+
+
+def event_of_request(at_ms: int, type: EventType, source: Coordinates, **told: Any) -> Event:
+    """An event of a request that has no id but its coordinates; `told` are further fields."""
+    where = coordinates(source)
+    return Event(
+        schema_version=SCHEMA_VERSION,
+        type=type,
+        at_ms=at_ms,
+        request_topic=source.topic,
+        schedule_id=where,
+        source=where,
+        **told,
+    )
+
+
+def event_of_schedule(at_ms: int, type: EventType, id: str, schedule: Schedule, **told: Any) -> Event:
+    """An event of a named schedule, as it stands after what is told; `told` are further fields."""
+    return Event(
+        schema_version=SCHEMA_VERSION,
+        type=type,
+        at_ms=at_ms,
+        request_topic=schedule.topic,
+        schedule_id=id,
+        source=schedule_id(schedule.topic, schedule.partition, schedule.offset),
+        id=id,
+        status=schedule.status,
+        revision=schedule.revision,
+        **told,
+    )
 
 
 def definition_of(schedule: Schedule) -> Definition:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from delaystream.codec.envelope import Gathering, Schedule
-from delaystream.codec.event import SCHEMA_VERSION, Event, EventType, definition_of, encode_event, next_at_ms
+from delaystream.codec.event import (
+    SCHEMA_VERSION,
+    Event,
+    EventType,
+    coordinates,
+    definition_of,
+    encode_event,
+    event_of_request,
+    event_of_schedule,
+    next_at_ms,
+)
 from delaystream.core.identity import schedule_id
 from delaystream.core.misfire import Run
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Coordinates, Request
-from delaystream.engine.ports import Destinations, LogUnavailable
+from delaystream.engine.failures import LogUnavailable
+from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import Step
 
@@ -98,7 +109,7 @@ class Events:
                 at_ms=step.now_ms,
                 request_topic=source.topic,
                 schedule_id=id,
-                source=_coordinates(source),
+                source=coordinates(source),
                 id=id,
                 status=None if schedule is None else schedule.status,
                 revision=None if schedule is None else schedule.revision,
@@ -113,7 +124,7 @@ class Events:
     def fired(self, step: Step, id: str, delivered: Delivered, schedule: Schedule) -> None:
         """A fire of a named schedule goes out; `schedule` is what it is at the end of that."""
         if self.on:
-            # Spelt out, not by way of `_of_schedule`: of all events this one comes by the thousand.
+            # Spelt out, not by way of `event_of_schedule`: of all events this one comes by the thousand.
             self.emit(
                 step,
                 Event(
@@ -145,8 +156,8 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                _of_schedule(
-                    step,
+                event_of_schedule(
+                    step.now_ms,
                     type,
                     id,
                     schedule,
@@ -166,8 +177,8 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                _of_schedule(
-                    step,
+                event_of_schedule(
+                    step.now_ms,
                     EventType.MOVED,
                     id,
                     schedule,
@@ -194,8 +205,8 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                _of_schedule(
-                    step,
+                event_of_schedule(
+                    step.now_ms,
                     EventType.QUARANTINED,
                     id,
                     schedule,
@@ -213,8 +224,8 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                _of_schedule(
-                    step,
+                event_of_schedule(
+                    step.now_ms,
                     EventType.COMPLETED,
                     id,
                     schedule,
@@ -233,7 +244,7 @@ class Events:
                     at_ms=step.now_ms,
                     request_topic=source.topic,
                     schedule_id=schedule_id(source.topic, source.partition, source.offset, rejection.id),
-                    source=_coordinates(source),
+                    source=coordinates(source),
                     id=rejection.id,
                     code=rejection.code.value,
                     detail=rejection.detail,
@@ -245,8 +256,8 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                _of_source(
-                    step,
+                event_of_request(
+                    step.now_ms,
                     EventType.BULK,
                     source,
                     actor=gathered.actor,
@@ -272,8 +283,8 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                _of_source(
-                    step,
+                event_of_request(
+                    step.now_ms,
                     type,
                     source,
                     due_at_ms=due_ms,
@@ -289,8 +300,8 @@ class Events:
         """A request without an id was accepted; only where `anonymous` is on."""
         self.emit(
             step,
-            _of_source(
-                step,
+            event_of_request(
+                step.now_ms,
                 EventType.SCHEDULED,
                 request.source,
                 actor=request.actor,
@@ -305,49 +316,15 @@ class Events:
         """A fire without an id goes out; only where `anonymous` is on."""
         self.emit(
             step,
-            _of_source(
-                step,
+            event_of_request(
+                step.now_ms,
                 EventType.FIRED,
                 source,
                 due_at_ms=due_ms,
                 fired_at_ms=step.now_ms,
                 lateness_ms=step.now_ms - due_ms,
-                fire_id=f"{_coordinates(source)}/{index}/{due_ms}",
+                fire_id=f"{coordinates(source)}/{index}/{due_ms}",
                 destination=destination,
                 destination_partition=partition,
             ),
         )
-
-
-def _coordinates(source: Coordinates) -> str:
-    return schedule_id(source.topic, source.partition, source.offset)
-
-
-def _of_source(step: Step, type: EventType, source: Coordinates, **told: Any) -> Event:
-    """An event of a request that has no id but its coordinates."""
-    coordinates = _coordinates(source)
-    return Event(
-        schema_version=SCHEMA_VERSION,
-        type=type,
-        at_ms=step.now_ms,
-        request_topic=source.topic,
-        schedule_id=coordinates,
-        source=coordinates,
-        **told,
-    )
-
-
-def _of_schedule(step: Step, type: EventType, id: str, schedule: Schedule, **told: Any) -> Event:
-    """An event of a named schedule, as it stands after what is told."""
-    return Event(
-        schema_version=SCHEMA_VERSION,
-        type=type,
-        at_ms=step.now_ms,
-        request_topic=schedule.topic,
-        schedule_id=id,
-        source=schedule_id(schedule.topic, schedule.partition, schedule.offset),
-        id=id,
-        status=schedule.status,
-        revision=schedule.revision,
-        **told,
-    )

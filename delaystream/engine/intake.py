@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TypeAlias
 
 import msgspec
@@ -71,15 +70,14 @@ _UNDECODABLE = Rejection(
 )
 
 
-def topics_named(batches: Iterable[ParsedBatch]) -> set[str]:
-    """Every topic that deciding on the batches may write to."""
+def topics_named(batch: ParsedBatch) -> set[str]:
+    """Every topic that deciding on the batch may write to."""
     topics: set[str] = set()
-    for batch in batches:
-        for _, request in batch.requests:
-            if type(request) is Request:
-                topics.add(request.destination)
-            if request.reply_to is not None:
-                topics.add(request.reply_to)
+    for _, request in batch.requests:
+        if type(request) is Request:
+            topics.add(request.destination)
+        if request.reply_to is not None:
+            topics.add(request.reply_to)
     topics.discard("")
     return topics
 

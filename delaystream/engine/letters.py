@@ -9,7 +9,8 @@ from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.engine.events import Events
-from delaystream.engine.ports import Destinations, LogUnavailable, SourceRecord
+from delaystream.engine.failures import LogUnavailable
+from delaystream.engine.ports import Destinations, SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import RECEIPT, Step, row_bytes
 from delaystream.engine.trouble import Troubles

@@ -6,6 +6,7 @@ A life ends with the first failure; everything in this module is thrown away the
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from delaystream.engine.answers import Answers
@@ -15,6 +16,7 @@ from delaystream.engine.commands import Commands
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.events import Events
+from delaystream.engine.failures import LogUnavailable, TransactionFailed, WriteRefused
 from delaystream.engine.firing import Firing
 from delaystream.engine.inbox import Inbox, rest
 from delaystream.engine.intake import Intake, ParsedBatch, parse, topics_named
@@ -23,14 +25,12 @@ from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
 from delaystream.engine.pending import PendingChange
 from delaystream.engine.ports import (
-    LogUnavailable,
     Marker,
     Ports,
+    SourceBatch,
     TopicPartition,
     Transaction,
     TransactionalProducer,
-    TransactionFailed,
-    WriteRefused,
 )
 from delaystream.engine.quota import Quotas
 from delaystream.engine.rates import Rates
@@ -134,18 +134,20 @@ class Life:
     # -- deciding -----------------------------------------------------------------------------
 
     async def decide(self, inbox: Inbox) -> Step:
-        """Read what came in, look up the topics that it names, and put together one step."""
+        """Put together one step of what came in and of what is due.
+
+        One batch at a time is read and decided on, so that what was made of it is still in the processor's
+        cache. Unknown topics are looked up for the first one alone: one that names others begins a new step.
+        """
         settings = self._settings
         now_ms = self._ports.clock.now_ms()
         loop_ms = asyncio.get_running_loop().time() * 1000
         width = self._troubles.width
         max_records = width.of(settings.transaction_max_records)
         max_bytes = width.of(settings.transaction_max_bytes)
-        batches = [
-            parse(self._tenants, settings, self._partition, batch, now_ms)
-            for batch in inbox.take(max_records, max_bytes)
-        ]
-        topics = topics_named(batches)
+        batches = deque(inbox.take(max_records, max_bytes))
+        parsed = self._parsed(batches, now_ms)
+        topics = set() if parsed is None else topics_named(parsed)
         topics.update(self._firing.due_topics(now_ms, loop_ms))
         topics.add(settings.dead_letters_topic)
         if settings.events:
@@ -155,10 +157,34 @@ class Life:
             now_ms = self._ports.clock.now_ms()
         self._steps += 1
         step = Step(now_ms, self._steps, loop_ms, max_records, max_bytes)
-        self._take(step, batches, inbox)
+        while parsed is not None:
+            batch = parsed.batch
+            taken = self._take(step, parsed)
+            if taken < len(batch.records):
+                # What there is no room for waits for the next step.
+                inbox.give_back([rest(batch, taken), *batches])
+                break
+            parsed = self._parsed(batches, now_ms)
+            if parsed is not None and not self._known(topics_named(parsed)):
+                inbox.give_back([parsed.batch, *batches])
+                break
         self._firing.fire(step, loop_ms)
         self.state.seal(step, self.topic_ids, settings.partitions)
         return step
+
+    def _parsed(self, batches: deque[SourceBatch], now_ms: int) -> ParsedBatch | None:
+        """The next of the batches, read; None after the last."""
+        if not batches:
+            return None
+        return parse(self._tenants, self._settings, self._partition, batches.popleft(), now_ms)
+
+    def _take(self, step: Step, parsed: ParsedBatch) -> int:
+        position = self.state.positions.get(parsed.batch.topic)
+        return self._intake.take(step, parsed, position.next_offset if position is not None else 0)
+
+    def _known(self, topics: Iterable[str]) -> bool:
+        """Whether all of the topics can be written to, as far as is known."""
+        return all(map(self._ports.destinations.partitions, topics))
 
     async def _look_up(self, topics: Iterable[str]) -> bool:
         """Make the topics known, unless they are; whether that took a look-up.
@@ -179,17 +205,6 @@ class Life:
             if not unknown:
                 return True
         raise LogUnavailable(f"Kafka does not answer what it has of {', '.join(sorted(unknown))}")
-
-    def _take(self, step: Step, batches: list[ParsedBatch], inbox: Inbox) -> None:
-        """Decide on the requests; those that there is no room for wait for the next step."""
-        for index, parsed in enumerate(batches):
-            batch = parsed.batch
-            position = self.state.positions.get(batch.topic)
-            taken = self._intake.take(step, parsed, position.next_offset if position is not None else 0)
-            if taken < len(batch.records):
-                later = [rest(batch, taken), *(other.batch for other in batches[index + 1 :])]
-                inbox.give_back(later)
-                return
 
     # -- doing --------------------------------------------------------------------------------
 

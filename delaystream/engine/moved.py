@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from delaystream.codec.envelope import Meta, TransferState
-from delaystream.engine.ports import Misconfigured
+from delaystream.engine.failures import Misconfigured
 
 
 def refuse_moved(meta: Meta) -> None:

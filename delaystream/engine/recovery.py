@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from delaystream.engine.failures import LogUnavailable, Misconfigured, StoreUntrusted
 from delaystream.engine.pending import recount, recounted
 from delaystream.engine.ports import (
     STORE_FORMAT,
@@ -15,12 +16,9 @@ from delaystream.engine.ports import (
     Changelog,
     ChangelogBatch,
     LogBounds,
-    LogUnavailable,
     Marker,
-    Misconfigured,
     StateStore,
     StateStores,
-    StoreUntrusted,
 )
 from delaystream.engine.settings import EngineSettings
 

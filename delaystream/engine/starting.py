@@ -6,7 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from delaystream.codec.envelope import SourcePosition
-from delaystream.engine.ports import LogUnavailable, Misconfigured, Sources
+from delaystream.engine.failures import LogUnavailable, Misconfigured
+from delaystream.engine.ports import Sources
 from delaystream.engine.settings import EngineSettings
 
 logger = logging.getLogger(__name__)

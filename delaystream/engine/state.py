@@ -21,9 +21,10 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.core.wheel import WheelHeads
+from delaystream.engine.failures import Misconfigured
 from delaystream.engine.moved import refuse_moved
 from delaystream.engine.pending import HOUR_MS, PendingChange, PendingCounts, everything
-from delaystream.engine.ports import Marker, Misconfigured, StateStore
+from delaystream.engine.ports import Marker, StateStore
 from delaystream.engine.step import Step
 
 

@@ -10,7 +10,12 @@ import msgspec
 from delaystream.codec.outgoing import FIRED_AT
 from delaystream.core.partitioning import partition_for_key
 from delaystream.core.request import Header
-from delaystream.engine.ports import Headers, Row, TopicPartition, Transaction
+from delaystream.engine.ports import (
+    Headers,
+    Row,
+    TopicPartition,
+    Transaction,
+)
 from delaystream.engine.rates import Bucket
 
 #: the origin of a receipt, where that of a fire is the key of its wheel entry

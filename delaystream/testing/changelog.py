@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from delaystream.engine.ports import ChangelogBatch, LogBounds, LogUnavailable, TopicPartition
+from delaystream.engine.failures import LogUnavailable
+from delaystream.engine.ports import ChangelogBatch, LogBounds, TopicPartition
 from delaystream.testing.interruption import Calm, Interruptions
 from delaystream.testing.log import MemoryLog
 from delaystream.testing.partition import PositionOutOfRangeError, UnknownTopicError

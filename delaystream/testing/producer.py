@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from delaystream.engine.ports import (
-    LogUnavailable,
-    ProducerFenced,
-    TopicPartition,
-    Transaction,
-    TransactionFailed,
-    WriteRefused,
-)
+from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
+from delaystream.engine.ports import TopicPartition, Transaction
 from delaystream.testing.interruption import Calm, Interruptions
 from delaystream.testing.log import MemoryLog
 from delaystream.testing.partition import (

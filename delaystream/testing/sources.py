@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from delaystream.engine.ports import LogUnavailable, SourceBatch, SourceBounds, TopicPartition
+from delaystream.engine.failures import LogUnavailable
+from delaystream.engine.ports import SourceBatch, SourceBounds, TopicPartition
 from delaystream.testing.interruption import Calm, Interruptions
 from delaystream.testing.log import MemoryLog
 from delaystream.testing.partition import LogRecord, PositionOutOfRangeError, UnknownTopicError, row_bytes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 
-from delaystream.engine.ports import Change, Marker, StoreFailed, StoreUntrusted
+from delaystream.engine.failures import StoreFailed, StoreUntrusted
+from delaystream.engine.ports import Change, Marker
 from delaystream.testing.interruption import Calm, Interruptions
 
 

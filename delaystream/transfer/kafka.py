@@ -18,13 +18,12 @@ from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.rocksdb_store import RocksDbStore, RocksDbStores
 from delaystream.config import Settings
+from delaystream.engine.failures import LogUnavailable, ProducerFenced
 from delaystream.engine.ports import (
     Change,
     Changelog,
     LogBounds,
-    LogUnavailable,
     Marker,
-    ProducerFenced,
     Row,
     TopicPartition,
     Transaction,

@@ -9,13 +9,12 @@ from uuid import uuid4
 
 import pytest
 
+from delaystream.engine.failures import ProducerFenced, WriteRefused
 from delaystream.engine.ports import (
     Changelog,
-    ProducerFenced,
     SourceBatch,
     TopicPartition,
     Transaction,
-    WriteRefused,
 )
 from tests.conformance.world import World, keys, rows
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from delaystream.engine.ports import TopicPartition, Transaction, WriteRefused
+from delaystream.engine.failures import WriteRefused
+from delaystream.engine.ports import TopicPartition, Transaction
 from delaystream.testing import LoopClock, MemoryLog, MemoryProducer, VirtualTimeLoop
 from delaystream.testing.partition import StaleEpochError
 from tests.conformance.cases import CASES, Case

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 
 from delaystream.adapters.data_directory import DataDirectory
 from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStores
-from delaystream.engine.ports import Change, Marker, StateStore, StateStores, StoreFailed
+from delaystream.engine.failures import StoreFailed
+from delaystream.engine.ports import (
+    Change,
+    Marker,
+    StateStore,
+    StateStores,
+)
 from delaystream.testing import MemoryStateStores
 
 Stores = Callable[[], "contextmanager[StateStores]"]

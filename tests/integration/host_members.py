@@ -15,7 +15,12 @@ from dataclasses import dataclass, field
 from delaystream.adapters.batch_fetcher import ReaderSettings
 from delaystream.adapters.faust_host import HostSettings, PartitionHost
 from delaystream.engine.observer import Phase
-from delaystream.engine.ports import SourceBatch, SourceBounds, Sources, TopicPartition
+from delaystream.engine.ports import (
+    SourceBatch,
+    SourceBounds,
+    Sources,
+    TopicPartition,
+)
 
 SESSION_MS = 3_000
 

@@ -16,7 +16,8 @@ from delaystream.adapters.kafka_changelog import AiokafkaChangelog, ChangelogSet
 from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
 from delaystream.adapters.transaction_writer import Delivery
 from delaystream.dev import EmbeddedBroker
-from delaystream.engine.ports import LogUnavailable, Misconfigured, Row, TopicPartition, Transaction
+from delaystream.engine.failures import LogUnavailable, Misconfigured
+from delaystream.engine.ports import Row, TopicPartition, Transaction
 from tests.integration.harness_kafka import Kafka, Reader
 from tests.integration.kafka_abandoned import abandon_transaction
 from tests.integration.test_kafka_producer import run

@@ -20,7 +20,8 @@ from delaystream.adapters.kafka_metadata import DestinationSettings, KafkaDestin
 from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
 from delaystream.adapters.kafka_source_bounds import KafkaSourceBounds
 from delaystream.dev import EmbeddedBroker
-from delaystream.engine.ports import LogUnavailable, TopicPartition, Transaction, WriteRefused
+from delaystream.engine.failures import LogUnavailable, WriteRefused
+from delaystream.engine.ports import TopicPartition, Transaction
 from delaystream.topics import connect, topic_ids
 from tests.integration.harness_kafka import Kafka
 from tests.integration.test_kafka_producer import run

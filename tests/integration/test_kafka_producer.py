@@ -17,15 +17,8 @@ from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.transaction_writer import Delivery
 from delaystream.dev import EmbeddedBroker
-from delaystream.engine.ports import (
-    LogUnavailable,
-    ProducerFenced,
-    Row,
-    TopicPartition,
-    Transaction,
-    TransactionFailed,
-    WriteRefused,
-)
+from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
+from delaystream.engine.ports import Row, TopicPartition, Transaction
 from tests.integration.harness_kafka import Delivery as Read
 from tests.integration.harness_kafka import Kafka, Reader
 

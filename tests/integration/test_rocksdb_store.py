@@ -14,7 +14,8 @@ import pytest
 from delaystream.adapters import data_directory, rocksdb_store
 from delaystream.adapters.data_directory import DataDirectory
 from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStore, RocksDbStores
-from delaystream.engine.ports import Marker, StateStore, StateStores, StoreFailed, StoreUntrusted
+from delaystream.engine.failures import StoreFailed, StoreUntrusted
+from delaystream.engine.ports import Marker, StateStore, StateStores
 
 MARKER = Marker(topic_id="A" * 22, position=7, last_offset=5, fingerprint=b"\x00\xff", written_ms=1)
 
@@ -278,7 +279,8 @@ def test_a_full_disk_is_a_failure_with_a_reason(stores: RocksDbStores) -> None:
         from pathlib import Path
         from delaystream.adapters.data_directory import DataDirectory
         from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStores
-        from delaystream.engine.ports import Marker, StoreFailed
+        from delaystream.engine.failures import StoreFailed
+        from delaystream.engine.ports import Marker
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         directory = DataDirectory.acquire(Path(sys.argv[1]), "app")
         store = RocksDbStores(directory, RocksDbSettings(write_buffer_bytes=200_000)).open(0)
@@ -318,7 +320,7 @@ def test_a_read_only_data_directory_is_a_sentence(tmp_path: Path) -> None:
         import os, sys
         from pathlib import Path
         from delaystream.adapters.data_directory import DataDirectory
-        from delaystream.engine.ports import StoreFailed
+        from delaystream.engine.failures import StoreFailed
         if os.geteuid() == 0:
             os.setuid(65534)
         try:

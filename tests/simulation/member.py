@@ -13,8 +13,9 @@ from delaystream.codec.envelope import Envelope, encode
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
+from delaystream.engine.failures import EngineError, Misconfigured
 from delaystream.engine.observer import Phase, Silence
-from delaystream.engine.ports import Changelog, EngineError, Misconfigured, Ports, TransactionalProducer
+from delaystream.engine.ports import Changelog, Ports, TransactionalProducer
 from delaystream.engine.processor import PartitionProcessor
 from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import (

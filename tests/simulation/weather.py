@@ -6,7 +6,7 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from delaystream.engine.ports import (
+from delaystream.engine.failures import (
     LogUnavailable,
     StoreFailed,
     StoreUntrusted,

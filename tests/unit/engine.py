@@ -12,7 +12,12 @@ from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.engine.observer import Silence
-from delaystream.engine.ports import Headers, Ports, Sources, TopicPartition
+from delaystream.engine.ports import (
+    Headers,
+    Ports,
+    Sources,
+    TopicPartition,
+)
 from delaystream.engine.processor import PartitionProcessor
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.tenants import Tenant, Tenants

@@ -12,7 +12,7 @@ from delaystream.cli import main
 from delaystream.config import ConfigurationError, Loaded, Settings, load
 from delaystream.config.request_settings import RequestSettings
 from delaystream.config.tenant_settings import TenantSettings
-from delaystream.engine.ports import Misconfigured
+from delaystream.engine.failures import Misconfigured
 from delaystream.exit_codes import ExitCode
 
 TOPICS = {"DELAYSTREAM_REQUEST_TOPICS": "orders,billing.eu", "DELAYSTREAM_DESTINATIONS_ALLOW": "*"}

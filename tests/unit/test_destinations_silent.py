@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from delaystream.engine.ports import LogUnavailable
+from delaystream.engine.failures import LogUnavailable
 from delaystream.testing import MemoryDestinations
 from delaystream.testing.interruption import Calm
 from tests.unit.engine import Engine, in_virtual_time

@@ -8,15 +8,12 @@ from typing import Any, ClassVar
 
 from delaystream.codec import keys
 from delaystream.core.wheel import WheelHeads
+from delaystream.engine.failures import LogUnavailable, StoreUntrusted, TransactionFailed, WriteRefused
 from delaystream.engine.ports import (
-    LogUnavailable,
     Marker,
     SourceBatch,
-    StoreUntrusted,
     TopicPartition,
     Transaction,
-    TransactionFailed,
-    WriteRefused,
 )
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step

@@ -21,7 +21,8 @@ from delaystream.adapters.kafka_batches import (
 )
 from delaystream.adapters.kafka_changelog import committed_records
 from delaystream.adapters.producer_settings import ProducerSettings
-from delaystream.engine.ports import LogUnavailable, Row, TopicPartition, WriteRefused
+from delaystream.engine.failures import LogUnavailable, WriteRefused
+from delaystream.engine.ports import Row, TopicPartition
 
 TARGET = TopicPartition("topic", 0)
 PRODUCER = Identity(7, 3)

@@ -4,7 +4,8 @@ import pytest
 
 from delaystream.codec.envelope import Meta, TransferState, encode
 from delaystream.codec.keys import META
-from delaystream.engine.ports import Marker, Misconfigured
+from delaystream.engine.failures import Misconfigured
+from delaystream.engine.ports import Marker
 from delaystream.engine.state import PartitionState
 from delaystream.testing.store import MemoryStateStores
 

@@ -8,7 +8,8 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from delaystream.engine.ports import Misconfigured, TopicPartition
+from delaystream.engine.failures import Misconfigured
+from delaystream.engine.ports import TopicPartition
 from delaystream.testing import MemoryProducer
 from delaystream.testing.partition import Epoch
 from tests.unit.engine import Engine, header, in_virtual_time

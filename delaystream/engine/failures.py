@@ -1,0 +1,61 @@
+"""What can go wrong in the world, as the engine tells it apart; adapters raise these and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+class EngineError(Exception):
+    """A failure after which the producer and every effect in memory are discarded."""
+
+
+class ProducerFenced(EngineError):
+    """Another producer has this transactional id, or our own transaction timed out on the broker."""
+
+
+class WriteRefused(EngineError):
+    """The broker or the client refused what was to be written to one topic partition.
+
+    ``record_at_fault`` is true when the record itself can never be written as it is (too large, a null
+    key for a compacted topic, …), false when the topic is at fault (missing, not authorized, no leader).
+    ``row`` is the record's index among the rows for that partition, where it is known. ``also`` are other
+    topics that were at fault in the same way, and at the same time.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        reason: str,
+        *,
+        record_at_fault: bool,
+        row: int | None = None,
+        also: Collection[str] = (),
+    ) -> None:
+        super().__init__(f"{topic}-{partition}: {reason}")
+        self.topic = topic
+        self.partition = partition
+        self.reason = reason
+        self.record_at_fault = record_at_fault
+        self.row = row
+        self.also = also
+
+
+class TransactionFailed(EngineError):
+    """The transaction was not committed, or nobody can say whether it was (a timeout on commit)."""
+
+
+class LogUnavailable(EngineError):
+    """Kafka did not answer in time; worth trying again."""
+
+
+class StoreUntrusted(EngineError):
+    """The local state cannot be used (corrupt, unreadable, foreign): throw it away and rebuild."""
+
+
+class StoreFailed(EngineError):
+    """The data directory cannot be written (full, read-only, locked by another process)."""
+
+
+class Misconfigured(Exception):
+    """Carrying on would lose or repeat events: a person has to decide. The process exits."""
