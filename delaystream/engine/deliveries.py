@@ -54,33 +54,44 @@ class Deliveries:
         return self._open(step, request.destination, request.source.topic)
 
     def waits(self, step: Step, topic: str, tenant: str) -> bool:
-        """Whether what is due has to wait: for a backlog, the rate, or the end of a trouble."""
-        return self._open(step, topic, tenant) is None
+        """Whether what is due has to wait: for a backlog, the rate, or the end of a trouble.
+
+        A destination that nobody has looked up yet is not in trouble.
+        """
+        destinations = self._destinations
+        if topic in self._troubles or (
+            not destinations.partitions(topic) and destinations.problem(topic) is not None
+        ):
+            return True
+        wheel = self._state.destination(step, topic, tenant)
+        return self._held(step, wheel, self._buckets(step, topic, wheel))
 
     def _open(self, step: Step, topic: str, tenant: str) -> Route | None:
         routes = step.routes
         where = (topic, tenant)
         # What does not change within a step is asked once: most steps have a thousand requests for one topic.
         route = routes[where] if where in routes else self._found(step, topic, tenant)
-        if route is None:
-            return None
-        head = self._state.heads.head(route.wheel)
+        return None if route is None or self._held(step, route.wheel, route.buckets) else route
+
+    def _held(self, step: Step, wheel: int, buckets: tuple[Bucket, ...]) -> bool:
+        head = self._state.heads.head(wheel)
         if head is not None and head <= step.now_ms:
-            return None
-        if route.buckets and not room(route.buckets, step.loop_ms):
-            return None
-        return route
+            return True
+        return bool(buckets) and not room(buckets, step.loop_ms)
 
     def _found(self, step: Step, topic: str, tenant: str) -> Route | None:
         route = None
         if topic not in self._troubles and (partitions := self._destinations.partitions(topic)):
             wheel = self._state.destination(step, topic, tenant)
-            buckets: tuple[Bucket, ...] = ()
-            if self._rates.active:
-                buckets = self._rates.buckets(topic, self._state.lanes[wheel], step.loop_ms)
+            buckets = self._buckets(step, topic, wheel)
             route = Route(wheel, step.outlet(topic, partitions), step.fired[topic], buckets)
         step.routes[topic, tenant] = route
         return route
+
+    def _buckets(self, step: Step, topic: str, wheel: int) -> tuple[Bucket, ...]:
+        if not self._rates.active:
+            return ()
+        return self._rates.buckets(topic, self._state.lanes[wheel], step.loop_ms)
 
     def at_once(self, step: Step, request: Request) -> int:
         """How many of a request's fires go out in the accepting transaction; at least, not about."""

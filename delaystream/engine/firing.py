@@ -203,8 +203,8 @@ class Firing:
         hour = maker = removed = size_bytes = 0
         last: bytes | None = None
         decoded = [decode_entry(stored) for _, stored in entries]
-        ahead = self._named.read_ahead(decoded)
-        for (key, stored), entry in zip(entries, decoded, strict=True):
+        ahead = self._named.ahead.of(decoded)
+        for place, ((key, stored), entry) in enumerate(zip(entries, decoded, strict=True)):
             if step.size_bytes + size_bytes >= max_bytes or len(fired) >= drain.most_fired:
                 break
             last = key
@@ -213,7 +213,7 @@ class Firing:
             _, due_ms, source, offset, index = split(key)
             if type(entry) is not Envelope:
                 assert type(entry) is Pointer or type(entry) is Trigger
-                self._named.fire(step, drain, key, entry, partitions, ahead)
+                self._named.fire(step, drain, key, entry, partitions, ahead.at(place))
                 continue
             size_bytes += len(stored)
             if entry.grace_ms >= 0 and withheld.is_late(step, drain, due_ms, entry):

@@ -45,6 +45,9 @@ from delaystream.engine.withheld import Withheld
 _NOT_PENDING = frozenset({0})
 #: each waits for a second at most
 _LOOK_UPS = 5
+#: how long such a topic is not asked about again for the sake of one more batch of the same step
+_ASKED_MS = 1_000
+_ASKED_TOPICS = 10_000
 
 
 class Life:
@@ -75,6 +78,8 @@ class Life:
         self._producer = producer
         self._changelog = TopicPartition(settings.changelog_topic, partition)
         self._steps = 0
+        #: topics that could not be written to when they were last asked about, and when, the event loop's ms
+        self._asked: dict[str, float] = {}
         #: when the group's offsets were last committed, and whether requests were applied since
         self._offsets_at_ms = float("-inf")
         self.offsets_behind = False
@@ -165,7 +170,7 @@ class Life:
                 inbox.give_back([rest(batch, taken), *batches])
                 break
             parsed = self._parsed(batches, now_ms)
-            if parsed is not None and not self._known(topics_named(parsed)):
+            if parsed is not None and not self._known(topics_named(parsed), loop_ms):
                 inbox.give_back([parsed.batch, *batches])
                 break
         self._firing.fire(step, loop_ms)
@@ -182,9 +187,12 @@ class Life:
         position = self.state.positions.get(parsed.batch.topic)
         return self._intake.take(step, parsed, position.next_offset if position is not None else 0)
 
-    def _known(self, topics: Iterable[str]) -> bool:
-        """Whether all of the topics can be written to, as far as is known."""
-        return all(map(self._ports.destinations.partitions, topics))
+    def _known(self, topics: Iterable[str], loop_ms: float) -> bool:
+        """Whether all of the topics can be written to, or were asked about a moment ago."""
+        partitions, asked = self._ports.destinations.partitions, self._asked
+        return all(
+            partitions(topic) or loop_ms - asked.get(topic, float("-inf")) < _ASKED_MS for topic in topics
+        )
 
     async def _look_up(self, topics: Iterable[str]) -> bool:
         """Make the topics known, unless they are; whether that took a look-up.
@@ -195,6 +203,10 @@ class Life:
         unknown = [topic for topic in topics if not destinations.partitions(topic)]
         if not unknown:
             return False
+        loop_ms = asyncio.get_running_loop().time() * 1000
+        if len(self._asked) + len(unknown) > _ASKED_TOPICS:
+            self._asked.clear()
+        self._asked.update(dict.fromkeys(unknown, loop_ms))
         for _ in range(_LOOK_UPS):
             await destinations.ensure(unknown)
             unknown = [

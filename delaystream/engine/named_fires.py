@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
-    Entry,
     Envelope,
     Fire,
     Forget,
@@ -32,15 +30,12 @@ from delaystream.engine.bulk import Bulks
 from delaystream.engine.drain import Drain
 from delaystream.engine.events import Delivered, Events
 from delaystream.engine.fire_records import FireRecords
+from delaystream.engine.read_ahead import NOTHING_AHEAD, Ahead, ReadAhead
 from delaystream.engine.recurring_fires import RecurringFires
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 from delaystream.engine.withheld import Withheld
-
-#: what is stored under keys, read before it is needed
-Ahead: TypeAlias = Mapping[bytes, bytes | None]
-_NOTHING: Final[Ahead] = {}
 
 
 class NamedFires:
@@ -56,25 +51,18 @@ class NamedFires:
         bulks: Bulks,
     ) -> None:
         self._state = state
+        self.ahead = ReadAhead(state.store)
         self._withheld = withheld
         self._events = events
         self._bulks = bulks
         self._records = FireRecords(arming)
         self._recurring = RecurringFires(settings, arming, withheld, events, self._records)
 
-    def read_ahead(self, entries: Iterable[Entry]) -> Ahead:
-        """What the entries point to as it is stored, read together: that costs half of one by one."""
-        keys: list[bytes] = []
-        for entry in entries:
-            if type(entry) is Pointer:
-                keys += (schedule_key(entry.tenant, entry.id), payload_key(entry.tenant, entry.id))
-        return dict(zip(keys, self._state.store.get_many(keys), strict=True)) if keys else _NOTHING
-
     def _read(self, step: Step, key: bytes, ahead: Ahead) -> bytes | None:
         """A value, as the step has left it so far."""
         return ahead[key] if key in ahead and key not in step.changes else self._state.get(step, key)
 
-    def payload(self, step: Step, pointer: Pointer | Trigger, ahead: Ahead = _NOTHING) -> Envelope:
+    def payload(self, step: Step, pointer: Pointer | Trigger, ahead: Ahead = NOTHING_AHEAD) -> Envelope:
         """What is to be delivered."""
         stored = self._read(step, payload_key(pointer.tenant, pointer.id), ahead)
         assert stored is not None, "a pending entry has its payload"
@@ -88,11 +76,11 @@ class NamedFires:
         key: bytes,
         pointer: Pointer | Trigger,
         partitions: int,
-        ahead: Ahead = _NOTHING,
+        ahead: Ahead = NOTHING_AHEAD,
     ) -> None:
         """Take an entry out of its wheel: delivered, dropped, moved, given up; re-armed if it recurs.
 
-        ``ahead`` is what ``read_ahead`` gave, since the last step was applied.
+        ``ahead`` is what the entry points to, if it was read since the last step was applied.
         """
         tenant, id = pointer.tenant, pointer.id
         stored = self._read(step, schedule_key(tenant, id), ahead)
@@ -146,7 +134,7 @@ class NamedFires:
             return
         reason = withheld.reason(step, drain, key, due_ms, entry, partitions)
         if reason is not None:
-            withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire)
+            withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire, due_ms)
             schedule = self._records.store(step, id, schedule, Status.QUARANTINED)
             self._events.gave_up(
                 step, id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, detail=reason
@@ -175,7 +163,7 @@ class NamedFires:
         fire = fire_id(trigger.tenant, 0, 0, index, due_ms, id, trigger.revision)
         reason = self._withheld.reason(step, drain, key, due_ms, entry, partitions)
         if reason is not None:
-            self._withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire)
+            self._withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire, due_ms)
             given_up = Status.QUARANTINED if schedule.recurrence is None else over
             schedule = self._records.store(step, id, schedule, given_up)
             self._events.gave_up(

@@ -86,7 +86,9 @@ class RecurringFires:
                 reason = self._withheld.reason(step, drain, key, due_ms, entry, partitions)
                 if reason is not None:
                     fire = self._fire_id(id, schedule, verdict.fire_ms)
-                    self._withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire)
+                    self._withheld.quarantine_named(
+                        step, drain, key, entry, reason, id, schedule, fire, verdict.fire_ms
+                    )
                     told.append(
                         partial(
                             self._events.gave_up,
@@ -134,7 +136,7 @@ class RecurringFires:
         reason = f"when it recurs cannot be read any more: {error}"
         due_ms = schedule.next_ms
         fire = self._fire_id(id, schedule, due_ms)
-        self._withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire)
+        self._withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire, due_ms)
         schedule = self._records.store(
             step, id, replace(schedule, pending=[], next_ms=-1), Status.QUARANTINED
         )

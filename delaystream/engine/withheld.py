@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from delaystream.codec.envelope import Envelope, Schedule, encode
 from delaystream.codec.event import EventType
-from delaystream.codec.keys import due_of, split_wheel_key, wheel_key
+from delaystream.codec.keys import split_wheel_key, wheel_key
 from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import DUE_AT, FIRE_ID, SCHEDULE_ID
 from delaystream.core.identity import fire_id, schedule_id
@@ -112,11 +112,12 @@ class Withheld:
         id: str,
         schedule: Schedule,
         fire: str,
+        due_ms: int,
     ) -> None:
         """Put a fire of a named schedule among the dead letters; the caller tells of it."""
         # A trigger's key has the coordinates of its command, and what it delivers is the schedule's.
         source = Coordinates(schedule.topic, schedule.partition, schedule.offset)
-        headers = _addressed(entry.headers, drain.topic, id, fire, due_of(key))
+        headers = _addressed(entry.headers, drain.topic, id, fire, due_ms)
         self._bury(step, key, entry, headers, source, reason, id)
 
     def _bury(

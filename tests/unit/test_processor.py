@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from delaystream.engine.failures import Misconfigured
 from delaystream.engine.ports import TopicPartition
-from delaystream.testing import MemoryProducer
+from delaystream.testing import MemoryProducer, MemorySources
 from delaystream.testing.partition import Epoch
+from delaystream.testing.store import MemoryStore
 from tests.unit.engine import Engine, header, in_virtual_time
 
 
@@ -290,3 +291,42 @@ class LosesMarkers(MemoryProducer):
     async def _end(self, epoch: Epoch) -> None:
         if not self.losing:
             await super()._end(epoch)
+
+
+def test_large_payloads_of_named_schedules_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read ahead is bounded in bytes, and little of it is read again."""
+    sizes: list[int] = []
+    get_many = MemoryStore.get_many
+
+    def counted(store: MemoryStore, keys: list[bytes]) -> list[bytes | None]:
+        values = get_many(store, keys)
+        sizes.append(sum(len(value or b"") for value in values))
+        return values
+
+    monkeypatch.setattr(MemoryStore, "get_many", counted)
+
+    async def test(engine: Engine) -> None:
+        for number in range(300):
+            engine.request(bytes(200_000), destination="orders", delay="10s", id=f"large-{number}")
+        await asyncio.sleep(60)
+        assert len(engine.read("orders")) == 300
+        assert max(sizes[1:]) < 3_000_000, "but for the first, of which nothing is known"
+        assert sum(sizes) < 1.5 * 300 * 200_000
+
+    in_virtual_time(test)
+
+
+def test_requests_for_a_topic_that_is_missing_hold_up_no_others() -> None:
+    """Batch after batch names it: each step takes as many of them as it has room for."""
+
+    async def test(engine: Engine) -> None:
+        await engine.stop()
+        for _ in range(300):
+            engine.request(destination="absent", delay="1h")
+        engine.request(b"good", destination="orders", delay="1ms")
+        topics = ["delay-requests", "delay-commands"]
+        engine.start(lambda partition: MemorySources(engine.log, topics, partition, batch_records=1))
+        await asyncio.sleep(0.5)
+        assert [record.value for record in engine.read("orders")] == [b"good"]
+
+    in_virtual_time(test)

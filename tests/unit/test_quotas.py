@@ -191,3 +191,21 @@ def test_a_quota_is_as_exact_after_a_rebuild() -> None:
         assert errors(engine) == ["quota-exceeded"]
 
     with_tenants(test, tenants(tenant("*", max_pending=5)))
+
+
+def test_a_trigger_needs_no_room_where_its_destination_was_not_looked_up_yet() -> None:
+    """A worker that has just started knows no topic that the request does not name."""
+    made = tenants(tenant("*", max_pending=1))
+
+    async def test(engine: Engine) -> None:
+        other_request(engine, destination="orders", delay="1h", id="a")
+        await asyncio.sleep(1)
+        await engine.stop()
+        start(engine, made)
+        await asyncio.sleep(1)
+        other_request(engine, action="trigger", id="a")
+        await asyncio.sleep(1)
+        assert errors(engine) == []
+        assert len(engine.read("orders")) == 1
+
+    with_tenants(test, made)
