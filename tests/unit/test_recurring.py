@@ -258,3 +258,17 @@ def test_a_schedule_that_cannot_be_read_any_more_is_given_up_and_holds_up_nobody
         assert json.loads(engine.read("replies")[-1].value or b"")["outcome"] == "too-late"
 
     in_virtual_time(test)
+
+
+def test_a_dead_letter_and_its_event_tell_the_same_scheduled_time() -> None:
+    """Each time that is given up on has its own, also when several are given up on at once."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(destination="absent", id="beat", every="10s", catch_up="all", grace="1h")
+        await asyncio.sleep(300)
+        letters = engine.read("delay-dead-letters")
+        told = {event["fire_id"]: event["due_at_ms"] for event in events(engine, "quarantined")}
+        assert len(letters) == len(told) > 5
+        assert {header(r, "fire-id"): int(header(r, "due-at")) for r in letters} == told
+
+    in_virtual_time(test, destination_timeout_ms=60_000)
