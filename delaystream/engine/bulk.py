@@ -195,4 +195,4 @@ def matches(match: Match, destination: str, tags: Sequence[str]) -> bool:
     """Whether a schedule meets the conditions on its destination and tags."""
     if match.destination is not None and not fnmatchcase(destination, match.destination):
         return False
-    return not match.tags or all(tag in tags for tag in match.tags)
+    return all(tag in tags for tag in match.tags)

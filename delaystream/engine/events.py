@@ -28,8 +28,7 @@ from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import Step
 
 _DEFINING = frozenset({EventType.SCHEDULED, EventType.REPLACED, EventType.RESCHEDULED, EventType.RESUMED})
-
-
+# Naming a member through its class is slow (Python 3.11).
 _FIRED: Final = EventType.FIRED
 
 

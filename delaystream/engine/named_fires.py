@@ -21,7 +21,7 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.codec.event import EventType
-from delaystream.codec.keys import payload_key, schedule_key, split_wheel_key
+from delaystream.codec.keys import due_of, payload_key, schedule_key, split_wheel_key
 from delaystream.core.identity import fire_id, trigger_index
 from delaystream.core.misfire import Run
 from delaystream.core.request import ON_LATE_DROP
@@ -156,7 +156,7 @@ class NamedFires:
         partitions: int,
     ) -> None:
         id = trigger.id
-        _, due_ms, _, _, _ = split_wheel_key(key)
+        due_ms = due_of(key)
         schedule = replace(schedule, triggers=[other for other in schedule.triggers if other != key])
         over = Status.FIRED if schedule.recurrence is None else Status.COMPLETED
         index = trigger_index(trigger.partition, trigger.offset)
