@@ -20,24 +20,21 @@ def schedule_id(topic: str, partition: int, offset: int, id: str | None = None) 
     return f"{topic}/{partition}/{offset}" if id is None else id
 
 
-def fire_id(
-    topic: str,
-    partition: int,
-    offset: int,
-    index: int | str,
-    due_ms: int,
-    id: str | None = None,
-    revision: int = 0,
-) -> str:
-    """The name of one fire: different for any two fires, the same for every attempt at one.
+def fire_id(topic: str, partition: int, offset: int, index: int, due_ms: int) -> str:
+    """The name of one fire of a request without an id: the same for every attempt at it.
+
+    `index` is the position in the request's list of due times, from 0.
+    """
+    return f"{topic}/{partition}/{offset}/{index}/{due_ms}"
+
+
+def named_fire_id(topic: str, revision: int, index: int | str, due_ms: int, id: str) -> str:
+    """The name of one fire of a named schedule: its own, and the same for every attempt at it.
 
     `index` is the position in the request's list of due times (from 0), or `trigger_index`; `revision` tells
-    apart the requests that ever defined the named schedule: none is used twice for one id, not even after
-    the id was forgotten.
-    With an `id`, `partition` and `offset` do not matter; without, `revision` does not.
+    apart the requests that ever defined the schedule: none is used twice for one id, not even after the id
+    was forgotten.
     """
-    if id is None:
-        return f"{topic}/{partition}/{offset}/{index}/{due_ms}"
     return f"{topic}/r{revision}/{index}/{due_ms}/{id}"
 
 

@@ -15,7 +15,9 @@ So every scheduled time either fires or lies in exactly one run of skipped or mi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from delaystream.core.recurrence import Recurrence, misses, next_after
 from delaystream.core.request import CatchUp
@@ -24,7 +26,7 @@ DEFAULT_GRACE_MS: Final = 15 * 60 * 1000
 """Of a recurring schedule without `delaystream-grace`."""
 
 
-class Run(NamedTuple):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """Consecutive scheduled times, both ends included."""
 
     from_ms: int
@@ -32,7 +34,7 @@ class Run(NamedTuple):
     number: int
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True):
     """What to do about the scheduled times up to now; the next one may be due already, with catch-up all."""
 
     fire_ms: int | None

@@ -1,6 +1,5 @@
 """The dialects by name."""
 
-from collections.abc import Callable
 from typing import Final
 
 from delaystream.core.request import Header
@@ -22,20 +21,19 @@ NAMES: Final = tuple(_DIALECTS)
 _FILLS: Final = {name: fill for dialect in _DIALECTS.values() for name, fill in dialect.fills.items()}
 
 
-def filled(headers: list[Header], scheduled_ms: int, next_ms: Callable[[], int | None]) -> list[Header]:
+def filled(headers: list[Header], scheduled_ms: int, next_ms: int | None) -> list[Header]:
     """The headers of a recurring schedule's delivery, with what only the fire can tell.
 
-    `next_ms` is asked for the scheduled time after this one when a header needs it. The very list where there
-    is nothing to fill.
+    `next_ms` is the scheduled time after this one; None after the last. The very list where there is nothing
+    to fill.
     """
     for name, value in headers:
         if value == TO_FILL and name in _FILLS:
             break
     else:
         return headers
-    following = next_ms()
     return [
-        (name, _FILLS[name](scheduled_ms, following) if value == TO_FILL and name in _FILLS else value)
+        (name, _FILLS[name](scheduled_ms, next_ms) if value == TO_FILL and name in _FILLS else value)
         for name, value in headers
     ]
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from delaystream.codec.envelope import LIVE, Fire, Forget, Pointer, Schedule, Trigger, encode
 from delaystream.codec.keys import HOUSEKEEPING, payload_key, schedule_key, wheel_key
-from delaystream.core.identity import fire_id
+from delaystream.core.identity import named_fire_id
 from delaystream.core.recurrence import jittered_ms
 from delaystream.core.request import Coordinates
 from delaystream.engine.settings import EngineSettings
@@ -39,19 +39,23 @@ class Arming:
         assert recurrence is not None
         if not recurrence.jitter_ms:
             return scheduled_ms
-        fire = fire_id(schedule.topic, 0, 0, 0, scheduled_ms, id, schedule.revision)
+        fire = named_fire_id(schedule.topic, schedule.revision, 0, scheduled_ms, id)
         return jittered_ms(scheduled_ms, fire, recurrence.jitter_ms)
 
     def arm(self, step: Step, id: str, schedule: Schedule, scheduled_ms: int) -> Schedule:
         """Put the next fire of a recurring schedule in its wheel, its only one there."""
+        pointer = encode(Pointer(schedule.topic, id, schedule.revision))
+        key = self.point(step, schedule, self.due(id, schedule, scheduled_ms), pointer)
+        return replace(schedule, pending=[key], next_ms=scheduled_ms)
+
+    def point(self, step: Step, schedule: Schedule, due_ms: int, pointer: bytes) -> bytes:
+        """Put an entry in the wheel of a schedule's destination; its key."""
         state = self._state
-        due_ms = self.due(id, schedule, scheduled_ms)
         number = state.source(step, schedule.topic, schedule.partition)
         wheel = state.destination(step, schedule.destination, schedule.topic)
         key = wheel_key(wheel, due_ms, number, schedule.offset, 0)
-        pointer = encode(Pointer(schedule.topic, id, schedule.revision))
         state.add_entry(step, key, pointer, wheel, due_ms, number)
-        return replace(schedule, pending=[key], next_ms=scheduled_ms)
+        return key
 
     def arm_all(self, step: Step, id: str, schedule: Schedule, fires: Iterable[tuple[int, int]]) -> Schedule:
         """Put fires, as (due_ms, list index), in the wheel of the schedule's destination."""

@@ -8,7 +8,7 @@ from delaystream.codec.envelope import LIVE, Schedule, Status, encode
 from delaystream.codec.keys import schedule_key, split_wheel_key
 from delaystream.codec.outgoing import Outcome
 from delaystream.codec.timing import first_after
-from delaystream.core.identity import fire_id, trigger_index
+from delaystream.core.identity import named_fire_id, trigger_index
 from delaystream.core.request import Action, Request
 from delaystream.engine.answers import Answers, older
 from delaystream.engine.arming import Arming
@@ -85,7 +85,7 @@ class Commands:
         schedule = self._arming.arm_trigger(step, request.id, schedule, source)
         step.changes[schedule_key(schedule.topic, request.id)] = encode(schedule)
         index = trigger_index(source.partition, source.offset)
-        fire = fire_id(schedule.topic, 0, 0, index, step.now_ms, request.id, schedule.revision)
+        fire = named_fire_id(schedule.topic, schedule.revision, index, step.now_ms, request.id)
         self._answers.tell(step, request, Outcome.TRIGGERED, schedule, (step.now_ms,), (fire,))
 
     def _reschedule(self, step: Step, request: Request, schedule: Schedule) -> None:
@@ -111,7 +111,7 @@ class Commands:
         self._arming.withhold(old, schedule)
         step.changes[schedule_key(schedule.topic, id)] = encode(schedule)
         fires = [
-            fire_id(schedule.topic, 0, 0, index, due_ms, id, schedule.revision)
+            named_fire_id(schedule.topic, schedule.revision, index, due_ms, id)
             for index, due_ms in enumerate(times)
         ]
         self._answers.tell(step, request, Outcome.RESCHEDULED, schedule, times, fires)

@@ -51,10 +51,11 @@ from delaystream.codec.envelope import (
     encode,
     envelope_of,
 )
+from delaystream.codec.event import coordinates
 from delaystream.codec.keys import payload_key, schedule_key
 from delaystream.codec.outgoing import Outcome, delivery_headers
 from delaystream.codec.timing import first_after
-from delaystream.core.identity import fire_id, schedule_id
+from delaystream.core.identity import named_fire_id
 from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Action, IfExists, Request
@@ -169,20 +170,21 @@ class Control:
         tenant = request.source.topic
         step.changes[payload_key(tenant, request.id)] = encode(envelope_of(request))
         step.changes[schedule_key(tenant, request.id)] = encode(schedule)
-        fire = fire_id(tenant, 0, 0, 0, first_ms, request.id, schedule.revision)
+        fire = named_fire_id(tenant, schedule.revision, 0, first_ms, request.id)
         self._answers.tell(step, request, outcome, schedule, (first_ms,), (fire,))
 
     def _define(self, step: Step, request: Request, schedule: Schedule, outcome: Outcome) -> None:
         assert request.id is not None
         source = request.source
         tenant = source.topic
+        where = coordinates(source)
         step.records += len(request.due_ms) - 1
         later: list[tuple[int, int]] = []
         fire_ids: list[str] = []
         fired: list[tuple[str, int, int]] = []
         history = schedule.history
         for index, due_ms in enumerate(request.due_ms):
-            fire = fire_id(tenant, 0, 0, index, due_ms, request.id, schedule.revision)
+            fire = named_fire_id(tenant, schedule.revision, index, due_ms, request.id)
             fire_ids.append(fire)
             if (
                 step.size_bytes < step.max_bytes
@@ -194,7 +196,7 @@ class Control:
                     fire,
                     due_ms,
                     step.fired_at,
-                    schedule_id(source.topic, source.partition, source.offset),
+                    where,
                     len(fired) + 1,
                 )
                 partition = self._deliveries.write(step, route, request, headers, due_ms)
@@ -218,5 +220,6 @@ class Control:
             self._arming.finish(step, request.id, schedule)
         self._answers.tell(step, request, outcome, schedule, request.due_ms, fire_ids)
         for count, (fire, due_ms, partition) in enumerate(fired, 1):
-            delivered = Delivered(fire, due_ms, step.now_ms - due_ms, request.destination, partition, count)
+            lateness_ms = step.now_ms - due_ms
+            delivered = Delivered(fire, due_ms, lateness_ms, request.destination, partition, where, count)
             self._answers.events.fired(step, request.id, delivered, schedule)

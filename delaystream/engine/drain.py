@@ -13,26 +13,37 @@ class Drain:
     """One wheel in one step."""
 
     __slots__ = (
-        "buckets", "cursor", "denial", "denied", "done", "limit",
-        "most_fired", "parked", "taken", "topic", "trouble", "wheel",
+        "buckets", "cursor", "denial", "done", "limit", "most_fired", "parked",
+        "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
     )  # fmt: skip
 
-    def __init__(self, wheel: int, topic: str, trouble: Trouble | None, denial: Denial) -> None:
+    def __init__(
+        self, wheel: int, topic: str, trouble: Trouble | None, denial: Denial, partitions: int
+    ) -> None:
         self.wheel = wheel
         self.topic = topic
         self.trouble = trouble
         self.limit = trouble.limit if trouble is not None else None
         self.denial = denial
-        #: no tenant's entries may go there any more
-        self.denied = denial.everyone
+        #: of the destination; 0 while it cannot be written, or may not be any more
+        self.partitions = 0 if denial.everyone else partitions
+        #: whether any of its fires may have to be withheld
+        self.suspicious = trouble is not None or denial.anyone
         #: what bounds how fast it is drained
         self.buckets: tuple[Bucket, ...] = ()
         #: most records that the step may hold for its destination, by its rate
         self.most_fired = sys.maxsize
+        #: found to be impossible to write in this very step
         self.parked = False
         self.cursor: bytes | None = None
         self.taken = 0
         self.done = False
+
+    def park(self, trouble: Trouble) -> None:
+        """The destination cannot be written."""
+        self.parked = True
+        self.trouble = trouble
+        self.suspicious = True
 
 
 def one_in_trouble(drains: list[Drain]) -> list[Drain]:

@@ -41,6 +41,8 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
     lateness_ms: int
     destination: str
     partition: int
+    #: the request that made the schedule: `topic/partition/offset`
+    source: str
     fire_count: int
     #: earlier scheduled times that it stands for
     skipped: int = 0
@@ -132,7 +134,7 @@ class Events:
                     at_ms=step.now_ms,
                     request_topic=schedule.topic,
                     schedule_id=id,
-                    source=schedule_id(schedule.topic, schedule.partition, schedule.offset),
+                    source=delivered.source,
                     id=id,
                     status=schedule.status,
                     revision=schedule.revision,

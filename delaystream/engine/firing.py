@@ -119,9 +119,14 @@ class Firing:
 
     def _begun(self, wheel: int, loop_ms: float) -> Drain:
         topic = self._state.destinations[wheel]
-        denial = self._tenants.denial(topic)
-        drain = Drain(wheel, topic, self._troubles.get(topic), denial)
-        if self._rates.active and wheel != HOUSEKEEPING:
+        if wheel == HOUSEKEEPING:
+            return Drain(wheel, topic, None, self._tenants.denial(topic), 0)
+        troubles = self._troubles
+        partitions = self._destinations.partitions(topic)
+        drain = Drain(wheel, topic, troubles.get(topic), self._tenants.denial(topic), partitions)
+        if troubles.condemned:
+            drain.suspicious = True
+        if self._rates.active:
             drain.buckets = self._rates.buckets(topic, self._state.lanes[wheel], loop_ms)
         return drain
 
@@ -141,17 +146,15 @@ class Firing:
         self._adapt_chunk(sum([len(stored) for _, stored in entries]), len(entries))
         if drain.wheel == HOUSEKEEPING:
             last = self._named.housekeep(step, entries)
+        elif drain.partitions:
+            fired = len(step.fired[drain.topic])
+            last = self._deliver(step, drain, entries, max_bytes)
+            if drain.buckets and (count := len(step.fired[drain.topic]) - fired):
+                self._rates.spend(drain.buckets, count, loop_ms)
         else:
-            partitions = 0 if drain.denied else self._destinations.partitions(drain.topic)
-            if partitions:
-                fired = len(step.fired[drain.topic])
-                last = self._deliver(step, drain, entries, partitions, max_bytes)
-                if drain.buckets and (count := len(step.fired[drain.topic]) - fired):
-                    self._rates.spend(drain.buckets, count, loop_ms)
-            else:
-                if entries and not (drain.parked or drain.denied):
-                    self._park(step, drain, loop_ms)
-                last = self._give_up_expired(step, drain, entries, max_bytes)
+            if entries and not (drain.parked or drain.denial.everyone):
+                self._park(step, drain, loop_ms)
+            last = self._give_up_expired(step, drain, entries, max_bytes)
         step.records += len(entries)
         drain.taken += len(entries)
         if last is not None:
@@ -174,17 +177,11 @@ class Firing:
 
     def _park(self, step: Step, drain: Drain, loop_ms: float) -> None:
         reason = self._destinations.problem(drain.topic) or "not looked up yet"
-        drain.trouble = self._troubles.park(drain.topic, reason, step.now_ms, loop_ms)
-        drain.parked = True
+        drain.park(self._troubles.park(drain.topic, reason, step.now_ms, loop_ms))
         self._observer.parked(self._partition, drain.topic, reason)
 
     def _deliver(
-        self,
-        step: Step,
-        drain: Drain,
-        entries: list[tuple[bytes, bytes]],
-        partitions: int,
-        max_bytes: int,
+        self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]], max_bytes: int
     ) -> bytes | None:
         state = self._state
         changes = step.changes
@@ -193,36 +190,43 @@ class Firing:
         split = split_wheel_key
         withheld = self._withheld
         count = state.counts.add
-        topic = drain.topic
+        topic, partitions = drain.topic, drain.partitions
         write = step.outlet(topic, partitions).write
         fired = step.fired[topic]
         fired_at = step.fired_at
         telling = self._events.anonymous
-        suspicious = drain.trouble is not None or drain.denial.anyone or bool(self._troubles.condemned)
+        suspicious = drain.suspicious
+        named = self._named
         # Entries come in due order: those of one hour and one source leave the counters together.
         hour = maker = removed = size_bytes = 0
         last: bytes | None = None
         decoded = [decode_entry(stored) for _, stored in entries]
-        ahead = self._named.ahead.of(decoded)
-        for place, ((key, stored), entry) in enumerate(zip(entries, decoded, strict=True)):
+        ahead = named.ahead.of(decoded)
+        for number, ((key, stored), entry) in enumerate(zip(entries, decoded, strict=True)):
             if step.size_bytes + size_bytes >= max_bytes or len(fired) >= drain.most_fired:
                 break
             last = key
             if key in changes:  # taken out by a request of this very step
                 continue
             _, due_ms, source, offset, index = split(key)
+            # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
+            changes[key] = None
+            if due_ms // HOUR_MS != hour or source != maker:
+                if removed:
+                    count(drain.wheel, hour, maker, -removed)
+                hour, maker, removed = due_ms // HOUR_MS, source, 0
+            removed += 1
             if type(entry) is not Envelope:
                 assert type(entry) is Pointer or type(entry) is Trigger
-                self._named.fire(step, drain, key, entry, partitions, ahead.at(place))
+                named.fire(step, drain, named.due(key, due_ms, stored, entry, ahead.at(step, number)))
                 continue
             size_bytes += len(stored)
             if entry.grace_ms >= 0 and withheld.is_late(step, drain, due_ms, entry):
                 withheld.let_go(step, drain, key, entry)
                 continue
             if suspicious or entry.destination_partition >= partitions:
-                reason = withheld.reason(step, drain, key, due_ms, entry, partitions)
+                reason = withheld.reason(step, drain, key, due_ms, entry)
                 if reason is not None:
-                    state.remove_entry(step, key)
                     withheld.quarantine(step, drain, key, entry, reason)
                     continue
             partition = write(
@@ -235,14 +239,8 @@ class Firing:
                 entry.destination_partition,
                 key,
             )
-            changes[key] = None
             if telling:
                 self._tell(step, key, topic, partition)
-            if due_ms // HOUR_MS != hour or source != maker:
-                if removed:
-                    count(drain.wheel, hour, maker, -removed)
-                hour, maker, removed = due_ms // HOUR_MS, source, 0
-            removed += 1
             fired.append(now_ms - due_ms)
         if removed:
             count(drain.wheel, hour, maker, -removed)
@@ -258,7 +256,7 @@ class Firing:
         self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]], max_bytes: int
     ) -> bytes | None:
         """Give up the entries of an unusable destination that have waited long enough, in due order."""
-        withheld = self._withheld
+        withheld, named = self._withheld, self._named
         last: bytes | None = None
         for key, stored in entries:
             if step.size_bytes >= max_bytes:
@@ -269,19 +267,21 @@ class Firing:
             due_ms = due_of(key)
             entry = decode_entry(stored)
             if type(entry) is Pointer or type(entry) is Trigger:
-                if withheld.reason(step, drain, key, due_ms, self._named.payload(step, entry), 0) is None:
+                due = named.due(key, due_ms, stored, entry, named.ahead.alone(step, entry))
+                if withheld.reason(step, drain, key, due_ms, due.payload) is None:
                     break
-                self._named.fire(step, drain, key, entry, 0)
+                self._state.remove_entry(step, key)
+                named.fire(step, drain, due)
             else:
                 assert type(entry) is Envelope
-                reason = withheld.reason(step, drain, key, due_ms, entry, 0)
+                reason = withheld.reason(step, drain, key, due_ms, entry)
                 if reason is None:
                     break
+                self._state.remove_entry(step, key)
                 step.size_bytes += len(stored)
                 if withheld.is_late(step, drain, due_ms, entry):
                     withheld.let_go(step, drain, key, entry)
                 else:
-                    self._state.remove_entry(step, key)
                     withheld.quarantine(step, drain, key, entry, reason)
             last = key
         return last

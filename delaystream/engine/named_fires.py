@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
-    Envelope,
     Fire,
     Forget,
     Pointer,
@@ -21,16 +20,17 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.codec.event import EventType
-from delaystream.codec.keys import due_of, payload_key, schedule_key, split_wheel_key
-from delaystream.core.identity import fire_id, trigger_index
+from delaystream.codec.keys import schedule_key, split_wheel_key
+from delaystream.core.identity import named_fire_id, schedule_id, trigger_index
 from delaystream.core.misfire import Run
 from delaystream.core.request import ON_LATE_DROP
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.drain import Drain
-from delaystream.engine.events import Delivered, Events
+from delaystream.engine.due_fire import DueFire
+from delaystream.engine.events import Events
 from delaystream.engine.fire_records import FireRecords
-from delaystream.engine.read_ahead import NOTHING_AHEAD, Ahead, ReadAhead
+from delaystream.engine.read_ahead import ReadAhead, Stored
 from delaystream.engine.recurring_fires import RecurringFires
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
@@ -50,160 +50,131 @@ class NamedFires:
         events: Events,
         bulks: Bulks,
     ) -> None:
-        self._state = state
-        self.ahead = ReadAhead(state.store)
+        self.ahead = ReadAhead(state)
+        self._arming = arming
         self._withheld = withheld
         self._events = events
         self._bulks = bulks
         self._records = FireRecords(arming)
         self._recurring = RecurringFires(settings, arming, withheld, events, self._records)
 
-    def _read(self, step: Step, key: bytes, ahead: Ahead) -> bytes | None:
-        """A value, as the step has left it so far."""
-        return ahead[key] if key in ahead and key not in step.changes else self._state.get(step, key)
+    def due(
+        self, key: bytes, due_ms: int, pointer: bytes, entry: Pointer | Trigger, stored: Stored
+    ) -> DueFire:
+        """An entry that came due, with what it points to."""
+        at, record, payload = stored
+        schedule = decode_schedule(record)
+        return DueFire(
+            key,
+            due_ms,
+            entry,
+            pointer,
+            entry.id,
+            at,
+            schedule,
+            decode_envelope(payload),
+            schedule_id(schedule.topic, schedule.partition, schedule.offset),
+            len(record) + len(payload),
+        )
 
-    def payload(self, step: Step, pointer: Pointer | Trigger, ahead: Ahead = NOTHING_AHEAD) -> Envelope:
-        """What is to be delivered."""
-        stored = self._read(step, payload_key(pointer.tenant, pointer.id), ahead)
-        assert stored is not None, "a pending entry has its payload"
-        step.size_bytes += len(stored)
-        return decode_envelope(stored)
-
-    def fire(
-        self,
-        step: Step,
-        drain: Drain,
-        key: bytes,
-        pointer: Pointer | Trigger,
-        partitions: int,
-        ahead: Ahead = NOTHING_AHEAD,
-    ) -> None:
-        """Take an entry out of its wheel: delivered, dropped, moved, given up; re-armed if it recurs.
-
-        ``ahead`` is what the entry points to, if it was read since the last step was applied.
-        """
-        tenant, id = pointer.tenant, pointer.id
-        stored = self._read(step, schedule_key(tenant, id), ahead)
-        assert stored is not None, "a pending entry has its schedule"
-        schedule = decode_schedule(stored)
-        step.size_bytes += len(stored)
-        entry = self.payload(step, pointer, ahead)
-        self._state.remove_entry(step, key)
-        if type(pointer) is Trigger:
-            assert key in schedule.triggers, "a triggered fire is known to its schedule"
-            self._fire_trigger(step, drain, key, pointer, schedule, entry, partitions)
+    def fire(self, step: Step, drain: Drain, due: DueFire) -> None:
+        """Fire an entry that is out of its wheel: delivered, dropped, moved or given up; re-armed, too."""
+        schedule, entry = due.schedule, due.entry
+        step.size_bytes += due.size_bytes
+        if type(entry) is Trigger:
+            assert due.key in schedule.triggers, "a triggered fire is known to its schedule"
+            self._fire_trigger(step, drain, due, entry, schedule)
             return
-        assert key in schedule.pending, "a wheel entry is known to its schedule"
-        assert schedule.revision == pointer.revision, "a replaced schedule leaves no entry behind"
+        assert due.key in schedule.pending, "a wheel entry is known to its schedule"
+        assert schedule.revision == entry.revision, "a replaced schedule leaves no entry behind"
         if schedule.recurrence is None:
-            self._fire_one(step, drain, key, id, schedule, entry, partitions)
+            self._fire_one(step, drain, due)
         else:
-            self._recurring.fire(step, drain, key, id, schedule, entry, partitions)
+            self._recurring.fire(step, drain, due)
 
     # -- one-time -----------------------------------------------------------------------------
 
-    def _fire_one(
-        self,
-        step: Step,
-        drain: Drain,
-        key: bytes,
-        id: str,
-        schedule: Schedule,
-        entry: Envelope,
-        partitions: int,
-    ) -> None:
+    def _fire_one(self, step: Step, drain: Drain, due: DueFire) -> None:
         withheld = self._withheld
-        _, due_ms, _, _, index = split_wheel_key(key)
-        fire = fire_id(schedule.topic, 0, 0, index, due_ms, id, schedule.revision)
-        schedule = replace(schedule, pending=[other for other in schedule.pending if other != key])
-        if drain.topic == schedule.destination and withheld.is_late(step, drain, due_ms, entry):
-            if entry.on_late == ON_LATE_DROP:
-                step.missed["expired", drain.topic] += 1
-                schedule = replace(schedule, missed_count=schedule.missed_count + 1)
-                schedule = self._records.store(step, id, schedule, Status.DROPPED)
-                self._events.passed(
-                    step, id, schedule, type=EventType.EXPIRED, run=Run(due_ms, due_ms, 1), reason="late"
-                )
-            else:
-                pointer = encode(Pointer(schedule.topic, id, schedule.revision))
-                moved = withheld.move(step, key, pointer, entry.on_late)
-                schedule = replace(schedule, pending=[*schedule.pending, moved])
-                step.changes[schedule_key(schedule.topic, id)] = encode(schedule)
-                step.missed["moved", drain.topic] += 1
-                self._events.moved(step, id, schedule, due_ms=due_ms, fire_id=fire, destination=entry.on_late)
+        schedule, id, due_ms = due.schedule, due.id, due.due_ms
+        index = split_wheel_key(due.key)[4]
+        fire = named_fire_id(schedule.topic, schedule.revision, index, due_ms, id)
+        left = [other for other in schedule.pending if other != due.key]
+        if drain.topic == schedule.destination and withheld.is_late(step, drain, due_ms, due.payload):
+            self._pass(step, drain, due, replace(schedule, pending=left), fire)
             return
-        reason = withheld.reason(step, drain, key, due_ms, entry, partitions)
+        reason = withheld.reason(step, drain, due.key, due_ms, due.payload)
         if reason is not None:
-            withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire, due_ms)
-            schedule = self._records.store(step, id, schedule, Status.QUARANTINED)
+            withheld.quarantine_named(step, drain, due, fire, due_ms, reason)
+            schedule = self._records.store(step, due, replace(schedule, pending=left), Status.QUARANTINED)
             self._events.gave_up(
                 step, id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, detail=reason
             )
             return
         remembered = Fire(due_ms, step.now_ms, schedule.revision, index)
-        self._go_out(step, drain, key, id, schedule, entry, partitions, fire, remembered, Status.FIRED)
+        delivered = self._records.deliver(
+            step, drain, due, fire, due_ms, schedule.fire_count + 1, step.now_ms - due_ms
+        )
+        schedule = replace(
+            schedule,
+            pending=left,
+            fire_count=delivered.fire_count,
+            last_fire_id=fire,
+            history=self._arming.remembered(schedule.history, remembered),
+        )
+        self._events.fired(step, id, delivered, self._records.store(step, due, schedule, Status.FIRED))
+
+    def _pass(self, step: Step, drain: Drain, due: DueFire, schedule: Schedule, fire: str) -> None:
+        """Drop a fire that is too late, or file it under the topic for late ones."""
+        id, due_ms, on_late = due.id, due.due_ms, due.payload.on_late
+        if on_late == ON_LATE_DROP:
+            step.missed["expired", drain.topic] += 1
+            schedule = replace(schedule, missed_count=schedule.missed_count + 1)
+            schedule = self._records.store(step, due, schedule, Status.DROPPED)
+            self._events.passed(
+                step, id, schedule, type=EventType.EXPIRED, run=Run(due_ms, due_ms, 1), reason="late"
+            )
+            return
+        moved = self._withheld.move(step, due.key, due.pointer, on_late)
+        schedule = replace(schedule, pending=[*schedule.pending, moved])
+        step.changes[due.schedule_key] = encode(schedule)
+        step.missed["moved", drain.topic] += 1
+        self._events.moved(step, id, schedule, due_ms=due_ms, fire_id=fire, destination=on_late)
 
     # -- triggered ----------------------------------------------------------------------------
 
     def _fire_trigger(
-        self,
-        step: Step,
-        drain: Drain,
-        key: bytes,
-        trigger: Trigger,
-        schedule: Schedule,
-        entry: Envelope,
-        partitions: int,
+        self, step: Step, drain: Drain, due: DueFire, trigger: Trigger, schedule: Schedule
     ) -> None:
-        id = trigger.id
-        due_ms = due_of(key)
-        schedule = replace(schedule, triggers=[other for other in schedule.triggers if other != key])
+        id, due_ms, records = due.id, due.due_ms, self._records
+        left = [other for other in schedule.triggers if other != due.key]
         over = Status.FIRED if schedule.recurrence is None else Status.COMPLETED
         index = trigger_index(trigger.partition, trigger.offset)
-        fire = fire_id(trigger.tenant, 0, 0, index, due_ms, id, trigger.revision)
-        reason = self._withheld.reason(step, drain, key, due_ms, entry, partitions)
+        fire = named_fire_id(trigger.tenant, trigger.revision, index, due_ms, id)
+        reason = self._withheld.reason(step, drain, due.key, due_ms, due.payload)
         if reason is not None:
-            self._withheld.quarantine_named(step, drain, key, entry, reason, id, schedule, fire, due_ms)
+            self._withheld.quarantine_named(step, drain, due, fire, due_ms, reason)
             given_up = Status.QUARANTINED if schedule.recurrence is None else over
-            schedule = self._records.store(step, id, schedule, given_up)
+            schedule = records.store(step, due, replace(schedule, triggers=left), given_up)
             self._events.gave_up(
                 step, id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, detail=reason
             )
-            self._tell_completed(step, id, schedule)
-            return
-        remembered = Fire(due_ms, step.now_ms, trigger.revision, index)
-        schedule = self._go_out(step, drain, key, id, schedule, entry, partitions, fire, remembered, over)
-        self._tell_completed(step, id, schedule)
-
-    # -- both ---------------------------------------------------------------------------------
-
-    def _go_out(
-        self,
-        step: Step,
-        drain: Drain,
-        key: bytes,
-        id: str,
-        schedule: Schedule,
-        entry: Envelope,
-        partitions: int,
-        fire: str,
-        remembered: Fire,
-        over: Status,
-    ) -> Schedule:
-        """Deliver a fire, store what is left of its schedule, and tell; returns what is left."""
-        due_ms = remembered.due_ms
-        schedule = self._records.fired(schedule, fire, remembered)
-        partition = self._records.deliver(step, drain, key, id, schedule, entry, partitions, fire, due_ms)
-        lateness_ms = step.now_ms - due_ms
-        step.fired[drain.topic].append(lateness_ms)
-        schedule = self._records.store(step, id, schedule, over)
-        delivered = Delivered(fire, due_ms, lateness_ms, drain.topic, partition, schedule.fire_count)
-        self._events.fired(step, id, delivered, schedule)
-        return schedule
-
-    def _tell_completed(self, step: Step, id: str, schedule: Schedule) -> None:
-        """Tell that a recurring schedule, which had no further time but this fire, is over."""
+        else:
+            remembered = Fire(due_ms, step.now_ms, trigger.revision, index)
+            count, lateness_ms = schedule.fire_count + 1, step.now_ms - due_ms
+            next_ms = schedule.next_ms if schedule.next_ms >= 0 else None
+            delivered = records.deliver(step, drain, due, fire, due_ms, count, lateness_ms, next_ms=next_ms)
+            schedule = replace(
+                schedule,
+                triggers=left,
+                fire_count=count,
+                last_fire_id=fire,
+                history=self._arming.remembered(schedule.history, remembered),
+            )
+            schedule = records.store(step, due, schedule, over)
+            self._events.fired(step, id, delivered, schedule)
         if schedule.status is Status.COMPLETED:
+            # It had no further time but this fire.
             self._events.completed(step, id, schedule)
 
     # -- housekeeping ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Envelope, Schedule, encode
+from delaystream.codec.envelope import Envelope, encode
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import split_wheel_key, wheel_key
 from delaystream.codec.names import PREFIX
@@ -14,6 +14,7 @@ from delaystream.codec.outgoing import DUE_AT, FIRE_ID, SCHEDULE_ID
 from delaystream.core.identity import fire_id, schedule_id
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header
 from delaystream.engine.drain import Drain
+from delaystream.engine.due_fire import DueFire
 from delaystream.engine.events import Events
 from delaystream.engine.letters import Letters
 from delaystream.engine.settings import EngineSettings
@@ -50,8 +51,10 @@ class Withheld:
         )
 
     def let_go(self, step: Step, drain: Drain, key: bytes, entry: Envelope) -> None:
-        """Drop an anonymous fire that is late, or file it under the topic for late ones."""
-        self._state.remove_entry(step, key)
+        """Drop an anonymous fire that is late, or file it under the topic for late ones.
+
+        The caller has taken it out of its wheel, here as below.
+        """
         dropped = entry.on_late == ON_LATE_DROP
         step.missed["expired" if dropped else "moved", drain.topic] += 1
         if not dropped:
@@ -73,10 +76,11 @@ class Withheld:
 
     # -- impossible ---------------------------------------------------------------------------
 
-    def reason(
-        self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope, partitions: int
-    ) -> str | None:
+    def reason(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> str | None:
         """Why a fire is given up; None while it is worth trying."""
+        partitions = drain.partitions
+        if not drain.suspicious and entry.destination_partition < partitions:
+            return None
         if key in self._troubles.condemned:
             return f"{drain.topic} refuses the record: {self._troubles.condemned[key]}"
         if partitions and entry.destination_partition >= partitions:
@@ -103,22 +107,14 @@ class Withheld:
         self._tell(step, EventType.QUARANTINED, key, drain.topic, reason)
 
     def quarantine_named(
-        self,
-        step: Step,
-        drain: Drain,
-        key: bytes,
-        entry: Envelope,
-        reason: str,
-        id: str,
-        schedule: Schedule,
-        fire: str,
-        due_ms: int,
+        self, step: Step, drain: Drain, due: DueFire, fire: str, due_ms: int, reason: str
     ) -> None:
         """Put a fire of a named schedule among the dead letters; the caller tells of it."""
         # A trigger's key has the coordinates of its command, and what it delivers is the schedule's.
+        schedule = due.schedule
         source = Coordinates(schedule.topic, schedule.partition, schedule.offset)
-        headers = _addressed(entry.headers, drain.topic, id, fire, due_ms)
-        self._bury(step, key, entry, headers, source, reason, id)
+        headers = _addressed(due.payload.headers, drain.topic, due.id, fire, due_ms)
+        self._bury(step, due.key, due.payload, headers, source, reason, due.id)
 
     def _bury(
         self,

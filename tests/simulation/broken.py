@@ -159,7 +159,7 @@ def recurring_begins_anew() -> Iterator[Engine]:
 
     def decide(recurrence: Any, scheduled_ms: int, now_ms: int, *rest: Any) -> Any:
         verdict = settle(recurrence, scheduled_ms, now_ms, *rest)
-        return verdict._replace(next_ms=next_after(recurrence, max(now_ms, scheduled_ms)))
+        return replace(verdict, next_ms=next_after(recurrence, max(now_ms, scheduled_ms)))
 
     with patch.object(recurring_fires, "settle", decide):
         yield Engine()

@@ -67,7 +67,7 @@ def runs_are_one_short() -> AbstractContextManager[Any]:
     def decide(*arguments: Any) -> Verdict:
         verdict = settle(*arguments)
         run = verdict.skipped
-        return verdict._replace(skipped=run._replace(number=run.number - 1) if run is not None else None)
+        return replace(verdict, skipped=replace(run, number=run.number - 1) if run is not None else None)
 
     return patch.object(recurring_fires, "settle", decide)
 
@@ -87,7 +87,7 @@ def an_outage_begins_anew() -> AbstractContextManager[Any]:
 
     def decide(recurrence: Any, scheduled_ms: int, now_ms: int, *rest: Any) -> Verdict:
         verdict = settle(recurrence, scheduled_ms, now_ms, *rest)
-        return verdict._replace(next_ms=next_after(recurrence, max(now_ms, scheduled_ms)))
+        return replace(verdict, next_ms=next_after(recurrence, max(now_ms, scheduled_ms)))
 
     return patch.object(recurring_fires, "settle", decide)
 
