@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from io import BytesIO
-from typing import Any, ClassVar
+from struct import Struct
+from typing import Any, ClassVar, Final
 
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.produce import ProduceRequest_v8
@@ -21,6 +22,7 @@ from aiokafka.protocol.types import (
     Int32,
     Int64,
     Schema,
+    String,
     TaggedFields,
 )
 
@@ -128,7 +130,32 @@ class DescribeTopics(Request[MetadataRequest_v12]):  # type: ignore[misc]
         return request_struct_class(topics, False, self._authorizations, {})
 
 
-class Produce(Request[ProduceRequest_v8]):  # type: ignore[misc]
+class ProduceBatches_v8(ProduceRequest_v8):  # type: ignore[misc]  # noqa: N801 - as above
+    """Its record batches are copied once on their way into the request, where a schema copies them six times.
+
+    They are megabytes, and copying was a tenth of what a busy worker did.
+    """
+
+    def encode(self) -> bytes:
+        """As the schema encodes it, byte for byte."""
+        pieces: list[bytes | bytearray] = [
+            _string(self.transactional_id),
+            _PRODUCE_BOUNDS.pack(self.required_acks, self.timeout, len(self.topics)),
+        ]
+        for topic, partitions in self.topics:
+            pieces += (_string(topic), _COUNT.pack(len(partitions)))
+            for partition, batch in partitions:
+                pieces += (_PARTITION.pack(partition, len(batch)), batch)
+        return b"".join(pieces)
+
+
+_PRODUCE_BOUNDS: Final = Struct(">hii")
+_COUNT: Final = Struct(">i")
+_PARTITION: Final = Struct(">ii")
+_string = String("utf-8").encode
+
+
+class Produce(Request[ProduceBatches_v8]):  # type: ignore[misc]
     """A produce request with acks=all inside a transaction."""
 
     API_KEY: ClassVar[int] = 0
@@ -138,7 +165,7 @@ class Produce(Request[ProduceRequest_v8]):  # type: ignore[misc]
         self._timeout_ms = timeout_ms
         self._topics = topics
 
-    def build(self, request_struct_class: type[ProduceRequest_v8]) -> ProduceRequest_v8:
+    def build(self, request_struct_class: type[ProduceBatches_v8]) -> ProduceBatches_v8:
         """The request in the one version that is spoken here."""
         return request_struct_class(self._transactional_id, -1, self._timeout_ms, self._topics)
 
