@@ -29,7 +29,7 @@ from delaystream.adapters.kafka_connections import KafkaConnections
 from delaystream.adapters.lost_markers import LostMarkers, Traces
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.transaction_coordinator import TransactionCoordinator, error_name
-from delaystream.adapters.transaction_writer import Appended, Delivery, TransactionWriter
+from delaystream.adapters.transaction_writer import Appended, Delivery, TransactionWriter, end
 from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
 from delaystream.engine.ports import TopicPartition, Transaction, TransactionalProducer
 
@@ -147,15 +147,13 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
                 await writer.look_up(delivery.target for delivery in deliveries)
                 targets = frozenset(delivery.target for delivery in deliveries)
                 if targets:
-                    beginning = asyncio.create_task(
-                        self._lost_markers.begin(self._identity, targets, self._bounds.backoff())
-                    )
-                    tasks.append(beginning)
+                    beginning = self._lost_markers.begin(self._identity, targets, self._bounds.backoff())
+                    tasks.append(asyncio.create_task(beginning))
                     # Let its first request out before the processor is busy building batches.
                     await asyncio.sleep(0)
                     for delivery in deliveries:
                         writer.build(delivery)
-                    await beginning
+                    await tasks[-1]
                 if offsets:
                     adding = self._coordinator.add_offsets(self._identity, self._group, offsets)
                     tasks.append(asyncio.create_task(adding))
@@ -164,9 +162,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         except TimeoutError:
             raise self._late(writer, deliveries) from None
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
 
     def _late(
         self, writer: TransactionWriter, deliveries: list[Delivery]

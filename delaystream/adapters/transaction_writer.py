@@ -167,19 +167,19 @@ class TransactionWriter:
                         (leader, batches, asyncio.create_task(self._produce(leader, batches, appended)))
                     )
             for leader, batches, task in sent:
-                try:
-                    response = await task
-                except CONNECTION_ERRORS as error:
+                # Its exception is not to pass through here, see `end`.
+                await asyncio.wait([task])
+                error = task.exception()
+                if error is None:
+                    self._take_answers(batches, task.result())
+                elif isinstance(error, CONNECTION_ERRORS):
                     self._connections.forget(leader, _LANE)
                     for delivery, _ in batches.values():
                         self._take_failure(delivery, _NETWORK_EXCEPTION, repr(error))
                 else:
-                    self._take_answers(batches, response)
+                    raise error
         finally:
-            unanswered = [task for _, _, task in sent]
-            for task in unanswered:
-                task.cancel()
-            await asyncio.gather(*unanswered, return_exceptions=True)
+            await end([task for _, _, task in sent])
 
     async def _produce(
         self,
@@ -247,3 +247,15 @@ def _append_time_ms(response: Any) -> int:
             if code == _OK and append_ms != _NO_APPEND_TIME:
                 return int(append_ms)
     return _NO_APPEND_TIME
+
+
+async def end(tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, wait for their ends, and empty the list.
+
+    A task keeps its exception, the exception every frame that it has passed through, and a frame its tasks:
+    nothing but the garbage collector ends that cycle, and it would keep a transaction's megabytes until then.
+    """
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks.clear()

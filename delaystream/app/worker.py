@@ -48,8 +48,10 @@ from delaystream.exit_codes import ExitCode
 
 logger = structlog.get_logger(__name__)
 
-#: Cyclic garbage collection walks the records that are held; this often, and the oldest seldom.
-_GC_THRESHOLDS: Final = (200_000, 20, 100)
+#: Container objects beyond those that are freed, before the garbage collector looks for cycles among them. A
+#: busy worker has a million alive, the records of its steps, and none in a cycle: with 200,000 a twentieth of
+#: its time went into walking them.
+_GC_THRESHOLDS: Final = (2_000_000, 10, 10)
 #: More than a recovery may wait for an open transaction on the changelog.
 _STARTING_MARGIN_MS: Final = 30_000
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -15,7 +17,7 @@ import pytest
 from delaystream.adapters.kafka_batches import BatchLimits
 from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
 from delaystream.adapters.producer_settings import ProducerSettings
-from delaystream.adapters.transaction_writer import Delivery
+from delaystream.adapters.transaction_writer import Delivery, TransactionWriter
 from delaystream.dev import EmbeddedBroker
 from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
 from delaystream.engine.ports import Row, TopicPartition, Transaction
@@ -93,6 +95,49 @@ def test_a_refused_record_fails_the_transaction_and_is_named(kafka: str, make_to
     run(story())
     assert values(kafka, healthy, 1) == [b"2"]
     assert values(kafka, small, 2) == [b"a", b"c"]
+
+
+class Rows(list[Row]):
+    """A list that can be watched."""
+
+
+@pytest.mark.parametrize("fault", ["refused", "missing", "fenced", "disconnected"])
+def test_what_failed_is_freed_without_the_garbage_collector(
+    kafka: str, make_topic: MakeTopic, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """A transaction has megabytes, and a destination that refuses it may be tried ten times a second."""
+    topic = "never-created" if fault == "missing" else make_topic(config={"max.message.bytes": "2000"})
+
+    async def disconnected(*_: Any) -> None:
+        raise ConnectionResetError
+
+    async def fail() -> weakref.ref[Rows]:
+        name = uuid4().hex
+        producer = new_producer(kafka, name, SHORT)
+        await producer.fence()
+        if fault == "disconnected":
+            monkeypatch.setattr(TransactionWriter, "_produce", disconnected)
+        if fault == "fenced":
+            successor = new_producer(kafka, name)
+            await successor.fence()
+            await successor.close()
+        rows = Rows([row(b"x" * (5_000 if fault == "refused" else 5))])
+        with pytest.raises((ProducerFenced, WriteRefused, TransactionFailed)):
+            await producer.commit(Transaction({at(topic): rows}, {}))
+        await producer.close()
+        return weakref.ref(rows)
+
+    async def story() -> None:
+        gc.disable()
+        try:
+            kept = await fail()
+            # The last callbacks of what was ended.
+            await asyncio.sleep(0.01)
+            assert kept() is None
+        finally:
+            gc.enable()
+
+    run(story())
 
 
 def test_a_null_key_for_a_compacted_topic_is_refused_by_its_place(kafka: str, make_topic: MakeTopic) -> None:
