@@ -33,7 +33,7 @@ test-deploy: setup ## container, Compose, chart, rules, dashboards, with the eco
 	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/deploy.txt
 	@$(RUN) scripts/checks.py deploy
 
-test-cluster: setup ## install, upgrade, roll back, evict and uninstall the chart on a real Kubernetes API server (built once: half an hour)
+test-cluster: setup ## install, upgrade, roll back, evict and uninstall the chart on a real Kubernetes API server (built once: 6 to 20 minutes)
 	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/deploy.txt
 	@$(RUN) scripts/cluster_tools.py
 	@$(RUN) -m pytest -q tests/cluster $(ARGS)

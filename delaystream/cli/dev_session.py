@@ -233,7 +233,7 @@ Kafka is at {servers}. Send your own:
 
   printf 'delaystream-destination:{DESTINATION},delaystream-delay:5s\\thello\\n' | \\
     kafka-console-producer.sh --bootstrap-server {servers} --topic {topic} \\
-    --property parse.headers=true
+    --reader-property parse.headers=true
 
 {metrics}  Ctrl-C stops all of it; the state stays in {self._data_dir}
 """
