@@ -167,8 +167,10 @@ class TransactionWriter:
                         (leader, batches, asyncio.create_task(self._produce(leader, batches, appended)))
                     )
             for leader, batches, task in sent:
-                # Its exception is not to pass through here, see `end`.
-                await asyncio.wait([task])
+                # Its exception is not to pass through here, see `end`. One that is done is not waited for:
+                # that would take two turns of the event loop, in which other partitions decide.
+                if not task.done():
+                    await asyncio.wait([task])
                 error = task.exception()
                 if error is None:
                     self._take_answers(batches, task.result())

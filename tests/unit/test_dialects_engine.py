@@ -15,18 +15,23 @@ from delaystream.testing import LogRecord, VirtualTimeLoop
 from tests.unit.engine import OWN, REQUESTS, Engine
 
 
-def speaking_all(test: Callable[[Engine], Coroutine[Any, Any, None]]) -> None:
-    """Run a test against an engine whose request topic speaks every dialect.
+def speakers() -> Tenants:
+    """A request topic that speaks every dialect.
 
     etf1 comes last: any record with a null value and no headers of ours is a cancel to it.
     """
+    parser = RequestParser(DestinationFilter(["*"], [REQUESTS, *OWN]), Limits())
+    dialects = [by_name(name) for name in sorted(NAMES, key=lambda name: name == "etf1")]
+    return Tenants(Tenant(parser, dialects=dialects))
+
+
+def speaking_all(test: Callable[[Engine], Coroutine[Any, Any, None]]) -> None:
+    """Run a test against an engine whose request topic speaks every dialect."""
     with VirtualTimeLoop() as loop:
 
         async def run() -> None:
-            parser = RequestParser(DestinationFilter(["*"], [REQUESTS, *OWN]), Limits())
-            dialects = [by_name(name) for name in sorted(NAMES, key=lambda name: name == "etf1")]
             engine = Engine(loop)
-            engine.start(tenants=Tenants(Tenant(parser, dialects=dialects)))
+            engine.start(tenants=speakers())
             await test(engine)
             await engine.stop()
 
@@ -62,6 +67,25 @@ def test_nats_deliveries_tell_the_next_time_until_the_last_one() -> None:
         assert nexts[0] == nexts[1] < nexts[2]
         assert {text(record, "Nats-Scheduler") for record in fires} == {"schedules.1"}
         assert {text(record, "Nats-TTL") for record in fires} == {"5m"}
+
+    speaking_all(test)
+
+
+def test_a_triggered_fire_after_the_last_scheduled_one_tells_that_none_follows() -> None:
+    """Not the time of that last one, which has gone out before it."""
+
+    async def test(engine: Engine) -> None:
+        headers = theirs(Nats_Schedule="@every 10s", Nats_Schedule_Target="orders", Nats_TTL="15s")
+        engine.request(b"v", b"schedules.1", headers)
+        await asyncio.sleep(1)
+        await engine.stop()
+        await asyncio.sleep(20)
+        engine.request(None, b"k", action="trigger", id="schedules.1")
+        engine.start(tenants=speakers())
+        await asyncio.sleep(5)
+        fires = engine.read("orders")
+        assert [text(record, "Nats-Schedule-Next") for record in fires] == ["purge", "purge"]
+        assert len({text(record, "delaystream-fire-id") for record in fires}) == 2
 
     speaking_all(test)
 
