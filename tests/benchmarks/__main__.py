@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -51,15 +52,19 @@ def main() -> None:
 
     rows: list[Row] = []
     failed: list[str] = []
+    kafka = ""
     facts = report.machine()
     with tempfile.TemporaryDirectory(prefix="delaystream-bench-") as temporary:
         directory = arguments.directory or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
-        with EmbeddedBroker(directory / "broker", heap_mebibytes=1024) as broker:
-            bench = Bench(Kafka(broker.bootstrap_servers), directory, arguments.scale, arguments.copies)
-            for name in arguments.only or SCENARIOS:
-                started = time.monotonic()
-                print(f"-- {name}", flush=True)
+        for number, name in enumerate(arguments.only or SCENARIOS):
+            started = time.monotonic()
+            print(f"-- {name}", flush=True)
+            # A broker of its own: what one leaves to be deleted and compacted is no work of the next.
+            place = directory / f"{number}-{name}"
+            with EmbeddedBroker(place / "broker", heap_mebibytes=1024) as broker:
+                kafka = broker.version
+                bench = Bench(Kafka(broker.bootstrap_servers), place, arguments.scale, arguments.copies)
                 try:
                     for row in SCENARIOS[name](bench):
                         rows.append(row)
@@ -70,9 +75,11 @@ def main() -> None:
                     print(f"FAIL  {name}: {failure}", flush=True)
                 finally:
                     bench.stop_jobs()
-                print(f"   {time.monotonic() - started:.0f} s", flush=True)
+            if arguments.directory is None:
+                shutil.rmtree(place, ignore_errors=True)
+            print(f"   {time.monotonic() - started:.0f} s", flush=True)
     if output is not None:
-        whole = report.document(rows, scale=arguments.scale, kafka=broker.version, facts=facts)
+        whole = report.document(rows, scale=arguments.scale, kafka=kafka, facts=facts)
         report.write(output, rows, whole)
         print(f"written to {output}")
     if failed:
