@@ -9,7 +9,7 @@ import msgspec
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from delaystream.engine.failures import WriteRefused
-from delaystream.engine.ports import Headers, Row, TopicPartition
+from delaystream.engine.ports import Row, TopicPartition
 
 #: sequence numbers are 31 bits wide and start again at 0
 _SEQUENCE_MASK: Final = 0x7FFFFFFF
@@ -95,11 +95,9 @@ def build_batches(
     append = builder.append
     start = first
     count = 0
-    # Rows of the changelog, and events, have none.
-    no_headers: Headers = []
     try:
         for key, value, headers, timestamp_ms in rows if first == 0 else rows[first:]:
-            names = headers if headers.__class__ is list else list(headers) if headers else no_headers
+            names = headers if headers.__class__ is list else list(headers)
             if append(count, timestamp_ms, key, value, names) is None:
                 batches.append(Batch(start, count, sequence, builder.build()))
                 start += count

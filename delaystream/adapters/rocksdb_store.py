@@ -230,14 +230,12 @@ class RocksDbStore(StateStore):
         """One atomic batch. Raises StoreFailed."""
         batch = WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
-        deletions = 0
         for key, value in changes:
             if value is None:
                 delete(key)
-                deletions += 1
+                self._deletions += 1
             else:
                 put(key, value)
-        self._deletions += deletions
         for key, value in local:
             if value is None:
                 delete(key)
