@@ -48,26 +48,19 @@ class Arming:
         key = self.point(step, schedule, self.due(id, schedule, scheduled_ms), pointer)
         return replace(schedule, pending=[key], next_ms=scheduled_ms)
 
-    def point(self, step: Step, schedule: Schedule, due_ms: int, pointer: bytes) -> bytes:
+    def point(self, step: Step, schedule: Schedule, due_ms: int, pointer: bytes, index: int = 0) -> bytes:
         """Put an entry in the wheel of a schedule's destination; its key."""
         state = self._state
         number = state.source(step, schedule.topic, schedule.partition)
         wheel = state.destination(step, schedule.destination, schedule.topic)
-        key = wheel_key(wheel, due_ms, number, schedule.offset, 0)
+        key = wheel_key(wheel, due_ms, number, schedule.offset, index)
         state.add_entry(step, key, pointer, wheel, due_ms, number)
         return key
 
     def arm_all(self, step: Step, id: str, schedule: Schedule, fires: Iterable[tuple[int, int]]) -> Schedule:
         """Put fires, as (due_ms, list index), in the wheel of the schedule's destination."""
-        state = self._state
-        number = state.source(step, schedule.topic, schedule.partition)
-        wheel = state.destination(step, schedule.destination, schedule.topic)
         pointer = encode(Pointer(schedule.topic, id, schedule.revision))
-        pending: list[bytes] = []
-        for due_ms, index in fires:
-            key = wheel_key(wheel, due_ms, number, schedule.offset, index)
-            state.add_entry(step, key, pointer, wheel, due_ms, number)
-            pending.append(key)
+        pending = [self.point(step, schedule, due_ms, pointer, index) for due_ms, index in fires]
         return replace(schedule, pending=pending)
 
     def arm_trigger(self, step: Step, id: str, schedule: Schedule, command: Coordinates) -> Schedule:

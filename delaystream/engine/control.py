@@ -177,11 +177,10 @@ class Control:
         assert request.id is not None
         source = request.source
         tenant = source.topic
-        where = coordinates(source)
         step.records += len(request.due_ms) - 1
         later: list[tuple[int, int]] = []
         fire_ids: list[str] = []
-        fired: list[tuple[str, int, int]] = []
+        fired: list[Delivered] = []
         history = schedule.history
         for index, due_ms in enumerate(request.due_ms):
             fire = named_fire_id(tenant, schedule.revision, index, due_ms, request.id)
@@ -190,17 +189,15 @@ class Control:
                 step.size_bytes < step.max_bytes
                 and (route := self._deliveries.route(step, request, due_ms)) is not None
             ):
+                where, count = coordinates(source), len(fired) + 1
                 headers = delivery_headers(
-                    request.headers,
-                    request.id,
-                    fire,
-                    due_ms,
-                    step.fired_at,
-                    where,
-                    len(fired) + 1,
+                    request.headers, request.id, fire, due_ms, step.fired_at, where, count
                 )
                 partition = self._deliveries.write(step, route, request, headers, due_ms)
-                fired.append((fire, due_ms, partition))
+                lateness_ms = step.now_ms - due_ms
+                fired.append(
+                    Delivered(fire, due_ms, lateness_ms, request.destination, partition, where, count)
+                )
                 history = self._arming.remembered(
                     history, Fire(due_ms, step.now_ms, schedule.revision, index)
                 )
@@ -211,7 +208,7 @@ class Control:
             schedule,
             status=Status.PENDING if later else Status.FIRED,
             fire_count=len(fired),
-            last_fire_id=fired[-1][0] if fired else None,
+            last_fire_id=fired[-1].fire_id if fired else None,
         )
         if later:
             step.changes[payload_key(tenant, request.id)] = encode(envelope_of(request))
@@ -219,7 +216,5 @@ class Control:
         else:
             self._arming.finish(step, request.id, schedule)
         self._answers.tell(step, request, outcome, schedule, request.due_ms, fire_ids)
-        for count, (fire, due_ms, partition) in enumerate(fired, 1):
-            lateness_ms = step.now_ms - due_ms
-            delivered = Delivered(fire, due_ms, lateness_ms, request.destination, partition, where, count)
+        for delivered in fired:
             self._answers.events.fired(step, request.id, delivered, schedule)

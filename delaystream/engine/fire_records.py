@@ -11,8 +11,9 @@ from delaystream.dialects import filled
 from delaystream.engine.arming import Arming
 from delaystream.engine.drain import Drain
 from delaystream.engine.due_fire import DueFire
-from delaystream.engine.events import Delivered
+from delaystream.engine.events import Delivered, Events
 from delaystream.engine.step import Step
+from delaystream.engine.withheld import Withheld
 
 # Naming a member through its class is slow (Python 3.11).
 _FIRED = Status.FIRED
@@ -21,8 +22,10 @@ _FIRED = Status.FIRED
 class FireRecords:
     """Writes deliveries, and stores what is left of their schedules."""
 
-    def __init__(self, arming: Arming) -> None:
+    def __init__(self, arming: Arming, withheld: Withheld, events: Events) -> None:
         self._arming = arming
+        self._withheld = withheld
+        self._events = events
 
     def deliver(
         self,
@@ -52,6 +55,25 @@ class FireRecords:
         )
         step.fired[topic].append(lateness_ms)
         return Delivered(fire, due_ms, lateness_ms, topic, partition, due.source, fire_count, skipped)
+
+    def give_up(
+        self,
+        step: Step,
+        drain: Drain,
+        due: DueFire,
+        left: Schedule,
+        over: Status,
+        fire: str,
+        due_ms: int,
+        reason: str,
+    ) -> Schedule:
+        """Put a fire among the dead letters, store what is `left` without it, and tell; as it is stored."""
+        self._withheld.quarantine_named(step, drain, due, fire, due_ms, reason)
+        schedule = self.store(step, due, left, over)
+        self._events.gave_up(
+            step, due.id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, detail=reason
+        )
+        return schedule
 
     def store(self, step: Step, due: DueFire, schedule: Schedule, over: Status) -> Schedule:
         """Store what is left of a schedule, which is over if nothing of it is ahead any more."""

@@ -55,7 +55,7 @@ class NamedFires:
         self._withheld = withheld
         self._events = events
         self._bulks = bulks
-        self._records = FireRecords(arming)
+        self._records = FireRecords(arming, withheld, events)
         self._recurring = RecurringFires(settings, arming, withheld, events, self._records)
 
     def due(
@@ -83,7 +83,7 @@ class NamedFires:
         step.size_bytes += due.size_bytes
         if type(entry) is Trigger:
             assert due.key in schedule.triggers, "a triggered fire is known to its schedule"
-            self._fire_trigger(step, drain, due, entry, schedule)
+            self._fire_trigger(step, drain, due, entry)
             return
         assert due.key in schedule.pending, "a wheel entry is known to its schedule"
         assert schedule.revision == entry.revision, "a replaced schedule leaves no entry behind"
@@ -95,34 +95,19 @@ class NamedFires:
     # -- one-time -----------------------------------------------------------------------------
 
     def _fire_one(self, step: Step, drain: Drain, due: DueFire) -> None:
-        withheld = self._withheld
-        schedule, id, due_ms = due.schedule, due.id, due.due_ms
+        schedule, due_ms = due.schedule, due.due_ms
         index = split_wheel_key(due.key)[4]
-        fire = named_fire_id(schedule.topic, schedule.revision, index, due_ms, id)
-        left = [other for other in schedule.pending if other != due.key]
-        if drain.topic == schedule.destination and withheld.is_late(step, drain, due_ms, due.payload):
-            self._pass(step, drain, due, replace(schedule, pending=left), fire)
+        fire = named_fire_id(schedule.topic, schedule.revision, index, due_ms, due.id)
+        left = replace(schedule, pending=[other for other in schedule.pending if other != due.key])
+        if drain.topic == schedule.destination and self._withheld.is_late(step, drain, due_ms, due.payload):
+            self._pass(step, drain, due, left, fire)
             return
-        reason = withheld.reason(step, drain, due.key, due_ms, due.payload)
+        reason = self._withheld.reason(step, drain, due.key, due_ms, due.payload)
         if reason is not None:
-            withheld.quarantine_named(step, drain, due, fire, due_ms, reason)
-            schedule = self._records.store(step, due, replace(schedule, pending=left), Status.QUARANTINED)
-            self._events.gave_up(
-                step, id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, detail=reason
-            )
-            return
-        remembered = Fire(due_ms, step.now_ms, schedule.revision, index)
-        delivered = self._records.deliver(
-            step, drain, due, fire, due_ms, schedule.fire_count + 1, step.now_ms - due_ms
-        )
-        schedule = replace(
-            schedule,
-            pending=left,
-            fire_count=delivered.fire_count,
-            last_fire_id=fire,
-            history=self._arming.remembered(schedule.history, remembered),
-        )
-        self._events.fired(step, id, delivered, self._records.store(step, due, schedule, Status.FIRED))
+            self._records.give_up(step, drain, due, left, Status.QUARANTINED, fire, due_ms, reason)
+        else:
+            remembered = Fire(due_ms, step.now_ms, schedule.revision, index)
+            self._go_out(step, drain, due, left, fire, remembered, Status.FIRED)
 
     def _pass(self, step: Step, drain: Drain, due: DueFire, schedule: Schedule, fire: str) -> None:
         """Drop a fire that is too late, or file it under the topic for late ones."""
@@ -143,39 +128,50 @@ class NamedFires:
 
     # -- triggered ----------------------------------------------------------------------------
 
-    def _fire_trigger(
-        self, step: Step, drain: Drain, due: DueFire, trigger: Trigger, schedule: Schedule
-    ) -> None:
-        id, due_ms, records = due.id, due.due_ms, self._records
-        left = [other for other in schedule.triggers if other != due.key]
-        over = Status.FIRED if schedule.recurrence is None else Status.COMPLETED
+    def _fire_trigger(self, step: Step, drain: Drain, due: DueFire, trigger: Trigger) -> None:
+        schedule, due_ms = due.schedule, due.due_ms
+        left = replace(schedule, triggers=[other for other in schedule.triggers if other != due.key])
+        recurs = schedule.recurrence is not None
         index = trigger_index(trigger.partition, trigger.offset)
-        fire = named_fire_id(trigger.tenant, trigger.revision, index, due_ms, id)
+        fire = named_fire_id(trigger.tenant, trigger.revision, index, due_ms, due.id)
         reason = self._withheld.reason(step, drain, due.key, due_ms, due.payload)
         if reason is not None:
-            self._withheld.quarantine_named(step, drain, due, fire, due_ms, reason)
-            given_up = Status.QUARANTINED if schedule.recurrence is None else over
-            schedule = records.store(step, due, replace(schedule, triggers=left), given_up)
-            self._events.gave_up(
-                step, id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, detail=reason
-            )
+            over = Status.COMPLETED if recurs else Status.QUARANTINED
+            schedule = self._records.give_up(step, drain, due, left, over, fire, due_ms, reason)
         else:
             remembered = Fire(due_ms, step.now_ms, trigger.revision, index)
-            count, lateness_ms = schedule.fire_count + 1, step.now_ms - due_ms
-            next_ms = schedule.next_ms if schedule.next_ms >= 0 else None
-            delivered = records.deliver(step, drain, due, fire, due_ms, count, lateness_ms, next_ms=next_ms)
-            schedule = replace(
-                schedule,
-                triggers=left,
-                fire_count=count,
-                last_fire_id=fire,
-                history=self._arming.remembered(schedule.history, remembered),
-            )
-            schedule = records.store(step, due, schedule, over)
-            self._events.fired(step, id, delivered, schedule)
+            over = Status.COMPLETED if recurs else Status.FIRED
+            schedule = self._go_out(step, drain, due, left, fire, remembered, over)
         if schedule.status is Status.COMPLETED:
             # It had no further time but this fire.
-            self._events.completed(step, id, schedule)
+            self._events.completed(step, due.id, schedule)
+
+    # -- both ---------------------------------------------------------------------------------
+
+    def _go_out(
+        self,
+        step: Step,
+        drain: Drain,
+        due: DueFire,
+        left: Schedule,
+        fire: str,
+        remembered: Fire,
+        over: Status,
+    ) -> Schedule:
+        """Deliver a fire, store what is `left` of its schedule, and tell; as it is stored."""
+        due_ms, count = due.due_ms, left.fire_count + 1
+        lateness_ms = step.now_ms - due_ms
+        next_ms = left.next_ms if left.next_ms >= 0 else None
+        delivered = self._records.deliver(step, drain, due, fire, due_ms, count, lateness_ms, next_ms=next_ms)
+        schedule = replace(
+            left,
+            fire_count=count,
+            last_fire_id=fire,
+            history=self._arming.remembered(left.history, remembered),
+        )
+        schedule = self._records.store(step, due, schedule, over)
+        self._events.fired(step, due.id, delivered, schedule)
+        return schedule
 
     # -- housekeeping ----------------------------------------------------------------------------
 

@@ -147,21 +147,10 @@ class RecurringFires:
     def _unreadable(self, step: Step, drain: Drain, due: DueFire, error: Exception) -> None:
         """Give a schedule up: a newer release stored it, or a zone database with more zones did."""
         reason = f"when it recurs cannot be read any more: {error}"
-        schedule, scheduled_ms = due.schedule, due.schedule.next_ms
+        scheduled_ms = due.schedule.next_ms
+        left = replace(due.schedule, pending=[], next_ms=-1)
         fire = self._fire_id(due, scheduled_ms)
-        self._withheld.quarantine_named(step, drain, due, fire, scheduled_ms, reason)
-        schedule = self._records.store(
-            step, due, replace(schedule, pending=[], next_ms=-1), Status.QUARANTINED
-        )
-        self._events.gave_up(
-            step,
-            due.id,
-            schedule,
-            due_ms=scheduled_ms,
-            fire_id=fire,
-            destination=drain.topic,
-            detail=reason,
-        )
+        self._records.give_up(step, drain, due, left, Status.QUARANTINED, fire, scheduled_ms, reason)
 
     def _give_up(
         self, step: Step, drain: Drain, due: DueFire, scheduled_ms: int, reason: str, account: _Account

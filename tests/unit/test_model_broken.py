@@ -16,6 +16,7 @@ from delaystream.core.recurrence import next_after
 from delaystream.engine import recurring_fires
 from delaystream.engine.arming import Arming
 from delaystream.engine.commands import Commands
+from delaystream.engine.due_fire import DueFire
 from delaystream.engine.events import Events
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.step import Step
@@ -53,10 +54,9 @@ def triggers_count() -> AbstractContextManager[Any]:
     """A triggered fire counts against max-fires."""
     original = NamedFires._fire_trigger
 
-    def fire(
-        self: NamedFires, step: Step, drain: Any, key: bytes, trigger: Any, schedule: Schedule, *rest: Any
-    ) -> None:
-        original(self, step, drain, key, trigger, replace(schedule, run_count=schedule.run_count + 1), *rest)
+    def fire(self: NamedFires, step: Step, drain: Any, due: DueFire, trigger: Any) -> None:
+        counted = replace(due.schedule, run_count=due.schedule.run_count + 1)
+        original(self, step, drain, replace(due, schedule=counted), trigger)
 
     return patch.object(NamedFires, "_fire_trigger", fire)
 
