@@ -22,6 +22,7 @@ from delaystream.adapters.faust_app import BatchSchema, DelayApp
 from delaystream.adapters.faust_transport import Consumer
 from delaystream.adapters.partition_sources import PartitionSources
 from delaystream.adapters.sticky_assignor import StickyAssignor
+from delaystream.adapters.tasks import end
 from delaystream.engine.observer import Phase
 from delaystream.engine.ports import SourceBounds, Sources, TopicPartition
 
@@ -178,9 +179,7 @@ class PartitionHost:
                 if done.done():
                     done.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
 
     async def stop(self) -> None:
         """Stop the processors, then leave the group; within the settings' time, whatever hangs."""

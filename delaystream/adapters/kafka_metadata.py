@@ -20,6 +20,7 @@ from delaystream.adapters.kafka_connections import (
     KafkaConnections,
     TopicMetadata,
 )
+from delaystream.adapters.tasks import end
 from delaystream.adapters.transaction_coordinator import error_name
 from delaystream.engine.ports import Destinations
 
@@ -105,10 +106,7 @@ class KafkaDestinations(Destinations):
 
     async def close(self) -> None:
         """Give up lookups under way and close the connections."""
-        lookups = set(self._lookups.values())
-        for lookup in lookups:
-            lookup.cancel()
-        await asyncio.gather(*lookups, return_exceptions=True)
+        await end(list(set(self._lookups.values())))
         await self._connections.close()
 
     def _is_fresh(self, topic: str) -> bool:

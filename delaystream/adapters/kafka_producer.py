@@ -28,8 +28,9 @@ from delaystream.adapters.kafka_batches import BatchLimits, Identity
 from delaystream.adapters.kafka_connections import KafkaConnections
 from delaystream.adapters.lost_markers import LostMarkers, Traces
 from delaystream.adapters.producer_settings import ProducerSettings
+from delaystream.adapters.tasks import end
 from delaystream.adapters.transaction_coordinator import TransactionCoordinator, error_name
-from delaystream.adapters.transaction_writer import Appended, Delivery, TransactionWriter, end
+from delaystream.adapters.transaction_writer import Appended, Delivery, TransactionWriter
 from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
 from delaystream.engine.ports import TopicPartition, Transaction, TransactionalProducer
 

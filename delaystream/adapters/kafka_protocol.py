@@ -130,6 +130,12 @@ class DescribeTopics(Request[MetadataRequest_v12]):  # type: ignore[misc]
         return request_struct_class(topics, False, self._authorizations, {})
 
 
+_PRODUCE_BOUNDS: Final = Struct(">hii")
+_COUNT: Final = Struct(">i")
+_PARTITION: Final = Struct(">ii")
+_string = String("utf-8").encode
+
+
 class ProduceBatches_v8(ProduceRequest_v8):  # type: ignore[misc]  # noqa: N801 - as above
     """Its record batches are copied once on their way into the request, where a schema copies them six times.
 
@@ -147,12 +153,6 @@ class ProduceBatches_v8(ProduceRequest_v8):  # type: ignore[misc]  # noqa: N801 
             for partition, batch in partitions:
                 pieces += (_PARTITION.pack(partition, len(batch)), batch)
         return b"".join(pieces)
-
-
-_PRODUCE_BOUNDS: Final = Struct(">hii")
-_COUNT: Final = Struct(">i")
-_PARTITION: Final = Struct(">ii")
-_string = String("utf-8").encode
 
 
 class Produce(Request[ProduceBatches_v8]):  # type: ignore[misc]

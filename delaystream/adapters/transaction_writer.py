@@ -15,6 +15,7 @@ from delaystream.adapters.kafka_batches import Batch, BatchLimits, Identity, Seq
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
 from delaystream.adapters.kafka_protocol import Produce
 from delaystream.adapters.producer_settings import ProducerSettings
+from delaystream.adapters.tasks import end
 from delaystream.adapters.transaction_coordinator import FENCED, error_name, topic_refused
 from delaystream.engine.failures import ProducerFenced, TransactionFailed, WriteRefused
 from delaystream.engine.ports import Row, TopicPartition
@@ -249,15 +250,3 @@ def _append_time_ms(response: Any) -> int:
             if code == _OK and append_ms != _NO_APPEND_TIME:
                 return int(append_ms)
     return _NO_APPEND_TIME
-
-
-async def end(tasks: list[asyncio.Task[Any]]) -> None:
-    """Cancel tasks, wait for their ends, and empty the list.
-
-    A task keeps its exception, the exception every frame that it has passed through, and a frame its tasks:
-    nothing but the garbage collector ends that cycle, and it would keep a transaction's megabytes until then.
-    """
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    tasks.clear()
