@@ -68,7 +68,6 @@ def delivery_line(record: "Delivery") -> str:
 
     Of a delivery the foreign headers only, of any other record (a dead letter, a receipt) all.
     """
-    at = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).astimezone()
     shown = [
         f"{name}={rendered(value)}"
         for name, value in record.headers
@@ -78,8 +77,16 @@ def delivery_line(record: "Delivery") -> str:
     headers = f"  [{', '.join(shown)}]" if shown else ""
     place = f"{record.topic}/{record.partition}/{record.offset}"
     late = lateness(record.lateness_ms)
-    time = f"{at:%H:%M:%S}.{record.timestamp_ms % 1000:03d}"
-    return f"{time}  {late:>9}  {place}  {key}{rendered(record.value)}{headers}"
+    return f"{_local_time(record.timestamp_ms)}  {late:>9}  {place}  {key}{rendered(record.value)}{headers}"
+
+
+def _local_time(timestamp_ms: int) -> str:
+    """The local time of day; the number itself where a producer wrote what is no time."""
+    try:
+        at = datetime.fromtimestamp(timestamp_ms / 1000, UTC).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return str(timestamp_ms)
+    return f"{at:%H:%M:%S}.{timestamp_ms % 1000:03d}"
 
 
 def delivery_fields(record: "Delivery") -> dict[str, Any]:

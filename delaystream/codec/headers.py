@@ -44,8 +44,10 @@ from delaystream.codec.options import NO_OPTIONS, read_options
 from delaystream.codec.sender import sender
 from delaystream.codec.timing import read_recurrence, two_schedules
 from delaystream.codec.values import RefusedError
+from delaystream.core import instants
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.durations import simple_duration
+from delaystream.core.instants import format_instant
 from delaystream.core.limits import Limits
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import ON_LATE_FIRE, Action, Coordinates, Header, IfExists, Request
@@ -66,6 +68,8 @@ _MEMO_BYTES: Final = 256
 _CLOCK_DIFFERENCE_MS: Final = 24 * 60 * 60 * 1000
 """How far a record's timestamp may be ahead of our clock before that counts against the longest delay."""
 
+_EARLIEST_MS: Final = instants.EARLIEST_MS
+
 
 class RequestParser:
     """Parses records of request topics; for use by one thread.
@@ -82,6 +86,7 @@ class RequestParser:
         self._filter = filter
         self._limits = limits
         self._default_destination = default_destination
+        self._ahead_ms = max(limits.max_delay_ms, _CLOCK_DIFFERENCE_MS)
         self._kinds = dict(KINDS)
         self._destinations: dict[bytes, str] = {}
         self._delays: dict[bytes, tuple[int, ...]] = {}
@@ -114,6 +119,8 @@ class RequestParser:
             foreign, control = self._sort(key, value, headers)
             if timestamp_ms < 0:
                 timestamp_ms = now_ms
+            elif not _EARLIEST_MS <= timestamp_ms <= now_ms + self._ahead_ms:
+                raise _not_the_present(timestamp_ms)
             source = Coordinates(topic, partition, offset)
             if len(control) == 2 and "destination" in control and ("delay" in control or "at" in control):
                 # The usual request, without the cost of looking for anything else.
@@ -335,6 +342,17 @@ def _remember(memo: dict[bytes, Value], content: bytes, value: Value) -> None:
         if len(memo) >= _MEMO_ENTRIES:
             memo.clear()
         memo[content] = value
+
+
+def _not_the_present(timestamp_ms: int) -> RefusedError:
+    """The record's timestamp is one that only a mix-up of units, or a clock gone wrong, puts there."""
+    after = timestamp_ms > instants.LATEST_MS
+    return RefusedError(
+        Code.INVALID_TIMESTAMP,
+        f"The record's timestamp is {timestamp_ms}, in epoch milliseconds "
+        f"{'after the year 9999' if after else format_instant(timestamp_ms)}; expected the present. "
+        "Epoch seconds are too small for that, microseconds too large.",
+    )
 
 
 def _too_large(code: Code, what_holds: str, size: int, limit: int) -> RefusedError:

@@ -18,6 +18,9 @@ EARLIEST_MS: Final = 31_536_000_000
 LATEST_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999: above it lie microseconds and nanoseconds of the present."""
 
+_FIRST_MS: Final = -62_135_596_800_000
+"""The first millisecond of the year 1."""
+
 _RFC_3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:([Zz])|([+-])(\d\d):(\d\d))?",
     re.ASCII,
@@ -54,7 +57,9 @@ def parse_instant(text: str) -> int:
 
 
 def format_instant(instant_ms: int) -> str:
-    """RFC 3339 in UTC with milliseconds; `instant_ms` within the years 1 to 9999."""
+    """RFC 3339 in UTC with milliseconds; epoch milliseconds outside of the years 1 to 9999, which it lacks."""
+    if not _FIRST_MS <= instant_ms <= LATEST_MS:
+        return str(instant_ms)
     at = _EPOCH + timedelta(milliseconds=instant_ms)
     return at.strftime("%Y").rjust(4, "0") + at.strftime("-%m-%dT%H:%M:%S.") + f"{instant_ms % 1000:03d}Z"
 

@@ -58,6 +58,7 @@ class Code(StrEnum):
     TOO_MANY_HEADERS = "too-many-headers"
     HEADERS_TOO_LARGE = "headers-too-large"
     UNDECODABLE_RECORD = "undecodable-record"
+    INVALID_TIMESTAMP = "invalid-timestamp"
     INVALID_COMMAND = "invalid-command"
     ALREADY_EXISTS = "already-exists"
     CANCELLED_EARLIER = "cancelled-earlier"
@@ -65,7 +66,9 @@ class Code(StrEnum):
     DIALECT_MISSING = "dialect-missing"
     DIALECT_INVALID = "dialect-invalid"
     DIALECT_UNSUPPORTED = "dialect-unsupported"
+    TOO_MANY_TRIGGERS = "too-many-triggers"
     QUARANTINED = "quarantined"
+    INTERNAL_ERROR = "internal-error"
 
 
 DESCRIPTIONS: Final[dict[Code, str]] = {
@@ -131,6 +134,10 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.UNDECODABLE_RECORD: (
         "The record cannot be read at all, for instance a header name that is not UTF-8."
     ),
+    Code.INVALID_TIMESTAMP: (
+        "The record's timestamp is no time of the present in epoch milliseconds: it is in 1970 or before, or "
+        "further ahead than a due time may be."
+    ),
     Code.INVALID_COMMAND: "A record on the commands topic was not written by a worker of a known version.",
     Code.ALREADY_EXISTS: "`if-exists: reject`, and the id names a pending schedule.",
     Code.CANCELLED_EARLIER: "A cancel of this id with a newer timestamp arrived before the request did.",
@@ -138,8 +145,12 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.DIALECT_MISSING: "A header, or the key, that the topic's dialect requires is missing.",
     Code.DIALECT_INVALID: "A header of the topic's dialect has a value that its own system would not take.",
     Code.DIALECT_UNSUPPORTED: "A feature of the topic's dialect that delaystream does not carry out.",
+    Code.TOO_MANY_TRIGGERS: "The id has as many triggered fires waiting as it may have (`max_triggers`).",
     Code.QUARANTINED: (
         "The fire proved impossible: too large for the destination, or refused until the timeout."
+    ),
+    Code.INTERNAL_ERROR: (
+        "The worker failed on the record, twice: a fault of delaystream, which its log tells in full."
     ),
 }
 """What each code means, for people; the documentation's table is generated from it."""

@@ -370,6 +370,11 @@ def test_a_record_that_is_no_delivery_is_shown_with_all_its_headers() -> None:
     assert "-  reminders/1/7  k: v  [delaystream-error=invalid-delay]" in delivery_line(letter)
 
 
+@pytest.mark.parametrize("timestamp_ms", [1_700_000_000_000_000, 2**63 - 1, -(2**63)])
+def test_a_record_with_an_impossible_timestamp_is_shown_all_the_same(timestamp_ms: int) -> None:
+    assert delivery_line(replace(delivered(), timestamp_ms=timestamp_ms)).startswith(f"{timestamp_ms}  ")
+
+
 def test_json_of_a_delivery_loses_nothing() -> None:
     """Bytes that are no text, nulls, and names that repeat."""
     fields = delivery_fields(delivered())

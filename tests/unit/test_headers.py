@@ -133,7 +133,7 @@ def test_the_prefix_and_the_names_match_in_any_case() -> None:
 
 
 def test_a_delay_counts_from_the_records_timestamp_and_without_one_from_now() -> None:
-    assert accepted(TO_ORDERS, IN_5_S, timestamp_ms=1000).due_ms == (6000,)
+    assert accepted(TO_ORDERS, IN_5_S, timestamp_ms=SENT_MS - 9_000).due_ms == (SENT_MS - 4_000,)
     unstamped = accepted(TO_ORDERS, IN_5_S, timestamp_ms=-1)
     assert unstamped.due_ms == (NOW_MS + 5000,)
     assert unstamped.timestamp_ms == NOW_MS
@@ -414,6 +414,9 @@ def test_every_code_that_the_parser_decides_has_a_case_here() -> None:
         Code.CANCELLED_EARLIER,
         Code.QUARANTINED,
         Code.QUOTA_EXCEEDED,
+        Code.TOO_MANY_TRIGGERS,
+        Code.INTERNAL_ERROR,
+        Code.INVALID_TIMESTAMP,  # below
         Code.NOT_SUPPORTED,  # nothing is reserved any more
         Code.DIALECT_MISSING,  # test_dialects.py
         Code.DIALECT_INVALID,
@@ -431,11 +434,44 @@ def test_bounds_are_inclusive() -> None:
     assert len(scheduled(*[("x", b"")] * 98).headers) == 98
 
 
-def test_a_timestamp_in_microseconds_does_not_park_a_request_for_thousands_of_years() -> None:
-    rejection = parse(TO_ORDERS, IN_5_S, timestamp_ms=SENT_MS * 1000)
+@pytest.mark.parametrize(
+    "timestamp_ms",
+    [
+        pytest.param(SENT_MS * 1000, id="microseconds"),
+        pytest.param(SENT_MS * 1_000_000, id="nanoseconds"),
+        pytest.param(SENT_MS // 1000, id="seconds"),
+        pytest.param(0, id="zero"),
+        pytest.param(2**63 - 1, id="the largest"),
+        pytest.param(NOW_MS + 3650 * DAY_MS + 1, id="further ahead than a due time may be"),
+    ],
+)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param([TO_ORDERS, IN_5_S], id="delay"),
+        pytest.param([TO_ORDERS, control("at", str(NOW_MS).encode())], id="at"),
+        pytest.param([TO_ORDERS, control("id", b"x"), control("every", b"15m")], id="every"),
+        pytest.param([TO_ORDERS, control("id", b"x"), control("cron", b"0 9 * * *")], id="cron"),
+        *(
+            pytest.param([control("id", b"x"), control("action", action)], id=action.decode())
+            for action in (b"cancel", b"pause", b"resume", b"trigger")
+        ),
+        *(
+            pytest.param(
+                [control("id", b"x"), control("action", b"reschedule"), when], id=f"reschedule {when[0]}"
+            )
+            for when in (IN_5_S, control("cron", b"@daily"), control("every", b"1h"))
+        ),
+        pytest.param([control("match-destination", b"*"), control("action", b"pause")], id="bulk"),
+    ],
+)
+def test_a_timestamp_in_another_unit_is_refused_whatever_is_asked_for(
+    headers: list[Header], timestamp_ms: int
+) -> None:
+    rejection = parse(*headers, timestamp_ms=timestamp_ms)
     assert isinstance(rejection, Rejection)
-    assert rejection.code is Code.DELAY_TOO_LONG
-    assert "timestamp" in rejection.detail
+    assert rejection.code is Code.INVALID_TIMESTAMP
+    assert str(timestamp_ms) in rejection.detail
 
 
 def test_a_clock_that_is_ahead_by_minutes_still_gets_the_longest_delay() -> None:

@@ -122,3 +122,8 @@ def test_any_offset_is_the_same_instant_as_python_reads(local: datetime, offset_
 def test_any_text_is_an_instant_within_bounds_or_is_refused(text: str) -> None:
     with suppress(InstantError):
         assert EARLIEST_MS <= parse_instant(text) <= LATEST_MS
+
+
+@pytest.mark.parametrize("instant_ms", [2**63 - 1, -(2**63), 253_402_300_800_000, -62_135_596_800_001])
+def test_what_rfc_3339_has_no_year_for_is_written_in_epoch_milliseconds(instant_ms: int) -> None:
+    assert format_instant(instant_ms) == str(instant_ms)
