@@ -96,6 +96,12 @@ class ProcessingSettings(Section):
     history_length: int = Field(
         20, ge=0, le=1_000, description="Fires that the record of a schedule with an id remembers."
     )
+    max_triggers: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Most triggered fires of one id that wait for their destination, or its rate.",
+    )
     misfire_threshold_ms: int = Field(
         1 * MINUTE_MS,
         ge=0,

@@ -23,6 +23,10 @@ ENVIRONMENT_PREFIX = "DELAYSTREAM_"
 _FRAMING_BYTES = 4 * KIB
 """What Kafka's record format adds to one record's key, value and headers, generously."""
 
+_WAITING_BYTES = 40
+_REMEMBERED_BYTES = 64
+"""In the record of a named schedule: a fire that waits, and one that its history remembers."""
+
 
 TABLES = frozenset({"kafka", TABLE})
 """The settings that are tables."""
@@ -91,9 +95,18 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
 
     @property
     def max_message_bytes(self) -> int:
-        """`max.message.bytes` that changelog, commands and dead letters need; also our producers' limit."""
+        """`max.message.bytes` that changelog, commands and dead letters need; also our producers' limit.
+
+        The largest payload fits, and so does the largest record of a named schedule, which the headers, the
+        pending times, the waiting triggers and the history make up.
+        """
         all_requests = [self.requests(topic) for topic in self.request_topics]
-        return max(each.max_value_bytes + each.max_header_bytes for each in all_requests) + 64 * KIB
+        return max(self._largest_row(each) for each in all_requests) + 64 * KIB
+
+    def _largest_row(self, requests: RequestSettings) -> int:
+        waiting = requests.max_list + self.max_triggers
+        schedule = waiting * _WAITING_BYTES + self.history_length * _REMEMBERED_BYTES
+        return max(requests.max_value_bytes, schedule) + requests.max_header_bytes
 
     def engine(self, partitions: int) -> EngineSettings:
         """The engine's bounds, for request topics of `partitions` partitions."""

@@ -57,7 +57,7 @@ def parse_instant(text: str) -> int:
 
 
 def format_instant(instant_ms: int) -> str:
-    """RFC 3339 in UTC with milliseconds; epoch milliseconds outside of the years 1 to 9999, which it lacks."""
+    """RFC 3339 in UTC with milliseconds; epoch milliseconds outside of its years 1 to 9999."""
     if not _FIRST_MS <= instant_ms <= LATEST_MS:
         return str(instant_ms)
     at = _EPOCH + timedelta(milliseconds=instant_ms)

@@ -12,7 +12,8 @@ schedule   scheduled                     replaced, or by     as pending         
 cancel     unknown (now *forestalled*)   cancelled           cancelled           too-late
 pause      unknown                       paused              unchanged           too-late
 resume     unknown                       unchanged           resumed             too-late
-trigger    unknown                       triggered           triggered           too-late
+trigger    unknown                       triggered, or        as pending          too-late
+                                         rejected: too many
 reschedule unknown                       rescheduled         rescheduled         too-late
 ========== ============================= =================== =================== ===================
 
@@ -65,6 +66,7 @@ from delaystream.engine.commands import Commands
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.events import Delivered
 from delaystream.engine.quota import Quotas
+from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 
@@ -74,6 +76,7 @@ class Control:
 
     def __init__(
         self,
+        settings: EngineSettings,
         state: PartitionState,
         deliveries: Deliveries,
         arming: Arming,
@@ -81,6 +84,7 @@ class Control:
         commands: Commands,
         quotas: Quotas,
     ) -> None:
+        self._settings = settings
         self._quotas = quotas
         self._state = state
         self._deliveries = deliveries
@@ -102,8 +106,23 @@ class Control:
             and (rejection := self._quotas.command_refusal(step, request, schedule))
         ):
             return rejection
+        if request.action is Action.TRIGGER and (rejection := self._too_many_triggers(request, schedule)):
+            return rejection
         self._commands.apply(step, request, schedule)
         return None
+
+    def _too_many_triggers(self, request: Request, schedule: Schedule | None) -> Rejection | None:
+        """Refuse one more fire beside those that wait: each is a part of the schedule's record."""
+        most = self._settings.max_triggers
+        if schedule is None or schedule.status not in LIVE or len(schedule.triggers) < most:
+            return None
+        return Rejection(
+            Code.TOO_MANY_TRIGGERS,
+            f"id {shown(request.id or '')} has {len(schedule.triggers)} triggered fires waiting for "
+            f"{schedule.destination}; expected fewer than {most}",
+            id=request.id,
+            reply_to=request.reply_to,
+        )
 
     def _schedule(self, step: Step, request: Request, old: Schedule | None) -> Rejection | None:
         assert request.id is not None

@@ -96,7 +96,7 @@ class Life:
         arming = Arming(settings, state)
         answers = Answers(letters, events)
         commands = Commands(arming, answers)
-        control = Control(state, deliveries, arming, answers, commands, quotas)
+        control = Control(settings, state, deliveries, arming, answers, commands, quotas)
         bulks = Bulks(partition, settings, state, commands, answers, letters)
         self._intake = Intake(partition, settings, state, deliveries, letters, events, control, bulks, quotas)
         withheld = Withheld(settings, state, troubles, letters, events)

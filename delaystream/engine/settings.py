@@ -41,6 +41,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
     id_retention_ms: int = 24 * 3_600_000
     #: fires that a schedule's record remembers
     history_length: int = 20
+    #: most triggered fires of one id that wait in its wheel
+    max_triggers: int = 100
     #: with catch-up none, a fire of a recurring schedule that is later than this is missed
     misfire_threshold_ms: int = 60_000
     #: most schedules that one step goes through for a bulk command

@@ -184,6 +184,29 @@ def test_a_paused_schedule_can_be_triggered_and_stays_paused() -> None:
     in_virtual_time(test)
 
 
+def test_triggers_that_wait_for_their_destination_are_bounded() -> None:
+    """Each is a part of the schedule's record: without a bound it outgrows what the changelog takes."""
+
+    async def test(engine: Engine) -> None:
+        engine.log.topics["delay-wheel-changelog"].max_message_bytes = 4_000
+        engine.request(destination="not-there-yet", id=ID, every="1h")
+        await asyncio.sleep(1)
+        for _ in range(1_000):
+            engine.request(value=None, action="trigger", id=ID)
+        engine.request(destination="orders", delay="1s")
+        await asyncio.sleep(10)
+        assert (await ask(engine, "trigger"))["code"] == "too-many-triggers"
+        refused = [header(record, "error") for record in engine.read("delay-dead-letters")]
+        assert refused == ["too-many-triggers"] * 951
+        assert len(engine.read("orders")) == 1
+        engine.log.create_topic("not-there-yet", 1)
+        await asyncio.sleep(120)
+        assert len(engine.read("not-there-yet")) == 50
+        assert (await ask(engine, "trigger"))["outcome"] == "triggered"
+
+    in_virtual_time(test, max_triggers=50)
+
+
 def test_a_cancel_takes_a_trigger_along_that_has_not_fired() -> None:
     async def test(engine: Engine) -> None:
         engine.request(destination="absent", id=ID, delay="1h")
