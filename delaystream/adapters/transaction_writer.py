@@ -24,9 +24,11 @@ _OK: Final = 0
 _UNKNOWN_TOPIC: Final = 3
 _TOPIC_AUTHORIZATION_FAILED: Final = 29
 _MESSAGE_TOO_LARGE: Final = 10
+# MESSAGE_TOO_LARGE, and RECORD_LIST_TOO_LARGE: more than a segment of the topic
+_BATCH_TOO_LARGE: Final = frozenset({_MESSAGE_TOO_LARGE, 18})
 # CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE, INVALID_TIMESTAMP,
 # UNSUPPORTED_FOR_MESSAGE_FORMAT, INVALID_RECORD
-_RECORD_AT_FAULT: Final = frozenset({2, _MESSAGE_TOO_LARGE, 18, 32, 43, 87})
+_RECORD_AT_FAULT: Final = frozenset({2, *_BATCH_TOO_LARGE, 32, 43, 87})
 # INVALID_TOPIC_EXCEPTION, TOPIC_AUTHORIZATION_FAILED, POLICY_VIOLATION
 _TOPIC_AT_FAULT: Final = frozenset({17, _TOPIC_AUTHORIZATION_FAILED, 44})
 # What leaders, replicas and the verification of transactions (KIP-890) answer for a while: UNKNOWN_TOPIC,
@@ -223,7 +225,7 @@ class TransactionWriter:
     def _judge(self, delivery: Delivery) -> None:
         """Prepare another attempt, or raise if that cannot help."""
         code, batch, target = delivery.failed, delivery.pending[0], delivery.target
-        if code == _MESSAGE_TOO_LARGE and batch.count > 1:
+        if code in _BATCH_TOO_LARGE and batch.count > 1:
             self._limits.refused(target.topic, len(batch.payload))
             self.build(delivery, batch.first)
         elif code in _RECORD_AT_FAULT:

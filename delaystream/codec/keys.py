@@ -53,6 +53,11 @@ def split_wheel_key(key: bytes) -> tuple[int, int, int, int, int]:
     return destination, due_ms, source, offset, index
 
 
+def due_at(key: bytes, due_ms: int) -> bytes:
+    """The wheel key of the same schedule's entry for another due time."""
+    return key[: _DUE_AT.start] + due_ms.to_bytes(8) + key[_DUE_AT.stop :]
+
+
 def due_of(key: bytes) -> int:
     """The due time in a wheel key, ms."""
     return int.from_bytes(key[_DUE_AT])

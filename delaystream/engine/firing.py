@@ -94,25 +94,18 @@ class Firing:
         A share of the step is kept for fires, however many requests came in: else a flood of requests would
         hold up what is due.
         """
-        settings = self._settings
-        max_records = _with_share(step.max_records, step.records)
-        max_bytes = _with_share(step.max_bytes, step.size_bytes)
-        max_partitions = _with_share(settings.transaction_max_partitions, step.partitions)
+        step.leave_room()
         drains = [self._begun(wheel, loop_ms) for wheel in self._due_wheels(step.now_ms, loop_ms)]
         # Where the last step ran out of room, this one begins with another wheel.
         turn = step.number % len(drains) if drains else 0
         drains = one_in_trouble(drains[turn:] + drains[:turn])
         while drains:
-            quota = -(-(max_records - step.records) // len(drains))
+            quota = -(-(step.max_records - step.records) // len(drains))
             for drain in drains:
-                if (
-                    step.records >= max_records
-                    or step.size_bytes >= max_bytes
-                    or step.partitions >= max_partitions
-                ):
+                if step.full:
                     drains = []
                     break
-                self._drain(step, drain, min(quota, self._chunk), max_bytes, loop_ms)
+                self._drain(step, drain, min(quota, self._chunk), loop_ms)
             drains = [drain for drain in drains if not drain.done]
 
     # -- one wheel ----------------------------------------------------------------------------
@@ -130,8 +123,8 @@ class Firing:
             drain.buckets = self._rates.buckets(topic, self._state.lanes[wheel], loop_ms)
         return drain
 
-    def _drain(self, step: Step, drain: Drain, quota: int, max_bytes: int, loop_ms: float) -> None:
-        """Take up to ``quota`` due entries out of one wheel, fewer where the step then has ``max_bytes``."""
+    def _drain(self, step: Step, drain: Drain, quota: int, loop_ms: float) -> None:
+        """Take up to ``quota`` due entries out of one wheel, fewer where the step is full before that."""
         if drain.limit is not None:
             quota = min(quota, drain.limit - drain.taken)
         if drain.buckets:
@@ -139,6 +132,8 @@ class Firing:
             if not quota:
                 drain.done = True
                 return
+        if drain.limit is not None or drain.buckets:
+            # One entry may bring many records: those of a recurring schedule that catches up.
             drain.most_fired = len(step.fired[drain.topic]) + quota
         state = self._state
         entries = state.scan_due(drain.wheel, drain.cursor, step.now_ms, quota)
@@ -146,16 +141,16 @@ class Firing:
         self._adapt_chunk(sum([len(stored) for _, stored in entries]), len(entries))
         if drain.wheel == HOUSEKEEPING:
             last = self._named.housekeep(step, entries)
+            step.records += len(entries)
         elif drain.partitions:
             fired = len(step.fired[drain.topic])
-            last = self._deliver(step, drain, entries, max_bytes)
+            last = self._deliver(step, drain, entries)
             if drain.buckets and (count := len(step.fired[drain.topic]) - fired):
                 self._rates.spend(drain.buckets, count, loop_ms)
         else:
             if entries and not (drain.parked or drain.denial.everyone):
                 self._park(step, drain, loop_ms)
-            last = self._give_up_expired(step, drain, entries, max_bytes)
-        step.records += len(entries)
+            last = self._give_up_expired(step, drain, entries)
         drain.taken += len(entries)
         if last is not None:
             drain.cursor = last + b"\0"
@@ -180,30 +175,29 @@ class Firing:
         drain.park(self._troubles.park(drain.topic, reason, step.now_ms, loop_ms))
         self._observer.parked(self._partition, drain.topic, reason)
 
-    def _deliver(
-        self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]], max_bytes: int
-    ) -> bytes | None:
-        state = self._state
-        changes = step.changes
-        now_ms = step.now_ms
-        texts = state.source_texts
+    def _deliver(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
+        state, withheld, named = self._state, self._withheld, self._named
+        changes, now_ms = step.changes, step.now_ms
+        texts, count = state.source_texts, state.counts.add
         split = split_wheel_key
-        withheld = self._withheld
-        count = state.counts.add
         topic, partitions = drain.topic, drain.partitions
         write = step.outlet(topic, partitions).write
         fired = step.fired[topic]
         fired_at = step.fired_at
         telling = self._events.anonymous
         suspicious = drain.suspicious
-        named = self._named
         # Entries come in due order: those of one hour and one source leave the counters together.
-        hour = maker = removed = size_bytes = 0
+        hour = maker = removed = size_bytes = plain = 0
+        max_records, max_bytes = step.max_records, step.max_bytes
         last: bytes | None = None
         decoded = [decode_entry(stored) for _, stored in entries]
         ahead = named.ahead.of(decoded)
         for number, ((key, stored), entry) in enumerate(zip(entries, decoded, strict=True)):
-            if step.size_bytes + size_bytes >= max_bytes or len(fired) >= drain.most_fired:
+            if (
+                step.size_bytes + size_bytes >= max_bytes
+                or step.records + plain >= max_records
+                or len(fired) >= drain.most_fired
+            ):
                 break
             last = key
             if key in changes:  # taken out by a request of this very step
@@ -218,8 +212,10 @@ class Firing:
             removed += 1
             if type(entry) is not Envelope:
                 assert type(entry) is Pointer or type(entry) is Trigger
+                step.records += 1
                 named.fire(step, drain, named.due(key, due_ms, stored, entry, ahead.at(step, number)))
                 continue
+            plain += 1
             size_bytes += len(stored)
             if entry.grace_ms >= 0 and withheld.is_late(step, drain, due_ms, entry):
                 withheld.let_go(step, drain, key, entry)
@@ -245,6 +241,7 @@ class Firing:
         if removed:
             count(drain.wheel, hour, maker, -removed)
         step.size_bytes += size_bytes
+        step.records += plain
         return last
 
     def _tell(self, step: Step, key: bytes, topic: str, partition: int) -> None:
@@ -253,17 +250,18 @@ class Firing:
         self._events.fired_anonymous(step, coordinates, index, due_ms, topic, partition)
 
     def _give_up_expired(
-        self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]], max_bytes: int
+        self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]
     ) -> bytes | None:
         """Give up the entries of an unusable destination that have waited long enough, in due order."""
         withheld, named = self._withheld, self._named
         last: bytes | None = None
         for key, stored in entries:
-            if step.size_bytes >= max_bytes:
+            if step.size_bytes >= step.max_bytes:
                 break
             if key in step.changes:
                 last = key
                 continue
+            step.records += 1
             due_ms = due_of(key)
             entry = decode_entry(stored)
             if type(entry) is Pointer or type(entry) is Trigger:
@@ -285,8 +283,3 @@ class Firing:
                     withheld.quarantine(step, drain, key, entry, reason)
             last = key
         return last
-
-
-def _with_share(bound: int, taken: int) -> int:
-    """A step's bound on something of which requests have taken so much: a quarter is left for fires."""
-    return max(bound, taken + -(-bound // 4))

@@ -111,9 +111,7 @@ class Intake:
         """Decide on the records from offset ``applied`` on; how many of the batch's there was room for."""
         topic = parsed.batch.topic
         is_command = topic == self._settings.commands_topic
-        max_records = step.max_records
-        max_partitions = self._settings.transaction_max_partitions
-        max_bytes = step.max_bytes
+        max_records, max_bytes, max_partitions = step.max_records, step.max_bytes, step.max_partitions
         written = step.written
         accepted = taken = 0
         for record, request in parsed.requests:

@@ -161,7 +161,7 @@ class Life:
             # Looking up takes time; a due time that has passed meanwhile is due.
             now_ms = self._ports.clock.now_ms()
         self._steps += 1
-        step = Step(now_ms, self._steps, loop_ms, max_records, max_bytes)
+        step = Step(now_ms, self._steps, loop_ms, max_records, max_bytes, settings.transaction_max_partitions)
         while parsed is not None:
             batch = parsed.batch
             taken = self._take(step, parsed)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from delaystream.codec.envelope import Fire, Schedule, Status
 from delaystream.codec.event import EventType
+from delaystream.codec.keys import due_at
 from delaystream.core.identity import named_fire_id
 from delaystream.core.misfire import DEFAULT_GRACE_MS, Verdict, settle
 from delaystream.core.recurrence import CronError, UnknownZoneError
@@ -45,11 +46,35 @@ class _Account(msgspec.Struct):
     last_fire_id: str | None
     history: list[Fire]
     told: list[_Told]
+    #: scheduled times that have left a record in this step: a delivery, or a dead letter
+    records: int = 0
 
 
 def _on_schedule(scheduled_ms: int) -> int:
     """When a scheduled time without jitter is due."""
     return scheduled_ms
+
+
+def _counted(step: Step, due: DueFire, due_ms: int, account: _Account) -> DueFire:
+    """One more scheduled time leaves a record in the step; the entry that it would have had as its own.
+
+    The first one has its entry, and was counted with it.
+    """
+    account.records += 1
+    if account.records == 1:
+        return due
+    step.records += 1
+    step.size_bytes += due.size_bytes
+    return replace(due, key=due_at(due.key, due_ms), due_ms=due_ms)
+
+
+def _enough(step: Step, drain: Drain, account: _Account) -> bool:
+    """Whether the next scheduled time has to wait for another step."""
+    return (
+        step.full
+        or len(step.fired[drain.topic]) >= drain.most_fired
+        or (drain.limit is not None and account.records >= drain.limit)
+    )
 
 
 class RecurringFires:
@@ -99,6 +124,7 @@ class RecurringFires:
             scheduled_ms, next_ms = verdict.fire_ms, verdict.next_ms
             if scheduled_ms is not None:
                 due_ms = moment(scheduled_ms)
+                due = _counted(step, due, due_ms, account)
                 reason = self._withheld.reason(step, drain, due.key, due_ms, due.payload)
                 if reason is not None:
                     self._give_up(step, drain, due, scheduled_ms, reason, account)
@@ -110,12 +136,7 @@ class RecurringFires:
                     if recurrence.max_fires and account.run_count + 1 >= recurrence.max_fires:
                         next_ms = None
                     self._run(step, drain, due, scheduled_ms, now_ms - due_ms, next_ms, account)
-            if (
-                next_ms is None
-                or moment(next_ms) > now_ms
-                or step.size_bytes >= step.max_bytes
-                or len(step.fired[drain.topic]) >= drain.most_fired
-            ):
+            if next_ms is None or moment(next_ms) > now_ms or _enough(step, drain, account):
                 break
             verdict = settle(recurrence, next_ms, now_ms, catch_up, grace_ms, moment)
         pending = []

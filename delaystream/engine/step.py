@@ -109,14 +109,16 @@ class Step:
         loop_ms: float = 0.0,
         max_records: int = 1 << 31,
         max_bytes: int = 1 << 31,
+        max_partitions: int = 1 << 31,
     ) -> None:
         self.now_ms = now_ms
         self.number = number
         #: the header of everything that it fires
         self.fired_at: Header = (FIRED_AT, b"%d" % now_ms)
-        #: how much requests may bring into it
+        #: bounds, one record and its partition may go over: for requests, then wider for what is due
         self.max_records = max_records
         self.max_bytes = max_bytes
+        self.max_partitions = max_partitions
         #: time of the event loop, for what is parked
         self.loop_ms = loop_ms
         #: changes of the state: the changelog's rows and the local batch alike, None for a tombstone
@@ -143,6 +145,21 @@ class Step:
     def empty(self) -> bool:
         """True when there is nothing to commit."""
         return not (self.changes or self.positions or any(outlet.rows for outlet in self.outlets.values()))
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is to go into it."""
+        return (
+            self.records >= self.max_records
+            or self.size_bytes >= self.max_bytes
+            or len(self.written) >= self.max_partitions
+        )
+
+    def leave_room(self) -> None:
+        """Requests are in: a quarter of each bound is for what is due, however much of it they have taken."""
+        self.max_records = max(self.max_records, self.records + -(-self.max_records // 4))
+        self.max_bytes = max(self.max_bytes, self.size_bytes + -(-self.max_bytes // 4))
+        self.max_partitions = max(self.max_partitions, len(self.written) + -(-self.max_partitions // 4))
 
     @property
     def partitions(self) -> int:

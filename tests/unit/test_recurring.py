@@ -10,7 +10,11 @@ import pytest
 
 from delaystream.core import misfire
 from delaystream.core.recurrence import Recurrence, UnknownZoneError, next_after
+from delaystream.engine.ports import TopicPartition, Transaction
+from delaystream.testing import MemoryProducer
+from delaystream.testing.partition import row_bytes
 from tests.unit.engine import Engine, header, in_virtual_time
+from tests.unit.test_engine_review import size, spies
 
 MINUTE_MS = 60_000
 
@@ -164,6 +168,84 @@ def test_all_catches_up_on_more_than_fits_into_one_step() -> None:
         await asyncio.sleep(5)
         assert dues(engine) == [began_ms + n * 1000 for n in range(1, len(dues(engine)) + 1)]
         assert len(dues(engine)) > 600
+
+    in_virtual_time(test)
+
+
+def deliveries(transaction: Transaction) -> int:
+    return len(transaction.writes.get(TopicPartition("orders", 0), []))
+
+
+@pytest.mark.parametrize(
+    ("schedules", "size_bytes"), [pytest.param(3, 900_000, id="bytes"), pytest.param(90, 10, id="records")]
+)
+def test_catching_up_on_all_keeps_within_the_bounds_of_a_step(schedules: int, size_bytes: int) -> None:
+    """Every delivery counts; the rest goes on in the next step, and each time is accounted for once."""
+
+    async def test(engine: Engine) -> None:
+        committed: list[Transaction] = []
+        began_ms = engine.clock.now_ms()
+        await engine.stop()
+        engine.start(new_producer=spies(engine, committed))
+        for number in range(schedules):
+            engine.request(
+                value=b"x" * size_bytes, id=f"{number}", destination="orders",
+                every="1m", catch_up="all", grace="1d",
+            )  # fmt: skip
+        await asyncio.sleep(30)
+        await engine.stop()
+        await asyncio.sleep(3_600)
+        committed.clear()
+        engine.start(new_producer=spies(engine, committed))
+        await asyncio.sleep(10)
+        largest = max(size(transaction) for transaction in committed)
+        assert largest <= engine.settings.transaction_max_bytes + 2 * size_bytes + 1024
+        assert max(map(deliveries, committed)) <= engine.settings.transaction_max_records
+        for number in range(schedules):
+            own = [r for r in engine.read("orders") if header(r, "schedule-id") == f"{number}"]
+            due = [int(header(record, "due-at")) for record in own]
+            assert due == [began_ms + n * 60_000 for n in range(1, len(due) + 1)]
+            assert len(due) == 60
+        assert len(events(engine, "fired")) == 60 * schedules
+
+    in_virtual_time(test, transaction_max_records=500, transaction_max_bytes=4 * 1024 * 1024)
+
+
+@pytest.mark.parametrize("names_rows", [True, False])
+@pytest.mark.parametrize("catch_up", ["latest", "all"])
+def test_records_at_fault_are_found_while_a_schedule_catches_up(catch_up: str, names_rows: bool) -> None:
+    """One entry brings many records: the one at fault has to be told from those before and behind it."""
+
+    async def test(engine: Engine) -> None:
+        def new_producer(partition: int) -> MemoryProducer:
+            producer = MemoryProducer(engine.log, f"delaystream-{partition}", "delaystream")
+            producer.names_rows = names_rows
+            return producer
+
+        await engine.stop()
+        began_ms = engine.clock.now_ms()
+        engine.log.create_topic("small", 1)
+        engine.start(new_producer=new_producer)
+        recurring = {"destination": "small", "every": "1m", "catch_up": catch_up, "grace": "1d"}
+        engine.request(id="probe", timestamp_ms=began_ms - 67_000, max_fires="1", **recurring)
+        await asyncio.sleep(1)
+        (record,) = engine.read("small")
+        # With a fire count of three digits a delivery is one byte too large.
+        largest = row_bytes(record.key, record.value, record.headers) + 1
+        engine.log.topics["small"].max_message_bytes = largest
+        engine.request(id="large", timestamp_ms=began_ms - 7_200_000, **recurring)
+        await asyncio.sleep(120)
+        engine.request(destination="orders", delay="1s")
+        await asyncio.sleep(30)
+        assert len(engine.read("orders")) == 1
+        assert len(accounted(engine)) == len(set(accounted(engine))) >= 121
+        delivered = {int(header(r, "due-at")) for r in engine.read("small")[1:]}
+        refused = {int(header(r, "due-at")) for r in engine.read("delay-dead-letters")}
+        assert not delivered & refused
+        if catch_up == "all":
+            assert delivered
+            assert refused
+            assert max(delivered) < min(refused)
 
     in_virtual_time(test)
 

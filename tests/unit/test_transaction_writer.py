@@ -7,10 +7,13 @@ from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from delaystream.adapters.kafka_batches import BatchLimits, Identity
 from delaystream.adapters.kafka_connections import TopicMetadata
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.transaction_writer import Delivery, TransactionWriter
+from delaystream.engine.failures import WriteRefused
 from delaystream.engine.ports import TopicPartition
 
 
@@ -30,6 +33,49 @@ class Brokers:
             for topic, batches in request._topics
         ]
         return SimpleNamespace(topics=written)
+
+
+class Choosy(Brokers):
+    """Takes no batch of more than so many bytes, and does not say which record is at fault."""
+
+    def __init__(self, code: int, most_bytes: int) -> None:
+        super().__init__()
+        self.answering.set()
+        self._code, self._most_bytes = code, most_bytes
+
+    async def request(self, leader: int, lane: str, request: Any) -> Any:
+        answers = [
+            (topic, [(number, self._judged(payload), 0, -1, 0, [], None) for number, payload in batches])
+            for topic, batches in request._topics
+        ]
+        return SimpleNamespace(topics=answers)
+
+    def _judged(self, payload: bytes) -> int:
+        return self._code if len(payload) > self._most_bytes else 0
+
+
+@pytest.mark.parametrize(
+    "code", [pytest.param(10, id="MESSAGE_TOO_LARGE"), pytest.param(18, id="RECORD_LIST_TOO_LARGE")]
+)
+def test_a_batch_that_is_too_large_is_split_and_only_a_record_alone_is_at_fault(code: int) -> None:
+    async def test() -> None:
+        connections: Any = Choosy(code, 5_000)
+        bounds = ProducerSettings()
+        writer = TransactionWriter(connections, "t", Identity(1, 0), bounds, BatchLimits(1_000_000))
+        target = TopicPartition("0", 0)
+        await writer.look_up([target])
+        small = Delivery(target, [(b"k", b"v" * 1_000, (), 1)] * 50, deque())
+        writer.build(small)
+        assert len(small.pending) == 1
+        await writer.deliver([small])
+        assert not small.pending
+        large = Delivery(target, [(b"k", b"v" * 10, (), 1), (b"k", b"v" * 6_000, (), 1)], deque())
+        writer.build(large)
+        with pytest.raises(WriteRefused) as refusal:
+            await writer.deliver([large])
+        assert (refusal.value.record_at_fault, refusal.value.row) == (True, 1)
+
+    asyncio.run(test())
 
 
 def test_answers_that_have_arrived_are_taken_in_in_one_go() -> None:
