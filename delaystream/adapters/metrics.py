@@ -90,6 +90,11 @@ class PrometheusObserver:
             ["reason"],
             registry=self.registry,
         )
+        self._internal_errors = Counter(
+            "delaystream_internal_errors",
+            "Faults of delaystream: deciding on a record, or a partition's work, failed as nobody expected.",
+            registry=self.registry,
+        )
         self._ready = Gauge(
             "delaystream_ready", "1 when every partition owned here is recovered.", registry=self.registry
         )
@@ -152,6 +157,10 @@ class PrometheusObserver:
     def aborted(self, partition: int, reason: str) -> None:
         """A transaction failed."""
         self._aborted.labels(reason).inc()
+
+    def internal_error(self, partition: int) -> None:
+        """Something failed as nobody expected."""
+        self._internal_errors.inc()
 
     def pending(self, partition: int, count: int, oldest_due_ms: int | None) -> None:
         """Entries in the wheels, and when the earliest of them is due."""

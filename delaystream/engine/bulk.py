@@ -46,11 +46,13 @@ from delaystream.codec.outgoing import Outcome
 from delaystream.core.request import Action, Coordinates, Match, Request
 from delaystream.engine.answers import Answers
 from delaystream.engine.commands import Commands
+from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.letters import Letters
 from delaystream.engine.ports import SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
+from delaystream.engine.suspects import Stage, Suspects
 
 _OUTCOMES: Final = {
     Action.CANCEL: Outcome.CANCELLED,
@@ -71,7 +73,9 @@ class Bulks:
         commands: Commands,
         answers: Answers,
         letters: Letters,
+        suspects: Suspects,
     ) -> None:
+        self._suspects = suspects
         self._partition = partition
         self._settings = settings
         self._state = state
@@ -120,7 +124,6 @@ class Bulks:
         source = Coordinates(bulk.tenant, bulk.partition, bulk.offset)
         stop = after_prefix(schedule_key(bulk.tenant, bulk.match.id_prefix or ""))
         scanned = self._state.store.scan(bulk.cursor, stop, self._settings.bulk_slice)
-        told = _EVENTS[bulk.action]
         changed = 0
         cursor = bulk.cursor
         for key, value in scanned:
@@ -130,15 +133,19 @@ class Bulks:
             current = step.changes.get(key, value)
             if current is None:
                 continue
-            schedule = decode_schedule(current)
-            if not _concerned(bulk, schedule):
-                continue
-            _, id = split_schedule_key(key)
-            after = self._commands.switch(step, id, schedule, bulk.action)
-            if after is not None:
+            if self._suspects and key in self._suspects:
+                if self._left_out(step, source, key, current):
+                    continue
+                step.settled.append(key)
+            try:
+                switched = self._switch(step, bulk, key, current)
+            except Exception as failure:
+                if about_the_record(failure):
+                    raise Undecided(key) from failure
+                raise
+            if switched:
                 changed += 1
                 step.size_bytes += len(value)
-                self._answers.events.changed(step, source, id, bulk.actor, told, after)
         step.records += changed
         bulk = replace(bulk, cursor=cursor, count=bulk.count + changed)
         if len(scanned) == self._settings.bulk_slice or (scanned and cursor != scanned[-1][0] + b"\0"):
@@ -155,6 +162,27 @@ class Bulks:
             step.now_ms,
             source.partition,
         )
+
+    def _switch(self, step: Step, bulk: Bulk, key: bytes, stored: bytes) -> bool:
+        """Carry the command out on one schedule; whether that changed it."""
+        schedule = decode_schedule(stored)
+        if not _concerned(bulk, schedule):
+            return False
+        _, id = split_schedule_key(key)
+        after = self._commands.switch(step, id, schedule, bulk.action)
+        if after is None:
+            return False
+        source = Coordinates(bulk.tenant, bulk.partition, bulk.offset)
+        self._answers.events.changed(step, source, id, bulk.actor, _EVENTS[bulk.action], after)
+        return True
+
+    def _left_out(self, step: Step, source: Coordinates, key: bytes, stored: bytes) -> bool:
+        """Whether a suspect is passed over; its record is a dead letter then."""
+        if self._suspects.stage(key) is Stage.ALONE:
+            return False
+        self._letters.bury(step, key, stored, (), -1, source, self._suspects.rejection(key))
+        step.settled.append(key)
+        return True
 
     def gather(self, step: Step, report: Report) -> None:
         """Note what a partition has to report; when it was the last one, tell the outcome."""

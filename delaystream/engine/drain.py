@@ -13,7 +13,7 @@ class Drain:
     """One wheel in one step."""
 
     __slots__ = (
-        "buckets", "cursor", "denial", "done", "limit", "most_fired", "parked",
+        "at", "buckets", "cursor", "denial", "done", "limit", "most_fired", "parked",
         "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
     )  # fmt: skip
 
@@ -35,6 +35,8 @@ class Drain:
         self.most_fired = sys.maxsize
         #: found to be impossible to write in this very step
         self.parked = False
+        #: the entry that is being decided on
+        self.at: bytes | None = None
         self.cursor: bytes | None = None
         self.taken = 0
         self.done = False

@@ -20,7 +20,7 @@ from delaystream.codec.event import (
 )
 from delaystream.core.identity import schedule_id
 from delaystream.core.misfire import Run
-from delaystream.core.rejection import Code, Rejection
+from delaystream.core.rejection import Rejection
 from delaystream.core.request import Coordinates, Request
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import Destinations
@@ -200,7 +200,7 @@ class Events:
         due_ms: int,
         fire_id: str,
         destination: str,
-        detail: str,
+        rejection: Rejection,
     ) -> None:
         """A fire of a named schedule proved impossible."""
         if self.on:
@@ -215,8 +215,18 @@ class Events:
                     due_at_ms=due_ms,
                     fire_id=fire_id,
                     destination=destination,
-                    code=Code.QUARANTINED.value,
-                    detail=detail,
+                    code=rejection.code.value,
+                    detail=rejection.detail,
+                ),
+            )
+
+    def paused(self, step: Step, id: str, schedule: Schedule, why: Rejection) -> None:
+        """A schedule was paused by the worker itself: its next time cannot be worked out."""
+        if self.on:
+            self.emit(
+                step,
+                event_of_schedule(
+                    step.now_ms, EventType.PAUSED, id, schedule, code=why.code.value, detail=why.detail
                 ),
             )
 
@@ -278,7 +288,7 @@ class Events:
         due_ms: int,
         fire_id: str,
         destination: str,
-        detail: str | None = None,
+        rejection: Rejection | None = None,
     ) -> None:
         """A fire without an id does not go out as it was asked for: expired, moved or, why, quarantined."""
         if self.on:
@@ -292,8 +302,8 @@ class Events:
                     lateness_ms=step.now_ms - due_ms,
                     fire_id=fire_id,
                     destination=destination,
-                    code=None if detail is None else Code.QUARANTINED.value,
-                    detail=detail,
+                    code=None if rejection is None else rejection.code.value,
+                    detail=None if rejection is None else rejection.detail,
                 ),
             )
 

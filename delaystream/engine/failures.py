@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TypeAlias
+
+#: What a step failed on: a request by its topic and offset, or an entry of the state by its key.
+Culprit: TypeAlias = tuple[str, int] | bytes
 
 
 class EngineError(Exception):
@@ -59,3 +63,30 @@ class StoreFailed(EngineError):
 
 class Misconfigured(Exception):
     """Carrying on would lose or repeat events: a person has to decide. The process exits."""
+
+
+class Undecided(Exception):
+    """Deciding on one request or entry failed as nobody expected; its cause is the failure.
+
+    Nothing of the step was written. It is rolled back, and the culprit is decided on again alone.
+    """
+
+    def __init__(self, culprit: Culprit) -> None:
+        super().__init__(culprit)
+        self.culprit = culprit
+
+
+class TooManyInternalErrors(Exception):
+    """Too many requests and entries could not be decided on within a minute. The process exits.
+
+    A bad release must not empty a topic into the dead letters.
+    """
+
+
+def about_the_record(failure: Exception) -> bool:
+    """Whether a failure in the midst of deciding may be due to what was decided on.
+
+    What the store, the system or Kafka failed at is not, nor what a person has to put right.
+    """
+    apart = (EngineError, Misconfigured, Undecided, TooManyInternalErrors, MemoryError, OSError)
+    return not isinstance(failure, apart)

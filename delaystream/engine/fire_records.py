@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from delaystream.codec.envelope import Schedule, Status, encode
 from delaystream.codec.keys import payload_key
 from delaystream.codec.outgoing import delivery_headers
+from delaystream.core.rejection import Rejection
 from delaystream.dialects import filled
 from delaystream.engine.arming import Arming
 from delaystream.engine.drain import Drain
@@ -65,13 +66,13 @@ class FireRecords:
         over: Status,
         fire: str,
         due_ms: int,
-        reason: str,
+        rejection: Rejection,
     ) -> Schedule:
         """Put a fire among the dead letters, store what is `left` without it, and tell; as it is stored."""
-        self._withheld.quarantine_named(step, drain, due, fire, due_ms, reason)
+        self._withheld.quarantine_named(step, drain, due, fire, due_ms, rejection)
         schedule = self.store(step, due, left, over)
         self._events.gave_up(
-            step, due.id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, detail=reason
+            step, due.id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, rejection=rejection
         )
         return schedule
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from delaystream.codec.envelope import Envelope, Pointer, Trigger, decode_entry
+from delaystream.codec.envelope import Entry, Envelope, Pointer, Trigger, decode_entry
 from delaystream.codec.keys import HOUSEKEEPING, due_of, split_wheel_key
 from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.core.request import Coordinates
 from delaystream.engine.drain import Drain, one_in_trouble
 from delaystream.engine.events import Events
+from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
 from delaystream.engine.pending import HOUR_MS
@@ -23,6 +24,7 @@ from delaystream.engine.rates import Rates, room
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
+from delaystream.engine.suspects import Stage, Suspects
 from delaystream.engine.tenants import Tenants
 from delaystream.engine.trouble import Troubles
 from delaystream.engine.withheld import Withheld
@@ -50,6 +52,7 @@ class Firing:
         events: Events,
         tenants: Tenants,
         rates: Rates,
+        suspects: Suspects,
     ) -> None:
         self._partition = partition
         self._settings = settings
@@ -62,6 +65,7 @@ class Firing:
         self._events = events
         self._tenants = tenants
         self._rates = rates
+        self._suspects = suspects
         self._chunk = _FIRST_CHUNK
 
     def due_topics(self, now_ms: int, loop_ms: float) -> list[str]:
@@ -108,6 +112,62 @@ class Firing:
                 self._drain(step, drain, min(quota, self._chunk), loop_ms)
             drains = [drain for drain in drains if not drain.done]
 
+    def fire_alone(self, step: Step, key: bytes, loop_ms: float) -> None:
+        """Decide on a suspect and on nothing else, if it is the first of its wheel now."""
+        wheel = split_wheel_key(key)[0]
+        first = self._state.scan_due(wheel, None, step.now_ms, 1)
+        if not first or first[0][0] != key:
+            if self._state.store.get(key) is None:
+                self._suspects.settled([key])
+            return
+        if wheel in self._excluded(loop_ms):
+            return
+        step.alone = True
+        drain = self._begun(wheel, loop_ms)
+        drain.limit, drain.most_fired = 1, len(step.fired[drain.topic]) + 1
+        if self._suspects.stage(key) is Stage.ALONE:
+            last = self._take(step, drain, first, loop_ms)
+        else:
+            last = self._give_up(step, drain, *first[0])
+        if last is not None:
+            self._state.drained(step, wheel, last, exhausted=False)
+            step.settled.append(key)
+
+    def _give_up(self, step: Step, drain: Drain, key: bytes, stored: bytes) -> bytes:
+        """Take an entry that could not be decided on out of its wheel, and put it among the dead letters."""
+        try:
+            self._bury(step, drain, key, stored)
+        except Exception as failure:
+            if about_the_record(failure):
+                raise Undecided(key) from failure
+            raise
+        return key
+
+    def _bury(self, step: Step, drain: Drain, key: bytes, stored: bytes) -> None:
+        rejection = self._suspects.rejection(key)
+        step.records += 1
+        step.size_bytes += len(stored)
+        self._state.remove_entry(step, key)
+        if self._suspects.stage(key) is Stage.AS_BYTES or drain.wheel == HOUSEKEEPING:
+            self._withheld.bury_bytes(step, key, stored, rejection)
+            return
+        entry = decode_entry(stored)
+        if type(entry) is Envelope:
+            self._withheld.quarantine(step, drain, key, entry, rejection)
+        else:
+            assert type(entry) is Pointer or type(entry) is Trigger
+            due = self._named.due(key, due_of(key), stored, entry, self._named.ahead.alone(step, entry))
+            self._named.give_up(step, drain, due, rejection)
+
+    def _before_suspect(
+        self, entries: list[tuple[bytes, bytes]]
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """The entries before the first that has to be decided on alone, and the key of that one."""
+        for number, (key, _) in enumerate(entries):
+            if key in self._suspects:
+                return entries[:number], key
+        return entries, None
+
     # -- one wheel ----------------------------------------------------------------------------
 
     def _begun(self, wheel: int, loop_ms: float) -> Drain:
@@ -138,31 +198,58 @@ class Firing:
         state = self._state
         entries = state.scan_due(drain.wheel, drain.cursor, step.now_ms, quota)
         exhausted = len(entries) < quota
+        suspect = None
+        if self._suspects:
+            entries, suspect = self._before_suspect(entries)
+            exhausted = exhausted and suspect is None
         self._adapt_chunk(sum([len(stored) for _, stored in entries]), len(entries))
-        if drain.wheel == HOUSEKEEPING:
-            last = self._named.housekeep(step, entries)
-            step.records += len(entries)
-        elif drain.partitions:
-            fired = len(step.fired[drain.topic])
-            last = self._deliver(step, drain, entries)
-            if drain.buckets and (count := len(step.fired[drain.topic]) - fired):
-                self._rates.spend(drain.buckets, count, loop_ms)
-        else:
-            if entries and not (drain.parked or drain.denial.everyone):
-                self._park(step, drain, loop_ms)
-            last = self._give_up_expired(step, drain, entries)
+        last = self._take(step, drain, entries, loop_ms)
+        if suspect is not None and (not entries or last == entries[-1][0]):
+            self._suspects.cornered = suspect
         drain.taken += len(entries)
         if last is not None:
             drain.cursor = last + b"\0"
             state.drained(step, drain.wheel, last, exhausted=exhausted and last == entries[-1][0])
-        elif not entries:
+        elif not entries and suspect is None:
             state.looked_at(drain.wheel, state.first_due_after(step, drain.wheel))
         drain.done = (
             exhausted
+            or suspect is not None
             or last is None
             or last != entries[-1][0]
             or (drain.limit is not None and drain.taken >= drain.limit)
         )
+
+    def _take(
+        self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]], loop_ms: float
+    ) -> bytes | None:
+        """Decide on entries of one wheel, in due order; the key of the last that left it.
+
+        Raises Undecided where one of them makes that fail.
+        """
+        drain.at = None
+        try:
+            return self._decide(step, drain, entries, loop_ms)
+        except Exception as failure:
+            if drain.at is not None and about_the_record(failure):
+                raise Undecided(drain.at) from failure
+            raise
+
+    def _decide(
+        self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]], loop_ms: float
+    ) -> bytes | None:
+        if drain.wheel == HOUSEKEEPING:
+            step.records += len(entries)
+            return self._named.housekeep(step, drain, entries)
+        if not drain.partitions:
+            if entries and not (drain.parked or drain.denial.everyone):
+                self._park(step, drain, loop_ms)
+            return self._give_up_expired(step, drain, entries)
+        fired = len(step.fired[drain.topic])
+        last = self._deliver(step, drain, entries)
+        if drain.buckets and (count := len(step.fired[drain.topic]) - fired):
+            self._rates.spend(drain.buckets, count, loop_ms)
+        return last
 
     def _adapt_chunk(self, size_bytes: int, count: int) -> None:
         if size_bytes > _CHUNK_BYTES:
@@ -190,7 +277,7 @@ class Firing:
         hour = maker = removed = size_bytes = plain = 0
         max_records, max_bytes = step.max_records, step.max_bytes
         last: bytes | None = None
-        decoded = [decode_entry(stored) for _, stored in entries]
+        decoded = _decoded(drain, entries)
         ahead = named.ahead.of(decoded)
         for number, ((key, stored), entry) in enumerate(zip(entries, decoded, strict=True)):
             if (
@@ -199,7 +286,7 @@ class Firing:
                 or len(fired) >= drain.most_fired
             ):
                 break
-            last = key
+            last = drain.at = key
             if key in changes:  # taken out by a request of this very step
                 continue
             _, due_ms, source, offset, index = split(key)
@@ -221,9 +308,9 @@ class Firing:
                 withheld.let_go(step, drain, key, entry)
                 continue
             if suspicious or entry.destination_partition >= partitions:
-                reason = withheld.reason(step, drain, key, due_ms, entry)
-                if reason is not None:
-                    withheld.quarantine(step, drain, key, entry, reason)
+                rejection = withheld.refusal(step, drain, key, due_ms, entry)
+                if rejection is not None:
+                    withheld.quarantine(step, drain, key, entry, rejection)
                     continue
             partition = write(
                 entry.destination_key if entry.has_destination_key else entry.key,
@@ -261,25 +348,37 @@ class Firing:
             if key in step.changes:
                 last = key
                 continue
+            drain.at = key
             step.records += 1
             due_ms = due_of(key)
             entry = decode_entry(stored)
             if type(entry) is Pointer or type(entry) is Trigger:
                 due = named.due(key, due_ms, stored, entry, named.ahead.alone(step, entry))
-                if withheld.reason(step, drain, key, due_ms, due.payload) is None:
+                if withheld.refusal(step, drain, key, due_ms, due.payload) is None:
                     break
                 self._state.remove_entry(step, key)
                 named.fire(step, drain, due)
             else:
                 assert type(entry) is Envelope
-                reason = withheld.reason(step, drain, key, due_ms, entry)
-                if reason is None:
+                rejection = withheld.refusal(step, drain, key, due_ms, entry)
+                if rejection is None:
                     break
                 self._state.remove_entry(step, key)
                 step.size_bytes += len(stored)
                 if withheld.is_late(step, drain, due_ms, entry):
                     withheld.let_go(step, drain, key, entry)
                 else:
-                    withheld.quarantine(step, drain, key, entry, reason)
+                    withheld.quarantine(step, drain, key, entry, rejection)
             last = key
         return last
+
+
+def _decoded(drain: Drain, entries: list[tuple[bytes, bytes]]) -> list[Entry]:
+    """What is stored in the wheel, decoded."""
+    try:
+        return [decode_entry(stored) for _, stored in entries]
+    except Exception:
+        # One at a time, until the one at fault is at hand.
+        for drain.at, stored in entries:
+            decode_entry(stored)
+        raise

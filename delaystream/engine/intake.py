@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from delaystream.codec.command import Report, attach
 from delaystream.codec.envelope import encode, envelope_of
@@ -13,17 +15,19 @@ from delaystream.codec.outgoing import Outcome, anonymous_delivery_headers
 from delaystream.core.identity import fire_id
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.rejection import Code, Rejection
-from delaystream.core.request import Request
+from delaystream.core.request import Coordinates, Request
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.events import Events
+from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.letters import Letters
 from delaystream.engine.ports import SourceBatch, SourceRecord
 from delaystream.engine.quota import Quotas
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Route, Step, row_bytes
+from delaystream.engine.suspects import Stage, Suspects
 from delaystream.engine.tenants import Tenants
 
 #: A record with what its headers say.
@@ -38,30 +42,52 @@ class ParsedBatch(msgspec.Struct):
 
 
 def parse(
-    tenants: Tenants, settings: EngineSettings, partition: int, batch: SourceBatch, now_ms: int
+    tenants: Tenants,
+    settings: EngineSettings,
+    partition: int,
+    batch: SourceBatch,
+    now_ms: int,
+    suspects: Suspects,
 ) -> ParsedBatch:
-    """Read the headers of every record; what cannot be read is a rejection."""
+    """Read the headers of every record; what cannot be read is a rejection.
+
+    Raises Undecided for a record on which that fails as nobody expected.
+    """
     topic = batch.topic
     parse_one = tenants.parse_command if topic == settings.commands_topic else tenants.of(topic).parse
     undecodable = batch.undecodable
-    requests: list[Parsed] = [
-        (
-            record,
-            parse_one(
-                topic,
-                partition,
-                record.offset,
-                record.timestamp,
-                record.key,
-                record.value,
-                record.headers,
-                now_ms,
-            )
-            if record.offset not in undecodable
-            else _UNDECODABLE,
+
+    def read(record: SourceRecord) -> Request | Report | Rejection:
+        if record.offset in undecodable:
+            return _UNDECODABLE
+        return parse_one(
+            topic,
+            partition,
+            record.offset,
+            record.timestamp,
+            record.key,
+            record.value,
+            record.headers,
+            now_ms,
         )
-        for record in batch.records
-    ]
+
+    if not suspects:
+        with suppress(Exception):
+            return ParsedBatch(batch, [(record, read(record)) for record in batch.records])
+    requests: list[Parsed] = []
+    for record in batch.records:
+        culprit = (topic, record.offset)
+        stage = suspects.stage(culprit)
+        try:
+            requests.append(
+                (record, suspects.rejection(culprit) if stage is Stage.AS_BYTES else read(record))
+            )
+        except Exception as failure:
+            if not about_the_record(failure):
+                raise
+            if stage is not Stage.GIVEN_UP:
+                raise Undecided(culprit) from failure
+            requests.append((record, suspects.rejection(culprit)))
     return ParsedBatch(batch, requests)
 
 
@@ -96,7 +122,9 @@ class Intake:
         control: Control,
         bulks: Bulks,
         quotas: Quotas,
+        suspects: Suspects,
     ) -> None:
+        self._suspects = suspects
         self._partition = partition
         self._settings = settings
         self._state = state
@@ -114,24 +142,33 @@ class Intake:
         max_records, max_bytes, max_partitions = step.max_records, step.max_bytes, step.max_partitions
         written = step.written
         accepted = taken = 0
-        for record, request in parsed.requests:
-            if step.records >= max_records or step.size_bytes >= max_bytes or len(written) >= max_partitions:
-                break
-            taken += 1
-            if record.offset < applied:
-                continue
-            step.records += 1
-            if type(request) is Request:
-                if request.id is None and request.match is None:
-                    rejection = self._schedule(step, request)
-                else:
-                    rejection = self._addressed(step, record, request, is_command=is_command)
-            else:
-                rejection = self._not_a_request(step, record, request)
-            if rejection is None:
-                accepted += 1
-            else:
-                self._letters.refuse(step, topic, self._partition, record, request, rejection)
+        suspects = self._suspects
+        at: SourceRecord | None = None
+        try:
+            for record, request in parsed.requests:
+                if (
+                    step.records >= max_records
+                    or step.size_bytes >= max_bytes
+                    or len(written) >= max_partitions
+                ):
+                    break
+                if suspects and (topic, record.offset) in suspects:
+                    if not step.records:
+                        at = record
+                        self._decide_alone(step, topic, record, request)
+                        taken += 1
+                    break
+                taken += 1
+                if record.offset < applied:
+                    continue
+                at = record
+                step.records += 1
+                if self._decide(step, topic, record, request):
+                    accepted += 1
+        except Exception as failure:
+            if at is not None and about_the_record(failure):
+                raise Undecided((topic, at.offset)) from failure
+            raise
         if accepted and not is_command:
             step.accepted[topic] += accepted
         if taken == len(parsed.requests):
@@ -139,6 +176,45 @@ class Intake:
         elif taken:
             step.positions[topic] = parsed.requests[taken - 1][0].offset + 1
         return taken
+
+    def _decide(
+        self, step: Step, topic: str, record: SourceRecord, request: Request | Report | Rejection
+    ) -> bool:
+        """Carry out one request, or refuse it; whether it was accepted."""
+        if type(request) is Request:
+            if request.id is None and request.match is None:
+                rejection = self._schedule(step, request)
+            else:
+                is_command = topic == self._settings.commands_topic
+                rejection = self._addressed(step, record, request, is_command=is_command)
+        else:
+            rejection = self._not_a_request(step, record, request)
+        if rejection is None:
+            return True
+        self._letters.refuse(step, topic, self._partition, record, request, rejection)
+        return False
+
+    def _decide_alone(
+        self, step: Step, topic: str, record: SourceRecord, request: Request | Report | Rejection
+    ) -> None:
+        """Decide on a suspect, with nothing else in the step; or give it up, if that has failed before."""
+        culprit = (topic, record.offset)
+        stage = self._suspects.stage(culprit)
+        step.alone = True
+        step.records += 1
+        step.settled.append(culprit)
+        if stage is Stage.ALONE:
+            self._decide(step, topic, record, request)
+            return
+        step.size_bytes += row_bytes(record.key, record.value, record.headers)
+        rejection = self._suspects.rejection(culprit)
+        if type(request) is Request:
+            rejection = replace(rejection, id=request.id, reply_to=request.reply_to)
+        if stage is Stage.AS_BYTES:
+            source = Coordinates(topic, self._partition, record.offset)
+            self._letters.bury(step, record.key, record.value, (), record.timestamp, source, rejection)
+        else:
+            self._letters.refuse(step, topic, self._partition, record, request, rejection)
 
     def _not_a_request(
         self, step: Step, record: SourceRecord, request: Request | Report | Rejection

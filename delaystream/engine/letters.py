@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from delaystream.codec.command import COMMAND_HEADER, Report, detach
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
-from delaystream.core.rejection import Code, Rejection
+from delaystream.core.rejection import Rejection
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.engine.events import Events
 from delaystream.engine.failures import LogUnavailable
@@ -84,7 +84,6 @@ class Letters:
             (_printable(name), value) for name, value in record.headers if name != COMMAND_HEADER
         ]
         self.bury(step, record.key, record.value, headers, record.timestamp, source, rejection)
-        step.rejected[rejection.code.value] += 1
         self._events.refused(step, source, rejection)
         if rejection.reply_to is not None:
             self._reply(
@@ -110,7 +109,10 @@ class Letters:
         source: Coordinates,
         rejection: Rejection,
     ) -> None:
-        """Write a dead letter; one that would be too large holds the coordinates and the error alone."""
+        """Write a dead letter; one that would be too large holds the coordinates and the error alone.
+
+        The caller tells of it.
+        """
         topic = self._settings.dead_letters_topic
         partitions = self._destinations.partitions(topic)
         if not partitions:
@@ -121,22 +123,7 @@ class Letters:
         if size_bytes > min(self._settings.dead_letter_max_bytes, self._troubles.letter_max_bytes):
             key, value, letter = None, None, _letter((), source, timestamp_ms, rejection)
         step.outlet(topic, partitions).write(key, value, letter, step.now_ms, source.partition % partitions)
-
-    def quarantine(
-        self,
-        step: Step,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[Header],
-        timestamp_ms: int,
-        source: Coordinates,
-        detail: str,
-        id: str | None = None,
-    ) -> None:
-        """Put a fire that proved impossible among the dead letters; the caller tells of it."""
-        rejection = Rejection(Code.QUARANTINED, detail, id=id)
-        self.bury(step, key, value, headers, timestamp_ms, source, rejection)
-        step.rejected[Code.QUARANTINED.value] += 1
+        step.rejected[rejection.code.value] += 1
 
 
 def _letter(

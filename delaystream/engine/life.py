@@ -6,9 +6,13 @@ A life ends with the first failure; everything in this module is thrown away the
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from delaystream.codec.keys import split_schedule_key, split_wheel_key
+from delaystream.core.instants import format_instant
+from delaystream.core.rejection import shown
 from delaystream.engine.answers import Answers
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
@@ -16,7 +20,13 @@ from delaystream.engine.commands import Commands
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.events import Events
-from delaystream.engine.failures import LogUnavailable, TransactionFailed, WriteRefused
+from delaystream.engine.failures import (
+    Culprit,
+    LogUnavailable,
+    TransactionFailed,
+    Undecided,
+    WriteRefused,
+)
 from delaystream.engine.firing import Firing
 from delaystream.engine.inbox import Inbox, rest
 from delaystream.engine.intake import Intake, ParsedBatch, parse, topics_named
@@ -38,9 +48,12 @@ from delaystream.engine.recovery import advanced
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
+from delaystream.engine.suspects import Suspects
 from delaystream.engine.tenants import Tenants
 from delaystream.engine.trouble import Troubles
 from delaystream.engine.withheld import Withheld
+
+logger = logging.getLogger(__name__)
 
 _NOT_PENDING = frozenset({0})
 #: each waits for a second at most
@@ -63,7 +76,8 @@ class Life:
         troubles: Troubles,
         rates: Rates,
         topics: Sequence[str],
-        state: PartitionState,
+        load: Callable[[], PartitionState],
+        suspects: Suspects,
         marker: Marker,
         producer: TransactionalProducer,
     ) -> None:
@@ -83,12 +97,21 @@ class Life:
         #: when the group's offsets were last committed, and whether requests were applied since
         self._offsets_at_ms = float("-inf")
         self.offsets_behind = False
-        self.state = state
+        self._load = load
+        self._suspects = suspects
+        self._rates = rates
         #: id of each source topic
         self.topic_ids: dict[str, str] = {}
         #: where each source topic is read from
         self.starts: dict[str, int] = {}
-        destinations = ports.destinations
+        self._compose()
+
+    def _compose(self) -> None:
+        """Load the state as it is stored, and make what decides on it."""
+        partition, settings, suspects = self._partition, self._settings, self._suspects
+        troubles, rates, tenants, observer = self._troubles, self._rates, self._tenants, self._observer
+        state = self.state = self._load()
+        destinations = self._ports.destinations
         events = Events(settings, destinations)
         letters = Letters(settings, destinations, troubles, events)
         deliveries = Deliveries(state, destinations, troubles, rates)
@@ -97,8 +120,10 @@ class Life:
         answers = Answers(letters, events)
         commands = Commands(arming, answers)
         control = Control(settings, state, deliveries, arming, answers, commands, quotas)
-        bulks = Bulks(partition, settings, state, commands, answers, letters)
-        self._intake = Intake(partition, settings, state, deliveries, letters, events, control, bulks, quotas)
+        bulks = Bulks(partition, settings, state, commands, answers, letters, suspects)
+        self._intake = Intake(
+            partition, settings, state, deliveries, letters, events, control, bulks, quotas, suspects
+        )
         withheld = Withheld(settings, state, troubles, letters, events)
         named = NamedFires(settings, state, arming, withheld, events, bulks)
         self._firing = Firing(
@@ -113,6 +138,7 @@ class Life:
             events,
             tenants,
             rates,
+            suspects,
         )
 
     def next_due_ms(self, loop_ms: float) -> int | None:
@@ -150,7 +176,54 @@ class Life:
         width = self._troubles.width
         max_records = width.of(settings.transaction_max_records)
         max_bytes = width.of(settings.transaction_max_bytes)
-        batches = deque(inbox.take(max_records, max_bytes))
+        taken = inbox.take(max_records, max_bytes)
+        try:
+            step, left = await self._decide(taken, now_ms, loop_ms, max_records, max_bytes)
+        except Undecided as undecided:
+            inbox.give_back(taken)
+            await self._roll_back(undecided)
+            return Step(now_ms, self._steps, loop_ms)
+        inbox.give_back(left)
+        self.state.seal(step, self.topic_ids, settings.partitions)
+        return step
+
+    async def _roll_back(self, undecided: Undecided) -> None:
+        """Forget all that the step has changed, and note what it failed on.
+
+        Raises ProducerFenced where another worker owns the partition by now: what is here may be a state in
+        the midst of a step of its.
+        """
+        culprit, failure = undecided.culprit, undecided.__cause__
+        assert failure is not None
+        logger.error(
+            "partition %d: failed on %s; nothing of the step was written",
+            self._partition,
+            self._named(culprit),
+            exc_info=failure,
+        )
+        self._observer.internal_error(self._partition)
+        await self.prove_ownership()
+        self._suspects.failed(culprit, failure, asyncio.get_running_loop().time() * 1000)
+        self._compose()
+
+    def _named(self, culprit: Culprit) -> str:
+        """A culprit for people."""
+        if not isinstance(culprit, bytes):
+            return f"the request at {culprit[0]}/{self._partition}/{culprit[1]}"
+        if culprit[:1] != b"w":
+            tenant, id = split_schedule_key(culprit)
+            return f"schedule {shown(id)} of {tenant}"
+        wheel, due_ms, source, offset, _ = split_wheel_key(culprit)
+        topic, partition = self.state.sources[source]
+        destination = self.state.destinations[wheel] or "housekeeping"
+        return f"what {topic}/{partition}/{offset} has due for {destination} at {format_instant(due_ms)}"
+
+    async def _decide(
+        self, taken: Sequence[SourceBatch], now_ms: int, loop_ms: float, max_records: int, max_bytes: int
+    ) -> tuple[Step, list[SourceBatch]]:
+        """A step, and what there was no room for. Raises Undecided."""
+        settings = self._settings
+        batches = deque(taken)
         parsed = self._parsed(batches, now_ms)
         topics = set() if parsed is None else topics_named(parsed)
         topics.update(self._firing.due_topics(now_ms, loop_ms))
@@ -162,26 +235,36 @@ class Life:
             now_ms = self._ports.clock.now_ms()
         self._steps += 1
         step = Step(now_ms, self._steps, loop_ms, max_records, max_bytes, settings.transaction_max_partitions)
+        cornered, self._suspects.cornered = self._suspects.cornered, None
+        if cornered is not None:
+            self._firing.fire_alone(step, cornered, loop_ms)
+            if step.alone:
+                return step, list(taken)
+        left: list[SourceBatch] = []
         while parsed is not None:
             batch = parsed.batch
-            taken = self._take(step, parsed)
-            if taken < len(batch.records):
+            number = self._take(step, parsed)
+            if number < len(batch.records):
                 # What there is no room for waits for the next step.
-                inbox.give_back([rest(batch, taken), *batches])
+                left = [rest(batch, number), *batches]
+                break
+            if step.alone:
+                left = list(batches)
                 break
             parsed = self._parsed(batches, now_ms)
             if parsed is not None and not self._known(topics_named(parsed), loop_ms):
-                inbox.give_back([parsed.batch, *batches])
+                left = [parsed.batch, *batches]
                 break
-        self._firing.fire(step, loop_ms)
-        self.state.seal(step, self.topic_ids, settings.partitions)
-        return step
+        if not step.alone:
+            self._firing.fire(step, loop_ms)
+        return step, left
 
     def _parsed(self, batches: deque[SourceBatch], now_ms: int) -> ParsedBatch | None:
         """The next of the batches, read; None after the last."""
         if not batches:
             return None
-        return parse(self._tenants, self._settings, self._partition, batches.popleft(), now_ms)
+        batch = batches.popleft()
+        return parse(self._tenants, self._settings, self._partition, batch, now_ms, self._suspects)
 
     def _take(self, step: Step, parsed: ParsedBatch) -> int:
         position = self.state.positions.get(parsed.batch.topic)
@@ -279,6 +362,9 @@ class Life:
                 self._observer.parked(self._partition, topic, None)
         for key in step.released:
             self._troubles.condemned.pop(key, None)
+        self._suspects.settled(step.settled)
+        for sentence in step.warnings:
+            logger.warning("partition %d: %s", self._partition, sentence)
         self._observer.committed(
             self._partition,
             accepted=step.accepted,

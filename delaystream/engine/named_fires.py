@@ -23,6 +23,7 @@ from delaystream.codec.event import EventType
 from delaystream.codec.keys import schedule_key, split_wheel_key
 from delaystream.core.identity import named_fire_id, schedule_id, trigger_index
 from delaystream.core.misfire import Run
+from delaystream.core.rejection import Rejection
 from delaystream.core.request import ON_LATE_DROP
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
@@ -92,22 +93,41 @@ class NamedFires:
         else:
             self._recurring.fire(step, drain, due)
 
+    def give_up(self, step: Step, drain: Drain, due: DueFire, rejection: Rejection) -> None:
+        """Put the fire of an entry that is out of its wheel among the dead letters; its schedule goes on."""
+        step.size_bytes += due.size_bytes
+        schedule, entry = due.schedule, due.entry
+        if type(entry) is Trigger:
+            self._give_up_trigger(step, drain, due, entry, rejection)
+        elif schedule.recurrence is None:
+            fire, _, left = self._own(due)
+            over = Status.QUARANTINED
+            self._records.give_up(step, drain, due, left, over, fire, due.due_ms, rejection)
+        else:
+            self._recurring.give_up(step, drain, due, rejection)
+
     # -- one-time -----------------------------------------------------------------------------
 
     def _fire_one(self, step: Step, drain: Drain, due: DueFire) -> None:
         schedule, due_ms = due.schedule, due.due_ms
-        index = split_wheel_key(due.key)[4]
-        fire = named_fire_id(schedule.topic, schedule.revision, index, due_ms, due.id)
-        left = replace(schedule, pending=[other for other in schedule.pending if other != due.key])
+        fire, index, left = self._own(due)
         if drain.topic == schedule.destination and self._withheld.is_late(step, drain, due_ms, due.payload):
             self._pass(step, drain, due, left, fire)
             return
-        reason = self._withheld.reason(step, drain, due.key, due_ms, due.payload)
-        if reason is not None:
-            self._records.give_up(step, drain, due, left, Status.QUARANTINED, fire, due_ms, reason)
+        rejection = self._withheld.refusal(step, drain, due.key, due_ms, due.payload)
+        if rejection is not None:
+            self._records.give_up(step, drain, due, left, Status.QUARANTINED, fire, due_ms, rejection)
         else:
             remembered = Fire(due_ms, step.now_ms, schedule.revision, index)
             self._go_out(step, drain, due, left, fire, remembered, Status.FIRED)
+
+    @staticmethod
+    def _own(due: DueFire) -> tuple[str, int, Schedule]:
+        """Fire id and list index of a one-time fire, and its schedule without it."""
+        schedule = due.schedule
+        index = split_wheel_key(due.key)[4]
+        fire = named_fire_id(schedule.topic, schedule.revision, index, due.due_ms, due.id)
+        return fire, index, replace(schedule, pending=[key for key in schedule.pending if key != due.key])
 
     def _pass(self, step: Step, drain: Drain, due: DueFire, schedule: Schedule, fire: str) -> None:
         """Drop a fire that is too late, or file it under the topic for late ones."""
@@ -129,21 +149,34 @@ class NamedFires:
     # -- triggered ----------------------------------------------------------------------------
 
     def _fire_trigger(self, step: Step, drain: Drain, due: DueFire, trigger: Trigger) -> None:
-        schedule, due_ms = due.schedule, due.due_ms
-        left = replace(schedule, triggers=[other for other in schedule.triggers if other != due.key])
-        recurs = schedule.recurrence is not None
+        rejection = self._withheld.refusal(step, drain, due.key, due.due_ms, due.payload)
+        if rejection is not None:
+            self._give_up_trigger(step, drain, due, trigger, rejection)
+            return
+        fire, index, left = self._triggered(due, trigger)
+        remembered = Fire(due.due_ms, step.now_ms, trigger.revision, index)
+        over = Status.FIRED if left.recurrence is None else Status.COMPLETED
+        self._completed(step, due, self._go_out(step, drain, due, left, fire, remembered, over))
+
+    def _give_up_trigger(
+        self, step: Step, drain: Drain, due: DueFire, trigger: Trigger, rejection: Rejection
+    ) -> None:
+        fire, _, left = self._triggered(due, trigger)
+        over = Status.QUARANTINED if left.recurrence is None else Status.COMPLETED
+        schedule = self._records.give_up(step, drain, due, left, over, fire, due.due_ms, rejection)
+        self._completed(step, due, schedule)
+
+    @staticmethod
+    def _triggered(due: DueFire, trigger: Trigger) -> tuple[str, str, Schedule]:
+        """Fire id and index of a triggered fire, and its schedule without it."""
         index = trigger_index(trigger.partition, trigger.offset)
-        fire = named_fire_id(trigger.tenant, trigger.revision, index, due_ms, due.id)
-        reason = self._withheld.reason(step, drain, due.key, due_ms, due.payload)
-        if reason is not None:
-            over = Status.COMPLETED if recurs else Status.QUARANTINED
-            schedule = self._records.give_up(step, drain, due, left, over, fire, due_ms, reason)
-        else:
-            remembered = Fire(due_ms, step.now_ms, trigger.revision, index)
-            over = Status.COMPLETED if recurs else Status.FIRED
-            schedule = self._go_out(step, drain, due, left, fire, remembered, over)
+        fire = named_fire_id(trigger.tenant, trigger.revision, index, due.due_ms, due.id)
+        schedule = due.schedule
+        return fire, index, replace(schedule, triggers=[key for key in schedule.triggers if key != due.key])
+
+    def _completed(self, step: Step, due: DueFire, schedule: Schedule) -> None:
+        """Tell that a recurring schedule had no further time but a triggered one."""
         if schedule.status is Status.COMPLETED:
-            # It had no further time but this fire.
             self._events.completed(step, due.id, schedule)
 
     # -- both ---------------------------------------------------------------------------------
@@ -175,11 +208,11 @@ class NamedFires:
 
     # -- housekeeping ----------------------------------------------------------------------------
 
-    def housekeep(self, step: Step, entries: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    def housekeep(self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]) -> bytes | None:
         """Forget ids whose time of being remembered is over, and go on with bulk commands."""
         last: bytes | None = None
         for key, stored in entries:
-            last = key
+            last = drain.at = key
             if key in step.changes:
                 continue
             entry = decode_entry(stored)

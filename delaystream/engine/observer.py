@@ -54,6 +54,10 @@ class Observer(Protocol):
         """A transaction failed; ``reason`` is the exception's class name."""
         ...
 
+    def internal_error(self, partition: int) -> None:
+        """Deciding on one record or entry failed as nobody expected, or a life of the processor did."""
+        ...
+
     def pending(self, partition: int, count: int, oldest_due_ms: int | None) -> None:
         """Entries in the wheels, and when the earliest of them is due."""
         ...
@@ -91,6 +95,9 @@ class Silence:
         """Take no notice."""
 
     def aborted(self, partition: int, reason: str) -> None:
+        """Take no notice."""
+
+    def internal_error(self, partition: int) -> None:
         """Take no notice."""
 
     def pending(self, partition: int, count: int, oldest_due_ms: int | None) -> None:

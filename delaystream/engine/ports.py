@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from delaystream.engine.pace import Pace
+from delaystream.engine.suspects import InternalErrors
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 #: One record to be produced: key, value, headers, timestamp in ms.
@@ -318,3 +319,4 @@ class Ports(msgspec.Struct, frozen=True):
     destinations: Destinations
     clock: Clock
     pace: Pace = msgspec.field(default_factory=Pace)
+    internal_errors: InternalErrors = msgspec.field(default_factory=InternalErrors)

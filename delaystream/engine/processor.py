@@ -10,15 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 from delaystream.engine.failures import (
     EngineError,
     LogUnavailable,
+    Misconfigured,
     ProducerFenced,
     StoreFailed,
     StoreUntrusted,
+    TooManyInternalErrors,
     WriteRefused,
+    about_the_record,
 )
 from delaystream.engine.inbox import Arrival, Inbox
 from delaystream.engine.life import Life
@@ -35,6 +39,7 @@ from delaystream.engine.recovery import Recovery
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.starting import starting_positions
 from delaystream.engine.state import PartitionState
+from delaystream.engine.suspects import Suspects
 from delaystream.engine.tenants import Tenants
 from delaystream.engine.trouble import Troubles
 
@@ -65,6 +70,7 @@ class PartitionProcessor:
         self._observer = observer
         self._troubles = Troubles(settings.destination_backoff_min_ms, settings.destination_backoff_max_ms)
         self._rates = Rates(tenants, settings.partitions)
+        self._suspects = Suspects(ports.internal_errors)
         self._inbox = Inbox(settings)
         self._paused = False
         self._gap = False
@@ -124,8 +130,9 @@ class PartitionProcessor:
     async def run(self) -> None:
         """Live until stopped, or until the partition is no longer assigned here.
 
-        Raises Misconfigured when a person has to decide, the last failure when there was no success for
-        ``failure_timeout_ms``, and what nobody expected.
+        Raises what concerns the process, not this partition alone: Misconfigured when a person has to
+        decide, TooManyInternalErrors, lack of memory; and the last failure when there was no success for
+        ``failure_timeout_ms``.
         """
         self._finished.clear()
         self._healthy_at = self._loop_ms()
@@ -136,9 +143,14 @@ class PartitionProcessor:
                 attempted_at = self._loop_ms()
                 try:
                     await self._live()
-                except EngineError as failure:
-                    if self._stopping:
+                except Exception as failure:
+                    if isinstance(failure, (Misconfigured, TooManyInternalErrors, MemoryError)):
+                        raise
+                    if self._stopping and isinstance(failure, EngineError):
                         return
+                    if not isinstance(failure, EngineError):
+                        logger.exception("partition %d: a failure that nobody expected", self.partition)
+                        self._observer.internal_error(self.partition)
                     failures = 1 if self._healthy_at > attempted_at else failures + 1
                     if not await self._survive(failure, failures):
                         return
@@ -147,7 +159,7 @@ class PartitionProcessor:
             self._enter(Phase.STOPPED)
             self._finished.set()
 
-    async def _survive(self, failure: EngineError, failures: int) -> bool:
+    async def _survive(self, failure: Exception, failures: int) -> bool:
         """Wait before the next attempt; False when there is to be none."""
         settings = self._settings
         self._observer.aborted(self.partition, type(failure).__name__)
@@ -231,12 +243,8 @@ class PartitionProcessor:
             self._troubles,
             self._rates,
             self._sources.topics,
-            PartitionState(
-                self._store,
-                settings.partitions,
-                settings.app_id,
-                self._rates.lane if self._rates.active else None,
-            ),
+            partial(self._load, self._store),
+            self._suspects,
             marker,
             producer,
         )
@@ -244,6 +252,17 @@ class PartitionProcessor:
             settings, self.partition, self._sources, life.state.positions, life.prove_ownership
         )
         return life
+
+    def _load(self, store: StateStore) -> PartitionState:
+        """The state as it is stored. Raises StoreUntrusted where it cannot be read."""
+        settings = self._settings
+        lane = self._rates.lane if self._rates.active else None
+        try:
+            return PartitionState(store, settings.partitions, settings.app_id, lane)
+        except Exception as failure:
+            if not about_the_record(failure):
+                raise
+            raise StoreUntrusted(f"it cannot be read: {type(failure).__name__}: {failure}") from failure
 
     def _close_store(self) -> None:
         store, self._store = self._store, None

@@ -9,17 +9,19 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Fire, Schedule, Status
+from delaystream.codec.envelope import Fire, Schedule, Status, encode
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import due_at
 from delaystream.core.identity import named_fire_id
 from delaystream.core.misfire import DEFAULT_GRACE_MS, Verdict, settle
-from delaystream.core.recurrence import CronError, UnknownZoneError
+from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
+from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import CatchUp
 from delaystream.engine.arming import Arming
 from delaystream.engine.drain import Drain
 from delaystream.engine.due_fire import DueFire
 from delaystream.engine.events import Events
+from delaystream.engine.failures import about_the_record
 from delaystream.engine.fire_records import FireRecords
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import Step
@@ -48,6 +50,18 @@ class _Account(msgspec.Struct):
     told: list[_Told]
     #: scheduled times that have left a record in this step: a delivery, or a dead letter
     records: int = 0
+
+
+def _account_of(schedule: Schedule) -> _Account:
+    return _Account(
+        schedule.fire_count,
+        schedule.run_count,
+        schedule.missed_count,
+        schedule.skipped,
+        schedule.last_fire_id,
+        schedule.history,
+        [],
+    )
 
 
 def _on_schedule(scheduled_ms: int) -> int:
@@ -104,19 +118,13 @@ class RecurringFires:
             grace_ms = min(grace_ms, self._settings.misfire_threshold_ms)
         # When a scheduled time is due.
         moment = partial(self._arming.due, due.id, schedule) if recurrence.jitter_ms else _on_schedule
-        account = _Account(
-            schedule.fire_count,
-            schedule.run_count,
-            schedule.missed_count,
-            schedule.skipped,
-            schedule.last_fire_id,
-            schedule.history,
-            [],
-        )
+        account = _account_of(schedule)
         try:
             verdict = settle(recurrence, schedule.next_ms, now_ms, catch_up, grace_ms, moment)
         except (CronError, UnknownZoneError) as error:
-            self._unreadable(step, drain, due, error)
+            # A newer release stored it, or a zone database with more zones did.
+            code = error.code if isinstance(error, CronError) else Code.INVALID_TIMEZONE
+            self._pause(step, due, Rejection(code, f"when it recurs cannot be read any more: {error}"))
             return
         for _ in range(_CAUGHT_UP_AT_ONCE):
             if verdict.missed is not None or verdict.skipped is not None:
@@ -125,9 +133,9 @@ class RecurringFires:
             if scheduled_ms is not None:
                 due_ms = moment(scheduled_ms)
                 due = _counted(step, due, due_ms, account)
-                reason = self._withheld.reason(step, drain, due.key, due_ms, due.payload)
-                if reason is not None:
-                    self._give_up(step, drain, due, scheduled_ms, reason, account)
+                rejection = self._withheld.refusal(step, drain, due.key, due_ms, due.payload)
+                if rejection is not None:
+                    self._give_up(step, drain, due, scheduled_ms, rejection, account)
                 elif not drain.partitions:
                     # The destination cannot be written yet, and this fire has not waited for long enough.
                     next_ms = scheduled_ms
@@ -165,20 +173,49 @@ class RecurringFires:
         if schedule.status is _COMPLETED:
             self._events.completed(step, due.id, schedule)
 
-    def _unreadable(self, step: Step, drain: Drain, due: DueFire, error: Exception) -> None:
-        """Give a schedule up: a newer release stored it, or a zone database with more zones did."""
-        reason = f"when it recurs cannot be read any more: {error}"
-        scheduled_ms = due.schedule.next_ms
-        left = replace(due.schedule, pending=[], next_ms=-1)
-        fire = self._fire_id(due, scheduled_ms)
-        self._records.give_up(step, drain, due, left, Status.QUARANTINED, fire, scheduled_ms, reason)
+    def give_up(self, step: Step, drain: Drain, due: DueFire, rejection: Rejection) -> None:
+        """Give up the scheduled time that is due, and go on with the next.
+
+        The schedule is paused, and nothing of it given up, where the next cannot be worked out.
+        """
+        schedule = due.schedule
+        assert schedule.recurrence is not None
+        try:
+            next_ms = next_after(schedule.recurrence, schedule.next_ms)
+            due_ms = 0 if next_ms is None else self._arming.due(due.id, schedule, next_ms)
+        except Exception as failure:
+            if not about_the_record(failure):
+                raise
+            told = f"its next time cannot be worked out: {type(failure).__name__}: {failure}"
+            self._pause(step, due, Rejection(Code.INTERNAL_ERROR, told))
+            return
+        account = _account_of(schedule)
+        self._give_up(step, drain, due, schedule.next_ms, rejection, account)
+        pending = []
+        if next_ms is not None:
+            pending.append(self._arming.point(step, schedule, due_ms, due.pointer))
+        self._close(step, due, account, pending, next_ms)
+
+    def _pause(self, step: Step, due: DueFire, why: Rejection) -> None:
+        """Take a schedule out of its wheel, its undecided times kept, until somebody resumes it."""
+        schedule = replace(due.schedule, status=Status.PAUSED, pending=[], paused_ms=step.now_ms)
+        self._arming.withhold(due.schedule, schedule)
+        step.changes[due.schedule_key] = encode(schedule)
+        step.warnings.append(f"schedule {shown(due.id)} of {schedule.topic} is paused: {why.detail}")
+        self._events.paused(step, due.id, schedule, why)
 
     def _give_up(
-        self, step: Step, drain: Drain, due: DueFire, scheduled_ms: int, reason: str, account: _Account
+        self,
+        step: Step,
+        drain: Drain,
+        due: DueFire,
+        scheduled_ms: int,
+        rejection: Rejection,
+        account: _Account,
     ) -> None:
         """Put one scheduled time among the dead letters."""
         fire = self._fire_id(due, scheduled_ms)
-        self._withheld.quarantine_named(step, drain, due, fire, scheduled_ms, reason)
+        self._withheld.quarantine_named(step, drain, due, fire, scheduled_ms, rejection)
         account.told.append(
             partial(
                 self._events.gave_up,
@@ -187,7 +224,7 @@ class RecurringFires:
                 due_ms=scheduled_ms,
                 fire_id=fire,
                 destination=drain.topic,
-                detail=reason,
+                rejection=rejection,
             )
         )
 

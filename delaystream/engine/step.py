@@ -10,6 +10,7 @@ import msgspec
 from delaystream.codec.outgoing import FIRED_AT
 from delaystream.core.partitioning import partition_for_key
 from delaystream.core.request import Header
+from delaystream.engine.failures import Culprit
 from delaystream.engine.ports import (
     Headers,
     Row,
@@ -140,6 +141,12 @@ class Step:
         self.missed: dict[tuple[str, str], int] = defaultdict(int)
         #: wheel entries put among the dead letters
         self.released: list[bytes] = []
+        #: suspects that were decided on, one way or the other
+        self.settled: list[Culprit] = []
+        #: whether it is for one suspect, and for nothing else
+        self.alone = False
+        #: sentences for the log, once it is committed
+        self.warnings: list[str] = []
 
     @property
     def empty(self) -> bool:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Envelope, encode
+from delaystream.codec.envelope import (
+    Envelope,
+    Pointer,
+    Schedule,
+    Trigger,
+    decode_entry,
+    decode_schedule,
+    encode,
+)
 from delaystream.codec.event import EventType
-from delaystream.codec.keys import split_wheel_key, wheel_key
+from delaystream.codec.keys import payload_key, schedule_key, split_wheel_key, wheel_key
 from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import DUE_AT, FIRE_ID, SCHEDULE_ID
 from delaystream.core.identity import fire_id, schedule_id
+from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header
 from delaystream.engine.drain import Drain
 from delaystream.engine.due_fire import DueFire
@@ -76,8 +86,12 @@ class Withheld:
 
     # -- impossible ---------------------------------------------------------------------------
 
-    def reason(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> str | None:
+    def refusal(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> Rejection | None:
         """Why a fire is given up; None while it is worth trying."""
+        detail = self._impossible(step, drain, key, due_ms, entry)
+        return None if detail is None else Rejection(Code.QUARANTINED, detail)
+
+    def _impossible(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> str | None:
         partitions = drain.partitions
         if not drain.suspicious and entry.destination_partition < partitions:
             return None
@@ -98,23 +112,44 @@ class Withheld:
                 return f"{drain.topic} could not be written for {waited_ms} ms: {trouble.reason}"
         return None
 
-    def quarantine(self, step: Step, drain: Drain, key: bytes, entry: Envelope, reason: str) -> None:
+    def quarantine(self, step: Step, drain: Drain, key: bytes, entry: Envelope, rejection: Rejection) -> None:
         """Put a fire without an id among the dead letters."""
         source, due_ms, fire = self._named_by(key)
         schedule = schedule_id(source.topic, source.partition, source.offset)
         headers = _addressed(entry.headers, drain.topic, schedule, fire, due_ms)
-        self._bury(step, key, entry, headers, source, reason)
-        self._tell(step, EventType.QUARANTINED, key, drain.topic, reason)
+        self._bury(step, key, entry, headers, source, rejection)
+        self._tell(step, EventType.QUARANTINED, key, drain.topic, rejection)
 
     def quarantine_named(
-        self, step: Step, drain: Drain, due: DueFire, fire: str, due_ms: int, reason: str
+        self, step: Step, drain: Drain, due: DueFire, fire: str, due_ms: int, rejection: Rejection
     ) -> None:
         """Put a fire of a named schedule among the dead letters; the caller tells of it."""
         # A trigger's key has the coordinates of its command, and what it delivers is the schedule's.
         schedule = due.schedule
         source = Coordinates(schedule.topic, schedule.partition, schedule.offset)
         headers = _addressed(due.payload.headers, drain.topic, due.id, fire, due_ms)
-        self._bury(step, due.key, due.payload, headers, source, reason, due.id)
+        self._bury(step, due.key, due.payload, headers, source, replace(rejection, id=due.id))
+
+    def bury_bytes(self, step: Step, key: bytes, stored: bytes, rejection: Rejection) -> None:
+        """Put an entry that cannot be read, or not be dealt with, among the dead letters as it is stored.
+
+        What it points to goes with it: the payload is in the letter.
+        """
+        _, _, number, offset, _ = split_wheel_key(key)
+        topic, partition = self._state.sources[number]
+        value, id = stored, None
+        if (entry := _pointer(stored)) is not None:
+            id = entry.id
+            at, under = schedule_key(entry.tenant, entry.id), payload_key(entry.tenant, entry.id)
+            value = self._state.get(step, under) or stored
+            if (schedule := _schedule(self._state.get(step, at))) is not None:
+                for other in (*schedule.pending, *schedule.triggers):
+                    if other != key:
+                        self._state.remove_entry(step, other)
+                self._state.counts.withhold(schedule.topic, -schedule.withheld)
+            step.changes[at] = step.changes[under] = None
+        source = Coordinates(topic, partition, offset)
+        self._letters.bury(step, None, value, (), -1, source, replace(rejection, id=id))
 
     def _bury(
         self,
@@ -123,20 +158,17 @@ class Withheld:
         entry: Envelope,
         headers: list[Header],
         source: Coordinates,
-        reason: str,
-        id: str | None = None,
+        rejection: Rejection,
     ) -> None:
         step.released.append(key)
-        self._letters.quarantine(
-            step, entry.key, entry.value, headers, entry.timestamp_ms, source, reason, id
-        )
+        self._letters.bury(step, entry.key, entry.value, headers, entry.timestamp_ms, source, rejection)
 
     def _tell(
-        self, step: Step, type: EventType, key: bytes, destination: str, detail: str | None = None
+        self, step: Step, type: EventType, key: bytes, destination: str, rejection: Rejection | None = None
     ) -> None:
         source, due_ms, fire = self._named_by(key)
         self._events.passed_anonymous(
-            step, type, source, due_ms=due_ms, fire_id=fire, destination=destination, detail=detail
+            step, type, source, due_ms=due_ms, fire_id=fire, destination=destination, rejection=rejection
         )
 
     def _named_by(self, key: bytes) -> tuple[Coordinates, int, str]:
@@ -145,6 +177,21 @@ class Withheld:
         topic, partition = self._state.sources[number]
         fire = fire_id(topic, partition, offset, index, due_ms)
         return Coordinates(topic, partition, offset), due_ms, fire
+
+
+def _pointer(stored: bytes) -> Pointer | Trigger | None:
+    try:
+        entry = decode_entry(stored)
+    except msgspec.MsgspecError:
+        return None
+    return entry if isinstance(entry, Pointer | Trigger) else None
+
+
+def _schedule(stored: bytes | None) -> Schedule | None:
+    try:
+        return None if stored is None else decode_schedule(stored)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _addressed(

@@ -40,6 +40,9 @@ class _Trace(Silence):
     def phase(self, partition: int, phase: Phase) -> None:
         self._member.world.say(self._member.name, f"partition {partition}: {phase.value}")
 
+    def internal_error(self, partition: int) -> None:
+        self._member.world.violated(f"{self._member.name}, partition {partition}: an internal error")
+
     def aborted(self, partition: int, reason: str) -> None:
         self._member.world.say(self._member.name, f"partition {partition}: aborted, {reason}")
 

@@ -37,6 +37,16 @@ REQUESTS = "delay-requests"
 OWN = ("delay-commands", "delay-wheel-changelog", "delay-dead-letters", "delay-events")
 
 
+class Watch(Silence):
+    """Counts what failed as nobody expected."""
+
+    def __init__(self) -> None:
+        self.internal_errors = 0
+
+    def internal_error(self, partition: int) -> None:
+        self.internal_errors += 1
+
+
 class Engine:
     """One or more partitions of a worker, their topics, and a hand to produce and read with."""
 
@@ -53,6 +63,9 @@ class Engine:
         for topic in ("orders", "emails", "late", "replies"):
             self.log.create_topic(topic, 1)
         self.stores = MemoryStateStores()
+        self.watch = Watch()
+        #: set by a test that has the engine fail
+        self.may_fail = False
         self.processors: list[PartitionProcessor] = []
         self.lives: list[asyncio.Task[None]] = []
 
@@ -82,7 +95,7 @@ class Engine:
                 ports,
                 sources(partition),
                 tenants or Tenants(Tenant(parser)),
-                Silence(),
+                self.watch,
             )
             for partition in range(self.settings.partitions)
         ]
@@ -93,6 +106,7 @@ class Engine:
         for processor in self.processors:
             await processor.stop()
         await asyncio.gather(*self.lives)
+        assert self.may_fail or not self.watch.internal_errors
 
     def request(
         self,
