@@ -13,7 +13,12 @@ from aiokafka.errors import KafkaError
 from delaystream.adapters.faust_host import FaustCrashed
 from delaystream.adapters.http import HttpError
 from delaystream.config import ConfigurationError
-from delaystream.engine.failures import LogUnavailable, Misconfigured, StoreFailed
+from delaystream.engine.failures import (
+    LogUnavailable,
+    Misconfigured,
+    StoreFailed,
+    TooManyInternalErrors,
+)
 from delaystream.exit_codes import ExitCode
 
 logger = structlog.get_logger(__name__)
@@ -63,6 +68,7 @@ def explain(failure: BaseException) -> ExitCode:
         ((Misconfigured, ConfigurationError, HttpError), ExitCode.CONFIGURATION),
         (StoreFailed, ExitCode.NO_STORAGE),
         ((LogUnavailable, KafkaError), ExitCode.UNAVAILABLE),
+        (TooManyInternalErrors, ExitCode.CRASH),
     ]
     for kinds, code in codes:
         if isinstance(cause, kinds):
