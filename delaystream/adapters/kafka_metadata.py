@@ -36,6 +36,11 @@ _PROBLEMS: Final = {
 
 #: Topics of which is remembered what was logged; then all is forgotten, and told again.
 _TOLD_TOPICS: Final = 10_000
+#: Topics that are told of by name within a minute; the others are counted. Anybody can name any topic.
+_TOLD_BY_NAME: Final = 20
+_TOLD_EVERY_S: Final = 60.0
+#: Topics of which is remembered what was seen, but for those that can be written to.
+_SEEN_TOPICS: Final = 10_000
 
 
 class DestinationSettings(msgspec.Struct, frozen=True):
@@ -76,6 +81,9 @@ class KafkaDestinations(Destinations):
         self._lookups: dict[str, asyncio.Task[None]] = {}
         #: what was last logged of a topic: it is looked up every few seconds while it cannot be written to
         self._told: dict[str, str | None] = {}
+        #: since when topics are told of by name, how many were, and how many were only counted
+        self._telling_since_s = now_s()
+        self._told_by_name = self._counted = 0
 
     def partitions(self, topic: str) -> int:
         """Partition count as last seen; 0 when the topic cannot be written, or is not known."""
@@ -138,14 +146,33 @@ class KafkaDestinations(Destinations):
             for topic in topics:
                 seen = self._judged(described[topic])
                 if seen.problem is not None and seen.problem != self._told.get(topic):
-                    logger.warning("a destination cannot be written to", topic=topic, problem=seen.problem)
+                    self._tell(topic, seen.problem)
                 if len(self._told) >= _TOLD_TOPICS:
                     self._told.clear()
                 self._told[topic] = seen.problem
-                self._seen[topic] = seen
+                self._remember(topic, seen)
         finally:
             for topic in topics:
                 del self._lookups[topic]
+
+    def _tell(self, topic: str, problem: str) -> None:
+        """Log what is wrong with a topic; of many, how many they are."""
+        now_s = self._now_s()
+        if now_s - self._telling_since_s >= _TOLD_EVERY_S:
+            self._telling_since_s, self._told_by_name = now_s, 0
+            if self._counted:
+                logger.warning("more destinations cannot be written to", count=self._counted, such_as=topic)
+                self._counted = 0
+        if self._told_by_name < _TOLD_BY_NAME:
+            self._told_by_name += 1
+            logger.warning("a destination cannot be written to", topic=topic, problem=problem)
+        else:
+            self._counted += 1
+
+    def _remember(self, topic: str, seen: _Seen) -> None:
+        if len(self._seen) >= _SEEN_TOPICS and topic not in self._seen:
+            self._seen = {name: known for name, known in self._seen.items() if known.partitions}
+        self._seen[topic] = seen
 
     def _judged(self, topic: TopicMetadata) -> _Seen:
         problem = None

@@ -26,7 +26,9 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-HOUSEKEEPING: Final = 0
+from delaystream.core import wheel
+
+HOUSEKEEPING: Final = wheel.HOUSEKEEPING
 
 _wheel = Struct(">cIQIQH")
 _number = Struct(">cI")

@@ -13,14 +13,23 @@ A worked example, with wheels 1 (entries due at 5 and 9) and 2 (due at 7)::
 
 An entry that is taken out (cancelled) leaves the bound where it is: it then is too low, which costs one
 look at the wheel and loses nothing.
+
+A wheel that is not to be drained for a while (its destination is set aside, its rate is used up) is *closed*.
+It keeps its head, and costs nothing until it is opened again, however many there are::
+
+    close(2)              heads {1: 9, 2: 3}, next_due() -> 9, oldest() -> 3
+    open(2)               next_due() -> 3
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-#: Outdated items of the heap that are put up with, beside as many as there are wheels.
+#: The wheel of housekeeping: nothing in it is delivered, and it is never closed.
+HOUSEKEEPING: Final = 0
+#: Outdated items of a heap that are put up with, beside as many as there are wheels.
 _OUTDATED: Final = 256
 
 
@@ -29,7 +38,10 @@ class WheelHeads:
 
     def __init__(self) -> None:
         self._heads: dict[int, int] = {}
-        self._heap: list[tuple[int, int]] = []
+        self._closed: set[int] = set()
+        #: (due_ms, wheel) of the open wheels and of the closed ones; housekeeping is in neither
+        self._open_heap: list[tuple[int, int]] = []
+        self._closed_heap: list[tuple[int, int]] = []
 
     def head(self, wheel: int) -> int | None:
         """A lower bound of the wheel's earliest due time; None for an empty wheel."""
@@ -50,33 +62,79 @@ class WheelHeads:
             self._heads[wheel] = due_ms
             self._push(due_ms, wheel)
 
+    def close(self, wheel: int) -> None:
+        """Leave the wheel out of what is due until it is opened."""
+        self._closed.add(wheel)
+        if (due_ms := self._heads.get(wheel)) is not None:
+            self._push(due_ms, wheel)
+
+    def open(self, wheel: int) -> None:
+        """The wheel may be drained again."""
+        if wheel in self._closed:
+            self._closed.discard(wheel)
+            if (due_ms := self._heads.get(wheel)) is not None:
+                self._push(due_ms, wheel)
+
     def _push(self, due_ms: int, wheel: int) -> None:
+        if wheel == HOUSEKEEPING:
+            return
+        closed = wheel in self._closed
+        heap = self._closed_heap if closed else self._open_heap
         # A head that goes to and fro between now and next year leaves an item for next year each time.
-        if len(self._heap) > 2 * len(self._heads) + _OUTDATED:
-            self._heap = [(due_ms, wheel) for wheel, due_ms in self._heads.items()]
-            heapify(self._heap)
+        if len(heap) > 2 * len(self._heads) + _OUTDATED:
+            heap[:] = [
+                (due_ms, wheel)
+                for wheel, due_ms in self._heads.items()
+                if wheel != HOUSEKEEPING and (wheel in self._closed) is closed
+            ]
+            heapify(heap)
         else:
-            heappush(self._heap, (due_ms, wheel))
+            heappush(heap, (due_ms, wheel))
 
-    def due(self, now_ms: int) -> list[int]:
-        """Wheels whose head is due at ``now_ms`` or earlier, earliest first; they stay where they are."""
-        due: list[tuple[int, int]] = []
-        heap = self._heap
-        while heap and heap[0][0] <= now_ms:
-            item = heappop(heap)
-            if self._heads.get(item[1]) == item[0] and (not due or due[-1] != item):
-                due.append(item)
-        for item in due:
-            heappush(heap, item)
-        return [wheel for _, wheel in due]
+    def due(self, now_ms: int) -> Generator[int]:
+        """Open wheels whose head is due at ``now_ms`` or earlier, earliest first; housekeeping before all.
 
-    def next_due(self, excluded: frozenset[int] = frozenset()) -> int | None:
-        """Due time of the earliest head outside ``excluded``; None when there is none."""
-        heap = self._heap
-        while heap and self._heads.get(heap[0][1]) != heap[0][0]:
+        They stay where they are. A wheel may be closed while it is at hand; the iterator is to be closed.
+        """
+        if (housekeeping := self._heads.get(HOUSEKEEPING)) is not None and housekeeping <= now_ms:
+            yield HOUSEKEEPING
+        heap = self._open_heap
+        seen: list[tuple[int, int]] = []
+        try:
+            while heap and heap[0][0] <= now_ms:
+                item = heappop(heap)
+                if self._stands(item, closed=False) and (not seen or seen[-1] != item):
+                    seen.append(item)
+                    yield item[1]
+        finally:
+            for item in seen:
+                if self._stands(item, closed=False):
+                    heappush(heap, item)
+
+    def first(self) -> tuple[int, int] | None:
+        """(due time, wheel) of the earliest head of the open wheels; None when there is none."""
+        first = self._top(self._open_heap, closed=False)
+        housekeeping = self._heads.get(HOUSEKEEPING)
+        if housekeeping is not None and (first is None or housekeeping < first[0]):
+            return housekeeping, HOUSEKEEPING
+        return first
+
+    def next_due(self) -> int | None:
+        """Due time of the earliest head of the open wheels; None when there is none."""
+        first = self.first()
+        return None if first is None else first[0]
+
+    def oldest(self) -> int | None:
+        """Due time of the earliest head of all wheels, closed ones too, but for housekeeping."""
+        tops = (self._top(self._open_heap, closed=False), self._top(self._closed_heap, closed=True))
+        return min([top[0] for top in tops if top is not None], default=None)
+
+    def _top(self, heap: list[tuple[int, int]], *, closed: bool) -> tuple[int, int] | None:
+        while heap and not self._stands(heap[0], closed=closed):
             heappop(heap)
-        if not heap:
-            return None
-        if heap[0][1] not in excluded:
-            return heap[0][0]
-        return min((due for wheel, due in self._heads.items() if wheel not in excluded), default=None)
+        return heap[0] if heap else None
+
+    def _stands(self, item: tuple[int, int], *, closed: bool) -> bool:
+        """Whether an item of a heap is not outdated."""
+        due_ms, wheel = item
+        return self._heads.get(wheel) == due_ms and (wheel in self._closed) is closed

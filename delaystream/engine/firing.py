@@ -7,6 +7,8 @@ that fires it, drops it, moves it to the topic for late ones, or puts it among t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
+from heapq import heappop, heappush
 from typing import Final
 
 from delaystream.codec.envelope import Entry, Envelope, Pointer, Trigger, decode_entry
@@ -34,6 +36,10 @@ _CHUNK: Final = 512
 _CHUNK_BYTES: Final = 2 * 1024 * 1024
 #: Entries of the first chunk, when nothing is known of their size.
 _FIRST_CHUNK: Final = 32
+#: Most wheels of one step: the destinations of all of them may have to be looked up first.
+_WHEELS_AT_ONCE: Final = 256
+#: Most wheels among them whose destination cannot be written to, as far as is known.
+_TRIED_AT_ONCE: Final = 64
 
 
 class Firing:
@@ -67,30 +73,83 @@ class Firing:
         self._rates = rates
         self._suspects = suspects
         self._chunk = _FIRST_CHUNK
+        #: the wheels that the next step drains
+        self._chosen: list[int] = []
+        #: of closed wheels: when each may be drained again, the event loop's ms
+        self._openings: list[tuple[float, int]] = []
 
-    def due_topics(self, now_ms: int, loop_ms: float) -> list[str]:
-        """Destinations with something due that may be tried now."""
+    def choose(self, now_ms: int, loop_ms: float) -> list[str]:
+        """Choose what the next step drains; the destinations of that, which have to be known by then.
+
+        It is no more than a bounded number of wheels, those with the earliest due times: all the others stay
+        due, and have their turn when these are drained or closed. Of destinations that cannot be written to,
+        as far as is known, only a few are tried, or they would take the place of all others.
+        """
+        self._reopen(loop_ms)
         names = self._state.destinations
-        return [names[wheel] for wheel in self._due_wheels(now_ms, loop_ms) if wheel]
+        tried = 0
+        chosen: list[int] = []
+        with closing(self._state.heads.due(now_ms)) as due:
+            for wheel in due:
+                if self._closed(wheel, loop_ms):
+                    continue
+                if wheel and not self._destinations.partitions(names[wheel]):
+                    tried += 1
+                    if tried > _TRIED_AT_ONCE:
+                        self._close(wheel, loop_ms)
+                        continue
+                chosen.append(wheel)
+                if len(chosen) == _WHEELS_AT_ONCE:
+                    break
+        self._chosen = chosen
+        return [names[wheel] for wheel in chosen if wheel]
 
-    def _due_wheels(self, now_ms: int, loop_ms: float) -> list[int]:
-        excluded = self._excluded(loop_ms)
-        return [wheel for wheel in self._state.heads.due(now_ms) if wheel not in excluded]
+    def _closed(self, wheel: int, loop_ms: float) -> bool:
+        """Whether a wheel is not to be drained now; then it is left out until it may be."""
+        until = self._closed_until(wheel, loop_ms)
+        if until is None:
+            return False
+        self._close(wheel, until)
+        return True
 
-    def _excluded(self, loop_ms: float) -> frozenset[int]:
-        """Wheels that are not to be tried now: their destination is set aside, or gets no more for now."""
-        state = self._state
-        wheels = state.wheels(self._troubles.all_parked(loop_ms))
-        for bucket in self._rates.closed(loop_ms):
-            if not bucket.lane:
-                wheels |= state.wheels([bucket.topic])
-            elif (wheel := state.wheel(bucket.topic, bucket.lane)) is not None:
-                wheels.add(wheel)
-        return frozenset(wheels)
+    def _close(self, wheel: int, until: float) -> None:
+        self._state.heads.close(wheel)
+        heappush(self._openings, (until, wheel))
 
-    def next_due_ms(self, loop_ms: float) -> int | None:
-        """When the next entry is due, of the destinations that may be tried now."""
-        return self._state.heads.next_due(self._excluded(loop_ms))
+    def _closed_until(self, wheel: int, loop_ms: float) -> float | None:
+        """Until when a wheel's destination is set aside, or gets no more; None: it may be drained."""
+        if wheel == HOUSEKEEPING:
+            return None
+        topic = self._state.destinations[wheel]
+        until = self._troubles.parked_until(topic, loop_ms)
+        if until is None and self._rates.active:
+            until = self._rates.closed_until(topic, self._state.lanes[wheel], loop_ms)
+        return until
+
+    def _reopen(self, loop_ms: float) -> None:
+        openings = self._openings
+        for _ in range(_TRIED_AT_ONCE):
+            if not openings or openings[0][0] > loop_ms:
+                break
+            self._state.heads.open(heappop(openings)[1])
+
+    def released(self, topic: str) -> None:
+        """A destination is in use again, sooner than it was to be tried."""
+        for wheel in self._state.wheels([topic]):
+            self._state.heads.open(wheel)
+
+    def next_opening(self) -> float | None:
+        """When the next closed wheel that has something due may be drained, the event loop's ms."""
+        return self._openings[0][0] if self._openings else None
+
+    def next_due_ms(self, now_ms: int, loop_ms: float) -> int | None:
+        """When the next entry is due, of the wheels that may be drained now."""
+        self._reopen(loop_ms)
+        while (first := self._state.heads.first()) is not None:
+            due_ms, wheel = first
+            if due_ms > now_ms or not self._closed(wheel, loop_ms):
+                return due_ms
+        return None
 
     def fire(self, step: Step, loop_ms: float) -> None:
         """Drain what is due, round-robin over the wheels, until the step is full.
@@ -99,7 +158,7 @@ class Firing:
         hold up what is due.
         """
         step.leave_room()
-        drains = [self._begun(wheel, loop_ms) for wheel in self._due_wheels(step.now_ms, loop_ms)]
+        drains = [self._begun(wheel, loop_ms) for wheel in self._chosen]
         # Where the last step ran out of room, this one begins with another wheel.
         turn = step.number % len(drains) if drains else 0
         drains = one_in_trouble(drains[turn:] + drains[:turn])
@@ -120,7 +179,7 @@ class Firing:
             if self._state.store.get(key) is None:
                 self._suspects.settled([key])
             return
-        if wheel in self._excluded(loop_ms):
+        if self._closed_until(wheel, loop_ms) is not None:
             return
         step.alone = True
         drain = self._begun(wheel, loop_ms)

@@ -55,7 +55,6 @@ from delaystream.engine.withheld import Withheld
 
 logger = logging.getLogger(__name__)
 
-_NOT_PENDING = frozenset({0})
 #: each waits for a second at most
 _LOOK_UPS = 5
 #: how long such a topic is not asked about again for the sake of one more batch of the same step
@@ -141,9 +140,13 @@ class Life:
             suspects,
         )
 
-    def next_due_ms(self, loop_ms: float) -> int | None:
+    def next_due_ms(self, now_ms: int, loop_ms: float) -> int | None:
         """When the next entry is due, of the destinations that may be tried now."""
-        return self._firing.next_due_ms(loop_ms)
+        return self._firing.next_due_ms(now_ms, loop_ms)
+
+    def next_opening(self) -> float | None:
+        """When the next destination that has something due may be tried again, the event loop's ms."""
+        return self._firing.next_opening()
 
     async def prove_ownership(self) -> None:
         """Commit the source positions as they are. Raises ProducerFenced if there is another owner by now."""
@@ -184,8 +187,18 @@ class Life:
             await self._roll_back(undecided)
             return Step(now_ms, self._steps, loop_ms)
         inbox.give_back(left)
+        self._forget_names(step)
         self.state.seal(step, self.topic_ids, settings.partitions)
         return step
+
+    def _forget_names(self, step: Step) -> None:
+        """Forget what is known of destinations that nothing refers to any more."""
+        if step.empty:
+            return
+        for topic, lane in self.state.forget_names(step):
+            self._rates.forget(topic, lane)
+            if not self.state.wheels([topic]) and self._troubles.forget(topic):
+                self._observer.parked(self._partition, topic, None)
 
     async def _roll_back(self, undecided: Undecided) -> None:
         """Forget all that the step has changed, and note what it failed on.
@@ -226,7 +239,7 @@ class Life:
         batches = deque(taken)
         parsed = self._parsed(batches, now_ms)
         topics = set() if parsed is None else topics_named(parsed)
-        topics.update(self._firing.due_topics(now_ms, loop_ms))
+        topics.update(self._firing.choose(now_ms, loop_ms))
         topics.add(settings.dead_letters_topic)
         if settings.events:
             topics.add(settings.events_topic)
@@ -359,6 +372,7 @@ class Life:
     def _tell(self, step: Step, change: PendingChange, seconds: float) -> None:
         for topic, outlet in step.outlets.items():
             if outlet.rows and topic in self._troubles and self._troubles.succeeded(topic):
+                self._firing.released(topic)
                 self._observer.parked(self._partition, topic, None)
         for key in step.released:
             self._troubles.condemned.pop(key, None)
@@ -383,6 +397,4 @@ class Life:
         self._tell_pending()
 
     def _tell_pending(self) -> None:
-        self._observer.pending(
-            self._partition, self.state.counts.total, self.state.heads.next_due(_NOT_PENDING)
-        )
+        self._observer.pending(self._partition, self.state.counts.total, self.state.heads.oldest())

@@ -54,6 +54,8 @@ class PendingCounts:
         self._buckets: dict[tuple[int, int], int] = {}
         self._destinations: dict[str, int] = {}
         self._hours: dict[int, int] = {}
+        #: entries of committed steps, by destination number
+        self._wheels: dict[int, int] = {}
         #: what the step in hand adds or takes, by (destination number, hour)
         self._differences: dict[tuple[int, int], int] = {}
         #: by tenant number: the count with the step in hand, and the one that is stored
@@ -104,6 +106,10 @@ class PendingCounts:
             differences[bucket] = differences.get(bucket, 0) + difference
             self._tenants[self._tenant_of[source]] += difference
 
+    def empty(self, wheel: int) -> bool:
+        """Whether a wheel has no entry, and the step in hand neither adds one nor takes one out."""
+        return wheel not in self._wheels and not any(changed == wheel for changed, _ in self._differences)
+
     def _fold(self, bucket: tuple[int, int], difference: int, destinations: Sequence[str]) -> int:
         topic, hour = destinations[bucket[0]], bucket[1]
         count = self._buckets[bucket] = self._buckets.get(bucket, 0) + difference
@@ -112,6 +118,9 @@ class PendingCounts:
         self.total += difference
         if not count:
             del self._buckets[bucket]
+        left = self._wheels[bucket[0]] = self._wheels.get(bucket[0], 0) + difference
+        if not left:
+            del self._wheels[bucket[0]]
         return count
 
     def apply(self, destinations: Sequence[str]) -> tuple[list[Change], PendingChange]:

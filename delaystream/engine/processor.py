@@ -307,13 +307,13 @@ class PartitionProcessor:
         """Wait until there is something to do, or for a bounded time; whether there is."""
         loop_ms = self._loop_ms()
         now_ms = self._ports.clock.now_ms()
-        due_ms = life.next_due_ms(loop_ms)
+        due_ms = life.next_due_ms(now_ms, loop_ms)
         wait_ms = float(self._settings.idle_wait_max_ms)
         if due_ms is not None:
             wait_ms = min(wait_ms, due_ms - now_ms)
-        for next_try in (self._troubles.next_try(loop_ms), self._rates.next_opening(loop_ms)):
-            if next_try is not None:
-                wait_ms = min(wait_ms, max(next_try - loop_ms, _LEAST_WAIT_MS))
+        opening = life.next_opening()
+        if opening is not None:
+            wait_ms = min(wait_ms, max(opening - loop_ms, _LEAST_WAIT_MS))
         if self._inbox or self._gap or self._challenged or wait_ms <= 0:
             return True
         self._wake.clear()

@@ -46,13 +46,11 @@ class Bucket:
             self._at_ms = loop_ms
         return max(0, int(self._tokens + _ROUNDING)) if loop_ms >= self.opens_ms else 0
 
-    def spend(self, count: int, loop_ms: float) -> bool:
-        """So many records went out; whether the bucket is closed now."""
+    def spend(self, count: int, loop_ms: float) -> None:
+        """So many records went out, which may close the bucket."""
         self._tokens -= count
-        if self._tokens + _ROUNDING >= 1:
-            return False
-        self.opens_ms = loop_ms + (self._reopens_with - self._tokens) / self._per_ms
-        return True
+        if self._tokens + _ROUNDING < 1:
+            self.opens_ms = loop_ms + (self._reopens_with - self._tokens) / self._per_ms
 
 
 class Rates:
@@ -68,7 +66,6 @@ class Rates:
         #: False: nothing is limited
         self.active = tenants.have_rates
         self._buckets: dict[tuple[str, str], tuple[Bucket, ...]] = {}
-        self._closed: dict[Bucket, None] = {}
 
     def lane(self, tenant: str, topic: str) -> str:
         """The tenant, where it has a rate of its own for a destination, else ''."""
@@ -94,19 +91,18 @@ class Rates:
     def spend(self, buckets: Iterable[Bucket], count: int, loop_ms: float) -> None:
         """So many records of one wheel went out."""
         for bucket in buckets:
-            if bucket.spend(count, loop_ms):
-                self._closed[bucket] = None
+            bucket.spend(count, loop_ms)
 
-    def closed(self, loop_ms: float) -> list[Bucket]:
-        """The buckets that nothing may be taken from now."""
-        if self._closed:
-            for bucket in [bucket for bucket in self._closed if bucket.opens_ms <= loop_ms]:
-                del self._closed[bucket]
-        return list(self._closed)
+    def closed_until(self, topic: str, lane: str, loop_ms: float) -> float | None:
+        """When something may be taken again from what bounds a wheel, the event loop's ms; None: now."""
+        opens = [bucket.opens_ms for bucket in self.buckets(topic, lane, loop_ms)]
+        until = max(opens, default=loop_ms)
+        return until if until > loop_ms else None
 
-    def next_opening(self, loop_ms: float) -> float | None:
-        """When the next closed bucket opens, in the event loop's ms; None when none is closed."""
-        return min((bucket.opens_ms for bucket in self.closed(loop_ms)), default=None)
+    def forget(self, topic: str, lane: str) -> None:
+        """Nothing refers to one wheel any more; a bucket that bounds it is kept, or it would begin anew."""
+        if self._buckets.get((topic, lane)) == ():
+            del self._buckets[topic, lane]
 
 
 def room(buckets: Iterable[Bucket], loop_ms: float) -> int:

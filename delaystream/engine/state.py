@@ -8,6 +8,8 @@ and a new one is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Final
 
 from delaystream.codec import keys
 from delaystream.codec.envelope import (
@@ -26,6 +28,10 @@ from delaystream.engine.moved import refuse_moved
 from delaystream.engine.pending import HOUR_MS, PendingChange, PendingCounts, everything
 from delaystream.engine.ports import Marker, StateStore
 from delaystream.engine.step import Step
+
+#: Names of destinations that are kept although nothing refers to them, and how many are looked at in a step.
+_NAMES_KEPT: Final = 1_000
+_NAMES_LOOKED_AT: Final = 100
 
 
 class PartitionState:
@@ -48,6 +54,8 @@ class PartitionState:
         self.lanes: list[str] = [""]
         self._destination_numbers: dict[str, int] = {}
         self._wheels: dict[str, list[int]] = {}
+        #: numbers that were forgotten
+        self._free: list[int] = []
         #: request partitions by number, as ``topic/partition/`` in bytes, and as (topic, partition)
         self.source_texts: list[bytes] = []
         self.sources: list[tuple[str, int]] = []
@@ -86,9 +94,7 @@ class PartitionState:
                 )
         self.meta_stored = meta is not None
         for key, value in everything(store, b"d", b"e"):
-            number = keys.split_number(key)
-            assert number == len(self.destinations), "destination numbers are dense"
-            self._intern_destination(value.decode())
+            self._intern_destination(value.decode(), keys.split_number(key))
         for key, value in everything(store, b"n", b"o"):
             number = keys.split_number(key)
             assert number == len(self.sources), "source numbers are dense"
@@ -97,7 +103,7 @@ class PartitionState:
         for key, value in everything(store, b"o", b"p"):
             self.positions[key[1:].decode()] = decode_position(value)
         self.counts.load(store, self.destinations)
-        for wheel in range(len(self.destinations)):
+        for wheel in (keys.HOUSEKEEPING, *self._destination_numbers.values()):
             self.heads.set(wheel, self._first_due(wheel, 0))
 
     def _first_due(self, wheel: int, after_ms: int) -> int | None:
@@ -154,13 +160,50 @@ class PartitionState:
             text = self._texts[topic, partition] = f"{topic}/{partition}/".encode()
         return text
 
-    def _intern_destination(self, name: str) -> int:
-        number = self._destination_numbers[name] = len(self.destinations)
+    def _intern_destination(self, name: str, number: int = 0) -> int:
+        """Note a name under the number that it is stored with, or under a free one (0)."""
+        number = number or (self._free.pop() if self._free else len(self.destinations))
+        for between in range(len(self.destinations), number + 1):
+            self.destinations.append("")
+            self.lanes.append("")
+            if between != number:
+                self._free.append(between)
+        self._destination_numbers[name] = number
         topic, lane = keys.split_wheel_name(name)
-        self.destinations.append(topic)
-        self.lanes.append(lane)
+        self.destinations[number] = topic
+        self.lanes[number] = lane
         self._wheels.setdefault(topic, []).append(number)
         return number
+
+    def forget_names(self, step: Step) -> list[tuple[str, str]]:
+        """Where there are many names, forget some that nothing refers to any more; (topic, tenant) of each.
+
+        Anybody can have a request for any name: without an end to them they would fill the memory.
+        """
+        if len(self._destination_numbers) <= _NAMES_KEPT:
+            return []
+        used = {route.wheel for route in step.routes.values() if route is not None}
+        forgotten: list[tuple[str, str]] = []
+        for name in list(islice(self._destination_numbers, _NAMES_LOOKED_AT)):
+            number = self._destination_numbers.pop(name)
+            key = keys.destination_key(number)
+            if number in used or key in step.changes or not self.counts.empty(number):
+                # To the end: the others have their turn.
+                self._destination_numbers[name] = number
+                continue
+            topic, lane = keys.split_wheel_name(name)
+            step.changes[key] = None
+            self.heads.set(number, None)
+            self.heads.open(number)
+            self._watermarks.pop(number, None)
+            self._drained.discard(number)
+            self._wheels[topic].remove(number)
+            if not self._wheels[topic]:
+                del self._wheels[topic]
+            self.destinations[number] = self.lanes[number] = ""
+            self._free.append(number)
+            forgotten.append((topic, lane))
+        return forgotten
 
     def _intern_source(self, topic: str, partition: int) -> int:
         number = self._source_numbers[topic, partition] = len(self.sources)

@@ -81,19 +81,14 @@ class Troubles:
         """What is known of a topic; None when nothing is wrong with it."""
         return self._troubles.get(topic)
 
-    def parked(self, topic: str, loop_ms: float) -> bool:
-        """True while the topic is not to be tried."""
+    def parked_until(self, topic: str, loop_ms: float) -> float | None:
+        """When the topic may be tried again, the event loop's ms; None: now."""
         trouble = self._troubles.get(topic)
-        return trouble is not None and loop_ms < trouble.until
+        return trouble.until if trouble is not None and loop_ms < trouble.until else None
 
-    def all_parked(self, loop_ms: float) -> list[str]:
-        """The topics that are not to be tried."""
-        return [topic for topic, trouble in self._troubles.items() if loop_ms < trouble.until]
-
-    def next_try(self, loop_ms: float) -> float | None:
-        """When the next topic may be tried again, in the event loop's ms; None when none is parked."""
-        waits = [trouble.until for trouble in self._troubles.values() if trouble.until > loop_ms]
-        return min(waits, default=None)
+    def forget(self, topic: str) -> bool:
+        """Nothing refers to the topic any more; whether it was in trouble."""
+        return self._troubles.pop(topic, None) is not None
 
     def park(self, topic: str, reason: str, now_ms: int, loop_ms: float) -> Trouble:
         """The topic cannot be written: leave it alone for a while, longer each time."""
@@ -106,7 +101,7 @@ class Troubles:
 
     def takes_receipts(self, topic: str, loop_ms: float) -> bool:
         """False while the topic is not to be tried, or refuses what receipts look like."""
-        return not self.parked(topic, loop_ms) and self._muted.get(topic, 0.0) <= loop_ms
+        return self.parked_until(topic, loop_ms) is None and self._muted.get(topic, 0.0) <= loop_ms
 
     def mute(self, topic: str, loop_ms: float) -> None:
         """The topic may have refused a receipt, as it was: write none there for the longest backoff."""

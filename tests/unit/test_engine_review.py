@@ -429,7 +429,7 @@ def test_a_wheel_with_one_far_entry_and_many_near_ones_holds_no_more_than_it_mus
     far = 1_000_000_000
     for number in range(100_000):
         heads.add(1, number)
-        assert heads.due(number) == [1]
+        assert list(heads.due(number)) == [1]
         heads.set(1, far)
-    assert len(heads._heap) < 1_000
-    assert heads.due(far) == [1]
+    assert len(heads._open_heap) < 1_000
+    assert list(heads.due(far)) == [1]

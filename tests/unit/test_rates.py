@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 
 from delaystream.core.rates import RateError, RateTable, parse_rate
+from delaystream.engine.firing import Firing
 from delaystream.engine.ports import TopicPartition
-from delaystream.engine.rates import Rates
 from delaystream.testing import LogRecord, MemoryProducer
 from tests.unit.engine import REQUESTS, Engine, header
 from tests.unit.tenants import BY_REQUESTS, errors, other_request, start, tenant, tenants, with_tenants
@@ -243,7 +243,10 @@ def test_a_moment_that_is_a_rounding_error_away_is_waited_for_and_not_spun_on(
     """Found by the simulation: no timer ends between a moment and the next float."""
 
     async def test(engine: Engine) -> None:
-        monkeypatch.setattr(Rates, "next_opening", lambda _, loop_ms: math.nextafter(loop_ms, math.inf))
+        def next_opening(_: Firing) -> float:
+            return math.nextafter(asyncio.get_running_loop().time() * 1000, math.inf)
+
+        monkeypatch.setattr(Firing, "next_opening", next_opening)
         engine.loop.max_steps = engine.loop.steps + 10_000
         engine.request(b"late", destination="orders", delay="50ms")
         await asyncio.sleep(0.2)
