@@ -30,7 +30,7 @@ from delaystream.adapters.lost_markers import LostMarkers, Traces
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.tasks import end
 from delaystream.adapters.transaction_coordinator import TransactionCoordinator, error_name
-from delaystream.adapters.transaction_writer import Appended, Delivery, TransactionWriter
+from delaystream.adapters.transaction_writer import BrokerClocks, Delivery, TransactionWriter
 from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
 from delaystream.engine.ports import TopicPartition, Transaction, TransactionalProducer
 
@@ -50,7 +50,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
     worker, so that each learns a topic's limit but once. ``swept`` is a partition that nobody else writes
     to, the changelog's, where each transaction's end is made sure of. ``traces`` are handed from one producer
     of the transactional id to the next, so that it can do so wherever the one before it wrote to.
-    ``appended`` hears at what time brokers appended, by their clocks.
+    ``clocks`` compares our clock with the brokers'.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         limits: BatchLimits | None = None,
         swept: TopicPartition | None = None,
         traces: Traces | None = None,
-        appended: Appended | None = None,
+        clocks: BrokerClocks | None = None,
     ) -> None:
         self._bounds = bounds or ProducerSettings()
         self._limits = limits or BatchLimits(self._bounds.max_batch_bytes)
@@ -73,7 +73,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         self._coordinator = TransactionCoordinator(self._connections, transactional_id, self._bounds.backoff)
         self._lost_markers = LostMarkers(self._connections, self._coordinator, swept, traces or Traces())
         self._state = _State.NEW
-        self._appended = appended
+        self._clocks = clocks
         self._identity = Identity(-1, -1)
         self._writer: TransactionWriter | None = None
 
@@ -93,7 +93,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
             self._identity,
             self._bounds,
             self._limits,
-            self._appended,
+            self._clocks,
         )
         self._state = _State.READY
 

@@ -229,7 +229,7 @@ class _Worker:
             limits=self._limits,
             swept=TopicPartition(settings.changelog_topic, partition),
             traces=self._traces.setdefault(partition, Traces()),
-            appended=self._clock_skew.appended,
+            clocks=self._clock_skew,
         )
         return producer if self._tracing is None else self._tracing.producer(partition, producer)
 
