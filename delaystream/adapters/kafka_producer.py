@@ -31,7 +31,14 @@ from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.tasks import end
 from delaystream.adapters.transaction_coordinator import TransactionCoordinator, error_name
 from delaystream.adapters.transaction_writer import BrokerClocks, Delivery, TransactionWriter
-from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
+from delaystream.engine.failures import (
+    LogUnavailable,
+    Misconfigured,
+    ProducerFenced,
+    TransactionFailed,
+    TransactionStuck,
+    WriteRefused,
+)
 from delaystream.engine.ports import TopicPartition, Transaction, TransactionalProducer
 
 
@@ -78,15 +85,18 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         self._writer: TransactionWriter | None = None
 
     async def fence(self) -> None:
-        """InitProducerId. Raises LogUnavailable, or Misconfigured where we are not allowed to."""
+        """InitProducerId.
+
+        Raises LogUnavailable, TransactionStuck where the last transaction is not completed, or Misconfigured
+        where we are not allowed to.
+        """
         try:
             async with asyncio.timeout(self._bounds.fence_timeout_ms / 1000):
                 last = await self._lost_markers.before_fence()
                 self._identity = await self._coordinator.init_producer_id(self._bounds.transaction_timeout_ms)
                 await self._lost_markers.after_fence(last, self._identity)
         except TimeoutError:
-            waited_for = self._coordinator.waiting_for
-            raise LogUnavailable(f"{self._transactional_id} could not be fenced: {waited_for}") from None
+            raise await self._not_fenced() from None
         self._writer = TransactionWriter(
             self._connections,
             self._transactional_id,
@@ -96,6 +106,23 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
             self._clocks,
         )
         self._state = _State.READY
+
+    async def _not_fenced(self) -> LogUnavailable:
+        """Why there is no identity after all of the time that a fence may take."""
+        waited_for = self._coordinator.waiting_for
+        sentence = f"{self._transactional_id} could not be fenced: {waited_for}"
+        with contextlib.suppress(TimeoutError, TransactionFailed, ProducerFenced, Misconfigured):
+            async with asyncio.timeout(self._bounds.abort_timeout_ms / 1000):
+                last = await self._coordinator.last_transaction()
+                if last.stuck:
+                    broker = self._coordinator.coordinated_by
+                    return TransactionStuck(
+                        f"{sentence}; {last.state}, and no marker in {last.stuck}. Where these partitions "
+                        "have leaders, the broker refused its own marker: correct the topic's "
+                        "message.timestamp.before.max.ms or max.message.bytes, then restart broker "
+                        f"{broker}, which coordinates the transaction (runbook transaction-stuck)"
+                    )
+        return LogUnavailable(sentence)
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         """Write and commit; see the port. After any failure only ``close`` is allowed.

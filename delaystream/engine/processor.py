@@ -18,6 +18,7 @@ from delaystream.engine.failures import (
     ProducerFenced,
     StoreFailed,
     StoreUntrusted,
+    TransactionStuck,
     WriteRefused,
 )
 from delaystream.engine.inbox import Arrival, Inbox
@@ -125,7 +126,7 @@ class PartitionProcessor:
         """Live until stopped, or until the partition is no longer assigned here.
 
         Raises Misconfigured when a person has to decide, the last failure when there was no success for
-        ``failure_timeout_ms``, and what nobody expected.
+        ``failure_timeout_ms`` (unless it is TransactionStuck), and what nobody expected.
         """
         self._finished.clear()
         self._healthy_at = self._loop_ms()
@@ -159,7 +160,8 @@ class PartitionProcessor:
             logger.info("partition %d: another worker owns it now", self.partition)
             return False
         logger.warning("partition %d: %s: %s", self.partition, type(failure).__name__, failure)
-        if self._loop_ms() - self._healthy_at > settings.failure_timeout_ms:
+        stuck = isinstance(failure, TransactionStuck)
+        if not stuck and self._loop_ms() - self._healthy_at > settings.failure_timeout_ms:
             raise failure
         self._enter(Phase.BACKOFF)
         backoff_ms = min(

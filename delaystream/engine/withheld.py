@@ -95,7 +95,7 @@ class Withheld:
         if trouble is not None:
             waited_ms = step.now_ms - max(due_ms, trouble.since_ms)
             if trouble.parked_at is not None:
-                # A wrong clock may be why it is set aside: set right, it jumps, and nothing has waited so long.
+                # A wrong clock may be why: set right, it jumps, and nothing has waited for so long.
                 waited_ms = min(waited_ms, int(step.loop_ms - trouble.parked_at))
             if waited_ms >= self._settings.destination_timeout_ms:
                 return f"{drain.topic} could not be written for {waited_ms} ms: {trouble.reason}"
