@@ -24,6 +24,7 @@ from delaystream.adapters.kafka_connections import (
 )
 from delaystream.adapters.tasks import end
 from delaystream.adapters.transaction_coordinator import error_name
+from delaystream.core.limits import LEAST_MARKER_AGE_MS
 from delaystream.engine.ports import Destinations
 
 logger = structlog.get_logger(__name__)
@@ -38,16 +39,13 @@ _PROBLEMS: Final = {
 _TOPIC: Final = 2
 _TIMESTAMP_TYPE: Final = "message.timestamp.type"
 _LOG_APPEND_TIME: Final = "LogAppendTime"
-#: A marker is made and appended by one broker, with its clock's time in between. One that stands still for
-#: longer than this is no leader any more.
-_MARKER_AGE_MS: Final = 10_000
 #: An end marker alone in its batch.
 _MARKER_BYTES: Final = 78
 #: Least values of the settings by which a broker refuses its own markers, which its coordinator never writes
 #: again. The second is the first one's name before Kafka 3.6.
 _LEAST_FOR_MARKERS: Final = {
-    "message.timestamp.before.max.ms": _MARKER_AGE_MS,
-    "message.timestamp.difference.max.ms": _MARKER_AGE_MS,
+    "message.timestamp.before.max.ms": LEAST_MARKER_AGE_MS,
+    "message.timestamp.difference.max.ms": LEAST_MARKER_AGE_MS,
     "max.message.bytes": _MARKER_BYTES,
     "segment.bytes": _MARKER_BYTES,
 }

@@ -13,7 +13,13 @@ from aiokafka.errors import KafkaError
 from delaystream.adapters.faust_host import FaustCrashed
 from delaystream.adapters.http import HttpError
 from delaystream.config import ConfigurationError
-from delaystream.engine.failures import LogUnavailable, Misconfigured, StoreFailed
+from delaystream.engine.failures import (
+    LogUnavailable,
+    Misconfigured,
+    StoreFailed,
+    TransactionFailed,
+    WriteRefused,
+)
 from delaystream.exit_codes import ExitCode
 
 logger = structlog.get_logger(__name__)
@@ -62,7 +68,7 @@ def explain(failure: BaseException) -> ExitCode:
     codes: list[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode]] = [
         ((Misconfigured, ConfigurationError, HttpError), ExitCode.CONFIGURATION),
         (StoreFailed, ExitCode.NO_STORAGE),
-        ((LogUnavailable, KafkaError), ExitCode.UNAVAILABLE),
+        ((LogUnavailable, TransactionFailed, WriteRefused, KafkaError), ExitCode.UNAVAILABLE),
     ]
     for kinds, code in codes:
         if isinstance(cause, kinds):
