@@ -33,7 +33,7 @@ FIELDS = {
     "pid": "The process id.",
     "port": "The HTTP server's port.",
     "problem": "What is wrong with a topic, in a sentence; `missing ACL: …` names the ACL.",
-    "reason": "Why the worker ends, in one or more sentences.",
+    "reason": "Why the worker ends, or waits to begin, in one or more sentences.",
     "request_topics": "The setting `request_topics`.",
     "signal": "The signal that the process was sent.",
     "tasks": "What each task waits for, when the worker hangs.",

@@ -19,6 +19,7 @@ import typer
 
 from delaystream.adapters.clock import SystemClock
 from delaystream.adapters.metrics import PrometheusObserver
+from delaystream.adapters.static_membership import Fencings
 from delaystream.adapters.surroundings_metrics import ClockSkew, StateDisk
 from delaystream.cli.application import app
 from delaystream.codec.event import EVENT_DESCRIPTIONS, json_schema
@@ -212,7 +213,7 @@ def _metrics() -> str:
     observer.counted(0, PendingChange({"destination": 1}, {0: 1}, {"topic": 1}), anew=True)
     skew = ClockSkew()
     skew.appended(1, 0, 0, 0)
-    for surroundings in (skew, StateDisk(ROOT / "docs")):
+    for surroundings in (skew, StateDisk(ROOT / "docs"), Fencings(ROOT / "docs")):
         observer.registry.register(surroundings)
     rows = []
     for family in observer.registry.collect():

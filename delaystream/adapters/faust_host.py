@@ -21,6 +21,7 @@ from delaystream.adapters.batch_fetcher import Fetched, ReaderSettings
 from delaystream.adapters.faust_app import BatchSchema, DelayApp
 from delaystream.adapters.faust_transport import Consumer
 from delaystream.adapters.partition_sources import PartitionSources
+from delaystream.adapters.static_membership import InstanceFenced
 from delaystream.adapters.sticky_assignor import StickyAssignor
 from delaystream.adapters.tasks import end
 from delaystream.engine.observer import Phase
@@ -241,6 +242,10 @@ class PartitionHost:
             # aiokafka would log it, and go on as if the assignment had been taken up.
             self._fail(failure)
             raise
+
+    def on_fenced(self, failure: InstanceFenced) -> None:
+        """End: another worker has this one's instance id."""
+        self._fail(failure)
 
     def _assign(self, partitions: frozenset[TopicPartition]) -> None:
         topics = set(self._settings.topics)

@@ -10,11 +10,14 @@ to flow when its processor has recovered and seeks.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, cast
 
 import aiokafka
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition as KafkaPartition
 from faust.transport.consumer import ensure_TPset
 from faust.transport.drivers import TRANSPORTS
@@ -22,8 +25,12 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
 
 from delaystream.adapters.batch_fetcher import BatchFetcher, Fetched, ReaderSettings, client_failure
+from delaystream.adapters.static_membership import InstanceFenced, holder_of
 from delaystream.adapters.sticky_assignor import StickyAssignor
+from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import TopicPartition
+
+logger = logging.getLogger(__name__)
 
 #: The URL scheme by which a Faust app chooses this transport.
 SCHEME = "delaystream"
@@ -36,6 +43,10 @@ class MembershipListener(Protocol):
 
     def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """A generation of the group began; this is all that this member has in it."""
+        ...
+
+    def on_fenced(self, failure: InstanceFenced) -> None:
+        """Another member has this one's instance id, and with it all that this one had."""
         ...
 
 
@@ -149,6 +160,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         await super().on_start()
         consumer = self._ensure_consumer()
         _watch_heartbeats(consumer._coordinator, self._confirm)
+        if self.batch_app.reader.group_instance_id is not None:
+            _watch_identity(consumer._coordinator, self._still_ours)
         self.batches.adapt(consumer._fetcher)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -168,6 +181,22 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def _confirm(self, generation: int, sent_at: float) -> None:
         self._confirmed_generation = generation
         self._confirmed_until = sent_at + self.batch_app.reader.session_timeout_ms / 1000
+
+    async def _still_ours(self, member_id: str) -> bool | None:
+        """Whether nobody else has this member's instance id; None where the broker does not say."""
+        reader = self.batch_app.reader
+        instance_id = reader.group_instance_id
+        assert instance_id is not None
+        try:
+            holder = await holder_of(reader.client, reader.group_id, instance_id)
+        except LogUnavailable as error:
+            logger.warning("whether the instance id is still ours: %s", error)
+            return None
+        if holder is None or holder.member_id == member_id:
+            return True
+        listener = self.batch_app.membership_listener
+        self.parent_loop.call_soon_threadsafe(listener.on_fenced, InstanceFenced(instance_id, holder))
+        return False
 
     def close(self) -> None:
         """Leave the client alone: it is closed in its own thread when that stops."""
@@ -189,6 +218,47 @@ def _watch_heartbeats(coordinator: Any, confirm: Callable[[int, float], None]) -
         return succeeded
 
     coordinator._do_heartbeat = heartbeat
+
+
+def _watch_identity(coordinator: Any, still_ours: Callable[[str], Awaitable[bool | None]]) -> None:
+    """Have a member that is not known any more join again only if nobody took its place.
+
+    A session that timed out and an instance id that another member took look alike to aiokafka, but for a
+    member that is about to join: that one is refused by an error which aiokafka does not know
+    (FENCED_INSTANCE_ID).
+    """
+    reset, rejoin = coordinator.reset_generation, coordinator._do_rejoin_group
+    known = ""
+
+    def reset_generation() -> None:
+        nonlocal known
+        known = coordinator.member_id or known
+        reset()
+
+    async def join_unless_taken(subscription: Any) -> bool:
+        nonlocal known
+        if known and not await may_join(known):
+            return False
+        # From here on the id may have been given to us without our hearing of it.
+        known = ""
+        try:
+            joined: bool = await rejoin(subscription)
+        except KafkaError:
+            # Asked before the error goes to the user: it says nothing of who took the place.
+            if coordinator.member_id and await may_join(coordinator.member_id) is False:
+                return False
+            raise
+        return joined
+
+    async def may_join(member_id: str) -> bool | None:
+        ours = await still_ours(member_id)
+        if ours is False:
+            # The worker ends; until then there is nothing to do here.
+            await asyncio.wait([coordinator._closing])
+        return ours
+
+    coordinator.reset_generation = reset_generation
+    coordinator._do_rejoin_group = join_unless_taken
 
 
 class Consumer(driver.Consumer):

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import msgspec
 import structlog
+from aiokafka.errors import IncompatibleBrokerVersion
+from aiokafka.protocol.admin import DescribeConfigsRequest
 
 from delaystream.adapters.kafka_connections import (
     CONNECTION_ERRORS,
@@ -22,6 +24,7 @@ from delaystream.adapters.kafka_connections import (
 )
 from delaystream.adapters.tasks import end
 from delaystream.adapters.transaction_coordinator import error_name
+from delaystream.core.limits import LEAST_MARKER_AGE_MS
 from delaystream.engine.ports import Destinations
 
 logger = structlog.get_logger(__name__)
@@ -33,6 +36,19 @@ _PROBLEMS: Final = {
     29: "missing ACL: Write on topic {topic}, or Describe at least",
 }
 
+_TOPIC: Final = 2
+_TIMESTAMP_TYPE: Final = "message.timestamp.type"
+_LOG_APPEND_TIME: Final = "LogAppendTime"
+#: An end marker alone in its batch.
+_MARKER_BYTES: Final = 78
+#: Least values of the settings by which a broker refuses its own markers, which its coordinator never writes
+#: again. The second is the first one's name before Kafka 3.6.
+_LEAST_FOR_MARKERS: Final = {
+    "message.timestamp.before.max.ms": LEAST_MARKER_AGE_MS,
+    "message.timestamp.difference.max.ms": LEAST_MARKER_AGE_MS,
+    "max.message.bytes": _MARKER_BYTES,
+    "segment.bytes": _MARKER_BYTES,
+}
 
 #: Topics of which is remembered what was logged; then all is forgotten, and told again.
 _TOLD_TOPICS: Final = 10_000
@@ -139,12 +155,15 @@ class KafkaDestinations(Destinations):
         try:
             async with asyncio.timeout(self._bounds.lookup_timeout_ms / 1000):
                 described = await self._connections.describe(topics, authorizations=True)
+                judged = {topic: self._judged(described[topic]) for topic in topics}
+                usable = [topic for topic, seen in judged.items() if seen.problem is None]
+                for topic, problem in (await self._endless(usable)).items():
+                    judged[topic] = _Seen(0, problem, self._now_s())
         except CONNECTION_ERRORS as error:
             # What was known stays known; of the rest, that Kafka is silent says nothing.
             logger.debug("destinations could not be looked up", topics=topics, error=repr(error))
         else:
-            for topic in topics:
-                seen = self._judged(described[topic])
+            for topic, seen in judged.items():
                 if seen.problem is not None and seen.problem != self._told.get(topic):
                     self._tell(topic, seen.problem)
                 if len(self._told) >= _TOLD_TOPICS:
@@ -174,6 +193,26 @@ class KafkaDestinations(Destinations):
             self._seen = {name: known for name, known in self._seen.items() if known.partitions}
         self._seen[topic] = seen
 
+    async def _endless(self, topics: list[str]) -> dict[str, str]:
+        """Those of the topics in which a transaction may never end, and why.
+
+        Nothing of a topic whose settings we may not look at, or a broker does not tell.
+        """
+        if not topics:
+            return {}
+        names = [_TIMESTAMP_TYPE, *_LEAST_FOR_MARKERS]
+        request = DescribeConfigsRequest([(_TOPIC, topic, names) for topic in topics])
+        try:
+            response = await self._connections.ask_any(request)
+        except IncompatibleBrokerVersion:
+            return {}
+        found = {}
+        for code, _, _, topic, entries in response.resources:
+            settings = {name: value for name, value, *_ in entries} if code == _OK else {}
+            if problem := marker_refused(settings):
+                found[topic] = problem
+        return found
+
     def _judged(self, topic: TopicMetadata) -> _Seen:
         problem = None
         if topic.error_code != _OK:
@@ -183,3 +222,24 @@ class KafkaDestinations(Destinations):
         elif NO_LEADER in topic.leaders:
             problem = f"partition {topic.leaders.index(NO_LEADER)} has no leader"
         return _Seen(0 if problem else len(topic.leaders), problem, self._now_s())
+
+
+def marker_refused(settings: Mapping[str, str | None]) -> str | None:
+    """Why a broker may refuse its own transaction marker in a topic with these settings; None: it will not.
+
+    The coordinator (of Kafka 4.3, and of all before) takes such a refusal for an error in its own program and
+    does not try again: the transactional id can do nothing any more until another broker coordinates it, or
+    the same one anew. A partition that was added to a transaction is enough: an abort has a marker, too.
+    """
+    for name, least in _LEAST_FOR_MARKERS.items():
+        timestamp = name.startswith("message.timestamp")
+        if timestamp and settings.get(_TIMESTAMP_TYPE) == _LOG_APPEND_TIME:
+            continue
+        value = settings.get(name)
+        if value is not None and int(value) < least:
+            instead = f" or {_TIMESTAMP_TYPE}={_LOG_APPEND_TIME}" if timestamp else ""
+            return (
+                f"{name}={value} may keep a transaction from ever ending, because the broker refuses its own "
+                f"marker: set {least} or more{instead}"
+            )
+    return None

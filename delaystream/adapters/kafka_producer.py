@@ -30,8 +30,15 @@ from delaystream.adapters.lost_markers import LostMarkers, Traces
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.tasks import end
 from delaystream.adapters.transaction_coordinator import TransactionCoordinator, error_name
-from delaystream.adapters.transaction_writer import Appended, Delivery, TransactionWriter
-from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
+from delaystream.adapters.transaction_writer import BrokerClocks, Delivery, TransactionWriter
+from delaystream.engine.failures import (
+    LogUnavailable,
+    Misconfigured,
+    ProducerFenced,
+    TransactionFailed,
+    TransactionStuck,
+    WriteRefused,
+)
 from delaystream.engine.ports import TopicPartition, Transaction, TransactionalProducer
 
 
@@ -50,7 +57,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
     worker, so that each learns a topic's limit but once. ``swept`` is a partition that nobody else writes
     to, the changelog's, where each transaction's end is made sure of. ``traces`` are handed from one producer
     of the transactional id to the next, so that it can do so wherever the one before it wrote to.
-    ``appended`` hears at what time brokers appended, by their clocks.
+    ``clocks`` compares our clock with the brokers'.
     """
 
     def __init__(
@@ -63,7 +70,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         limits: BatchLimits | None = None,
         swept: TopicPartition | None = None,
         traces: Traces | None = None,
-        appended: Appended | None = None,
+        clocks: BrokerClocks | None = None,
     ) -> None:
         self._bounds = bounds or ProducerSettings()
         self._limits = limits or BatchLimits(self._bounds.max_batch_bytes)
@@ -73,29 +80,49 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         self._coordinator = TransactionCoordinator(self._connections, transactional_id, self._bounds.backoff)
         self._lost_markers = LostMarkers(self._connections, self._coordinator, swept, traces or Traces())
         self._state = _State.NEW
-        self._appended = appended
+        self._clocks = clocks
         self._identity = Identity(-1, -1)
         self._writer: TransactionWriter | None = None
 
     async def fence(self) -> None:
-        """InitProducerId. Raises LogUnavailable, or Misconfigured where we are not allowed to."""
+        """InitProducerId.
+
+        Raises LogUnavailable, TransactionStuck where the last transaction is not completed, or Misconfigured
+        where we are not allowed to.
+        """
         try:
             async with asyncio.timeout(self._bounds.fence_timeout_ms / 1000):
                 last = await self._lost_markers.before_fence()
                 self._identity = await self._coordinator.init_producer_id(self._bounds.transaction_timeout_ms)
                 await self._lost_markers.after_fence(last, self._identity)
         except TimeoutError:
-            waited_for = self._coordinator.waiting_for
-            raise LogUnavailable(f"{self._transactional_id} could not be fenced: {waited_for}") from None
+            raise await self._not_fenced() from None
         self._writer = TransactionWriter(
             self._connections,
             self._transactional_id,
             self._identity,
             self._bounds,
             self._limits,
-            self._appended,
+            self._clocks,
         )
         self._state = _State.READY
+
+    async def _not_fenced(self) -> LogUnavailable:
+        """Why there is no identity after all of the time that a fence may take."""
+        waited_for = self._coordinator.waiting_for
+        sentence = f"{self._transactional_id} could not be fenced: {waited_for}"
+        with contextlib.suppress(TimeoutError, TransactionFailed, ProducerFenced, Misconfigured):
+            async with asyncio.timeout(self._bounds.abort_timeout_ms / 1000):
+                last = await self._coordinator.last_transaction()
+                if last.stuck:
+                    broker = self._coordinator.coordinated_by
+                    return TransactionStuck(
+                        f"{sentence}; {last.state}, and no marker in {last.stuck}. Where these partitions "
+                        "have leaders, the broker refused its own marker: correct the topic's "
+                        "message.timestamp.before.max.ms or max.message.bytes, then restart broker "
+                        f"{broker}, which coordinates the transaction (runbook transaction-stuck)"
+                    )
+        return LogUnavailable(sentence)
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         """Write and commit; see the port. After any failure only ``close`` is allowed.

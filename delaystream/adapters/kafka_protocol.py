@@ -1,8 +1,8 @@
 """Requests that aiokafka 0.14 does not offer in the version needed here, written with its own types.
 
 Metadata v12 has topic ids (KIP-516); Produce v8 names the records of a batch that were refused (KIP-467);
-DescribeTransactions tells how a transactional id's last transaction ended (KIP-664). Every broker from 3.0 on
-answers all three.
+DescribeTransactions tells how a transactional id's last transaction ended (KIP-664); DescribeGroups v4 has
+the members' instance ids (KIP-345). Every broker from 3.0 on answers all four.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any, ClassVar, Final
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.produce import ProduceRequest_v8
 from aiokafka.protocol.types import (
+    Array,
     Boolean,
+    Bytes,
     CompactArray,
     CompactString,
     Int16,
@@ -231,3 +233,60 @@ class DescribeTransaction(Request[_Struct]):  # type: ignore[misc]
     ) -> DescribeTransactionsRequest_v0:
         """The request in the one version that is spoken here."""
         return request_struct_class([self._transactional_id], {})
+
+
+class DescribeGroupsResponse_v4(Response):  # type: ignore[misc]  # noqa: N801 - as above
+    """State and members of each group."""
+
+    API_KEY = 15
+    API_VERSION = 4
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "groups",
+            Array(
+                ("error_code", Int16),
+                ("group_id", String("utf-8")),
+                ("state", String("utf-8")),
+                ("protocol_type", String("utf-8")),
+                ("protocol", String("utf-8")),
+                (
+                    "members",
+                    Array(
+                        ("member_id", String("utf-8")),
+                        ("group_instance_id", String("utf-8")),
+                        ("client_id", String("utf-8")),
+                        ("client_host", String("utf-8")),
+                        ("member_metadata", Bytes),
+                        ("member_assignment", Bytes),
+                    ),
+                ),
+                ("authorized_operations", Int32),
+            ),
+        ),
+    )
+
+
+class DescribeGroupsRequest_v4(RequestStruct):  # type: ignore[misc]  # noqa: N801 - as above
+    """Asks the coordinator of the groups."""
+
+    API_KEY = 15
+    API_VERSION = 4
+    RESPONSE_TYPE = DescribeGroupsResponse_v4
+    SCHEMA = Schema(
+        ("groups", Array(String("utf-8"))),
+        ("include_authorized_operations", Boolean),
+    )
+
+
+class DescribeGroup(Request[DescribeGroupsRequest_v4]):  # type: ignore[misc]
+    """Who the members of one group are."""
+
+    API_KEY: ClassVar[int] = 15
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def build(self, request_struct_class: type[DescribeGroupsRequest_v4]) -> DescribeGroupsRequest_v4:
+        """The request in the one version that is spoken here."""
+        return request_struct_class([self._group], False)

@@ -68,6 +68,11 @@ class ClockSkew(Collector):
         with self._lock:
             self._skew_ms[broker] = skew_ms
 
+    def skew_ms(self, broker: int) -> int | None:
+        """How far our clock was ahead of a broker's when it last answered, ms; None if it never has."""
+        with self._lock:
+            return self._skew_ms.get(broker)
+
     def collect(self) -> Iterator[Metric]:
         """One sample for each broker that has answered; brokers are few."""
         skew = GaugeMetricFamily(

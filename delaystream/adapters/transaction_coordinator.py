@@ -47,6 +47,9 @@ _MISCONFIGURED: Final = frozenset({30, 31, 50, 53, 35})
 
 _TRANSACTIONAL_ID_NOT_FOUND: Final = 105
 
+#: states of a transaction whose markers are being written
+_DECIDED: Final = frozenset({"PrepareCommit", "PrepareAbort"})
+
 _GROUP: Final = 0
 _TRANSACTION: Final = 1
 _LANE: Final = "coordination"
@@ -88,6 +91,13 @@ class LastTransaction(NamedTuple):
     #: those that its markers were not written to yet
     partitions: frozenset[TopicPartition]
 
+    @property
+    def stuck(self) -> str | None:
+        """What lacks its end, for a sentence, if it was decided how it ends; None otherwise."""
+        if self.state not in _DECIDED or not self.partitions:
+            return None
+        return ", ".join(sorted(f"{topic}-{partition}" for topic, partition in self.partitions))
+
 
 class TransactionCoordinator:
     """Requests to the coordinators of one transactional id and of one consumer group."""
@@ -109,6 +119,11 @@ class TransactionCoordinator:
         _, _, state, _, _, producer_id, epoch, topics, _ = response.transactions[0]
         partitions = (TopicPartition(topic, number) for topic, numbers, _ in topics for number in numbers)
         return LastTransaction(Identity(producer_id, epoch), state, frozenset(partitions))
+
+    @property
+    def coordinated_by(self) -> int | None:
+        """The broker that coordinates the transactional id, as last known."""
+        return self._nodes.get((_TRANSACTION, self._transactional_id))
 
     async def init_producer_id(self, transaction_timeout_ms: int) -> Identity:
         """Fence earlier owners of the id, and have their open transaction completed."""

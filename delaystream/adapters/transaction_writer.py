@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -26,9 +26,9 @@ _TOPIC_AUTHORIZATION_FAILED: Final = 29
 _MESSAGE_TOO_LARGE: Final = 10
 # MESSAGE_TOO_LARGE, and RECORD_LIST_TOO_LARGE: more than a segment of the topic
 _BATCH_TOO_LARGE: Final = frozenset({_MESSAGE_TOO_LARGE, 18})
-# CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE, INVALID_TIMESTAMP,
-# UNSUPPORTED_FOR_MESSAGE_FORMAT, INVALID_RECORD
-_RECORD_AT_FAULT: Final = frozenset({2, *_BATCH_TOO_LARGE, 32, 43, 87})
+_INVALID_TIMESTAMP: Final = 32
+# CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE, UNSUPPORTED_FOR_MESSAGE_FORMAT, INVALID_RECORD
+_RECORD_AT_FAULT: Final = frozenset({2, *_BATCH_TOO_LARGE, 43, 87})
 # INVALID_TOPIC_EXCEPTION, TOPIC_AUTHORIZATION_FAILED, POLICY_VIOLATION
 _TOPIC_AT_FAULT: Final = frozenset({17, _TOPIC_AUTHORIZATION_FAILED, 44})
 # What leaders, replicas and the verification of transactions (KIP-890) answer for a while: UNKNOWN_TOPIC,
@@ -46,8 +46,20 @@ _LANE: Final = "data"
 #: in an answer: the topic's records carry their producer's time, not the broker's
 _NO_APPEND_TIME: Final = -1
 
-#: broker, ms at which the request was sent and answered by our clock, ms of its append by the broker's
-Appended = Callable[[int, int, int, int], None]
+#: skew, in ms, that explains nothing: the broker's limit is too narrow for a clock that is right
+_CLOCKS_AGREE_MS: Final = 1_000
+
+
+class BrokerClocks(Protocol):
+    """Compares our clock with the brokers'."""
+
+    def appended(self, broker: int, sent_ms: int, answered_ms: int, append_ms: int) -> None:
+        """Hear when a request was sent and answered by our clock, and appended by the broker's; in ms."""
+        ...
+
+    def skew_ms(self, broker: int) -> int | None:
+        """How far our clock is ahead of a broker's (negative: behind); None where nothing was heard."""
+        ...
 
 
 class Delivery(msgspec.Struct):
@@ -65,8 +77,8 @@ class Delivery(msgspec.Struct):
 class TransactionWriter:
     """Writes for one producer identity; knows leaders and sequence numbers.
 
-    Has no bound of its own in time: the caller's timeout bounds it. ``appended`` hears the append times that
-    brokers answer with, once a request at most.
+    Has no bound of its own in time: the caller's timeout bounds it. ``clocks`` hears the append times that
+    brokers answer with, once a request at most, and explains a timestamp that a broker refuses.
     """
 
     def __init__(
@@ -76,14 +88,14 @@ class TransactionWriter:
         identity: Identity,
         bounds: ProducerSettings,
         limits: BatchLimits,
-        appended: Appended | None = None,
+        clocks: BrokerClocks | None = None,
     ) -> None:
         self._connections = connections
         self._transactional_id = transactional_id
         self._identity = identity
         self._bounds = bounds
         self._limits = limits
-        self._appended = appended
+        self._clocks = clocks
         self._compression = bounds.compression_codec
         self._leaders: dict[str, tuple[int, ...]] = {}
         self.sequences = Sequences()
@@ -157,7 +169,7 @@ class TransactionWriter:
             delivery.failed = _OK
         try:
             # A repetition that the broker recognises is answered with the append time of the original.
-            appended = self._appended if in_flight == _MAX_IN_FLIGHT else None
+            clocks = self._clocks if in_flight == _MAX_IN_FLIGHT else None
             for place in range(in_flight):
                 by_leader: dict[int, dict[TopicPartition, tuple[Delivery, Batch]]] = {}
                 for delivery in deliveries:
@@ -167,7 +179,7 @@ class TransactionWriter:
                 for leader, batches in by_leader.items():
                     # Tasks start in the order of their creation, so requests to one leader stay in order.
                     sent.append(
-                        (leader, batches, asyncio.create_task(self._produce(leader, batches, appended)))
+                        (leader, batches, asyncio.create_task(self._produce(leader, batches, clocks)))
                     )
             for leader, batches, task in sent:
                 # Its exception is not to pass through here, see `end`. One that is done is not waited for:
@@ -190,7 +202,7 @@ class TransactionWriter:
         self,
         leader: int,
         batches: Mapping[TopicPartition, tuple[Delivery, Batch]],
-        appended: Appended | None,
+        clocks: BrokerClocks | None,
     ) -> Any:
         topics: dict[str, list[tuple[int, bytearray]]] = {}
         for (topic, partition), (_, batch) in batches.items():
@@ -198,8 +210,8 @@ class TransactionWriter:
         request = Produce(self._transactional_id, self._bounds.request_timeout_ms, list(topics.items()))
         sent_ms = time.time_ns() // 1_000_000
         response = await self._connections.request(leader, _LANE, request)
-        if appended is not None and (append_ms := _append_time_ms(response)) != _NO_APPEND_TIME:
-            appended(leader, sent_ms, time.time_ns() // 1_000_000, append_ms)
+        if clocks is not None and (append_ms := _append_time_ms(response)) != _NO_APPEND_TIME:
+            clocks.appended(leader, sent_ms, time.time_ns() // 1_000_000, append_ms)
         return response
 
     def _take_answers(self, batches: Mapping[TopicPartition, tuple[Delivery, Batch]], response: Any) -> None:
@@ -208,7 +220,8 @@ class TransactionWriter:
                 delivery, batch = batches[TopicPartition(topic, partition)]
                 if code != _OK:
                     self._take_failure(delivery, code, message)
-                    if record_errors and delivery.pending[0] is batch:
+                    # What every record shares, the time of writing, is judged when all answers are in.
+                    if record_errors and delivery.pending[0] is batch and code != _INVALID_TIMESTAMP:
                         self._refuse(
                             delivery, record_errors[0][1] or message, batch.first + record_errors[0][0]
                         )
@@ -230,6 +243,10 @@ class TransactionWriter:
             self.build(delivery, batch.first)
         elif code in _RECORD_AT_FAULT:
             self._refuse(delivery, delivery.detail, batch.first if batch.count == 1 else None)
+        elif code == _INVALID_TIMESTAMP:
+            # All that is written carries the time of writing by our clock: another record would fare alike.
+            reason = timestamp_refused(*self._broker_and_skew(target))
+            raise WriteRefused(*target, reason, record_at_fault=False)
         elif code in _TOPIC_AT_FAULT:
             reason = delivery.detail or topic_refused(target.topic, code)
             raise WriteRefused(*target, reason, record_at_fault=False)
@@ -240,9 +257,36 @@ class TransactionWriter:
         elif code in _LEADER_MOVED:
             self._leaders.pop(target.topic, None)
 
+    def _broker_and_skew(self, target: TopicPartition) -> tuple[int, int | None]:
+        broker = self._leader(target)
+        return broker, None if self._clocks is None else self._clocks.skew_ms(broker)
+
     def _refuse(self, delivery: Delivery, detail: str | None, row: int | None) -> None:
         reason = detail or error_name(delivery.failed)
         raise WriteRefused(*delivery.target, reason, record_at_fault=True, row=row)
+
+
+def timestamp_refused(broker: int, skew_ms: int | None) -> str:
+    """Why a broker refused what was written with the time of writing, for a sentence.
+
+    Without figures that change from one attempt to the next beyond the skew, in whole seconds.
+    """
+    limits = "message.timestamp.before.max.ms or message.timestamp.after.max.ms of the topic"
+    if skew_ms is None:
+        return (
+            f"broker {broker} refused the time of writing as a timestamp: this worker's clock and the "
+            f"broker's differ by more than {limits} allows"
+        )
+    if abs(skew_ms) < _CLOCKS_AGREE_MS:
+        return (
+            f"broker {broker} refused the time of writing as a timestamp although the clocks agree: {limits} "
+            "is too small"
+        )
+    side = "ahead of" if skew_ms > 0 else "behind"
+    return (
+        f"this worker's clock is {abs(skew_ms) / 1000:.0f} s {side} that of broker {broker}, "
+        f"more than {limits} allows"
+    )
 
 
 def _append_time_ms(response: Any) -> int:

@@ -18,6 +18,8 @@ from delaystream.engine.failures import (
     Misconfigured,
     StoreFailed,
     TooManyInternalErrors,
+    TransactionFailed,
+    WriteRefused,
 )
 from delaystream.exit_codes import ExitCode
 
@@ -67,7 +69,7 @@ def explain(failure: BaseException) -> ExitCode:
     codes: list[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode]] = [
         ((Misconfigured, ConfigurationError, HttpError), ExitCode.CONFIGURATION),
         (StoreFailed, ExitCode.NO_STORAGE),
-        ((LogUnavailable, KafkaError), ExitCode.UNAVAILABLE),
+        ((LogUnavailable, TransactionFailed, WriteRefused, KafkaError), ExitCode.UNAVAILABLE),
         (TooManyInternalErrors, ExitCode.CRASH),
     ]
     for kinds, code in codes:

@@ -79,9 +79,15 @@ def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> Non
         missing += group
     for acl in missing:
         if acl.resource == "topic" and acl.name not in own:
-            logger.warning(
-                "a destination cannot be written to", topic=acl.name, problem=f"missing ACL: {acl}"
-            )
+            problem = f"missing ACL: {acl}"
+            if acl.operation == "DescribeConfigs":
+                logger.warning(
+                    "whether transactions can end in a destination cannot be seen",
+                    topic=acl.name,
+                    problem=problem,
+                )
+            else:
+                logger.warning("a destination cannot be written to", topic=acl.name, problem=problem)
     if errors := [acl for acl in missing if acl.resource != "topic" or acl.name in own]:
         sentences = [f"missing ACL: {acl}" for acl in errors]
         sentences.append("`delaystream topics print --output kafka-acls` prints all that a worker needs.")

@@ -27,6 +27,7 @@ from delaystream.adapters.kafka_source_bounds import KafkaSourceBounds
 from delaystream.adapters.lost_markers import Traces
 from delaystream.adapters.metrics import PrometheusObserver
 from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStores
+from delaystream.adapters.static_membership import Fencings, InstanceFenced
 from delaystream.adapters.surroundings_metrics import ClockSkew, StateDisk
 from delaystream.adapters.watchdog import Watchdog
 from delaystream.app import parts, process
@@ -96,7 +97,7 @@ async def _serve(settings: Settings) -> None:
         looking = asyncio.create_task(asyncio.to_thread(look_around, settings, client))
         if await process.first(looking, stop):
             worker.compose(await looking)
-            await worker.run(stop)
+            await worker.join(stop)
     logger.info("worker stopped")
 
 
@@ -116,7 +117,8 @@ class _Worker:
             hours_ahead=settings.metrics_hours_ahead,
         )
         self._clock_skew = ClockSkew()
-        for collector in (self._clock_skew, StateDisk(directory.path)):
+        self._fencings = Fencings(directory.path)
+        for collector in (self._clock_skew, StateDisk(directory.path), self._fencings):
             self._observer.registry.register(collector)
         self._tenants = tenants_of(settings)
         #: by partition
@@ -176,6 +178,25 @@ class _Worker:
             pace=Pace(settings.transactions_per_second),
         )
 
+    async def join(self, stop: asyncio.Event) -> None:
+        """Run as the member of the group that the settings name, if that is not another worker's name."""
+        settings, instance_id = self._settings, self._settings.instance_id
+        if instance_id is None:
+            await self.run(stop)
+            return
+        try:
+            waiting = asyncio.create_task(
+                self._fencings.wait_for(
+                    self._client.aiokafka(), settings.app_id, instance_id, settings.session_timeout_ms
+                )
+            )
+            if await process.first(waiting, stop):
+                await waiting
+                await self.run(stop)
+        except InstanceFenced:
+            self._fencings.fenced(instance_id)
+            raise
+
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until asked to stop; raises what ended it otherwise."""
         gc.collect()
@@ -229,7 +250,7 @@ class _Worker:
             limits=self._limits,
             swept=TopicPartition(settings.changelog_topic, partition),
             traces=self._traces.setdefault(partition, Traces()),
-            appended=self._clock_skew.appended,
+            clocks=self._clock_skew,
         )
         return producer if self._tracing is None else self._tracing.producer(partition, producer)
 

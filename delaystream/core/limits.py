@@ -1,6 +1,13 @@
-"""The bounds on one request."""
+"""The bounds on one request, and on the topics that it goes through."""
 
 import msgspec
+
+LEAST_MARKER_AGE_MS = 10_000
+"""Least `message.timestamp.before.max.ms` of a topic that is written to in transactions.
+
+A broker makes the marker that ends a transaction, and appends it, with its clock's time in between; what is
+too old by then it refuses, and its coordinator does not try again. One that stands still for longer than this
+is no leader any more."""
 
 _DAY_MS = 24 * 60 * 60 * 1000
 

@@ -53,6 +53,13 @@ class LogUnavailable(EngineError):
     """Kafka did not answer in time; worth trying again."""
 
 
+class TransactionStuck(LogUnavailable):
+    """The last transaction was decided, and Kafka does not complete it: a person has to see to a broker.
+
+    It concerns one partition alone, and ending the process would not help.
+    """
+
+
 class StoreUntrusted(EngineError):
     """The local state cannot be used (corrupt, unreadable, foreign): throw it away and rebuild."""
 

@@ -21,6 +21,7 @@ from delaystream.engine.failures import (
     StoreFailed,
     StoreUntrusted,
     TooManyInternalErrors,
+    TransactionStuck,
     WriteRefused,
     about_the_record,
 )
@@ -132,7 +133,7 @@ class PartitionProcessor:
 
         Raises what concerns the process, not this partition alone: Misconfigured when a person has to
         decide, TooManyInternalErrors, lack of memory; and the last failure when there was no success for
-        ``failure_timeout_ms``.
+        ``failure_timeout_ms``, unless it is TransactionStuck.
         """
         self._finished.clear()
         self._healthy_at = self._loop_ms()
@@ -171,7 +172,8 @@ class PartitionProcessor:
             logger.info("partition %d: another worker owns it now", self.partition)
             return False
         logger.warning("partition %d: %s: %s", self.partition, type(failure).__name__, failure)
-        if self._loop_ms() - self._healthy_at > settings.failure_timeout_ms:
+        stuck = isinstance(failure, TransactionStuck)
+        if not stuck and self._loop_ms() - self._healthy_at > settings.failure_timeout_ms:
             raise failure
         self._enter(Phase.BACKOFF)
         backoff_ms = min(

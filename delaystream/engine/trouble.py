@@ -20,6 +20,8 @@ class Trouble(msgspec.Struct):
     attempts: int = 0
     #: not to be tried before this time of the event loop, ms
     until: float = 0.0
+    #: when it was first set aside, the event loop's ms; None: it never was
+    parked_at: float | None = None
     #: most entries to fire in one transaction, until one succeeds; None: no bound
     limit: int | None = None
 
@@ -97,6 +99,8 @@ class Troubles:
         backoff = min(self._backoff_max_ms, self._backoff_min_ms * 2 ** min(trouble.attempts, 30))
         trouble.attempts += 1
         trouble.until = loop_ms + backoff
+        if trouble.parked_at is None:
+            trouble.parked_at = loop_ms
         return trouble
 
     def takes_receipts(self, topic: str, loop_ms: float) -> bool:

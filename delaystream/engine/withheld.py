@@ -108,6 +108,9 @@ class Withheld:
         trouble = drain.trouble
         if trouble is not None:
             waited_ms = step.now_ms - max(due_ms, trouble.since_ms)
+            if trouble.parked_at is not None:
+                # A wrong clock may be why: set right, it jumps, and nothing has waited for so long.
+                waited_ms = min(waited_ms, int(step.loop_ms - trouble.parked_at))
             if waited_ms >= self._settings.destination_timeout_ms:
                 return f"{drain.topic} could not be written for {waited_ms} ms: {trouble.reason}"
         return None

@@ -29,6 +29,7 @@ from delaystream.testing.partition import (
     PositionOutOfRangeError,
     RecordRefusedError,
     StaleEpochError,
+    TimestampRefusedError,
     Topic,
     TopicRefusedError,
     UnknownTopicError,
@@ -73,7 +74,14 @@ class MemoryLog:
     # -- topics
 
     def create_topic(
-        self, name: str, partitions: int = 1, *, compacted: bool = False, max_message_bytes: int | None = None
+        self,
+        name: str,
+        partitions: int = 1,
+        *,
+        compacted: bool = False,
+        max_message_bytes: int | None = None,
+        timestamp_before_max_ms: int | None = None,
+        timestamp_after_max_ms: int | None = None,
     ) -> Topic:
         """Create a topic, in place of an older one of this name; it gets an id of its own."""
         self._created += 1
@@ -81,6 +89,8 @@ class MemoryLog:
         topic.compacted = compacted
         if max_message_bytes is not None:
             topic.max_message_bytes = max_message_bytes
+        topic.timestamp_before_max_ms = timestamp_before_max_ms
+        topic.timestamp_after_max_ms = timestamp_after_max_ms
         self.topics[name] = topic
         return topic
 
@@ -273,15 +283,18 @@ class MemoryLog:
         log.end += 1
         return record.offset
 
-    @staticmethod
-    def _check(topic: Topic, row: Row) -> None:
+    def _check(self, topic: Topic, row: Row) -> None:
         if topic.refusal is not None:
             raise TopicRefusedError(topic.refusal)
-        key, value, headers, _ = row
+        key, value, headers, timestamp_ms = row
         if topic.compacted and key is None:
             raise RecordRefusedError("a compacted topic takes no record without a key")
         if row_bytes(key, value, headers) > topic.max_message_bytes:
             raise RecordRefusedError(f"larger than max.message.bytes={topic.max_message_bytes}")
+        before, after = topic.timestamp_before_max_ms, topic.timestamp_after_max_ms
+        age_ms = self._now_ms() - timestamp_ms
+        if (before is not None and age_ms > before) or (after is not None and -age_ms > after):
+            raise TimestampRefusedError(f"timestamp {timestamp_ms} is out of range")
 
     def _checked(self, epoch: Epoch) -> _Producer:
         self.expire()

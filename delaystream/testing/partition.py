@@ -25,6 +25,10 @@ class TopicRefusedError(LogError):
     """The topic cannot be written now: TOPIC_AUTHORIZATION_FAILED, no leader, …"""
 
 
+class TimestampRefusedError(LogError):
+    """INVALID_TIMESTAMP: the broker's clock and the producer's differ by more than the topic allows."""
+
+
 class RecordRefusedError(LogError):
     """This record can never be written to this topic: RECORD_TOO_LARGE, INVALID_RECORD.
 
@@ -123,6 +127,9 @@ class Topic:
         self.compacted = False
         #: bound on key, value and headers of one record
         self.max_message_bytes = 1024 * 1024 + 64 * 1024
+        #: message.timestamp.before.max.ms and .after.max.ms; None: no bound
+        self.timestamp_before_max_ms: int | None = None
+        self.timestamp_after_max_ms: int | None = None
         #: why it cannot be written now ("not authorized"); None: it can
         self.refusal: str | None = None
 

@@ -12,6 +12,7 @@ from delaystream.testing.partition import (
     Epoch,
     RecordRefusedError,
     StaleEpochError,
+    TimestampRefusedError,
     TopicRefusedError,
     UnknownTopicError,
 )
@@ -93,7 +94,7 @@ class MemoryProducer:
                 await self._at("write", at.topic)
                 written[at] = self._log.write(epoch, at, rows)
                 await self._at("written", at.topic)
-            except (UnknownTopicError, TopicRefusedError) as error:
+            except (UnknownTopicError, TopicRefusedError, TimestampRefusedError) as error:
                 raise WriteRefused(at.topic, at.partition, str(error), record_at_fault=False) from error
             except RecordRefusedError as error:
                 row = error.row if self.names_rows else None

@@ -5,9 +5,13 @@ from typing import Literal
 
 import msgspec
 
+from delaystream.core.limits import LEAST_MARKER_AGE_MS
 from delaystream.topics.specification import TopicSpec
 
 Severity = Literal["error", "warning"]
+
+#: Kafka's own default of the limit on timestamps that lie ahead
+_HOUR_MS = 3_600_000
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -62,6 +66,7 @@ def differences(
             *_of_partitions(spec, topic, common, exact_partitions=exact_partitions),
             *_of_replicas(spec, topic),
             *_of_settings(spec, topic),
+            *_of_timestamps(spec, topic),
         ]
         every += sorted(own, key=lambda difference: difference.severity)
     return every
@@ -121,6 +126,25 @@ def _of_settings(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
         if not is_right(expected, actual):
             sentence = f"{spec.name} has {setting}={actual} instead of {expected}; {reason}."
             yield Difference(spec.name, setting, severity, expected, actual, sentence)
+
+
+def _of_timestamps(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
+    """Limits on timestamps that stop whoever writes with the time of writing, as workers do."""
+    if not spec.written_by_workers or topic.config.get("message.timestamp.type") == "LogAppendTime":
+        return
+    for setting in ("message.timestamp.before.max.ms", "message.timestamp.after.max.ms"):
+        actual = topic.config.get(setting)
+        if actual is None or int(actual) >= _HOUR_MS:
+            continue
+        endless = "before" in setting and int(actual) < LEAST_MARKER_AGE_MS
+        reason = (
+            "the broker may refuse the marker that ends a transaction, and then it never ends"
+            if endless
+            else "a worker whose clock is off by more can write nothing, and its partitions stand still"
+        )
+        sentence = f"{spec.name} has {setting}={actual} instead of {_HOUR_MS} or more; {reason}."
+        severity: Severity = "error" if endless else "warning"
+        yield Difference(spec.name, setting, severity, str(_HOUR_MS), actual, sentence)
 
 
 def _same_set(expected: str, actual: str) -> bool:

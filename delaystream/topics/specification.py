@@ -51,6 +51,8 @@ class TopicSpec(msgspec.Struct, frozen=True):
     purpose: str = ""
     partitioned_alike: bool = False
     """Whether partition n of this topic belongs together with partition n of the others so marked."""
+    written_by_workers: bool = True
+    """Whether it is written to in workers' transactions, with the time of writing as timestamp."""
 
 
 class _Described(msgspec.Struct, frozen=True):
@@ -152,6 +154,7 @@ def plan(
             config={**topic.config, **common},
             purpose=topic.purpose,
             partitioned_alike=topic.partitioned_alike,
+            written_by_workers=kind != "requests",
         )
         for kind, topic in described.topics.items()
         for name in names[kind]

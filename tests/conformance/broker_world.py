@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
@@ -46,12 +47,23 @@ class BrokerWorld:
         self._open = AsyncExitStack()
 
     async def create_topic(
-        self, name: str, partitions: int = 1, *, compacted: bool = False, max_message_bytes: int | None = None
+        self,
+        name: str,
+        partitions: int = 1,
+        *,
+        compacted: bool = False,
+        max_message_bytes: int | None = None,
+        timestamp_before_max_ms: int | None = None,
+        timestamp_after_max_ms: int | None = None,
     ) -> None:
         # The cases' timestamps lie in the past: retention would take the records for old.
         config = {"retention_ms": "-1"} | ({"cleanup_policy": "compact"} if compacted else {})
         if max_message_bytes is not None:
             config["max_message_bytes"] = str(max_message_bytes)
+        if timestamp_before_max_ms is not None:
+            config["message_timestamp_before_max_ms"] = str(timestamp_before_max_ms)
+        if timestamp_after_max_ms is not None:
+            config["message_timestamp_after_max_ms"] = str(timestamp_after_max_ms)
         await asyncio.to_thread(self._kafka.create, name, partitions, **config)
 
     async def delete_topic(self, name: str) -> None:
@@ -134,6 +146,9 @@ class BrokerWorld:
         async with asyncio.timeout(60):
             while not await condition():  # noqa: ASYNC110 - it asks the broker
                 await asyncio.sleep(0.05)
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
 
     def producer(self, transactional_id: str) -> AiokafkaTransactionalProducer:
         producer = AiokafkaTransactionalProducer(self._settings, transactional_id, GROUP)

@@ -300,6 +300,28 @@ async def a_null_key_for_a_compacted_topic_is_refused(world: World) -> None:
 
 
 @case
+async def a_timestamp_that_is_out_of_range_is_not_the_records_fault(world: World) -> None:
+    """It is the time of writing by the producer's clock; the clocks are at odds, before or behind."""
+    hour_ms = 3_600_000
+    (topic,) = names(1)
+    await world.create_topic(topic, timestamp_before_max_ms=hour_ms, timestamp_after_max_ms=hour_ms)
+    now_ms = world.now_ms()
+    for off_ms in (-2 * hour_ms, 2 * hour_ms):
+        right, wrong = rows("right", timestamp_ms=now_ms), rows("wrong", timestamp_ms=now_ms + off_ms)
+        assert not (await refused(world, topic, right + wrong)).record_at_fault
+    assert await world.read(at(topic)) == []
+    producer = world.producer(names(1)[0])
+    await producer.fence()
+    within = [
+        *rows("old", timestamp_ms=now_ms - hour_ms // 2),
+        *rows("new", timestamp_ms=now_ms + hour_ms // 2),
+    ]
+    await producer.commit(Transaction({at(topic): within}, {}))
+    await producer.close()
+    assert keys(await world.read(at(topic))) == ["old", "new"]
+
+
+@case
 async def a_missing_topic_is_refused_in_time(world: World) -> None:
     """The topic is at fault, and it is not created by the attempt."""
     (topic,) = names(1)

@@ -42,7 +42,14 @@ class World(Protocol):
     """A broker to try the ports on; names of topics and transactional ids are the case's own."""
 
     async def create_topic(
-        self, name: str, partitions: int = 1, *, compacted: bool = False, max_message_bytes: int | None = None
+        self,
+        name: str,
+        partitions: int = 1,
+        *,
+        compacted: bool = False,
+        max_message_bytes: int | None = None,
+        timestamp_before_max_ms: int | None = None,
+        timestamp_after_max_ms: int | None = None,
     ) -> None: ...
     async def delete_topic(self, name: str) -> None: ...
     async def append(self, at: TopicPartition, rows: Sequence[Row]) -> None:
@@ -65,6 +72,10 @@ class World(Protocol):
     async def trim(self, at: TopicPartition, start: int) -> None: ...
     async def until(self, condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         """Wait for what the broker does in its own time. TimeoutError after a minute."""
+        ...
+
+    def now_ms(self) -> int:
+        """The broker's clock, about."""
         ...
 
     def producer(self, transactional_id: str) -> TransactionalProducer: ...
@@ -93,9 +104,23 @@ class MemoryWorld:
         )
 
     async def create_topic(
-        self, name: str, partitions: int = 1, *, compacted: bool = False, max_message_bytes: int | None = None
+        self,
+        name: str,
+        partitions: int = 1,
+        *,
+        compacted: bool = False,
+        max_message_bytes: int | None = None,
+        timestamp_before_max_ms: int | None = None,
+        timestamp_after_max_ms: int | None = None,
     ) -> None:
-        self.log.create_topic(name, partitions, compacted=compacted, max_message_bytes=max_message_bytes)
+        self.log.create_topic(
+            name,
+            partitions,
+            compacted=compacted,
+            max_message_bytes=max_message_bytes,
+            timestamp_before_max_ms=timestamp_before_max_ms,
+            timestamp_after_max_ms=timestamp_after_max_ms,
+        )
 
     async def delete_topic(self, name: str) -> None:
         self.log.delete_topic(name)
@@ -128,6 +153,9 @@ class MemoryWorld:
         async with asyncio.timeout(60):
             while not await condition():  # noqa: ASYNC110 - it asks the broker
                 await asyncio.sleep(0.1)
+
+    def now_ms(self) -> int:
+        return self.clock.now_ms()
 
     def producer(self, transactional_id: str) -> TransactionalProducer:
         return MemoryProducer(self.log, transactional_id, GROUP)

@@ -138,12 +138,24 @@ def test_a_worker_one_right_short_says_which(secured: Secured, lacking: int) -> 
     if missing.name.startswith(app.topic("")):
         own = {app.requests, app.commands, app.changelog, app.events, app.dead_letters}
         if missing.name not in own:
+            if missing.operation == "DescribeConfigs":
+                return _test_settings_unseen(app, missing)
             return _test_a_destination_is_set_aside(app, missing)
     assert worker.wait_exit() == ExitCode.CONFIGURATION
     assert f"missing ACL: {missing.operation} on {missing.resource}" in worker.reason
     assert missing.name in worker.reason
     assert all(str(acl) not in worker.reason for acl in needed if acl is not missing)
     return None
+
+
+def _test_settings_unseen(app: SecuredDeployment, missing: Acl) -> None:
+    """It is written to all the same; the worker says so at its start, of those that it knows by name."""
+    [worker] = app.workers
+    worker.wait_ready()
+    unseen = app.destination("more-1") if missing.prefixed else app.topic("out")
+    app.request(b"goes out", {"destination": unseen, "delay": "0"})
+    assert [delivery.value for delivery in app.kafka.read(unseen, 1)] == [b"goes out"]
+    assert missing.prefixed or f"missing ACL: DescribeConfigs on topic {unseen}" in worker.output()
 
 
 def _test_a_destination_is_set_aside(app: SecuredDeployment, missing: Acl) -> None:

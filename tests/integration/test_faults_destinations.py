@@ -121,6 +121,26 @@ def test_a_destination_without_enough_replicas_waits(patient: Deployment) -> Non
         reader.quiet(1)
 
 
+@pytest.mark.parametrize("trouble", ["a narrow clock", "no room for a marker"])
+def test_a_destination_in_which_no_transaction_ends_holds_up_nobody(
+    patient: Deployment, trouble: str
+) -> None:
+    """The broker refuses its own marker there, and would keep the partition's transactions for ever."""
+    narrow = {"message_timestamp_before_max_ms": "0", "message_timestamp_after_max_ms": "0"}
+    config = narrow if trouble == "a narrow clock" else {"max_message_bytes": "77"}
+    out = patient.kafka.create(patient.topic(f"endless-{uuid4().hex[:6]}"), **config)
+    for number in range(20):
+        patient.request(b"%d" % number, {"destination": out, "delay": f"{number * 100}ms"})
+    _healthy(patient, 10)
+    assert patient.kafka.end_offsets(out) == [0]
+    assert f"{next(iter(config)).replace('_', '.')}=" in patient.workers[0].output()
+    hour = {"message_timestamp_before_max_ms": "3600000", "message_timestamp_after_max_ms": "3600000"}
+    patient.kafka.configure(out, **(hour if trouble == "a narrow clock" else {"max_message_bytes": "100000"}))
+    with patient.reader(out) as reader:
+        assert {delivery.value for delivery in reader.take(20)} == {b"%d" % number for number in range(20)}
+        reader.quiet(1)
+
+
 def test_a_receipt_that_cannot_be_delivered_blocks_nothing(patient: Deployment) -> None:
     """The schedule stands, and fires, though its receipt has nowhere to go."""
     out = patient.destination("no-receipt")

@@ -189,3 +189,32 @@ def test_a_forbidden_topic_is_known_for_one(own_broker: Callable[..., EmbeddedBr
             await producer.close()
 
     run(story())
+
+
+@pytest.mark.parametrize(
+    ("config", "setting"),
+    [
+        ({"message.timestamp.before.max.ms": "0"}, "message.timestamp.before.max.ms=0"),
+        ({"message.timestamp.before.max.ms": "9999"}, "message.timestamp.before.max.ms=9999"),
+        ({"message.timestamp.before.max.ms": "10000", "message.timestamp.after.max.ms": "0"}, None),
+        ({"message.timestamp.before.max.ms": "0", "message.timestamp.type": "LogAppendTime"}, None),
+        ({"max.message.bytes": "77"}, "max.message.bytes=77"),
+        ({"max.message.bytes": "78"}, None),
+    ],
+)
+def test_a_topic_in_which_a_transaction_may_never_end_cannot_be_written_to(
+    kafka: str, make_topic: MakeTopic, config: dict[str, str], setting: str | None
+) -> None:
+    """A broker holds its own markers against these limits; what it refuses is not tried again."""
+    topic, other = make_topic(config=config), make_topic()
+
+    async def story() -> None:
+        destinations = KafkaDestinations({"bootstrap_servers": kafka})
+        await destinations.ensure([topic, other])
+        assert destinations.partitions(other) == 1
+        problem = destinations.problem(topic)
+        assert (destinations.partitions(topic) == 0) == (setting is not None)
+        assert problem is None if setting is None else problem and problem.startswith(setting)
+        await destinations.close()
+
+    run(story())

@@ -19,7 +19,13 @@ from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.transaction_writer import Delivery, TransactionWriter
 from delaystream.dev import EmbeddedBroker
-from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
+from delaystream.engine.failures import (
+    LogUnavailable,
+    ProducerFenced,
+    TransactionFailed,
+    TransactionStuck,
+    WriteRefused,
+)
 from delaystream.engine.ports import Row, TopicPartition, Transaction
 from tests.integration.harness_kafka import Delivery as Read
 from tests.integration.harness_kafka import Kafka, Reader
@@ -541,3 +547,44 @@ def test_a_transaction_that_timed_out_is_a_fence(own_broker: OwnBroker) -> None:
         await producer.close()
 
     run(story())
+
+
+@pytest.mark.timeout(150)
+def test_a_transaction_that_the_broker_cannot_end_is_named_and_ends_once_it_can(
+    own_broker: Callable[..., EmbeddedBroker],
+) -> None:
+    """A marker is 78 bytes: a topic that takes less holds up the transactional id, whatever else it wrote to.
+
+    The coordinator tries a marker again only after it was loaded anew, which a restart of its broker does.
+    """
+    broker = own_broker()
+    kafka = Kafka(broker.bootstrap_servers)
+    tiny, healthy = kafka.create("tiny", max_message_bytes="77"), kafka.create("healthy")
+
+    async def refused() -> None:
+        producer = new_producer(kafka.bootstrap, "app-0")
+        await producer.fence()
+        rows = {at(healthy): [row(b"a")], at(tiny): [row(b"x" * 200)]}
+        assert (await refusal(producer.commit(Transaction(rows, {})))).topic == tiny
+        await producer.close()
+
+    async def stuck() -> None:
+        producer = new_producer(kafka.bootstrap, "app-0", SHORT)
+        with pytest.raises(TransactionStuck, match=r"no marker in tiny-0\..*max\.message\.bytes.*broker 1"):
+            await producer.fence()
+        await producer.close()
+
+    async def free() -> None:
+        producer = new_producer(kafka.bootstrap, "app-0")
+        await producer.fence()
+        await producer.commit(Transaction({at(healthy): [row(b"b")], at(tiny): [row(b"b")]}, {}))
+        await producer.close()
+
+    run(refused())
+    run(stuck())
+    kafka.configure(tiny, max_message_bytes="100000")
+    run(stuck())
+    broker.restart()
+    run(free())
+    for topic in (healthy, tiny):
+        assert values(kafka.bootstrap, topic, 1) == [b"b"]

@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 
 from delaystream.codec import keys
 from delaystream.core.wheel import WheelHeads
-from delaystream.engine.failures import LogUnavailable, StoreUntrusted, TransactionFailed, WriteRefused
+from delaystream.engine.failures import (
+    LogUnavailable,
+    StoreUntrusted,
+    TransactionFailed,
+    TransactionStuck,
+    WriteRefused,
+)
 from delaystream.engine.ports import (
     Marker,
     SourceBatch,
@@ -419,6 +425,30 @@ def test_waiting_for_the_partition_does_not_count_as_failing() -> None:
         sources.assigned = True
         engine.request(destination="orders", delay="1s")
         await asyncio.sleep(20)
+        assert len(engine.read("orders")) == 1
+
+    in_virtual_time(test)
+
+
+def test_a_transaction_that_kafka_never_completes_stops_its_partition_alone() -> None:
+    """To end the worker would stop its other partitions, and help nothing; a person frees the transaction."""
+    stuck = [True]
+
+    class Stuck(MemoryProducer):
+        async def fence(self) -> None:
+            if stuck[0]:
+                await asyncio.sleep(30)
+                raise TransactionStuck("no marker in orders-0")
+            await super().fence()
+
+    async def test(engine: Engine) -> None:
+        await engine.stop()
+        engine.start(new_producer=lambda partition: Stuck(engine.log, f"p-{partition}", "group"))
+        engine.request(destination="orders", delay="1s")
+        await asyncio.sleep(2 * 3_600)
+        assert not engine.lives[0].done()
+        stuck[0] = False
+        await asyncio.sleep(60)
         assert len(engine.read("orders")) == 1
 
     in_virtual_time(test)

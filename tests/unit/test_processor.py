@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from delaystream.engine.failures import Misconfigured
 from delaystream.engine.ports import TopicPartition
-from delaystream.testing import MemoryProducer, MemorySources
+from delaystream.testing import LoopClock, MemoryProducer, MemorySources, VirtualTimeLoop
 from delaystream.testing.partition import Epoch
 from delaystream.testing.store import MemoryStore
 from tests.unit.engine import Engine, header, in_virtual_time
@@ -166,6 +166,39 @@ def test_fires_for_a_destination_that_stays_away_are_quarantined() -> None:
         assert {header(letter, "error") for letter in letters} == {"quarantined"}
 
     in_virtual_time(test, destination_timeout_ms=60_000)
+
+
+@pytest.mark.parametrize("off_hours", [-2, 2])
+def test_a_timestamp_that_the_broker_refuses_is_a_matter_of_the_clock(off_hours: int) -> None:
+    """The fires wait until the clock is right, however far it was off; none is taken for unwritable."""
+    hour_ms = 3_600_000
+
+    async def test(engine: Engine) -> None:
+        clock = LoopClock(engine.loop)
+        clock.step(off_hours * hour_ms)
+        engine.log.create_topic("strict", timestamp_before_max_ms=hour_ms, timestamp_after_max_ms=hour_ms)
+        engine.start(clock=clock)
+        for number in range(30):
+            control = {"id": f"id-{number}"} if number % 2 else {}
+            engine.request(
+                b"%d" % number, b"k", destination="strict", delay="5s", timestamp_ms=clock.now_ms(), **control
+            )
+        engine.request(b"at once", destination="strict", delay="0", timestamp_ms=clock.now_ms() - 10_000)
+        engine.request(b"other", destination="orders", delay="10s", timestamp_ms=clock.now_ms())
+        await asyncio.sleep(120)
+        assert [record.value for record in engine.read("orders")] == [b"other"]
+        assert engine.read("strict") == []
+        clock.step(-off_hours * hour_ms)
+        await asyncio.sleep(3 * hour_ms / 1000)
+        delivered = {record.value for record in engine.read("strict")}
+        assert delivered == {b"at once", *(b"%d" % number for number in range(30))}
+        assert len(engine.read("strict")) == 31
+        assert engine.read("delay-dead-letters") == []
+        await engine.stop()
+
+    # Less than the clock is off: waiting is not what made it jump.
+    with VirtualTimeLoop() as loop:
+        loop.run_until_complete(test(Engine(loop, destination_timeout_ms=hour_ms)))
 
 
 def test_one_record_that_the_broker_refuses_holds_up_no_other() -> None:

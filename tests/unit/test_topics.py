@@ -132,6 +132,9 @@ def test_events_and_dead_letters_may_have_any_number_of_partitions():
         ("delay-wheel-changelog", "min.insync.replicas", "1", "warning"),
         ("delay-wheel-changelog", "min.insync.replicas", "4", "error"),
         ("delay-wheel-changelog", "unclean.leader.election.enable", "true", "warning"),
+        ("delay-events", "message.timestamp.before.max.ms", "9999", "error"),
+        ("delay-dead-letters", "message.timestamp.before.max.ms", "10000", "warning"),
+        ("delay-commands", "message.timestamp.after.max.ms", "0", "warning"),
         ("delay-requests", "cleanup.policy", "compact", "error"),
         ("delay-requests", "retention.ms", "1000", "warning"),
     ],
@@ -155,12 +158,21 @@ def test_a_dangerous_setting_is_reported_with_both_values_in_one_sentence(topic,
         ("max.message.bytes", "5000000"),
         ("min.insync.replicas", "3"),
         ("segment.bytes", "1"),
+        ("message.timestamp.before.max.ms", "0"),
     ],
 )
 def test_values_on_the_safe_side_and_tuning_are_no_difference(setting, value):
     specs = plan(Names())
     found = found_as(specs)
     found["delay-requests"] = altered(found["delay-requests"], **{setting.replace(".", "_"): value})
+    assert differences(specs, found) == []
+
+
+def test_limits_on_timestamps_do_not_concern_a_topic_whose_broker_sets_them():
+    specs = plan(Names())
+    found = found_as(specs)
+    narrow = {"message_timestamp_before_max_ms": "0", "message_timestamp_after_max_ms": "3599999"}
+    found["delay-wheel-changelog"] = altered(found["delay-wheel-changelog"], **narrow)
     assert differences(specs, found) == []
 
 

@@ -12,6 +12,7 @@ import pytest
 from delaystream.adapters.kafka_batches import BatchLimits, Identity
 from delaystream.adapters.kafka_connections import TopicMetadata
 from delaystream.adapters.producer_settings import ProducerSettings
+from delaystream.adapters.surroundings_metrics import ClockSkew
 from delaystream.adapters.transaction_writer import Delivery, TransactionWriter
 from delaystream.engine.failures import WriteRefused
 from delaystream.engine.ports import TopicPartition
@@ -26,10 +27,13 @@ class Brokers:
     async def describe(self, topics: set[str]) -> dict[str, TopicMetadata]:
         return {topic: TopicMetadata(topic, 0, "", (int(topic),)) for topic in topics}
 
+    #: error code, offset, append time, log start, record errors, message
+    answer: tuple[Any, ...] = (0, 0, -1, 0, [], None)
+
     async def request(self, leader: int, lane: str, request: Any) -> Any:
         await self.answering.wait()
         written = [
-            (topic, [(partition, 0, 0, -1, 0, [], None) for partition, _ in batches])
+            (topic, [(partition, *self.answer) for partition, _ in batches])
             for topic, batches in request._topics
         ]
         return SimpleNamespace(topics=written)
@@ -103,5 +107,41 @@ def test_answers_that_have_arrived_are_taken_in_in_one_go() -> None:
             turns += 1
         await delivering
         assert turns <= 6
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("skew_ms", "said"),
+    [
+        (-7_200_000, "this worker's clock is 7200 s behind that of broker 3"),
+        (90_000, "this worker's clock is 90 s ahead of that of broker 3"),
+        (400, "although the clocks agree"),
+        (None, "this worker's clock and the broker's differ by more than"),
+    ],
+)
+def test_a_refused_timestamp_is_blamed_on_the_clock_and_names_the_skew(
+    skew_ms: int | None, said: str
+) -> None:
+    """INVALID_TIMESTAMP names a record (KIP-467), but all records carry the time of writing."""
+
+    async def test() -> None:
+        brokers: Any = Brokers()
+        brokers.answer = (32, -1, -1, 0, [(0, "Timestamp 1 of message with offset 0 is out of range")], "x")
+        brokers.answering.set()
+        clocks = ClockSkew()
+        if skew_ms is not None:
+            clocks.appended(3, 10_000_000, 10_000_000, 10_000_000 - skew_ms)
+        writer = TransactionWriter(
+            brokers, "t", Identity(1, 0), ProducerSettings(), BatchLimits(2_000), clocks
+        )
+        delivery = Delivery(TopicPartition("3", 0), [(b"k", b"v", (), 1)], deque())
+        await writer.look_up([delivery.target])
+        writer.build(delivery)
+        with pytest.raises(WriteRefused) as caught:
+            await writer.deliver([delivery])
+        assert not caught.value.record_at_fault
+        assert said in caught.value.reason
+        assert "message.timestamp.before.max.ms" in caught.value.reason
 
     asyncio.run(test())
