@@ -6,6 +6,7 @@ A life ends with the first failure; everything in this module is thrown away the
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -41,6 +42,8 @@ from delaystream.engine.step import Step
 from delaystream.engine.tenants import Tenants
 from delaystream.engine.trouble import Troubles
 from delaystream.engine.withheld import Withheld
+
+logger = logging.getLogger(__name__)
 
 _NOT_PENDING = frozenset({0})
 #: each waits for a second at most
@@ -277,6 +280,13 @@ class Life:
         for topic, outlet in step.outlets.items():
             if outlet.rows and topic in self._troubles and self._troubles.succeeded(topic):
                 self._observer.parked(self._partition, topic, None)
+        if step.unanswered and (count := self._troubles.unanswered(step.unanswered, step.loop_ms)):
+            logger.warning(
+                "partition %d: %d requests got no receipt although they asked for one; the last one's: %s",
+                self._partition,
+                count,
+                step.unanswered_why,
+            )
         for key in step.released:
             self._troubles.condemned.pop(key, None)
         self._observer.committed(
