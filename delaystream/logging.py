@@ -25,6 +25,7 @@ FIELDS = {
     "event": "What happened. Do not match on the text: fields and metrics are the promise.",
     "exception": "A traceback, on the same line. Without local variables.",
     "app_id": "The setting `app_id`.",
+    "count": "How many more there were than the lines that name them.",
     "data_dir": "The directory of the local state.",
     "error": "What a library said of a failure.",
     "exit_code": "The exit code that the process ends with.",

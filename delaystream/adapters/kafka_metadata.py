@@ -180,7 +180,7 @@ class KafkaDestinations(Destinations):
         if now_s - self._telling_since_s >= _TOLD_EVERY_S:
             self._telling_since_s, self._told_by_name = now_s, 0
             if self._counted:
-                logger.warning("more destinations cannot be written to", count=self._counted, such_as=topic)
+                logger.warning("more destinations cannot be written to", count=self._counted, topic=topic)
                 self._counted = 0
         if self._told_by_name < _TOLD_BY_NAME:
             self._told_by_name += 1

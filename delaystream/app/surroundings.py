@@ -44,9 +44,10 @@ def look_around(settings: Settings, client: ClientConfig) -> Surroundings:
     except TokenUnavailable as error:
         raise LogUnavailable(str(error)) from error
     partitions = _partitions(admin, settings.changelog_topic)
-    _check_rights(admin, settings, client)
+    hidden = _check_rights(admin, settings, client)
+    specs = [spec for spec in plan(settings, partitions=partitions or None) if spec.name not in hidden]
     try:
-        differences = check(admin, plan(settings, partitions=partitions or None))
+        differences = check(admin, specs)
     except TopicsError as error:
         raise LogUnavailable(str(error)) from error
     for difference in differences:
@@ -62,14 +63,16 @@ def look_around(settings: Settings, client: ClientConfig) -> Surroundings:
     return Surroundings(partitions, _delete_retention_ms(admin, settings.changelog_topic))
 
 
-def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> None:
+def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> set[str]:
     """Name every ACL that is missing, rather than fail at the first one, or much later.
 
-    A destination may be written to from tomorrow on, so that it is only warned of. The right to the
-    transactional ids shows when the first partition is fenced.
+    A destination may be written to from tomorrow on, so that it is only warned of; so is the topic for
+    receipts, which is not worth a worker that does not start. Those of delaystream's topics are returned that
+    are warned of: what they are cannot be read. The right to the transactional ids shows when the first
+    partition is fenced.
     """
     needed = next(user.acls for user in users(settings) if user.role == "worker")
-    own = set(settings.own_topics)
+    own = set(settings.own_topics) - {settings.receipts_topic}
     try:
         missing = missing_rights(admin, needed)
     except TopicsError as error:
@@ -80,7 +83,11 @@ def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> Non
     for acl in missing:
         if acl.resource == "topic" and acl.name not in own:
             problem = f"missing ACL: {acl}"
-            if acl.operation == "DescribeConfigs":
+            if acl.name == settings.receipts_topic:
+                logger.warning(
+                    "a right to the topic for receipts is missing", topic=acl.name, problem=problem
+                )
+            elif acl.operation == "DescribeConfigs":
                 logger.warning(
                     "whether transactions can end in a destination cannot be seen",
                     topic=acl.name,
@@ -92,6 +99,7 @@ def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> Non
         sentences = [f"missing ACL: {acl}" for acl in errors]
         sentences.append("`delaystream topics print --output kafka-acls` prints all that a worker needs.")
         raise Misconfigured("\n".join(sentences))
+    return {acl.name for acl in missing} & {settings.receipts_topic}
 
 
 def _partitions(admin: Admin, topic: str) -> int:

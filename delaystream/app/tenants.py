@@ -34,7 +34,7 @@ def require_shares(settings: Settings, partitions: int) -> None:
 
 
 def _tenant(settings: Settings, requests: RequestSettings, rates: RateTable, name: str) -> Tenant:
-    allowed = DestinationFilter(requests.destinations_allow, settings.own_topics)
+    allowed = DestinationFilter(requests.destinations_allow, settings.own_topics, settings.receipts_topic)
     try:
         parser = RequestParser(allowed, requests.limits(), requests.default_destination)
     except ValueError as error:

@@ -28,7 +28,6 @@ from delaystream.exit_codes import ExitCode
 from delaystream.topics import TopicSpec, apply, connect, plan
 
 DESTINATION = "reminders"
-RECEIPTS = "receipts"
 
 WORKER_READY_TIMEOUT_S = 90.0
 WORKER_STOP_TIMEOUT_MS = 20_000
@@ -100,13 +99,9 @@ class Session:
         self._broker.start()
         self._client = ClientConfig.parse({"bootstrap.servers": self._broker.bootstrap_servers})
         own = plan(self._settings, partitions=self._plan.partitions, environment="single-node")
-        shown = [
-            TopicSpec(
-                name, self._plan.partitions, 1, {"max.message.bytes": str(self._settings.max_message_bytes)}
-            )
-            for name in (DESTINATION, RECEIPTS)
-        ]
-        for change in apply(connect(self._client.confluent()), [*own, *shown]):
+        largest = {"max.message.bytes": str(self._settings.max_message_bytes)}
+        shown = TopicSpec(DESTINATION, self._plan.partitions, 1, largest)
+        for change in apply(connect(self._client.confluent()), [*own, shown]):
             _say(change.sentence)
 
     def _start_worker(self) -> None:
@@ -225,7 +220,7 @@ Kafka is at {servers}. Send your own:
 
   {command} send -b {servers} --to {DESTINATION} --delay 5s 'hello'
   {command} send -b {servers} --to {DESTINATION} --delay 10m --id order-42 'pay!'
-  {command} cancel order-42 -b {servers} --reply-to {RECEIPTS}
+  {command} cancel order-42 -b {servers}
   {command} watch {DESTINATION} -b {servers}
 
   echo hello | kcat -P -b {servers} -t {topic} \\

@@ -188,8 +188,8 @@ class Waiting:
     reply_to: Annotated[
         str | None,
         typer.Option(
-            help="Topic for the receipt; default: the setting receipts_topic. "
-            "The workers' destinations_allow must include it.",
+            help="Topic for the receipt; default: the setting receipts_topic. The workers' "
+            "destinations_allow must include any other.",
             metavar="TOPIC",
         ),
     ] = None

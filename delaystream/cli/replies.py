@@ -34,7 +34,7 @@ def check(settings: "Settings", request: "RequestRecord") -> str:
 
     now_ms = time.time_ns() // 1_000_000
     # What the workers allow is not known here; what no worker can allow is.
-    destinations = DestinationFilter(["*"], settings.own_topics)
+    destinations = DestinationFilter(["*"], settings.own_topics, settings.receipts_topic)
     requests = settings.requests(request.topic)
     parser = RequestParser(destinations, requests.limits(), requests.default_destination)
     parsed = parser.parse(
@@ -42,6 +42,8 @@ def check(settings: "Settings", request: "RequestRecord") -> str:
     )
     if isinstance(parsed, Rejection):
         refuse(f"not sent, a worker would refuse it as {parsed.code.value}: {parsed.detail}")
+    if parsed.no_receipt is not None:
+        refuse(f"not sent, there would be no receipt: {parsed.no_receipt}")
     if parsed.recurrence is None:
         return instants(parsed.due_ms)
     first_ms = next_after(parsed.recurrence, now_ms)
@@ -96,16 +98,15 @@ def send(
         reader.start()
     except MissingTopicError as error:
         reader.close()
-        raise MissingTopicError(
-            f"{error} Nothing was sent. The receipt needs a topic that the workers may deliver to: name one "
-            "by --reply-to or the setting receipts_topic, or do not wait: --no-wait."
-        ) from None
+        raise MissingTopicError(f"{error} Nothing was sent. {_missing(settings, reply_to)}") from None
     try:
         source = _produce(sender, request, summary, quiet=as_json)
         receipt = await_receipt(reader, source, timeout_s)
     finally:
         reader.close()
-    _report(receipt, source, reply_to, timeout_s, as_json=as_json)
+    if receipt is None:
+        _report_none(source, reply_to, timeout_s, own=reply_to == settings.receipts_topic)
+    _report(receipt, as_json=as_json)
 
 
 def _produce(sender: "Sender", request: "RequestRecord", summary: str, *, quiet: bool) -> "Coordinates":
@@ -119,19 +120,39 @@ def _produce(sender: "Sender", request: "RequestRecord", summary: str, *, quiet:
     return source
 
 
-def _report(
-    receipt: "Receipt | None", source: "Coordinates", reply_to: str, timeout_s: float, *, as_json: bool
-) -> None:
+def _missing(settings: "Settings", reply_to: str) -> str:
+    """What to do about a topic for receipts that does not exist."""
+    if reply_to == settings.receipts_topic:
+        return (
+            "The receipt needs it: `delaystream topics apply` creates it. Or name another one by --reply-to, "
+            "or do not wait: --no-wait."
+        )
+    return (
+        "The receipt needs a topic that the workers may deliver to: name one by --reply-to, or leave that "
+        f"out for {settings.receipts_topic}."
+    )
+
+
+def _report_none(source: "Coordinates", reply_to: str, timeout_s: float, *, own: bool) -> NoReturn:
+    """End the command: nobody knows what became of the request."""
+    question = (
+        "is a worker running, and may it write there?"
+        if own
+        else f"is a worker running, and does its destinations_allow include {reply_to}? The request's event "
+        "says what became of it."
+    )
+    print(
+        f"delaystream: no receipt on {reply_to} within {timeout_s:g} s. The request stands at "
+        f"{source.topic}/{source.partition}/{source.offset} and may have been carried out, or may still be: "
+        f"{question}",
+        file=sys.stderr,
+    )
+    raise typer.Exit(ExitCode.TIMEOUT)
+
+
+def _report(receipt: "Receipt", *, as_json: bool) -> None:
     from delaystream.cli.rendering import receipt_line
 
-    if receipt is None:
-        print(
-            f"delaystream: no receipt on {reply_to} within {timeout_s:g} s. The request stands at "
-            f"{source.topic}/{source.partition}/{source.offset} and may still be carried out: is a worker "
-            f"running, and does its destinations_allow include {reply_to}?",
-            file=sys.stderr,
-        )
-        raise typer.Exit(ExitCode.TIMEOUT)
     print(receipt.json if as_json else receipt_line(receipt), flush=True)
     if receipt.outcome in _REFUSED:
         raise typer.Exit(ExitCode.REFUSED)

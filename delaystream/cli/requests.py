@@ -54,8 +54,8 @@ def send(
     reply_to: Annotated[
         str | None,
         typer.Option(
-            help="Topic for the receipt; with it, waits for the receipt and prints it. The workers' "
-            "destinations_allow must include it.",
+            help="Topic for the receipt, delay-receipts or one that the workers' destinations_allow "
+            "includes; with it, waits for the receipt and prints it.",
             metavar="TOPIC",
         ),
     ] = None,

@@ -182,6 +182,8 @@ class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
     reported: list[int] = []
     count: int = 0
     actor: str | None = None
+    #: why there will be no receipt although one was asked for
+    no_receipt: str | None = None
 
 
 class SourcePosition(msgspec.Struct, frozen=True, array_like=True, tag=20):

@@ -135,6 +135,9 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     action: Annotated[str | None, Meta(description="Of a bulk command.")] = None
     code: Annotated[str | None, Meta(description="Why it was refused or given up.")] = None
     detail: str | None = None
+    no_receipt: Annotated[
+        str | None, Meta(description="Why the request got no receipt although it asked for one.")
+    ] = None
 
 
 _encoder = msgspec.json.Encoder()

@@ -22,7 +22,7 @@ Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
 | `grace` | a duration as in `delay` | never too late; recurring: 15 minutes |
 | `destination-partition` | 0 to 2147483647 | murmur2 of the key |
 | `destination-key` | the key to deliver with, may be empty | the request's key |
-| `reply-to` | topic for the receipt | none |
+| `reply-to` | topic for the receipt; one that may not be written to: no receipt | none |
 | `name`, `description`, `tags` | for people; `tags` is a comma list | none |
 | `actor` | who asks, for the events | none |
 | what deliveries, dead letters and receipts carry (`codec.outgoing`) | dropped | |
@@ -35,6 +35,8 @@ byte for byte, in order, repeats and nulls included. The notations are those of 
 
 from collections.abc import Sequence
 from typing import Final, TypeVar
+
+from msgspec.structs import replace
 
 from delaystream.codec import values
 from delaystream.codec.actions import read_match
@@ -97,8 +99,13 @@ class RequestParser:
 
     def addressed(self, rejection: Rejection, headers: Sequence[Header]) -> Rejection:
         """A rejection with who is to be told of it: the id and the reply-to topic among the headers."""
-        id, reply_to = sender(headers, self._limits, self._filter)
-        return Rejection(rejection.code, rejection.detail, id, reply_to)
+        return Rejection(rejection.code, rejection.detail, *sender(headers, self._limits, self._filter))
+
+    def judged(self, report: Report) -> Report:
+        """A report of a bulk command, without the topic for the receipt if none may be written there."""
+        if report.reply_to is None or self._filter.receipt_refusal(report.reply_to) is None:
+            return report
+        return replace(report, reply_to=None)
 
     def parse(
         self,
@@ -227,17 +234,18 @@ class RequestParser:
         command: Command | None,
     ) -> Request:
         action = _SCHEDULE
-        id = reply_to = None
+        id = reply_to = no_receipt = None
         if (content := control.get("id")) is not None:
             id = values.schedule_name(PREFIX + "id", content, self._limits)
         if (content := control.get("reply-to")) is not None:
-            reply_to = values.topic(PREFIX + "reply-to", content, Code.INVALID_REPLY_TO, self._filter)
+            reply_to, no_receipt = values.reply_to(PREFIX + "reply-to", content, self._filter)
         if (content := control.get("action")) is not None:
             action = values.choice(PREFIX + "action", content, Action, Code.INVALID_ACTION)
             if action is not _SCHEDULE:
-                return self._act(
+                act = self._act(
                     source, timestamp_ms, key, value, foreign, control, now_ms, command, action, id, reply_to
                 )
+                return act if no_receipt is None else replace(act, no_receipt=no_receipt)
         options = (
             NO_OPTIONS if control.keys() <= _WITHOUT_OPTIONS else read_options(control, id, self._filter)
         )
@@ -255,7 +263,7 @@ class RequestParser:
             options.destination_partition, options.destination_key, options.destination_key is not None,
             options.if_exists, options.on_late, options.grace_ms,
             reply_to, options.name, options.description, options.tags, recurrence, options.catch_up,
-            options.actor,
+            options.actor, no_receipt=no_receipt,
         )  # fmt: skip
 
     def _act(

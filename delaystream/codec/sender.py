@@ -9,7 +9,6 @@ from delaystream.codec.names import PREFIX
 from delaystream.codec.values import RefusedError
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
-from delaystream.core.rejection import Code
 from delaystream.core.request import Header
 
 _LONGEST_NAME: Final = 64
@@ -17,13 +16,14 @@ _LONGEST_NAME: Final = 64
 
 def sender(
     headers: Sequence[Header], limits: Limits, destinations: DestinationFilter
-) -> tuple[str | None, str | None]:
-    """The id and the reply-to topic of a refused request; None where missing, invalid or given twice."""
+) -> tuple[str | None, str | None, str | None]:
+    """The id of a refused request, the topic for its receipt, and why there will be none although one was
+    asked for; None where missing, invalid or given twice."""
     found: dict[str, list[bytes | None]] = {PREFIX + "id": [], PREFIX + "reply-to": []}
     for name, content in headers:
         if len(name) <= _LONGEST_NAME and (lower := name.lower()) in found:
             found[lower].append(content)
-    id = reply_to = None
+    id = reply_to = no_receipt = None
     match found[PREFIX + "id"]:
         case [bytes(content)]:
             with suppress(RefusedError):
@@ -31,5 +31,5 @@ def sender(
     match found[PREFIX + "reply-to"]:
         case [bytes(content)]:
             with suppress(RefusedError):
-                reply_to = values.topic(PREFIX + "reply-to", content, Code.INVALID_REPLY_TO, destinations)
-    return id, reply_to
+                reply_to, no_receipt = values.reply_to(PREFIX + "reply-to", content, destinations)
+    return id, reply_to, no_receipt

@@ -60,6 +60,21 @@ def permitted_topic(name: str, topic: str, invalid: Code, destinations: Destinat
     )
 
 
+def reply_to(name: str, value: bytes, destinations: DestinationFilter) -> tuple[str | None, str | None]:
+    """The topic for a receipt; or None, and why no receipt may be written there. Malformed: refused.
+
+    A receipt is never in the way of what it tells of, so that a topic which is not permitted is no reason to
+    refuse the request.
+    """
+    topic = text(name, value)
+    if not is_topic_name(topic):
+        raise RefusedError(
+            Code.INVALID_REPLY_TO, f"{name} is {shown(topic)}: not a topic name; expected {_TOPIC_NAME}."
+        )
+    reason = destinations.receipt_refusal(topic)
+    return (topic, None) if reason is None else (None, f"{shown(topic)} {reason}")
+
+
 def on_late(name: str, value: bytes, destinations: DestinationFilter) -> str:
     """`fire`, `drop`, or a permitted topic."""
     choice = text(name, value)

@@ -44,7 +44,7 @@ class ApplicationSettings(Section):
     events_topic: Topic = Field("delay-events", description="Lifecycle events.")
     dead_letters_topic: Topic = Field("delay-dead-letters", description="Refused requests, impossible fires.")
     receipts_topic: Topic = Field(
-        "receipts",
-        description="Where the command line waits for receipts unless --reply-to says otherwise; "
-        "create it, and include it in destinations_allow.",
+        "delay-receipts",
+        description="Receipts: where the command line waits for them unless --reply-to says otherwise. Every "
+        "request may name it in `reply-to`, whatever destinations_allow says; nothing else is written there.",
     )

@@ -52,8 +52,7 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
 
     @model_validator(mode="after")
     def _agree(self) -> "Settings":
-        own = [self.commands_topic, self.changelog_topic, self.events_topic, self.dead_letters_topic]
-        names = [*self.request_topics, *own]
+        names = self.own_topics
         if len(set(names)) < len(names):
             raise ValueError("request_topics and delaystream's own topics must all have different names")
         for topic in self.tenants:
@@ -90,8 +89,14 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
     @property
     def own_topics(self) -> tuple[str, ...]:
         """Topics that no request may be delivered to: the request topics and delaystream's own."""
-        own = (self.commands_topic, self.changelog_topic, self.events_topic, self.dead_letters_topic)
-        return (*self.request_topics, *own)
+        return (
+            *self.request_topics,
+            self.commands_topic,
+            self.changelog_topic,
+            self.events_topic,
+            self.dead_letters_topic,
+            self.receipts_topic,
+        )
 
     @property
     def max_message_bytes(self) -> int:

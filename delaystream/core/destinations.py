@@ -17,13 +17,15 @@ class DestinationFilter:
     """The allow-list, and what no allow-list can open.
 
     `allow` holds topic names and globs (`*`, `?`, `[...]`). Always denied: names that are not topic names,
-    `__*` (Kafka's own), every request topic and every topic of the project itself (`denied`).
+    `__*` (Kafka's own), every request topic and every topic of the project itself (`denied`). Of these,
+    `receipts` may be written to by receipts, whatever is allowed, and by nothing else.
     """
 
-    def __init__(self, allow: Iterable[str], denied: Iterable[str] = ()) -> None:
+    def __init__(self, allow: Iterable[str], denied: Iterable[str] = (), receipts: str | None = None) -> None:
         patterns = [pattern.strip() for pattern in allow]
         self._allowed = re.compile("|".join(translate(pattern) for pattern in patterns if pattern) or r"(?!)")
-        self._denied = frozenset(denied)
+        self._receipts = receipts
+        self._denied = frozenset(denied) | ({receipts} if receipts is not None else set())
         self._memo: dict[str, str | None] = {}
 
     def permits(self, topic: str) -> bool:
@@ -40,6 +42,10 @@ class DestinationFilter:
                 self._memo.clear()
             self._memo[topic] = reason
             return reason
+
+    def receipt_refusal(self, topic: str) -> str | None:
+        """Why no receipt may be written to `topic`, worded like `refusal`; None when one may."""
+        return None if topic == self._receipts else self.refusal(topic)
 
     def _judge(self, topic: str) -> str | None:
         if not is_topic_name(topic):

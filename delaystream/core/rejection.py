@@ -75,8 +75,8 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.MISSING_DESTINATION: "No `destination`, and the request topic has no default one.",
     Code.INVALID_DESTINATION: "`destination` is not a Kafka topic name.",
     Code.DESTINATION_DENIED: (
-        "The topic in `destination`, `reply-to` or `on-late` is outside the allow-list, internal to Kafka, "
-        "a request topic, or one of delaystream's own."
+        "The topic in `destination` or `on-late` is outside the allow-list, internal to Kafka, a request "
+        "topic, or one of delaystream's own."
     ),
     Code.INVALID_DESTINATION_PARTITION: "`destination-partition` is not a whole number from 0 to 2147483647.",
     Code.DESTINATION_PARTITION_OUT_OF_RANGE: (
@@ -162,13 +162,15 @@ class Rejection(msgspec.Struct, frozen=True):
     """A request that is refused. It goes to the dead letters with its bytes untouched.
 
     `detail` is one sentence: the header, the offending value (truncated, printable), what would be accepted.
-    `id` and `reply_to` (an allowed topic) are those of the request where they could be read, for the receipt.
+    `id` and `reply_to` (a topic that receipts may be written to) are those of the request where they could be
+    read, for the receipt; `no_receipt` says why there will be none although one was asked for.
     """
 
     code: Code
     detail: str
     id: str | None = None
     reply_to: str | None = None
+    no_receipt: str | None = None
 
 
 def shown(value: str | bytes) -> str:

@@ -93,6 +93,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     grace_ms: int | None
     """None: never too late; of a recurring schedule, its default."""
     reply_to: str | None
+    """A topic that receipts may be written to."""
     name: str | None
     description: str | None
     tags: tuple[str, ...]
@@ -104,3 +105,5 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Who asks, as the request itself says; nobody has checked it."""
     match: Match | None = None
     """Set for a bulk command, which then has no id."""
+    no_receipt: str | None = None
+    """Why there will be no receipt although one was asked for; `reply_to` is None then."""

@@ -40,7 +40,7 @@ class Answers:
         The last fire is told to a command that came too late, as the one that won.
         """
         won = schedule.last_fire_id if schedule is not None and outcome is _TOO_LATE else None
-        self._letters.receipt(
+        no_receipt = self._letters.receipt(
             step,
             request,
             outcome,
@@ -58,6 +58,7 @@ class Answers:
                 schedule,
                 fire_ids[0] if triggered else won,
                 due_ms[0] if triggered else None,
+                no_receipt,
             )
 
 

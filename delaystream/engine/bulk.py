@@ -91,7 +91,7 @@ class Bulks:
         headers = attach(record.headers, request)
         for partition in range(settings.partitions):
             outlet.write(None, None, headers, step.now_ms, partition)
-        gathering = Gathering(request.action, [], 0, request.actor)
+        gathering = Gathering(request.action, [], 0, request.actor, request.no_receipt)
         step.changes[gathering_key(source.topic, source.partition, source.offset)] = encode(gathering)
 
     def begin(self, step: Step, request: Request) -> None:
@@ -203,8 +203,11 @@ class Bulks:
             step.changes[key] = encode(gathering)
             return
         step.changes[key] = None
-        self._letters.summary(step, source, report.reply_to, _OUTCOMES[gathering.action], gathering.count)
-        self._answers.events.bulk(step, source, gathering)
+        outcome = _OUTCOMES[gathering.action]
+        no_receipt = self._letters.summary(
+            step, source, report.reply_to, gathering.no_receipt, outcome, gathering.count
+        )
+        self._answers.events.bulk(step, source, gathering, no_receipt)
 
 
 def _concerned(bulk: Bulk, schedule: Schedule) -> bool:

@@ -79,13 +79,22 @@ class Events:
         schedule: Schedule | None,
         fire_id: str | None = None,
         due_ms: int | None = None,
+        no_receipt: str | None = None,
     ) -> None:
         """A request or a command about an id was decided."""
         if not self.on:
             return
         assert request.id is not None
         self.changed(
-            step, request.source, request.id, request.actor, type, schedule, fire_id=fire_id, due_ms=due_ms
+            step,
+            request.source,
+            request.id,
+            request.actor,
+            type,
+            schedule,
+            fire_id=fire_id,
+            due_ms=due_ms,
+            no_receipt=no_receipt,
         )
 
     def changed(
@@ -98,6 +107,7 @@ class Events:
         schedule: Schedule | None,
         fire_id: str | None = None,
         due_ms: int | None = None,
+        no_receipt: str | None = None,
     ) -> None:
         """A command at `source` was decided for an id."""
         if not self.on:
@@ -119,6 +129,7 @@ class Events:
                 next_at_ms=None if schedule is None else next_at_ms(schedule),
                 fire_id=fire_id,
                 due_at_ms=due_ms,
+                no_receipt=no_receipt,
             ),
         )
 
@@ -244,7 +255,7 @@ class Events:
                 ),
             )
 
-    def refused(self, step: Step, source: Coordinates, rejection: Rejection) -> None:
+    def refused(self, step: Step, source: Coordinates, rejection: Rejection, no_receipt: str | None) -> None:
         """A request was rejected."""
         if self.on:
             self.emit(
@@ -259,10 +270,11 @@ class Events:
                     id=rejection.id,
                     code=rejection.code.value,
                     detail=rejection.detail,
+                    no_receipt=no_receipt,
                 ),
             )
 
-    def bulk(self, step: Step, source: Coordinates, gathered: Gathering) -> None:
+    def bulk(self, step: Step, source: Coordinates, gathered: Gathering, no_receipt: str | None) -> None:
         """A bulk command has reached every schedule of every partition."""
         if self.on:
             self.emit(
@@ -274,6 +286,7 @@ class Events:
                     actor=gathered.actor,
                     action=gathered.action.value,
                     count=gathered.count,
+                    no_receipt=no_receipt,
                 ),
             )
 
@@ -307,7 +320,7 @@ class Events:
                 ),
             )
 
-    def accepted(self, step: Step, request: Request) -> None:
+    def accepted(self, step: Step, request: Request, no_receipt: str | None) -> None:
         """A request without an id was accepted; only where `anonymous` is on."""
         self.emit(
             step,
@@ -318,6 +331,7 @@ class Events:
                 actor=request.actor,
                 next_at_ms=min(request.due_ms),
                 destination=request.destination,
+                no_receipt=no_receipt,
             ),
         )
 

@@ -238,8 +238,12 @@ class Intake:
             step.records += len(times) - 1
         if self._quotas.any and (rejection := self._quotas.refusal(step, request)):
             return rejection
+        no_receipt = None
+        if request.reply_to is not None or request.no_receipt is not None:
+            fire_ids = self._fire_ids(request)
+            no_receipt = self._letters.receipt(step, request, Outcome.SCHEDULED, times, fire_ids)
         if self._events.anonymous:
-            self._events.accepted(step, request)
+            self._events.accepted(step, request, no_receipt)
         state = self._state
         now_ms = step.now_ms
         source = request.source
@@ -256,8 +260,6 @@ class Intake:
             key = wheel_key(wheel, due_ms, number, source.offset, index)
             state.add_entry(step, key, stored, wheel, due_ms, number)
             step.size_bytes += len(stored)
-        if request.reply_to is not None:
-            self._letters.receipt(step, request, Outcome.SCHEDULED, times, self._fire_ids(request))
         return None
 
     def _too_heavy(self, request: Request) -> Rejection | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from delaystream.codec.command import COMMAND_HEADER, Report, detach
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
-from delaystream.core.rejection import Rejection
+from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.engine.events import Events
 from delaystream.engine.failures import LogUnavailable
@@ -36,11 +36,14 @@ class Letters:
         fire_ids: Sequence[str] = (),
         won: str | None = None,
         status: str | None = None,
-    ) -> None:
-        """Tell what became of a request, if it asked; the fires that it has been given, one by one."""
+    ) -> str | None:
+        """Tell what became of a request, if it asked; the fires that it has been given, one by one.
+
+        Why there is no receipt although it asked; None where there is one, or nobody asked.
+        """
         if request.reply_to is None:
-            return
-        self._reply(
+            return self._unanswered(step, request.no_receipt)
+        return self._reply(
             step,
             request.reply_to,
             receipt(
@@ -56,18 +59,40 @@ class Letters:
         )
 
     def summary(
-        self, step: Step, source: Coordinates, reply_to: str | None, outcome: Outcome, count: int
-    ) -> None:
-        """Tell what became of a bulk command, if it asked."""
-        if reply_to is not None:
-            self._reply(step, reply_to, receipt(outcome, source, None, step.now_ms, count=count))
+        self,
+        step: Step,
+        source: Coordinates,
+        reply_to: str | None,
+        no_receipt: str | None,
+        outcome: Outcome,
+        count: int,
+    ) -> str | None:
+        """Tell what became of a bulk command, if it asked; why there is no receipt, as `receipt` says it."""
+        if reply_to is None:
+            return self._unanswered(step, no_receipt)
+        return self._reply(step, reply_to, receipt(outcome, source, None, step.now_ms, count=count))
 
-    def _reply(self, step: Step, topic: str, row: tuple[bytes, bytes, list[Header]]) -> None:
+    def _reply(self, step: Step, topic: str, row: tuple[bytes, bytes, list[Header]]) -> str | None:
         # A receipt never holds anything up: where it cannot be delivered, there is none.
         partitions = self._destinations.partitions(topic)
-        if partitions and self._troubles.takes_receipts(topic, step.loop_ms):
-            key, value, headers = row
-            step.outlet(topic, partitions).write(key, value, headers, step.now_ms, origin=RECEIPT)
+        if not partitions:
+            problem = self._destinations.problem(topic) or "it cannot be written to"
+            return self._unanswered(step, f"{shown(topic)}: {problem}")
+        if not self._troubles.takes_receipts(topic, step.loop_ms):
+            trouble = self._troubles.get(topic)
+            problem = "it refused a receipt" if trouble is None else trouble.reason
+            return self._unanswered(step, f"{shown(topic)}: {problem}")
+        key, value, headers = row
+        step.outlet(topic, partitions).write(key, value, headers, step.now_ms, origin=RECEIPT)
+        return None
+
+    @staticmethod
+    def _unanswered(step: Step, why: str | None) -> str | None:
+        """Note that there is no receipt although one was asked for, if so."""
+        if why is not None:
+            step.unanswered += 1
+            step.unanswered_why = why
+        return why
 
     def refuse(
         self,
@@ -84,9 +109,12 @@ class Letters:
             (_printable(name), value) for name, value in record.headers if name != COMMAND_HEADER
         ]
         self.bury(step, record.key, record.value, headers, record.timestamp, source, rejection)
-        self._events.refused(step, source, rejection)
-        if rejection.reply_to is not None:
-            self._reply(
+        if rejection.reply_to is None:
+            # What was decided after parsing is of a request, which knows why it gets no receipt.
+            of = request if type(request) is Request else rejection
+            no_receipt = self._unanswered(step, of.no_receipt)
+        else:
+            no_receipt = self._reply(
                 step,
                 rejection.reply_to,
                 receipt(
@@ -98,6 +126,7 @@ class Letters:
                     detail=rejection.detail,
                 ),
             )
+        self._events.refused(step, source, rejection, no_receipt)
 
     def bury(
         self,

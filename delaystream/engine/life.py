@@ -374,6 +374,13 @@ class Life:
             if outlet.rows and topic in self._troubles and self._troubles.succeeded(topic):
                 self._firing.released(topic)
                 self._observer.parked(self._partition, topic, None)
+        if step.unanswered and (count := self._troubles.unanswered(step.unanswered, step.loop_ms)):
+            logger.warning(
+                "partition %d: %d requests got no receipt although they asked for one; the last one's: %s",
+                self._partition,
+                count,
+                step.unanswered_why,
+            )
         for key in step.released:
             self._troubles.condemned.pop(key, None)
         self._suspects.settled(step.settled)

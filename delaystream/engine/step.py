@@ -131,6 +131,9 @@ class Step:
         self.positions: dict[str, int] = {}
         self.accepted: dict[str, int] = defaultdict(int)
         self.rejected: dict[str, int] = defaultdict(int)
+        #: requests that get no receipt although they asked for one, and why the last of them gets none
+        self.unanswered = 0
+        self.unanswered_why = ""
         self.fired: dict[str, list[int]] = defaultdict(list)
         #: requests and fires
         self.records = 0

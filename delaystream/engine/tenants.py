@@ -150,7 +150,7 @@ class Tenants:
         """What a record of the commands topic asks for, by the policy of the topic that it came in by."""
         command, own = detach(headers)
         if isinstance(command, Report):
-            return command
+            return self.of(command.source.topic).parser.judged(command)
         if command is None:
             tenant = self._shared
         else:

@@ -64,6 +64,9 @@ class Width:
 class Troubles:
     """The destinations of one partition that are in trouble, by topic."""
 
+    #: from one line about missing receipts to the next
+    _UNANSWERED_MS = 60_000
+
     def __init__(self, backoff_min_ms: int, backoff_max_ms: int) -> None:
         self._backoff_min_ms = backoff_min_ms
         self._backoff_max_ms = backoff_max_ms
@@ -73,6 +76,9 @@ class Troubles:
         #: the largest dead letter that is tried with the bytes of what it is about: one more was refused
         self.letter_max_bytes = sys.maxsize
         self.width = Width()
+        #: requests without the receipt that they asked for, of which nothing was told yet, and when it was
+        self._unanswered = 0
+        self._unanswered_told = float("-inf")
         #: until when no receipts are written to a topic, the event loop's ms
         self._muted: dict[str, float] = {}
 
@@ -110,6 +116,17 @@ class Troubles:
     def mute(self, topic: str, loop_ms: float) -> None:
         """The topic may have refused a receipt, as it was: write none there for the longest backoff."""
         self._muted[topic] = loop_ms + self._backoff_max_ms
+
+    def unanswered(self, count: int, loop_ms: float) -> int:
+        """Requests got no receipt although they asked for one: how many to tell of now.
+
+        0 while it was told a short time ago: requesters must not be able to fill the log.
+        """
+        self._unanswered += count
+        if loop_ms - self._unanswered_told < self._UNANSWERED_MS:
+            return 0
+        told, self._unanswered, self._unanswered_told = self._unanswered, 0, loop_ms
+        return told
 
     def divert(self, topic: str, reason: str, now_ms: int) -> None:
         """The topic refused a record that came from no wheel: have all take their way through one."""

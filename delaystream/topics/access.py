@@ -73,7 +73,8 @@ def users(settings: AccessSettings, names: Mapping[Role, str] | None = None) -> 
     """Return one user for each role, with the rights that the role needs.
 
     `names` overrides `<app-id>-<role>`. Where there are several request topics, each has a requester and a
-    reader of its own, with the topic's name behind theirs: tenants do not read each other's records.
+    reader of its own, with the topic's name behind theirs: tenants do not read each other's records, nor the
+    receipts of all of them.
     """
     given = names or {}
     everybody = []
@@ -93,7 +94,10 @@ def _user(role: Role, name: str, settings: AccessSettings, tenants: Sequence[str
     topics = {**names_by_kind(settings), "requests": list(tenants)}
     allowed = [pattern for topic in tenants for pattern in settings.requests(topic).destinations_allow]
     acls: list[Acl] = []
+    shared = len(tenants) < len(settings.request_topics)
     for kind, operations in needed.topics.items():
+        if kind == "receipts" and shared:
+            continue
         if kind == "destinations":
             patterns = [_narrowest(pattern) for pattern in allowed]
         else:

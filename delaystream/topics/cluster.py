@@ -14,6 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    ConfigSource,
     NewTopic,
     ResourceType,
     TopicDescription,
@@ -30,6 +31,15 @@ _VISIBLE_POLL_S = 0.1
 _FIRST_PATIENCE_S = 1.0
 _REFUSED = {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}
 _NEVER_CHANGED = {"exists", "partitions", "replication.factor"}
+
+_INHERITED = frozenset(
+    {
+        ConfigSource.DYNAMIC_BROKER_CONFIG,
+        ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG,
+        ConfigSource.STATIC_BROKER_CONFIG,
+        ConfigSource.DEFAULT_CONFIG,
+    }
+)
 
 _log = logging.getLogger(__name__)
 
@@ -117,8 +127,14 @@ def _find(admin: Admin, specs: Sequence[TopicSpec]) -> dict[str, FoundTopic]:
             partitions=len(topic.partitions),
             replication_factor=min(len(partition.replicas) for partition in topic.partitions),
             config={name: entry.value for name, entry in entries.items() if entry.value is not None},
+            inherited=frozenset(name for name, entry in entries.items() if not _of_the_topic(entry)),
         )
     return found
+
+
+def _of_the_topic(entry: Any) -> bool:
+    """Whether a setting is set on the topic itself, as far as the brokers tell."""
+    return ConfigSource(entry.source) not in _INHERITED
 
 
 def _describe(admin: Admin, names: Iterable[str]) -> dict[str, TopicDescription]:

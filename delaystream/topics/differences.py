@@ -38,11 +38,15 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class FoundTopic(msgspec.Struct, frozen=True):
-    """What a topic is on a cluster; `config` holds all its settings, defaults included."""
+    """What a topic is on a cluster; `config` holds all its settings as they are in effect.
+
+    `inherited` are those that are not set on the topic itself: they are the brokers', or Kafka's defaults.
+    """
 
     partitions: int
     replication_factor: int
     config: dict[str, str]
+    inherited: frozenset[str] = frozenset()
 
 
 def differences(
@@ -52,15 +56,15 @@ def differences(
 
     Topics whose partitions belong together must agree with one another; that they have the specified number
     is asked only with `exact_partitions`. Settings that tune (segment sizes, for one) are not compared, and
-    neither are values on the safe side: more replicas, longer retention, larger records.
+    neither are values on the safe side: more replicas, longer retention, larger records. What is wrong with
+    a topic that workers can do without is a warning.
     """
     common = common_partitions(specs, found)
     every: list[Difference] = []
     for spec in specs:
         topic = found.get(spec.name)
         if topic is None:
-            sentence = f"The topic {spec.name} does not exist."
-            every.append(Difference(spec.name, "exists", "error", "yes", "no", sentence))
+            every.append(_missing(spec))
             continue
         own = [
             *_of_partitions(spec, topic, common, exact_partitions=exact_partitions),
@@ -68,8 +72,18 @@ def differences(
             *_of_settings(spec, topic),
             *_of_timestamps(spec, topic),
         ]
+        if not spec.required:
+            own = [msgspec.structs.replace(difference, severity="warning") for difference in own]
         every += sorted(own, key=lambda difference: difference.severity)
     return every
+
+
+def _missing(spec: TopicSpec) -> Difference:
+    sentence = f"The topic {spec.name} does not exist."
+    if spec.required:
+        return Difference(spec.name, "exists", "error", "yes", "no", sentence)
+    sentence = f"{sentence[:-1]}: there will be no receipts there, and requests are carried out without."
+    return Difference(spec.name, "exists", "warning", "yes", "no", sentence)
 
 
 def common_partitions(specs: Sequence[TopicSpec], found: Mapping[str, FoundTopic]) -> int | None:
@@ -118,14 +132,21 @@ def _of_replicas(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
 
 
 def _of_settings(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
+    policy = spec.config.get("cleanup.policy", "")
+    # Where nothing is deleted by age or size, it does not matter by which ones.
+    deletes = "delete" in _parts(topic.config.get("cleanup.policy", "delete")) | _parts(policy)
     for setting, expected in spec.config.items():
         actual = topic.config.get(setting)
-        if actual is None or setting not in _RULES:
+        if actual is None or setting not in _RULES or (setting.startswith("retention.") and not deletes):
             continue
         is_right, severity, reason = _RULES[setting]
-        if not is_right(expected, actual):
-            sentence = f"{spec.name} has {setting}={actual} instead of {expected}; {reason}."
-            yield Difference(spec.name, setting, severity, expected, actual, sentence)
+        if is_right(expected, actual):
+            continue
+        if policy == "compact":
+            reason = _REASONS_OF_THE_STATE.get(setting, reason)
+        origin = " (not set on the topic: inherited from the brokers)" if setting in topic.inherited else ""
+        sentence = f"{spec.name} has {setting}={actual}{origin} instead of {expected}; {reason}."
+        yield Difference(spec.name, setting, severity, expected, actual, sentence)
 
 
 def _of_timestamps(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
@@ -147,18 +168,23 @@ def _of_timestamps(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
         yield Difference(spec.name, setting, severity, str(_HOUR_MS), actual, sentence)
 
 
-def _same_set(expected: str, actual: str) -> bool:
-    return {part.strip() for part in expected.split(",")} == {part.strip() for part in actual.split(",")}
+def _parts(policy: str) -> set[str]:
+    return {part.strip() for part in policy.split(",")} - {""}
+
+
+def _same_policy(expected: str, actual: str) -> bool:
+    # Without any policy all is kept, which is safe but for what has to be compacted.
+    return _parts(actual) == _parts(expected) or (not _parts(actual) and expected == "delete")
 
 
 def _at_least(expected: str, actual: str) -> bool:
     # Kafka writes "without limit" as -1.
-    return int(actual) == -1 or int(actual) >= int(expected)
+    return int(actual) == -1 or (int(expected) != -1 and int(actual) >= int(expected))
 
 
 _RULES: dict[str, tuple[Callable[[str, str], bool], Severity, str]] = {
     "cleanup.policy": (
-        _same_set,
+        _same_policy,
         "error",
         "deletion by age would drop pending schedules from the changelog, and compaction drops records from "
         "every other topic",
@@ -182,7 +208,19 @@ _RULES: dict[str, tuple[Callable[[str, str], bool], Severity, str]] = {
     "message.timestamp.type": (
         str.__eq__,
         "warning",
-        "a worker's clock cannot be compared with the brokers', and a wrong one fires early or late unseen",
+        "what a worker writes while its clock is wrong is refused, or deleted sooner than intended",
     ),
     "retention.ms": (_at_least, "warning", "records are deleted sooner than intended, read or not"),
+    "retention.bytes": (
+        _at_least,
+        "warning",
+        "the oldest records of a partition are deleted as soon as it is larger, read or not",
+    ),
+}
+
+_REASONS_OF_THE_STATE = {
+    "message.timestamp.type": (
+        "local stores are rebuilt more often, because only the brokers' clock can tell how old they are, and "
+        "a worker's wrong clock fires early or late unseen"
+    ),
 }

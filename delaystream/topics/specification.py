@@ -37,6 +37,10 @@ class TopicSettings(Protocol):
         """Topic of refused requests."""
 
     @property
+    def receipts_topic(self) -> str:
+        """Topic of receipts."""
+
+    @property
     def max_message_bytes(self) -> int:
         """The largest value and headers allowed, and 64 KiB."""
 
@@ -53,6 +57,8 @@ class TopicSpec(msgspec.Struct, frozen=True):
     """Whether partition n of this topic belongs together with partition n of the others so marked."""
     written_by_workers: bool = True
     """Whether it is written to in workers' transactions, with the time of writing as timestamp."""
+    required: bool = True
+    """Whether workers need it; without another one they do all but what it is for."""
 
 
 class _Described(msgspec.Struct, frozen=True):
@@ -60,6 +66,7 @@ class _Described(msgspec.Struct, frozen=True):
     purpose: str
     partitioned_alike: bool
     config: dict[str, str]
+    required: bool = True
 
 
 class _Profile(msgspec.Struct, frozen=True):
@@ -116,6 +123,7 @@ def names_by_kind(settings: TopicSettings) -> dict[str, list[str]]:
         "changelog": [settings.changelog_topic],
         "events": [settings.events_topic],
         "dead_letters": [settings.dead_letters_topic],
+        "receipts": [settings.receipts_topic],
     }
 
 
@@ -126,8 +134,8 @@ def plan(
     environment: Environment = "production",
     replication_factor: int | None = None,
 ) -> list[TopicSpec]:
-    """Return what the topics should be: the request topics, then commands, changelog, events and dead
-    letters.
+    """Return what the topics should be: the request topics, then commands, changelog, events, dead letters
+    and receipts.
 
     All take the settings' largest record, the request topics too: a request that a broker lets in must also
     fit where it goes from there. Raises `ValueError` for counts below 1.
@@ -155,6 +163,7 @@ def plan(
             purpose=topic.purpose,
             partitioned_alike=topic.partitioned_alike,
             written_by_workers=kind != "requests",
+            required=topic.required,
         )
         for kind, topic in described.topics.items()
         for name in names[kind]

@@ -53,6 +53,7 @@ class SecuredDeployment(Deployment):
             changelog_topic=self.changelog,
             events_topic=self.events,
             dead_letters_topic=self.dead_letters,
+            receipts_topic=self.receipts,
             destinations_allow=tuple(self.settings["DELAYSTREAM_DESTINATIONS_ALLOW"].split(",")),
         )
         [found] = [user for user in users(settings, {role: self.user}) if user.role == role]

@@ -101,9 +101,12 @@ def test_requester_reader_and_operator_need_no_more_than_is_documented(secured: 
     app.worker().wait_ready()
     for role, arguments in (
         ("requester", ["send", "hello", "--to", out, "--delay", "0"]),
+        ("requester", ["send", "later", "--to", out, "--delay", "1h", "--id", "x"]),
+        ("requester", ["cancel", "x"]),
         ("reader", ["watch", out, "--from-beginning", "--count", "1", "--timeout", "30"]),
         ("operator", ["topics", "check", "--environment", "single-node", "--partitions", "1"]),
         ("operator", ["watch", app.dead_letters, "--from-beginning", "--timeout", "1"]),
+        ("operator", ["watch", app.receipts, "--from-beginning", "--count", "1", "--timeout", "30"]),
         ("worker", ["export"]),
     ):
         app.user = role
@@ -137,6 +140,8 @@ def test_a_worker_one_right_short_says_which(secured: Secured, lacking: int) -> 
     worker = app.worker()
     if missing.name.startswith(app.topic("")):
         own = {app.requests, app.commands, app.changelog, app.events, app.dead_letters}
+        if missing.name == app.receipts:
+            return _test_commands_are_carried_out_without_receipts(app, missing)
         if missing.name not in own:
             if missing.operation == "DescribeConfigs":
                 return _test_settings_unseen(app, missing)
@@ -156,6 +161,19 @@ def _test_settings_unseen(app: SecuredDeployment, missing: Acl) -> None:
     app.request(b"goes out", {"destination": unseen, "delay": "0"})
     assert [delivery.value for delivery in app.kafka.read(unseen, 1)] == [b"goes out"]
     assert missing.prefixed or f"missing ACL: DescribeConfigs on topic {unseen}" in worker.output()
+
+
+def _test_commands_are_carried_out_without_receipts(app: SecuredDeployment, missing: Acl) -> None:
+    """The worker starts, and says what it lacks."""
+    [worker] = app.workers
+    worker.wait_ready()
+    assert f"missing ACL: {missing}" in worker.output()
+    app.request(b"no", {"destination": app.topic("out"), "delay": "5s", "id": "x"})
+    app.request(None, {"action": "cancel", "id": "x", "reply-to": app.receipts})
+    app.request(b"after", {"destination": app.topic("out"), "delay": "6s", "id": "y"})
+    assert [delivery.value for delivery in app.kafka.read(app.topic("out"), 1)] == [b"after"]
+    written = missing.operation != "Write"
+    assert (sum(app.kafka.end_offsets(app.receipts)) > 0) == written
 
 
 def _test_a_destination_is_set_aside(app: SecuredDeployment, missing: Acl) -> None:

@@ -44,6 +44,7 @@ def settings_named(app_id: str) -> Settings:
         changelog_topic=f"{app_id}.changelog",
         events_topic=f"{app_id}.events",
         dead_letters_topic=f"{app_id}.dead-letters",
+        receipts_topic=f"{app_id}.receipts",
         destinations_allow=(f"{app_id}.out", f"{app_id}.more-*", f"{app_id}.[ab]"),
     )
 
@@ -57,6 +58,7 @@ def printed(settings: Settings, form: str, *arguments: str) -> str:
         "changelog_topic": settings.changelog_topic,
         "events_topic": settings.events_topic,
         "dead_letters_topic": settings.dead_letters_topic,
+        "receipts_topic": settings.receipts_topic,
         "destinations_allow": ",".join(settings.destinations_allow),
     }
     options = [option for name, value in pairs.items() for option in ("--set", f"{name}={value}")]

@@ -181,6 +181,7 @@ class Deployment:
         self.changelog = f"{self.app_id}.changelog"
         self.events = f"{self.app_id}.events"
         self.dead_letters = f"{self.app_id}.dead-letters"
+        self.receipts = f"{self.app_id}.receipts"
         self.settings = settings
         self.workers: list[Worker] = []
 
@@ -220,6 +221,7 @@ class Deployment:
             "DELAYSTREAM_CHANGELOG_TOPIC": self.changelog,
             "DELAYSTREAM_EVENTS_TOPIC": self.events,
             "DELAYSTREAM_DEAD_LETTERS_TOPIC": self.dead_letters,
+            "DELAYSTREAM_RECEIPTS_TOPIC": self.receipts,
             "DELAYSTREAM_DESTINATIONS_ALLOW": "*",
             "DELAYSTREAM_SESSION_TIMEOUT_MS": "6000",
             **self.settings,

@@ -245,7 +245,7 @@ REFUSED: dict[str, tuple[Headers, str]] = {
     "recurring without id": ([("delaystream-cron", b"* * * * *")], "id-required"),
     "out of place": ([("delaystream-delay", b"1s"), ("delaystream-timezone", b"UTC")], "not-applicable"),
     "internal topic": (
-        [("delaystream-delay", b"1s"), ("delaystream-reply-to", b"__x")],
+        [("delaystream-delay", b"1s"), ("delaystream-on-late", b"__x")],
         "destination-denied",
     ),
     "keep without id": ([("delaystream-delay", b"1s"), ("delaystream-if-exists", b"keep")], "id-required"),
@@ -279,7 +279,7 @@ def test_refused_requests_go_to_dead_letters_with_their_bytes(app: Deployment) -
 
 def test_own_and_internal_topics_are_no_destinations(app: Deployment) -> None:
     """`*` in the allow-list opens neither Kafka's own topics nor ours."""
-    denied = ["__consumer_offsets", app.requests, app.commands, app.changelog, app.dead_letters]
+    denied = ["__consumer_offsets", app.requests, app.commands, app.changelog, app.dead_letters, app.receipts]
     for topic in denied:
         app.request(b"v", {"destination": topic, "delay": "0"}, key=topic.encode())
     for topic in denied:

@@ -137,7 +137,7 @@ def test_a_cancel_that_overtakes_its_schedule_is_remembered(app: Deployment) -> 
 
 def test_receipts_of_anonymous_and_refused_requests(app: Deployment) -> None:
     """Every request may ask for a receipt: when it will fire, or why it never will."""
-    replies = app.destination("receipts")
+    replies = app.destination("replies-told")
     sent_ms = int(time.time() * 1000)
     with app.reader(replies) as reader:
         control = {"destination": app.destination("receipted"), "delay": "1h,2h", "reply-to": replies}

@@ -1,12 +1,21 @@
 """Topics as code against a real cluster."""
 
+import time
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import KafkaError
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
-from delaystream.topics import TopicsError, TopicSpec, apply, check, connect, plan, topic_ids
+from delaystream.dev.broker import EmbeddedBroker
+from delaystream.topics import Admin, TopicsError, TopicSpec, apply, check, connect, plan, topic_ids
 
 
 class Names:
@@ -19,6 +28,7 @@ class Names:
         self.changelog_topic = f"changelog-{suffix}"
         self.events_topic = f"events-{suffix}"
         self.dead_letters_topic = f"dead-letters-{suffix}"
+        self.receipts_topic = f"receipts-{suffix}"
         self.max_message_bytes = 1_200_000
 
 
@@ -29,6 +39,14 @@ def names() -> Names:
 
 def specs_of(names: Names, partitions: int = 2) -> list[TopicSpec]:
     return plan(names, partitions=partitions, environment="single-node")
+
+
+def await_differences(admin: Admin, specs: list[TopicSpec], expected: set[tuple[str, str]]) -> None:
+    """Wait until exactly these settings of these topics differ: the controller answers before the broker."""
+    deadline = time.monotonic() + 30
+    while (found := {(d.topic, d.setting) for d in check(admin, specs)}) != expected:
+        assert time.monotonic() < deadline, found ^ expected
+        time.sleep(0.1)
 
 
 def test_apply_creates_what_is_missing_and_then_nothing_differs(admin, names):
@@ -50,14 +68,67 @@ def test_apply_corrects_dangerous_settings_and_tells_each(admin, names, create_t
     create_topic(names.changelog_topic, partitions=2, config={"max.message.bytes": "1000"})
     specs = specs_of(names)
     found = [d.setting for d in check(admin, specs) if d.topic == names.changelog_topic]
-    assert found == ["cleanup.policy", "max.message.bytes", "message.timestamp.type"]
+    assert found == [
+        "cleanup.policy",
+        "max.message.bytes",
+        "message.timestamp.type",
+        "retention.ms",
+    ]
     altered = [change.sentence for change in apply(admin, specs) if change.action == "altered"]
     assert altered == [
         f"{names.changelog_topic}: cleanup.policy was delete and is compact now.",
         f"{names.changelog_topic}: max.message.bytes was 1000 and is 1200000 now.",
         f"{names.changelog_topic}: message.timestamp.type was CreateTime and is LogAppendTime now.",
+        f"{names.changelog_topic}: retention.ms was 604800000 and is -1 now.",
     ]
     assert check(admin, specs) == []
+
+
+def test_apply_takes_back_what_would_delete_requests_unread(admin, names, create_topic):
+    specs = specs_of(names)
+    apply(admin, specs)
+    limited = {spec.name for spec in specs if spec.name != names.changelog_topic}
+    for name in limited:
+        change = ConfigEntry("retention.bytes", "1000", incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[change])
+        admin.incremental_alter_configs([resource])[resource].result(30)
+    await_differences(admin, specs, {(name, "retention.bytes") for name in limited})
+    assert all(difference.severity == "warning" for difference in check(admin, specs))
+    assert {change.topic for change in apply(admin, specs)} == limited
+    assert check(admin, specs) == []
+
+
+@pytest.mark.timeout(240)
+def test_what_a_cluster_sets_for_all_its_topics_is_seen_on_those_that_do_not_say_otherwise(
+    names, tmp_path_factory
+):
+    """Somebody else's topic inherits it: it is told of, corrected on the topic, and then stays."""
+    with EmbeddedBroker(tmp_path_factory.mktemp("limited")) as broker:
+        admin = connect({"bootstrap.servers": broker.bootstrap_servers})
+        created = NewTopic(names.request_topics[0], 2, 1)
+        admin.create_topics([created])[created.topic].result(30)
+        specs = specs_of(names)
+        apply(admin, specs)
+        assert check(admin, specs) == []
+        limits = {
+            "log.retention.bytes": "1000",
+            "log.retention.ms": "60000",
+            "log.cleanup.policy": "compact",
+            "unclean.leader.election.enable": "true",
+        }
+        changes = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in limits.items()
+        ]
+        # Of its one broker: librdkafka knows no name for all of them.
+        (node,) = admin.list_topics(timeout=30).brokers
+        everywhere = ConfigResource(ResourceType.BROKER, str(node), incremental_configs=changes)
+        admin.incremental_alter_configs([everywhere])[everywhere].result(30)
+        theirs = names.request_topics[0]
+        await_differences(admin, specs, {(theirs, name.removeprefix("log.")) for name in limits})
+        assert all("inherited from the brokers" in found.sentence for found in check(admin, specs))
+        assert {change.topic for change in apply(admin, specs)} == {theirs}
+        assert check(admin, specs) == []
 
 
 def test_what_is_missing_gets_as_many_partitions_as_the_topics_that_it_belongs_to(admin, names, create_topic):

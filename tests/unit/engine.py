@@ -35,6 +35,7 @@ from delaystream.testing import (
 
 REQUESTS = "delay-requests"
 OWN = ("delay-commands", "delay-wheel-changelog", "delay-dead-letters", "delay-events")
+RECEIPTS = "delay-receipts"
 
 
 class Watch(Silence):
@@ -60,7 +61,7 @@ class Engine:
         self.log.create_topic("delay-wheel-changelog", partitions, compacted=True)
         self.log.create_topic("delay-dead-letters", 1)
         self.log.create_topic("delay-events", 1)
-        for topic in ("orders", "emails", "late", "replies"):
+        for topic in ("orders", "emails", "late", "replies", RECEIPTS):
             self.log.create_topic(topic, 1)
         self.stores = MemoryStateStores()
         self.watch = Watch()
@@ -76,7 +77,7 @@ class Engine:
         **ports_changed: Any,
     ) -> None:
         """Start a processor for each partition; sources and ports may be others than those in memory."""
-        parser = RequestParser(DestinationFilter(["*"], [REQUESTS, *OWN]), Limits(), None)
+        parser = RequestParser(DestinationFilter(["*"], [REQUESTS, *OWN], RECEIPTS), Limits(), None)
         ports = Ports(
             lambda partition: MemoryProducer(self.log, f"delaystream-{partition}", "delaystream"),
             lambda partition: MemoryChangelog.open(self.log, "delay-wheel-changelog", partition),

@@ -12,7 +12,7 @@ from delaystream.core.rates import RateTable, parse_rate
 from delaystream.engine.ports import TopicPartition
 from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import MemorySources, VirtualTimeLoop
-from tests.unit.engine import OWN, REQUESTS, Engine, header
+from tests.unit.engine import OWN, RECEIPTS, REQUESTS, Engine, header
 
 OTHER = "other-requests"
 BY_REQUESTS = [REQUESTS, OTHER]
@@ -21,7 +21,7 @@ BY_REQUESTS = [REQUESTS, OTHER]
 def tenant(*allowed: str, **policy: Any) -> Tenant:
     limits = policy.pop("limits", Limits())
     default = policy.pop("default", None)
-    parser = RequestParser(DestinationFilter(allowed, [*BY_REQUESTS, *OWN]), limits, default)
+    parser = RequestParser(DestinationFilter(allowed, [*BY_REQUESTS, *OWN], RECEIPTS), limits, default)
     return Tenant(parser, **policy)
 
 

@@ -146,7 +146,7 @@ def test_cancel_is_a_request_too(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "headers"),
     [
-        ("cancel a", {"action": "cancel", "id": "a", "reply-to": "receipts"}),
+        ("cancel a", {"action": "cancel", "id": "a", "reply-to": "delay-receipts"}),
         ("cancel a --no-wait", {"action": "cancel", "id": "a"}),
         ("cancel a --no-wait --reply-to r", {"action": "cancel", "id": "a", "reply-to": "r"}),
         ("cancel a --set receipts_topic=mine", {"action": "cancel", "id": "a", "reply-to": "mine"}),

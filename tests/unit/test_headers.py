@@ -209,13 +209,10 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
     (Code.DESTINATION_DENIED, [control("destination", b"billing"), IN_5_S], "not in the allow-list"),
     (Code.DESTINATION_DENIED, [control("destination", b"__x"), IN_5_S], "internal to Kafka"),
     (Code.DESTINATION_DENIED, [control("destination", b"delay-requests"), IN_5_S], "a request topic"),
-    (
-        Code.DESTINATION_DENIED,
-        [TO_ORDERS, IN_5_S, control("reply-to", b"delay-commands")],
-        "delaystream-reply-to",
-    ),
     (Code.DESTINATION_DENIED, [TO_ORDERS, IN_5_S, control("on-late", b"billing")], "delaystream-on-late"),
     (Code.INVALID_REPLY_TO, [TO_ORDERS, IN_5_S, control("reply-to", b"a/b")], "'a/b'"),
+    (Code.INVALID_REPLY_TO, [TO_ORDERS, IN_5_S, control("reply-to", b"")], "''"),
+    (Code.NOT_UTF8, [TO_ORDERS, IN_5_S, control("reply-to", b"\xff")], "delaystream-reply-to"),
     (Code.INVALID_ON_LATE, [TO_ORDERS, IN_5_S, control("on-late", b"a/b")], "'fire', 'drop'"),
     (
         Code.INVALID_DESTINATION_PARTITION,
@@ -485,6 +482,26 @@ def test_a_refused_request_tells_whom_to_answer_when_that_could_be_read() -> Non
     )
     assert isinstance(rejection, Rejection)
     assert (rejection.id, rejection.reply_to) == ("x", "replies")
+
+
+@pytest.mark.parametrize(
+    ("reply_to", "why"),
+    [
+        (b"billing", "'billing' is not in the allow-list"),
+        (b"delay-commands", "'delay-commands' is a request topic or one of delaystream's own"),
+        (b"__x", "'__x' is internal to Kafka"),
+    ],
+)
+@pytest.mark.parametrize("command", [False, True])
+def test_a_reply_topic_that_is_denied_is_no_reason_to_refuse(
+    reply_to: bytes, why: str, command: bool
+) -> None:
+    what = (control("action", b"cancel"), control("id", b"x")) if command else (TO_ORDERS, IN_5_S)
+    request = accepted(*what, control("reply-to", reply_to))
+    assert (request.reply_to, request.no_receipt) == (None, why)
+    refused = parse(*what, control("reply-to", reply_to), control("dealy", b"1s"))
+    assert isinstance(refused, Rejection)
+    assert (refused.reply_to, refused.no_receipt) == (None, why)
 
 
 @pytest.mark.parametrize("reply_to", [b"billing", b"delay-requests", b"\xff", b"", None])

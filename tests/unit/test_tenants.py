@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -19,9 +20,9 @@ def elsewhere(topic: str, partitions: int) -> str:
     return next(id for id in map(str, range(100)) if owner_partition(topic, id, partitions) != 0)
 
 
-@pytest.mark.parametrize("named", ["destination", "reply_to", "on_late"])
+@pytest.mark.parametrize("named", ["destination", "on_late"])
 def test_each_topic_has_its_own_destinations(named: str) -> None:
-    """Also for receipts and late fires: what one may, the other may not."""
+    """Also for late fires: what one may, the other may not."""
 
     async def test(engine: Engine) -> None:
         asked = {"destination": "orders", "delay": "1s", named: "emails"}
@@ -34,7 +35,36 @@ def test_each_topic_has_its_own_destinations(named: str) -> None:
     with_tenants(test, tenants(tenant("orders")))
 
 
-@pytest.mark.parametrize("named", ["destination", "reply_to", "on_late"])
+def test_each_topic_has_its_own_topics_for_receipts() -> None:
+    """What one may, the other may not; and is carried out without."""
+
+    async def test(engine: Engine) -> None:
+        asked = {"destination": "orders", "delay": "1s", "reply_to": "emails"}
+        engine.request(**asked)
+        other_request(engine, **asked)
+        await asyncio.sleep(3)
+        assert len(engine.read("orders")) == 2
+        [receipt] = engine.read("emails")
+        assert json.loads(receipt.value or b"")["request_topic"] == REQUESTS
+
+    with_tenants(test, tenants(tenant("orders")))
+
+
+def test_a_command_that_is_handed_on_is_answered_by_the_policy_of_its_own_topic() -> None:
+    """The partition that first saw it was of another opinion: a worker with settings from before."""
+    id = elsewhere(OTHER, 2)
+
+    async def test(engine: Engine) -> None:
+        engine.processors[1]._tenants = tenants(tenant("orders"))
+        other_request(engine, id=id, destination="orders", delay="1s", reply_to="emails")
+        await asyncio.sleep(3)
+        assert len(engine.read("orders")) == 1
+        assert not engine.read("emails")
+
+    with_tenants(test, tenants(), partitions=2)
+
+
+@pytest.mark.parametrize("named", ["destination", "on_late"])
 def test_a_request_that_is_handed_on_keeps_the_policy_of_its_own_topic(named: str) -> None:
     """The worker that reads a command may write anywhere; the request may not.
 

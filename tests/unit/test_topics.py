@@ -20,6 +20,7 @@ class Names:
     changelog_topic: str = "delay-wheel-changelog"
     events_topic: str = "delay-events"
     dead_letters_topic: str = "delay-dead-letters"
+    receipts_topic: str = "delay-receipts"
     max_message_bytes: int = 1_200_000
 
 
@@ -70,6 +71,7 @@ def test_every_request_topic_is_planned_and_names_come_from_the_settings():
         "l",
         "delay-events",
         "delay-dead-letters",
+        "delay-receipts",
     ]
 
 
@@ -132,11 +134,15 @@ def test_events_and_dead_letters_may_have_any_number_of_partitions():
         ("delay-wheel-changelog", "min.insync.replicas", "1", "warning"),
         ("delay-wheel-changelog", "min.insync.replicas", "4", "error"),
         ("delay-wheel-changelog", "unclean.leader.election.enable", "true", "warning"),
-        ("delay-events", "message.timestamp.before.max.ms", "9999", "error"),
-        ("delay-dead-letters", "message.timestamp.before.max.ms", "10000", "warning"),
-        ("delay-commands", "message.timestamp.after.max.ms", "0", "warning"),
         ("delay-requests", "cleanup.policy", "compact", "error"),
+        ("delay-wheel-changelog", "message.timestamp.type", "CreateTime", "warning"),
+        ("delay-commands", "message.timestamp.type", "CreateTime", "warning"),
         ("delay-requests", "retention.ms", "1000", "warning"),
+        ("delay-requests", "retention.bytes", "1000", "warning"),
+        ("delay-commands", "retention.bytes", "1000", "warning"),
+        ("delay-events", "retention.bytes", "1000000000000", "warning"),
+        ("delay-dead-letters", "retention.bytes", "0", "warning"),
+        ("delay-receipts", "retention.bytes", "1000", "warning"),
     ],
 )
 def test_a_dangerous_setting_is_reported_with_both_values_in_one_sentence(topic, setting, value, severity):
@@ -155,6 +161,7 @@ def test_a_dangerous_setting_is_reported_with_both_values_in_one_sentence(topic,
     ("setting", "value"),
     [
         ("retention.ms", "-1"),
+        ("cleanup.policy", ""),
         ("max.message.bytes", "5000000"),
         ("min.insync.replicas", "3"),
         ("segment.bytes", "1"),
@@ -168,12 +175,100 @@ def test_values_on_the_safe_side_and_tuning_are_no_difference(setting, value):
     assert differences(specs, found) == []
 
 
+@pytest.mark.parametrize(
+    ("topic", "setting", "value", "severity"),
+    [
+        ("delay-events", "message.timestamp.before.max.ms", "9999", "error"),
+        ("delay-dead-letters", "message.timestamp.before.max.ms", "10000", "warning"),
+        ("delay-commands", "message.timestamp.after.max.ms", "0", "warning"),
+    ],
+)
+def test_limits_on_timestamps_matter_where_the_producer_sets_them(topic, setting, value, severity):
+    """That the producer does is a difference of its own."""
+    specs = plan(Names())
+    found = found_as(specs)
+    found[topic] = altered(
+        found[topic], message_timestamp_type="CreateTime", **{setting.replace(".", "_"): value}
+    )
+    [of_type, of_limit] = sorted(differences(specs, found), key=lambda found: found.setting == setting)
+    assert of_type.setting == "message.timestamp.type"
+    assert (of_limit.topic, of_limit.severity, of_limit.actual) == (topic, severity, value)
+    assert value in of_limit.sentence
+
+
 def test_limits_on_timestamps_do_not_concern_a_topic_whose_broker_sets_them():
     specs = plan(Names())
     found = found_as(specs)
     narrow = {"message_timestamp_before_max_ms": "0", "message_timestamp_after_max_ms": "3599999"}
     found["delay-wheel-changelog"] = altered(found["delay-wheel-changelog"], **narrow)
     assert differences(specs, found) == []
+
+
+def test_every_topic_states_whatever_could_delete_from_it():
+    """What is not stated is the cluster's, which somebody may change for all topics at once."""
+    for spec in plan(Names()):
+        assert {"cleanup.policy", "retention.bytes", "retention.ms"} <= spec.config.keys()
+        assert spec.config["retention.bytes"] == "-1"
+        if spec.config["cleanup.policy"] == "compact":
+            assert spec.config["retention.ms"] == "-1"
+            assert "delete.retention.ms" in spec.config
+        else:
+            assert int(spec.config["retention.ms"]) >= 86_400_000
+
+
+def test_delaystreams_own_topics_have_the_brokers_time():
+    """What a worker with a wrong clock writes there must not be deleted sooner than intended, or refused."""
+    types = {spec.name: spec.config.get("message.timestamp.type") for spec in plan(Names())}
+    assert types.pop("delay-requests") is None, "a delay counts from the producer's timestamp"
+    assert set(types.values()) == {"LogAppendTime"}
+
+
+def test_what_is_not_set_on_the_topic_counts_as_well_and_is_said_to_be_inherited():
+    specs = plan(Names())
+    found = found_as(specs)
+    requests = altered(found["delay-requests"], retention_bytes="1000")
+    found["delay-requests"] = msgspec.structs.replace(requests, inherited=frozenset({"retention.bytes"}))
+    [difference] = differences(specs, found)
+    assert difference.sentence == (
+        "delay-requests has retention.bytes=1000 (not set on the topic: inherited from the brokers) instead "
+        "of -1; the oldest records of a partition are deleted as soon as it is larger, read or not."
+    )
+
+
+def test_retention_of_a_changelog_that_is_only_compacted_means_nothing():
+    """An older changelog has the cluster's; where deletion is switched on, it counts."""
+    specs = plan(Names())
+    found = found_as(specs)
+    cluster = {"retention_ms": "604800000", "retention_bytes": "1000"}
+    found["delay-wheel-changelog"] = altered(found["delay-wheel-changelog"], **cluster)
+    assert differences(specs, found) == []
+    found["delay-wheel-changelog"] = altered(found["delay-wheel-changelog"], cleanup_policy="compact,delete")
+    settings = [difference.setting for difference in differences(specs, found)]
+    assert settings == ["cleanup.policy", "retention.bytes", "retention.ms"]
+
+
+def test_a_changelog_without_append_times_is_told_what_that_costs():
+    specs = plan(Names())
+    found = found_as(specs)
+    name = "delay-wheel-changelog"
+    found[name] = altered(found[name], message_timestamp_type="CreateTime")
+    [difference] = differences(specs, found)
+    assert "local stores are rebuilt more often" in difference.sentence
+
+
+def test_nothing_about_the_topic_for_receipts_keeps_a_worker_from_starting():
+    """An upgrade goes on without it; whoever looks is told."""
+    specs = plan(Names())
+    found = found_as(specs)
+    receipts = found.pop("delay-receipts")
+    [difference] = differences(specs, found)
+    assert (difference.topic, difference.setting, difference.severity) == (
+        "delay-receipts", "exists", "warning",
+    )  # fmt: skip
+    assert "requests are carried out without" in difference.sentence
+    wrong = altered(receipts, cleanup_policy="compact", max_message_bytes="1", min_insync_replicas="9")
+    found["delay-receipts"] = wrong
+    assert {difference.severity for difference in differences(specs, found)} == {"warning"}
 
 
 def test_fewer_replicas_are_a_warning():
@@ -203,5 +298,5 @@ def test_the_command_lines_are_those_of_kafkas_own_tool():
 
 def test_json_holds_all_of_it():
     topics = json.loads(render(plan(Names(), partitions=3), "json"))
-    assert [topic["partitions"] for topic in topics] == [3] * 5
+    assert [topic["partitions"] for topic in topics] == [3] * 6
     assert topics[2]["config"]["cleanup.policy"] == "compact"

@@ -30,7 +30,7 @@ def acls_of(role: str, *destinations: str) -> list[Acl]:
 
 def test_nobody_but_workers_may_write_to_delaystreams_own_topics() -> None:
     """Who may write commands or the changelog can deliver anything anywhere."""
-    own = {"delay-commands", "delay-wheel-changelog", "delay-events", "delay-dead-letters"}
+    own = {"delay-commands", "delay-wheel-changelog", "delay-events", "delay-dead-letters", "delay-receipts"}
     for user in users(settings("orders")):
         may_write = {acl.name for acl in user.acls if acl.operation in {"Write", "All"}} & own
         assert may_write == (own if user.role == "worker" else set())
@@ -86,6 +86,14 @@ def test_each_tenant_has_a_requester_and_a_reader_of_its_own() -> None:
     assert {("shared-", "Write"), ("b-out", "Write"), ("a", "Read"), ("b", "Read")} <= rights[
         "delaystream-worker"
     ]
+
+
+def test_who_sends_requests_may_read_the_receipts() -> None:
+    """But not those of other tenants, which are in the same topic."""
+    receipts = Acl("topic", "delay-receipts", "Read")
+    assert receipts in acls_of("requester", "orders")
+    several = settings("orders", request_topics="a,b")
+    assert [user.role for user in users(several) if receipts in user.acls] == ["operator"]
 
 
 def test_principals_have_the_names_that_brokers_give_them() -> None:

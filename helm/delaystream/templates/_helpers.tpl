@@ -309,6 +309,7 @@ commands: {{ list (include "delaystream.setting" (list . "commands_topic" "delay
 changelog: {{ list (include "delaystream.setting" (list . "changelog_topic" "delay-wheel-changelog")) | toJson }}
 events: {{ list (include "delaystream.setting" (list . "events_topic" "delay-events")) | toJson }}
 dead_letters: {{ list (include "delaystream.setting" (list . "dead_letters_topic" "delay-dead-letters")) | toJson }}
+receipts: {{ list (include "delaystream.setting" (list . "receipts_topic" "delay-receipts")) | toJson }}
 {{- end -}}
 
 {{/* A name if Kubernetes takes it (RFC 1123), else one like it that is as unique: as `delaystream topics print` has it. */}}
