@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from delaystream.core import misfire
-from delaystream.core.recurrence import Recurrence, UnknownZoneError, next_after
+from delaystream.core.recurrence import Recurrence, UnknownZoneError, fires, next_after
 from tests.unit.engine import Engine, header, in_virtual_time
 
 MINUTE_MS = 60_000
@@ -336,6 +336,33 @@ def test_a_schedule_that_cannot_be_read_any_more_is_given_up_and_holds_up_nobody
         engine.request(id="gone", action="trigger", reply_to="replies")
         await asyncio.sleep(1)
         assert json.loads(engine.read("replies")[-1].value or b"")["outcome"] == "too-late"
+
+    in_virtual_time(test)
+
+
+def test_a_schedule_with_jitter_that_cannot_be_read_any_more_is_resumed_and_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When it is due cannot be bounded by its next time then: that ends nothing but the schedule."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", id="gone", cron="* * * * *", jitter="30s")
+        engine.request(id="gone", action="pause")
+        await asyncio.sleep(1)
+
+        def read(recurrence: Recurrence, after_ms: int) -> int | None:
+            raise UnknownZoneError("there is no time zone 'Mars/Olympus'")
+
+        monkeypatch.setattr(misfire, "next_after", read)
+        monkeypatch.setattr(fires, "next_after", read)
+        engine.request(id="gone", action="resume")
+        await asyncio.sleep(100)
+        assert [event["type"] for event in events(engine)] == [
+            "scheduled",
+            "paused",
+            "resumed",
+            "quarantined",
+        ]
 
     in_virtual_time(test)
 
