@@ -5,7 +5,7 @@ in exactly one run of skipped or missed ones, and the order of the times is kept
 way it is delivered, at its due time.
 
 `DELAYSTREAM_EXAMPLES=20000` looks at so many lives in place of a few, in every zone and at random:
-`DELAYSTREAM_EXAMPLES=20000 .venv/bin/python -m pytest tests/unit/test_recurrence_jitter.py`.
+`DELAYSTREAM_EXAMPLES=20000 .venv/bin/python -m pytest --timeout=0 tests/unit/test_recurrence_jitter.py`.
 """
 
 from __future__ import annotations
