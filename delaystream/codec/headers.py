@@ -9,7 +9,7 @@ Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
 | `at` | RFC 3339 with offset or epoch milliseconds, or a comma list; past: at once | |
 | `every` | a duration as in `delay`; needs `id` | |
 | `cron` | an expression; needs `id` | |
-| `start`, `end` | of `every` or `cron`: first and last possible time, as in `at` | the request; none |
+| `start`, `end` | of `every` or `cron`: first and last time, jitter included | the request; none |
 | `max-fires` | of `every` or `cron`: deliveries, 1 or more | unbounded |
 | `jitter` | of `every` or `cron`: a duration | none |
 | `timezone`, `dst-gap`, `dst-overlap` | of `cron` | UTC, `shift`, `first` |

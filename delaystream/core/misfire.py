@@ -9,7 +9,8 @@ decided at once::
     none     as latest, with a grace of `misfire_threshold_ms` at most
 
 A time that is later than its grace is *missed* and never fires. Lateness counts from the end of the jitter.
-So every scheduled time either fires or lies in exactly one run of skipped or missed ones.
+A time whose jitter has not passed yet is not decided, nor is any after it. So every scheduled time either
+fires, not before it is due, or lies in exactly one run of skipped or missed ones; and their order is kept.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def settle(
 ) -> Verdict:
     """Decide on `scheduled_ms`, which is due, and on what has come due since.
 
-    `due` puts the jitter on a scheduled time. The work is that of `misses`, which counts and does not visit:
-    a month of seconds is one verdict.
+    `due` puts the jitter on a scheduled time: from 0 to `recurrence.jitter_ms`. The work is that of `misses`,
+    which counts and does not visit: a month of seconds is one verdict.
     """
     next_ms = next_after(recurrence, scheduled_ms)
     # Scheduled before this, and it is missed.
@@ -72,13 +73,24 @@ def settle(
             return Verdict(scheduled_ms, next_ms)
         missed = _run(recurrence, scheduled_ms, horizon_ms - 1)
         return Verdict(None, next_after(recurrence, missed.to_ms), missed=missed)
-    passed = _run(recurrence, scheduled_ms, now_ms)
-    if due(passed.to_ms) > now_ms:
-        passed = _run(recurrence, scheduled_ms, passed.to_ms - 1)
-    next_ms = next_after(recurrence, passed.to_ms)
+    next_ms = _ahead(recurrence, next_ms, now_ms, due)
+    # All of these are due: the first one that is not comes after them.
+    passed = _run(recurrence, scheduled_ms, now_ms if next_ms is None else next_ms - 1)
     if passed.to_ms < horizon_ms:
         return Verdict(None, next_ms, missed=passed)
     return Verdict(passed.to_ms, next_ms, skipped=_run(recurrence, scheduled_ms, passed.to_ms - 1))
+
+
+def _ahead(recurrence: Recurrence, passed_ms: int, now_ms: int, due: Callable[[int], int]) -> int | None:
+    """The earliest scheduled time after `passed_ms` that is not due yet; None: there is none.
+
+    Only those of the last `jitter_ms` have to be asked: jitter is shorter than the distance of two times, but
+    where clocks change it may hold back several.
+    """
+    ahead_ms = next_after(recurrence, max(passed_ms, now_ms - recurrence.jitter_ms))
+    while ahead_ms is not None and due(ahead_ms) <= now_ms:
+        ahead_ms = next_after(recurrence, ahead_ms)
+    return ahead_ms
 
 
 def _run(recurrence: Recurrence, first_ms: int, until_ms: int) -> Run:

@@ -8,8 +8,16 @@ from msgspec.structs import replace
 
 from delaystream.codec.envelope import LIVE, Fire, Forget, Pointer, Schedule, Trigger, encode
 from delaystream.codec.keys import HOUSEKEEPING, payload_key, schedule_key, wheel_key
+from delaystream.codec.timing import first_after
 from delaystream.core.identity import named_fire_id
-from delaystream.core.recurrence import jittered_ms
+from delaystream.core.recurrence import (
+    CronError,
+    Recurrence,
+    UnknownZoneError,
+    carried_on,
+    due_ms,
+    jittered_ms,
+)
 from delaystream.core.request import Coordinates
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
@@ -33,6 +41,21 @@ class Arming:
         """
         return source.offset * self._settings.partitions + source.partition + 1
 
+    @staticmethod
+    def begun(old: Schedule | None, recurrence: Recurrence, timestamp_ms: int) -> tuple[Recurrence, int]:
+        """A recurrence that was asked for at `timestamp_ms`, as it is stored, and its first scheduled time.
+
+        It carries on a live schedule `old` whose times are the same: whoever sends a schedule again, as
+        services do whenever they start, loses none of its times and gets none of them twice.
+        """
+        if old is not None and old.status in LIVE and old.recurrence is not None and old.next_ms >= 0:
+            carried = carried_on(recurrence, timestamp_ms, old.recurrence, old.next_ms)
+            if carried is not None:
+                return carried
+        first_ms = first_after(recurrence, timestamp_ms)
+        assert first_ms is not None, "a schedule that never fires was refused"
+        return recurrence, first_ms
+
     def due(self, id: str, schedule: Schedule, scheduled_ms: int) -> int:
         """When a scheduled time of a recurring schedule is due: with its jitter."""
         recurrence = schedule.recurrence
@@ -40,7 +63,11 @@ class Arming:
         if not recurrence.jitter_ms:
             return scheduled_ms
         fire = named_fire_id(schedule.topic, schedule.revision, 0, scheduled_ms, id)
-        return jittered_ms(scheduled_ms, fire, recurrence.jitter_ms)
+        try:
+            return due_ms(recurrence, scheduled_ms, fire)
+        except (CronError, UnknownZoneError):
+            # Whoever fires it pauses it: it cannot be read any more.
+            return jittered_ms(scheduled_ms, fire, recurrence.jitter_ms)
 
     def arm(self, step: Step, id: str, schedule: Schedule, scheduled_ms: int) -> Schedule:
         """Put the next fire of a recurring schedule in its wheel, its only one there."""

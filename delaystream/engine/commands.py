@@ -7,7 +7,6 @@ from msgspec.structs import replace
 from delaystream.codec.envelope import LIVE, Schedule, Status, encode
 from delaystream.codec.keys import schedule_key, split_wheel_key
 from delaystream.codec.outgoing import Outcome
-from delaystream.codec.timing import first_after
 from delaystream.core.identity import named_fire_id, trigger_index
 from delaystream.core.request import Action, Request
 from delaystream.engine.answers import Answers, older
@@ -104,8 +103,8 @@ class Commands:
         )
         times: tuple[int, ...] = request.due_ms
         if recurrence is not None:
-            first_ms = first_after(recurrence, request.timestamp_ms)
-            assert first_ms is not None, "a schedule that never fires was refused"
+            recurrence, first_ms = self._arming.begun(old, recurrence, request.timestamp_ms)
+            schedule = replace(schedule, recurrence=recurrence)
             times = (first_ms,)
         schedule = self._armed_anew(step, id, schedule, times)
         self._arming.withhold(old, schedule)

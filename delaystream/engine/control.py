@@ -55,7 +55,6 @@ from delaystream.codec.envelope import (
 from delaystream.codec.event import coordinates
 from delaystream.codec.keys import payload_key, schedule_key
 from delaystream.codec.outgoing import Outcome, delivery_headers
-from delaystream.codec.timing import first_after
 from delaystream.core.identity import named_fire_id
 from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.rejection import Code, Rejection, shown
@@ -171,17 +170,20 @@ class Control:
         if request.recurrence is None:
             self._define(step, request, schedule, outcome)
         else:
-            self._define_recurring(step, request, schedule, outcome)
+            self._define_recurring(step, request, schedule, outcome, old)
         return None
 
-    def _define_recurring(self, step: Step, request: Request, schedule: Schedule, outcome: Outcome) -> None:
+    def _define_recurring(
+        self, step: Step, request: Request, schedule: Schedule, outcome: Outcome, old: Schedule | None
+    ) -> None:
         assert request.id is not None
         assert request.recurrence is not None
-        first_ms = first_after(request.recurrence, request.timestamp_ms)
-        assert first_ms is not None, "a schedule that never fires was refused"
+        recurrence, first_ms = self._arming.begun(old, request.recurrence, request.timestamp_ms)
+        resumed = old is not None and old.status is Status.PAUSED
         schedule = replace(
             schedule,
-            recurrence=request.recurrence,
+            recurrence=recurrence,
+            resumed_ms=step.now_ms if resumed else -1,
             catch_up=request.catch_up,
             grace_ms=DEFAULT_GRACE_MS if request.grace_ms is None else request.grace_ms,
         )

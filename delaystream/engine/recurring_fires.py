@@ -116,8 +116,7 @@ class RecurringFires:
         grace_ms = schedule.grace_ms if schedule.grace_ms >= 0 else DEFAULT_GRACE_MS
         if catch_up is _NONE:
             grace_ms = min(grace_ms, self._settings.misfire_threshold_ms)
-        # When a scheduled time is due.
-        moment = partial(self._arming.due, due.id, schedule) if recurrence.jitter_ms else _on_schedule
+        moment = self._moments(due)
         account = _account_of(schedule)
         try:
             verdict = settle(recurrence, schedule.next_ms, now_ms, catch_up, grace_ms, moment)
@@ -151,6 +150,15 @@ class RecurringFires:
         if next_ms is not None:
             pending.append(self._arming.point(step, schedule, moment(next_ms), due.pointer))
         self._close(step, due, account, pending, next_ms)
+
+    def _moments(self, due: DueFire) -> Callable[[int], int]:
+        """When each scheduled time is due; the one whose entry this is, when that entry says."""
+        schedule, entry_ms = due.schedule, due.due_ms
+        recurrence = schedule.recurrence
+        if recurrence is None or not recurrence.jitter_ms:
+            return _on_schedule
+        armed_ms, due_of = schedule.next_ms, partial(self._arming.due, due.id, schedule)
+        return lambda scheduled_ms: entry_ms if scheduled_ms == armed_ms else due_of(scheduled_ms)
 
     def _close(
         self, step: Step, due: DueFire, account: _Account, pending: list[bytes], next_ms: int | None

@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tests.ledger.records import Asked, Delivered
+from tests.ledger.records import Asked, Beat, Delivered
 
 if TYPE_CHECKING:
     from tests.ledger.audit import Audit
@@ -175,12 +176,15 @@ class _Life:
         self.triggered.clear()
 
     def _define(self, event: dict[str, Any], request: Asked) -> None:
+        carried = self._carried_on(request)
         if event["type"] != "rescheduled":
             self._cut()
             self.payload, self.fires, self.skipped = request, 0, 0
         self.definition, self.runs = request, 0
         beat = request.beat
         self.next_ms = beat.after(request.timestamp_ms) if beat is not None else None
+        if beat is not None and carried is not None:
+            self.definition, self.next_ms = replace(request, beat=carried[0]), carried[1]
         self.ahead = Counter(request.due_ms)
         definition = event["definition"]
         if self.payload is not None and definition["destination"] != self.payload.destination:
@@ -190,6 +194,14 @@ class _Life:
             beat.max_fires,
         ):
             self._wrong(event, f"asked for {beat}")
+
+    def _carried_on(self, request: Asked) -> tuple[Beat, int] | None:
+        """What a request becomes that has the times of the live schedule whose place it takes."""
+        old = self.definition.beat if self.definition is not None else None
+        spent = old is not None and 0 < old.max_fires <= self.runs
+        if self.status not in _LIVE or request.beat is None or old is None or self.next_ms is None or spent:
+            return None
+        return request.beat.carried_on(old, self.next_ms, request.timestamp_ms)
 
     # -- what happened
 

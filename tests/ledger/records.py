@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -27,6 +27,24 @@ class Beat:
         time_ms = max(time_ms, self.start_ms - 1)
         found = time_ms + self.every_ms - (time_ms - self.anchor_ms) % self.every_ms
         return found if self.end_ms is None or found <= self.end_ms else None
+
+    def carried_on(self, old: Beat, next_ms: int, asked_ms: int) -> tuple[Beat, int] | None:
+        """What it is, and its first time, when it takes the place of a live one that stands at `next_ms`.
+
+        None: it has other times, and begins with the first one after it was asked for.
+        """
+        beat = self
+        if (self.every_ms, self.anchor_ms) != (old.every_ms, old.anchor_ms):
+            return None
+        if self.anchor_ms:
+            if self.start_ms != old.start_ms:
+                return None
+        elif self.start_ms == asked_ms:  # a cron expression without a start
+            if old.start_ms > asked_ms:
+                return None
+            beat = replace(self, start_ms=old.start_ms)
+        first_ms = beat.after(next_ms - 1)
+        return None if first_ms is None else (beat, first_ms)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ time or "trigger", value, fire count, how many it stands for); `answers` are the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 DEFAULT_GRACE_MS = 15 * 60_000
@@ -26,6 +26,7 @@ class Beat:
     start_ms: int
     end_ms: int | None = None
     max_fires: int = 0
+    cron: bool = False
 
     def after(self, time_ms: int) -> int | None:
         found = self.anchor_ms
@@ -79,8 +80,10 @@ class Model:
             self._answer("kept")
             return
         outcome = "replaced" if self.status in LIVE else "scheduled"
-        self.plan, self.fires, self.runs, self.missed, self.resumed_ms = plan, 0, 0, 0, -1
-        self._set(plan.beat, plan.dues, first_ms)
+        carried = self._carried_on(plan.beat, timestamp_ms)
+        resumed_ms = now_ms if self.status == "paused" and plan.beat is not None else -1
+        self.plan, self.fires, self.runs, self.missed, self.resumed_ms = plan, 0, 0, 0, resumed_ms
+        self._set(plan.beat, plan.dues, first_ms, carried)
         at_once = [(due, n) for due, n in self.ahead if due <= now_ms and not self._late(due, now_ms)]
         self.ahead = [entry for entry in self.ahead if entry not in at_once]
         self.status = "pending" if self.ahead or self.next_ms is not None else "fired"
@@ -120,7 +123,7 @@ class Model:
         if first_ms is None:
             self._answer("rejected", status=None)
         elif self.status in LIVE:
-            self._set(plan.beat, plan.dues, first_ms)
+            self._set(plan.beat, plan.dues, first_ms, self._carried_on(plan.beat, timestamp_ms))
             self.runs = 0
             self._answer("rescheduled")
             self.tick(now_ms)
@@ -192,7 +195,27 @@ class Model:
             return min(plan.dues)
         return plan.beat.after(max(timestamp_ms, plan.beat.start_ms - 1))
 
-    def _set(self, beat: Beat | None, dues: list[int], first_ms: int) -> None:
+    def _carried_on(self, beat: Beat | None, timestamp_ms: int) -> tuple[Beat, int] | None:
+        """The same times as those of the live schedule: it goes on with the first that is not decided."""
+        old = self.beat
+        if beat is None or old is None or self.status not in LIVE or self.next_ms is None:
+            return None
+        if (beat.cron, beat.every_ms) != (old.cron, old.every_ms):
+            return None
+        if beat.cron and beat.start_ms == timestamp_ms:
+            if old.start_ms > timestamp_ms:
+                return None
+            beat = replace(beat, start_ms=old.start_ms, anchor_ms=min(beat.anchor_ms, old.anchor_ms))
+        elif not beat.cron and beat.start_ms != old.start_ms:
+            return None
+        first_ms = beat.after(self.next_ms - 1)
+        return None if first_ms is None else (beat, first_ms)
+
+    def _set(
+        self, beat: Beat | None, dues: list[int], first_ms: int, carried: tuple[Beat, int] | None
+    ) -> None:
+        if carried is not None:
+            beat, first_ms = carried
         self.beat = beat
         # A grace is of the kind of schedule that it was given with.
         self.grace_ms = self.plan.grace_ms if (self.plan.beat is None) == (beat is None) else None

@@ -30,7 +30,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 #: Variables that are documented and are no settings.
-OTHER_VARIABLES = {"DELAYSTREAM_CONFIG", "DELAYSTREAM_CACHE_DIR"}
+OTHER_VARIABLES = {"DELAYSTREAM_EXAMPLES", "DELAYSTREAM_CONFIG", "DELAYSTREAM_CACHE_DIR"}
 NOW_MS = 1_800_000_000_000
 
 

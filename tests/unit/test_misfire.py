@@ -103,3 +103,29 @@ def test_every_scheduled_time_is_decided_once_and_in_order(
     last_ms = decided[-1] if decided else 0
     assert decided == list(range(every_ms, last_ms + 1, every_ms))
     assert next_ms == next_after(recurrence, last_ms)
+
+
+def test_what_jitter_holds_back_is_not_fired_where_several_times_lie_close_together() -> None:
+    """New York, 2026-03-08: 01:59 and 02:59, moved to 03:00, are a minute apart, and both are ahead."""
+    recurrence = Recurrence("59 1,2 * * *", 0, "America/New_York", jitter_ms=59 * MINUTE_MS)
+    first_ms, second_ms, third_ms = 1_772_866_740_000, 1_772_870_340_000, 1_772_953_140_000
+    now_ms = 1_772_953_230_000
+
+    def due(scheduled_ms: int) -> int:
+        return scheduled_ms + 30 * MINUTE_MS if scheduled_ms >= third_ms else scheduled_ms
+
+    late = settle(recurrence, first_ms, now_ms, CatchUp.LATEST, 900_000, due)
+    assert late == Verdict(None, third_ms, missed=Run(first_ms, second_ms, 2))
+    patient = settle(recurrence, first_ms, now_ms, CatchUp.LATEST, 2 * 86_400_000, due)
+    assert patient == Verdict(second_ms, third_ms, skipped=Run(first_ms, first_ms, 1))
+
+
+def test_nothing_is_decided_before_an_earlier_time_that_is_still_ahead() -> None:
+    """Though it is due itself: order is kept, whatever the jitter."""
+    close = Recurrence(None, MINUTE_MS, jitter_ms=5 * MINUTE_MS)
+
+    def due(scheduled_ms: int) -> int:
+        return at(9) if scheduled_ms == at(4) else scheduled_ms
+
+    verdict = settle(close, at(1), at(6.5), CatchUp.LATEST, at(15), due)
+    assert verdict == Verdict(at(3), at(4), skipped=Run(at(1), at(2), 2))

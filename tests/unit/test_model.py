@@ -199,7 +199,7 @@ class Life(RuleBasedStateMachine):
         every_ms = drawn["every"] * SECOND_MS
         start_ms = self.whole_ms + drawn.get("start", 0) * SECOND_MS
         minute_ms = (start_ms // 60_000) * 60_000  # where the steps of a cron's seconds begin
-        beat = Beat(every_ms, minute_ms if drawn["cron"] else start_ms, start_ms)
+        beat = Beat(every_ms, minute_ms if drawn["cron"] else start_ms, start_ms, cron=drawn["cron"])
         control = (
             {"cron": f"*/{drawn['every']} * * * * *"} if drawn["cron"] else {"every": f"{drawn['every']}s"}
         )

@@ -22,6 +22,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Their clocks change by an hour, and not at midnight.
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Africa/Casablanca", "Asia/Kolkata", "Australia/Sydney"]
 FIRES = 6
+#: of an hour, a minute or a second each: days go without
+_MOST_STEPS = 100_000
 
 
 def ours(
@@ -43,9 +45,25 @@ def ours(
     return found
 
 
+class EndlessError(Exception):
+    """cronsim does not find a next time."""
+
+
+class Bounded(CronSim):
+    """cronsim, which may go round in a circle where clocks are put back: it gives up in the end."""
+
+    _steps = 0
+
+    def tick(self, seconds: int = 1) -> None:
+        self._steps += 1
+        if self._steps > _MOST_STEPS:
+            raise EndlessError(f"no time after {_MOST_STEPS} steps")
+        super().tick(seconds)
+
+
 def theirs(cron: str, name: str, start: datetime, number: int = FIRES) -> list[datetime]:
-    """The same of cronsim."""
-    times = CronSim(cron, start.astimezone(zone(name)))
+    """The same of cronsim. Raises EndlessError."""
+    times = Bounded(cron, start.astimezone(zone(name)))
     return [local.astimezone(UTC) for local in islice(times, number)]
 
 
@@ -173,6 +191,67 @@ def test_clocks_that_move_by_half_an_hour() -> None:
     both = [datetime(2026, 4, 4, 15, 30, tzinfo=UTC), datetime(2026, 4, 4, 15, 40, tzinfo=UTC)]
     assert ours("*/10 2 * * *", "Australia/Lord_Howe", start, 2) == both
     assert theirs("*/10 2 * * *", "Australia/Lord_Howe", start, 2) != both
+
+
+def first_of_both(cron: str, name: str, start: datetime) -> tuple[str, str]:
+    """The first time after `start`, by the local clock, here and in cronsim."""
+    found = ours(cron, name, start, 1)[0], theirs(cron, name, start, 1)[0]
+    mine, other = (f"{at.astimezone(zone(name)):%Y-%m-%d %H:%M%z}" for at in found)
+    return mine, other
+
+
+def test_clocks_that_move_by_an_hour_but_not_on_the_hour() -> None:
+    """St John's, 1989-04-02 00:01 became 01:01: the rest of that hour exists."""
+    start = datetime(1989, 4, 2, 3, 30, tzinfo=UTC)
+    assert first_of_both("*/20 1,2 * * *", "America/St_Johns", start) == (
+        "1989-04-02 01:20-0230",
+        "1989-04-02 02:00-0230",
+    )
+
+
+@pytest.mark.parametrize("cron", ["30 * 29 * *", "7 */2 29 * *"])
+def test_cronsim_may_not_return(cron: str) -> None:
+    """St John's, 1989-10-29 00:01 became 23:01 of the day before."""
+    start = datetime(1989, 10, 29, 2, 30, tzinfo=UTC)
+    assert ours(cron, "America/St_Johns", start, 1)[0].day == 29
+    with pytest.raises(EndlessError):
+        theirs(cron, "America/St_Johns", start, 1)
+
+
+def test_the_hour_after_a_gap_at_midnight() -> None:
+    """Havana, 2025-03-09 00:00 became 01:00: a wildcard of hour 1 fires there, and one of hour 6 does not."""
+    start = datetime(2025, 3, 9, 4, 59, tzinfo=UTC)
+    assert first_of_both("*/7 1,2 9 * *", "America/Havana", start) == (
+        "2025-03-09 01:00-0400",
+        "2025-03-09 02:00-0400",
+    )
+    assert first_of_both("0,30 */6 9 * *", "America/Havana", start) == (
+        "2025-03-09 06:00-0400",
+        "2025-03-09 01:00-0400",
+    )
+
+
+def test_a_missing_day_with_wildcards() -> None:
+    """Apia had no 2011-12-30."""
+    start = datetime(2011, 12, 30, 8, tzinfo=UTC)
+    assert first_of_both("0 * 30 * *", "Pacific/Apia", start) == (
+        "2012-01-30 00:00+1400",
+        "2011-12-31 00:00+1400",
+    )
+
+
+def test_clocks_that_move_by_three_hours() -> None:
+    """Casey, 2020-10-04 00:01 became 03:01, and 2010-03-05 02:00 became 23:00 of the day before."""
+    start = datetime(2020, 10, 3, 16, tzinfo=UTC)
+    assert first_of_both("*/20 3 * * *", "Antarctica/Casey", start) == (
+        "2020-10-04 03:20+1100",
+        "2020-10-05 03:00+1100",
+    )
+    start = datetime(2010, 3, 4, 14, 50, tzinfo=UTC)
+    assert first_of_both("*/20 1 5 * *", "Antarctica/Casey", start) == (
+        "2010-03-05 01:00+0800",
+        "2010-03-05 01:00+1100",
+    )
 
 
 def test_a_range_of_one_with_a_step() -> None:

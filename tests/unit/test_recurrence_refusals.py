@@ -55,7 +55,21 @@ CRON = [
     ("* L * * *", "'L' is no hour"),
     ("* * * L *", "'L' is no month"),
     ("* * * * L", "'L' as day of week does not say which"),
-    ("* * L-3 * *", "'L-3' is no day of month"),
+    (
+        "* * L-3 * *",
+        "'L-3' counts from the end of the month, which is not supported; write one schedule for each length "
+        "of month: day 28 in months 1,3,5,7,8,10,12, day 27 in 4,6,9,11, and day 25 in 2",
+    ),
+    ("* * 1,l-27 * *", "and day 1 in 2"),
+    ("* * L-28 * *", "'L-28' counts from the end of the month, which is not supported; write the days out"),
+    ("* * L-3W * *", "'L-3W' counts from the end of the month, which is not supported; write the days out"),
+    (
+        "CRON_TZ=Europe/Berlin 0 9 * * *",
+        "leave 'CRON_TZ=Europe/Berlin' out, and write the zone in the header",
+    ),
+    ("tz=UTC 0 0 9 * * *", "leave 'tz=UTC' out, and write the zone in the header delaystream-timezone"),
+    ("TZ=Asia/Tokyo @daily", "leave 'TZ=Asia/Tokyo' out"),
+    ("0 9 * * * TZ=UTC", "a time zone is not part of the expression"),
     ("* * 1-L * *", "'1-L' is no day of month"),
     ("* * 32W * *", "'32' is no day of month"),
     ("* * 1-5W * *", "'1-5W' is no day of month"),
@@ -90,6 +104,16 @@ def test_random_times_and_years_are_not_supported(cron: str) -> None:
     rejection = refused(cron)
     assert rejection is not None
     assert rejection.code is Code.UNSUPPORTED_CRON
+
+
+def test_a_field_of_years_is_told_from_a_wrong_number_of_fields() -> None:
+    """Quartz has seconds first and years last."""
+    rejection = refused("0 0 9 1 1 ? 2026")
+    assert rejection is not None
+    assert rejection.detail.endswith(
+        "it has 7 fields, and years are not supported; write the first 6, and bound them with the headers "
+        "delaystream-start and delaystream-end."
+    )
 
 
 def test_a_long_expression_is_refused_before_it_is_read() -> None:
@@ -179,7 +203,20 @@ def test_jitter_is_shorter_than_the_shortest_gap(cron: str | None) -> None:
         ("America/NewYork", "did you mean 'America/New_York'?"),
         ("../../etc/passwd", "expected one such as 'Europe/Berlin' or 'UTC'."),
         ("", "expected one such as 'Europe/Berlin' or 'UTC'."),
-        ("+02:00", "expected one such as 'Europe/Berlin' or 'UTC'."),
+        ("+02:00", "or 'Etc/GMT-2': it is 2 hours ahead of UTC, as Etc has the signs the other way round."),
+        ("UTC+8", "or 'Etc/GMT-8': it is 8 hours ahead of UTC, as Etc has the signs the other way round."),
+        ("utc-1", "or 'Etc/GMT+1': it is 1 hour behind UTC, as Etc has the signs the other way round."),
+        ("utc+0", "an offset is no zone; write the name of one, as 'Europe/Berlin' is, or 'UTC'."),
+        ("UTC+05:30", "an offset is no zone; write the name of one, as 'Europe/Berlin' is."),
+        ("UTC+15", "an offset is no zone; write the name of one, as 'Europe/Berlin' is."),
+        (
+            "etc/gmt+8",
+            "did you mean 'Etc/GMT+8'? It is 8 hours behind UTC, as Etc has the signs the other way round.",
+        ),
+        (
+            "etc/gmt-8",
+            "did you mean 'Etc/GMT-8'? It is 8 hours ahead of UTC, as Etc has the signs the other way round.",
+        ),
     ],
 )
 def test_an_unknown_zone_is_refused_with_the_nearest_name(zone: str, hint: str) -> None:

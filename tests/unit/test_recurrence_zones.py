@@ -123,6 +123,13 @@ def test_a_zone_that_is_not_there_is_an_error_of_its_own(name: str) -> None:
         ("New York", "America/New_York"),
         ("America/NewYork", "America/New_York"),
         ("utc", "UTC"),
+        ("etc/gmt+8", "Etc/GMT+8"),
+        ("Etc/gmt-8", "Etc/GMT-8"),
+        ("gmt+8", "Etc/GMT+8"),
+        ("Etc/GMT8", None),
+        ("Etc/GMT+15", None),
+        ("UTC 8", None),
+        ("america/port au prince", "America/Port-au-Prince"),
         ("Nowhere/Qqqqq", None),
         ("../../etc/passwd", None),
         ("", None),
@@ -130,3 +137,14 @@ def test_a_zone_that_is_not_there_is_an_error_of_its_own(name: str) -> None:
 )
 def test_a_mistyped_zone_is_recognised(written: str, meant: str | None) -> None:
     assert nearest_zone(written) == meant
+
+
+def test_no_advice_names_a_zone_of_another_number_or_sign() -> None:
+    """Whichever of its letters are of the wrong case, and even without its continent."""
+    for name in sorted(zone_names()):
+        for written in (name.lower(), name.upper(), name.swapcase(), name.rpartition("/")[2].lower()):
+            meant = nearest_zone(written)
+            assert meant is not None
+            if "Etc/" in {name[:4], meant[:4]}:
+                signs = [letter for letter in meant if letter in "+-0123456789"]
+                assert signs == [letter for letter in name if letter in "+-0123456789"], written

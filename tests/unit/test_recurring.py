@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from delaystream.core import misfire
-from delaystream.core.recurrence import Recurrence, UnknownZoneError, next_after
+from delaystream.core.recurrence import Recurrence, UnknownZoneError, fires, next_after
 from delaystream.engine.ports import TopicPartition, Transaction
 from delaystream.testing import MemoryProducer
 from delaystream.testing.partition import row_bytes
@@ -110,6 +110,86 @@ def test_a_start_in_the_past_anchors_and_calls_for_nothing() -> None:
         await asyncio.sleep(90)
         assert dues(engine) == [began_ms + 1_000, began_ms + 61_000]
         assert events(engine, "skipped", "missed") == []
+
+    in_virtual_time(test)
+
+
+# -- sent again ----------------------------------------------------------------------------------
+
+
+def test_a_schedule_that_is_sent_again_keeps_the_time_that_its_jitter_holds_back() -> None:
+    """A service sends its schedules whenever it starts: here between scheduled times and due times."""
+
+    async def test(engine: Engine) -> None:
+        hour_ms = engine.clock.now_ms() // 3_600_000 * 3_600_000 + 3_600_000
+        for number in range(20):
+            job = {"id": f"job-{number}", "cron": "0 * * * *", "jitter": "30m", "destination": "orders"}
+            engine.request(b"old", **job)
+        await asyncio.sleep((hour_ms + 900_000 - engine.clock.now_ms()) / 1000)
+        before = len(engine.read("orders"))
+        assert 0 < before < 20
+        for number in range(20):
+            job = {"id": f"job-{number}", "cron": "0 * * * *", "jitter": "30m", "destination": "orders"}
+            engine.request(b"new", **job)
+        await asyncio.sleep(1800)
+        assert dues(engine) == [hour_ms] * 20
+        assert [record.value for record in engine.read("orders")] == [b"old"] * before + [b"new"] * (
+            20 - before
+        )
+        early = [record for record in engine.read("orders") if int(header(record, "fired-at")) < hour_ms]
+        assert early == []
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("action", ["schedule", "reschedule"])
+@pytest.mark.parametrize("when", [{"cron": "* * * * *"}, {"every": "60s", "start": "1699999980000"}])
+def test_a_time_that_fired_while_a_request_was_under_way_does_not_fire_again(
+    when: dict[str, str], action: str
+) -> None:
+    async def test(engine: Engine) -> None:
+        minute_ms = engine.clock.now_ms() // MINUTE_MS * MINUTE_MS + MINUTE_MS
+        engine.request(destination="orders", id="job", **when)
+        await asyncio.sleep((minute_ms + 1_000 - engine.clock.now_ms()) / 1000)
+        assert dues(engine) == [minute_ms]
+        destination = {"destination": "orders"} if action == "schedule" else {}
+        engine.request(id="job", action=action, timestamp_ms=minute_ms - 500, **when, **destination)
+        await asyncio.sleep(120)
+        assert dues(engine) == [minute_ms, minute_ms + MINUTE_MS, minute_ms + 2 * MINUTE_MS]
+
+    in_virtual_time(test)
+
+
+def test_what_passed_while_paused_is_told_when_the_schedule_is_sent_again() -> None:
+    async def test(engine: Engine) -> None:
+        minute_ms = engine.clock.now_ms() // MINUTE_MS * MINUTE_MS + MINUTE_MS
+        engine.request(destination="orders", id="job", cron="* * * * *")
+        engine.request(id="job", action="pause")
+        await asyncio.sleep(300)
+        engine.request(destination="orders", id="job", cron="* * * * *", catch_up="latest")
+        await asyncio.sleep(1)
+        (skipped,) = events(engine, "skipped")
+        assert (skipped["from_ms"], skipped["count"], skipped["reason"]) == (minute_ms, 4, "paused")
+        assert dues(engine) == [minute_ms + 4 * MINUTE_MS]
+
+    in_virtual_time(test)
+
+
+def test_a_schedule_with_other_times_begins_anew() -> None:
+    """Also one whose start is still ahead: what was asked for first says nothing about the time before."""
+
+    async def test(engine: Engine) -> None:
+        minute_ms = engine.clock.now_ms() // MINUTE_MS * MINUTE_MS + MINUTE_MS
+        engine.request(destination="orders", id="job", cron="* * * * *", start=str(minute_ms + 86_400_000))
+        await asyncio.sleep(1)
+        engine.request(destination="orders", id="job", cron="* * * * *")
+        await asyncio.sleep((minute_ms + 30_000 - engine.clock.now_ms()) / 1000)
+        assert dues(engine) == [minute_ms]
+        engine.request(destination="orders", id="job", cron="* * * * *", timezone="Asia/Kathmandu")
+        await asyncio.sleep(60)
+        engine.request(destination="orders", id="job", cron="* * * * *", start=str(minute_ms + 3_600_000))
+        await asyncio.sleep(3520)
+        assert dues(engine) == [minute_ms, minute_ms + MINUTE_MS, minute_ms + 3_600_000]
 
     in_virtual_time(test)
 
@@ -338,6 +418,33 @@ def test_a_schedule_that_cannot_be_read_any_more_is_paused_and_holds_up_nobody(
         await asyncio.sleep(1)
         assert json.loads(engine.read("replies")[-1].value or b"")["outcome"] == "resumed"
         assert [record.value for record in engine.read("orders")].count(b"gone") == 2, "nothing was lost"
+
+    in_virtual_time(test)
+
+
+def test_a_schedule_with_jitter_that_cannot_be_read_any_more_is_resumed_and_paused_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When it is due cannot be bounded by its next time then: that ends nothing but the schedule."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", id="gone", cron="* * * * *", jitter="30s")
+        engine.request(id="gone", action="pause")
+        await asyncio.sleep(1)
+
+        def read(recurrence: Recurrence, after_ms: int) -> int | None:
+            raise UnknownZoneError("there is no time zone 'Mars/Olympus'")
+
+        monkeypatch.setattr(misfire, "next_after", read)
+        monkeypatch.setattr(fires, "next_after", read)
+        engine.request(id="gone", action="resume")
+        await asyncio.sleep(100)
+        assert [event["type"] for event in events(engine)] == [
+            "scheduled",
+            "paused",
+            "resumed",
+            "paused",
+        ]
 
     in_virtual_time(test)
 

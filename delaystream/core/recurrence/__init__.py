@@ -1,7 +1,7 @@
 """Recurring schedules: which times a cron expression or an interval means. Pure: time is an argument."""
 
 from delaystream.core.recurrence.fields import CronError
-from delaystream.core.recurrence.fires import Misses, jittered_ms, misses, next_after
+from delaystream.core.recurrence.fires import Misses, carried_on, due_ms, jittered_ms, misses, next_after
 from delaystream.core.recurrence.recurrence import DstGap, DstOverlap, Recurrence
 from delaystream.core.recurrence.validation import check
 from delaystream.core.recurrence.zones import UnknownZoneError
@@ -13,7 +13,9 @@ __all__ = [
     "Misses",
     "Recurrence",
     "UnknownZoneError",
+    "carried_on",
     "check",
+    "due_ms",
     "jittered_ms",
     "misses",
     "next_after",

@@ -27,6 +27,7 @@ SHORTEST_MONTH: Final = 28
 _SATURDAY: Final = 6
 
 _NEAREST_WORKING_DAY: Final = re.compile(r"([0-9]{1,2})W")
+_FROM_THE_END: Final = re.compile(r"L-([0-9]{1,2})(W?)")
 _LAST_WEEKDAY: Final = re.compile(r"([0-7]|[A-Z]{3})L|L([0-7])")
 _NTH_WEEKDAY: Final = re.compile(r"([0-7]|[A-Z]{3})#([0-9])")
 
@@ -75,9 +76,23 @@ def _month_days(text: str) -> _MonthDays:
             last_working_day = True
         elif match := _NEAREST_WORKING_DAY.fullmatch(term):
             nearest |= 1 << number(DAY, match[1])
+        elif match := _FROM_THE_END.fullmatch(term):
+            raise _from_the_end(term, int(match[1]), plain=not match[2])
         else:
             plain.append(term)
     return _MonthDays(number_set(DAY, ",".join(plain)) if plain else 0, nearest, last, last_working_day)
+
+
+def _from_the_end(term: str, days: int, *, plain: bool) -> CronError:
+    """`L-3`, the third day before the last: other crons have it."""
+    complaint = f"{shown(term)} counts from the end of the month, which is not supported; write "
+    if not plain or not 1 <= days < SHORTEST_MONTH:
+        return CronError(Code.INVALID_CRON, complaint + "the days out")
+    return CronError(
+        Code.INVALID_CRON,
+        f"{complaint}one schedule for each length of month: day {31 - days} in months 1,3,5,7,8,10,12, "
+        f"day {30 - days} in 4,6,9,11, and day {28 - days} in 2",
+    )
 
 
 def _weekdays(text: str) -> _Weekdays:

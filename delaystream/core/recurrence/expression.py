@@ -8,6 +8,7 @@ Fields are separated by spaces or tabs; letters may be of either case. What may 
 `fields` and `days`.
 """
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -27,11 +28,20 @@ NAMES: Final = {
 }
 
 
+_ZONE: Final = re.compile(r"(?:^|\s)((?:CRON_)?TZ=\S*)", re.IGNORECASE)
+
+
 @lru_cache(maxsize=16_384)
 def parse_cron(expression: str) -> CronPattern:
     """The pattern of an expression that comes at least once. Raises CronError."""
     if not (expression.isascii() and expression.replace("\t", " ").isprintable()):
         raise CronError(Code.INVALID_CRON, "it has characters other than printable ASCII, spaces and tabs")
+    if (zone := _ZONE.search(expression)) is not None:
+        raise CronError(
+            Code.INVALID_CRON,
+            f"a time zone is not part of the expression; leave {shown(zone[1])} out, and write the zone in "
+            "the header delaystream-timezone",
+        )
     written = expression.upper().strip()
     if written[:1] == "@":
         if written not in NAMES:
@@ -41,7 +51,11 @@ def parse_cron(expression: str) -> CronPattern:
     if len(fields) == 5:
         fields.insert(0, "0")
     if len(fields) == 7:
-        raise CronError(Code.UNSUPPORTED_CRON, "it has 7 fields, and years are not supported")
+        raise CronError(
+            Code.UNSUPPORTED_CRON,
+            "it has 7 fields, and years are not supported; write the first 6, and bound them with the "
+            "headers delaystream-start and delaystream-end",
+        )
     if len(fields) != 6:
         raise CronError(
             Code.INVALID_CRON,

@@ -4,6 +4,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.recurrence.recurrence import DstGap, DstOverlap, Recurrence
 from delaystream.core.recurrence.scheduled import scheduled
@@ -64,8 +66,66 @@ def misses(recurrence: Recurrence, after_ms: int, until_ms: int) -> Misses:
     return Misses(further + 1, first_ms, last_s * 1000)
 
 
+def due_ms(recurrence: Recurrence, scheduled_ms: int, fire_id: str) -> int:
+    """When the fire of a scheduled time is due: with its jitter, the same for one fire id.
+
+    It is before the next scheduled time, and not after `end_ms`: where clocks change, two times come closer
+    than anywhere in the pattern, and the jitter of the first is then shortened in proportion. Due times are
+    therefore in the order of their scheduled ones. Raises as `next_after` does.
+    """
+    jitter_ms = recurrence.jitter_ms
+    if not jitter_ms:
+        return scheduled_ms
+    drawn_ms = jittered_ms(scheduled_ms, fire_id, jitter_ms)
+    next_ms = next_after(recurrence, scheduled_ms)
+    if next_ms is not None:
+        room_ms = next_ms - 1 - scheduled_ms
+    elif recurrence.end_ms is not None:
+        room_ms = recurrence.end_ms - scheduled_ms
+    else:
+        return drawn_ms
+    if room_ms >= jitter_ms:
+        return drawn_ms
+    # In proportion, so that schedules which share a time stay spread, and none is due later than it was.
+    return scheduled_ms + (drawn_ms - scheduled_ms) * (room_ms + 1) // (jitter_ms + 1)
+
+
+def carried_on(
+    recurrence: Recurrence, asked_ms: int, old: Recurrence, undecided_ms: int
+) -> tuple[Recurrence, int] | None:
+    """A recurrence that takes the place of one with the same times, and the first scheduled time of it.
+
+    It goes on where the old one stands, at `undecided_ms`: what was scheduled before the request, and is held
+    back by its jitter, is not lost, and what was decided while the request was under way is not decided
+    again. None when it begins anew: its times are others, or those of the old one were still to begin.
+
+    An interval has the same times when it has the same start. The start of a cron expression bounds it and
+    no more; without one (it is `asked_ms` then), that of the old one stays.
+    """
+    if recurrence.cron is None:
+        if (recurrence.every_ms, recurrence.start_ms) != (old.every_ms, old.start_ms):
+            return None
+    elif (recurrence.cron, recurrence.timezone, recurrence.dst_gap, recurrence.dst_overlap) != (
+        old.cron,
+        old.timezone,
+        old.dst_gap,
+        old.dst_overlap,
+    ):
+        return None
+    elif recurrence.start_ms == asked_ms:
+        if old.start_ms > asked_ms:
+            return None
+        recurrence = replace(recurrence, start_ms=old.start_ms)
+    first_ms: int | None = undecided_ms
+    if undecided_ms < recurrence.start_ms:
+        first_ms = next_after(recurrence, undecided_ms)
+    elif recurrence.end_ms is not None and undecided_ms > recurrence.end_ms:
+        first_ms = None
+    return None if first_ms is None else (recurrence, first_ms)
+
+
 def jittered_ms(scheduled_ms: int, fire_id: str, jitter_ms: int) -> int:
-    """When a fire is due: from `scheduled_ms` to `scheduled_ms + jitter_ms`, the same for one fire id."""
+    """From `scheduled_ms` to `scheduled_ms + jitter_ms`, the same for one fire id; `due_ms` bounds it."""
     if jitter_ms == 0:
         return scheduled_ms
     drawn = int.from_bytes(blake2b(fire_id.encode(), digest_size=8).digest(), "big")

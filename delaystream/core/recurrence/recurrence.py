@@ -32,4 +32,4 @@ class Recurrence(msgspec.Struct, frozen=True, array_like=True, gc=False):
     max_fires: int = 0
     """Fires after which the schedule is over, counted by the caller; 0: no bound."""
     jitter_ms: int = 0
-    """Longest delay of a fire beyond its scheduled time, see `jittered_ms`."""
+    """Longest delay of a fire beyond its scheduled time, see `due_ms`."""

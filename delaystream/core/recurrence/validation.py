@@ -8,7 +8,7 @@ from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.recurrence.fields import CronError
 from delaystream.core.recurrence.fires import next_after
 from delaystream.core.recurrence.recurrence import Recurrence
-from delaystream.core.recurrence.zones import nearest_zone, zone_names
+from delaystream.core.recurrence.zones import zone_advice, zone_names
 from delaystream.core.rejection import Code, Rejection, shown
 
 
@@ -23,11 +23,11 @@ def check(recurrence: Recurrence, *, min_interval_ms: int, max_expression: int) 
     except CronError as error:
         return Rejection(error.code, f"delaystream-cron is {shown(recurrence.cron or '')}: {error}.")
     if recurrence.timezone not in zone_names():
-        near = nearest_zone(recurrence.timezone)
+        advice = zone_advice(recurrence.timezone)
         return Rejection(
             Code.INVALID_TIMEZONE,
-            f"delaystream-timezone is {shown(recurrence.timezone)}, which is no name of a time zone; "
-            + (f"did you mean '{near}'?" if near else "expected one such as 'Europe/Berlin' or 'UTC'."),
+            f"delaystream-timezone is {shown(recurrence.timezone)}, which is no name of a time zone; {advice}"
+            + ("" if advice[-1] == "?" else "."),
         )
     if shortest_ms < min_interval_ms:
         return Rejection(

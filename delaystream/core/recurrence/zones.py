@@ -3,6 +3,7 @@
 The rules come from the package tzdata, not from the operating system: workers with the same version agree.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
@@ -25,6 +26,12 @@ apart, and a test looks at all of them."""
 
 
 _LONGEST_NAME: Final = 64
+_NOT_COUNTED: Final = re.compile(r"(?![+-][0-9])[\W_]")
+_NUMBERS: Final = re.compile(r"[+-]?[0-9]+")
+_OFFSET: Final = re.compile(
+    r"(?:UTC|GMT|Z)?\s*(?P<sign>[+-])(?P<hours>[0-9]{1,2})(?::?(?P<minutes>[0-5][0-9]))?", re.IGNORECASE
+)
+_FIXED: Final = re.compile(r"Etc/GMT(?P<sign>[+-])(?P<hours>[1-9][0-9]?)")
 
 
 class UnknownZoneError(ValueError):
@@ -55,6 +62,37 @@ def zone_names() -> frozenset[str]:
 
 
 @lru_cache(maxsize=1024)  # a mistake is often made again
+def zone_advice(name: str) -> str:
+    """What to write instead of `name`, which is no zone: the end of a sentence."""
+    if (offset := _OFFSET.fullmatch(name.strip())) is not None:
+        return _advice_on_offset(offset)
+    near = nearest_zone(name)
+    if near is None:
+        return "expected one such as 'Europe/Berlin' or 'UTC'"
+    if (fixed := _FIXED.fullmatch(near)) is not None:
+        return f"did you mean '{near}'? It {_meant(int(fixed['hours']), ahead=fixed['sign'] == '-')}"
+    return f"did you mean '{near}'?"
+
+
+def _advice_on_offset(offset: re.Match[str]) -> str:
+    """`UTC+8`, `GMT-3`, `+02:00`: what is an offset from UTC, and no zone."""
+    hours, ahead = int(offset["hours"]), offset["sign"] == "+"
+    advice = "an offset is no zone; write the name of one, as 'Europe/Berlin' is"
+    if int(offset["minutes"] or 0):
+        return advice
+    if hours == 0:
+        return f"{advice}, or 'UTC'"
+    fixed = f"Etc/GMT{'-' if ahead else '+'}{hours}"
+    return f"{advice}, or '{fixed}': it {_meant(hours, ahead=ahead)}" if fixed in zone_names() else advice
+
+
+def _meant(hours: int, *, ahead: bool) -> str:
+    """What a zone like `Etc/GMT+8` means."""
+    side = "ahead of" if ahead else "behind"
+    return f"is {hours} hour{'s' * (hours != 1)} {side} UTC, as Etc has the signs the other way round"
+
+
+@lru_cache(maxsize=1024)
 def nearest_zone(name: str) -> str | None:
     """The name that was probably meant; None when none is near. People leave out the continent, too."""
     written = _letters(name)
@@ -63,6 +101,8 @@ def nearest_zone(name: str) -> str | None:
             return _names_by_letters()[key]
     # Comparing with all names takes milliseconds, and anybody may send a name: the first letter is right.
     candidates = [known for known in _names_by_letters() if known[:1] == written[:1]]
+    # Another number, or another sign, is another zone, and not a slip.
+    candidates = [known for known in candidates if _NUMBERS.findall(known) == _NUMBERS.findall(written)]
     near = get_close_matches(written[:_LONGEST_NAME], candidates, n=1, cutoff=0.75)
     return _names_by_letters()[near[0]] if near else None
 
@@ -79,7 +119,8 @@ def _names_by_letters() -> dict[str, str]:
 
 
 def _letters(name: str) -> str:
-    return "".join(filter(str.isalnum, name.lower()))
+    """What counts of a name: letters, digits, and the sign of a number, which is no hyphen between words."""
+    return _NOT_COUNTED.sub("", name.lower())
 
 
 @lru_cache(maxsize=1024)
