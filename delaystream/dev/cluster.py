@@ -103,7 +103,8 @@ class EmbeddedCluster:
             if not chosen:
                 self._brokers = self._seated(directories)
             try:
-                self._start(timeout_ms)
+                self._all(EmbeddedBroker.launch)
+                self.await_answers(timeout_ms)
             except BaseException as error:
                 self.kill()
                 if not chosen:
@@ -112,6 +113,19 @@ class EmbeddedCluster:
                     raise
             else:
                 return self
+
+    def await_answers(self, timeout_ms: int = START_TIMEOUT_MS) -> None:
+        """Wait until every broker answers and knows all others. Raises `BrokerStartError`."""
+        deadline = time.monotonic() + timeout_ms / 1000
+        waited_for = list(self._brokers.values())
+        while waited_for:
+            if time.monotonic() > deadline:
+                logs = ", ".join(str(broker.log_file) for broker in waited_for)
+                raise BrokerStartError(
+                    f"Not all brokers answered and knew the others within {timeout_ms} ms, see {logs}."
+                )
+            time.sleep(_POLL_S)
+            waited_for = [broker for broker in waited_for if not broker.answers(among=len(self._nodes))]
 
     def stop(self, timeout_ms: int = STOP_TIMEOUT_MS) -> None:
         """Shut all brokers down in good order, all at once; what takes longer than `timeout_ms` is killed.
@@ -134,17 +148,6 @@ class EmbeddedCluster:
     ) -> None:
         """Stop the cluster."""
         self.stop()
-
-    def _start(self, timeout_ms: int) -> None:
-        self._all(EmbeddedBroker.launch)
-        deadline = time.monotonic() + timeout_ms / 1000
-        waited_for = list(self._brokers.values())
-        while waited_for:
-            if time.monotonic() > deadline:
-                # Says why, as it says it of itself.
-                waited_for[0].await_answer(0)
-            time.sleep(_POLL_S)
-            waited_for = [broker for broker in waited_for if not broker.answers(among=len(self._nodes))]
 
     def _all(self, act: Callable[[EmbeddedBroker], object]) -> None:
         with ThreadPoolExecutor(len(self._nodes), thread_name_prefix="broker") as pool:
