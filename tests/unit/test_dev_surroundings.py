@@ -14,6 +14,7 @@ from delaystream.dev.configuration import (
     log_configuration,
     server_properties,
 )
+from delaystream.dev.datadir import DataDir
 from delaystream.dev.errors import BrokerStartError, JavaMissingError, PortInUseError
 from delaystream.dev.java import find_java, java_major
 from delaystream.dev.ports import FREE_PORTS, choose_port, is_free
@@ -129,6 +130,37 @@ def test_a_directory_of_another_number_of_brokers_is_refused(tmp_path, made_for,
     (directory / "broker.json").write_text('{"kafka_version":"4.3.1","cluster_id":"c"}')
     with pytest.raises(BrokerStartError, match=rf"/broker was made for .*, not for {asked_for}; use another"):
         EmbeddedCluster(tmp_path / "broker", brokers=asked_for).start()
+
+
+@pytest.mark.parametrize(
+    ("seat", "reason"),
+    [
+        (Seat(1, {1: 11, 2: 12, 3: 13}, "c"), "is of broker 2 of 3, not of broker 1 of 3"),
+        (Seat(2, {1: 11, 2: 12, 3: 13, 4: 14}, "c"), "is of broker 2 of 3, not of broker 2 of 4"),
+        (Seat(2, {1: 11, 2: 12, 3: 13}, "d"), "is of another cluster"),
+    ],
+)
+def test_a_directory_of_another_seat_is_refused(tmp_path, seat, reason):
+    """Before anything is written there."""
+    marker = '{"kafka_version":"4.3.1","cluster_id":"c","node":2,"brokers":3}'
+    (tmp_path / "broker.json").write_text(marker)
+    with pytest.raises(BrokerStartError, match=reason):
+        DataDir(tmp_path, "4.3.1").format_once(["no-java"], seat)
+    assert (tmp_path / "broker.json").read_text() == marker
+
+
+def test_further_brokers_have_the_ports_after_the_first_or_free_ones(tmp_path):
+    while not all(map(is_free, range(port := choose_port(), port + 3))):
+        pass
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port + 1))
+        other.listen()
+        cluster = EmbeddedCluster(tmp_path, brokers=3, port=port)
+        seated = cluster._seated(cluster._directories())
+    ports = [int(broker.bootstrap_servers.split(":")[1]) for broker in seated.values()]
+    assert (ports[0], ports[2]) == (port, port + 2)
+    assert ports[1] in FREE_PORTS
+    assert ports[1] not in (port, port + 1, port + 2)
 
 
 def test_backslashes_survive_a_properties_file():
