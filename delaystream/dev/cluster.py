@@ -19,6 +19,7 @@ from delaystream.dev.progress import Progress, quiet
 
 _START_ATTEMPTS = 3
 _POLL_S = 0.1
+_VOTE = Path("kafka") / "__cluster_metadata-0" / "quorum-state"
 
 
 class EmbeddedCluster:
@@ -196,6 +197,3 @@ class EmbeddedCluster:
         if wanted == 1:
             return {FIRST_NODE: self.data_dir}
         return {node: self.data_dir / str(node) for node in self._nodes}
-
-
-_VOTE = Path("kafka") / "__cluster_metadata-0" / "quorum-state"

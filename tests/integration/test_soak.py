@@ -138,9 +138,7 @@ class _Brokers:
         return self._dice.choice(list(self._cluster.brokers))
 
     def _leader(self) -> int:
-        leader = self._cluster.controller
-        assert leader is not None
-        return leader
+        return self._cluster.controller or self._any()
 
     def _kill(self, node: int) -> None:
         self._cluster.brokers[node].kill()

@@ -74,6 +74,11 @@ def test_a_port_in_use_is_an_error_that_names_it():
             choose_port(port)
 
 
+def test_a_number_that_is_no_port_is_refused_alike():
+    with pytest.raises(PortInUseError, match="65536"):
+        choose_port(65536)
+
+
 def test_the_broker_listens_on_the_loopback_interface_only():
     further = {Listener("SASL", "SASL_SSL", {"ssl.keystore.type": "PEM"}): 29094}
     properties = server_properties(Path("d"), 29092, ALONE, listeners=further)
