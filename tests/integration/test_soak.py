@@ -7,6 +7,7 @@ early or twice.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import secrets
@@ -20,6 +21,7 @@ import pytest
 
 from delaystream.dev import BrokerError, EmbeddedCluster
 from delaystream.dev.progress import on_stderr
+from delaystream.exit_codes import ExitCode
 from tests.integration.harness import Deployment, Worker
 from tests.integration.harness_kafka import Kafka
 from tests.integration.harness_traffic import Onlooker, Traffic
@@ -30,6 +32,7 @@ SEED = int(os.environ.get("DELAYSTREAM_SOAK_SEED") or secrets.randbelow(1_000_00
 _BROKERS = 3
 _BROKER_HEAP_MEBIBYTES = 256
 _SESSION_TIMEOUT_SECONDS = 6.0
+_START_SECONDS = 30.0
 _FAULTS = ("SIGKILL", "SIGTERM", "SIGSTOP")
 
 
@@ -48,12 +51,10 @@ class _Victim:
         """The process of now."""
         return self._worker
 
-    def step(self) -> None:
-        """Do what is due: begin a fault, or end it."""
+    def step(self, *, without_kafka: bool) -> None:
+        """Do what is due: begin a fault, or end it. ``without_kafka``: all brokers are or were just down."""
         if not self._fault and not self._worker.alive:
-            # As an orchestrator would; but nothing here is a reason to end by itself.
-            self.unexpected.append(f"worker{self._name} exited with {self._worker.exit_code}")
-            self._worker = self._app.worker(self._name)
+            self._start_again(without_kafka)
         if time.monotonic() < self._next:
             return
         if self._fault:
@@ -77,6 +78,16 @@ class _Victim:
                 down += _SESSION_TIMEOUT_SECONDS + 1
         self._next = time.monotonic() + down
 
+    def _start_again(self, without_kafka: bool) -> None:
+        """As an orchestrator would. Nothing here is a reason to end by itself, but for one: a worker that
+        finds no Kafka when it starts says so and ends; one that had found it waits."""
+        code, reason = self._worker.exit_code, self._worker.reason
+        if without_kafka and code == ExitCode.UNAVAILABLE and reason.startswith("Kafka does not answer"):
+            self._faults["worker start without Kafka"] += 1
+        else:
+            self.unexpected.append(f"worker{self._name} exited with {code}: {reason[-500:]}")
+        self._worker = self._app.worker(self._name)
+
     def recover(self) -> None:
         """End the fault, if there is one."""
         if self._fault == "SIGSTOP":
@@ -97,7 +108,13 @@ class _Brokers:
         self._cluster, self._dice, self._faults = cluster, dice, faults
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="broker-faults", daemon=True)
+        self._away_until = -_START_SECONDS
         self.unexpected: list[str] = []
+
+    @property
+    def were_away(self) -> bool:
+        """Whether there was no broker at some time in which a worker that now looks around may have begun."""
+        return time.monotonic() < self._away_until + _START_SECONDS
 
     def start(self) -> _Brokers:
         """Begin."""
@@ -164,9 +181,11 @@ class _Brokers:
             self._cluster.await_answers()
 
     def _kill_all(self) -> None:
+        self._away_until = math.inf
         self._cluster.kill()
         time.sleep(self._dice.uniform(0, 3))
         self._cluster.start()
+        self._away_until = time.monotonic()
 
 
 @pytest.fixture
@@ -200,7 +219,7 @@ def test_nothing_is_lost_early_or_twice_under_faults(cluster: EmbeddedCluster, t
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             for victim in victims:
-                victim.step()
+                victim.step(without_kafka=brokers.were_away)
             time.sleep(0.05)
         brokers.stop()
         for victim in victims:
