@@ -32,7 +32,7 @@ SEED = int(os.environ.get("DELAYSTREAM_SOAK_SEED") or secrets.randbelow(1_000_00
 _BROKERS = 3
 _BROKER_HEAP_MEBIBYTES = 256
 _SESSION_TIMEOUT_SECONDS = 6.0
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _FAULTS = ("SIGKILL", "SIGTERM", "SIGSTOP")
 
 
@@ -59,7 +59,8 @@ class _Victim:
             return
         if self._fault:
             self.recover()
-            self._next = time.monotonic() + self._dice.uniform(4, 12)
+            # Some faults come before it is ready again, some while it is at work.
+            self._next = time.monotonic() + self._dice.uniform(4, self._dice.choice([12, 30]))
             return
         self._fault = self._dice.choice(_FAULTS)
         self._faults[f"worker {self._fault}"] += 1
@@ -80,12 +81,14 @@ class _Victim:
 
     def _start_again(self, without_kafka: bool) -> None:
         """As an orchestrator would. Nothing here is a reason to end by itself, but for one: a worker that
-        finds no Kafka when it starts says so and ends; one that had found it waits."""
-        code, reason = self._worker.exit_code, self._worker.reason
-        if without_kafka and code == ExitCode.UNAVAILABLE and reason.startswith("Kafka does not answer"):
+        finds no Kafka when it starts says so and ends; one that had found it waits for minutes."""
+        code = self._worker.exit_code
+        starting = time.time() - self._worker.started < _START_SECONDS
+        if without_kafka and starting and code == ExitCode.UNAVAILABLE:
             self._faults["worker start without Kafka"] += 1
         else:
-            self.unexpected.append(f"worker{self._name} exited with {code}: {reason[-500:]}")
+            reason = self._worker.reason[-500:]
+            self.unexpected.append(f"worker{self._name} exited with {code}: {reason}")
         self._worker = self._app.worker(self._name)
 
     def recover(self) -> None:
