@@ -41,6 +41,7 @@ _ARGUMENTS = ["--brokers", "3", "--port", "0", "--http-port", "0", "--partitions
 _BROKER = re.compile(r"^  broker (\d)  (\S+)  process (\d+)  ", re.MULTILINE)
 
 
+@pytest.mark.timeout(240)
 def test_dev_with_three_brokers_outlives_one_of_them(tmp_path: Path) -> None:
     """It says which one ended, goes on delivering, and leaves nothing behind when it is told to stop."""
     output = tmp_path / "output"
