@@ -46,7 +46,7 @@ test-containers: setup ## the integration tests on brokers in containers (needs 
 	@$(RUN) -c 'import docker; docker.from_env().ping()' 2>/dev/null || { echo "No Docker engine answers (DOCKER_HOST, or the default socket): nothing was tested." >&2; exit 1; }
 	@DELAYSTREAM_TEST_BROKER=containers $(RUN) -m pytest tests/integration tests/conformance/test_broker.py $(ARGS)
 
-soak: setup ## faults for SECONDS=... over two workers, then count what was lost, early or doubled
+soak: setup ## faults for SECONDS=... over two workers and three brokers, then count what was lost, early or doubled
 	@DELAYSTREAM_SOAK_SECONDS=$(SECONDS) $(RUN) -m pytest -s --timeout=$$(( $(SECONDS) + 900 )) tests/integration/test_soak.py $(ARGS)
 
 bench: setup ## throughput, lateness, memory and recovery; writes docs/benchmarks

@@ -8,12 +8,31 @@ import typer
 from delaystream.cli import options
 
 
+def _one_or_three(brokers: int) -> int:
+    if brokers not in (1, 3):
+        raise typer.BadParameter(f"{brokers}; a cluster has 1 broker or 3 here.")
+    return brokers
+
+
 def dev(
+    brokers: Annotated[
+        int,
+        typer.Option(
+            help="1, or 3: a cluster with three replicas of everything, which outlives any one of them.",
+            metavar="1|3",
+            callback=_one_or_three,
+        ),
+    ] = 1,
     port: Annotated[
-        int, typer.Option(help="The broker's port on 127.0.0.1; 0: a free one.", metavar="PORT")
+        int,
+        typer.Option(
+            help="The broker's port on 127.0.0.1; 0: a free one. Of three, the first one's: the others have "
+            "the next ones, or free ones where those are taken.",
+            metavar="PORT",
+        ),
     ] = 29092,
     data_dir: Annotated[
-        Path, typer.Option(help="The broker's and the worker's state; survives a restart.", metavar="DIR")
+        Path, typer.Option(help="The brokers' and the worker's state; survives a restart.", metavar="DIR")
     ] = Path(".delaystream/dev"),
     partitions: Annotated[
         int, typer.Option(help="Partitions of topics that are created.", metavar="N", min=1)
@@ -35,7 +54,7 @@ def dev(
 
     Sends a few delayed events and prints what lands on the topic reminders. Then it stays up, for your
     own requests, until Ctrl-C. Kafka is fetched once. A line `ready` on standard output says that requests
-    are accepted.
+    are accepted. A data directory is for the number of brokers that it was made with.
     """
     from delaystream.cli.dev_session import Plan, Session
 
@@ -47,6 +66,7 @@ def dev(
         Plan(
             settings=loaded.settings,
             data_dir=data_dir,
+            brokers=brokers,
             port=port,
             http_port=http_port,
             partitions=partitions,

@@ -1,4 +1,4 @@
-"""One run of `delaystream dev`: broker, topics, worker, samples, then deliveries until it is told to stop."""
+"""One run of `delaystream dev`: brokers, topics, worker, samples, then deliveries until told to stop."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ from delaystream.cli.rendering import delivery_line
 from delaystream.client import Reader, RequestRecord, Sender, UnavailableError, schedule_request
 from delaystream.config import Settings
 from delaystream.core.instants import format_instant
-from delaystream.dev.broker import EmbeddedBroker
+from delaystream.dev.broker import HEAP_MEBIBYTES
+from delaystream.dev.cluster import EmbeddedCluster
 from delaystream.dev.ports import choose_port, is_free
 from delaystream.dev.process import GuardedProcess
 from delaystream.dev.progress import on_stderr
 from delaystream.exit_codes import ExitCode
-from delaystream.topics import TopicSpec, apply, connect, plan
+from delaystream.topics import Environment, TopicSpec, apply, connect, plan
 
 DESTINATION = "reminders"
 
 WORKER_READY_TIMEOUT_S = 90.0
 WORKER_STOP_TIMEOUT_MS = 20_000
 SAMPLES_TIMEOUT_S = 30.0
+
+HEAP_OF_SEVERAL_MEBIBYTES = 256
+"""Of each broker, where there are several: as processes they take some 240 MB each."""
 
 _LOG_LINES = 25
 _LOOK_S = 0.1
@@ -42,15 +46,17 @@ class _WorkerEnded(Exception):
 
 
 class _BrokerEnded(Exception):
-    """The broker's process ended by itself."""
+    """So many brokers ended by themselves that the others can do nothing."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run. `http_port` None: the settings' port if it is free, else another one."""
+    """What to run. `port` is the first broker's; `http_port` None: the settings' port if it is free, else
+    another one."""
 
     settings: Settings
     data_dir: Path
+    brokers: int
     port: int
     http_port: int | None
     partitions: int
@@ -60,13 +66,20 @@ class Plan:
 
 
 class Session:
-    """Owns the broker and the worker of one run; whatever happens, they stop with it, the worker first."""
+    """Owns the brokers and the worker of one run; whatever happens, they stop with it, the worker first."""
 
     def __init__(self, wanted: Plan) -> None:
         self._plan = wanted
         self._settings = wanted.settings
         self._data_dir = wanted.data_dir
-        self._broker = EmbeddedBroker(wanted.data_dir / "broker", port=wanted.port, progress=on_stderr)
+        self._cluster = EmbeddedCluster(
+            wanted.data_dir / "broker",
+            brokers=wanted.brokers,
+            port=wanted.port,
+            heap_mebibytes=HEAP_MEBIBYTES if wanted.brokers == 1 else HEAP_OF_SEVERAL_MEBIBYTES,
+            progress=on_stderr,
+        )
+        self._ended: set[int] = set()
         self._worker: GuardedProcess | None = None
         self._worker_log = wanted.data_dir / "worker.log"
         self._http_port = 0
@@ -88,19 +101,22 @@ class Session:
             except _WorkerEnded:
                 return self._report_worker()
             except _BrokerEnded:
-                _complain(f"Kafka ended by itself, see {self._broker.log_file}")
                 return ExitCode.UNAVAILABLE
             finally:
                 self._stop()
         return ExitCode.OK
 
     def _start_kafka(self) -> None:
-        _say("starting Kafka ...")
-        self._broker.start()
-        self._client = ClientConfig.parse({"bootstrap.servers": self._broker.bootstrap_servers})
-        own = plan(self._settings, partitions=self._plan.partitions, environment="single-node")
-        largest = {"max.message.bytes": str(self._settings.max_message_bytes)}
-        shown = TopicSpec(DESTINATION, self._plan.partitions, 1, largest)
+        brokers = self._plan.brokers
+        _say("starting Kafka ..." if brokers == 1 else f"starting Kafka, {brokers} brokers ...")
+        self._cluster.start()
+        if brokers > 1:
+            _say(f"Kafka is at {self._cluster.bootstrap_servers}")
+        self._client = ClientConfig.parse({"bootstrap.servers": self._cluster.bootstrap_servers})
+        environment: Environment = "single-node" if brokers == 1 else "production"
+        own = plan(self._settings, partitions=self._plan.partitions, environment=environment)
+        alike = {setting: own[0].config[setting] for setting in ("max.message.bytes", "min.insync.replicas")}
+        shown = TopicSpec(DESTINATION, self._plan.partitions, own[0].replication_factor, alike)
         for change in apply(connect(self._client.confluent()), [*own, shown]):
             _say(change.sentence)
 
@@ -110,7 +126,7 @@ class Session:
         arguments = [
             *self._plan.worker_arguments,
             "--bootstrap-server",
-            self._broker.bootstrap_servers,
+            self._cluster.bootstrap_servers,
             "--data-dir",
             str(self._data_dir / "worker"),
             "--destinations-allow",
@@ -181,7 +197,17 @@ class Session:
         return printed
 
     def _look(self) -> None:
-        if not self._broker.is_running:
+        for node, broker in self._cluster.brokers.items():
+            if broker.is_running or node in self._ended:
+                continue
+            self._ended.add(node)
+            name = "Kafka" if self._plan.brokers == 1 else f"broker {node} ({broker.bootstrap_servers})"
+            _complain(f"{name} ended by itself, see {broker.log_file}")
+            if self._cluster.has_majority:
+                _complain(f"the others go on; broker {node} is started again with the next `dev`")
+            elif self._plan.brokers > 1:
+                _complain("the others can do nothing without it")
+        if not self._cluster.has_majority:
             raise _BrokerEnded
         if self._worker is not None and self._worker.poll() is not None:
             raise _WorkerEnded
@@ -200,13 +226,13 @@ class Session:
             signal.signal(number, signal.SIG_IGN)
         if self._worker is not None and self._worker.poll() is None:
             self._worker.stop(WORKER_STOP_TIMEOUT_MS)
-        ran = self._broker.is_running
-        self._broker.stop()
+        ran = any(broker.is_running for broker in self._cluster.brokers.values())
+        self._cluster.stop()
         if ran:
             _say("stopped")
 
     def _instructions(self) -> str:
-        servers = self._broker.bootstrap_servers
+        servers = self._cluster.bootstrap_servers
         topic = self._settings.request_topics[0]
         command = _command()
         metrics = (
@@ -216,7 +242,7 @@ class Session:
             f"    {command} worker -b {servers} --destinations-allow '*'\n"
         )
         return f"""
-Kafka is at {servers}. Send your own:
+Kafka is at {servers}{self._brokers()}. Send your own:
 
   {command} send -b {servers} --to {DESTINATION} --delay 5s 'hello'
   {command} send -b {servers} --to {DESTINATION} --delay 10m --id order-42 'pay!'
@@ -232,6 +258,17 @@ Kafka is at {servers}. Send your own:
 
 {metrics}  Ctrl-C stops all of it; the state stays in {self._data_dir}
 """
+
+    def _brokers(self) -> str:
+        """Where each of several brokers is, for those who would like to see one end."""
+        if self._plan.brokers == 1:
+            return ""
+        lines = [
+            f"  broker {node}  {broker.bootstrap_servers}  process {broker.pid}  logs {broker.log_file}\n"
+            for node, broker in self._cluster.brokers.items()
+            if broker.is_running
+        ]
+        return ":\n\n" + "".join(lines) + "\nAny one of them may end"
 
 
 def samples(request_topic: str, now_ms: int) -> list[tuple[str, RequestRecord]]:

@@ -1,4 +1,4 @@
-"""A real Apache Kafka broker as a child of this process: KRaft, one node, this machine only."""
+"""A real Apache Kafka broker as a child of this process: KRaft, this machine only."""
 
 import atexit
 import logging
@@ -13,9 +13,9 @@ from typing import Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from delaystream.dev.configuration import LOOPBACK, Listener, server_properties
+from delaystream.dev.configuration import FIRST_NODE, LOOPBACK, Listener, Seat, server_properties
 from delaystream.dev.datadir import DataDir
-from delaystream.dev.errors import BrokerError, BrokerStartError
+from delaystream.dev.errors import BrokerError, BrokerStartError, PortTakenMeanwhileError
 from delaystream.dev.jars import DEFAULT_VERSION, class_path, kafka_lock
 from delaystream.dev.java import find_java
 from delaystream.dev.ports import accepts, choose_port
@@ -35,16 +35,13 @@ _SILENT.propagate = False
 _SILENT.addHandler(logging.NullHandler())
 
 
-class _PortTakenMeanwhileError(BrokerStartError):
-    """Somebody took a port between the look at it and the broker's start."""
-
-
 class EmbeddedBroker:
     """One broker on one data directory. Not for several threads at once.
 
     The broker ends with this process, however this process ends (see `GuardedProcess`). What was written
     survives a stop and a kill, for this object and for a later one on the same directory. `with
-    EmbeddedBroker(path) as broker:` starts and stops it.
+    EmbeddedBroker(path) as broker:` starts and stops it. It is a cluster of its own, or has a seat in an
+    `EmbeddedCluster`.
     """
 
     def __init__(
@@ -52,6 +49,7 @@ class EmbeddedBroker:
         data_dir: Path,
         *,
         port: int = 0,
+        seat: Seat | None = None,
         version: str = DEFAULT_VERSION,
         properties: Mapping[str, str] | None = None,
         listeners: Sequence[Listener] = (),
@@ -61,7 +59,8 @@ class EmbeddedBroker:
     ) -> None:
         """Describe a broker; nothing is done before `start`.
 
-        `port` 0 means a free one, chosen at the first start and kept by this object. `version` is one of
+        `port` 0 means a free one, chosen at the first start and kept by this object. `seat` None: a cluster
+        of its own, whose controller's port is chosen at each start. `version` is one of
         `locked_versions()`. `properties` are Kafka's broker properties and win over the built-in ones.
         `listeners` come beside the one without any security, which this object itself uses; their ports are
         chosen like the broker's own.
@@ -69,6 +68,7 @@ class EmbeddedBroker:
         self.version = version
         self._data = DataDir(data_dir, version)
         self._port = port
+        self._seat = seat
         self._properties = dict(properties or {})
         self._listeners = dict.fromkeys(listeners, 0)
         self._heap_mebibytes = heap_mebibytes
@@ -117,6 +117,24 @@ class EmbeddedBroker:
         (`JarError`, `JavaMissingError`, `PortInUseError`, `DataDirInUseError`, `BrokerStartError`); nothing
         is left running then.
         """
+        known = self._port, self._listeners
+        # The ports of a seat are not this broker's to choose.
+        attempts = _START_ATTEMPTS if self._seat is None else 1
+        while True:
+            attempts -= 1
+            try:
+                return self.launch().await_answer(timeout_ms)
+            except BaseException as error:
+                self._port, self._listeners = known
+                if not attempts or not isinstance(error, PortTakenMeanwhileError):
+                    raise
+
+    def launch(self) -> Self:
+        """Do as `start`, without waiting for an answer: one of several brokers cannot answer before most of
+        them run.
+
+        Raises a `BrokerError`; nothing is left running then.
+        """
         if self.is_running:
             raise BrokerError("The broker is running already.")
         self.kill()
@@ -125,11 +143,47 @@ class EmbeddedBroker:
         self._data.lock()
         atexit.register(self.stop)
         try:
-            self._start_on_free_ports(java, jars, timeout_ms)
+            self._launch(java, jars)
         except BaseException:
             self.kill()
             raise
         return self
+
+    def await_answer(self, timeout_ms: int = START_TIMEOUT_MS) -> Self:
+        """Wait until the broker that was launched answers.
+
+        Raises `BrokerStartError` when it ends, or does not answer within `timeout_ms`; nothing is left
+        running then.
+        """
+        try:
+            self._await_answer(timeout_ms)
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def answers(self, among: int = 1) -> bool:
+        """Tell whether the broker serves requests, and knows so many brokers that do, itself among them.
+
+        Raises `BrokerStartError` when it has ended.
+
+        A KRaft broker listens early, but answers nobody before the controller has registered it and it has
+        caught up: the first answer, whichever it is, means ready.
+        """
+        process = self._process
+        if process is None:
+            raise BrokerError("The broker is not running.")
+        if (status := process.poll()) is not None:
+            errors = self._data.errors()
+            kind = PortTakenMeanwhileError if "Address already in use" in errors else BrokerStartError
+            raise kind(f"Kafka {self.version} ended with status {status}, see {self.log_file}:\n{errors}")
+        if not accepts(self._port):
+            return False
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers}, logger=_SILENT)
+        try:
+            return len(admin.list_topics(timeout=_PROBE_TIMEOUT_S).brokers) >= among
+        except KafkaException:
+            return False
 
     def stop(self, timeout_ms: int = STOP_TIMEOUT_MS) -> None:
         """Shut the broker down in good order, or kill it when that takes longer than `timeout_ms`.
@@ -179,42 +233,28 @@ class EmbeddedBroker:
             raise BrokerError("The broker is not running.")
         return self._process
 
-    def _start_on_free_ports(self, java: Path, jars: list[Path], timeout_ms: int) -> None:
-        for attempt in range(1, _START_ATTEMPTS + 1):
-            port = choose_port(self._port)
-            listeners: dict[Listener, int] = {}
-            for listener, known in self._listeners.items():
-                listeners[listener] = choose_port(known, taken=(port, *listeners.values()))
-            controller_port = choose_port(taken=(port, *listeners.values()))
-            properties = server_properties(
-                self._data.records, port, controller_port, self._properties, listeners
-            )
-            options = [*self._data.write_configuration(properties), *self._java_options()]
-            command: list[str | Path] = [java, *options, "-cp", os.pathsep.join(map(str, jars))]
-            self._data.format_once(command)
-            try:
-                self._launch(command, port, timeout_ms)
-            except _PortTakenMeanwhileError:
-                if attempt == _START_ATTEMPTS:
-                    raise
-            else:
-                self._port = port
-                self._listeners = listeners
-                return
-
-    def _launch(self, command: Sequence[str | Path], port: int, timeout_ms: int) -> None:
-        self._process = process = GuardedProcess(
+    def _launch(self, java: Path, jars: list[Path]) -> None:
+        port = choose_port(self._port)
+        listeners: dict[Listener, int] = {}
+        for listener, known in self._listeners.items():
+            listeners[listener] = choose_port(known, taken=(port, *listeners.values()))
+        seat = self._seat
+        if seat is None:
+            seat = Seat(FIRST_NODE, {FIRST_NODE: choose_port(taken=(port, *listeners.values()))})
+        properties = server_properties(self._data.records, port, seat, self._properties, listeners)
+        options = [*self._data.write_configuration(properties), *self._java_options()]
+        command: list[str | Path] = [java, *options, "-cp", os.pathsep.join(map(str, jars))]
+        self._data.format_once(command, seat)
+        self._process = GuardedProcess(
             [*command, "kafka.Kafka", self._data.properties_file],
             output=self._data.output_file,
             inherited=[self._data.lock_descriptor],
         )
+        self._port, self._listeners = port, listeners
+
+    def _await_answer(self, timeout_ms: int) -> None:
         deadline = time.monotonic() + timeout_ms / 1000
-        while not _answers(port):
-            if (status := process.poll()) is not None:
-                process.kill()
-                errors = self._data.errors()
-                kind = _PortTakenMeanwhileError if "Address already in use" in errors else BrokerStartError
-                raise kind(f"Kafka {self.version} ended with status {status}, see {self.log_file}:\n{errors}")
+        while not self.answers():
             if time.monotonic() > deadline:
                 raise BrokerStartError(
                     f"Kafka {self.version} did not answer within {timeout_ms} ms, see {self.log_file}.\n"
@@ -234,18 +274,3 @@ class EmbeddedBroker:
             "-Djava.net.preferIPv4Stack=true",
             *self._more_java_options,
         ]
-
-
-def _answers(port: int) -> bool:
-    """Tell whether the broker serves requests.
-
-    A KRaft broker listens early, but answers nobody before the controller has registered it and it has caught
-    up: the first answer, whichever it is, means ready.
-    """
-    if not accepts(port):
-        return False
-    admin = AdminClient({"bootstrap.servers": f"{LOOPBACK}:{port}"}, logger=_SILENT)
-    try:
-        return bool(admin.list_topics(timeout=_PROBE_TIMEOUT_S).brokers)
-    except KafkaException:
-        return False

@@ -7,7 +7,9 @@ from pathlib import Path
 from delaystream.dev.jars import version_key
 
 LOOPBACK = "127.0.0.1"
-NODE_ID = 1
+FIRST_NODE = 1
+REPLICAS = 3
+"""How many brokers have a record, where there are so many brokers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,31 +29,56 @@ class Listener:
         return {f"listener.name.{self.name.lower()}.{key}": value for key, value in self.settings.items()}
 
 
+@dataclass(frozen=True)
+class Seat:
+    """A broker's place in a cluster whose brokers are all controllers as well.
+
+    `controllers` are the voters of the quorum: the port of each node's controller, by node. `cluster_id`
+    None: the one that the data directory has, or a new one.
+    """
+
+    node: int
+    controllers: Mapping[int, int]
+    cluster_id: str | None = None
+
+    @property
+    def replicas(self) -> int:
+        """How many brokers have a record."""
+        return min(REPLICAS, len(self.controllers))
+
+    @property
+    def in_sync(self) -> int:
+        """How many brokers must have a record before it counts as written: one may be missing."""
+        return max(1, self.replicas - 1)
+
+
 def server_properties(
     log_dir: Path,
     port: int,
-    controller_port: int,
+    seat: Seat,
     extra: Mapping[str, str] | None = None,
     listeners: Mapping[Listener, int] | None = None,
 ) -> dict[str, str]:
-    """Return the properties of a broker that is its own controller, reachable from this machine only.
+    """Return the properties of a broker that is a controller too, reachable from this machine only.
 
     Everything that concerns a topic's life (retention, compaction, transactions) is left at Kafka's defaults,
-    so that what holds here holds elsewhere; what differs is what one node cannot have, or what makes it start
-    late. `listeners` are further ones, with their ports. `extra` wins over all of it.
+    so that what holds here holds elsewhere; what differs is what so few nodes cannot have, or what makes them
+    start late. `listeners` are further ones, with their ports. `extra` wins over all of it.
     """
     more = {} if listeners is None else listeners
     others = [f"{listener.name}://{LOOPBACK}:{at}" for listener, at in more.items()]
     protocols = [f"{listener.name}:{listener.protocol}" for listener in more]
     internal = f"PLAINTEXT://{LOOPBACK}:{port}"
-    single_node = {
-        "default.replication.factor": "1",
-        "min.insync.replicas": "1",
-        "offsets.topic.replication.factor": "1",
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
-        "share.coordinator.state.topic.replication.factor": "1",
-        "share.coordinator.state.topic.min.isr": "1",
+    replicas, in_sync = str(seat.replicas), str(seat.in_sync)
+    replication = {
+        "default.replication.factor": replicas,
+        # Of __consumer_offsets too, which has no property of its own for it.
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": replicas,
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": in_sync,
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": in_sync,
     }
     quick_and_small = {
         # 50 partitions each by default: their creation delays the first group and the first transaction.
@@ -71,8 +98,8 @@ def server_properties(
     }
     return {
         "process.roles": "broker,controller",
-        "node.id": str(NODE_ID),
-        "listeners": ",".join([internal, *others, f"CONTROLLER://{LOOPBACK}:{controller_port}"]),
+        "node.id": str(seat.node),
+        "listeners": ",".join([internal, *others, f"CONTROLLER://{LOOPBACK}:{seat.controllers[seat.node]}"]),
         "advertised.listeners": ",".join([internal, *others]),
         "listener.security.protocol.map": ",".join(
             ["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT", *protocols]
@@ -80,10 +107,12 @@ def server_properties(
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         # Static voters are named in this file and not in the stored log, so ports may change between starts.
-        "controller.quorum.voters": f"{NODE_ID}@{LOOPBACK}:{controller_port}",
+        "controller.quorum.voters": ",".join(
+            f"{node}@{LOOPBACK}:{controller_port}" for node, controller_port in seat.controllers.items()
+        ),
         "log.dirs": str(log_dir),
         "auto.create.topics.enable": "false",
-        **single_node,
+        **replication,
         **quick_and_small,
         **{name: value for listener in more for name, value in listener.properties().items()},
         **(extra or {}),

@@ -15,7 +15,7 @@ from typing import IO
 
 import msgspec
 
-from delaystream.dev.configuration import as_properties, log_configuration
+from delaystream.dev.configuration import FIRST_NODE, Seat, as_properties, log_configuration
 from delaystream.dev.errors import BrokerStartError, DataDirInUseError
 from delaystream.dev.jars import version_key
 
@@ -30,10 +30,12 @@ _POLL_S = 0.05
 
 
 class _Marker(msgspec.Struct, frozen=True):
-    """Says that the directory is formatted, and by which Kafka it was last started."""
+    """Says that the directory is formatted, for which cluster, and by which Kafka it was last started."""
 
     kafka_version: str
     cluster_id: str
+    node: int = FIRST_NODE
+    brokers: int = 1
 
 
 class DataDir:
@@ -47,6 +49,7 @@ class DataDir:
         self.properties_file = self.path / "server.properties"
         self.log_file = self.path / "logs" / "server.log"
         self.output_file = self.path / "logs" / "output.log"
+        self._marker_file = self.path / "broker.json"
         self._lock: IO[str] | None = None
         self._log_start = 0
 
@@ -106,26 +109,44 @@ class DataDir:
         # Compression codecs unpack native libraries into java.io.tmpdir, and leave them there when killed.
         return [option.format(path=self.path / name), f"-Djava.io.tmpdir={temporary}"]
 
-    def format_once(self, java: Sequence[str | Path]) -> None:
-        """Format the directory unless that was done. `java` is the command line up to the main class.
+    @property
+    def cluster_id(self) -> str | None:
+        """The cluster that the directory was formatted for; None before that."""
+        found = self._marker()
+        return None if found is None else found.cluster_id
 
-        Raises `BrokerStartError` when that fails, or when a newer Kafka has written here.
+    def format_once(self, java: Sequence[str | Path], seat: Seat) -> None:
+        """Format the directory for that place in a cluster, unless that was done. `java` is the command line
+        up to the main class.
+
+        Raises `BrokerStartError` when that fails, when a newer Kafka has written here, or when the directory
+        is of another place or another cluster.
         """
-        marker = self.path / "broker.json"
-        if marker.exists():
-            found = msgspec.json.decode(marker.read_bytes(), type=_Marker)
+        brokers = len(seat.controllers)
+        if (found := self._marker()) is not None:
             if version_key(found.kafka_version) > version_key(self.version):
                 raise BrokerStartError(
                     f"{self.path} was written by Kafka {found.kafka_version}, and Kafka {self.version} "
                     f"cannot read it; use another data directory, or remove this one."
                 )
+            if (found.node, found.brokers) != (seat.node, brokers):
+                raise BrokerStartError(
+                    f"{self.path} is of broker {found.node} of {found.brokers}, not of broker {seat.node} of "
+                    f"{brokers}; use another data directory, or remove this one."
+                )
+            if seat.cluster_id not in (None, found.cluster_id):
+                raise BrokerStartError(
+                    f"{self.path} is of another cluster ({found.cluster_id}) than its neighbours "
+                    f"({seat.cluster_id}); put back the directory that was there, or remove it."
+                )
             cluster_id = found.cluster_id
         else:
             # A format that was cut off half-way holds nothing worth keeping.
             shutil.rmtree(self.records, ignore_errors=True)
-            cluster_id = _new_cluster_id()
+            cluster_id = seat.cluster_id or new_cluster_id()
             self._format(java, cluster_id)
-        marker.write_bytes(msgspec.json.encode(_Marker(self.version, cluster_id)))
+        marker = _Marker(self.version, cluster_id, seat.node, brokers)
+        self._marker_file.write_bytes(msgspec.json.encode(marker))
 
     def errors(self) -> str:
         """Return the last errors that the broker logged since `write_configuration`, for a person."""
@@ -140,6 +161,11 @@ class DataDir:
         if not lines and self.output_file.exists():
             lines = self.output_file.read_text("utf-8", "replace").splitlines()
         return "\n".join(lines[-ERROR_LINES_SHOWN:])
+
+    def _marker(self) -> _Marker | None:
+        if not self._marker_file.exists():
+            return None
+        return msgspec.json.decode(self._marker_file.read_bytes(), type=_Marker)
 
     def _format(self, java: Sequence[str | Path], cluster_id: str) -> None:
         arguments: list[str | Path] = ["format", "-t", cluster_id, "-c", self.properties_file]
@@ -170,7 +196,7 @@ def _try_lock(file: IO[str]) -> bool:
     return True
 
 
-def _new_cluster_id() -> str:
+def new_cluster_id() -> str:
     """Return 16 random bytes as Kafka writes a UUID; without `-`, which at the start would read as an
     option."""
     return base64.b64encode(uuid.uuid4().bytes, altchars=b"A_").decode().rstrip("=")

@@ -23,3 +23,7 @@ class DataDirInUseError(BrokerError):
 
 class BrokerStartError(BrokerError):
     """The broker's process ended, or did not answer in time."""
+
+
+class PortTakenMeanwhileError(BrokerStartError):
+    """Somebody took a port between the look at it and the broker's start."""

@@ -27,7 +27,8 @@ def is_free(port: int) -> bool:
         try:
             probe.bind((LOOPBACK, port))
             probe.listen()
-        except OSError:
+        # OverflowError: no port at all, such as 65536.
+        except (OSError, OverflowError):
             return False
     return True
 

@@ -242,9 +242,8 @@ class Deployment:
 
     def apply_topics(self) -> Deployment:
         """Create the application's topics with ``delaystream topics apply``."""
-        done = self.run(
-            "topics", "apply", "--environment", "single-node", "--partitions", str(self.partitions)
-        )
+        environment = "single-node" if self.kafka.replicas == 1 else "production"
+        done = self.run("topics", "apply", "--environment", environment, "--partitions", str(self.partitions))
         assert done.returncode == 0, f"topics apply: {done.stdout.decode()}{done.stderr.decode()}"
         return self
 

@@ -158,16 +158,17 @@ def _passing(message: Message) -> bool:
 
 
 class Kafka:
-    """One Kafka cluster, by its bootstrap servers."""
+    """One Kafka cluster, by its bootstrap servers; topics get that many replicas."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, replicas: int = 1) -> None:
         self.bootstrap = bootstrap
+        self.replicas = replicas
         self.admin = AdminClient({"bootstrap.servers": bootstrap})
 
     def create(self, topic: str, partitions: int = 1, **config: str) -> str:
         """Create a topic (``max_message_bytes`` for ``max.message.bytes``) and wait until it can be used."""
         settings = {name.replace("_", "."): value for name, value in config.items()}
-        new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=settings)
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=self.replicas, config=settings)
         for future in self.admin.create_topics([new], operation_timeout=30).values():
             future.result(30)
         self._await(lambda: self.partitions(topic) == partitions, f"topic {topic} to appear")

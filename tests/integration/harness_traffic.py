@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -22,7 +23,9 @@ class Traffic:
     """Sends requests evenly from a thread of its own, until told to stop.
 
     Most are anonymous, some are lists, some name an id and are replaced or cancelled later, a few are to be
-    refused. The producer is idempotent, so that a request is on its topic once, whatever the broker does.
+    refused. The producer is idempotent. Even so librdkafka may write a request twice when its broker is
+    killed (under a new epoch), and one that it gives up may stand there all the same: what was asked for is
+    what stands on the topic, by its coordinates. Two records are two requests.
     """
 
     def __init__(self, app: Deployment, *, rate: int, seed: int, longest_delay_ms: int = 6_000) -> None:
@@ -37,7 +40,11 @@ class Traffic:
         self._failure: BaseException | None = None
         self._ids: deque[tuple[str, int]] = deque(maxlen=200)
         self._sent = 0
+        #: every request that was sent, by the number in its header
+        self._requests: dict[str, Asked] = {}
         self.asked: list[Asked] = []
+        #: how many were given up by the producer; were written again; were given up and stand there
+        self.unacknowledged, self.doubled, self.unconfirmed = 0, 0, 0
         self.last_due_ms = 0
         self._producer = Producer(
             {
@@ -62,14 +69,43 @@ class Traffic:
         return self
 
     def stop(self) -> Traffic:
-        """Send no more, and wait until everything sent is acknowledged."""
+        """Send no more, and wait until everything sent is acknowledged or given up."""
         self._stop.set()
         self._thread.join()
         left = self._producer.flush(120)
         if self._failure is not None:
             raise self._failure
-        assert left == 0, f"{left} requests were never acknowledged"
+        assert left == 0, f"{left} requests were neither acknowledged nor given up"
+        self._compare()
         return self
+
+    def _compare(self) -> None:
+        """Take as asked for what stands on the topic. AssertionError where Kafka lost what it had
+        acknowledged: no fault of ours, and nothing can be said then."""
+        topic = self._app.requests
+        acknowledged = {asked.source: asked for asked in self.asked}
+        with self._app.reader(topic) as reader:
+            written = reader.take(sum(self._app.kafka.end_offsets(topic)), 300)
+        numbers = {
+            f"{record.topic}/{record.partition}/{record.offset}": record.text("number")
+            for record in written
+            if any(name == "number" for name, _ in record.headers)
+        }
+        gone = [
+            source
+            for source, asked in acknowledged.items()
+            if self._requests.get(numbers.get(source, "")) is not asked
+        ]
+        assert not gone, f"Kafka lost {len(gone)} acknowledged requests: {gone[:10]}"
+        confirmed = {numbers[source] for source in acknowledged}
+        for source in numbers.keys() - acknowledged.keys():
+            again = replace(self._requests[numbers[source]], source=source)
+            self.last_due_ms = max(self.last_due_ms, *again.due_ms, 0)
+            self.asked.append(again)
+            if numbers[source] in confirmed:
+                self.doubled += 1
+            else:
+                self.unconfirmed += 1
 
     def _run(self) -> None:
         start = time.monotonic()
@@ -99,6 +135,7 @@ class Traffic:
             "delay": ",".join(f"{delay}ms" if delay else "0" for delay in delays),
         }
         asked = Asked("", key, value, foreign, destination, tuple(now_ms + delay for delay in delays), now_ms)
+        self._requests[str(self._sent)] = asked
         partition = dice.randrange(self._app.partitions)
         if 0.70 < kind <= 0.92:
             self._name(asked, control)
@@ -138,7 +175,9 @@ class Traffic:
 
     def _delivered(self, asked: Asked, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self._failure = KafkaException(error)
+            self.unacknowledged += 1
+            if error.fatal():
+                self._failure = KafkaException(error)
             return
         asked.source = f"{message.topic()}/{message.partition()}/{message.offset()}"
         self.last_due_ms = max(self.last_due_ms, *asked.due_ms, 0)
@@ -174,6 +213,52 @@ class Traffic:
                 complete = time.time() * 1000 > self.last_due_ms and not self.audit(records).lost
             records += reader.poll(1.0)
         return self.audit(records), records
+
+
+class Onlooker:
+    """A read_committed reader that reads along while faults happen, from a thread of its own.
+
+    What it was shown as committed must still be there in the end, at the same place.
+    """
+
+    def __init__(self, app: Deployment, topics: Sequence[str]) -> None:
+        self._app = app
+        self._topics = topics
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="onlooker", daemon=True)
+        self._failure: BaseException | None = None
+        self.seen: list[Delivery] = []
+
+    def start(self) -> Onlooker:
+        """Begin to read."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> Onlooker:
+        """Read no more."""
+        self._stop.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def _run(self) -> None:
+        try:
+            with self._app.reader(*self._topics) as reader:
+                while not self._stop.is_set():
+                    self.seen += reader.poll(0.2)
+        except (KafkaException, AssertionError) as failure:
+            self._failure = failure
+
+    def gone(self, records: Sequence[Delivery]) -> list[str]:
+        """What was shown as committed, and is not among these."""
+        there = {record[:3]: record for record in records}
+        return [
+            f"{record.topic}-{record.partition}@{record.offset}: {record.headers}"
+            for record in self.seen
+            if (found := there.get(record[:3])) is None
+            or (found.value, found.headers) != (record.value, record.headers)
+        ]
 
 
 def _record(record: Delivery) -> Delivered:

