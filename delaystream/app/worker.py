@@ -235,7 +235,10 @@ class _Worker:
 
     async def _open_changelog(self, partition: int) -> Changelog:
         return await AiokafkaChangelog.open(
-            self._client.aiokafka(), self._settings.changelog_topic, partition
+            self._client.aiokafka(),
+            self._settings.changelog_topic,
+            partition,
+            parts.changelog_settings(self._settings),
         )
 
 

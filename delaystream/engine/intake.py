@@ -43,7 +43,7 @@ def parse(
     """Read the headers of every record; what cannot be read is a rejection."""
     topic = batch.topic
     parse_one = tenants.parse_command if topic == settings.commands_topic else tenants.of(topic).parse
-    undecodable = batch.undecodable
+    unreadable = batch.unreadable
     requests: list[Parsed] = [
         (
             record,
@@ -57,17 +57,12 @@ def parse(
                 record.headers,
                 now_ms,
             )
-            if record.offset not in undecodable
-            else _UNDECODABLE,
+            if record.offset not in unreadable
+            else unreadable[record.offset],
         )
         for record in batch.records
     ]
     return ParsedBatch(batch, requests)
-
-
-_UNDECODABLE = Rejection(
-    Code.UNDECODABLE_RECORD, "a header's name is not UTF-8; Kafka's header names are UTF-8 strings"
-)
 
 
 def topics_named(batch: ParsedBatch) -> set[str]:

@@ -84,7 +84,7 @@ class Letters:
             (_printable(name), value) for name, value in record.headers if name != COMMAND_HEADER
         ]
         self.bury(step, record.key, record.value, headers, record.timestamp, source, rejection)
-        step.rejected[rejection.code.value] += 1
+        step.rejected[rejection.code.value] += rejection.records
         self._events.refused(step, source, rejection)
         if rejection.reply_to is not None:
             self._reply(
