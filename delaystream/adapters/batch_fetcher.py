@@ -169,6 +169,11 @@ class BatchFetcher:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    @property
+    def corrupt(self) -> frozenset[TopicPartition]:
+        """Where the next batch does not match its checksum; callable from any thread."""
+        return frozenset(tuple(self._corrupt))
+
     async def fetch(self, consumer: aiokafka.AIOKafkaConsumer) -> list[Fetched]:
         """Wait up to a second for batches. Raises what the client has to report: it cannot go on."""
         deadline = time.monotonic() + _POLL_S
@@ -270,8 +275,8 @@ class BatchFetcher:
             corrupt = self._corrupt[partition] = _Corrupt(position, 0, None)
         if corrupt.fetches % _CORRUPT_TOLD_EVERY == 0:
             logger.error(
-                "%s-%s cannot be read on: %s (fetched %s times). The batch was damaged on its way or on the "
-                "broker's disk; it is fetched again until it is whole, or skipped by hand (see the runbook)",
+                "%s-%s cannot be read on: %s (fetched %s times). It was damaged on its way or on a broker's "
+                "disk; it is fetched again until it is whole or skipped by hand (runbook source-corrupt)",
                 *partition,
                 error,
                 corrupt.fetches + 1,

@@ -32,6 +32,7 @@ _LOG_OVERHEAD: Final = 12  # base offset (int64) and length (int32) come before 
 _LENGTH_AT: Final = 8
 _MAGIC_AT: Final = 16
 _INT32: Final = Struct(">i")
+_INT64: Final = Struct(">q")
 _CODECS: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 _CODEC_MASK: Final = 0x07
 
@@ -43,7 +44,6 @@ _HEADER_BYTES: Final = 61
 # Message formats 0 and 1: offset, length, checksum, magic, attributes; format 1: timestamp; key and value.
 _LEGACY_HEAD: Final = Struct(">qiIbb")
 _LEGACY_MIN_BYTES: Final = 14
-_TIMESTAMP: Final = Struct(">q")
 _LOG_APPEND_TIME: Final = 0x08
 
 #: A buffer in which so much was written is given back to the system afterwards, bytes.
@@ -105,6 +105,11 @@ class FetchedBatches:
             return False
         (self._length,) = _INT32.unpack_from(self._response, self._position + _LENGTH_AT)
         return rest >= self._length
+
+    def next_offset(self) -> int:
+        """The first offset of the batch that follows, after :meth:`has_next`."""
+        offset: int = _INT64.unpack_from(self._response, self._position)[0]
+        return offset
 
     def next_batch(self) -> Any:
         """aiokafka's batch, for its header and checksum. Raises CorruptRecordException.
@@ -330,8 +335,8 @@ def _read_legacy(data: memoryview) -> LegacyRecord:
     offset, _, _, magic, _ = _legacy_head(data, 0)
     position, timestamp = _LEGACY_HEAD.size, -1
     if magic:
-        (timestamp,) = _TIMESTAMP.unpack_from(data, position)
-        position += _TIMESTAMP.size
+        (timestamp,) = _INT64.unpack_from(data, position)
+        position += _INT64.size
     key_and_value: list[bytes | None] = []
     for _ in range(2):
         (size,) = _INT32.unpack_from(data, position)

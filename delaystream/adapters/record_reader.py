@@ -182,8 +182,9 @@ class RecordReader:
         while batches.has_next():
             batch = batches.next_batch()
             if not batch.validate_crc():
+                following = f"; the next one is at {batches.next_offset()}" if batches.has_next() else ""
                 raise CorruptRecordException(
-                    f"the checksum of a record batch behind {self.position} is wrong"
+                    f"the record batch at offset {self.position} does not match its checksum{following}"
                 )
             if batch.producer_id is not None:
                 fetched._consume_aborted_up_to(batch.base_offset)

@@ -203,6 +203,7 @@ class _Worker:
 
     def _exposition(self) -> bytes:
         self._observer.ready(self._watchdog.report.ready)
+        self._observer.corrupt(self._host.corrupt_sources)
         return self._observer.exposition()
 
     def _new_processor(self, partition: int, sources: Sources) -> PartitionProcessor:
