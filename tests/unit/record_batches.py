@@ -85,7 +85,9 @@ def bomb(base: int, megabytes: int, compression: str, count: int = 1, **options:
     if compression in {"snappy", "xerial"}:
         payload = bytes(CODECS[compression][1]((prefix + bytes(size + 1)) * count))
     else:
-        compressor = getattr(cramjam, compression).Compressor()
+        # As Kafka has it: no lz4 block depends on the one before.
+        options_of = {"lz4": {"content_checksum": False, "block_linked": False}}
+        compressor = getattr(cramjam, compression).Compressor(**options_of.get(compression, {}))
         written = bytearray()
         for _ in range(count):
             compressor.compress(prefix)
