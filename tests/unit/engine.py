@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
-from delaystream.engine.observer import Silence
+from delaystream.engine.observer import Observer, Silence
 from delaystream.engine.ports import (
     Headers,
     Ports,
@@ -55,6 +55,7 @@ class Engine:
         self.stores = MemoryStateStores()
         self.processors: list[PartitionProcessor] = []
         self.lives: list[asyncio.Task[None]] = []
+        self.observer: Observer = Silence()
 
     def start(
         self,
@@ -82,7 +83,7 @@ class Engine:
                 ports,
                 sources(partition),
                 tenants or Tenants(Tenant(parser)),
-                Silence(),
+                self.observer,
             )
             for partition in range(self.settings.partitions)
         ]
