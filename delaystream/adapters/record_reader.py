@@ -123,7 +123,7 @@ class RecordReader:
         try:
             chunk = batch.read(most)
         except (UnicodeDecodeError, MemoryError):
-            if self._forgiving:
+            if self._forgiving or self._count == 0:
                 raise
             self._forgiving = True
             batch.forgiving(self.position)
@@ -191,11 +191,12 @@ class RecordReader:
                 if batch.is_control_batch and fetched._contains_abort_marker(batch):
                     fetched._aborted_producers.discard(batch.producer_id)
             aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
-            self._stop = batch.next_offset
+            modern = batch.producer_id is not None
+            # A last offset that lies before the first must not hold the reading up.
+            self._stop = max(batch.next_offset, batch.base_offset + 1) if modern else batch.next_offset
             if aborted or batch.is_control_batch or self._stop <= self.position:
                 self._close_batch()
                 continue
-            modern = batch.producer_id is not None
             self._start = batch.base_offset if modern else self.position
             self._count = record_count(batches.data) if modern else 0
             self._timestamp = batch.max_timestamp if modern else -1

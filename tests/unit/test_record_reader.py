@@ -286,6 +286,12 @@ def test_a_number_of_records_that_lies_is_counted_by_the_offsets(count: int, ref
     assert (why.records == refused) is (count > 0)
 
 
+def test_a_last_offset_before_the_first_holds_nothing_up() -> None:
+    found = pieces(reader(raw_batch(0, b"", 3, last=-5) + batch(1, [(b"k", b"v", ())])))
+    assert offsets(found) == [0, 1]
+    assert (refusals(found)[0].code, refusals(found)[0].records) == (Code.UNREADABLE_BATCH, 1)
+
+
 def test_bytes_behind_the_last_record_are_of_no_concern() -> None:
     payload = record(0, b"k", b"v") + b"more"
     found = pieces(reader(raw_batch(0, payload, 1) + batch(1, [(b"k", b"v", ())])))
