@@ -28,7 +28,7 @@ from delaystream.adapters.record_batches import (
     BatchRefusedError,
     Decompressor,
     FetchedBatches,
-    OpenBatch,
+    uncompressed,
 )
 from delaystream.adapters.transaction_coordinator import error_name
 from delaystream.engine.failures import LogUnavailable, Misconfigured
@@ -44,8 +44,6 @@ _UNKNOWN_TOPIC: Final = 3
 _TOPIC_AUTHORIZATION_FAILED: Final = 29
 # A fetch waits on the broker; what is asked meanwhile goes another way.
 _LANE: Final = "fetch"
-#: records of a batch that are parsed in one go
-_CHUNK: Final = 10_000
 
 
 class ChangelogSettings(msgspec.Struct, frozen=True):
@@ -253,12 +251,11 @@ def committed_records(
             if batch.producer_id in aborting and _is_abort_marker(batch):
                 aborting.discard(batch.producer_id)
         elif not (batch.is_transactional and batch.producer_id in aborting):
-            reading: Any = OpenBatch(batch, fetched.data, decompressor, trusted=True)
-            while read := reading.read(_CHUNK):
-                if base_offset >= position:
-                    records += [(record.offset, record.key, record.value) for record in read]
-                else:
-                    records += [(r.offset, r.key, r.value) for r in read if r.offset >= position]
+            batch, _ = uncompressed(batch, fetched.data, decompressor)
+            if base_offset >= position:
+                records += [(record.offset, record.key, record.value) for record in batch]
+            else:
+                records += [(r.offset, r.key, r.value) for r in batch if r.offset >= position]
         position = max(position, batch.next_offset)
     return ChangelogBatch(records, position)
 

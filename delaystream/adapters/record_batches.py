@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import chain, islice
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - struct names it so
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import cramjam
 import msgspec
@@ -129,9 +129,6 @@ class FetchedBatches:
 # -- decompression -------------------------------------------------------------------------------------
 
 
-_Buffer: TypeAlias = "bytes | memoryview"
-
-
 def _snappy_into(data: memoryview, output: memoryview) -> int:
     """Snappy's raw format; or blocks of it, each behind its size, as the Java client frames them."""
     if bytes(data[:8]) != b"\x82SNAPPY\0":
@@ -199,21 +196,31 @@ def record_count(data: memoryview) -> int:
     return count
 
 
+def uncompressed(batch: Any, data: memoryview, decompressor: Decompressor) -> tuple[Any, memoryview]:
+    """A batch of message format 2 and its bytes, decompressed. Raises BatchRefusedError.
+
+    ``batch`` and ``data`` are what FetchedBatches handed out.
+    """
+    codec = data[_ATTRIBUTES_AT + 1] & _CODEC_MASK
+    if not codec:
+        return batch, data
+    head = bytearray(data[:_HEADER_BYTES])
+    head[_ATTRIBUTES_AT + 1] &= ~_CODEC_MASK
+    data = memoryview(decompressor.decompress(codec, data[_HEADER_BYTES:], bytes(head)))
+    return DefaultRecordBatch(data), data
+
+
 # -- the records of a batch ----------------------------------------------------------------------------
 
 
 class OpenBatch:
     """A record batch whose records are being read, in order, once."""
 
-    def __init__(
-        self, batch: Any, data: _Buffer, decompressor: Decompressor, *, trusted: bool = False
-    ) -> None:
-        """Decompress it. Raises BatchRefusedError.
+    def __init__(self, batch: Any, data: memoryview, decompressor: Decompressor) -> None:
+        """Decompress what FetchedBatches handed out; its checksum is known to be right.
 
-        ``batch`` and ``data`` are what FetchedBatches handed out; its checksum is known to be right.
-        ``trusted``: it was written by a worker, so what its headers take is of no concern.
+        Raises BatchRefusedError.
         """
-        data = memoryview(data)
         #: kept without the exception, whose traceback would refer back to here
         self._failure: tuple[Code, str] | None = None
         self._max_headers = decompressor.max_bytes // (HEADER_OVERHEAD_BYTES // _HEADER_WIRE_BYTES)
@@ -222,17 +229,13 @@ class OpenBatch:
             self._headers_from: int | None = None
             self._records: Iterator[SourceRecord] = _legacy_records(batch, data, decompressor)
             return
-        if codec := data[_ATTRIBUTES_AT + 1] & _CODEC_MASK:
-            head = bytearray(data[:_HEADER_BYTES])
-            head[_ATTRIBUTES_AT + 1] &= ~_CODEC_MASK
-            data = memoryview(decompressor.decompress(codec, data[_HEADER_BYTES:], bytes(head)))
-            batch = DefaultRecordBatch(data)
+        batch, data = uncompressed(batch, data, decompressor)
         self.size_bytes = len(data) - _HEADER_BYTES
         self._data = data
         # The compiled batch can be iterated once only, also by its own iterator.
         self._records = chain(batch)
         #: where the headers of the next records are counted from; None where they cannot be too many
-        few = trusted or self.size_bytes <= _HEADER_WIRE_BYTES * self._max_headers
+        few = self.size_bytes <= _HEADER_WIRE_BYTES * self._max_headers
         self._headers_from = None if few else _HEADER_BYTES
 
     def read(self, most: int) -> list[SourceRecord]:
