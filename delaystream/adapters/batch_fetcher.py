@@ -15,18 +15,24 @@ from typing import Any
 
 import aiokafka
 import msgspec
-from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchError, FetchResult
-from aiokafka.errors import ConsumerStoppedError, OffsetOutOfRangeError, for_code
-from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.consumer import fetcher as aiokafka_fetcher
+from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition as KafkaPartition
 
-from delaystream.adapters.record_reader import Piece, RecordReader, forgiving_reader, undecodable_offsets
+from delaystream.adapters.record_batches import DEFAULT_MAX_BYTES, Decompressor, FetchedBatches
+from delaystream.adapters.record_reader import RecordReader
 from delaystream.engine.ports import SourceBatch, TopicPartition
 
 logger = logging.getLogger(__name__)
 
 #: Longest wait of one call for batches; the fetch loop comes around at least so often.
 _POLL_S = 1.0
+
+#: A batch that does not match its checksum is fetched again after so long, for as long as it takes: another
+#: replica may have it whole. Each of so many times it is told again.
+_CORRUPT_BACKOFF_S = 1.0
+_CORRUPT_TOLD_EVERY = 60
 
 #: Requests that come no further apart than this are a stream: the next are worth waiting for.
 _STREAMING_S = 0.1
@@ -51,6 +57,8 @@ class ReaderSettings(msgspec.Struct, frozen=True):
     #: bounds of one batch; the bytes are exceeded by up to 512 records, or by a single large one
     batch_max_records: int = 2_000
     batch_max_bytes: int = 2 * 1024 * 1024
+    #: what a record batch may decompress to; a larger one is refused as a whole
+    batch_max_decompressed_bytes: int = DEFAULT_MAX_BYTES
     #: bounds of one fetch; a single larger record batch is still read
     partition_fetch_max_bytes: int = 1024 * 1024
     fetch_max_bytes: int = 8 * 1024 * 1024
@@ -75,6 +83,19 @@ class Fetched(msgspec.Struct):
     batch: SourceBatch | None
 
 
+# Batches are opened here, within a bound; aiokafka's own parser of a response decompresses whatever comes.
+aiokafka_fetcher.MemoryRecords = FetchedBatches
+
+
+class _Corrupt(msgspec.Struct):
+    """A position at which a batch does not match its checksum."""
+
+    position: int
+    fetches: int
+    #: when to fetch it again; None: that is under way
+    retry_at: float | None
+
+
 class BatchFetcher:
     """Hands out what aiokafka has fetched for partitions that are in ``with_room``.
 
@@ -88,6 +109,8 @@ class BatchFetcher:
         self._epochs: dict[TopicPartition, int] = {}
         self._handed_out: dict[TopicPartition, int] = {}
         self._readers: dict[TopicPartition, RecordReader] = {}
+        self._corrupt: dict[TopicPartition, _Corrupt] = {}
+        self._decompressor = Decompressor(settings.batch_max_decompressed_bytes)
         self._waiter: asyncio.Future[None] | None = None
         #: when something was last handed out
         self._taken_at = float("-inf")
@@ -121,6 +144,7 @@ class BatchFetcher:
         self._epochs.clear()
         self._handed_out.clear()
         self._readers.clear()
+        self._corrupt.clear()
         for tp in consumer.assignment():
             # A position keeps aiokafka from asking for committed offsets.
             consumer._subscription.seek(tp, 0)
@@ -136,6 +160,7 @@ class BatchFetcher:
         consumer._subscription.resume(tp)
         consumer._fetcher.seek_to(tp, position)
         self._readers.pop(partition, None)
+        self._corrupt.pop(partition, None)
         self._epochs[partition] = epoch
         self._handed_out[partition] = position
 
@@ -143,6 +168,11 @@ class BatchFetcher:
         """Look again which partitions have room."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    @property
+    def corrupt(self) -> frozenset[TopicPartition]:
+        """Where the next batch does not match its checksum; callable from any thread."""
+        return frozenset(tuple(self._corrupt))
 
     async def fetch(self, consumer: aiokafka.AIOKafkaConsumer) -> list[Fetched]:
         """Wait up to a second for batches. Raises what the client has to report: it cannot go on."""
@@ -179,14 +209,14 @@ class BatchFetcher:
             reader = self._reader(consumer._fetcher, tp, result)
             if reader is None:
                 continue
-            unreadable = reader.unreadable
-            if unreadable:
-                piece = await self._read_forgivingly(consumer, tp, reader.position)
-                if self._epochs.get(partition) != epoch:
-                    continue  # sought elsewhere meanwhile
-            else:
+            try:
                 piece = reader.take(self._settings.batch_max_records, self._settings.batch_max_bytes)
-            if unreadable or reader.exhausted:
+            except CorruptRecordException as error:
+                self._fetch_again(partition, reader.position, error)
+                continue
+            if partition in self._corrupt and piece.stop > self._corrupt[partition].position:
+                del self._corrupt[partition]
+            if reader.exhausted:
                 _forget(consumer._fetcher, tp)
             else:
                 consumer._fetcher._records.move_to_end(tp)  # the others first, next time
@@ -196,8 +226,9 @@ class BatchFetcher:
             size_bytes += piece.size_bytes
             start = self._handed_out[partition]
             self._handed_out[partition] = piece.stop
-            undecodable = undecodable_offsets(piece.records) if unreadable else frozenset()
-            batch = SourceBatch(tp.topic, piece.records, start, piece.stop, piece.size_bytes, undecodable)
+            batch = SourceBatch(
+                tp.topic, piece.records, start, piece.stop, piece.size_bytes, piece.unreadable
+            )
             batches.append(Fetched(partition, epoch, batch))
         return batches
 
@@ -207,8 +238,14 @@ class BatchFetcher:
         for tp, result in list(fetcher._records.items()):
             partition = TopicPartition(tp.topic, tp.partition)
             epoch = self._epochs.get(partition)
-            if epoch is not None and partition in self._with_room and fetcher._records.get(tp) is result:
+            if epoch is None or partition not in self._with_room or fetcher._records.get(tp) is not result:
+                continue
+            corrupt = self._corrupt.get(partition)
+            if corrupt is None or corrupt.retry_at is None:
                 yield tp, partition, epoch, result
+            elif time.monotonic() >= corrupt.retry_at:
+                corrupt.retry_at = None
+                _forget(fetcher, tp)
 
     def _reader(self, fetcher: Fetcher, tp: KafkaPartition, result: FetchResult) -> RecordReader | None:
         partition = TopicPartition(tp.topic, tp.partition)
@@ -217,7 +254,7 @@ class BatchFetcher:
             if not result.check_assignment(tp):
                 _forget(fetcher, tp)
                 return None
-            reader = self._readers[partition] = RecordReader(result._partition_records)
+            reader = self._readers[partition] = RecordReader(result._partition_records, self._decompressor)
         return reader
 
     def _out_of_range(
@@ -231,27 +268,21 @@ class BatchFetcher:
             return [Fetched(TopicPartition(tp.topic, tp.partition), epoch, None)]
         return []
 
-    async def _read_forgivingly(
-        self, consumer: aiokafka.AIOKafkaConsumer, tp: KafkaPartition, position: int
-    ) -> Piece:
-        """Fetch once more what the compiled parser could not read; nothing if that fails now."""
-        settings = self._settings
-        wanted = [(tp.topic, [(tp.partition, position, settings.partition_fetch_max_bytes)])]
-        request = FetchRequest(
-            settings.busy_fetch_wait_ms, 1, settings.fetch_max_bytes, READ_COMMITTED, wanted, rack_id=""
-        )
-        nothing = Piece([], position, 0)
-        node = consumer._fetcher._select_read_replica(tp)
-        if node is None or node == -1:
-            return nothing
-        response = await consumer._client.send(node, request)
-        _, error, _, *rest = response.topics[0][1][0]
-        if error:
-            logger.warning("%s: cannot read on at %s: %s", tp, position, for_code(error).__name__)
-            return nothing
-        aborted = rest[2] if response.API_VERSION >= 11 else rest[-2]
-        reader = forgiving_reader(tp, rest[-1], aborted, position)
-        return reader.take(settings.batch_max_records, settings.batch_max_bytes)
+    def _fetch_again(self, partition: TopicPartition, position: int, error: CorruptRecordException) -> None:
+        """Have what does not match its checksum fetched once more, after a while."""
+        corrupt = self._corrupt.get(partition)
+        if corrupt is None or corrupt.position != position:
+            corrupt = self._corrupt[partition] = _Corrupt(position, 0, None)
+        if corrupt.fetches % _CORRUPT_TOLD_EVERY == 0:
+            logger.error(
+                "%s-%s cannot be read on: %s (fetched %s times). It was damaged on its way or on a broker's "
+                "disk; it is fetched again until it is whole or skipped by hand (runbook source-corrupt)",
+                *partition,
+                error,
+                corrupt.fetches + 1,
+            )
+        corrupt.fetches += 1
+        corrupt.retry_at = time.monotonic() + _CORRUPT_BACKOFF_S
 
 
 def client_failure(consumer: aiokafka.AIOKafkaConsumer | None) -> str | None:

@@ -140,6 +140,11 @@ class PartitionHost:
         return self._consumer.failure if self._ever_assigned else None
 
     @property
+    def corrupt_sources(self) -> frozenset[TopicPartition]:
+        """Source partitions whose next record batch does not match its checksum."""
+        return self._consumer.corrupt if self._ever_assigned else frozenset()
+
+    @property
     def unpolled_ms(self) -> int:
         """How long the fetch loop has not come around, which it does every second; 0 before it starts."""
         if not self._ever_assigned or self._stopping or self._app.rebalancing:

@@ -288,6 +288,11 @@ class Consumer(driver.Consumer):
         """See :attr:`ConsumerThread.failure`."""
         return self._thread.failure
 
+    @property
+    def corrupt(self) -> frozenset[TopicPartition]:
+        """See :attr:`BatchFetcher.corrupt`."""
+        return self._thread.batches.corrupt
+
     def request_seek(self, partition: TopicPartition, position: int) -> int:
         """Read on from a position; returns the epoch that its batches will carry."""
         self._last_epoch += 1

@@ -14,7 +14,6 @@ from typing import Any, Final
 import msgspec
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
-from aiokafka.record.memory_records import MemoryRecords
 
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
 from delaystream.adapters.kafka_offsets import (
@@ -23,6 +22,13 @@ from delaystream.adapters.kafka_offsets import (
     READ_COMMITTED,
     READ_UNCOMMITTED,
     list_offsets,
+)
+from delaystream.adapters.record_batches import (
+    DEFAULT_MAX_BYTES,
+    BatchRefusedError,
+    Decompressor,
+    FetchedBatches,
+    uncompressed,
 )
 from delaystream.adapters.transaction_coordinator import error_name
 from delaystream.engine.failures import LogUnavailable, Misconfigured
@@ -49,6 +55,8 @@ class ChangelogSettings(msgspec.Struct, frozen=True):
     fetch_max_wait_ms: int = 500
     #: of one fetch; what is held in memory is twice that, and one larger batch is let through
     fetch_max_bytes: int = 2 * 1024 * 1024
+    #: what a record batch may decompress to; workers write far smaller ones
+    batch_max_decompressed_bytes: int = DEFAULT_MAX_BYTES
     retry_backoff_ms: int = 50
 
 
@@ -65,6 +73,7 @@ class AiokafkaChangelog(Changelog):
         self._target = TopicPartition(topic, partition)
         self._bounds = bounds or ChangelogSettings()
         self._connections = KafkaConnections(settings, request_timeout_ms=self._bounds.timeout_ms)
+        self._decompressor = Decompressor(self._bounds.batch_max_decompressed_bytes)
         self._leader = NO_LEADER
         self._topic_id = ""
         self._ahead: tuple[int, asyncio.Task[Any]] | None = None
@@ -203,12 +212,14 @@ class AiokafkaChangelog(Changelog):
         if not data and position < stable:
             raise _Passing(f"nothing was handed out at {position}, below the last stable offset {stable}")
         try:
-            return committed_records(position, data, aborted or ())
-        except UnicodeDecodeError as error:
+            return committed_records(position, data, aborted or (), self._decompressor)
+        except (UnicodeDecodeError, BatchRefusedError) as error:
             topic, partition = self._target
             sentence = (
                 f"{topic}-{partition} holds a record behind offset {position} that delaystream did not write"
             )
+            if isinstance(error, BatchRefusedError):
+                sentence += f": its batch {error}"
             raise Misconfigured(sentence) from error
 
 
@@ -216,16 +227,19 @@ class _Passing(Exception):
     """An answer that may be another one in a moment."""
 
 
-def committed_records(position: int, data: bytes, aborted: Iterable[tuple[int, int]]) -> ChangelogBatch:
+def committed_records(
+    position: int, data: bytes, aborted: Iterable[tuple[int, int]], decompressor: Decompressor
+) -> ChangelogBatch:
     """Records of committed transactions in fetched batches, from ``position`` on.
 
+    Raises UnicodeDecodeError or BatchRefusedError for what no worker has written.
     ``aborted`` are the aborted transactions in that range: producer id, first offset. A producer's records
     are left out from that offset on to its next abort marker (KIP-98).
     """
     starting = sorted(aborted, key=lambda entry: entry[1], reverse=True)
     aborting: set[int] = set()
     records: list[tuple[int, bytes, bytes | None]] = []
-    fetched = MemoryRecords(data)
+    fetched = FetchedBatches(data)
     while fetched.has_next():
         batch: Any = fetched.next_batch()
         if not batch.validate_crc():
@@ -237,6 +251,7 @@ def committed_records(position: int, data: bytes, aborted: Iterable[tuple[int, i
             if batch.producer_id in aborting and _is_abort_marker(batch):
                 aborting.discard(batch.producer_id)
         elif not (batch.is_transactional and batch.producer_id in aborting):
+            batch, _ = uncompressed(batch, fetched.data, decompressor)
             if base_offset >= position:
                 records += [(record.offset, record.key, record.value) for record in batch]
             else:

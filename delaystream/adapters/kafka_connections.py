@@ -8,7 +8,6 @@ bounded in time, nothing runs in the background, and ``close`` leaves neither a 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
@@ -105,7 +104,7 @@ class KafkaConnections:
         try:
             return await sent
         except TimeoutError as error:
-            connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+            _abandon(connection, CloseReason.CONNECTION_TIMEOUT)
             raise RequestTimedOutError(f"{connection.host}:{connection.port} did not answer") from error
 
     async def describe(
@@ -160,7 +159,7 @@ class KafkaConnections:
                     failure = error
                     continue
                 if self._closed:
-                    connection.close()
+                    _abandon(connection, CloseReason.SHUTDOWN)
                     raise KafkaConnectionError("closed")
                 self._open[key] = connection
                 return connection
@@ -179,16 +178,25 @@ class KafkaConnections:
         connection = self._open.pop((node_id, lane), None)
         if connection is not None:
             self._losses += 1
-            connection.close()
+            _abandon(connection, CloseReason.CONNECTION_BROKEN)
 
     async def close(self) -> None:
         """Close every connection; waits a second at most for the sockets."""
         self._closed = True
         connections, self._open = list(self._open.values()), {}
-        transports = [c._writer.transport for c in connections if c._writer is not None]
-        closing = [c.close(reason=CloseReason.SHUTDOWN) for c in connections]
+        closing = [_abandon(connection, CloseReason.SHUTDOWN) for connection in connections]
         if closing:
             await asyncio.wait(closing, timeout=_CLOSE_TIMEOUT_S)
-        for transport in transports:
-            with contextlib.suppress(RuntimeError):
-                transport.abort()
+
+
+def _abandon(connection: AIOKafkaConnection, reason: CloseReason) -> asyncio.Future[None]:
+    """Close a connection at once: what it still has to send is dropped, since nobody awaits the answer.
+
+    The future is done when the socket is closed.
+    """
+    if connection._writer is not None:
+        # Before it is closed. A transport that is closed first goes on sending, for as long as a silent
+        # broker lets it; and once it has sent everything, asyncio's abort() fails on it.
+        connection._writer.transport.abort()
+    closed: asyncio.Future[None] = connection.close(reason=reason)
+    return closed

@@ -6,7 +6,7 @@ Names follow Prometheus' conventions: ``delaystream_`` first, base units, ``_tot
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -27,7 +27,7 @@ from delaystream.adapters.metrics_lateness import Lateness
 from delaystream.adapters.metrics_partitions import Partitions
 from delaystream.engine.observer import Phase
 from delaystream.engine.pending import PendingChange
-from delaystream.engine.ports import Clock
+from delaystream.engine.ports import Clock, TopicPartition
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -97,6 +97,12 @@ class PrometheusObserver:
         )
         self._ready = Gauge(
             "delaystream_ready", "1 when every partition owned here is recovered.", registry=self.registry
+        )
+        self._corrupt = Gauge(
+            "delaystream_source_corrupt",
+            "1 for each partition whose next record batch does not match its checksum, until it does.",
+            ["topic", "partition"],
+            registry=self.registry,
         )
         self._quotas = Gauge(
             "delaystream_tenant_max_pending_entries",
@@ -187,6 +193,12 @@ class PrometheusObserver:
     def ready(self, ready: bool) -> None:
         """Whether the worker says of itself that it is ready."""
         self._ready.set(1 if ready else 0)
+
+    def corrupt(self, sources: Iterable[TopicPartition]) -> None:
+        """Where nothing can be read on now."""
+        self._corrupt.clear()
+        for topic, partition in sources:
+            self._corrupt.labels(topic, partition).set(1)
 
     def request_partitions(self, count: int) -> None:
         """How many partitions there are to own, in all workers together."""

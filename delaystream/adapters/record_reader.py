@@ -8,60 +8,71 @@ batches) is decided by aiokafka's ``PartitionRecords``, here only walked batch b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
-from typing import Any
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import msgspec
-from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
-from aiokafka.record.util import decode_varint_py
-from aiokafka.structs import TopicPartition
 
-from delaystream.engine.ports import Headers, SourceRecord
+from delaystream.adapters.record_batches import (
+    HEADER_OVERHEAD_BYTES,
+    BatchRefusedError,
+    Decompressor,
+    FetchedBatches,
+    LegacyRecord,
+    OpenBatch,
+    record_count,
+    unreadable,
+)
+from delaystream.core.rejection import HEADER_NAME_NOT_UTF8, Rejection
+from delaystream.engine.ports import SourceRecord
 
 #: Records parsed before their size is looked at again.
 _CHUNK = 512
-#: What a record occupies beside its key and value: objects, header names and values; bytes.
+#: What a record occupies beside its key, value and headers: objects; bytes.
 _RECORD_OVERHEAD = 400
-_LOG_OVERHEAD = 12  # base offset (int64) and length (int32) come before what the length counts
-
-
-class LegacyRecord(msgspec.Struct, frozen=True):
-    """A record of message format 0 or 1: no headers, and in format 0 no timestamp (then -1)."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
 
 
 class Piece(msgspec.Struct):
-    """Committed records in offset order, up to fetch position ``stop``; may be empty."""
+    """Committed records in offset order, up to fetch position ``stop``; may be empty.
+
+    ``unreadable`` says of records why they cannot be read. The last of them may stand for the rest of its
+    record batch, up to ``stop``: it has its offset alone.
+    """
 
     records: list[SourceRecord]
     stop: int
     size_bytes: int
+    unreadable: Mapping[int, Rejection] = {}
 
 
 class RecordReader:
-    """What is left of one fetch response of one topic partition.
+    """What is left of one fetch response of one topic partition; its batches are :class:`FetchedBatches`.
 
-    ``exhausted`` turns true with the last piece. ``unreadable`` turns true where the compiled parser gives
-    up on a header name that is not UTF-8; :func:`forgiving_reader` then reads on from ``position``.
+    ``exhausted`` turns true with the last piece.
     """
 
-    def __init__(self, fetched: PartitionRecords) -> None:
+    def __init__(self, fetched: PartitionRecords, decompressor: Decompressor) -> None:
         self.fetched = fetched
         # Its own iterator, which nobody uses, refers back to it: the two would keep a megabyte of fetched
         # bytes until the collector's next full run.
         fetched._records_iterator = None
+        assert isinstance(fetched._records, FetchedBatches)
         self.exhausted = False
-        self.unreadable = False
-        self._batch: Any = None
-        self._records: Iterator[SourceRecord] | None = None
+        self._decompressor = decompressor
+        self._corrupt = ""
+        self._batch: OpenBatch | None = None
+        #: of that batch: where it begins and ends; its records and its last timestamp, as its header has
+        #: them (0 and -1 in formats without); how many were read, and the last offset; whether header
+        #: names may be any bytes
+        self._start = 0
+        self._stop = 0
+        self._count = 0
+        self._timestamp = -1
+        self._last = -1
+        self._read = 0
+        self._forgiving = False
 
     @property
     def position(self) -> int:
@@ -69,122 +80,137 @@ class RecordReader:
         return int(self.fetched.next_fetch_offset)
 
     def take(self, max_records: int, max_bytes: int) -> Piece:
-        """Parse on; stops at the first chunk that reaches a bound. Raises CorruptRecordException."""
+        """Parse on; stops at the first chunk that reaches a bound, and behind a batch that is refused.
+
+        Raises CorruptRecordException where a batch does not match its checksum; what comes before it is
+        handed out first.
+        """
+        if self._corrupt:
+            raise CorruptRecordException(self._corrupt)
         records: list[SourceRecord] = []
+        reasons: dict[int, Rejection] = {}
         size = 0
         while len(records) < max_records and size < max_bytes:
-            if self._records is None and not self._open_batch():
-                self.exhausted = True
-                break
-            assert self._records is not None
             try:
-                chunk = list(islice(self._records, min(_CHUNK, max_records - len(records))))
-            except UnicodeDecodeError:
-                self.unreadable = True
-                break
-            if not chunk:
-                # A batch keeps its last offset even if compaction removed the record.
-                self.fetched.next_fetch_offset = self._batch.next_offset
-                self._records = None
-                continue
-            if chunk[0].offset < self.position:
-                chunk = [record for record in chunk if record.offset >= self.position]
-                if not chunk:
+                if self._batch is None and not self._open_batch():
+                    self.exhausted = True
+                    break
+                chunk = self._read_chunk(min(_CHUNK, max_records - len(records)))
+            except BatchRefusedError as error:
+                if self.position >= self._stop or 0 < self._count <= self._read:
+                    self._close_batch()  # bytes behind the last record
                     continue
-            records += chunk
-            size += _RECORD_OVERHEAD * len(chunk) + sum(
-                [len(r.value or b"") + len(r.key or b"") for r in chunk]
-            )
+                record, rejection = self._refuse(error)
+                records.append(record)
+                reasons[record.offset] = rejection
+                size += _RECORD_OVERHEAD
+                break
+            except CorruptRecordException as error:
+                if not records:
+                    raise
+                self._corrupt = str(error)
+                break
+            if chunk:
+                records += chunk
+                size += self._size_bytes(chunk)
+                if self._forgiving:
+                    reasons |= dict.fromkeys(undecodable_offsets(chunk), HEADER_NAME_NOT_UTF8)
+        return Piece(records, self.position, size, reasons)
+
+    def _read_chunk(self, most: int) -> list[SourceRecord]:
+        batch = self._batch
+        assert batch is not None
+        try:
+            chunk = batch.read(most)
+        except (UnicodeDecodeError, MemoryError):
+            if self._forgiving or self._count == 0:
+                raise
+            self._forgiving = True
+            batch.forgiving(self.position)
+            return []
+        if not chunk:
+            # A batch keeps its last offset even if compaction removed the record.
+            self._close_batch()
+            return chunk
+        self._check_offsets(chunk)
+        self._read += len(chunk)
+        self._last = chunk[-1].offset
+        if chunk[0].offset < self.position:
+            chunk = [record for record in chunk if record.offset >= self.position]
+        if chunk:
             self.fetched.next_fetch_offset = chunk[-1].offset + 1
-        return Piece(records, self.position, size)
+        return chunk
+
+    def _check_offsets(self, chunk: list[SourceRecord]) -> None:
+        """Raise BatchRefusedError unless offsets rise, and lie within the batch."""
+        offsets = [record.offset for record in chunk]
+        first, last = offsets[0], offsets[-1]
+        rising = offsets == [*range(first, first + len(offsets))] or all(
+            before < after for before, after in pairwise(offsets)
+        )
+        if not rising or first <= self._last or last >= self._stop:
+            raise unreadable(f"the offsets of its records, {first} to {last}, do not rise within it")
+
+    def _size_bytes(self, chunk: list[SourceRecord]) -> int:
+        """About what records take in memory."""
+        assert self._batch is not None
+        if self._count > 0:
+            contents = self._batch.size_bytes * len(chunk) // self._count
+        else:
+            contents = sum([len(r.value or b"") + len(r.key or b"") for r in chunk])
+        headers = sum([len(record.headers) for record in chunk])
+        return contents + _RECORD_OVERHEAD * len(chunk) + HEADER_OVERHEAD_BYTES * headers
+
+    def _refuse(self, error: BatchRefusedError) -> tuple[LegacyRecord, Rejection]:
+        """Go past what is left of the batch: a record that stands for it, and why it is refused."""
+        first = max(self._start, self.position)
+        left = self._stop - first
+        records = max(1, min(left, self._count - self._read)) if self._count else left
+        self._close_batch()
+        detail = f"the record batch of offsets {first} to {self._stop - 1} ({records} records) {error.reason}"
+        return LegacyRecord(first, self._timestamp, None, None), Rejection(
+            error.code, detail, records=records
+        )
+
+    def _close_batch(self) -> None:
+        self._batch = None
+        self.fetched.next_fetch_offset = max(self.position, self._stop)
 
     def _open_batch(self) -> bool:
         fetched = self.fetched
-        while fetched._records.has_next():
-            batch = fetched._records.next_batch()
+        batches = fetched._records
+        while batches.has_next():
+            batch = batches.next_batch()
             if not batch.validate_crc():
-                raise CorruptRecordException(f"the checksum of a batch of {fetched._tp} is wrong")
+                following = f"; the next one is at {batches.next_offset()}" if batches.has_next() else ""
+                raise CorruptRecordException(
+                    f"the record batch at offset {self.position} does not match its checksum{following}"
+                )
             if batch.producer_id is not None:
                 fetched._consume_aborted_up_to(batch.base_offset)
                 if batch.is_control_batch and fetched._contains_abort_marker(batch):
                     fetched._aborted_producers.discard(batch.producer_id)
             aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
-            if aborted or batch.is_control_batch:
-                fetched.next_fetch_offset = batch.next_offset
+            modern = batch.producer_id is not None
+            # A last offset that lies before the first must not hold the reading up.
+            self._stop = max(batch.next_offset, batch.base_offset + 1) if modern else batch.next_offset
+            if aborted or batch.is_control_batch or self._stop <= self.position:
+                self._close_batch()
                 continue
-            self._batch = batch
-            modern = isinstance(batch, DefaultRecordBatch | _DefaultRecordBatchPy)
-            # The compiled batch can be iterated once only, also by its own iterator.
-            self._records = chain(batch) if modern else map(_from_legacy, batch)
+            self._start = batch.base_offset if modern else self.position
+            self._count = record_count(batches.data) if modern else 0
+            self._timestamp = batch.max_timestamp if modern else -1
+            self._read = 0
+            self._last = self._start - 1 if modern else -1
+            self._forgiving = False
+            self._batch = OpenBatch(batch, batches.data, self._decompressor)
             return True
         return False
 
 
-def _from_legacy(record: Any) -> LegacyRecord:
-    timestamp = -1 if record.timestamp is None else record.timestamp
-    return LegacyRecord(record.offset, timestamp, record.key, record.value)
-
-
-# -- header names that are not UTF-8 -------------------------------------------------------------------
-
-
-class _ForgivingBuffer(bytearray):
-    """Bytes that decode to text whatever they are; what is not UTF-8 becomes surrogates (PEP 383)."""
-
-    def __getitem__(self, index: Any) -> Any:
-        part = super().__getitem__(index)
-        return part if isinstance(part, int) else _ForgivingBuffer(part)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> str:
-        return bytes(self).decode(encoding, errors)
-
-
-class _ForgivingBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # final only towards type checkers
-    def __iter__(self) -> _ForgivingBatch:
-        super().__iter__()
-        self._buffer: bytearray = _ForgivingBuffer(self._buffer)
-        return self
-
-    def _read_msg(self, decode_varint: Any = decode_varint_py) -> Any:
-        return super()._read_msg(decode_varint)
-
-
-class _ForgivingBatches:
-    """Stands in for aiokafka's MemoryRecords: the record batches (format 2) in a fetch response."""
-
-    def __init__(self, response: bytes) -> None:
-        self._rest = memoryview(response)
-
-    def _length(self) -> int:
-        if len(self._rest) < _LOG_OVERHEAD:
-            return 0
-        return _LOG_OVERHEAD + int.from_bytes(self._rest[8:12], "big")
-
-    def has_next(self) -> bool:
-        return 0 < self._length() <= len(self._rest)
-
-    def next_batch(self) -> _ForgivingBatch:
-        length = self._length()
-        batch = _ForgivingBatch(self._rest[:length])
-        self._rest = self._rest[length:]
-        return batch
-
-
-def forgiving_reader(
-    partition: TopicPartition, response: bytes, aborted: Sequence[tuple[int, int]] | None, position: int
-) -> RecordReader:
-    """Read a fetch response in pure Python (20 µs a record); names that are not UTF-8 keep their bytes."""
-    fetched = PartitionRecords(
-        partition, _ForgivingBatches(response), aborted, position, None, None, True, READ_COMMITTED
-    )
-    return RecordReader(fetched)
-
-
-def undecodable_offsets(records: Sequence[SourceRecord]) -> frozenset[int]:
+def undecodable_offsets(records: Iterable[SourceRecord]) -> list[int]:
     """Offsets of records with a header name that stands for bytes which are not UTF-8."""
-    return frozenset(
-        record.offset for record in records if any(not _encodable(name) for name, _ in record.headers)
-    )
+    return [record.offset for record in records if any(not _encodable(name) for name, _ in record.headers)]
 
 
 def _encodable(name: str) -> bool:

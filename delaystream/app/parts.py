@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from delaystream.adapters.batch_fetcher import ReaderSettings
 from delaystream.adapters.client_config import ClientConfig
 from delaystream.adapters.faust_host import HostSettings
+from delaystream.adapters.kafka_changelog import ChangelogSettings
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.config import ConfigurationError, Settings
 
@@ -51,8 +52,14 @@ def host_settings(settings: Settings, client: ClientConfig) -> HostSettings:
             group_instance_id=settings.instance_id,
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=min(500, settings.session_timeout_ms // 3),
+            batch_max_decompressed_bytes=settings.batch_max_decompressed_bytes,
         ),
     )
+
+
+def changelog_settings(settings: Settings) -> ChangelogSettings:
+    """Those of every reader of the changelog."""
+    return ChangelogSettings(batch_max_decompressed_bytes=settings.batch_max_decompressed_bytes)
 
 
 def producer_settings(settings: Settings, client: ClientConfig) -> ProducerSettings:

@@ -224,6 +224,7 @@ class _Worker:
 
     def _exposition(self) -> bytes:
         self._observer.ready(self._watchdog.report.ready)
+        self._observer.corrupt(self._host.corrupt_sources)
         return self._observer.exposition()
 
     def _new_processor(self, partition: int, sources: Sources) -> PartitionProcessor:
@@ -256,7 +257,10 @@ class _Worker:
 
     async def _open_changelog(self, partition: int) -> Changelog:
         return await AiokafkaChangelog.open(
-            self._client.aiokafka(), self._settings.changelog_topic, partition
+            self._client.aiokafka(),
+            self._settings.changelog_topic,
+            partition,
+            parts.changelog_settings(self._settings),
         )
 
 

@@ -47,6 +47,12 @@ class ProcessingSettings(Section):
         le=1_000_000,
         description="Most fetched requests of a partition that wait; then fetching pauses.",
     )
+    batch_max_decompressed_bytes: int = Field(
+        64 * MIB,
+        ge=MIB,
+        le=1024 * MIB,
+        description="What a record batch may decompress to; a larger one is dead-lettered as a whole.",
+    )
     inbox_max_bytes: int = Field(32 * MIB, ge=64 * KIB, le=1024 * MIB, description="The same in bytes.")
     destination_timeout_ms: int = Field(
         24 * HOUR_MS,

@@ -62,6 +62,11 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
         for kind in ("destination_backoff", "restart_backoff"):
             if getattr(self, f"{kind}_min_ms") > getattr(self, f"{kind}_max_ms"):
                 raise ValueError(f"{kind}_min_ms is larger than {kind}_max_ms")
+        if self.batch_max_decompressed_bytes < self.max_message_bytes:
+            raise ValueError(
+                f"batch_max_decompressed_bytes is smaller than the {self.max_message_bytes} bytes that the "
+                "largest request may have in its topic (max_value_bytes, max_header_bytes)"
+            )
         return self
 
     def require_for_worker(self) -> None:

@@ -59,6 +59,8 @@ class Code(StrEnum):
     HEADERS_TOO_LARGE = "headers-too-large"
     UNDECODABLE_RECORD = "undecodable-record"
     INVALID_TIMESTAMP = "invalid-timestamp"
+    BATCH_TOO_LARGE = "batch-too-large"
+    UNREADABLE_BATCH = "unreadable-batch"
     INVALID_COMMAND = "invalid-command"
     ALREADY_EXISTS = "already-exists"
     CANCELLED_EARLIER = "cancelled-earlier"
@@ -138,6 +140,14 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
         "The record's timestamp is no time of the present in epoch milliseconds: it is in 1970 or before, or "
         "further ahead than a due time may be."
     ),
+    Code.BATCH_TOO_LARGE: (
+        "The record's whole batch decompresses to more than the configured maximum; one letter without key "
+        "and value stands for all records of the batch."
+    ),
+    Code.UNREADABLE_BATCH: (
+        "The record's batch was produced so that it cannot be decompressed or parsed; one letter without key "
+        "and value stands for all records of the batch that could not be read."
+    ),
     Code.INVALID_COMMAND: "A record on the commands topic was not written by a worker of a known version.",
     Code.ALREADY_EXISTS: "`if-exists: reject`, and the id names a pending schedule.",
     Code.CANCELLED_EARLIER: "A cancel of this id with a newer timestamp arrived before the request did.",
@@ -164,6 +174,7 @@ class Rejection(msgspec.Struct, frozen=True):
     `detail` is one sentence: the header, the offending value (truncated, printable), what would be accepted.
     `id` and `reply_to` (a topic that receipts may be written to) are those of the request where they could be
     read, for the receipt; `no_receipt` says why there will be none although one was asked for.
+    `records` is how many were refused with it: more than one for a record that stands for a whole batch.
     """
 
     code: Code
@@ -171,6 +182,12 @@ class Rejection(msgspec.Struct, frozen=True):
     id: str | None = None
     reply_to: str | None = None
     no_receipt: str | None = None
+    records: int = 1
+
+
+HEADER_NAME_NOT_UTF8: Final = Rejection(
+    Code.UNDECODABLE_RECORD, "a header's name is not UTF-8; Kafka's header names are UTF-8 strings"
+)
 
 
 def shown(value: str | bytes) -> str:

@@ -99,4 +99,4 @@ def rest(batch: SourceBatch, taken: int) -> SourceBatch:
 
 def _part(batch: SourceBatch, records: Sequence[SourceRecord], start: int, stop: int) -> SourceBatch:
     share = len(records) / max(1, len(batch.records))
-    return SourceBatch(batch.topic, records, start, stop, int(batch.size_bytes * share), batch.undecodable)
+    return SourceBatch(batch.topic, records, start, stop, int(batch.size_bytes * share), batch.unreadable)

@@ -55,11 +55,11 @@ def parse(
     """
     topic = batch.topic
     parse_one = tenants.parse_command if topic == settings.commands_topic else tenants.of(topic).parse
-    undecodable = batch.undecodable
+    unreadable = batch.unreadable
 
     def read(record: SourceRecord) -> Request | Report | Rejection:
-        if record.offset in undecodable:
-            return _UNDECODABLE
+        if record.offset in unreadable:
+            return unreadable[record.offset]
         return parse_one(
             topic,
             partition,
@@ -89,11 +89,6 @@ def parse(
                 raise Undecided(culprit) from failure
             requests.append((record, suspects.rejection(culprit)))
     return ParsedBatch(batch, requests)
-
-
-_UNDECODABLE = Rejection(
-    Code.UNDECODABLE_RECORD, "a header's name is not UTF-8; Kafka's header names are UTF-8 strings"
-)
 
 
 def topics_named(batch: ParsedBatch) -> set[str]:

@@ -152,7 +152,7 @@ class Letters:
         if size_bytes > min(self._settings.dead_letter_max_bytes, self._troubles.letter_max_bytes):
             key, value, letter = None, None, _letter((), source, timestamp_ms, rejection)
         step.outlet(topic, partitions).write(key, value, letter, step.now_ms, source.partition % partitions)
-        step.rejected[rejection.code.value] += 1
+        step.rejected[rejection.code.value] += rejection.records
 
 
 def _letter(

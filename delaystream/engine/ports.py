@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from delaystream.core.rejection import Rejection
 from delaystream.engine.pace import Pace
 from delaystream.engine.suspects import InternalErrors
 
@@ -215,8 +216,9 @@ class SourceRecord(Protocol):
 class SourceBatch(msgspec.Struct):
     """One fetch of one source topic's partition: records from ``start`` up to fetch position ``stop``.
 
-    Records below ``start`` or at ``stop`` and beyond do not occur. ``undecodable`` names the offsets of
-    records whose header names are not UTF-8; such names are decoded with ``surrogateescape``.
+    Records below ``start`` or at ``stop`` and beyond do not occur. ``unreadable`` says by offset why a record
+    cannot be read. Header names that are not UTF-8 are decoded with ``surrogateescape``. The last record may
+    stand for all records of the log up to ``stop``, which could not be read: it has its offset alone.
     """
 
     topic: str
@@ -224,7 +226,7 @@ class SourceBatch(msgspec.Struct):
     start: int
     stop: int
     size_bytes: int
-    undecodable: frozenset[int] = frozenset()
+    unreadable: Mapping[int, Rejection] = {}
 
 
 class SourceBounds(NamedTuple):

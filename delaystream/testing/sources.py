@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from delaystream.core.rejection import HEADER_NAME_NOT_UTF8
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import SourceBatch, SourceBounds, TopicPartition
 from delaystream.testing.interruption import Calm, Interruptions
@@ -127,8 +128,8 @@ class MemorySources:
             return None
         start, self._delivered[topic] = self._delivered[topic], stop
         size = sum(row_bytes(r.key, r.value, r.headers) for r in records)
-        undecodable = frozenset(r.offset for r in records if not _decodable(r))
-        return SourceBatch(topic, records, start, stop, size, undecodable)
+        unreadable = {r.offset: HEADER_NAME_NOT_UTF8 for r in records if not _decodable(r)}
+        return SourceBatch(topic, records, start, stop, size, unreadable)
 
 
 def _decodable(record: LogRecord) -> bool:

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from delaystream.adapters.client_config import ClientConfig
 from delaystream.adapters.data_directory import DataDirectory
-from delaystream.adapters.kafka_changelog import AiokafkaChangelog
+from delaystream.adapters.kafka_changelog import AiokafkaChangelog, ChangelogSettings
 from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.rocksdb_store import RocksDbStore, RocksDbStores
@@ -138,8 +138,12 @@ class Scratch:
         With `settled` no transaction may be open any more, and one that is, is waited for: what was fenced.
         Else it is what was stable when the copy began. Raises LogUnavailable.
         """
+        settings = self._settings
         changelog = await AiokafkaChangelog.open(
-            self._client.aiokafka(), self._settings.changelog_topic, partition
+            self._client.aiokafka(),
+            settings.changelog_topic,
+            partition,
+            ChangelogSettings(batch_max_decompressed_bytes=settings.batch_max_decompressed_bytes),
         )
         store = self._stores.open(partition)
         try:

@@ -211,7 +211,7 @@ def test_header_names_that_are_not_utf8_are_pointed_out_and_the_stream_moves_on(
             assert me.notes.offsets(requests, 0) == list(range(2_200))
             assert is_contiguous(me, requests, 0)
             batches = me.notes.batches[requests, 0]
-            assert {o - 100 for batch in batches for o in batch.undecodable} == odd
+            assert {o - 100 for batch in batches for o in batch.unreadable} == odd
             records = {r.offset - 100: r for batch in batches for r in batch.records}
             assert records[3].headers[0][0].encode("utf-8", "surrogateescape") == b"\xff\xfe"
             assert records[3].value == b"3"

@@ -131,6 +131,7 @@ def test_a_value_out_of_bounds_names_setting_value_and_origin() -> None:
         {"request_topics": "a b"},
         {"request_topics": ""},
         {"destination_backoff_min_ms": 10, "destination_backoff_max_ms": 5},
+        {"batch_max_decompressed_bytes": 8 * 1024 * 1024, "max_value_bytes": 8 * 1024 * 1024},
         {"log_format": "yaml"},
         {"on_requests_lost": "ignore"},
         {"app_id": ""},

@@ -406,6 +406,8 @@ def test_every_code_that_the_parser_decides_has_a_case_here() -> None:
         Code.NEVER_FIRES,
         # The rest needs the state, the destination's metadata or the broker's answer.
         Code.UNDECODABLE_RECORD,
+        Code.BATCH_TOO_LARGE,  # test_record_reader.py
+        Code.UNREADABLE_BATCH,
         Code.DESTINATION_PARTITION_OUT_OF_RANGE,
         Code.ALREADY_EXISTS,
         Code.CANCELLED_EARLIER,

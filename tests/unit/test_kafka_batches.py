@@ -21,6 +21,7 @@ from delaystream.adapters.kafka_batches import (
 )
 from delaystream.adapters.kafka_changelog import committed_records
 from delaystream.adapters.producer_settings import ProducerSettings
+from delaystream.adapters.record_batches import Decompressor
 from delaystream.engine.failures import LogUnavailable, WriteRefused
 from delaystream.engine.ports import Row, TopicPartition
 
@@ -139,31 +140,31 @@ def test_records_of_aborted_transactions_are_left_out_from_their_first_offset_on
         ]
     )
     aborted = [(7, 16), (7, 10)]
-    read = committed_records(10, log, aborted)
+    read = committed_records(10, log, aborted, Decompressor())
     assert [(offset, key) for offset, key, _ in read.records] == [(11, b"b"), (13, b"c")]
     assert read.next_position == 19
 
 
 def test_an_abort_that_began_before_the_fetch_counts() -> None:
     log = data(20, PRODUCER, b"a") + end_marker(21, PRODUCER, commit=False) + data(22, PRODUCER, b"b")
-    read = committed_records(20, log, [(7, 3)])
+    read = committed_records(20, log, [(7, 3)], Decompressor())
     assert [key for _, key, _ in read.records] == [b"b"]
 
 
 def test_a_position_within_a_batch_is_kept_and_a_cut_batch_is_left() -> None:
     """Brokers hand out whole batches, and cut the last one where the fetch ends."""
     log = data(5, PRODUCER, b"a", b"b", b"c") + data(8, PRODUCER, b"d")[:-5]
-    read = committed_records(6, log, ())
+    read = committed_records(6, log, (), Decompressor())
     assert [(offset, key) for offset, key, _ in read.records] == [(6, b"b"), (7, b"c")]
     assert read.next_position == 8
-    assert committed_records(8, b"", ()).next_position == 8
+    assert committed_records(8, b"", (), Decompressor()).next_position == 8
 
 
 def test_a_batch_that_does_not_match_its_checksum_is_not_read() -> None:
     log = bytearray(data(5, PRODUCER, b"a"))
     log[-3] ^= 1
     with pytest.raises(LogUnavailable, match="checksum"):
-        committed_records(5, bytes(log), ())
+        committed_records(5, bytes(log), (), Decompressor())
 
 
 def test_the_clock_is_in_milliseconds() -> None:

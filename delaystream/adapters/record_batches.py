@@ -1,0 +1,385 @@
+"""Record batches as a fetch response holds them, opened within a bound of memory.
+
+aiokafka's parsers decompress a batch by themselves, whatever comes out of it: 30 kB on the wire can be
+gigabytes. Here a batch is decompressed into a buffer of fixed size first, and the compiled parser is given an
+uncompressed batch. What a compressed format claims of its size is believed only where it is over the bound.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain, islice
+from struct import Struct
+from struct import error as StructError  # noqa: N812 - struct names it so
+from typing import Any, Final
+
+import cramjam
+import msgspec
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
+from aiokafka.record.legacy_records import LegacyRecordBatch
+from aiokafka.record.util import decode_varint_py
+
+from delaystream.core.rejection import Code
+from delaystream.engine.ports import Headers, SourceRecord
+
+#: What a batch may decompress to where nothing else is said, bytes.
+DEFAULT_MAX_BYTES: Final = 64 * 1024 * 1024
+
+_LOG_OVERHEAD: Final = 12  # base offset (int64) and length (int32) come before what the length counts
+_LENGTH_AT: Final = 8
+_MAGIC_AT: Final = 16
+_INT32: Final = Struct(">i")
+_INT64: Final = Struct(">q")
+_CODECS: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
+_CODEC_MASK: Final = 0x07
+
+# Message format 2: where its header has the attributes and the number of records, and how long the header is.
+_ATTRIBUTES_AT: Final = 21
+_COUNT_AT: Final = 57
+_HEADER_BYTES: Final = 61
+
+# Message formats 0 and 1: offset, length, checksum, magic, attributes; format 1: timestamp; key and value.
+_LEGACY_HEAD: Final = Struct(">qiIbb")
+_LEGACY_MIN_BYTES: Final = 14
+_LOG_APPEND_TIME: Final = 0x08
+
+#: A buffer in which so much was written is given back to the system afterwards, bytes.
+_KEPT_BYTES: Final = 4 * 1024 * 1024
+#: A header takes two bytes at least in a batch, and about so many once it is parsed.
+_HEADER_WIRE_BYTES: Final = 2
+HEADER_OVERHEAD_BYTES: Final = 120
+
+
+class BatchRefusedError(Exception):
+    """Why a record batch, or what is left of it, is not read: a code, and the end of a sentence about it."""
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+def unreadable(reason: object) -> BatchRefusedError:
+    """The batch, or what is left of it, is not as the protocol has it."""
+    return BatchRefusedError(
+        Code.UNREADABLE_BATCH,
+        f"cannot be read: {reason}; its checksum is right, so it was produced like this",
+    )
+
+
+class LegacyRecord(msgspec.Struct, frozen=True):
+    """A record of message format 0 or 1: no headers, and in format 0 no timestamp (then -1)."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class FetchedBatches:
+    """The batches in a fetch response, in order; stands in for aiokafka's ``MemoryRecords``.
+
+    A batch that the response holds in part is left out, as the protocol has it.
+    """
+
+    def __init__(self, response: bytes | None) -> None:
+        self._response = memoryview(response or b"")
+        self._size = len(self._response)
+        self._position = 0
+        self._length = 0
+        #: the bytes of the batch that was handed out last
+        self.data = self._response[:0]
+
+    def size_in_bytes(self) -> int:
+        """Of the whole response."""
+        return self._size
+
+    def has_next(self) -> bool:
+        """Whether another whole batch follows."""
+        rest = self._size - self._position - _LOG_OVERHEAD
+        if rest < 0:
+            return False
+        (self._length,) = _INT32.unpack_from(self._response, self._position + _LENGTH_AT)
+        return rest >= self._length
+
+    def next_offset(self) -> int:
+        """The first offset of the batch that follows, after :meth:`has_next`."""
+        offset: int = _INT64.unpack_from(self._response, self._position)[0]
+        return offset
+
+    def next_batch(self) -> Any:
+        """aiokafka's batch, for its header and checksum. Raises CorruptRecordException.
+
+        After :meth:`has_next`.
+        """
+        length, begin = self._length, self._position
+        data = self._response[begin : begin + _LOG_OVERHEAD + length]
+        modern = length >= _LEGACY_MIN_BYTES and data[_MAGIC_AT] > 1
+        if length < (_HEADER_BYTES - _LOG_OVERHEAD if modern else _LEGACY_MIN_BYTES):
+            raise CorruptRecordException(f"a record batch of {length} bytes")
+        self._position = begin + _LOG_OVERHEAD + length
+        self.data = data
+        return DefaultRecordBatch(data) if modern else LegacyRecordBatch(data, data[_MAGIC_AT])
+
+
+# -- decompression -------------------------------------------------------------------------------------
+
+
+def _snappy_into(data: memoryview, output: memoryview) -> int:
+    """Snappy's raw format; or blocks of it, each behind its size, as the Java client frames them."""
+    if bytes(data[:8]) != b"\x82SNAPPY\0":
+        return int(cramjam.snappy.decompress_raw_into(data, output))
+    position, written = 16, 0
+    while position < len(data):
+        (size,) = _INT32.unpack_from(data, position)
+        position += _INT32.size
+        if not 0 < size <= len(data) - position:
+            raise CorruptRecordException(f"a snappy block of {size} bytes")
+        block = data[position : position + size]
+        written += int(cramjam.snappy.decompress_raw_into(block, output[written:]))
+        position += size
+    return written
+
+
+_DECOMPRESS_INTO: Final[dict[str, Callable[[memoryview, memoryview], int]]] = {
+    "gzip": cramjam.gzip.decompress_into,
+    "snappy": _snappy_into,
+    "lz4": cramjam.lz4.decompress_into,
+    "zstd": cramjam.zstd.decompress_into,
+}
+
+# What cramjam says where the output buffer is too small: Rust's write_all, and the raw snappy decoder.
+_TOO_SMALL: Final = ("failed to write whole buffer", "is smaller than required")
+
+
+class Decompressor:
+    """Decompresses into one buffer of ``max_bytes``, of which only what was written takes memory.
+
+    For one thread. Raises BatchRefusedError for what does not fit or cannot be decompressed.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self._buffer: memoryview | None = None
+
+    def decompress(self, codec: int, data: memoryview, head: bytes = b"") -> bytes:
+        """``head``, and behind it what ``data`` decompresses to."""
+        name = _CODECS.get(codec)
+        if name is None:
+            raise unreadable(f"its compression {codec} is none of {', '.join(_CODECS.values())}")
+        if self._buffer is None:
+            self._buffer = memoryview(mmap.mmap(-1, self.max_bytes))
+        written = self.max_bytes
+        try:
+            written = _DECOMPRESS_INTO[name](data, self._buffer)
+            return b"".join((head, self._buffer[:written]))
+        except (cramjam.DecompressionError, CorruptRecordException, StructError) as error:
+            if not any(sign in str(error) for sign in _TOO_SMALL):
+                raise unreadable(f"{name}: {error}") from error
+            raise BatchRefusedError(
+                Code.BATCH_TOO_LARGE,
+                f"is {len(data)} bytes of {name} and decompresses to more than the {self.max_bytes} bytes "
+                "that are expected at most",
+            ) from error
+        finally:
+            if written > _KEPT_BYTES:
+                self._buffer = None
+
+
+def record_count(data: memoryview) -> int:
+    """How many records a batch of message format 2 says to hold."""
+    count: int = _INT32.unpack_from(data, _COUNT_AT)[0]
+    return count
+
+
+def uncompressed(batch: Any, data: memoryview, decompressor: Decompressor) -> tuple[Any, memoryview]:
+    """A batch of message format 2 and its bytes, decompressed. Raises BatchRefusedError.
+
+    ``batch`` and ``data`` are what FetchedBatches handed out.
+    """
+    codec = data[_ATTRIBUTES_AT + 1] & _CODEC_MASK
+    if not codec:
+        return batch, data
+    head = bytearray(data[:_HEADER_BYTES])
+    head[_ATTRIBUTES_AT + 1] &= ~_CODEC_MASK
+    data = memoryview(decompressor.decompress(codec, data[_HEADER_BYTES:], bytes(head)))
+    return DefaultRecordBatch(data), data
+
+
+# -- the records of a batch ----------------------------------------------------------------------------
+
+
+class OpenBatch:
+    """A record batch whose records are being read, in order, once."""
+
+    def __init__(self, batch: Any, data: memoryview, decompressor: Decompressor) -> None:
+        """Decompress what FetchedBatches handed out; its checksum is known to be right.
+
+        Raises BatchRefusedError.
+        """
+        #: kept without the exception, whose traceback would refer back to here
+        self._failure: tuple[Code, str] | None = None
+        self._max_headers = decompressor.max_bytes // (HEADER_OVERHEAD_BYTES // _HEADER_WIRE_BYTES)
+        if data[_MAGIC_AT] < 2:
+            self.size_bytes = len(data)
+            self._headers_from: int | None = None
+            self._records: Iterator[SourceRecord] = _legacy_records(batch, data, decompressor)
+            return
+        batch, data = uncompressed(batch, data, decompressor)
+        self.size_bytes = len(data) - _HEADER_BYTES
+        self._data = data
+        # The compiled batch can be iterated once only, also by its own iterator.
+        self._records = chain(batch)
+        #: where the headers of the next records are counted from; None where they cannot be too many
+        few = self.size_bytes <= _HEADER_WIRE_BYTES * self._max_headers
+        self._headers_from = None if few else _HEADER_BYTES
+
+    def read(self, most: int) -> list[SourceRecord]:
+        """Up to ``most`` further records, none at the end.
+
+        What can be read is handed out before BatchRefusedError is raised. Raises UnicodeDecodeError at a
+        header name that is not UTF-8, or MemoryError: :meth:`forgiving` goes on from there.
+        """
+        if self._failure is not None:
+            raise BatchRefusedError(*self._failure)
+        if self._headers_from is not None:
+            self._headers_from = self._count_headers(self._headers_from, most)
+        records: list[SourceRecord] = []
+        try:
+            # Unlike list(), this keeps what came before an exception.
+            records.extend(islice(self._records, most))
+        except (UnicodeDecodeError, MemoryError):
+            if not records:
+                raise
+        except BatchRefusedError as error:
+            self._failure = error.code, error.reason
+        except Exception as error:  # noqa: BLE001 - whatever the parser raises, it is about these bytes
+            refused = unreadable(f"{type(error).__name__}: {error}")
+            self._failure = refused.code, refused.reason
+        if self._failure is not None and not records:
+            raise BatchRefusedError(*self._failure)
+        return records
+
+    def forgiving(self, position: int) -> None:
+        """Read on from an offset in pure Python (20 µs a record); any bytes are names of headers."""
+        reading = iter(_ForgivingBatch(self._data))
+        self._records = (record for record in reading if record.offset >= position)
+
+    def _count_headers(self, position: int, records: int) -> int:
+        """Go through records without parsing them; returns where the next ones begin."""
+        data: Any = self._data
+        headers = 0
+        # Where a record is not well-formed, the parser will say so.
+        with suppress(ValueError, IndexError):
+            for _ in range(records):
+                length, at = decode_varint_py(data, position)
+                position = at + max(0, length)
+                for _ in range(3):  # attributes, timestamp, offset
+                    _, at = decode_varint_py(data, at)
+                for _ in range(2):  # key and value
+                    size, at = decode_varint_py(data, at)
+                    at += max(0, size)
+                headers += max(0, decode_varint_py(data, at)[0])
+        if headers > self._max_headers:
+            raise BatchRefusedError(
+                Code.BATCH_TOO_LARGE,
+                f"has {headers} headers in {records} records or fewer; at most {self._max_headers} are "
+                "expected",
+            )
+        return position
+
+
+def _legacy_records(batch: Any, data: memoryview, decompressor: Decompressor) -> Iterator[LegacyRecord]:
+    """The records of a message in format 0 or 1: itself, or what a compressed one wraps."""
+    codec = data[_MAGIC_AT + 1] & _CODEC_MASK
+    if not codec:
+        return iter([_from_legacy(record) for record in batch])
+    wrapper = _read_legacy(data)
+    if wrapper.value is None:
+        raise unreadable("a compressed message without a value")
+    if data[_MAGIC_AT] == 0 and _CODECS.get(codec) == "lz4":
+        raise unreadable("lz4 in message format 0, whose framing is broken (KAFKA-3160)")
+    inner = decompressor.decompress(codec, memoryview(wrapper.value))
+    return _wrapped(memoryview(inner), wrapper, data[_MAGIC_AT], data[_MAGIC_AT + 1] & _LOG_APPEND_TIME)
+
+
+def _wrapped(inner: memoryview, wrapper: LegacyRecord, magic: int, appended: int) -> Iterator[LegacyRecord]:
+    # In format 1 the inner offsets are relative; the wrapper has the last one's (KIP-31).
+    base = 0
+    if magic and len(inner):
+        last, position = 0, 0
+        while position < len(inner):
+            last, length, *_ = _legacy_head(inner, position)
+            position += _LOG_OVERHEAD + length
+        base = wrapper.offset - last
+    position = 0
+    while position < len(inner):
+        _, length, _, _, attributes = _legacy_head(inner, position)
+        if attributes & _CODEC_MASK:
+            raise CorruptRecordException("a compressed message in a compressed message")
+        record = _read_legacy(inner[position : position + _LOG_OVERHEAD + length])
+        position += _LOG_OVERHEAD + length
+        timestamp = wrapper.timestamp if appended else record.timestamp
+        yield LegacyRecord(base + record.offset, timestamp, record.key, record.value)
+
+
+def _legacy_head(data: memoryview, position: int) -> tuple[int, int, int, int, int]:
+    offset, length, checksum, magic, attributes = _LEGACY_HEAD.unpack_from(data, position)
+    if not _LEGACY_MIN_BYTES <= length <= len(data) - position - _LOG_OVERHEAD or magic not in {0, 1}:
+        raise CorruptRecordException(f"a message of {length} bytes, in format {magic}")
+    return offset, length, checksum, magic, attributes
+
+
+def _read_legacy(data: memoryview) -> LegacyRecord:
+    offset, _, _, magic, _ = _legacy_head(data, 0)
+    position, timestamp = _LEGACY_HEAD.size, -1
+    if magic:
+        (timestamp,) = _INT64.unpack_from(data, position)
+        position += _INT64.size
+    key_and_value: list[bytes | None] = []
+    for _ in range(2):
+        (size,) = _INT32.unpack_from(data, position)
+        position += _INT32.size
+        if not -1 <= size <= len(data) - position:
+            raise CorruptRecordException(f"a key or a value of {size} bytes")
+        key_and_value.append(None if size < 0 else bytes(data[position : position + size]))
+        position += max(0, size)
+    key, value = key_and_value
+    return LegacyRecord(offset, timestamp, key, value)
+
+
+def _from_legacy(record: Any) -> LegacyRecord:
+    timestamp = -1 if record.timestamp is None else record.timestamp
+    return LegacyRecord(record.offset, timestamp, record.key, record.value)
+
+
+# -- header names that are not UTF-8 -------------------------------------------------------------------
+
+
+class _ForgivingBuffer(bytearray):
+    """Bytes that decode to text whatever they are; what is not UTF-8 becomes surrogates (PEP 383)."""
+
+    def __getitem__(self, index: Any) -> Any:
+        part = super().__getitem__(index)
+        return part if isinstance(part, int) else _ForgivingBuffer(part)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> str:
+        return bytes(self).decode(encoding, errors)
+
+
+class _ForgivingBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # final only towards type checkers
+    def __iter__(self) -> _ForgivingBatch:
+        super().__iter__()
+        self._buffer: bytearray = _ForgivingBuffer(self._buffer)
+        return self
+
+    def _read_msg(self, decode_varint: Any = decode_varint_py) -> Any:
+        record = super()._read_msg(decode_varint)
+        # Python cuts a slice short where the compiled parser raises.
+        if self._pos > len(self._buffer):
+            raise CorruptRecordException(f"a record that ends {self._pos - len(self._buffer)} bytes too late")
+        return record
