@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
@@ -46,13 +47,25 @@ class BrokerWorld:
         self._open = AsyncExitStack()
 
     async def create_topic(
-        self, name: str, partitions: int = 1, *, compacted: bool = False, max_message_bytes: int | None = None
+        self,
+        name: str,
+        partitions: int = 1,
+        *,
+        compacted: bool = False,
+        append_time: bool = False,
+        max_message_bytes: int | None = None,
     ) -> None:
         # The cases' timestamps lie in the past: retention would take the records for old.
         config = {"retention_ms": "-1"} | ({"cleanup_policy": "compact"} if compacted else {})
+        if append_time:
+            config["message_timestamp_type"] = "LogAppendTime"
         if max_message_bytes is not None:
             config["max_message_bytes"] = str(max_message_bytes)
         await asyncio.to_thread(self._kafka.create, name, partitions, **config)
+
+    def brokers_now_ms(self) -> int:
+        # The same machine's.
+        return time.time_ns() // 1_000_000
 
     async def delete_topic(self, name: str) -> None:
         await asyncio.to_thread(self._kafka.delete, name)

@@ -42,8 +42,21 @@ class World(Protocol):
     """A broker to try the ports on; names of topics and transactional ids are the case's own."""
 
     async def create_topic(
-        self, name: str, partitions: int = 1, *, compacted: bool = False, max_message_bytes: int | None = None
-    ) -> None: ...
+        self,
+        name: str,
+        partitions: int = 1,
+        *,
+        compacted: bool = False,
+        append_time: bool = False,
+        max_message_bytes: int | None = None,
+    ) -> None:
+        """With ``append_time``, message.timestamp.type is LogAppendTime."""
+        ...
+
+    def brokers_now_ms(self) -> int:
+        """The brokers' time, ms."""
+        ...
+
     async def delete_topic(self, name: str) -> None: ...
     async def append(self, at: TopicPartition, rows: Sequence[Row]) -> None:
         """Produce without a transaction."""
@@ -93,9 +106,24 @@ class MemoryWorld:
         )
 
     async def create_topic(
-        self, name: str, partitions: int = 1, *, compacted: bool = False, max_message_bytes: int | None = None
+        self,
+        name: str,
+        partitions: int = 1,
+        *,
+        compacted: bool = False,
+        append_time: bool = False,
+        max_message_bytes: int | None = None,
     ) -> None:
-        self.log.create_topic(name, partitions, compacted=compacted, max_message_bytes=max_message_bytes)
+        self.log.create_topic(
+            name,
+            partitions,
+            compacted=compacted,
+            append_time=append_time,
+            max_message_bytes=max_message_bytes,
+        )
+
+    def brokers_now_ms(self) -> int:
+        return self.clock.now_ms()
 
     async def delete_topic(self, name: str) -> None:
         self.log.delete_topic(name)
