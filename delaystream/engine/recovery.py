@@ -142,9 +142,7 @@ class Recovery:
             if self._store is None:
                 self._store = self._ports.stores.open(self._partition)
             marker = self._store.marker()
-            if marker is None or marker.last_offset < 0:
-                return None
-            return await self._check(marker, bounds)
+            return None if marker is None else await self._check(marker, bounds)
         except StoreUntrusted as reason:
             self._throw_away(str(reason))
             return None
@@ -161,14 +159,14 @@ class Recovery:
         self._ports.stores.destroy(self._partition)
         self._store = self._ports.stores.open(self._partition)
 
-    async def _check(self, marker: Marker, bounds: LogBounds) -> Marker:
-        """Raise StoreUntrusted unless the store is a prefix of this changelog.
+    async def _check(self, marker: Marker, bounds: LogBounds) -> Marker | None:
+        """Raise StoreUntrusted unless the store is a prefix of this changelog; None for an empty one.
 
         Raises Misconfigured where the store is the last copy there is.
         """
         if marker.format != STORE_FORMAT:
             raise StoreUntrusted(f"its format is {marker.format}, and this version reads {STORE_FORMAT}")
-        if bounds.end == 0:
+        if bounds.end == 0 and marker.last_offset >= 0:
             raise Misconfigured(
                 "the changelog is empty, and the local state has applied records up to offset "
                 f"{marker.last_offset} of it: it was deleted, and what is pending exists only here. Restore "
@@ -185,6 +183,8 @@ class Recovery:
             raise StoreUntrusted(
                 f"it stands at {marker.position}, before the changelog's start {bounds.start}"
             )
+        if marker.last_offset < 0:
+            return None
         if marker.last_offset < bounds.start:
             return marker
         last = await self._changelog.record_at(marker.last_offset)
