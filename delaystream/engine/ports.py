@@ -236,7 +236,8 @@ class SourceRecord(Protocol):
 class SourceBatch(msgspec.Struct):
     """One fetch of one source topic's partition: records from ``start`` up to fetch position ``stop``.
 
-    Records below ``start`` or at ``stop`` and beyond do not occur. ``undecodable`` names the offsets of
+    Records below ``start`` or at ``stop`` and beyond do not occur. There may be none: what was passed was
+    aborted, or compacted away. ``undecodable`` names the offsets of
     records whose header names are not UTF-8; such names are decoded with ``surrogateescape``.
     """
 

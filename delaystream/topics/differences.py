@@ -158,7 +158,8 @@ _RULES: dict[str, tuple[Callable[[str, str], bool], Severity, str]] = {
     "message.timestamp.type": (
         str.__eq__,
         "warning",
-        "a worker's clock cannot be compared with the brokers', and a wrong one fires early or late unseen",
+        "a worker's clock cannot be compared with the brokers', and a wrong one fires early or late unseen; "
+        "and local state that has missed anything is rebuilt, because its age is unknown",
     ),
     "retention.ms": (_at_least, "warning", "records are deleted sooner than intended, read or not"),
 }

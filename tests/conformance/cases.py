@@ -593,6 +593,42 @@ async def batches_follow_on_from_each_other(world: World) -> None:
 
 
 @sources_case
+async def what_was_aborted_is_passed(world: World) -> None:
+    """Also where nothing comes behind it: the position is told, without a record."""
+    topic, app = names(2)
+    await world.create_topic(topic)
+    sources = world.sources([topic])
+    assert sources is not None
+    await world.append(at(topic), rows("first"))
+    stops: list[int] = []
+    read: list[int] = []
+
+    def deliver(batch: SourceBatch) -> bool:
+        assert batch.start == (stops[-1] if stops else 0)
+        stops.append(batch.stop)
+        read.extend(record.offset for record in batch.records)
+        return True
+
+    sources.open({topic: 0}, deliver)
+
+    async def first() -> bool:
+        return stops == [1]
+
+    await world.until(first)
+    await world.open_transaction(app, at(topic), rows("a", "b"))
+    producer = world.producer(app)
+    await producer.fence()
+    await producer.close()
+
+    async def passed() -> bool:
+        return stops[-1] == (await sources.bounds())[topic].end >= 4
+
+    await world.until(passed)
+    assert read == [0]
+    sources.close()
+
+
+@sources_case
 async def a_seek_goes_back_and_forth(world: World) -> None:
     """Reading goes on from there."""
     (topic,) = names(1)

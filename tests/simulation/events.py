@@ -30,8 +30,8 @@ class Events:
         random = world.random
         end = world.loop.time() + world.storm.seconds
         if world.storm.long_absence:
-            # Around the last request: what fires later leaves tombstones and rewrites nothing, so that the last
-            # record which these disks have applied may stay in the log, and does not give them away.
+            # Around the last request: what fires later leaves tombstones and rewrites nothing. So the last
+            # record that these disks have applied may stay in the log, and does not give them away.
             world.later(world.storm.seconds + random.uniform(-1, 2), self._set_disks_aside)
         while world.loop.time() < end:
             await asyncio.sleep(random.expovariate(world.storm.events_per_second))

@@ -474,6 +474,27 @@ def test_requests_that_were_removed_before_the_first_one_was_read_stop_a_worker(
     first_start(test)
 
 
+@pytest.mark.parametrize("topic", [REQUESTS, COMMANDS.topic])
+def test_aborted_requests_that_are_removed_are_no_loss(topic: str) -> None:
+    """They were passed, and that is remembered although nothing came of it."""
+
+    async def test(engine: Engine, trimmed: Trimmed) -> None:
+        engine.start()
+        await asyncio.sleep(1)
+        at = TopicPartition(topic, 0)
+        epoch = engine.log.init_producer("somebody")
+        engine.log.write(epoch, at, [row(), row()])
+        engine.log.end(epoch, commit=False)
+        await asyncio.sleep(1)
+        await engine.stop()
+        engine.log.trim(at, 3)
+        engine.start()
+        await asyncio.sleep(1)
+        assert trimmed.told == []
+
+    first_start(test)
+
+
 def test_a_request_topic_that_is_older_than_the_application_is_told_of_and_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
