@@ -221,10 +221,12 @@ class BatchFetcher:
             else:
                 consumer._fetcher._records.move_to_end(tp)  # the others first, next time
             consumer._subscription.subscription.assignment.state_value(tp).consumed_to(piece.stop)
-            if not piece.records:
+            start = self._handed_out[partition]
+            # Without a record it may still tell that aborted ones were passed: were the position left before
+            # them, retention would seem to have taken what nobody has read.
+            if piece.stop <= start:
                 continue
             size_bytes += piece.size_bytes
-            start = self._handed_out[partition]
             self._handed_out[partition] = piece.stop
             batch = SourceBatch(
                 tp.topic, piece.records, start, piece.stop, piece.size_bytes, piece.unreadable

@@ -8,7 +8,7 @@ while the caller applies the one before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,7 @@ from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
 from delaystream.adapters.kafka_offsets import (
     EARLIEST,
+    LANE,
     LATEST,
     READ_COMMITTED,
     READ_UNCOMMITTED,
@@ -35,6 +36,7 @@ from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.ports import (
     Changelog,
     ChangelogBatch,
+    ChangelogRecord,
     LogBounds,
     TopicPartition,
 )
@@ -44,6 +46,8 @@ _UNKNOWN_TOPIC: Final = 3
 _TOPIC_AUTHORIZATION_FAILED: Final = 29
 # A fetch waits on the broker; what is asked meanwhile goes another way.
 _LANE: Final = "fetch"
+#: the timestamp type of a batch: its broker's time of append
+_LOG_APPEND_TIME: Final = 1
 
 
 class ChangelogSettings(msgspec.Struct, frozen=True):
@@ -119,6 +123,19 @@ class AiokafkaChangelog(Changelog):
             await asyncio.sleep(0)
         return batch
 
+    async def record_at(self, offset: int) -> ChangelogRecord | None:
+        """The committed record at an offset, with its append time. Raises LogUnavailable."""
+
+        async def look() -> ChangelogRecord | None:
+            data, aborted = self._answered(offset, await self._look(offset))
+            try:
+                return committed_record(offset, data, aborted, self._decompressor)
+            except (UnicodeDecodeError, BatchRefusedError) as error:
+                raise self._foreign(offset, error) from error
+
+        record: ChangelogRecord | None = await self._retrying(look)
+        return record
+
     async def close(self) -> None:
         """Give up what is under way and close the connections."""
         ahead, self._ahead = self._ahead, None
@@ -189,12 +206,18 @@ class AiokafkaChangelog(Changelog):
         return await self._fetch(position)
 
     async def _fetch(self, position: int) -> Any:
-        topic, partition = self._target
-        size = self._bounds.fetch_max_bytes
-        request = FetchRequest(
-            self._bounds.fetch_max_wait_ms, 1, size, READ_COMMITTED, [(topic, [(partition, position, size)])]
-        )
+        request = self._request(position, self._bounds.fetch_max_wait_ms, self._bounds.fetch_max_bytes)
         return await self._connections.request(self._leader, _LANE, request)
+
+    async def _look(self, offset: int) -> Any:
+        # One batch, which is handed out whole whatever its size, and at once: it is there, or will never be.
+        # The bounds' lane, so that it need not wait behind a fetch for what comes next.
+        return await self._connections.request(self._leader, LANE, self._request(offset, 0, 1))
+
+    def _request(self, position: int, max_wait_ms: int, max_bytes: int) -> FetchRequest:
+        topic, partition = self._target
+        topics = [(topic, [(partition, position, max_bytes)])]
+        return FetchRequest(max_wait_ms, 1, max_bytes, READ_COMMITTED, topics)
 
     def _check(self, code: int) -> None:
         if code == _TOPIC_AUTHORIZATION_FAILED:
@@ -204,23 +227,31 @@ class AiokafkaChangelog(Changelog):
 
     # -- records ---------------------------------------------------------------------------------
 
-    def _parse(self, position: int, response: Any) -> ChangelogBatch:
+    def _answered(self, position: int, response: Any) -> tuple[bytes, Iterable[tuple[int, int]]]:
+        """What a fetch answered: record batches, and the aborted transactions among them."""
         self._check(getattr(response, "error_code", _OK))
         # Fetch v5 to v11; v11 has the preferred replica before the records.
         _, code, _, stable, _, aborted, *_, data = response.topics[0][1][0]
         self._check(code)
         if not data and position < stable:
             raise _Passing(f"nothing was handed out at {position}, below the last stable offset {stable}")
+        return data, aborted or ()
+
+    def _parse(self, position: int, response: Any) -> ChangelogBatch:
+        data, aborted = self._answered(position, response)
         try:
-            return committed_records(position, data, aborted or (), self._decompressor)
+            return committed_records(position, data, aborted, self._decompressor)
         except (UnicodeDecodeError, BatchRefusedError) as error:
-            topic, partition = self._target
-            sentence = (
-                f"{topic}-{partition} holds a record behind offset {position} that delaystream did not write"
-            )
-            if isinstance(error, BatchRefusedError):
-                sentence += f": its batch {error}"
-            raise Misconfigured(sentence) from error
+            raise self._foreign(position, error) from error
+
+    def _foreign(self, position: int, error: Exception) -> Misconfigured:
+        topic, partition = self._target
+        sentence = (
+            f"{topic}-{partition} holds a record behind offset {position} that delaystream did not write"
+        )
+        if isinstance(error, BatchRefusedError):
+            sentence += f": its batch {error}"
+        return Misconfigured(sentence)
 
 
 class _Passing(Exception):
@@ -236,28 +267,53 @@ def committed_records(
     ``aborted`` are the aborted transactions in that range: producer id, first offset. A producer's records
     are left out from that offset on to its next abort marker (KIP-98).
     """
-    starting = sorted(aborted, key=lambda entry: entry[1], reverse=True)
-    aborting: set[int] = set()
     records: list[tuple[int, bytes, bytes | None]] = []
-    fetched = FetchedBatches(data)
-    while fetched.has_next():
-        batch: Any = fetched.next_batch()
-        if not batch.validate_crc():
-            raise LogUnavailable(f"a record batch at offset {batch.base_offset} does not match its checksum")
-        base_offset = batch.base_offset
-        while starting and starting[-1][1] <= base_offset:
-            aborting.add(starting.pop()[0])
-        if batch.is_control_batch:
-            if batch.producer_id in aborting and _is_abort_marker(batch):
-                aborting.discard(batch.producer_id)
-        elif not (batch.is_transactional and batch.producer_id in aborting):
-            batch, _ = uncompressed(batch, fetched.data, decompressor)
-            if base_offset >= position:
+    for batch, committed in _batches(data, aborted, decompressor):
+        if committed:
+            if batch.base_offset >= position:
                 records += [(record.offset, record.key, record.value) for record in batch]
             else:
                 records += [(r.offset, r.key, r.value) for r in batch if r.offset >= position]
         position = max(position, batch.next_offset)
     return ChangelogBatch(records, position)
+
+
+def committed_record(
+    offset: int, data: bytes, aborted: Iterable[tuple[int, int]], decompressor: Decompressor
+) -> ChangelogRecord | None:
+    """The committed record at an offset, among batches fetched from there; ``aborted``, errors as above."""
+    for batch, committed in _batches(data, aborted, decompressor):
+        if committed:
+            by_broker = batch.timestamp_type == _LOG_APPEND_TIME
+            for record in batch:
+                if record.offset == offset:
+                    return ChangelogRecord(record.key, record.value, record.timestamp if by_broker else None)
+        if batch.next_offset > offset:
+            break
+    return None
+
+
+def _batches(
+    data: bytes, aborted: Iterable[tuple[int, int]], decompressor: Decompressor
+) -> Iterator[tuple[Any, bool]]:
+    """Every fetched batch, and whether its records were committed; then it is uncompressed."""
+    starting = sorted(aborted, key=lambda entry: entry[1], reverse=True)
+    aborting: set[int] = set()
+    fetched = FetchedBatches(data)
+    while fetched.has_next():
+        batch: Any = fetched.next_batch()
+        if not batch.validate_crc():
+            raise LogUnavailable(f"a record batch at offset {batch.base_offset} does not match its checksum")
+        while starting and starting[-1][1] <= batch.base_offset:
+            aborting.add(starting.pop()[0])
+        if batch.is_control_batch:
+            if batch.producer_id in aborting and _is_abort_marker(batch):
+                aborting.discard(batch.producer_id)
+            yield batch, False
+        elif batch.is_transactional and batch.producer_id in aborting:
+            yield batch, False
+        else:
+            yield uncompressed(batch, fetched.data, decompressor)[0], True
 
 
 def _is_abort_marker(batch: Any) -> bool:

@@ -11,7 +11,8 @@ from delaystream.adapters.kafka_connections import KafkaConnections
 from delaystream.engine.ports import TopicPartition
 
 _CONSUMER: Final = -1
-_LANE: Final = "offsets"
+#: of the connection that short questions about a partition go by
+LANE: Final = "offsets"
 
 READ_UNCOMMITTED: Final = 0
 READ_COMMITTED: Final = 1
@@ -33,7 +34,7 @@ async def list_offsets(
     for topic, partition in partitions:
         topics.setdefault(topic, []).append((partition, timestamp))
     request = OffsetRequest(_CONSUMER, isolation, list(topics.items()))
-    response = await connections.request(leader, _LANE, request)
+    response = await connections.request(leader, LANE, request)
     return {
         TopicPartition(topic, partition): (code, offset)
         for topic, answers in response.topics

@@ -78,6 +78,14 @@ class PrometheusObserver:
             ["reason", "destination"],
             registry=self.registry,
         )
+        self._trimmed = Counter(
+            "delaystream_requests_trimmed",
+            "Offsets of a request topic or the commands topic that were removed before they were read: up to "
+            "so many requests are lost. An application that begins on an older topic counts what that has "
+            "removed.",
+            ["topic"],
+            registry=self.registry,
+        )
         self._transactions = Histogram(
             "delaystream_transaction_seconds",
             "Time from the begin of a transaction to its commit.",
@@ -159,6 +167,10 @@ class PrometheusObserver:
         """A committed transaction gave up due times, or let others stand for them: by reason, destination."""
         for (reason, destination), count in missed.items():
             self._missed.labels(reason, self._destinations.of(destination)).inc(count)
+
+    def trimmed(self, partition: int, topic: str, offsets: int) -> None:
+        """So many offsets of a source topic were removed before they were read."""
+        self._trimmed.labels(topic).inc(offsets)
 
     def aborted(self, partition: int, reason: str) -> None:
         """A transaction failed."""

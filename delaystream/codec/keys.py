@@ -13,6 +13,7 @@ kind rest of the key                                                            
 ``m``                                                                              partition count, format
 ``s`` tenant, NUL, id                                                              the named schedule
 ``p`` tenant, NUL, id                                                              its payload
+``r``                                                                              when it was last recovered
 ``w`` destination number (4), due ms (8), source number (4), offset (8), index (2) envelope or pointer
 ==== ============================================================================= =====================
 
@@ -40,6 +41,7 @@ _SOURCE_AT: Final = slice(13, 17)
 
 WHEEL_KEY_BYTES: Final = _wheel.size
 META: Final = b"m"
+RECOVERED: Final = b"r"
 #: first key behind every wheel key
 WHEEL_END: Final = b"x"
 

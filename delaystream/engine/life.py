@@ -140,6 +140,24 @@ class Life:
             suspects,
         )
 
+    async def begin(self, starts: dict[str, int], topic_ids: dict[str, str]) -> None:
+        """Read on from ``starts``; positions that the state does not have yet are stored first.
+
+        Without it, nobody could tell later that retention took what was never read.
+        """
+        self.starts, self.topic_ids = starts, topic_ids
+        now_ms, loop_ms = self._ports.clock.now_ms(), asyncio.get_running_loop().time() * 1000
+        step = Step(now_ms, self._steps, loop_ms)
+        known = self.state.positions
+        step.positions = {
+            topic: start
+            for topic, start in starts.items()
+            if topic not in known or known[topic].next_offset != start
+        }
+        self.state.seal(step, topic_ids, self._settings.partitions)
+        if not step.empty:
+            await self.commit(step)
+
     def next_due_ms(self, now_ms: int, loop_ms: float) -> int | None:
         """When the next entry is due, of the destinations that may be tried now."""
         return self._firing.next_due_ms(now_ms, loop_ms)
@@ -339,7 +357,7 @@ class Life:
         if step.changes:
             last = last_offsets[self._changelog]
             key, value = next(reversed(step.changes.items()))
-            self._marker = advanced(self._marker, last + 1, (last, key, value), step.now_ms)
+            self._marker = advanced(self._marker, last + 1, (last, key, value))
         change = self.state.apply(step, self._marker)
         self._tell(step, change, loop.time() - began)
 

@@ -50,6 +50,10 @@ class Observer(Protocol):
         """A committed transaction gave up due times, or let others stand for them: by reason, destination."""
         ...
 
+    def trimmed(self, partition: int, topic: str, offsets: int) -> None:
+        """So many offsets of a source topic were removed before they were read: up to so many requests."""
+        ...
+
     def aborted(self, partition: int, reason: str) -> None:
         """A transaction failed; ``reason`` is the exception's class name."""
         ...
@@ -92,6 +96,9 @@ class Silence:
         """Take no notice."""
 
     def missed(self, partition: int, missed: Mapping[tuple[str, str], int]) -> None:
+        """Take no notice."""
+
+    def trimmed(self, partition: int, topic: str, offsets: int) -> None:
         """Take no notice."""
 
     def aborted(self, partition: int, reason: str) -> None:

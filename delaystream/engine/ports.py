@@ -85,6 +85,18 @@ class ChangelogBatch(msgspec.Struct):
     next_position: int
 
 
+class ChangelogRecord(msgspec.Struct, frozen=True):
+    """One committed changelog record, looked at alone.
+
+    ``appended_ms`` is when its leader appended it, by the leader's clock; None where its timestamp is its
+    producer's (the topic had ``message.timestamp.type=CreateTime``).
+    """
+
+    key: bytes
+    value: bytes | None
+    appended_ms: int | None
+
+
 class Changelog(Protocol):
     """One partition of the changelog topic, read with isolation level read_committed."""
 
@@ -100,6 +112,14 @@ class Changelog(Protocol):
     async def read(self, position: int) -> ChangelogBatch:
         """Read on from a fetch position; may be empty, ``next_position`` then still may have moved.
 
+        Raises LogUnavailable.
+        """
+        ...
+
+    async def record_at(self, offset: int) -> ChangelogRecord | None:
+        """The record at an offset that the log has; None where none can be read.
+
+        It may have been compacted away or aborted, be a transaction's marker, or not be committed yet.
         Raises LogUnavailable.
         """
         ...
@@ -126,8 +146,10 @@ class Marker(msgspec.Struct, frozen=True):
     last_offset: int
     #: digest of the last record applied (key and value)
     fingerprint: bytes
-    #: wall clock of the last write, ms
-    written_ms: int
+    #: brokers' time, ms, from which on the store may have missed tombstones. None: when the last record was
+    #: appended that it has applied. A replay that is under way leaves it as it was: the store is no younger
+    #: before it has caught up.
+    as_of_ms: int | None = None
     #: a rebuild is under way: what is derived from the whole store has not been counted yet
     rebuilding: bool = False
     format: int = STORE_FORMAT
@@ -216,9 +238,10 @@ class SourceRecord(Protocol):
 class SourceBatch(msgspec.Struct):
     """One fetch of one source topic's partition: records from ``start`` up to fetch position ``stop``.
 
-    Records below ``start`` or at ``stop`` and beyond do not occur. ``unreadable`` says by offset why a record
-    cannot be read. Header names that are not UTF-8 are decoded with ``surrogateescape``. The last record may
-    stand for all records of the log up to ``stop``, which could not be read: it has its offset alone.
+    Records below ``start`` or at ``stop`` and beyond do not occur. There may be none: what was passed was
+    aborted, or compacted away. ``unreadable`` says by offset why a record cannot be read. Header names that
+    are not UTF-8 are decoded with ``surrogateescape``. The last record may stand for all records of the log
+    up to ``stop``, which could not be read: it has its offset alone.
     """
 
     topic: str

@@ -233,9 +233,9 @@ class PartitionProcessor:
         self._progress = Progress(self._loop_ms())
         changelog = await ports.open_changelog(self.partition)
         closing.push_async_callback(changelog.close)
-        recovery = Recovery(self.partition, settings, changelog, ports.stores, self._recovered, self._say)
+        recovery = Recovery(self.partition, settings, ports, changelog, producer, self._recovered)
         store, self._store = self._store, None
-        self._store, marker = await recovery.run(store, ports.clock.now_ms())
+        self._store, marker = await recovery.run(store)
         life = Life(
             self.partition,
             settings,
@@ -250,9 +250,15 @@ class PartitionProcessor:
             marker,
             producer,
         )
-        life.starts, life.topic_ids = await starting_positions(
-            settings, self.partition, self._sources, life.state.positions, life.prove_ownership
+        starts, topic_ids = await starting_positions(
+            settings,
+            self.partition,
+            self._sources,
+            life.state.positions,
+            life.prove_ownership,
+            self._observer,
         )
+        await life.begin(starts, topic_ids)
         return life
 
     def _load(self, store: StateStore) -> PartitionState:

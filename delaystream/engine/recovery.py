@@ -1,13 +1,23 @@
-"""Recovery: from fenced to a local store that holds exactly what the changelog's committed records say."""
+"""Recovery: from fenced to a local store that holds exactly what the changelog's committed records say.
+
+Two things can make a store lie. It may be so old that compaction has dropped tombstones which it has never
+seen. So its age is told by the brokers' clocks: from when they appended the last record that it has applied
+to when they append a row that is committed now. And another owner may have taken over meanwhile. Nothing of
+what that one writes is applied: it stands behind the end that was looked up. But compaction may take rows
+before that end in favour of newer ones. So nothing is decided on a store before it was made sure, after the
+replay, that nobody has taken over.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from delaystream.codec.keys import RECOVERED
 from delaystream.engine.failures import LogUnavailable, Misconfigured, StoreUntrusted
 from delaystream.engine.pending import recount, recounted
 from delaystream.engine.ports import (
@@ -17,10 +27,16 @@ from delaystream.engine.ports import (
     ChangelogBatch,
     LogBounds,
     Marker,
+    Ports,
+    Row,
     StateStore,
-    StateStores,
+    TopicPartition,
+    Transaction,
+    TransactionalProducer,
 )
 from delaystream.engine.settings import EngineSettings
+
+logger = logging.getLogger(__name__)
 
 _NO_FINGERPRINT = b""
 
@@ -33,58 +49,74 @@ def fingerprint(key: bytes, value: bytes | None) -> bytes:
 
 
 class Recovery:
-    """Brings one partition's local store up to the end of its changelog."""
+    """Brings one partition's local store up to the end of its changelog.
+
+    ``producer`` has fenced every earlier owner. ``progress`` is told (records applied, position, end) after
+    each batch.
+    """
 
     def __init__(
         self,
         partition: int,
         settings: EngineSettings,
+        ports: Ports,
         changelog: Changelog,
-        stores: StateStores,
+        producer: TransactionalProducer,
         progress: Callable[[int, int, int], None],
-        log: Callable[[str], None],
     ) -> None:
         self._partition = partition
         self._settings = settings
+        self._ports = ports
         self._changelog = changelog
-        self._stores = stores
-        #: told (records applied, position, end) after each batch
+        self._producer = producer
         self._progress = progress
-        self._log = log
+        self._store: StateStore | None = None
 
-    async def run(self, store: StateStore | None, now_ms: int) -> tuple[StateStore, Marker]:
+    async def run(self, store: StateStore | None) -> tuple[StateStore, Marker]:
         """Recover; an already open store is used if it can be trusted, and closed if it cannot.
 
-        Returns the open store and its marker. Raises LogUnavailable, StoreFailed, StoreUntrusted.
+        Returns the open store and its marker; the partition was still ours when the store was complete.
+        Raises ProducerFenced, WriteRefused, TransactionFailed, LogUnavailable, StoreFailed, StoreUntrusted.
         """
-        marker = None
+        self._store = store
         try:
-            bounds = await self._stable_bounds()
-            if store is None:
-                store = self._stores.open(self._partition)
-            marker = store.marker()
-            if marker is not None:
-                await self._check(marker, bounds, now_ms)
-        except StoreUntrusted as reason:
-            self._log(f"the local state is thrown away and rebuilt from the changelog: {reason}")
-            if store is not None:
-                store.close()
-            self._stores.destroy(self._partition)
-            store = self._stores.open(self._partition)
-            marker = None
+            return await self._run()
         except BaseException:
-            if store is not None:
-                store.close()
-            raise
-        assert store is not None
-        try:
-            return store, await self._replay(store, marker, bounds, now_ms)
-        except BaseException:
-            store.close()
+            if self._store is not None:
+                self._store.close()
             raise
 
+    async def _run(self) -> tuple[StateStore, Marker]:
+        bounds = await self._stable_bounds()
+        began_ms = self._loop_ms()
+        marker = await self._trusted(bounds)
+        behind = marker is None or marker.rebuilding or _missed(marker, bounds)
+        if behind and bounds.end > bounds.start:
+            now_ms, bounds = await self._time_of_brokers()
+            if marker is not None and (reason := self._too_old(marker, now_ms)):
+                self._throw_away(reason)
+                marker = None
+            if marker is None:
+                marker = self._nothing_applied(bounds, now_ms)
+            marker = await self._replay(marker, bounds)
+        elif marker is None:
+            marker = self._nothing_applied(bounds, None)
+        # Ours until here: what was read up to the end is then all there was, and all of it ours.
+        await self._producer.commit(Transaction({}, {}))
+        assert self._store is not None
+        if behind:
+            if (took_ms := self._loop_ms() - began_ms) >= self._oldest_ms:
+                raise StoreUntrusted(f"the replay took {took_ms:.0f} ms: tombstones may be gone meanwhile")
+            counts = await recount(self._store) if marker.rebuilding else ()
+            marker = replace(marker, as_of_ms=None, rebuilding=False)
+            self._store.write((), counts, marker)
+        return self._store, marker
+
     async def _stable_bounds(self) -> LogBounds:
-        """Wait until no transaction is open: the fence completes ours, its markers take a moment."""
+        """Wait until no transaction is open: the fence completes ours, its markers take a moment.
+
+        The end is then also the end of a transaction.
+        """
         delay_s = 0.002
         try:
             async with asyncio.timeout(self._settings.stable_timeout_ms / 1000):
@@ -99,8 +131,36 @@ class Recovery:
                 f"an open transaction has held up the changelog for {self._settings.stable_timeout_ms} ms"
             ) from None
 
-    async def _check(self, marker: Marker, bounds: LogBounds, now_ms: int) -> None:
-        """Raise StoreUntrusted unless the store is a prefix of this changelog, and a recent one.
+    # -- whether the store can be trusted -----------------------------------------------------
+
+    async def _trusted(self, bounds: LogBounds) -> Marker | None:
+        """Open the store if it is not; its marker says as of when it is whole. None: it holds nothing.
+
+        How old it may be is another question, which arises only where something was missed.
+        """
+        try:
+            if self._store is None:
+                self._store = self._ports.stores.open(self._partition)
+            marker = self._store.marker()
+            return None if marker is None else await self._check(marker, bounds)
+        except StoreUntrusted as reason:
+            self._throw_away(str(reason))
+            return None
+
+    def _throw_away(self, reason: str) -> None:
+        logger.warning(
+            "partition %d: the local state is thrown away and rebuilt from the changelog: %s",
+            self._partition,
+            reason,
+        )
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
+        self._ports.stores.destroy(self._partition)
+        self._store = self._ports.stores.open(self._partition)
+
+    async def _check(self, marker: Marker, bounds: LogBounds) -> Marker | None:
+        """Raise StoreUntrusted unless the store is a prefix of this changelog; None for an empty one.
 
         Raises Misconfigured where the store is the last copy there is.
         """
@@ -123,56 +183,94 @@ class Recovery:
             raise StoreUntrusted(
                 f"it stands at {marker.position}, before the changelog's start {bounds.start}"
             )
-        age_ms = now_ms - marker.written_ms
-        # Half of it: the replay itself takes time, and must end before the first tombstone may be gone.
-        if age_ms >= self._settings.changelog_delete_retention_ms // 2 and _missed(marker, bounds):
-            raise StoreUntrusted(
-                f"it was last written {age_ms} ms ago, and the changelog keeps tombstones for "
-                f"{self._settings.changelog_delete_retention_ms} ms"
-            )
+        if marker.last_offset < 0:
+            return None
         if marker.last_offset < bounds.start:
-            return
-        batch = await self._changelog.read(marker.last_offset)
-        offset, key, value = batch.records[0] if batch.records else (-1, b"", None)
+            return marker
+        last = await self._changelog.record_at(marker.last_offset)
         # None there may have been compacted away: seldom, for what was written last, and a rebuild is safe.
         # Or it was aborted after all: a broker that shuts down can confirm a commit and lose its markers.
-        if offset != marker.last_offset:
+        if last is None:
             raise StoreUntrusted(
                 f"the changelog has no committed record at offset {marker.last_offset}, which it has applied"
             )
-        if fingerprint(key, value) != marker.fingerprint:
-            raise StoreUntrusted(f"the changelog has another record at offset {offset} than it has applied")
+        if fingerprint(last.key, last.value) != marker.fingerprint:
+            raise StoreUntrusted(
+                f"the changelog has another record at offset {marker.last_offset} than it has applied"
+            )
+        # While it is being rebuilt, what it has applied may be from long ago, and all of it is news.
+        if marker.as_of_ms is None and not marker.rebuilding:
+            marker = replace(marker, as_of_ms=last.appended_ms)
+        return marker
 
-    async def _replay(
-        self, store: StateStore, marker: Marker | None, bounds: LogBounds, now_ms: int
-    ) -> Marker:
-        if marker is None:
-            topic_id = self._changelog.topic_id
-            marker = Marker(topic_id, bounds.start, -1, _NO_FINGERPRINT, now_ms, rebuilding=True)
+    async def _time_of_brokers(self) -> tuple[int | None, LogBounds]:
+        """Commit a row: when it was appended, None where brokers do not say; and the bounds with it."""
+        at = TopicPartition(self._settings.changelog_topic, self._partition)
+        clock_ms = self._ports.clock.now_ms()
+        # By its value it differs from others of its kind that may have stood at the same offset.
+        row: Row = (RECOVERED, b"%d" % clock_ms, (), clock_ms)
+        written = await self._producer.commit(Transaction({at: [row]}, {}))
+        bounds = await self._stable_bounds()
+        record = await self._changelog.record_at(written[at])
+        if record is None:
+            raise LogUnavailable(f"the changelog has no record at {written[at]}, where one was committed")
+        return record.appended_ms, bounds
+
+    @property
+    def _oldest_ms(self) -> int:
+        # Half of it: the replay itself takes time, and must end before the first tombstone may be gone.
+        return self._settings.changelog_delete_retention_ms // 2
+
+    def _too_old(self, marker: Marker, now_ms: int | None) -> str:
+        """Why the store may have missed tombstones that are gone by now; empty: it has not."""
+        if now_ms is None or marker.as_of_ms is None:
+            return (
+                "it has missed something, and how long it was away cannot be told: the changelog has records "
+                "with their producer's time, not the broker's (message.timestamp.type=LogAppendTime)"
+            )
+        age_ms = now_ms - marker.as_of_ms
+        if age_ms < 0:
+            return f"it was written {-age_ms} ms from now by the brokers' clocks, so that its age is unknown"
+        if age_ms >= self._oldest_ms:
+            return (
+                f"it was last complete {age_ms} ms ago by the brokers' clocks, and the changelog keeps "
+                f"tombstones for {self._settings.changelog_delete_retention_ms} ms"
+            )
+        return ""
+
+    # -- replaying ----------------------------------------------------------------------------
+
+    def _nothing_applied(self, bounds: LogBounds, now_ms: int | None) -> Marker:
+        topic_id = self._changelog.topic_id
+        return Marker(topic_id, bounds.start, -1, _NO_FINGERPRINT, now_ms, rebuilding=True)
+
+    async def _replay(self, marker: Marker, bounds: LogBounds) -> Marker:
+        """Apply what lies before the end, and nothing of what others may have written behind it since."""
         applied = 0
         while marker.position < bounds.end:
             batch = await self._changelog.read(marker.position)
             if batch.next_position <= marker.position:
                 raise LogUnavailable(f"the changelog gave nothing at {marker.position} of {bounds.end}")
-            caught_up = batch.next_position >= bounds.end
-            # Until then the store is as old as it was: an interrupted replay must not make it look fresh.
-            marker = self._apply(store, marker, batch, now_ms if caught_up else marker.written_ms)
+            if batch.next_position > bounds.end:
+                records = [record for record in batch.records if record[0] < bounds.end]
+                batch = ChangelogBatch(records, bounds.end)
+            marker = self._apply(marker, batch)
             applied += len(batch.records)
             self._progress(applied, marker.position, bounds.end)
-        if marker.rebuilding:
-            marker = replace(marker, rebuilding=False)
-            store.write((), await recount(store), marker)
         return marker
 
-    def _apply(self, store: StateStore, marker: Marker, batch: ChangelogBatch, written_ms: int) -> Marker:
+    def _apply(self, marker: Marker, batch: ChangelogBatch) -> Marker:
+        assert self._store is not None
         changes: list[Change] = [(key, value) for _, key, value in batch.records]
         # A rebuild counts once, at its end: looking every key up would make it several times slower.
-        counts = () if marker.rebuilding else list(recounted(store, changes))
-        marker = advanced(
-            marker, batch.next_position, batch.records[-1] if batch.records else None, written_ms
-        )
-        store.write(changes, counts, marker)
+        counts = () if marker.rebuilding else list(recounted(self._store, changes))
+        marker = advanced(marker, batch.next_position, batch.records[-1] if batch.records else None)
+        self._store.write(changes, counts, marker)
         return marker
+
+    @staticmethod
+    def _loop_ms() -> float:
+        return asyncio.get_running_loop().time() * 1000
 
 
 def _missed(marker: Marker, bounds: LogBounds) -> bool:
@@ -185,17 +283,9 @@ def _missed(marker: Marker, bounds: LogBounds) -> bool:
     return bounds.end - marker.position > 1
 
 
-def advanced(
-    marker: Marker, position: int, last: tuple[int, bytes, bytes | None] | None, written_ms: int
-) -> Marker:
+def advanced(marker: Marker, position: int, last: tuple[int, bytes, bytes | None] | None) -> Marker:
     """The marker of a store that has applied more; ``last`` is the last record of it, if there was any."""
     if last is None:
-        return replace(marker, position=position, written_ms=written_ms)
+        return replace(marker, position=position)
     offset, key, value = last
-    return replace(
-        marker,
-        position=position,
-        last_offset=offset,
-        fingerprint=fingerprint(key, value),
-        written_ms=written_ms,
-    )
+    return replace(marker, position=position, last_offset=offset, fingerprint=fingerprint(key, value))

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from delaystream.codec.envelope import SourcePosition
 from delaystream.engine.failures import LogUnavailable, Misconfigured
+from delaystream.engine.observer import Observer
 from delaystream.engine.ports import Sources
 from delaystream.engine.settings import EngineSettings
 
@@ -19,14 +20,16 @@ async def starting_positions(
     sources: Sources,
     applied: Mapping[str, SourcePosition],
     prove_ownership: Callable[[], Awaitable[None]],
+    observer: Observer,
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Fetch position and topic id of each source topic.
 
-    A topic that nothing was applied from is read from its start. Raises LogUnavailable while bounds cannot
-    be had, and Misconfigured when going on would lose requests or apply them twice: the topic is another one
-    of the same name, the applied offset lies beyond its end, or retention took requests that were never
-    read. Before that it is made sure that the partition is still ours, with ProducerFenced if it is not: to a
-    worker that was overtaken, what the new owner has read, and retention then removed, looks the same.
+    A topic that has no position yet is read from its start; what was removed before that is told, and lost
+    unless it was another's. Raises LogUnavailable while bounds cannot be had, and Misconfigured when going on
+    would lose requests or apply them twice: the topic is another one of the same name, the applied offset
+    lies beyond its end, or retention took requests that were never read. Before that it is made sure that the
+    partition is still ours, with ProducerFenced if it is not: to a worker that was overtaken, what the new
+    owner has read, and retention then removed, looks the same.
     """
     bounds = await sources.bounds()
     positions: dict[str, int] = {}
@@ -35,10 +38,14 @@ async def starting_positions(
         log = bounds[topic]
         topic_ids[topic] = log.topic_id
         position = applied.get(topic)
+        where = f"{topic}-{partition}"
         if position is None:
             positions[topic] = log.start
+            if log.start > 0:
+                await prove_ownership()
+                _tell_first(settings, where, topic, log.start)
+                observer.trimmed(partition, topic, log.start)
             continue
-        where = f"{topic}-{partition}"
         if position.topic_id != log.topic_id:
             await prove_ownership()
             raise Misconfigured(
@@ -64,10 +71,35 @@ async def starting_positions(
                     "DELAYSTREAM_ON_REQUESTS_LOST=continue goes on without them"
                 )
             logger.error("%s; going on without them", sentence)
+            observer.trimmed(partition, topic, lost)
             positions[topic] = log.start
             continue
         positions[topic] = position.next_offset
     return positions, topic_ids
+
+
+def _tell_first(settings: EngineSettings, where: str, topic: str, start: int) -> None:
+    """This application begins at ``start``. Raises Misconfigured for the commands topic.
+
+    A request topic may be older than the application: nothing says whether what it held was meant for us.
+    """
+    sentence = f"{where} begins at offset {start}, and this application has never read it"
+    if topic != settings.commands_topic:
+        logger.warning(
+            "%s: up to %d requests were removed before. That is usual on a topic that was there before; else "
+            "they are lost",
+            sentence,
+            start,
+        )
+        return
+    if not settings.continue_on_lost_requests:
+        raise Misconfigured(
+            f"{sentence}: up to {start} requests that name an id were removed before. Nothing is read until "
+            "someone decides. Where they were of an application that had the topic before, or may be lost: "
+            f"one start with DELAYSTREAM_ON_REQUESTS_LOST=continue reads on from {start}, and remembers it. "
+            "A topic of its own (DELAYSTREAM_COMMANDS_TOPIC) begins at 0"
+        )
+    logger.error("%s: up to %d requests that name an id were removed; going on without them", sentence, start)
 
 
 class SourceBehind(LogUnavailable):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from delaystream.engine.failures import LogUnavailable
-from delaystream.engine.ports import ChangelogBatch, LogBounds, TopicPartition
+from delaystream.engine.ports import ChangelogBatch, ChangelogRecord, LogBounds, TopicPartition
 from delaystream.testing.interruption import Calm, Interruptions
 from delaystream.testing.log import MemoryLog
 from delaystream.testing.partition import PositionOutOfRangeError, UnknownTopicError
@@ -69,6 +69,19 @@ class MemoryChangelog:
         except (UnknownTopicError, PositionOutOfRangeError) as error:
             raise LogUnavailable(str(error)) from error
         return ChangelogBatch([(r.offset, r.key or b"", r.value) for r in records], next_position)
+
+    async def record_at(self, offset: int) -> ChangelogRecord | None:
+        """See the port."""
+        await self._interruptions.at("read", self._at.topic)
+        try:
+            records, _ = self._log.read(self._at, offset, 1, committed=self._committed_only)
+        except (UnknownTopicError, PositionOutOfRangeError) as error:
+            raise LogUnavailable(str(error)) from error
+        if not records or records[0].offset != offset:
+            return None
+        record = records[0]
+        appended_ms = record.timestamp if record.by_broker else None
+        return ChangelogRecord(record.key or b"", record.value, appended_ms)
 
     async def close(self) -> None:
         """See the port."""

@@ -8,6 +8,7 @@ What it keeps from Kafka (KIP-98, KIP-447's predecessor, KIP-516, KIP-534):
   (if its commit was decided) or aborted, and whatever the older epoch tries from then on is refused.
 - Consumer group offsets are committed with the transaction or not at all.
 - A commit is decided at once and its markers follow, on each partition at a moment of its own.
+- With LogAppendTime a record has the broker's time, which no worker's clock has a part in.
 - Compaction keeps the newest committed value of each key and leaves gaps between offsets; it reaches up to
   the last stable offset and never takes the last record. Tombstones and markers stay for
   ``delete_retention_ms`` after the first pass that saw them.
@@ -79,14 +80,19 @@ class MemoryLog:
         partitions: int = 1,
         *,
         compacted: bool = False,
+        append_time: bool = False,
         max_message_bytes: int | None = None,
         timestamp_before_max_ms: int | None = None,
         timestamp_after_max_ms: int | None = None,
     ) -> Topic:
-        """Create a topic, in place of an older one of this name; it gets an id of its own."""
+        """Create a topic, in place of an older one of this name; it gets an id of its own.
+
+        With ``append_time`` its records get the broker's time (message.timestamp.type=LogAppendTime).
+        """
         self._created += 1
         topic = Topic(name, f"topic-id-{self._created}", partitions)
         topic.compacted = compacted
+        topic.append_time = append_time
         if max_message_bytes is not None:
             topic.max_message_bytes = max_message_bytes
         topic.timestamp_before_max_ms = timestamp_before_max_ms
@@ -276,8 +282,17 @@ class MemoryLog:
         self._check(log.topic, row)
         now_ms = self._now_ms()
         visible_ms = now_ms if transaction is None else None
+        by_broker = log.topic.append_time
         record = LogRecord(
-            log.end, timestamp_ms, key, value, list(headers), now_ms, transaction, visible_ms=visible_ms
+            log.end,
+            now_ms if by_broker else timestamp_ms,
+            key,
+            value,
+            list(headers),
+            now_ms,
+            transaction,
+            visible_ms=visible_ms,
+            by_broker=by_broker,
         )
         log.records.append(record)
         log.end += 1

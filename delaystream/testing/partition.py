@@ -68,7 +68,10 @@ class OpenTransaction:
 
 
 class LogRecord(msgspec.Struct):
-    """A record as it stands in a partition; ``timestamp`` is the producer's, ``appended_ms`` the broker's."""
+    """A record as it stands in a partition; ``appended_ms`` is when, by the broker's clock.
+
+    ``timestamp`` is the same with LogAppendTime (``by_broker``), else the producer's.
+    """
 
     offset: int
     timestamp: int
@@ -83,6 +86,7 @@ class LogRecord(msgspec.Struct):
     visible_ms: int | None = None
     #: compaction may take a tombstone or a marker from here on; set by the first pass that sees it
     horizon_ms: int | None = None
+    by_broker: bool = False
 
     @property
     def visible(self) -> bool:
@@ -125,6 +129,8 @@ class Topic:
         self.topic_id = topic_id
         self.partitions = [PartitionLog(self, number) for number in range(partitions)]
         self.compacted = False
+        #: message.timestamp.type is LogAppendTime: records get the broker's time in place of the producer's
+        self.append_time = False
         #: bound on key, value and headers of one record
         self.max_message_bytes = 1024 * 1024 + 64 * 1024
         #: message.timestamp.before.max.ms and .after.max.ms; None: no bound

@@ -124,7 +124,7 @@ class MemorySources:
             self._positions[topic] = self._delivered[topic] = self._log.bounds(at).start
             return self._take(topic)
         self._positions[topic] = stop
-        if not records:
+        if stop <= self._delivered[topic]:
             return None
         start, self._delivered[topic] = self._delivered[topic], stop
         size = sum(row_bytes(r.key, r.value, r.headers) for r in records)

@@ -176,7 +176,7 @@ async def _fill(store: RocksDbStore, changelog: Changelog, bounds: LogBounds) ->
             raise LogUnavailable(f"the changelog gave nothing at {position} of {bounds.stable}")
         position = batch.next_position
         changes = [(key, value) for offset, key, value in batch.records if offset < bounds.stable]
-        store.write(changes, (), Marker(changelog.topic_id, position, -1, b"", 0))
+        store.write(changes, (), Marker(changelog.topic_id, position, -1, b""))
 
 
 async def topic_id(settings: Settings, client: ClientConfig) -> str:

@@ -30,8 +30,8 @@ _FIRST_KEY = b"\1"
 WHEEL_KEYS = frozenset({"pending", "forget_key", "triggers"})
 """Fields of a schedule's record that are keys of wheel entries: `fires` and their like stand for them."""
 
-#: kinds of keys that this module reads
-_KINDS = frozenset({b"d", b"n", b"o", b"m", b"s", b"p", b"w"})
+#: kinds of keys that this module reads, and the row of recoveries, which says nothing of what is pending
+_KINDS = frozenset({b"d", b"n", b"o", b"m", b"s", b"p", b"r", b"w"})
 
 
 class UnknownState(Exception):

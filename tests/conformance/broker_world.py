@@ -52,12 +52,15 @@ class BrokerWorld:
         partitions: int = 1,
         *,
         compacted: bool = False,
+        append_time: bool = False,
         max_message_bytes: int | None = None,
         timestamp_before_max_ms: int | None = None,
         timestamp_after_max_ms: int | None = None,
     ) -> None:
         # The cases' timestamps lie in the past: retention would take the records for old.
         config = {"retention_ms": "-1"} | ({"cleanup_policy": "compact"} if compacted else {})
+        if append_time:
+            config["message_timestamp_type"] = "LogAppendTime"
         if max_message_bytes is not None:
             config["max_message_bytes"] = str(max_message_bytes)
         if timestamp_before_max_ms is not None:

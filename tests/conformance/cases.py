@@ -451,6 +451,96 @@ async def a_topic_made_anew_has_another_id(world: World) -> None:
     await second.close()
 
 
+@case
+async def a_record_is_looked_at_alone(world: World) -> None:
+    """By its offset, with key and value; what is a marker, aborted, uncommitted or compacted is no record."""
+    topic, app, other = names(3)
+    await world.create_topic(topic, compacted=True)
+    await world.open_transaction(app, at(topic), rows("aborted"))
+    producer = world.producer(app)
+    await producer.fence()
+    await producer.commit(Transaction({at(topic): rows("a", "a", "b")}, {}))
+    changelog = await world.changelog(topic)
+    await settled(world, changelog)
+    [first, *_], end = await whole(changelog)
+    await world.open_transaction(other, at(topic), rows("open"))
+
+    async def look(offset: int) -> tuple[bytes, bytes | None] | None:
+        record = await changelog.record_at(offset)
+        return None if record is None else (record.key, record.value)
+
+    start = first[0]
+    found = [await look(offset) for offset in range(end + 1)]
+    assert found[start : start + 3] == [(b"a", b"value"), (b"a", b"value"), (b"b", b"value")]
+    assert all(record is None for record in (*found[:start], *found[start + 3 :]))
+    # An end of its own, so that the cleaner may pass.
+    await world.producer(other).fence()
+    await settled(world, changelog)
+    await producer.commit(Transaction({at(topic): [*rows("a", value=None), *rows("c")]}, {}))
+    await world.compact(at(topic))
+    assert (await look(start), await look(start + 2)) == (None, (b"b", b"value"))
+    await producer.close()
+    await changelog.close()
+
+
+@case
+async def an_append_time_is_the_brokers(world: World) -> None:
+    """With LogAppendTime, whatever the producer said; else there is none. It never falls."""
+    topic, plain, app = names(3)
+    await world.create_topic(topic, compacted=True, append_time=True)
+    await world.create_topic(plain, compacted=True)
+    producer = world.producer(app)
+    await producer.fence()
+    began_ms = world.now_ms()
+    before = await producer.commit(
+        Transaction({at(topic): rows("a", timestamp_ms=began_ms + 3_600_000), at(plain): rows("a")}, {})
+    )
+    await asyncio.sleep(0.1)
+    after = await producer.commit(Transaction({at(topic): rows("b", timestamp_ms=1_700_000_000_000)}, {}))
+    await producer.close()
+    changelog, other = await world.changelog(topic), await world.changelog(plain)
+    await settled(world, changelog)
+    await settled(world, other)
+    first = await changelog.record_at(before[at(topic)])
+    second = await changelog.record_at(after[at(topic)])
+    undated = await other.record_at(before[at(plain)])
+    assert first is not None
+    assert second is not None
+    assert undated is not None
+    assert first.appended_ms is not None
+    assert second.appended_ms is not None
+    assert began_ms <= first.appended_ms <= second.appended_ms - 90
+    assert second.appended_ms <= world.now_ms()
+    assert undated.appended_ms is None
+    assert [record.timestamp for record in await world.read(at(topic))] == [
+        first.appended_ms,
+        second.appended_ms,
+    ]
+    await changelog.close()
+    await other.close()
+
+
+@case
+async def an_append_time_outlives_compaction(world: World) -> None:
+    """What is left of a batch keeps the time at which it was appended."""
+    topic, app = names(2)
+    await world.create_topic(topic, compacted=True, append_time=True)
+    producer = world.producer(app)
+    await producer.fence()
+    written = await producer.commit(Transaction({at(topic): rows("same", "own")}, {}))
+    await producer.commit(Transaction({at(topic): rows("same", "last")}, {}))
+    await producer.close()
+    changelog = await world.changelog(topic)
+    await settled(world, changelog)
+    before = await changelog.record_at(written[at(topic)])
+    await world.compact(at(topic))
+    assert before is not None
+    assert before.appended_ms is not None
+    assert await changelog.record_at(written[at(topic)]) == before
+    assert await changelog.record_at(written[at(topic)] - 1) is None
+    await changelog.close()
+
+
 # -- destinations
 
 
@@ -522,6 +612,42 @@ async def batches_follow_on_from_each_other(world: World) -> None:
     read = [(record.key or b"").decode() for batch in batches for record in batch.records]
     assert read == ["0b", "1a", "1b", "2a", "2b", "3a", "3b", "tail"]
     assert (await sources.bounds())[topic].end == 13
+
+
+@sources_case
+async def what_was_aborted_is_passed(world: World) -> None:
+    """Also where nothing comes behind it: the position is told, without a record."""
+    topic, app = names(2)
+    await world.create_topic(topic)
+    sources = world.sources([topic])
+    assert sources is not None
+    await world.append(at(topic), rows("first"))
+    stops: list[int] = []
+    read: list[int] = []
+
+    def deliver(batch: SourceBatch) -> bool:
+        assert batch.start == (stops[-1] if stops else 0)
+        stops.append(batch.stop)
+        read.extend(record.offset for record in batch.records)
+        return True
+
+    sources.open({topic: 0}, deliver)
+
+    async def first() -> bool:
+        return stops == [1]
+
+    await world.until(first)
+    await world.open_transaction(app, at(topic), rows("a", "b"))
+    producer = world.producer(app)
+    await producer.fence()
+    await producer.close()
+
+    async def passed() -> bool:
+        return stops[-1] == (await sources.bounds())[topic].end >= 4
+
+    await world.until(passed)
+    assert read == [0]
+    sources.close()
 
 
 @sources_case

@@ -47,10 +47,14 @@ class World(Protocol):
         partitions: int = 1,
         *,
         compacted: bool = False,
+        append_time: bool = False,
         max_message_bytes: int | None = None,
         timestamp_before_max_ms: int | None = None,
         timestamp_after_max_ms: int | None = None,
-    ) -> None: ...
+    ) -> None:
+        """With ``append_time``, message.timestamp.type is LogAppendTime."""
+        ...
+
     async def delete_topic(self, name: str) -> None: ...
     async def append(self, at: TopicPartition, rows: Sequence[Row]) -> None:
         """Produce without a transaction."""
@@ -109,6 +113,7 @@ class MemoryWorld:
         partitions: int = 1,
         *,
         compacted: bool = False,
+        append_time: bool = False,
         max_message_bytes: int | None = None,
         timestamp_before_max_ms: int | None = None,
         timestamp_after_max_ms: int | None = None,
@@ -117,6 +122,7 @@ class MemoryWorld:
             name,
             partitions,
             compacted=compacted,
+            append_time=append_time,
             max_message_bytes=max_message_bytes,
             timestamp_before_max_ms=timestamp_before_max_ms,
             timestamp_after_max_ms=timestamp_after_max_ms,

@@ -174,6 +174,8 @@ def test_aborted_records_are_not_delivered_and_markers_leave_no_gap(
             assert {record.value for record in records} == {b"commit_transaction"}
             assert len(records) == 30
             assert is_contiguous(me, commands, 0)
+            # What was aborted last is passed, too: each transaction takes ten offsets and one for its marker.
+            await me.notes.until(lambda: me.notes.batches[commands, 0][-1].stop == 6 * 11)
 
     run(story())
 

@@ -17,11 +17,11 @@ from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStore, Ro
 from delaystream.engine.failures import StoreFailed, StoreUntrusted
 from delaystream.engine.ports import Marker, StateStore, StateStores
 
-MARKER = Marker(topic_id="A" * 22, position=7, last_offset=5, fingerprint=b"\x00\xff", written_ms=1)
+MARKER = Marker(topic_id="A" * 22, position=7, last_offset=5, fingerprint=b"\x00\xff")
 
 
 def marker(position: int) -> Marker:
-    return Marker(topic_id="A" * 22, position=position, last_offset=position, fingerprint=b"", written_ms=1)
+    return Marker(topic_id="A" * 22, position=position, last_offset=position, fingerprint=b"")
 
 
 def key(number: int) -> bytes:
@@ -123,7 +123,7 @@ def test_a_crash_loses_the_latest_writes_and_keeps_the_order(tmp_path: Path) -> 
         )
         store = stores.open(0)
         for n in range(3_000):
-            marker = Marker(topic_id="", position=n, last_offset=n, fingerprint=b"", written_ms=1)
+            marker = Marker(topic_id="", position=n, last_offset=n, fingerprint=b"")
             store.write([(b"w%08d" % n, b"v" * 300)], [(b"l", b"%d" % n)], marker)
         os._exit(9)
     """
@@ -238,7 +238,7 @@ def test_a_damaged_block_is_found_by_whoever_reads_it(
 
 
 def test_another_format_is_not_trusted(stores: RocksDbStores) -> None:
-    for stored in (b"\xc1nonsense", rocksdb_store._encode_marker(Marker("", 0, 0, b"", 0, format=99))):
+    for stored in (b"\xc1nonsense", rocksdb_store._encode_marker(Marker("", 0, 0, b"", format=99))):
         store = stores.open(0)
         store._database.put(rocksdb_store._MARKER_KEY, stored)
         store.close()
@@ -285,7 +285,7 @@ def test_a_full_disk_is_a_failure_with_a_reason(stores: RocksDbStores) -> None:
         directory = DataDirectory.acquire(Path(sys.argv[1]), "app")
         store = RocksDbStores(directory, RocksDbSettings(write_buffer_bytes=200_000)).open(0)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-        marker = Marker(topic_id="", position=0, last_offset=0, fingerprint=b"", written_ms=1)
+        marker = Marker(topic_id="", position=0, last_offset=0, fingerprint=b"")
         try:
             for n in range(200_000):
                 store.write([(b"w%08d" % n, os.urandom(300))], [], marker)

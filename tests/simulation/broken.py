@@ -18,7 +18,7 @@ from delaystream.engine.arming import Arming
 from delaystream.engine.events import Events
 from delaystream.engine.intake import Intake
 from delaystream.engine.life import Life
-from delaystream.engine.ports import Sources, TopicPartition
+from delaystream.engine.ports import ChangelogRecord, Sources, TopicPartition
 from delaystream.engine.recovery import Recovery
 from delaystream.testing import MemoryChangelog, MemoryLog, MemorySources
 from delaystream.testing.log import MemoryLog as Log
@@ -105,40 +105,56 @@ def applied_offsets_ignored() -> Iterator[Engine]:
 def stale_store_kept() -> Iterator[Engine]:
     """Whatever lies on the disk is believed, and taken for complete."""
 
-    async def believe(self: Recovery, store: Any, marker: Any, bounds: Any, now_ms: int) -> Any:
-        if marker is None:
-            return await original(self, store, marker, bounds, now_ms)
+    async def believe(self: Recovery, marker: Any, bounds: Any) -> Any:
+        if marker.rebuilding:
+            return await original(self, marker, bounds)
         return replace(marker, position=bounds.end)
 
-    async def unchecked(self: Recovery, *_: Any) -> None:
-        return None
-
     original = Recovery._replay
-    with patch.object(Recovery, "_check", unchecked), patch.object(Recovery, "_replay", believe):
-        yield Engine()
+    with untrusted_store_kept() as engine, patch.object(Recovery, "_replay", believe):
+        yield engine
 
 
 @contextlib.contextmanager
 def untrusted_store_kept() -> Iterator[Engine]:
     """The store is never checked: foreign, ahead or too old, it is gone on from."""
 
-    async def unchecked(self: Recovery, *_: Any) -> None:
-        return None
+    async def unchecked(self: Recovery, marker: Any, bounds: Any) -> Any:
+        return marker
 
-    with patch.object(Recovery, "_check", unchecked):
+    with (
+        patch.object(Recovery, "_check", unchecked),
+        patch.object(Recovery, "_too_old", lambda *_: ""),
+    ):
         yield Engine()
 
 
 @contextlib.contextmanager
 def old_store_kept() -> Iterator[Engine]:
     """A store is gone on from although the tombstones that it has missed may be gone."""
-
-    async def always_young(self: Recovery, marker: Any, bounds: Any, now_ms: int) -> None:
-        await original(self, marker, bounds, marker.written_ms)
-
-    original = Recovery._check
-    with patch.object(Recovery, "_check", always_young):
+    with patch.object(Recovery, "_too_old", lambda *_: ""):
         yield Engine()
+
+
+class _BelievesWorkers(MemoryChangelog):
+    async def record_at(self, offset: int) -> ChangelogRecord | None:
+        record = await super().record_at(offset)
+        if record is None:
+            return None
+        [found], _ = self._log.read(self._at, offset, 1)
+        return replace(record, appended_ms=found.timestamp)
+
+
+@contextlib.contextmanager
+def own_clock_trusted() -> Iterator[Engine]:
+    """How old a store is, is told by the clock of the worker that wrote it and of the one that finds it."""
+    original = MemoryLog.create_topic
+
+    def create_topic(self: MemoryLog, name: str, partitions: int = 1, **options: Any) -> Any:
+        return original(self, name, partitions, **{**options, "append_time": False})
+
+    with patch.object(MemoryLog, "create_topic", create_topic):
+        yield Engine(changelog=_BelievesWorkers)
 
 
 @contextlib.contextmanager
@@ -212,6 +228,7 @@ BREAKAGES: list[Breakage] = [
     stale_store_kept,
     untrusted_store_kept,
     old_store_kept,
+    own_clock_trusted,
     aborted_changelog_records_read,
     aborted_requests_read,
     recurring_begins_anew,

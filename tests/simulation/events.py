@@ -29,6 +29,10 @@ class Events:
         world = self._world
         random = world.random
         end = world.loop.time() + world.storm.seconds
+        if world.storm.long_absence:
+            # Around the last request: what fires later leaves tombstones and rewrites nothing. So the last
+            # record that these disks have applied may stay in the log, and does not give them away.
+            world.later(world.storm.seconds + random.uniform(-1, 2), self._set_disks_aside)
         while world.loop.time() < end:
             await asyncio.sleep(random.expovariate(world.storm.events_per_second))
             self._event(random)
@@ -39,6 +43,18 @@ class Events:
                 for at in self._changelogs():
                     world.log.compact(at)
                 self._event(random)
+            self._bring_disks_back(random)
+
+    def _set_disks_aside(self) -> None:
+        for member in self._world.members:
+            member.set_aside()
+
+    def _bring_disks_back(self, random: Random) -> None:
+        """Machines that were away for most of the story are all there is: nobody else owns the partitions."""
+        for member in self._world.members:
+            member.crash()
+            if random.random() < 0.9:
+                member.bring_back()
 
     def _changelogs(self) -> list[TopicPartition]:
         world = self._world

@@ -38,6 +38,8 @@ class Group:
         if not member.running:
             if not world.calm or world.random.random() < 0.5:
                 member.tamper(world.random)
+            if world.storm.hides_absence and world.random.random() < 0.9:
+                member.lose_time(world.random)
             member.start()
             self.rebalance()
 

@@ -61,6 +61,10 @@ class Member:
         self.clock = LoopClock(world.loop)
         self.stores = MemoryStateStores()
         self.backups: dict[int, Disk] = {}
+        #: those of a machine that is away, since when it is, and since when this one is
+        self._aside: dict[int, Disk] = {}
+        self._aside_at_s = 0.0
+        self._away_since_s = 0.0
         #: the partitions that the group's coordinator has told it that it owns
         #: by partition: in which reign, for it may be lost and regained unnoticed
         self.owned: dict[int, int] = {}
@@ -128,6 +132,7 @@ class Member:
         self.world.graveyard.append(self.process)
         self.stores.crash(self.world.random.choice((0, 0, 1, 5)) if self.world.storm.loses_writes else 0)
         self.owned = {}
+        self._away_since_s = self.world.loop.time()
         self.world.say(self.name, "is dead")
         self.world.group.died(self)
 
@@ -235,6 +240,28 @@ class Member:
         topic_id = topic_id or marker.topic_id
         foreign.marker = replace(marker, topic_id=topic_id, position=marker.position + further)
         return foreign
+
+    def set_aside(self) -> None:
+        """Keep the disks as they are, for a machine that goes away with them."""
+        self._aside = {partition: disk.copy() for partition, disk in self.stores.disks.items()}
+        self._aside_at_s = self.world.loop.time()
+
+    def bring_back(self) -> None:
+        """The machine with the disks that were set aside takes the place of this one; no process runs."""
+        self.world.say(self.name, "has the disks that were set aside")
+        self.stores.disks.clear()
+        self.stores.disks.update(self._aside)
+        self._away_since_s = self._aside_at_s
+
+    def lose_time(self, random: Random) -> None:
+        """Its clock goes on from where it stood when the machine went away, and is put right a while later.
+
+        It is behind then, not ahead: nothing that it fires is early. But what it wrote last looks young.
+        """
+        behind_ms = int((self.world.loop.time() - self._away_since_s) * 1000)
+        self.clock.step(-behind_ms)
+        self.world.say(self.name, f"its clock is {behind_ms} ms behind")
+        self.world.later(random.choice((1.0, 8.0)), lambda: self.clock.step(behind_ms))
 
     def back_up(self) -> None:
         """Remember the disks as they are, for a stale start later."""

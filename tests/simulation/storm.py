@@ -24,7 +24,8 @@ class Storm:
     loses_writes: bool
     batch_records: int
     clock_steps: bool
-    #: workers stay away for longer than tombstones are kept
+    #: workers stay away for longer than tombstones are kept; with stepping clocks, some come back with one
+    #: that hides how long they were away
     long_absence: bool
     events_per_second: float
     #: how much of a finished id is remembered: ids are forgotten while the storm lasts
@@ -37,7 +38,7 @@ class Storm:
     @classmethod
     def draw(cls, random: Random) -> Storm:
         """Draw one."""
-        long_absence = random.random() < 0.15
+        long_absence = random.random() < 0.3
         return cls(
             misfortune=random.choice((0.0, 0.002, 0.005, 0.01, 0.03)),
             latency=random.choice((0.1, 0.5, 0.9)),
@@ -45,14 +46,18 @@ class Storm:
             tampering=random.choice((0.0, 0.2, 0.5)),
             loses_writes=random.random() < 0.5,
             batch_records=random.choice((1, 3, 20, 500)),
-            # Stepped clocks and tombstones that go within seconds do not go together.
-            clock_steps=not long_absence and random.random() < 0.3,
+            clock_steps=random.random() < (0.9 if long_absence else 0.3),
             long_absence=long_absence,
             events_per_second=random.choice((0.5, 2.0, 5.0)),
             forgets_ids=random.random() < 0.2,
             gives_up=random.random() < 0.2,
             names_rows=random.random() < 0.5,
         )
+
+    @property
+    def hides_absence(self) -> bool:
+        """Whether a worker's clock may be back by as much as it was away."""
+        return self.long_absence and self.clock_steps
 
     @property
     def delete_retention_ms(self) -> int:

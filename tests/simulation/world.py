@@ -140,7 +140,11 @@ class World:
         partitions = self.settings.partitions
         for name in (*self.request_topics, self.settings.commands_topic):
             self.log.create_topic(name, partitions)
-        self.log.create_topic(self.settings.changelog_topic, partitions, compacted=True)
+        # As `topics check` asks for, or as somebody has made it.
+        append_time = Random(f"append time {self.seed}").random() < 0.9
+        self.log.create_topic(
+            self.settings.changelog_topic, partitions, compacted=True, append_time=append_time
+        )
         letter_bytes = self.random.choice((1_500, None))
         self.log.create_topic(self.settings.dead_letters_topic, 2, max_message_bytes=letter_bytes)
         self.log.create_topic("receipts", 1)

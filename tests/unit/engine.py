@@ -53,12 +53,14 @@ class Engine:
 
     def __init__(self, loop: VirtualTimeLoop, partitions: int = 1, **settings: Any) -> None:
         self.loop = loop
+        #: the worker's
         self.clock = LoopClock(loop)
-        self.log = MemoryLog(self.clock.now_ms)
+        self.brokers_clock = LoopClock(loop)
+        self.log = MemoryLog(self.brokers_clock.now_ms)
         self.settings = EngineSettings(partitions=partitions, **settings)
         self.log.create_topic(REQUESTS, partitions)
         self.log.create_topic("delay-commands", partitions)
-        self.log.create_topic("delay-wheel-changelog", partitions, compacted=True)
+        self.log.create_topic("delay-wheel-changelog", partitions, compacted=True, append_time=True)
         self.log.create_topic("delay-dead-letters", 1)
         self.log.create_topic("delay-events", 1)
         for topic in ("orders", "emails", "late", "replies", RECEIPTS):

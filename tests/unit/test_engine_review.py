@@ -85,7 +85,7 @@ def test_entries_added_in_one_step_in_any_order_are_all_found_again() -> None:
     state.source(first, REQUESTS, 0)
     later = keys.wheel_key(wheel, 900, 0, 1, 0)
     state.add_entry(first, later, b"later", wheel, 900)
-    marker = Marker("id", 0, -1, b"", 0)
+    marker = Marker("id", 0, -1, b"")
     state.apply(first, marker)
     second = Step(1_000, 2)
     state.remove_entry(second, later)

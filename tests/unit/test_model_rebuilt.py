@@ -107,7 +107,7 @@ def export(engine: Engine) -> Listing:
     for partition in range(PARTITIONS):
         at = TopicPartition(engine.settings.changelog_topic, partition)
         store = MemoryStateStores().open(partition)
-        store.write([*changelog_state(engine.log, at).items()], [], Marker("id", 1, 0, b"", 0))
+        store.write([*changelog_state(engine.log, at).items()], [], Marker("id", 1, 0, b""))
         reading = PartitionReading(partition, store)
         reading.check()
         for line in reading.named(remembered=True):

@@ -13,7 +13,7 @@ from delaystream.testing.store import MemoryStateStores
 def load(transfer_state: str) -> PartitionState:
     store = MemoryStateStores().open(0)
     meta = Meta(4, app_id="app", transfer="t-1", transfer_state=transfer_state)
-    store.write([(META, encode(meta))], [], Marker("id", 1, 0, b"", 0))
+    store.write([(META, encode(meta))], [], Marker("id", 1, 0, b""))
     return PartitionState(store, 4, "app")
 
 

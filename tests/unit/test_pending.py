@@ -13,7 +13,7 @@ from delaystream.testing import MemoryStateStores
 from tests.simulation.reckoning import miscounts
 from tests.unit.engine import Engine, in_virtual_time
 
-MARKER = Marker("id", 0, -1, b"", 0)
+MARKER = Marker("id", 0, -1, b"")
 
 
 def test_counts_follow_entries_as_they_come_and_go() -> None:

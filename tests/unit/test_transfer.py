@@ -42,7 +42,7 @@ ENVELOPE = Envelope(b"\xff\x00", None, [("a", b"1"), ("a", None)], 5, 3, True, b
 
 def store_of(changes: Iterable[Change]) -> MemoryStore:
     store = MemoryStateStores().open(0)
-    store.write(list(changes), [], Marker("id", 1, 0, b"", 0))
+    store.write(list(changes), [], Marker("id", 1, 0, b""))
     return store
 
 
