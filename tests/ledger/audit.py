@@ -209,7 +209,7 @@ class Audit:
             damaged.append(f"{what}: key, value or headers are not the request's: {record}")
 
     def _letters_are_told(self) -> None:
-        """Each dead letter has one event with its code, about the same fire, and each event has its letter."""
+        """Each dead letter has one event with its code, about the same fire; each event has its letter."""
         told: dict[str, list[Told]] = defaultdict(list)
         for event in self.told:
             if event.kind in ("rejected", "quarantined"):
@@ -232,7 +232,9 @@ class Audit:
             return
         facts = event.facts
         told = (facts["schedule_id"], facts["destination"], str(facts["due_at_ms"]), facts["detail"])
-        found = tuple(letter.header(name) for name in ("schedule-id", "destination", "due-at", "error-detail"))
+        found = tuple(
+            letter.header(name) for name in ("schedule-id", "destination", "due-at", "error-detail")
+        )
         if told != found:
             self.wrong(event, f"the dead letter has {found}")
 

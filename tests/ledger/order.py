@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def judge_order(audit: Audit) -> None:
     """Per request partition and destination: by due time, then as they were asked for.
 
-    It shows on each partition of the destination, whatever the keys. Promised of requests without an id, from the moment on at which they are accepted.
+    It shows on each partition of the destination, whatever the keys. Promised of requests without an id, from
+    the moment on at which they are accepted.
     """
     lanes: dict[tuple[object, ...], list[tuple[int, int, int, int, Asked, Fire]]] = defaultdict(list)
     for source, fires in audit.fires.items():

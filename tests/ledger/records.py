@@ -28,7 +28,7 @@ class Circumstances:
     """By how much it may have been behind."""
     id_retention_ms: int = 86_400_000
     """For how long an id that is over is remembered."""
-    misfire_threshold_ms: int = 10_000
+    misfire_threshold_ms: int = 60_000
     """The most grace that there is with ``catch-up: none``."""
     gives_up_after_ms: int | None = None
     """For how long a fire waits for a destination that cannot be written; None: longer than the run."""

@@ -12,25 +12,24 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Schedule
+from delaystream.codec.envelope import LIVE, Forget, Schedule, decode_entry
 from delaystream.codec.event import EventType
-from delaystream.codec.outgoing import Outcome
 from delaystream.core.misfire import Verdict, settle
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, Action, CatchUp
-from delaystream.engine import bulk, commands, control, firing, fire_records, named_fires, recurring_fires
+from delaystream.engine import bulk, commands, control, firing, named_fires, recurring_fires
 from delaystream.engine.arming import Arming
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.events import Events
-from delaystream.engine.failures import WriteRefused
 from delaystream.engine.intake import Intake
 from delaystream.engine.letters import Letters
 from delaystream.engine.life import Life
+from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.ports import Transaction
 from delaystream.engine.quota import Quotas
 from delaystream.engine.rates import Bucket
+from delaystream.engine.recurring_fires import RecurringFires
 from delaystream.engine.withheld import Withheld
-from delaystream.testing.partition import TopicRefusedError
 from tests.simulation.broken import Breakage
 from tests.simulation.weather import LateProducer
 from tests.simulation.world import Engine
@@ -267,7 +266,7 @@ def fires_are_given_up_at_the_first_trouble() -> Iterator[Engine]:
     def reason(self: Withheld, step: Any, drain: Any, *rest: Any) -> Any:
         settings = self._settings
         if settings.destination_timeout_ms < 10_000:
-            self._settings = replace_settings(settings)
+            self._settings = replace(settings, destination_timeout_ms=0)
         try:
             return original(self, step, drain, *rest)
         finally:
@@ -275,13 +274,6 @@ def fires_are_given_up_at_the_first_trouble() -> Iterator[Engine]:
 
     with patch.object(Withheld, "reason", reason):
         yield Engine()
-
-
-def replace_settings(settings: Any) -> Any:
-    """The settings with no patience for destinations."""
-    from dataclasses import is_dataclass, replace as replaced
-
-    return (replaced if is_dataclass(settings) else replace)(settings, destination_timeout_ms=0)
 
 
 @contextlib.contextmanager
@@ -324,6 +316,75 @@ def events_forget_the_next_time() -> Iterator[Engine]:
         yield Engine()
 
 
+# -- ids
+
+
+@contextlib.contextmanager
+def keys_of_named_fires_are_those_of_their_requests() -> Iterator[Engine]:
+    """`destination-key` is not taken notice of where a request has an id."""
+    original = control.envelope_of
+
+    def envelope(request: Any) -> Any:
+        return replace(original(request), has_destination_key=False)
+
+    with patch.object(control, "envelope_of", envelope):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def ids_are_never_forgotten() -> Iterator[Engine]:
+    """What is over is remembered for ever."""
+    original = NamedFires.housekeep
+
+    def housekeep(self: NamedFires, step: Any, entries: Any) -> Any:
+        entries = list(entries)
+        kept = [entry for entry in entries if not isinstance(decode_entry(entry[1]), Forget)]
+        for key, _ in entries:
+            step.changes[key] = None
+        for key, _ in kept:
+            del step.changes[key]
+        original(self, step, kept)
+        return entries[-1][0] if entries else None
+
+    with patch.object(NamedFires, "housekeep", housekeep):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def a_cancel_forestalls_nothing() -> Iterator[Engine]:
+    """A schedule that was cancelled before it arrived is accepted."""
+    with patch.object(control, "older", lambda *_: False):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def bulks_reach_what_came_after_them() -> Iterator[Engine]:
+    """A command for many takes schedules along that were asked for after it."""
+
+    def concerned(command: Any, schedule: Any) -> bool:
+        return schedule.status in LIVE
+
+    with patch.object(bulk, "_concerned", concerned):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def misfires_wait_for_their_grace() -> Iterator[Engine]:
+    """With `catch-up: none` what is late fires for as long as with `latest`."""
+    original = RecurringFires.fire
+
+    def fire(self: RecurringFires, *rest: Any) -> None:
+        settings = self._settings
+        self._settings = replace(settings, misfire_threshold_ms=1 << 40)
+        try:
+            original(self, *rest)
+        finally:
+            self._settings = settings
+
+    with patch.object(RecurringFires, "fire", fire):
+        yield Engine()
+
+
 # -- rates
 
 
@@ -333,8 +394,6 @@ def rates_are_not_kept() -> Iterator[Engine]:
     with patch.object(Bucket, "spend", lambda *_: False):
         yield Engine()
 
-
-_ = (Outcome, WriteRefused, TopicRefusedError, control, fire_records)
 
 DECISIONS: list[Breakage] = [
     droppable_requests_are_not_stored,
@@ -357,5 +416,10 @@ DECISIONS: list[Breakage] = [
     receipts_name_other_fires,
     bulk_pauses_reach_nobody,
     events_forget_the_next_time,
+    keys_of_named_fires_are_those_of_their_requests,
+    ids_are_never_forgotten,
+    a_cancel_forestalls_nothing,
+    bulks_reach_what_came_after_them,
+    misfires_wait_for_their_grace,
     rates_are_not_kept,
 ]

@@ -90,6 +90,8 @@ class Producers:
         if request.id is None and request.due_ms and self._further.random() < 0.3:
             request.receipt_expected = True
             control.append(("delaystream-reply-to", b"receipts"))
+        if request.id is not None and (request.beat or request.due_ms) and request.action == "schedule":
+            self._further_options(request, control)
         if topic == LIMITED and world.max_pending and (kind in _CONTROLLED or request.due_ms):
             request.errors |= {Code.QUOTA_EXCEEDED.value}
         headers = [*control, *foreign]
@@ -239,6 +241,16 @@ class Producers:
         if request.destination_partition is not None:
             control.append(("delaystream-destination-partition", b"%d" % request.destination_partition))
         control.append(("delaystream-destination", request.destination.encode()))
+
+    def _further_options(self, request: Asked, control: list[Header]) -> None:
+        """Those of a request with an id: where it goes on its destination."""
+        further = self._further.random()
+        if further < 0.15:
+            request.has_delivered_key, request.delivered_key = True, b"c"
+            control.append(("delaystream-destination-key", b"c"))
+        elif further < 0.25 and request.destination == "dest-a":
+            request.destination_partition = self._further.randrange(3)
+            control.append(("delaystream-destination-partition", b"%d" % request.destination_partition))
 
     def _spoil(self, request: Asked, control: list[Header]) -> None:
         code, headers = self._random.choice(

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from delaystream.codec import keys
-from delaystream.codec.envelope import decode_position, decode_schedule, decode_source
+from delaystream.codec.envelope import (
+    LIVE,
+    Forget,
+    decode_entry,
+    decode_position,
+    decode_schedule,
+    decode_source,
+)
 from delaystream.engine.ports import Row, TopicPartition
 from delaystream.testing import Disk, MemoryLog
 from delaystream.testing.partition import (
@@ -21,6 +28,9 @@ from delaystream.testing.partition import (
     UnknownTopicError,
 )
 from tests.ledger import Asked, Delivered
+
+#: by how much at most a worker's clock is behind, and how long it may sleep
+_FORGOTTEN_WITHIN_MS = 7_000
 
 
 class WitnessedLog(MemoryLog):
@@ -121,10 +131,10 @@ def overdrawn(log: WitnessedLog, topic: str, tenant: str | None, rate: float) ->
             writer, decided_after_ms = log.writers[record.transaction]
             lives.setdefault(writer, []).append((record.appended_ms, decided_after_ms))
     for writer, records in lives.items():
-        most = 0.0
+        most = float("-inf")
         for number, (appended_ms, decided_after_ms) in enumerate(sorted(records)):
-            # From the decision on the n-th record until the append of a later one there were so many tokens.
-            most = max(most, rate * decided_after_ms / 1000 - number) if number else rate * decided_after_ms / 1000
+            # So many came in between the decision on an earlier record and the append of this one.
+            most = max(most, rate * decided_after_ms / 1000 - number)
             if number + 1 + most - rate * appended_ms / 1000 > burst + 0.001:
                 yield f"{writer} delivered to {topic} faster than {rate} a second with {burst} at once"
                 break
@@ -190,6 +200,27 @@ def miscounts(disk: Disk) -> Iterator[str]:
     for key in sorted(counted.keys() | stored.keys()):
         if stored.get(key, 0) != counted[key]:
             yield f"{key!r} counts {stored.get(key, 0)}, and there are {counted[key]}"
+
+
+def leftovers(state: Mapping[bytes, bytes], now_ms: int) -> Iterator[str]:
+    """What should not be in a partition's state once everything in it is over."""
+    forgetting: dict[bytes, int] = {}
+    for key, value in state.items():
+        kind = key[:1]
+        if kind == b"w" and isinstance(decode_entry(value), Forget):
+            forgetting[key] = keys.due_of(key)
+        elif kind in (b"b", b"g", b"p", b"w"):
+            yield f"{key!r} is left, and nothing is ahead"
+    for key, value in state.items():
+        if key[:1] == b"s":
+            schedule = decode_schedule(value)
+            due_ms = forgetting.pop(schedule.forget_key or b"", None)
+            if schedule.status in LIVE or due_ms is None:
+                yield f"{key!r} is {schedule.status}, to be forgotten at {due_ms}"
+            elif due_ms < now_ms - _FORGOTTEN_WITHIN_MS:
+                yield f"{key!r} was to be forgotten at {due_ms}"
+    for key in forgetting:
+        yield f"{key!r} forgets what is not there"
 
 
 def triggers(disk: Disk, tenant: str) -> int:

@@ -41,6 +41,7 @@ from tests.simulation.reckoning import (
     changelog_state,
     delivered,
     differences,
+    leftovers,
     miscounts,
     overdrawn,
     paused,
@@ -227,8 +228,9 @@ class World:
             most = pending(changelog_state(self.log, at), LIMITED) + sum(
                 (record.key or b"")[:1] == b"w" for _, record in rows
             )
-            source = b"/".join(headers[f"delaystream-error-{part}"] for part in ("topic", "partition", "offset"))
-            self.refusals[source.decode()] = (most, share(self.max_pending, partition, self.settings.partitions))
+            where = [headers[f"delaystream-error-{part}"] for part in ("topic", "partition", "offset")]
+            mine = share(self.max_pending, partition, self.settings.partitions)
+            self.refusals[b"/".join(where).decode()] = (most, mine)
 
     # -- the story
 
@@ -320,9 +322,13 @@ class World:
             circumstances=self._circumstances(),
         )
         self.result.report = report
+        for partition in range(self.settings.partitions):
+            for leftover in leftovers(self._state(partition), self.clock.now_ms()):
+                self.violated(f"partition {partition}: {leftover}")
+        asked = {request.source: request for request in self.asked}
         for source, (most, mine) in self.refusals.items():
-            request = next(request for request in self.asked if request.source == source)
-            if most + max(1, len(request.due_ms)) <= mine:
+            request = asked.get(source)
+            if request is not None and most + max(1, len(request.due_ms)) <= mine:
                 self.violated(f"{source}: refused by a quota of {mine}, with {most} pending")
         for tenant, table in ((None, self.rates), (LIMITED, self.tenants_rates)):
             for topic in self.destinations:
