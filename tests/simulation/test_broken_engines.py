@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from tests.simulation.broken import BREAKAGES, Breakage, old_store_kept
-from tests.simulation.broken_decisions import DECISIONS
+from tests.simulation.broken_decisions import DECISIONS, fires_are_given_up_at_the_first_trouble
 from tests.simulation.storm import Storm
 from tests.simulation.world import run
 
@@ -18,6 +18,7 @@ PATIENCE = 300
 #: of a breakage that shows in few worlds, in which it can show
 WORLDS: dict[Breakage, Callable[[Storm], bool]] = {
     old_store_kept: lambda storm: storm.long_absence,
+    fires_are_given_up_at_the_first_trouble: lambda storm: storm.gives_up,
 }
 
 
