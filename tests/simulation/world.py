@@ -259,13 +259,19 @@ class World:
         await asyncio.gather(self.producers.run(self.storm.seconds), self.events.run())
         self.say("WORLD", "calm")
         self.calm = True
+        if any(request.action == "pause" for request in self.asked):
+            self._wake()
         await self._settle()
         if any(paused(self._state(partition)) for partition in range(self.settings.partitions)):
-            for topic in self.request_topics:
-                self.producers.wake(topic)
+            # The pauses came after it, from other partitions.
+            self._wake()
             await self._settle()
         housekeeping.cancel()
         self._reckon()
+
+    def _wake(self) -> None:
+        for topic in self.request_topics:
+            self.producers.wake(topic)
 
     async def _settle(self) -> None:
         """Wait until every request is applied and every wheel is empty."""
