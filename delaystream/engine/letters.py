@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from delaystream.codec.command import COMMAND_HEADER, Report, detach
+from delaystream.codec.command import COMMAND_HEADER, Command, Report, detach
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
 from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
@@ -104,11 +104,11 @@ class Letters:
         rejection: Rejection,
     ) -> None:
         """Put a refused record among the dead letters, its bytes untouched, and tell whoever asked."""
-        source = _source(topic, self._settings.commands_topic, partition, record, request)
+        source, timestamp_ms = _produced(topic, self._settings.commands_topic, partition, record, request)
         headers: Sequence[Header] = [
             (_printable(name), value) for name, value in record.headers if name != COMMAND_HEADER
         ]
-        self.bury(step, record.key, record.value, headers, record.timestamp, source, rejection)
+        self.bury(step, record.key, record.value, headers, timestamp_ms, source, rejection)
         if rejection.reply_to is None:
             # What was decided after parsing is of a request, which knows why it gets no receipt.
             of = request if type(request) is Request else rejection
@@ -169,20 +169,23 @@ def _letter(
     )
 
 
-def _source(
+def _produced(
     topic: str,
     commands_topic: str,
     partition: int,
     record: SourceRecord,
     request: Request | Report | Rejection,
-) -> Coordinates:
-    """Where a refused request was produced, before any re-routing."""
-    if type(request) is Request:
-        return request.source
-    command, _ = detach(record.headers)
-    if command is not None and topic == commands_topic:
-        return command.source
-    return Coordinates(topic, partition, record.offset)
+) -> tuple[Coordinates, int]:
+    """Where and when a refused request was produced, before any re-routing; -1 for a time that is unknown."""
+    if topic == commands_topic:
+        if type(request) is Request:
+            return request.source, request.timestamp_ms
+        command, _ = detach(record.headers)
+        if type(command) is Command:
+            return command.source, command.timestamp_ms
+        if command is not None:
+            return command.source, record.timestamp
+    return Coordinates(topic, partition, record.offset), record.timestamp
 
 
 def _printable(name: str) -> str:

@@ -362,19 +362,23 @@ class Life:
         self._tell(step, change, loop.time() - began)
 
     def _note(self, step: Step, refusal: WriteRefused, loop_ms: float) -> None:
-        """Remember which destination refused, so that the next attempt goes around it."""
+        """Remember which destination refused, so that the next attempt goes around it.
+
+        It is in trouble from now on: the step may have been under way for long.
+        """
+        now_ms = self._ports.clock.now_ms()
         for topic in (refusal.topic, *sorted(refusal.also)):
             if not self._settings.sets_aside(topic):
                 continue
             if refusal.record_at_fault:
-                self._note_record(step, refusal, loop_ms)
+                self._note_record(step, refusal, now_ms, loop_ms)
             else:
-                self._troubles.park(topic, refusal.reason, step.now_ms, loop_ms)
+                self._troubles.park(topic, refusal.reason, now_ms, loop_ms)
             self._ports.destinations.invalidate(topic)
             if topic in self._troubles:
                 self._observer.parked(self._partition, topic, refusal.reason)
 
-    def _note_record(self, step: Step, refusal: WriteRefused, loop_ms: float) -> None:
+    def _note_record(self, step: Step, refusal: WriteRefused, now_ms: int, loop_ms: float) -> None:
         """One record cannot be written: the next attempt does without it, or comes closer to which it is."""
         troubles, topic = self._troubles, refusal.topic
         where = (topic, refusal.partition, refusal.row)
@@ -383,9 +387,9 @@ class Life:
         if step.replied(*where):
             troubles.mute(topic, loop_ms)
         elif suspects := step.origins(*where):
-            troubles.narrow(topic, suspects, refusal.reason, step.now_ms)
+            troubles.narrow(topic, suspects, refusal.reason, now_ms)
         else:
-            troubles.divert(topic, refusal.reason, step.now_ms)
+            troubles.divert(topic, refusal.reason, now_ms)
 
     def _tell(self, step: Step, change: PendingChange, seconds: float) -> None:
         for topic, outlet in step.outlets.items():

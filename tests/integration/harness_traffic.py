@@ -13,19 +13,21 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tests.integration.harness import Deployment
 from tests.integration.harness_kafka import Delivery
-from tests.ledger import Asked, Delivered, Report, audit
+from tests.ledger import Asked, Beat, Circumstances, Delivered, Report, audit
 
 _TICK_SECONDS = 0.02
 _DESTINATIONS = {"soak-a": 1, "soak-b": 3}
+_LATE = "soak-late"
 
 
 class Traffic:
     """Sends requests evenly from a thread of its own, until told to stop.
 
-    Most are anonymous, some are lists, some name an id and are replaced or cancelled later, a few are to be
-    refused. The producer is idempotent. Even so librdkafka may write a request twice when its broker is
-    killed (under a new epoch), and one that it gives up may stand there all the same: what was asked for is
-    what stands on the topic, by its coordinates. Two records are two requests.
+    Most are anonymous, some are lists, some are to be dropped or moved when they are late, some name an id
+    and are replaced or cancelled later, some recur a few times, a few are to be refused. The producer is
+    idempotent. Even so librdkafka may write a request twice when its broker is killed (under a new epoch),
+    and one that it gives up may stand there all the same: what was asked for is what stands on the topic, by
+    its coordinates. Two records are two requests.
     """
 
     def __init__(self, app: Deployment, *, rate: int, seed: int, longest_delay_ms: int = 6_000) -> None:
@@ -34,6 +36,7 @@ class Traffic:
         self._random = random.Random(seed)
         self._longest = longest_delay_ms
         self._partitions = {app.destination(name, count): count for name, count in _DESTINATIONS.items()}
+        self._late = app.destination(_LATE)
         self._replies = app.destination("soak-replies")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
@@ -61,7 +64,7 @@ class Traffic:
     @property
     def topics(self) -> Sequence[str]:
         """Every topic that something may come out on."""
-        return [*self._partitions, self._replies, self._app.dead_letters]
+        return [*self._partitions, self._late, self._replies, self._app.dead_letters, self._app.events]
 
     def start(self) -> Traffic:
         """Begin to send."""
@@ -100,8 +103,7 @@ class Traffic:
         confirmed = {numbers[source] for source in acknowledged}
         for source in numbers.keys() - acknowledged.keys():
             again = replace(self._requests[numbers[source]], source=source)
-            self.last_due_ms = max(self.last_due_ms, *again.due_ms, 0)
-            self.asked.append(again)
+            self._note(again)
             if numbers[source] in confirmed:
                 self.doubled += 1
             else:
@@ -137,7 +139,11 @@ class Traffic:
         asked = Asked("", key, value, foreign, destination, tuple(now_ms + delay for delay in delays), now_ms)
         self._requests[str(self._sent)] = asked
         partition = dice.randrange(self._app.partitions)
-        if 0.70 < kind <= 0.92:
+        if 0.50 < kind <= 0.60:
+            self._expire(asked, control)
+        elif 0.60 < kind <= 0.65:
+            self._recur(asked, control)
+        elif 0.70 < kind <= 0.92:
             self._name(asked, control)
             # One id stays on one partition: only then is an order promised, and checked.
             partition = int((asked.id or "0").rsplit("-", 1)[1]) % self._app.partitions
@@ -155,6 +161,27 @@ class Traffic:
             headers=headers,
         )
 
+    def _expire(self, asked: Asked, control: dict[str, str]) -> None:
+        """Have it dropped, or moved, when nobody was there to deliver it in time."""
+        asked.grace_ms = self._random.choice((0, 500, 5_000))
+        asked.on_late = self._random.choice(("drop", self._late))
+        control |= {"grace": f"{asked.grace_ms}ms" if asked.grace_ms else "0", "on-late": asked.on_late}
+
+    def _recur(self, asked: Asked, control: dict[str, str]) -> None:
+        """Give it an id of its own, and a few times."""
+        dice, now_ms = self._random, asked.timestamp_ms
+        asked.id, asked.receipt_expected, asked.due_ms = f"beat-{self._sent}", True, ()
+        asked.catch_up = dice.choice(("latest", "all", "none"))
+        asked.grace_ms = dice.choice((500, 5_000, None))
+        asked.beat = Beat(1_000, now_ms, now_ms, now_ms + self._longest, jitter_ms=dice.choice((0, 200)))
+        del control["delay"]
+        control |= {"id": asked.id, "reply-to": self._replies, "catch-up": asked.catch_up, "every": "1s"}
+        control |= {"end": str(asked.beat.end_ms), "jitter": f"{asked.beat.jitter_ms}ms"}
+        if not asked.beat.jitter_ms:
+            del control["jitter"]
+        if asked.grace_ms is not None:
+            control["grace"] = f"{asked.grace_ms}ms"
+
     def _name(self, asked: Asked, control: dict[str, str]) -> None:
         """Give it an id: a new one, or one that is to be replaced or cancelled."""
         dice = self._random
@@ -167,7 +194,7 @@ class Traffic:
         asked.id, asked.receipt_expected = name, True
         control |= {"id": name, "reply-to": self._replies}
         if choice < 0.25:
-            asked.cancel, asked.due_ms = True, ()
+            asked.action, asked.due_ms = "cancel", ()
             control["action"] = "cancel"
         elif choice < 0.35:
             asked.if_exists = control["if-exists"] = dice.choice(["keep", "reject"])
@@ -180,16 +207,33 @@ class Traffic:
                 self._failure = KafkaException(error)
             return
         asked.source = f"{message.topic()}/{message.partition()}/{message.offset()}"
-        self.last_due_ms = max(self.last_due_ms, *asked.due_ms, 0)
+        self._note(asked)
+
+    def _note(self, asked: Asked) -> None:
+        """It stands on the topic."""
+        end_ms = asked.beat.end_ms if asked.beat is not None else None
+        self.last_due_ms = max(self.last_due_ms, *asked.due_ms, end_ms or 0)
         self.asked.append(asked)
 
     def audit(self, records: Sequence[Delivery]) -> Report:
         """Hold all that came out against all that was asked for."""
-        letters = [_record(record) for record in records if record.topic == self._app.dead_letters]
-        receipts = [_record(record) for record in records if record.topic == self._replies]
-        deliveries = [_record(record) for record in records if record.topic in self._partitions]
+        of: dict[str, list[Delivered]] = {topic: [] for topic in self.topics}
+        for record in records:
+            of[record.topic].append(_record(record))
+        # These two have the producer's time, not the broker's.
+        letters, events = of.pop(self._app.dead_letters), of.pop(self._app.events)
+        for told in (*letters, *events):
+            told.appended_ms = None
+        receipts = of.pop(self._replies)
+        deliveries = [record for records in of.values() for record in records]
+        circumstances = Circumstances(partitions=self._partitions, request_partitions=self._app.partitions)
         return audit(
-            self.asked, deliveries, dead_letters=letters, receipts=receipts, partitions=self._partitions
+            self.asked,
+            deliveries,
+            events=events,
+            dead_letters=letters,
+            receipts=receipts,
+            circumstances=circumstances,
         )
 
     def lateness_ms(self, records: Sequence[Delivery]) -> list[int]:

@@ -1,21 +1,38 @@
 """The ledger: what was asked for against what came out. Pure, for the simulation and for real brokers alike.
 
-    report = audit(asked, deliveries, dead_letters=..., receipts=...)
+    report = audit(asked, deliveries, events=..., dead_letters=..., receipts=...)
     assert report.ok, report
 
-A request that was accepted is delivered once for each of its due times, or is among the dead letters as
-``quarantined`` in its place; never twice, never before it is due, byte for byte, and in order where order is
-promised. A request that is refused is among the dead letters once, and nowhere else. A request that names an
-id is what its receipt says: what was replaced or cancelled was not (wholly) delivered, and all else was.
+A request is accepted or refused, once. One that is refused has one dead letter and one event with the same
+code, one that it may have, and nothing else comes of it. Each fire of one that is accepted ends in exactly
+one way:
 
-What the lifecycle events tell of an id is held against all that came out for it, where a request says so:
-`tests.ledger.chronicle`.
+========================= =================================================================================
+end                       what proves it
+========================= =================================================================================
+delivered                 one record on its destination: not before it is due, not where it was to be
+                          dropped or moved; of a recurring schedule, within its grace, and the latest due
+moved, then as others     one event `moved`, and it was late; the record is on the topic for late ones
+expired                   one event `expired`, no record, and it was late
+missed                    inside one event, and the whole run was late
+skipped                   inside one event, and a later scheduled time was due, which stands for the run
+given up                  one dead letter and one event `quarantined`, and it was impossible
+cut short                 a command about its id was carried out before: cancelled, replaced, rescheduled
+========================= =================================================================================
 
-Requests are told apart by their coordinates (`topic/partition/offset`), which every delivery carries; fires
-by their position in the request's list, which the fire id carries.
+*Late* and *due* are by the clock of the worker that decides; that it told its time truly is known from the
+broker's, to which the decision lies between the commit before it and its own append. *Impossible* is what the
+destination's bounds, and the troubles that it had, make so.
+
+Nothing else may have come out: no record, event, letter or receipt without a cause, none twice. What they say
+of each other, and of the request, is right in every field.
+
+Requests without an id are told apart by their coordinates (`topic/partition/offset`), their fires by the
+position in the list: `tests.ledger.anonymous`. Requests that name an id are judged together, event by event,
+against what the id must be by then: `tests.ledger.chronicle`.
 """
 
 from tests.ledger.audit import audit
-from tests.ledger.records import Asked, Beat, Delivered, Report
+from tests.ledger.records import Asked, Beat, Circumstances, Delivered, Report
 
-__all__ = ["Asked", "Beat", "Delivered", "Report", "audit"]
+__all__ = ["Asked", "Beat", "Circumstances", "Delivered", "Report", "audit"]

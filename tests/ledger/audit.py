@@ -1,225 +1,308 @@
-"""The audit: deliveries, dead letters and receipts held against what was asked for."""
+"""The audit: deliveries, events, dead letters and receipts held against what was asked for."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from typing import Any
 
+import msgspec
+
+from delaystream.codec.event import decode_event
 from delaystream.core.partitioning import partition_for_key
+from tests.ledger.anonymous import judge_anonymous
 from tests.ledger.chronicle import Chronicle
-from tests.ledger.named import judge_named
 from tests.ledger.order import judge_order
-from tests.ledger.records import PREFIX, Asked, Delivered, Fire, Report
+from tests.ledger.records import Asked, Circumstances, Delivered, Fire, Report, Told
+
+_json = msgspec.json.Decoder()
+#: of our headers on a delivery, without their prefix
+_OURS = ["schedule-id", "fire-id", "due-at", "fired-at", "source", "fire-count"]
+#: bytes that a delivery or a dead letter may have beside the key, the value and the foreign headers
+_ADDED_BYTES = 700
 
 
 def audit(
     asked: Iterable[Asked],
     deliveries: Iterable[Delivered],
     *,
+    events: Iterable[Delivered],
     dead_letters: Iterable[Delivered] = (),
     receipts: Iterable[Delivered] = (),
-    events: Iterable[Delivered] = (),
-    clock_ahead_ms: int = 0,
-    partitions: Mapping[str, int] | None = None,
-    forgets_ids: bool = False,
+    circumstances: Circumstances | None = None,
 ) -> Report:
-    """Hold deliveries, dead letters, receipts and events against what was asked for.
+    """Hold deliveries, events, dead letters and receipts against what was asked for.
 
-    ``clock_ahead_ms``: by how much a worker's clock may have been ahead of the broker's. ``partitions``:
-    counts of the destinations, to check that records lie on the partition of their key. ``forgets_ids``: ids
-    that are over may be forgotten before the run is.
+    The records of one partition are in the order of their offsets.
     """
-    return Audit(asked, clock_ahead_ms, partitions or {}, forgets_ids).run(
-        deliveries, dead_letters, receipts, events
-    )
+    books = Audit(asked, circumstances or Circumstances())
+    return books.run(deliveries, events, dead_letters, receipts)
 
 
 class Audit:
     """The books of one audit."""
 
-    def __init__(
-        self, asked: Iterable[Asked], clock_ahead_ms: int, partitions: Mapping[str, int], forgets_ids: bool
-    ) -> None:
-        self.forgets_ids = forgets_ids
+    def __init__(self, asked: Iterable[Asked], circumstances: Circumstances) -> None:
         self.asked = {request.source: request for request in asked}
-        self.clock_ahead_ms = clock_ahead_ms
-        self.partitions = partitions
+        self.circumstances = circumstances
         self.report = Report(requests=len(self.asked))
+        #: by fire id
+        self.deliveries: dict[str, Fire] = {}
+        #: of requests without an id
         self.fires: dict[str, list[Fire]] = defaultdict(list)
-        self.refusals: dict[str, list[str]] = defaultdict(list)
-        self.outcomes: dict[str, str] = {}
-        #: deliveries of requests that are judged by the events about them, by fire id
-        self.chronicled: dict[str, Delivered] = {}
+        self.letters: dict[str, list[Delivered]] = defaultdict(list)
+        self.receipts: dict[str, dict[str, Any]] = {}
+        self.told: list[Told] = []
 
     def run(
         self,
         deliveries: Iterable[Delivered],
+        events: Iterable[Delivered],
         dead_letters: Iterable[Delivered],
         receipts: Iterable[Delivered],
-        events: Iterable[Delivered],
     ) -> Report:
         self._deliveries(deliveries)
         self._dead_letters(dead_letters)
         self._receipts(receipts)
-        named: dict[tuple[str, str], list[Asked]] = defaultdict(list)
-        chronicled = [request for request in self.asked.values() if request.chronicled]
+        self._events(events)
+        self._letters_are_told()
+        anonymous: dict[str, list[Told]] = defaultdict(list)
+        for told in self.told:
+            if "id" not in told.facts and told.kind != "bulk":
+                anonymous[told.facts["source"]].append(told)
         for request in self.asked.values():
-            if request.chronicled:
-                continue
-            if request.id is not None and (request.due_ms or request.cancel):
-                named[request.partition[0], request.id].append(request)
-            elif request.due_ms:
-                self.complete(request)
-            else:
-                self._refused(request)
-        for requests in named.values():
-            judge_named(self, requests)
-        if chronicled:
-            Chronicle(self, chronicled).judge(events)
+            if request.id is None and request.prefix is None:
+                judge_anonymous(self, request, anonymous[request.source])
+        Chronicle(self).judge()
         judge_order(self)
         return self.report
 
-    # -- reading what came out
+    def wrong(self, what: object, why: str) -> None:
+        """Note something that does not fit with the rest."""
+        self.report.inconsistent.append(f"{what}: {why}")
+
+    def count_refused(self, request: Asked) -> list[str]:
+        """The codes with which a request was refused, each of them noted."""
+        codes = [letter.header("error") for letter in self.letters[request.source]]
+        codes = [code for code in codes if code != "quarantined"]
+        self.report.refused += len(codes)
+        if len(codes) > 1:
+            self.report.duplicated.append(f"{request.source}: refused as {codes}")
+        for code in codes:
+            if code not in request.errors:
+                self.wrong(request.source, f"refused as {code}, not {set(request.errors)}")
+        return codes
+
+    def is_impossible(self, request: Asked, topic: str, due_ms: int, at_ms: int) -> bool:
+        """Whether a fire could not be delivered to a topic, and was not to be waited for any longer."""
+        given = self.circumstances
+        if request.destination_partition is not None:
+            partitions = given.partitions.get(topic)
+            if partitions is not None and request.destination_partition >= partitions:
+                return True
+        if (largest := given.largest.get(topic)) is not None and _size(request) + _ADDED_BYTES > largest:
+            return True
+        if given.gives_up_after_ms is None or at_ms - due_ms < given.gives_up_after_ms:
+            return False
+        until_ms = at_ms - given.gives_up_after_ms + given.clock_ahead_ms + given.clock_behind_ms
+        return given.troubled(topic, request.timestamp_ms - 60_000, until_ms)
+
+    def known_time(self, what: object, at_ms: int, record: Delivered) -> None:
+        """The time at which something was decided is between the commit before it and its own append."""
+        given = self.circumstances
+        if record.appended_ms is not None and at_ms > record.appended_ms + given.clock_ahead_ms:
+            self.wrong(what, f"decided at {at_ms}, and the broker had it at {record.appended_ms}")
+        earliest_ms = record.decided_after_ms
+        if earliest_ms is not None and at_ms + given.clock_behind_ms < earliest_ms:
+            self.wrong(what, f"decided at {at_ms}, and the step before it was committed at {earliest_ms}")
+
+    # -- deliveries
 
     def _deliveries(self, deliveries: Iterable[Delivered]) -> None:
         report = self.report
-        fire_ids: Counter[str] = Counter()
         for record in deliveries:
             report.delivered += 1
             source, fire_id = record.header("source"), record.header("fire-id")
-            where = f"{record.topic}-{record.partition}@{record.offset}"
-            fire_ids[fire_id] += 1
-            if fire_ids[fire_id] > 1:
-                report.duplicated.append(f"{where}: fire {fire_id} for the {fire_ids[fire_id]}. time")
+            what = f"{record.where}: {fire_id}"
+            if fire_id in self.deliveries:
+                report.duplicated.append(f"{what} again")
+                continue
             request = self.asked.get(source)
+            try:
+                due_ms, fired_ms = int(record.header("due-at")), int(record.header("fired-at"))
+            except ValueError:
+                report.damaged.append(f"{what}: headers {record.headers}")
+                continue
+            fire = self.deliveries[fire_id] = Fire(record, fire_id, due_ms, fired_ms)
             if request is None:
-                report.inconsistent.append(f"{where}: delivered for {source}, which nobody asked for")
+                self.wrong(what, f"delivered for {source}, which nobody asked for")
                 continue
-            if request.chronicled:
-                self.chronicled[fire_id] = record
-                self._content(request, record, f"{where}: {fire_id}")
-                continue
-            parts = fire_id.split("/")
-            if len(parts) < 5:
-                report.damaged.append(f"{where}: fire id {fire_id!r}")
-                continue
-            index = int(parts[2] if parts[1].startswith("r") else parts[3])
-            fire = Fire(record, index, int(record.header("due-at")), int(record.header("fired-at")))
-            if any(other.index == index for other in self.fires[source]) and fire_ids[fire_id] == 1:
-                report.duplicated.append(f"{where}: {source}[{index}] again, as another fire {fire_id}")
-            self.fires[source].append(fire)
-            self._one(request, fire, where)
+            if request.id is None:
+                self.fires[source].append(fire)
+            self._on_time(fire, what)
+            self._content(request, fire, what)
 
-    def _one(self, request: Asked, fire: Fire, where: str) -> None:
-        """What can be said of a delivery by itself."""
-        report, record = self.report, fire.record
-        what = f"{where}: {request.source}[{fire.index}]"
-        if fire.index >= len(request.due_ms) or request.due_ms[fire.index] != fire.due_ms:
-            report.damaged.append(f"{what}: due {fire.due_ms}, asked for {request.due_ms}")
-            return
-        if fire.fired_ms < fire.due_ms:
-            report.early.append(f"{what}: fired {fire.due_ms - fire.fired_ms} ms before it was due")
-        if record.appended_ms is not None and record.appended_ms + self.clock_ahead_ms < fire.due_ms:
-            report.early.append(f"{what}: appended {fire.due_ms - record.appended_ms} ms before it was due")
-        late = request.grace_ms is not None and fire.fired_ms - fire.due_ms > request.grace_ms
-        if record.topic == request.destination and late and request.on_late != "fire":
-            report.inconsistent.append(f"{what}: delivered, {request.on_late} when late, and it was")
+    def _on_time(self, fire: Fire, what: str) -> None:
+        report, record, due_ms = self.report, fire.record, fire.due_ms
+        if fire.fired_ms < due_ms:
+            report.early.append(f"{what}: fired {due_ms - fire.fired_ms} ms before it was due")
+        appended_ms = record.appended_ms
+        if appended_ms is not None and appended_ms + self.circumstances.clock_ahead_ms < due_ms:
+            report.early.append(f"{what}: appended {due_ms - appended_ms} ms before it was due")
+        else:
+            self.known_time(what, fire.fired_ms, record)
         if record.timestamp_ms != fire.fired_ms:
             report.damaged.append(f"{what}: timestamp {record.timestamp_ms}, fired at {fire.fired_ms}")
-        self._content(request, record, what)
 
-    def _content(self, request: Asked, record: Delivered, what: str) -> None:
+    def _content(self, request: Asked, fire: Fire, what: str) -> None:
         """It is what was asked for, where it was asked for."""
-        report = self.report
+        report, record = self.report, fire.record
         if record.topic not in (request.destination, request.on_late):
             report.damaged.append(f"{what}: is for {request.destination}")
         key = request.delivered_key if request.has_delivered_key else request.key
         if record.key != key or record.value != request.value:
             report.damaged.append(f"{what}: key or value are not what was asked for")
-        foreign = [(name, value) for name, value in record.headers if not name.startswith(PREFIX)]
-        if foreign != [tuple(header) for header in request.headers]:
-            report.damaged.append(f"{what}: headers {foreign}, asked for {request.headers}")
+        if record.foreign != [tuple(header) for header in request.headers]:
+            report.damaged.append(f"{what}: headers {record.foreign}, asked for {request.headers}")
+        if record.ours not in (_OURS, [*_OURS, "skipped"]):
+            report.damaged.append(f"{what}: headers of ours {record.ours}")
         if record.header("schedule-id") != (request.source if request.id is None else request.id):
             report.damaged.append(f"{what}: schedule id {record.header('schedule-id')!r}")
+        if fire.fire_id.split("/", 4)[3 if request.id is not None else 4 :][:1] != [str(fire.due_ms)]:
+            report.damaged.append(f"{what}: due at {fire.due_ms}")
+        partitions = self.circumstances.partitions
         expected = request.destination_partition
-        if expected is None and key is not None and record.topic in self.partitions:
-            expected = partition_for_key(key, self.partitions[record.topic])
+        if expected is None and key is not None and record.topic in partitions:
+            expected = partition_for_key(key, partitions[record.topic])
         if expected is not None and record.partition != expected:
             report.damaged.append(f"{what}: on partition {record.partition}, not {expected}")
+
+    # -- dead letters
 
     def _dead_letters(self, dead_letters: Iterable[Delivered]) -> None:
         for record in dead_letters:
             source = "/".join(record.header(f"error-{part}") for part in ("topic", "partition", "offset"))
             request = self.asked.get(source)
             if request is None:
-                self.report.inconsistent.append(f"dead letter for {source}, which nobody asked for")
+                self.wrong(record.where, f"dead letter for {source}, which nobody asked for")
                 continue
-            self.refusals[source].append(record.header("error"))
-            if (record.key, record.value) not in ((request.key, request.value), (None, None)):
-                self.report.damaged.append(f"dead letter of {source}: key or value are not the request's")
-            foreign = {name for name, _ in record.headers if not name.startswith(PREFIX)}
-            if record.value is not None and not {name for name, _ in request.headers} <= foreign:
-                self.report.damaged.append(f"dead letter of {source}: headers {record.headers}")
+            self.letters[source].append(record)
+            self._letter(request, record, f"dead letter of {source}")
+
+    def _letter(self, request: Asked, record: Delivered, what: str) -> None:
+        damaged = self.report.damaged
+        if not record.header("error-detail"):
+            damaged.append(f"{what}: no detail")
+        if record.header("error-timestamp") != str(request.timestamp_ms):
+            damaged.append(f"{what}: error-timestamp {record.header('error-timestamp')}")
+        given = self.circumstances
+        partitions = given.partitions.get(record.topic)
+        if partitions is not None and record.partition != int(request.partition[1]) % partitions:
+            damaged.append(f"{what}: on partition {record.partition}")
+        foreign = iter(record.foreign)
+        whole = (record.key, record.value) == (request.key, request.value) and all(
+            tuple(header) in foreign for header in request.headers
+        )
+        largest = given.largest.get(record.topic)
+        bare = record.key is None and record.value is None and not record.foreign
+        if not whole and not (bare and largest is not None and _size(request) + _ADDED_BYTES > largest):
+            damaged.append(f"{what}: key, value or headers are not the request's: {record}")
+
+    def _letters_are_told(self) -> None:
+        """Each dead letter has one event with its code, about the same fire; each event has its letter."""
+        told: dict[str, list[Told]] = defaultdict(list)
+        for event in self.told:
+            if event.kind in ("rejected", "quarantined"):
+                told[event.facts["source"]].append(event)
+        for source in self.letters.keys() | told.keys():
+            letters, events = self.letters[source], told[source]
+            found = Counter(letter.header("error") for letter in letters)
+            named = Counter(str(event.facts.get("code")) for event in events)
+            if found != named:
+                self.wrong(source, f"dead letters {dict(found)}, events {dict(named)}")
+            fires = {event.facts.get("fire_id"): event for event in events}
+            for letter in letters:
+                fire_id = letter.header("fire-id")
+                if letter.header("error") == "quarantined" and fire_id:
+                    self._letter_is_as_told(letter, fires.pop(fire_id, None), fire_id)
+
+    def _letter_is_as_told(self, letter: Delivered, event: Told | None, fire_id: str) -> None:
+        if event is None:
+            self.wrong(fire_id, "its dead letter has no event of its own")
+            return
+        facts = event.facts
+        told = (facts["schedule_id"], facts["destination"], str(facts["due_at_ms"]), facts["detail"])
+        found = tuple(
+            letter.header(name) for name in ("schedule-id", "destination", "due-at", "error-detail")
+        )
+        if told != found:
+            self.wrong(event, f"the dead letter has {found}")
+
+    # -- receipts
 
     def _receipts(self, receipts: Iterable[Delivered]) -> None:
         for record in receipts:
-            body = json.loads(record.value or b"{}")
+            body = _json.decode(record.value or b"{}")
             source, outcome = body.get("source", ""), body.get("outcome", "")
-            if source not in self.asked:
-                self.report.inconsistent.append(f"receipt for {source}, which nobody asked for")
-            elif source in self.outcomes:
-                self.report.duplicated.append(f"receipt of {source}: {self.outcomes[source]}, then {outcome}")
+            request = self.asked.get(source)
+            if request is None:
+                self.wrong(record.where, f"receipt for {source}, which nobody asked for")
+            elif source in self.receipts:
+                before = self.receipts[source]["outcome"]
+                self.report.duplicated.append(f"receipt of {source}: {before}, then {outcome}")
             else:
-                self.outcomes[source] = outcome
+                self.receipts[source] = body
+                self._receipt(request, body, record)
         for request in self.asked.values():
-            if request.receipt_expected and request.source not in self.outcomes:
+            if request.receipt_expected and request.source not in self.receipts:
                 self.report.lost.append(f"the receipt of {request.source}")
 
-    # -- judging requests
+    def _receipt(self, request: Asked, body: dict[str, Any], record: Delivered) -> None:
+        what = f"receipt of {request.source}"
+        self.known_time(what, body["decided_at_ms"], record)
+        if not request.receipt_expected:
+            self.wrong(what, "it did not ask for one")
+        named = request.source if request.id is None else request.id
+        told = (body["schedule_id"], body["request_topic"], body.get("id"), record.header("receipt"))
+        if told != (named, request.partition[0], request.id, body["outcome"]):
+            self.wrong(what, f"names {told}")
+        if record.key != named.encode():
+            self.wrong(what, f"key {record.key!r}")
 
-    def missing(self, request: Asked) -> int:
-        """Fires that neither happened nor were quarantined."""
-        indexes = {fire.index for fire in self.fires[request.source]}
-        quarantined = self.refusals[request.source].count("quarantined")
-        return len(request.due_ms) - len(indexes) - quarantined
+    def receipt_names(self, request: Asked, fires: list[tuple[int, str]]) -> None:
+        """The receipt of a request, if there is one, names these fires and no others."""
+        receipt = self.receipts.get(request.source)
+        if receipt is not None:
+            named = [(fire["due_at_ms"], fire["fire_id"]) for fire in receipt.get("fires", ())]
+            if named != fires:
+                self.wrong(f"receipt of {request.source}", f"names {named}, and its fires are {fires}")
 
-    def complete(self, request: Asked) -> None:
-        """Every fire of it happened, or stands among the dead letters."""
-        report = self.report
-        refusals = self.refusals[request.source]
-        quarantined = refusals.count("quarantined")
-        report.quarantined += quarantined
-        fires = self.fires[request.source]
-        if refused := [code for code in refusals if code != "quarantined"]:
-            report.refused += 1
-            if fires or quarantined or len(refused) > 1 or refused[0] not in request.errors:
-                report.inconsistent.append(f"{request.source}: refused as {refusals}, {len(fires)} fires")
-            return
-        if quarantined and not (request.hopeless or request.may_quarantine):
-            report.inconsistent.append(f"{request.source}: quarantined")
-        if request.hopeless and fires:
-            report.inconsistent.append(f"{request.source}: delivered where nothing can be")
-        missing = self.missing(request)
-        if missing < 0:
-            report.duplicated.append(f"{request.source}: {len(fires)} fires and {quarantined} quarantined")
-        elif missing and request.on_late == "drop":
-            report.dropped += missing
-        elif missing:
-            report.lost.append(
-                f"{request.source}: {missing} of {len(request.due_ms)} fires, due {request.due_ms}"
-            )
+    # -- events
 
-    def _refused(self, request: Asked) -> None:
-        """It was to be refused, and was."""
-        refusals = self.refusals[request.source]
-        if self.fires[request.source]:
-            self.report.inconsistent.append(f"{request.source}: delivered, and was to be refused")
-        if not refusals:
-            self.report.lost.append(f"{request.source}: neither delivered nor among the dead letters")
-        elif len(refusals) > 1:
-            self.report.duplicated.append(f"{request.source}: refused {len(refusals)} times")
-        elif refusals[0] not in request.errors:
-            self.report.inconsistent.append(f"{request.source}: {refusals[0]}, not {set(request.errors)}")
-        else:
-            self.report.refused += 1
+    def _events(self, events: Iterable[Delivered]) -> None:
+        for record in events:
+            value = record.value or b"{}"
+            try:
+                decode_event(value)
+            except msgspec.ValidationError as error:
+                self.report.damaged.append(f"{record.where}: event {value!r}: {error}")
+            told = Told(_json.decode(value), record)
+            facts = told.facts
+            request = self.asked.get(facts["source"])
+            if request is None:
+                self.wrong(told, "nobody asked for it")
+                continue
+            self.told.append(told)
+            self.known_time(told, told.at_ms, record)
+            named = facts["source"] if "id" not in facts else facts["id"]
+            names = (facts["request_topic"], facts["schedule_id"], record.key)
+            if names != (request.partition[0], named, named.encode()):
+                self.wrong(told, f"names {names}")
+            # An event of a bulk command is about some id, and one about a schedule has the id of its request.
+            if request.prefix is None and facts.get("id") != request.id:
+                self.wrong(told, f"the id is {request.id}")
+
+
+def _size(request: Asked) -> int:
+    size = len(request.key or b"") + len(request.value or b"") + len(request.delivered_key or b"")
+    return size + sum(len(name) + len(content or b"") for name, content in request.headers)

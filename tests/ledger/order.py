@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 def judge_order(audit: Audit) -> None:
-    """Per request partition, destination and key: by due time, then as they were asked for.
+    """Per request partition and destination: by due time, then as they were asked for.
 
-    Promised of requests without an id, from the moment on at which they are accepted.
+    It shows on each partition of the destination, whatever the keys. Promised of requests without an id, from
+    the moment on at which they are accepted.
     """
     lanes: dict[tuple[object, ...], list[tuple[int, int, int, int, Asked, Fire]]] = defaultdict(list)
     for source, fires in audit.fires.items():
@@ -24,10 +25,10 @@ def judge_order(audit: Audit) -> None:
             continue
         for fire in fires:
             record = fire.record
-            if record.key is None or record.appended_ms is None or record.topic != request.destination:
+            if record.appended_ms is None or record.topic != request.destination:
                 continue
-            lane = (request.partition, record.topic, record.partition, record.key)
-            rank = (record.offset, fire.due_ms, request.offset, fire.index)
+            lane = (request.partition, record.topic, record.partition)
+            rank = (record.offset, fire.due_ms, request.offset, int(fire.fire_id.split("/")[3]))
             lanes[lane].append((*rank, request, fire))
     for lane in lanes.values():
         lane.sort(key=lambda entry: entry[0])

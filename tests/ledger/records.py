@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
 Headers = Sequence[tuple[str, bytes | None]]
 PREFIX = "delaystream-"
 _SHOWN = 20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What is known of the system that the ledger is about, beside what went in and came out."""
+
+    partitions: Mapping[str, int] = field(default_factory=dict)
+    """Counts of topics, to check that records lie on the partition of their key."""
+    largest: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of a record that topics take at most, where that is little."""
+    request_partitions: int | None = None
+    """Of the request topics: revisions follow from it. None: revisions are not checked."""
+    clock_ahead_ms: int = 0
+    """By how much a worker's clock may have been ahead of the broker's."""
+    clock_behind_ms: int = 0
+    """By how much it may have been behind."""
+    id_retention_ms: int = 86_400_000
+    """For how long an id that is over is remembered."""
+    misfire_threshold_ms: int = 60_000
+    """The most grace that there is with ``catch-up: none``."""
+    gives_up_after_ms: int | None = None
+    """For how long a fire waits for a destination that cannot be written; None: longer than the run."""
+    troubled: Callable[[str, int, int], bool] = lambda *_: False
+    """Whether a topic could not be written at some moment of a span, both ends included."""
+    events_anonymous: bool = False
+    """Whether acceptance and fires of requests without an id are told too."""
+    drained: bool = False
+    """Whether everything that was paused was resumed before the end: nothing may be left."""
+
+
 @dataclass(slots=True)
 class Beat:
-    """When a recurring schedule is to fire, as whoever asks for it knows: every so often, within bounds."""
+    """When a recurring schedule is to fire, as whoever asks for it knows: every so often, within bounds.
+
+    The scheduled times are worked out here, from the definition alone.
+    """
 
     every_ms: int
     anchor_ms: int
@@ -21,6 +53,22 @@ class Beat:
     start_ms: int
     end_ms: int | None = None
     max_fires: int = 0
+    jitter_ms: int = 0
+    cron: str | None = None
+    """The expression, where it is not an interval."""
+
+    def due(self, scheduled_ms: int, fire_id: str) -> int:
+        """When a scheduled time is due: its jitter is drawn from the id of its fire.
+
+        Where the jitter does not fit before the next scheduled time, or the end, it is drawn in proportion.
+        """
+        drawn = int.from_bytes(blake2b(fire_id.encode(), digest_size=8).digest(), "big")
+        drawn %= self.jitter_ms + 1
+        later_ms = self.after(scheduled_ms)
+        bound_ms = later_ms - 1 if later_ms is not None else self.end_ms
+        if bound_ms is not None and bound_ms - scheduled_ms < self.jitter_ms:
+            drawn = drawn * (bound_ms - scheduled_ms + 1) // (self.jitter_ms + 1)
+        return scheduled_ms + drawn
 
     def after(self, time_ms: int) -> int | None:
         """The first scheduled time after one."""
@@ -61,15 +109,16 @@ class Asked:
     due_ms: tuple[int, ...]
     timestamp_ms: int = 0
     id: str | None = None
-    cancel: bool = False
+    action: str = "schedule"
     if_exists: str = "replace"
     errors: frozenset[str] = frozenset()
     """Codes with which it may be refused; when it *must* be, ``due_ms`` is ()."""
     hopeless: bool = False
     """No fire of it can be delivered: all are to be quarantined."""
-    may_quarantine: bool = False
     on_late: str = "fire"
     grace_ms: int | None = None
+    """None: never too late; of a recurring schedule, a quarter of an hour."""
+    catch_up: str = "latest"
     delivered_key: bytes | None = None
     """The key that it is to be delivered with, where that is not ``key`` (see ``has_delivered_key``)."""
     has_delivered_key: bool = False
@@ -77,9 +126,6 @@ class Asked:
     accepted_ms: int | None = None
     """When it was accepted (committed), if that is known: order is promised from then on."""
     receipt_expected: bool = False
-    chronicled: bool = False
-    """Judged by the events about its id (`tests.ledger.chronicle`): any command, any kind of schedule."""
-    action: str = "schedule"
     beat: Beat | None = None
     """Of a recurring schedule."""
     prefix: str | None = None
@@ -96,6 +142,15 @@ class Asked:
         """Its offset."""
         return int(self.source.rsplit("/", 1)[1])
 
+    @property
+    def diverts(self) -> bool:
+        """Whether something else than firing was asked for when it is late."""
+        return self.grace_ms is not None and self.on_late not in ("fire", self.destination)
+
+    def is_late(self, due_ms: int, at_ms: int) -> bool:
+        """Whether a one-time fire that is decided on at a time has outlived its grace."""
+        return self.grace_ms is not None and at_ms - due_ms > self.grace_ms
+
 
 @dataclass(slots=True)
 class Delivered:
@@ -110,6 +165,29 @@ class Delivered:
     timestamp_ms: int
     appended_ms: int | None = None
     """When the broker appended it; None when that is not known."""
+    decided_after_ms: int | None = None
+    """When the commit before its own was decided, by the broker's clock; None when that is not known."""
+
+    @property
+    def where(self) -> str:
+        """Its place, for people."""
+        return f"{self.topic}-{self.partition}@{self.offset}"
+
+    @property
+    def foreign(self) -> list[tuple[str, bytes | None]]:
+        """The headers that are not ours."""
+        return [header for header in self.headers if not header[0].startswith(PREFIX)]
+
+    @property
+    def ours(self) -> list[str]:
+        """The names of the headers that are, without their prefix."""
+        return [name.removeprefix(PREFIX) for name, _ in self.headers if name.startswith(PREFIX)]
+
+    @property
+    def size_bytes(self) -> int:
+        """Key, value and headers."""
+        size = len(self.key or b"") + len(self.value or b"")
+        return size + sum(len(name) + len(content or b"") for name, content in self.headers)
 
     def header(self, name: str) -> str:
         """The last value of one of our headers; '' when there is none."""
@@ -123,9 +201,29 @@ class Fire(NamedTuple):
     """One delivery, taken apart."""
 
     record: Delivered
-    index: int
+    fire_id: str
     due_ms: int
     fired_ms: int
+
+
+class Told(NamedTuple):
+    """One event, read."""
+
+    facts: dict[str, Any]
+    record: Delivered
+
+    @property
+    def kind(self) -> str:
+        """Its type."""
+        return str(self.facts["type"])
+
+    @property
+    def at_ms(self) -> int:
+        """When the worker decided what it tells, by its own clock."""
+        return int(self.facts["at_ms"])
+
+    def __str__(self) -> str:
+        return str({name: fact for name, fact in self.facts.items() if name != "schema_version"})
 
 
 @dataclass

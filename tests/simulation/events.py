@@ -86,7 +86,7 @@ class Events:
             case "clock" if world.storm.clock_steps:
                 step_ms = random.choice((-3_000, -200, 200, 3_000))
                 if abs(member.clock.ahead_ms + step_ms) <= 5_000:
-                    member.clock.step(step_ms)
+                    member.step_clock(step_ms)
                     world.say(member.name, f"clock steps by {step_ms} ms")
             case "backup":
                 member.back_up()
@@ -118,6 +118,7 @@ class Events:
         world = self._world
         if topic is None:
             return
+        world.log.trouble(topic.name)
         topic.refusal = "not authorized, says the simulation"
         world.say("broker", f"{topic.name} is refused")
         world.later(random.choice((0.2, 2.0)), lambda: setattr(topic, "refusal", None))
@@ -127,4 +128,5 @@ class Events:
         topic = world.log.topics.pop(name, None)
         if topic is not None:
             world.say("broker", f"{name} is missing")
+            world.log.trouble(name)
             world.later(random.choice((0.2, 2.0)), lambda: world.log.topics.setdefault(name, topic))

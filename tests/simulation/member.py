@@ -259,9 +259,16 @@ class Member:
         It is behind then, not ahead: nothing that it fires is early. But what it wrote last looks young.
         """
         behind_ms = int((self.world.loop.time() - self._away_since_s) * 1000)
-        self.clock.step(-behind_ms)
+        self.step_clock(-behind_ms)
         self.world.say(self.name, f"its clock is {behind_ms} ms behind")
-        self.world.later(random.choice((1.0, 8.0)), lambda: self.clock.step(behind_ms))
+        self.world.later(random.choice((1.0, 8.0)), lambda: self.step_clock(behind_ms))
+
+    def step_clock(self, step_ms: int) -> None:
+        """Put its clock forward, or back; the world remembers how far from the broker's it has been."""
+        world, clock = self.world, self.clock
+        clock.step(step_ms)
+        world.ahead_ms = max(world.ahead_ms, clock.ahead_ms)
+        world.behind_ms = max(world.behind_ms, -clock.ahead_ms)
 
     def back_up(self) -> None:
         """Remember the disks as they are, for a stale start later."""

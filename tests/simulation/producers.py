@@ -24,8 +24,8 @@ _KINDS = (
     *("plain", "plain", "plain", "list", "named", "named", "cancel", "late", "bad", "options"),
     *("beat", "beat", "plan", "command", "command", "command", "bulk"),
 )
-#: kinds that are judged by the events about their ids
-_CHRONICLED = ("beat", "plan", "command", "bulk")
+#: kinds that are about the ids of recurring schedules, plans and commands
+_CONTROLLED = ("beat", "plan", "command", "bulk")
 _DELAYS_MS = (0, 1, 50, 300, 300, 1_000, 2_500, 6_000)
 
 
@@ -39,6 +39,8 @@ class Producers:
     def __init__(self, world: World) -> None:
         self._world = world
         self._random = Random(f"{world.seed}-producers")
+        #: of what was added later: what was drawn before that is drawn as ever
+        self._further = Random(f"{world.seed}-producers-further")
         self.asked: list[Asked] = []
         self._count = 0
         #: each id keeps to one request partition, mostly: there its requests apply in order
@@ -55,6 +57,14 @@ class Producers:
             for _ in range(random.choice((1, 1, 1, 6))):
                 self._ask()
 
+    def wake(self, topic: str) -> None:
+        """Resume whatever a storm has left paused."""
+        self._count += 1
+        request = Asked("", None, None, (), "", (), self._world.clock.now_ms(), action="resume", prefix="b-")
+        control: list[Header] = [("delaystream-action", b"resume"), ("delaystream-match-id-prefix", b"b-")]
+        at = TopicPartition(topic, 0)
+        self._note(at, request, self._world.log.append(at, (None, None, control, request.timestamp_ms)))
+
     def _ask(self) -> None:
         random, world = self._random, self._world
         self._count += 1
@@ -69,16 +79,20 @@ class Producers:
         kind = random.choice(_KINDS)
         if kind in ("named", "cancel"):
             partition = self._name(request, control, topic, partition, cancel=kind == "cancel")
-        if kind in _CHRONICLED:
-            partition = self._chronicled(request, control, topic, partition, kind)
+        if kind in _CONTROLLED:
+            partition = self._controlled(request, control, topic, partition, kind)
         elif kind == "bad":
             self._spoil(request, control)
         elif kind != "cancel":
             self._schedule(request, control, kind)
         if kind == "options":
             self._options(request, control)
-        request.may_quarantine = world.storm.gives_up
-        if topic == LIMITED and world.max_pending and (request.chronicled or request.due_ms):
+        if request.id is None and request.due_ms and self._further.random() < 0.3:
+            request.receipt_expected = True
+            control.append(("delaystream-reply-to", b"receipts"))
+        if request.id is not None and (request.beat or request.due_ms) and request.action == "schedule":
+            self._further_options(request, control)
+        if topic == LIMITED and world.max_pending and (kind in _CONTROLLED or request.due_ms):
             request.errors |= {Code.QUOTA_EXCEEDED.value}
         headers = [*control, *foreign]
         if random.random() < 0.3:
@@ -116,7 +130,7 @@ class Producers:
         control.append(("delaystream-reply-to", b"receipts"))
         request.errors = frozenset({Code.CANCELLED_EARLIER.value, Code.ALREADY_EXISTS.value})
         if cancel:
-            request.cancel = True
+            request.action = "cancel"
             control.append(("delaystream-action", b"cancel"))
         elif random.random() < 0.4:
             request.if_exists = random.choice(("replace", "keep", "reject"))
@@ -127,11 +141,11 @@ class Producers:
 
     # -- schedules of every kind, and commands
 
-    def _chronicled(
+    def _controlled(
         self, request: Asked, control: list[Header], topic: str, partition: int, kind: str
     ) -> int:
         random = self._random
-        request.chronicled = request.receipt_expected = True
+        request.receipt_expected = True
         request.errors = frozenset({Code.CANCELLED_EARLIER, Code.ALREADY_EXISTS})
         control.append(("delaystream-reply-to", b"receipts"))
         if kind == "bulk":
@@ -171,7 +185,8 @@ class Producers:
         beat = Beat(every_ms, now_ms, now_ms)
         if every_ms == 1_000 and random.random() < 0.5:
             beat.anchor_ms = 0
-            control.append(("delaystream-cron", b"* * * * * *"))
+            beat.cron = "* * * * * *"
+            control.append(("delaystream-cron", beat.cron.encode()))
         else:
             control.append(("delaystream-every", b"%dms" % every_ms))
         if random.random() < 0.3:
@@ -186,6 +201,7 @@ class Producers:
             beat.end_ms = now_ms + random.choice((1_500, 4_000))
             control.append(("delaystream-end", b"%d" % beat.end_ms))
         if random.random() < 0.2:
+            beat.jitter_ms = 90
             control.append(("delaystream-jitter", b"90ms"))
         request.beat = beat
         if beat.after(now_ms) is None:
@@ -194,14 +210,16 @@ class Producers:
     def _what_if_late(self, request: Asked, control: list[Header], kind: str) -> None:
         random = self._random
         if kind == "beat":
-            catch_up = random.choice(("latest", "all", "none"))
-            control.append(("delaystream-catch-up", catch_up.encode()))
+            request.catch_up = random.choice(("latest", "all", "none"))
+            control.append(("delaystream-catch-up", request.catch_up.encode()))
             if random.random() < 0.4:
-                control.append(("delaystream-grace", _duration(random.choice((0, 250, 2_000)))))
+                request.grace_ms = random.choice((0, 250, 2_000))
+                control.append(("delaystream-grace", _duration(request.grace_ms)))
         elif random.random() < 0.3:
             request.on_late = random.choice(("drop", "dest-late"))
             control.append(("delaystream-on-late", request.on_late.encode()))
-            control.append(("delaystream-grace", _duration(random.choice((0, 100, 2_000)))))
+            request.grace_ms = random.choice((0, 100, 2_000))
+            control.append(("delaystream-grace", _duration(request.grace_ms)))
 
     def _options(self, request: Asked, control: list[Header]) -> None:
         random = self._random
@@ -210,10 +228,9 @@ class Producers:
         if choice == "partition":
             request.destination, request.destination_partition = "dest-a", random.randrange(3)
         elif choice == "beyond":
-            request.destination = "dest-b"
+            request.destination, request.destination_partition = "dest-b", 9
             request.hopeless = True
             request.errors = frozenset({Code.DESTINATION_PARTITION_OUT_OF_RANGE.value})
-            control.append(("delaystream-destination-partition", b"9"))
         elif choice == "key":
             request.has_delivered_key, request.delivered_key = True, random.choice((b"", b"a"))
             control.append(("delaystream-destination-key", request.delivered_key))
@@ -224,6 +241,16 @@ class Producers:
         if request.destination_partition is not None:
             control.append(("delaystream-destination-partition", b"%d" % request.destination_partition))
         control.append(("delaystream-destination", request.destination.encode()))
+
+    def _further_options(self, request: Asked, control: list[Header]) -> None:
+        """Those of a request with an id: where it goes on its destination."""
+        further = self._further.random()
+        if further < 0.15:
+            request.has_delivered_key, request.delivered_key = True, b"c"
+            control.append(("delaystream-destination-key", b"c"))
+        elif further < 0.25 and request.destination == "dest-a":
+            request.destination_partition = self._further.randrange(3)
+            control.append(("delaystream-destination-partition", b"%d" % request.destination_partition))
 
     def _spoil(self, request: Asked, control: list[Header]) -> None:
         code, headers = self._random.choice(
@@ -264,8 +291,6 @@ class Producers:
 
     def _note(self, at: TopicPartition, request: Asked, offset: int) -> None:
         request.source = f"{at.topic}/{at.partition}/{offset}"
-        what = "cancel" if request.cancel else f"{request.destination} due {request.due_ms}"
-        if request.chronicled:
-            what = f"{request.action} {request.prefix or ''} {request.beat or request.due_ms or ''}"
+        what = f"{request.action} {request.prefix or ''} {request.beat or request.due_ms or ''}"
         self._world.say("client", f"{request.source}: {what} id {request.id}")
         self.asked.append(request)

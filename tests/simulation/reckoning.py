@@ -5,21 +5,155 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from delaystream.codec import keys
-from delaystream.codec.envelope import decode_schedule, decode_source
-from delaystream.engine.ports import TopicPartition
+from delaystream.codec.envelope import (
+    LIVE,
+    Forget,
+    decode_entry,
+    decode_position,
+    decode_schedule,
+    decode_source,
+)
+from delaystream.engine.ports import Row, TopicPartition
 from delaystream.testing import Disk, MemoryLog
+from delaystream.testing.partition import (
+    Epoch,
+    LogRecord,
+    OpenTransaction,
+    RecordRefusedError,
+    TopicRefusedError,
+    UnknownTopicError,
+)
 from tests.ledger import Asked, Delivered
 
+#: by how much at most a worker's clock is behind, and how long it may sleep
+_FORGOTTEN_WITHIN_MS = 7_000
 
-def delivered(log: MemoryLog, topic: str) -> list[Delivered]:
+
+class WitnessedLog(MemoryLog):
+    """The log, and by it the ledger's knowledge of when what was decided and accepted, and by whom."""
+
+    def __init__(self, *args: Any, changelog: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._changelog = changelog
+        #: by source partition: up to which offset it was applied, and when that was committed
+        self.accepted: dict[TopicPartition, list[tuple[int, int]]] = {}
+        #: the epoch of each transaction; and when, at the earliest, it can have been decided
+        self.writers: dict[OpenTransaction, tuple[Epoch, int]] = {}
+        #: when some partition of a topic could not be written
+        self.troubles: dict[str, list[int]] = {}
+        #: told of each transaction that is about to be committed
+        self.committing: Callable[[OpenTransaction], None] = lambda _: None
+        self._before: dict[str, int] = {}
+
+    def init_producer(self, transactional_id: str, timeout_ms: int = 10_000) -> Epoch:
+        epoch = super().init_producer(transactional_id, timeout_ms)
+        self._before[transactional_id] = self._now_ms()
+        return epoch
+
+    def _transaction(self, epoch: Epoch) -> OpenTransaction:
+        transaction = super()._transaction(epoch)
+        if transaction not in self.writers:
+            # A partition's steps follow each other: one is decided when the one before it is committed.
+            self.writers[transaction] = (epoch, self._before[epoch.transactional_id])
+        return transaction
+
+    def _end(self, producer: Any, outcome: Any) -> None:
+        transaction = producer.current
+        if outcome == "committed":
+            self.committing(transaction)
+            now_ms = self._now_ms()
+            self._before[self.writers[transaction][0].transactional_id] = now_ms
+            for partition, record in self.written(transaction, self._changelog):
+                if (record.key or b"")[:1] == b"o" and record.value is not None:
+                    at = TopicPartition((record.key or b"")[1:].decode(), partition)
+                    applied = (decode_position(record.value).next_offset, now_ms)
+                    self.accepted.setdefault(at, []).append(applied)
+        super()._end(producer, outcome)
+
+    def write(self, epoch: Epoch, at: TopicPartition, rows: Iterable[Row]) -> int:
+        try:
+            return super().write(epoch, at, rows)
+        except (UnknownTopicError, TopicRefusedError, RecordRefusedError):
+            self.trouble(at.topic)
+            raise
+
+    def trouble(self, topic: str) -> None:
+        """A topic cannot be written now."""
+        self.troubles.setdefault(topic, []).append(self._now_ms())
+
+    def troubled(self, topic: str, from_ms: int, to_ms: int) -> bool:
+        """Whether it could not be written at some moment of a span."""
+        return any(from_ms <= time_ms <= to_ms for time_ms in self.troubles.get(topic, ()))
+
+    def written(self, transaction: OpenTransaction, topic: str) -> list[tuple[int, LogRecord]]:
+        """What a transaction that is open has written to a topic, each with its partition."""
+        return [
+            (log.number, record)
+            for log in transaction.unmarked
+            if log.topic.name == topic
+            for record in log.records[log.index(log.open[transaction]) :]
+            if record.transaction is transaction
+        ]
+
+
+def delivered(log: WitnessedLog, topic: str) -> list[Delivered]:
     """Every record of a topic that a read_committed reader gets."""
     return [
-        Delivered(topic, partition, r.offset, r.key, r.value, r.headers, r.timestamp, r.appended_ms)
+        Delivered(
+            topic,
+            partition,
+            r.offset,
+            r.key,
+            r.value,
+            r.headers,
+            r.timestamp,
+            r.appended_ms,
+            log.writers[r.transaction][1],
+        )
         for partition, r in log.all(topic)
     ]
+
+
+def overdrawn(log: WitnessedLog, topic: str, tenant: str | None, rate: float) -> Iterator[str]:
+    """Where a partition delivered faster than its share of a rate, with a burst of a second's worth.
+
+    Of a bucket's tokens only what one life took is known: the next one may begin with a bucket of its own.
+    """
+    burst = max(1.0, rate)
+    lives: dict[Epoch, list[tuple[int, int]]] = {}
+    for _, record in log.all(topic):
+        source = next(value for name, value in record.headers if name == "delaystream-source")
+        if tenant is None or (source or b"").startswith(tenant.encode() + b"/"):
+            writer, decided_after_ms = log.writers[record.transaction]
+            lives.setdefault(writer, []).append((record.appended_ms, decided_after_ms))
+    for writer, records in lives.items():
+        most = float("-inf")
+        for number, (appended_ms, decided_after_ms) in enumerate(sorted(records)):
+            # So many came in between the decision on an earlier record and the append of this one.
+            most = max(most, rate * decided_after_ms / 1000 - number)
+            if number + 1 + most - rate * appended_ms / 1000 > burst + 0.001:
+                yield f"{writer} delivered to {topic} faster than {rate} a second with {burst} at once"
+                break
+
+
+def pending(state: Mapping[bytes, bytes], tenant: str) -> int:
+    """How much a tenant has pending in a partition's state, what is paused included."""
+    count = 0
+    for key, value in state.items():
+        if key[:1] == b"w" and (split := keys.split_wheel_key(key))[0] != keys.HOUSEKEEPING:
+            count += decode_source(state[keys.source_key(split[2])]).topic == tenant
+        elif key.startswith(keys.schedule_key(tenant, "")):
+            count += decode_schedule(value).withheld
+    return count
+
+
+def paused(state: Mapping[bytes, bytes]) -> bool:
+    """Whether any schedule of a partition's state is paused."""
+    return any(key[:1] == b"s" and decode_schedule(value).status == "paused" for key, value in state.items())
 
 
 def accepted(commits: Mapping[TopicPartition, Sequence[tuple[int, int]]], request: Asked) -> int | None:
@@ -66,6 +200,27 @@ def miscounts(disk: Disk) -> Iterator[str]:
     for key in sorted(counted.keys() | stored.keys()):
         if stored.get(key, 0) != counted[key]:
             yield f"{key!r} counts {stored.get(key, 0)}, and there are {counted[key]}"
+
+
+def leftovers(state: Mapping[bytes, bytes], now_ms: int) -> Iterator[str]:
+    """What should not be in a partition's state once everything in it is over."""
+    forgetting: dict[bytes, int] = {}
+    for key, value in state.items():
+        kind = key[:1]
+        if kind == b"w" and isinstance(decode_entry(value), Forget):
+            forgetting[key] = keys.due_of(key)
+        elif kind in (b"b", b"g", b"p", b"w"):
+            yield f"{key!r} is left, and nothing is ahead"
+    for key, value in state.items():
+        if key[:1] == b"s":
+            schedule = decode_schedule(value)
+            due_ms = forgetting.pop(schedule.forget_key or b"", None)
+            if schedule.status in LIVE or due_ms is None:
+                yield f"{key!r} is {schedule.status}, to be forgotten at {due_ms}"
+            elif due_ms < now_ms - _FORGOTTEN_WITHIN_MS:
+                yield f"{key!r} was to be forgotten at {due_ms}"
+    for key in forgetting:
+        yield f"{key!r} forgets what is not there"
 
 
 def triggers(disk: Disk, tenant: str) -> int:

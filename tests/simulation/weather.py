@@ -60,6 +60,7 @@ class Weather:
             return
         if point in _TRANSACTION_POINTS:
             if point == "write" and subject in world.destinations and random.random() < 0.5:
+                world.log.trouble(subject)
                 raise WriteRefused(subject, 0, "no leader, says the simulation", record_at_fault=False)
             raise TransactionFailed(f"at {point}, says the simulation")
         if point in _LOG_POINTS or point == "ensure":

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from delaystream.codec import keys
 from delaystream.core.rates import RateTable
 from delaystream.engine.observer import Phase
@@ -22,18 +24,30 @@ from delaystream.testing import (
     Disk,
     LoopClock,
     MemoryChangelog,
-    MemoryLog,
     MemorySources,
     Process,
     RunawayError,
     VirtualTimeLoop,
 )
-from tests.ledger import Asked, Report, audit
+from delaystream.testing.partition import OpenTransaction
+from tests.ledger import Asked, Circumstances, Report, audit
 from tests.simulation.events import Events
 from tests.simulation.group import Group
 from tests.simulation.member import Member
 from tests.simulation.producers import Producers
-from tests.simulation.reckoning import accepted, changelog_state, delivered, differences, miscounts, triggers
+from tests.simulation.reckoning import (
+    WitnessedLog,
+    accepted,
+    changelog_state,
+    delivered,
+    differences,
+    leftovers,
+    miscounts,
+    overdrawn,
+    paused,
+    pending,
+    triggers,
+)
 from tests.simulation.storm import LIMITED, Storm
 from tests.simulation.weather import LateProducer
 
@@ -73,22 +87,6 @@ class Result:
         return "\n".join([f"seed {self.seed}: {self.report}", *(f"  {v}" for v in self.violations)])
 
 
-class _Log(MemoryLog):
-    """The log, and by it the ledger's knowledge of when which offset was accepted."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.accepted: dict[TopicPartition, list[tuple[int, int]]] = {}
-
-    def _end(self, producer: Any, outcome: Any) -> None:
-        transaction = producer.current
-        super()._end(producer, outcome)
-        if outcome == "committed":
-            now_ms = self._now_ms()
-            for (_, at), offset in transaction.group_offsets.items():
-                self.accepted.setdefault(at, []).append((offset, now_ms))
-
-
 class World:
     """Everything of one seed."""
 
@@ -102,7 +100,10 @@ class World:
         self._over = False
         self.graveyard: list[Process] = []
         self.storm = Storm.draw(random)
-        self.settings = self.storm.settings(random)
+        # In some worlds everything about requests without an id is told as well.
+        self.settings = replace(
+            self.storm.settings(random), events_anonymous=Random(f"events {seed}").random() < 0.15
+        )
         #: of all tenants together, and of `orders` alone
         self.rates, self.tenants_rates = _rates(Random(f"rates {seed}"))
         #: what `orders` may have pending; 0: anything
@@ -110,11 +111,17 @@ class World:
         self.loop = VirtualTimeLoop(max_steps=400_000)
         self.loop.set_exception_handler(self._unhandled)
         self.clock = LoopClock(self.loop)
-        self.log = _Log(
+        self.log = WitnessedLog(
             self.clock.now_ms,
+            changelog=self.settings.changelog_topic,
             delete_retention_ms=self.storm.delete_retention_ms,
             defer_marker=self._defer_marker,
         )
+        self.log.committing = self._committing
+        #: by the source of a request that the quota refused: how much was pending at most, and might be
+        self.refusals: dict[str, tuple[int, int]] = {}
+        #: by how much, at most, a worker's clock was ahead of the broker's, and behind it
+        self.ahead_ms = self.behind_ms = 0
         self.request_topics = [LIMITED, "mails"][: random.choice((1, 2))]
         self.destinations = {"dest-a": 3, "dest-b": 1, "dest-late": 1, "dest-small": 2}
         self.own_topics = [
@@ -210,6 +217,25 @@ class World:
         if self.max_pending and pending > share(self.max_pending, partition, self.settings.partitions):
             self.violated(f"partition {partition}: {LIMITED} has {pending} of {self.max_pending} pending")
 
+    def _committing(self, transaction: OpenTransaction) -> None:
+        """Remember how much was pending when the quota refused something."""
+        if not self.max_pending:
+            return
+        for _, letter in self.log.written(transaction, self.settings.dead_letters_topic):
+            headers = {name: value or b"" for name, value in letter.headers}
+            if headers["delaystream-error"] != b"quota-exceeded":
+                continue
+            partition = int(self.log.writers[transaction][0].transactional_id.rsplit("-", 1)[1])
+            at = TopicPartition(self.settings.changelog_topic, partition)
+            # The step itself may have added some before it refused this one, and fired them after it.
+            rows = self.log.written(transaction, at.topic)
+            most = pending(changelog_state(self.log, at), LIMITED) + sum(
+                (record.key or b"")[:1] == b"w" for _, record in rows
+            )
+            where = [headers[f"delaystream-error-{part}"] for part in ("topic", "partition", "offset")]
+            mine = share(self.max_pending, partition, self.settings.partitions)
+            self.refusals[b"/".join(where).decode()] = (most, mine)
+
     # -- the story
 
     def run(self) -> Result:
@@ -237,9 +263,19 @@ class World:
         await asyncio.gather(self.producers.run(self.storm.seconds), self.events.run())
         self.say("WORLD", "calm")
         self.calm = True
+        if any(request.action == "pause" for request in self.asked):
+            self._wake()
         await self._settle()
+        if any(paused(self._state(partition)) for partition in range(self.settings.partitions)):
+            # The pauses came after it, from other partitions.
+            self._wake()
+            await self._settle()
         housekeeping.cancel()
         self._reckon()
+
+    def _wake(self) -> None:
+        for topic in self.request_topics:
+            self.producers.wake(topic)
 
     async def _settle(self) -> None:
         """Wait until every request is applied and every wheel is empty."""
@@ -270,8 +306,7 @@ class World:
                     return f"{at} has an open transaction"
                 if self.log.read(at, max(bounds.start, self.applied(topic, partition)))[0]:
                     return f"{at} is applied up to {self.applied(topic, partition)} of {bounds.end}"
-            at = TopicPartition(self.settings.changelog_topic, partition)
-            state = changelog_state(self.log, at)
+            state = self._state(partition)
             if wheels := sum(key[:1] == b"w" and keys.split_wheel_key(key)[0] > 0 for key in state):
                 return f"partition {partition} has {wheels} entries pending"
             if bulks := sum(key[:1] in _BULKS for key in state):
@@ -282,6 +317,9 @@ class World:
                 return "a transaction is open"
         return ""
 
+    def _state(self, partition: int) -> dict[bytes, bytes]:
+        return changelog_state(self.log, TopicPartition(self.settings.changelog_topic, partition))
+
     def _reckon(self) -> None:
         for request in self.asked:
             request.accepted_ms = accepted(self.log.accepted, request)
@@ -291,11 +329,39 @@ class World:
             dead_letters=delivered(self.log, self.settings.dead_letters_topic),
             receipts=delivered(self.log, "receipts"),
             events=delivered(self.log, self.settings.events_topic),
-            clock_ahead_ms=5_000 if self.storm.clock_steps else 0,
-            partitions=self.destinations,
-            forgets_ids=self.storm.forgets_ids,
+            circumstances=self._circumstances(),
         )
         self.result.report = report
+        for partition in range(self.settings.partitions):
+            for leftover in leftovers(self._state(partition), self.clock.now_ms()):
+                self.violated(f"partition {partition}: {leftover}")
+        asked = {request.source: request for request in self.asked}
+        for source, (most, mine) in self.refusals.items():
+            request = asked.get(source)
+            if request is not None and most + max(1, len(request.due_ms)) <= mine:
+                self.violated(f"{source}: refused by a quota of {mine}, with {most} pending")
+        for tenant, table in ((None, self.rates), (LIMITED, self.tenants_rates)):
+            for topic in self.destinations:
+                if rate := table.of(topic) / self.settings.partitions:
+                    for excess in overdrawn(self.log, topic, tenant, rate):
+                        self.violated(excess)
+
+    def _circumstances(self) -> Circumstances:
+        settings, topics = self.settings, self.log.topics
+        names = (*self.destinations, settings.dead_letters_topic)
+        return Circumstances(
+            partitions={name: len(topics[name].partitions) for name in names},
+            largest={name: topics[name].max_message_bytes for name in names},
+            request_partitions=settings.partitions,
+            clock_ahead_ms=self.ahead_ms,
+            clock_behind_ms=self.behind_ms,
+            id_retention_ms=settings.id_retention_ms,
+            misfire_threshold_ms=settings.misfire_threshold_ms,
+            gives_up_after_ms=settings.destination_timeout_ms if self.storm.gives_up else None,
+            troubled=self.log.troubled,
+            events_anonymous=settings.events_anonymous,
+            drained=True,
+        )
 
     def _bury(self) -> None:
         """Let go of every task without its getting to run again."""

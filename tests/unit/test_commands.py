@@ -421,3 +421,24 @@ def test_commands_are_carried_out_by_the_partition_that_owns_the_id() -> None:
         assert dues(engine) == [began_ms + 10_000, began_ms + 20_000]
 
     in_virtual_time(test, partitions=3)
+
+
+def test_a_dead_letter_tells_when_the_request_was_produced_and_not_when_it_was_handed_on() -> None:
+    async def test(engine: Engine) -> None:
+        elsewhere = next(p for p in range(3) if p != owner_partition(REQUESTS, ID, 3))
+        engine.request(destination="orders", id=ID, delay="1h", partition=elsewhere)
+        produced_ms = engine.clock.now_ms() - 5_000
+        engine.request(
+            destination="orders",
+            id=ID,
+            delay="1h",
+            if_exists="reject",
+            partition=elsewhere,
+            timestamp_ms=produced_ms,
+        )
+        await asyncio.sleep(5)
+        (letter,) = engine.read("delay-dead-letters")
+        assert header(letter, "error") == "already-exists"
+        assert header(letter, "error-timestamp") == str(produced_ms)
+
+    in_virtual_time(test, partitions=3)

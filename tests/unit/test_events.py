@@ -227,3 +227,16 @@ def test_without_the_events_topic_what_would_be_told_waits_and_the_rest_goes_on(
         assert [event["type"] for event in events(engine)][-1] == "fired"
 
     in_virtual_time(test)
+
+
+def test_a_one_time_schedule_that_is_made_to_recur_has_the_grace_of_those_that_recur() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", id="a", delay="1h")
+        engine.request(action="reschedule", id="a", every="1h")
+        await asyncio.sleep(1)
+        (event,) = events(engine, "rescheduled")
+        assert event["definition"]["grace_ms"] == 15 * 60 * 1000
+        schema = json_schema()
+        assert invalid(event, schema, schema) is None
+
+    in_virtual_time(test)

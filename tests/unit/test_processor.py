@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from delaystream.engine.failures import Misconfigured
 from delaystream.engine.ports import TopicPartition
-from delaystream.testing import LoopClock, MemoryProducer, MemorySources, VirtualTimeLoop
-from delaystream.testing.partition import Epoch
+from delaystream.testing import Calm, LoopClock, MemoryProducer, MemorySources, VirtualTimeLoop
+from delaystream.testing.partition import Epoch, Topic
 from delaystream.testing.store import MemoryStore
 from tests.unit.engine import Engine, header, in_virtual_time
 
@@ -363,3 +363,35 @@ def test_requests_for_a_topic_that_is_missing_hold_up_no_others() -> None:
         assert [record.value for record in engine.read("orders")] == [b"good"]
 
     in_virtual_time(test)
+
+
+def test_a_destination_is_in_trouble_from_its_first_refusal_and_not_from_the_step_that_met_it() -> None:
+    """A fire waits for its destination for as long as it should, however long a write took to fail."""
+
+    class SlowToRefuse(Calm):
+        def __init__(self, topic: Topic) -> None:
+            self._topic = topic
+
+        async def at(self, point: str, subject: str) -> None:
+            if point == "write" and subject == self._topic.name and self._topic.refusal is None:
+                await asyncio.sleep(5)
+                self._topic.refusal = "not authorized"
+
+    with VirtualTimeLoop() as loop:
+
+        async def run() -> None:
+            engine = Engine(loop, destination_timeout_ms=20_000, destination_backoff_max_ms=100)
+            slow = SlowToRefuse(engine.log.topics["orders"])
+            engine.start(
+                new_producer=lambda partition: MemoryProducer(
+                    engine.log, f"delaystream-{partition}", "delaystream", interruptions=slow
+                )
+            )
+            began_ms = engine.clock.now_ms()
+            engine.request(destination="orders", delay="0")
+            await asyncio.sleep(60)
+            (letter,) = engine.read("delay-dead-letters")
+            assert letter.timestamp >= began_ms + 25_000
+            await engine.stop()
+
+        loop.run_until_complete(run())

@@ -1,0 +1,142 @@
+"""Requests without an id: each fire by itself, and what is told of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from tests.ledger.records import Asked, Fire, Told
+
+if TYPE_CHECKING:
+    from tests.ledger.audit import Audit
+
+_NOT_AS_ASKED = ("expired", "moved", "quarantined")
+
+
+def judge_anonymous(audit: Audit, request: Asked, told: list[Told]) -> None:
+    """A request is refused, or each of its fires ends in exactly one way."""
+    report, source = audit.report, request.source
+    fires = {f"{source}/{index}/{due_ms}": index for index, due_ms in enumerate(request.due_ms)}
+    delivered = {fire.fire_id: fire for fire in audit.fires[source]}
+    by_fire: dict[str, list[Told]] = defaultdict(list)
+    acceptances = []
+    for event in told:
+        if event.kind in _NOT_AS_ASKED or event.kind == "fired":
+            by_fire[event.facts.get("fire_id", "")].append(event)
+        elif event.kind != "rejected":
+            acceptances.append(event)
+    for fire_id in delivered.keys() - fires.keys():
+        report.damaged.append(f"{fire_id}: is delivered, and asked for is {request.due_ms}")
+    for fire_id in by_fire.keys() - fires.keys():
+        audit.wrong(fire_id, f"is told of, and asked for is {request.due_ms}")
+    refused = audit.count_refused(request)
+    if refused:
+        if delivered or by_fire or acceptances:
+            audit.wrong(source, f"refused as {refused}, {len(delivered)} fires, events {told}")
+        _receipt(audit, request, [])
+        return
+    if not request.due_ms:
+        report.lost.append(f"{source}: neither delivered nor among the dead letters")
+        return
+    _accepted(audit, request, acceptances)
+    _receipt(audit, request, list(fires))
+    for fire_id, index in fires.items():
+        _Fire(audit, request, fire_id, index).judge(delivered.get(fire_id), by_fire[fire_id])
+
+
+def _accepted(audit: Audit, request: Asked, told: list[Told]) -> None:
+    expected = ["scheduled"] if audit.circumstances.events_anonymous else []
+    if [event.kind for event in told] != expected:
+        audit.wrong(request.source, f"events {[event.kind for event in told]}, expected {expected}")
+    for event in told:
+        facts = (event.facts.get("next_at_ms"), event.facts.get("destination"))
+        if facts != (min(request.due_ms), request.destination):
+            audit.wrong(event, "is not as it was asked for")
+
+
+def _receipt(audit: Audit, request: Asked, fires: list[str]) -> None:
+    receipt = audit.receipts.get(request.source)
+    if receipt is None:
+        return
+    audit.receipt_names(request, list(zip(request.due_ms, fires, strict=False)))
+    if receipt["outcome"] != ("scheduled" if fires else "rejected"):
+        audit.wrong(request.source, f"the receipt says {receipt['outcome']}")
+
+
+class _Fire:
+    """One fire of one request."""
+
+    def __init__(self, audit: Audit, request: Asked, fire_id: str, index: int) -> None:
+        self.audit = audit
+        self.request = request
+        self.fire_id = fire_id
+        self.index = index
+        self.due_ms = request.due_ms[index]
+
+    def judge(self, delivered: Fire | None, told: list[Told]) -> None:
+        """It was delivered, dropped or given up; and moved before that, where it is on another topic."""
+        audit, report = self.audit, self.audit.report
+        events = {kind: [event for event in told if event.kind == kind] for kind in _NOT_AS_ASKED}
+        ends = [
+            *(["delivered"] if delivered is not None else []),
+            *(event.kind for event in (*events["expired"], *events["quarantined"])),
+        ]
+        if not ends:
+            report.lost.append(f"{self.fire_id}: neither delivered, dropped nor given up; events {told}")
+        if len(ends) > 1 or len(events["moved"]) > 1:
+            report.duplicated.append(f"{self.fire_id}: {ends}, moved {len(events['moved'])} times")
+        report.dropped += len(events["expired"])
+        report.quarantined += len(events["quarantined"])
+        for event in told:
+            self._facts(event)
+        topic = self.request.destination
+        for event in events["moved"]:
+            topic = self.request.on_late
+            self._was_late(event, topic if topic not in ("fire", "drop") else None, topic)
+        for event in events["expired"]:
+            self._was_late(event, "drop", self.request.destination)
+        for event in events["quarantined"]:
+            self._was_impossible(event, topic)
+        fires = [event for event in told if event.kind == "fired"]
+        if len(fires) != (delivered is not None and audit.circumstances.events_anonymous):
+            audit.wrong(self.fire_id, f"fires that are told of: {fires}")
+        if delivered is not None:
+            self._delivered(delivered, topic, fires, events["moved"])
+
+    def _facts(self, event: Told) -> None:
+        facts = event.facts
+        if (facts["due_at_ms"], facts["lateness_ms"]) != (self.due_ms, event.at_ms - self.due_ms):
+            self.audit.wrong(event, f"it is due at {self.due_ms}")
+        if event.kind != "quarantined" and ("code" in facts or "detail" in facts):
+            self.audit.wrong(event, "it was not given up")
+
+    def _was_late(self, event: Told, on_late: str | None, destination: str) -> None:
+        request = self.request
+        if request.on_late != on_late or not request.diverts:
+            self.audit.wrong(event, f"asked for is {request.on_late}")
+        elif not request.is_late(self.due_ms, event.at_ms):
+            self.audit.wrong(event, f"it was not late by then: grace is {request.grace_ms} ms")
+        if event.facts["destination"] != destination:
+            self.audit.wrong(event, f"it is for {destination}")
+
+    def _was_impossible(self, event: Told, topic: str) -> None:
+        if event.facts["destination"] != topic:
+            self.audit.wrong(event, f"it is for {topic}")
+        if not self.audit.is_impossible(self.request, topic, self.due_ms, event.at_ms):
+            self.audit.wrong(event, "it could be delivered, or was to be waited for")
+
+    def _delivered(self, fire: Fire, topic: str, fires: list[Told], moved: list[Told]) -> None:
+        audit, request, record = self.audit, self.request, fire.record
+        if request.hopeless:
+            audit.wrong(self.fire_id, "delivered where nothing can be")
+        if record.topic != topic:
+            audit.wrong(self.fire_id, f"delivered to {record.topic}, and it is for {topic}")
+        if not moved and request.diverts and request.is_late(self.due_ms, fire.fired_ms):
+            audit.wrong(self.fire_id, f"delivered, {request.on_late} when late, and it was")
+        if record.header("fire-count") != str(self.index + 1) or record.header("skipped"):
+            audit.wrong(self.fire_id, f"headers {record.headers}")
+        for event in fires:
+            facts = event.facts
+            told = (facts["fired_at_ms"], facts["destination"], facts["destination_partition"])
+            if told != (fire.fired_ms, record.topic, record.partition):
+                audit.wrong(event, f"delivered was {record}")

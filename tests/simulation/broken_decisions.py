@@ -1,0 +1,425 @@
+"""Engines that decide or tell wrongly in one way each; what they store and commit is sound.
+
+Each is a fault that the ledger once did not see, or might lose sight of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import LIVE, Forget, Schedule, decode_entry
+from delaystream.codec.event import EventType
+from delaystream.core.misfire import Verdict, settle
+from delaystream.core.rejection import Code, Rejection
+from delaystream.core.request import ON_LATE_DROP, Action, CatchUp
+from delaystream.engine import bulk, commands, control, firing, named_fires, recurring_fires
+from delaystream.engine.arming import Arming
+from delaystream.engine.deliveries import Deliveries
+from delaystream.engine.events import Events
+from delaystream.engine.intake import Intake
+from delaystream.engine.letters import Letters
+from delaystream.engine.life import Life
+from delaystream.engine.named_fires import NamedFires
+from delaystream.engine.ports import Transaction
+from delaystream.engine.quota import Quotas
+from delaystream.engine.rates import Bucket
+from delaystream.engine.recurring_fires import RecurringFires
+from delaystream.engine.withheld import Withheld
+from tests.simulation.broken import Breakage
+from tests.simulation.weather import LateProducer
+from tests.simulation.world import Engine
+
+# -- late ones
+
+
+@contextlib.contextmanager
+def droppable_requests_are_not_stored() -> Iterator[Engine]:
+    """A request with `on-late: drop` is accepted, and nothing more is heard of it."""
+    original = Intake._schedule
+
+    def schedule(self: Intake, step: Any, request: Any) -> Any:
+        return None if request.on_late == ON_LATE_DROP else original(self, step, request)
+
+    with patch.object(Intake, "_schedule", schedule):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def droppable_fires_are_dropped_untold() -> Iterator[Engine]:
+    """A fire with `on-late: drop` is always taken for late, and no event tells of it."""
+    original = Withheld.is_late
+
+    def is_late(self: Withheld, step: Any, drain: Any, due_ms: int, entry: Any) -> bool:
+        return entry.on_late == ON_LATE_DROP or original(self, step, drain, due_ms, entry)
+
+    with patch.object(Withheld, "is_late", is_late), patch.object(Withheld, "_tell", lambda *_, **__: None):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def movable_fires_are_moved_in_time() -> Iterator[Engine]:
+    """A fire that may go to a topic for late ones always does."""
+    original = Withheld.is_late
+
+    def is_late(self: Withheld, step: Any, drain: Any, due_ms: int, entry: Any) -> bool:
+        movable = entry.on_late not in ("drop", "fire", drain.topic)
+        return movable or original(self, step, drain, due_ms, entry)
+
+    with patch.object(Withheld, "is_late", is_late):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def catch_up_all_skips() -> Iterator[Engine]:
+    """`catch-up: all` is taken for `latest`."""
+
+    def decide(recurrence: Any, scheduled_ms: int, now_ms: int, catch_up: Any, *rest: Any) -> Verdict:
+        return settle(recurrence, scheduled_ms, now_ms, CatchUp.LATEST, *rest)
+
+    with patch.object(recurring_fires, "settle", decide):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def every_late_time_is_missed() -> Iterator[Engine]:
+    """Scheduled times that are late are missed, whatever their grace."""
+
+    def decide(
+        recurrence: Any, scheduled_ms: int, now_ms: int, catch_up: Any, grace_ms: int, due: Any
+    ) -> Verdict:
+        return settle(recurrence, scheduled_ms, now_ms, catch_up, min(grace_ms, 20), due)
+
+    with patch.object(recurring_fires, "settle", decide):
+        yield Engine()
+
+
+# -- commit, time and order
+
+
+class _LeavesEventsOut(LateProducer):
+    """Commits without the events that their topic refuses."""
+
+    async def commit(self, transaction: Transaction) -> Any:
+        events = self.member.world.settings.events_topic
+        topic = self._log.topics.get(events)
+        if topic is not None and topic.refusal is not None:
+            kept = {at: rows for at, rows in transaction.writes.items() if at.topic != events}
+            transaction = Transaction(kept, transaction.offsets)
+        return await super().commit(transaction)
+
+
+@contextlib.contextmanager
+def refused_events_are_left_out() -> Iterator[Engine]:
+    """What the events topic refuses is committed over."""
+    yield Engine(producer=_LeavesEventsOut)
+
+
+@contextlib.contextmanager
+def time_is_that_of_the_step_before() -> Iterator[Engine]:
+    """A step tells the time at which the one before it was decided, where nothing is early by that."""
+    original = Life.decide
+
+    async def decide(self: Life, inbox: Any) -> Any:
+        clock = self._ports.clock
+        now_ms, stale_ms = clock.now_ms(), getattr(self, "_before_ms", None)
+        self._before_ms = now_ms  # type: ignore[attr-defined]
+        if stale_ms is None or inbox or self._firing._state.heads.next_due(frozenset({0})) is None:
+            return await original(self, inbox)
+        due_ms = self._firing._state.heads.next_due(frozenset()) or now_ms
+        held = max(stale_ms, min(due_ms, now_ms))
+        with patch.object(type(clock), "now_ms", lambda _: held):
+            return await original(self, inbox)
+
+    with patch.object(Life, "decide", decide):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def jitter_is_left_out() -> Iterator[Engine]:
+    """Schedules with a jitter fire without it."""
+    with patch.object(Arming, "due", lambda _self, _id, _schedule, scheduled_ms: scheduled_ms):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def keyless_requests_overtake() -> Iterator[Engine]:
+    """A request without a key is delivered at once, whatever older one waits for the destination."""
+    original = Deliveries._held
+    asking: list[Any] = []
+    original_route = Deliveries.route
+
+    def route(self: Deliveries, step: Any, request: Any, due_ms: int) -> Any:
+        asking[:] = [request.key]
+        return original_route(self, step, request, due_ms)
+
+    def held(self: Deliveries, step: Any, wheel: int, buckets: Any) -> bool:
+        return asking != [None] and original(self, step, wheel, buckets)
+
+    with patch.object(Deliveries, "route", route), patch.object(Deliveries, "_held", held):
+        yield Engine()
+
+
+# -- what a delivery says
+
+
+@contextlib.contextmanager
+def control_headers_leak() -> Iterator[Engine]:
+    """Deliveries carry a header that was meant for delaystream."""
+    original = firing.anonymous_delivery_headers
+
+    def headers(own: Any, *rest: Any) -> Any:
+        return original([*own, ("delaystream-destination", b"dest-a")], *rest)
+
+    with patch.object(firing, "anonymous_delivery_headers", headers):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def every_fire_is_the_first() -> Iterator[Engine]:
+    """The fires of a list all say that they are the first."""
+    original = firing.anonymous_delivery_headers
+
+    def headers(own: Any, *rest: Any) -> Any:
+        written = original(own, *rest)
+        return [*written[:-1], ("delaystream-fire-count", b"1")]
+
+    with patch.object(firing, "anonymous_delivery_headers", headers):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def resumed_lists_lose_their_places() -> Iterator[Engine]:
+    """What a pause has held goes back into the wheels without its place in the list."""
+    original = Arming.arm_all
+
+    def arm_all(self: Arming, step: Any, id: str, schedule: Schedule, fires: Any) -> Schedule:
+        fires = list(fires)
+        if schedule.status == "paused":
+            fires = [(due_ms, 7 + number) for number, (due_ms, _) in enumerate(fires)]
+        return original(self, step, id, schedule, fires)
+
+    with patch.object(Arming, "arm_all", arm_all):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def triggers_have_no_names() -> Iterator[Engine]:
+    """The ids of triggered fires do not say which command they come from."""
+    nameless = lambda *_: "t0.0"  # noqa: E731
+    with (
+        patch.object(commands, "trigger_index", nameless),
+        patch.object(named_fires, "trigger_index", nameless),
+    ):
+        yield Engine()
+
+
+# -- refusals, letters, receipts and events
+
+
+@contextlib.contextmanager
+def the_quota_refuses_all() -> Iterator[Engine]:
+    """Where a tenant has a quota, nothing of it is accepted."""
+
+    def judge(self: Quotas, request: Any, room: int, more: int) -> Rejection | None:
+        return Rejection(Code.QUOTA_EXCEEDED, "full", id=request.id, reply_to=request.reply_to)
+
+    with patch.object(Quotas, "_judge", judge):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def letters_are_empty() -> Iterator[Engine]:
+    """Dead letters hold coordinates alone, however small the record was."""
+    original = Letters.bury
+
+    def bury(self: Letters, step: Any, *rest: Any) -> None:
+        with patch.object(self._troubles, "letter_max_bytes", 0):
+            original(self, step, *rest)
+
+    with patch.object(Letters, "bury", bury):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def impossible_fires_are_given_up_untold() -> Iterator[Engine]:
+    """No event tells of a fire without an id that is among the dead letters."""
+    original = Withheld._tell
+
+    def tell(self: Withheld, step: Any, type: Any, *rest: Any) -> None:
+        if type is not EventType.QUARANTINED:
+            original(self, step, type, *rest)
+
+    with patch.object(Withheld, "_tell", tell):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def fires_are_given_up_at_the_first_trouble() -> Iterator[Engine]:
+    """A destination that cannot be written is not waited for; only where anything is ever given up."""
+    original = Withheld.refusal
+
+    def refusal(self: Withheld, step: Any, drain: Any, *rest: Any) -> Any:
+        settings = self._settings
+        if settings.destination_timeout_ms < 10_000:
+            self._settings = replace(settings, destination_timeout_ms=0)
+        try:
+            return original(self, step, drain, *rest)
+        finally:
+            self._settings = settings
+
+    with patch.object(Withheld, "refusal", refusal):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def receipts_name_other_fires() -> Iterator[Engine]:
+    """A receipt gives the fires of a request the ids of others."""
+    original = Letters.receipt
+
+    def receipt(
+        self: Letters, step: Any, request: Any, outcome: Any, due_ms: Any = (), fire_ids: Any = (), *rest: Any
+    ) -> str | None:
+        return original(self, step, request, outcome, due_ms, [f"{fire}0" for fire in fire_ids], *rest)
+
+    with patch.object(Letters, "receipt", receipt):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def bulk_pauses_reach_nobody() -> Iterator[Engine]:
+    """A command to pause or to resume many changes none, and says so."""
+    original = bulk._concerned
+
+    def concerned(command: Any, schedule: Any) -> bool:
+        return command.action is Action.CANCEL and original(command, schedule)
+
+    with patch.object(bulk, "_concerned", concerned):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def events_forget_the_next_time() -> Iterator[Engine]:
+    """Events of fires do not say when the next one is due."""
+    original = Events.emit
+
+    def emit(self: Events, step: Any, event: Any) -> None:
+        if event.type == EventType.FIRED:
+            event = replace(event, next_at_ms=None)
+        original(self, step, event)
+
+    with patch.object(Events, "emit", emit):
+        yield Engine()
+
+
+# -- ids
+
+
+@contextlib.contextmanager
+def keys_of_named_fires_are_those_of_their_requests() -> Iterator[Engine]:
+    """`destination-key` is not taken notice of where a request has an id."""
+    original = control.envelope_of
+
+    def envelope(request: Any) -> Any:
+        return replace(original(request), has_destination_key=False)
+
+    with patch.object(control, "envelope_of", envelope):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def ids_are_never_forgotten() -> Iterator[Engine]:
+    """What is over is remembered for ever."""
+    original = NamedFires.housekeep
+
+    def housekeep(self: NamedFires, step: Any, drain: Any, entries: Any) -> Any:
+        entries = list(entries)
+        kept = [entry for entry in entries if not isinstance(decode_entry(entry[1]), Forget)]
+        for key, _ in entries:
+            step.changes[key] = None
+        for key, _ in kept:
+            del step.changes[key]
+        original(self, step, drain, kept)
+        return entries[-1][0] if entries else None
+
+    with patch.object(NamedFires, "housekeep", housekeep):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def a_cancel_forestalls_nothing() -> Iterator[Engine]:
+    """A schedule that was cancelled before it arrived is accepted."""
+    with patch.object(control, "older", lambda *_: False):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def bulks_reach_what_came_after_them() -> Iterator[Engine]:
+    """A command for many takes schedules along that were asked for after it."""
+
+    def concerned(command: Any, schedule: Any) -> bool:
+        return schedule.status in LIVE
+
+    with patch.object(bulk, "_concerned", concerned):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def misfires_wait_for_their_grace() -> Iterator[Engine]:
+    """With `catch-up: none` what is late fires for as long as with `latest`."""
+    original = RecurringFires.fire
+
+    def fire(self: RecurringFires, *rest: Any) -> None:
+        settings = self._settings
+        self._settings = replace(settings, misfire_threshold_ms=1 << 40)
+        try:
+            original(self, *rest)
+        finally:
+            self._settings = settings
+
+    with patch.object(RecurringFires, "fire", fire):
+        yield Engine()
+
+
+# -- rates
+
+
+@contextlib.contextmanager
+def rates_are_not_kept() -> Iterator[Engine]:
+    """Nothing is ever taken out of a bucket."""
+    with patch.object(Bucket, "spend", lambda *_: False):
+        yield Engine()
+
+
+DECISIONS: list[Breakage] = [
+    droppable_requests_are_not_stored,
+    droppable_fires_are_dropped_untold,
+    movable_fires_are_moved_in_time,
+    catch_up_all_skips,
+    every_late_time_is_missed,
+    refused_events_are_left_out,
+    time_is_that_of_the_step_before,
+    jitter_is_left_out,
+    keyless_requests_overtake,
+    control_headers_leak,
+    every_fire_is_the_first,
+    resumed_lists_lose_their_places,
+    triggers_have_no_names,
+    the_quota_refuses_all,
+    letters_are_empty,
+    impossible_fires_are_given_up_untold,
+    fires_are_given_up_at_the_first_trouble,
+    receipts_name_other_fires,
+    bulk_pauses_reach_nobody,
+    events_forget_the_next_time,
+    keys_of_named_fires_are_those_of_their_requests,
+    ids_are_never_forgotten,
+    a_cancel_forestalls_nothing,
+    bulks_reach_what_came_after_them,
+    misfires_wait_for_their_grace,
+    rates_are_not_kept,
+]
