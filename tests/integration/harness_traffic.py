@@ -226,7 +226,9 @@ class Traffic:
             told.appended_ms = None
         receipts = of.pop(self._replies)
         deliveries = [record for records in of.values() for record in records]
-        circumstances = Circumstances(partitions=self._partitions, request_partitions=self._app.partitions)
+        circumstances = Circumstances(
+            partitions=self._partitions, request_partitions=self._app.partitions, receipts_hindered=True
+        )
         return audit(
             self.asked,
             deliveries,

@@ -13,7 +13,7 @@ from delaystream.core.partitioning import partition_for_key
 from tests.ledger.anonymous import judge_anonymous
 from tests.ledger.chronicle import Chronicle
 from tests.ledger.order import judge_order
-from tests.ledger.records import Asked, Circumstances, Delivered, Fire, Report, Told
+from tests.ledger.records import PASSED, Asked, Circumstances, Delivered, Fire, Report, Told
 
 _json = msgspec.json.Decoder()
 #: of our headers on a delivery, without their prefix
@@ -66,6 +66,7 @@ class Audit:
         self._receipts(receipts)
         self._events(events)
         self._letters_are_told()
+        self._missing_receipts()
         anonymous: dict[str, list[Told]] = defaultdict(list)
         for told in self.told:
             if "id" not in told.facts and told.kind != "bulk":
@@ -253,9 +254,28 @@ class Audit:
             else:
                 self.receipts[source] = body
                 self._receipt(request, body, record)
+
+    def _missing_receipts(self) -> None:
+        """Who asked for a receipt has it, or is told with the outcome that there is none."""
+        told_of: set[str] = set()
+        for told in self.told:
+            source, missing = told.facts["source"], told.facts.get("no_receipt")
+            request = self.asked[source]
+            answers = told.kind not in PASSED and (
+                request.prefix is None or told.kind in ("bulk", "rejected")
+            )
+            if missing is None:
+                if answers and request.receipt_refused:
+                    self.wrong(told, "no word of the receipt that it may not have")
+                continue
+            told_of.add(source)
+            hindered = request.receipt_expected and self.circumstances.receipts_hindered
+            if not answers or source in self.receipts or not (request.receipt_refused or hindered):
+                self.wrong(told, "a receipt could be written, or was, or nobody asked for one")
         for request in self.asked.values():
-            if request.receipt_expected and request.source not in self.receipts:
-                self.report.lost.append(f"the receipt of {request.source}")
+            source = request.source
+            if request.receipt_expected and source not in self.receipts and source not in told_of:
+                self.report.lost.append(f"the receipt of {source}")
 
     def _receipt(self, request: Asked, body: dict[str, Any], record: Delivered) -> None:
         what = f"receipt of {request.source}"

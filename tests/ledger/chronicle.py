@@ -19,7 +19,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from tests.ledger.records import Asked, Beat, Delivered, Told
+from tests.ledger.records import PASSED, Asked, Beat, Delivered, Told
 
 if TYPE_CHECKING:
     from tests.ledger.audit import Audit
@@ -56,7 +56,6 @@ _SWEEPS = {
     "resume": ("resumed", frozenset({"paused"})),
 }
 _IF_EXISTS = {"replaced": "replace", "kept": "keep"}
-_PASSED = frozenset({"fired", "skipped", "missed", "expired", "moved", "quarantined", "completed"})
 
 
 class Chronicle:
@@ -172,7 +171,7 @@ class _Life:
                 if self.incomplete and told.kind != "completed":
                     self._wrong(told, "it has no further time, and nothing says that it is completed")
                     self.incomplete = False
-                if told.kind in _PASSED:
+                if told.kind in PASSED:
                     self._passed(told)
                 else:
                     self._outcome(told)

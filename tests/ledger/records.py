@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 Headers = Sequence[tuple[str, bytes | None]]
 PREFIX = "delaystream-"
+PASSED = frozenset({"fired", "skipped", "missed", "expired", "moved", "quarantined", "completed"})
+"""Types of events about what became of fires; the others are outcomes of requests."""
 _SHOWN = 20
 
 
@@ -38,6 +40,8 @@ class Circumstances:
     """Whether acceptance and fires of requests without an id are told too."""
     drained: bool = False
     """Whether everything that was paused was resumed before the end: nothing may be left."""
+    receipts_hindered: bool = False
+    """Whether topics for receipts may not have been writable: an event may say that there is none."""
 
 
 @dataclass(slots=True)
@@ -126,6 +130,8 @@ class Asked:
     accepted_ms: int | None = None
     """When it was accepted (committed), if that is known: order is promised from then on."""
     receipt_expected: bool = False
+    receipt_refused: bool = False
+    """It asks for a receipt where none may be written: there is none, and its outcome says so."""
     beat: Beat | None = None
     """Of a recurring schedule."""
     prefix: str | None = None

@@ -16,7 +16,7 @@ from delaystream.codec.envelope import LIVE, Forget, Schedule, decode_entry
 from delaystream.codec.event import EventType
 from delaystream.core.misfire import Verdict, settle
 from delaystream.core.rejection import Code, Rejection
-from delaystream.core.request import ON_LATE_DROP, Action, CatchUp
+from delaystream.core.request import ON_LATE_DROP, Action, CatchUp, Request
 from delaystream.engine import bulk, commands, control, firing, named_fires, recurring_fires
 from delaystream.engine.arming import Arming
 from delaystream.engine.deliveries import Deliveries
@@ -291,6 +291,49 @@ def receipts_name_other_fires() -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
+def missing_receipts_are_untold() -> Iterator[Engine]:
+    """No event says that a request gets no receipt."""
+    original = Events.emit
+
+    def emit(self: Events, step: Any, event: Any) -> None:
+        original(self, step, replace(event, no_receipt=None))
+
+    with patch.object(Events, "emit", emit):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def receipts_are_left_out_with_an_excuse() -> Iterator[Engine]:
+    """Nobody gets a receipt, and each event says so."""
+    with patch.object(Letters, "_reply", lambda _self, step, topic, _row: f"{topic}: it is Monday"):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def denied_receipts_undo_their_requests() -> Iterator[Engine]:
+    """A request that asks for a receipt where none may be written is refused."""
+    original = Intake._decide
+
+    def decide(self: Intake, step: Any, topic: str, record: Any, request: Any) -> bool:
+        if type(request) is Request and request.no_receipt is not None:
+            rejection = Rejection(Code.INVALID_REPLY_TO, request.no_receipt, id=request.id)
+            self._letters.refuse(step, topic, self._partition, record, request, rejection)
+            return False
+        return original(self, step, topic, record, request)
+
+    with patch.object(Intake, "_decide", decide):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def schedules_that_are_sent_again_begin_anew() -> Iterator[Engine]:
+    """The times of a schedule in whose place the same one comes are forgotten."""
+    original = Arming.begun
+    with patch.object(Arming, "begun", staticmethod(lambda _old, *rest: original(None, *rest))):
+        yield Engine()
+
+
+@contextlib.contextmanager
 def bulk_pauses_reach_nobody() -> Iterator[Engine]:
     """A command to pause or to resume many changes none, and says so."""
     original = bulk._concerned
@@ -414,6 +457,10 @@ DECISIONS: list[Breakage] = [
     impossible_fires_are_given_up_untold,
     fires_are_given_up_at_the_first_trouble,
     receipts_name_other_fires,
+    missing_receipts_are_untold,
+    receipts_are_left_out_with_an_excuse,
+    denied_receipts_undo_their_requests,
+    schedules_that_are_sent_again_begin_anew,
     bulk_pauses_reach_nobody,
     events_forget_the_next_time,
     keys_of_named_fires_are_those_of_their_requests,

@@ -65,6 +65,8 @@ class Member:
         self._aside: dict[int, Disk] = {}
         self._aside_at_s = 0.0
         self._away_since_s = 0.0
+        #: when a clock that stood still while it was away is put right
+        self.right_at_s = 0.0
         #: the partitions that the group's coordinator has told it that it owns
         #: by partition: in which reign, for it may be lost and regained unnoticed
         self.owned: dict[int, int] = {}
@@ -261,7 +263,9 @@ class Member:
         behind_ms = int((self.world.loop.time() - self._away_since_s) * 1000)
         self.step_clock(-behind_ms)
         self.world.say(self.name, f"its clock is {behind_ms} ms behind")
-        self.world.later(random.choice((1.0, 8.0)), lambda: self.step_clock(behind_ms))
+        delay_s = random.choice((1.0, 8.0))
+        self.right_at_s = max(self.right_at_s, self.world.loop.time() + delay_s)
+        self.world.later(delay_s, lambda: self.step_clock(behind_ms))
 
     def step_clock(self, step_ms: int) -> None:
         """Put its clock forward, or back; the world remembers how far from the broker's it has been."""

@@ -41,6 +41,7 @@ class Producers:
         self._random = Random(f"{world.seed}-producers")
         #: of what was added later: what was drawn before that is drawn as ever
         self._further = Random(f"{world.seed}-producers-further")
+        self._replies = Random(f"{world.seed}-producers-replies")
         self.asked: list[Asked] = []
         self._count = 0
         #: each id keeps to one request partition, mostly: there its requests apply in order
@@ -92,6 +93,13 @@ class Producers:
             control.append(("delaystream-reply-to", b"receipts"))
         if request.id is not None and (request.beat or request.due_ms) and request.action == "schedule":
             self._further_options(request, control)
+        if request.receipt_expected and self._replies.random() < 0.1:
+            # Nobody but workers may write there. It is carried out all the same.
+            request.receipt_expected, request.receipt_refused = False, True
+            control[control.index(("delaystream-reply-to", b"receipts"))] = (
+                "delaystream-reply-to",
+                b"delay-commands",
+            )
         if topic == LIMITED and world.max_pending and (kind in _CONTROLLED or request.due_ms):
             request.errors |= {Code.QUOTA_EXCEEDED.value}
         headers = [*control, *foreign]

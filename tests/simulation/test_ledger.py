@@ -594,6 +594,23 @@ def test_a_command_has_one_outcome_and_its_receipt_says_the_same() -> None:
     only(audit(both, [], events=[FIRED[0], cancelled], receipts=told), "inconsistent")
 
 
+def test_who_gets_no_receipt_is_told_so_with_the_outcome() -> None:
+    cancel = command("cancel", receipt_refused=True)
+    both, cancelled = [beat(), cancel], tell("cancelled", request=cancel, status="cancelled")
+    told = tell("cancelled", request=cancel, status="cancelled", no_receipt="letters: it is denied")
+    assert audit(both, [], events=[FIRED[0], told]).ok
+    only(audit(both, [], events=[FIRED[0], cancelled]), "inconsistent")
+    written = [receipt(cancel, "cancelled", status="cancelled")]
+    assert not audit(both, [], events=[FIRED[0], told], receipts=written).ok
+    cancel.receipt_expected, cancel.receipt_refused = True, False
+    assert audit(both, [], events=[FIRED[0], cancelled], receipts=written).ok
+    only(audit(both, [], events=[FIRED[0], cancelled]), "lost")
+    only(audit(both, [], events=[FIRED[0], told]), "inconsistent")
+    hindered = Circumstances(receipts_hindered=True)
+    assert audit(both, [], events=[FIRED[0], told], circumstances=hindered).ok
+    only(audit(both, [], events=[FIRED[0], cancelled], circumstances=hindered), "lost")
+
+
 def test_an_outcome_that_a_command_cannot_have_is_noticed() -> None:
     cancel = command("cancel")
     unchanged = tell("unchanged", request=cancel, next_at_ms=NOW_MS + EVERY_MS)

@@ -52,6 +52,8 @@ from tests.simulation.storm import LIMITED, Storm
 from tests.simulation.weather import LateProducer
 
 _CALM_SECONDS = 400
+#: after a step of its clock a worker does what has come due by that
+_NOTICED_WITHIN_SECONDS = 2
 #: kinds of keys of commands for many that are under way
 _BULKS = (keys.bulk_key("", 0, 0)[:1], keys.gathering_key("", 0, 0)[:1])
 
@@ -294,6 +296,9 @@ class World:
     def _unsettled(self) -> str:
         if missing := self.destinations.keys() - self.log.topics.keys():
             return f"{missing} are missing"
+        for member in self.members:
+            if self.loop.time() < member.right_at_s + _NOTICED_WITHIN_SECONDS:
+                return f"the clock of {member.name} was just behind"
         for partition in range(self.settings.partitions):
             owner = self.group.owners.get(partition)
             processor = owner.processors.get(partition) if owner is not None and owner.running else None
