@@ -173,7 +173,7 @@ class TransactionWriter:
             for place in range(in_flight):
                 by_leader: dict[int, dict[TopicPartition, tuple[Delivery, Batch]]] = {}
                 for delivery in deliveries:
-                    if place < len(delivery.pending):
+                    if place < _in_flight(delivery, in_flight):
                         batches = by_leader.setdefault(self._leader(delivery.target), {})
                         batches[delivery.target] = (delivery, delivery.pending[place])
                 for leader, batches in by_leader.items():
@@ -287,6 +287,16 @@ def timestamp_refused(broker: int, skew_ms: int | None) -> str:
         f"this worker's clock is {abs(skew_ms) / 1000:.0f} s {side} that of broker {broker}, "
         f"more than {limits} allows"
     )
+
+
+def _in_flight(delivery: Delivery, most: int) -> int:
+    """How many of a partition's batches may be on the way at once.
+
+    The first batch that a producer ever writes to a partition goes alone. A broker that does not know the
+    producer yet takes any sequence number for its first: were that batch refused for a moment, the one behind
+    it would be written in its place.
+    """
+    return min(len(delivery.pending), 1 if delivery.pending and delivery.pending[0].sequence == 0 else most)
 
 
 def _append_time_ms(response: Any) -> int:

@@ -55,7 +55,8 @@ class Quotas:
         if room is None:
             return None
         if request.action is Action.RESCHEDULE:
-            more = max(1, len(request.due_ms)) - _entries(schedule)
+            # The fires that were triggered stay.
+            more = max(1, len(request.due_ms)) - (_entries(schedule) - len(schedule.triggers))
         elif request.action is Action.TRIGGER:
             more = int(self._deliveries.waits(step, schedule.destination, schedule.topic))
         else:

@@ -144,6 +144,24 @@ def test_commands_cannot_be_used_to_have_more_pending() -> None:
     with_tenants(test, tenants(tenant("*", max_pending=2)))
 
 
+def test_a_reschedule_makes_no_room_of_triggered_fires_that_stay() -> None:
+    """They wait for their destination, and are pending beside the new times."""
+
+    async def test(engine: Engine) -> None:
+        other_request(engine, destination="not-there", delay="1h", id="a")
+        await asyncio.sleep(1)
+        other_request(engine, action="trigger", id="a")
+        await asyncio.sleep(1)
+        other_request(engine, action="reschedule", delay="2h,3h", id="a")
+        await asyncio.sleep(1)
+        assert errors(engine) == ["quota-exceeded"]
+        other_request(engine, action="reschedule", delay="2h", id="a")
+        await asyncio.sleep(1)
+        assert errors(engine) == ["quota-exceeded"]
+
+    with_tenants(test, tenants(tenant("*", max_pending=2)))
+
+
 def test_a_quota_and_a_rate_together_are_kept() -> None:
     """Of a list that is due at once only as much goes out as the rate allows: the rest would be pending."""
 

@@ -82,6 +82,44 @@ def test_a_batch_that_is_too_large_is_split_and_only_a_record_alone_is_at_fault(
     asyncio.run(test())
 
 
+class Hesitant(Brokers):
+    """Refuses the first batch for a moment, and takes any sequence number of a producer it does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answering.set()
+        self.asked = 0
+        self.written: list[bytes] = []
+
+    async def request(self, leader: int, lane: str, request: Any) -> Any:
+        self.asked += 1
+        refused = 19 if self.asked == 1 else 0  # NOT_ENOUGH_REPLICAS
+        answers = []
+        for topic, batches in request._topics:
+            if not refused:
+                self.written += [bytes(payload) for _, payload in batches]
+            answers.append((topic, [(number, refused, 0, -1, 0, [], None) for number, _ in batches]))
+        return SimpleNamespace(topics=answers)
+
+
+def test_the_first_batch_for_a_partition_is_not_overtaken() -> None:
+    """Else the broker begins with the one behind it, and the transaction has to be given up."""
+
+    async def test() -> None:
+        brokers = Hesitant()
+        connections: Any = brokers
+        writer = TransactionWriter(connections, "t", Identity(1, 0), ProducerSettings(), BatchLimits(2_000))
+        target = TopicPartition("0", 0)
+        await writer.look_up([target])
+        delivery = Delivery(target, [(b"k", b"v" * 1_500, (), 1)] * 5, deque())
+        writer.build(delivery)
+        expected = [bytes(batch.payload) for batch in delivery.pending]
+        await writer.deliver([delivery])
+        assert brokers.written == expected
+
+    asyncio.run(test())
+
+
 def test_answers_that_have_arrived_are_taken_in_in_one_go() -> None:
     """In each turn of the event loop another partition may decide for a tenth of a second."""
 
@@ -95,6 +133,8 @@ def test_answers_that_have_arrived_are_taken_in_in_one_go() -> None:
             deliveries.append(Delivery(TopicPartition(topic, 0), rows, deque()))
         await writer.look_up([delivery.target for delivery in deliveries])
         for delivery in deliveries:
+            # Not the first that is ever written there, which goes alone.
+            writer.sequences.set(delivery.target, 1)
             writer.build(delivery)
             assert len(delivery.pending) == 5
         delivering = asyncio.create_task(writer.deliver(deliveries))

@@ -312,7 +312,7 @@ EXPECTATIONS: dict[tuple[str, str], tuple[Moment, Check]] = {
     ("Delivered", "A"): ("settled", value(lambda t: t.sent["soon"] + t.sent["at once"], _INCREASE)),
     ("Delivered, by destination", "A"): (
         "steady",
-        values("destination", lambda _: {"reminders": figures.SOON, "receipts": figures.AT_ONCE}, _RATE),
+        values("destination", lambda _: {"reminders": figures.SOON, "orders": figures.AT_ONCE}, _RATE),
     ),
     ("Not delivered in their own right", "A"): (
         "steady",

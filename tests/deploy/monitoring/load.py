@@ -78,7 +78,7 @@ class Load:
 
     def overload(self) -> None:
         """A record that its destination refuses."""
-        self._send("too large", control("receipts", "0"), TOO_LARGE_PARTITION, b"x" * TOO_LARGE_BYTES)
+        self._send("too large", control("orders", "0"), TOO_LARGE_PARTITION, b"x" * TOO_LARGE_BYTES)
         self._flush()
 
     def steady(self) -> threading.Thread:
@@ -91,7 +91,7 @@ class Load:
     def _steady(self) -> None:
         kinds = {
             "soon": (SOON, control("reminders", f"{SOON_DELAY_S}s")),
-            "at once": (AT_ONCE, control("receipts", "0")),
+            "at once": (AT_ONCE, control("orders", "0")),
             "far": (FAR, control("reminders", "1h")),
             "wrong": (WRONG, control("reminders", "30")),
             "expired": (EXPIRED, _expired()),
@@ -122,7 +122,7 @@ class Load:
         kafka = self.stage.kafka
         return [
             *kafka.read("reminders", self.sent["soon"]),
-            *kafka.read("receipts", self.sent["at once"]),
+            *kafka.read("orders", self.sent["at once"]),
         ]
 
 

@@ -209,7 +209,7 @@ def test_alerts_wait_for_what_passes_by_itself(measured: Measured) -> None:
 
 
 def test_the_variables_have_values_to_choose(measured: Measured) -> None:
-    for label, expected in (("job", {"delaystream"}), ("destination", {"reminders", "receipts", "missing"})):
+    for label, expected in (("job", {"delaystream"}), ("destination", {"reminders", "orders", "missing"})):
         assert expected <= set(measured.prometheus.get(f"label/{label}/values"))
 
 
