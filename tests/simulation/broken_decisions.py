@@ -128,9 +128,10 @@ def time_is_that_of_the_step_before() -> Iterator[Engine]:
         clock = self._ports.clock
         now_ms, stale_ms = clock.now_ms(), getattr(self, "_before_ms", None)
         self._before_ms = now_ms  # type: ignore[attr-defined]
-        if stale_ms is None or inbox or self._firing._state.heads.next_due(frozenset({0})) is None:
+        heads = self._firing._state.heads
+        if stale_ms is None or inbox or heads.oldest() is None:
             return await original(self, inbox)
-        due_ms = self._firing._state.heads.next_due(frozenset()) or now_ms
+        due_ms = heads.next_due() or now_ms
         held = max(stale_ms, min(due_ms, now_ms))
         with patch.object(type(clock), "now_ms", lambda _: held):
             return await original(self, inbox)
