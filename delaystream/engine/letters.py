@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from delaystream.codec.command import COMMAND_HEADER, Report, detach
+from delaystream.codec.command import Report, detach
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
 from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.engine.events import Events
 from delaystream.engine.failures import LogUnavailable
-from delaystream.engine.ports import Destinations, SourceRecord
+from delaystream.engine.ports import Destinations, Headers, SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import RECEIPT, Step, row_bytes
 from delaystream.engine.trouble import Troubles
@@ -104,10 +104,8 @@ class Letters:
         rejection: Rejection,
     ) -> None:
         """Put a refused record among the dead letters, its bytes untouched, and tell whoever asked."""
-        source = _source(topic, self._settings.commands_topic, partition, record, request)
-        headers: Sequence[Header] = [
-            (_printable(name), value) for name, value in record.headers if name != COMMAND_HEADER
-        ]
+        source, own = _as_produced(topic, self._settings.commands_topic, partition, record, request)
+        headers: Sequence[Header] = [(_printable(name), value) for name, value in own]
         self.bury(step, record.key, record.value, headers, record.timestamp, source, rejection)
         if rejection.reply_to is None:
             # What was decided after parsing is of a request, which knows why it gets no receipt.
@@ -169,20 +167,22 @@ def _letter(
     )
 
 
-def _source(
+def _as_produced(
     topic: str,
     commands_topic: str,
     partition: int,
     record: SourceRecord,
     request: Request | Report | Rejection,
-) -> Coordinates:
-    """Where a refused request was produced, before any re-routing."""
-    if type(request) is Request:
-        return request.source
-    command, _ = detach(record.headers)
-    if command is not None and topic == commands_topic:
-        return command.source
-    return Coordinates(topic, partition, record.offset)
+) -> tuple[Coordinates, Headers]:
+    """Where a refused request was produced, before any re-routing, and its headers there.
+
+    What only looks like re-routed (a forged record, or one on a request topic) keeps every header.
+    """
+    if topic == commands_topic:
+        command, own = detach(record.headers)
+        if command is not None:
+            return request.source if type(request) is Request else command.source, own
+    return Coordinates(topic, partition, record.offset), record.headers
 
 
 def _printable(name: str) -> str:
