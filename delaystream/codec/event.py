@@ -14,6 +14,7 @@ from msgspec import Meta
 from delaystream.codec.envelope import Schedule
 from delaystream.codec.keys import due_of
 from delaystream.core.identity import schedule_id
+from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.request import Coordinates
 
 SCHEMA_VERSION: Final = 1
@@ -205,7 +206,8 @@ def definition_of(schedule: Schedule) -> Definition:
         max_fires=recurrence.max_fires,
         jitter_ms=recurrence.jitter_ms,
         catch_up=schedule.catch_up.value,
-        grace_ms=schedule.grace_ms,
+        # A one-time schedule that became recurring has none of its own.
+        grace_ms=schedule.grace_ms if schedule.grace_ms >= 0 else DEFAULT_GRACE_MS,
         name=schedule.name,
         description=schedule.description,
         tags=schedule.tags,
