@@ -2,7 +2,7 @@
 
 `.venv/bin/python -m tests.fuzz [--seconds N] [TARGET...]` runs some; `.venv/bin/python -m tests.fuzz TARGET
 FILE` runs one input again, with what goes wrong in full. What was learnt is kept in build/fuzz, and goes on
-there the next time; nothing of it is committed. Exits 1 where an input was found that a target does not stand.
+there the next time; nothing of it is committed. Exits 1 where an input was found that a target cannot take.
 """
 
 from __future__ import annotations
