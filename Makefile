@@ -6,7 +6,7 @@ SECONDS ?= 60
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint docs unit test-containers soak bench lock package audit image clean test-deploy test-cluster chart
+.PHONY: help setup run test lint docs unit test-containers soak bench fuzz lock package audit image clean test-deploy test-cluster chart
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -49,6 +49,10 @@ test-containers: setup ## the integration tests on brokers in containers (needs 
 soak: setup ## faults for SECONDS=... over two workers and three brokers, then count what was lost, early or doubled
 	@DELAYSTREAM_SOAK_SECONDS=$(SECONDS) $(RUN) -m pytest -s --timeout=$$(( $(SECONDS) + 900 )) tests/integration/test_soak.py $(ARGS)
 
+fuzz: setup ## each fuzz target for SECONDS=..., what it learns is kept in build/fuzz; ARGS="TARGET" (Linux on x86-64)
+	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/fuzz.txt
+	@$(RUN) -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
 bench: setup ## throughput, lateness, memory and recovery; writes docs/benchmarks
 	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/bench.txt
 	@$(RUN) -m tests.benchmarks $(ARGS)
@@ -69,4 +73,4 @@ image: ## build the container image, tagged with the version (needs a Docker eng
 	  -t "delaystream:$$version" -t delaystream:latest $(ARGS) .
 
 clean: ## remove what the targets above made, except the embedded broker's state and cache
-	rm -rf .venv .venv-* .venv.lock dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .venv.lock dist build/fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -30,6 +30,7 @@ from rocksdict import (
 )
 
 from delaystream.adapters.data_directory import DataDirectory
+from delaystream.codec.envelope import UNREADABLE
 from delaystream.engine.failures import StoreFailed, StoreUntrusted
 from delaystream.engine.ports import (
     STORE_FORMAT,
@@ -277,7 +278,7 @@ class RocksDbStore(StateStore):
             return None
         try:
             return _decode_marker(stored)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise StoreUntrusted(f"{self._path} has a marker that cannot be read: {error}") from error
 
     def close(self) -> None:

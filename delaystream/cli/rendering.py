@@ -53,14 +53,20 @@ _RECEIPT_FRAME = frozenset(
 def receipt_line(receipt: "Receipt") -> str:
     """One line: the outcome, the schedule, why it was refused, the next fires, and whatever else it tells."""
     parts = [receipt.outcome, receipt.schedule_id, *filter(None, (receipt.code, receipt.detail))]
-    fires = receipt.body.get("fires") or []
-    if due_ms := [fire["due_at_ms"] for fire in fires]:
+    if due_ms := _due_times(receipt.body.get("fires")):
         parts.append(f"due {instants(due_ms)}")
     for name, value in receipt.body.items():
         if name not in _RECEIPT_FRAME and value is not None:
             shown = instants([value]) if name.endswith("_at_ms") and isinstance(value, int) else value
             parts.append(f"{name.removesuffix('_ms').replace('_', '-')} {shown}")
     return "  ".join(map(str, parts))
+
+
+def _due_times(fires: object) -> list[int]:
+    """Of the fires in a receipt, which anybody may have written."""
+    listed = fires if isinstance(fires, list) else []
+    found = [fire.get("due_at_ms") for fire in listed if isinstance(fire, dict)]
+    return [due_ms for due_ms in found if isinstance(due_ms, int)]
 
 
 def delivery_line(record: "Delivery") -> str:

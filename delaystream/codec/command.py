@@ -11,13 +11,25 @@ from typing import Final
 
 import msgspec
 
-from delaystream.core.recurrence import Recurrence
+from delaystream.codec.envelope import UNREADABLE
+from delaystream.core.destinations import is_topic_name
+from delaystream.core.instants import LATEST_MS
+from delaystream.core.recurrence import Recurrence, check, next_after
 from delaystream.core.request import Coordinates, Header, Request
 
 COMMAND_HEADER: Final = "delaystream-command"
 """Written by workers, on the commands topic only; elsewhere it is an unknown header."""
 
 _VERSION: Final = 1
+
+#: What the state's keys have room for, and Kafka: more was not written by a worker.
+_LAST_PARTITION: Final = (1 << 31) - 1
+_LAST_OFFSET: Final = (1 << 63) - 1
+_MOST_TIMES: Final = 1 << 16
+#: of one partition; those of all together still fit an integer of 64 bits
+_MOST_SCHEDULES: Final = 1 << 48
+#: of a cron expression; a setting bounds it where it is accepted
+_MOST_CHARACTERS: Final = 1 << 16
 
 
 class Command(msgspec.Struct, frozen=True, gc=False):
@@ -102,22 +114,45 @@ def detach(headers: Sequence[Header]) -> tuple[Command | Report | None, list[Hea
     own, value = list(headers[:-1]), headers[-1][1]
     try:
         stored = _decode(value or b"")
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None, own
-    if stored.version != _VERSION or not _storable(
-        stored.partition, stored.offset, stored.timestamp_ms, *stored.due_ms
-    ):
+    if stored.version != _VERSION or not _possible(stored):
         return None, own
     source = Coordinates(stored.topic, stored.partition, stored.offset)
     if stored.reported is not None:
-        partition, count, reply_to = stored.reported
-        return (Report(source, partition, count, reply_to) if _storable(partition, count) else None), own
+        return Report(source, *stored.reported), own
+    command = Command(source, stored.timestamp_ms, stored.destination, stored.due_ms, stored.recurrence)
+    return command, own
+
+
+def _possible(stored: _Stored) -> bool:
+    """Whether a worker can have written it: it fits Kafka, the calendar and the state's keys."""
+    partitions, count = [stored.partition], 0
+    if stored.reported is not None:
+        partitions.append(stored.reported[0])
+        count = stored.reported[1]
+    times_ms = (stored.timestamp_ms, *stored.due_ms)
     return (
-        Command(source, stored.timestamp_ms, stored.destination, stored.due_ms, stored.recurrence),
-        own,
+        is_topic_name(stored.topic)
+        and min(*partitions, stored.offset, count, *times_ms) >= 0
+        and max(partitions) <= _LAST_PARTITION
+        and stored.offset <= _LAST_OFFSET
+        and count <= _MOST_SCHEDULES
+        and max(times_ms) <= LATEST_MS
+        and len(stored.due_ms) <= _MOST_TIMES
+        and (stored.recurrence is None or _sound(stored.recurrence, stored.timestamp_ms))
     )
 
 
-def _storable(*numbers: int) -> bool:
-    """Whether numbers fit the state's keys: what does not was not written by a worker."""
-    return min(numbers) >= 0 and max(numbers) < 1 << 63
+def _sound(recurrence: Recurrence, timestamp_ms: int) -> bool:
+    """Whether a recurrence is one that a worker can have accepted; how often it may fire is not asked again.
+
+    A release that reads less than the one that accepted it refuses the command, too.
+    """
+    end_ms = LATEST_MS if recurrence.end_ms is None else recurrence.end_ms
+    numbers = (recurrence.every_ms, recurrence.start_ms, end_ms, recurrence.max_fires, recurrence.jitter_ms)
+    if min(numbers) < 0 or max(numbers) > LATEST_MS:
+        return False
+    if check(recurrence, min_interval_ms=1, max_expression=_MOST_CHARACTERS) is not None:
+        return False
+    return next_after(recurrence, timestamp_ms) is not None

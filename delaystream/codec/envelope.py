@@ -222,6 +222,10 @@ class Meta(msgspec.Struct, frozen=True, array_like=True, tag=22):
     transfer_state: str = ""
 
 
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are not what they should be: the latter two for text that is not UTF-8,
+and for arrays too deep within each other."""
+
 FORMAT: Final = 1
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode

@@ -168,11 +168,18 @@ class RequestParser:
             return Rejection(Code.INVALID_COMMAND, detail, *sender(own, self._limits, self._filter))
         try:
             foreign, control = self._sort(key, value, own)
-            return self._request(
+            request = self._request(
                 command.source, command.timestamp_ms, key, value, foreign, control, now_ms, command
             )
         except RefusedError as refused:
             return Rejection(refused.code, refused.detail, *sender(own, self._limits, self._filter))
+        if _agree(request, command):
+            return request
+        detail = (
+            f"The {COMMAND_HEADER} header of the record at {topic}/{partition}/{offset} belongs to another "
+            "request than the headers before it; expected no writers but the workers."
+        )
+        return Rejection(Code.INVALID_COMMAND, detail, *sender(own, self._limits, self._filter))
 
     def _sort(
         self, key: bytes | None, value: bytes | None, headers: Sequence[Header]
@@ -343,6 +350,16 @@ class RequestParser:
         if len(delays) == 1:
             return (timestamp_ms + delays[0],)
         return tuple([timestamp_ms + delay for delay in delays])
+
+
+def _agree(request: Request, command: Command) -> bool:
+    """Whether a request is one that is handed on, and its command has the times that it needs."""
+    if request.id is None and request.match is None:
+        return False
+    timed = bool(command.due_ms), command.recurrence is not None
+    if request.action is _SCHEDULE or request.action is _RESCHEDULE:
+        return timed in ((True, False), (False, True))
+    return timed == (False, False)
 
 
 def _remember(memo: dict[bytes, Value], content: bytes, value: Value) -> None:

@@ -111,6 +111,8 @@ class Bulks:
             actor=request.actor,
         )
         key = bulk_key(source.topic, source.partition, source.offset)
+        if self._state.get(step, key) is not None:
+            return  # a copy that no worker wrote: one sweep is at work
         step.changes[key] = encode(bulk)
         number = self._state.source(step, source.topic, source.partition)
         entry = wheel_key(HOUSEKEEPING, step.now_ms, number, source.offset, 0)

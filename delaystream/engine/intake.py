@@ -290,6 +290,13 @@ class Intake:
         self, step: Step, record: SourceRecord, request: Request, *, is_command: bool
     ) -> Rejection | None:
         """Apply a request with an id here, or hand it to its owner; a bulk command to every partition."""
+        if is_command and request.source.partition >= self._settings.partitions:
+            # What is reported of a bulk command goes back there.
+            return Rejection(
+                Code.INVALID_COMMAND,
+                f"the command claims to be of partition {request.source.partition}, and there are "
+                f"{self._settings.partitions}: only workers may write to the commands topic",
+            )
         if request.id is None:
             step.size_bytes += row_bytes(record.key, None, record.headers)
             if is_command:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from delaystream.codec.command import COMMAND_HEADER, Command, Report, detach
+from delaystream.codec.command import Command, Report, detach
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
 from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.engine.events import Events
 from delaystream.engine.failures import LogUnavailable
-from delaystream.engine.ports import Destinations, SourceRecord
+from delaystream.engine.ports import Destinations, Headers, SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import RECEIPT, Step, row_bytes
 from delaystream.engine.trouble import Troubles
@@ -104,10 +104,9 @@ class Letters:
         rejection: Rejection,
     ) -> None:
         """Put a refused record among the dead letters, its bytes untouched, and tell whoever asked."""
-        source, timestamp_ms = _produced(topic, self._settings.commands_topic, partition, record, request)
-        headers: Sequence[Header] = [
-            (_printable(name), value) for name, value in record.headers if name != COMMAND_HEADER
-        ]
+        produced = _as_produced(topic, self._settings.commands_topic, partition, record, request)
+        source, timestamp_ms, own = produced
+        headers: Sequence[Header] = [(_printable(name), value) for name, value in own]
         self.bury(step, record.key, record.value, headers, timestamp_ms, source, rejection)
         if rejection.reply_to is None:
             # What was decided after parsing is of a request, which knows why it gets no receipt.
@@ -169,23 +168,26 @@ def _letter(
     )
 
 
-def _produced(
+def _as_produced(
     topic: str,
     commands_topic: str,
     partition: int,
     record: SourceRecord,
     request: Request | Report | Rejection,
-) -> tuple[Coordinates, int]:
-    """Where and when a refused request was produced, before any re-routing; -1 for a time that is unknown."""
+) -> tuple[Coordinates, int, Headers]:
+    """Where and when a refused request was produced, before any re-routing, and its headers there.
+
+    The time is -1 where it is unknown. What only looks like re-routed (a forged record, or one on a request
+    topic) keeps every header.
+    """
     if topic == commands_topic:
+        command, own = detach(record.headers)
         if type(request) is Request:
-            return request.source, request.timestamp_ms
-        command, _ = detach(record.headers)
-        if type(command) is Command:
-            return command.source, command.timestamp_ms
+            return request.source, request.timestamp_ms, own
         if command is not None:
-            return command.source, record.timestamp
-    return Coordinates(topic, partition, record.offset), record.timestamp
+            timestamp_ms = command.timestamp_ms if type(command) is Command else record.timestamp
+            return command.source, timestamp_ms, own
+    return Coordinates(topic, partition, record.offset), record.timestamp, record.headers
 
 
 def _printable(name: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
+    UNREADABLE,
     Envelope,
     Pointer,
     Schedule,
@@ -185,7 +185,7 @@ class Withheld:
 def _pointer(stored: bytes) -> Pointer | Trigger | None:
     try:
         entry = decode_entry(stored)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
     return entry if isinstance(entry, Pointer | Trigger) else None
 
@@ -193,7 +193,7 @@ def _pointer(stored: bytes) -> Pointer | Trigger | None:
 def _schedule(stored: bytes | None) -> Schedule | None:
     try:
         return None if stored is None else decode_schedule(stored)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from delaystream.codec.envelope import Envelope, Schedule
+from delaystream.codec.envelope import UNREADABLE, Envelope, Schedule
 from delaystream.codec.envelope import Fire as Delivered
 from delaystream.core.instants import format_instant
 from delaystream.core.recurrence import Recurrence
@@ -142,7 +142,7 @@ def decoded(text: bytes) -> Line:
     """Raises LineError."""
     try:
         line: Line = _decode(text)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise LineError(str(error)) from None
     return line
 

@@ -282,6 +282,15 @@ def test_a_receipt_is_one_line() -> None:
     assert line == "too-late  a  fire-id f  last-fired-at 2030-01-01T00:00:00.000Z"
 
 
+@pytest.mark.parametrize(
+    "fires", [7, "x", [1], [{}], [{"due_at_ms": "soon"}], {"due_at_ms": 1}, [{"due_at_ms": 1}]]
+)
+def test_a_receipt_that_somebody_made_up_is_one_line_too(fires: object) -> None:
+    body = {"outcome": 7, "source": "t/0/1", "fires": fires}
+    line = receipt_line(Receipt.parse(json.dumps(body).encode()))
+    assert line.count("due") == (fires == [{"due_at_ms": 1}])
+
+
 def test_a_worker_without_an_allow_list_does_not_start(capsys: pytest.CaptureFixture[str]) -> None:
     """And says what to set."""
     assert main(["worker"]) == ExitCode.CONFIGURATION

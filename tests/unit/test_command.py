@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from delaystream.codec.command import COMMAND_HEADER, attach, detach
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
+from delaystream.core.instants import LATEST_MS
 from delaystream.core.limits import Limits
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Header, Request
@@ -107,6 +108,34 @@ def stored(*fields: object) -> bytes:
         stored(1, "t", 0, 0, 0, "d", (-1,)),
         stored(1, "t", 0, "0", 0, "d", (1,)),
         stored(1, b"\xff", 0, 0, 0, "d", (1,)),
+        stored(1, "t#", 0, 0, 0, "d", (1,)).replace(b"#", b"\xff"),
+        stored(1, "t\0", 0, 0, 0, "d", (1,)),
+        stored(1, "", 0, 0, 0, "d", (1,)),
+        stored(1, "t", 1 << 31, 0, 0, "d", (1,)),
+        stored(1, "t", 0, 1 << 63, 0, "d", (1,)),
+        stored(1, "t", 0, 0, LATEST_MS + 1, "d", (1,)),
+        stored(1, "t", 0, 0, 0, "d", (LATEST_MS + 1,)),
+        stored(1, "t", 0, 0, 0, "d", (1,) * 65_537),
+        stored(1, "t", 0, 0, 0, "d", (), None, (1 << 31, 0, None)),
+        stored(1, "t", 0, 0, 0, "d", (), None, (0, 1 << 49, None)),
+        stored(1, "t", 0, 0, 0, "d", (1,), None, None)[:-1] + b"\x91" * 5_000 + b"\xc0",
+        stored(1, "t", 0, 0, 0, "d", (1,), None, None, 0)[:-1] + b"\x91" * 5_000 + b"\xc0",
+        *[
+            stored(1, "t", 0, 0, 5_000, "d", (), recurrence)
+            for recurrence in (
+                (None, 0),
+                (None, -1_000),
+                (None, 1 << 60),
+                ("* * * *", 0),
+                ("0 0 30 2 *", 0),
+                ("* * * * *", 0, "Nowhere/Else"),
+                (None, 1_000, "UTC", "shift", "first", 0, None, 0, -1),
+                (None, 1_000, "UTC", "shift", "first", 0, None, -1),
+                (None, 1_000, "UTC", "shift", "first", -1),
+                (None, 1_000, "UTC", "shift", "first", 0, 4_999),
+                (None, 1_000, "UTC", "shift", "first", LATEST_MS + 1),
+            )
+        ],
     ],
 )
 def test_a_command_that_no_known_worker_wrote_is_refused(value: bytes | None) -> None:
@@ -136,6 +165,28 @@ def test_fields_that_a_later_worker_adds_are_passed_over() -> None:
     request = re_read([*NAMED, (COMMAND_HEADER, later)])
     assert isinstance(request, Request)
     assert request.due_ms == (SENT_MS + 1,)
+
+
+@pytest.mark.parametrize(
+    ("headers", "due_ms", "recurrence"),
+    [
+        (NAMED, (), None),
+        (NAMED, (1,), (None, 1_000)),
+        ([*NAMED[:1], *NAMED[2:]], (1,), None),
+        ([("delaystream-id", b"order-7"), ("delaystream-action", b"reschedule")], (), None),
+        ([("delaystream-id", b"order-7"), ("delaystream-action", b"cancel")], (1,), None),
+        ([("delaystream-id", b"order-7"), ("delaystream-action", b"pause")], (), (None, 1_000)),
+        ([("delaystream-match-destination", b"*"), ("delaystream-action", b"pause")], (1,), None),
+    ],
+)
+def test_a_command_that_belongs_to_another_request_is_refused(
+    headers: list[Header], due_ms: tuple[int, ...], recurrence: object
+) -> None:
+    """It would be a schedule without any time, or one that nobody can name."""
+    command = stored(1, "delay-requests", 3, 42, 5_000, "orders", due_ms, recurrence)
+    rejection = re_read([*headers, (COMMAND_HEADER, command)])
+    assert isinstance(rejection, Rejection)
+    assert rejection.code is Code.INVALID_COMMAND
 
 
 @given(st.none() | st.binary(max_size=60))

@@ -287,6 +287,53 @@ def test_a_forged_command_gets_no_further_than_the_policy_that_it_claims(headers
     attacked(attack)
 
 
+BULK: Headers = [("delaystream-match-destination", b"*"), ("delaystream-action", b"pause")]
+
+
+def test_a_forged_bulk_command_that_is_to_report_nowhere_does_not_stop_the_partition() -> None:
+    async def attack(engine: Engine) -> None:
+        command = msgspec.msgpack.encode([1, REQUESTS, 5, 0, 1_000, "", []])
+        record = (None, None, [*BULK, (COMMAND_HEADER, command)], engine.clock.now_ms())
+        engine.log.append(TopicPartition("delay-commands", 0), record)
+        await asyncio.sleep(1)
+        engine.request(destination="orders", delay="0")
+        await asyncio.sleep(10)
+        (letter,) = engine.read("delay-dead-letters")
+        assert header(letter, "error") == "invalid-command"
+        assert len(engine.read("orders")) == 1
+
+    attacked(attack)
+
+
+def test_a_bulk_command_that_somebody_sends_again_is_not_begun_twice() -> None:
+    async def attack(engine: Engine) -> None:
+        command = msgspec.msgpack.encode([1, REQUESTS, 0, 7, 1_000, "", []])
+        for wait_s in (0.001, 5):
+            # The second copy comes later, and in the same step all the same.
+            record = (None, None, [*BULK, (COMMAND_HEADER, command)], engine.clock.now_ms())
+            engine.log.append(TopicPartition("delay-commands", 0), record)
+            await asyncio.sleep(wait_s)
+        assert engine.watch.internal_errors == 0
+        assert engine.read("delay-dead-letters") == []
+
+    attacked(attack)
+
+
+def test_a_dead_letter_of_a_forged_record_has_every_header() -> None:
+    """It is the evidence; on a request topic a command's header is like any other."""
+
+    async def attack(engine: Engine) -> None:
+        forged: tuple[str, bytes | None] = (COMMAND_HEADER, b"\xc1")
+        engine.request(foreign=[("trace", b"1"), forged], destination="orders", delay="0")
+        record = (b"key", b"value", [("trace", b"2"), forged], engine.clock.now_ms())
+        engine.log.append(TopicPartition("delay-commands", 0), record)
+        await asyncio.sleep(1)
+        for letter, trace in zip(engine.read("delay-dead-letters"), (b"1", b"2"), strict=True):
+            assert list(letter.headers[:-6])[-2:] == [("trace", trace), forged]
+
+    attacked(attack)
+
+
 def test_an_id_is_its_tenants_own() -> None:
     """One tenant cannot cancel, replace or find out about another's schedule of the same id."""
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from delaystream.codec.event import decode_event
 from delaystream.core import misfire
+from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.recurrence import Recurrence, UnknownZoneError, fires, next_after
 from delaystream.engine.ports import TopicPartition, Transaction
 from delaystream.testing import MemoryProducer
@@ -341,6 +343,18 @@ def test_none_makes_up_for_nothing() -> None:
         assert (missed["from_ms"], missed["count"], missed["reason"]) == (began_ms + 600_000, 1, "late")
         await asyncio.sleep(600)
         assert dues(engine) == [began_ms + 1_200_000]
+
+    in_virtual_time(test)
+
+
+def test_a_one_time_schedule_that_becomes_recurring_is_told_with_the_grace_that_counts() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", id="beat", delay="1h")
+        engine.request(id="beat", action="reschedule", every="10s")
+        await asyncio.sleep(1)
+        told = [decode_event(record.value or b"") for record in engine.read("delay-events")]
+        assert told[-1].definition is not None
+        assert told[-1].definition.grace_ms == DEFAULT_GRACE_MS
 
     in_virtual_time(test)
 
