@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import struct
 import tracemalloc
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -16,7 +15,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from hypothesis import HealthCheck, given, settings
 
@@ -220,14 +218,15 @@ def _put_right(response: bytearray) -> bytearray:
 
 
 def _batch_seeds() -> Iterator[bytes]:
-    for codec in range(5):
-        builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, 0, 1 << 20)
-        for offset in range(3):
-            builder.append(offset, NOW_MS, b"key", b"value" * 20, [("trace", b"1")])
-        built = bytes(builder.build())
-        yield b"\1" + built
-        yield b"\0" + built + built
-    yield b"\1" + bytes(61) + zlib.compress(bytes(1_000_000))
+    from tests.unit.record_batches import CODECS, batch, bomb, legacy
+
+    for compression in CODECS:
+        good = batch(0, [(b"k", b"v" * 20, [("trace", b"1")]), (None, None, [])], compression)
+        yield b"\1" + good
+        yield b"\0" + good + batch(2, [(b"k", b"v", [])], compression)
+        if compression != "none":
+            yield b"\1" + bomb(0, 4, compression)[:16_000]
+    yield b"\0" + legacy(0, 0, b"v") + legacy(1, 1, None)
 
 
 # -- the engine --------------------------------------------------------------------------------------------
