@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from delaystream.codec.envelope import Schedule
 from delaystream.codec.keys import due_of
@@ -134,11 +135,44 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
         None
     )
     action: Annotated[str | None, Meta(description="Of a bulk command.")] = None
+    shortened: Annotated[
+        bool,
+        Meta(description="Texts, and times ahead, were left out: it would be larger than its topic takes."),
+    ] = False
     code: Annotated[str | None, Meta(description="Why it was refused or given up.")] = None
     detail: str | None = None
     no_receipt: Annotated[
         str | None, Meta(description="Why the request got no receipt although it asked for one.")
     ] = None
+
+
+_SHORT: Final = 200
+"""Characters of a text that is left in an event which would be too large."""
+
+
+def shortened(event: Event) -> Event:
+    """An event without what makes it large: lists, and texts, which JSON may make six times as long."""
+    definition = event.definition
+    if definition is not None:
+        definition = replace(
+            definition,
+            due_at_ms=definition.due_at_ms[:1],
+            name=_short(definition.name),
+            description=None,
+            tags=[],
+        )
+    return replace(
+        event,
+        definition=definition,
+        actor=_short(event.actor),
+        detail=_short(event.detail),
+        no_receipt=_short(event.no_receipt),
+        shortened=True,
+    )
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else text[:_SHORT]
 
 
 _encoder = msgspec.json.Encoder()

@@ -129,5 +129,5 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
             **shared,
             partitions=partitions,
             continue_on_lost_requests=self.on_requests_lost == "continue",
-            dead_letter_max_bytes=self.max_message_bytes - _FRAMING_BYTES,
+            own_record_max_bytes=self.max_message_bytes - _FRAMING_BYTES,
         )

@@ -42,8 +42,10 @@ class Arming:
         return source.offset * self._settings.partitions + source.partition + 1
 
     @staticmethod
-    def begun(old: Schedule | None, recurrence: Recurrence, timestamp_ms: int) -> tuple[Recurrence, int]:
+    def begun(old: Schedule | None, recurrence: Recurrence, timestamp_ms: int) -> tuple[Recurrence, int, int]:
         """A recurrence that was asked for at `timestamp_ms`, as it is stored, and its first scheduled time.
+
+        The third is for how many earlier times that one stands.
 
         It carries on a live schedule `old` whose times are the same: whoever sends a schedule again, as
         services do whenever they start, loses none of its times and gets none of them twice.
@@ -51,10 +53,10 @@ class Arming:
         if old is not None and old.status in LIVE and old.recurrence is not None and old.next_ms >= 0:
             carried = carried_on(recurrence, timestamp_ms, old.recurrence, old.next_ms)
             if carried is not None:
-                return carried
+                return *carried, old.skipped
         first_ms = first_after(recurrence, timestamp_ms)
         assert first_ms is not None, "a schedule that never fires was refused"
-        return recurrence, first_ms
+        return recurrence, first_ms, 0
 
     def due(self, id: str, schedule: Schedule, scheduled_ms: int) -> int:
         """When a scheduled time of a recurring schedule is due: with its jitter."""

@@ -99,12 +99,13 @@ class Commands:
             recurrence=recurrence,
             next_ms=-1,
             run_count=0,
+            skipped=0,
             held=[],
         )
         times: tuple[int, ...] = request.due_ms
         if recurrence is not None:
-            recurrence, first_ms = self._arming.begun(old, recurrence, request.timestamp_ms)
-            schedule = replace(schedule, recurrence=recurrence)
+            recurrence, first_ms, skipped = self._arming.begun(old, recurrence, request.timestamp_ms)
+            schedule = replace(schedule, recurrence=recurrence, skipped=skipped)
             times = (first_ms,)
         schedule = self._armed_anew(step, id, schedule, times)
         self._arming.withhold(old, schedule)

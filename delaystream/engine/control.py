@@ -178,11 +178,12 @@ class Control:
     ) -> None:
         assert request.id is not None
         assert request.recurrence is not None
-        recurrence, first_ms = self._arming.begun(old, request.recurrence, request.timestamp_ms)
+        recurrence, first_ms, skipped = self._arming.begun(old, request.recurrence, request.timestamp_ms)
         resumed = old is not None and old.status is Status.PAUSED
         schedule = replace(
             schedule,
             recurrence=recurrence,
+            skipped=skipped,
             resumed_ms=step.now_ms if resumed else -1,
             catch_up=request.catch_up,
             grace_ms=DEFAULT_GRACE_MS if request.grace_ms is None else request.grace_ms,

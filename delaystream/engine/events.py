@@ -17,6 +17,7 @@ from delaystream.codec.event import (
     event_of_request,
     event_of_schedule,
     next_at_ms,
+    shortened,
 )
 from delaystream.core.identity import schedule_id
 from delaystream.core.misfire import Run
@@ -28,6 +29,8 @@ from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import Step
 
 _DEFINING = frozenset({EventType.SCHEDULED, EventType.REPLACED, EventType.RESCHEDULED, EventType.RESUMED})
+#: The longest id that can be configured.
+_KEY_BYTES: Final = 4 * 1024
 # Naming a member through its class is slow (Python 3.11).
 _FIRED: Final = EventType.FIRED
 
@@ -53,6 +56,8 @@ class Events:
 
     def __init__(self, settings: EngineSettings, destinations: Destinations) -> None:
         self._topic = settings.events_topic
+        #: of an event's value; its key is an id, at most
+        self._most_bytes = settings.own_record_max_bytes - _KEY_BYTES
         self._destinations = destinations
         self.on = settings.events
         #: whether the fires of requests without an id are told too
@@ -68,6 +73,8 @@ class Events:
                 raise LogUnavailable(f"{self._topic}: {problem}; without it what happened would go untold")
             outlet = step.outlet(self._topic, partitions)
         value = encode_event(event)
+        if len(value) > self._most_bytes:
+            value = encode_event(shortened(event))
         step.size_bytes += len(value)
         outlet.write(event.schedule_id.encode(), value, (), step.now_ms)
 

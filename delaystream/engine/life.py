@@ -383,7 +383,7 @@ class Life:
         troubles, topic = self._troubles, refusal.topic
         where = (topic, refusal.partition, refusal.row)
         if topic == self._settings.dead_letters_topic:
-            troubles.letter_max_bytes = min(troubles.letter_max_bytes, step.largest_row(*where) - 1)
+            troubles.letter_refused(step.largest_row(*where), loop_ms)
         if step.replied(*where):
             troubles.mute(topic, loop_ms)
         elif suspects := step.origins(*where):

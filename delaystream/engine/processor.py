@@ -87,7 +87,9 @@ class PartitionProcessor:
         self._preparing: asyncio.Task[Life] | None = None
         self._progress = Progress(0.0)
         self._alive_at = 0.0
-        self._healthy_at = 0.0
+        #: the last success, and for how long since then recoveries have got on, the event loop's ms
+        self._healthy_at = self._recovering_ms = 0.0
+        self._recovered_at = 0.0
 
     # -- seen from outside --------------------------------------------------------------------
 
@@ -136,7 +138,7 @@ class PartitionProcessor:
         ``failure_timeout_ms``, unless it is TransactionStuck.
         """
         self._finished.clear()
-        self._healthy_at = self._loop_ms()
+        self._healthy()
         failures = 0
         try:
             while not self._stopping:
@@ -173,7 +175,8 @@ class PartitionProcessor:
             return False
         logger.warning("partition %d: %s: %s", self.partition, type(failure).__name__, failure)
         stuck = isinstance(failure, TransactionStuck)
-        if not stuck and self._loop_ms() - self._healthy_at > settings.failure_timeout_ms:
+        failing_ms = self._loop_ms() - self._healthy_at - self._recovering_ms
+        if not stuck and failing_ms > settings.failure_timeout_ms:
             raise failure
         self._enter(Phase.BACKOFF)
         backoff_ms = min(
@@ -189,7 +192,7 @@ class PartitionProcessor:
         """One life: from the fence to the first failure, or to the end."""
         if not self._sources.assigned:
             await self._sleep(self._settings.idle_wait_max_ms)
-            self._healthy_at = self._loop_ms()
+            self._healthy()
             return
         async with AsyncExitStack() as closing:
             self._preparing = asyncio.create_task(self._prepare(closing))
@@ -230,7 +233,8 @@ class PartitionProcessor:
         closing.push_async_callback(producer.close)
         await producer.fence()
         self._enter(Phase.RECOVERING)
-        self._progress = Progress(self._loop_ms())
+        self._recovered_at = self._loop_ms()
+        self._progress = Progress(self._recovered_at)
         changelog = await ports.open_changelog(self.partition)
         closing.push_async_callback(changelog.close)
         recovery = Recovery(self.partition, settings, ports, changelog, producer, self._recovered)
@@ -304,7 +308,8 @@ class PartitionProcessor:
                 await asyncio.sleep(0)
                 continue
             await life.commit(step)
-            self._healthy_at = proven_at = self._loop_ms()
+            self._healthy()
+            proven_at = self._healthy_at
             if self._paused and not self._inbox.full:
                 self._paused = False
                 self._sources.resume()
@@ -331,7 +336,7 @@ class PartitionProcessor:
         except TimeoutError:
             if due_ms is not None and due_ms <= self._ports.clock.now_ms():
                 return True
-            self._healthy_at = self._loop_ms()
+            self._healthy()
             return False
         return not self._stopping
 
@@ -353,7 +358,11 @@ class PartitionProcessor:
     def _recovered(self, applied: int, position: int, end: int) -> None:
         self._alive()
         if applied:
-            self._healthy_at = self._loop_ms()
+            # It is no success: what a failing partition reads may be its own last attempt. But a long one is
+            # no failure either.
+            now_ms = self._loop_ms()
+            self._recovering_ms += now_ms - self._recovered_at
+            self._recovered_at = now_ms
         if self._stopping:
             raise EngineError("asked to stop")
         self._observer.recovery(self.partition, applied, position, end)
@@ -368,6 +377,10 @@ class PartitionProcessor:
         self._observer.phase(self.partition, phase)
 
     # -- time ---------------------------------------------------------------------------------
+
+    def _healthy(self) -> None:
+        self._healthy_at = self._loop_ms()
+        self._recovering_ms = 0.0
 
     def _alive(self) -> None:
         self._alive_at = self._loop_ms()

@@ -73,8 +73,8 @@ class Troubles:
         self._troubles: dict[str, Trouble] = {}
         #: wheel entries that were alone in a refused write, and why
         self.condemned: dict[bytes, str] = {}
-        #: the largest dead letter that is tried with the bytes of what it is about: one more was refused
-        self.letter_max_bytes = sys.maxsize
+        #: the largest dead letter that is tried with all its bytes, and until when, the event loop's ms
+        self._letter_max_bytes, self._letters_until = sys.maxsize, 0.0
         self.width = Width()
         #: requests without the receipt that they asked for, of which nothing was told yet, and when it was
         self._unanswered = 0
@@ -108,6 +108,15 @@ class Troubles:
         if trouble.parked_at is None:
             trouble.parked_at = loop_ms
         return trouble
+
+    def letter_refused(self, size_bytes: int, loop_ms: float) -> None:
+        """The topic refused a dead letter of this size: for a while none as large is tried."""
+        self._letter_max_bytes = min(self.letter_max_bytes(loop_ms), size_bytes - 1)
+        self._letters_until = loop_ms + self._backoff_max_ms
+
+    def letter_max_bytes(self, loop_ms: float) -> int:
+        """The largest dead letter that is tried with all its bytes; one with more leaves them out."""
+        return self._letter_max_bytes if loop_ms < self._letters_until else sys.maxsize
 
     def takes_receipts(self, topic: str, loop_ms: float) -> bool:
         """False while the topic is not to be tried, or refuses what receipts look like."""

@@ -76,7 +76,7 @@ class World:
             transaction_max_records=script.step_records,
             idle_wait_max_ms=30_000,
             destination_backoff_max_ms=5_000,
-            dead_letter_max_bytes=LETTER_MAX_BYTES,
+            own_record_max_bytes=LETTER_MAX_BYTES,
             id_retention_ms=3_600_000,
             max_triggers=3,
             bulk_slice=2,

@@ -358,7 +358,7 @@ class _Life:
             self.resumed_ms = told.at_ms if self.status == "paused" and beat is not None else -1
             self._cut()
             self.payload = self.stands_for = request
-            self.fires = self.skipped = 0
+            self.fires = 0
             self.last_fire, self.status = None, "pending"
             self.catch_up, self.grace_ms = request.catch_up, _DEFAULT_GRACE_MS
             if beat is not None and request.grace_ms is not None:
@@ -375,7 +375,9 @@ class _Life:
             self.revision = revision
         self.ahead, self.moved = dict(enumerate(request.due_ms)), set()
         self.next_ms = beat.after(request.timestamp_ms) if beat is not None else None
-        if carried is not None:
+        if carried is None:
+            self.skipped = 0
+        else:
             beat, self.next_ms = carried
             self.definition = replace(request, beat=beat)
         times = list(request.due_ms) if beat is None else [self.next_ms]

@@ -181,13 +181,13 @@ def test_limits_and_engine_settings_are_those_of_the_settings() -> None:
     settings = Settings()
     assert settings.limits() == Limits()
     framed = settings.max_message_bytes - 4096
-    assert settings.engine(1) == EngineSettings(dead_letter_max_bytes=framed)
+    assert settings.engine(1) == EngineSettings(own_record_max_bytes=framed)
     assert Settings(on_requests_lost="continue").engine(3) == EngineSettings(
-        partitions=3, continue_on_lost_requests=True, dead_letter_max_bytes=framed
+        partitions=3, continue_on_lost_requests=True, own_record_max_bytes=framed
     )
     derived = {
         "partitions",
-        "dead_letter_max_bytes",
+        "own_record_max_bytes",
         "continue_on_lost_requests",
         "changelog_delete_retention_ms",
         "producer_max_records",

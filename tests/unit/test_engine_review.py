@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
+
+import pytest
 
 from delaystream.codec import keys
 from delaystream.core.wheel import WheelHeads
@@ -463,3 +466,84 @@ def test_a_wheel_with_one_far_entry_and_many_near_ones_holds_no_more_than_it_mus
         heads.set(1, far)
     assert len(heads._open_heap) < 1_000
     assert list(heads.due(far)) == [1]
+
+
+# -- what is larger than a topic takes -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["description", "name", "tags", "actor"])
+def test_an_event_that_would_be_too_large_leaves_texts_out_and_stops_nothing(text: str) -> None:
+    """JSON makes six bytes of each control character."""
+
+    async def test(engine: Engine) -> None:
+        engine.log.topics["delay-events"].max_message_bytes = 80_000
+        engine.request(destination="orders", id="x", delay="5s", **{text: "\x01" * 31_000})
+        engine.request(destination="orders", id="y", delay="5s")
+        engine.request(None, None, id="x", action="pause", actor="\x01" * 31_000)
+        engine.request(None, None, id="x", action="resume")
+        await asyncio.sleep(20)
+        assert len(engine.read("orders")) == 2
+        told = [json.loads(record.value or b"") for record in engine.read("delay-events")]
+        shortened = [event for event in told if event.get("shortened")]
+        assert shortened
+        assert [event["type"] for event in told if event["id"] == "x"] == [
+            "scheduled",
+            "paused",
+            "resumed",
+            "fired",
+        ]
+
+    in_virtual_time(test, own_record_max_bytes=76_000)
+
+
+def test_a_partition_that_fails_on_end_ends_the_worker_whatever_its_recoveries_read() -> None:
+    """Each reads what the attempt before it has left, which is no success."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", id="x", delay="5s")
+        await asyncio.sleep(1)
+        engine.log.topics["delay-events"].max_message_bytes = 100
+        began_s = engine.loop.time()
+        engine.request(destination="orders", id="y", delay="0")
+        with pytest.raises(WriteRefused):
+            await engine.lives[0]
+        assert 15 <= engine.loop.time() - began_s <= 60
+        engine.log.topics["delay-events"].max_message_bytes = 1_000_000
+        engine.start()
+        await asyncio.sleep(10)
+        assert len(engine.read("orders")) == 2
+
+    in_virtual_time(test, failure_timeout_ms=15_000)
+
+
+def test_a_dead_letter_that_was_refused_once_does_not_cost_later_ones_their_bytes() -> None:
+    async def test(engine: Engine) -> None:
+        letters = engine.log.topics["delay-dead-letters"]
+        whole, letters.max_message_bytes = letters.max_message_bytes, 1_500
+        engine.request(b"x" * 3_000, destination="orders", delay="soon")
+        await asyncio.sleep(5)
+        (letter,) = engine.read("delay-dead-letters")
+        assert letter.value is None
+        assert "bytes are left out" in header(letter, "error-detail")
+        letters.max_message_bytes = whole
+        await asyncio.sleep(70)
+        engine.request(b"y" * 3_000, destination="orders", delay="soon")
+        await asyncio.sleep(5)
+        assert engine.read("delay-dead-letters")[-1].value == b"y" * 3_000
+
+    in_virtual_time(test)
+
+
+def test_a_quarantined_fire_tells_whose_it_is_even_where_its_bytes_are_left_out() -> None:
+    async def test(engine: Engine) -> None:
+        engine.log.create_topic("tiny", 1, max_message_bytes=600)
+        engine.log.topics["delay-dead-letters"].max_message_bytes = 1_500
+        engine.request(b"x" * 5_000, destination="tiny", id="order-7", delay="1s")
+        await asyncio.sleep(30)
+        (letter,) = engine.read("delay-dead-letters")
+        assert letter.value is None
+        assert header(letter, "destination") == "tiny"
+        assert header(letter, "schedule-id") == "order-7"
+        assert header(letter, "fire-id").endswith("/order-7")
+
+    in_virtual_time(test)

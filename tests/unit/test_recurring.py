@@ -475,3 +475,25 @@ def test_a_dead_letter_and_its_event_tell_the_same_scheduled_time() -> None:
         assert {header(r, "fire-id"): int(header(r, "due-at")) for r in letters} == told
 
     in_virtual_time(test, destination_timeout_ms=60_000)
+
+
+@pytest.mark.parametrize(("every", "stands_for"), [("10s", True), ("7m", False)])
+@pytest.mark.parametrize("action", ["schedule", "reschedule"])
+def test_a_fire_stands_for_skipped_times_only_of_a_schedule_that_it_carries_on(
+    action: str, every: str, stands_for: bool
+) -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        what = {"destination": "not-there"} if action == "schedule" else {}
+        start = str(began_ms)
+        engine.request(destination="not-there", id="x", every="10s", start=start)
+        await asyncio.sleep(60)
+        assert [event["count"] for event in events(engine, "skipped")] != []
+        engine.request(id="x", action=action, every=every, start=start, **what)
+        await asyncio.sleep(1)
+        engine.log.create_topic("not-there", 1)
+        await asyncio.sleep(900)
+        first = engine.read("not-there")[0]
+        assert ("delaystream-skipped" in dict(first.headers)) is stands_for
+
+    in_virtual_time(test, destination_timeout_ms=20_000, destination_backoff_max_ms=1_000)
