@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from msgspec.structs import replace
 
 from delaystream.codec.command import Command, Report, detach
-from delaystream.codec.names import PREFIX
-from delaystream.codec.outgoing import DUE_AT, FIRE_ID, SCHEDULE_ID, Outcome, dead_letter_headers, receipt
+from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
 from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.engine.events import Events
@@ -140,8 +138,11 @@ class Letters:
         timestamp_ms: int,
         source: Coordinates,
         rejection: Rejection,
+        whose: Sequence[Header] = (),
     ) -> None:
-        """Write a dead letter; one that would be too large has no key, no value and no headers of its own.
+        """Write a dead letter; one that would be too large has neither key, value nor headers.
+
+        But it has those that tell ``whose`` fire it is, and says how much is left out.
 
         The caller tells of it.
         """
@@ -150,30 +151,19 @@ class Letters:
         if not partitions:
             problem = self._destinations.problem(topic) or "unknown"
             raise LogUnavailable(f"{topic}: {problem}; without it a refused request would be lost")
-        letter = _letter(headers, source, timestamp_ms, rejection)
+        letter = _letter([*headers, *whose], source, timestamp_ms, rejection)
         size_bytes = row_bytes(key, value, letter)
         most_bytes = min(self._settings.own_record_max_bytes, self._troubles.letter_max_bytes(step.loop_ms))
         if size_bytes > most_bytes:
             told = f"{rejection.detail} [{size_bytes} bytes are left out: the topic takes {most_bytes}]"
-            kept = [
-                (name, own) for name, own in headers if name in _WHOSE and len(own or b"") <= _WHOSE_BYTES
-            ]
-            key, value, letter = (
-                None,
-                None,
-                _letter(kept, source, timestamp_ms, replace(rejection, detail=told)),
-            )
+            key = value = None
+            letter = _letter(whose, source, timestamp_ms, replace(rejection, detail=told))
             step.warnings.append(
                 f"the dead letter of {source.topic}/{source.partition}/{source.offset} is without its "
                 f"{size_bytes} bytes: {topic} takes {most_bytes}"
             )
         step.outlet(topic, partitions).write(key, value, letter, step.now_ms, source.partition % partitions)
         step.rejected[rejection.code.value] += rejection.records
-
-
-#: What tells whose fire a dead letter is of; kept where all else is too large.
-_WHOSE: Final = frozenset({PREFIX + "destination", SCHEDULE_ID, FIRE_ID, DUE_AT})
-_WHOSE_BYTES: Final = 8 * 1024
 
 
 def _letter(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
@@ -119,8 +117,8 @@ class Withheld:
         """Put a fire without an id among the dead letters."""
         source, due_ms, fire = self._named_by(key)
         schedule = schedule_id(source.topic, source.partition, source.offset)
-        headers = _addressed(entry.headers, drain.topic, schedule, fire, due_ms)
-        self._bury(step, key, entry, headers, source, rejection)
+        whose = _addressed(drain.topic, schedule, fire, due_ms)
+        self._bury(step, key, entry, whose, source, rejection)
         self._tell(step, EventType.QUARANTINED, key, drain.topic, rejection)
 
     def quarantine_named(
@@ -130,8 +128,8 @@ class Withheld:
         # A trigger's key has the coordinates of its command, and what it delivers is the schedule's.
         schedule = due.schedule
         source = Coordinates(schedule.topic, schedule.partition, schedule.offset)
-        headers = _addressed(due.payload.headers, drain.topic, due.id, fire, due_ms)
-        self._bury(step, due.key, due.payload, headers, source, replace(rejection, id=due.id))
+        whose = _addressed(drain.topic, due.id, fire, due_ms)
+        self._bury(step, due.key, due.payload, whose, source, replace(rejection, id=due.id))
 
     def bury_bytes(self, step: Step, key: bytes, stored: bytes, rejection: Rejection) -> None:
         """Put an entry that cannot be read, or not be dealt with, among the dead letters as it is stored.
@@ -159,12 +157,14 @@ class Withheld:
         step: Step,
         key: bytes,
         entry: Envelope,
-        headers: list[Header],
+        whose: list[Header],
         source: Coordinates,
         rejection: Rejection,
     ) -> None:
         step.released.append(key)
-        self._letters.bury(step, entry.key, entry.value, headers, entry.timestamp_ms, source, rejection)
+        self._letters.bury(
+            step, entry.key, entry.value, entry.headers, entry.timestamp_ms, source, rejection, whose
+        )
 
     def _tell(
         self, step: Step, type: EventType, key: bytes, destination: str, rejection: Rejection | None = None
@@ -197,12 +197,9 @@ def _schedule(stored: bytes | None) -> Schedule | None:
         return None
 
 
-def _addressed(
-    headers: Sequence[Header], destination: str, schedule: str, fire: str, due_ms: int
-) -> list[Header]:
+def _addressed(destination: str, schedule: str, fire: str, due_ms: int) -> list[Header]:
     """What makes a dead letter a request again once a delay is added: its destination among its headers."""
     return [
-        *headers,
         (PREFIX + "destination", destination.encode()),
         (SCHEDULE_ID, schedule.encode()),
         (FIRE_ID, fire.encode()),

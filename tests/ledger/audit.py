@@ -236,7 +236,8 @@ class Audit:
         found = tuple(
             letter.header(name) for name in ("schedule-id", "destination", "due-at", "error-detail")
         )
-        if told != found:
+        # A letter without its bytes says so behind the event's sentence.
+        if told[:-1] != found[:-1] or not str(found[-1]).startswith(str(told[-1])):
             self.wrong(event, f"the dead letter has {found}")
 
     # -- receipts
