@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -41,6 +42,7 @@ from delaystream.engine.settings import EngineSettings
 from delaystream.engine.starting import starting_positions
 from delaystream.engine.state import PartitionState
 from delaystream.engine.suspects import Suspects
+from delaystream.engine.telling import Telling
 from delaystream.engine.tenants import Tenants
 from delaystream.engine.trouble import Troubles
 
@@ -85,6 +87,9 @@ class PartitionProcessor:
         self._distrusted = False
         #: fence and recovery, which a request to stop interrupts
         self._preparing: asyncio.Task[Life] | None = None
+        self._telling = Telling()
+        #: the last failure was counted rather than logged
+        self._untold = False
         self._progress = Progress(0.0)
         self._alive_at = 0.0
         self._healthy_at = 0.0
@@ -156,6 +161,7 @@ class PartitionProcessor:
                     if not await self._survive(failure, failures):
                         return
         finally:
+            self._tell_counted(math.inf)
             self._close_store()
             self._enter(Phase.STOPPED)
             self._finished.set()
@@ -171,7 +177,7 @@ class PartitionProcessor:
         if isinstance(failure, ProducerFenced) and not self._sources.assigned:
             logger.info("partition %d: another worker owns it now", self.partition)
             return False
-        logger.warning("partition %d: %s: %s", self.partition, type(failure).__name__, failure)
+        self._tell(failure)
         stuck = isinstance(failure, TransactionStuck)
         if not stuck and self._loop_ms() - self._healthy_at > settings.failure_timeout_ms:
             raise failure
@@ -209,13 +215,16 @@ class PartitionProcessor:
             self._sources.open(life.starts, self.deliver)
             life.tell_all_pending()
             self._enter(Phase.RUNNING)
-            logger.info(
-                "partition %d: running, %d pending, recovered %d records in %.1f s",
-                self.partition,
-                life.state.counts.total,
-                self._progress.applied,
-                self._progress.seconds(self._loop_ms()),
-            )
+            # Each record that is refused begins a life: of those that are only counted, nothing is said.
+            if not self._untold:
+                logger.info(
+                    "partition %d: running, %d pending, recovered %d records in %.1f s",
+                    self.partition,
+                    life.state.counts.total,
+                    self._progress.applied,
+                    self._progress.seconds(self._loop_ms()),
+                )
+            self._untold = False
             await self._serve(life)
 
     async def _prepare(self, closing: AsyncExitStack) -> Life:
@@ -284,6 +293,7 @@ class PartitionProcessor:
         began = proven_at = self._loop_ms()
         while not self._stopping:
             self._alive()
+            self._tell_counted(self._loop_ms())
             work = await self._work(life)
             loop_ms = self._loop_ms()
             idle_too_long = loop_ms - proven_at > settings.ownership_check_ms
@@ -359,6 +369,26 @@ class PartitionProcessor:
         self._observer.recovery(self.partition, applied, position, end)
         if sentence := self._progress.advance(applied, position, end, self._loop_ms()):
             logger.info("partition %d: %s", self.partition, sentence)
+
+    def _tell(self, failure: Exception) -> None:
+        """Log a failure; what one topic refuses is summed up, as each record there can be refused at once."""
+        name, sentence, loop_ms = type(failure).__name__, str(failure), self._loop_ms()
+        self._untold = False
+        if isinstance(failure, WriteRefused):
+            kind = (failure.topic, failure.record_at_fault)
+            self._untold = not self._telling.in_full(kind, sentence, loop_ms)
+        if not self._untold:
+            logger.warning("partition %d: %s: %s", self.partition, name, sentence)
+        self._tell_counted(loop_ms)
+
+    def _tell_counted(self, loop_ms: float) -> None:
+        for untold in self._telling.due(loop_ms):
+            logger.warning(
+                "partition %d: %d more writes were refused; the last one: %s",
+                self.partition,
+                untold.count,
+                untold.last,
+            )
 
     def _say(self, sentence: str) -> None:
         logger.warning("partition %d: %s", self.partition, sentence)
