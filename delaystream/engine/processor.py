@@ -42,7 +42,6 @@ from delaystream.engine.settings import EngineSettings
 from delaystream.engine.starting import starting_positions
 from delaystream.engine.state import PartitionState
 from delaystream.engine.suspects import Suspects
-from delaystream.engine.telling import Telling
 from delaystream.engine.tenants import Tenants
 from delaystream.engine.trouble import Troubles
 
@@ -87,7 +86,6 @@ class PartitionProcessor:
         self._distrusted = False
         #: fence and recovery, which a request to stop interrupts
         self._preparing: asyncio.Task[Life] | None = None
-        self._telling = Telling()
         #: the last failure was counted rather than logged
         self._untold = False
         self._progress = Progress(0.0)
@@ -376,15 +374,15 @@ class PartitionProcessor:
         self._untold = False
         if isinstance(failure, WriteRefused):
             kind = (failure.topic, failure.record_at_fault)
-            self._untold = not self._telling.in_full(kind, sentence, loop_ms)
+            self._untold = not self._troubles.telling.in_full(kind, sentence, loop_ms)
         if not self._untold:
             logger.warning("partition %d: %s: %s", self.partition, name, sentence)
         self._tell_counted(loop_ms)
 
     def _tell_counted(self, loop_ms: float) -> None:
-        for untold in self._telling.due(loop_ms):
+        for untold in self._troubles.telling.due(loop_ms):
             logger.warning(
-                "partition %d: %d more writes were refused; the last one: %s",
+                "partition %d: %d more like it were not logged; the last one: %s",
                 self.partition,
                 untold.count,
                 untold.last,

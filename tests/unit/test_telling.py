@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from typing import Any
 
 import pytest
 
+from delaystream.core.recurrence.zones import UnknownZoneError
+from delaystream.engine import recurring_fires
 from delaystream.engine.telling import EVERY_MS, IN_FULL, KINDS, Telling, Untold
 from tests.unit.engine import Engine, in_virtual_time
 
@@ -97,9 +100,34 @@ def test_what_was_counted_is_told_when_no_more_comes(
             engine.request(b"v", None, destination="compact", delay="0")
             await asyncio.sleep(1)
         await asyncio.sleep(seconds_after)
-        told = any("more writes were refused" in record.getMessage() for record in caplog.records)
+        told = any("more like it" in record.getMessage() for record in caplog.records)
         assert told is bool(seconds_after)
 
     in_virtual_time(test)
-    [line] = [line for line in map(logging.LogRecord.getMessage, caplog.records) if "more writes" in line]
+    [line] = [line for line in map(logging.LogRecord.getMessage, caplog.records) if "more like it" in line]
     assert "compact-0: " in line
+
+
+def test_schedules_that_are_paused_by_the_hundred_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The zone database of this worker lacks a zone: each schedule has its event, the log their number."""
+    caplog.set_level(logging.WARNING, "delaystream.engine")
+
+    def unknown(*_: Any) -> None:
+        raise UnknownZoneError("Mars/Olympus")
+
+    async def test(engine: Engine) -> None:
+        for number in range(200):
+            engine.request(destination="orders", id=f"s{number}", every="10s")
+        await asyncio.sleep(5)
+        monkeypatch.setattr(recurring_fires, "settle", unknown)
+        await asyncio.sleep(120)
+        paused = [event for event in engine.read("delay-events") if b'"paused"' in (event.value or b"")]
+        assert len(paused) == 200
+
+    in_virtual_time(test)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == IN_FULL + 1
+    assert f"{200 - IN_FULL} more like it" in lines[-1]
+    assert "is paused" in lines[-1]
