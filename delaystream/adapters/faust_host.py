@@ -24,6 +24,7 @@ from delaystream.adapters.partition_sources import PartitionSources
 from delaystream.adapters.static_membership import InstanceFenced
 from delaystream.adapters.sticky_assignor import StickyAssignor
 from delaystream.adapters.tasks import end
+from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.observer import Phase
 from delaystream.engine.ports import SourceBounds, Sources, TopicPartition
 
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 _VACANT_TICK_S = 0.1
 #: Wait before a processor that ended by itself is started anew.
 _RESTART_S = 0.5
+#: How often it is looked whether a topic has grown: the group notices minutes later, and of the changelog
+#: never.
+_COUNT_EVERY_S = 20.0
 
 
 class Processor(Protocol):
@@ -96,7 +100,8 @@ class PartitionHost:
     """The agent's other side; everything happens on the event loop that calls :meth:`run`.
 
     ``new_processor`` makes the processor of a partition; ``source_bounds`` looks up log bounds; ``stored``
-    tells the partitions with local state, so that they come here rather than elsewhere.
+    tells the partitions with local state, so that they come here rather than elsewhere; ``counts`` looks up
+    how many partitions each topic has that is partitioned alike, and may raise LogUnavailable.
     """
 
     def __init__(
@@ -105,10 +110,14 @@ class PartitionHost:
         new_processor: Callable[[int, Sources], Processor],
         source_bounds: Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, SourceBounds]]],
         stored: Callable[[], Iterable[int]] = tuple,
+        counts: Callable[[], Awaitable[Mapping[str, int]]] | None = None,
     ) -> None:
         self._settings = settings
         self._new_processor = new_processor
         self._source_bounds = source_bounds
+        self._counts = counts
+        #: partitions that the state is made for; None: not known, and not checked
+        self._partitions: int | None = None
         self._running: dict[int, _Running] = {}
         #: partitions with all of their topics here, and since when (monotonic, s) each has no processor
         self._vacant_since: dict[int, float] = {}
@@ -171,6 +180,10 @@ class PartitionHost:
 
     # -- life -------------------------------------------------------------------------------------------
 
+    def hold_to(self, partitions: int) -> None:
+        """Have :meth:`run` end with Misconfigured once a topic has more partitions than these."""
+        self._partitions = partitions
+
     async def run(self) -> None:
         """Join the group and serve its assignments until :meth:`stop`; raises what ended it otherwise."""
         self._failure = asyncio.get_running_loop().create_future()
@@ -178,6 +191,7 @@ class PartitionHost:
             asyncio.create_task(self._app.start(), name="faust"),
             asyncio.create_task(self._watch_faust(), name="faust-watch"),
             asyncio.create_task(self._reconcile(), name="reconcile"),
+            asyncio.create_task(self._watch_counts(), name="partition-counts"),
         ]
         try:
             await asyncio.wait([self._failure, *tasks[1:]], return_when=asyncio.FIRST_COMPLETED)
@@ -217,6 +231,18 @@ class PartitionHost:
         reason = self._app.crash_reason
         raise FaustCrashed(f"Faust has crashed: {reason!r}") from reason
 
+    async def _watch_counts(self) -> None:
+        """Look at the topics' partition counts, again and again; raises Misconfigured when one has grown."""
+        while self._counts is not None and not self._stopping:
+            await asyncio.sleep(_COUNT_EVERY_S)
+            try:
+                counts = await self._counts()
+            except LogUnavailable:
+                continue  # those who need Kafka tell of it
+            self._refuse_growth(counts)
+        assert self._failure is not None
+        await self._failure
+
     # -- the agent -----------------------------------------------------------------------------------------
 
     async def _take_batches(self, batches: StreamT[Fetched]) -> None:
@@ -253,6 +279,10 @@ class PartitionHost:
         self._fail(failure)
 
     def _assign(self, partitions: frozenset[TopicPartition]) -> None:
+        seen: dict[str, int] = {}
+        for topic, number in partitions:
+            seen[topic] = max(seen.get(topic, 0), number + 1)
+        self._refuse_growth(seen)
         topics = set(self._settings.topics)
         numbers = {p.partition for p in partitions}
         complete = frozenset(
@@ -283,6 +313,24 @@ class PartitionHost:
             else:
                 self._stop_processor(partition)
         self._changed.set()
+
+    def _refuse_growth(self, counts: Mapping[str, int]) -> None:
+        """Raise Misconfigured where a topic has more partitions than the state is made for.
+
+        One that grew alone is refused like all together: what is acknowledged on its new partitions is read
+        by nobody, and a producer sends an id to another partition than its owner.
+        """
+        known = self._partitions
+        if known is None:
+            return
+        if grown := sorted(topic for topic, count in counts.items() if count > known):
+            now = ", ".join(f"{topic} has at least {counts[topic]}" for topic in grown)
+            raise Misconfigured(
+                f"Topics have grown: {now} partitions, and request topics, commands and changelog had "
+                f"{known} each when the worker started. The owners of ids depend on that number, and a "
+                "topic never shrinks: new partitions are not read. Stop all workers and move what is pending "
+                'to another partition count (docs/operations.md, "Moving")'
+            )
 
     def is_assigned(self, partition: int) -> bool:
         """True while the partition is here in a confirmed current generation."""

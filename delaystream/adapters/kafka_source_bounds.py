@@ -44,6 +44,15 @@ class KafkaSourceBounds:
         except TimeoutError:
             raise LogUnavailable(f"no log bounds: {failure}") from None
 
+    async def partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
+        """How many partitions each topic has that can be described now. Raises LogUnavailable."""
+        try:
+            async with asyncio.timeout(self._timeout_ms / 1000):
+                described = await self._connections.describe(topics)
+        except (TimeoutError, *CONNECTION_ERRORS) as error:
+            raise LogUnavailable(f"no partition counts: {error!r}") from error
+        return {name: len(topic.leaders) for name, topic in described.items() if topic.error_code == _OK}
+
     async def close(self) -> None:
         """Close the connections."""
         await self._connections.close()

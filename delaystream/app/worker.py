@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -34,7 +35,6 @@ from delaystream.app import parts, process
 from delaystream.app.surroundings import Surroundings, look_around
 from delaystream.app.tenants import require_shares, tenants_of
 from delaystream.config import Settings
-from delaystream.engine.failures import Misconfigured
 from delaystream.engine.pace import Pace
 from delaystream.engine.ports import (
     Changelog,
@@ -137,6 +137,7 @@ class _Worker:
             self._new_processor,
             self._source_bounds,
             lambda: parts.stored_partitions(directory.path),
+            self._partition_counts,
         )
         self._watchdog = Watchdog(
             self._host,
@@ -155,6 +156,7 @@ class _Worker:
         """Make what depends on the cluster."""
         settings = self._settings
         self._observer.request_partitions(surroundings.partitions)
+        self._host.hold_to(surroundings.partitions)
         require_shares(settings, surroundings.partitions)
         self._observer.quotas(
             {topic: settings.requests(topic).max_pending for topic in settings.request_topics}
@@ -230,16 +232,16 @@ class _Worker:
     def _new_processor(self, partition: int, sources: Sources) -> PartitionProcessor:
         assert self._engine is not None
         assert self._ports is not None
-        if partition >= self._engine.partitions:
-            raise Misconfigured(
-                f"The request topics have grown: partition {partition} is assigned, and there were "
-                f"{self._engine.partitions} when the worker started. The owners of ids depend on that number."
-            )
         if self._tracing is not None:
             sources = self._tracing.sources(partition, sources)
         return PartitionProcessor(
             partition, self._engine, self._ports, sources, self._tenants, self._observer
         )
+
+    async def _partition_counts(self) -> Mapping[str, int]:
+        settings = self._settings
+        topics = (*settings.request_topics, settings.commands_topic, settings.changelog_topic)
+        return await self._source_bounds.partition_counts(topics)
 
     def _new_producer(self, partition: int) -> TransactionalProducer:
         settings = self._settings

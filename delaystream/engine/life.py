@@ -407,7 +407,8 @@ class Life:
             self._troubles.condemned.pop(key, None)
         self._suspects.settled(step.settled)
         for sentence in step.warnings:
-            logger.warning("partition %d: %s", self._partition, sentence)
+            if self._troubles.telling.in_full("paused", sentence, step.loop_ms):
+                logger.warning("partition %d: %s", self._partition, sentence)
         self._observer.committed(
             self._partition,
             accepted=step.accepted,

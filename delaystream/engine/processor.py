@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -85,6 +86,8 @@ class PartitionProcessor:
         self._distrusted = False
         #: fence and recovery, which a request to stop interrupts
         self._preparing: asyncio.Task[Life] | None = None
+        #: the last failure was counted rather than logged
+        self._untold = False
         self._progress = Progress(0.0)
         self._alive_at = 0.0
         #: the last success, and for how long since then recoveries have got on, the event loop's ms
@@ -158,6 +161,7 @@ class PartitionProcessor:
                     if not await self._survive(failure, failures):
                         return
         finally:
+            self._tell_counted(math.inf)
             self._close_store()
             self._enter(Phase.STOPPED)
             self._finished.set()
@@ -173,7 +177,7 @@ class PartitionProcessor:
         if isinstance(failure, ProducerFenced) and not self._sources.assigned:
             logger.info("partition %d: another worker owns it now", self.partition)
             return False
-        logger.warning("partition %d: %s: %s", self.partition, type(failure).__name__, failure)
+        self._tell(failure)
         stuck = isinstance(failure, TransactionStuck)
         failing_ms = self._loop_ms() - self._healthy_at - self._recovering_ms
         if not stuck and failing_ms > settings.failure_timeout_ms:
@@ -212,13 +216,16 @@ class PartitionProcessor:
             self._sources.open(life.starts, self.deliver)
             life.tell_all_pending()
             self._enter(Phase.RUNNING)
-            logger.info(
-                "partition %d: running, %d pending, recovered %d records in %.1f s",
-                self.partition,
-                life.state.counts.total,
-                self._progress.applied,
-                self._progress.seconds(self._loop_ms()),
-            )
+            # Each record that is refused begins a life: of those that are only counted, nothing is said.
+            if not self._untold:
+                logger.info(
+                    "partition %d: running, %d pending, recovered %d records in %.1f s",
+                    self.partition,
+                    life.state.counts.total,
+                    self._progress.applied,
+                    self._progress.seconds(self._loop_ms()),
+                )
+            self._untold = False
             await self._serve(life)
 
     async def _prepare(self, closing: AsyncExitStack) -> Life:
@@ -288,6 +295,7 @@ class PartitionProcessor:
         began = proven_at = self._loop_ms()
         while not self._stopping:
             self._alive()
+            self._tell_counted(self._loop_ms())
             work = await self._work(life)
             loop_ms = self._loop_ms()
             idle_too_long = loop_ms - proven_at > settings.ownership_check_ms
@@ -368,6 +376,26 @@ class PartitionProcessor:
         self._observer.recovery(self.partition, applied, position, end)
         if sentence := self._progress.advance(applied, position, end, self._loop_ms()):
             logger.info("partition %d: %s", self.partition, sentence)
+
+    def _tell(self, failure: Exception) -> None:
+        """Log a failure; what one topic refuses is summed up, as each record there can be refused at once."""
+        name, sentence, loop_ms = type(failure).__name__, str(failure), self._loop_ms()
+        self._untold = False
+        if isinstance(failure, WriteRefused):
+            kind = (failure.topic, failure.record_at_fault)
+            self._untold = not self._troubles.telling.in_full(kind, sentence, loop_ms)
+        if not self._untold:
+            logger.warning("partition %d: %s: %s", self.partition, name, sentence)
+        self._tell_counted(loop_ms)
+
+    def _tell_counted(self, loop_ms: float) -> None:
+        for untold in self._troubles.telling.due(loop_ms):
+            logger.warning(
+                "partition %d: %d more like it were not logged; the last one: %s",
+                self.partition,
+                untold.count,
+                untold.last,
+            )
 
     def _say(self, sentence: str) -> None:
         logger.warning("partition %d: %s", self.partition, sentence)

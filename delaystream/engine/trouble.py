@@ -10,6 +10,8 @@ import sys
 
 import msgspec
 
+from delaystream.engine.telling import Telling
+
 
 class Trouble(msgspec.Struct):
     """What is known of one destination that refused a write, or cannot be written."""
@@ -71,6 +73,8 @@ class Troubles:
         self._backoff_min_ms = backoff_min_ms
         self._backoff_max_ms = backoff_max_ms
         self._troubles: dict[str, Trouble] = {}
+        #: what a record can cause again and again, in the log
+        self.telling = Telling()
         #: wheel entries that were alone in a refused write, and why
         self.condemned: dict[bytes, str] = {}
         #: the largest dead letter that is tried with all its bytes, and until when, the event loop's ms

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
+
 from delaystream.exit_codes import ExitCode
 from tests.integration.harness import Deployment
 from tests.integration.harness_fixtures import Deploy
@@ -50,6 +53,20 @@ def test_a_changelog_deleted_in_use_ends_the_worker(deploy: Deploy) -> None:
     app.request(b"v", {"destination": out, "delay": "1h"})
     assert worker.wait_exit(60) != 0
     assert app.changelog in worker.reason
+
+
+@pytest.mark.parametrize("kind", ["requests", "commands", "changelog"])
+def test_a_topic_that_grows_in_use_ends_the_worker(deploy: Deploy, kind: str) -> None:
+    """One alone is enough: nobody would read what is acknowledged on a partition that is not whole."""
+    app = deploy(partitions=2).apply_topics()
+    app.destination()
+    worker = app.worker().wait_ready()
+    topic: str = getattr(app, kind)
+    for grown in app.kafka.admin.create_partitions([NewPartitions(topic, 3)]).values():
+        grown.result(30)
+    assert worker.wait_exit(60) == ExitCode.CONFIGURATION, worker.output()[-4000:]
+    assert f"{topic} has at least 3 partitions" in worker.reason
+    _refuses(app, "must have the same number")
 
 
 def test_trimmed_requests_stop_the_worker_unless_told_otherwise(deploy: Deploy) -> None:

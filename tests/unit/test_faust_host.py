@@ -1,13 +1,17 @@
-"""What becomes of a worker when Faust ends: a failure while it serves, of no account once it stops."""
+"""When a worker ends: when Faust does while it serves, and when a topic grows under it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
 
 from delaystream.adapters.batch_fetcher import ReaderSettings
 from delaystream.adapters.faust_host import FaustCrashed, HostSettings, PartitionHost
+from delaystream.engine.failures import LogUnavailable, Misconfigured
+from delaystream.engine.ports import TopicPartition
+from delaystream.testing import VirtualTimeLoop
 
 
 def host() -> PartitionHost:
@@ -56,3 +60,83 @@ def test_a_crash_while_stopping_is_no_failure() -> None:
         await watching
 
     asyncio.run(scenario())
+
+
+def assigned(**counts: int) -> frozenset[TopicPartition]:
+    """The first partitions of each topic, as many as are named."""
+    return frozenset(TopicPartition(topic, n) for topic, count in counts.items() for n in range(count))
+
+
+class Room:
+    """What the host touches of a consumer when it takes an assignment up."""
+
+    def __init__(self) -> None:
+        self.with_room: set[TopicPartition] = set()
+        self.membership_confirmed = False
+
+
+def held_to(partitions: int) -> PartitionHost:
+    """A host that serves, and was told how many partitions there are."""
+    made = host()
+    made._failure = asyncio.get_running_loop().create_future()
+    made._app._consumer = Room()  # type: ignore[assignment]
+    made.hold_to(partitions)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("counts", "named"),
+    [
+        ({"requests": 5, "commands": 4}, "requests has at least 5"),
+        ({"requests": 4, "commands": 5}, "commands has at least 5"),
+        ({"requests": 6, "commands": 5}, "commands has at least 5, requests has at least 6"),
+    ],
+)
+def test_a_topic_that_grew_ends_the_worker(counts: Mapping[str, int], named: str) -> None:
+    """One that grew alone as well: its new partition would never be whole, and nobody would read it."""
+
+    async def scenario() -> None:
+        made = held_to(4)
+        with pytest.raises(Misconfigured):
+            made.on_assigned(assigned(**counts))
+        assert made._failure is not None
+        with pytest.raises(Misconfigured, match=f"{named} partitions.* had 4 each .*Moving"):
+            await made._failure
+
+    asyncio.run(scenario())
+
+
+def test_an_assignment_within_the_known_count_is_taken_up() -> None:
+    async def scenario() -> None:
+        made = held_to(4)
+        made.on_assigned(assigned(requests=4, commands=4))
+        assert [status.partition for status in made.partitions()] == [0, 1, 2, 3]
+        assert made._failure is not None
+        assert not made._failure.done()
+
+    asyncio.run(scenario())
+
+
+def test_a_topic_that_is_not_subscribed_to_and_grows_ends_the_worker() -> None:
+    """The changelog, or one whose new partitions went to another member; that Kafka is away ends nothing."""
+    answers: list[Mapping[str, int] | None] = [
+        {"requests": 4, "changelog": 4},
+        None,
+        {"requests": 4, "changelog": 5},
+    ]
+
+    async def counts() -> Mapping[str, int]:
+        answer = answers.pop(0)
+        if answer is None:
+            raise LogUnavailable("no answer")
+        return answer
+
+    async def scenario() -> None:
+        made = held_to(4)
+        made._counts = counts
+        with pytest.raises(Misconfigured, match="changelog has at least 5 partitions"):
+            await made._watch_counts()
+        assert not answers
+
+    with VirtualTimeLoop() as loop:
+        loop.run_until_complete(scenario())
