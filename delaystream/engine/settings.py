@@ -35,7 +35,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
     destination_timeout_ms: int = 24 * 3_600_000
     destination_backoff_min_ms: int = 500
     destination_backoff_max_ms: int = 60_000
-    #: largest key, value and headers of a dead letter; above, it holds the coordinates and the error alone
+    #: largest key, value and headers of a dead letter, and of a receipt; above, a dead letter holds the
+    #: coordinates and the error alone, and there is no receipt
     dead_letter_max_bytes: int = 1024 * 1024 + 96 * 1024
     #: how long a finished, cancelled or unknown id is remembered
     id_retention_ms: int = 24 * 3_600_000

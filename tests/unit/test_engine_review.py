@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import pytest
+
 from delaystream.codec import keys
 from delaystream.core.wheel import WheelHeads
 from delaystream.engine.failures import (
@@ -16,6 +18,7 @@ from delaystream.engine.failures import (
     WriteRefused,
 )
 from delaystream.engine.ports import (
+    Headers,
     Marker,
     SourceBatch,
     TopicPartition,
@@ -31,6 +34,7 @@ from delaystream.testing import (
 )
 from delaystream.testing.store import MemoryStore
 from tests.unit.engine import REQUESTS, Engine, header, in_virtual_time
+from tests.unit.record_batches import batch
 
 DAY_MS = 86_400_000
 
@@ -312,6 +316,24 @@ def test_a_dead_letter_that_its_topic_finds_too_large_is_written_without_its_byt
         assert [r.value for r in engine.read("orders")] == [b"good"]
 
     in_virtual_time(test)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [[("\N{GRINNING FACE}" * 700, b"")], [("", None)] * 1_300],
+    ids=["wide names", "empty headers"],
+)
+def test_a_dead_letter_is_measured_as_kafka_does(foreign: Headers) -> None:
+    """Names take up to four bytes a character, and each header has its lengths: nobody has bounded these."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(b"value", foreign=foreign, destination="orders", delay="rubbish")
+        await asyncio.sleep(1)
+        [letter] = engine.read("delay-dead-letters")
+        assert letter.value is None
+        assert len(batch(0, [(letter.key, letter.value, letter.headers)])) < 2_000
+
+    in_virtual_time(test, dead_letter_max_bytes=2_500)
 
 
 def test_no_transaction_is_much_larger_than_its_bound_however_large_the_values() -> None:
