@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
+from aiokafka.errors import CorruptRecordException
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
 from delaystream.adapters.kafka_offsets import (
@@ -29,7 +29,9 @@ from delaystream.adapters.record_batches import (
     BatchRefusedError,
     Decompressor,
     FetchedBatches,
+    is_abort_marker,
     uncompressed,
+    unreadable,
 )
 from delaystream.adapters.transaction_coordinator import error_name
 from delaystream.engine.failures import LogUnavailable, Misconfigured
@@ -301,13 +303,18 @@ def _batches(
     aborting: set[int] = set()
     fetched = FetchedBatches(data)
     while fetched.has_next():
-        batch: Any = fetched.next_batch()
+        try:
+            batch: Any = fetched.next_batch()
+        except CorruptRecordException as error:
+            raise LogUnavailable(str(error)) from error
         if not batch.validate_crc():
             raise LogUnavailable(f"a record batch at offset {batch.base_offset} does not match its checksum")
+        if batch.producer_id is None:
+            raise unreadable("it has a message format without transactions")
         while starting and starting[-1][1] <= batch.base_offset:
             aborting.add(starting.pop()[0])
         if batch.is_control_batch:
-            if batch.producer_id in aborting and _is_abort_marker(batch):
+            if batch.producer_id in aborting and _ends(batch, fetched.data, decompressor):
                 aborting.discard(batch.producer_id)
             yield batch, False
         elif batch.is_transactional and batch.producer_id in aborting:
@@ -316,7 +323,8 @@ def _batches(
             yield uncompressed(batch, fetched.data, decompressor)[0], True
 
 
-def _is_abort_marker(batch: Any) -> bool:
-    # Compaction may leave a control batch without its record.
-    record = next(batch, None)
-    return record is not None and bool(ControlRecord.parse(record.key) == ABORT_MARKER)
+def _ends(batch: Any, data: memoryview, decompressor: Decompressor) -> bool:
+    try:
+        return is_abort_marker(batch, data, decompressor)
+    except CorruptRecordException as error:
+        raise LogUnavailable(str(error)) from error

@@ -14,12 +14,12 @@ from itertools import chain, islice
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - struct names it so
 from typing import Any, Final
+from zlib import crc32
 
 import cramjam
 import msgspec
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
-from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.record.util import decode_varint_py
 
 from delaystream.core.rejection import Code
@@ -45,6 +45,10 @@ _HEADER_BYTES: Final = 61
 _LEGACY_HEAD: Final = Struct(">qiIbb")
 _LEGACY_MIN_BYTES: Final = 14
 _LOG_APPEND_TIME: Final = 0x08
+
+# The key of a control record: its version, of which later ones begin alike, and its type.
+_CONTROL_KEY: Final = Struct(">hh")
+_ABORT: Final = 0
 
 #: A buffer in which so much was written is given back to the system afterwards, bytes.
 _KEPT_BYTES: Final = 4 * 1024 * 1024
@@ -80,6 +84,28 @@ class LegacyRecord(msgspec.Struct, frozen=True):
     headers: Headers = ()
 
 
+class LegacyBatch:
+    """What a message of format 0 or 1 says of itself; nothing behind its checksum is read.
+
+    aiokafka's class reads the key and the value when it is made: with bytes that were damaged, it raises
+    whatever its compiled code comes upon before anyone can ask for the checksum.
+    """
+
+    is_control_batch: Final = False
+    is_transactional: Final = False
+    producer_id: Final = None
+
+    def __init__(self, data: memoryview) -> None:
+        head: tuple[int, int, int, int, int] = _LEGACY_HEAD.unpack_from(data)
+        self.base_offset, _, self._checksum, _, _ = head
+        self.next_offset = self.base_offset + 1
+        self._checked = data[_MAGIC_AT:]
+
+    def validate_crc(self) -> bool:
+        """Whether the message is as it was when it was produced."""
+        return crc32(self._checked) == self._checksum
+
+
 class FetchedBatches:
     """The batches in a fetch response, in order; stands in for aiokafka's ``MemoryRecords``.
 
@@ -112,7 +138,7 @@ class FetchedBatches:
         return offset
 
     def next_batch(self) -> Any:
-        """aiokafka's batch, for its header and checksum. Raises CorruptRecordException.
+        """aiokafka's batch, or a LegacyBatch, for its header and checksum. Raises CorruptRecordException.
 
         After :meth:`has_next`.
         """
@@ -123,7 +149,7 @@ class FetchedBatches:
             raise CorruptRecordException(f"a record batch of {length} bytes")
         self._position = begin + _LOG_OVERHEAD + length
         self.data = data
-        return DefaultRecordBatch(data) if modern else LegacyRecordBatch(data, data[_MAGIC_AT])
+        return DefaultRecordBatch(data) if modern else LegacyBatch(data)
 
 
 # -- decompression -------------------------------------------------------------------------------------
@@ -227,7 +253,7 @@ class OpenBatch:
         if data[_MAGIC_AT] < 2:
             self.size_bytes = len(data)
             self._headers_from: int | None = None
-            self._records: Iterator[SourceRecord] = _legacy_records(batch, data, decompressor)
+            self._records: Iterator[SourceRecord] = _legacy_records(data, decompressor)
             return
         batch, data = uncompressed(batch, data, decompressor)
         self.size_bytes = len(data) - _HEADER_BYTES
@@ -293,18 +319,43 @@ class OpenBatch:
         return position
 
 
-def _legacy_records(batch: Any, data: memoryview, decompressor: Decompressor) -> Iterator[LegacyRecord]:
+def is_abort_marker(batch: Any, data: memoryview, decompressor: Decompressor) -> bool:
+    """Whether a control batch ends a transaction that was aborted; one without a record does not.
+
+    Compaction leaves those. Raises CorruptRecordException for one that cannot be read, also where it matches
+    its checksum: brokers alone write control batches (they refuse a client's), so it was damaged on a broker.
+    To go past it would lose or repeat records, depending on what it was: taken for no abort marker, what its
+    producer commits later is left out; taken for one, what its producer aborted is read.
+    """
+    try:
+        records = OpenBatch(batch, data, decompressor).read(1)
+        if not records:
+            return False
+        version, kind = _CONTROL_KEY.unpack_from(records[0].key or b"")
+    except (BatchRefusedError, UnicodeDecodeError, MemoryError, StructError) as error:
+        raise CorruptRecordException(
+            f"the control batch at offset {batch.base_offset} cannot be read: {error}"
+        ) from error
+    if version < 0:
+        raise CorruptRecordException(
+            f"the control batch at offset {batch.base_offset} has the version {version}"
+        )
+    return bool(kind == _ABORT)
+
+
+def _legacy_records(data: memoryview, decompressor: Decompressor) -> Iterator[LegacyRecord]:
     """The records of a message in format 0 or 1: itself, or what a compressed one wraps."""
     codec = data[_MAGIC_AT + 1] & _CODEC_MASK
-    if not codec:
-        return iter([_from_legacy(record) for record in batch])
     wrapper = _read_legacy(data)
+    if not codec:
+        yield wrapper
+        return
     if wrapper.value is None:
         raise unreadable("a compressed message without a value")
     if data[_MAGIC_AT] == 0 and _CODECS.get(codec) == "lz4":
         raise unreadable("lz4 in message format 0, whose framing is broken (KAFKA-3160)")
     inner = decompressor.decompress(codec, memoryview(wrapper.value))
-    return _wrapped(memoryview(inner), wrapper, data[_MAGIC_AT], data[_MAGIC_AT + 1] & _LOG_APPEND_TIME)
+    yield from _wrapped(memoryview(inner), wrapper, data[_MAGIC_AT], data[_MAGIC_AT + 1] & _LOG_APPEND_TIME)
 
 
 def _wrapped(inner: memoryview, wrapper: LegacyRecord, magic: int, appended: int) -> Iterator[LegacyRecord]:
@@ -350,11 +401,6 @@ def _read_legacy(data: memoryview) -> LegacyRecord:
         position += max(0, size)
     key, value = key_and_value
     return LegacyRecord(offset, timestamp, key, value)
-
-
-def _from_legacy(record: Any) -> LegacyRecord:
-    timestamp = -1 if record.timestamp is None else record.timestamp
-    return LegacyRecord(record.offset, timestamp, record.key, record.value)
 
 
 # -- header names that are not UTF-8 -------------------------------------------------------------------

@@ -22,6 +22,7 @@ from delaystream.adapters.record_batches import (
     FetchedBatches,
     LegacyRecord,
     OpenBatch,
+    is_abort_marker,
     record_count,
     unreadable,
 )
@@ -82,8 +83,8 @@ class RecordReader:
     def take(self, max_records: int, max_bytes: int) -> Piece:
         """Parse on; stops at the first chunk that reaches a bound, and behind a batch that is refused.
 
-        Raises CorruptRecordException where a batch does not match its checksum; what comes before it is
-        handed out first.
+        Raises CorruptRecordException where a batch does not match its checksum, or is a control batch that
+        matters and cannot be read; what comes before it is handed out first.
         """
         if self._corrupt:
             raise CorruptRecordException(self._corrupt)
@@ -188,7 +189,11 @@ class RecordReader:
                 )
             if batch.producer_id is not None:
                 fetched._consume_aborted_up_to(batch.base_offset)
-                if batch.is_control_batch and fetched._contains_abort_marker(batch):
+                if (
+                    batch.is_control_batch
+                    and batch.producer_id in fetched._aborted_producers
+                    and is_abort_marker(batch, batches.data, self._decompressor)
+                ):
                     fetched._aborted_producers.discard(batch.producer_id)
             aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
             modern = batch.producer_id is not None

@@ -15,13 +15,36 @@ from delaystream.config.observation_settings import ObservationSettings
 from delaystream.config.processing_settings import ProcessingSettings
 from delaystream.config.request_settings import RequestSettings
 from delaystream.config.tenant_settings import TABLE, TenantSettings
-from delaystream.config.values import KIB, Topic
+from delaystream.config.values import KIB, MIB, Topic
 from delaystream.engine.settings import EngineSettings
 
 ENVIRONMENT_PREFIX = "DELAYSTREAM_"
 
 _FRAMING_BYTES = 4 * KIB
 """What Kafka's record format adds to one record's key, value and headers, generously."""
+
+_FRAMED_BYTES = 64 * KIB
+"""Beside value and headers: a key, which takes up to 48 KiB of these, the framing, and what we add to a
+record that has few due times, few headers and a short id."""
+
+_SPARE_BYTES = _FRAMED_BYTES - 48 * KIB - _FRAMING_BYTES
+"""Of the above for what we add."""
+
+_ADDED_BYTES = 4 * KIB
+_DUE_BYTES = 9
+_HEADER_FRAMING_BYTES = 12
+_ADDED_IDS = 3
+"""What we add at most to a record: topics, coordinates, a sentence that says why; a due time of the command
+header; the lengths of a header, in msgpack or in Kafka's format; and how often the id stands in it."""
+
+_RECEIPT_FIRE_BYTES = 400
+_RECEIPT_IDS = 3
+_JSON_CHARACTER_BYTES = 6
+"""In a receipt: a fire without the schedule's id; how often the id stands in it beside its fires; and a byte
+of an id that JSON escapes (`\\u0001`)."""
+
+LARGEST_RECEIPT_BYTES = 16 * MIB
+"""Of receipts that are larger, which only long lists with long ids could make, there are none."""
 
 _WAITING_BYTES = 40
 _REMEMBERED_BYTES = 64
@@ -65,7 +88,8 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
         if self.batch_max_decompressed_bytes < self.max_message_bytes:
             raise ValueError(
                 f"batch_max_decompressed_bytes is smaller than the {self.max_message_bytes} bytes that the "
-                "largest request may have in its topic (max_value_bytes, max_header_bytes)"
+                "largest record for one request may have (max_value_bytes, max_header_bytes, max_list, "
+                "max_id_bytes)"
             )
         return self
 
@@ -105,18 +129,27 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
 
     @property
     def max_message_bytes(self) -> int:
-        """`max.message.bytes` that changelog, commands and dead letters need; also our producers' limit.
+        """`max.message.bytes` that our own topics need; also our producers' limit.
 
-        The largest payload fits, and so does the largest record of a named schedule, which the headers, the
-        pending times, the waiting triggers and the history make up.
+        The largest of what is written for one request fits: the request re-routed, with its due times; its
+        payload; the record of a named schedule, which the headers, the pending times, the waiting triggers
+        and the history make up; a receipt with all fires, up to 16 MiB.
         """
-        all_requests = [self.requests(topic) for topic in self.request_topics]
-        return max(self._largest_row(each) for each in all_requests) + 64 * KIB
+        return max(self._largest_row(self.requests(topic)) for topic in self.request_topics)
 
     def _largest_row(self, requests: RequestSettings) -> int:
         waiting = requests.max_list + self.max_triggers
         schedule = waiting * _WAITING_BYTES + self.history_length * _REMEMBERED_BYTES
-        return max(requests.max_value_bytes, schedule) + requests.max_header_bytes
+        added = (
+            _ADDED_BYTES
+            + requests.max_list * _DUE_BYTES
+            + requests.max_headers * _HEADER_FRAMING_BYTES
+            + requests.max_id_bytes * _ADDED_IDS
+            + requests.max_cron_characters
+        )
+        content = max(requests.max_value_bytes, schedule) + requests.max_header_bytes
+        row = content + _FRAMED_BYTES + max(0, added - _SPARE_BYTES)
+        return max(row, min(_largest_receipt(requests), LARGEST_RECEIPT_BYTES) + _FRAMING_BYTES)
 
     def engine(self, partitions: int) -> EngineSettings:
         """The engine's bounds, for request topics of `partitions` partitions."""
@@ -131,3 +164,13 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
             continue_on_lost_requests=self.on_requests_lost == "continue",
             own_record_max_bytes=self.max_message_bytes - _FRAMING_BYTES,
         )
+
+
+def _largest_receipt(requests: RequestSettings) -> int:
+    id_bytes = requests.max_id_bytes * _JSON_CHARACTER_BYTES
+    return (
+        _ADDED_BYTES
+        + requests.max_id_bytes
+        + id_bytes * _RECEIPT_IDS
+        + requests.max_list * (_RECEIPT_FIRE_BYTES + id_bytes)
+    )

@@ -15,8 +15,8 @@ _DAY_MS = 24 * 60 * 60 * 1000
 class Limits(msgspec.Struct, frozen=True):
     """What one request may hold; all bounds are inclusive.
 
-    The project's own topics take records of `max_value_bytes` + `max_header_bytes` + 64 KiB; the key, the
-    framing and our own headers share those 64 KiB, so `max_key_bytes` should stay at or below 48 KiB.
+    What a worker writes to its own topics for one request grows with all of them;
+    `delaystream.config.Settings.max_message_bytes` counts it, with 48 KiB for the key.
     """
 
     max_delay_ms: int = 3650 * _DAY_MS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -16,6 +17,9 @@ from delaystream.engine.ports import Destinations, Headers, SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import RECEIPT, Step, row_bytes
 from delaystream.engine.trouble import Troubles
+
+#: of a header's name and value, at most as many bytes as a record of these settings can have
+_LENGTHS_BYTES: Final = 8
 
 
 class Letters:
@@ -85,6 +89,9 @@ class Letters:
             problem = "it refused a receipt" if trouble is None else trouble.reason
             return self._unanswered(step, f"{shown(topic)}: {problem}")
         key, value, headers = row
+        size_bytes = row_bytes(key, value, headers)
+        if size_bytes > self._settings.own_record_max_bytes:
+            return self._unanswered(step, f"{shown(topic)}: the receipt would have {size_bytes} bytes")
         step.outlet(topic, partitions).write(key, value, headers, step.now_ms, origin=RECEIPT)
         return None
 
@@ -152,7 +159,7 @@ class Letters:
             problem = self._destinations.problem(topic) or "unknown"
             raise LogUnavailable(f"{topic}: {problem}; without it a refused request would be lost")
         letter = _letter([*headers, *whose], source, timestamp_ms, rejection)
-        size_bytes = row_bytes(key, value, letter)
+        size_bytes = row_bytes(key, value, letter) + _unseen_bytes(letter)
         most_bytes = min(self._settings.own_record_max_bytes, self._troubles.letter_max_bytes(step.loop_ms))
         if size_bytes > most_bytes:
             told = f"{rejection.detail} [{size_bytes} bytes are left out: the topic takes {most_bytes}]"
@@ -164,6 +171,12 @@ class Letters:
             )
         step.outlet(topic, partitions).write(key, value, letter, step.now_ms, source.partition % partitions)
         step.rejected[rejection.code.value] += rejection.records
+
+
+def _unseen_bytes(headers: Sequence[Header]) -> int:
+    """What headers have that nobody has bounded before a record is refused: their lengths, and wide names."""
+    wide = sum([len(name.encode("utf-8", "surrogatepass")) - len(name) for name, _ in headers])
+    return wide + _LENGTHS_BYTES * len(headers)
 
 
 def _letter(

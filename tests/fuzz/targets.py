@@ -201,7 +201,8 @@ def batches(data: bytes) -> None:
     tracemalloc.start()
     try:
         with suppress(CorruptRecordException):
-            pieces(reader(response))
+            # The markers of producer 7 matter; nothing depends on those of others.
+            pieces(reader(response, aborted=[(7, 0)]))
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -218,7 +219,7 @@ def _put_right(response: bytearray) -> bytearray:
 
 
 def _batch_seeds() -> Iterator[bytes]:
-    from tests.unit.record_batches import CODECS, batch, bomb, legacy
+    from tests.unit.record_batches import CODECS, batch, bomb, legacy, marker, record
 
     for compression in CODECS:
         good = batch(0, [(b"k", b"v" * 20, [("trace", b"1")]), (None, None, [])], compression)
@@ -227,6 +228,10 @@ def _batch_seeds() -> Iterator[bytes]:
         if compression != "none":
             yield b"\1" + bomb(0, 4, compression)[:16_000]
     yield b"\0" + legacy(0, 0, b"v") + legacy(1, 1, None)
+    for compression, (number, compress) in CODECS.items():
+        end = marker(0, bytes(compress(record(0, b"\0\0\0\0", b""))), codec_number=number)
+        yield b"\1" + end
+        yield b"\0" + end + batch(1, [(b"k", b"v", [])], compression)
 
 
 # -- the engine --------------------------------------------------------------------------------------------

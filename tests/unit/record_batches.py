@@ -58,10 +58,11 @@ def raw_batch(
     codec_number: int = 0,
     last: int | None = None,
     transactional: bool = False,
+    control: bool = False,
     producer_id: int = -1,
 ) -> bytes:
     """A batch of message format 2 around a payload that may be anything."""
-    attributes = codec_number | (0x10 if transactional else 0)
+    attributes = codec_number | (0x10 if transactional else 0) | (0x20 if control else 0)
     last = count - 1 if last is None else last
     head = _HEADER.pack(
         base, 49 + len(payload), 0, 2, 0, attributes, last, 1_000, 1_000, producer_id, 0, 0, count
@@ -75,6 +76,19 @@ def batch(base: int, records: Sequence[Fields], compression: str = "none", **opt
     number, compress = CODECS[compression]
     payload = b"".join(record(delta, *fields) for delta, fields in enumerate(records))
     return raw_batch(base, bytes(compress(payload)), len(records), codec_number=number, **options)  # type: ignore[arg-type]
+
+
+def marker(base: int, payload: bytes, producer_id: int = 7, codec_number: int = 0, count: int = 1) -> bytes:
+    """A control batch, as brokers write them at the end of a transaction, around a payload."""
+    return raw_batch(
+        base,
+        payload,
+        count,
+        codec_number=codec_number,
+        transactional=True,
+        control=True,
+        producer_id=producer_id,
+    )
 
 
 def bomb(base: int, megabytes: int, compression: str, count: int = 1, **options: bool | int) -> bytes:

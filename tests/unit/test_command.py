@@ -5,13 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.codec.command import COMMAND_HEADER, attach, detach
+from delaystream.codec.command import COMMAND_HEADER, Command, attach, detach
 from delaystream.codec.headers import RequestParser
+from delaystream.codec.keys import wheel_key
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.instants import LATEST_MS
 from delaystream.core.limits import Limits
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Header, Request
+from delaystream.engine.arming import Arming
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state import PartitionState
+from delaystream.testing import MemoryStateStores
 
 SENT_MS = 1_700_000_000_000
 FILTER = DestinationFilter(["*"], ["delay-requests", "delay-commands"])
@@ -113,6 +118,8 @@ def stored(*fields: object) -> bytes:
         stored(1, "", 0, 0, 0, "d", (1,)),
         stored(1, "t", 1 << 31, 0, 0, "d", (1,)),
         stored(1, "t", 0, 1 << 63, 0, "d", (1,)),
+        stored(1, "t", 0, (1 << 63) - 1, 0, "d", (1,)),
+        stored(1, "t", 0, (1 << 47) - 1, 0, "d", (1,)),
         stored(1, "t", 0, 0, LATEST_MS + 1, "d", (1,)),
         stored(1, "t", 0, 0, 0, "d", (LATEST_MS + 1,)),
         stored(1, "t", 0, 0, 0, "d", (1,) * 65_537),
@@ -192,3 +199,16 @@ def test_a_command_that_belongs_to_another_request_is_refused(
 @given(st.none() | st.binary(max_size=60))
 def test_no_command_header_makes_the_parser_raise(value: bytes | None) -> None:
     assert isinstance(re_read([*NAMED, (COMMAND_HEADER, value)]), Request | Rejection)
+
+
+def test_the_last_coordinates_have_room_in_the_state() -> None:
+    """In a revision, an integer of 63 bits, with as many partitions as a topic can have here; and in keys."""
+    largest = msgspec.msgpack.encode((1, "t", (1 << 31) - 1, (1 << 47) - 2, 0, "d", (1,)))
+    command, _ = detach([(COMMAND_HEADER, largest)])
+    assert isinstance(command, Command)
+    arming = Arming(
+        EngineSettings(partitions=1 << 15), PartitionState(MemoryStateStores().open(0), 1 << 15, "app")
+    )
+    revision = arming.revision(command.source)
+    assert revision < 1 << 63
+    assert wheel_key(1, 1, command.source.partition, command.source.offset, 0)

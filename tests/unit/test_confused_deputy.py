@@ -305,6 +305,28 @@ def test_a_forged_bulk_command_that_is_to_report_nowhere_does_not_stop_the_parti
     attacked(attack)
 
 
+@pytest.mark.parametrize(
+    ("partition", "offset"), [(0, (1 << 63) - 1), (0, 1 << 62), (1 << 32, 7), ((1 << 31) - 1, 7)]
+)
+def test_a_forged_command_from_nowhere_has_no_room_in_the_state(partition: int, offset: int) -> None:
+    """It is refused before anybody counts with it, and the partition goes on."""
+
+    async def attack(engine: Engine) -> None:
+        command = msgspec.msgpack.encode([1, REQUESTS, partition, offset, 1_000, "orders", [1_000]])
+        record = (b"key", b"value", [ID, (COMMAND_HEADER, command)], engine.clock.now_ms())
+        engine.log.append(TopicPartition("delay-commands", 0), record)
+        await asyncio.sleep(1)
+        assert engine.watch.internal_errors == 0
+        assert [header(letter, "error") for letter in engine.read("delay-dead-letters")] == [
+            "invalid-command"
+        ]
+        engine.request(destination="orders", delay="0", id="after")
+        await asyncio.sleep(10)
+        assert len(engine.read("orders")) == 1
+
+    attacked(attack)
+
+
 def test_a_bulk_command_that_somebody_sends_again_is_not_begun_twice() -> None:
     async def attack(engine: Engine) -> None:
         command = msgspec.msgpack.encode([1, REQUESTS, 0, 7, 1_000, "", []])

@@ -19,6 +19,7 @@ from delaystream.engine.failures import (
     WriteRefused,
 )
 from delaystream.engine.ports import (
+    Headers,
     Marker,
     SourceBatch,
     TopicPartition,
@@ -34,6 +35,7 @@ from delaystream.testing import (
 )
 from delaystream.testing.store import MemoryStore
 from tests.unit.engine import REQUESTS, Engine, header, in_virtual_time
+from tests.unit.record_batches import batch
 
 DAY_MS = 86_400_000
 
@@ -315,6 +317,24 @@ def test_a_dead_letter_that_its_topic_finds_too_large_is_written_without_its_byt
         assert [r.value for r in engine.read("orders")] == [b"good"]
 
     in_virtual_time(test)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [[("\N{GRINNING FACE}" * 700, b"")], [("", None)] * 1_300],
+    ids=["wide names", "empty headers"],
+)
+def test_a_dead_letter_is_measured_as_kafka_does(foreign: Headers) -> None:
+    """Names take up to four bytes a character, and each header has its lengths: nobody has bounded these."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(b"value", foreign=foreign, destination="orders", delay="rubbish")
+        await asyncio.sleep(1)
+        [letter] = engine.read("delay-dead-letters")
+        assert letter.value is None
+        assert len(batch(0, [(letter.key, letter.value, letter.headers)])) < 2_000
+
+    in_virtual_time(test, own_record_max_bytes=2_500)
 
 
 def test_no_transaction_is_much_larger_than_its_bound_however_large_the_values() -> None:

@@ -190,6 +190,24 @@ def test_a_topic_that_refuses_a_receipt_is_told_of() -> None:
     with_tenants(test, narrow())
 
 
+def test_a_receipt_larger_than_a_worker_may_write_is_told_of_and_its_topic_goes_on() -> None:
+    """Long lists with long ids make those; a producer that refused it would mute the topic for all."""
+
+    async def test(engine: Engine) -> None:
+        others(engine)
+        delays = ",".join(["1h"] * 50)
+        other_request(engine, destination="orders", delay=delays, id="i" * 200, reply_to="orders")
+        other_request(engine, destination="orders", delay="1h", id="x", reply_to="orders")
+        await asyncio.sleep(10)
+        refused, answered = events(engine, type="scheduled")
+        assert refused["no_receipt"].startswith("'orders': the receipt would have ")
+        assert "no_receipt" not in answered
+        [receipt] = engine.read("orders")
+        assert receipt.key == b"x"
+
+    with_tenants(test, narrow(), own_record_max_bytes=10_000)
+
+
 @pytest.mark.parametrize("anonymous", [True, False])
 def test_a_request_without_an_id_is_delivered_and_told_of(
     anonymous: bool, caplog: pytest.LogCaptureFixture

@@ -8,6 +8,7 @@ import struct
 import sys
 import weakref
 from pathlib import Path
+from zlib import crc32
 
 import cramjam
 import pytest
@@ -23,6 +24,7 @@ from delaystream.adapters.kafka_changelog import committed_records
 from delaystream.adapters.record_batches import BatchRefusedError, Decompressor, FetchedBatches
 from delaystream.adapters.record_reader import Piece, RecordReader
 from delaystream.core.rejection import Code, Rejection
+from delaystream.engine.failures import LogUnavailable
 from tests.unit.record_batches import (
     CODECS,
     COMPRESSED,
@@ -31,6 +33,7 @@ from tests.unit.record_batches import (
     built,
     fields,
     legacy,
+    marker,
     pieces,
     raw_batch,
     reader,
@@ -326,6 +329,73 @@ def test_a_batch_shorter_than_any_is_corrupt(length: int) -> None:
         pieces(reader(response))
 
 
+# -- control batches ---------------------------------------------------------------------------------------
+
+ABORT = record(0, b"\0\0\0\0", b"\0\0\0\0\0\0")
+COMMIT = record(0, b"\0\0\0\1", b"\0\0\0\0\0\0")
+
+
+def committed(base: int) -> bytes:
+    return raw_batch(base, record(0, b"k", b"v"), 1, transactional=True, producer_id=7)
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
+def test_an_aborted_transaction_ends_at_its_marker(codec: str) -> None:
+    """Also at one of a later version, or compressed, as no broker has written one yet."""
+    number, compress = CODECS[codec]
+    for payload in (ABORT, record(0, b"\0\1\0\0later", b"")):
+        end = marker(1, bytes(compress(payload)), codec_number=number)
+        response = committed(0) + end + committed(2) + marker(3, COMMIT) + batch(4, [(b"k", b"v", ())])
+        assert offsets(pieces(reader(response, aborted=[(7, 0)]))) == [2, 4]
+        read = committed_records(0, response, [(7, 0)], Decompressor())
+        assert [offset for offset, _, _ in read.records] == [2, 4]
+
+
+UNREADABLE_MARKERS = {
+    "bad name": marker(1, record(0, b"\0\0\0\0", b"", [("\udcff", b"")])),
+    "no key": marker(1, record(0, None, b"")),
+    "short key": marker(1, record(0, b"\0\0\0", b"")),
+    "bad version": marker(1, record(0, b"\xff\xff\0\0", b"")),
+    "rubbish": marker(1, b"\xff" * 40),
+    "cut short": marker(1, ABORT[:-3]),
+    "not compressed": marker(1, b"\xff" * 40, codec_number=4),
+    "unknown codec": marker(1, ABORT, codec_number=7),
+    "bomb": bomb(1, 8, "zstd", transactional=True, control=True, producer_id=7),
+}
+
+
+@pytest.mark.parametrize("damage", sorted(UNREADABLE_MARKERS))
+def test_a_marker_that_cannot_be_read_is_waited_for(damage: str) -> None:
+    """Going on would lose what is committed behind it, or read what was aborted."""
+    response = committed(0) + UNREADABLE_MARKERS[damage] + committed(2)
+    reading = reader(batch(0, [(b"k", b"v", ())]) + response, aborted=[(7, 0)], max_bytes=SMALL)
+    assert offsets([reading.take(10, SMALL)]) == [0]
+    for _ in range(2):
+        with pytest.raises(CorruptRecordException, match="the control batch at offset 1"):
+            reading.take(10, SMALL)
+    assert reading.position == 1
+    with pytest.raises(LogUnavailable, match="the control batch at offset 1"):
+        committed_records(0, response, [(7, 0)], Decompressor(SMALL))
+
+
+@pytest.mark.parametrize("damage", sorted(UNREADABLE_MARKERS))
+def test_a_marker_that_ends_no_aborted_transaction_need_not_be_readable(damage: str) -> None:
+    """Nothing depends on it: what its producer wrote is committed, whatever it says."""
+    response = committed(0) + UNREADABLE_MARKERS[damage] + committed(2)
+    for aborted in ([], [(8, 0)]):
+        assert offsets(pieces(reader(response, aborted=aborted, max_bytes=SMALL))) == [0, 2]
+
+
+def test_a_marker_without_its_record_ends_nothing() -> None:
+    """Compaction leaves those; the marker of a later transaction is another one."""
+    response = committed(0) + marker(1, b"", count=0) + committed(2) + marker(3, ABORT) + committed(4)
+    # The empty batch ends where it begins.
+    assert offsets(pieces(reader(response, aborted=[(7, 0)]))) == [4]
+
+
+# -- all together ------------------------------------------------------------------------------------------
+
+
 @given(
     st.sampled_from(sorted(CODECS)),
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=8),
@@ -418,6 +488,32 @@ def test_an_old_message_with_rubbish_in_it_is_gone_past(magic: int, inner: bytes
     assert inner == b"" or [why.code for why in refusals(found).values()] == [Code.UNREADABLE_BATCH]
     found = pieces(reader(legacy(magic, 4, None, 1) + legacy(magic, 5, b"v")))
     assert [why.code for why in refusals(found).values()] == [Code.UNREADABLE_BATCH]
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+@pytest.mark.parametrize("size", [-2, -(1 << 31), 1_000, (1 << 31) - 1])
+@pytest.mark.parametrize("field", ["key", "value"])
+def test_an_old_message_whose_sizes_lie_is_damaged_or_unreadable(magic: int, size: int, field: str) -> None:
+    """By its checksum: what was damaged is waited for, and what was produced like this is gone past."""
+    at = 18 + 8 * magic + (5 if field == "value" else 0)
+    damaged = bytearray(legacy(magic, 0, b"v"))
+    damaged[at : at + 4] = struct.pack(">i", size)
+    with pytest.raises(CorruptRecordException, match="at offset 0 does not match its checksum"):
+        pieces(reader(bytes(damaged)))
+    produced = damaged[:12] + struct.pack(">I", crc32(damaged[16:])) + damaged[16:]
+    found = pieces(reader(bytes(produced) + legacy(magic, 1, b"v")))
+    assert offsets(found) == [0, 1]
+    assert [why.code for why in refusals(found).values()] == [Code.UNREADABLE_BATCH]
+
+
+@pytest.mark.parametrize("length", range(14, 22))
+def test_an_old_message_that_ends_too_early_is_unreadable(length: int) -> None:
+    body = (b"\1\0" + bytes(20))[: length - 4]
+    response = struct.pack(">qiI", 0, length, crc32(body)) + body
+    found = pieces(reader(response))
+    assert [why.code for why in refusals(found).values()] == [Code.UNREADABLE_BATCH]
+    with pytest.raises(BatchRefusedError, match="message format"):
+        committed_records(0, response, (), Decompressor())
 
 
 # -- the changelog -----------------------------------------------------------------------------------------
