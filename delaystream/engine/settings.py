@@ -35,8 +35,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
     destination_timeout_ms: int = 24 * 3_600_000
     destination_backoff_min_ms: int = 500
     destination_backoff_max_ms: int = 60_000
-    #: largest key, value and headers of a dead letter, an event or a receipt; of a dead letter or an event that
-    #: has more a part is left out, and there is no such receipt
+    #: largest key, value and headers of a dead letter, an event or a receipt; above, a part of a letter or
+    #: of an event is left out, and there is no receipt
     own_record_max_bytes: int = 1024 * 1024 + 96 * 1024
     #: how long a finished, cancelled or unknown id is remembered
     id_retention_ms: int = 24 * 3_600_000

@@ -157,9 +157,12 @@ def failed(samples: list[Sample], truth: Truth) -> None:
 
 
 def recovered(samples: list[Sample], truth: Truth) -> None:
-    """The first worker began with nothing; the second one read at least its entries."""
+    """The first worker began with nothing but its own rows; the second one read at least its entries.
+
+    Its own: what the partition was made for, two positions, and the row that tells the brokers' time.
+    """
     first, second = sorted(by(samples, "instance").values())
-    assert first == 0
+    assert first <= 4 * figures.PARTITIONS
     assert truth.recovered_entries <= second < 3 * truth.recovered_entries + 50
 
 
