@@ -46,6 +46,8 @@ class Traffic:
         #: every request that was sent, by the number in its header
         self._requests: dict[str, Asked] = {}
         self.asked: list[Asked] = []
+        #: acknowledged, at an offset that nobody told
+        self._unplaced: list[Asked] = []
         #: how many were given up by the producer; were written again; were given up and stand there
         self.unacknowledged, self.doubled, self.unconfirmed = 0, 0, 0
         self.last_due_ms = 0
@@ -99,6 +101,8 @@ class Traffic:
             for source, asked in acknowledged.items()
             if self._requests.get(numbers.get(source, "")) is not asked
         ]
+        there = {id(self._requests[number]) for number in numbers.values()}
+        gone += [f"{asked.headers}" for asked in self._unplaced if id(asked) not in there]
         assert not gone, f"Kafka lost {len(gone)} acknowledged requests: {gone[:10]}"
         confirmed = {numbers[source] for source in acknowledged}
         for source in numbers.keys() - acknowledged.keys():
@@ -205,6 +209,10 @@ class Traffic:
             self.unacknowledged += 1
             if error.fatal():
                 self._failure = KafkaException(error)
+            return
+        if message.offset() is None:
+            # The broker knew the batch from an earlier attempt, and says no more than that.
+            self._unplaced.append(asked)
             return
         asked.source = f"{message.topic()}/{message.partition()}/{message.offset()}"
         self._note(asked)
