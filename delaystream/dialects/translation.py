@@ -25,8 +25,8 @@ UNLIMITED: Final = "36500d"
 Fill: TypeAlias = Callable[[int, int | None], bytes]
 """The value of a header at a fire, from its scheduled time and the next one; None after the last."""
 
-TO_FILL: Final = b""
-"""The value of a header that is told when the schedule fires."""
+TO_FILL: Final = b"\0delaystream fills this in\0"
+"""The value of a header that is told when the schedule fires; one that no producer means."""
 
 
 class Translated(msgspec.Struct, frozen=True, gc=False):

@@ -497,3 +497,19 @@ def test_a_fire_stands_for_skipped_times_only_of_a_schedule_that_it_carries_on(
         assert ("delaystream-skipped" in dict(first.headers)) is stands_for
 
     in_virtual_time(test, destination_timeout_ms=20_000, destination_backoff_max_ms=1_000)
+
+
+@pytest.mark.parametrize("name", ["Nats-Schedule-Next", "x-scheduler-cron-fire-timestamp"])
+@pytest.mark.parametrize("value", [b"", None, b"mine"])
+def test_a_header_that_only_another_system_fills_in_is_delivered_as_it_is(
+    name: str, value: bytes | None
+) -> None:
+    """The topic speaks no dialect: what the header means is its reader's affair."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", id="x", every="10s", foreign=[(name, value)])
+        await asyncio.sleep(12)
+        (record,) = engine.read("orders")
+        assert record.headers[0] == (name, value)
+
+    in_virtual_time(test)
