@@ -165,6 +165,9 @@ class Letters:
             told = f"{rejection.detail} [{size_bytes} bytes are left out: the topic takes {most_bytes}]"
             key = value = None
             letter = _letter(whose, source, timestamp_ms, replace(rejection, detail=told))
+            if row_bytes(None, None, letter) + _unseen_bytes(letter) > most_bytes:
+                # Not even that: the least that tells which record it is, and why.
+                letter = _letter((), source, timestamp_ms, rejection)
             step.warnings.append(
                 f"the dead letter of {source.topic}/{source.partition}/{source.offset} is without its "
                 f"{size_bytes} bytes: {topic} takes {most_bytes}"

@@ -403,6 +403,9 @@ class Life:
                 count,
                 step.unanswered_why,
             )
+        letters = step.outlets.get(self._settings.dead_letters_topic)
+        if letters is not None and letters.rows:
+            self._troubles.letter_taken(asyncio.get_running_loop().time() * 1000)
         for key in step.released:
             self._troubles.condemned.pop(key, None)
         self._suspects.settled(step.settled)

@@ -6,6 +6,7 @@ and is gone with the process. Times are those of the event loop, in ms, but for 
 
 from __future__ import annotations
 
+import math
 import sys
 
 import msgspec
@@ -114,9 +115,17 @@ class Troubles:
         return trouble
 
     def letter_refused(self, size_bytes: int, loop_ms: float) -> None:
-        """The topic refused a dead letter of this size: for a while none as large is tried."""
+        """The topic refused a dead letter of this size: none as large is tried until smaller ones are taken.
+
+        And for a while after that.
+        """
         self._letter_max_bytes = min(self.letter_max_bytes(loop_ms), size_bytes - 1)
-        self._letters_until = loop_ms + self._backoff_max_ms
+        self._letters_until = math.inf
+
+    def letter_taken(self, loop_ms: float) -> None:
+        """The topic took a dead letter."""
+        if self._letters_until == math.inf:
+            self._letters_until = loop_ms + self._backoff_max_ms
 
     def letter_max_bytes(self, loop_ms: float) -> int:
         """The largest dead letter that is tried with all its bytes; one with more leaves them out."""

@@ -141,6 +141,7 @@ class _Life:
         self.payload: Asked | None = None
         """The request that says what, and where to."""
         self.stands_for: Asked | None = None
+        self.stood_for: Asked | None = None
         """The request that says what is older: that of the schedule, or a cancel of it."""
         self.revision = -1
         self.catch_up, self.grace_ms = "latest", _DEFAULT_GRACE_MS
@@ -251,6 +252,8 @@ class _Life:
                 self._cut()
                 self.status, self.over_ms = "forestalled", told.at_ms
                 if self.stands_for is None or forgotten or not self._is_older(request):
+                    # By the clocks it may be forgotten, or may not be: then the newer of the two counts.
+                    self.stood_for = self.stands_for if forgotten and self._is_older(request) else None
                     self.stands_for = request
             elif self.status != "forestalled" or "status" not in told.facts:
                 # Forgotten, or never known.
@@ -274,7 +277,10 @@ class _Life:
 
     def _is_older(self, request: Asked) -> bool:
         """Whether a request was produced before what the id stands for."""
-        other = self.stands_for
+        return self._is_before(request, self.stands_for)
+
+    @staticmethod
+    def _is_before(request: Asked, other: Asked | None) -> bool:
         if other is None:
             return False
         if other.partition == request.partition:
@@ -287,7 +293,10 @@ class _Life:
             self._wrong(told, f"it may be refused as {set(request.errors)}")
         elif code == "already-exists" and not (self.status in _LIVE and request.if_exists == "reject"):
             self._wrong(told, f"it was {self.status}, and if-exists is {request.if_exists}")
-        elif code == "cancelled-earlier" and not (self.status in _CANCELLED and self._is_older(request)):
+        elif code == "cancelled-earlier" and not (
+            self.status in _CANCELLED
+            and (self._is_older(request) or self._is_before(request, self.stood_for))
+        ):
             self._wrong(told, f"it was {self.status} by {self.stands_for}")
         self.audit.receipt_names(request, [])
 
