@@ -75,10 +75,9 @@ def unit_and_simulation(python: str, version: str, environment: dict[str, str]) 
 
 
 def integration(python: str) -> list[Check]:
-    """Against a real broker; in one process, so that the broker's load is the test's own."""
-    return [
-        Check("integration", [python, "-m", "pytest", "-q", "--durations=10", *INTEGRATION], 900),
-    ]
+    """Against real brokers: in two processes, each with brokers of its own, for most of it is waiting."""
+    pytest = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--durations=10"]
+    return [Check("integration", [*pytest, *INTEGRATION], 1800)]
 
 
 def deployment(python: str) -> list[Check]:
