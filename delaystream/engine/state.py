@@ -141,10 +141,6 @@ class PartitionState:
         """The numbers of all wheels of those topics."""
         return {number for topic in topics for number in self._wheels.get(topic, ())}
 
-    def wheel(self, topic: str, lane: str) -> int | None:
-        """The number of one wheel, if it has one."""
-        return self._destination_numbers.get(keys.wheel_name(topic, lane))
-
     def source(self, step: Step, topic: str, partition: int) -> int:
         """The number of a request partition, interned at its first use."""
         number = self._source_numbers.get((topic, partition))

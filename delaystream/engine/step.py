@@ -162,14 +162,14 @@ class Step:
         return (
             self.records >= self.max_records
             or self.size_bytes >= self.max_bytes
-            or len(self.written) >= self.max_partitions
+            or self.partitions >= self.max_partitions
         )
 
     def leave_room(self) -> None:
         """Requests are in: a quarter of each bound is for what is due, however much of it they have taken."""
         self.max_records = max(self.max_records, self.records + -(-self.max_records // 4))
         self.max_bytes = max(self.max_bytes, self.size_bytes + -(-self.max_bytes // 4))
-        self.max_partitions = max(self.max_partitions, len(self.written) + -(-self.max_partitions // 4))
+        self.max_partitions = max(self.max_partitions, self.partitions + -(-self.max_partitions // 4))
 
     @property
     def partitions(self) -> int:
