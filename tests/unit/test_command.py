@@ -125,8 +125,8 @@ def stored(*fields: object) -> bytes:
         stored(1, "t", 0, 0, 0, "d", (1,) * 65_537),
         stored(1, "t", 0, 0, 0, "d", (), None, (1 << 31, 0, None)),
         stored(1, "t", 0, 0, 0, "d", (), None, (0, 1 << 49, None)),
-        stored(1, "t", 0, 0, 0, "d", (1,), None, None)[:-1] + b"\x91" * 5_000 + b"\xc0",
-        stored(1, "t", 0, 0, 0, "d", (1,), None, None, 0)[:-1] + b"\x91" * 5_000 + b"\xc0",
+        stored(1, "t", 0, 0, 0, "d", (1,), None, None)[:-1] + b"\x91" * 100_000 + b"\xc0",
+        stored(1, "t", 0, 0, 0, "d", (1,), None, None, 0)[:-1] + b"\x91" * 100_000 + b"\xc0",
         *[
             stored(1, "t", 0, 0, 5_000, "d", (), recurrence)
             for recurrence in (
