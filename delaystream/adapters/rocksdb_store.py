@@ -240,6 +240,7 @@ class RocksDbStore(StateStore):
         for key, value in local:
             if value is None:
                 delete(key)
+                self._deletions += 1
             else:
                 put(key, value)
         put(_MARKER_KEY, _encode_marker(marker))

@@ -101,6 +101,17 @@ class Fire(msgspec.Struct, frozen=True, gc=False, array_like=True):
     index: int | str = 0
 
 
+class Triggered(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A triggered fire of a schedule that waits in a wheel."""
+
+    #: of its wheel entry, with the command's offset
+    key: bytes
+    #: of the schedule when it was triggered
+    revision: int
+    #: of the command, in the tenant's topic
+    partition: int
+
+
 class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     """A named schedule: definition, status, counters and where its wheel entries are."""
 
@@ -135,14 +146,16 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     skipped: int = 0
     #: of a paused one-time schedule: (due_ms, list index) of what would be in the wheel
     held: list[tuple[int, int]] = []
-    #: keys of triggered fires that wait in the wheel
-    triggers: list[bytes] = []
+    #: triggered fires that wait in the wheel
+    triggers: list[Triggered] = []
     #: when it was last paused and last resumed; -1: never
     paused_ms: int = -1
     resumed_ms: int = -1
     #: its last deliveries, latest last
     history: list[Fire] = []
     actor: str | None = None
+    #: what it delivers, an envelope as it is stored; None: under a key of its own, or over
+    payload: bytes | None = None
 
     @property
     def withheld(self) -> int:
@@ -168,6 +181,8 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
     match: Match
     #: the key of a schedule to go on from
     cursor: bytes
+    #: its entry in the wheel of housekeeping
+    entry: bytes
     #: schedules changed so far
     count: int = 0
     reply_to: str | None = None
@@ -214,7 +229,7 @@ class Meta(msgspec.Struct, frozen=True, array_like=True, tag=22):
     """What the partition's state was made for."""
 
     partitions: int
-    format: int = 1
+    format: int
     app_id: str = ""
     #: the last move that this state was part of
     transfer: str = ""
@@ -226,7 +241,12 @@ UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are not what they should be: the latter two for text that is not UTF-8,
 and for arrays too deep within each other."""
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Of a partition's rows; another one is refused. 2: pointers are local, small payloads beside schedules."""
+
+INLINE_BYTES: Final = 1024
+"""A payload up to this size is in its schedule's row; a larger one is not written again by each fire."""
+
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 decode_entry = msgspec.msgpack.Decoder(Entry).decode

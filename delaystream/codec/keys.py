@@ -12,10 +12,12 @@ kind rest of the key                                                            
 ``g`` tenant, NUL, partition (4), offset (8)                                        reports of a bulk command
 ``m``                                                                              partition count, format
 ``s`` tenant, NUL, id                                                              the named schedule
-``p`` tenant, NUL, id                                                              its payload
+``p`` tenant, NUL, id                                                              its payload, if large
 ``r``                                                                              when it was last recovered
 ``w`` destination number (4), due ms (8), source number (4), offset (8), index (2) envelope or pointer
 ==== ============================================================================= =====================
+
+Pointers are in the local store alone: they follow from the rows that they point to (`engine.pointers`).
 
 A tenant with a rate of its own for a destination has a wheel of its own there. Number 0 is the wheel of
 housekeeping: its entries forget ids that are over, and go on with bulk commands, which are named by where
@@ -38,6 +40,7 @@ _wheel_bound = Struct(">cIQ")
 
 _DUE_AT: Final = slice(5, 13)
 _SOURCE_AT: Final = slice(13, 17)
+_OFFSET_AT: Final = slice(17, 25)
 
 WHEEL_KEY_BYTES: Final = _wheel.size
 META: Final = b"m"
@@ -70,6 +73,11 @@ def due_of(key: bytes) -> int:
 def source_of(key: bytes) -> int:
     """The source number in a wheel key."""
     return int.from_bytes(key[_SOURCE_AT])
+
+
+def offset_of(key: bytes) -> int:
+    """The offset in a wheel key."""
+    return int.from_bytes(key[_OFFSET_AT])
 
 
 def wheel_bound(destination: int, due_ms: int = 0) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, model_validator
 
+from delaystream.codec.envelope import INLINE_BYTES
 from delaystream.config.application_settings import ApplicationSettings
 from delaystream.config.errors import ConfigurationError, suggestion
 from delaystream.config.observation_settings import ObservationSettings
@@ -47,6 +48,7 @@ LARGEST_RECEIPT_BYTES = 16 * MIB
 """Of receipts that are larger, which only long lists with long ids could make, there are none."""
 
 _WAITING_BYTES = 40
+_TRIGGERED_BYTES = 56
 _REMEMBERED_BYTES = 64
 """In the record of a named schedule: a fire that waits, and one that its history remembers."""
 
@@ -138,8 +140,8 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
         return max(self._largest_row(self.requests(topic)) for topic in self.request_topics)
 
     def _largest_row(self, requests: RequestSettings) -> int:
-        waiting = requests.max_list + self.max_triggers
-        schedule = waiting * _WAITING_BYTES + self.history_length * _REMEMBERED_BYTES
+        waiting = requests.max_list * _WAITING_BYTES + self.max_triggers * _TRIGGERED_BYTES
+        schedule = waiting + self.history_length * _REMEMBERED_BYTES + INLINE_BYTES
         added = (
             _ADDED_BYTES
             + requests.max_list * _DUE_BYTES

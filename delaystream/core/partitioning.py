@@ -13,6 +13,10 @@ def partition_for_key(key: bytes, partitions: int) -> int:
     return (murmurhash2(key, _SEED) & 0x7FFFFFFF) % partitions
 
 
-def owner_partition(tenant: str, id: str, partitions: int) -> int:
-    """The partition whose processor owns the schedule `id` of `tenant` (its request topic)."""
-    return (murmurhash2(f"{tenant}\0{id}".encode(), _SEED) & 0x7FFFFFFF) % partitions
+def owner_partition(id: str, partitions: int) -> int:
+    """The partition whose processor owns the schedule `id`, of whatever request topic.
+
+    It is the one on which a producer with Java's default partitioner puts a record whose key is the id: such
+    a request is at its owner already.
+    """
+    return partition_for_key(id.encode(), partitions)

@@ -6,7 +6,18 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import LIVE, Fire, Forget, Pointer, Schedule, Trigger, encode
+from delaystream.codec.envelope import (
+    INLINE_BYTES,
+    LIVE,
+    Envelope,
+    Fire,
+    Forget,
+    Pointer,
+    Schedule,
+    Trigger,
+    Triggered,
+    encode,
+)
 from delaystream.codec.keys import HOUSEKEEPING, payload_key, schedule_key, wheel_key
 from delaystream.codec.timing import first_after
 from delaystream.core.identity import named_fire_id
@@ -83,7 +94,7 @@ class Arming:
         number = state.source(step, schedule.topic, schedule.partition)
         wheel = state.destination(step, schedule.destination, schedule.topic)
         key = wheel_key(wheel, due_ms, number, schedule.offset, index)
-        state.add_entry(step, key, pointer, wheel, due_ms, number)
+        state.add_pointer(step, key, pointer, wheel, due_ms, number)
         return key
 
     def arm_all(self, step: Step, id: str, schedule: Schedule, fires: Iterable[tuple[int, int]]) -> Schedule:
@@ -99,23 +110,39 @@ class Arming:
         wheel = state.destination(step, schedule.destination, schedule.topic)
         key = wheel_key(wheel, step.now_ms, number, command.offset, 0)
         trigger = Trigger(schedule.topic, id, schedule.revision, command.partition, command.offset)
-        state.add_entry(step, key, encode(trigger), wheel, step.now_ms, number)
-        return replace(schedule, triggers=[*schedule.triggers, key])
+        state.add_pointer(step, key, encode(trigger), wheel, step.now_ms, number)
+        waiting = Triggered(key, schedule.revision, command.partition)
+        return replace(schedule, triggers=[*schedule.triggers, waiting])
 
     def disarm(self, step: Step, schedule: Schedule) -> Schedule:
         """Take the schedule's own fires out of the wheels; triggered ones stay."""
         for key in schedule.pending:
-            self._state.remove_entry(step, key)
+            self._state.remove_pointer(step, key)
         return replace(schedule, pending=[])
 
     def clear(self, step: Step, tenant: str, id: str, old: Schedule) -> None:
         """Take out everything that belongs to an old revision but its record."""
-        for key in (*old.pending, *old.triggers):
-            self._state.remove_entry(step, key)
+        for key in (*old.pending, *[waiting.key for waiting in old.triggers]):
+            self._state.remove_pointer(step, key)
         if old.forget_key is not None:
-            self._state.remove_entry(step, old.forget_key)
+            self._state.remove_pointer(step, old.forget_key)
         self._state.counts.withhold(old.topic, -old.withheld)
         if old.status in LIVE:
+            self.drop_payload(step, tenant, id, old)
+
+    @staticmethod
+    def keep_payload(step: Step, tenant: str, id: str, schedule: Schedule, payload: Envelope) -> Schedule:
+        """Store what a schedule delivers: with it if it is small, else in a row of its own."""
+        stored = encode(payload)
+        if len(stored) <= INLINE_BYTES:
+            return replace(schedule, payload=stored)
+        step.changes[payload_key(tenant, id)] = stored
+        return replace(schedule, payload=None)
+
+    @staticmethod
+    def drop_payload(step: Step, tenant: str, id: str, schedule: Schedule) -> None:
+        """Take out the row of a schedule's payload, if it has one; the schedule's own is the caller's."""
+        if schedule.payload is None:
             step.changes[payload_key(tenant, id)] = None
 
     def withhold(self, old: Schedule, new: Schedule) -> None:
@@ -136,9 +163,10 @@ class Arming:
         due_ms = step.now_ms + self._settings.id_retention_ms
         key = wheel_key(HOUSEKEEPING, due_ms, number, schedule.offset, 0)
         tenant = schedule.topic
-        state.add_entry(
-            step, key, encode(Forget(tenant, id, schedule.revision)), HOUSEKEEPING, due_ms, number
+        forget = encode(Forget(tenant, id, schedule.revision))
+        state.add_pointer(step, key, forget, HOUSEKEEPING, due_ms, number)
+        schedule = replace(
+            schedule, pending=[], held=[], triggers=[], next_ms=-1, payload=None, forget_key=key
         )
-        schedule = replace(schedule, pending=[], held=[], triggers=[], next_ms=-1, forget_key=key)
         step.changes[schedule_key(tenant, id)] = encode(schedule)
         return schedule

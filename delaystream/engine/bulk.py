@@ -99,6 +99,8 @@ class Bulks:
         source = request.source
         match = request.match
         assert match is not None
+        number = self._state.source(step, source.topic, source.partition)
+        entry = wheel_key(HOUSEKEEPING, step.now_ms, number, source.offset, 0)
         bulk = Bulk(
             source.topic,
             source.partition,
@@ -107,6 +109,7 @@ class Bulks:
             request.action,
             match,
             schedule_key(source.topic, match.id_prefix or ""),
+            entry,
             reply_to=request.reply_to,
             actor=request.actor,
         )
@@ -114,9 +117,7 @@ class Bulks:
         if self._state.get(step, key) is not None:
             return  # a copy that no worker wrote: one sweep is at work
         step.changes[key] = encode(bulk)
-        number = self._state.source(step, source.topic, source.partition)
-        entry = wheel_key(HOUSEKEEPING, step.now_ms, number, source.offset, 0)
-        self._state.add_entry(step, entry, encode(Sweep(key)), HOUSEKEEPING, step.now_ms, number)
+        self._state.add_pointer(step, entry, encode(Sweep(key)), HOUSEKEEPING, step.now_ms, number)
 
     def sweep(self, step: Step, entry_key: bytes, entry: Sweep) -> None:
         """Go on for one slice; with the last of them done, report."""
@@ -153,7 +154,7 @@ class Bulks:
         if len(scanned) == self._settings.bulk_slice or (scanned and cursor != scanned[-1][0] + b"\0"):
             step.changes[entry.key] = encode(bulk)
             due_ms = due_of(entry_key)
-            self._state.add_entry(step, entry_key, encode(entry), HOUSEKEEPING, due_ms)
+            self._state.add_pointer(step, entry_key, encode(entry), HOUSEKEEPING, due_ms)
             return
         step.changes[entry.key] = None
         settings = self._settings

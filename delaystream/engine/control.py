@@ -53,7 +53,7 @@ from delaystream.codec.envelope import (
     envelope_of,
 )
 from delaystream.codec.event import coordinates
-from delaystream.codec.keys import payload_key, schedule_key
+from delaystream.codec.keys import schedule_key
 from delaystream.codec.outgoing import Outcome, delivery_headers
 from delaystream.core.identity import named_fire_id
 from delaystream.core.misfire import DEFAULT_GRACE_MS
@@ -190,7 +190,7 @@ class Control:
         )
         schedule = self._arming.arm(step, request.id, schedule, first_ms)
         tenant = request.source.topic
-        step.changes[payload_key(tenant, request.id)] = encode(envelope_of(request))
+        schedule = self._arming.keep_payload(step, tenant, request.id, schedule, envelope_of(request))
         step.changes[schedule_key(tenant, request.id)] = encode(schedule)
         fire = named_fire_id(tenant, schedule.revision, 0, first_ms, request.id)
         self._answers.tell(step, request, outcome, schedule, (first_ms,), (fire,))
@@ -233,7 +233,7 @@ class Control:
             last_fire_id=fired[-1].fire_id if fired else None,
         )
         if later:
-            step.changes[payload_key(tenant, request.id)] = encode(envelope_of(request))
+            schedule = self._arming.keep_payload(step, tenant, request.id, schedule, envelope_of(request))
             step.changes[schedule_key(tenant, request.id)] = encode(schedule)
         else:
             self._arming.finish(step, request.id, schedule)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import Schedule, Status, encode
-from delaystream.codec.keys import payload_key
 from delaystream.codec.outgoing import delivery_headers
 from delaystream.core.rejection import Rejection
 from delaystream.dialects import filled
@@ -81,7 +80,7 @@ class FireRecords:
         if not schedule.over:
             step.changes[due.schedule_key] = encode(schedule)
             return schedule
-        step.changes[payload_key(schedule.topic, due.id)] = None
+        self._arming.drop_payload(step, schedule.topic, due.id, schedule)
         if schedule.recurrence is None and schedule.fire_count:
             over = _FIRED
         return self._arming.finish(step, due.id, replace(schedule, status=over))

@@ -206,16 +206,18 @@ class Firing:
         rejection = self._suspects.rejection(key)
         step.records += 1
         step.size_bytes += len(stored)
-        self._state.remove_entry(step, key)
         if self._suspects.stage(key) is Stage.AS_BYTES or drain.wheel == HOUSEKEEPING:
+            self._state.remove(step, key)
             self._withheld.bury_bytes(step, key, stored, rejection)
             return
         entry = decode_entry(stored)
         if type(entry) is Envelope:
+            self._state.remove_entry(step, key)
             self._withheld.quarantine(step, drain, key, entry, rejection)
         else:
             assert type(entry) is Pointer or type(entry) is Trigger
-            due = self._named.due(key, due_of(key), stored, entry, self._named.ahead.alone(step, entry))
+            self._state.remove_pointer(step, key)
+            due = self._named.due(step, key, stored, entry, self._named.ahead.alone(step, entry))
             self._named.give_up(step, drain, due, rejection)
 
     def _before_suspect(
@@ -323,13 +325,12 @@ class Firing:
 
     def _deliver(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
         state, withheld, named = self._state, self._withheld, self._named
-        changes, now_ms = step.changes, step.now_ms
+        changes, local, now_ms = step.changes, step.local, step.now_ms
         texts, count = state.source_texts, state.counts.add
         split = split_wheel_key
         topic, partitions = drain.topic, drain.partitions
         write = step.outlet(topic, partitions).write
-        fired = step.fired[topic]
-        fired_at = step.fired_at
+        fired, fired_at = step.fired[topic], step.fired_at
         telling = self._events.anonymous
         suspicious = drain.suspicious
         # Entries come in due order: those of one hour and one source leave the counters together.
@@ -346,11 +347,9 @@ class Firing:
             ):
                 break
             last = drain.at = key
-            if key in changes:  # taken out by a request of this very step
+            if key in changes or key in local:  # taken out by a request of this very step
                 continue
             _, due_ms, source, offset, index = split(key)
-            # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
-            changes[key] = None
             if due_ms // HOUR_MS != hour or source != maker:
                 if removed:
                     count(drain.wheel, hour, maker, -removed)
@@ -358,9 +357,12 @@ class Firing:
             removed += 1
             if type(entry) is not Envelope:
                 assert type(entry) is Pointer or type(entry) is Trigger
+                # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
+                local[key] = None
                 step.records += 1
-                named.fire(step, drain, named.due(key, due_ms, stored, entry, ahead.at(step, number)))
+                named.fire(step, drain, named.due(step, key, stored, entry, ahead.at(step, number)))
                 continue
+            changes[key] = None
             plain += 1
             size_bytes += len(stored)
             if entry.grace_ms >= 0 and withheld.is_late(step, drain, due_ms, entry):
@@ -404,7 +406,7 @@ class Firing:
         for key, stored in entries:
             if step.size_bytes >= step.max_bytes:
                 break
-            if key in step.changes:
+            if key in step.changes or key in step.local:
                 last = key
                 continue
             drain.at = key
@@ -412,10 +414,10 @@ class Firing:
             due_ms = due_of(key)
             entry = decode_entry(stored)
             if type(entry) is Pointer or type(entry) is Trigger:
-                due = named.due(key, due_ms, stored, entry, named.ahead.alone(step, entry))
+                due = named.due(step, key, stored, entry, named.ahead.alone(step, entry))
                 if withheld.refusal(step, drain, key, due_ms, due.payload) is None:
                     break
-                self._state.remove_entry(step, key)
+                self._state.remove_pointer(step, key)
                 named.fire(step, drain, due)
             else:
                 assert type(entry) is Envelope

@@ -306,7 +306,7 @@ class Intake:
             return None
         settings = self._settings
         step.size_bytes += row_bytes(record.key, record.value, record.headers)
-        owner = owner_partition(request.source.topic, request.id, settings.partitions)
+        owner = owner_partition(request.id, settings.partitions)
         if owner == self._partition:
             return self._control.apply(step, request)
         if is_command:

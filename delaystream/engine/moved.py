@@ -1,9 +1,18 @@
-"""State that is on the move to another application: nothing must fire here."""
+"""State that nothing must fire from here: of another layout, or on the move to another application."""
 
 from __future__ import annotations
 
-from delaystream.codec.envelope import Meta, TransferState
+from delaystream.codec.envelope import FORMAT, Meta, TransferState
 from delaystream.engine.failures import Misconfigured
+
+
+def refuse_layout(meta: Meta) -> None:
+    """Raise Misconfigured for rows that this version would not understand."""
+    if meta.format != FORMAT:
+        raise Misconfigured(
+            f"the changelog's rows have layout {meta.format}, and this version reads layout {FORMAT}: go on "
+            "with the version that wrote them, or begin with new topics"
+        )
 
 
 def refuse_moved(meta: Meta) -> None:

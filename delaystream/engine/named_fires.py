@@ -20,7 +20,7 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.codec.event import EventType
-from delaystream.codec.keys import schedule_key, split_wheel_key
+from delaystream.codec.keys import due_of, payload_key, schedule_key, split_wheel_key
 from delaystream.core.identity import named_fire_id, schedule_id, trigger_index
 from delaystream.core.misfire import Run
 from delaystream.core.rejection import Rejection
@@ -51,6 +51,7 @@ class NamedFires:
         events: Events,
         bulks: Bulks,
     ) -> None:
+        self._state = state
         self.ahead = ReadAhead(state)
         self._arming = arming
         self._withheld = withheld
@@ -60,14 +61,20 @@ class NamedFires:
         self._recurring = RecurringFires(settings, arming, withheld, events, self._records)
 
     def due(
-        self, key: bytes, due_ms: int, pointer: bytes, entry: Pointer | Trigger, stored: Stored
+        self, step: Step, key: bytes, pointer: bytes, entry: Pointer | Trigger, stored: Stored
     ) -> DueFire:
         """An entry that came due, with what it points to."""
-        at, record, payload = stored
+        at, record = stored
         schedule = decode_schedule(record)
+        payload = schedule.payload
+        size_bytes = len(record)
+        if payload is None:
+            payload = self._state.get(step, payload_key(entry.tenant, entry.id))
+            assert payload is not None, "a pending entry has its payload"
+            size_bytes += len(payload)
         return DueFire(
             key,
-            due_ms,
+            due_of(key),
             entry,
             pointer,
             entry.id,
@@ -75,7 +82,7 @@ class NamedFires:
             schedule,
             decode_envelope(payload),
             schedule_id(schedule.topic, schedule.partition, schedule.offset),
-            len(record) + len(payload),
+            size_bytes,
         )
 
     def fire(self, step: Step, drain: Drain, due: DueFire) -> None:
@@ -83,7 +90,7 @@ class NamedFires:
         schedule, entry = due.schedule, due.entry
         step.size_bytes += due.size_bytes
         if type(entry) is Trigger:
-            assert due.key in schedule.triggers, "a triggered fire is known to its schedule"
+            assert any(waiting.key == due.key for waiting in schedule.triggers), "a trigger is known"
             self._fire_trigger(step, drain, due, entry)
             return
         assert due.key in schedule.pending, "a wheel entry is known to its schedule"
@@ -140,7 +147,7 @@ class NamedFires:
                 step, id, schedule, type=EventType.EXPIRED, run=Run(due_ms, due_ms, 1), reason="late"
             )
             return
-        moved = self._withheld.move(step, due.key, due.pointer, on_late)
+        moved = self._withheld.move(step, due.key, due.pointer, on_late, pointer=True)
         schedule = replace(schedule, pending=[*schedule.pending, moved])
         step.changes[due.schedule_key] = encode(schedule)
         step.missed["moved", drain.topic] += 1
@@ -172,7 +179,8 @@ class NamedFires:
         index = trigger_index(trigger.partition, trigger.offset)
         fire = named_fire_id(trigger.tenant, trigger.revision, index, due.due_ms, due.id)
         schedule = due.schedule
-        return fire, index, replace(schedule, triggers=[key for key in schedule.triggers if key != due.key])
+        left = [waiting for waiting in schedule.triggers if waiting.key != due.key]
+        return fire, index, replace(schedule, triggers=left)
 
     def _completed(self, step: Step, due: DueFire, schedule: Schedule) -> None:
         """Tell that a recurring schedule had no further time but a triggered one."""
@@ -213,10 +221,10 @@ class NamedFires:
         last: bytes | None = None
         for key, stored in entries:
             last = drain.at = key
-            if key in step.changes:
+            if key in step.local:
                 continue
             entry = decode_entry(stored)
-            step.changes[key] = None
+            step.local[key] = None
             if type(entry) is Sweep:
                 self._bulks.sweep(step, key, entry)
             else:

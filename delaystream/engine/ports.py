@@ -132,8 +132,8 @@ class Changelog(Protocol):
 # -- the local store -----------------------------------------------------------------------------
 
 
-#: What local stores hold beside the changelog's rows; another one is rebuilt. 2: counts by tenant.
-STORE_FORMAT: Final = 2
+#: What local stores hold beside the changelog's rows; another one is rebuilt. 3: pointers.
+STORE_FORMAT: Final = 3
 
 
 class Marker(msgspec.Struct, frozen=True):
@@ -150,8 +150,10 @@ class Marker(msgspec.Struct, frozen=True):
     #: appended that it has applied. A replay that is under way leaves it as it was: the store is no younger
     #: before it has caught up.
     as_of_ms: int | None = None
-    #: a rebuild is under way: what is derived from the whole store has not been counted yet
+    #: a rebuild is under way: what is derived from the whole store is not there yet
     rebuilding: bool = False
+    #: it was being derived: how much of it is there is not known
+    deriving: bool = False
     format: int = STORE_FORMAT
 
 

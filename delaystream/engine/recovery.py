@@ -17,9 +17,12 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from delaystream.codec.keys import RECOVERED
+from delaystream.codec.envelope import decode_meta
+from delaystream.codec.keys import META, RECOVERED
 from delaystream.engine.failures import LogUnavailable, Misconfigured, StoreUntrusted
+from delaystream.engine.moved import refuse_layout
 from delaystream.engine.pending import recount, recounted
+from delaystream.engine.pointers import all_pointers, repointed
 from delaystream.engine.ports import (
     STORE_FORMAT,
     Change,
@@ -107,10 +110,21 @@ class Recovery:
         if behind:
             if (took_ms := self._loop_ms() - began_ms) >= self._oldest_ms:
                 raise StoreUntrusted(f"the replay took {took_ms:.0f} ms: tombstones may be gone meanwhile")
-            counts = await recount(self._store) if marker.rebuilding else ()
+            counts = await self._derive(marker) if marker.rebuilding else ()
             marker = replace(marker, as_of_ms=None, rebuilding=False)
             self._store.write((), counts, marker)
         return self._store, marker
+
+    async def _derive(self, marker: Marker) -> list[Change]:
+        """Make the pointers of a rebuilt store; the counters that are left to be written."""
+        assert self._store is not None
+        if (meta := self._store.get(META)) is not None:
+            refuse_layout(decode_meta(meta))
+        marker = replace(marker, deriving=True)
+        for some in all_pointers(self._store):
+            self._store.write((), some, marker)
+            await asyncio.sleep(0)
+        return await recount(self._store)
 
     async def _stable_bounds(self) -> LogBounds:
         """Wait until no transaction is open: the fence completes ours, its markers take a moment.
@@ -166,6 +180,8 @@ class Recovery:
         """
         if marker.format != STORE_FORMAT:
             raise StoreUntrusted(f"its format is {marker.format}, and this version reads {STORE_FORMAT}")
+        if marker.deriving:
+            raise StoreUntrusted("a rebuild of it was interrupted near its end")
         if bounds.end == 0 and marker.last_offset >= 0:
             raise Misconfigured(
                 "the changelog is empty, and the local state has applied records up to offset "
@@ -262,10 +278,13 @@ class Recovery:
     def _apply(self, marker: Marker, batch: ChangelogBatch) -> Marker:
         assert self._store is not None
         changes: list[Change] = [(key, value) for _, key, value in batch.records]
-        # A rebuild counts once, at its end: looking every key up would make it several times slower.
-        counts = () if marker.rebuilding else list(recounted(self._store, changes))
+        local: list[Change] = []
+        # A rebuild derives all of it once, at its end: looking each key up makes it several times slower.
+        if not marker.rebuilding:
+            local = repointed(self._store, changes)
+            local += list(recounted(self._store, [*changes, *local]))
         marker = advanced(marker, batch.next_position, batch.records[-1] if batch.records else None)
-        self._store.write(changes, counts, marker)
+        self._store.write(changes, local, marker)
         return marker
 
     @staticmethod

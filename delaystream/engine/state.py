@@ -24,7 +24,7 @@ from delaystream.codec.envelope import (
 )
 from delaystream.core.wheel import WheelHeads
 from delaystream.engine.failures import Misconfigured
-from delaystream.engine.moved import refuse_moved
+from delaystream.engine.moved import refuse_layout, refuse_moved
 from delaystream.engine.pending import HOUR_MS, PendingChange, PendingCounts, everything
 from delaystream.engine.ports import Marker, StateStore
 from delaystream.engine.step import Step
@@ -80,6 +80,7 @@ class PartitionState:
         meta = store.get(keys.META)
         if meta is not None:
             made_for = decode_meta(meta)
+            refuse_layout(made_for)
             refuse_moved(made_for)
             if made_for.partitions != partitions:
                 raise Misconfigured(
@@ -211,8 +212,18 @@ class PartitionState:
     def add_entry(
         self, step: Step, key: bytes, value: bytes, wheel: int, due_ms: int, source: int = -1
     ) -> None:
-        """Put an entry that is not in a wheel yet; ``source`` is the one in its key, where it is at hand."""
+        """Put an envelope in a wheel, new there; ``source`` is that of its key, where it is at hand."""
         step.changes[key] = value
+        self._enter(key, wheel, due_ms, source)
+
+    def add_pointer(
+        self, step: Step, key: bytes, value: bytes, wheel: int, due_ms: int, source: int = -1
+    ) -> None:
+        """Put a pointer in a wheel, as `add_entry`; the caller stores the row that it follows from."""
+        step.local[key] = value
+        self._enter(key, wheel, due_ms, source)
+
+    def _enter(self, key: bytes, wheel: int, due_ms: int, source: int) -> None:
         least = self._added.get(wheel)
         if least is None or key < least:
             self._added[wheel] = key
@@ -223,9 +234,23 @@ class PartitionState:
         self.counts.add(wheel, due_ms // HOUR_MS, source if source >= 0 else keys.source_of(key), 1)
 
     def remove_entry(self, step: Step, key: bytes) -> None:
-        """Take out an entry that is in a wheel."""
-        wheel, due_ms, source, _, _ = keys.split_wheel_key(key)
+        """Take out an envelope that is in a wheel."""
         step.changes[key] = None
+        self._leave(key)
+
+    def remove(self, step: Step, key: bytes) -> None:
+        """Take out an entry of either kind, which may be one that cannot be read."""
+        # A tombstone for what the changelog does not have is no harm.
+        step.local[key] = None
+        self.remove_entry(step, key)
+
+    def remove_pointer(self, step: Step, key: bytes) -> None:
+        """Take out a pointer that is in a wheel; the caller stores the row that it follows from."""
+        step.local[key] = None
+        self._leave(key)
+
+    def _leave(self, key: bytes) -> None:
+        wheel, due_ms, source, _, _ = keys.split_wheel_key(key)
         self.counts.add(wheel, due_ms // HOUR_MS, source, -1)
 
     def drained(self, step: Step, wheel: int, last_key: bytes, *, exhausted: bool) -> None:
@@ -264,8 +289,8 @@ class PartitionState:
 
     def apply(self, step: Step, marker: Marker) -> PendingChange:
         """Write a committed step to the local store, in one batch; which counts it has changed."""
-        local, change = self.counts.apply(self.destinations)
-        self.store.write(step.changes.items(), local, marker)
+        counts, change = self.counts.apply(self.destinations)
+        self.store.write(step.changes.items(), [*step.local.items(), *counts], marker)
         self._added.clear()
         for wheel in self._drained:
             self.store.drop_range(keys.wheel_bound(wheel), self._watermarks[wheel])

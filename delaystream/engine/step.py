@@ -124,6 +124,8 @@ class Step:
         self.loop_ms = loop_ms
         #: changes of the state: the changelog's rows and the local batch alike, None for a tombstone
         self.changes: dict[bytes, bytes | None] = {}
+        #: changes of the local store alone: pointers, which follow from what is in `changes`
+        self.local: dict[bytes, bytes | None] = {}
         self.outlets: dict[str, Outlet] = {}
         #: by destination and tenant; None: nothing of it goes out in the accepting transaction
         self.routes: dict[tuple[str, str], Route | None] = {}

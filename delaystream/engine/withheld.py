@@ -74,12 +74,13 @@ class Withheld:
             drain.topic if dropped else entry.on_late,
         )
 
-    def move(self, step: Step, key: bytes, stored: bytes, topic: str) -> bytes:
+    def move(self, step: Step, key: bytes, stored: bytes, topic: str, *, pointer: bool = False) -> bytes:
         """File an entry under another destination, where it is due at once; its new key."""
         _, due_ms, source, offset, index = split_wheel_key(key)
         wheel = self._state.destination(step, topic, self._state.sources[source][0])
         moved = wheel_key(wheel, due_ms, source, offset, index)
-        self._state.add_entry(step, moved, stored, wheel, due_ms)
+        add = self._state.add_pointer if pointer else self._state.add_entry
+        add(step, moved, stored, wheel, due_ms)
         return moved
 
     # -- impossible ---------------------------------------------------------------------------
@@ -142,11 +143,13 @@ class Withheld:
         if (entry := _pointer(stored)) is not None:
             id = entry.id
             at, under = schedule_key(entry.tenant, entry.id), payload_key(entry.tenant, entry.id)
-            value = self._state.get(step, under) or stored
-            if (schedule := _schedule(self._state.get(step, at))) is not None:
-                for other in (*schedule.pending, *schedule.triggers):
+            row = self._state.get(step, at)
+            value = self._state.get(step, under) or row or stored
+            if (schedule := _schedule(row)) is not None:
+                value = schedule.payload or value
+                for other in (*schedule.pending, *[waiting.key for waiting in schedule.triggers]):
                     if other != key:
-                        self._state.remove_entry(step, other)
+                        self._state.remove_pointer(step, other)
                 self._state.counts.withhold(schedule.topic, -schedule.withheld)
             step.changes[at] = step.changes[under] = None
         source = Coordinates(topic, partition, offset)

@@ -21,7 +21,7 @@ from confluent_kafka import Message
 from delaystream import __version__
 from delaystream.adapters.client_config import ClientConfig
 from delaystream.client import delivery
-from delaystream.codec.envelope import Meta, TransferState, encode
+from delaystream.codec.envelope import FORMAT, Meta, TransferState, encode
 from delaystream.codec.keys import META
 from delaystream.codec.names import PREFIX
 from delaystream.config import Settings
@@ -284,7 +284,7 @@ async def _write_meta(
     transfer: str,
     state: str,
 ) -> None:
-    made_for = meta or Meta(partitions, app_id=settings.app_id)
+    made_for = meta or Meta(partitions, FORMAT, app_id=settings.app_id)
     if made_for.app_id not in {"", settings.app_id}:
         raise TransferError(
             f"{settings.changelog_topic} belongs to the application {made_for.app_id}, and this is "

@@ -234,7 +234,7 @@ class _Writing:
             line.timestamp_ms,
         )
         if isinstance(found, Request) and found.id is not None:
-            return owner_partition(found.source.topic, found.id, self._partitions)
+            return owner_partition(found.id, self._partitions)
         return line.partition % self._partitions
 
     async def _add(self, partition: int, changes: list[Change]) -> None:

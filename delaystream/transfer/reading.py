@@ -4,14 +4,13 @@ from collections.abc import Iterator
 
 from delaystream.codec import keys
 from delaystream.codec.envelope import (
+    FORMAT,
     Envelope,
-    Forget,
     Meta,
-    Pointer,
     Schedule,
     SourceName,
     Status,
-    Trigger,
+    Triggered,
     decode_entry,
     decode_envelope,
     decode_meta,
@@ -27,8 +26,8 @@ _CHUNK = 1000
 _FIRST_KEY = b"\1"
 """Below it a store keeps what is its own."""
 
-WHEEL_KEYS = frozenset({"pending", "forget_key", "triggers"})
-"""Fields of a schedule's record that are keys of wheel entries: `fires` and their like stand for them."""
+TOLD_APART = frozenset({"pending", "forget_key", "triggers", "payload"})
+"""Fields of a schedule's record that a line tells in its own way: `fires`, `payload` and their like."""
 
 #: kinds of keys that this module reads, and the row of recoveries, which says nothing of what is pending
 _KINDS = frozenset({b"d", b"n", b"o", b"m", b"s", b"p", b"r", b"w"})
@@ -47,6 +46,11 @@ class PartitionReading:
         meta = store.get(keys.META)
         #: None for a partition that was never written to
         self.meta: Meta | None = None if meta is None else decode_meta(meta)
+        if self.meta is not None and self.meta.format != FORMAT:
+            raise UnknownState(
+                f"Partition {partition} has rows of layout {self.meta.format}, and this version reads layout "
+                f"{FORMAT}: use the version that wrote them."
+            )
         self._wheels: dict[int, tuple[str, str | None]] = {}
         self._sources: dict[int, SourceName] = {}
         for key, value in _entries(store, b"d", b"e"):
@@ -88,7 +92,7 @@ class PartitionReading:
             entry = decode_entry(value)
             if type(entry) is Envelope:
                 yield lines.Anonymous(self.partition, self._fire(key), lines.as_fields(entry))
-            elif type(entry) is Forget:
+            else:
                 raise UnknownState(f"Partition {self.partition} has a wheel that this version does not know.")
 
     def named(self, *, remembered: bool) -> Iterator[lines.Named]:
@@ -100,11 +104,7 @@ class PartitionReading:
                 yield self._named(tenant, id, schedule)
 
     def _named(self, tenant: str, id: str, schedule: Schedule) -> lines.Named:
-        payload = self._store.get(keys.payload_key(tenant, id))
-        for key in schedule.pending:
-            stored = self._store.get(key)
-            if stored is None or type(decode_entry(stored)) is not Pointer:
-                raise _astray(tenant, id)
+        payload = schedule.payload or self._store.get(keys.payload_key(tenant, id))
         forget = schedule.forget_key
         return lines.Named(
             partition=self.partition,
@@ -113,28 +113,20 @@ class PartitionReading:
             status=Status(schedule.status).value,
             fires=[self._fire(key) for key in schedule.pending],
             forget_at_ms=None if forget is None else keys.due_of(forget),
-            schedule=lines.as_fields(schedule, WHEEL_KEYS),
+            schedule=lines.as_fields(schedule, TOLD_APART),
             payload=None if payload is None else lines.as_fields(decode_envelope(payload)),
-            triggers=[self._triggered(tenant, id, key) for key in schedule.triggers],
+            triggers=[self._triggered(waiting) for waiting in schedule.triggers],
             next_at=None if schedule.next_ms < 0 else format_instant(schedule.next_ms),
         )
 
-    def _triggered(self, tenant: str, id: str, key: bytes) -> lines.Triggered:
-        stored = self._store.get(key)
-        entry = None if stored is None else decode_entry(stored)
-        if type(entry) is not Trigger:
-            raise _astray(tenant, id)
-        return lines.Triggered(self._fire(key), entry.revision)
+    def _triggered(self, waiting: Triggered) -> lines.Triggered:
+        return lines.Triggered(self._fire(waiting.key), waiting.revision)
 
     def _fire(self, key: bytes) -> lines.Fire:
         wheel, due_ms, number, offset, index = keys.split_wheel_key(key)
         destination, tenant = self._wheels[wheel]
         source = self._sources[number]
         return lines.fire(destination, tenant, due_ms, f"{source.topic}/{source.partition}/{offset}", index)
-
-
-def _astray(tenant: str, id: str) -> UnknownState:
-    return UnknownState(f"Schedule {id!r} of {tenant} names a fire that is in no wheel.")
 
 
 def _entries(store: StateStore, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -4,15 +4,19 @@ The same lines in the same order always make the same rows: an import that was i
 and nothing changes. Coordinates and due times stay those of the export, and with them every fire id.
 """
 
+from typing import Any, Final
+
+from msgspec.structs import replace
+
 from delaystream.codec.envelope import (
+    FORMAT,
+    INLINE_BYTES,
     Envelope,
-    Forget,
     Meta,
-    Pointer,
     Schedule,
     SourceName,
     SourcePosition,
-    Trigger,
+    Triggered,
     encode,
 )
 from delaystream.codec.keys import (
@@ -29,6 +33,9 @@ from delaystream.core.partitioning import owner_partition
 from delaystream.engine.ports import Change
 from delaystream.transfer import lines
 
+#: fields of a schedule's record that a line tells in its own way
+_TOLD_LATER: Final[dict[str, Any]] = {"pending": [], "triggers": [], "forget_key": None, "payload": None}
+
 
 def home(line: lines.Anonymous | lines.Named | lines.Position, partitions: int) -> int:
     """The partition of the new application that a line belongs to.
@@ -36,13 +43,13 @@ def home(line: lines.Anonymous | lines.Named | lines.Position, partitions: int) 
     What stood together without an id still does, so that its order remains.
     """
     if isinstance(line, lines.Named):
-        return owner_partition(line.tenant, line.id, partitions)
+        return owner_partition(line.id, partitions)
     return line.partition % partitions
 
 
 def meta_row(partitions: int, app_id: str, transfer: str, state: str) -> Change:
     """What the partition's state was made for, and how far the import is."""
-    return META, encode(Meta(partitions, app_id=app_id, transfer=transfer, transfer_state=state))
+    return META, encode(Meta(partitions, FORMAT, app_id=app_id, transfer=transfer, transfer_state=state))
 
 
 class PartitionRows:
@@ -64,26 +71,29 @@ class PartitionRows:
         return changes
 
     def named(self, line: lines.Named) -> list[Change]:
-        """A schedule: its fires, its payload, its record last."""
+        """A schedule: the names that its fires need, its payload if it is large, its record last."""
         changes: list[Change] = []
         pending = [self._wheel_key(changes, fire) for fire in line.fires]
-        triggers = [self._wheel_key(changes, triggered.fire) for triggered in line.triggers]
-        wheel_keys = {"pending": pending, "triggers": triggers, "forget_key": None}
-        schedule = lines.from_fields(line.schedule, Schedule, wheel_keys)
-        pointer = encode(Pointer(line.tenant, line.id, schedule.revision))
-        changes += ((key, pointer) for key in pending)
-        for key, triggered in zip(triggers, line.triggers, strict=True):
-            _, partition, offset = split_source(triggered.fire.source)
-            trigger = Trigger(line.tenant, line.id, triggered.revision, partition, offset)
-            changes.append((key, encode(trigger)))
+        triggers = [
+            Triggered(
+                self._wheel_key(changes, triggered.fire),
+                triggered.revision,
+                split_source(triggered.fire.source)[1],
+            )
+            for triggered in line.triggers
+        ]
+        schedule = lines.from_fields(line.schedule, Schedule, _TOLD_LATER)
+        schedule = replace(schedule, pending=pending, triggers=triggers)
         if line.forget_at_ms is not None:
             number = self._source(changes, schedule.topic, schedule.partition)
-            key = wheel_key(HOUSEKEEPING, line.forget_at_ms, number, schedule.offset, 0)
-            changes.append((key, encode(Forget(line.tenant, line.id, schedule.revision))))
-            schedule = lines.from_fields(line.schedule, Schedule, {**wheel_keys, "forget_key": key})
+            forget_key = wheel_key(HOUSEKEEPING, line.forget_at_ms, number, schedule.offset, 0)
+            schedule = replace(schedule, forget_key=forget_key)
         if line.payload is not None:
-            payload = lines.from_fields(line.payload, Envelope, {})
-            changes.append((payload_key(line.tenant, line.id), encode(payload)))
+            payload = encode(lines.from_fields(line.payload, Envelope, {}))
+            if len(payload) <= INLINE_BYTES:
+                schedule = replace(schedule, payload=payload)
+            else:
+                changes.append((payload_key(line.tenant, line.id), payload))
         changes.append((schedule_key(line.tenant, line.id), encode(schedule)))
         return changes
 

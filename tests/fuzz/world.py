@@ -40,7 +40,7 @@ from tests.fuzz.scripts import (
     Send,
     Turn,
 )
-from tests.simulation.reckoning import changelog_state, differences, miscounts
+from tests.simulation.reckoning import differences, miscounts, whole_state
 from tests.unit.engine import OWN, RECEIPTS, Engine, header
 
 LETTERS, EVENTS, CHANGELOG = "delay-dead-letters", "delay-events", "delay-wheel-changelog"
@@ -214,7 +214,7 @@ class World:
         self.sources: dict[bytes, Place] = {}
         self.wheels: dict[bytes, str] = {}
         for partition in range(self.script.partitions):
-            state = changelog_state(engine.log, TopicPartition(CHANGELOG, partition))
+            state = whole_state(engine.log, TopicPartition(CHANGELOG, partition))
             disk = engine.stores.disks[partition]
             assert [*differences(state, disk)] == []
             assert [*miscounts(disk)] == []

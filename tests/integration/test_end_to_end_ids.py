@@ -48,7 +48,7 @@ def test_an_id_is_reached_from_every_partition(app: Deployment) -> None:
 def test_a_named_delivery_carries_its_id(app: Deployment) -> None:
     """The schedule id is the id; the source stays the request as it was produced, not as it was re-routed."""
     out, name = app.destination("named"), _id()
-    elsewhere = (owner_partition(app.requests, name, app.partitions) + 1) % app.partitions
+    elsewhere = (owner_partition(name, app.partitions) + 1) % app.partitions
     sent_ms = int(time.time() * 1000)
     control = {"destination": out, "delay": "500ms", "id": name, "name": "a name", "tags": "a,b"}
     _, offset = app.request(b"v", control, partition=elsewhere, timestamp_ms=sent_ms)

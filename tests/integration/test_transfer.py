@@ -51,7 +51,7 @@ def command_on_its_way(app: Deployment, out: str, id: str, due_ms: int) -> None:
         app.requests, 0, 1_000_000, now_ms, None, record.value, list(record.headers), now_ms
     )  # fmt: skip
     assert isinstance(parsed, Request)
-    owner = owner_partition(app.requests, id, OLD_PARTITIONS)
+    owner = owner_partition(id, OLD_PARTITIONS)
     app.kafka.produce(app.commands, [(None, record.value, attach(record.headers, parsed))], partition=owner)
 
 

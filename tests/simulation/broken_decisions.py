@@ -384,9 +384,9 @@ def ids_are_never_forgotten() -> Iterator[Engine]:
         entries = list(entries)
         kept = [entry for entry in entries if not isinstance(decode_entry(entry[1]), Forget)]
         for key, _ in entries:
-            step.changes[key] = None
+            step.local[key] = None
         for key, _ in kept:
-            del step.changes[key]
+            del step.local[key]
         original(self, step, drain, kept)
         return entries[-1][0] if entries else None
 

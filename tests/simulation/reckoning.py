@@ -17,6 +17,7 @@ from delaystream.codec.envelope import (
     decode_schedule,
     decode_source,
 )
+from delaystream.engine.pointers import pointers
 from delaystream.engine.ports import Row, TopicPartition
 from delaystream.testing import Disk, MemoryLog
 from delaystream.testing.partition import (
@@ -164,6 +165,14 @@ def accepted(commits: Mapping[TopicPartition, Sequence[tuple[int, int]]], reques
     return found[number][1] if number < len(found) else None
 
 
+def whole_state(log: MemoryLog, at: TopicPartition) -> dict[bytes, bytes]:
+    """What the committed records of a changelog partition add up to, and the pointers that follow from it."""
+    rows = changelog_state(log, at)
+    return rows | {
+        key: entry for row in rows if row[:1] in b"bs" for key, entry in pointers(row, rows[row]).items()
+    }
+
+
 def changelog_state(log: MemoryLog, at: TopicPartition) -> dict[bytes, bytes]:
     """What the committed records of a changelog partition add up to."""
     state: dict[bytes, bytes] = {}
@@ -177,7 +186,7 @@ def changelog_state(log: MemoryLog, at: TopicPartition) -> dict[bytes, bytes]:
 
 
 def differences(state: Mapping[bytes, bytes], disk: Disk) -> Iterator[str]:
-    """Where a local store, but for what is only kept locally, is not what the changelog adds up to."""
+    """Where a local store, but for its counters, is not the `whole_state` of the changelog."""
     found = {key: value for key, value in disk.values.items() if key[:1] not in (b"l", b"q")}
     for key in sorted(state.keys() | found.keys()):
         if state.get(key) != found.get(key):

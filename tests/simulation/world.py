@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from delaystream.codec import keys
 from delaystream.core.rates import RateTable
 from delaystream.engine.observer import Phase
+from delaystream.engine.pointers import pointers
 from delaystream.engine.ports import TopicPartition
 from delaystream.engine.processor import PartitionProcessor
 from delaystream.engine.quota import share
@@ -38,7 +39,6 @@ from tests.simulation.producers import Producers
 from tests.simulation.reckoning import (
     WitnessedLog,
     accepted,
-    changelog_state,
     delivered,
     differences,
     leftovers,
@@ -47,6 +47,7 @@ from tests.simulation.reckoning import (
     paused,
     pending,
     triggers,
+    whole_state,
 )
 from tests.simulation.storm import LIMITED, Storm
 from tests.simulation.weather import LateProducer
@@ -231,8 +232,8 @@ class World:
             at = TopicPartition(self.settings.changelog_topic, partition)
             # The step itself may have added some before it refused this one, and fired them after it.
             rows = self.log.written(transaction, at.topic)
-            most = pending(changelog_state(self.log, at), LIMITED) + sum(
-                (record.key or b"")[:1] == b"w" for _, record in rows
+            most = pending(whole_state(self.log, at), LIMITED) + sum(
+                _entries(record.key or b"", record.value) for _, record in rows
             )
             where = [headers[f"delaystream-error-{part}"] for part in ("topic", "partition", "offset")]
             mine = share(self.max_pending, partition, self.settings.partitions)
@@ -323,7 +324,7 @@ class World:
         return ""
 
     def _state(self, partition: int) -> dict[bytes, bytes]:
-        return changelog_state(self.log, TopicPartition(self.settings.changelog_topic, partition))
+        return whole_state(self.log, TopicPartition(self.settings.changelog_topic, partition))
 
     def _reckon(self) -> None:
         for request in self.asked:
@@ -380,6 +381,13 @@ class World:
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.loop.run_until_complete(asyncio.sleep(0))
+
+
+def _entries(key: bytes, value: bytes | None) -> int:
+    """How many wheel entries a row of the changelog stands for."""
+    if key[:1] == b"s" and value is not None:
+        return len(pointers(key, value))
+    return int(key[:1] == b"w")
 
 
 def _rates(random: Random) -> tuple[RateTable, RateTable]:

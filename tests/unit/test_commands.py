@@ -408,7 +408,7 @@ def test_a_bulk_command_survives_its_workers() -> None:
 
 def test_commands_are_carried_out_by_the_partition_that_owns_the_id() -> None:
     async def test(engine: Engine) -> None:
-        elsewhere = next(p for p in range(3) if p != owner_partition(REQUESTS, ID, 3))
+        elsewhere = next(p for p in range(3) if p != owner_partition(ID, 3))
         engine.request(
             destination="orders", id=ID, cron="0 0 1 1 *", timezone="Europe/Berlin", partition=elsewhere
         )
@@ -425,7 +425,7 @@ def test_commands_are_carried_out_by_the_partition_that_owns_the_id() -> None:
 
 def test_a_dead_letter_tells_when_the_request_was_produced_and_not_when_it_was_handed_on() -> None:
     async def test(engine: Engine) -> None:
-        elsewhere = next(p for p in range(3) if p != owner_partition(REQUESTS, ID, 3))
+        elsewhere = next(p for p in range(3) if p != owner_partition(ID, 3))
         engine.request(destination="orders", id=ID, delay="1h", partition=elsewhere)
         produced_ms = engine.clock.now_ms() - 5_000
         engine.request(

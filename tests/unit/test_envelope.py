@@ -23,6 +23,7 @@ from delaystream.codec.envelope import (
     Status,
     Sweep,
     Trigger,
+    Triggered,
     decode_bulk,
     decode_entry,
     decode_gathering,
@@ -65,14 +66,15 @@ MEANT: dict[str, Any] = {
         5,
         1,
         [(1_700_000_200_000, 1)],
-        [KEY],
+        [Triggered(KEY, 43, 1)],
         7,
         8,
         [Fire(1, 2, 43, 0), Fire(3, 4, 43, "t1.9")],
         "ada",
+        b"payload",
     ),
     "bulk-1": Bulk(
-        "delay-requests", 1, 9, 10, Action.PAUSE, Match(("a",), "o*", "x"), b"s", 3, "replies", "ada"
+        "delay-requests", 1, 9, 10, Action.PAUSE, Match(("a",), "o*", "x"), b"s", KEY, 3, "replies", "ada"
     ),
     "gathering-1": Gathering(Action.CANCEL, [0, 2], 17, "ada"),
 }

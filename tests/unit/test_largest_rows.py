@@ -13,7 +13,16 @@ import pytest
 from msgspec.structs import replace
 
 from delaystream.codec.command import attach
-from delaystream.codec.envelope import Bulk, Fire, Schedule, Status, encode, envelope_of
+from delaystream.codec.envelope import (
+    INLINE_BYTES,
+    Bulk,
+    Fire,
+    Schedule,
+    Status,
+    Triggered,
+    encode,
+    envelope_of,
+)
 from delaystream.codec.headers import RequestParser
 from delaystream.codec.keys import bulk_key, payload_key, schedule_key, wheel_key
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, delivery_headers, receipt
@@ -160,8 +169,9 @@ def schedules(case: Case) -> Iterator[Row]:
         named_fire_id(REQUESTS, REVISION, index, LATEST_MS, id),
         key,
         tags=["t" * 32] * ((settings.max_header_bytes - len(id)) // 33),
-        triggers=[key] * settings.max_triggers,
+        triggers=[Triggered(key, REVISION, SOURCE.partition)] * settings.max_triggers,
         history=[Fire(LATEST_MS, LATEST_MS, REVISION, index)] * settings.history_length,
+        payload=bytes(INLINE_BYTES),
     )
     yield schedule_key(REQUESTS, id), encode(schedule), []
     held = [(LATEST_MS, index) for index in range(number)]
@@ -180,6 +190,7 @@ def bulks(case: Case) -> Iterator[Row]:
         Action.CANCEL,
         match,
         cursor,
+        wheel_key(0, LATEST_MS, 1, SOURCE.offset, 0),
         1 << 48,
         DESTINATION,
     )

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from delaystream.codec.envelope import Schedule, decode_schedule
-from delaystream.codec.keys import HOUSEKEEPING, payload_key, schedule_key, split_wheel_key
+from delaystream.codec.keys import HOUSEKEEPING, schedule_key, split_wheel_key
 from delaystream.core.partitioning import owner_partition
 from delaystream.testing import LogRecord, VirtualTimeLoop
 from tests.unit.engine import REQUESTS, Engine, header
@@ -264,10 +264,11 @@ class Life(RuleBasedStateMachine):
 
     def _agree_on_the_record(self) -> None:
         model = self.model
-        disk = self.engine.stores.disks[owner_partition(REQUESTS, ID, PARTITIONS)]
+        disk = self.engine.stores.disks[owner_partition(ID, PARTITIONS)]
         stored = disk.values.get(schedule_key(REQUESTS, ID))
         assert (stored is None) == (model.status is None)
-        assert (payload_key(REQUESTS, ID) in disk.values) == (model.status in LIVE)
+        record = None if stored is None else decode_schedule(stored)
+        assert (record is not None and record.payload is not None) == (model.status in LIVE)
         in_wheels = {
             key for key in disk.values if key[:1] == b"w" and split_wheel_key(key)[0] != HOUSEKEEPING
         }

@@ -15,10 +15,11 @@ from delaystream.codec.envelope import decode_position
 from delaystream.engine.failures import Misconfigured
 from delaystream.engine.observer import Phase
 from delaystream.engine.pending import recount
+from delaystream.engine.pointers import all_pointers
 from delaystream.engine.ports import Changelog, ChangelogBatch, Row, TopicPartition
 from delaystream.engine.recovery import fingerprint
 from delaystream.testing import MemoryChangelog, MemoryStateStores
-from tests.simulation.reckoning import changelog_state, differences
+from tests.simulation.reckoning import differences, whole_state
 from tests.unit.engine import REQUESTS, Engine, in_virtual_time
 
 CHANGELOG = TopicPartition("delay-wheel-changelog", 0)
@@ -158,13 +159,15 @@ def test_a_store_that_ends_within_a_transaction_is_repaired(cut: int) -> None:
         stores = MemoryStateStores()
         store = stores.open(0)
         store.write([(record.key or b"", record.value) for record in records], (), marker)
+        for pointers in all_pointers(store):
+            store.write((), pointers, marker)
         store.write((), await recount(store), marker)
         store.close()
         disk = stores.disks[0]
         engine.stores = stores
         engine.start()
         await asyncio.sleep(1)
-        assert list(differences(changelog_state(engine.log, CHANGELOG), disk)) == []
+        assert list(differences(whole_state(engine.log, CHANGELOG), disk)) == []
         await asyncio.sleep(40)
         assert len(engine.read("orders")) == 1
 
@@ -201,7 +204,7 @@ def test_what_a_store_has_missed_is_applied_and_its_age_told_by_one_row(
         before = await rows_of(engine)
         await come_back(engine, old)
         assert await rows_of(engine) == before + 1
-        assert list(differences(changelog_state(engine.log, CHANGELOG), old.disks[0])) == []
+        assert list(differences(whole_state(engine.log, CHANGELOG), old.disks[0])) == []
         assert THROWN_AWAY not in caplog.text
 
     in_virtual_time(test, **CALM)
@@ -239,7 +242,7 @@ def test_a_cancelled_schedule_never_fires_whatever_the_workers_clock_said(
             engine.clock.step(ahead_hours * HOUR_MS)
         await come_back(engine, old)
         assert THROWN_AWAY in caplog.text
-        assert list(differences(changelog_state(engine.log, CHANGELOG), old.disks[0])) == []
+        assert list(differences(whole_state(engine.log, CHANGELOG), old.disks[0])) == []
         await asyncio.sleep(600 * 3600)
         assert engine.read("orders") == []
 
@@ -259,7 +262,7 @@ def test_a_store_from_the_future_is_rebuilt(caplog: pytest.LogCaptureFixture) ->
         await asyncio.sleep(1)
         await come_back(engine, old)
         assert "by the brokers' clocks, so that its age is unknown" in caplog.text
-        assert list(differences(changelog_state(engine.log, CHANGELOG), old.disks[0])) == []
+        assert list(differences(whole_state(engine.log, CHANGELOG), old.disks[0])) == []
 
     in_virtual_time(test, **CALM)
 
@@ -285,7 +288,7 @@ def test_without_append_times_a_store_that_missed_something_is_rebuilt(
         await asyncio.sleep(1)
         await come_back(engine, old)
         assert "message.timestamp.type=LogAppendTime" in caplog.text
-        assert list(differences(changelog_state(engine.log, CHANGELOG), old.disks[0])) == []
+        assert list(differences(whole_state(engine.log, CHANGELOG), old.disks[0])) == []
 
     in_virtual_time(test, **CALM)
 
@@ -337,8 +340,8 @@ def test_a_replay_that_was_interrupted_makes_no_store_younger(caplog: pytest.Log
         engine.start()
         await asyncio.sleep(1)
         assert "it was last complete 468" in caplog.text
-        assert list(differences(changelog_state(engine.log, CHANGELOG), disk)) != []
-        assert list(differences(changelog_state(engine.log, CHANGELOG), old.disks[0])) == []
+        assert list(differences(whole_state(engine.log, CHANGELOG), disk)) != []
+        assert list(differences(whole_state(engine.log, CHANGELOG), old.disks[0])) == []
 
     in_virtual_time(test, **CALM)
 
@@ -361,7 +364,7 @@ def test_a_rebuild_that_was_interrupted_goes_on(caplog: pytest.LogCaptureFixture
         await asyncio.sleep(1)
         assert THROWN_AWAY not in caplog.text
         assert new.disks[0] is disk
-        assert list(differences(changelog_state(engine.log, CHANGELOG), disk)) == []
+        assert list(differences(whole_state(engine.log, CHANGELOG), disk)) == []
 
     in_virtual_time(test, **CALM)
 
@@ -379,7 +382,7 @@ def test_a_replay_that_takes_too_long_is_begun_anew(caplog: pytest.LogCaptureFix
         await asyncio.sleep(5)
         assert "the replay took 46800" in caplog.text
         assert engine.processors[0].phase is Phase.RUNNING
-        assert list(differences(changelog_state(engine.log, CHANGELOG), engine.stores.disks[0])) == []
+        assert list(differences(whole_state(engine.log, CHANGELOG), engine.stores.disks[0])) == []
 
     in_virtual_time(test, **CALM)
 
@@ -430,7 +433,7 @@ def test_positions_are_stored_before_anything_is_read() -> None:
     async def test(engine: Engine, trimmed: Trimmed) -> None:
         engine.start()
         await asyncio.sleep(1)
-        state = changelog_state(engine.log, CHANGELOG)
+        state = whole_state(engine.log, CHANGELOG)
         for topic in (REQUESTS, COMMANDS.topic):
             assert decode_position(state[keys.offset_key(topic)]).next_offset == 0
         assert list(differences(state, engine.stores.disks[0])) == []

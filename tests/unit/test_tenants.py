@@ -17,7 +17,7 @@ from tests.unit.tenants import OTHER, errors, other_request, start, tenant, tena
 
 def elsewhere(topic: str, partitions: int) -> str:
     """An id that partition 0 does not own."""
-    return next(id for id in map(str, range(100)) if owner_partition(topic, id, partitions) != 0)
+    return next(id for id in map(str, range(100)) if owner_partition(id, partitions) != 0)
 
 
 @pytest.mark.parametrize("named", ["destination", "on_late"])
