@@ -45,10 +45,12 @@ def bulk(
     transactional: bool = True,
     id_prefix: str = "",
     expressions: int = 0,
+    keyed: bool = False,
 ) -> dict[str, float]:
     """Send ``count`` requests due at ``due_ms`` + (sequence mod ``spread_ms``).
 
-    With an ``id_prefix`` they are named; with ``expressions`` they are cron schedules, so many different ones
+    With an ``id_prefix`` they are named; ``keyed``: and the id is the key, which takes them to their owners
+    (Java's default partitioner); with ``expressions`` they are cron schedules, so many different ones
     between them, that have the minute which begins at ``due_ms`` in common.
     """
     settings: dict[str, Any] = {"linger.ms": 20, "batch.size": 262_144}
@@ -63,6 +65,7 @@ def bulk(
         producer.begin_transaction()
     started = time.time()
     produce, value, key = producer.produce, records.value, records.key
+    prefix, id = id_prefix.encode(), b""
     for sequence in range(first, first + count):
         due = due_ms + sequence % spread_ms if spread_ms else due_ms
         when = ("delaystream-at", b"%d" % due)
@@ -70,10 +73,11 @@ def bulk(
             when = ("delaystream-cron", records.cron(due_ms, sequence % expressions))
         headers = records.headers(destination, when)
         if id_prefix:
-            headers.append(("delaystream-id", b"%b%d" % (id_prefix.encode(), sequence)))
+            id = b"%b%d" % (prefix, sequence)
+            headers.append(("delaystream-id", id))
         while True:
             try:
-                produce(topic, value(due, sequence), key(sequence), headers=headers)
+                produce(topic, value(due, sequence), id if keyed else key(sequence), headers=headers)
                 break
             except BufferError:
                 producer.poll(0.05)
