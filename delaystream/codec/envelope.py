@@ -156,6 +156,8 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     actor: str | None = None
     #: what it delivers, an envelope as it is stored; None: under a key of its own, or over
     payload: bytes | None = None
+    #: (partition, offset) of bulk commands that were carried out on it before their sweeps came by
+    swept: list[tuple[int, int]] = []
 
     @property
     def withheld(self) -> int:
@@ -183,6 +185,8 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
     cursor: bytes
     #: its entry in the wheel of housekeeping
     entry: bytes
+    #: of several that are at work, those with lower numbers came first
+    number: int = 0
     #: schedules changed so far
     count: int = 0
     reply_to: str | None = None

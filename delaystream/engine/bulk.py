@@ -9,6 +9,10 @@
 4. When all have reported, the gathering partition sends the one receipt and the one event.
 
 A schedule that was asked for after the command is left alone, by the same order that holds for a cancel.
+
+A sweep takes time, and everything that one request partition says about an id has one order. So what is still
+at work is carried out on an id before any later command, and before a fire, decides on it (`Bulks.settle`);
+the sweep then passes it by. The partition that reads a command begins with its own part in the same step.
 """
 
 from __future__ import annotations
@@ -48,6 +52,7 @@ from delaystream.engine.answers import Answers
 from delaystream.engine.commands import Commands
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.letters import Letters
+from delaystream.engine.pending import everything
 from delaystream.engine.ports import SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
@@ -82,17 +87,81 @@ class Bulks:
         self._commands = commands
         self._answers = answers
         self._letters = letters
+        #: those whose sweeps have not ended, in their order, by their keys
+        self._at_work: dict[bytes, Bulk] = {}
+        found = [(key, decode_bulk(value)) for key, value in everything(state.store, b"b", b"c")]
+        for key, bulk in sorted(found, key=lambda item: item[1].number):
+            self._at_work[key] = bulk
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sweep is under way: a schedule may have to be settled before it is decided on."""
+        return bool(self._at_work)
+
+    def settle(self, step: Step, tenant: str, id: str) -> None:
+        """Carry out on an id all that is still on its way to it, before anything else is decided on it."""
+        if not self._at_work:
+            return
+        key = schedule_key(tenant, id)
+        stored = self._state.get(step, key)
+        if stored is not None:
+            self._settle(step, key, stored)
+
+    def _settle(self, step: Step, key: bytes, stored: bytes, sweeping: bytes | None = None) -> int:
+        """Carry out what is at work on one schedule, in order; how many bytes were written for that.
+
+        What was carried out is noted, but of the sweep that is just passing by, under the key `sweeping`.
+        """
+        tenant, id = split_schedule_key(key)
+        schedule = decode_schedule(stored)
+        if schedule.status not in LIVE:
+            return 0
+        before = schedule.swept
+        at_work = {(bulk.partition, bulk.offset) for bulk in self._at_work.values()}
+        swept = [place for place in before if place in at_work]
+        for of, bulk in [*self._at_work.items()]:
+            place = (bulk.partition, bulk.offset)
+            if (
+                bulk.tenant != tenant
+                or key < bulk.cursor
+                or place in swept
+                or not id.startswith(bulk.match.id_prefix or "")
+                or not _concerned(bulk, schedule)
+            ):
+                continue
+            if of != sweeping:
+                # Also where there is nothing to change: what comes after it may change that.
+                swept = [*swept, place]
+            after = self._commands.switch(step, id, replace(schedule, swept=swept), bulk.action)
+            if after is None:
+                continue
+            schedule = after
+            source = Coordinates(bulk.tenant, bulk.partition, bulk.offset)
+            self._answers.events.changed(step, source, id, bulk.actor, _EVENTS[bulk.action], after)
+            self._keep(step, of, replace(bulk, count=bulk.count + 1))
+            if schedule.status not in LIVE:
+                return len(stored)
+        if len(swept) > len(before) or schedule.swept != before:
+            step.changes[key] = encode(replace(schedule, swept=swept))
+            return len(stored)
+        return 0
+
+    def _keep(self, step: Step, key: bytes, bulk: Bulk) -> None:
+        self._at_work[key] = bulk
+        step.changes[key] = encode(bulk)
 
     def spread(self, step: Step, record: SourceRecord, request: Request) -> None:
-        """Send a command that was just read to every partition, and expect their reports here."""
+        """Begin with a command that was just read, and send it to all other partitions; all report here."""
         settings = self._settings
         source = request.source
         outlet = step.outlet(settings.commands_topic, settings.partitions)
         headers = attach(record.headers, request)
         for partition in range(settings.partitions):
-            outlet.write(None, None, headers, step.now_ms, partition)
+            if partition != self._partition:
+                outlet.write(None, None, headers, step.now_ms, partition)
         gathering = Gathering(request.action, [], 0, request.actor, request.no_receipt)
         step.changes[gathering_key(source.topic, source.partition, source.offset)] = encode(gathering)
+        self.begin(step, request)
 
     def begin(self, step: Step, request: Request) -> None:
         """Take up a command that was sent to this partition."""
@@ -110,24 +179,22 @@ class Bulks:
             match,
             schedule_key(source.topic, match.id_prefix or ""),
             entry,
+            max([bulk.number for bulk in self._at_work.values()], default=0) + 1,
             reply_to=request.reply_to,
             actor=request.actor,
         )
         key = bulk_key(source.topic, source.partition, source.offset)
         if self._state.get(step, key) is not None:
             return  # a copy that no worker wrote: one sweep is at work
-        step.changes[key] = encode(bulk)
+        self._keep(step, key, bulk)
         self._state.add_pointer(step, entry, encode(Sweep(key)), HOUSEKEEPING, step.now_ms, number)
 
     def sweep(self, step: Step, entry_key: bytes, entry: Sweep) -> None:
         """Go on for one slice; with the last of them done, report."""
-        stored = self._state.get(step, entry.key)
-        assert stored is not None, "a sweep has its command"
-        bulk = decode_bulk(stored)
+        bulk = self._at_work[entry.key]
         source = Coordinates(bulk.tenant, bulk.partition, bulk.offset)
         stop = after_prefix(schedule_key(bulk.tenant, bulk.match.id_prefix or ""))
         scanned = self._state.store.scan(bulk.cursor, stop, self._settings.bulk_slice)
-        changed = 0
         cursor = bulk.cursor
         for key, value in scanned:
             if step.size_bytes >= step.max_bytes:
@@ -141,21 +208,21 @@ class Bulks:
                     continue
                 step.settled.append(key)
             try:
-                switched = self._switch(step, bulk, key, current)
+                written = self._settle(step, key, current, sweeping=entry.key)
             except Exception as failure:
                 if about_the_record(failure):
                     raise Undecided(key) from failure
                 raise
-            if switched:
-                changed += 1
-                step.size_bytes += len(value)
-        step.records += changed
-        bulk = replace(bulk, cursor=cursor, count=bulk.count + changed)
+            if written:
+                step.records += 1
+                step.size_bytes += written
+        bulk = replace(self._at_work[entry.key], cursor=cursor)
         if len(scanned) == self._settings.bulk_slice or (scanned and cursor != scanned[-1][0] + b"\0"):
-            step.changes[entry.key] = encode(bulk)
+            self._keep(step, entry.key, bulk)
             due_ms = due_of(entry_key)
             self._state.add_pointer(step, entry_key, encode(entry), HOUSEKEEPING, due_ms)
             return
+        del self._at_work[entry.key]
         step.changes[entry.key] = None
         settings = self._settings
         step.outlet(settings.commands_topic, settings.partitions).write(
@@ -165,19 +232,6 @@ class Bulks:
             step.now_ms,
             source.partition,
         )
-
-    def _switch(self, step: Step, bulk: Bulk, key: bytes, stored: bytes) -> bool:
-        """Carry the command out on one schedule; whether that changed it."""
-        schedule = decode_schedule(stored)
-        if not _concerned(bulk, schedule):
-            return False
-        _, id = split_schedule_key(key)
-        after = self._commands.switch(step, id, schedule, bulk.action)
-        if after is None:
-            return False
-        source = Coordinates(bulk.tenant, bulk.partition, bulk.offset)
-        self._answers.events.changed(step, source, id, bulk.actor, _EVENTS[bulk.action], after)
-        return True
 
     def _left_out(self, step: Step, source: Coordinates, key: bytes, stored: bytes) -> bool:
         """Whether a suspect is passed over; its record is a dead letter then."""

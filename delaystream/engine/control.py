@@ -61,6 +61,7 @@ from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Action, IfExists, Request
 from delaystream.engine.answers import Answers, older
 from delaystream.engine.arming import Arming
+from delaystream.engine.bulk import Bulks
 from delaystream.engine.commands import Commands
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.events import Delivered
@@ -81,6 +82,7 @@ class Control:
         arming: Arming,
         answers: Answers,
         commands: Commands,
+        bulks: Bulks,
         quotas: Quotas,
     ) -> None:
         self._settings = settings
@@ -90,10 +92,12 @@ class Control:
         self._arming = arming
         self._answers = answers
         self._commands = commands
+        self._bulks = bulks
 
     def apply(self, step: Step, request: Request) -> Rejection | None:
         """Carry out one request; a rejection changes nothing."""
         assert request.id is not None
+        self._bulks.settle(step, request.source.topic, request.id)
         stored = self._state.get(step, schedule_key(request.source.topic, request.id))
         schedule = decode_schedule(stored) if stored is not None else None
         if request.action is Action.SCHEDULE:

@@ -331,7 +331,7 @@ class Firing:
         topic, partitions = drain.topic, drain.partitions
         write = step.outlet(topic, partitions).write
         fired, fired_at = step.fired[topic], step.fired_at
-        telling = self._events.anonymous
+        telling, unsettled = self._events.anonymous, named.unsettled
         suspicious = drain.suspicious
         # Entries come in due order: those of one hour and one source leave the counters together.
         hour = maker = removed = size_bytes = plain = 0
@@ -347,7 +347,8 @@ class Firing:
             ):
                 break
             last = drain.at = key
-            if key in changes or key in local:  # taken out by a request of this very step
+            # Taken out by a request of this very step, or by a command for many that is on its way.
+            if key in changes or key in local or (unsettled and named.called_off(step, key, entry)):
                 continue
             _, due_ms, source, offset, index = split(key)
             if due_ms // HOUR_MS != hour or source != maker:
@@ -414,6 +415,9 @@ class Firing:
             due_ms = due_of(key)
             entry = decode_entry(stored)
             if type(entry) is Pointer or type(entry) is Trigger:
+                if named.unsettled and named.called_off(step, key, entry):
+                    last = key
+                    continue
                 due = named.due(step, key, stored, entry, named.ahead.alone(step, entry))
                 if withheld.refusal(step, drain, key, due_ms, due.payload) is None:
                     break

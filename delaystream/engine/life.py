@@ -118,8 +118,8 @@ class Life:
         arming = Arming(settings, state)
         answers = Answers(letters, events)
         commands = Commands(arming, answers)
-        control = Control(settings, state, deliveries, arming, answers, commands, quotas)
         bulks = Bulks(partition, settings, state, commands, answers, letters, suspects)
+        control = Control(settings, state, deliveries, arming, answers, commands, bulks, quotas)
         self._intake = Intake(
             partition, settings, state, deliveries, letters, events, control, bulks, quotas, suspects
         )

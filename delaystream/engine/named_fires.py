@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
+    Entry,
     Fire,
     Forget,
     Pointer,
@@ -84,6 +85,17 @@ class NamedFires:
             schedule_id(schedule.topic, schedule.partition, schedule.offset),
             size_bytes,
         )
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether commands for many are at work: ask `called_off` before anything fires."""
+        return self._bulks.busy
+
+    def called_off(self, step: Step, key: bytes, entry: Entry) -> bool:
+        """Carry out such commands on the schedule of an entry; whether that took the entry out."""
+        if type(entry) is Pointer or type(entry) is Trigger:
+            self._bulks.settle(step, entry.tenant, entry.id)
+        return key in step.local
 
     def fire(self, step: Step, drain: Drain, due: DueFire) -> None:
         """Fire an entry that is out of its wheel: delivered, dropped, moved or given up; re-armed, too."""

@@ -373,6 +373,73 @@ def test_a_bulk_command_leaves_alone_what_was_asked_for_after_it() -> None:
     in_virtual_time(test, bulk_slice=2)
 
 
+@pytest.mark.parametrize("partition", [0, 1])
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("id", ["a-first", "z-last"])
+def test_a_command_after_a_bulk_command_comes_after_it(id: str, together: bool, partition: int) -> None:
+    """Whichever of them reaches the schedule first, and wherever that is."""
+
+    async def test(engine: Engine) -> None:
+        fill(engine, 40)
+        engine.request(destination="orders", id=id, every="1h")
+        await asyncio.sleep(5)
+        engine.request(action="pause", match_destination="*", reply_to="replies", partition=partition)
+        if not together:
+            await asyncio.sleep(0.1)
+        engine.request(action="resume", id=id, reply_to="replies", partition=partition)
+        await asyncio.sleep(5)
+        told = {r.get("id", "*"): (r["outcome"], r.get("count")) for r in receipts(engine)}
+        assert told == {id: ("resumed", None), "*": ("paused", 41)}
+        assert [event["type"] for event in events(engine) if event.get("id") == id] == [
+            "scheduled",
+            "paused",
+            "resumed",
+        ]
+        engine.request(action="cancel", match_destination="*", partition=partition)
+        engine.request(action="reschedule", id=id, delay="1h", reply_to="replies", partition=partition)
+        await asyncio.sleep(5)
+        assert receipts(engine)[-1]["outcome"] == "too-late"
+        await asyncio.sleep(7200)
+        assert engine.read("orders") == []
+
+    in_virtual_time(test, partitions=2, bulk_slice=2)
+
+
+@pytest.mark.parametrize("id", ["a-first", "z-last"])
+def test_what_a_bulk_command_has_stopped_does_not_fire_before_its_sweep_comes_by(id: str) -> None:
+    async def test(engine: Engine) -> None:
+        fill(engine, 400)
+        engine.request(destination="late", id=id, delay="10s")
+        await asyncio.sleep(9.9)
+        engine.request(action="pause", match_destination="*", reply_to="replies")
+        await asyncio.sleep(60)
+        assert engine.read("late") == []
+        assert receipts(engine)[0]["count"] == 401
+
+    in_virtual_time(test, bulk_slice=2)
+
+
+def test_two_bulk_commands_at_work_have_their_order_everywhere() -> None:
+    async def test(engine: Engine) -> None:
+        fill(engine, 100)
+        await asyncio.sleep(5)
+        engine.request(action="pause", match_destination="*", reply_to="replies")
+        engine.request(action="resume", match_tags="nightly", reply_to="replies")
+        engine.request(action="pause", match_id_prefix="z", reply_to="replies")
+        engine.request(id="zz", destination="late", delay="1s")
+        await asyncio.sleep(0.1)
+        engine.request(id="zz", action="trigger")
+        await asyncio.sleep(60)
+        assert sorted((r["outcome"], r["count"]) for r in receipts(engine)) == [
+            ("paused", 0),
+            ("paused", 100),
+            ("resumed", 100),
+        ]
+        assert len(engine.read("late")) == 2
+
+    in_virtual_time(test, partitions=2, bulk_slice=2)
+
+
 def test_fires_go_on_while_a_bulk_command_is_at_work() -> None:
     async def test(engine: Engine) -> None:
         fill(engine, 400)
