@@ -16,9 +16,9 @@ _DAY_MS = 24 * 3_600_000
 _REPORTED = 0.0
 
 
-def _ahead_ms(count: int) -> int:
-    """A time by which so many named requests can be sent and accepted."""
-    return int((time.time() + 25 + count / 6_000) * 1000)
+def _ahead_ms(count: int, per_second: int = 6_000) -> int:
+    """A time by which so many requests can be sent, and at this rate accepted."""
+    return int((time.time() + 25 + count / per_second) * 1000)
 
 
 def _in_time(accepted: float, due_ms: int) -> None:
@@ -45,10 +45,15 @@ def named(bench: Bench) -> Iterator[Row]:
     Where the key is the id, they are at their owners; else they are re-routed, which is a record more.
     """
     count = bench.count(1_000_000)
-    accept, fire, facts, firing = _accept_and_fire(bench, count)
+    accept, fire, facts, firing = _accept_and_fire(bench, count, 25_000)
     plain = {"accepted_per_second": round(accept), "fired_per_second": round(fire)}
-    for name, keyed, limit in (("key is the id", True, 0.45), ("re-routed", False, 0.2)):
-        own_accept, own_fire, facts, firing = _accept_and_fire(bench, count, id_prefix="job-", keyed=keyed)
+    for name, keyed, slowest, limit in (
+        ("key is the id", True, 15_000, 0.45),
+        ("re-routed", False, 8_000, 0.2),
+    ):
+        own_accept, own_fire, facts, firing = _accept_and_fire(
+            bench, count, slowest, id_prefix="job-", keyed=keyed
+        )
         yield Row(
             f"named: accept, {name}",
             f"{count:,} requests with ids, against as many without",
@@ -70,13 +75,13 @@ def named(bench: Bench) -> Iterator[Row]:
 
 
 def _accept_and_fire(
-    bench: Bench, count: int, **load: Any
+    bench: Bench, count: int, slowest: int, **load: Any
 ) -> tuple[float, float, dict[str, Any], dict[str, Any]]:
     """Requests accepted and fired a second, and what each took."""
     with bench.deployment() as deployment:
         out = deployment.destination("out", 4)
         worker = deployment.worker().wait_ready()
-        due_ms = _ahead_ms(count)
+        due_ms = _ahead_ms(count, slowest)
         with Sampler(worker) as sampler:
             sent = bench.load(deployment, out, shape="bulk", count=count, due_ms=due_ms, **load)
             accepted = bench.wait_accepted(deployment, named=bool(load))

@@ -139,19 +139,24 @@ class Model:
         elif self.status == "pending":
             due = sorted(entry for entry in self.ahead if entry[0] <= now_ms)
             late = [entry for entry in due if self._late(entry[0], now_ms)]
-            # What goes to the topic for late ones is moved there first.
             moved = late if self.plan.on_late != "drop" else []
-            for entry in [*(entry for entry in due if entry not in moved), *moved]:
+            for entry in due:
+                if entry in moved:
+                    # It is moved in its turn, and goes out after what is not late.
+                    self.told.append(("moved", self.status, entry[0]))
+                    continue
                 self.ahead.remove(entry)
-                if entry in late and not moved:
+                if entry in late:
                     self.missed += 1
                     self._close("fired" if self.fires else "dropped", now_ms)
                     self.told.append(("expired", self.status, (entry[0], entry[0], 1, "late")))
                     continue
-                if entry in moved:
-                    self.told.append(("moved", self.status, entry[0]))
                 self._close("fired", now_ms)
-                self._deliver(entry[0], self.plan.on_late if entry in moved else self.plan.destination)
+                self._deliver(entry[0], self.plan.destination)
+            for entry in moved:
+                self.ahead.remove(entry)
+                self._close("fired", now_ms)
+                self._deliver(entry[0], self.plan.on_late)
         elif self.status is not None and self.status not in LIVE and now_ms >= self.forget_ms:
             self.status, self.history, self.fires, self.missed = None, [], 0, 0
 

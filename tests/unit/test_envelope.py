@@ -74,7 +74,7 @@ MEANT: dict[str, Any] = {
         b"payload",
     ),
     "bulk-1": Bulk(
-        "delay-requests", 1, 9, 10, Action.PAUSE, Match(("a",), "o*", "x"), b"s", KEY, 3, "replies", "ada"
+        "delay-requests", 1, 9, 10, Action.PAUSE, Match(("a",), "o*", "x"), b"s", KEY, 2, 3, "replies", "ada"
     ),
     "gathering-1": Gathering(Action.CANCEL, [0, 2], 17, "ada"),
 }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from delaystream.codec.envelope import Meta, TransferState, encode
+from delaystream.codec.envelope import FORMAT, Meta, TransferState, encode
 from delaystream.codec.keys import META
 from delaystream.engine.failures import Misconfigured
 from delaystream.engine.ports import Marker
@@ -12,7 +12,7 @@ from delaystream.testing.store import MemoryStateStores
 
 def load(transfer_state: str) -> PartitionState:
     store = MemoryStateStores().open(0)
-    meta = Meta(4, app_id="app", transfer="t-1", transfer_state=transfer_state)
+    meta = Meta(4, FORMAT, app_id="app", transfer="t-1", transfer_state=transfer_state)
     store.write([(META, encode(meta))], [], Marker("id", 1, 0, b""))
     return PartitionState(store, 4, "app")
 
