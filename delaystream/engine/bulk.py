@@ -132,7 +132,12 @@ class Bulks:
             if of != sweeping:
                 # Also where there is nothing to change: what comes after it may change that.
                 swept = [*swept, place]
-            after = self._commands.switch(step, id, replace(schedule, swept=swept), bulk.action)
+            before_it = replace(schedule, swept=swept)
+            if bulk.action is Action.CANCEL:
+                # Like any cancel it refuses what is older; the coordinates stay, for they name the entries.
+                timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)
+                before_it = replace(before_it, timestamp_ms=timestamp_ms)
+            after = self._commands.switch(step, id, before_it, bulk.action)
             if after is None:
                 continue
             schedule = after

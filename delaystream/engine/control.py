@@ -169,6 +169,7 @@ class Control:
             description=request.description,
             tags=list(request.tags),
             history=old.history if old is not None else [],
+            swept=old.swept if old is not None else [],
             actor=request.actor,
         )
         if request.recurrence is None:

@@ -354,9 +354,9 @@ class Life:
             self._offsets_at_ms = began * 1000
             self.offsets_behind = False
         self._troubles.width.succeeded()
-        if step.changes:
+        if rows := step.changes or step.names:
             last = last_offsets[self._changelog]
-            key, value = next(reversed(step.changes.items()))
+            key, value = next(reversed(rows.items()))
             self._marker = advanced(self._marker, last + 1, (last, key, value))
         change = self.state.apply(step, self._marker)
         self._tell(step, change, loop.time() - began)

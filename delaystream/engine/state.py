@@ -135,7 +135,7 @@ class PartitionState:
         number = self._destination_numbers.get(name)
         if number is None:
             number = self._intern_destination(name)
-            step.changes[keys.destination_key(number)] = name.encode()
+            step.names[keys.destination_key(number)] = name.encode()
         return number
 
     def wheels(self, topics: Iterable[str]) -> set[int]:
@@ -147,7 +147,7 @@ class PartitionState:
         number = self._source_numbers.get((topic, partition))
         if number is None:
             number = self._intern_source(topic, partition)
-            step.changes[keys.source_key(number)] = encode(SourceName(topic, partition))
+            step.names[keys.source_key(number)] = encode(SourceName(topic, partition))
         return number
 
     def source_text(self, topic: str, partition: int) -> bytes:
@@ -184,12 +184,12 @@ class PartitionState:
         for name in list(islice(self._destination_numbers, _NAMES_LOOKED_AT)):
             number = self._destination_numbers.pop(name)
             key = keys.destination_key(number)
-            if number in used or key in step.changes or not self.counts.empty(number):
+            if number in used or key in step.names or not self.counts.empty(number):
                 # To the end: the others have their turn.
                 self._destination_numbers[name] = number
                 continue
             topic, lane = keys.split_wheel_name(name)
-            step.changes[key] = None
+            step.names[key] = None
             self.heads.set(number, None)
             self.heads.open(number)
             self._watermarks.pop(number, None)
@@ -290,7 +290,7 @@ class PartitionState:
     def apply(self, step: Step, marker: Marker) -> PendingChange:
         """Write a committed step to the local store, in one batch; which counts it has changed."""
         counts, change = self.counts.apply(self.destinations)
-        self.store.write(step.changes.items(), [*step.local.items(), *counts], marker)
+        self.store.write(step.rows(), [*step.local.items(), *counts], marker)
         self._added.clear()
         for wheel in self._drained:
             self.store.drop_range(keys.wheel_bound(wheel), self._watermarks[wheel])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -124,6 +126,8 @@ class Step:
         self.loop_ms = loop_ms
         #: changes of the state: the changelog's rows and the local batch alike, None for a tombstone
         self.changes: dict[bytes, bytes | None] = {}
+        #: changes of interned names: before the rows that refer to them, however a reader cuts the log
+        self.names: dict[bytes, bytes | None] = {}
         #: changes of the local store alone: pointers, which follow from what is in `changes`
         self.local: dict[bytes, bytes | None] = {}
         self.outlets: dict[str, Outlet] = {}
@@ -156,7 +160,12 @@ class Step:
     @property
     def empty(self) -> bool:
         """True when there is nothing to commit."""
-        return not (self.changes or self.positions or any(outlet.rows for outlet in self.outlets.values()))
+        return not (
+            self.changes
+            or self.names
+            or self.positions
+            or any(outlet.rows for outlet in self.outlets.values())
+        )
 
     @property
     def full(self) -> bool:
@@ -189,12 +198,16 @@ class Step:
         """The writes, ready for the producer, and the group's offsets if they are to be committed."""
         now_ms = self.now_ms
         writes: dict[TopicPartition, list[Row]] = {}
-        if self.changes:
-            writes[changelog] = [(key, value, (), now_ms) for key, value in self.changes.items()]
+        if self.changes or self.names:
+            writes[changelog] = [(key, value, (), now_ms) for key, value in self.rows()]
         for outlet in self.outlets.values():
             for number, rows in outlet.rows.items():
                 writes[TopicPartition(outlet.topic, number)] = rows
         return Transaction(writes, offsets)
+
+    def rows(self) -> Iterable[tuple[bytes, bytes | None]]:
+        """The changelog's rows, in their order."""
+        return chain(self.names.items(), self.changes.items())
 
     def largest_row(self, topic: str, partition: int, row: int | None = None) -> int:
         """Size in bytes of the row, or of the largest, that went to a topic partition."""

@@ -141,6 +141,8 @@ class _Life:
         self.payload: Asked | None = None
         """The request that says what, and where to."""
         self.stands_for: Asked | None = None
+        #: timestamp of the bulk command that cancelled it last, as it is now
+        self.swept_ms = 0
         self.stood_for: Asked | None = None
         """The request that says what is older: that of the schedule, or a cancel of it."""
         self.revision = -1
@@ -254,7 +256,7 @@ class _Life:
                 if self.stands_for is None or forgotten or not self._is_older(request):
                     # By the clocks it may be forgotten, or may not be: then the newer of the two counts.
                     self.stood_for = self.stands_for if forgotten and self._is_older(request) else None
-                    self.stands_for = request
+                    self.stands_for, self.swept_ms = request, 0
             elif self.status != "forestalled" or "status" not in told.facts:
                 # Forgotten, or never known.
                 self._cut()
@@ -276,8 +278,15 @@ class _Life:
             self._wrong(told, f"the receipt says {receipt}")
 
     def _is_older(self, request: Asked) -> bool:
-        """Whether a request was produced before what the id stands for."""
-        return self._is_before(request, self.stands_for)
+        """Whether a request is older than what the id stands for, or than the bulk command that ended it."""
+        other = self.stands_for
+        if (
+            other is not None
+            and other.partition != request.partition
+            and request.timestamp_ms < self.swept_ms
+        ):
+            return True
+        return self._is_before(request, other)
 
     @staticmethod
     def _is_before(request: Asked, other: Asked | None) -> bool:
@@ -309,7 +318,7 @@ class _Life:
 
     def _cancel(self, told: Told, request: Asked) -> None:
         if self.status in _LIVE or not self._is_older(request):
-            self.stands_for = request
+            self.stands_for, self.swept_ms = request, 0
         self._cut()
         self.status, self.over_ms = "cancelled", told.at_ms
 
@@ -329,6 +338,7 @@ class _Life:
         if kind == "cancelled":
             self._cut()
             self.status, self.over_ms = "cancelled", told.at_ms
+            self.swept_ms = request.timestamp_ms
         else:
             self._switch(kind, told)
 
@@ -367,6 +377,7 @@ class _Life:
             self.resumed_ms = told.at_ms if self.status == "paused" and beat is not None else -1
             self._cut()
             self.payload = self.stands_for = request
+            self.swept_ms = 0
             self.fires = 0
             self.last_fire, self.status = None, "pending"
             self.catch_up, self.grace_ms = request.catch_up, _DEFAULT_GRACE_MS

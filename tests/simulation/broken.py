@@ -67,7 +67,7 @@ def local_write_before_commit() -> Iterator[Engine]:
     original = Life.commit
 
     async def commit(self: Life, step: Any) -> None:
-        self.state.store.write(step.changes.items(), step.local.items(), self._marker)
+        self.state.store.write(step.rows(), step.local.items(), self._marker)
         await original(self, step)
 
     with patch.object(Life, "commit", commit):

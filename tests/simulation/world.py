@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from delaystream.codec import keys
 from delaystream.core.rates import RateTable
 from delaystream.engine.observer import Phase
-from delaystream.engine.pointers import pointers
 from delaystream.engine.ports import TopicPartition
 from delaystream.engine.processor import PartitionProcessor
 from delaystream.engine.quota import share
@@ -56,6 +55,8 @@ _CALM_SECONDS = 400
 #: after a step of its clock a worker does what has come due by that
 _NOTICED_WITHIN_SECONDS = 2
 #: kinds of keys of commands for many that are under way
+#: due times of a request, and triggers of its schedule, in one step
+_MOST_FIRES = 5
 _BULKS = (keys.bulk_key("", 0, 0)[:1], keys.gathering_key("", 0, 0)[:1])
 
 
@@ -233,7 +234,7 @@ class World:
             # The step itself may have added some before it refused this one, and fired them after it.
             rows = self.log.written(transaction, at.topic)
             most = pending(whole_state(self.log, at), LIMITED) + sum(
-                _entries(record.key or b"", record.value) for _, record in rows
+                _entries(record.key or b"") for _, record in rows
             )
             where = [headers[f"delaystream-error-{part}"] for part in ("topic", "partition", "offset")]
             mine = share(self.max_pending, partition, self.settings.partitions)
@@ -383,11 +384,9 @@ class World:
         self.loop.run_until_complete(asyncio.sleep(0))
 
 
-def _entries(key: bytes, value: bytes | None) -> int:
-    """How many wheel entries a row of the changelog stands for."""
-    if key[:1] == b"s" and value is not None:
-        return len(pointers(key, value))
-    return int(key[:1] == b"w")
+def _entries(key: bytes) -> int:
+    """How many fires that waited a row of the changelog may stand for, at most, at any time of its step."""
+    return {b"s": _MOST_FIRES, b"w": 1}.get(key[:1], 0)
 
 
 def _rates(random: Random) -> tuple[RateTable, RateTable]:

@@ -10,10 +10,11 @@ import pytest
 
 from delaystream.codec import keys
 from delaystream.codec.envelope import FORMAT, INLINE_BYTES, Meta, decode_schedule, encode
+from delaystream.core.partitioning import owner_partition
 from delaystream.engine.failures import Misconfigured, StoreFailed
 from delaystream.engine.ports import Marker, TopicPartition
 from delaystream.engine.state import PartitionState
-from delaystream.testing import MemoryStateStores
+from delaystream.testing import MemoryChangelog, MemoryStateStores
 from delaystream.testing.store import MemoryStore
 from tests.simulation.reckoning import differences, miscounts, whole_state
 from tests.unit.engine import REQUESTS, Engine, header, in_virtual_time
@@ -175,3 +176,33 @@ def test_a_row_that_cannot_be_read_becomes_a_dead_letter() -> None:
         assert key not in engine.stores.disks[0].values
 
     in_virtual_time(test)
+
+
+def test_a_name_comes_before_the_rows_that_use_it_however_the_log_is_cut() -> None:
+    """Also where the row was changed in the same step before the name was needed."""
+
+    async def test(engine: Engine) -> None:
+        for id in ("first", "second", "third"):
+            engine.request(id=id, destination="late", delay="1s", partition=owner_partition(id, 2))
+        await asyncio.sleep(5)
+        await engine.stop()
+        behind = engine.stores
+        engine.stores = MemoryStateStores()
+        engine.start()
+        owner = owner_partition("job", 2)
+        for partition, destination in ((owner, "orders"), (1 - owner, "emails")):
+            # Both are carried out in one step of the owner; the second one names a source and a destination.
+            engine.request(id="job", destination=destination, delay="100s", partition=partition)
+        await asyncio.sleep(1)
+        await engine.stop()
+        at = TopicPartition(CHANGELOG.topic, owner)
+        read = [(record.key or b"")[:1] for _, record in engine.log.all(at.topic) if record.key]
+        assert read.count(b"n") >= 2
+        engine.stores = behind
+        engine.start(open_changelog=lambda p: MemoryChangelog.open(engine.log, at.topic, p, batch_records=1))
+        await asyncio.sleep(1)
+        disk = engine.stores.disks[owner]
+        assert list(differences(whole_state(engine.log, at), disk)) == []
+        assert list(miscounts(disk)) == []
+
+    in_virtual_time(test, partitions=2)
