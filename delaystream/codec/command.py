@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from delaystream.codec.envelope import UNREADABLE
 from delaystream.core.destinations import is_topic_name
@@ -178,8 +177,7 @@ def _sound_change(timing: Timing, timestamp_ms: int) -> bool:
     if any(isinstance(number, int) and not 0 <= number <= LATEST_MS for number in numbers):
         return False
     if timing.recurs:
-        # Whether it ever fires may depend on the start that the schedule has.
-        return _check(retimed(None, replace(timing, end_ms=None), timestamp_ms)) is None
+        return _check(retimed(None, timing, timestamp_ms)) is None
     return not isinstance(timing.timezone, str) or zone_refusal(timing.timezone) is None
 
 

@@ -4,7 +4,6 @@ from functools import partial
 from typing import Final, get_args
 
 from msgspec import UNSET, UnsetType
-from msgspec.structs import replace
 
 from delaystream.codec import values
 from delaystream.codec.given import given, given_or_cleared
@@ -70,11 +69,8 @@ def read_changes(control: dict[str, bytes], timestamp_ms: int, now_ms: int, limi
         return NO_TIMING
     timing = _read(control, now_ms, limits, clears=True)
     if timing.recurs:
-        alone = timing
-        if timing.start_ms is UNSET:
-            # The start that is kept may lead to times before the end which the request's own does not.
-            alone = replace(timing, end_ms=None)
-        _raise(_refusal(retimed(None, alone, timestamp_ms), limits))
+        # Whether an interval ends before its first time, only the start that is kept can tell.
+        _raise(_refusal(retimed(None, timing, timestamp_ms), limits))
     elif timing.timezone is not UNSET and timing.timezone is not None:
         _raise(zone_refusal(timing.timezone))
     return timing

@@ -188,24 +188,6 @@ def stored(*fields: object) -> bytes:
                 (None, 1_000, "UTC", "shift", "first", LATEST_MS + 1),
             )
         ],
-        *[
-            stored(2, "t", 0, 0, 5_000, "d", (), None, None, timing)
-            for timing in (
-                {"every_ms": 0},
-                {"every_ms": -1_000},
-                {"every_ms": None},
-                {"cron": "* * * *"},
-                {"cron": "0 0 30 2 *"},
-                {"cron": "* * * * *", "timezone": "Nowhere/Else"},
-                {"timezone": "Nowhere/Else"},
-                {"every_ms": 1_000, "jitter_ms": 1_000},
-                {"jitter_ms": -1},
-                {"max_fires": -1},
-                {"start_ms": LATEST_MS + 1},
-                {"end_ms": -1},
-                {"dst_gap": "none"},
-            )
-        ],
     ],
 )
 def test_a_command_that_no_known_worker_wrote_is_refused(value: bytes | None) -> None:
@@ -214,6 +196,40 @@ def test_a_command_that_no_known_worker_wrote_is_refused(value: bytes | None) ->
     assert rejection.code is Code.INVALID_COMMAND
     assert "delay-commands/9/7" in rejection.detail
     assert rejection.id == "order-7"
+
+
+UPDATE = control(id="order-7", action="update", payload="keep")
+
+
+@pytest.mark.parametrize(
+    "timing",
+    [
+        {"every_ms": 0},
+        {"every_ms": -1_000},
+        {"every_ms": None},
+        {"cron": "* * * *"},
+        {"cron": "0 0 30 2 *"},
+        {"cron": "* * * * *", "timezone": "Nowhere/Else"},
+        {"cron": "* * * * *", "end_ms": 4_999},
+        {"timezone": "Nowhere/Else"},
+        {"every_ms": 1_000, "jitter_ms": 1_000},
+        {"jitter_ms": -1},
+        {"max_fires": -1},
+        {"start_ms": LATEST_MS + 1},
+        {"end_ms": -1},
+        {"dst_gap": "none"},
+    ],
+)
+def test_a_change_that_no_known_worker_wrote_is_refused(timing: dict[str, object]) -> None:
+    def update(changes: object) -> Request | Rejection:
+        command = stored(2, "delay-requests", 3, 42, 5_000, "", (), None, None, changes)
+        return re_read([*UPDATE, (COMMAND_HEADER, command)])
+
+    assert isinstance(update({}), Request)
+    rejection = update(timing)
+    assert isinstance(rejection, Rejection)
+    assert rejection.code is Code.INVALID_COMMAND
+    assert "does not end in a delaystream-command header" in rejection.detail
 
 
 def test_a_record_without_a_command_is_refused() -> None:
@@ -238,7 +254,6 @@ def test_fields_that_a_later_worker_adds_are_passed_over() -> None:
 
 
 RESCHEDULE = control(id="order-7", action="reschedule", delay="1s")
-UPDATE = control(id="order-7", action="update", payload="keep")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ def test_a_local_time_is_one_of_the_zone_beside_it(written: str, means: str) -> 
         ("Europe/Berlin", "2030-10-27T03:00", [("dst-overlap", "both")], ["2030-10-27T02:00:00Z"]),
         ("Australia/Lord_Howe", "2030-10-06T02:15", [], ["2030-10-05T15:30:00Z"]),
         ("Pacific/Apia", "2011-12-30T12:00", [], ["2011-12-30T10:00:00Z"]),
+        ("Pacific/Auckland", "2030-04-07T02:30", [], ["2030-04-06T13:30:00Z"]),
+        ("America/Anchorage", "2030-11-03T01:30", [("dst-overlap", "second")], ["2030-11-03T10:30:00Z"]),
         ("Pacific/Kiritimati", "2030-01-01T00:00", [], ["2029-12-31T10:00:00Z"]),
         ("Etc/GMT+12", "2029-12-31T23:00", [], ["2030-01-01T11:00:00Z"]),
     ],
