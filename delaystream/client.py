@@ -149,10 +149,10 @@ def cancel_request(topic: str, schedule_id: str, *, reply_to: str | None = None)
 def control_request(
     topic: str, action: str, schedule_id: str | None, options: Mapping[str, str | None] | None = None
 ) -> RequestRecord:
-    """A request to `pause`, `resume`, `trigger`, `reschedule` or `cancel` a schedule of `topic`'s requests.
+    """A request that is a command, as docs/headers.md has them, to the requests of `topic`.
 
     Its key is the id: all requests of this client for one id then stay in order on one partition. Without an
-    id `options` must select schedules (`match-tags`, `match-destination`, `match-id-prefix`).
+    id `options` must say what it is about (`coordinates`, `match-tags`, …).
     """
     control = {"action": action, "id": schedule_id, **(options or {})}
     key = None if schedule_id is None else schedule_id.encode()

@@ -7,7 +7,7 @@ import typer
 
 from delaystream import __version__
 from delaystream.cli.configuration import config
-from delaystream.cli.control import cancel, pause, reschedule, resume, trigger
+from delaystream.cli.control import cancel, describe, pause, rate, reschedule, resume, trigger, update
 from delaystream.cli.cron import cron
 from delaystream.cli.dev import dev
 from delaystream.cli.requests import send
@@ -65,6 +65,9 @@ app.command()(pause)
 app.command()(resume)
 app.command()(trigger)
 app.command()(reschedule)
+app.command()(update)
+app.command()(describe)
+app.command()(rate)
 app.command()(cron)
 app.command()(export)
 app.command(name="import")(import_)

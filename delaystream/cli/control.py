@@ -1,6 +1,7 @@
-"""`delaystream cancel`, `pause`, `resume`, `trigger`, `reschedule`: schedules that are there already."""
+"""`delaystream cancel`, `pause`, `resume`, …: what is there already, and how fast it is delivered."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
@@ -13,13 +14,32 @@ OptionalId = Annotated[
     str | None,
     typer.Argument(help="The id that the request was sent with; or select many.", metavar="ID"),
 ]
+IdOrCoordinates = Annotated[
+    str | None,
+    typer.Argument(help="The id that the request was sent with; or --coordinates.", metavar="ID"),
+]
+
+
+@dataclass(frozen=True)
+class _Payload:
+    """What a schedule is to deliver from now on."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
 
 
 @expanded
 def cancel(
     *,
     id: OptionalId = None,
+    coordinates: options.Coordinates = None,
     selection: options.Selection,
+    match_anonymous: Annotated[
+        bool, typer.Option("--match-anonymous", help="With --match-…: requests without an id as well.")
+    ] = False,
+    terms: options.Terms,
+    declaration: options.Declaration,
     topic: options.RequestTopic = None,
     actor: options.Actor = None,
     waiting: options.Waiting,
@@ -28,12 +48,22 @@ def cancel(
 ) -> None:
     """Cancel a schedule, or many.
 
-    By the id that it was sent with, or all that --match-… select: that meet each of them.
+    By the id that it was sent with, or all that --match-… select: that meet each of them. A request without
+    an id by its --coordinates.
 
     Exits with 0 when it is cancelled, 65 when it is too late or the id is unknown, 75 without a receipt in
     time.
     """
-    _one_or_many("cancel", id, selection, waiting, connection, topic, actor, dry_run=dry_run)
+    _check_one("cancel", id, coordinates, selection)
+    headers = {
+        "coordinates": coordinates,
+        **selection.headers(),
+        "match-anonymous": "true" if match_anonymous else None,
+        **terms.headers(),
+        **declaration.headers(),
+        "actor": actor,
+    }
+    _send("cancel", id, headers, waiting, connection, topic, dry_run=dry_run)
 
 
 @expanded
@@ -41,6 +71,13 @@ def pause(
     *,
     id: OptionalId = None,
     selection: options.Selection,
+    match_new: Annotated[
+        bool, typer.Option("--match-new", help="With --match-…: hold what matches and comes later as well.")
+    ] = False,
+    until: Annotated[
+        str | None, typer.Option(help="Resume by itself: 2030-01-31T09:00:00Z.", metavar="TIME")
+    ] = None,
+    terms: options.Terms,
     topic: options.RequestTopic = None,
     actor: options.Actor = None,
     waiting: options.Waiting,
@@ -53,7 +90,15 @@ def pause(
 
     Exits with 0 when it is paused, 65 when the id is unknown or over, 75 without a receipt in time.
     """
-    _one_or_many("pause", id, selection, waiting, connection, topic, actor, dry_run=dry_run)
+    _check_one("pause", id, None, selection)
+    headers = {
+        **selection.headers(),
+        "match-new": "true" if match_new else None,
+        "until": until,
+        **terms.headers(),
+        "actor": actor,
+    }
+    _send("pause", id, headers, waiting, connection, topic, dry_run=dry_run)
 
 
 @expanded
@@ -61,6 +106,8 @@ def resume(
     *,
     id: OptionalId = None,
     selection: options.Selection,
+    lateness: options.Lateness,
+    terms: options.Terms,
     topic: options.RequestTopic = None,
     actor: options.Actor = None,
     waiting: options.Waiting,
@@ -70,15 +117,19 @@ def resume(
     """Resume a paused schedule, or many.
 
     By id, or all that --match-… select. What it missed meanwhile is subject to its catch-up and grace, as
-    after any other absence. Exits as pause.
+    after any other absence; --catch-up, --on-late and --grace take their place for this once. Exits as pause.
     """
-    _one_or_many("resume", id, selection, waiting, connection, topic, actor, dry_run=dry_run)
+    _check_one("resume", id, None, selection)
+    headers = {**selection.headers(), **lateness.headers(), **terms.headers(), "actor": actor}
+    _send("resume", id, headers, waiting, connection, topic, dry_run=dry_run)
 
 
 @expanded
 def trigger(
     *,
-    id: Id,
+    id: IdOrCoordinates = None,
+    coordinates: options.Coordinates = None,
+    terms: options.Terms,
     topic: options.RequestTopic = None,
     actor: options.Actor = None,
     waiting: options.Waiting,
@@ -89,14 +140,18 @@ def trigger(
 
     Besides its own times, which stay as they are. Exits as pause.
     """
-    _send("trigger", id, {}, waiting, connection, topic, actor, dry_run=dry_run)
+    _check_one("trigger", id, coordinates)
+    headers = {"coordinates": coordinates, **terms.headers(), "actor": actor}
+    _send("trigger", id, headers, waiting, connection, topic, dry_run=dry_run)
 
 
 @expanded
 def reschedule(
     *,
-    id: Id,
+    id: IdOrCoordinates = None,
+    coordinates: options.Coordinates = None,
     timing: options.Timing,
+    terms: options.Terms,
     topic: options.RequestTopic = None,
     actor: options.Actor = None,
     waiting: options.Waiting,
@@ -109,23 +164,130 @@ def reschedule(
 
     Example: delaystream reschedule order-42 --delay 1h
     """
-    _send("reschedule", id, timing.headers(), waiting, connection, topic, actor, dry_run=dry_run)
+    _check_one("reschedule", id, coordinates)
+    headers = {"coordinates": coordinates, **timing.headers(), **terms.headers(), "actor": actor}
+    _send("reschedule", id, headers, waiting, connection, topic, dry_run=dry_run)
 
 
-def _one_or_many(
-    action: str,
-    id: str | None,
-    selection: options.Selection,
-    waiting: options.Waiting,
-    connection: options.Connection,
-    topic: str | None,
-    actor: str | None,
+@expanded
+def update(
     *,
-    dry_run: bool,
+    id: Id,
+    value: Annotated[
+        str | None,
+        typer.Argument(help="The new value. Without one, the old one stays.", metavar="VALUE"),
+    ] = None,
+    to: options.To = None,
+    timing: options.Timing,
+    key: options.RecordKey = None,
+    header: options.RecordHeaders = None,
+    lateness: options.Lateness,
+    labels: options.Labels,
+    destination_partition: options.DestinationPartition = None,
+    destination_key: options.DestinationKey = None,
+    file: options.File = None,
+    null: options.Null = False,
+    terms: options.Terms,
+    declaration: options.Declaration,
+    topic: options.RequestTopic = None,
+    actor: options.Actor = None,
+    waiting: options.Waiting,
+    dry_run: options.DryRun = False,
+    connection: options.Connection,
 ) -> None:
-    if (id is None) != bool(selection):
-        raise typer.BadParameter(f"{action} takes an ID, or --match-… options, and not both")
-    _send(action, id, selection.headers(), waiting, connection, topic, actor, dry_run=dry_run)
+    """Change a schedule.
+
+    What is given changes, everything else stays: also a pause, and what it has fired so far. `none` clears:
+    --end none, and so --jitter, --max-fires, --timezone, --tags, --name, --description, --grace, --on-late. A
+    new value takes the place of key, value and headers together. Exits as pause.
+
+    Example: delaystream update stand-up --cron '0 10 * * MON-FRI' --note 'an hour later in winter'
+    """
+    from delaystream.cli.requests import read_value
+
+    replaces = value is not None or file is not None or null
+    if not replaces and (key is not None or header):
+        raise typer.BadParameter("--key and --header are of a new value: give that, too")
+    headers = {
+        "payload": "replace" if replaces else None,
+        "destination": to,
+        **timing.headers(),
+        **lateness.headers(),
+        "destination-partition": None if destination_partition is None else str(destination_partition),
+        "destination-key": destination_key,
+        **labels.headers(),
+        **terms.headers(),
+        **declaration.headers(),
+        "actor": actor,
+    }
+    payload = None
+    if replaces:
+        payload = _Payload(
+            None if key is None else key.encode(),
+            read_value(value, file, null=null),
+            [(name, text.encode()) for name, text in options.named_values(header, "--header")],
+        )
+    _send("update", id, headers, waiting, connection, topic, dry_run=dry_run, payload=payload)
+
+
+@expanded
+def describe(
+    *,
+    id: IdOrCoordinates = None,
+    coordinates: options.Coordinates = None,
+    terms: options.Terms,
+    topic: options.RequestTopic = None,
+    actor: options.Actor = None,
+    waiting: options.Waiting,
+    dry_run: options.DryRun = False,
+    connection: options.Connection,
+) -> None:
+    """Tell what a schedule is, and where it stands.
+
+    In order with the other commands about it. Exits as pause.
+    """
+    _check_one("describe", id, coordinates)
+    headers = {"coordinates": coordinates, **terms.headers(), "actor": actor}
+    _send("describe", id, headers, waiting, connection, topic, dry_run=dry_run)
+
+
+@expanded
+def rate(
+    *,
+    destination: Annotated[str, typer.Argument(help="The topic that is delivered to.", metavar="TOPIC")],
+    rate: Annotated[
+        str,
+        typer.Argument(help="Records a second (50), 600/m, 36/h; none: as the settings say.", metavar="RATE"),
+    ],
+    note: options.Note = None,
+    topic: options.RequestTopic = None,
+    actor: options.Actor = None,
+    waiting: options.Waiting,
+    dry_run: options.DryRun = False,
+    connection: options.Connection,
+) -> None:
+    """Change how fast a destination is delivered to.
+
+    For the requests of one request topic, without a restart. Exits as pause.
+
+    Example: delaystream rate emails 600/m --note 'the provider asked for it'
+    """
+    headers = {"destination": destination, "rate": rate, "note": note, "actor": actor}
+    _send("rate", None, headers, waiting, connection, topic, dry_run=dry_run)
+
+
+def _check_one(
+    action: str, id: str | None, coordinates: str | None, selection: options.Selection | None = None
+) -> None:
+    """Refuse a command that is about nothing, or about more than one thing."""
+    if sum((id is not None, coordinates is not None, bool(selection))) == 1:
+        return
+    ways = ["an ID"]
+    if action not in {"pause", "resume"}:
+        ways.append("--coordinates")
+    if selection is not None:
+        ways.append("--match-… options")
+    raise typer.BadParameter(f"{action} takes {', or '.join(ways)}, and one of them only")
 
 
 def _send(
@@ -135,9 +297,9 @@ def _send(
     waiting: options.Waiting,
     connection: options.Connection,
     topic: str | None,
-    actor: str | None,
     *,
     dry_run: bool,
+    payload: _Payload | None = None,
 ) -> None:
     from delaystream.cli import replies
     from delaystream.client import control_request
@@ -147,11 +309,16 @@ def _send(
         topic or loaded.settings.request_topics[0],
         action,
         id,
-        {**headers, "reply-to": waiting.topic(loaded.settings), "actor": actor},
+        {**headers, "reply-to": waiting.topic(loaded.settings)},
     )
+    if payload is not None:
+        request = replace(
+            request, key=payload.key, value=payload.value, headers=[*request.headers, *payload.headers]
+        )
     due = replies.check(loaded.settings, request)
     if dry_run:
         replies.show(request, due)
         return
-    timeout_s = replies.ONE_TIMEOUT_S if id is not None else replies.MANY_TIMEOUT_S
+    many = any(name.startswith("match-") and value is not None for name, value in headers.items())
+    timeout_s = replies.MANY_TIMEOUT_S if many or action == "rate" else replies.ONE_TIMEOUT_S
     replies.send(loaded.settings, request, f"{action} requested", waiting, default_timeout_s=timeout_s)

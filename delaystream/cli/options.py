@@ -56,6 +56,30 @@ Actor = Annotated[
     str | None,
     typer.Option(help="Who asks: shown in the schedule's events, verified by nobody.", metavar="TEXT"),
 ]
+Note = Annotated[str | None, typer.Option(help="Why: for people, at most 1024 bytes.", metavar="TEXT")]
+Coordinates = Annotated[
+    str | None,
+    typer.Option(
+        help="In place of an ID: where a request without one stands, as `send` printed it.",
+        metavar="TOPIC/PARTITION/OFFSET",
+    ),
+]
+To = Annotated[str | None, typer.Option("--to", "-t", help="Topic to deliver to.", metavar="TOPIC")]
+RecordKey = Annotated[str | None, typer.Option("--key", "-k", help="The record's key.", metavar="KEY")]
+RecordHeaders = Annotated[
+    list[str] | None,
+    typer.Option("--header", "-H", help="A header that is delivered; repeatable.", metavar="NAME=VALUE"),
+]
+File = Annotated[
+    Path | None, typer.Option("--file", "-f", help="Read the value from a file; - is standard input.")
+]
+Null = Annotated[bool, typer.Option("--null", help="Deliver a null value (a tombstone).")]
+DestinationPartition = Annotated[
+    int | None, typer.Option(help="Partition to deliver to; default: by the key.", metavar="N", min=0)
+]
+DestinationKey = Annotated[
+    str | None, typer.Option(help="Key to deliver with, in place of --key.", metavar="KEY")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", "-n", help="Print the record that would be sent; send nothing.")
 ]
@@ -85,7 +109,11 @@ class Timing:
     ] = None
     at: Annotated[
         str | None,
-        typer.Option("--at", help="2030-01-31T09:00:00Z or epoch milliseconds; or a list.", metavar="TIME"),
+        typer.Option(
+            "--at",
+            help="2030-01-31T09:00:00Z, epoch milliseconds, or 2030-01-31T09:00 in --timezone; or a list.",
+            metavar="TIME",
+        ),
     ] = None
     cron: Annotated[
         str | None,
@@ -99,13 +127,13 @@ class Timing:
         str | None, typer.Option("--every", help="Again and again: 30s, 15m, P1D.", metavar="INTERVAL")
     ] = None
     timezone: Annotated[
-        str | None, typer.Option(help="IANA zone of --cron; default UTC.", metavar="ZONE")
+        str | None, typer.Option(help="IANA zone of --cron (default UTC), or of --at.", metavar="ZONE")
     ] = None
     start: Annotated[str | None, typer.Option(help="Not before; --every counts from it.", metavar="TIME")] = (
         None
     )
     end: Annotated[str | None, typer.Option(help="Not after.", metavar="TIME")] = None
-    max_fires: Annotated[int | None, typer.Option(help="At most so often.", metavar="N", min=1)] = None
+    max_fires: Annotated[str | None, typer.Option(help="At most so often.", metavar="N")] = None
     jitter: Annotated[str | None, typer.Option(help="Spread each fire over so long.", metavar="DURATION")] = (
         None
     )
@@ -158,6 +186,41 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Why, and on which conditions."""
+
+    note: Note = None
+    if_version: Annotated[
+        int | None,
+        typer.Option(help="Only if the id has this version; 0: only if it is new.", metavar="N", min=0),
+    ] = None
+    request_id: Annotated[
+        str | None,
+        typer.Option(help="Name this request: sent again, it changes nothing more.", metavar="TEXT"),
+    ] = None
+
+    def headers(self) -> dict[str, str | None]:
+        """The control headers, without their prefix; None for what was not given."""
+        return _headers(self)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """Which set of schedules an id belongs to."""
+
+    declared_by: Annotated[
+        str | None, typer.Option(help="Whose set of schedules the id belongs to.", metavar="TEXT")
+    ] = None
+    deploy: Annotated[
+        int | None, typer.Option(help="Which deployment of it: a lower one is refused.", metavar="N", min=0)
+    ] = None
+
+    def headers(self) -> dict[str, str | None]:
+        """The control headers, without their prefix; None for what was not given."""
+        return _headers(self)
+
+
+@dataclass(frozen=True)
 class Selection:
     """Which schedules, where it is not one by its id."""
 
@@ -169,6 +232,9 @@ class Selection:
         str | None, typer.Option(help="All that deliver to this topic.", metavar="TOPIC")
     ] = None
     match_id_prefix: Annotated[str | None, typer.Option(help="All whose id begins so.", metavar="TEXT")] = (
+        None
+    )
+    match_key: Annotated[str | None, typer.Option(help="All that deliver with this key.", metavar="KEY")] = (
         None
     )
 

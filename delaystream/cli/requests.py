@@ -17,15 +17,10 @@ def send(
         str | None,
         typer.Argument(help="The value. Without it and --file: standard input.", metavar="VALUE"),
     ] = None,
-    to: Annotated[
-        str | None, typer.Option("--to", "-t", help="Topic to deliver to.", metavar="TOPIC")
-    ] = None,
+    to: options.To = None,
     timing: options.Timing,
-    key: Annotated[str | None, typer.Option("--key", "-k", help="The record's key.", metavar="KEY")] = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option("--header", "-H", help="A header that is delivered; repeatable.", metavar="NAME=VALUE"),
-    ] = None,
+    key: options.RecordKey = None,
+    header: options.RecordHeaders = None,
     id: Annotated[
         str | None,
         typer.Option("--id", help="Name the schedule, to replace or cancel it later.", metavar="ID"),
@@ -35,16 +30,15 @@ def send(
     ] = None,
     lateness: options.Lateness,
     labels: options.Labels,
-    destination_partition: Annotated[
-        int | None, typer.Option(help="Partition to deliver to; default: by the key.", metavar="N", min=0)
+    destination_partition: options.DestinationPartition = None,
+    destination_key: options.DestinationKey = None,
+    status: Annotated[
+        str | None, typer.Option(help="How the schedule begins: pending or paused.", metavar="CHOICE")
     ] = None,
-    destination_key: Annotated[
-        str | None, typer.Option(help="Key to deliver with, in place of --key.", metavar="KEY")
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="Read the value from a file; - is standard input.")
-    ] = None,
-    null: Annotated[bool, typer.Option("--null", help="Deliver a null value (a tombstone).")] = False,
+    terms: options.Terms,
+    declaration: options.Declaration,
+    file: options.File = None,
+    null: options.Null = False,
     topic: options.RequestTopic = None,
     actor: options.Actor = None,
     partition: Annotated[
@@ -85,7 +79,7 @@ def send(
         topic or loaded.settings.request_topics[0],
         to,
         key=None if key is None else key.encode(),
-        value=_value(value, file, null=null),
+        value=read_value(value, file, null=null),
         options={
             **timing.headers(),
             "id": id,
@@ -94,6 +88,9 @@ def send(
             "destination-partition": None if destination_partition is None else str(destination_partition),
             "destination-key": destination_key,
             **labels.headers(),
+            "status": status,
+            **terms.headers(),
+            **declaration.headers(),
             "reply-to": reply_to,
             "actor": actor,
         },
@@ -108,7 +105,8 @@ def send(
     replies.send(loaded.settings, request, f"due {due}", waiting)
 
 
-def _value(argument: str | None, file: Path | None, *, null: bool) -> bytes | None:
+def read_value(argument: str | None, file: Path | None, *, null: bool) -> bytes | None:
+    """The value that is given, at most once; without any, standard input. Raises `typer.BadParameter`."""
     if sum((argument is not None, file is not None, null)) > 1:
         raise typer.BadParameter("give the value once: as the argument, by --file, or --null")
     if null:

@@ -2,8 +2,8 @@
 command on its way to every partition, and what a partition has to report of one.
 
 What was known when the request was first seen goes with it: where it stood, its timestamp, its destination
-(which may be the default of its topic) and its due times, so that the owner decides on the same facts however
-much later it reads them.
+(which may be the default of its topic) and its times, so that the owner decides on the same facts however
+much later it reads them. All else is in the request's own headers, which it reads again.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,14 @@ import msgspec
 from delaystream.codec.envelope import UNREADABLE
 from delaystream.core.destinations import is_topic_name
 from delaystream.core.instants import LATEST_MS
-from delaystream.core.recurrence import Recurrence, check, next_after
+from delaystream.core.recurrence import Recurrence, Timing, check, next_after, retimed, zone_refusal
+from delaystream.core.rejection import Rejection
 from delaystream.core.request import Coordinates, Header, Request
 
 COMMAND_HEADER: Final = "delaystream-command"
 """Written by workers, on the commands topic only; elsewhere it is an unknown header."""
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 #: What the state's keys have room for, and Kafka: more was not written by a worker.
 _LAST_PARTITION: Final = (1 << 31) - 1
@@ -42,8 +43,11 @@ class Command(msgspec.Struct, frozen=True, gc=False):
     destination: str
     """Empty for a command."""
     due_ms: tuple[int, ...]
-    """In the order of the request's list; () for a recurring schedule, and where no time is set."""
+    """In the order of the request's list; () for a recurring schedule, and where no such time is set."""
     recurrence: Recurrence | None = None
+    """Of a schedule."""
+    timing: Timing | None = None
+    """Of a reschedule or an update."""
 
 
 class Report(msgspec.Struct, frozen=True, gc=False):
@@ -70,6 +74,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     recurrence: Recurrence | None = None
     reported: tuple[int, int, str | None] | None = None
     """Of a report alone: the partition, its count, and the topic for the receipt."""
+    timing: Timing | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -87,7 +92,10 @@ def attach(headers: Sequence[Header], request: Request) -> list[Header]:
         request.timestamp_ms,
         request.destination,
         request.due_ms,
-        request.recurrence,
+        # What a reschedule means of its own follows from its timing.
+        request.recurrence if request.timing is None else None,
+        None,
+        request.timing,
     )
     return [*headers, (COMMAND_HEADER, _encode(stored))]
 
@@ -123,7 +131,9 @@ def detach(headers: Sequence[Header]) -> tuple[Command | Report | None, list[Hea
     source = Coordinates(stored.topic, stored.partition, stored.offset)
     if stored.reported is not None:
         return Report(source, *stored.reported), own
-    command = Command(source, stored.timestamp_ms, stored.destination, stored.due_ms, stored.recurrence)
+    command = Command(
+        source, stored.timestamp_ms, stored.destination, stored.due_ms, stored.recurrence, stored.timing
+    )
     return command, own
 
 
@@ -143,6 +153,7 @@ def _possible(stored: _Stored) -> bool:
         and max(times_ms) <= LATEST_MS
         and len(stored.due_ms) <= _MOST_TIMES
         and (stored.recurrence is None or _sound(stored.recurrence, stored.timestamp_ms))
+        and (stored.timing is None or _sound_change(stored.timing, stored.timestamp_ms))
     )
 
 
@@ -155,6 +166,20 @@ def _sound(recurrence: Recurrence, timestamp_ms: int) -> bool:
     numbers = (recurrence.every_ms, recurrence.start_ms, end_ms, recurrence.max_fires, recurrence.jitter_ms)
     if min(numbers) < 0 or max(numbers) > LATEST_MS:
         return False
-    if check(recurrence, min_interval_ms=1, max_expression=_MOST_CHARACTERS) is not None:
+    if _check(recurrence) is not None:
         return False
     return next_after(recurrence, timestamp_ms) is not None
+
+
+def _sound_change(timing: Timing, timestamp_ms: int) -> bool:
+    """Whether a change is one that a worker can have accepted, as far as it can be told from it alone."""
+    numbers = (timing.every_ms, timing.start_ms, timing.end_ms, timing.max_fires, timing.jitter_ms)
+    if any(isinstance(number, int) and not 0 <= number <= LATEST_MS for number in numbers):
+        return False
+    if timing.recurs:
+        return _check(retimed(None, timing, timestamp_ms)) is None
+    return not isinstance(timing.timezone, str) or zone_refusal(timing.timezone) is None
+
+
+def _check(recurrence: Recurrence) -> Rejection | None:
+    return check(recurrence, min_interval_ms=1, max_expression=_MOST_CHARACTERS)

@@ -6,17 +6,23 @@ Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
 |---|---|---|
 | `destination` | topic to deliver to | the request topic's default, else required |
 | `delay` | `15m`, `1h30m`, `500ms`, `PT15M`, `0`; or a comma list: one delivery for each | |
-| `at` | RFC 3339 with offset or epoch milliseconds, or a comma list; past: at once | |
+| `at` | RFC 3339 with offset, epoch milliseconds, or a local time beside `timezone`, or a comma list | |
 | `every` | a duration as in `delay`; needs `id` | |
 | `cron` | an expression; needs `id` | |
 | `start`, `end` | of `every` or `cron`: first and last time, jitter included | the request; none |
 | `max-fires` | of `every` or `cron`: deliveries, 1 or more | unbounded |
 | `jitter` | of `every` or `cron`: a duration | none |
-| `timezone`, `dst-gap`, `dst-overlap` | of `cron` | UTC, `shift`, `first` |
+| `timezone`, `dst-gap`, `dst-overlap` | of `cron`, and of local times in `at` | UTC, `shift`, `first` |
 | `catch-up` | of `every` or `cron`: `latest`, `all`, `none` | `latest` |
 | `id` | names the schedule, 1 to 256 bytes | none: nothing can address it |
-| `action` | `schedule`, or a command: `cancel`, `pause`, `resume`, `trigger`, `reschedule` | `schedule` |
-| `match-tags`, `match-destination`, `match-id-prefix` | of `cancel`, `pause`, `resume` without `id` | |
+| `action` | `schedule`, or a command: one of `delaystream.core.request.Action` | `schedule` |
+| `match-tags`, `match-destination`, `match-id-prefix`, `match-key` | in place of `id`: all that match | |
+| `match-new`, `match-anonymous` | beside them, of `pause`, of `cancel`: `true`, `false` | `false` |
+| `coordinates` | of `cancel`, `reschedule`, `trigger`, `describe` without `id`: `topic/partition/offset` | |
+| `until` | of `pause`: one time, as in `at` with an offset | none |
+| `status` | of `schedule` with `id`: `pending`, `paused` | that of the id, else `pending` |
+| `payload` | of `update`: `keep`, `replace` | `keep`, for an update without a value |
+| `rate` | of `rate`: `50`, `600/m`, `none` | |
 | `if-exists` | `replace`, `keep`, `reject`; needs `id` | `replace` |
 | `on-late` | of `delay` or `at`: `fire`, `drop`, or a topic: what to do when later than `grace` | `fire` |
 | `grace` | a duration as in `delay` | never too late; recurring: 15 minutes |
@@ -25,50 +31,51 @@ Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
 | `reply-to` | topic for the receipt; one that may not be written to: no receipt | none |
 | `name`, `description`, `tags` | for people; `tags` is a comma list | none |
 | `actor` | who asks, for the events | none |
+| `note` | why, at most 1024 bytes | none |
+| `if-version` | with `id`: 0 to 2^63-1 | none |
+| `request-id` | with `id`: 1 to 128 bytes | none |
+| `declared-by`, `deploy` | of `schedule`, `update`, `cancel` with `id`: 1 to 128 bytes; 0 to 2^63-1 | none |
 | what deliveries, dead letters and receipts carry (`codec.outgoing`) | dropped | |
 
-Exactly one of `delay`, `at`, `every` and `cron`; a delay counts from the record's timestamp. A header with
-the prefix that is unknown, given twice or null is refused. All other headers are foreign: they pass through
-byte for byte, in order, repeats and nulls included. The notations are those of `core.durations`,
-`core.instants` and `core.recurrence`.
+Exactly one of `delay`, `at`, `every` and `cron`; a delay counts from the record's timestamp. What a
+`reschedule` and an `update` leave out stays as it is, and `none` clears (`codec.given`). A header with the
+prefix that is unknown, given twice or null is refused. All other headers are foreign: they pass through byte
+for byte, in order, repeats and nulls included. The notations are those of `core.durations`, `core.instants`
+and `core.recurrence`; what commands take is in `codec.actions`.
 """
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from msgspec.structs import replace
 
 from delaystream.codec import values
-from delaystream.codec.actions import read_match
+from delaystream.codec.actions import Actions, Record
 from delaystream.codec.command import COMMAND_HEADER, Command, Report, detach
+from delaystream.codec.due import CLOCK_DIFFERENCE_MS, DueTimes, remember
 from delaystream.codec.names import DROPPED, KINDS, PREFIX, kind_of
 from delaystream.codec.options import NO_OPTIONS, read_options
 from delaystream.codec.sender import sender
-from delaystream.codec.timing import read_recurrence, two_schedules
+from delaystream.codec.timing import read_recurrence
 from delaystream.codec.values import RefusedError
 from delaystream.core import instants
 from delaystream.core.destinations import DestinationFilter
-from delaystream.core.durations import simple_duration
 from delaystream.core.instants import format_instant
 from delaystream.core.limits import Limits
+from delaystream.core.recurrence import NO_TIMING, next_after
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import ON_LATE_FIRE, Action, Coordinates, Header, IfExists, Request
 
-Value = TypeVar("Value")
-
 # An enumeration's member costs a slow look-up each time it is named through its class (Python 3.11).
 _SCHEDULE: Final = Action.SCHEDULE
-_RESCHEDULE: Final = Action.RESCHEDULE
 _REPLACE: Final = IfExists.REPLACE
+_RETIMING: Final = (Action.RESCHEDULE, Action.UPDATE)
 
 _WITHOUT_OPTIONS: Final = frozenset({"destination", "delay", "at", "id", "action", "reply-to"})
 
-# Longer names and values are worked out anew each time: a memo stays below a few megabytes.
+# Longer names are looked up anew each time: the memo stays below a few megabytes.
 _MEMO_ENTRIES: Final = 4096
 _MEMO_BYTES: Final = 256
-
-_CLOCK_DIFFERENCE_MS: Final = 24 * 60 * 60 * 1000
-"""How far a record's timestamp may be ahead of our clock before that counts against the longest delay."""
 
 _EARLIEST_MS: Final = instants.EARLIEST_MS
 
@@ -88,10 +95,12 @@ class RequestParser:
         self._filter = filter
         self._limits = limits
         self._default_destination = default_destination
-        self._ahead_ms = max(limits.max_delay_ms, _CLOCK_DIFFERENCE_MS)
+        self._ahead_ms = max(limits.max_delay_ms, CLOCK_DIFFERENCE_MS)
         self._kinds = dict(KINDS)
         self._destinations: dict[bytes, str] = {}
-        self._delays: dict[bytes, tuple[int, ...]] = {}
+        due = DueTimes(limits)
+        self._due = due.read
+        self._actions = Actions(filter, limits, due)
 
     def permits(self, topic: str) -> bool:
         """Whether records may be delivered to a topic: asked again when a schedule fires."""
@@ -249,10 +258,10 @@ class RequestParser:
         if (content := control.get("action")) is not None:
             action = values.choice(PREFIX + "action", content, Action, Code.INVALID_ACTION)
             if action is not _SCHEDULE:
-                act = self._act(
-                    source, timestamp_ms, key, value, foreign, control, now_ms, command, action, id, reply_to
+                record = Record(
+                    source, timestamp_ms, key, value, foreign, control, now_ms, id, reply_to, no_receipt
                 )
-                return act if no_receipt is None else replace(act, no_receipt=no_receipt)
+                return self._actions.read(action, record, command)
         options = (
             NO_OPTIONS if control.keys() <= _WITHOUT_OPTIONS else read_options(control, id, self._filter)
         )
@@ -270,37 +279,7 @@ class RequestParser:
             options.destination_partition, options.destination_key, options.destination_key is not None,
             options.if_exists, options.on_late, options.grace_ms,
             reply_to, options.name, options.description, options.tags, recurrence, options.catch_up,
-            options.actor, no_receipt=no_receipt,
-        )  # fmt: skip
-
-    def _act(
-        self,
-        source: Coordinates,
-        timestamp_ms: int,
-        key: bytes | None,
-        value: bytes | None,
-        foreign: list[Header],
-        control: dict[str, bytes],
-        now_ms: int,
-        command: Command | None,
-        action: Action,
-        id: str | None,
-        reply_to: str | None,
-    ) -> Request:
-        """A request that is no schedule."""
-        match = read_match(control, action, id)
-        actor = control.get("actor")
-        due_ms: tuple[int, ...] = ()
-        recurrence = None
-        if command is not None:
-            due_ms, recurrence = command.due_ms, command.recurrence
-        elif action is _RESCHEDULE:
-            recurrence = read_recurrence(control, timestamp_ms, now_ms, self._limits)
-            due_ms = () if recurrence is not None else self._due(control, timestamp_ms, now_ms)
-        return Request(
-            source, timestamp_ms, key, value, foreign, action, id, "", due_ms,
-            None, None, False, _REPLACE, ON_LATE_FIRE, None, reply_to, None, None, (), recurrence,
-            actor=None if actor is None else values.text(PREFIX + "actor", actor), match=match,
+            options.actor, None, no_receipt, options.terms, options.status,
         )  # fmt: skip
 
     def _destination(self, control: dict[str, bytes], default: str | None) -> str:
@@ -317,56 +296,33 @@ class RequestParser:
             destination = values.topic(
                 PREFIX + "destination", content, Code.INVALID_DESTINATION, self._filter
             )
-            _remember(self._destinations, content, destination)
+            remember(self._destinations, content, destination)
         return destination
-
-    def _due(self, control: dict[str, bytes], timestamp_ms: int, now_ms: int) -> tuple[int, ...]:
-        if (content := control.get("delay")) is not None:
-            if "at" in control:
-                raise two_schedules(("delay", "at"))
-            return self._due_after(content, timestamp_ms, now_ms)
-        if (content := control.get("at")) is not None:
-            return values.due_times(PREFIX + "at", content, self._limits, now_ms)
-        detail = f"None of {PREFIX}delay, -at, -every and -cron is given; expected one of them."
-        raise RefusedError(Code.NO_SCHEDULE, detail)
-
-    def _due_after(self, content: bytes, timestamp_ms: int, now_ms: int) -> tuple[int, ...]:
-        delays = self._delays.get(content)
-        if delays is None:
-            simple_ms = simple_duration(content)
-            if simple_ms is not None and simple_ms <= self._limits.max_delay_ms:
-                delays = (simple_ms,)
-            else:
-                delays = values.delays(PREFIX + "delay", content, self._limits)
-                _remember(self._delays, content, delays)
-        if timestamp_ms - now_ms > _CLOCK_DIFFERENCE_MS and (
-            timestamp_ms + max(delays) - now_ms > self._limits.max_delay_ms
-        ):
-            raise RefusedError(
-                Code.DELAY_TOO_LONG,
-                f"{PREFIX}delay counts from the record's timestamp {timestamp_ms}, which puts it further "
-                "ahead than the worker accepts; expected one in epoch milliseconds, near the present.",
-            )
-        if len(delays) == 1:
-            return (timestamp_ms + delays[0],)
-        return tuple([timestamp_ms + delay for delay in delays])
 
 
 def _agree(request: Request, command: Command) -> bool:
     """Whether a request is one that is handed on, and its command has the times that it needs."""
-    if request.id is None and request.match is None:
+    named = request.id is not None or request.match is not None or request.subject is not None
+    return (named or request.action is Action.RATE) and _timed(request, command)
+
+
+def _timed(request: Request, command: Command) -> bool:
+    action, timing = request.action, command.timing
+    one_time, recurring = bool(command.due_ms), command.recurrence is not None
+    if action is _SCHEDULE:
+        return timing is None and one_time != recurring
+    if timing is None:
+        return not (one_time or recurring or action in _RETIMING)
+    if recurring or (one_time and timing != NO_TIMING):
         return False
-    timed = bool(command.due_ms), command.recurrence is not None
-    if request.action is _SCHEDULE or request.action is _RESCHEDULE:
-        return timed in ((True, False), (False, True))
-    return timed == (False, False)
+    if action is Action.RESCHEDULE:
+        return one_time or (timing != NO_TIMING and _fires(request))
+    return action is Action.UPDATE
 
 
-def _remember(memo: dict[bytes, Value], content: bytes, value: Value) -> None:
-    if len(content) <= _MEMO_BYTES:
-        if len(memo) >= _MEMO_ENTRIES:
-            memo.clear()
-        memo[content] = value
+def _fires(request: Request) -> bool:
+    """Whether what a reschedule means of its own has a time, if it means anything."""
+    return request.recurrence is None or next_after(request.recurrence, request.timestamp_ms) is not None
 
 
 def _not_the_present(timestamp_ms: int) -> RefusedError:

@@ -13,10 +13,14 @@ PREFIX: Final = "delaystream-"
 SUPPORTED: Final = (
     "destination", "delay", "at", "every", "cron", "timezone", "start", "end", "max-fires", "jitter",
     "dst-gap", "dst-overlap", "catch-up", "grace", "on-late", "id", "action", "if-exists", "match-tags",
-    "match-destination", "match-id-prefix", "destination-partition", "destination-key", "reply-to", "name",
-    "description", "tags", "actor",
+    "match-destination", "match-id-prefix", "match-key", "match-new", "match-anonymous",
+    "destination-partition", "destination-key", "reply-to", "name", "description", "tags", "actor", "note",
+    "until", "status", "coordinates", "if-version", "request-id", "declared-by", "deploy", "payload", "rate",
 )  # fmt: skip
 """The control headers, without the prefix."""
+
+RESERVED: Final = ("attempt", "max-attempts", "backoff")
+"""Names that are kept for control headers to come."""
 
 FOREIGN: Final = ""
 """The kind of a header that passes through."""
@@ -38,6 +42,11 @@ def kind_of(name: str) -> str:
     if not lower.startswith(PREFIX):
         return FOREIGN
     kind = KINDS.get(lower)
+    if kind is None and lower[len(PREFIX) :] in RESERVED:
+        raise RefusedError(
+            Code.NOT_SUPPORTED,
+            f"{shown(name)} is a name that is kept for a later version; expected a request without it.",
+        )
     if kind is None:
         raise RefusedError(Code.UNKNOWN_HEADER, f"{shown(name)} is not a known header; {_nearest(lower)}.")
     return kind
@@ -49,4 +58,4 @@ def _nearest(lower: str) -> str:
     close = get_close_matches(lower.removeprefix(PREFIX), SUPPORTED, n=1)
     if close:
         return f"did you mean {PREFIX}{close[0]}"
-    return "expected one of " + ", ".join(PREFIX + name for name in SUPPORTED)
+    return f"expected one of {PREFIX}{', -'.join(SUPPORTED)}"

@@ -1,17 +1,18 @@
 """The control headers that most requests leave out."""
 
-from typing import Final, TypedDict
+from typing import Final, TypedDict, get_args
 
 import msgspec
 from msgspec.structs import replace
 
 from delaystream.codec import values
 from delaystream.codec.names import PREFIX
-from delaystream.codec.timing import SCHEDULES, not_applicable, two_schedules
-from delaystream.codec.values import RefusedError
+from delaystream.codec.refusals import id_required, not_applicable, two_schedules
+from delaystream.codec.terms import read_terms
+from delaystream.codec.timing import SCHEDULES
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.rejection import Code, shown
-from delaystream.core.request import ON_LATE_FIRE, CatchUp, IfExists
+from delaystream.core.request import NO_TERMS, ON_LATE_FIRE, CatchUp, IfExists, Terms, WantedStatus
 
 
 class Options(msgspec.Struct, frozen=True, gc=False):
@@ -27,11 +28,25 @@ class Options(msgspec.Struct, frozen=True, gc=False):
     tags: tuple[str, ...] = ()
     catch_up: CatchUp = CatchUp.LATEST
     actor: str | None = None
+    status: WantedStatus | None = None
+    terms: Terms = NO_TERMS
 
 
 NO_OPTIONS: Final = Options()
-MATCHES: Final = frozenset({"match-tags", "match-destination", "match-id-prefix"})
+MATCHES: Final = frozenset({"match-tags", "match-destination", "match-id-prefix", "match-key"})
 """What a bulk command has in place of an id."""
+REACHES: Final = frozenset({"match-new", "match-anonymous"})
+"""What else it may be about."""
+
+_EXPECTED_ON: Final = {
+    **dict.fromkeys(MATCHES | REACHES, "cancel, pause and resume without id"),
+    "until": "pause",
+    "coordinates": "cancel, reschedule, trigger and describe without id",
+    "payload": "update",
+    "rate": "rate",
+}
+"""Where the headers belong that a schedule does not take."""
+_STATUSES: Final[tuple[WantedStatus, ...]] = get_args(WantedStatus)
 
 
 class _Given(TypedDict, total=False):
@@ -44,7 +59,6 @@ class _Given(TypedDict, total=False):
     description: str
     tags: tuple[str, ...]
     catch_up: CatchUp
-    actor: str
 
 
 def read_options(control: dict[str, bytes], id: str | None, destinations: DestinationFilter) -> Options:
@@ -73,8 +87,7 @@ def read_options(control: dict[str, bytes], id: str | None, destinations: Destin
             case "destination-partition":
                 given["destination_partition"] = values.partition_number(name, content)
             case "destination-key":
-                values.text(name, content)
-                given["destination_key"] = content
+                given["destination_key"] = values.utf_8(name, content)
             case "tags":
                 given["tags"] = values.tags(name, content)
     return replace(
@@ -82,25 +95,34 @@ def read_options(control: dict[str, bytes], id: str | None, destinations: Destin
         name=_text(control, "name"),
         description=_text(control, "description"),
         actor=_text(control, "actor"),
+        status=_status(control, id),
+        terms=read_terms(control, id),
     )
 
 
 def _check_applicable(control: dict[str, bytes], *, recurring: bool) -> None:
+    check_lateness(control, recurring=recurring)
+    for kind in sorted(control.keys() & _EXPECTED_ON.keys()):
+        raise not_applicable(kind, f"a schedule; expected it on {_EXPECTED_ON[kind]}")
+
+
+def check_lateness(control: dict[str, bytes], *, recurring: bool) -> None:
+    """Refuse what a schedule of the other kind would do about late fires."""
     if recurring and "on-late" in control:
         raise not_applicable("on-late", "a recurring schedule; expected catch-up there")
     if not recurring and "catch-up" in control:
         raise not_applicable("catch-up", "a one-time schedule; expected on-late there")
-    for kind in sorted(control.keys() & MATCHES):
-        raise not_applicable(kind, "a schedule; expected it on cancel, pause and resume without id")
+
+
+def _status(control: dict[str, bytes], id: str | None) -> WantedStatus | None:
+    content = control.get("status")
+    if content is None:
+        return None
+    if id is None:
+        raise id_required(f"{PREFIX}status is {shown(content)}")
+    return values.word(PREFIX + "status", content, _STATUSES, Code.INVALID_STATUS)
 
 
 def _text(control: dict[str, bytes], kind: str) -> str | None:
     content = control.get(kind)
     return None if content is None else values.text(PREFIX + kind, content)
-
-
-def id_required(what: str) -> RefusedError:
-    """`what` needs an id, and there is none."""
-    return RefusedError(
-        Code.ID_REQUIRED, f"{what}, but {PREFIX}id is missing; expected the id of the schedule."
-    )

@@ -8,6 +8,7 @@
 | `source` | deliveries | `topic/partition/offset` of the request |
 | `fire-count` | deliveries | how often this schedule has fired, this one included |
 | `skipped` | deliveries | with `catch-up: latest`: for how many earlier scheduled times this one stands |
+| `last-fired-at`, `next-at` | deliveries | recurring: its fire before, its next scheduled time |
 | `error`, `error-detail` | dead letters | a stable code, and one sentence |
 | `error-topic`, `error-partition`, `error-offset` | dead letters | where the refused record stood |
 | `error-timestamp` | dead letters | the refused record's timestamp, epoch milliseconds; -1 for none |
@@ -33,6 +34,8 @@ FIRED_AT: Final = "delaystream-fired-at"
 SOURCE: Final = "delaystream-source"
 FIRE_COUNT: Final = "delaystream-fire-count"
 SKIPPED: Final = "delaystream-skipped"
+LAST_FIRED_AT: Final = "delaystream-last-fired-at"
+NEXT_AT: Final = "delaystream-next-at"
 ERROR: Final = "delaystream-error"
 ERROR_DETAIL: Final = "delaystream-error-detail"
 ERROR_TOPIC: Final = "delaystream-error-topic"
@@ -42,7 +45,7 @@ ERROR_TIMESTAMP: Final = "delaystream-error-timestamp"
 RECEIPT: Final = "delaystream-receipt"
 
 OUTGOING_HEADERS: Final = frozenset({
-    SCHEDULE_ID, FIRE_ID, DUE_AT, FIRED_AT, SOURCE, FIRE_COUNT, SKIPPED,
+    SCHEDULE_ID, FIRE_ID, DUE_AT, FIRED_AT, SOURCE, FIRE_COUNT, SKIPPED, LAST_FIRED_AT, NEXT_AT,
     ERROR, ERROR_DETAIL, ERROR_TOPIC, ERROR_PARTITION, ERROR_OFFSET, ERROR_TIMESTAMP, RECEIPT,
 })  # fmt: skip
 """Lower-case; none is a name that a request may use."""

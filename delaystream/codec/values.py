@@ -4,23 +4,36 @@ Each takes the header's name for the sentence, and the bytes; each raises `Refus
 sentence, which `RequestParser` turns into a `Rejection`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final, TypeVar
 
 from delaystream.core import durations, instants
 from delaystream.core.destinations import DestinationFilter, is_topic_name
 from delaystream.core.durations import DurationError, format_duration, parse_duration
-from delaystream.core.instants import InstantError, NotMillisecondsError, parse_instant
+from delaystream.core.instants import (
+    InstantError,
+    NoOffsetError,
+    NotMillisecondsError,
+    parse_instant,
+    parse_local,
+)
 from delaystream.core.limits import Limits
+from delaystream.core.recurrence import LocalClock
 from delaystream.core.rejection import Code, shown
-from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE
+from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates
 
 _MAX_PARTITION: Final = 2**31 - 1
+#: of what Kafka and the state have 64 bits for, with a sign
+_MAX_NUMBER: Final = 2**63 - 1
+_DAY_MS: Final = 24 * 60 * 60 * 1000
+#: Two days before the year 9999: local times are worked out up to it.
+_LAST_LOCAL_MS: Final = 253_370_764_800_000 - 2 * _DAY_MS
 _TOPIC_NAME: Final = "a topic name (1 to 249 of a-z, A-Z, 0-9, '.', '_', '-'; not '.' or '..')"
 
 Choice = TypeVar("Choice", bound=StrEnum)
 Word = TypeVar("Word", bound=str)
+Item = TypeVar("Item")
 
 
 class RefusedError(Exception):
@@ -40,6 +53,12 @@ def text(name: str, value: bytes) -> str:
         raise RefusedError(
             Code.NOT_UTF8, f"{name} is {shown(value)}: not UTF-8; expected UTF-8 text."
         ) from None
+
+
+def utf_8(name: str, value: bytes) -> bytes:
+    """The bytes themselves, of UTF-8."""
+    text(name, value)
+    return value
 
 
 def topic(name: str, value: bytes, invalid: Code, destinations: DestinationFilter) -> str:
@@ -122,6 +141,42 @@ def partition_number(name: str, value: bytes) -> int:
     )
 
 
+def whole_number(name: str, value: bytes, invalid: Code) -> int:
+    """From 0 to 2^63-1."""
+    if value.isdigit() and len(value) <= 19 and (number := int(value)) <= _MAX_NUMBER:
+        return number
+    raise RefusedError(invalid, f"{name} is {shown(value)}; expected a whole number from 0 to {_MAX_NUMBER}.")
+
+
+def short_text(name: str, value: bytes, least: int, most: int, invalid: Code) -> str:
+    """UTF-8 of `least` to `most` bytes."""
+    if not least <= len(value) <= most:
+        raise RefusedError(
+            invalid,
+            f"{name} is {shown(value)}, {len(value)} bytes long; expected {least} to {most} bytes of UTF-8.",
+        )
+    return text(name, value)
+
+
+def coordinates(name: str, value: bytes, topic: str) -> Coordinates:
+    """`topic/partition/offset` of a record of `topic`, the request topic that they came in by."""
+    written = text(name, value)
+    found, _, rest = written.partition("/")
+    partition, _, offset = rest.partition("/")
+    if is_topic_name(found) and _is_number(partition, _MAX_PARTITION) and _is_number(offset, _MAX_NUMBER):
+        if found == topic:
+            return Coordinates(found, int(partition), int(offset))
+        raise RefusedError(
+            Code.INVALID_COORDINATES,
+            f"{name} is {shown(written)}, of another request topic; expected coordinates in {topic}, by "
+            "which the command came in.",
+        )
+    raise RefusedError(
+        Code.INVALID_COORDINATES,
+        f"{name} is {shown(written)}; expected topic/partition/offset of a request, such as '{topic}/3/17'.",
+    )
+
+
 def duration(name: str, value: bytes, invalid: Code) -> int:
     """One duration, in milliseconds."""
     return _duration(name, text(name, value), invalid)
@@ -151,15 +206,61 @@ def due_times(name: str, value: bytes, limits: Limits, now_ms: int) -> tuple[int
         try:
             instant_ms = parse_instant(item)
         except InstantError as error:
-            code = Code.AT_NOT_MILLISECONDS if isinstance(error, NotMillisecondsError) else Code.INVALID_AT
-            raise RefusedError(
-                code, f"{name}: {shown(item)} {error}; expected {instants.EXPECTED}."
-            ) from None
+            raise _no_time(name, item, error) from None
         if instant_ms > now_ms + limits.max_delay_ms:
             raise RefusedError(Code.DELAY_TOO_LONG, _too_far(name, item, limits))
         return instant_ms
 
     return _list(name, value, limits, instant)
+
+
+def local_due_times(
+    name: str, value: bytes, clock: LocalClock, limits: Limits, now_ms: int
+) -> tuple[int, ...] | None:
+    """As `due_times`, where items may be local times of `clock`; None when none of them is.
+
+    One that means two instants stands for both, one that means none is left out; something must be left.
+    """
+    latest_ms = now_ms + limits.max_delay_ms
+    found: list[int] = []
+    any_local = False
+    for item in _items(name, value, limits):
+        try:
+            times_ms: tuple[int, ...] = (parse_instant(item),)
+        except NoOffsetError:
+            any_local = True
+            times_ms = _local(name, item, clock, limits, latest_ms)
+        except InstantError as error:
+            raise _no_time(name, item, error) from None
+        if times_ms and times_ms[-1] > latest_ms:
+            raise RefusedError(Code.DELAY_TOO_LONG, _too_far(name, item, limits))
+        found += times_ms
+    if not any_local:
+        return None
+    if not found:
+        raise RefusedError(
+            Code.NEVER_FIRES,
+            f"{name}: {shown(value)} does not exist in {clock.zone}, where clocks are put forward over it; "
+            "expected a time that does, or delaystream-dst-gap 'shift'.",
+        )
+    return _not_too_many(name, found, limits)
+
+
+def _local(name: str, item: str, clock: LocalClock, limits: Limits, latest_ms: int) -> tuple[int, ...]:
+    try:
+        local_ms = parse_local(item)
+    except InstantError as error:
+        raise _no_time(name, item, error) from None
+    if local_ms > min(latest_ms + _DAY_MS, _LAST_LOCAL_MS):
+        raise RefusedError(Code.DELAY_TOO_LONG, _too_far(name, item, limits))
+    return clock.instants(local_ms)
+
+
+def _no_time(name: str, item: str, error: InstantError) -> RefusedError:
+    """An item of `at` is no point in time."""
+    code = Code.AT_NOT_MILLISECONDS if isinstance(error, NotMillisecondsError) else Code.INVALID_AT
+    zone = ", or delaystream-timezone beside it" if isinstance(error, NoOffsetError) else ""
+    return RefusedError(code, f"{name}: {shown(item)} {error}; expected {instants.EXPECTED}{zone}.")
 
 
 def instant(name: str, value: bytes, invalid: Code, latest_ms: int | None) -> int:
@@ -178,6 +279,11 @@ def instant(name: str, value: bytes, invalid: Code, latest_ms: int | None) -> in
             f"expected at most {instants.format_instant(min(latest_ms, instants.LATEST_MS))}.",
         )
     return instant_ms
+
+
+def flag(name: str, value: bytes | None, invalid: Code) -> bool:
+    """`true` or `false`; not given, false."""
+    return value is not None and word(name, value, ("true", "false"), invalid) == "true"
 
 
 def word(name: str, value: bytes | None, words: tuple[Word, ...], invalid: Code) -> Word:
@@ -207,12 +313,24 @@ def _duration(name: str, written: str, invalid: Code) -> int:
 
 
 def _list(name: str, value: bytes, limits: Limits, parse: Callable[[str], int]) -> tuple[int, ...]:
-    items = text(name, value).split(",")
+    return tuple(parse(item) for item in _items(name, value, limits))
+
+
+def _items(name: str, value: bytes, limits: Limits) -> Sequence[str]:
+    return _not_too_many(name, text(name, value).split(","), limits)
+
+
+def _not_too_many(name: str, items: Sequence[Item], limits: Limits) -> tuple[Item, ...]:
     if len(items) > limits.max_list:
         raise RefusedError(
             Code.LIST_TOO_LONG, f"{name} lists {len(items)} times; expected at most {limits.max_list}."
         )
-    return tuple(parse(item) for item in items)
+    return tuple(items)
+
+
+def _is_number(written: str, most: int) -> bool:
+    # The length keeps int() from meeting thousands of digits; isascii, those of other scripts.
+    return written.isascii() and written.isdigit() and len(written) <= 19 and int(written) <= most
 
 
 def _too_far(name: str, written: str, limits: Limits) -> str:

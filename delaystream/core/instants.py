@@ -2,9 +2,11 @@
 
 RFC 3339 with its offset (`2026-03-29T02:30:00+01:00`, `...Z`), or milliseconds since the epoch. A fraction
 finer than a millisecond is rounded up: nothing comes early. The leap second `:60` counts as the next one.
+Without an offset it is a local time, which needs a zone to be an instant; seconds may be left out of it.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -22,7 +24,11 @@ _FIRST_MS: Final = -62_135_596_800_000
 """The first millisecond of the year 1."""
 
 _RFC_3339 = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:([Zz])|([+-])(\d\d):(\d\d))?",
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:[Zz]|([+-])(\d\d):(\d\d))",
+    re.ASCII,
+)
+_LOCAL = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,18}))?)?",
     re.ASCII,
 )
 _EPOCH_MS = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
@@ -33,6 +39,10 @@ class InstantError(ValueError):
     """The text is not a point in time; the message says what is wrong, worded to follow the text."""
 
 
+class NoOffsetError(InstantError):
+    """It is a local time."""
+
+
 class NotMillisecondsError(InstantError):
     """The instant lies where only a mix-up of seconds, milliseconds and microseconds puts it."""
 
@@ -40,10 +50,25 @@ class NotMillisecondsError(InstantError):
 def parse_instant(text: str) -> int:
     """Milliseconds since the epoch, from `EARLIEST_MS` to `LATEST_MS`; spaces around `text` do not count.
 
-    Raises `InstantError`, and its subclass `NotMillisecondsError` when the value is out of those bounds.
+    Raises `InstantError`, and its subclasses: `NotMillisecondsError` when the value is out of those bounds,
+    `NoOffsetError` for a local time.
     """
     text = text.strip()
-    instant_ms = int(text) if _EPOCH_MS.fullmatch(text) else _parse_rfc_3339(text)
+    return _bounded(int(text) if _EPOCH_MS.fullmatch(text) else _parse_rfc_3339(text))
+
+
+def parse_local(text: str) -> int:
+    """Milliseconds since 1970-01-01 00:00:00 on a local clock, in the bounds of `parse_instant`.
+
+    Raises `InstantError` as that does, also for what is no local time.
+    """
+    match = _LOCAL.fullmatch(text.strip())
+    if match is None:
+        raise InstantError("is not a local time")
+    return _bounded(_milliseconds(match.groups("0"), timedelta()))
+
+
+def _bounded(instant_ms: int) -> int:
     if instant_ms < EARLIEST_MS:
         raise NotMillisecondsError(
             "is in 1970 or before it, which is what epoch seconds read as milliseconds look like"
@@ -67,23 +92,29 @@ def format_instant(instant_ms: int) -> str:
 def _parse_rfc_3339(text: str) -> int:
     match = _RFC_3339.fullmatch(text)
     if match is None:
+        if _LOCAL.fullmatch(text):
+            raise NoOffsetError("has no offset from UTC")
         raise InstantError("is empty" if not text else "is not a point in time")
-    *date_and_time, fraction, utc, sign, offset_hours, offset_minutes = match.groups()
-    if utc is None and sign is None:
-        raise InstantError("has no offset from UTC")
-    year, month, day, hour, minute, second = map(int, date_and_time)
+    *written, sign, offset_hours, offset_minutes = match.groups()
     offset = timedelta()
     if sign is not None:
         if int(offset_hours) > 23 or int(offset_minutes) > 59:
             raise InstantError("has an offset that does not exist")
         offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
+    return _milliseconds(written, -offset if sign == "-" else offset)
+
+
+def _milliseconds(written: Sequence[str | None], offset: timedelta) -> int:
+    """Since the epoch, of year, month, day, hour, minute, second and fraction on a clock `offset` ahead."""
+    *date_and_time, fraction = written
+    year, month, day, hour, minute, second = (int(number or "") for number in date_and_time)
     leap = second == 60
     try:
         local = datetime(year, month, day, hour, minute, 59 if leap else second, tzinfo=UTC)
     except ValueError as error:
         raise InstantError(f"is not a date and time that exists ({error})") from None
     # Whole days and seconds: a float of seconds would lose milliseconds of far years.
-    since = (local - _EPOCH) - (-offset if sign == "-" else offset) + timedelta(seconds=leap)
+    since = (local - _EPOCH) - offset + timedelta(seconds=leap)
     milliseconds = (since.days * 86_400 + since.seconds) * 1000
     if fraction:
         milliseconds += -(-int(fraction) * 1000 // 10 ** len(fraction))

@@ -8,7 +8,9 @@ from typing import Final
 _MEMO_ENTRIES: Final = 10_000
 _MOST: Final = 10_000_000.0
 _PER_SECOND: Final = {"s": 1, "m": 60, "h": 3600}
-_RATE: Final = re.compile(r"(?P<glob>[^=,\s]+)\s*=\s*(?P<count>[0-9]{1,9}(\.[0-9]{1,9})?)(/(?P<unit>[smh]))?")
+_COUNT: Final = r"(?P<count>[0-9]{1,9}(\.[0-9]{1,9})?)(/(?P<unit>[smh]))?"
+_ONE_RATE: Final = re.compile(_COUNT)
+_RATE: Final = re.compile(r"(?P<glob>[^=,\s]+)\s*=\s*" + _COUNT)
 
 
 class RateError(ValueError):
@@ -23,10 +25,24 @@ def parse_rate(text: str) -> tuple[str, float]:
     found = _RATE.fullmatch(text.strip())
     if found is None:
         raise RateError("is not a rate; expected TOPIC=COUNT, such as 'emails=50' or 'sms-*=600/m'")
+    return found["glob"], _per_second(found)
+
+
+def parse_count(text: str) -> float:
+    """`50`, `600/m`: a rate without its topic, records a second. Raises RateError as `parse_rate` does."""
+    found = _ONE_RATE.fullmatch(text.strip())
+    if found is None:
+        raise RateError(
+            "is not a rate; expected a number of records, such as '50' or '50/s', '600/m', '36/h'"
+        )
+    return _per_second(found)
+
+
+def _per_second(found: re.Match[str]) -> float:
     rate = float(found["count"]) / _PER_SECOND[found["unit"] or "s"]
     if not 0 < rate <= _MOST:
         raise RateError(f"is out of bounds; expected more than 0 and at most {_MOST:.0f} a second")
-    return found["glob"], rate
+    return rate
 
 
 class RateTable:

@@ -48,6 +48,17 @@ class Code(StrEnum):
     INVALID_ON_LATE = "invalid-on-late"
     INVALID_GRACE = "invalid-grace"
     INVALID_REPLY_TO = "invalid-reply-to"
+    REPLY_TO_REQUIRED = "reply-to-required"
+    INVALID_NOTE = "invalid-note"
+    INVALID_UNTIL = "invalid-until"
+    INVALID_STATUS = "invalid-status"
+    INVALID_COORDINATES = "invalid-coordinates"
+    INVALID_VERSION = "invalid-version"
+    INVALID_REQUEST_ID = "invalid-request-id"
+    INVALID_DECLARED_BY = "invalid-declared-by"
+    INVALID_DEPLOY = "invalid-deploy"
+    INVALID_PAYLOAD = "invalid-payload"
+    INVALID_RATE = "invalid-rate"
     UNKNOWN_HEADER = "unknown-header"
     DUPLICATE_HEADER = "duplicate-header"
     NULL_HEADER = "null-header"
@@ -84,11 +95,15 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.DESTINATION_PARTITION_OUT_OF_RANGE: (
         "The destination has fewer partitions than `destination-partition` asks for."
     ),
-    Code.NO_SCHEDULE: "None of `delay`, `at`, `every` and `cron`: nothing says when.",
+    Code.NO_SCHEDULE: (
+        "None of `delay`, `at`, `every` and `cron`, and of a reschedule nothing else that says when."
+    ),
     Code.DELAY_AND_AT: "More than one of `delay`, `at`, `every` and `cron`.",
     Code.INVALID_DELAY: "`delay` is not a duration with a unit, nor `0`.",
     Code.DELAY_TOO_LONG: "The due time lies further ahead than the configured maximum.",
-    Code.INVALID_AT: "`at` is neither RFC 3339 with an offset nor epoch milliseconds.",
+    Code.INVALID_AT: (
+        "`at` is neither RFC 3339 with an offset nor epoch milliseconds, nor a local time beside `timezone`."
+    ),
     Code.AT_NOT_MILLISECONDS: (
         "`at` falls in 1970 or earlier, or after the year 9999: epoch seconds, microseconds or nanoseconds "
         "where milliseconds are expected."
@@ -111,17 +126,38 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.INVALID_JITTER: "`jitter` is not a duration with a unit, nor `0`.",
     Code.INVALID_DST: "`dst-gap` is not `shift` or `skip`, or `dst-overlap` not `first`, `second` or `both`.",
     Code.INVALID_CATCH_UP: "`catch-up` is not `latest`, `all` or `none`.",
-    Code.INVALID_MATCH: "`match-tags`, `match-destination` or `match-id-prefix` is empty.",
+    Code.INVALID_MATCH: (
+        "`match-tags`, `match-destination` or `match-id-prefix` is empty, or `match-new` or "
+        "`match-anonymous` is not `true` or `false`."
+    ),
     Code.NOT_APPLICABLE: "A header that means nothing here: it is for another action or kind of schedule.",
     Code.LIST_TOO_LONG: "More due times in one request than the configured maximum.",
     Code.INVALID_ID: "`id` is empty.",
-    Code.ID_REQUIRED: "`every`, `cron`, the action or `if-exists` needs an `id`, and there is none.",
+    Code.ID_REQUIRED: "The action or a header, such as `every` or `if-exists`, needs an `id`: there is none.",
     Code.ID_TOO_LONG: "`id` is longer than the configured maximum.",
     Code.INVALID_ACTION: "`action` is not one of the known actions.",
     Code.INVALID_IF_EXISTS: "`if-exists` is not `replace`, `keep` or `reject`.",
     Code.INVALID_ON_LATE: "`on-late` is not `fire`, `drop` or a topic name.",
     Code.INVALID_GRACE: "`grace` is not a duration with a unit, nor `0`.",
     Code.INVALID_REPLY_TO: "`reply-to` is not a Kafka topic name.",
+    Code.REPLY_TO_REQUIRED: "`action: describe` has no `reply-to`, or one that nothing may be written to.",
+    Code.INVALID_NOTE: "`note` is longer than 1024 bytes.",
+    Code.INVALID_UNTIL: (
+        "`until` is no point in time after the record's timestamp, or further ahead than the configured "
+        "maximum."
+    ),
+    Code.INVALID_STATUS: "`status` is not `pending` or `paused`.",
+    Code.INVALID_COORDINATES: (
+        "`coordinates` is not `topic/partition/offset`, or of another request topic than the command."
+    ),
+    Code.INVALID_VERSION: "`if-version` is not a whole number from 0 to 2^63-1.",
+    Code.INVALID_REQUEST_ID: "`request-id` is empty or longer than 128 bytes.",
+    Code.INVALID_DECLARED_BY: "`declared-by` is empty or longer than 128 bytes.",
+    Code.INVALID_DEPLOY: "`deploy` is not a whole number from 0 to 2^63-1.",
+    Code.INVALID_PAYLOAD: (
+        "`payload` is not `keep` or `replace`, or it is missing from an update that has a value."
+    ),
+    Code.INVALID_RATE: "`rate` is missing, or not a number of records a second, minute or hour, nor `none`.",
     Code.UNKNOWN_HEADER: "A header has the prefix `delaystream-` and a name that is not in the contract.",
     Code.DUPLICATE_HEADER: "A control header is given more than once.",
     Code.NULL_HEADER: "A control header has a null value.",

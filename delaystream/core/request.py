@@ -1,10 +1,12 @@
 """A delay request after parsing: what to deliver, where and when. Later layers see no control header."""
 
 from enum import StrEnum
+from typing import Final, Literal, TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from delaystream.core.recurrence import Recurrence
+from delaystream.core.recurrence import Recurrence, Timing
 
 Header = tuple[str, bytes | None]
 """One Kafka record header: name, value (None is Kafka's null). Order and repeats of a list of them matter."""
@@ -19,6 +21,9 @@ class Action(StrEnum):
     RESUME = "resume"
     TRIGGER = "trigger"
     RESCHEDULE = "reschedule"
+    UPDATE = "update"
+    DESCRIBE = "describe"
+    RATE = "rate"
 
 
 class IfExists(StrEnum):
@@ -37,6 +42,10 @@ class CatchUp(StrEnum):
     NONE = "none"
 
 
+WantedStatus: TypeAlias = Literal["pending", "paused"]
+"""The status that a schedule asks for (`delaystream-status`)."""
+
+
 class Coordinates(msgspec.Struct, frozen=True, gc=False):
     """Where a record stands in Kafka; of a request, where its producer put it, before any re-routing."""
 
@@ -45,25 +54,93 @@ class Coordinates(msgspec.Struct, frozen=True, gc=False):
     offset: int
 
 
-class Match(msgspec.Struct, frozen=True):
-    """Which schedules of a tenant a bulk command is about: those that meet every condition given."""
+class Match(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What of a tenant's a bulk command is about: what meets every condition given.
+
+    The conditions are `tags`, `destination`, `id_prefix` and `key`; at least one is given.
+    """
 
     tags: tuple[str, ...] = ()
     """All of them are among the schedule's."""
     destination: str | None = None
     """A topic name or a glob (`*`, `?`, `[...]`)."""
     id_prefix: str | None = None
+    key: bytes | None = None
+    """The key that is delivered, byte for byte; b"" is the empty key, and nothing stands for the null key."""
+    arriving: bool = False
+    """Of a pause: what matches and arrives before a resume is held as well."""
+    anonymous: bool = False
+    """Of a cancel: it is about requests without an id as well. A pause and a resume always are."""
 
 
 ON_LATE_FIRE = "fire"
 ON_LATE_DROP = "drop"
 
 
+class Terms(msgspec.Struct, frozen=True, gc=False):
+    """What a request says beside what it asks for; None for what is not given.
+
+    All but `note` need an id.
+    """
+
+    note: str | None = None
+    """Why, for people: at most 1024 bytes of UTF-8."""
+    if_version: int | None = None
+    """Only when the id has this version, from 0 to 2^63-1; 0: only when it does not exist."""
+    request_id: str | None = None
+    """Names this request, 1 to 128 bytes: sent again, it is answered again and not carried out again."""
+    declared_by: str | None = None
+    """Whose set of schedules the id belongs to, 1 to 128 bytes."""
+    deploy: int | None = None
+    """Which deployment of that set, from 0 to 2^63-1: a lower one is refused."""
+
+
+NO_TERMS: Final = Terms()
+
+
+class Lateness(msgspec.Struct, frozen=True, gc=False):
+    """What a resume does about what is late, for this once; None: as the schedule itself says."""
+
+    catch_up: CatchUp | None = None
+    on_late: str | None = None
+    """As `Request.on_late`."""
+    grace_ms: int | None = None
+
+
+class Update(msgspec.Struct, frozen=True, gc=False):
+    """What changes of a schedule but for when it fires: UNSET is not given and stays, None is cleared."""
+
+    replaces_payload: bool = False
+    """Whether the request's key, value and headers take the place of the stored ones."""
+    destination: str | UnsetType = UNSET
+    destination_partition: int | UnsetType = UNSET
+    destination_key: bytes | UnsetType = UNSET
+    on_late: str | UnsetType | None = UNSET
+    """As `Request.on_late`; cleared it is 'fire' again."""
+    grace_ms: int | UnsetType | None = UNSET
+    catch_up: CatchUp | UnsetType = UNSET
+    name: str | UnsetType | None = UNSET
+    description: str | UnsetType | None = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+    """Cleared they are ()."""
+
+
 class Request(msgspec.Struct, frozen=True, gc=False):
     """One accepted delay request; built by `delaystream.codec.headers.RequestParser` only.
 
-    For the actions but `schedule` and `reschedule` only `source`, `timestamp_ms`, `id`, `match`, `reply_to`
-    and `actor` mean something, and for `reschedule` those and what says when: `destination` is empty.
+    Every action has `source`, `timestamp_ms`, `key`, `value`, `headers`, `reply_to`, `actor` and `terms`.
+    What else means something depends on it; the rest has its default, and `destination` is empty:
+
+    | action | also |
+    |---|---|
+    | `schedule` | what is not listed below, and `status` |
+    | `cancel` | `id`, `subject` or `match` |
+    | `pause` | `id` or `match`, `until_ms` |
+    | `resume` | `id` or `match`, `lateness` |
+    | `trigger`, `describe` | `id` or `subject` |
+    | `reschedule` | `id` or `subject`, `due_ms`, `timing`, `recurrence` |
+    | `update` | `id`, `due_ms`, `timing`, `update` |
+    | `rate` | `destination`, `rate` |
     """
 
     source: Coordinates
@@ -81,7 +158,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     due_ms: tuple[int, ...]
     """Resolved due times in the order of the header's list, repeats kept; the position is the list index.
 
-    () for a recurring schedule, and for commands that set no time."""
+    () for a recurring schedule, and for commands that set no such times."""
     destination_partition: int | None
     """Not negative; whether the destination has that partition is not known here."""
     destination_key: bytes | None
@@ -98,7 +175,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     description: str | None
     tags: tuple[str, ...]
     recurrence: Recurrence | None = None
-    """Set for a recurring schedule, which then has an id."""
+    """Set for a recurring schedule, which then has an id; of a reschedule what its `timing` means of its own,
+    None where it has neither an interval nor a cron expression."""
     catch_up: CatchUp = CatchUp.LATEST
     """Of a recurring schedule."""
     actor: str | None = None
@@ -107,3 +185,18 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Set for a bulk command, which then has no id."""
     no_receipt: str | None = None
     """Why there will be no receipt although one was asked for; `reply_to` is None then."""
+    terms: Terms = NO_TERMS
+    status: WantedStatus | None = None
+    """None: not given."""
+    subject: Coordinates | None = None
+    """The request without an id that a command is about, in `source.topic`; the command then has no id."""
+    until_ms: int | None = None
+    """When a pause ends by itself, after `timestamp_ms`; None: never."""
+    lateness: Lateness | None = None
+    """Set for a resume that says anything of it."""
+    timing: Timing | None = None
+    """Set for `reschedule` and `update`: what changes of when a recurring schedule fires."""
+    update: Update | None = None
+    """Set for `update`."""
+    rate: float | None = None
+    """Records a second, more than 0; None: whatever the settings say again."""

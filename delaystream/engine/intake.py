@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -15,7 +15,8 @@ from delaystream.codec.outgoing import Outcome, anonymous_delivery_headers
 from delaystream.core.identity import fire_id
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.rejection import Code, Rejection
-from delaystream.core.request import Coordinates, Request
+from delaystream.core.request import NO_TERMS, Action, Coordinates, Request
+from delaystream.engine import reserved
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
@@ -29,6 +30,9 @@ from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Route, Step, row_bytes
 from delaystream.engine.suspects import Stage, Suspects
 from delaystream.engine.tenants import Tenants
+
+# Naming a member through its class is slow (Python 3.11).
+_SCHEDULE: Final = Action.SCHEDULE
 
 #: A record with what its headers say.
 Parsed: TypeAlias = tuple[SourceRecord, Request | Report | Rejection]
@@ -177,7 +181,12 @@ class Intake:
     ) -> bool:
         """Carry out one request, or refuse it; whether it was accepted."""
         if type(request) is Request:
-            if request.id is None and request.match is None:
+            anonymous = request.id is None and request.action is _SCHEDULE
+            if anonymous and request.terms is NO_TERMS:
+                rejection = self._schedule(step, request)
+            elif (rejection := reserved.refusal(request)) is not None:
+                step.size_bytes += row_bytes(record.key, record.value, record.headers)
+            elif anonymous:
                 rejection = self._schedule(step, request)
             else:
                 is_command = topic == self._settings.commands_topic

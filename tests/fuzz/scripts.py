@@ -13,7 +13,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from delaystream.codec.command import COMMAND_HEADER
-from delaystream.core.request import Header
+from delaystream.core.request import Action, Header
 
 PREFIX = "delaystream-"
 REQUESTS = "delay-requests"
@@ -109,7 +109,15 @@ _TOPICS = tuple(name.encode() for name in DESTINATIONS)
 VALUES: dict[str, tuple[bytes, ...]] = {
     "destination": (b"orders", b"orders", b"emails", *_TOPICS),
     "delay": (*_DURATIONS[:6], b"1s,2s,3s", b"0,0", b"0,5s,1h", b"1s," * 99 + b"2s"),
-    "at": (*_TIMES, b"2023-11-15T00:00:00Z", b"2030-01-01T00:00:00+05:30", b"{now+1},{now-1},{now+9000}"),
+    "at": (
+        *_TIMES,
+        b"2023-11-15T00:00:00Z",
+        b"2030-01-01T00:00:00+05:30",
+        b"{now+1},{now-1},{now+9000}",
+        # In no zone a time at which clocks change: so many deliveries as there are items.
+        b"2023-11-15T12:00",
+        b"2023-11-15T12:00:00.5,{now+5000}",
+    ),
     "every": (b"1s", b"5s", b"1m", b"1h", b"P1D", b"3650d", b"1001ms"),
     "cron": (
         b"* * * * *",
@@ -132,10 +140,28 @@ VALUES: dict[str, tuple[bytes, ...]] = {
     "dst-overlap": (b"first", b"second", b"both"),
     "catch-up": (b"latest", b"none", b"all"),
     "id": IDS,
-    "action": (b"schedule", b"cancel", b"pause", b"resume", b"trigger", b"reschedule"),
+    "action": tuple(action.encode() for action in Action),
     "match-tags": (b"a", b"a,b", b"x"),
     "match-destination": (b"*", b"orders", b"o*", b"[", b"?mails"),
     "match-id-prefix": (b"a", b"i", b"\0", "ä".encode(), b"\xf4\x8f\xbf\xbf"),
+    "match-key": (b"key", b"", b"\xff\0"),
+    "match-new": (b"true", b"false"),
+    "match-anonymous": (b"true", b"false"),
+    "coordinates": (
+        b"delay-requests/0/0",
+        b"delay-requests/0/3",
+        b"narrow-requests/1/0",
+        b"delay-requests/7/9",
+    ),
+    "until": _TIMES,
+    "status": (b"pending", b"paused"),
+    "if-version": (b"0", b"1", b"9223372036854775807"),
+    "request-id": (b"r", "é".encode(), b"r" * 128),
+    "declared-by": (b"billing", b"d" * 128),
+    "deploy": (b"0", b"1", b"9223372036854775807"),
+    "payload": (b"keep", b"replace"),
+    "rate": (b"1", b"600/m", b"0.5/s", b"none", b"10000000"),
+    "note": (b"", b"why", b"n" * 1024),
     "if-exists": (b"replace", b"keep", b"reject"),
     "on-late": (b"fire", b"drop", b"late", b"absent", b"tiny", b"orders"),
     "grace": (b"0", b"1s", b"1h", b"36500d"),
@@ -207,20 +233,30 @@ foreign: st.SearchStrategy[Header] = st.tuples(
 # -- records -------------------------------------------------------------------------------------------
 
 #: What records have in common: the kinds that they need, and those that they may have.
-_EXTRAS = ("reply-to", "actor", "name", "tags", "description", "destination-partition", "destination-key")
+_EXTRAS = (
+    "reply-to", "actor", "name", "tags", "description", "destination-partition", "destination-key", "note",
+)  # fmt: skip
+_NAMED = (*_EXTRAS, "if-exists", "status", "if-version", "request-id", "declared-by")
 _BOUNDS = ("start", "end", "max-fires", "jitter", "catch-up", "grace")
 _CALENDAR = ("timezone", "dst-gap", "dst-overlap", *_BOUNDS)
 SHAPES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("destination", "delay"), (*_EXTRAS, "on-late", "grace")),
     (("destination", "at"), (*_EXTRAS, "on-late", "grace")),
-    (("destination", "delay", "id"), (*_EXTRAS, "if-exists", "on-late", "grace")),
-    (("destination", "every", "id"), (*_EXTRAS, "if-exists", *_BOUNDS)),
-    (("destination", "cron", "id"), (*_EXTRAS, "if-exists", *_CALENDAR)),
-    (("id", "action"), ("reply-to", "actor")),
+    (("destination", "at", "timezone"), (*_EXTRAS, "on-late", "grace")),
+    (("destination", "delay", "id"), (*_NAMED, "on-late", "grace")),
+    (("destination", "every", "id"), (*_NAMED, *_BOUNDS)),
+    (("destination", "cron", "id"), (*_NAMED, *_CALENDAR)),
+    (("id", "action"), ("reply-to", "actor", "note", "until", "if-version", "request-id", "catch-up")),
     (("id", "action", "delay"), ("reply-to",)),
     (("id", "action", "every"), ("reply-to", "jitter", "end")),
-    (("action", "match-destination"), ("reply-to", "actor", "match-tags")),
-    (("action", "match-id-prefix"), ("reply-to", "actor", "match-tags")),
+    (
+        ("id", "action", "payload"),
+        ("destination", "tags", "name", "grace", "on-late", "end", "jitter", "cron", "delay", "timezone"),
+    ),
+    (("action", "coordinates"), ("reply-to", "note", "delay")),
+    (("action", "match-destination"), ("reply-to", "actor", "match-tags", "match-new", "match-anonymous")),
+    (("action", "match-id-prefix"), ("reply-to", "actor", "match-tags", "match-key")),
+    (("action", "destination", "rate"), ("reply-to", "note")),
     ((), KINDS),
 )  # fmt: skip
 
@@ -408,13 +444,24 @@ _recurrences: st.SearchStrategy[Any] = st.none() | st.tuples(
     st.sampled_from((0, 1, -1)),
     st.sampled_from((0, 500, 1 << 40, -7)),
 ).map(list)
+_timings: st.SearchStrategy[Any] = st.none() | st.fixed_dictionaries(
+    {},
+    optional={
+        "every_ms": st.sampled_from((0, 1_000, 60_000, -5, 1 << 62)),
+        "cron": st.sampled_from(("* * * * *", "* * * *", "0 0 30 2 *", None)),
+        "timezone": st.sampled_from(("UTC", "Nowhere/Else", None, "")),
+        "end_ms": st.sampled_from((None, 1_700_000_100_000, -1)),
+        "max_fires": st.sampled_from((None, 1, -1)),
+        "jitter_ms": st.sampled_from((None, 500, 1 << 40, -7)),
+    },
+)
 
 
 @st.composite
 def command_headers(draw: st.DrawFn) -> list[Header]:
     """The header of a command or of a report: well formed, nearly so, cut off or any bytes."""
     fields: list[Any] = [
-        draw(st.sampled_from((1, 1, 1, 1, 1, 0, 2, -1, "1"))),
+        draw(st.sampled_from((2, 2, 2, 2, 2, 0, 1, 3, -1, "2"))),
         draw(st.sampled_from((REQUESTS, REQUESTS, NARROW, "kaspr-requests", "", "x\0y", "é", "t" * 300))),
         draw(st.sampled_from((0, 0, 0, 1, 5)) | _numbers),
         FORGED_FROM + draw(st.integers(0, 1 << 20)),
@@ -426,8 +473,9 @@ def command_headers(draw: st.DrawFn) -> list[Header]:
             st.none()
             | st.tuples(_numbers, _numbers, st.sampled_from((None, "replies", "absent", ""))).map(list)
         ),
+        draw(_timings),
     ]
-    fields = fields[: draw(st.sampled_from((9, 9, 9, 8, 7, 7, 5, 0)))]
+    fields = fields[: draw(st.sampled_from((10, 10, 9, 9, 9, 8, 7, 7, 5, 0)))]
     content: bytes | None = msgspec.msgpack.encode(fields)
     how = 19 - draw(st.sampled_from(range(20)))
     if content is not None and how == 0:

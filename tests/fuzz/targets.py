@@ -24,7 +24,7 @@ from delaystream.codec.envelope import UNREADABLE
 from delaystream.core.recurrence import CronError, Recurrence, check, due_ms, misses, next_after
 from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import Header, Request
+from delaystream.core.request import Action, Header, Request
 from tests.fuzz.scripts import COMMANDS, NARROW, REQUESTS, SPOKEN, VALUES, YEAR_MS, Script, scripts
 from tests.fuzz.world import World, run
 
@@ -117,7 +117,8 @@ def command(data: bytes) -> None:
     header: Header = (COMMAND_HEADER, data[1:])
     read = _policies().parse_command(COMMANDS, 0, 7, NOW_MS, b"key", b"value", [*own, header], NOW_MS)
     if isinstance(read, Request):
-        assert read.id is not None or read.match is not None
+        named = read.id is not None or read.match is not None or read.subject is not None
+        assert named or read.action is Action.RATE
         assert read.recurrence is None or next_after(read.recurrence, read.timestamp_ms) is not None
 
 
@@ -128,6 +129,8 @@ _OWN: Final[list[list[Header]]] = [
     [("delaystream-id", b"a"), ("delaystream-action", b"cancel")],
     [("delaystream-action", b"pause"), ("delaystream-match-destination", b"*")],
     [("delaystream-id", b"a"), ("delaystream-action", b"reschedule"), ("delaystream-cron", b"* * * * *")],
+    [("delaystream-id", b"a"), ("delaystream-action", b"update"), ("delaystream-payload", b"replace")],
+    [("delaystream-action", b"trigger"), ("delaystream-coordinates", b"delay-requests/0/7")],
 ]
 
 
@@ -136,7 +139,7 @@ def _command_seeds() -> Iterator[bytes]:
         request = _policies().of(REQUESTS).parse(REQUESTS, 0, 7, NOW_MS, b"key", b"value", own, NOW_MS)
         assert isinstance(request, Request)
         yield bytes((number,)) + (attach([], request)[-1][1] or b"")
-    yield b"\0" + msgspec.msgpack.encode([1, REQUESTS, 0, 7, 0, "", [], None, [0, 3, "replies"]])
+    yield b"\0" + msgspec.msgpack.encode([2, REQUESTS, 0, 7, 0, "", [], None, [0, 3, "replies"]])
 
 
 # -- cron expressions --------------------------------------------------------------------------------------

@@ -29,6 +29,9 @@ COMMANDS = [
     "send",
     "watch",
     "cancel",
+    "update",
+    "describe",
+    "rate",
     "cron",
     "config",
     "topics apply",
@@ -167,6 +170,36 @@ def test_control_is_about_one_or_about_many(command: str) -> None:
     assert main([command, "a", "--match-tags", "b", "--dry-run"]) == ExitCode.USAGE
 
 
+@pytest.mark.parametrize("command", ["cancel", "trigger", "reschedule --delay 1s", "describe"])
+def test_control_is_about_an_id_or_about_coordinates(command: str) -> None:
+    """As far as one of the two is required and the other refused."""
+    there = ["--coordinates", "delay-requests/0/7"]
+    assert main([*command.split(), "--dry-run"]) == ExitCode.USAGE
+    assert main([*command.split(), "a", *there, "--dry-run"]) == ExitCode.USAGE
+    assert main([*command.split(), *there, "--dry-run"]) == ExitCode.OK
+
+
+def test_an_update_replaces_key_and_headers_with_the_value_only() -> None:
+    """Else they would be left out in silence."""
+    assert main(["update", "a", "--key", "k", "--dry-run"]) == ExitCode.USAGE
+    assert main(["update", "a", "-H", "a=b", "--dry-run"]) == ExitCode.USAGE
+
+
+def test_an_update_with_a_value_is_a_record_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """The key is what is delivered, and no longer the id."""
+    assert main(["update", "a", "new", "--key", "k", "-H", "b=c", "--no-wait", "--dry-run"]) == ExitCode.OK
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "topic delay-requests",
+        "key k",
+        "value new",
+        "header delaystream-action: update",
+        "header delaystream-id: a",
+        "header delaystream-payload: replace",
+        "header b: c",
+    ]
+
+
 def shown_headers(printed: str) -> dict[str, str]:
     pairs = [line.split(None, 1)[1] for line in printed.splitlines() if line.startswith("header")]
     return {
@@ -192,6 +225,12 @@ def test_every_timing_option_is_a_header(capsys: pytest.CaptureFixture[str]) -> 
         "name": "a name",
         "description": "what for",
         "tags": "a,b",
+        "status": "paused",
+        "note": "why",
+        "if-version": "0",
+        "request-id": "r",
+        "declared-by": "billing",
+        "deploy": "7",
         "reply-to": "receipts",
         "actor": "me",
     }
@@ -213,6 +252,45 @@ def test_every_timing_option_is_a_header(capsys: pytest.CaptureFixture[str]) -> 
             "cancel --match-id-prefix o --match-tags x",
             {"action": "cancel", "match-id-prefix": "o", "match-tags": "x"},
         ),
+        (
+            "cancel a --declared-by d --deploy 2 --note n --if-version 3 --request-id r",
+            {
+                "action": "cancel",
+                "id": "a",
+                "note": "n",
+                "if-version": "3",
+                "request-id": "r",
+                "declared-by": "d",
+                "deploy": "2",
+            },
+        ),
+        (
+            "cancel --match-key k --match-anonymous",
+            {"action": "cancel", "match-key": "k", "match-anonymous": "true"},
+        ),
+        (
+            "pause --match-key k --match-new --until 2035-01-01T00:00:00Z",
+            {"action": "pause", "match-key": "k", "match-new": "true", "until": "2035-01-01T00:00:00Z"},
+        ),
+        (
+            "resume a --catch-up none --grace 1h",
+            {"action": "resume", "id": "a", "catch-up": "none", "grace": "1h"},
+        ),
+        (
+            "trigger --coordinates delay-requests/0/7",
+            {"action": "trigger", "coordinates": "delay-requests/0/7"},
+        ),
+        (
+            "update a --to orders --tags none --delay 1h",
+            {"action": "update", "id": "a", "destination": "orders", "delay": "1h", "tags": "none"},
+        ),
+        (
+            "update a --cron @daily --max-fires none --note n",
+            {"action": "update", "id": "a", "cron": "@daily", "max-fires": "none", "note": "n"},
+        ),
+        ("update a --null", {"action": "update", "id": "a", "payload": "replace"}),
+        ("describe a --reply-to r", {"action": "describe", "id": "a", "reply-to": "r"}),
+        ("rate orders 600/m", {"action": "rate", "destination": "orders", "rate": "600/m"}),
     ],
 )
 def test_control_is_headers(

@@ -82,6 +82,50 @@ def test_a_cancel_travels() -> None:
     assert re_read(attach(headers, request)) == request
 
 
+def control(**named: str) -> list[Header]:
+    return [(f"delaystream-{name.replace('_', '-')}", value.encode()) for name, value in named.items()]
+
+
+TRAVELS: list[list[Header]] = [
+    control(id="x", action="update"),
+    control(id="x", action="update", delay="5s,1m", payload="keep", destination="orders", tags="none"),
+    control(id="x", action="update", cron="0 9 * * *", timezone="Europe/Berlin", end="none", grace="1h"),
+    control(id="x", action="update", at="2023-12-31T09:00", timezone="Asia/Tokyo", payload="replace"),
+    control(id="x", action="update", timezone="none", max_fires="7"),
+    control(id="x", action="reschedule", delay="5s"),
+    control(id="x", action="reschedule", every="1h", jitter="1m"),
+    control(id="x", action="reschedule", end="none"),
+    control(id="x", action="describe", reply_to="replies"),
+    control(id="x", action="pause", until="1800000000000", note="maintenance"),
+    control(id="x", action="resume", catch_up="all", grace="1h", if_version="7"),
+    control(id="x", action="cancel", declared_by="billing", deploy="3", request_id="r"),
+    control(id="x", at="2023-12-31T09:00,1700000100000", timezone="Europe/Berlin", status="paused"),
+    control(coordinates="delay-requests/0/7", action="cancel"),
+    control(coordinates="delay-requests/0/7", action="trigger"),
+    control(coordinates="delay-requests/0/7", action="reschedule", delay="1h"),
+    control(coordinates="delay-requests/0/7", action="describe", reply_to="replies"),
+    control(match_key="k", match_new="true", action="pause"),
+    control(match_destination="*", match_anonymous="true", action="cancel"),
+    control(action="rate", rate="600/m", destination="orders"),
+    control(action="rate", rate="none", destination="orders"),
+]
+
+
+@pytest.mark.parametrize("headers", TRAVELS)
+def test_every_command_travels_as_it_was_first_seen(headers: list[Header]) -> None:
+    keep = [] if ("delaystream-action", b"update") not in headers else control(payload="keep")
+    headers = [*headers, *(header for header in keep if header[0] not in dict(headers))]
+    request = first_seen(headers)
+    assert re_read(attach(headers, request)) == request
+
+
+def test_a_reschedule_does_not_carry_its_times_twice() -> None:
+    """What must fit a record is no more than before."""
+    headers = control(id="x", action="reschedule", cron="0 9 * * *")
+    value = attach(headers, first_seen(headers))[-1][1] or b""
+    assert value.count(b"0 9 * * *") == 1
+
+
 def test_the_owners_own_allow_list_counts_too() -> None:
     stricter = RequestParser(DestinationFilter(["billing"]), Limits())
     rejection = re_read(attach(NAMED, first_seen(NAMED)), stricter)
@@ -107,28 +151,29 @@ def stored(*fields: object) -> bytes:
         b"",
         b"\xc1",
         stored(),
-        stored(2, "t", 0, 0, 0, "d", (1,)),
-        stored(1, "t", 0, 0, 0, "d"),
-        stored(1, "t", -1, 0, 0, "d", (1,)),
-        stored(1, "t", 0, 0, 0, "d", (-1,)),
-        stored(1, "t", 0, "0", 0, "d", (1,)),
-        stored(1, b"\xff", 0, 0, 0, "d", (1,)),
-        stored(1, "t#", 0, 0, 0, "d", (1,)).replace(b"#", b"\xff"),
-        stored(1, "t\0", 0, 0, 0, "d", (1,)),
-        stored(1, "", 0, 0, 0, "d", (1,)),
-        stored(1, "t", 1 << 31, 0, 0, "d", (1,)),
-        stored(1, "t", 0, 1 << 63, 0, "d", (1,)),
-        stored(1, "t", 0, (1 << 63) - 1, 0, "d", (1,)),
-        stored(1, "t", 0, (1 << 47) - 1, 0, "d", (1,)),
-        stored(1, "t", 0, 0, LATEST_MS + 1, "d", (1,)),
-        stored(1, "t", 0, 0, 0, "d", (LATEST_MS + 1,)),
-        stored(1, "t", 0, 0, 0, "d", (1,) * 65_537),
-        stored(1, "t", 0, 0, 0, "d", (), None, (1 << 31, 0, None)),
-        stored(1, "t", 0, 0, 0, "d", (), None, (0, 1 << 49, None)),
-        stored(1, "t", 0, 0, 0, "d", (1,), None, None)[:-1] + b"\x91" * 100_000 + b"\xc0",
-        stored(1, "t", 0, 0, 0, "d", (1,), None, None, 0)[:-1] + b"\x91" * 100_000 + b"\xc0",
+        stored(1, "t", 0, 0, 0, "d", (1,)),
+        stored(3, "t", 0, 0, 0, "d", (1,)),
+        stored(2, "t", 0, 0, 0, "d"),
+        stored(2, "t", -1, 0, 0, "d", (1,)),
+        stored(2, "t", 0, 0, 0, "d", (-1,)),
+        stored(2, "t", 0, "0", 0, "d", (1,)),
+        stored(2, b"\xff", 0, 0, 0, "d", (1,)),
+        stored(2, "t#", 0, 0, 0, "d", (1,)).replace(b"#", b"\xff"),
+        stored(2, "t\0", 0, 0, 0, "d", (1,)),
+        stored(2, "", 0, 0, 0, "d", (1,)),
+        stored(2, "t", 1 << 31, 0, 0, "d", (1,)),
+        stored(2, "t", 0, 1 << 63, 0, "d", (1,)),
+        stored(2, "t", 0, (1 << 63) - 1, 0, "d", (1,)),
+        stored(2, "t", 0, (1 << 47) - 1, 0, "d", (1,)),
+        stored(2, "t", 0, 0, LATEST_MS + 1, "d", (1,)),
+        stored(2, "t", 0, 0, 0, "d", (LATEST_MS + 1,)),
+        stored(2, "t", 0, 0, 0, "d", (1,) * 65_537),
+        stored(2, "t", 0, 0, 0, "d", (), None, (1 << 31, 0, None)),
+        stored(2, "t", 0, 0, 0, "d", (), None, (0, 1 << 49, None)),
+        stored(2, "t", 0, 0, 0, "d", (1,), None, None)[:-1] + b"\x91" * 100_000 + b"\xc0",
+        stored(2, "t", 0, 0, 0, "d", (1,), None, None, None, 0)[:-1] + b"\x91" * 100_000 + b"\xc0",
         *[
-            stored(1, "t", 0, 0, 5_000, "d", (), recurrence)
+            stored(2, "t", 0, 0, 5_000, "d", (), recurrence)
             for recurrence in (
                 (None, 0),
                 (None, -1_000),
@@ -153,6 +198,40 @@ def test_a_command_that_no_known_worker_wrote_is_refused(value: bytes | None) ->
     assert rejection.id == "order-7"
 
 
+UPDATE = control(id="order-7", action="update", payload="keep")
+
+
+@pytest.mark.parametrize(
+    "timing",
+    [
+        {"every_ms": 0},
+        {"every_ms": -1_000},
+        {"every_ms": None},
+        {"cron": "* * * *"},
+        {"cron": "0 0 30 2 *"},
+        {"cron": "* * * * *", "timezone": "Nowhere/Else"},
+        {"cron": "* * * * *", "end_ms": 4_999},
+        {"timezone": "Nowhere/Else"},
+        {"every_ms": 1_000, "jitter_ms": 1_000},
+        {"jitter_ms": -1},
+        {"max_fires": -1},
+        {"start_ms": LATEST_MS + 1},
+        {"end_ms": -1},
+        {"dst_gap": "none"},
+    ],
+)
+def test_a_change_that_no_known_worker_wrote_is_refused(timing: dict[str, object]) -> None:
+    def update(changes: object) -> Request | Rejection:
+        command = stored(2, "delay-requests", 3, 42, 5_000, "", (), None, None, changes)
+        return re_read([*UPDATE, (COMMAND_HEADER, command)])
+
+    assert isinstance(update({}), Request)
+    rejection = update(timing)
+    assert isinstance(rejection, Rejection)
+    assert rejection.code is Code.INVALID_COMMAND
+    assert "does not end in a delaystream-command header" in rejection.detail
+
+
 def test_a_record_without_a_command_is_refused() -> None:
     for headers in ([], NAMED, [*attach(NAMED, first_seen(NAMED)), ("x", b"")]):
         rejection = re_read(headers)
@@ -168,29 +247,45 @@ def test_a_second_command_is_refused() -> None:
 
 
 def test_fields_that_a_later_worker_adds_are_passed_over() -> None:
-    later = stored(1, "delay-requests", 3, 42, SENT_MS, "orders", (SENT_MS + 1,), None, None, "new")
+    later = stored(2, "delay-requests", 3, 42, SENT_MS, "orders", (SENT_MS + 1,), None, None, None, "new")
     request = re_read([*NAMED, (COMMAND_HEADER, later)])
     assert isinstance(request, Request)
     assert request.due_ms == (SENT_MS + 1,)
 
 
+RESCHEDULE = control(id="order-7", action="reschedule", delay="1s")
+
+
 @pytest.mark.parametrize(
-    ("headers", "due_ms", "recurrence"),
+    ("headers", "due_ms", "recurrence", "timing"),
     [
-        (NAMED, (), None),
-        (NAMED, (1,), (None, 1_000)),
-        ([*NAMED[:1], *NAMED[2:]], (1,), None),
-        ([("delaystream-id", b"order-7"), ("delaystream-action", b"reschedule")], (), None),
-        ([("delaystream-id", b"order-7"), ("delaystream-action", b"cancel")], (1,), None),
-        ([("delaystream-id", b"order-7"), ("delaystream-action", b"pause")], (), (None, 1_000)),
-        ([("delaystream-match-destination", b"*"), ("delaystream-action", b"pause")], (1,), None),
+        (NAMED, (), None, None),
+        (NAMED, (1,), (None, 1_000), None),
+        (NAMED, (1,), None, {}),
+        ([*NAMED[:1], *NAMED[2:]], (1,), None, None),
+        (RESCHEDULE, (), None, None),
+        (RESCHEDULE, (), None, {}),
+        (RESCHEDULE, (1,), None, None),
+        (RESCHEDULE, (1,), None, {"end_ms": None}),
+        (RESCHEDULE, (1,), (None, 1_000), {}),
+        (RESCHEDULE, (), None, {"every_ms": 1_000, "end_ms": 5_500}),
+        (UPDATE, (), None, None),
+        (UPDATE, (1,), None, None),
+        (UPDATE, (1,), None, {"every_ms": 1_000}),
+        (UPDATE, (), (None, 1_000), {}),
+        (control(id="order-7", action="cancel"), (1,), None, None),
+        (control(id="order-7", action="cancel"), (), None, {}),
+        (control(id="order-7", action="pause"), (), (None, 1_000), None),
+        (control(match_destination="*", action="pause"), (1,), None, None),
+        (control(coordinates="delay-requests/0/7", action="trigger"), (1,), None, None),
+        (control(rate="1", destination="orders", action="rate"), (1,), None, None),
     ],
 )
 def test_a_command_that_belongs_to_another_request_is_refused(
-    headers: list[Header], due_ms: tuple[int, ...], recurrence: object
+    headers: list[Header], due_ms: tuple[int, ...], recurrence: object, timing: object
 ) -> None:
     """It would be a schedule without any time, or one that nobody can name."""
-    command = stored(1, "delay-requests", 3, 42, 5_000, "orders", due_ms, recurrence)
+    command = stored(2, "delay-requests", 3, 42, 5_000, "orders", due_ms, recurrence, None, timing)
     rejection = re_read([*headers, (COMMAND_HEADER, command)])
     assert isinstance(rejection, Rejection)
     assert rejection.code is Code.INVALID_COMMAND
@@ -203,7 +298,7 @@ def test_no_command_header_makes_the_parser_raise(value: bytes | None) -> None:
 
 def test_the_last_coordinates_have_room_in_the_state() -> None:
     """In a revision, an integer of 63 bits, with as many partitions as a topic can have here; and in keys."""
-    largest = msgspec.msgpack.encode((1, "t", (1 << 31) - 1, (1 << 47) - 2, 0, "d", (1,)))
+    largest = msgspec.msgpack.encode((2, "t", (1 << 31) - 1, (1 << 47) - 2, 0, "d", (1,)))
     command, _ = detach([(COMMAND_HEADER, largest)])
     assert isinstance(command, Command)
     arming = Arming(

@@ -229,7 +229,7 @@ def test_what_was_allowed_when_it_was_scheduled_is_asked_again_when_it_fires() -
 # -- as whom -------------------------------------------------------------------------------------------
 
 
-def _command(source: str, destination: str, version: int = 1) -> bytes:
+def _command(source: str, destination: str, version: int = 2) -> bytes:
     """A command header as a worker writes it."""
     return msgspec.msgpack.encode([version, source, 0, 0, 1_000, destination, [1_000]])
 
@@ -252,6 +252,11 @@ Headers = list[tuple[str, bytes | None]]
 ID: tuple[str, bytes | None] = ("delaystream-id", b"x")
 
 
+def _control(action: bytes, name: str, topic: bytes) -> Headers:
+    payload: Headers = [("delaystream-payload", b"keep")] if action == b"update" else []
+    return [("delaystream-action", action), (f"delaystream-{name}", topic), *payload]
+
+
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
@@ -269,6 +274,18 @@ ID: tuple[str, bytes | None] = ("delaystream-id", b"x")
         (
             [ID, ("delaystream-destination", b"billing"), (COMMAND_HEADER, _command(REQUESTS, "orders"))],
             "destination-denied",
+        ),
+        *(
+            (
+                [*id, *_control(action, name, b"billing"), (COMMAND_HEADER, _command(REQUESTS, ""))],
+                "destination-denied",
+            )
+            for id, action, name in (
+                ([ID], b"update", "destination"),
+                ([ID], b"update", "on-late"),
+                ([ID], b"resume", "on-late"),
+                ([], b"rate", "destination"),
+            )
         ),
     ],
 )
@@ -292,7 +309,7 @@ BULK: Headers = [("delaystream-match-destination", b"*"), ("delaystream-action",
 
 def test_a_forged_bulk_command_that_is_to_report_nowhere_does_not_stop_the_partition() -> None:
     async def attack(engine: Engine) -> None:
-        command = msgspec.msgpack.encode([1, REQUESTS, 5, 0, 1_000, "", []])
+        command = msgspec.msgpack.encode([2, REQUESTS, 5, 0, 1_000, "", []])
         record = (None, None, [*BULK, (COMMAND_HEADER, command)], engine.clock.now_ms())
         engine.log.append(TopicPartition("delay-commands", 0), record)
         await asyncio.sleep(1)
@@ -312,7 +329,7 @@ def test_a_forged_command_from_nowhere_has_no_room_in_the_state(partition: int, 
     """It is refused before anybody counts with it, and the partition goes on."""
 
     async def attack(engine: Engine) -> None:
-        command = msgspec.msgpack.encode([1, REQUESTS, partition, offset, 1_000, "orders", [1_000]])
+        command = msgspec.msgpack.encode([2, REQUESTS, partition, offset, 1_000, "orders", [1_000]])
         record = (b"key", b"value", [ID, (COMMAND_HEADER, command)], engine.clock.now_ms())
         engine.log.append(TopicPartition("delay-commands", 0), record)
         await asyncio.sleep(1)
@@ -329,7 +346,7 @@ def test_a_forged_command_from_nowhere_has_no_room_in_the_state(partition: int, 
 
 def test_a_bulk_command_that_somebody_sends_again_is_not_begun_twice() -> None:
     async def attack(engine: Engine) -> None:
-        command = msgspec.msgpack.encode([1, REQUESTS, 0, 7, 1_000, "", []])
+        command = msgspec.msgpack.encode([2, REQUESTS, 0, 7, 1_000, "", []])
         for wait_s in (0.001, 5):
             # The second copy comes later, and in the same step all the same.
             record = (None, None, [*BULK, (COMMAND_HEADER, command)], engine.clock.now_ms())

@@ -416,7 +416,18 @@ def test_every_code_that_the_parser_decides_has_a_case_here() -> None:
         Code.TOO_MANY_TRIGGERS,
         Code.INTERNAL_ERROR,
         Code.INVALID_TIMESTAMP,  # below
-        Code.NOT_SUPPORTED,  # nothing is reserved any more
+        Code.REPLY_TO_REQUIRED,  # test_headers_commands.py
+        Code.INVALID_NOTE,
+        Code.INVALID_UNTIL,
+        Code.INVALID_STATUS,
+        Code.INVALID_COORDINATES,
+        Code.INVALID_VERSION,
+        Code.INVALID_REQUEST_ID,
+        Code.INVALID_DECLARED_BY,
+        Code.INVALID_DEPLOY,
+        Code.INVALID_RATE,
+        Code.NOT_SUPPORTED,
+        Code.INVALID_PAYLOAD,  # test_headers_update.py
         Code.DIALECT_MISSING,  # test_dialects.py
         Code.DIALECT_INVALID,
         Code.DIALECT_UNSUPPORTED,

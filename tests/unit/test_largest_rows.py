@@ -30,7 +30,7 @@ from delaystream.config.settings import LARGEST_RECEIPT_BYTES, Settings
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import named_fire_id, trigger_index
 from delaystream.core.instants import LATEST_MS
-from delaystream.core.recurrence import Recurrence
+from delaystream.core.recurrence import NO_TIMING, Recurrence, Timing
 from delaystream.core.rejection import Code
 from delaystream.core.request import Action, Coordinates, Header, Match, Request
 from tests.unit.record_batches import batch
@@ -140,6 +140,9 @@ def commands(case: Case) -> Iterator[Row]:
     recurrence = Recurrence(cron, 0, "z" * 64, "shift", "second", NOW_MS, LATEST_MS, 1 << 40, 1 << 40)
     recurring = replace(accepted, due_ms=(), recurrence=recurrence)
     yield accepted.key, accepted.value, attach(headers, recurring)
+    timing = Timing(1 << 40, cron, "z" * 64, "shift", "second", NOW_MS, LATEST_MS, 1 << 40, 1 << 40)
+    yield accepted.key, accepted.value, attach(headers, replace(recurring, timing=timing))
+    yield accepted.key, accepted.value, attach(headers, replace(accepted, timing=NO_TIMING))
 
 
 def payloads(case: Case) -> Iterator[Row]:

@@ -3,15 +3,20 @@
 from delaystream.core.recurrence.fields import CronError
 from delaystream.core.recurrence.fires import Misses, carried_on, due_ms, jittered_ms, misses, next_after
 from delaystream.core.recurrence.recurrence import DstGap, DstOverlap, Recurrence
-from delaystream.core.recurrence.validation import check
+from delaystream.core.recurrence.scheduled import LocalClock
+from delaystream.core.recurrence.timing import NO_TIMING, Timing, retimed
+from delaystream.core.recurrence.validation import check, zone_refusal
 from delaystream.core.recurrence.zones import UnknownZoneError
 
 __all__ = [
+    "NO_TIMING",
     "CronError",
     "DstGap",
     "DstOverlap",
+    "LocalClock",
     "Misses",
     "Recurrence",
+    "Timing",
     "UnknownZoneError",
     "carried_on",
     "check",
@@ -19,4 +24,6 @@ __all__ = [
     "jittered_ms",
     "misses",
     "next_after",
+    "retimed",
+    "zone_refusal",
 ]

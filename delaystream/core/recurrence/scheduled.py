@@ -96,17 +96,60 @@ class Scheduled(msgspec.Struct, frozen=True, gc=False):
         return number
 
     def _covered(self, piece: Piece) -> tuple[int, int]:
-        """The local times that have their instant in the piece: from the first, to before the second."""
-        low = piece.offset_s if self.in_second else max(piece.offset_s, piece.before_s)
-        high = piece.offset_s if self.in_first else min(piece.offset_s, piece.after_s)
-        return piece.start_s + low, piece.end_s + high
+        return _covered(piece, in_first=self.in_first, in_second=self.in_second)
 
     def _shifted_to(self, piece: Piece) -> bool:
         """Whether the start of the piece ends a gap with a time in it that is shifted."""
         if not self.shifts or piece.offset_s <= piece.before_s:
             return False
-        local_s = self.pattern.next(piece.start_s + piece.before_s)
-        return local_s is not None and local_s < piece.start_s + piece.offset_s
+        low_s, high_s = _left_out(piece)
+        local_s = self.pattern.next(low_s)
+        return local_s is not None and local_s < high_s
+
+
+class LocalClock(msgspec.Struct, frozen=True):
+    """The clock of a zone, under a policy for when it is put forward or back."""
+
+    zone: str
+    """A name of the zone database."""
+    gap: DstGap = "shift"
+    overlap: DstOverlap = "first"
+
+    def instants(self, local_ms: int) -> tuple[int, ...]:
+        """What one local time means, in milliseconds since the epoch and in order.
+
+        Two where it comes twice and both count, none where it does not exist and nothing is shifted.
+        `local_ms` are milliseconds since 1970-01-01 00:00:00 on this clock, at least two days before the
+        year 9999. The first instant after a gap has no fraction of the local time that was left out.
+        """
+        local_s = local_ms // 1000
+        in_first, in_second = self.overlap != "second", self.overlap != "first"
+        found = []
+        # No clock is a day ahead of UTC or behind it.
+        at_s = local_s - DAY_S
+        while at_s <= local_s + DAY_S:
+            piece = piece_at(self.zone, at_s)
+            low_s, high_s = _left_out(piece)
+            if self.gap == "shift" and low_s <= local_s < high_s:
+                found.append(piece.start_s * 1000)
+            low_s, high_s = _covered(piece, in_first=in_first, in_second=in_second)
+            if low_s <= local_s < high_s:
+                found.append(local_ms - piece.offset_s * 1000)
+            at_s = piece.end_s
+        return tuple(found)
+
+
+def _covered(piece: Piece, *, in_first: bool, in_second: bool) -> tuple[int, int]:
+    """The local times that have their instant in the piece: from the first, to before the second."""
+    low = piece.offset_s if in_second else max(piece.offset_s, piece.before_s)
+    high = piece.offset_s if in_first else min(piece.offset_s, piece.after_s)
+    return piece.start_s + low, piece.end_s + high
+
+
+def _left_out(piece: Piece) -> tuple[int, int]:
+    """The local times that do not exist before the piece begins, as `_covered` tells them; else a span that
+    holds none."""
+    return piece.start_s + piece.before_s, piece.start_s + piece.offset_s
 
 
 def scheduled(pattern: CronPattern, zone: str, gap: DstGap, overlap: DstOverlap) -> Scheduled:

@@ -22,13 +22,8 @@ def check(recurrence: Recurrence, *, min_interval_ms: int, max_expression: int) 
         shortest_ms = _shortest_gap_ms(recurrence, max_expression)
     except CronError as error:
         return Rejection(error.code, f"delaystream-cron is {shown(recurrence.cron or '')}: {error}.")
-    if recurrence.timezone not in zone_names():
-        advice = zone_advice(recurrence.timezone)
-        return Rejection(
-            Code.INVALID_TIMEZONE,
-            f"delaystream-timezone is {shown(recurrence.timezone)}, which is no name of a time zone; {advice}"
-            + ("" if advice[-1] == "?" else "."),
-        )
+    if (refused := zone_refusal(recurrence.timezone)) is not None:
+        return refused
     if shortest_ms < min_interval_ms:
         return Rejection(
             Code.TOO_FREQUENT,
@@ -44,6 +39,18 @@ def check(recurrence: Recurrence, *, min_interval_ms: int, max_expression: int) 
     if next_after(recurrence, recurrence.start_ms - 1) is None:
         return Rejection(Code.NEVER_FIRES, _never(recurrence))
     return None
+
+
+def zone_refusal(name: str) -> Rejection | None:
+    """Why a worker refuses a time zone of that name, None if it does not."""
+    if name in zone_names():
+        return None
+    advice = zone_advice(name)
+    return Rejection(
+        Code.INVALID_TIMEZONE,
+        f"delaystream-timezone is {shown(name)}, which is no name of a time zone; {advice}"
+        + ("" if advice[-1] == "?" else "."),
+    )
 
 
 def _shortest_gap_ms(recurrence: Recurrence, max_expression: int) -> int:
