@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from delaystream.core.identity import place
 from delaystream.core.recurrence import Recurrence
 
 Header = tuple[str, bytes | None]
@@ -43,6 +44,13 @@ class Coordinates(msgspec.Struct, frozen=True, gc=False):
     topic: str
     partition: int
     offset: int
+    origin: str = ""
+    """The topic's id, where it is not the topic of that name that is read here: what was imported."""
+
+    @property
+    def place(self) -> str:
+        """The topic, marked with its origin: by this it is told apart, and written where names are made."""
+        return place(self.topic, self.origin)
 
 
 class Match(msgspec.Struct, frozen=True):

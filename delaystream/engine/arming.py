@@ -34,13 +34,6 @@ class Arming:
         self._settings = settings
         self._state = state
 
-    def revision(self, source: Coordinates) -> int:
-        """A number that no other request for the id ever gets: it outlives what is remembered of the id.
-
-        A count would begin anew once the id is forgotten, and repeat the fire ids of the same due times.
-        """
-        return source.offset * self._settings.partitions + source.partition + 1
-
     @staticmethod
     def begun(old: Schedule | None, recurrence: Recurrence, timestamp_ms: int) -> tuple[Recurrence, int, int]:
         """A recurrence that was asked for at `timestamp_ms`, as it is stored, and its first scheduled time.
@@ -64,7 +57,7 @@ class Arming:
         assert recurrence is not None
         if not recurrence.jitter_ms:
             return scheduled_ms
-        fire = named_fire_id(schedule.topic, schedule.revision, 0, scheduled_ms, id)
+        fire = named_fire_id(schedule.revision_place, schedule.revision, 0, scheduled_ms, id)
         try:
             return due_ms(recurrence, scheduled_ms, fire)
         except (CronError, UnknownZoneError):
@@ -80,7 +73,7 @@ class Arming:
     def point(self, step: Step, schedule: Schedule, due_ms: int, pointer: bytes, index: int = 0) -> bytes:
         """Put an entry in the wheel of a schedule's destination; its key."""
         state = self._state
-        number = state.source(step, schedule.topic, schedule.partition)
+        number = state.source(step, schedule.topic, schedule.partition, schedule.origin)
         wheel = state.destination(step, schedule.destination, schedule.topic)
         key = wheel_key(wheel, due_ms, number, schedule.offset, index)
         state.add_entry(step, key, pointer, wheel, due_ms, number)
@@ -95,10 +88,18 @@ class Arming:
     def arm_trigger(self, step: Step, id: str, schedule: Schedule, command: Coordinates) -> Schedule:
         """Put a fire that is due now in the wheel, beside those of the schedule."""
         state = self._state
-        number = state.source(step, command.topic, command.partition)
+        number = state.source(step, command.topic, command.partition, command.origin)
         wheel = state.destination(step, schedule.destination, schedule.topic)
         key = wheel_key(wheel, step.now_ms, number, command.offset, 0)
-        trigger = Trigger(schedule.topic, id, schedule.revision, command.partition, command.offset)
+        trigger = Trigger(
+            schedule.topic,
+            id,
+            schedule.revision,
+            command.partition,
+            command.offset,
+            command.origin,
+            schedule.revision_origin,
+        )
         state.add_entry(step, key, encode(trigger), wheel, step.now_ms, number)
         return replace(schedule, triggers=[*schedule.triggers, key])
 
@@ -132,7 +133,7 @@ class Arming:
     def finish(self, step: Step, id: str, schedule: Schedule) -> Schedule:
         """Store the record of an id that is over, to be forgotten in time."""
         state = self._state
-        number = state.source(step, schedule.topic, schedule.partition)
+        number = state.source(step, schedule.topic, schedule.partition, schedule.origin)
         due_ms = step.now_ms + self._settings.id_retention_ms
         key = wheel_key(HOUSEKEEPING, due_ms, number, schedule.offset, 0)
         tenant = schedule.topic

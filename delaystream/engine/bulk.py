@@ -92,7 +92,7 @@ class Bulks:
         for partition in range(settings.partitions):
             outlet.write(None, None, headers, step.now_ms, partition)
         gathering = Gathering(request.action, [], 0, request.actor, request.no_receipt)
-        step.changes[gathering_key(source.topic, source.partition, source.offset)] = encode(gathering)
+        step.changes[gathering_key(source.place, source.partition, source.offset)] = encode(gathering)
 
     def begin(self, step: Step, request: Request) -> None:
         """Take up a command that was sent to this partition."""
@@ -109,12 +109,13 @@ class Bulks:
             schedule_key(source.topic, match.id_prefix or ""),
             reply_to=request.reply_to,
             actor=request.actor,
+            origin=source.origin,
         )
-        key = bulk_key(source.topic, source.partition, source.offset)
+        key = bulk_key(source.place, source.partition, source.offset)
         if self._state.get(step, key) is not None:
             return  # a copy that no worker wrote: one sweep is at work
         step.changes[key] = encode(bulk)
-        number = self._state.source(step, source.topic, source.partition)
+        number = self._state.source(step, source.topic, source.partition, source.origin)
         entry = wheel_key(HOUSEKEEPING, step.now_ms, number, source.offset, 0)
         self._state.add_entry(step, entry, encode(Sweep(key)), HOUSEKEEPING, step.now_ms, number)
 
@@ -123,7 +124,7 @@ class Bulks:
         stored = self._state.get(step, entry.key)
         assert stored is not None, "a sweep has its command"
         bulk = decode_bulk(stored)
-        source = Coordinates(bulk.tenant, bulk.partition, bulk.offset)
+        source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
         stop = after_prefix(schedule_key(bulk.tenant, bulk.match.id_prefix or ""))
         scanned = self._state.store.scan(bulk.cursor, stop, self._settings.bulk_slice)
         changed = 0
@@ -156,6 +157,8 @@ class Bulks:
             self._state.add_entry(step, entry_key, encode(entry), HOUSEKEEPING, due_ms)
             return
         step.changes[entry.key] = None
+        if bulk.origin:
+            return  # it was imported on its way, and nobody here gathers what is reported of it
         settings = self._settings
         step.outlet(settings.commands_topic, settings.partitions).write(
             None,
@@ -174,7 +177,7 @@ class Bulks:
         after = self._commands.switch(step, id, schedule, bulk.action)
         if after is None:
             return False
-        source = Coordinates(bulk.tenant, bulk.partition, bulk.offset)
+        source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
         self._answers.events.changed(step, source, id, bulk.actor, _EVENTS[bulk.action], after)
         return True
 
@@ -189,7 +192,7 @@ class Bulks:
     def gather(self, step: Step, report: Report) -> None:
         """Note what a partition has to report; when it was the last one, tell the outcome."""
         source = report.source
-        key = gathering_key(source.topic, source.partition, source.offset)
+        key = gathering_key(source.place, source.partition, source.offset)
         stored = self._state.get(step, key)
         if stored is None:
             return
@@ -216,7 +219,7 @@ def _concerned(bulk: Bulk, schedule: Schedule) -> bool:
     """Whether a command is about a schedule: it matches, and was there before the command."""
     if schedule.status not in LIVE:
         return False
-    if (schedule.topic, schedule.partition) == (bulk.tenant, bulk.partition):
+    if (schedule.topic, schedule.partition, schedule.origin) == (bulk.tenant, bulk.partition, bulk.origin):
         if schedule.offset > bulk.offset:
             return False
     elif schedule.timestamp_ms > bulk.timestamp_ms:

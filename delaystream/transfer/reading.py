@@ -19,6 +19,7 @@ from delaystream.codec.envelope import (
     decode_schedule,
     decode_source,
 )
+from delaystream.core.identity import place, schedule_id
 from delaystream.core.instants import format_instant
 from delaystream.engine.ports import StateStore
 from delaystream.transfer import lines
@@ -26,9 +27,6 @@ from delaystream.transfer import lines
 _CHUNK = 1000
 _FIRST_KEY = b"\1"
 """Below it a store keeps what is its own."""
-
-WHEEL_KEYS = frozenset({"pending", "forget_key", "triggers"})
-"""Fields of a schedule's record that are keys of wheel entries: `fires` and their like stand for them."""
 
 #: kinds of keys that this module reads, and the row of recoveries, which says nothing of what is pending
 _KINDS = frozenset({b"d", b"n", b"o", b"m", b"s", b"p", b"r", b"w"})
@@ -113,7 +111,7 @@ class PartitionReading:
             status=Status(schedule.status).value,
             fires=[self._fire(key) for key in schedule.pending],
             forget_at_ms=None if forget is None else keys.due_of(forget),
-            schedule=lines.as_fields(schedule, WHEEL_KEYS),
+            schedule=lines.as_fields(schedule, lines.WHEEL_KEYS),
             payload=None if payload is None else lines.as_fields(decode_envelope(payload)),
             triggers=[self._triggered(tenant, id, key) for key in schedule.triggers],
             next_at=None if schedule.next_ms < 0 else format_instant(schedule.next_ms),
@@ -124,13 +122,14 @@ class PartitionReading:
         entry = None if stored is None else decode_entry(stored)
         if type(entry) is not Trigger:
             raise _astray(tenant, id)
-        return lines.Triggered(self._fire(key), entry.revision)
+        return lines.Triggered(self._fire(key), entry.revision, entry.revision_origin)
 
     def _fire(self, key: bytes) -> lines.Fire:
         wheel, due_ms, number, offset, index = keys.split_wheel_key(key)
         destination, tenant = self._wheels[wheel]
         source = self._sources[number]
-        return lines.fire(destination, tenant, due_ms, f"{source.topic}/{source.partition}/{offset}", index)
+        where = schedule_id(place(source.topic, source.origin), source.partition, offset)
+        return lines.fire(destination, tenant, due_ms, where, index)
 
 
 def _astray(tenant: str, id: str) -> UnknownState:
