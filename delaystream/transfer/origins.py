@@ -6,11 +6,12 @@ of its names can be one that is given here. What comes back to where it was aske
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
 from delaystream.codec.command import carried_over, is_origin
-from delaystream.codec.envelope import Fire, Schedule
+from delaystream.codec.envelope import Envelope, Fire, Schedule
 from delaystream.core.identity import partition_of, place, schedule_id
 from delaystream.transfer import lines
 from delaystream.transfer.checking import Checked
@@ -54,22 +55,24 @@ class Origins:
         """A schedule with its origins. Raises LineError.
 
         An id that a dialect made of the request's coordinates is made of them anew: a request here may come
-        to have the same ones, and would replace it.
+        to have the same ones, and would replace it. Where deliveries tell it in a header of that dialect's,
+        they tell the new one, by which the schedule can be cancelled here.
         """
         schedule = lines.from_fields(line.schedule, Schedule, lines.NO_WHEEL_KEYS)
         origin = self.of(line.tenant, schedule.partition, schedule.origin)
         revised = self.of_revision(line.tenant, schedule.revision, schedule.revision_origin)
         history = [self._delivered(line.tenant, fire) for fire in schedule.history]
-        id, coordinates = line.id, (schedule.partition, schedule.offset)
+        id, payload, coordinates = line.id, line.payload, (schedule.partition, schedule.offset)
         if id == schedule_id(place(line.tenant, schedule.origin), *coordinates):
             id = schedule_id(place(line.tenant, origin), *coordinates)
+            payload = None if payload is None else _renamed(payload, line.id, id)
         fields = {
             **line.schedule,
             "origin": origin,
             "revision_origin": revised,
             "history": [lines.as_fields(fire) for fire in history],
         }
-        return replace(line, id=id, schedule=fields)
+        return replace(line, id=id, schedule=fields, payload=payload)
 
     def _delivered(self, tenant: str, fire: Fire) -> Fire:
         return replace(fire, origin=self.of_revision(tenant, fire.revision, fire.origin))
@@ -77,3 +80,10 @@ class Origins:
     def in_flight(self, line: lines.InFlight) -> lines.InFlight:
         """A command on its way, with its origin in its header. Raises LineError."""
         return replace(line, headers=carried_over(line.headers, self.of))
+
+
+def _renamed(payload: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    """A payload whose headers have a new id in the place of the old one."""
+    stored = lines.from_fields(payload, Envelope, {})
+    headers = [(name, new.encode() if value == old.encode() else value) for name, value in stored.headers]
+    return lines.as_fields(replace(stored, headers=headers))

@@ -1,13 +1,15 @@
 """Layouts of state, commands, exports, events and the group: as they were, and between two versions.
 
 `golden/` holds samples of each; `docs/architecture.md` has the table. `test_envelope` says what those of the
-state mean. `python -m tests.unit.test_layouts` prints the samples of commands and assignments anew.
+state mean. `python -m tests.unit.test_layouts FILE` prints one of the others as this version writes it: for a
+new version, whose samples get a file or a name of their own.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from delaystream.adapters.sticky_assignor import Claim, StickyAssignor, Told, _claim
 from delaystream.codec import envelope
 from delaystream.codec.command import COMMAND_HEADER, Command, Report, attach, detach, report_headers
-from delaystream.codec.event import SCHEMA_VERSION, Event, decode_event, encode_event
+from delaystream.codec.event import SCHEMA_VERSION, Definition, Event, EventType, decode_event, encode_event
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
@@ -26,8 +28,10 @@ from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.transfer import lines
 from delaystream.transfer.checking import checked, numbered
+from delaystream.transfer.exporting import _Digesting
 from delaystream.transfer.kafka import TransferError
 from tests.unit.test_envelope import DECODERS, MEANT, golden
+from tests.unit.test_transfer import exported, state
 
 GOLDEN = Path(__file__).with_name("golden")
 FIRST_FORMAT = 2
@@ -213,11 +217,112 @@ def test_a_field_that_an_export_does_not_know_is_refused_by_name() -> None:
 # -- events ----------------------------------------------------------------------------------------
 
 
+AT_MS = 1_700_000_000_000
+EVENTS = [
+    Event(
+        schema_version=SCHEMA_VERSION,
+        type=EventType.SCHEDULED,
+        at_ms=AT_MS,
+        request_topic="delay-requests",
+        schedule_id="order-7",
+        source="delay-requests/3/42",
+        id="order-7",
+        status="pending",
+        revision=1_376_260,
+        actor="ada",
+        definition=Definition("orders", [AT_MS + 5_000], name="n", description="d", tags=["a", "b"]),
+        next_at_ms=AT_MS + 5_000,
+        no_receipt="'replies': it does not exist",
+    ),
+    Event(
+        schema_version=SCHEMA_VERSION,
+        type=EventType.REPLACED,
+        at_ms=AT_MS,
+        request_topic="delay-requests",
+        schedule_id="report",
+        source="delay-requests/3/43",
+        id="report",
+        status="pending",
+        revision=1_409_028,
+        definition=Definition(
+            "orders",
+            cron="0 9 * * *",
+            timezone="Europe/Berlin",
+            dst_gap="skip",
+            dst_overlap="both",
+            start_at_ms=AT_MS,
+            end_at_ms=AT_MS + 1_000_000_000,
+            max_fires=9,
+            jitter_ms=1_000,
+            catch_up="all",
+            grace_ms=60_000,
+        ),
+        shortened=True,
+    ),
+    Event(
+        schema_version=SCHEMA_VERSION,
+        type=EventType.FIRED,
+        at_ms=AT_MS,
+        request_topic="delay-requests",
+        schedule_id="report",
+        source="delay-requests@w2WxZ0kXSyGk1zvVnXbVhA/3/43",
+        id="report",
+        status="pending",
+        revision=1_409_028,
+        next_at_ms=AT_MS + 1_000,
+        due_at_ms=AT_MS - 5,
+        fired_at_ms=AT_MS,
+        lateness_ms=5,
+        fire_id=f"delay-requests@w2WxZ0kXSyGk1zvVnXbVhA/r1409028/0/{AT_MS - 5}/report",
+        fire_count=3,
+        skipped=2,
+        destination="orders",
+        destination_partition=1,
+    ),
+    Event(
+        schema_version=SCHEMA_VERSION,
+        type=EventType.MISSED,
+        at_ms=AT_MS,
+        request_topic="delay-requests",
+        schedule_id="report",
+        source="delay-requests/3/43",
+        id="report",
+        status="pending",
+        revision=1_409_028,
+        destination="orders",
+        from_ms=AT_MS - 3_000,
+        to_ms=AT_MS - 1_000,
+        count=3,
+        reason="late",
+    ),
+    Event(
+        schema_version=SCHEMA_VERSION,
+        type=EventType.BULK,
+        at_ms=AT_MS,
+        request_topic="delay-requests",
+        schedule_id="delay-requests/0/9",
+        source="delay-requests/0/9",
+        action="cancel",
+        count=17,
+    ),
+    Event(
+        schema_version=SCHEMA_VERSION,
+        type=EventType.REJECTED,
+        at_ms=AT_MS,
+        request_topic="delay-requests",
+        schedule_id="delay-requests/0/10",
+        source="delay-requests/0/10",
+        code="invalid-delay",
+        detail="delaystream-delay is '5'; expected a unit",
+    ),
+]
+
+
 def test_events_that_were_written_once_still_read() -> None:
-    for text in (GOLDEN / f"events-{SCHEMA_VERSION}.jsonl").read_bytes().splitlines():
-        event = decode_event(text)
-        assert event.schema_version == SCHEMA_VERSION
-        assert json.loads(encode_event(event)) == json.loads(text)
+    """And are written as they were: consumers rely on the bytes' meaning."""
+    lines_of_it = (GOLDEN / f"events-{SCHEMA_VERSION}.jsonl").read_bytes().splitlines()
+    assert [decode_event(text) for text in lines_of_it] == EVENTS
+    assert [json.loads(encode_event(event)) for event in EVENTS] == [json.loads(text) for text in lines_of_it]
 
 
 def test_a_reader_of_events_skips_what_a_later_version_tells_besides() -> None:
@@ -241,9 +346,38 @@ def test_the_golden_events_hold_every_field() -> None:
     assert told == set(Event.__struct_fields__)
 
 
-if __name__ == "__main__":
-    print(json.dumps({name: written(command).hex() for name, command in COMMANDS.items()}, indent=2))
-    assigned = {"claim-1": CLAIM, "assignment-1": TOLD}
-    print(
-        json.dumps({name: msgspec.msgpack.encode(value).hex() for name, value in assigned.items()}, indent=2)
+def written_export() -> bytes:
+    """The state of `test_transfer`, and a command."""
+    out = io.BytesIO()
+    digesting = _Digesting(out)
+    header = lines.Header(
+        lines.FORMAT,
+        "old",
+        "changelog",
+        "changelog-id",
+        4,
+        1_893_455_000_000,
+        "2029-12-31T23:43:20.000Z",
+        "0.1.0",
+        "a-transfer",
+        final=True,
     )
+    command: list[Header] = [*HEADERS, (COMMAND_HEADER, written(COMMANDS["one-time-1"]))]
+    for line in (header, *exported(state()), lines.InFlight(0, 7, SENT_MS, b"k", b"v", command)):
+        digesting.write(line)
+    return out.getvalue() + lines.encoded(lines.End(2, 3, 1, digesting.digest))
+
+
+def _as_json(samples: dict[str, bytes]) -> bytes:
+    return json.dumps({name: value.hex() for name, value in samples.items()}, indent=2).encode() + b"\n"
+
+
+if __name__ == "__main__":
+    encode = msgspec.msgpack.encode
+    samples = {
+        "commands.json": lambda: _as_json({name: written(command) for name, command in COMMANDS.items()}),
+        "assignments.json": lambda: _as_json({"claim-1": encode(CLAIM), "assignment-1": encode(TOLD)}),
+        f"events-{SCHEMA_VERSION}.jsonl": lambda: b"".join(encode_event(event) + b"\n" for event in EVENTS),
+        f"export-{lines.FORMAT}.jsonl": written_export,
+    }
+    sys.stdout.buffer.write(samples[sys.argv[1]]())

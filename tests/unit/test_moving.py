@@ -22,7 +22,7 @@ from delaystream.transfer import lines
 from tests.unit.engine import REQUESTS, Engine, header
 from tests.unit.moving import exported, imported, moved
 from tests.unit.test_commands import receipts
-from tests.unit.test_dialects_engine import speakers
+from tests.unit.test_dialects_engine import speakers, text, theirs
 from tests.unit.test_recurring import events
 
 OLD_ID = "topic-id-1"
@@ -341,6 +341,31 @@ def test_a_request_does_not_replace_what_a_dialect_named_by_its_coordinates_else
                 b"new": f"{REQUESTS}/0/0",
                 b"newer": f"{REQUESTS}/0/1",
             }
+            await new.stop()
+
+        loop.run_until_complete(run())
+
+
+def test_what_a_dialect_tells_on_deliveries_is_the_name_to_cancel_it_by() -> None:
+    """NATS's consumers find a schedule's name in a header, here the coordinates that it was given for one."""
+    with VirtualTimeLoop() as loop:
+
+        async def run() -> None:
+            old, new = Engine(loop), Engine(loop)
+            new.log.topics[REQUESTS].topic_id = "another"
+            old.start(tenants=speakers())
+            old.request(b"v", None, theirs(Nats_Schedule="@every 10s", Nats_Schedule_Target="orders"))
+            await asyncio.sleep(1)
+            await old.stop()
+            await imported(exported(old), new, speakers())
+            new.start(tenants=speakers())
+            await asyncio.sleep(10)
+            (fired,) = new.read("orders")
+            name = text(fired, "Nats-Scheduler")
+            assert name == header(fired, "schedule-id") == f"{REQUESTS}@{OLD_ID}/0/0"
+            new.request(None, b"k", theirs(Nats_Scheduler=name, Nats_Schedule_Next="purge"))
+            await asyncio.sleep(60)
+            assert len(new.read("orders")) == 1
             await new.stop()
 
         loop.run_until_complete(run())
