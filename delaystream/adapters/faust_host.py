@@ -22,7 +22,7 @@ from delaystream.adapters.faust_app import BatchSchema, DelayApp
 from delaystream.adapters.faust_transport import Consumer
 from delaystream.adapters.partition_sources import PartitionSources
 from delaystream.adapters.static_membership import InstanceFenced
-from delaystream.adapters.sticky_assignor import StickyAssignor
+from delaystream.adapters.sticky_assignor import StickyAssignor, StrategyRefused
 from delaystream.adapters.tasks import end
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.observer import Phase
@@ -276,6 +276,10 @@ class PartitionHost:
 
     def on_fenced(self, failure: InstanceFenced) -> None:
         """End: another worker has this one's instance id."""
+        self._fail(failure)
+
+    def on_refused(self, failure: StrategyRefused) -> None:
+        """End: the group's other members do not leave, and cannot share with this one."""
         self._fail(failure)
 
     def _assign(self, partitions: frozenset[TopicPartition]) -> None:

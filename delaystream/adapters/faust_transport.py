@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, cast
 
 import aiokafka
-from aiokafka.errors import KafkaError
+from aiokafka.errors import InconsistentGroupProtocolError, KafkaError
 from aiokafka.structs import TopicPartition as KafkaPartition
 from faust.transport.consumer import ensure_TPset
 from faust.transport.drivers import TRANSPORTS
@@ -26,7 +26,7 @@ from faust.types import TP, Message
 
 from delaystream.adapters.batch_fetcher import BatchFetcher, Fetched, ReaderSettings, client_failure
 from delaystream.adapters.static_membership import InstanceFenced, holder_of
-from delaystream.adapters.sticky_assignor import StickyAssignor
+from delaystream.adapters.sticky_assignor import StickyAssignor, StrategyRefused
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import TopicPartition
 
@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 #: The URL scheme by which a Faust app chooses this transport.
 SCHEME = "delaystream"
 _JOIN_MARGIN_MS = 5_000
+#: after its session timed out a member is gone within this
+_SESSION_MARGIN_MS = 5_000
+#: so often a member tries to join that the group has refused
+_REFUSED_RETRY_S = 2.0
 TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"
 
 
@@ -47,6 +51,10 @@ class MembershipListener(Protocol):
 
     def on_fenced(self, failure: InstanceFenced) -> None:
         """Another member has this one's instance id, and with it all that this one had."""
+        ...
+
+    def on_refused(self, failure: StrategyRefused) -> None:
+        """The group has had members that this one cannot share with for longer than a session lasts."""
         ...
 
 
@@ -162,6 +170,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         _watch_heartbeats(consumer._coordinator, self._confirm)
         if self.batch_app.reader.group_instance_id is not None:
             _watch_identity(consumer._coordinator, self._still_ours)
+        _watch_strategy(consumer._coordinator, self._refused)
         self.batches.adapt(consumer._fetcher)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -181,6 +190,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def _confirm(self, generation: int, sent_at: float) -> None:
         self._confirmed_generation = generation
         self._confirmed_until = sent_at + self.batch_app.reader.session_timeout_ms / 1000
+
+    def _refused(self, refused_s: float) -> bool:
+        """Whether to give up on a group that has refused this member for so long; tells of it at first."""
+        reader = self.batch_app.reader
+        failure = StrategyRefused(reader.group_id)
+        if not refused_s:
+            logger.warning("waiting to join: %s", failure)
+        if refused_s * 1000 < reader.session_timeout_ms + _SESSION_MARGIN_MS:
+            return False
+        self.parent_loop.call_soon_threadsafe(self.batch_app.membership_listener.on_refused, failure)
+        return True
 
     async def _still_ours(self, member_id: str) -> bool | None:
         """Whether nobody else has this member's instance id; None where the broker does not say."""
@@ -259,6 +279,32 @@ def _watch_identity(coordinator: Any, still_ours: Callable[[str], Awaitable[bool
 
     coordinator.reset_generation = reset_generation
     coordinator._do_rejoin_group = join_unless_taken
+
+
+def _watch_strategy(coordinator: Any, give_up: Callable[[float], bool]) -> None:
+    """Have a join that the group refuses for its members' sake tried again, until it is time to give up.
+
+    Such members may be about to leave: one with an instance id is in the group for a session timeout after
+    its process has ended. ``give_up`` is told for how long the group has refused, s.
+    """
+    join = coordinator._do_rejoin_group
+    since: float | None = None
+
+    async def join_once_they_left(subscription: Any) -> bool:
+        nonlocal since
+        try:
+            joined: bool = await join(subscription)
+        except InconsistentGroupProtocolError:
+            now = time.monotonic()
+            since = now if since is None else since
+            # The worker ends once it is given up; until then there is nothing to do here.
+            wait_s = None if give_up(now - since) else _REFUSED_RETRY_S
+            await asyncio.wait([coordinator._closing], timeout=wait_s)
+            return False
+        since = None
+        return joined
+
+    coordinator._do_rejoin_group = join_once_they_left
 
 
 class Consumer(driver.Consumer):

@@ -268,8 +268,13 @@ def _context(headers: Headers) -> Context:
 
 
 def _accept_id(coordinates: bytes) -> int:
-    """The id of the accept span of a request, which is never 0 (W3C: not valid)."""
-    return int.from_bytes(blake2b(coordinates, digest_size=8).digest()) or 1
+    """The id of the accept span of a request, which is never 0 (W3C: not valid).
+
+    It was accepted without the origin that an import marked its coordinates with.
+    """
+    topic, slash, rest = coordinates.partition(b"/")
+    accepted = topic.partition(b"@")[0] + slash + rest
+    return int.from_bytes(blake2b(accepted, digest_size=8).digest()) or 1
 
 
 def _where(kind: str, name: str, target: TopicPartition, offset: int | None) -> dict[str, str | int]:

@@ -6,10 +6,12 @@ What was known when the request was first seen goes with it: where it stood, its
 much later it reads them. All else is in the request's own headers, which it reads again.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from delaystream.codec.envelope import UNREADABLE
 from delaystream.core.destinations import is_topic_name
@@ -25,14 +27,16 @@ _VERSION: Final = 2
 
 #: What the state's keys have room for, and Kafka: more was not written by a worker.
 _LAST_PARTITION: Final = (1 << 31) - 1
-#: so that a revision (offset times partitions, and the partition) fits an integer of 63 bits, with up to
-#: 32,768 partitions; a thousand years of 4,000 records a second
+#: so that a revision (offset times 32,768, and the partition) fits an integer of 63 bits; a thousand years of
+#: 4,000 records a second
 _LAST_OFFSET: Final = (1 << 47) - 2
 _MOST_TIMES: Final = 1 << 16
 #: of one partition; those of all together still fit an integer of 64 bits
 _MOST_SCHEDULES: Final = 1 << 48
 #: of a cron expression; a setting bounds it where it is accepted
 _MOST_CHARACTERS: Final = 1 << 16
+#: Kafka's topic ids have 22 characters
+_ORIGIN: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 class Command(msgspec.Struct, frozen=True, gc=False):
@@ -75,6 +79,8 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reported: tuple[int, int, str | None] | None = None
     """Of a report alone: the partition, its count, and the topic for the receipt."""
     timing: Timing | None = None
+    origin: str = ""
+    """Of the coordinates: set by an import, on what was on its way."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -96,6 +102,7 @@ def attach(headers: Sequence[Header], request: Request) -> list[Header]:
         request.recurrence if request.timing is None else None,
         None,
         request.timing,
+        source.origin,
     )
     return [*headers, (COMMAND_HEADER, _encode(stored))]
 
@@ -113,6 +120,8 @@ def report_headers(report: Report) -> list[Header]:
         (),
         None,
         (report.partition, report.count, report.reply_to),
+        None,
+        source.origin,
     )
     return [(COMMAND_HEADER, _encode(stored))]
 
@@ -128,13 +137,30 @@ def detach(headers: Sequence[Header]) -> tuple[Command | Report | None, list[Hea
         return None, own
     if stored.version != _VERSION or not _possible(stored):
         return None, own
-    source = Coordinates(stored.topic, stored.partition, stored.offset)
+    source = Coordinates(stored.topic, stored.partition, stored.offset, stored.origin)
     if stored.reported is not None:
         return Report(source, *stored.reported), own
     command = Command(
         source, stored.timestamp_ms, stored.destination, stored.due_ms, stored.recurrence, stored.timing
     )
     return command, own
+
+
+def carried_over(headers: Sequence[Header], origin: Callable[[str, int, str], str]) -> list[Header]:
+    """The headers of what was on its way, for another application: as they are, but for its origin.
+
+    `origin` makes that of a topic, a partition and the origin so far. What is no command stays as it is.
+    """
+    if detach(headers)[0] is None:
+        return list(headers)
+    stored = _decode(headers[-1][1] or b"")
+    stored = replace(stored, origin=origin(stored.topic, stored.partition, stored.origin))
+    return [*headers[:-1], (COMMAND_HEADER, _encode(stored))]
+
+
+def is_origin(text: str) -> bool:
+    """Whether it can be a topic's id: what names are made of, and no separator of theirs."""
+    return _ORIGIN.fullmatch(text) is not None
 
 
 def _possible(stored: _Stored) -> bool:
@@ -146,6 +172,7 @@ def _possible(stored: _Stored) -> bool:
     times_ms = (stored.timestamp_ms, *stored.due_ms)
     return (
         is_topic_name(stored.topic)
+        and (not stored.origin or is_origin(stored.origin))
         and min(*partitions, stored.offset, count, *times_ms) >= 0
         and max(partitions) <= _LAST_PARTITION
         and stored.offset <= _LAST_OFFSET

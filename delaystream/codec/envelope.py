@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from delaystream.core.identity import place
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Action, CatchUp, Match, Request
 
@@ -58,6 +59,9 @@ class Trigger(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
     #: coordinates of the command, in the tenant's topic
     partition: int
     offset: int
+    #: that topic's id, and the id of the one that the revision is of, as in a schedule
+    origin: str = ""
+    revision_origin: str = ""
 
 
 class Sweep(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
@@ -99,6 +103,8 @@ class Fire(msgspec.Struct, frozen=True, gc=False, array_like=True):
     revision: int
     #: the list index, or that of a trigger
     index: int | str = 0
+    #: of the revision, as in a schedule
+    origin: str = ""
 
 
 class Triggered(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -110,6 +116,9 @@ class Triggered(msgspec.Struct, frozen=True, gc=False, array_like=True):
     revision: int
     #: of the command, in the tenant's topic
     partition: int
+    #: the command's, and that of the revision, as in a schedule
+    origin: str = ""
+    revision_origin: str = ""
 
 
 class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
@@ -156,8 +165,22 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     actor: str | None = None
     #: what it delivers, an envelope as it is stored; None: under a key of its own, or over
     payload: bytes | None = None
-    #: (partition, offset) of bulk commands that were carried out on it before their sweeps came by
-    swept: list[tuple[int, int]] = []
+    #: (partition, offset, origin) of bulk commands that were carried out on it before their sweeps came by
+    swept: list[tuple[int, int, str]] = []
+    #: id of the topic that partition and offset are of, and of the one that the revision is of, where that is
+    #: another topic of this name than the one that is read here: what was imported. Empty: it is that one
+    origin: str = ""
+    revision_origin: str = ""
+
+    @property
+    def place(self) -> str:
+        """The topic that partition and offset are of, as it is written in names."""
+        return place(self.topic, self.origin)
+
+    @property
+    def revision_place(self) -> str:
+        """The topic that the revision is of, as it is written in fire ids."""
+        return place(self.topic, self.revision_origin)
 
     @property
     def withheld(self) -> int:
@@ -191,6 +214,8 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
     count: int = 0
     reply_to: str | None = None
     actor: str | None = None
+    #: of the coordinates, as in a schedule
+    origin: str = ""
 
 
 class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -217,6 +242,8 @@ class SourceName(msgspec.Struct, frozen=True, array_like=True, tag=21):
 
     topic: str
     partition: int
+    #: the topic's id, as in a schedule
+    origin: str = ""
 
 
 class TransferState(StrEnum):

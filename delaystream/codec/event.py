@@ -182,7 +182,7 @@ decode_event = msgspec.json.Decoder(Event).decode
 
 def coordinates(source: Coordinates) -> str:
     """A request's `topic/partition/offset`."""
-    return schedule_id(source.topic, source.partition, source.offset)
+    return schedule_id(source.place, source.partition, source.offset)
 
 
 def event_of_request(at_ms: int, type: EventType, source: Coordinates, **told: Any) -> Event:
@@ -207,7 +207,7 @@ def event_of_schedule(at_ms: int, type: EventType, id: str, schedule: Schedule, 
         at_ms=at_ms,
         request_topic=schedule.topic,
         schedule_id=id,
-        source=schedule_id(schedule.topic, schedule.partition, schedule.offset),
+        source=schedule_id(schedule.place, schedule.partition, schedule.offset),
         id=id,
         status=schedule.status,
         revision=schedule.revision,

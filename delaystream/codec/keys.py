@@ -5,11 +5,11 @@ Every key begins with one byte for its kind; numbers are big-endian, so that byt
 ==== ============================================================================= =====================
 kind rest of the key                                                               value
 ==== ============================================================================= =====================
-``b`` tenant, NUL, partition (4), offset (8)                                        a bulk command at work
+``b`` place, NUL, partition (4), offset (8)                                         a bulk command at work
 ``d`` destination number (4)                                                       topic name [NUL, tenant]
-``n`` source number (4)                                                            topic id, partition, topic
+``n`` source number (4)                                                            topic, partition, origin
 ``o`` source topic's name                                                          next offset, topic id
-``g`` tenant, NUL, partition (4), offset (8)                                        reports of a bulk command
+``g`` place, NUL, partition (4), offset (8)                                         reports of a bulk command
 ``m``                                                                              partition count, format
 ``s`` tenant, NUL, id                                                              the named schedule
 ``p`` tenant, NUL, id                                                              its payload, if large
@@ -21,7 +21,7 @@ Pointers are in the local store alone: they follow from the rows that they point
 
 A tenant with a rate of its own for a destination has a wheel of its own there. Number 0 is the wheel of
 housekeeping: its entries forget ids that are over, and go on with bulk commands, which are named by where
-they stood in the tenant's topic.
+they stood in the tenant's topic: `delaystream.core.identity` says what a place is.
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ def split_schedule_key(key: bytes) -> tuple[str, str]:
     return tenant.decode(), id.decode()
 
 
-def bulk_key(tenant: str, partition: int, offset: int) -> bytes:
+def bulk_key(place: str, partition: int, offset: int) -> bytes:
     """Key of a bulk command's work on a partition."""
-    return b"b" + tenant.encode() + b"\0" + _coordinates.pack(partition, offset)
+    return b"b" + place.encode() + b"\0" + _coordinates.pack(partition, offset)
 
 
-def gathering_key(tenant: str, partition: int, offset: int) -> bytes:
+def gathering_key(place: str, partition: int, offset: int) -> bytes:
     """Key of what is gathered of a bulk command."""
-    return b"g" + tenant.encode() + b"\0" + _coordinates.pack(partition, offset)
+    return b"g" + place.encode() + b"\0" + _coordinates.pack(partition, offset)

@@ -173,12 +173,12 @@ def receipt(
     schedules that were changed, for a bulk command. `due_ms` and `fire_ids` belong together, item by item;
     `won` is the last fire before the command.
     """
-    schedule = schedule_id(source.topic, source.partition, source.offset, id)
+    schedule = schedule_id(source.place, source.partition, source.offset, id)
     body: dict[str, object] = {
         "outcome": outcome.value,
         "schedule_id": schedule,
         "request_topic": source.topic,
-        "source": schedule_id(source.topic, source.partition, source.offset),
+        "source": schedule_id(source.place, source.partition, source.offset),
         "decided_at_ms": decided_ms,
     }
     if id is not None:

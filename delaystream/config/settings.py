@@ -48,8 +48,8 @@ LARGEST_RECEIPT_BYTES = 16 * MIB
 """Of receipts that are larger, which only long lists with long ids could make, there are none."""
 
 _WAITING_BYTES = 40
-_TRIGGERED_BYTES = 56
-_REMEMBERED_BYTES = 64
+_TRIGGERED_BYTES = 128
+_REMEMBERED_BYTES = 128
 """In the record of a named schedule: a fire that waits, and one that its history remembers."""
 
 

@@ -6,6 +6,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from delaystream.core.identity import place
 from delaystream.core.recurrence import Recurrence, Timing
 
 Header = tuple[str, bytes | None]
@@ -52,6 +53,13 @@ class Coordinates(msgspec.Struct, frozen=True, gc=False):
     topic: str
     partition: int
     offset: int
+    origin: str = ""
+    """The topic's id, where it is not the topic of that name that is read here: what was imported."""
+
+    @property
+    def place(self) -> str:
+        """The topic, marked with its origin: by this it is told apart, and written where names are made."""
+        return place(self.topic, self.origin)
 
 
 class Match(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -12,6 +12,7 @@ from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
+from delaystream.core.identity import schedule_id
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Coordinates, Header
 
@@ -167,7 +168,7 @@ def control(name: str, value: str) -> Header:
 
 def coordinates_id(source: Coordinates) -> str:
     """The id of a schedule whose own system gives it none: where its request stands."""
-    return f"{source.topic}/{source.partition}/{source.offset}"
+    return schedule_id(source.place, source.partition, source.offset)
 
 
 def whole_number(name: str, text: str, least: int, expected: str) -> int:

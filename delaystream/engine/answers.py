@@ -65,10 +65,10 @@ class Answers:
 def older(request: Request, old: Schedule) -> bool:
     """Whether a request was produced before the one that the schedule's record stands for.
 
-    Within one request partition the order is that of the offsets; across partitions only the producers'
-    timestamps can tell.
+    Within one request partition the order is that of the offsets; across partitions, and across two topics of
+    one name, only the producers' timestamps can tell.
     """
     source = request.source
-    if (source.topic, source.partition) == (old.topic, old.partition):
+    if (source.topic, source.partition, source.origin) == (old.topic, old.partition, old.origin):
         return source.offset < old.offset
     return request.timestamp_ms < old.timestamp_ms

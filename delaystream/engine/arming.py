@@ -14,7 +14,6 @@ from delaystream.codec.envelope import (
     Forget,
     Pointer,
     Schedule,
-    Trigger,
     Triggered,
     encode,
 )
@@ -30,6 +29,7 @@ from delaystream.core.recurrence import (
     jittered_ms,
 )
 from delaystream.core.request import Coordinates
+from delaystream.engine.pointers import trigger_of
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
@@ -44,13 +44,6 @@ class Arming:
     def __init__(self, settings: EngineSettings, state: PartitionState) -> None:
         self._settings = settings
         self._state = state
-
-    def revision(self, source: Coordinates) -> int:
-        """A number that no other request for the id ever gets: it outlives what is remembered of the id.
-
-        A count would begin anew once the id is forgotten, and repeat the fire ids of the same due times.
-        """
-        return source.offset * self._settings.partitions + source.partition + 1
 
     @staticmethod
     def begun(old: Schedule | None, recurrence: Recurrence, timestamp_ms: int) -> tuple[Recurrence, int, int]:
@@ -75,7 +68,7 @@ class Arming:
         assert recurrence is not None
         if not recurrence.jitter_ms:
             return scheduled_ms
-        fire = named_fire_id(schedule.topic, schedule.revision, 0, scheduled_ms, id)
+        fire = named_fire_id(schedule.revision_place, schedule.revision, 0, scheduled_ms, id)
         try:
             return due_ms(recurrence, scheduled_ms, fire)
         except (CronError, UnknownZoneError):
@@ -91,7 +84,7 @@ class Arming:
     def point(self, step: Step, schedule: Schedule, due_ms: int, pointer: bytes, index: int = 0) -> bytes:
         """Put an entry in the wheel of a schedule's destination; its key."""
         state = self._state
-        number = state.source(step, schedule.topic, schedule.partition)
+        number = state.source(step, schedule.topic, schedule.partition, schedule.origin)
         wheel = state.destination(step, schedule.destination, schedule.topic)
         key = wheel_key(wheel, due_ms, number, schedule.offset, index)
         state.add_pointer(step, key, pointer, wheel, due_ms, number)
@@ -106,12 +99,14 @@ class Arming:
     def arm_trigger(self, step: Step, id: str, schedule: Schedule, command: Coordinates) -> Schedule:
         """Put a fire that is due now in the wheel, beside those of the schedule."""
         state = self._state
-        number = state.source(step, command.topic, command.partition)
+        number = state.source(step, command.topic, command.partition, command.origin)
         wheel = state.destination(step, schedule.destination, schedule.topic)
         key = wheel_key(wheel, step.now_ms, number, command.offset, 0)
-        trigger = Trigger(schedule.topic, id, schedule.revision, command.partition, command.offset)
-        state.add_pointer(step, key, encode(trigger), wheel, step.now_ms, number)
-        waiting = Triggered(key, schedule.revision, command.partition)
+        waiting = Triggered(
+            key, schedule.revision, command.partition, command.origin, schedule.revision_origin
+        )
+        pointer = encode(trigger_of(schedule.topic, id, waiting))
+        state.add_pointer(step, key, pointer, wheel, step.now_ms, number)
         return replace(schedule, triggers=[*schedule.triggers, waiting])
 
     def disarm(self, step: Step, schedule: Schedule) -> Schedule:
@@ -159,7 +154,7 @@ class Arming:
     def finish(self, step: Step, id: str, schedule: Schedule) -> Schedule:
         """Store the record of an id that is over, to be forgotten in time."""
         state = self._state
-        number = state.source(step, schedule.topic, schedule.partition)
+        number = state.source(step, schedule.topic, schedule.partition, schedule.origin)
         due_ms = step.now_ms + self._settings.id_retention_ms
         key = wheel_key(HOUSEKEEPING, due_ms, number, schedule.offset, 0)
         tenant = schedule.topic

@@ -117,10 +117,10 @@ class Bulks:
         if schedule.status not in LIVE:
             return 0
         before = schedule.swept
-        at_work = {(bulk.partition, bulk.offset) for bulk in self._at_work.values()}
+        at_work = {(bulk.partition, bulk.offset, bulk.origin) for bulk in self._at_work.values()}
         swept = [place for place in before if place in at_work]
         for of, bulk in [*self._at_work.items()]:
-            place = (bulk.partition, bulk.offset)
+            place = (bulk.partition, bulk.offset, bulk.origin)
             if (
                 bulk.tenant != tenant
                 or key < bulk.cursor
@@ -141,7 +141,7 @@ class Bulks:
             if after is None:
                 continue
             schedule = after
-            source = Coordinates(bulk.tenant, bulk.partition, bulk.offset)
+            source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
             self._answers.events.changed(step, source, id, bulk.actor, _EVENTS[bulk.action], after)
             self._keep(step, of, replace(bulk, count=bulk.count + 1))
             if schedule.status not in LIVE:
@@ -165,7 +165,7 @@ class Bulks:
             if partition != self._partition:
                 outlet.write(None, None, headers, step.now_ms, partition)
         gathering = Gathering(request.action, [], 0, request.actor, request.no_receipt)
-        step.changes[gathering_key(source.topic, source.partition, source.offset)] = encode(gathering)
+        step.changes[gathering_key(source.place, source.partition, source.offset)] = encode(gathering)
         self.begin(step, request)
 
     def begin(self, step: Step, request: Request) -> None:
@@ -173,7 +173,7 @@ class Bulks:
         source = request.source
         match = request.match
         assert match is not None
-        number = self._state.source(step, source.topic, source.partition)
+        number = self._state.source(step, source.topic, source.partition, source.origin)
         entry = wheel_key(HOUSEKEEPING, step.now_ms, number, source.offset, 0)
         bulk = Bulk(
             source.topic,
@@ -187,8 +187,9 @@ class Bulks:
             max([bulk.number for bulk in self._at_work.values()], default=0) + 1,
             reply_to=request.reply_to,
             actor=request.actor,
+            origin=source.origin,
         )
-        key = bulk_key(source.topic, source.partition, source.offset)
+        key = bulk_key(source.place, source.partition, source.offset)
         if self._state.get(step, key) is not None:
             return  # a copy that no worker wrote: one sweep is at work
         self._keep(step, key, bulk)
@@ -197,7 +198,7 @@ class Bulks:
     def sweep(self, step: Step, entry_key: bytes, entry: Sweep) -> None:
         """Go on for one slice; with the last of them done, report."""
         bulk = self._at_work[entry.key]
-        source = Coordinates(bulk.tenant, bulk.partition, bulk.offset)
+        source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
         stop = after_prefix(schedule_key(bulk.tenant, bulk.match.id_prefix or ""))
         scanned = self._state.store.scan(bulk.cursor, stop, self._settings.bulk_slice)
         cursor = bulk.cursor
@@ -229,6 +230,8 @@ class Bulks:
             return
         del self._at_work[entry.key]
         step.changes[entry.key] = None
+        if bulk.origin:
+            return  # it was imported on its way, and nobody here gathers what is reported of it
         settings = self._settings
         step.outlet(settings.commands_topic, settings.partitions).write(
             None,
@@ -249,7 +252,7 @@ class Bulks:
     def gather(self, step: Step, report: Report) -> None:
         """Note what a partition has to report; when it was the last one, tell the outcome."""
         source = report.source
-        key = gathering_key(source.topic, source.partition, source.offset)
+        key = gathering_key(source.place, source.partition, source.offset)
         stored = self._state.get(step, key)
         if stored is None:
             return
@@ -276,7 +279,7 @@ def _concerned(bulk: Bulk, schedule: Schedule) -> bool:
     """Whether a command is about a schedule: it matches, and was there before the command."""
     if schedule.status not in LIVE:
         return False
-    if (schedule.topic, schedule.partition) == (bulk.tenant, bulk.partition):
+    if (schedule.topic, schedule.partition, schedule.origin) == (bulk.tenant, bulk.partition, bulk.origin):
         if schedule.offset > bulk.offset:
             return False
     elif schedule.timestamp_ms > bulk.timestamp_ms:

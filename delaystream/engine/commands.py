@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from delaystream.codec.envelope import LIVE, Schedule, Status, encode
 from delaystream.codec.keys import schedule_key, split_wheel_key
 from delaystream.codec.outgoing import Outcome
-from delaystream.core.identity import named_fire_id, trigger_index
+from delaystream.core.identity import named_fire_id, revision, trigger_index
 from delaystream.core.request import Action, Request
 from delaystream.engine.answers import Answers, older
 from delaystream.engine.arming import Arming
@@ -83,8 +83,8 @@ class Commands:
         source = request.source
         schedule = self._arming.arm_trigger(step, request.id, schedule, source)
         step.changes[schedule_key(schedule.topic, request.id)] = encode(schedule)
-        index = trigger_index(source.partition, source.offset)
-        fire = named_fire_id(schedule.topic, schedule.revision, index, step.now_ms, request.id)
+        index = trigger_index(source.partition, source.offset, source.origin)
+        fire = named_fire_id(schedule.revision_place, schedule.revision, index, step.now_ms, request.id)
         self._answers.tell(step, request, Outcome.TRIGGERED, schedule, (step.now_ms,), (fire,))
 
     def _reschedule(self, step: Step, request: Request, schedule: Schedule) -> None:
@@ -95,7 +95,8 @@ class Commands:
         old = schedule
         schedule = replace(
             self._arming.disarm(step, schedule),
-            revision=self._arming.revision(request.source),
+            revision=revision(request.source.partition, request.source.offset),
+            revision_origin=request.source.origin,
             recurrence=recurrence,
             next_ms=-1,
             run_count=0,
@@ -111,7 +112,7 @@ class Commands:
         self._arming.withhold(old, schedule)
         step.changes[schedule_key(schedule.topic, id)] = encode(schedule)
         fires = [
-            named_fire_id(schedule.topic, schedule.revision, index, due_ms, id)
+            named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, id)
             for index, due_ms in enumerate(times)
         ]
         self._answers.tell(step, request, Outcome.RESCHEDULED, schedule, times, fires)
@@ -141,7 +142,14 @@ class Commands:
         source = request.source
         if old is None:
             schedule = Schedule(
-                status, 0, source.topic, source.partition, source.offset, request.timestamp_ms, ""
+                status,
+                0,
+                source.topic,
+                source.partition,
+                source.offset,
+                request.timestamp_ms,
+                "",
+                origin=source.origin,
             )
         else:
             self._arming.clear(step, source.topic, request.id, old)
@@ -153,5 +161,6 @@ class Commands:
                     partition=source.partition,
                     offset=source.offset,
                     timestamp_ms=request.timestamp_ms,
+                    origin=source.origin,
                 )
         self._answers.tell(step, request, outcome, self._arming.finish(step, request.id, schedule))

@@ -55,7 +55,7 @@ from delaystream.codec.envelope import (
 from delaystream.codec.event import coordinates
 from delaystream.codec.keys import schedule_key
 from delaystream.codec.outgoing import Outcome, delivery_headers
-from delaystream.core.identity import named_fire_id
+from delaystream.core.identity import named_fire_id, revision
 from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Action, IfExists, Request
@@ -159,7 +159,7 @@ class Control:
             self._arming.clear(step, request.source.topic, request.id, old)
         schedule = Schedule(
             status=Status.PENDING,
-            revision=self._arming.revision(request.source),
+            revision=revision(request.source.partition, request.source.offset),
             topic=request.source.topic,
             partition=request.source.partition,
             offset=request.source.offset,
@@ -171,6 +171,8 @@ class Control:
             history=old.history if old is not None else [],
             swept=old.swept if old is not None else [],
             actor=request.actor,
+            origin=request.source.origin,
+            revision_origin=request.source.origin,
         )
         if request.recurrence is None:
             self._define(step, request, schedule, outcome)
@@ -197,7 +199,7 @@ class Control:
         tenant = request.source.topic
         schedule = self._arming.keep_payload(step, tenant, request.id, schedule, envelope_of(request))
         step.changes[schedule_key(tenant, request.id)] = encode(schedule)
-        fire = named_fire_id(tenant, schedule.revision, 0, first_ms, request.id)
+        fire = named_fire_id(schedule.revision_place, schedule.revision, 0, first_ms, request.id)
         self._answers.tell(step, request, outcome, schedule, (first_ms,), (fire,))
 
     def _define(self, step: Step, request: Request, schedule: Schedule, outcome: Outcome) -> None:
@@ -210,7 +212,7 @@ class Control:
         fired: list[Delivered] = []
         history = schedule.history
         for index, due_ms in enumerate(request.due_ms):
-            fire = named_fire_id(tenant, schedule.revision, index, due_ms, request.id)
+            fire = named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, request.id)
             fire_ids.append(fire)
             if (
                 step.size_bytes < step.max_bytes
@@ -226,7 +228,7 @@ class Control:
                     Delivered(fire, due_ms, lateness_ms, request.destination, partition, where, count)
                 )
                 history = self._arming.remembered(
-                    history, Fire(due_ms, step.now_ms, schedule.revision, index)
+                    history, Fire(due_ms, step.now_ms, schedule.revision, index, schedule.revision_origin)
                 )
             else:
                 later.append((due_ms, index))

@@ -272,7 +272,7 @@ class Events:
                     type=EventType.REJECTED,
                     at_ms=step.now_ms,
                     request_topic=source.topic,
-                    schedule_id=schedule_id(source.topic, source.partition, source.offset, rejection.id),
+                    schedule_id=schedule_id(source.place, source.partition, source.offset, rejection.id),
                     source=coordinates(source),
                     id=rejection.id,
                     code=rejection.code.value,

@@ -14,7 +14,6 @@ from typing import Final
 from delaystream.codec.envelope import Entry, Envelope, Pointer, Trigger, decode_entry
 from delaystream.codec.keys import HOUSEKEEPING, due_of, split_wheel_key
 from delaystream.codec.outgoing import anonymous_delivery_headers
-from delaystream.core.request import Coordinates
 from delaystream.engine.drain import Drain, one_in_trouble
 from delaystream.engine.events import Events
 from delaystream.engine.failures import Undecided, about_the_record
@@ -395,7 +394,7 @@ class Firing:
 
     def _tell(self, step: Step, key: bytes, topic: str, partition: int) -> None:
         _, due_ms, source, offset, index = split_wheel_key(key)
-        coordinates = Coordinates(*self._state.sources[source], offset)
+        coordinates = self._state.coordinates(source, offset)
         self._events.fired_anonymous(step, coordinates, index, due_ms, topic, partition)
 
     def _give_up_expired(

@@ -281,7 +281,7 @@ class Intake:
 
     def _deliver(self, step: Step, route: Route, request: Request, index: int, due_ms: int) -> None:
         source = request.source
-        coordinates = b"%b%d" % (self._state.source_text(source.topic, source.partition), source.offset)
+        coordinates = b"%b%d" % (self._state.source_text(source), source.offset)
         headers = anonymous_delivery_headers([*request.headers], coordinates, index, due_ms, step.fired_at)
         partition = self._deliveries.write(step, route, request, headers, due_ms)
         if self._events.anonymous:
@@ -291,7 +291,7 @@ class Intake:
     def _fire_ids(request: Request) -> list[str]:
         source = request.source
         return [
-            fire_id(source.topic, source.partition, source.offset, index, due_ms)
+            fire_id(source.place, source.partition, source.offset, index, due_ms)
             for index, due_ms in enumerate(request.due_ms)
         ]
 
@@ -299,7 +299,7 @@ class Intake:
         self, step: Step, record: SourceRecord, request: Request, *, is_command: bool
     ) -> Rejection | None:
         """Apply a request with an id here, or hand it to its owner; a bulk command to every partition."""
-        if is_command and request.source.partition >= self._settings.partitions:
+        if is_command and request.source.partition >= self._settings.partitions and not request.source.origin:
             # What is reported of a bulk command goes back there.
             return Rejection(
                 Code.INVALID_COMMAND,

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from delaystream.codec.event import coordinates
 from delaystream.codec.keys import split_schedule_key, split_wheel_key
 from delaystream.core.instants import format_instant
 from delaystream.core.rejection import shown
@@ -245,9 +246,9 @@ class Life:
             tenant, id = split_schedule_key(culprit)
             return f"schedule {shown(id)} of {tenant}"
         wheel, due_ms, source, offset, _ = split_wheel_key(culprit)
-        topic, partition = self.state.sources[source]
         destination = self.state.destinations[wheel] or "housekeeping"
-        return f"what {topic}/{partition}/{offset} has due for {destination} at {format_instant(due_ms)}"
+        where = coordinates(self.state.coordinates(source, offset))
+        return f"what {where} has due for {destination} at {format_instant(due_ms)}"
 
     async def _decide(
         self, taken: Sequence[SourceBatch], now_ms: int, loop_ms: float, max_records: int, max_bytes: int

@@ -22,7 +22,7 @@ from delaystream.codec.envelope import (
 )
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import due_of, payload_key, schedule_key, split_wheel_key
-from delaystream.core.identity import named_fire_id, schedule_id, trigger_index
+from delaystream.core.identity import named_fire_id, place, schedule_id, trigger_index
 from delaystream.core.misfire import Run
 from delaystream.core.rejection import Rejection
 from delaystream.core.request import ON_LATE_DROP
@@ -82,7 +82,7 @@ class NamedFires:
             at,
             schedule,
             decode_envelope(payload),
-            schedule_id(schedule.topic, schedule.partition, schedule.offset),
+            schedule_id(schedule.place, schedule.partition, schedule.offset),
             size_bytes,
         )
 
@@ -137,7 +137,7 @@ class NamedFires:
         if rejection is not None:
             self._records.give_up(step, drain, due, left, Status.QUARANTINED, fire, due_ms, rejection)
         else:
-            remembered = Fire(due_ms, step.now_ms, schedule.revision, index)
+            remembered = Fire(due_ms, step.now_ms, schedule.revision, index, schedule.revision_origin)
             self._go_out(step, drain, due, left, fire, remembered, Status.FIRED)
 
     @staticmethod
@@ -145,7 +145,7 @@ class NamedFires:
         """Fire id and list index of a one-time fire, and its schedule without it."""
         schedule = due.schedule
         index = split_wheel_key(due.key)[4]
-        fire = named_fire_id(schedule.topic, schedule.revision, index, due.due_ms, due.id)
+        fire = named_fire_id(schedule.revision_place, schedule.revision, index, due.due_ms, due.id)
         return fire, index, replace(schedule, pending=[key for key in schedule.pending if key != due.key])
 
     def _pass(self, step: Step, drain: Drain, due: DueFire, schedule: Schedule, fire: str) -> None:
@@ -173,7 +173,7 @@ class NamedFires:
             self._give_up_trigger(step, drain, due, trigger, rejection)
             return
         fire, index, left = self._triggered(due, trigger)
-        remembered = Fire(due.due_ms, step.now_ms, trigger.revision, index)
+        remembered = Fire(due.due_ms, step.now_ms, trigger.revision, index, trigger.revision_origin)
         over = Status.FIRED if left.recurrence is None else Status.COMPLETED
         self._completed(step, due, self._go_out(step, drain, due, left, fire, remembered, over))
 
@@ -188,8 +188,9 @@ class NamedFires:
     @staticmethod
     def _triggered(due: DueFire, trigger: Trigger) -> tuple[str, str, Schedule]:
         """Fire id and index of a triggered fire, and its schedule without it."""
-        index = trigger_index(trigger.partition, trigger.offset)
-        fire = named_fire_id(trigger.tenant, trigger.revision, index, due.due_ms, due.id)
+        index = trigger_index(trigger.partition, trigger.offset, trigger.origin)
+        revised = place(trigger.tenant, trigger.revision_origin)
+        fire = named_fire_id(revised, trigger.revision, index, due.due_ms, due.id)
         schedule = due.schedule
         left = [waiting for waiting in schedule.triggers if waiting.key != due.key]
         return fire, index, replace(schedule, triggers=left)

@@ -17,6 +17,7 @@ from delaystream.codec.envelope import (
     Pointer,
     Sweep,
     Trigger,
+    Triggered,
     decode_bulk,
     decode_schedule,
     encode,
@@ -45,11 +46,23 @@ def pointers(key: bytes, stored: bytes) -> dict[bytes, bytes]:
     pointer = encode(Pointer(tenant, id, schedule.revision))
     entries = dict.fromkeys(schedule.pending, pointer)
     for waiting in schedule.triggers:
-        trigger = Trigger(tenant, id, waiting.revision, waiting.partition, offset_of(waiting.key))
-        entries[waiting.key] = encode(trigger)
+        entries[waiting.key] = encode(trigger_of(tenant, id, waiting))
     if schedule.forget_key is not None:
         entries[schedule.forget_key] = encode(Forget(tenant, id, schedule.revision))
     return entries
+
+
+def trigger_of(tenant: str, id: str, waiting: Triggered) -> Trigger:
+    """The entry of a triggered fire."""
+    return Trigger(
+        tenant,
+        id,
+        waiting.revision,
+        waiting.partition,
+        offset_of(waiting.key),
+        waiting.origin,
+        waiting.revision_origin,
+    )
 
 
 def repointed(store: StateStore, changes: Sequence[Change]) -> list[Change]:

@@ -239,7 +239,7 @@ class RecurringFires:
     @staticmethod
     def _fire_id(due: DueFire, scheduled_ms: int) -> str:
         schedule = due.schedule
-        return named_fire_id(schedule.topic, schedule.revision, 0, scheduled_ms, due.id)
+        return named_fire_id(schedule.revision_place, schedule.revision, 0, scheduled_ms, due.id)
 
     def _passed(self, step: Step, drain: Drain, due: DueFire, verdict: Verdict, account: _Account) -> None:
         """Count and tell the scheduled times that do not fire."""
@@ -273,7 +273,8 @@ class RecurringFires:
         account.run_count += 1
         account.last_fire_id = fire
         account.history = self._arming.remembered(
-            account.history, Fire(scheduled_ms, step.now_ms, due.schedule.revision)
+            account.history,
+            Fire(scheduled_ms, step.now_ms, due.schedule.revision, origin=due.schedule.revision_origin),
         )
         delivered = self._records.deliver(
             step, drain, due, fire, scheduled_ms, account.fire_count, lateness_ms, account.skipped, next_ms

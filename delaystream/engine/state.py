@@ -22,6 +22,7 @@ from delaystream.codec.envelope import (
     decode_source,
     encode,
 )
+from delaystream.core.request import Coordinates
 from delaystream.core.wheel import WheelHeads
 from delaystream.engine.failures import Misconfigured
 from delaystream.engine.moved import refuse_layout, refuse_moved
@@ -56,11 +57,11 @@ class PartitionState:
         self._wheels: dict[str, list[int]] = {}
         #: numbers that were forgotten
         self._free: list[int] = []
-        #: request partitions by number, as ``topic/partition/`` in bytes, and as (topic, partition)
+        #: request partitions by number, as ``place/partition/`` in bytes, and as (topic, partition, origin)
         self.source_texts: list[bytes] = []
-        self.sources: list[tuple[str, int]] = []
-        self._source_numbers: dict[tuple[str, int], int] = {}
-        self._texts: dict[tuple[str, int], bytes] = {}
+        self.sources: list[tuple[str, int, str]] = []
+        self._source_numbers: dict[tuple[str, int, str], int] = {}
+        self._texts: dict[tuple[str, int, str], bytes] = {}
         #: next offset to apply, by source topic
         self.positions: dict[str, SourcePosition] = {}
         self.counts = PendingCounts()
@@ -100,7 +101,7 @@ class PartitionState:
             number = keys.split_number(key)
             assert number == len(self.sources), "source numbers are dense"
             source = decode_source(value)
-            self._intern_source(source.topic, source.partition)
+            self._intern_source(source.topic, source.partition, source.origin)
         for key, value in everything(store, b"o", b"p"):
             self.positions[key[1:].decode()] = decode_position(value)
         self.counts.load(store, self.destinations)
@@ -142,20 +143,26 @@ class PartitionState:
         """The numbers of all wheels of those topics."""
         return {number for topic in topics for number in self._wheels.get(topic, ())}
 
-    def source(self, step: Step, topic: str, partition: int) -> int:
+    def source(self, step: Step, topic: str, partition: int, origin: str = "") -> int:
         """The number of a request partition, interned at its first use."""
-        number = self._source_numbers.get((topic, partition))
+        number = self._source_numbers.get((topic, partition, origin))
         if number is None:
-            number = self._intern_source(topic, partition)
-            step.names[keys.source_key(number)] = encode(SourceName(topic, partition))
+            number = self._intern_source(topic, partition, origin)
+            step.names[keys.source_key(number)] = encode(SourceName(topic, partition, origin))
         return number
 
-    def source_text(self, topic: str, partition: int) -> bytes:
-        """``topic/partition/`` in bytes, also of a request partition without a number."""
-        text = self._texts.get((topic, partition))
+    def source_text(self, source: Coordinates) -> bytes:
+        """``place/partition/`` in bytes, also of a request partition without a number."""
+        request_partition = source.topic, source.partition, source.origin
+        text = self._texts.get(request_partition)
         if text is None:
-            text = self._texts[topic, partition] = f"{topic}/{partition}/".encode()
+            text = self._texts[request_partition] = f"{source.place}/{source.partition}/".encode()
         return text
+
+    def coordinates(self, number: int, offset: int) -> Coordinates:
+        """Where a request stood, by what a wheel key says of it."""
+        topic, partition, origin = self.sources[number]
+        return Coordinates(topic, partition, offset, origin)
 
     def _intern_destination(self, name: str, number: int = 0) -> int:
         """Note a name under the number that it is stored with, or under a free one (0)."""
@@ -202,10 +209,10 @@ class PartitionState:
             forgotten.append((topic, lane))
         return forgotten
 
-    def _intern_source(self, topic: str, partition: int) -> int:
-        number = self._source_numbers[topic, partition] = len(self.sources)
-        self.sources.append((topic, partition))
-        self.source_texts.append(self.source_text(topic, partition))
+    def _intern_source(self, topic: str, partition: int, origin: str) -> int:
+        number = self._source_numbers[topic, partition, origin] = len(self.sources)
+        self.sources.append((topic, partition, origin))
+        self.source_texts.append(self.source_text(Coordinates(topic, partition, 0, origin)))
         self.counts.source(topic)
         return number
 

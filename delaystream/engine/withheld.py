@@ -117,7 +117,7 @@ class Withheld:
     def quarantine(self, step: Step, drain: Drain, key: bytes, entry: Envelope, rejection: Rejection) -> None:
         """Put a fire without an id among the dead letters."""
         source, due_ms, fire = self._named_by(key)
-        schedule = schedule_id(source.topic, source.partition, source.offset)
+        schedule = schedule_id(source.place, source.partition, source.offset)
         whose = _addressed(drain.topic, schedule, fire, due_ms)
         self._bury(step, key, entry, whose, source, rejection)
         self._tell(step, EventType.QUARANTINED, key, drain.topic, rejection)
@@ -128,7 +128,7 @@ class Withheld:
         """Put a fire of a named schedule among the dead letters; the caller tells of it."""
         # A trigger's key has the coordinates of its command, and what it delivers is the schedule's.
         schedule = due.schedule
-        source = Coordinates(schedule.topic, schedule.partition, schedule.offset)
+        source = Coordinates(schedule.topic, schedule.partition, schedule.offset, schedule.origin)
         whose = _addressed(drain.topic, due.id, fire, due_ms)
         self._bury(step, due.key, due.payload, whose, source, replace(rejection, id=due.id))
 
@@ -138,7 +138,6 @@ class Withheld:
         What it points to goes with it: the payload is in the letter.
         """
         _, _, number, offset, _ = split_wheel_key(key)
-        topic, partition = self._state.sources[number]
         value, id = stored, None
         if (entry := _pointer(stored)) is not None:
             id = entry.id
@@ -152,7 +151,7 @@ class Withheld:
                         self._state.remove_pointer(step, other)
                 self._state.counts.withhold(schedule.topic, -schedule.withheld)
             step.changes[at] = step.changes[under] = None
-        source = Coordinates(topic, partition, offset)
+        source = self._state.coordinates(number, offset)
         self._letters.bury(step, None, value, (), -1, source, replace(rejection, id=id))
 
     def _bury(
@@ -180,9 +179,8 @@ class Withheld:
     def _named_by(self, key: bytes) -> tuple[Coordinates, int, str]:
         """The request, due time and fire id of an entry without an id."""
         _, due_ms, number, offset, index = split_wheel_key(key)
-        topic, partition = self._state.sources[number]
-        fire = fire_id(topic, partition, offset, index, due_ms)
-        return Coordinates(topic, partition, offset), due_ms, fire
+        source = self._state.coordinates(number, offset)
+        return source, due_ms, fire_id(source.place, source.partition, offset, index, due_ms)
 
 
 def _pointer(stored: bytes) -> Pointer | Trigger | None:

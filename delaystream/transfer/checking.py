@@ -1,7 +1,7 @@
 """The file of an export, read to its end before anything is done with it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 import msgspec
@@ -15,6 +15,8 @@ class Checked(msgspec.Struct, frozen=True):
 
     header: lines.Header
     end: lines.End
+    topic_ids: Mapping[tuple[str, int], str]
+    """Of the partitions of its source topics, as they were when they were read."""
 
     @property
     def name(self) -> str:
@@ -31,6 +33,7 @@ def checked(file: BinaryIO) -> Checked:
     digest = hashlib.sha256()
     header: lines.Header | None = None
     counts: dict[type, int] = {lines.Anonymous: 0, lines.Named: 0, lines.InFlight: 0}
+    topic_ids: dict[tuple[str, int], str] = {}
     number = 0
     for number, line, text in numbered(file):
         if isinstance(line, lines.Header) != (number == 1):
@@ -51,17 +54,31 @@ def checked(file: BinaryIO) -> Checked:
                 )
             if file.read(1):
                 raise TransferError(f"Line {number + 1}: an export ends with its end.")
-            return Checked(header, line)
+            return Checked(header, line, topic_ids)
         digest.update(text)
         if isinstance(line, lines.Header):
             if line.format != lines.FORMAT:
-                raise TransferError(
-                    f"The file has format {line.format}, and this version reads {lines.FORMAT}."
-                )
+                raise TransferError(_of_another_format(line))
             header = line
+        elif isinstance(line, lines.Position):
+            topic_ids[line.topic, line.partition] = line.topic_id
         elif type(line) in counts:
             counts[type(line)] += 1
     raise TransferError(f"The file ends at line {number} without its end: it was cut off.")
+
+
+def _of_another_format(header: lines.Header) -> str:
+    """What to do about a file that this version does not read."""
+    advice = "import it with that version"
+    if header.format < lines.FORMAT:
+        advice += (
+            ", or take it back where it came from (`delaystream export --reopen` with that version, if it "
+            "was a final export)"
+        )
+    return (
+        f"The file has format {header.format}, written by delaystream {header.version}, and this version "
+        f"reads format {lines.FORMAT}: {advice}."
+    )
 
 
 def numbered(file: BinaryIO) -> Iterator[tuple[int, lines.Line, bytes]]:

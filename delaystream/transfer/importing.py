@@ -30,6 +30,7 @@ from delaystream.engine.ports import Change, Row
 from delaystream.transfer import lines
 from delaystream.transfer.checking import Checked, checked, numbered
 from delaystream.transfer.kafka import Owner, Scratch, TransferError
+from delaystream.transfer.origins import Origins
 from delaystream.transfer.reading import PartitionReading
 from delaystream.transfer.rows import PartitionRows, home, meta_row
 
@@ -83,7 +84,7 @@ async def import_(
         raise TransferError(
             "The file is no final export: the application that it came from may have fired since, and may do "
             "so again. Export with --final to move, or say --from-copy to restore a copy: what fired since "
-            "then fires again, with the same fire id."
+            "then fires again, with the same fire id where the request topics are the same ones."
         )
     _check_sources(file, topic_ids, allowed)
     writing = _Writing(settings, client, partitions, read, parse_command, topic_ids, rows, progress)
@@ -133,7 +134,8 @@ class _Writing:
         self._max_rows = rows
         self._progress = progress
         self._owners: dict[int, Owner] = {}
-        self._rows = {partition: PartitionRows() for partition in range(partitions)}
+        self._origins = Origins(read, topic_ids)
+        self._rows = {partition: PartitionRows(self._origins) for partition in range(partitions)}
         self._waiting: dict[int, list[Change]] = {partition: [] for partition in range(partitions)}
         self._bytes = dict.fromkeys(range(partitions), 0)
         self._commands: dict[int, list[Row]] = {}
@@ -212,9 +214,11 @@ class _Writing:
                 partition = home(line, self._partitions)
                 await self._add(partition, self._rows[partition].anonymous(line))
             case lines.Named():
+                line = self._origins.named(line)
                 partition = home(line, self._partitions)
                 await self._add(partition, self._rows[partition].named(line))
             case lines.InFlight():
+                line = self._origins.in_flight(line)
                 owner = self._owner(line)
                 row = (line.key, line.value, line.headers, time.time_ns() // 1_000_000)
                 self._commands.setdefault(owner, []).append(row)

@@ -25,7 +25,11 @@ from delaystream.codec.envelope import Fire as Delivered
 from delaystream.core.instants import format_instant
 from delaystream.core.recurrence import Recurrence
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+
+TOLD_APART: Final = frozenset({"pending", "forget_key", "triggers", "payload"})
+"""Fields of a schedule's record that a line tells in its own way: `fires`, `payload` and their like."""
+TOLD_LATER: Final[Mapping[str, Any]] = {"pending": [], "forget_key": None, "triggers": [], "payload": None}
 
 Stored = TypeVar("Stored", Envelope, Schedule)
 
@@ -67,7 +71,7 @@ class Fire(msgspec.Struct, frozen=True):
     destination: str
     due_at_ms: int
     source: str
-    """`topic/partition/offset` of the request."""
+    """`place/partition/offset` of the request; `delaystream.core.identity` says what a place is."""
     index: int
     wheel_tenant: str | None = None
     """The tenant that has a wheel of its own for the destination."""
@@ -79,6 +83,7 @@ class Triggered(msgspec.Struct, frozen=True):
 
     fire: Fire
     revision: int
+    revision_origin: str = ""
 
 
 class Anonymous(msgspec.Struct, frozen=True, tag_field="type", tag="anonymous"):

@@ -18,6 +18,7 @@ from delaystream.codec.envelope import (
     decode_schedule,
     decode_source,
 )
+from delaystream.core.identity import place, schedule_id
 from delaystream.core.instants import format_instant
 from delaystream.engine.ports import StateStore
 from delaystream.transfer import lines
@@ -25,9 +26,6 @@ from delaystream.transfer import lines
 _CHUNK = 1000
 _FIRST_KEY = b"\1"
 """Below it a store keeps what is its own."""
-
-TOLD_APART = frozenset({"pending", "forget_key", "triggers", "payload"})
-"""Fields of a schedule's record that a line tells in its own way: `fires`, `payload` and their like."""
 
 #: kinds of keys that this module reads, and the row of recoveries, which says nothing of what is pending
 _KINDS = frozenset({b"d", b"n", b"o", b"m", b"s", b"p", b"r", b"w"})
@@ -113,20 +111,21 @@ class PartitionReading:
             status=Status(schedule.status).value,
             fires=[self._fire(key) for key in schedule.pending],
             forget_at_ms=None if forget is None else keys.due_of(forget),
-            schedule=lines.as_fields(schedule, TOLD_APART),
+            schedule=lines.as_fields(schedule, lines.TOLD_APART),
             payload=None if payload is None else lines.as_fields(decode_envelope(payload)),
             triggers=[self._triggered(waiting) for waiting in schedule.triggers],
             next_at=None if schedule.next_ms < 0 else format_instant(schedule.next_ms),
         )
 
     def _triggered(self, waiting: Triggered) -> lines.Triggered:
-        return lines.Triggered(self._fire(waiting.key), waiting.revision)
+        return lines.Triggered(self._fire(waiting.key), waiting.revision, waiting.revision_origin)
 
     def _fire(self, key: bytes) -> lines.Fire:
         wheel, due_ms, number, offset, index = keys.split_wheel_key(key)
         destination, tenant = self._wheels[wheel]
         source = self._sources[number]
-        return lines.fire(destination, tenant, due_ms, f"{source.topic}/{source.partition}/{offset}", index)
+        where = schedule_id(place(source.topic, source.origin), source.partition, offset)
+        return lines.fire(destination, tenant, due_ms, where, index)
 
 
 def _entries(store: StateStore, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:

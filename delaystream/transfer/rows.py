@@ -1,10 +1,10 @@
 """The state of a new application, row by row, from the lines of an export.
 
 The same lines in the same order always make the same rows: an import that was interrupted writes them again,
-and nothing changes. Coordinates and due times stay those of the export, and with them every fire id.
+and nothing changes. Coordinates and due times stay those of the export. So do fire ids, where the request
+topic is the same one; else they have an origin from then on, for another request may come to have the same
+coordinates (`delaystream.transfer.origins`).
 """
-
-from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -32,9 +32,7 @@ from delaystream.codec.keys import (
 from delaystream.core.partitioning import owner_partition
 from delaystream.engine.ports import Change
 from delaystream.transfer import lines
-
-#: fields of a schedule's record that a line tells in its own way
-_TOLD_LATER: Final[dict[str, Any]] = {"pending": [], "triggers": [], "forget_key": None, "payload": None}
+from delaystream.transfer.origins import Origins
 
 
 def home(line: lines.Anonymous | lines.Named | lines.Position, partitions: int) -> int:
@@ -55,9 +53,10 @@ def meta_row(partitions: int, app_id: str, transfer: str, state: str) -> Change:
 class PartitionRows:
     """Rows of one partition; interns the names that they hold, in the order in which they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, origins: Origins) -> None:
+        self._origins = origins
         self._wheels: dict[str, int] = {}
-        self._sources: dict[tuple[str, int], int] = {}
+        self._sources: dict[tuple[str, int, str], int] = {}
 
     def position(self, line: lines.Position) -> list[Change]:
         """Read on from where the old application stood."""
@@ -71,21 +70,17 @@ class PartitionRows:
         return changes
 
     def named(self, line: lines.Named) -> list[Change]:
-        """A schedule: the names that its fires need, its payload if it is large, its record last."""
+        """A schedule: the names that its fires need, its payload if it is large, its record last.
+
+        `line` is as `Origins.named` made it.
+        """
         changes: list[Change] = []
         pending = [self._wheel_key(changes, fire) for fire in line.fires]
-        triggers = [
-            Triggered(
-                self._wheel_key(changes, triggered.fire),
-                triggered.revision,
-                split_source(triggered.fire.source)[1],
-            )
-            for triggered in line.triggers
-        ]
-        schedule = lines.from_fields(line.schedule, Schedule, _TOLD_LATER)
+        triggers = [self._triggered(changes, line.tenant, triggered) for triggered in line.triggers]
+        schedule = lines.from_fields(line.schedule, Schedule, lines.TOLD_LATER)
         schedule = replace(schedule, pending=pending, triggers=triggers)
         if line.forget_at_ms is not None:
-            number = self._source(changes, schedule.topic, schedule.partition)
+            number = self._source(changes, schedule.topic, schedule.partition, schedule.origin)
             forget_key = wheel_key(HOUSEKEEPING, line.forget_at_ms, number, schedule.offset, 0)
             schedule = replace(schedule, forget_key=forget_key)
         if line.payload is not None:
@@ -97,28 +92,25 @@ class PartitionRows:
         changes.append((schedule_key(line.tenant, line.id), encode(schedule)))
         return changes
 
+    def _triggered(self, changes: list[Change], tenant: str, line: lines.Triggered) -> Triggered:
+        _, partition, _, origin = self._origins.source(line.fire.source)
+        revised = self._origins.of_revision(tenant, line.revision, line.revision_origin)
+        return Triggered(self._wheel_key(changes, line.fire), line.revision, partition, origin, revised)
+
     def _wheel_key(self, changes: list[Change], fire: lines.Fire) -> bytes:
-        topic, partition, offset = split_source(fire.source)
+        topic, partition, offset, origin = self._origins.source(fire.source)
         name = fire.destination if fire.wheel_tenant is None else f"{fire.destination}\0{fire.wheel_tenant}"
         wheel = self._wheels.get(name)
         if wheel is None:
             # Number 0 is the wheel of housekeeping.
             wheel = self._wheels[name] = len(self._wheels) + 1
             changes.append((destination_key(wheel), name.encode()))
-        number = self._source(changes, topic, partition)
+        number = self._source(changes, topic, partition, origin)
         return wheel_key(wheel, fire.due_at_ms, number, offset, fire.index)
 
-    def _source(self, changes: list[Change], topic: str, partition: int) -> int:
-        number = self._sources.get((topic, partition))
+    def _source(self, changes: list[Change], topic: str, partition: int, origin: str) -> int:
+        number = self._sources.get((topic, partition, origin))
         if number is None:
-            number = self._sources[topic, partition] = len(self._sources)
-            changes.append((source_key(number), encode(SourceName(topic, partition))))
+            number = self._sources[topic, partition, origin] = len(self._sources)
+            changes.append((source_key(number), encode(SourceName(topic, partition, origin))))
         return number
-
-
-def split_source(text: str) -> tuple[str, int, int]:
-    """`topic/partition/offset`. Raises LineError."""
-    parts = text.split("/")
-    if len(parts) != 3 or not parts[1].isdecimal() or not parts[2].isdecimal():
-        raise lines.LineError(f"{text!r} is not topic/partition/offset")
-    return parts[0], int(parts[1]), int(parts[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -157,6 +158,7 @@ async def _report(servers: str, group: str, topics: Sequence[str]) -> None:
 
 
 def main(arguments: Iterable[str]) -> None:
+    logging.basicConfig()
     servers, group, *topics = arguments
     asyncio.run(_report(servers, group, topics))
     sys.stdout.flush()

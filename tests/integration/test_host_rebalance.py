@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 
 from tests.integration import host_members
 
@@ -49,6 +49,9 @@ class Process:
     def wait(self) -> int:
         return self._process.wait(15)
 
+    def output(self) -> str:
+        return self._output.read_text(errors="replace")
+
     def lines(self) -> list[dict[str, Any]]:
         found = []
         for text in self._output.read_text(errors="replace").splitlines():
@@ -72,8 +75,12 @@ def topics(make_topic: Callable[..., str]) -> tuple[str, str]:
 
 
 @pytest.fixture
-def join(kafka: str, topics: tuple[str, str], tmp_path: Path) -> Iterator[Callable[[], Process]]:
-    group = f"group-{uuid4().hex[:8]}"
+def group() -> str:
+    return f"group-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def join(kafka: str, topics: tuple[str, str], group: str, tmp_path: Path) -> Iterator[Callable[[], Process]]:
     with ExitStack() as stack:
         count = 0
 
@@ -185,3 +192,43 @@ def test_a_member_that_stood_still_does_not_believe_in_what_it_had(
     produce(kafka, topics[0])
     for process in (first, second):
         assert_contiguous(process.until(lambda line: reached(line, topics[0], 50)))
+
+
+@pytest.fixture
+def stranger(kafka: str, topics: tuple[str, str], group: str) -> Iterator[Consumer]:
+    """A member of the group that shares its partitions in another way, as other versions may."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": kafka,
+            "group.id": group,
+            "partition.assignment.strategy": "range",
+            "session.timeout.ms": host_members.SESSION_MS * 4,
+        }
+    )
+    consumer.subscribe(list(topics))
+    deadline = time.monotonic() + 20
+    while len(consumer.assignment()) < 2 * PARTITIONS:
+        assert time.monotonic() < deadline, "the stranger was assigned nothing"
+        consumer.poll(0.1)
+    yield consumer
+    consumer.close()
+
+
+def told(member: Process) -> str:
+    """What it has printed besides its states."""
+    return "\n".join(line for line in member.output().splitlines() if not line.startswith("{"))
+
+
+def test_a_member_waits_for_others_that_share_in_another_way(
+    stranger: Consumer, join: Callable[[], Process]
+) -> None:
+    """It says once what is the matter and what to do, and takes over when they are gone."""
+    member = join()
+    deadline = time.monotonic() + 20
+    while "Stop all workers of the other version first" not in member.output():
+        assert time.monotonic() < deadline, told(member)
+        time.sleep(0.1)
+    assert member.lines()[-1]["running"] == []
+    stranger.close()
+    member.until(all_running)
+    assert member.output().count("Stop all workers of the other version first") == 1

@@ -20,7 +20,7 @@ from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.request import Request
 from delaystream.exit_codes import ExitCode
-from tests.integration.harness import Deployment, command
+from tests.integration.harness import Deployment, command, wait
 from tests.integration.harness_fixtures import Deploy
 from tests.integration.harness_kafka import Delivery
 
@@ -191,3 +191,57 @@ def test_an_import_refuses_what_would_fire_twice(deploy: Deploy, tmp_path: Path)
     listed = old.run("export", "--output", "table")
     assert "a  " in listed.stdout.decode()
     assert worker.alive
+
+
+def anew(app: Deployment) -> None:
+    """Topics of the same names with other ids, as another cluster has them; and a new changelog."""
+    admin = AdminClient({"bootstrap.servers": app.kafka.bootstrap})
+    for gone in admin.delete_topics([app.requests, app.commands]).values():
+        gone.result(30)
+    wait(
+        lambda: not {app.requests, app.commands} & admin.list_topics(timeout=10).topics.keys(),
+        "the topics to be gone",
+    )
+    app.changelog = f"{app.changelog}-anew"
+    app.apply_topics()
+
+
+@pytest.mark.timeout(180)
+def test_a_move_to_a_topic_of_the_same_name_mixes_up_nothing(deploy: Deploy, tmp_path: Path) -> None:
+    """Its offsets begin anew: orders are told by timestamps, and no name is given twice."""
+    app = deploy(partitions=1).apply_topics()
+    app.worker().wait_ready()
+    out, replies = app.destination("out"), app.destination("replies")
+    due_ms = int(time.time() * 1000) + 20_000
+    with app.reader(replies) as reader:
+        _, offset = app.request(b"old", {"destination": out, "at": str(due_ms)})
+        assert offset == 0
+        app.request(None, {"action": "cancel", "id": "b"})
+        app.request(b"a", {"destination": out, "delay": "1h", "id": "a", "reply-to": replies})
+        reader.take(1)
+    assert app.workers[0].terminate() == 0
+    file = tmp_path / "moved.jsonl"
+    exported = app.run("export", "--final", "--file", str(file))
+    assert exported.returncode == 0, exported.stderr.decode()
+
+    anew(app)
+    done = app.run("import", str(file))
+    assert done.returncode == 0, done.stderr.decode()
+    new = app.worker("new").wait_ready()
+    assert app.request(b"new", {"destination": out, "at": str(due_ms)}) == (0, 0)
+    answered = app.run("cancel", "--match-id-prefix", "a", "--reply-to", replies, "--output", "json")
+    assert json.loads(answered.stdout)["count"] == 1, answered.stderr.decode()
+    app.request(b"b", {"destination": out, "at": str(due_ms), "id": "b"})
+    with app.reader(out) as reader:
+        deliveries = reader.take(3)
+        reader.quiet(1.0)
+    origin = next(
+        json.loads(line)["topic_id"]
+        for line in file.read_bytes().splitlines()
+        if json.loads(line).get("topic") == app.requests
+    )
+    named = {delivery.value: delivery.text("delaystream-fire-id") for delivery in deliveries}
+    assert named[b"old"] == f"{app.requests}@{origin}/0/0/0/{due_ms}"
+    assert named[b"new"] == f"{app.requests}/0/0/0/{due_ms}"
+    assert named[b"b"].startswith(f"{app.requests}/r")
+    assert new.terminate() == 0

@@ -389,7 +389,7 @@ class _Life:
         partitions = self.given.request_partitions
         self.revision = facts["revision"]
         if partitions is not None:
-            revision = request.offset * partitions + int(request.partition[1]) + 1
+            revision = request.offset * 32_768 + int(request.partition[1]) + 1
             if revision != self.revision:
                 self._wrong(told, f"the revision is {revision}")
             self.revision = revision

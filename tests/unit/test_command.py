@@ -9,14 +9,11 @@ from delaystream.codec.command import COMMAND_HEADER, Command, attach, detach
 from delaystream.codec.headers import RequestParser
 from delaystream.codec.keys import wheel_key
 from delaystream.core.destinations import DestinationFilter
+from delaystream.core.identity import revision
 from delaystream.core.instants import LATEST_MS
 from delaystream.core.limits import Limits
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Header, Request
-from delaystream.engine.arming import Arming
-from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state import PartitionState
-from delaystream.testing import MemoryStateStores
 
 SENT_MS = 1_700_000_000_000
 FILTER = DestinationFilter(["*"], ["delay-requests", "delay-commands"])
@@ -170,8 +167,12 @@ def stored(*fields: object) -> bytes:
         stored(2, "t", 0, 0, 0, "d", (1,) * 65_537),
         stored(2, "t", 0, 0, 0, "d", (), None, (1 << 31, 0, None)),
         stored(2, "t", 0, 0, 0, "d", (), None, (0, 1 << 49, None)),
+        stored(2, "t", 0, 0, 0, "d", (1,), None, None, None, "a/b"),
+        stored(2, "t", 0, 0, 0, "d", (1,), None, None, None, "a@b"),
+        stored(2, "t", 0, 0, 0, "d", (1,), None, None, None, "a" * 33),
+        stored(2, "t", 0, 0, 0, "d", (1,), None, None, None, 7),
         stored(2, "t", 0, 0, 0, "d", (1,), None, None)[:-1] + b"\x91" * 100_000 + b"\xc0",
-        stored(2, "t", 0, 0, 0, "d", (1,), None, None, None, 0)[:-1] + b"\x91" * 100_000 + b"\xc0",
+        stored(2, "t", 0, 0, 0, "d", (1,), None, None, None, "", 0)[:-1] + b"\x91" * 100_000 + b"\xc0",
         *[
             stored(2, "t", 0, 0, 5_000, "d", (), recurrence)
             for recurrence in (
@@ -247,7 +248,7 @@ def test_a_second_command_is_refused() -> None:
 
 
 def test_fields_that_a_later_worker_adds_are_passed_over() -> None:
-    later = stored(2, "delay-requests", 3, 42, SENT_MS, "orders", (SENT_MS + 1,), None, None, None, "new")
+    later = stored(2, "delay-requests", 3, 42, SENT_MS, "orders", (SENT_MS + 1,), None, None, None, "", "new")
     request = re_read([*NAMED, (COMMAND_HEADER, later)])
     assert isinstance(request, Request)
     assert request.due_ms == (SENT_MS + 1,)
@@ -301,9 +302,5 @@ def test_the_last_coordinates_have_room_in_the_state() -> None:
     largest = msgspec.msgpack.encode((2, "t", (1 << 31) - 1, (1 << 47) - 2, 0, "d", (1,)))
     command, _ = detach([(COMMAND_HEADER, largest)])
     assert isinstance(command, Command)
-    arming = Arming(
-        EngineSettings(partitions=1 << 15), PartitionState(MemoryStateStores().open(0), 1 << 15, "app")
-    )
-    revision = arming.revision(command.source)
-    assert revision < 1 << 63
+    assert revision(command.source.partition, command.source.offset) < 1 << 63
     assert wheel_key(1, 1, command.source.partition, command.source.offset, 0)

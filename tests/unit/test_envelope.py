@@ -18,8 +18,11 @@ from delaystream.codec.envelope import (
     Fire,
     Forget,
     Gathering,
+    Meta,
     Pointer,
     Schedule,
+    SourceName,
+    SourcePosition,
     Status,
     Sweep,
     Trigger,
@@ -27,7 +30,10 @@ from delaystream.codec.envelope import (
     decode_bulk,
     decode_entry,
     decode_gathering,
+    decode_meta,
+    decode_position,
     decode_schedule,
+    decode_source,
     encode,
 )
 from delaystream.core.recurrence import Recurrence
@@ -35,6 +41,7 @@ from delaystream.core.request import Action, CatchUp, Match
 
 GOLDEN = Path(__file__).with_name("golden") / "values.json"
 KEY = bytes(range(27))
+ORIGIN = "w2WxZ0kXSyGk1zvVnXbVhA"
 BASE = ("delay-requests", 3, 42, 1_700_000_000_000, "orders")
 
 #: what each golden value says, by its name
@@ -77,8 +84,29 @@ MEANT: dict[str, Any] = {
         "delay-requests", 1, 9, 10, Action.PAUSE, Match(("a",), "o*", "x"), b"s", KEY, 2, 3, "replies", "ada"
     ),
     "gathering-1": Gathering(Action.CANCEL, [0, 2], 17, "ada"),
+    "position-1": SourcePosition(42, ORIGIN),
+    "source-1": SourceName("delay-requests", 3),
+    "source-2": SourceName("delay-requests", 3, ORIGIN),
+    "meta-1": Meta(16, 1, "delaystream", "a-transfer", "imported"),
+    "trigger-2": Trigger("delay-requests", "order-7", 43, 1, 9, ORIGIN, "another"),
+    "schedule-3": Schedule(
+        Status.CANCELLED,
+        43,
+        *BASE,
+        history=[Fire(1, 2, 43, 0, ORIGIN)],
+        origin=ORIGIN,
+        revision_origin="another",
+    ),
+    "bulk-2": Bulk("delay-requests", 1, 9, 10, Action.RESUME, Match(), b"s", KEY, origin=ORIGIN),
 }
-DECODERS = {"schedule": decode_schedule, "bulk": decode_bulk, "gathering": decode_gathering}
+DECODERS = {
+    "schedule": decode_schedule,
+    "bulk": decode_bulk,
+    "gathering": decode_gathering,
+    "position": decode_position,
+    "source": decode_source,
+    "meta": decode_meta,
+}
 
 
 def golden() -> dict[str, str]:

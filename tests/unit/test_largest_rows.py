@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -37,7 +36,8 @@ from tests.unit.record_batches import batch
 
 REQUESTS = "r" * 249
 DESTINATION = "d" * 249
-SOURCE = Coordinates(REQUESTS, (1 << 31) - 1, (1 << 47) - 2)
+ORIGIN = "o" * 32
+SOURCE = Coordinates(REQUESTS, (1 << 31) - 1, (1 << 47) - 2, ORIGIN)
 REVISION = (1 << 63) - 1
 NOW_MS = LATEST_MS - 1
 
@@ -135,6 +135,7 @@ def request(case: Case) -> tuple[Request, list[Header]]:
 
 def commands(case: Case) -> Iterator[Row]:
     accepted, headers = request(case)
+    accepted = replace(accepted, source=SOURCE)
     yield accepted.key, accepted.value, attach(headers, accepted)
     cron = "*" * case.settings.max_cron_characters
     recurrence = Recurrence(cron, 0, "z" * 64, "shift", "second", NOW_MS, LATEST_MS, 1 << 40, 1 << 40)
@@ -158,7 +159,7 @@ def schedules(case: Case) -> Iterator[Row]:
     settings, id = case.settings, named(case)
     key = wheel_key(1, LATEST_MS, 1, 1, 1)
     number = len(listed(case, id))
-    index = trigger_index(SOURCE.partition, SOURCE.offset)
+    index = trigger_index(SOURCE.partition, SOURCE.offset, ORIGIN)
     schedule = Schedule(
         Status.QUARANTINED,
         REVISION,
@@ -169,12 +170,14 @@ def schedules(case: Case) -> Iterator[Row]:
         DESTINATION,
         [key] * number,
         1 << 40,
-        named_fire_id(REQUESTS, REVISION, index, LATEST_MS, id),
+        named_fire_id(SOURCE.place, REVISION, index, LATEST_MS, id),
         key,
         tags=["t" * 32] * ((settings.max_header_bytes - len(id)) // 33),
-        triggers=[Triggered(key, REVISION, SOURCE.partition)] * settings.max_triggers,
-        history=[Fire(LATEST_MS, LATEST_MS, REVISION, index)] * settings.history_length,
+        triggers=[Triggered(key, REVISION, SOURCE.partition, ORIGIN, ORIGIN)] * settings.max_triggers,
+        history=[Fire(LATEST_MS, LATEST_MS, REVISION, index, ORIGIN)] * settings.history_length,
         payload=bytes(INLINE_BYTES),
+        origin=ORIGIN,
+        revision_origin=ORIGIN,
     )
     yield schedule_key(REQUESTS, id), encode(schedule), []
     held = [(LATEST_MS, index) for index in range(number)]
@@ -196,8 +199,9 @@ def bulks(case: Case) -> Iterator[Row]:
         wheel_key(0, LATEST_MS, 1, SOURCE.offset, 0),
         1 << 48,
         DESTINATION,
+        origin=ORIGIN,
     )
-    yield bulk_key(REQUESTS, SOURCE.partition, SOURCE.offset), encode(bulk), []
+    yield bulk_key(SOURCE.place, SOURCE.partition, SOURCE.offset), encode(bulk), []
 
 
 def dead_letters(case: Case) -> Iterator[Row]:
@@ -207,7 +211,7 @@ def dead_letters(case: Case) -> Iterator[Row]:
         accepted.key,
         accepted.value,
         dead_letter_headers(
-            headers, Code.INTERNAL_ERROR, detail, *msgspec.structs.astuple(SOURCE), LATEST_MS
+            headers, Code.INTERNAL_ERROR, detail, REQUESTS, SOURCE.partition, SOURCE.offset, LATEST_MS
         ),
     )
 
@@ -216,9 +220,11 @@ def deliveries(case: Case) -> Iterator[Row]:
     """Those must leave the worker's producer; destinations have bounds of their own."""
     accepted, _ = request(case)
     id = named(case)
-    fire = named_fire_id(REQUESTS, REVISION, trigger_index(SOURCE.partition, SOURCE.offset), LATEST_MS, id)
+    fire = named_fire_id(
+        SOURCE.place, REVISION, trigger_index(SOURCE.partition, SOURCE.offset, ORIGIN), LATEST_MS, id
+    )
     fired: Header = ("delaystream-fired-at", b"%d" % LATEST_MS)
-    source = f"{REQUESTS}/{SOURCE.partition}/{SOURCE.offset}"
+    source = f"{SOURCE.place}/{SOURCE.partition}/{SOURCE.offset}"
     own = foreign(case.settings, [])
     yield accepted.key, accepted.value, delivery_headers(own, id, fire, LATEST_MS, fired, source, 1 << 40, 9)
 
@@ -227,7 +233,7 @@ def receipts(case: Case) -> Iterator[Row]:
     accepted, _ = request(case)
     id = named(case)
     times = accepted.due_ms
-    fires = [named_fire_id(REQUESTS, REVISION, index, due_ms, id) for index, due_ms in enumerate(times)]
+    fires = [named_fire_id(SOURCE.place, REVISION, index, due_ms, id) for index, due_ms in enumerate(times)]
     yield receipt(
         Outcome.RESCHEDULED, SOURCE, id, LATEST_MS, times, fires, won=fires[0], status="quarantined"
     )

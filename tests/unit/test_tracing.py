@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from delaystream.adapters.tracing import TracedTopics, Tracing
+from delaystream.adapters.tracing import TracedTopics, Tracing, _accept_id
 from delaystream.testing import MemoryProducer, MemorySources, VirtualTimeLoop
 from tests.unit.engine import OWN, REQUESTS, Engine, header
 
@@ -83,6 +83,12 @@ def test_each_fire_of_a_list_and_of_an_id_links_to_its_accept() -> None:
     fires = [span for span in spans if span.name.startswith("fire")]
     assert (len(accepts), len(fires)) == (2, 4)
     assert {link.context.span_id for span in fires for link in span.links} == accepts
+
+
+def test_a_fire_of_what_was_moved_links_to_its_accept_elsewhere() -> None:
+    """Which knew nothing of the origin that the fire's source is marked with here."""
+    assert _accept_id(b"orders@w2WxZ0kXSyGk1zvVnXbVhA/3/17") == _accept_id(b"orders/3/17")
+    assert _accept_id(b"orders/3/17") != _accept_id(b"orders/3/18")
 
 
 def test_a_refused_request_has_an_accept_that_failed() -> None:

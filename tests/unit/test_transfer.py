@@ -31,10 +31,11 @@ from delaystream.engine.ports import Change, Marker
 from delaystream.engine.state import PartitionState
 from delaystream.testing.store import MemoryStateStores, MemoryStore
 from delaystream.transfer import lines
-from delaystream.transfer.checking import checked
+from delaystream.transfer.checking import Checked, checked
 from delaystream.transfer.exporting import _Digesting
 from delaystream.transfer.kafka import TransferError
-from delaystream.transfer.reading import TOLD_APART, PartitionReading, UnknownState
+from delaystream.transfer.origins import Origins
+from delaystream.transfer.reading import PartitionReading, UnknownState
 from delaystream.transfer.rows import PartitionRows, home, meta_row
 
 TENANT = "requests"
@@ -103,8 +104,15 @@ def exported(store: MemoryStore, partition: int = 0) -> list[Any]:
     return [lines.decoded(lines.encoded(line)) for line in found]
 
 
-def imported(found: list[Any], partition: int = 0) -> list[Change]:
-    rows = PartitionRows()
+def origins(here: str) -> Origins:
+    """Those of the state's request topic where the one of that name has the id `here`."""
+    header = lines.Header(lines.FORMAT, "old", "changelog", "changelog-id", 4, 1, "", "0", "t", final=True)
+    ids = {(TENANT, 0): "topic-id", (TENANT, 3): "topic-id"}
+    return Origins(Checked(header, lines.End(0, 0, 0, ""), ids), {TENANT: here})
+
+
+def imported(found: list[Any], here: str = "topic-id") -> list[Change]:
+    rows = PartitionRows(origins(here))
     changes = [meta_row(8, "new", "t", "imported")]
     for line in found:
         match line:
@@ -113,7 +121,7 @@ def imported(found: list[Any], partition: int = 0) -> list[Change]:
             case lines.Anonymous():
                 changes += rows.anonymous(line)
             case lines.Named():
-                changes += rows.named(line)
+                changes += rows.named(origins(here).named(line))
     return changes
 
 
@@ -138,7 +146,7 @@ def test_the_same_lines_make_the_same_rows() -> None:
 
 
 def test_fire_ids_stay() -> None:
-    """They are made of coordinates, list index and due time; those of a schedule of its revision too."""
+    """On the same request topic: they are made of coordinates, list index and due time, and of revisions."""
     (anonymous, *_), named = (
         [line for line in exported(state()) if isinstance(line, kind)]
         for kind in (lines.Anonymous, lines.Named)
@@ -163,6 +171,34 @@ def test_fire_ids_stay() -> None:
     )
 
 
+def test_what_is_of_another_topic_of_the_name_keeps_its_origin() -> None:
+    """In every place that has coordinates or a revision, once; what comes home loses it again."""
+    found = exported(state())
+    elsewhere = exported(store_of(imported(found, "another-id")))
+    marked = [line for line in elsewhere if isinstance(line, lines.Anonymous)]
+    assert {line.fire.source.partition("/")[0] for line in marked} == {f"{TENANT}@topic-id"}
+    named = {line.id: line for line in elsewhere if isinstance(line, lines.Named)}
+    for line in named.values():
+        assert (line.schedule["origin"], line.schedule["revision_origin"]) == ("topic-id", "topic-id")
+        assert all(fire["origin"] == "topic-id" for fire in line.schedule["history"])
+        assert all(fire.source.startswith(f"{TENANT}@topic-id/") for fire in line.fires)
+    (triggered,) = named["cron"].triggers
+    assert (triggered.fire.source, triggered.revision_origin) == (f"{TENANT}@topic-id/0/30", "topic-id")
+    further = exported(store_of(imported(elsewhere, "a-third-id")))
+    assert [line for line in further if not isinstance(line, lines.Position)] == [
+        line for line in elsewhere if not isinstance(line, lines.Position)
+    ]
+    assert exported(store_of(imported(further))) == found
+
+
+def test_what_is_no_topic_id_is_refused_as_an_origin() -> None:
+    """It would be written into names."""
+    (anonymous, *_) = (line for line in exported(state()) if isinstance(line, lines.Anonymous))
+    fire = msgspec.structs.replace(anonymous.fire, source=f"{TENANT}@no id/0/17")
+    with pytest.raises(lines.LineError, match="'no id' is not a topic's id"):
+        imported([msgspec.structs.replace(anonymous, fire=fire)])
+
+
 def test_times_are_for_people_too() -> None:
     """RFC 3339 beside the milliseconds."""
     fires = [line.fire for line in exported(state()) if isinstance(line, lines.Anonymous)]
@@ -174,7 +210,13 @@ def test_what_recurs_can_be_read() -> None:
     (cron,) = (line for line in exported(state()) if isinstance(line, lines.Named) and line.id == "cron")
     assert cron.schedule["recurrence"]["cron"] == "0 9 * * *"
     assert cron.schedule["recurrence"]["timezone"] == "Europe/Paris"
-    assert cron.schedule["history"][1] == {"due_ms": 3, "fired_ms": 4, "revision": 44, "index": "t0.30"}
+    assert cron.schedule["history"][1] == {
+        "due_ms": 3,
+        "fired_ms": 4,
+        "revision": 44,
+        "index": "t0.30",
+        "origin": "",
+    }
     assert cron.next_at == "2030-01-01T00:00:06.000Z"
 
 
@@ -215,7 +257,7 @@ def test_over_is_left_out_unless_asked_for() -> None:
 def test_every_key_of_a_wheel_in_a_schedule_is_known_here() -> None:
     """Such a key means another number in another application: a new field of the kind must be mapped too."""
     holds_bytes = {field.name for field in msgspec.structs.fields(Schedule) if "bytes" in str(field.type)}
-    assert holds_bytes == TOLD_APART - {"triggers"}
+    assert holds_bytes == lines.TOLD_APART - {"triggers"}
 
 
 def test_unknown_state_is_refused() -> None:
@@ -244,7 +286,7 @@ def test_fields_that_an_older_version_did_not_have_take_their_default() -> None:
 def file(*, change: Any = None) -> io.BytesIO:
     out = io.BytesIO()
     digesting = _Digesting(out)
-    digesting.write(lines.Header(1, "old", "changelog", "id", 4, 1, "", "0", "t", final=True))
+    digesting.write(lines.Header(lines.FORMAT, "old", "changelog", "id", 4, 1, "", "0", "t", final=True))
     found = exported(state())
     for line in found:
         digesting.write(line)
@@ -268,7 +310,7 @@ def test_a_whole_file_is_taken() -> None:
         (lambda content: content.replace(b'"index":1', b'"index":2', 1), "changed or damaged"),
         (lambda content: content + content, "ends with its end"),
         (lambda content: content.replace(b'"type":"anonymous"', b'"type":"other"', 1), "Line 3"),
-        (lambda content: content.replace(b'"format":1', b'"format":2', 1), "format 2"),
+        (lambda content: content.replace(b'"format":2', b'"format":1', 1), "format 1"),
         (lambda _: b"", "was cut off"),
     ],
 )

@@ -1,0 +1,89 @@
+"""Whose coordinates those in an export are: of the request topics here, or of others of the same names.
+
+Offsets of two topics say nothing about each other, and both begin at 0. So what was asked for on a topic with
+another id keeps that id as its *origin*: it is compared by timestamps with what is asked for here, and none
+of its names can be one that is given here. What comes back to where it was asked for loses its origin again.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from delaystream.codec.command import carried_over, is_origin
+from delaystream.codec.envelope import Envelope, Fire, Schedule
+from delaystream.core.identity import partition_of, place, schedule_id
+from delaystream.transfer import lines
+from delaystream.transfer.checking import Checked
+
+
+class Origins:
+    """The origins that one file's coordinates have in one application.
+
+    `topic_ids` are those of the application's request topics.
+    """
+
+    def __init__(self, read: Checked, topic_ids: Mapping[str, str]) -> None:
+        self._exported = read.topic_ids
+        #: of partitions that nothing was read from
+        self._of_topics = {topic: id for (topic, _), id in read.topic_ids.items()}
+        #: of a topic that nothing was read from is only known whose it was
+        self._unknown = read.header.changelog_topic_id
+        self._here = topic_ids
+
+    def of(self, topic: str, partition: int, origin: str) -> str:
+        """The origin of coordinates that had `origin` in the old application. Raises LineError."""
+        known = origin or self._exported.get((topic, partition)) or self._of_topics.get(topic, self._unknown)
+        if not is_origin(known):
+            raise lines.LineError(f"{known!r} is not a topic's id")
+        return "" if known == self._here.get(topic) else known
+
+    def of_revision(self, topic: str, revision: int, origin: str) -> str:
+        """The origin of a revision. Raises LineError."""
+        return self.of(topic, partition_of(revision), origin)
+
+    def source(self, text: str) -> tuple[str, int, int, str]:
+        """Topic, partition, offset and origin of `place/partition/offset`. Raises LineError."""
+        parts = text.split("/")
+        if len(parts) != 3 or not parts[1].isdecimal() or not parts[2].isdecimal():
+            raise lines.LineError(f"{text!r} is not topic/partition/offset")
+        topic, _, origin = parts[0].partition("@")
+        partition = int(parts[1])
+        return topic, partition, int(parts[2]), self.of(topic, partition, origin)
+
+    def named(self, line: lines.Named) -> lines.Named:
+        """A schedule with its origins. Raises LineError.
+
+        An id that a dialect made of the request's coordinates is made of them anew: a request here may come
+        to have the same ones, and would replace it. Where deliveries tell it in a header of that dialect's,
+        they tell the new one, by which the schedule can be cancelled here.
+        """
+        schedule = lines.from_fields(line.schedule, Schedule, lines.TOLD_LATER)
+        origin = self.of(line.tenant, schedule.partition, schedule.origin)
+        revised = self.of_revision(line.tenant, schedule.revision, schedule.revision_origin)
+        history = [self._delivered(line.tenant, fire) for fire in schedule.history]
+        id, payload, coordinates = line.id, line.payload, (schedule.partition, schedule.offset)
+        if id == schedule_id(place(line.tenant, schedule.origin), *coordinates):
+            id = schedule_id(place(line.tenant, origin), *coordinates)
+            payload = None if payload is None else _renamed(payload, line.id, id)
+        fields = {
+            **line.schedule,
+            "origin": origin,
+            "revision_origin": revised,
+            "history": [lines.as_fields(fire) for fire in history],
+        }
+        return replace(line, id=id, schedule=fields, payload=payload)
+
+    def _delivered(self, tenant: str, fire: Fire) -> Fire:
+        return replace(fire, origin=self.of_revision(tenant, fire.revision, fire.origin))
+
+    def in_flight(self, line: lines.InFlight) -> lines.InFlight:
+        """A command on its way, with its origin in its header. Raises LineError."""
+        return replace(line, headers=carried_over(line.headers, self.of))
+
+
+def _renamed(payload: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    """A payload whose headers have a new id in the place of the old one."""
+    stored = lines.from_fields(payload, Envelope, {})
+    headers = [(name, new.encode() if value == old.encode() else value) for name, value in stored.headers]
+    return lines.as_fields(replace(stored, headers=headers))
