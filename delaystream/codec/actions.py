@@ -15,14 +15,14 @@ from delaystream.codec.names import PREFIX
 from delaystream.codec.options import MATCHES, REACHES
 from delaystream.codec.refusals import id_required, no_schedule, not_applicable
 from delaystream.codec.terms import OF_A_SET, OF_AN_ID, read_terms
-from delaystream.codec.timing import ONE_TIME, TIMING, begun, read_changes
+from delaystream.codec.timing import ONE_TIME, TIMING, read_changes
 from delaystream.codec.update import CHANGES, read_update
 from delaystream.codec.values import RefusedError
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.instants import format_instant
 from delaystream.core.limits import Limits
 from delaystream.core.rates import RateError, parse_count
-from delaystream.core.recurrence import NO_TIMING, Recurrence, Timing, retimed
+from delaystream.core.recurrence import NO_TIMING, Timing
 from delaystream.core.rejection import Code, shown
 from delaystream.core.request import (
     ON_LATE_FIRE,
@@ -107,11 +107,11 @@ class Actions:
             instead = min(control.keys() & MATCHES)
         if action is Action.DESCRIBE and record.reply_to is None:
             raise _nobody_to_tell(record.no_receipt)
-        due_ms, timing, recurrence = self._times(action, record, subject, carried)
+        due_ms, timing = self._times(action, record, subject, carried)
         return Request(
             record.source, record.timestamp_ms, record.key, record.value, record.foreign, action, id,
             self._destination(control, action), due_ms,
-            None, None, False, _REPLACE, ON_LATE_FIRE, None, record.reply_to, None, None, (), recurrence,
+            None, None, False, _REPLACE, ON_LATE_FIRE, None, record.reply_to, None, None, (), None,
             actor=_actor(control),
             match=match,
             no_receipt=record.no_receipt,
@@ -128,15 +128,13 @@ class Actions:
 
     def _times(
         self, action: Action, record: Record, subject: Coordinates | None, carried: Command | None
-    ) -> tuple[tuple[int, ...], Timing | None, Recurrence | None]:
-        """One-time due times, what changes of a recurrence, and what that means alone to a reschedule."""
+    ) -> tuple[tuple[int, ...], Timing | None]:
+        """One-time due times, and what changes of a recurrence."""
         if action is not Action.RESCHEDULE and action is not Action.UPDATE:
-            return (), None, None
+            return (), None
         timestamp_ms = record.timestamp_ms
         if carried is not None:
-            timing = carried.timing or NO_TIMING
-            alone = action is Action.RESCHEDULE and timing.recurs
-            return carried.due_ms, timing, retimed(None, timing, timestamp_ms) if alone else None
+            return carried.due_ms, carried.timing or NO_TIMING
         control, now_ms = record.control, record.now_ms
         one_time = not control.keys().isdisjoint(ONE_TIME)
         if action is Action.RESCHEDULE and control.keys().isdisjoint(TIMING):
@@ -145,9 +143,7 @@ class Actions:
             raise id_required(f"{PREFIX}{min(control.keys() & TIMING)} is given")
         timing = read_changes(control, timestamp_ms, now_ms, self._limits)
         due_ms = self._due.read(control, timestamp_ms, now_ms) if one_time else ()
-        if action is Action.RESCHEDULE and timing.recurs:
-            return due_ms, timing, begun(timing, timestamp_ms, self._limits)
-        return due_ms, timing, None
+        return due_ms, timing
 
     def _destination(self, control: dict[str, bytes], action: Action) -> str:
         """Of a rate; an update has its own, if any, among the changes."""

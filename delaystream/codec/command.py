@@ -98,8 +98,7 @@ def attach(headers: Sequence[Header], request: Request) -> list[Header]:
         request.timestamp_ms,
         request.destination,
         request.due_ms,
-        # What a reschedule means of its own follows from its timing.
-        request.recurrence if request.timing is None else None,
+        request.recurrence,
         None,
         request.timing,
         source.origin,

@@ -121,6 +121,16 @@ class Triggered(msgspec.Struct, frozen=True, gc=False, array_like=True):
     revision_origin: str = ""
 
 
+class Answered(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A request with a `request-id`, and how it was answered."""
+
+    request_id: str
+    #: one of `delaystream.codec.outgoing.Outcome`
+    outcome: str
+    #: of the schedule, after it
+    version: int
+
+
 class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     """A named schedule: definition, status, counters and where its wheel entries are."""
 
@@ -171,6 +181,17 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     #: another topic of this name than the one that is read here: what was imported. Empty: it is that one
     origin: str = ""
     revision_origin: str = ""
+    #: changes with every command that changes anything: the `revision` of the command
+    version: int = 0
+    #: why, as the last one said
+    note: str | None = None
+    #: whose set it belongs to, and by which deployment of that set; -1: it does not say
+    declared_by: str | None = None
+    deploy: int = -1
+    #: the last requests with a request-id, latest last
+    answered: list[Answered] = []
+    #: of what defined it (`delaystream.engine.digest`); empty: whatever is sent again, replaces it
+    digest: bytes = b""
 
     @property
     def place(self) -> str:

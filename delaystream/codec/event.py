@@ -27,6 +27,7 @@ class EventType(StrEnum):
     SCHEDULED = "scheduled"
     REPLACED = "replaced"
     RESCHEDULED = "rescheduled"
+    UPDATED = "updated"
     PAUSED = "paused"
     RESUMED = "resumed"
     TRIGGERED = "triggered"
@@ -41,6 +42,7 @@ class EventType(StrEnum):
     REJECTED = "rejected"
     KEPT = "kept"
     UNCHANGED = "unchanged"
+    REPEATED = "repeated"
     TOO_LATE = "too-late"
     UNKNOWN = "unknown"
     BULK = "bulk"
@@ -50,6 +52,7 @@ EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
     EventType.SCHEDULED: "A request was accepted; with an id it has the `definition`.",
     EventType.REPLACED: "The id has a new definition, `revision` and payload; nothing of the old one fires.",
     EventType.RESCHEDULED: "The schedule has new times and a new `revision`; what it delivers is the same.",
+    EventType.UPDATED: "What the request gave has changed, and nothing else; the `revision` is a new one.",
     EventType.PAUSED: "Nothing of the schedule fires until it is resumed.",
     EventType.RESUMED: "The schedule fires again; what passed meanwhile follows as events of its own.",
     EventType.TRIGGERED: "A fire beside those of the schedule is on its way; `fired` follows.",
@@ -63,7 +66,8 @@ EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
     EventType.CANCELLED: "Nothing of the schedule is ahead any more.",
     EventType.REJECTED: "A request was refused and is among the dead letters; nothing changed.",
     EventType.KEPT: "`if-exists: keep` found the id in use; nothing changed.",
-    EventType.UNCHANGED: "A pause found the schedule paused, or a resume found it running.",
+    EventType.UNCHANGED: "The schedule was what was asked for: the same definition, paused, or running.",
+    EventType.REPEATED: "A request with this `request-id` was carried out before; it is answered as then.",
     EventType.TOO_LATE: "A command found that the schedule was over; `fire_id` is the last fire.",
     EventType.UNKNOWN: "A command found no such id. A cancel is remembered.",
     EventType.BULK: "A bulk command is done on every partition; each schedule has an event of its own.",

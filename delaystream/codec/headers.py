@@ -62,7 +62,7 @@ from delaystream.core import instants
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.instants import format_instant
 from delaystream.core.limits import Limits
-from delaystream.core.recurrence import NO_TIMING, next_after
+from delaystream.core.recurrence import NO_TIMING
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import ON_LATE_FIRE, Action, Coordinates, Header, IfExists, Request
 
@@ -101,6 +101,11 @@ class RequestParser:
         due = DueTimes(limits)
         self._due = due.read
         self._actions = Actions(filter, limits, due)
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds that it holds requests to."""
+        return self._limits
 
     def permits(self, topic: str) -> bool:
         """Whether records may be delivered to a topic: asked again when a schedule fires."""
@@ -279,7 +284,7 @@ class RequestParser:
             options.destination_partition, options.destination_key, options.destination_key is not None,
             options.if_exists, options.on_late, options.grace_ms,
             reply_to, options.name, options.description, options.tags, recurrence, options.catch_up,
-            options.actor, None, no_receipt, options.terms, options.status,
+            options.actor, None, no_receipt, options.terms, options.status, relative="delay" in control,
         )  # fmt: skip
 
     def _destination(self, control: dict[str, bytes], default: str | None) -> str:
@@ -316,13 +321,8 @@ def _timed(request: Request, command: Command) -> bool:
     if recurring or (one_time and timing != NO_TIMING):
         return False
     if action is Action.RESCHEDULE:
-        return one_time or (timing != NO_TIMING and _fires(request))
+        return one_time or timing != NO_TIMING
     return action is Action.UPDATE
-
-
-def _fires(request: Request) -> bool:
-    """Whether what a reschedule means of its own has a time, if it means anything."""
-    return request.recurrence is None or next_after(request.recurrence, request.timestamp_ms) is not None
 
 
 def _not_the_present(timestamp_ms: int) -> RefusedError:

@@ -41,6 +41,7 @@ _wheel_bound = Struct(">cIQ")
 _DUE_AT: Final = slice(5, 13)
 _SOURCE_AT: Final = slice(13, 17)
 _OFFSET_AT: Final = slice(17, 25)
+_INDEX_AT: Final = slice(25, 27)
 
 WHEEL_KEY_BYTES: Final = _wheel.size
 META: Final = b"m"
@@ -78,6 +79,11 @@ def source_of(key: bytes) -> int:
 def offset_of(key: bytes) -> int:
     """The offset in a wheel key."""
     return int.from_bytes(key[_OFFSET_AT])
+
+
+def index_of(key: bytes) -> int:
+    """The list index in a wheel key."""
+    return int.from_bytes(key[_INDEX_AT])
 
 
 def wheel_bound(destination: int, due_ms: int = 0) -> bytes:

@@ -69,8 +69,10 @@ class Outcome(StrEnum):
     RESCHEDULED = "rescheduled"
     TRIGGERED = "triggered"
     """A fire is on its way, beside those of the schedule."""
+    UPDATED = "updated"
+    """What was given has changed, and nothing else."""
     UNCHANGED = "unchanged"
-    """A pause found the schedule paused, or a resume found it running."""
+    """The schedule is what was asked for already: the same definition, paused, or running."""
     TOO_LATE = "too-late"
     """A command found that the schedule was over."""
     UNKNOWN = "unknown"
@@ -163,6 +165,8 @@ def receipt(
     won: str | None = None,
     status: str | None = None,
     count: int | None = None,
+    version: int | None = None,
+    repeated: bool = False,
 ) -> tuple[bytes, bytes, list[Header]]:
     """Key, value and headers of the record that tells what became of the request at `source`.
 
@@ -171,7 +175,8 @@ def receipt(
     `due_at_ms` and `fire_id`, when something is scheduled; `code` and `detail` with `rejected`; `status`,
     where the schedule stands now, with all else about an id; `fire_id` with `too-late`; `count`, of the
     schedules that were changed, for a bulk command. `due_ms` and `fire_ids` belong together, item by item;
-    `won` is the last fire before the command.
+    `won` is the last fire before the command. `version` is that of the schedule; `repeated` tells that a
+    request with this request-id was carried out before, and how.
     """
     schedule = schedule_id(source.place, source.partition, source.offset, id)
     body: dict[str, object] = {
@@ -193,6 +198,10 @@ def receipt(
         body["detail"] = detail
     if status is not None:
         body["status"] = status
+    if version is not None:
+        body["version"] = version
+    if repeated:
+        body["repeated"] = True
     if won is not None:
         body["fire_id"] = won
     if count is not None:

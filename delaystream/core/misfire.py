@@ -71,14 +71,14 @@ def settle(
     if catch_up is CatchUp.ALL:
         if scheduled_ms >= horizon_ms:
             return Verdict(scheduled_ms, next_ms)
-        missed = _run(recurrence, scheduled_ms, horizon_ms - 1)
+        missed = run_until(recurrence, scheduled_ms, horizon_ms - 1)
         return Verdict(None, next_after(recurrence, missed.to_ms), missed=missed)
     next_ms = _ahead(recurrence, next_ms, now_ms, due)
     # All of these are due: the first one that is not comes after them.
-    passed = _run(recurrence, scheduled_ms, now_ms if next_ms is None else next_ms - 1)
+    passed = run_until(recurrence, scheduled_ms, now_ms if next_ms is None else next_ms - 1)
     if passed.to_ms < horizon_ms:
         return Verdict(None, next_ms, missed=passed)
-    return Verdict(passed.to_ms, next_ms, skipped=_run(recurrence, scheduled_ms, passed.to_ms - 1))
+    return Verdict(passed.to_ms, next_ms, skipped=run_until(recurrence, scheduled_ms, passed.to_ms - 1))
 
 
 def _ahead(recurrence: Recurrence, passed_ms: int, now_ms: int, due: Callable[[int], int]) -> int | None:
@@ -93,7 +93,7 @@ def _ahead(recurrence: Recurrence, passed_ms: int, now_ms: int, due: Callable[[i
     return ahead_ms
 
 
-def _run(recurrence: Recurrence, first_ms: int, until_ms: int) -> Run:
+def run_until(recurrence: Recurrence, first_ms: int, until_ms: int) -> Run:
     """The scheduled times from `first_ms`, which is one, to `until_ms`."""
     rest = misses(recurrence, first_ms, until_ms)
     return Run(first_ms, first_ms if rest.last_ms is None else rest.last_ms, 1 + rest.number)

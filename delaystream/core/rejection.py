@@ -74,6 +74,8 @@ class Code(StrEnum):
     UNREADABLE_BATCH = "unreadable-batch"
     INVALID_COMMAND = "invalid-command"
     ALREADY_EXISTS = "already-exists"
+    VERSION_CHANGED = "version-changed"
+    DEPLOY_SUPERSEDED = "deploy-superseded"
     CANCELLED_EARLIER = "cancelled-earlier"
     QUOTA_EXCEEDED = "quota-exceeded"
     DIALECT_MISSING = "dialect-missing"
@@ -186,6 +188,8 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     ),
     Code.INVALID_COMMAND: "A record on the commands topic was not written by a worker of a known version.",
     Code.ALREADY_EXISTS: "`if-exists: reject`, and the id names a pending schedule.",
+    Code.VERSION_CHANGED: "The id does not have the version in `if-version`; with 0, it exists.",
+    Code.DEPLOY_SUPERSEDED: "A later `deploy` of the same `declared-by` has decided on the id.",
     Code.CANCELLED_EARLIER: "A cancel of this id with a newer timestamp arrived before the request did.",
     Code.QUOTA_EXCEEDED: "The request topic has as much pending as it may have (`max_pending`).",
     Code.DIALECT_MISSING: "A header, or the key, that the topic's dialect requires is missing.",

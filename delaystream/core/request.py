@@ -146,7 +146,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     | `pause` | `id` or `match`, `until_ms` |
     | `resume` | `id` or `match`, `lateness` |
     | `trigger`, `describe` | `id` or `subject` |
-    | `reschedule` | `id` or `subject`, `due_ms`, `timing`, `recurrence` |
+    | `reschedule` | `id` or `subject`, `due_ms`, `timing` |
     | `update` | `id`, `due_ms`, `timing`, `update` |
     | `rate` | `destination`, `rate` |
     """
@@ -183,8 +183,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     description: str | None
     tags: tuple[str, ...]
     recurrence: Recurrence | None = None
-    """Set for a recurring schedule, which then has an id; of a reschedule what its `timing` means of its own,
-    None where it has neither an interval nor a cron expression."""
+    """Set for a recurring schedule, which then has an id."""
     catch_up: CatchUp = CatchUp.LATEST
     """Of a recurring schedule."""
     actor: str | None = None
@@ -206,5 +205,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Set for `reschedule` and `update`: what changes of when a recurring schedule fires."""
     update: Update | None = None
     """Set for `update`."""
+    relative: bool = False
+    """Whether its due times count from its own timestamp (`delay`): sent again, it asks for other ones."""
     rate: float | None = None
     """Records a second, more than 0; None: whatever the settings say again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from delaystream.codec.envelope import Schedule
+from delaystream.codec.envelope import Answered, Schedule
 from delaystream.codec.event import EventType
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.request import Request
@@ -47,7 +47,7 @@ class Answers:
             due_ms,
             fire_ids,
             won,
-            None if schedule is None else schedule.status,
+            schedule,
         )
         if self.events.on:
             triggered = outcome is _TRIGGERED
@@ -60,6 +60,12 @@ class Answers:
                 due_ms[0] if triggered else None,
                 no_receipt,
             )
+
+    def repeat(self, step: Step, request: Request, schedule: Schedule, before: Answered) -> None:
+        """Tell the outcome again of a request that was carried out before."""
+        outcome = Outcome(before.outcome)
+        no_receipt = self._letters.receipt(step, request, outcome, schedule=schedule, repeated=True)
+        self.events.answered(step, request, EventType.REPEATED, schedule, no_receipt=no_receipt)
 
 
 def older(request: Request, old: Schedule) -> bool:

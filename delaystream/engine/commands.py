@@ -7,22 +7,29 @@ from msgspec.structs import replace
 from delaystream.codec.envelope import LIVE, Schedule, Status, encode
 from delaystream.codec.keys import schedule_key, split_wheel_key
 from delaystream.codec.outgoing import Outcome
-from delaystream.core.identity import named_fire_id, revision, trigger_index
+from delaystream.core.identity import named_fire_id, trigger_index
+from delaystream.core.rejection import Rejection
 from delaystream.core.request import Action, Request
+from delaystream.engine import terms
 from delaystream.engine.answers import Answers, older
 from delaystream.engine.arming import Arming
+from delaystream.engine.changes import Changes
 from delaystream.engine.step import Step
 
 
 class Commands:
-    """Cancels, pauses, resumes, triggers and reschedules."""
+    """Cancels, pauses, resumes and triggers; changes go to `delaystream.engine.changes`."""
 
-    def __init__(self, arming: Arming, answers: Answers) -> None:
+    def __init__(self, arming: Arming, answers: Answers, changes: Changes) -> None:
         self._arming = arming
         self._answers = answers
+        self._changes = changes
 
-    def apply(self, step: Step, request: Request, schedule: Schedule | None) -> None:
-        """Carry out a command on the schedule that its id names, if there is one, and tell its outcome."""
+    def apply(self, step: Step, request: Request, schedule: Schedule | None) -> Rejection | None:
+        """Carry out a command on the schedule that its id names, if there is one, and tell its outcome.
+
+        A rejection changes nothing.
+        """
         action = request.action
         if action is Action.CANCEL:
             self._cancel(step, request, schedule)
@@ -32,15 +39,23 @@ class Commands:
             self._answers.tell(step, request, Outcome.TOO_LATE, schedule)
         elif action is Action.TRIGGER:
             self._trigger(step, request, schedule)
-        elif action is Action.RESCHEDULE:
-            self._reschedule(step, request, schedule)
+        elif action is Action.RESCHEDULE or action is Action.UPDATE:
+            return self._changes.apply(step, request, schedule)
         else:
-            assert request.id is not None
-            changed = self.switch(step, request.id, schedule, action)
+            self._switch(step, request, schedule)
+        return None
+
+    def _switch(self, step: Step, request: Request, schedule: Schedule) -> None:
+        assert request.id is not None
+        outcome = Outcome.PAUSED if request.action is Action.PAUSE else Outcome.RESUMED
+        stamped = terms.stamped(schedule, request, outcome)
+        changed = self.switch(step, request.id, stamped, request.action)
+        if changed is None:
             outcome = Outcome.UNCHANGED
-            if changed is not None:
-                outcome = Outcome.PAUSED if action is Action.PAUSE else Outcome.RESUMED
-            self._answers.tell(step, request, outcome, changed or schedule)
+            changed = terms.noted(schedule, request, outcome)
+            if changed is not schedule:
+                step.changes[schedule_key(schedule.topic, request.id)] = encode(changed)
+        self._answers.tell(step, request, outcome, changed)
 
     # -- pause and resume ---------------------------------------------------------------------
 
@@ -81,52 +96,12 @@ class Commands:
     def _trigger(self, step: Step, request: Request, schedule: Schedule) -> None:
         assert request.id is not None
         source = request.source
+        schedule = terms.stamped(schedule, request, Outcome.TRIGGERED)
         schedule = self._arming.arm_trigger(step, request.id, schedule, source)
         step.changes[schedule_key(schedule.topic, request.id)] = encode(schedule)
         index = trigger_index(source.partition, source.offset, source.origin)
         fire = named_fire_id(schedule.revision_place, schedule.revision, index, step.now_ms, request.id)
         self._answers.tell(step, request, Outcome.TRIGGERED, schedule, (step.now_ms,), (fire,))
-
-    def _reschedule(self, step: Step, request: Request, schedule: Schedule) -> None:
-        """Set all that says when anew; what is delivered, and where, stays as it is."""
-        assert request.id is not None
-        id = request.id
-        recurrence = request.recurrence
-        old = schedule
-        schedule = replace(
-            self._arming.disarm(step, schedule),
-            revision=revision(request.source.partition, request.source.offset),
-            revision_origin=request.source.origin,
-            recurrence=recurrence,
-            next_ms=-1,
-            run_count=0,
-            skipped=0,
-            held=[],
-        )
-        times: tuple[int, ...] = request.due_ms
-        if recurrence is not None:
-            recurrence, first_ms, skipped = self._arming.begun(old, recurrence, request.timestamp_ms)
-            schedule = replace(schedule, recurrence=recurrence, skipped=skipped)
-            times = (first_ms,)
-        schedule = self._armed_anew(step, id, schedule, times)
-        self._arming.withhold(old, schedule)
-        step.changes[schedule_key(schedule.topic, id)] = encode(schedule)
-        fires = [
-            named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, id)
-            for index, due_ms in enumerate(times)
-        ]
-        self._answers.tell(step, request, Outcome.RESCHEDULED, schedule, times, fires)
-
-    def _armed_anew(self, step: Step, id: str, schedule: Schedule, times: tuple[int, ...]) -> Schedule:
-        paused = schedule.status is Status.PAUSED
-        if schedule.recurrence is None:
-            fires = [(due_ms, index) for index, due_ms in enumerate(times)]
-            if paused:
-                return replace(schedule, held=fires)
-            return self._arming.arm_all(step, id, schedule, fires)
-        if paused:
-            return replace(schedule, next_ms=times[0])
-        return self._arming.arm(step, id, schedule, times[0])
 
     # -- cancel -------------------------------------------------------------------------------
 
@@ -163,4 +138,5 @@ class Commands:
                     timestamp_ms=request.timestamp_ms,
                     origin=source.origin,
                 )
+        schedule = terms.stamped(schedule, request, outcome)
         self._answers.tell(step, request, outcome, self._arming.finish(step, request.id, schedule))

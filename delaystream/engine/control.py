@@ -41,6 +41,8 @@ An id that is over is remembered for ``id_retention_ms``, by an entry of the hou
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
@@ -58,17 +60,49 @@ from delaystream.codec.outgoing import Outcome, delivery_headers
 from delaystream.core.identity import named_fire_id, revision
 from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.rejection import Code, Rejection, shown
-from delaystream.core.request import Action, IfExists, Request
+from delaystream.core.request import NO_TERMS, Action, IfExists, Request
+from delaystream.engine import terms
 from delaystream.engine.answers import Answers, older
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
+from delaystream.engine.changes import Changes
 from delaystream.engine.commands import Commands
 from delaystream.engine.deliveries import Deliveries
+from delaystream.engine.digest import digest_of
 from delaystream.engine.events import Delivered
 from delaystream.engine.quota import Quotas
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
+
+# Naming a member through its class is slow (Python 3.11).
+_SCHEDULE: Final = Action.SCHEDULE
+_CANCELLED: Final = (Status.CANCELLED, Status.FORESTALLED)
+
+
+def _in_the_way(request: Request, old: Schedule | None, *, live: bool) -> Rejection | None:
+    """Why an id cannot be scheduled: it is in use, or was cancelled by what is newer."""
+    code = detail = None
+    if old is not None and live and request.if_exists is IfExists.REJECT:
+        code = Code.ALREADY_EXISTS
+        detail = f"id {shown(request.id or '')} names a {old.status} schedule, and if-exists is 'reject'"
+    elif old is not None and old.status in _CANCELLED and older(request, old):
+        code = Code.CANCELLED_EARLIER
+        detail = (
+            f"id {shown(request.id or '')} was cancelled by a request with timestamp {old.timestamp_ms}, "
+            f"and this one's is {request.timestamp_ms}; a newer one would be scheduled"
+        )
+    if code is None or detail is None:
+        return None
+    return Rejection(code, detail, id=request.id, reply_to=request.reply_to)
+
+
+def _paused_since(step: Step, request: Request, old: Schedule | None) -> int | None:
+    """Since when what a request defines is paused: a schedule that is, stays so unless it says otherwise."""
+    was = old is not None and old.status is Status.PAUSED
+    if request.status == "pending" or not (was or request.status == "paused"):
+        return None
+    return old.paused_ms if old is not None and was else step.now_ms
 
 
 class Control:
@@ -82,6 +116,7 @@ class Control:
         arming: Arming,
         answers: Answers,
         commands: Commands,
+        changes: Changes,
         bulks: Bulks,
         quotas: Quotas,
     ) -> None:
@@ -92,6 +127,7 @@ class Control:
         self._arming = arming
         self._answers = answers
         self._commands = commands
+        self._changes = changes
         self._bulks = bulks
 
     def apply(self, step: Step, request: Request) -> Rejection | None:
@@ -100,7 +136,14 @@ class Control:
         self._bulks.settle(step, request.source.topic, request.id)
         stored = self._state.get(step, schedule_key(request.source.topic, request.id))
         schedule = decode_schedule(stored) if stored is not None else None
-        if request.action is Action.SCHEDULE:
+        if request.terms is not NO_TERMS:
+            if before := terms.answered(request, schedule):
+                assert schedule is not None
+                self._answers.repeat(step, request, schedule, before)
+                return None
+            if rejection := terms.refusal(request, schedule):
+                return rejection
+        if request.action is _SCHEDULE:
             return self._schedule(step, request, schedule)
         if (
             self._quotas.any
@@ -111,8 +154,7 @@ class Control:
             return rejection
         if request.action is Action.TRIGGER and (rejection := self._too_many_triggers(request, schedule)):
             return rejection
-        self._commands.apply(step, request, schedule)
-        return None
+        return self._commands.apply(step, request, schedule)
 
     def _too_many_triggers(self, request: Request, schedule: Schedule | None) -> Rejection | None:
         """Refuse one more fire beside those that wait: each is a part of the schedule's record."""
@@ -129,36 +171,27 @@ class Control:
 
     def _schedule(self, step: Step, request: Request, old: Schedule | None) -> Rejection | None:
         assert request.id is not None
-        if rejection := self._deliveries.out_of_range(request):
+        live = old is not None and old.status in LIVE
+        if rejection := self._deliveries.out_of_range(request) or _in_the_way(request, old, live=live):
             return rejection
-        outcome = Outcome.SCHEDULED
-        if old is not None:
-            if old.status in LIVE:
-                if request.if_exists is IfExists.KEEP:
-                    self._answers.tell(step, request, Outcome.KEPT, old)
-                    return None
-                if request.if_exists is IfExists.REJECT:
-                    return Rejection(
-                        Code.ALREADY_EXISTS,
-                        f"id {shown(request.id)} names a {old.status} schedule, and if-exists is 'reject'",
-                        id=request.id,
-                        reply_to=request.reply_to,
-                    )
-                outcome = Outcome.REPLACED
-            elif old.status in (Status.CANCELLED, Status.FORESTALLED) and older(request, old):
-                return Rejection(
-                    Code.CANCELLED_EARLIER,
-                    f"id {shown(request.id)} was cancelled by a request with timestamp {old.timestamp_ms}, "
-                    f"and this one's is {request.timestamp_ms}; a newer one would be scheduled",
-                    id=request.id,
-                    reply_to=request.reply_to,
-                )
-        if self._quotas.any and (rejection := self._quotas.refusal(step, request, old)):
+        digest = digest_of(request)
+        if old is not None and live:
+            if request.if_exists is IfExists.KEEP:
+                self._answer(step, request, Outcome.KEPT, old)
+                return None
+            if digest and digest == old.digest and request.status in (None, old.status.value):
+                self._stay(step, request, old)
+                return None
+        outcome = Outcome.REPLACED if live else Outcome.SCHEDULED
+        paused_ms = _paused_since(step, request, old)
+        if self._quotas.any and (
+            rejection := self._quotas.refusal(step, request, old, paused=paused_ms is not None)
+        ):
             return rejection
         if old is not None:
             self._arming.clear(step, request.source.topic, request.id, old)
         schedule = Schedule(
-            status=Status.PENDING,
+            status=Status.PENDING if paused_ms is None else Status.PAUSED,
             revision=revision(request.source.partition, request.source.offset),
             topic=request.source.topic,
             partition=request.source.partition,
@@ -170,15 +203,53 @@ class Control:
             tags=list(request.tags),
             history=old.history if old is not None else [],
             swept=old.swept if old is not None else [],
+            declared_by=old.declared_by if old is not None else None,
+            deploy=old.deploy if old is not None else -1,
+            answered=old.answered if old is not None else [],
+            digest=digest,
+            paused_ms=-1 if paused_ms is None else paused_ms,
             actor=request.actor,
             origin=request.source.origin,
             revision_origin=request.source.origin,
         )
+        schedule = terms.stamped(schedule, request, outcome)
         if request.recurrence is None:
+            self._changes.owe(step, request.id, old)
             self._define(step, request, schedule, outcome)
         else:
             self._define_recurring(step, request, schedule, outcome, old)
         return None
+
+    def _answer(self, step: Step, request: Request, outcome: Outcome, schedule: Schedule) -> None:
+        """Tell an outcome that leaves a schedule as it is, and remember it where that was asked for."""
+        noted = terms.noted(schedule, request, outcome)
+        if noted is not schedule:
+            assert request.id is not None
+            step.changes[schedule_key(schedule.topic, request.id)] = encode(noted)
+        self._answers.tell(step, request, outcome, noted)
+
+    def _stay(self, step: Step, request: Request, old: Schedule) -> None:
+        """The same definition was sent again: nothing moves but where, and when, it was asked for.
+
+        By that it is told what came before it and what came after.
+        """
+        assert request.id is not None
+        source = request.source
+        schedule = replace(
+            old,
+            partition=source.partition,
+            offset=source.offset,
+            origin=source.origin,
+            timestamp_ms=request.timestamp_ms,
+        )
+        schedule = terms.noted(schedule, request, Outcome.UNCHANGED)
+        step.changes[schedule_key(old.topic, request.id)] = encode(schedule)
+        fires = self._arming.ahead(schedule)
+        ids = [
+            named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, request.id)
+            for due_ms, index in fires
+        ]
+        self._answers.tell(step, request, Outcome.UNCHANGED, schedule, [due_ms for due_ms, _ in fires], ids)
 
     def _define_recurring(
         self, step: Step, request: Request, schedule: Schedule, outcome: Outcome, old: Schedule | None
@@ -186,7 +257,10 @@ class Control:
         assert request.id is not None
         assert request.recurrence is not None
         recurrence, first_ms, skipped = self._arming.begun(old, request.recurrence, request.timestamp_ms)
-        resumed = old is not None and old.status is Status.PAUSED
+        if old is not None and old.next_ms != first_ms:
+            self._changes.owe(step, request.id, old)
+        paused = schedule.status is Status.PAUSED
+        resumed = old is not None and old.status is Status.PAUSED and not paused
         schedule = replace(
             schedule,
             recurrence=recurrence,
@@ -195,7 +269,11 @@ class Control:
             catch_up=request.catch_up,
             grace_ms=DEFAULT_GRACE_MS if request.grace_ms is None else request.grace_ms,
         )
-        schedule = self._arming.arm(step, request.id, schedule, first_ms)
+        if paused:
+            schedule = replace(schedule, next_ms=first_ms)
+            self._state.counts.withhold(schedule.topic, schedule.withheld)
+        else:
+            schedule = self._arming.arm(step, request.id, schedule, first_ms)
         tenant = request.source.topic
         schedule = self._arming.keep_payload(step, tenant, request.id, schedule, envelope_of(request))
         step.changes[schedule_key(tenant, request.id)] = encode(schedule)
@@ -211,11 +289,13 @@ class Control:
         fire_ids: list[str] = []
         fired: list[Delivered] = []
         history = schedule.history
+        paused = schedule.status is Status.PAUSED
         for index, due_ms in enumerate(request.due_ms):
             fire = named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, request.id)
             fire_ids.append(fire)
             if (
-                step.size_bytes < step.max_bytes
+                not paused
+                and step.size_bytes < step.max_bytes
                 and (route := self._deliveries.route(step, request, due_ms)) is not None
             ):
                 where, count = coordinates(source), len(fired) + 1
@@ -232,10 +312,14 @@ class Control:
                 )
             else:
                 later.append((due_ms, index))
-        schedule = self._arming.arm_all(step, request.id, replace(schedule, history=history), later)
+        if paused:
+            schedule = replace(schedule, held=later)
+            self._state.counts.withhold(schedule.topic, schedule.withheld)
+        else:
+            schedule = self._arming.arm_all(step, request.id, replace(schedule, history=history), later)
         schedule = replace(
             schedule,
-            status=Status.PENDING if later else Status.FIRED,
+            status=schedule.status if later else Status.FIRED,
             fire_count=len(fired),
             last_fire_id=fired[-1].fire_id if fired else None,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Header, Request
 from delaystream.engine.ports import Destinations
@@ -27,14 +29,17 @@ class Deliveries:
         asked = request.destination_partition
         if asked is None:
             return None
-        count = self._destinations.partitions(request.destination)
+        rejection = self.no_partition(request.destination, asked)
+        return rejection and replace(rejection, id=request.id, reply_to=request.reply_to)
+
+    def no_partition(self, destination: str, asked: int) -> Rejection | None:
+        """Refuse a partition that a destination is known not to have; a negative one stands for none."""
+        count = self._destinations.partitions(destination)
         if count == 0 or asked < count:
             return None
         return Rejection(
             Code.DESTINATION_PARTITION_OUT_OF_RANGE,
-            f"destination-partition is {asked}, and {request.destination} has partitions 0 to {count - 1}",
-            id=request.id,
-            reply_to=request.reply_to,
+            f"destination-partition is {asked}, and {destination} has partitions 0 to {count - 1}",
         )
 
     def route(self, step: Step, request: Request, due_ms: int) -> Route | None:

@@ -28,7 +28,9 @@ from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import Step
 
-_DEFINING = frozenset({EventType.SCHEDULED, EventType.REPLACED, EventType.RESCHEDULED, EventType.RESUMED})
+_DEFINING = frozenset({
+    EventType.SCHEDULED, EventType.REPLACED, EventType.RESCHEDULED, EventType.UPDATED, EventType.RESUMED,
+})  # fmt: skip
 #: The longest id that can be configured.
 _KEY_BYTES: Final = 4 * 1024
 # Naming a member through its class is slow (Python 3.11).

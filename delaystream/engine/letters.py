@@ -8,6 +8,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from delaystream.codec.command import Command, Report, detach
+from delaystream.codec.envelope import Schedule
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
 from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
@@ -41,9 +42,13 @@ class Letters:
         due_ms: Sequence[int] = (),
         fire_ids: Sequence[str] = (),
         won: str | None = None,
-        status: str | None = None,
+        schedule: Schedule | None = None,
+        *,
+        repeated: bool = False,
     ) -> str | None:
         """Tell what became of a request, if it asked; the fires that it has been given, one by one.
+
+        `schedule` is the one of its id as it is now, `repeated` that it had been carried out before.
 
         Why there is no receipt although it asked; None where there is one, or nobody asked.
         """
@@ -60,7 +65,9 @@ class Letters:
                 due_ms,
                 fire_ids,
                 won=won,
-                status=status,
+                status=None if schedule is None else schedule.status,
+                version=None if schedule is None or not schedule.version else schedule.version,
+                repeated=repeated,
             ),
         )
 

@@ -17,6 +17,7 @@ from delaystream.core.rejection import shown
 from delaystream.engine.answers import Answers
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
+from delaystream.engine.changes import Changes
 from delaystream.engine.commands import Commands
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
@@ -118,9 +119,10 @@ class Life:
         quotas = Quotas(partition, settings.partitions, tenants, state.counts, deliveries)
         arming = Arming(settings, state)
         answers = Answers(letters, events)
-        commands = Commands(arming, answers)
+        changes = Changes(state, arming, answers, deliveries, tenants)
+        commands = Commands(arming, answers, changes)
         bulks = Bulks(partition, settings, state, commands, answers, letters, suspects)
-        control = Control(settings, state, deliveries, arming, answers, commands, bulks, quotas)
+        control = Control(settings, state, deliveries, arming, answers, commands, changes, bulks, quotas)
         self._intake = Intake(
             partition, settings, state, deliveries, letters, events, control, bulks, quotas, suspects
         )

@@ -35,7 +35,9 @@ class Quotas:
         #: False: there is nothing to ask
         self.any = tenants.have_quotas
 
-    def refusal(self, step: Step, request: Request, old: Schedule | None = None) -> Rejection | None:
+    def refusal(
+        self, step: Step, request: Request, old: Schedule | None = None, *, paused: bool = False
+    ) -> Rejection | None:
         """Why a request that schedules has to wait for room, if it does; ``old`` is what it replaces.
 
         What is delivered at once is never refused, nor is what takes the place of as many: a quota that was
@@ -46,7 +48,8 @@ class Quotas:
             return None
         # Of a recurring schedule, the next one.
         count = len(request.due_ms) or 1
-        more = count - self._deliveries.at_once(step, request) - (_entries(old) if old is not None else 0)
+        at_once = 0 if paused else self._deliveries.at_once(step, request)
+        more = count - at_once - (_entries(old) if old is not None else 0)
         return self._judge(request, room, more)
 
     def command_refusal(self, step: Step, request: Request, schedule: Schedule) -> Rejection | None:
@@ -54,9 +57,11 @@ class Quotas:
         room = self._room(request.source.topic)
         if room is None:
             return None
-        if request.action is Action.RESCHEDULE:
+        if request.action is Action.RESCHEDULE or request.action is Action.UPDATE:
             # The fires that were triggered stay.
-            more = max(1, len(request.due_ms)) - (_entries(schedule) - len(schedule.triggers))
+            recurs = request.timing is not None and request.timing.recurs
+            count = len(request.due_ms) or int(recurs)
+            more = count - (_entries(schedule) - len(schedule.triggers)) if count else 0
         elif request.action is Action.TRIGGER:
             more = int(self._deliveries.waits(step, schedule.destination, schedule.topic))
         else:

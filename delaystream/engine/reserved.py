@@ -11,9 +11,8 @@ from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import NO_TERMS, Action, Request
 
 RESERVED: Final = frozenset({
-    "update", "describe", "rate", "note", "until", "status", "coordinates", "match-key", "match-new",
-    "match-anonymous", "if-version", "request-id", "declared-by", "deploy", "resume: lateness",
-    "reschedule: bounds",
+    "describe", "rate", "until", "coordinates", "match-key", "match-new", "match-anonymous",
+    "resume: lateness",
 })  # fmt: skip
 """Names of headers and of actions, and what two older commands could not do.
 

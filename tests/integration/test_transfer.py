@@ -130,7 +130,7 @@ def test_a_move_fires_everything_once(deploy: Deploy, tmp_path: Path) -> None:
     early = app.worker("early")
     assert early.wait_exit() == ExitCode.CONFIGURATION
     assert "has not ended" in early.reason
-    assert not killed_import(app, tmp_path / "again.jsonl", 24)
+    assert not killed_import(app, tmp_path / "again.jsonl", 2 * NEW_PARTITIONS + 6)
     done = app.run("import", str(file))
     assert done.returncode == 0, done.stderr.decode()
     done = app.run("import", str(file))

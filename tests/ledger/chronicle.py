@@ -35,6 +35,7 @@ _FINDS: dict[str, dict[str, frozenset[str | None]]] = {
         "scheduled": _OVER | _CANCELLED | {None},
         "replaced": _LIVE,
         "kept": _LIVE,
+        "unchanged": _LIVE,
     },
     "cancel": {
         "cancelled": _LIVE | {"cancelled"},
@@ -45,8 +46,10 @@ _FINDS: dict[str, dict[str, frozenset[str | None]]] = {
     "resume": {"resumed": frozenset({"paused"}), "unchanged": frozenset({"pending"})},
     "trigger": {"triggered": _LIVE},
     "reschedule": {"rescheduled": _LIVE},
+    "update": {"updated": _LIVE},
 }
-for _command in ("pause", "resume", "trigger", "reschedule"):
+_DEFINING = ("scheduled", "replaced", "rescheduled", "updated")
+for _command in ("pause", "resume", "trigger", "reschedule", "update"):
     _FINDS[_command]["too-late"] = _OVER | {"cancelled"}
     _FINDS[_command]["unknown"] = frozenset({None, "forestalled"})
 #: what a command for many makes of those that it changes, and the statuses that it changes
@@ -155,6 +158,10 @@ class _Life:
         """Which of them are on their way to the topic for late ones."""
         self.triggered: dict[str, int] = {}
         self.runs = self.skipped = self.fires = 0
+        self.changed = False
+        """Whether when it fires was changed since it was scheduled."""
+        self.owed: Told | None = None
+        """A run of times that are said to be replaced; the event of what replaces them is next."""
         self.last_fire: str | None = None
         self.resumed_ms = -1
         self.incomplete = False
@@ -243,7 +250,10 @@ class _Life:
             self._wrong(told, f"if-exists is {request.if_exists}")
         if kind == "scheduled" and self.status in _CANCELLED and not forgotten and self._is_older(request):
             self._wrong(told, "it was cancelled by a later request")
-        if kind in ("scheduled", "replaced", "rescheduled"):
+        if kind == "unchanged" and request.action == "schedule":
+            self._sent_again(told, request)
+            return
+        if kind in _DEFINING:
             self._define(told, request)
         elif kind == "triggered":
             self._triggered(told, request)
@@ -265,7 +275,7 @@ class _Life:
             self._wrong(told, f"the last fire was {self.last_fire}")
         elif kind in ("paused", "resumed"):
             self._switch(kind, told)
-        if kind not in ("scheduled", "replaced", "rescheduled", "triggered"):
+        if kind not in (*_DEFINING, "triggered"):
             self.audit.receipt_names(request, [])
         self._receipt_status(told, request)
 
@@ -322,6 +332,30 @@ class _Life:
         self._cut()
         self.status, self.over_ms = "cancelled", told.at_ms
 
+    def _sent_again(self, told: Told, request: Asked) -> None:
+        """The same definition once more: nothing moves but whose outcome the next ones are."""
+        assert self.payload is not None
+        if not self._is_same(request):
+            self._wrong(told, f"it was defined by {self.payload}, and asked for is {request}")
+        self.payload = self.stands_for = request
+        self.swept_ms = 0
+        fires = [(self.next_ms, 0)] if self.next_ms is not None else []
+        fires += sorted((due_ms, index) for index, due_ms in self.ahead.items())
+        named = [(due_ms, self._fire_id(index, due_ms)) for due_ms, index in fires if due_ms is not None]
+        self.audit.receipt_names(request, named)
+        self._receipt_status(told, request)
+
+    def _is_same(self, request: Asked) -> bool:
+        """Whether a request asks for the very thing that is there."""
+        payload, beat, old = self.payload, request.beat, self.beat
+        if payload is None or self.changed or request.relative or (beat is None) != (old is None):
+            return False
+        if beat is not None and old is not None and beat.start_ms == request.timestamp_ms:
+            # It says no start, as the first of them did not.
+            beat = replace(beat, start_ms=old.start_ms, anchor_ms=old.anchor_ms)
+        same = request.defines(beat) == payload.defines(old)
+        return same and request.wanted in (None, self.status)
+
     def _cut(self) -> None:
         self.next_ms = None
         self.ahead, self.moved = {}, set()
@@ -369,23 +403,37 @@ class _Life:
             self.audit.wrong(self.id, f"left out by {request.action} {request.source}")
 
     def _define(self, told: Told, request: Asked) -> None:
-        anew = told.kind != "rescheduled"
+        anew = told.kind in ("scheduled", "replaced")
+        if told.kind == "replaced" and self._is_same(request) and request.beat is not None:
+            self._wrong(told, "it was the same")
         facts, beat = told.facts, request.beat
+        old = self.beat if self.status in _LIVE else None
+        kept = not anew and old is not None and beat is not None
+        if kept and old is not None and beat is not None:
+            kept = not beat.max_fires
+            request = replace(request, beat=beat.merged(old, request.timestamp_ms))
+            beat = request.beat
+        undecided_ms = self.next_ms
         carried = self._carried_on(request)
         if anew:
             # Times that passed while the old one was paused are those of the new one, if it carries it on.
-            self.resumed_ms = told.at_ms if self.status == "paused" and beat is not None else -1
+            was_paused = self.status == "paused"
+            paused = request.wanted == "paused" or (was_paused and request.wanted is None)
+            resumed = was_paused and not paused and beat is not None
+            self.resumed_ms = told.at_ms if resumed else -1
             self._cut()
+            self.changed = False
             self.payload = self.stands_for = request
             self.swept_ms = 0
             self.fires = 0
-            self.last_fire, self.status = None, "pending"
+            self.last_fire, self.status = None, "paused" if paused else "pending"
             self.catch_up, self.grace_ms = request.catch_up, _DEFAULT_GRACE_MS
             if beat is not None and request.grace_ms is not None:
                 self.grace_ms = request.grace_ms
             if beat is None:
                 self.catch_up = "latest"
-        self.definition, self.runs = request, 0
+        self.changed = self.changed or not anew
+        self.definition, self.runs = request, self.runs if kept else 0
         partitions = self.given.request_partitions
         self.revision = facts["revision"]
         if partitions is not None:
@@ -400,6 +448,7 @@ class _Life:
         else:
             beat, self.next_ms = carried
             self.definition = replace(request, beat=beat)
+        self._owes(told, old, undecided_ms)
         times = list(request.due_ms) if beat is None else [self.next_ms]
         if times == [] or times == [None]:
             self._wrong(told, "it never fires, and was to be refused")
@@ -409,6 +458,21 @@ class _Life:
         ]
         self.audit.receipt_names(request, fires)
         self._definition(told, beat)
+
+    def _owes(self, told: Told, old: Beat | None, undecided_ms: int | None) -> None:
+        """Times that had passed, and that the new definition does not decide on, are told of as replaced."""
+        owed, self.owed = self.owed, None
+        passed = undecided_ms is not None and undecided_ms <= told.at_ms and self.next_ms != undecided_ms
+        if old is None or not passed or undecided_ms is None:
+            if owed is not None:
+                self._wrong(owed, "nothing was owed")
+            return
+        last_ms = undecided_ms
+        while (later_ms := old.after(last_ms)) is not None and later_ms <= told.at_ms:
+            last_ms = later_ms
+        found = None if owed is None else (owed.facts["from_ms"], owed.facts["to_ms"])
+        if found != (undecided_ms, last_ms):
+            self._wrong(told, f"owed are {undecided_ms} to {last_ms}, told is {found}")
 
     def _carried_on(self, request: Asked) -> tuple[Beat, int] | None:
         """What a request becomes that has the times of the live schedule whose place it takes."""
@@ -496,6 +560,11 @@ class _Life:
     def _run(self, told: Told) -> None:
         facts, beat, at_ms = told.facts, self.beat, told.at_ms
         from_ms, to_ms, count, reason = (facts[name] for name in ("from_ms", "to_ms", "count", "reason"))
+        if reason == "replaced":
+            if self.owed is not None or beat is None or to_ms != from_ms + (count - 1) * beat.every_ms:
+                self._wrong(told, "one run is owed")
+            self.owed = told
+            return
         if beat is None or from_ms != self.next_ms or self.status == "paused":
             self._wrong(told, f"the next one is {self.next_ms}, and it is {self.status}")
             return

@@ -80,21 +80,32 @@ class Beat:
         found = time_ms + self.every_ms - (time_ms - self.anchor_ms) % self.every_ms
         return found if self.end_ms is None or found <= self.end_ms else None
 
+    def merged(self, old: Beat, asked_ms: int) -> Beat:
+        """What a change of an old one makes of it: what this one does not say, stays."""
+        start_ms = old.start_ms if self.start_ms == asked_ms else self.start_ms
+        return replace(
+            self,
+            start_ms=start_ms,
+            anchor_ms=self.anchor_ms if self.cron else start_ms,
+            end_ms=old.end_ms if self.end_ms is None else self.end_ms,
+            max_fires=self.max_fires or old.max_fires,
+            jitter_ms=self.jitter_ms or old.jitter_ms,
+        )
+
     def carried_on(self, old: Beat, next_ms: int, asked_ms: int) -> tuple[Beat, int] | None:
         """What it is, and its first time, when it takes the place of a live one that stands at `next_ms`.
 
         None: it has other times, and begins with the first one after it was asked for.
         """
         beat = self
-        if (self.every_ms, self.anchor_ms) != (old.every_ms, old.anchor_ms):
+        if (self.every_ms, self.cron) != (old.every_ms, old.cron):
             return None
-        if self.anchor_ms:
-            if self.start_ms != old.start_ms:
-                return None
-        elif self.start_ms == asked_ms:  # a cron expression without a start
+        if self.start_ms == asked_ms:  # it says no start
             if old.start_ms > asked_ms:
                 return None
-            beat = replace(self, start_ms=old.start_ms)
+            beat = replace(self, start_ms=old.start_ms, anchor_ms=old.anchor_ms)
+        elif self.cron is None and self.start_ms != old.start_ms:
+            return None
         first_ms = beat.after(next_ms - 1)
         return None if first_ms is None else (beat, first_ms)
 
@@ -134,6 +145,10 @@ class Asked:
     """It asks for a receipt where none may be written: there is none, and its outcome says so."""
     beat: Beat | None = None
     """Of a recurring schedule."""
+    wanted: str | None = None
+    """The status that it asks for."""
+    relative: bool = False
+    """Whether its due times count from its own timestamp."""
     prefix: str | None = None
     """Of a bulk command: of the ids that it is about."""
 
@@ -147,6 +162,14 @@ class Asked:
     def offset(self) -> int:
         """Its offset."""
         return int(self.source.rsplit("/", 1)[1])
+
+    def defines(self, beat: Beat | None) -> tuple[object, ...]:
+        """What it asks for, whenever it is sent, where it recurs like that."""
+        return (
+            self.destination, None if beat else self.due_ms, beat, self.value, self.key, tuple(self.headers),
+            self.on_late, self.grace_ms, self.catch_up, self.has_delivered_key, self.delivered_key,
+            self.destination_partition,
+        )  # fmt: skip
 
     @property
     def diverts(self) -> bool:

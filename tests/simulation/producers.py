@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ class Producers:
         #: of what was added later: what was drawn before that is drawn as ever
         self._further = Random(f"{world.seed}-producers-further")
         self._replies = Random(f"{world.seed}-producers-replies")
+        self._later = Random(f"{world.seed}-producers-later")
+        #: schedules that mean the same whenever they are sent: where to, what is known of them, their headers
+        self._defining: list[tuple[TopicPartition, Asked, list[Header]]] = []
         self.asked: list[Asked] = []
         self._count = 0
         #: each id keeps to one request partition, mostly: there its requests apply in order
@@ -68,6 +72,9 @@ class Producers:
 
     def _ask(self) -> None:
         random, world = self._random, self._world
+        if self._defining and self._later.random() < 0.06:
+            self._again()
+            return
         self._count += 1
         topic = random.choice(world.request_topics)
         partition = random.randrange(world.settings.partitions)
@@ -106,7 +113,10 @@ class Producers:
         if random.random() < 0.3:
             random.shuffle(control)
             headers = [*foreign, *control]
-        self._send(TopicPartition(topic, partition), request, headers)
+        at = TopicPartition(topic, partition)
+        if kind in ("beat", "plan") and not request.relative and Code.NEVER_FIRES not in request.errors:
+            self._defining.append((at, request, headers))
+        self._send(at, request, headers)
 
     def _schedule(self, request: Asked, control: list[Header], kind: str) -> None:
         random = self._random
@@ -117,6 +127,7 @@ class Producers:
         if random.random() < 0.3:
             control.append(("delaystream-at", ",".join(str(due) for due in request.due_ms).encode()))
         else:
+            request.relative = True
             control.append(("delaystream-delay", b",".join(_duration(delay) for delay in delays)))
         if kind == "named" and random.random() < 0.2:
             request.destination, request.hopeless = "dest-small", random.random() < 0.5
@@ -168,15 +179,24 @@ class Producers:
             request.action = random.choice(
                 ("cancel", "pause", "pause", "resume", "resume", "trigger", "trigger", "reschedule")
             )
+            if request.action == "reschedule" and self._later.random() < 0.4:
+                request.action = "update"
             control.append(("delaystream-action", request.action.encode()))
-            if request.action == "reschedule":
+            if request.action in ("reschedule", "update"):
                 self._when(request, control, random.choice(("beat", "plan")))
+                # It may be over with the bounds that the schedule has.
+                request.errors |= {Code.NEVER_FIRES}
+                if request.action == "update":
+                    control.append(("delaystream-payload", b"keep"))
         else:
             self._when(request, control, kind)
             control.append(("delaystream-destination", request.destination.encode()))
             request.if_exists = random.choice(("replace", "keep", "keep", "reject"))
             control.append(("delaystream-if-exists", request.if_exists.encode()))
             self._what_if_late(request, control, kind)
+            if self._later.random() < 0.15:
+                request.wanted = self._later.choice(("pending", "paused"))
+                control.append(("delaystream-status", request.wanted.encode()))
         if self._strays and random.random() < 0.3:
             return partition
         return self._homes.setdefault((topic, request.id), partition)
@@ -282,6 +302,18 @@ class Producers:
         if code is Code.VALUE_TOO_LARGE:
             request.value = b"x" * 5_000
         control.extend(headers)
+
+    def _again(self) -> None:
+        """Send a schedule once more, as services do whenever they start."""
+        at, first, headers = self._later.choice(self._defining)
+        now_ms = self._world.clock.now_ms()
+        request = replace(first, source="", timestamp_ms=now_ms, accepted_ms=None)
+        if (beat := first.beat) is not None:
+            if beat.start_ms == first.timestamp_ms:
+                request.beat = beat = replace(beat, start_ms=now_ms, anchor_ms=beat.anchor_ms and now_ms)
+            if beat.after(now_ms) is None:
+                request.errors = frozenset({Code.NEVER_FIRES})
+        self._note(at, request, self._world.log.append(at, (request.key, request.value, headers, now_ms)))
 
     def _send(self, at: TopicPartition, request: Asked, headers: list[Header]) -> None:
         """Produce; now and then in a transaction that ends some time later, one way or the other."""

@@ -65,13 +65,17 @@ class Model:
     resumed_ms: int = -1
     history: list[Any] = field(default_factory=list)
     forget_ms: int = 0
+    #: what was asked for last, if it means the same when it is sent again, and nothing has changed it since
+    defined: Any = None
     told: list[Any] = field(default_factory=list)
     delivered: list[Any] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
 
     # -- requests
 
-    def schedule(self, plan: Plan, timestamp_ms: int, now_ms: int) -> None:
+    def schedule(
+        self, plan: Plan, timestamp_ms: int, now_ms: int, definition: Any = None, wanted: str | None = None
+    ) -> None:
         first_ms = self._first(plan, timestamp_ms)
         if first_ms is None or (self.status in LIVE and plan.if_exists == "reject"):
             self._answer("rejected", status=None)
@@ -79,14 +83,25 @@ class Model:
         if self.status in LIVE and plan.if_exists == "keep":
             self._answer("kept")
             return
+        same = definition is not None and definition == self.defined
+        if self.status in LIVE and same and wanted in (None, self.status):
+            self._answer("unchanged")
+            return
         outcome = "replaced" if self.status in LIVE else "scheduled"
+        paused = wanted == "paused" or (wanted is None and self.status == "paused")
         carried = self._carried_on(plan.beat, timestamp_ms)
-        resumed_ms = now_ms if self.status == "paused" and plan.beat is not None else -1
+        self._owe(carried, first_ms if plan.beat else None, now_ms)
+        resumed = self.status == "paused" and not paused and plan.beat is not None
+        resumed_ms = now_ms if resumed else -1
+        self.defined = definition
         self.plan, self.fires, self.runs, self.missed, self.resumed_ms = plan, 0, 0, 0, resumed_ms
         self._set(plan.beat, plan.dues, first_ms, carried)
         at_once = [(due, n) for due, n in self.ahead if due <= now_ms and not self._late(due, now_ms)]
+        if paused:
+            at_once = []
         self.ahead = [entry for entry in self.ahead if entry not in at_once]
-        self.status = "pending" if self.ahead or self.next_ms is not None else "fired"
+        live = "paused" if paused else "pending"
+        self.status = live if self.ahead or self.next_ms is not None else "fired"
         self._answer(outcome)
         for due_ms, _ in at_once:
             self._deliver(due_ms, plan.destination)
@@ -118,17 +133,67 @@ class Model:
         else:
             self._answer("unchanged")
 
-    def reschedule(self, plan: Plan, timestamp_ms: int, now_ms: int) -> None:
-        first_ms = self._first(plan, timestamp_ms)
-        if first_ms is None:
-            self._answer("rejected", status=None)
-        elif self.status in LIVE:
-            self._set(plan.beat, plan.dues, first_ms, self._carried_on(plan.beat, timestamp_ms))
-            self.runs = 0
-            self._answer("rescheduled")
-            self.tick(now_ms)
-        else:
+    def change(
+        self,
+        outcome: str,
+        plan: Plan,
+        given: set[str],
+        timestamp_ms: int,
+        now_ms: int,
+        value: bytes | None = None,
+    ) -> None:
+        """Of a plan's times what is `given`, and of a payload where there is one; the rest stays."""
+        if self.status not in LIVE:
             self._answer("unknown" if self.status in (None, "forestalled") else "too-late")
+            return
+        timed = plan.beat is not None or bool(plan.dues)
+        first_ms = None
+        if timed:
+            if plan.beat is not None:
+                plan = replace(plan, beat=self._merged(plan.beat, given))
+            first_ms = self._first(plan, timestamp_ms)
+            if first_ms is None:
+                self._answer("rejected", status=None)
+                return
+        self.defined = None
+        if value is not None:
+            self.plan = replace(self.plan, value=value)
+        if timed and first_ms is not None:
+            carried = self._carried_on(plan.beat, timestamp_ms)
+            self.missed += self._owe(carried, first_ms if plan.beat else None, now_ms)
+            kept = self.beat is not None and plan.beat is not None and "max_fires" not in given
+            self._set(plan.beat, plan.dues, first_ms, carried)
+            self.runs = self.runs if kept else 0
+        self._answer(outcome)
+        self.tick(now_ms)
+
+    def _merged(self, beat: Beat, given: set[str]) -> Beat:
+        """A beat with the bounds of the old one, where it has none of its own."""
+        old = self.beat
+        if old is None:
+            return beat
+        start_ms = beat.start_ms if "start" in given else old.start_ms
+        return replace(
+            beat,
+            start_ms=start_ms,
+            anchor_ms=min(beat.anchor_ms, start_ms // 60_000 * 60_000) if beat.cron else start_ms,
+            end_ms=beat.end_ms if "end" in given else old.end_ms,
+            max_fires=beat.max_fires if "max_fires" in given else old.max_fires,
+        )
+
+    def _owe(self, carried: tuple[Beat, int] | None, first_ms: int | None, now_ms: int) -> int:
+        """Scheduled times that have passed, and that nobody decides on any more; how many."""
+        if carried is not None:
+            first_ms = carried[1]
+        owed = []
+        if self.beat is not None and self.status in LIVE and first_ms != self.next_ms:
+            time = self.next_ms
+            while time is not None and time <= now_ms:
+                owed.append(time)
+                time = self.beat.after(time)
+        if owed:
+            self.told.append(("missed", self.status, (owed[0], owed[-1], len(owed), "replaced")))
+        return len(owed)
 
     # -- time
 
@@ -207,10 +272,11 @@ class Model:
             return None
         if (beat.cron, beat.every_ms) != (old.cron, old.every_ms):
             return None
-        if beat.cron and beat.start_ms == timestamp_ms:
+        if beat.start_ms == timestamp_ms and (beat.cron or beat.start_ms != old.start_ms):
             if old.start_ms > timestamp_ms:
                 return None
-            beat = replace(beat, start_ms=old.start_ms, anchor_ms=min(beat.anchor_ms, old.anchor_ms))
+            anchor_ms = min(beat.anchor_ms, old.anchor_ms) if beat.cron else old.anchor_ms
+            beat = replace(beat, start_ms=old.start_ms, anchor_ms=anchor_ms)
         elif not beat.cron and beat.start_ms != old.start_ms:
             return None
         first_ms = beat.after(self.next_ms - 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,8 @@ class Life(RuleBasedStateMachine):
         self.model = Model()
         self.bulks: list[tuple[str, int]] = []
         self.asked = self.steps = 0
+        #: the last recurring request: its plan, its beat as it was drawn, and what else it says
+        self.last: tuple[Plan, dict[str, int], dict[str, str]] | None = None
         self.began_ms = self.engine.clock.now_ms()
         self._wait_until(self.began_ms + 500)
 
@@ -117,7 +120,8 @@ class Life(RuleBasedStateMachine):
         plan = self._plan(destination, if_exists, grace)
         plan.catch_up = catch_up
         plan.beat, control = self._beat(beat)
-        self._ask(partition, plan, catch_up=catch_up, **control)
+        self.last = plan, beat, {"catch_up": catch_up}
+        self._ask(partition, plan, None, self._definition(plan, beat), catch_up=catch_up, **control)
 
     @rule(
         action=st.sampled_from(("cancel", "pause", "resume", "trigger", "trigger")),
@@ -154,9 +158,43 @@ class Life(RuleBasedStateMachine):
             control = {"at": ",".join(map(str, plan.dues))}
         else:
             plan.beat, control = self._beat(times)
+            if self._ends_before_it_starts(plan.beat):
+                return
         self._request(partition, id=ID, action="reschedule", **control)
-        self.model.reschedule(plan, self.whole_ms, self.now_ms)
+        self.model.change("rescheduled", plan, {*control}, self.whole_ms, self.now_ms)
         self._second()
+
+    @rule(
+        times=st.one_of(st.none(), st.lists(seconds, min_size=1, max_size=3), beats),
+        value=st.booleans(),
+        partition=partitions,
+    )
+    def update(self, times: Any, value: bool, partition: int) -> None:
+        plan, control = Plan(), {}
+        if isinstance(times, list):
+            plan.dues = [self.whole_ms + time * SECOND_MS for time in times]
+            control = {"at": ",".join(map(str, plan.dues))}
+        elif times is not None:
+            plan.beat, control = self._beat(times)
+            if self._ends_before_it_starts(plan.beat):
+                return
+        self.asked += 1
+        new = b"%d" % self.asked if value else None
+        payload = {"payload": "replace"} if value else {}
+        self._request(partition, new or b"", id=ID, action="update", **payload, **control)
+        self.model.change("updated", plan, {*control}, self.whole_ms, self.now_ms, new)
+        self._second()
+
+    @precondition(lambda self: self.last is not None)
+    @rule(partition=partitions, status=st.sampled_from((None, None, "pending", "paused")))
+    def sent_again(self, partition: int, status: str | None) -> None:
+        """As services do whenever they start."""
+        assert self.last is not None
+        plan, beat, control = self.last
+        plan = replace(plan)
+        plan.beat, when = self._beat(beat)
+        wanted = {} if status is None else {"status": status}
+        self._ask(partition, plan, status, self._definition(plan, beat), **{**control, **when, **wanted})
 
     @rule(count=st.integers(1, 35))
     def time_passes(self, count: int) -> None:
@@ -213,13 +251,29 @@ class Life(RuleBasedStateMachine):
             control["max_fires"] = str(beat.max_fires)
         return beat, control
 
-    def _ask(self, partition: int, plan: Plan, **control: str) -> None:
+    def _ends_before_it_starts(self, beat: Beat) -> bool:
+        """Which is refused before anybody looks at the id."""
+        return beat.after(max(self.whole_ms, beat.start_ms - 1)) is None
+
+    def _definition(self, plan: Plan, beat: dict[str, int]) -> Any:
+        """What a recurring request defines, whenever it is sent; its bounds are told as times of the day."""
+        bounds = (plan.beat.start_ms if "start" in beat else None, plan.beat and plan.beat.end_ms)
+        return plan.value, plan.destination, plan.grace_ms, plan.catch_up, tuple(beat.items()), bounds
+
+    def _ask(
+        self,
+        partition: int,
+        plan: Plan,
+        wanted: str | None = None,
+        definition: Any = None,
+        **control: str,
+    ) -> None:
         if plan.grace_ms is not None:
             control["grace"] = f"{plan.grace_ms}ms"
         self._request(
             partition, plan.value, id=ID, destination=plan.destination, if_exists=plan.if_exists, **control
         )
-        self.model.schedule(plan, self.whole_ms, self.now_ms)
+        self.model.schedule(plan, self.whole_ms, self.now_ms, definition, wanted)
         self._second()
 
     def _request(self, partition: int, value: bytes = b"", **control: str) -> None:

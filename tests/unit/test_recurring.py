@@ -170,6 +170,9 @@ def test_what_passed_while_paused_is_told_when_the_schedule_is_sent_again() -> N
         await asyncio.sleep(300)
         engine.request(destination="orders", id="job", cron="* * * * *", catch_up="latest")
         await asyncio.sleep(1)
+        assert events(engine, "skipped") == engine.read("orders") == []
+        engine.request(destination="orders", id="job", cron="* * * * *", status="pending")
+        await asyncio.sleep(1)
         (skipped,) = events(engine, "skipped")
         assert (skipped["from_ms"], skipped["count"], skipped["reason"]) == (minute_ms, 4, "paused")
         assert dues(engine) == [minute_ms + 4 * MINUTE_MS]

@@ -99,12 +99,17 @@ def carried_on(
     back by its jitter, is not lost, and what was decided while the request was under way is not decided
     again. None when it begins anew: its times are others, or those of the old one were still to begin.
 
-    An interval has the same times when it has the same start. The start of a cron expression bounds it and
-    no more; without one (it is `asked_ms` then), that of the old one stays.
+    An interval has the same times when it has the same start, and without one (it is `asked_ms` then) it
+    keeps that of the old one: sent again, it goes on in step. The start of a cron expression bounds it and no
+    more; without one, that of the old one stays as well.
     """
     if recurrence.cron is None:
-        if (recurrence.every_ms, recurrence.start_ms) != (old.every_ms, old.start_ms):
+        if recurrence.every_ms != old.every_ms:
             return None
+        if recurrence.start_ms != old.start_ms:
+            if recurrence.start_ms != asked_ms or old.start_ms > asked_ms:
+                return None
+            recurrence = replace(recurrence, start_ms=old.start_ms)
     elif (recurrence.cron, recurrence.timezone, recurrence.dst_gap, recurrence.dst_overlap) != (
         old.cron,
         old.timezone,

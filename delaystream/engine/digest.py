@@ -1,0 +1,58 @@
+"""Whether a schedule that is sent again is the one that is there: a digest of all that it is."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from delaystream.core.request import Request
+
+TRACING: Final = frozenset({
+    "traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid",
+    "x-b3-sampled", "x-b3-flags", "uber-trace-id", "x-datadog-trace-id", "x-datadog-parent-id",
+    "x-datadog-sampling-priority", "x-datadog-tags", "x-amzn-trace-id", "sentry-trace",
+})  # fmt: skip
+"""Names of headers, in lower case, that are new with every send: they say nothing of what is sent."""
+
+_BYTES: Final = 16
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def digest_of(request: Request) -> bytes:
+    """The digest of what a request defines, 16 bytes; empty where it means another time with every send.
+
+    It does not know who asks, nor why; a start that is not given is none.
+    """
+    if request.relative:
+        return b""
+    recurrence = request.recurrence
+    if recurrence is not None and recurrence.start_ms == request.timestamp_ms:
+        recurrence = replace(recurrence, start_ms=-1)
+    headers = request.headers
+    if headers:
+        headers = [header for header in headers if header[0].lower() not in TRACING]
+    return blake2b(
+        _encode(
+            (
+                request.destination,
+                request.due_ms,
+                recurrence,
+                request.catch_up,
+                request.grace_ms,
+                request.on_late,
+                request.destination_partition,
+                request.has_destination_key,
+                request.destination_key,
+                request.name,
+                request.description,
+                request.tags,
+                request.key,
+                request.value,
+                [(name.encode("utf-8", "surrogatepass"), value) for name, value in headers],
+            )
+        ),
+        digest_size=_BYTES,
+    ).digest()
