@@ -40,7 +40,13 @@ def _tenant(settings: Settings, requests: RequestSettings, rates: RateTable, nam
     except ValueError as error:
         raise ConfigurationError([f"{name}: {error}."]) from error
     dialects = [by_name(dialect) for dialect in requests.dialects]
-    return Tenant(parser, max_pending=requests.max_pending, rates=rates, dialects=dialects)
+    return Tenant(
+        parser,
+        max_pending=requests.max_pending,
+        rates=rates,
+        dialects=dialects,
+        describes_payload=requests.describe_payload,
+    )
 
 
 def _rates(requests: RequestSettings) -> RateTable:

@@ -14,7 +14,7 @@ import msgspec
 
 from delaystream.core.identity import place
 from delaystream.core.recurrence import Recurrence
-from delaystream.core.request import Action, CatchUp, Match, Request
+from delaystream.core.request import Action, CatchUp, Lateness, Match, Request
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
@@ -70,8 +70,15 @@ class Sweep(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
     key: bytes
 
 
+class Wake(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=6):
+    """An entry of the housekeeping wheel: the pause of this id ends by itself."""
+
+    tenant: str
+    id: str
+
+
 #: What is in a wheel.
-Entry: TypeAlias = Envelope | Pointer | Forget | Trigger | Sweep
+Entry: TypeAlias = Envelope | Pointer | Forget | Trigger | Sweep | Wake
 
 
 class Status(StrEnum):
@@ -192,6 +199,10 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     answered: list[Answered] = []
     #: of what defined it (`delaystream.engine.digest`); empty: whatever is sent again, replaces it
     digest: bytes = b""
+    #: wheel entry of the housekeeping wheel, of a pause that ends by itself
+    until_key: bytes | None = None
+    #: what its last resume says of times that had passed by then
+    once: Lateness | None = None
 
     @property
     def place(self) -> str:
@@ -237,6 +248,12 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
     actor: str | None = None
     #: of the coordinates, as in a schedule
     origin: str = ""
+    #: why, as the command says
+    note: str | None = None
+    #: of a pause: when it ends by itself, -1: never
+    until_ms: int = -1
+    #: of a resume
+    once: Lateness | None = None
 
 
 class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):

@@ -67,6 +67,8 @@ class Outcome(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     RESCHEDULED = "rescheduled"
+    DESCRIBED = "described"
+    """The receipt tells of the schedule; nothing has changed."""
     TRIGGERED = "triggered"
     """A fire is on its way, beside those of the schedule."""
     UPDATED = "updated"
@@ -167,6 +169,8 @@ def receipt(
     count: int | None = None,
     version: int | None = None,
     repeated: bool = False,
+    at_once: int | None = None,
+    described: dict[str, object] | None = None,
 ) -> tuple[bytes, bytes, list[Header]]:
     """Key, value and headers of the record that tells what became of the request at `source`.
 
@@ -176,7 +180,8 @@ def receipt(
     where the schedule stands now, with all else about an id; `fire_id` with `too-late`; `count`, of the
     schedules that were changed, for a bulk command. `due_ms` and `fire_ids` belong together, item by item;
     `won` is the last fire before the command. `version` is that of the schedule; `repeated` tells that a
-    request with this request-id was carried out before, and how.
+    request with this request-id was carried out before, and how; `at_once` is how many fires are due now,
+    with `resumed`; `described` is the schedule, with `described`.
     """
     schedule = schedule_id(source.place, source.partition, source.offset, id)
     body: dict[str, object] = {
@@ -202,6 +207,10 @@ def receipt(
         body["version"] = version
     if repeated:
         body["repeated"] = True
+    if at_once is not None:
+        body["fires_at_once"] = at_once
+    if described is not None:
+        body["schedule"] = described
     if won is not None:
         body["fire_id"] = won
     if count is not None:

@@ -67,6 +67,12 @@ class RequestSettings(Section):
         "activemq, comma-separated. The first that a record speaks counts.",
     )
 
+    describe_payload: bool = Field(
+        False,
+        description="Whether the receipt of `describe` has key, value and headers of what is delivered: "
+        "whoever may write requests can read them then.",
+    )
+
     def limits(self) -> Limits:
         """The bounds on one request."""
         return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})

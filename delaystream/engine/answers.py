@@ -14,7 +14,9 @@ from delaystream.engine.letters import Letters
 from delaystream.engine.step import Step
 
 # Naming a member through its class, or looking it up by its value, is slow (Python 3.11).
-_EVENTS: Final = {outcome: EventType(outcome.value) for outcome in Outcome}
+_EVENTS: Final[dict[Outcome, EventType]] = {
+    outcome: EventType(outcome.value) for outcome in Outcome if outcome is not Outcome.DESCRIBED
+}
 _TOO_LATE: Final = Outcome.TOO_LATE
 _TRIGGERED: Final = Outcome.TRIGGERED
 
@@ -34,6 +36,7 @@ class Answers:
         schedule: Schedule | None,
         due_ms: Sequence[int] = (),
         fire_ids: Sequence[str] = (),
+        at_once: int | None = None,
     ) -> None:
         """Tell the outcome, with the schedule as it is now and the fires that it has been given.
 
@@ -48,6 +51,7 @@ class Answers:
             fire_ids,
             won,
             schedule,
+            at_once=at_once,
         )
         if self.events.on:
             triggered = outcome is _TRIGGERED
@@ -60,6 +64,17 @@ class Answers:
                 due_ms[0] if triggered else None,
                 no_receipt,
             )
+
+    def reply(
+        self,
+        step: Step,
+        request: Request,
+        outcome: Outcome,
+        schedule: Schedule | None,
+        described: dict[str, object] | None = None,
+    ) -> None:
+        """Tell the outcome to whoever asked, and nobody else: nothing has happened."""
+        self._letters.receipt(step, request, outcome, schedule=schedule, described=described)
 
     def repeat(self, step: Step, request: Request, schedule: Schedule, before: Answered) -> None:
         """Tell the outcome again of a request that was carried out before."""

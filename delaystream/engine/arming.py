@@ -15,6 +15,7 @@ from delaystream.codec.envelope import (
     Pointer,
     Schedule,
     Triggered,
+    Wake,
     encode,
 )
 from delaystream.codec.keys import HOUSEKEEPING, due_of, index_of, payload_key, schedule_key, wheel_key
@@ -122,12 +123,26 @@ class Arming:
             self._state.remove_pointer(step, key)
         return replace(schedule, pending=[])
 
+    def wake(self, step: Step, id: str, schedule: Schedule, until_ms: int | None) -> Schedule:
+        """Have a paused schedule resumed at `until_ms`; None: not by itself."""
+        if schedule.until_key is not None:
+            self._state.remove_pointer(step, schedule.until_key)
+        key = None
+        if until_ms is not None:
+            number = self._state.source(step, schedule.topic, schedule.partition, schedule.origin)
+            # Beside the entry by which it is forgotten, which has index 0.
+            key = wheel_key(HOUSEKEEPING, until_ms, number, schedule.offset, 1)
+            entry = encode(Wake(schedule.topic, id))
+            self._state.add_pointer(step, key, entry, HOUSEKEEPING, until_ms, number)
+        return replace(schedule, until_key=key)
+
     def clear(self, step: Step, tenant: str, id: str, old: Schedule) -> None:
         """Take out everything that belongs to an old revision but its record."""
         for key in (*old.pending, *[waiting.key for waiting in old.triggers]):
             self._state.remove_pointer(step, key)
-        if old.forget_key is not None:
-            self._state.remove_pointer(step, old.forget_key)
+        for housekeeping in (old.forget_key, old.until_key):
+            if housekeeping is not None:
+                self._state.remove_pointer(step, housekeeping)
         self._state.counts.withhold(old.topic, -old.withheld)
         if old.status in LIVE:
             self.drop_payload(step, tenant, id, old)
@@ -168,7 +183,15 @@ class Arming:
         forget = encode(Forget(tenant, id, schedule.revision))
         state.add_pointer(step, key, forget, HOUSEKEEPING, due_ms, number)
         schedule = replace(
-            schedule, pending=[], held=[], triggers=[], next_ms=-1, payload=None, forget_key=key
+            schedule,
+            pending=[],
+            held=[],
+            triggers=[],
+            next_ms=-1,
+            payload=None,
+            forget_key=key,
+            until_key=None,
+            once=None,
         )
         step.changes[schedule_key(tenant, id)] = encode(schedule)
         return schedule

@@ -47,6 +47,7 @@ from delaystream.codec.keys import (
     wheel_key,
 )
 from delaystream.codec.outgoing import Outcome
+from delaystream.core.identity import revision
 from delaystream.core.request import Action, Coordinates, Match, Request
 from delaystream.engine.answers import Answers
 from delaystream.engine.commands import Commands
@@ -132,12 +133,14 @@ class Bulks:
             if of != sweeping:
                 # Also where there is nothing to change: what comes after it may change that.
                 swept = [*swept, place]
-            before_it = replace(schedule, swept=swept)
+            version = revision(bulk.partition, bulk.offset)
+            before_it = replace(schedule, swept=swept, version=version, note=bulk.note)
             if bulk.action is Action.CANCEL:
                 # Like any cancel it refuses what is older; the coordinates stay, for they name the entries.
                 timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)
                 before_it = replace(before_it, timestamp_ms=timestamp_ms)
-            after = self._commands.switch(step, id, before_it, bulk.action)
+            until_ms = None if bulk.until_ms < 0 else bulk.until_ms
+            after = self._commands.switch(step, id, before_it, bulk.action, until_ms, bulk.once)
             if after is None:
                 continue
             schedule = after
@@ -188,6 +191,9 @@ class Bulks:
             reply_to=request.reply_to,
             actor=request.actor,
             origin=source.origin,
+            note=request.terms.note,
+            until_ms=-1 if request.until_ms is None else request.until_ms,
+            once=request.lateness,
         )
         key = bulk_key(source.place, source.partition, source.offset)
         if self._state.get(step, key) is not None:

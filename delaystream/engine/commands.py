@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
+
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import LIVE, Schedule, Status, encode
-from delaystream.codec.keys import schedule_key, split_wheel_key
+from delaystream.codec.envelope import LIVE, Schedule, Status, Wake, decode_schedule, encode
+from delaystream.codec.event import EventType
+from delaystream.codec.keys import due_of, schedule_key, split_wheel_key
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import named_fire_id, trigger_index
+from delaystream.core.misfire import run_until, settle
+from delaystream.core.recurrence import CronError, UnknownZoneError
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import Action, Request
+from delaystream.core.request import Action, CatchUp, Coordinates, Lateness, Request
 from delaystream.engine import terms
 from delaystream.engine.answers import Answers, older
 from delaystream.engine.arming import Arming
 from delaystream.engine.changes import Changes
+from delaystream.engine.describe import Descriptions
+from delaystream.engine.overdue import lateness
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 
 
 class Commands:
     """Cancels, pauses, resumes and triggers; changes go to `delaystream.engine.changes`."""
 
-    def __init__(self, arming: Arming, answers: Answers, changes: Changes) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        state: PartitionState,
+        arming: Arming,
+        answers: Answers,
+        changes: Changes,
+        descriptions: Descriptions,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._descriptions = descriptions
         self._arming = arming
         self._answers = answers
         self._changes = changes
@@ -33,6 +54,8 @@ class Commands:
         action = request.action
         if action is Action.CANCEL:
             self._cancel(step, request, schedule)
+        elif action is Action.DESCRIBE:
+            self._describe(step, request, schedule)
         elif schedule is None or schedule.status is Status.FORESTALLED:
             self._answers.tell(step, request, Outcome.UNKNOWN, schedule)
         elif schedule.status not in LIVE:
@@ -45,29 +68,75 @@ class Commands:
             self._switch(step, request, schedule)
         return None
 
+    def _describe(self, step: Step, request: Request, schedule: Schedule | None) -> None:
+        assert request.id is not None
+        if schedule is None or schedule.status is Status.FORESTALLED:
+            self._answers.reply(step, request, Outcome.UNKNOWN, schedule)
+        else:
+            described = self._descriptions.of(step, request.id, schedule)
+            self._answers.reply(step, request, Outcome.DESCRIBED, schedule, described)
+
     def _switch(self, step: Step, request: Request, schedule: Schedule) -> None:
         assert request.id is not None
         outcome = Outcome.PAUSED if request.action is Action.PAUSE else Outcome.RESUMED
         stamped = terms.stamped(schedule, request, outcome)
-        changed = self.switch(step, request.id, stamped, request.action)
+        changed = self.switch(step, request.id, stamped, request.action, request.until_ms, request.lateness)
         if changed is None:
             outcome = Outcome.UNCHANGED
             changed = terms.noted(schedule, request, outcome)
             if changed is not schedule:
                 step.changes[schedule_key(schedule.topic, request.id)] = encode(changed)
-        self._answers.tell(step, request, outcome, changed)
+        at_once = self._at_once(step, request.id, changed) if outcome is Outcome.RESUMED else None
+        self._answers.tell(step, request, outcome, changed, at_once=at_once)
+
+    def _at_once(self, step: Step, id: str, schedule: Schedule) -> int:
+        """How many fires of a schedule that was just resumed are due; where all catch up, at most."""
+        recurrence, now_ms = schedule.recurrence, step.now_ms
+        if recurrence is None:
+            return sum(due_ms <= now_ms for due_ms, _ in self._arming.ahead(schedule))
+        if not 0 <= schedule.next_ms <= now_ms:
+            return 0
+        catch_up, grace_ms = lateness(schedule, self._settings)
+        due = partial(self._arming.due, id, schedule)
+        with suppress(CronError, UnknownZoneError):
+            first_ms: int | None = schedule.next_ms
+            if due(schedule.next_ms) <= now_ms:
+                verdict = settle(recurrence, schedule.next_ms, now_ms, catch_up, grace_ms, due)
+                if catch_up is not CatchUp.ALL:
+                    return int(verdict.fire_ms is not None)
+                first_ms = verdict.next_ms if verdict.fire_ms is None else verdict.fire_ms
+            if first_ms is not None and first_ms <= now_ms:
+                number = run_until(recurrence, first_ms, now_ms).number
+                left = recurrence.max_fires - schedule.run_count
+                return min(number, left) if recurrence.max_fires else number
+        return 0
 
     # -- pause and resume ---------------------------------------------------------------------
 
-    def switch(self, step: Step, id: str, schedule: Schedule, action: Action) -> Schedule | None:
-        """Cancel, pause or resume a live schedule, and store it; None when there is nothing to change."""
+    def switch(
+        self,
+        step: Step,
+        id: str,
+        schedule: Schedule,
+        action: Action,
+        until_ms: int | None = None,
+        once: Lateness | None = None,
+    ) -> Schedule | None:
+        """Cancel, pause or resume a live schedule, and store it; None when there is nothing to change.
+
+        A pause ends by itself at `until_ms`, if that is given; `once` is what a resume says of what is late.
+        """
         if action is Action.CANCEL:
             self._arming.clear(step, schedule.topic, id, schedule)
             return self._arming.finish(step, id, replace(schedule, status=Status.CANCELLED))
         if action is Action.PAUSE and schedule.status is Status.PENDING:
             changed = self._paused(step, schedule)
+            if until_ms is not None:
+                changed = self._arming.wake(step, id, changed, until_ms)
+        elif action is Action.PAUSE and until_ms not in (None, _until_ms(schedule)):
+            changed = self._arming.wake(step, id, schedule, until_ms)
         elif action is Action.RESUME and schedule.status is Status.PAUSED:
-            changed = self._resumed(step, id, schedule)
+            changed = replace(self._resumed(step, id, schedule), once=once)
         else:
             return None
         self._arming.withhold(schedule, changed)
@@ -89,7 +158,21 @@ class Commands:
             schedule = self._arming.arm_all(step, id, schedule, schedule.held)
         elif schedule.next_ms >= 0:
             schedule = self._arming.arm(step, id, schedule, schedule.next_ms)
+        if schedule.until_key is not None:
+            schedule = self._arming.wake(step, id, schedule, None)
         return replace(schedule, status=Status.PENDING, held=[], resumed_ms=step.now_ms)
+
+    def wake(self, step: Step, key: bytes, entry: Wake) -> None:
+        """The pause of an id ends by itself."""
+        stored = self._state.get(step, schedule_key(entry.tenant, entry.id))
+        schedule = None if stored is None else decode_schedule(stored)
+        assert schedule is not None, "a pause that ends by itself is of a schedule"
+        assert schedule.until_key == key, "there is one end of a pause"
+        # The entry is out of its wheel already.
+        changed = self.switch(step, entry.id, replace(schedule, until_key=None), Action.RESUME)
+        assert changed is not None, "only what is paused has an end of its pause"
+        source = Coordinates(changed.topic, changed.partition, changed.offset, changed.origin)
+        self._answers.events.changed(step, source, entry.id, None, EventType.RESUMED, changed)
 
     # -- trigger and reschedule ---------------------------------------------------------------
 
@@ -140,3 +223,8 @@ class Commands:
                 )
         schedule = terms.stamped(schedule, request, outcome)
         self._answers.tell(step, request, outcome, self._arming.finish(step, request.id, schedule))
+
+
+def _until_ms(schedule: Schedule) -> int | None:
+    """When the pause of a schedule ends by itself."""
+    return None if schedule.until_key is None else due_of(schedule.until_key)

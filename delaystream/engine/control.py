@@ -55,7 +55,7 @@ from delaystream.codec.envelope import (
     envelope_of,
 )
 from delaystream.codec.event import coordinates
-from delaystream.codec.keys import schedule_key
+from delaystream.codec.keys import due_of, schedule_key
 from delaystream.codec.outgoing import Outcome, delivery_headers
 from delaystream.core.identity import named_fire_id, revision
 from delaystream.core.misfire import DEFAULT_GRACE_MS
@@ -213,6 +213,8 @@ class Control:
             revision_origin=request.source.origin,
         )
         schedule = terms.stamped(schedule, request, outcome)
+        if old is not None and old.until_key is not None and paused_ms is not None:
+            schedule = self._arming.wake(step, request.id, schedule, due_of(old.until_key))
         if request.recurrence is None:
             self._changes.owe(step, request.id, old)
             self._define(step, request, schedule, outcome)

@@ -45,6 +45,8 @@ class Letters:
         schedule: Schedule | None = None,
         *,
         repeated: bool = False,
+        at_once: int | None = None,
+        described: dict[str, object] | None = None,
     ) -> str | None:
         """Tell what became of a request, if it asked; the fires that it has been given, one by one.
 
@@ -68,6 +70,8 @@ class Letters:
                 status=None if schedule is None else schedule.status,
                 version=None if schedule is None or not schedule.version else schedule.version,
                 repeated=repeated,
+                at_once=at_once,
+                described=described,
             ),
         )
 

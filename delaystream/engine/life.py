@@ -21,6 +21,7 @@ from delaystream.engine.changes import Changes
 from delaystream.engine.commands import Commands
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
+from delaystream.engine.describe import Descriptions
 from delaystream.engine.events import Events
 from delaystream.engine.failures import (
     Culprit,
@@ -120,14 +121,14 @@ class Life:
         arming = Arming(settings, state)
         answers = Answers(letters, events)
         changes = Changes(state, arming, answers, deliveries, tenants)
-        commands = Commands(arming, answers, changes)
+        commands = Commands(settings, state, arming, answers, changes, Descriptions(state, arming, tenants))
         bulks = Bulks(partition, settings, state, commands, answers, letters, suspects)
         control = Control(settings, state, deliveries, arming, answers, commands, changes, bulks, quotas)
         self._intake = Intake(
             partition, settings, state, deliveries, letters, events, control, bulks, quotas, suspects
         )
         withheld = Withheld(settings, state, troubles, letters, events)
-        named = NamedFires(settings, state, arming, withheld, events, bulks)
+        named = NamedFires(settings, state, arming, withheld, events, bulks, commands)
         self._firing = Firing(
             partition,
             settings,

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
     Entry,
+    Envelope,
     Fire,
     Forget,
     Pointer,
@@ -15,6 +16,7 @@ from delaystream.codec.envelope import (
     Status,
     Sweep,
     Trigger,
+    Wake,
     decode_entry,
     decode_envelope,
     decode_schedule,
@@ -25,9 +27,10 @@ from delaystream.codec.keys import due_of, payload_key, schedule_key, split_whee
 from delaystream.core.identity import named_fire_id, place, schedule_id, trigger_index
 from delaystream.core.misfire import Run
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import ON_LATE_DROP
+from delaystream.core.request import ON_LATE_DROP, Lateness
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
+from delaystream.engine.commands import Commands
 from delaystream.engine.drain import Drain
 from delaystream.engine.due_fire import DueFire
 from delaystream.engine.events import Events
@@ -51,7 +54,9 @@ class NamedFires:
         withheld: Withheld,
         events: Events,
         bulks: Bulks,
+        commands: Commands,
     ) -> None:
+        self._commands = commands
         self._state = state
         self.ahead = ReadAhead(state)
         self._arming = arming
@@ -93,7 +98,7 @@ class NamedFires:
 
     def called_off(self, step: Step, key: bytes, entry: Entry) -> bool:
         """Carry out such commands on the schedule of an entry; whether that took the entry out."""
-        if type(entry) is Pointer or type(entry) is Trigger:
+        if type(entry) is Pointer or type(entry) is Trigger or type(entry) is Wake:
             self._bulks.settle(step, entry.tenant, entry.id)
         return key in step.local
 
@@ -130,6 +135,8 @@ class NamedFires:
     def _fire_one(self, step: Step, drain: Drain, due: DueFire) -> None:
         schedule, due_ms = due.schedule, due.due_ms
         fire, index, left = self._own(due)
+        if schedule.once is not None and due_ms <= schedule.resumed_ms:
+            due = replace(due, payload=_this_once(due.payload, schedule.once))
         if drain.topic == schedule.destination and self._withheld.is_late(step, drain, due_ms, due.payload):
             self._pass(step, drain, due, left, fire)
             return
@@ -230,17 +237,30 @@ class NamedFires:
     # -- housekeeping ----------------------------------------------------------------------------
 
     def housekeep(self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-        """Forget ids whose time of being remembered is over, and go on with bulk commands."""
+        """Forget ids whose time of being remembered is over, end pauses, and go on with bulk commands."""
         last: bytes | None = None
         for key, stored in entries:
             last = drain.at = key
             if key in step.local:
                 continue
             entry = decode_entry(stored)
+            if self.unsettled and self.called_off(step, key, entry):
+                continue
             step.local[key] = None
             if type(entry) is Sweep:
                 self._bulks.sweep(step, key, entry)
+            elif type(entry) is Wake:
+                self._commands.wake(step, key, entry)
             else:
                 assert type(entry) is Forget
                 step.changes[schedule_key(entry.tenant, entry.id)] = None
         return last
+
+
+def _this_once(payload: Envelope, once: Lateness) -> Envelope:
+    """A payload with what a resume says of what is late."""
+    return replace(
+        payload,
+        on_late=payload.on_late if once.on_late is None else once.on_late,
+        grace_ms=payload.grace_ms if once.grace_ms is None else once.grace_ms,
+    )

@@ -18,6 +18,7 @@ from delaystream.codec.envelope import (
     Sweep,
     Trigger,
     Triggered,
+    Wake,
     decode_bulk,
     decode_schedule,
     encode,
@@ -47,6 +48,8 @@ def pointers(key: bytes, stored: bytes) -> dict[bytes, bytes]:
     entries = dict.fromkeys(schedule.pending, pointer)
     for waiting in schedule.triggers:
         entries[waiting.key] = encode(trigger_of(tenant, id, waiting))
+    if schedule.until_key is not None:
+        entries[schedule.until_key] = encode(Wake(tenant, id))
     if schedule.forget_key is not None:
         entries[schedule.forget_key] = encode(Forget(tenant, id, schedule.revision))
     return entries

@@ -13,16 +13,16 @@ from delaystream.codec.envelope import Fire, Schedule, Status, encode
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import due_at
 from delaystream.core.identity import named_fire_id
-from delaystream.core.misfire import DEFAULT_GRACE_MS, Verdict, settle
+from delaystream.core.misfire import Verdict, settle
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.rejection import Code, Rejection, shown
-from delaystream.core.request import CatchUp
 from delaystream.engine.arming import Arming
 from delaystream.engine.drain import Drain
 from delaystream.engine.due_fire import DueFire
 from delaystream.engine.events import Events
 from delaystream.engine.failures import about_the_record
 from delaystream.engine.fire_records import FireRecords
+from delaystream.engine.overdue import lateness
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import Step
 from delaystream.engine.withheld import Withheld
@@ -34,7 +34,6 @@ _CAUGHT_UP_AT_ONCE: Final = 100
 _Told: TypeAlias = Callable[[Schedule], None]
 
 # Naming a member through its class is slow (Python 3.11).
-_NONE: Final = CatchUp.NONE
 _COMPLETED: Final = Status.COMPLETED
 
 
@@ -111,11 +110,9 @@ class RecurringFires:
     def fire(self, step: Step, drain: Drain, due: DueFire) -> None:
         """Decide on every scheduled time up to now, and arm the next one."""
         schedule, now_ms = due.schedule, step.now_ms
-        recurrence, catch_up = schedule.recurrence, schedule.catch_up
+        recurrence = schedule.recurrence
         assert recurrence is not None
-        grace_ms = schedule.grace_ms if schedule.grace_ms >= 0 else DEFAULT_GRACE_MS
-        if catch_up is _NONE:
-            grace_ms = min(grace_ms, self._settings.misfire_threshold_ms)
+        catch_up, grace_ms = lateness(schedule, self._settings)
         moment = self._moments(due)
         account = _account_of(schedule)
         try:
@@ -174,6 +171,7 @@ class RecurringFires:
             skipped=account.skipped,
             last_fire_id=account.last_fire_id,
             history=account.history,
+            once=None if next_ms is None or next_ms > due.schedule.resumed_ms else due.schedule.once,
         )
         schedule = self._records.store(step, due, schedule, _COMPLETED)
         for tell in account.told:

@@ -11,8 +11,7 @@ from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import NO_TERMS, Action, Request
 
 RESERVED: Final = frozenset({
-    "describe", "rate", "until", "coordinates", "match-key", "match-new", "match-anonymous",
-    "resume: lateness",
+    "rate", "coordinates", "match-key", "match-new", "match-anonymous",
 })  # fmt: skip
 """Names of headers and of actions, and what two older commands could not do.
 

@@ -30,7 +30,7 @@ class Tenant:
 
     ``max_pending`` bounds what it has pending in all partitions together, 0 stands for no bound; ``rates``
     are of its own fires, beside those of all tenants together. Of ``dialects`` the first that a record speaks
-    is the one that it is read in.
+    is the one that it is read in. ``describes_payload``: whether `describe` tells what a schedule delivers.
     """
 
     def __init__(
@@ -40,8 +40,10 @@ class Tenant:
         max_pending: int = 0,
         rates: RateTable = _UNLIMITED,
         dialects: Sequence[Dialect] = (),
+        describes_payload: bool = False,
     ) -> None:
         self.parser = parser
+        self.describes_payload = describes_payload
         self.max_pending = max_pending
         self.rates = rates
         self.dialects = tuple(dialects)

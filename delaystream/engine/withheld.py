@@ -130,7 +130,9 @@ class Withheld:
         schedule = due.schedule
         source = Coordinates(schedule.topic, schedule.partition, schedule.offset, schedule.origin)
         whose = _addressed(drain.topic, due.id, fire, due_ms)
-        self._bury(step, due.key, due.payload, whose, source, replace(rejection, id=due.id))
+        # That of the request which asked for it last: it may have been sent again as it was.
+        payload = replace(due.payload, timestamp_ms=schedule.timestamp_ms)
+        self._bury(step, due.key, payload, whose, source, replace(rejection, id=due.id))
 
     def bury_bytes(self, step: Step, key: bytes, stored: bytes, rejection: Rejection) -> None:
         """Put an entry that cannot be read, or not be dealt with, among the dead letters as it is stored.

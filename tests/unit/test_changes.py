@@ -1,0 +1,571 @@
+"""What a command changes and what it leaves: changes, the same definition sent again, versions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64decode
+from typing import Any
+
+import pytest
+
+from delaystream.codec.envelope import decode_schedule
+from delaystream.codec.headers import RequestParser
+from delaystream.codec.keys import schedule_key
+from delaystream.core.destinations import DestinationFilter
+from delaystream.core.limits import Limits
+from delaystream.engine.tenants import Tenant, Tenants
+from delaystream.engine.terms import REMEMBERED
+from tests.unit.engine import RECEIPTS, REQUESTS, Engine, header, in_virtual_time
+from tests.unit.test_recurring import dues, events
+
+ID = "job"
+
+
+async def ask(engine: Engine, action: str, value: bytes | None = None, **control: str) -> dict[str, Any]:
+    """Send a request about the id, and wait for its receipt."""
+    before = len(engine.read("replies"))
+    engine.request(value, id=ID, action=action, reply_to="replies", **control)
+    await asyncio.sleep(0.1)
+    (receipt,) = engine.read("replies")[before:]
+    return json.loads(receipt.value or b"")  # type: ignore[no-any-return]
+
+
+def record(engine: Engine) -> Any:
+    """The schedule as it is stored."""
+    return decode_schedule(engine.stores.disks[0].values[schedule_key(REQUESTS, ID)])
+
+
+async def every(engine: Engine, **control: str) -> dict[str, Any]:
+    return await ask(engine, "schedule", b"value", **{"destination": "orders", "every": "10s", **control})
+
+
+# -- update ----------------------------------------------------------------------------------------
+
+
+def test_an_update_changes_what_it_gives_and_nothing_else() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        await every(engine, jitter="2s", max_fires="5", tags="a,b", name="n", catch_up="all")
+        await asyncio.sleep(25)
+        before = record(engine)
+        answer = await ask(engine, "update", description="why not", tags="none")
+        assert (answer["outcome"], answer["status"]) == ("updated", "pending")
+        after = record(engine)
+        assert (after.description, after.tags, after.name) == ("why not", [], "n")
+        for kept in ("recurrence", "next_ms", "fire_count", "run_count", "history", "catch_up", "payload"):
+            assert getattr(after, kept) == getattr(before, kept), kept
+        assert after.pending == before.pending, "not even its jitter moves"
+        assert after.revision > before.revision
+        await asyncio.sleep(60)
+        assert dues(engine) == [began_ms + n * 10_000 for n in (1, 2, 3, 4, 5)]
+        assert [event["type"] for event in events(engine)][-1] == "completed"
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("when", [{"every": "10s"}, {"delay": "30s,40s"}], ids=str)
+def test_a_destination_that_is_updated_holds_for_all_that_is_ahead(
+    when: dict[str, str], paused: bool
+) -> None:
+    async def test(engine: Engine) -> None:
+        await ask(engine, "schedule", b"value", destination="nowhere", **when)
+        await ask(engine, "trigger")
+        if paused:
+            await ask(engine, "pause")
+        await asyncio.sleep(5)
+        await ask(engine, "update", destination="orders")
+        await asyncio.sleep(1)
+        # What was triggered goes there too, paused or not.
+        assert len(engine.read("orders")) == 1
+        await asyncio.sleep(60)
+        assert (len(engine.read("orders")) > 1) is not paused
+        if paused:
+            await ask(engine, "resume")
+            assert len(engine.read("orders")) > 1
+
+    in_virtual_time(test)
+
+
+def test_a_payload_is_replaced_or_kept_as_is_said() -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine)
+        assert (await ask(engine, "update", b"new", destination_key="k", payload="replace"))[
+            "outcome"
+        ] == "updated"
+        await asyncio.sleep(10)
+        (delivered,) = engine.read("orders")
+        assert (delivered.key, delivered.value) == (b"k", b"new")
+        await ask(engine, "update", None, payload="replace")
+        await asyncio.sleep(10)
+        assert engine.read("orders")[1].value is None
+        large = bytes(5_000)
+        await ask(engine, "update", large, payload="replace")
+        await asyncio.sleep(10)
+        assert engine.read("orders")[2].value == large
+        await ask(engine, "update", b"small", payload="replace")
+        await ask(engine, "cancel")
+        assert not [key for key in engine.stores.disks[0].values if key[:1] == b"p"]
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize(
+    ("first", "change", "code", "says"),
+    [
+        ({"delay": "1h"}, {"jitter": "1s"}, "not-applicable", "one-time schedule"),
+        ({"every": "10s"}, {"timezone": "Europe/Paris"}, "not-applicable", "interval"),
+        ({"every": "10s"}, {"jitter": "10s"}, "jitter-too-long", "10s"),
+        ({"every": "10s"}, {"on_late": "drop", "grace": "1s"}, "not-applicable", "catch-up"),
+        ({"delay": "1h"}, {"catch_up": "all"}, "not-applicable", "on-late"),
+        ({"delay": "1h"}, {"destination_partition": "7"}, "destination-partition-out-of-range", "7"),
+        ({"cron": "0 9 1 1 *"}, {"end": "1700000001000"}, "never-fires", "no time"),
+    ],
+    ids=str,
+)
+def test_a_change_that_means_nothing_to_the_schedule_is_refused(
+    first: dict[str, str], change: dict[str, str], code: str, says: str
+) -> None:
+    async def test(engine: Engine) -> None:
+        await ask(engine, "schedule", b"value", destination="orders", **first)
+        before = record(engine)
+        answer = await ask(engine, "update", **change)
+        assert (answer["outcome"], answer["code"]) == ("rejected", code)
+        assert says in answer["detail"]
+        assert record(engine) == before
+
+    in_virtual_time(test)
+
+
+def test_a_reschedule_keeps_what_it_does_not_give() -> None:
+    async def test(engine: Engine) -> None:
+        await ask(
+            engine, "schedule", b"value", destination="orders", cron="0 9 * * *", timezone="Europe/Paris",
+            max_fires="3", end="1800000000000",
+        )  # fmt: skip
+        await ask(engine, "reschedule", cron="0 10 * * *")
+        recurrence = record(engine).recurrence
+        assert (recurrence.cron, recurrence.timezone) == ("0 10 * * *", "Europe/Paris")
+        assert (recurrence.max_fires, recurrence.end_ms) == (3, 1_800_000_000_000)
+        await ask(engine, "reschedule", end="none", max_fires="none", timezone="none")
+        recurrence = record(engine).recurrence
+        assert (recurrence.cron, recurrence.timezone) == ("0 10 * * *", "UTC")
+        assert (recurrence.max_fires, recurrence.end_ms) == (0, None)
+
+    in_virtual_time(test)
+
+
+# -- the same definition sent again -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"every": "10s", "jitter": "8s"},
+        {"cron": "*/10 * * * * *", "jitter": "8s"},
+        {"at": "1700000010000,1700000020000"},
+    ],
+    ids=str,
+)
+def test_what_is_sent_again_as_it_is_moves_nothing(when: dict[str, str]) -> None:
+    """Every second, as by many deploys: also between a scheduled time and its jitter."""
+
+    async def once(engine: Engine, again: bool) -> list[tuple[str, str]]:
+        for second in range(35):
+            # Once it is over, it would begin anew.
+            if second == 0 or (again and second < 19):
+                engine.request(
+                    foreign=[("traceparent", b"%d" % second)], id=ID, destination="orders",
+                    actor=f"deploy {second}", **when,
+                )  # fmt: skip
+            await asyncio.sleep(1)
+        return [(header(r, "fire-id"), header(r, "fired-at")) for r in engine.read("orders")]
+
+    found = []
+    for again in (False, True):
+
+        async def test(engine: Engine, again: bool = again) -> None:
+            found.append(await once(engine, again))
+            told = [event["type"] for event in events(engine)]
+            assert "missed" not in told
+            assert "skipped" not in told
+            assert (told.count("unchanged") > 0) is again
+
+        in_virtual_time(test)
+    assert found[0] == found[1] != []
+
+
+def test_a_delay_that_is_sent_again_replaces() -> None:
+    async def test(engine: Engine) -> None:
+        for _ in range(3):
+            engine.request(id=ID, destination="orders", delay="5s")
+            await asyncio.sleep(4)
+        await asyncio.sleep(5)
+        assert [event["type"] for event in events(engine)] == ["scheduled", "replaced", "replaced", "fired"]
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"tags": "x"},
+        {"grace": "1s"},
+        {"destination": "emails"},
+        {"destination_key": "k"},
+        {"value": b"other"},
+    ],
+    ids=str,
+)
+def test_what_differs_in_anything_replaces(other: dict[str, Any]) -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine)
+        engine.request(**{"value": b"value", "id": ID, "destination": "orders", "every": "10s", **other})
+        await asyncio.sleep(1)
+        assert [event["type"] for event in events(engine)] == ["scheduled", "replaced"]
+
+    in_virtual_time(test)
+
+
+def test_a_change_in_between_is_undone_by_what_is_sent_again() -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine)
+        await ask(engine, "update", tags="x")
+        assert (await every(engine))["outcome"] == "replaced"
+        assert record(engine).tags == []
+        assert (await every(engine))["outcome"] == "unchanged"
+
+    in_virtual_time(test)
+
+
+def test_a_bulk_cancel_before_and_after_what_is_sent_again_are_told_apart() -> None:
+    """Nothing moves but the coordinates: by them a command for many knows what it is about."""
+
+    async def test(engine: Engine) -> None:
+        await every(engine)
+        engine.request(action="cancel", match_destination="*", timestamp_ms=engine.clock.now_ms() + 1_000)
+        await asyncio.sleep(1)
+        assert record(engine).status == "cancelled"
+        await every(engine)
+        assert (await every(engine))["outcome"] == "unchanged"
+        # Older by its timestamp, from another request partition's point of view; here offsets count.
+        engine.request(action="cancel", match_destination="*")
+        await asyncio.sleep(1)
+        assert record(engine).status == "cancelled"
+
+    in_virtual_time(test)
+
+
+def test_a_new_definition_owes_nothing_in_silence() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        await every(engine, jitter="9999ms", destination="nowhere")
+        await asyncio.sleep(45)
+        await ask(engine, "schedule", b"value", destination="orders", delay="1h")
+        (missed,) = events(engine, "missed")
+        assert (missed["from_ms"], missed["count"], missed["reason"]) == (began_ms + 10_000, 4, "replaced")
+
+    in_virtual_time(test)
+
+
+# -- paused ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", [{"every": "5s"}, {"delay": "1s,2s"}], ids=str)
+def test_what_is_paused_stays_paused_when_it_is_replaced(when: dict[str, str]) -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine)
+        await ask(engine, "pause")
+        answer = await ask(engine, "schedule", b"other", destination="orders", **when)
+        assert (answer["outcome"], answer["status"]) == ("replaced", "paused")
+        await asyncio.sleep(30)
+        assert engine.read("orders") == []
+        answer = await ask(engine, "schedule", b"third", destination="orders", status="pending", **when)
+        assert (answer["outcome"], answer["status"]) == ("replaced", "pending")
+        await asyncio.sleep(30)
+        assert {r.value for r in engine.read("orders")} == {b"third"}
+
+    in_virtual_time(test)
+
+
+def test_a_schedule_may_begin_paused() -> None:
+    async def test(engine: Engine) -> None:
+        answer = await ask(engine, "schedule", b"v", destination="orders", delay="0", status="paused")
+        assert (answer["outcome"], answer["status"]) == ("scheduled", "paused")
+        await asyncio.sleep(5)
+        assert engine.read("orders") == []
+        await ask(engine, "resume")
+        assert len(engine.read("orders")) == 1
+
+    in_virtual_time(test)
+
+
+# -- versions, request ids, deploys -------------------------------------------------------------------
+
+
+def test_a_version_changes_with_every_command_that_changes_anything() -> None:
+    async def test(engine: Engine) -> None:
+        versions = [(await every(engine))["version"]]
+        for action, control in (
+            ("pause", {}),
+            ("resume", {}),
+            ("update", {"tags": "x"}),
+            ("reschedule", {"every": "20s"}),
+            ("trigger", {}),
+        ):
+            versions.append((await ask(engine, action, **control))["version"])
+        assert len(set(versions)) == len(versions)
+        assert (await ask(engine, "resume"))["version"] == versions[-1], "unchanged"
+        engine.request(action="pause", match_destination="*")
+        await asyncio.sleep(1)
+        bulk = record(engine).version
+        assert bulk not in versions
+        await asyncio.sleep(30)
+        assert record(engine).version == bulk, "a fire is no command"
+
+    in_virtual_time(test)
+
+
+def test_a_command_holds_for_the_version_that_it_names() -> None:
+    async def test(engine: Engine) -> None:
+        refused = await ask(engine, "pause", if_version="7")
+        assert (refused["code"], "does not exist" in refused["detail"]) == ("version-changed", True)
+        version = (await every(engine, if_version="0"))["version"]
+        assert (await every(engine, if_version="0"))["code"] == "version-changed"
+        paused = await ask(engine, "pause", if_version=str(version))
+        assert paused["outcome"] == "paused"
+        refused = await ask(engine, "cancel", if_version=str(version))
+        assert refused["code"] == "version-changed"
+        assert str(paused["version"]) in refused["detail"]
+        assert (await ask(engine, "cancel", if_version=str(paused["version"])))["outcome"] == "cancelled"
+        assert (await every(engine, if_version="0"))["outcome"] == "scheduled"
+
+    in_virtual_time(test)
+
+
+def test_a_request_that_is_repeated_is_answered_again_and_not_carried_out_again() -> None:
+    async def test(engine: Engine) -> None:
+        first = await every(engine, request_id="r-1")
+        triggered = await ask(engine, "trigger", request_id="r-2")
+        for _ in range(3):
+            again = await ask(engine, "trigger", request_id="r-2")
+            assert (again["outcome"], again["repeated"]) == ("triggered", True)
+            assert again["version"] == triggered["version"]
+        again = await every(engine, request_id="r-1", tags="other")
+        assert (again["outcome"], again["repeated"]) == ("scheduled", True)
+        await asyncio.sleep(1)
+        assert len(engine.read("orders")) == 1
+        assert record(engine).tags == []
+        assert record(engine).version != first["version"]
+        assert [event["type"] for event in events(engine)].count("repeated") == 4
+        for number in range(REMEMBERED):
+            await ask(engine, "pause" if number % 2 == 0 else "resume", request_id=f"p-{number}")
+        assert "repeated" not in await ask(engine, "trigger", request_id="r-2"), "forgotten"
+        assert len(record(engine).answered) == REMEMBERED
+
+    in_virtual_time(test)
+
+
+def test_an_older_deploy_is_refused_also_by_what_a_newer_one_has_cancelled() -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine, declared_by="shop", deploy="7")
+        refused = await every(engine, declared_by="shop", deploy="6", tags="old")
+        assert refused["code"] == "deploy-superseded"
+        assert "deploy 7" in refused["detail"]
+        assert (await every(engine, declared_by="shop", deploy="8"))["outcome"] == "unchanged"
+        assert (await ask(engine, "cancel", declared_by="shop", deploy="9"))["outcome"] == "cancelled"
+        refused = await every(engine, declared_by="shop", deploy="8")
+        assert refused["code"] == "deploy-superseded"
+        assert (await every(engine, declared_by="shop", deploy="10"))["outcome"] == "scheduled"
+        # Somebody else's set, or nobody's, has other numbers.
+        assert (await every(engine, declared_by="other", deploy="1", tags="x"))["outcome"] == "replaced"
+        assert (await ask(engine, "pause"))["outcome"] == "paused"
+
+    in_virtual_time(test)
+
+
+def test_a_note_is_kept_with_the_schedule() -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine, note="first of all")
+        assert record(engine).note == "first of all"
+        await ask(engine, "pause", note="incident 12")
+        assert record(engine).note == "incident 12"
+
+    in_virtual_time(test)
+
+
+# -- pauses that end, and what a resume says of what is late --------------------------------------------
+
+
+@pytest.mark.parametrize("when", [{"every": "10s"}, {"delay": "5s,15s"}], ids=str)
+@pytest.mark.parametrize("bulk", [False, True])
+@pytest.mark.parametrize("restart", ["no", "caught up", "rebuilt"])
+def test_a_pause_ends_by_itself_when_it_says_so(when: dict[str, str], bulk: bool, restart: str) -> None:
+    async def test(engine: Engine) -> None:
+        await ask(engine, "schedule", b"value", destination="orders", **when)
+        until_ms = engine.clock.now_ms() + 30_000
+        which = {"match_id_prefix": "j"} if bulk else {"id": ID}
+        engine.request(action="pause", until=str(until_ms), note="maintenance", **which)
+        await asyncio.sleep(1)
+        if restart != "no":
+            await engine.stop()
+            if restart == "rebuilt":
+                engine.stores.destroy(0)
+            engine.start()
+        await asyncio.sleep(28)
+        assert engine.read("orders") == []
+        assert record(engine).status == "paused"
+        await asyncio.sleep(3)
+        (resumed,) = events(engine, "resumed")
+        assert 0 <= resumed["at_ms"] - until_ms < 100
+        assert len(engine.read("orders")) > 0
+        assert record(engine).until_key is None
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("end", ["resume", "cancel", "schedule"])
+def test_a_pause_that_ended_otherwise_does_not_end_again(end: str) -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine)
+        await ask(engine, "pause", until=str(engine.clock.now_ms() + 30_000))
+        if end == "schedule":
+            # It stays paused, and for as long.
+            assert (await every(engine, tags="x"))["status"] == "paused"
+        else:
+            await ask(engine, end)
+            if end == "resume":
+                await ask(engine, "pause")
+        await asyncio.sleep(60)
+        assert len(events(engine, "resumed")) == (end != "cancel")
+        assert (
+            record(engine).status == {"resume": "paused", "cancel": "cancelled", "schedule": "pending"}[end]
+        )
+
+    in_virtual_time(test)
+
+
+def test_a_pause_may_be_given_another_end() -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine)
+        await ask(engine, "pause", until=str(engine.clock.now_ms() + 20_000))
+        assert (await ask(engine, "pause"))["outcome"] == "unchanged"
+        assert (await ask(engine, "pause", until=str(engine.clock.now_ms() + 50_000)))["outcome"] == "paused"
+        await asyncio.sleep(30)
+        assert record(engine).status == "paused"
+        await asyncio.sleep(30)
+        assert record(engine).status == "pending"
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize(
+    ("control", "at_once", "fired"),
+    [
+        ({}, 1, 1),
+        ({"catch_up": "all"}, 6, 6),
+        ({"catch_up": "all", "grace": "25s"}, 2, 2),
+        ({"catch_up": "none", "grace": "1s"}, 0, 0),
+        ({"grace": "0"}, 0, 0),
+    ],
+    ids=str,
+)
+def test_a_resume_says_what_becomes_of_what_passed_and_how_much_fires_at_once(
+    control: dict[str, str], at_once: int, fired: int
+) -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine)
+        await ask(engine, "pause")
+        await asyncio.sleep(65)
+        assert (await ask(engine, "resume", **control))["fires_at_once"] == at_once
+        await asyncio.sleep(2)
+        assert len(engine.read("orders")) == fired
+        await ask(engine, "pause")
+        await asyncio.sleep(60)
+        # That was for once.
+        assert (await ask(engine, "resume"))["fires_at_once"] == 1
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize(
+    ("control", "topic"),
+    [
+        ({}, "orders"),
+        ({"on_late": "drop", "grace": "1s"}, None),
+        ({"on_late": "late", "grace": "1s"}, "late"),
+    ],
+    ids=str,
+)
+def test_a_resume_says_what_becomes_of_one_time_fires_that_are_late(
+    control: dict[str, str], topic: str | None
+) -> None:
+    async def test(engine: Engine) -> None:
+        await ask(engine, "schedule", b"v", destination="orders", delay="5s,100s")
+        await ask(engine, "pause")
+        await asyncio.sleep(30)
+        await ask(engine, "resume", **control)
+        await asyncio.sleep(1)
+        found = {name: len(engine.read(name)) for name in ("orders", "late")}
+        assert found == {name: int(name == topic) for name in found}
+        await asyncio.sleep(100)
+        # What was not late then goes by the schedule's own word.
+        assert len(engine.read("orders")) == (topic == "orders") + 1
+
+    in_virtual_time(test)
+
+
+# -- describe -------------------------------------------------------------------------------------------
+
+
+def test_a_description_tells_what_a_schedule_is_at_its_turn() -> None:
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        await every(engine, max_fires="4", tags="a", declared_by="shop", deploy="3", note="n", actor="ada")
+        await asyncio.sleep(15)
+        until_ms = engine.clock.now_ms() + 60_000
+        engine.request(None, id=ID, action="pause", until=str(until_ms))
+        answer = await ask(engine, "describe")
+        told = answer["schedule"]
+        assert (answer["outcome"], answer["status"], answer["version"]) == (
+            "described",
+            "paused",
+            record(engine).version,
+        )
+        assert told["definition"]["every_ms"] == 10_000
+        assert told["definition"]["tags"] == ["a"]
+        assert told["upcoming_at_ms"] == [began_ms + n * 10_000 for n in (2, 3, 4)]
+        assert (told["fire_count"], told["until_ms"]) == (1, until_ms)
+        assert (told["declared_by"], told["deploy"], told["actor"]) == ("shop", 3, "ada")
+        assert [fire["due_at_ms"] for fire in told["history"]] == [began_ms + 10_000]
+        assert told["history"][0]["fire_id"] == told["last_fire_id"]
+        assert "payload" not in told
+        assert "described" not in [event["type"] for event in events(engine)]
+        await ask(engine, "cancel")
+        assert (await ask(engine, "describe"))["status"] == "cancelled"
+
+    in_virtual_time(test)
+
+
+def test_nothing_is_told_of_what_is_unknown() -> None:
+    async def test(engine: Engine) -> None:
+        assert (await ask(engine, "describe"))["outcome"] == "unknown"
+        assert events(engine) == []
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("size", [3, 5_000])
+def test_a_payload_is_told_where_the_tenant_may(size: int) -> None:
+    async def test(engine: Engine) -> None:
+        parser = RequestParser(DestinationFilter(["*"], [REQUESTS], RECEIPTS), Limits(), None)
+        await engine.stop()
+        engine.start(tenants=Tenants(Tenant(parser, describes_payload=True)))
+        value = bytes(size)
+        await ask(engine, "schedule", value, destination="orders", delay="1h", destination_key="k")
+        payload = (await ask(engine, "describe"))["schedule"]["payload"]
+        assert b64decode(payload["value_base64"]) == value
+        assert b64decode(payload["key_base64"]) == b"k"
+
+    in_virtual_time(test)
