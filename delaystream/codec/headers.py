@@ -284,7 +284,8 @@ class RequestParser:
             options.destination_partition, options.destination_key, options.destination_key is not None,
             options.if_exists, options.on_late, options.grace_ms,
             reply_to, options.name, options.description, options.tags, recurrence, options.catch_up,
-            options.actor, None, no_receipt, options.terms, options.status, relative="delay" in control,
+            options.actor, None, no_receipt, options.terms, options.status,
+            relative=id is not None and "delay" in control,
         )  # fmt: skip
 
     def _destination(self, control: dict[str, bytes], default: str | None) -> str:

@@ -6,7 +6,8 @@ commands of a bulk. *Over* stands for fired, completed, dropped and quarantined.
 ========== ============================= =================== =================== ===================
 command    unknown                       pending             paused              over
 ========== ============================= =================== =================== ===================
-schedule   scheduled                     replaced, or by     as pending          scheduled
+schedule   scheduled                     replaced, or        as pending; stays   scheduled
+                                         unchanged; by       paused
                                          ``if-exists`` kept
                                          or rejected
 cancel     unknown (now *forestalled*)   cancelled           cancelled           too-late
@@ -15,6 +16,8 @@ resume     unknown                       unchanged           resumed            
 trigger    unknown                       triggered, or        as pending          too-late
                                          rejected: too many
 reschedule unknown                       rescheduled         rescheduled         too-late
+update     unknown                       updated             updated             too-late
+describe   unknown                       described           described           described
 ========== ============================= =================== =================== ===================
 
 A *cancelled* id answers ``cancelled`` to another cancel and ``too-late`` to the other commands, a

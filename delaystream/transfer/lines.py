@@ -20,16 +20,22 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from delaystream.codec.envelope import UNREADABLE, Envelope, Schedule
+from delaystream.codec.envelope import UNREADABLE, Answered, Envelope, Schedule
 from delaystream.codec.envelope import Fire as Delivered
 from delaystream.core.instants import format_instant
 from delaystream.core.recurrence import Recurrence
 
 FORMAT: Final = 2
 
-TOLD_APART: Final = frozenset({"pending", "forget_key", "triggers", "payload"})
+TOLD_APART: Final = frozenset({"pending", "forget_key", "until_key", "triggers", "payload"})
 """Fields of a schedule's record that a line tells in its own way: `fires`, `payload` and their like."""
-TOLD_LATER: Final[Mapping[str, Any]] = {"pending": [], "forget_key": None, "triggers": [], "payload": None}
+TOLD_LATER: Final[Mapping[str, Any]] = {
+    "pending": [],
+    "forget_key": None,
+    "until_key": None,
+    "triggers": [],
+    "payload": None,
+}
 
 Stored = TypeVar("Stored", Envelope, Schedule)
 
@@ -107,6 +113,8 @@ class Named(msgspec.Struct, frozen=True, tag_field="type", tag="schedule"):
     schedule: dict[str, Any]
     payload: dict[str, Any] | None
     triggers: list[Triggered] = []
+    until_ms: int | None = None
+    """When its pause ends by itself."""
     next_at: str | None = None
     """Of a recurring schedule, running or paused."""
 
@@ -169,6 +177,8 @@ def from_fields(given: Mapping[str, Any], kind: type[Stored], set_later: Mapping
         values["recurrence"] = _array(recurrence, Recurrence)
     if isinstance(history := values.get("history"), list):
         values["history"] = [_array(entry, Delivered) for entry in history]
+    if isinstance(answered := values.get("answered"), list):
+        values["answered"] = [_array(entry, Answered) for entry in answered]
     try:
         return msgspec.convert(_array(values, kind), kind)
     except msgspec.ValidationError as error:

@@ -113,6 +113,7 @@ class PartitionReading:
             forget_at_ms=None if forget is None else keys.due_of(forget),
             schedule=lines.as_fields(schedule, lines.TOLD_APART),
             payload=None if payload is None else lines.as_fields(decode_envelope(payload)),
+            until_ms=None if schedule.until_key is None else keys.due_of(schedule.until_key),
             triggers=[self._triggered(waiting) for waiting in schedule.triggers],
             next_at=None if schedule.next_ms < 0 else format_instant(schedule.next_ms),
         )

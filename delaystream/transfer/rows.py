@@ -83,6 +83,10 @@ class PartitionRows:
             number = self._source(changes, schedule.topic, schedule.partition, schedule.origin)
             forget_key = wheel_key(HOUSEKEEPING, line.forget_at_ms, number, schedule.offset, 0)
             schedule = replace(schedule, forget_key=forget_key)
+        if line.until_ms is not None:
+            number = self._source(changes, schedule.topic, schedule.partition, schedule.origin)
+            until_key = wheel_key(HOUSEKEEPING, line.until_ms, number, schedule.offset, 1)
+            schedule = replace(schedule, until_key=until_key)
         if line.payload is not None:
             payload = encode(lines.from_fields(line.payload, Envelope, {}))
             if len(payload) <= INLINE_BYTES:

@@ -269,7 +269,6 @@ RESCHEDULE = control(id="order-7", action="reschedule", delay="1s")
         (RESCHEDULE, (1,), None, None),
         (RESCHEDULE, (1,), None, {"end_ms": None}),
         (RESCHEDULE, (1,), (None, 1_000), {}),
-        (RESCHEDULE, (), None, {"every_ms": 1_000, "end_ms": 5_500}),
         (UPDATE, (), None, None),
         (UPDATE, (1,), None, None),
         (UPDATE, (1,), None, {"every_ms": 1_000}),

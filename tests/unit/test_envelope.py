@@ -27,6 +27,7 @@ from delaystream.codec.envelope import (
     Sweep,
     Trigger,
     Triggered,
+    Wake,
     decode_bulk,
     decode_entry,
     decode_gathering,
@@ -53,6 +54,7 @@ MEANT: dict[str, Any] = {
     "forget-1": Forget("delay-requests", "order-7", 43),
     "schedule-1": Schedule(Status.PENDING, 43, *BASE, [KEY], 2, "f", None, "name", "text", ["a", "b"]),
     "trigger-1": Trigger("delay-requests", "order-7", 43, 1, 9),
+    "wake-1": Wake("delay-requests", "order-7"),
     "sweep-1": Sweep(b"bdelay-requests\0key"),
     "schedule-2": Schedule(
         Status.PAUSED,

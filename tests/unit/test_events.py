@@ -88,6 +88,9 @@ async def everything_once(engine: Engine) -> None:
     engine.request(action="cancel", match_id_prefix="bulk-")
     await asyncio.sleep(590)
     await all_but_stopped(engine, 300)
+    for _ in range(2):
+        engine.request(None, id="one", action="update", tags="changed", request_id="r-1")
+        await asyncio.sleep(1)
 
 
 def rebuilt(engine: Engine) -> dict[str, tuple[Any, ...]]:

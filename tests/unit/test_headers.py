@@ -411,6 +411,8 @@ def test_every_code_that_the_parser_decides_has_a_case_here() -> None:
         Code.DESTINATION_PARTITION_OUT_OF_RANGE,
         Code.ALREADY_EXISTS,
         Code.CANCELLED_EARLIER,
+        Code.VERSION_CHANGED,
+        Code.DEPLOY_SUPERSEDED,
         Code.QUARANTINED,
         Code.QUOTA_EXCEEDED,
         Code.TOO_MANY_TRIGGERS,

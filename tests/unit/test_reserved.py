@@ -58,7 +58,7 @@ def test_what_is_reserved_is_refused_by_name(name: str, partition: int) -> None:
 
 def test_what_is_not_reserved_goes_on_beside_it() -> None:
     async def goes_on(engine: Engine) -> None:
-        engine.request(destination="orders", delay="0", note="refused")
+        engine.request(destination="orders", action="rate", rate="1")
         engine.request(destination="orders", delay="0", tags="accepted,as,ever")
         await asyncio.sleep(1)
         assert len(engine.read("orders")) == 1
@@ -75,6 +75,5 @@ def test_the_documentation_marks_what_is_reserved_and_nothing_else() -> None:
     contract = (ROOT / "docs" / "headers.md").read_text("utf-8")
     rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \(reserved\) \|", contract, re.MULTILINE)
     marked = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
-    in_words = {"resume: lateness", "reschedule: bounds"}
     outgoing = {"delaystream-last-fired-at", "delaystream-next-at"}
-    assert marked - outgoing - {"payload"} == RESERVED - in_words
+    assert marked - outgoing == RESERVED
