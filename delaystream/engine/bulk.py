@@ -117,9 +117,9 @@ class Bulks:
         schedule = decode_schedule(stored)
         if schedule.status not in LIVE:
             return 0
-        before = schedule.swept
+        changed = False
         at_work = {(bulk.partition, bulk.offset, bulk.origin) for bulk in self._at_work.values()}
-        swept = [place for place in before if place in at_work]
+        swept = [place for place in schedule.swept if place in at_work]
         for of, bulk in [*self._at_work.items()]:
             place = (bulk.partition, bulk.offset, bulk.origin)
             if (
@@ -143,16 +143,16 @@ class Bulks:
             after = self._commands.switch(step, id, before_it, bulk.action, until_ms, bulk.once)
             if after is None:
                 continue
-            schedule = after
+            schedule, changed = after, True
             source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
             self._answers.events.changed(step, source, id, bulk.actor, _EVENTS[bulk.action], after)
             self._keep(step, of, replace(bulk, count=bulk.count + 1))
             if schedule.status not in LIVE:
                 return len(stored)
-        if len(swept) > len(before) or schedule.swept != before:
+        if not set(swept) <= {*schedule.swept}:
             step.changes[key] = encode(replace(schedule, swept=swept))
-            return len(stored)
-        return 0
+            changed = True
+        return len(stored) if changed else 0
 
     def _keep(self, step: Step, key: bytes, bulk: Bulk) -> None:
         self._at_work[key] = bulk

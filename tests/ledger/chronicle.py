@@ -158,6 +158,8 @@ class _Life:
         """Which of them are on their way to the topic for late ones."""
         self.triggered: dict[str, int] = {}
         self.runs = self.skipped = self.fires = 0
+        self.decided: dict[tuple[str, str], int] = {}
+        """By request partition, the offset of the last of its requests that was decided on."""
         self.changed = False
         """Whether when it fires was changed since it was scheduled."""
         self.owed: Told | None = None
@@ -233,6 +235,11 @@ class _Life:
     def _outcome(self, told: Told) -> None:
         kind, source = told.kind, told.facts["source"]
         request = self.chronicle.asked[source]
+        if request.prefix is not None and request.offset < self.decided.get(request.partition, -1):
+            self._wrong(told, "the partition has said something later of it, which was decided on before")
+        if kind != "rejected":
+            # That may be where it was read, and not where its id belongs.
+            self.decided[request.partition] = max(request.offset, self.decided.get(request.partition, -1))
         if request.prefix is not None:
             self._swept(told, request)
             return

@@ -12,13 +12,15 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import LIVE, Forget, Schedule, decode_entry
+from delaystream.codec.envelope import LIVE, Forget, Schedule, decode_entry, decode_schedule, encode
 from delaystream.codec.event import EventType
 from delaystream.core.misfire import Verdict, settle
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, Action, CatchUp, Request
-from delaystream.engine import bulk, commands, control, firing, named_fires, recurring_fires
+from delaystream.engine import bulk, changes, commands, control, firing, named_fires, recurring_fires
 from delaystream.engine.arming import Arming
+from delaystream.engine.changes import Changes
+from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.events import Events
 from delaystream.engine.intake import Intake
@@ -283,9 +285,17 @@ def receipts_name_other_fires() -> Iterator[Engine]:
     original = Letters.receipt
 
     def receipt(
-        self: Letters, step: Any, request: Any, outcome: Any, due_ms: Any = (), fire_ids: Any = (), *rest: Any
+        self: Letters,
+        step: Any,
+        request: Any,
+        outcome: Any,
+        due_ms: Any = (),
+        fire_ids: Any = (),
+        *rest: Any,
+        **further: Any,
     ) -> str | None:
-        return original(self, step, request, outcome, due_ms, [f"{fire}0" for fire in fire_ids], *rest)
+        others = [f"{fire}0" for fire in fire_ids]
+        return original(self, step, request, outcome, due_ms, others, *rest, **further)
 
     with patch.object(Letters, "receipt", receipt):
         yield Engine()
@@ -429,6 +439,75 @@ def misfires_wait_for_their_grace() -> Iterator[Engine]:
         yield Engine()
 
 
+@contextlib.contextmanager
+def sweeps_do_not_settle() -> Iterator[Engine]:
+    """What comes after a command for many may be decided on before it."""
+    with patch.object(bulk.Bulks, "settle", lambda *_: None):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def sweeps_pass_an_id_twice() -> Iterator[Engine]:
+    """What was carried out ahead of its sweep is carried out again by it."""
+    original = bulk.Bulks._settle
+
+    def settle_again(self: bulk.Bulks, step: Any, key: bytes, stored: bytes, sweeping: Any = None) -> Any:
+        forgetful = encode(replace(decode_schedule(stored), swept=[]))
+        return original(self, step, key, forgetful, sweeping)
+
+    with patch.object(bulk.Bulks, "_settle", settle_again):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def what_is_sent_again_is_armed_anew() -> Iterator[Engine]:
+    """The same definition counts as a new one."""
+    with patch.object(control, "digest_of", lambda _: b""):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def what_is_sent_again_moves_its_anchor() -> Iterator[Engine]:
+    """The same definition is answered as unchanged, and its interval begins with the new request."""
+    original = Control._stay
+
+    def stay(self: Control, step: Any, request: Any, old: Schedule) -> None:
+        recurrence = old.recurrence
+        if recurrence is not None and recurrence.cron is None:
+            moved = replace(recurrence, start_ms=request.timestamp_ms)
+            old = replace(old, recurrence=moved)
+        original(self, step, request, old)
+
+    with patch.object(Control, "_stay", stay):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def deployments_resume_what_is_paused() -> Iterator[Engine]:
+    """A schedule for a paused id makes it pending."""
+    with patch.object(control, "_paused_since", lambda *_: None):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def what_is_owed_is_left_out() -> Iterator[Engine]:
+    """Scheduled times that a new definition does not decide on are not told of."""
+    with patch.object(Changes, "owe", lambda *_: 0):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def changes_reset_what_they_do_not_give() -> Iterator[Engine]:
+    """A reschedule has the bounds that it gives, and no others."""
+    original = changes.retimed
+
+    def retimed(old: Any, timing: Any, asked_ms: int) -> Any:
+        return original(None if timing.recurs else old, timing, asked_ms)
+
+    with patch.object(changes, "retimed", retimed):
+        yield Engine()
+
+
 # -- rates
 
 
@@ -468,6 +547,13 @@ DECISIONS: list[Breakage] = [
     ids_are_never_forgotten,
     a_cancel_forestalls_nothing,
     bulks_reach_what_came_after_them,
+    sweeps_do_not_settle,
+    sweeps_pass_an_id_twice,
+    what_is_sent_again_is_armed_anew,
+    what_is_sent_again_moves_its_anchor,
+    deployments_resume_what_is_paused,
+    what_is_owed_is_left_out,
+    changes_reset_what_they_do_not_give,
     misfires_wait_for_their_grace,
     rates_are_not_kept,
 ]
