@@ -7,7 +7,7 @@ each tag ever released, and a test that they still read.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final, TypeAlias
 
 import msgspec
@@ -95,16 +95,37 @@ LIVE: Final = (Status.PENDING, Status.PAUSED)
 """The statuses of a schedule that may still fire."""
 
 
-class Fire(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A delivery in a schedule's history; `delaystream.core.identity.fire_id` names it."""
+class Past(IntEnum):
+    """What became of due times, in a schedule's history."""
 
+    FIRED = 0
+    TRIGGERED = 1
+    #: they will never fire
+    MISSED = 2
+    #: a later fire stood for them
+    SKIPPED = 3
+
+
+class Fire(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A delivery in a schedule's history, which `delaystream.core.identity.fire_id` names.
+
+    Or what became of due times that had none: a run of them is one entry.
+    """
+
+    #: of a run, the first
     due_ms: int
+    #: when it was decided; of a run, on the last of it
     fired_ms: int
     revision: int
     #: the list index, or that of a trigger
     index: int | str = 0
     #: of the revision, as in a schedule
     origin: str = ""
+    kind: Past = Past.FIRED
+    #: the last due time of a run; 0 of a delivery
+    to_ms: int = 0
+    #: due times of a run
+    count: int = 1
 
 
 class Triggered(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -171,6 +192,16 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     #: another topic of this name than the one that is read here: what was imported. Empty: it is that one
     origin: str = ""
     revision_origin: str = ""
+    #: timestamps of the request that made it and of the last one that changed it, ms, and who asked, cut; -1:
+    #: not known
+    created_ms: int = -1
+    created_by: str | None = None
+    updated_ms: int = -1
+    updated_by: str | None = None
+    #: the beginning of the key that it delivers with
+    key: bytes | None = None
+    #: when it last fired since it was scheduled or replaced; -1: never
+    last_fired_ms: int = -1
 
     @property
     def place(self) -> str:
@@ -288,6 +319,37 @@ decode_gathering = msgspec.msgpack.Decoder(Gathering).decode
 decode_position = msgspec.msgpack.Decoder(SourcePosition).decode
 decode_source = msgspec.msgpack.Decoder(SourceName).decode
 decode_meta = msgspec.msgpack.Decoder(Meta).decode
+
+
+KEY_BYTES: Final = 256
+"""As much of a delivered key is kept in its schedule's row, and told in events."""
+
+
+ACTOR_CHARACTERS: Final = 256
+"""As much of who made or changed a schedule is kept in its row."""
+
+
+def kept_actor(actor: str | None) -> str | None:
+    """The beginning of who asked."""
+    return None if actor is None else actor[:ACTOR_CHARACTERS]
+
+
+def kept_key(key: bytes | None) -> bytes | None:
+    """The beginning of a key, cut between characters where it is UTF-8."""
+    if key is None or len(key) <= KEY_BYTES:
+        return key
+    for length in range(KEY_BYTES, KEY_BYTES - 4, -1):
+        try:
+            key[:length].decode()
+        except UnicodeDecodeError:
+            continue
+        return key[:length]
+    return key[:KEY_BYTES]
+
+
+def delivered_key(request: Request) -> bytes | None:
+    """The key that a request's fires have."""
+    return request.destination_key if request.has_destination_key else request.key
 
 
 def envelope_of(request: Request) -> Envelope:

@@ -49,7 +49,7 @@ from delaystream.codec.keys import (
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.request import Action, Coordinates, Match, Request
 from delaystream.engine.answers import Answers
-from delaystream.engine.commands import Commands
+from delaystream.engine.commands import Commands, touched
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.letters import Letters
 from delaystream.engine.pending import everything
@@ -132,7 +132,7 @@ class Bulks:
             if of != sweeping:
                 # Also where there is nothing to change: what comes after it may change that.
                 swept = [*swept, place]
-            before_it = replace(schedule, swept=swept)
+            before_it = touched(replace(schedule, swept=swept), bulk.timestamp_ms, bulk.actor)
             if bulk.action is Action.CANCEL:
                 # Like any cancel it refuses what is older; the coordinates stay, for they name the entries.
                 timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import LIVE, Schedule, Status, encode
+from delaystream.codec.envelope import LIVE, Schedule, Status, encode, kept_actor
 from delaystream.codec.keys import schedule_key, split_wheel_key
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import named_fire_id, revision, trigger_index
@@ -31,12 +31,14 @@ class Commands:
         elif schedule.status not in LIVE:
             self._answers.tell(step, request, Outcome.TOO_LATE, schedule)
         elif action is Action.TRIGGER:
-            self._trigger(step, request, schedule)
+            self._trigger(step, request, touched(schedule, request.timestamp_ms, request.actor))
         elif action is Action.RESCHEDULE:
-            self._reschedule(step, request, schedule)
+            self._reschedule(step, request, touched(schedule, request.timestamp_ms, request.actor))
         else:
             assert request.id is not None
-            changed = self.switch(step, request.id, schedule, action)
+            changed = self.switch(
+                step, request.id, touched(schedule, request.timestamp_ms, request.actor), action
+            )
             outcome = Outcome.UNCHANGED
             if changed is not None:
                 outcome = Outcome.PAUSED if action is Action.PAUSE else Outcome.RESUMED
@@ -150,10 +152,16 @@ class Commands:
                 request.timestamp_ms,
                 "",
                 origin=source.origin,
+                created_ms=request.timestamp_ms,
+                created_by=kept_actor(request.actor),
+                updated_ms=request.timestamp_ms,
+                updated_by=kept_actor(request.actor),
             )
         else:
             self._arming.clear(step, source.topic, request.id, old)
             schedule = replace(old, status=status)
+            if old.status in LIVE:
+                schedule = touched(schedule, request.timestamp_ms, request.actor)
             if old.status in LIVE or not older(request, old):
                 # What is refused as overtaken is what is older than the newest cancel.
                 schedule = replace(
@@ -164,3 +172,8 @@ class Commands:
                     origin=source.origin,
                 )
         self._answers.tell(step, request, outcome, self._arming.finish(step, request.id, schedule))
+
+
+def touched(schedule: Schedule, timestamp_ms: int, actor: str | None) -> Schedule:
+    """A schedule that a command changes, with when that was asked for and by whom."""
+    return replace(schedule, updated_ms=timestamp_ms, updated_by=kept_actor(actor))

@@ -15,7 +15,7 @@ from delaystream.codec.envelope import Entry, Envelope, Pointer, Trigger, decode
 from delaystream.codec.keys import HOUSEKEEPING, due_of, split_wheel_key
 from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.engine.drain import Drain, one_in_trouble
-from delaystream.engine.events import Events
+from delaystream.engine.events import Events, asked
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
@@ -384,7 +384,7 @@ class Firing:
                 key,
             )
             if telling:
-                self._tell(step, key, topic, partition)
+                self._tell(step, key, entry, topic, partition)
             fired.append(now_ms - due_ms)
         if removed:
             count(drain.wheel, hour, maker, -removed)
@@ -392,10 +392,10 @@ class Firing:
         step.records += plain
         return last
 
-    def _tell(self, step: Step, key: bytes, topic: str, partition: int) -> None:
+    def _tell(self, step: Step, key: bytes, entry: Envelope, topic: str, partition: int) -> None:
         _, due_ms, source, offset, index = split_wheel_key(key)
         coordinates = self._state.coordinates(source, offset)
-        self._events.fired_anonymous(step, coordinates, index, due_ms, topic, partition)
+        self._events.fired_anonymous(step, coordinates, index, due_ms, topic, partition, asked(entry))
 
     def _give_up_expired(
         self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]

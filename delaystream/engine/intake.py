@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from delaystream.codec.command import Report, attach
-from delaystream.codec.envelope import encode, envelope_of
+from delaystream.codec.envelope import delivered_key, encode, envelope_of
 from delaystream.codec.keys import wheel_key
 from delaystream.codec.outgoing import Outcome, anonymous_delivery_headers
 from delaystream.core.identity import fire_id
@@ -20,7 +20,7 @@ from delaystream.engine import reserved
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
-from delaystream.engine.events import Events
+from delaystream.engine.events import Asked, Events
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.letters import Letters
 from delaystream.engine.ports import SourceBatch, SourceRecord
@@ -285,7 +285,8 @@ class Intake:
         headers = anonymous_delivery_headers([*request.headers], coordinates, index, due_ms, step.fired_at)
         partition = self._deliveries.write(step, route, request, headers, due_ms)
         if self._events.anonymous:
-            self._events.fired_anonymous(step, source, index, due_ms, request.destination, partition)
+            asked = Asked(delivered_key(request), request.timestamp_ms)
+            self._events.fired_anonymous(step, source, index, due_ms, request.destination, partition, asked)
 
     @staticmethod
     def _fire_ids(request: Request) -> list[str]:

@@ -112,7 +112,7 @@ class Life:
         troubles, rates, tenants, observer = self._troubles, self._rates, self._tenants, self._observer
         state = self.state = self._load()
         destinations = self._ports.destinations
-        events = Events(settings, destinations)
+        events = Events(settings, destinations, tenants)
         letters = Letters(settings, destinations, troubles, events)
         deliveries = Deliveries(state, destinations, troubles, rates)
         quotas = Quotas(partition, settings.partitions, tenants, state.counts, deliveries)

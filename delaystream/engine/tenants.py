@@ -30,7 +30,8 @@ class Tenant:
 
     ``max_pending`` bounds what it has pending in all partitions together, 0 stands for no bound; ``rates``
     are of its own fires, beside those of all tenants together. Of ``dialects`` the first that a record speaks
-    is the one that it is read in.
+    is the one that it is read in. ``events_key``: its events hold delivered keys. ``events_anonymous``: its
+    requests without an id have events too; None stands for the worker's setting.
     """
 
     def __init__(
@@ -40,7 +41,11 @@ class Tenant:
         max_pending: int = 0,
         rates: RateTable = _UNLIMITED,
         dialects: Sequence[Dialect] = (),
+        events_key: bool = True,
+        events_anonymous: bool | None = None,
     ) -> None:
+        self.events_key = events_key
+        self.events_anonymous = events_anonymous
         self.parser = parser
         self.max_pending = max_pending
         self.rates = rates
@@ -118,6 +123,11 @@ class Tenants:
     def have_rates(self) -> bool:
         """Whether any destination is limited, or any tenant's part of one."""
         return any((self.rates, self._shared.rates, *(tenant.rates for tenant in self._own.values())))
+
+    def tell_anonymous(self, unless_said: bool) -> bool:
+        """Whether any tenant's requests without an id have events."""
+        said = [tenant.events_anonymous for tenant in (self._shared, *self._own.values())]
+        return any(unless_said if own is None else own for own in said)
 
     def permits(self, tenant: str, destination: str) -> bool:
         """Whether requests of a topic may be delivered to a destination."""
