@@ -36,11 +36,24 @@ def require_shares(settings: Settings, partitions: int) -> None:
 def _tenant(settings: Settings, requests: RequestSettings, rates: RateTable, name: str) -> Tenant:
     allowed = DestinationFilter(requests.destinations_allow, settings.own_topics, settings.receipts_topic)
     try:
-        parser = RequestParser(allowed, requests.limits(), requests.default_destination)
+        parser = RequestParser(
+            allowed,
+            requests.limits(),
+            requests.default_destination,
+            requests.default_timezone,
+            requests.default_grace_ms,
+        )
     except ValueError as error:
         raise ConfigurationError([f"{name}: {error}."]) from error
     dialects = [by_name(dialect) for dialect in requests.dialects]
-    return Tenant(parser, max_pending=requests.max_pending, rates=rates, dialects=dialects)
+    return Tenant(
+        parser,
+        max_pending=requests.max_pending,
+        rates=rates,
+        dialects=dialects,
+        events_key=requests.events_key,
+        events_anonymous=requests.events_anonymous,
+    )
 
 
 def _rates(requests: RequestSettings) -> RateTable:

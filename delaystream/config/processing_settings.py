@@ -96,11 +96,12 @@ class ProcessingSettings(Section):
     events: bool = Field(
         True, description="Whether what happens to schedules with an id is told on the events topic."
     )
-    events_anonymous: bool = Field(
-        False, description="Whether requests without an id, and their fires, are told there too."
-    )
     history_length: int = Field(
-        20, ge=0, le=1_000, description="Fires that the record of a schedule with an id remembers."
+        20,
+        ge=0,
+        le=1_000,
+        description="Fires, and runs of times that did not fire, that the record of a schedule with an id "
+        "remembers.",
     )
     max_triggers: int = Field(
         100,
