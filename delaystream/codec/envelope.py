@@ -259,6 +259,25 @@ class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
     actor: str | None = None
     #: why there will be no receipt although one was asked for
     no_receipt: str | None = None
+    #: of a rate: whose it is, and records a second; None: what the settings say
+    destination: str = ""
+    rate: float | None = None
+
+
+class Rate(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """How fast a destination gets a tenant's records, as a command said."""
+
+    tenant: str
+    destination: str
+    #: records a second, in all partitions together; None: what the settings say, again
+    rate: float | None
+    #: where and when the command was produced
+    partition: int
+    offset: int
+    timestamp_ms: int
+    actor: str | None = None
+    #: of the coordinates, as in a schedule
+    origin: str = ""
 
 
 class SourcePosition(msgspec.Struct, frozen=True, array_like=True, tag=20):
@@ -316,6 +335,7 @@ decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
 decode_bulk = msgspec.msgpack.Decoder(Bulk).decode
 decode_gathering = msgspec.msgpack.Decoder(Gathering).decode
+decode_rate = msgspec.msgpack.Decoder(Rate).decode
 decode_position = msgspec.msgpack.Decoder(SourcePosition).decode
 decode_source = msgspec.msgpack.Decoder(SourceName).decode
 decode_meta = msgspec.msgpack.Decoder(Meta).decode

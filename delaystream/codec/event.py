@@ -45,6 +45,7 @@ class EventType(StrEnum):
     TOO_LATE = "too-late"
     UNKNOWN = "unknown"
     BULK = "bulk"
+    RATE = "rate"
 
 
 EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
@@ -68,6 +69,7 @@ EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
     EventType.TOO_LATE: "A command found that the schedule was over; `fire_id` is the last fire.",
     EventType.UNKNOWN: "A command found no such id. A cancel is remembered.",
     EventType.BULK: "A bulk command is done on every partition; each schedule has an event of its own.",
+    EventType.RATE: "A command's rate for a destination is in force on every partition; of no schedule.",
 }
 """What each type means, for people; the documentation's table is generated from it."""
 
@@ -167,6 +169,10 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
             description="Why a run was missed: late, paused or destination. Why a schedule completed: "
             "max-fires, end or no-more-times."
         ),
+    ] = None
+    rate: Annotated[
+        float | None,
+        Meta(description="Records a second, by command. Left out: what the settings say, again."),
     ] = None
     action: Annotated[str | None, Meta(description="Of a bulk command.")] = None
     shortened: Annotated[

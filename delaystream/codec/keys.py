@@ -14,6 +14,7 @@ kind rest of the key                                                            
 ``s`` tenant, NUL, id                                                              the named schedule
 ``p`` tenant, NUL, id                                                              its payload, if large
 ``r``                                                                              when it was last recovered
+``v`` tenant, NUL, destination                                                     a rate, by command
 ``w`` destination number (4), due ms (8), source number (4), offset (8), index (2) envelope or pointer
 ==== ============================================================================= =====================
 
@@ -124,6 +125,11 @@ def schedule_key(tenant: str, id: str) -> bytes:
 def payload_key(tenant: str, id: str) -> bytes:
     """Key of a named schedule's payload."""
     return f"p{tenant}\0{id}".encode()
+
+
+def rate_key(tenant: str, destination: str) -> bytes:
+    """Key of a tenant's rate for a destination."""
+    return f"v{tenant}\0{destination}".encode()
 
 
 def after_prefix(key: bytes) -> bytes:

@@ -76,6 +76,8 @@ class Outcome(StrEnum):
     """A command found that the schedule was over."""
     UNKNOWN = "unknown"
     """A command found no such id; a cancel is remembered for a while, in case it overtook its schedule."""
+    RATE_SET = "rate-set"
+    """A command's rate for a destination is in force on every partition."""
     REJECTED = "rejected"
 
 

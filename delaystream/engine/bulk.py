@@ -268,6 +268,12 @@ class Bulks:
             step.changes[key] = encode(gathering)
             return
         step.changes[key] = None
+        if gathering.action is Action.RATE:
+            no_receipt = self._letters.summary(
+                step, source, report.reply_to, gathering.no_receipt, Outcome.RATE_SET, None
+            )
+            self._answers.events.rate_set(step, source, gathering, no_receipt)
+            return
         outcome = _OUTCOMES[gathering.action]
         no_receipt = self._letters.summary(
             step, source, report.reply_to, gathering.no_receipt, outcome, gathering.count

@@ -350,6 +350,24 @@ class Events:
                 ),
             )
 
+    def rate_set(self, step: Step, source: Coordinates, gathered: Gathering, no_receipt: str | None) -> None:
+        """A rate is in force on every partition."""
+        if self.on:
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=EventType.RATE,
+                    at_ms=step.now_ms,
+                    request_topic=source.topic,
+                    source=coordinates(source),
+                    actor=gathered.actor,
+                    destination=gathered.destination,
+                    rate=gathered.rate,
+                    no_receipt=no_receipt,
+                ),
+            )
+
     # -- without an id ------------------------------------------------------------------------
 
     def passed_anonymous(

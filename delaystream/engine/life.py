@@ -44,6 +44,7 @@ from delaystream.engine.ports import (
     TransactionalProducer,
 )
 from delaystream.engine.quota import Quotas
+from delaystream.engine.rate_commands import RateCommands
 from delaystream.engine.rates import Rates
 from delaystream.engine.recovery import advanced
 from delaystream.engine.settings import EngineSettings
@@ -121,8 +122,19 @@ class Life:
         commands = Commands(arming, answers)
         bulks = Bulks(partition, settings, state, commands, answers, letters, suspects)
         control = Control(settings, state, deliveries, arming, answers, commands, bulks, quotas)
+        rate_commands = RateCommands(partition, settings, state, rates)
         self._intake = Intake(
-            partition, settings, state, deliveries, letters, events, control, bulks, quotas, suspects
+            partition,
+            settings,
+            state,
+            deliveries,
+            letters,
+            events,
+            control,
+            bulks,
+            quotas,
+            suspects,
+            rate_commands,
         )
         withheld = Withheld(settings, state, troubles, letters, events)
         named = NamedFires(settings, state, arming, withheld, events, bulks)

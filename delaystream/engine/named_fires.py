@@ -118,6 +118,21 @@ class NamedFires:
         else:
             self._recurring.fire(step, drain, due)
 
+    def move(self, step: Step, drain: Drain, due: DueFire) -> None:
+        """File an entry that is out of its wheel in the tenant's own one for the same destination."""
+        step.size_bytes += due.size_bytes
+        schedule = due.schedule
+        moved = self._withheld.move(step, due.key, due.pointer, drain.topic, pointer=True)
+        schedule = replace(
+            schedule,
+            pending=[moved if key == due.key else key for key in schedule.pending],
+            triggers=[
+                replace(waiting, key=moved) if waiting.key == due.key else waiting
+                for waiting in schedule.triggers
+            ],
+        )
+        step.changes[due.schedule_key] = encode(schedule)
+
     def give_up(self, step: Step, drain: Drain, due: DueFire, rejection: Rejection) -> None:
         """Put the fire of an entry that is out of its wheel among the dead letters; its schedule goes on."""
         step.size_bytes += due.size_bytes

@@ -11,7 +11,7 @@ from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import NO_TERMS, Action, Request
 
 RESERVED: Final = frozenset({
-    "update", "describe", "rate", "note", "until", "status", "coordinates", "match-key", "match-new",
+    "update", "describe", "note", "until", "status", "coordinates", "match-key", "match-new",
     "match-anonymous", "if-version", "request-id", "declared-by", "deploy", "resume: lateness",
     "reschedule: bounds",
 })  # fmt: skip
@@ -24,13 +24,12 @@ that changes how a schedule recurs and says neither `every` nor `cron`.
 _WORDED: Final = {
     "update": f"{PREFIX}action is 'update'",
     "describe": f"{PREFIX}action is 'describe'",
-    "rate": f"{PREFIX}action is 'rate'",
     "resume: lateness": f"{PREFIX}catch-up, -on-late or -grace is given with the action 'resume'",
     "reschedule: bounds": f"{PREFIX}action is 'reschedule' without a delay, at, every or cron",
 }
 # Naming a member through its class is slow (Python 3.11).
 _SCHEDULE: Final = Action.SCHEDULE
-_YOUNG: Final = (Action.UPDATE, Action.DESCRIBE, Action.RATE)
+_YOUNG: Final = (Action.UPDATE, Action.DESCRIBE)
 
 
 def refusal(request: Request) -> Rejection | None:

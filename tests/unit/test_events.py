@@ -23,7 +23,7 @@ from tests.unit.test_recurring import all_but_stopped, events
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = (ROOT / "docs" / "events.schema.json", ROOT / "delaystream" / "codec" / "event.schema.json")
-_TYPES = {"string": str, "integer": int, "array": list, "object": dict, "null": type(None)}
+_TYPES = {"string": str, "integer": int, "number": float, "array": list, "object": dict, "null": type(None)}
 
 
 def invalid(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> str | None:
@@ -94,6 +94,7 @@ async def everything_once(engine: Engine) -> None:
     engine.request(action="cancel", id="nobody")
     engine.request(action="cancel", id="short")
     engine.request(action="cancel", match_id_prefix="bulk-")
+    engine.request(action="rate", destination="emails", rate="5")
     await asyncio.sleep(590)
     await all_but_stopped(engine, 300)
 
@@ -162,7 +163,7 @@ def test_every_type_of_event_is_valid_by_the_schema() -> None:
             assert invalid(event, schema, schema) is None, event
         assert {event["type"] for event in told} == {type.value for type in EventType}
         assert {record.key for record in engine.read("delay-events")} == {
-            event["schedule_id"].encode() for event in told
+            event.get("schedule_id", event.get("destination")).encode() for event in told
         }
 
     in_virtual_time(test)

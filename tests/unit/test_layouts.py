@@ -319,6 +319,15 @@ EVENTS = [
     ),
     Event(
         schema_version=SCHEMA_VERSION,
+        type=EventType.RATE,
+        at_ms=AT_MS,
+        request_topic="delay-requests",
+        source="delay-requests/0/11",
+        destination="orders",
+        rate=12.5,
+    ),
+    Event(
+        schema_version=SCHEMA_VERSION,
         type=EventType.REJECTED,
         at_ms=AT_MS,
         request_topic="delay-requests",

@@ -15,6 +15,7 @@ from delaystream.codec.envelope import (
     Fire,
     Meta,
     Pointer,
+    Rate,
     Schedule,
     SourceName,
     SourcePosition,
@@ -90,6 +91,7 @@ def state() -> MemoryStore:
             (keys.offset_key(TENANT), encode(SourcePosition(22, "topic-id"))),
             (first, encode(ENVELOPE)),
             (second, encode(Envelope(None, b"v", [], 6))),
+            (keys.rate_key(TENANT, "out"), encode(Rate(TENANT, "out", 2.5, 3, 21, 9, "me"))),
             (keys.schedule_key(TENANT, "named"), encode(named)),
             (keys.payload_key(TENANT, "named"), encode(LARGE)),
             (keys.schedule_key(TENANT, "cron"), encode(cron)),
@@ -101,7 +103,7 @@ def state() -> MemoryStore:
 def exported(store: MemoryStore, partition: int = 0) -> list[Any]:
     reading = PartitionReading(partition, store)
     reading.check()
-    found = [*reading.positions(), *reading.anonymous(), *reading.named(remembered=True)]
+    found = [*reading.positions(), *reading.rates(), *reading.anonymous(), *reading.named(remembered=True)]
     return [lines.decoded(lines.encoded(line)) for line in found]
 
 
@@ -119,6 +121,8 @@ def imported(found: list[Any], here: str = "topic-id") -> list[Change]:
         match line:
             case lines.Position():
                 changes += rows.position(line)
+            case lines.Rate():
+                changes += rows.rate(line)
             case lines.Anonymous():
                 changes += rows.anonymous(line)
             case lines.Named():
@@ -130,7 +134,7 @@ def test_an_import_holds_what_was_exported() -> None:
     """Every field of it, through JSON: exporting the new state gives the same lines."""
     found = exported(state())
     assert exported(store_of(imported(found))) == found
-    assert len(found) == 6
+    assert len(found) == 7
 
 
 def test_an_engine_takes_the_rows() -> None:
@@ -313,7 +317,7 @@ def test_a_whole_file_is_taken() -> None:
         (lambda content: b"\n".join(content.splitlines()[1:]), "begins with its header"),
         (lambda content: content.replace(b'"index":1', b'"index":2', 1), "changed or damaged"),
         (lambda content: content + content, "ends with its end"),
-        (lambda content: content.replace(b'"type":"anonymous"', b'"type":"other"', 1), "Line 3"),
+        (lambda content: content.replace(b'"type":"anonymous"', b'"type":"other"', 1), "Line 4"),
         (lambda content: content.replace(b'"format":2', b'"format":1', 1), "format 1"),
         (lambda _: b"", "was cut off"),
     ],
