@@ -318,6 +318,49 @@ class Meta(msgspec.Struct, frozen=True, array_like=True, tag=22):
     transfer_state: str = ""
 
 
+class Parked(msgspec.Struct, frozen=True, array_like=True):
+    """A destination that is set aside."""
+
+    destination: str
+    reason: str
+    #: wall clock of the first failure, ms
+    since_ms: int
+
+
+class Bound(msgspec.Struct, frozen=True, array_like=True):
+    """A rate of the settings; those that commands have set have rows of their own."""
+
+    #: whose; empty: of all tenants together
+    tenant: str
+    #: topic name or glob
+    destination: str
+    #: records a second, in all partitions together
+    rate: float
+
+
+class PartitionStatus(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """Who owns a partition, and what they know that is no state: for whoever looks from outside.
+
+    It is as true as its owner is alive: nobody writes that they died.
+    """
+
+    #: the worker's instance id, or a name of its process
+    owner: str
+    host: str
+    #: as in `engine.observer.Phase`
+    phase: str
+    #: wall clock of the step that wrote it, ms
+    written_ms: int
+    #: by destination, `PARKED_TOLD` at most
+    parked: list[Parked] = []
+    #: how many there are
+    parked_count: int = 0
+    rates: list[Bound] = []
+
+
+PARKED_TOLD: Final = 100
+"""Most parked destinations that a status names."""
+
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are not what they should be: the latter two for text that is not UTF-8,
 and for arrays too deep within each other."""
@@ -338,6 +381,7 @@ decode_gathering = msgspec.msgpack.Decoder(Gathering).decode
 decode_rate = msgspec.msgpack.Decoder(Rate).decode
 decode_position = msgspec.msgpack.Decoder(SourcePosition).decode
 decode_source = msgspec.msgpack.Decoder(SourceName).decode
+decode_status = msgspec.msgpack.Decoder(PartitionStatus).decode
 decode_meta = msgspec.msgpack.Decoder(Meta).decode
 
 

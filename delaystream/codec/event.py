@@ -46,6 +46,8 @@ class EventType(StrEnum):
     UNKNOWN = "unknown"
     BULK = "bulk"
     RATE = "rate"
+    PARKED = "parked"
+    RELEASED = "released"
 
 
 EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
@@ -69,6 +71,8 @@ EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
     EventType.TOO_LATE: "A command found that the schedule was over; `fire_id` is the last fire.",
     EventType.UNKNOWN: "A command found no such id. A cancel is remembered.",
     EventType.BULK: "A bulk command is done on every partition; each schedule has an event of its own.",
+    EventType.PARKED: "A partition has set a destination aside that cannot be written to; of no schedule.",
+    EventType.RELEASED: "A partition does not set a destination aside any more; of no schedule.",
     EventType.RATE: "A command's rate for a destination is in force on every partition; of no schedule.",
 }
 """What each type means, for people; the documentation's table is generated from it."""
@@ -167,8 +171,14 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
         str | None,
         Meta(
             description="Why a run was missed: late, paused or destination. Why a schedule completed: "
-            "max-fires, end or no-more-times."
+            "max-fires, end or no-more-times. Why a destination is parked."
         ),
+    ] = None
+    since_ms: Annotated[
+        int | None, Meta(description="Since when a parked destination could not be written to.")
+    ] = None
+    partition: Annotated[
+        int | None, Meta(description="The request partition whose schedules wait for a parked destination.")
     ] = None
     rate: Annotated[
         float | None,

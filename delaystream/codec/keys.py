@@ -10,6 +10,7 @@ kind rest of the key                                                            
 ``n`` source number (4)                                                            topic, partition, origin
 ``o`` source topic's name                                                          next offset, topic id
 ``g`` place, NUL, partition (4), offset (8)                                         reports of a bulk command
+``i``                                                                              who owns the partition
 ``m``                                                                              partition count, format
 ``s`` tenant, NUL, id                                                              the named schedule
 ``p`` tenant, NUL, id                                                              its payload, if large
@@ -46,6 +47,7 @@ _OFFSET_AT: Final = slice(17, 25)
 WHEEL_KEY_BYTES: Final = _wheel.size
 META: Final = b"m"
 RECOVERED: Final = b"r"
+STATUS: Final = b"i"
 #: first key behind every wheel key
 WHEEL_END: Final = b"x"
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Envelope, Gathering, Schedule, delivered_key, kept_key
+from delaystream.codec.envelope import Envelope, Gathering, Parked, Schedule, delivered_key, kept_key
 from delaystream.codec.event import (
     SCHEMA_VERSION,
     Event,
@@ -349,6 +349,22 @@ class Events:
                     no_receipt=no_receipt,
                 ),
             )
+
+    def of_destination(self, step: Step, type: EventType, partition: int, parked: Parked) -> None:
+        """A partition has set a destination aside, or has it in use again."""
+        over = type is EventType.RELEASED
+        self.emit(
+            step,
+            Event(
+                schema_version=SCHEMA_VERSION,
+                type=type,
+                at_ms=step.now_ms,
+                destination=parked.destination,
+                partition=partition,
+                since_ms=parked.since_ms,
+                reason=None if over else parked.reason,
+            ),
+        )
 
     def rate_set(self, step: Step, source: Coordinates, gathered: Gathering, no_receipt: str | None) -> None:
         """A rate is in force on every partition."""

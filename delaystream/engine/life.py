@@ -48,6 +48,7 @@ from delaystream.engine.rate_commands import RateCommands
 from delaystream.engine.rates import Rates
 from delaystream.engine.recovery import advanced
 from delaystream.engine.settings import EngineSettings
+from delaystream.engine.standing import Standing
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 from delaystream.engine.suspects import Suspects
@@ -136,6 +137,7 @@ class Life:
             suspects,
             rate_commands,
         )
+        self._standing = Standing(partition, settings, state, destinations, troubles, tenants, events)
         withheld = Withheld(settings, state, troubles, letters, events)
         named = NamedFires(settings, state, arming, withheld, events, bulks)
         self._firing = Firing(
@@ -196,6 +198,25 @@ class Life:
             if topic in self._topics
         }
 
+    def status_overdue(self, loop_ms: float) -> bool:
+        """Whether how the partition stands has waited long enough for a step that tells it."""
+        return self._standing.overdue(loop_ms)
+
+    async def tell_status(self) -> bool:
+        """Commit a step that tells how the partition stands, and nothing else; whether there was one."""
+        settings, destinations = self._settings, self._ports.destinations
+        if settings.events and not destinations.partitions(settings.events_topic):
+            await destinations.ensure([settings.events_topic])
+        self._steps += 1
+        loop_ms = asyncio.get_running_loop().time() * 1000
+        step = Step(self._ports.clock.now_ms(), self._steps, loop_ms)
+        self._standing.put(step)
+        if step.empty:
+            return False
+        self.state.seal(step, self.topic_ids, settings.partitions)
+        await self.commit(step)
+        return True
+
     # -- deciding -----------------------------------------------------------------------------
 
     async def decide(self, inbox: Inbox) -> Step:
@@ -219,6 +240,8 @@ class Life:
             return Step(now_ms, self._steps, loop_ms)
         inbox.give_back(left)
         self._forget_names(step)
+        if not (step.empty or step.alone):
+            self._standing.put(step)
         self.state.seal(step, self.topic_ids, settings.partitions)
         return step
 

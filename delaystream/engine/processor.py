@@ -307,6 +307,11 @@ class PartitionProcessor:
                 proven_at = loop_ms
                 await life.prove_ownership()
             if not work:
+                if life.status_overdue(loop_ms):
+                    await self._ports.pace.turn()
+                    if await life.tell_status():
+                        self._healthy()
+                        proven_at = self._healthy_at
                 continue
             if (early := began + interval_ms - self._loop_ms()) > 0:
                 await asyncio.sleep(early / 1000)

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from delaystream.codec.command import COMMAND_HEADER, Report, detach
+from delaystream.codec.envelope import Bound
 from delaystream.codec.headers import RequestParser
 from delaystream.core.rates import RateTable
 from delaystream.core.rejection import Rejection
@@ -128,6 +129,11 @@ class Tenants:
         """Whether any tenant's requests without an id have events."""
         said = [tenant.events_anonymous for tenant in (self._shared, *self._own.values())]
         return any(unless_said if own is None else own for own in said)
+
+    def bounds(self) -> list[Bound]:
+        """The rates of the settings."""
+        tables = [("", self.rates), *((topic, tenant.rates) for topic, tenant in sorted(self._own.items()))]
+        return [Bound(whose, glob, rate) for whose, table in tables for glob, rate in table.written]
 
     def permits(self, tenant: str, destination: str) -> bool:
         """Whether requests of a topic may be delivered to a destination."""

@@ -28,8 +28,9 @@ _CHUNK = 1000
 _FIRST_KEY = b"\1"
 """Below it a store keeps what is its own."""
 
-#: kinds of keys that this module reads, and the row of recoveries, which says nothing of what is pending
-_KINDS = frozenset({b"d", b"n", b"o", b"m", b"s", b"p", b"r", b"v", b"w"})
+#: kinds of keys that this module reads, and those of recoveries and of the owner, which say nothing of what
+#: is pending
+_KINDS = frozenset({b"d", b"i", b"n", b"o", b"m", b"s", b"p", b"r", b"v", b"w"})
 
 
 class UnknownState(Exception):

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 
 from delaystream.codec.envelope import (
+    Bound,
     Bulk,
     Envelope,
     Fire,
     Forget,
     Gathering,
     Meta,
+    Parked,
+    PartitionStatus,
     Past,
     Pointer,
     Rate,
@@ -37,6 +40,7 @@ from delaystream.codec.envelope import (
     decode_rate,
     decode_schedule,
     decode_source,
+    decode_status,
     encode,
 )
 from delaystream.core.recurrence import Recurrence
@@ -90,6 +94,15 @@ MEANT: dict[str, Any] = {
     "gathering-2": Gathering(Action.RATE, [0], 0, "ada", None, "orders", 0.5),
     "rate-1": Rate("delay-requests", "orders", 12.5, 3, 42, 1_700_000_000_000, "ada", ORIGIN),
     "rate-2": Rate("delay-requests", "orders", None, 3, 42, 1_700_000_000_000),
+    "status-1": PartitionStatus(
+        "worker-0",
+        "host-7",
+        "running",
+        1_700_000_000_000,
+        [Parked("orders", "it does not exist", 1_600_000_000_000)],
+        2,
+        [Bound("delay-requests", "o*", 0.5)],
+    ),
     "position-1": SourcePosition(42, ORIGIN),
     "source-1": SourceName("delay-requests", 3),
     "source-2": SourceName("delay-requests", 3, ORIGIN),
@@ -126,6 +139,7 @@ DECODERS = {
     "bulk": decode_bulk,
     "gathering": decode_gathering,
     "rate": decode_rate,
+    "status": decode_status,
     "position": decode_position,
     "source": decode_source,
     "meta": decode_meta,

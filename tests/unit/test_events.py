@@ -95,7 +95,10 @@ async def everything_once(engine: Engine) -> None:
     engine.request(action="cancel", id="short")
     engine.request(action="cancel", match_id_prefix="bulk-")
     engine.request(action="rate", destination="emails", rate="5")
-    await asyncio.sleep(590)
+    engine.request(destination="not-there-yet", delay="1s")
+    await asyncio.sleep(5)
+    engine.log.create_topic("not-there-yet", 1)
+    await asyncio.sleep(585)
     await all_but_stopped(engine, 300)
 
 
@@ -166,7 +169,7 @@ def test_every_type_of_event_is_valid_by_the_schema() -> None:
             event.get("schedule_id", event.get("destination")).encode() for event in told
         }
 
-    in_virtual_time(test)
+    in_virtual_time(test, owner="worker-0")
 
 
 def test_the_schema_finds_what_is_wrong() -> None:

@@ -319,6 +319,15 @@ EVENTS = [
     ),
     Event(
         schema_version=SCHEMA_VERSION,
+        type=EventType.PARKED,
+        at_ms=AT_MS,
+        destination="orders",
+        partition=3,
+        since_ms=AT_MS - 9,
+        reason="it does not exist",
+    ),
+    Event(
+        schema_version=SCHEMA_VERSION,
         type=EventType.RATE,
         at_ms=AT_MS,
         request_topic="delay-requests",
