@@ -33,7 +33,7 @@ from delaystream.engine.state import PartitionState
 from delaystream.testing.store import MemoryStateStores, MemoryStore
 from delaystream.transfer import lines
 from delaystream.transfer.checking import Checked, checked
-from delaystream.transfer.exporting import _Digesting
+from delaystream.transfer.exporting import _Digesting, _for_all
 from delaystream.transfer.kafka import TransferError
 from delaystream.transfer.origins import Origins
 from delaystream.transfer.reading import PartitionReading, UnknownState
@@ -326,3 +326,20 @@ def test_a_damaged_file_is_refused(change: Any, sentence: str) -> None:
     """Before anything is written, with the line."""
     with pytest.raises(TransferError, match=sentence):
         checked(file(change=change))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "held_up"),
+    [
+        ("delaystream-action", b"rate", True),
+        ("Delaystream-Action", b"rate", True),
+        ("delaystream-match-tags", b"a", True),
+        ("delaystream-action", b"cancel", False),
+        ("rate", b"rate", False),
+    ],
+)
+def test_a_command_for_every_partition_that_is_on_its_way_holds_a_final_export_up(
+    name: str, value: bytes, held_up: bool
+) -> None:
+    """Some partitions have it already, and another partition count would give it to others than the rest."""
+    assert _for_all(lines.InFlight(0, 1, 2, None, None, [(name, value)])) == held_up
