@@ -36,7 +36,13 @@ def require_shares(settings: Settings, partitions: int) -> None:
 def _tenant(settings: Settings, requests: RequestSettings, rates: RateTable, name: str) -> Tenant:
     allowed = DestinationFilter(requests.destinations_allow, settings.own_topics, settings.receipts_topic)
     try:
-        parser = RequestParser(allowed, requests.limits(), requests.default_destination)
+        parser = RequestParser(
+            allowed,
+            requests.limits(),
+            requests.default_destination,
+            requests.default_timezone,
+            requests.default_grace_ms,
+        )
     except ValueError as error:
         raise ConfigurationError([f"{name}: {error}."]) from error
     dialects = [by_name(dialect) for dialect in requests.dialects]
@@ -46,6 +52,8 @@ def _tenant(settings: Settings, requests: RequestSettings, rates: RateTable, nam
         rates=rates,
         dialects=dialects,
         describes_payload=requests.describe_payload,
+        events_key=requests.events_key,
+        events_anonymous=requests.events_anonymous,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 import sys
 import threading
 from collections.abc import Mapping
@@ -164,6 +165,8 @@ class _Worker:
         self._engine = msgspec.structs.replace(
             settings.engine(surroundings.partitions),
             changelog_delete_retention_ms=surroundings.delete_retention_ms,
+            owner=settings.instance_id or f"{socket.gethostname()}-{os.getpid()}",
+            host=socket.gethostname(),
         )
         self._ports = Ports(
             new_producer=self._new_producer,

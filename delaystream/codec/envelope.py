@@ -7,7 +7,7 @@ each tag ever released, and a test that they still read.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final, TypeAlias
 
 import msgspec
@@ -102,16 +102,37 @@ LIVE: Final = (Status.PENDING, Status.PAUSED)
 """The statuses of a schedule that may still fire."""
 
 
-class Fire(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A delivery in a schedule's history; `delaystream.core.identity.fire_id` names it."""
+class Past(IntEnum):
+    """What became of due times, in a schedule's history."""
 
+    FIRED = 0
+    TRIGGERED = 1
+    #: they will never fire
+    MISSED = 2
+    #: a later fire stood for them
+    SKIPPED = 3
+
+
+class Fire(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A delivery in a schedule's history, which `delaystream.core.identity.fire_id` names.
+
+    Or what became of due times that had none: a run of them is one entry.
+    """
+
+    #: of a run, the first
     due_ms: int
+    #: when it was decided; of a run, on the last of it
     fired_ms: int
     revision: int
     #: the list index, or that of a trigger
     index: int | str = 0
     #: of the revision, as in a schedule
     origin: str = ""
+    kind: Past = Past.FIRED
+    #: the last due time of a run; 0 of a delivery
+    to_ms: int = 0
+    #: due times of a run
+    count: int = 1
 
 
 class Triggered(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -203,6 +224,16 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     until_key: bytes | None = None
     #: what its last resume says of times that had passed by then
     once: Lateness | None = None
+    #: timestamps of the request that made it and of the last one that changed it, ms, and who asked, cut; -1:
+    #: not known
+    created_ms: int = -1
+    created_by: str | None = None
+    updated_ms: int = -1
+    updated_by: str | None = None
+    #: the beginning of the key that it delivers with
+    key: bytes | None = None
+    #: when it last fired since it was scheduled or replaced; -1: never
+    last_fired_ms: int = -1
 
     @property
     def place(self) -> str:
@@ -266,6 +297,25 @@ class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
     actor: str | None = None
     #: why there will be no receipt although one was asked for
     no_receipt: str | None = None
+    #: of a rate: whose it is, and records a second; None: what the settings say
+    destination: str = ""
+    rate: float | None = None
+
+
+class Rate(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """How fast a destination gets a tenant's records, as a command said."""
+
+    tenant: str
+    destination: str
+    #: records a second, in all partitions together; None: what the settings say, again
+    rate: float | None
+    #: where and when the command was produced
+    partition: int
+    offset: int
+    timestamp_ms: int
+    actor: str | None = None
+    #: of the coordinates, as in a schedule
+    origin: str = ""
 
 
 class SourcePosition(msgspec.Struct, frozen=True, array_like=True, tag=20):
@@ -306,6 +356,49 @@ class Meta(msgspec.Struct, frozen=True, array_like=True, tag=22):
     transfer_state: str = ""
 
 
+class Parked(msgspec.Struct, frozen=True, array_like=True):
+    """A destination that is set aside."""
+
+    destination: str
+    reason: str
+    #: wall clock of the first failure, ms
+    since_ms: int
+
+
+class Bound(msgspec.Struct, frozen=True, array_like=True):
+    """A rate of the settings; those that commands have set have rows of their own."""
+
+    #: whose; empty: of all tenants together
+    tenant: str
+    #: topic name or glob
+    destination: str
+    #: records a second, in all partitions together
+    rate: float
+
+
+class PartitionStatus(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """Who owns a partition, and what they know that is no state: for whoever looks from outside.
+
+    It is as true as its owner is alive: nobody writes that they died.
+    """
+
+    #: the worker's instance id, or a name of its process
+    owner: str
+    host: str
+    #: as in `engine.observer.Phase`
+    phase: str
+    #: wall clock of the step that wrote it, ms
+    written_ms: int
+    #: by destination, `PARKED_TOLD` at most
+    parked: list[Parked] = []
+    #: how many there are
+    parked_count: int = 0
+    rates: list[Bound] = []
+
+
+PARKED_TOLD: Final = 100
+"""Most parked destinations that a status names."""
+
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are not what they should be: the latter two for text that is not UTF-8,
 and for arrays too deep within each other."""
@@ -323,9 +416,42 @@ decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
 decode_bulk = msgspec.msgpack.Decoder(Bulk).decode
 decode_gathering = msgspec.msgpack.Decoder(Gathering).decode
+decode_rate = msgspec.msgpack.Decoder(Rate).decode
 decode_position = msgspec.msgpack.Decoder(SourcePosition).decode
 decode_source = msgspec.msgpack.Decoder(SourceName).decode
+decode_status = msgspec.msgpack.Decoder(PartitionStatus).decode
 decode_meta = msgspec.msgpack.Decoder(Meta).decode
+
+
+KEY_BYTES: Final = 256
+"""As much of a delivered key is kept in its schedule's row, and told in events."""
+
+
+ACTOR_CHARACTERS: Final = 256
+"""As much of who made or changed a schedule is kept in its row."""
+
+
+def kept_actor(actor: str | None) -> str | None:
+    """The beginning of who asked."""
+    return None if actor is None else actor[:ACTOR_CHARACTERS]
+
+
+def kept_key(key: bytes | None) -> bytes | None:
+    """The beginning of a key, cut between characters where it is UTF-8."""
+    if key is None or len(key) <= KEY_BYTES:
+        return key
+    for length in range(KEY_BYTES, KEY_BYTES - 4, -1):
+        try:
+            key[:length].decode()
+        except UnicodeDecodeError:
+            continue
+        return key[:length]
+    return key[:KEY_BYTES]
+
+
+def delivered_key(request: Request) -> bytes | None:
+    """The key that a request's fires have."""
+    return request.destination_key if request.has_destination_key else request.key
 
 
 def envelope_of(request: Request) -> Envelope:

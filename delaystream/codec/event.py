@@ -1,10 +1,11 @@
-"""What happened to a schedule, as a record on the events topic: JSON, with a published schema.
+"""What happened to a schedule, or to a destination, as a record on the events topic: JSON, with a schema.
 
 `docs/events.schema.json` and, in the package, `codec/event.schema.json` hold `json_schema()`. Fields that do
 not apply are left out. A field is never removed and never changes its meaning within a schema version; new
 ones, and new types, may be added: a reader takes no notice of those it does not know.
 """
 
+from base64 import b64encode
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -18,7 +19,7 @@ from delaystream.core.identity import schedule_id
 from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.request import Coordinates
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 class EventType(StrEnum):
@@ -46,6 +47,9 @@ class EventType(StrEnum):
     TOO_LATE = "too-late"
     UNKNOWN = "unknown"
     BULK = "bulk"
+    RATE = "rate"
+    PARKED = "parked"
+    RELEASED = "released"
 
 
 EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
@@ -71,6 +75,9 @@ EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
     EventType.TOO_LATE: "A command found that the schedule was over; `fire_id` is the last fire.",
     EventType.UNKNOWN: "A command found no such id. A cancel is remembered.",
     EventType.BULK: "A bulk command is done on every partition; each schedule has an event of its own.",
+    EventType.PARKED: "A partition has set a destination aside that cannot be written to; of no schedule.",
+    EventType.RELEASED: "A partition does not set a destination aside any more; of no schedule.",
+    EventType.RATE: "A command's rate for a destination is in force on every partition; of no schedule.",
 }
 """What each type means, for people; the documentation's table is generated from it."""
 
@@ -103,18 +110,47 @@ class Definition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One thing that happened."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     type: EventType
     at_ms: Annotated[int, Meta(description="When the worker decided it.", ge=0)]
-    request_topic: Annotated[str, Meta(description="An id belongs to its request topic.")]
-    schedule_id: Annotated[str, Meta(description="The id, or the request's coordinates; also the key.")]
+    request_topic: Annotated[
+        str | None, Meta(description="An id belongs to its request topic. Left out of what is of none.")
+    ] = None
+    schedule_id: Annotated[
+        str | None,
+        Meta(
+            description="The id, or the request's coordinates; also the record's key. Left out of what is of "
+            "no schedule: its record's key is the destination."
+        ),
+    ] = None
     source: Annotated[
-        Where, Meta(description="The request or command this is the outcome of; else the schedule's request.")
-    ]
+        Where | None,
+        Meta(description="The request or command this is the outcome of; else the schedule's request."),
+    ] = None
     id: str | None = None
     status: Annotated[str | None, Meta(description="Where the schedule stands after this.")] = None
     revision: Annotated[int | None, Meta(description="Changes with each new definition of the id.")] = None
     actor: Annotated[str | None, Meta(description="As the request said; not verified.")] = None
+    key: Annotated[
+        str | None, Meta(description="The key that is delivered, 256 bytes at most, cut between characters.")
+    ] = None
+    key_base64: Annotated[str | None, Meta(description="The same, where it is not UTF-8.")] = None
+    created_at_ms: Annotated[
+        int | None, Meta(description="Timestamp of the request that made the schedule.")
+    ] = None
+    created_by: Annotated[str | None, Meta(description="The beginning of the `actor` of that.")] = None
+    updated_at_ms: Annotated[
+        int | None, Meta(description="Timestamp of the last request or command that changed the schedule.")
+    ] = None
+    updated_by: Annotated[str | None, Meta(description="The beginning of the `actor` of that.")] = None
+    version: Annotated[
+        int | None, Meta(description="Of a schedule: changes with each request that is accepted for it.")
+    ] = None
+    note: Annotated[str | None, Meta(description="Why, as the request said.")] = None
+    until_ms: Annotated[int | None, Meta(description="When a pause ends by itself.")] = None
+    request_id: Annotated[str | None, Meta(description="As the request named itself.")] = None
+    declared_by: Annotated[str | None, Meta(description="Whose set of schedules it belongs to.")] = None
+    deploy: Annotated[int | None, Meta(description="Which deployment of that set.")] = None
     definition: Definition | None = None
     next_at_ms: Annotated[
         int | None, Meta(description="The next due time; left out when none is ahead or it is paused.")
@@ -135,9 +171,23 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     count: Annotated[
         int | None, Meta(description="Scheduled times of a run; schedules of a bulk command.")
     ] = None
-    reason: Annotated[str | None, Meta(description="Why a run was missed: late, paused or destination.")] = (
-        None
-    )
+    reason: Annotated[
+        str | None,
+        Meta(
+            description="Why a run was missed: late, paused or destination. Why a schedule completed: "
+            "max-fires, end or no-more-times. Why a destination is parked."
+        ),
+    ] = None
+    since_ms: Annotated[
+        int | None, Meta(description="Since when a parked destination could not be written to.")
+    ] = None
+    partition: Annotated[
+        int | None, Meta(description="The request partition whose schedules wait for a parked destination.")
+    ] = None
+    rate: Annotated[
+        float | None,
+        Meta(description="Records a second, by command. Left out: what the settings say, again."),
+    ] = None
     action: Annotated[str | None, Meta(description="Of a bulk command.")] = None
     shortened: Annotated[
         bool,
@@ -169,6 +219,9 @@ def shortened(event: Event) -> Event:
         event,
         definition=definition,
         actor=_short(event.actor),
+        created_by=_short(event.created_by),
+        updated_by=_short(event.updated_by),
+        note=_short(event.note),
         detail=_short(event.detail),
         no_receipt=_short(event.no_receipt),
         shortened=True,
@@ -215,8 +268,27 @@ def event_of_schedule(at_ms: int, type: EventType, id: str, schedule: Schedule, 
         id=id,
         status=schedule.status,
         revision=schedule.revision,
+        created_at_ms=asked_at(schedule.created_ms),
+        created_by=schedule.created_by,
+        updated_at_ms=asked_at(schedule.updated_ms),
+        updated_by=schedule.updated_by,
         **told,
     )
+
+
+def asked_at(timestamp_ms: int) -> int | None:
+    """A row's timestamp as an event tells it; -1 is not known."""
+    return timestamp_ms if timestamp_ms >= 0 else None
+
+
+def key_told(key: bytes | None) -> tuple[str | None, str | None]:
+    """A key, cut already, as `key` and `key_base64` of an event."""
+    if key is None:
+        return None, None
+    try:
+        return key.decode(), None
+    except UnicodeDecodeError:
+        return None, b64encode(key).decode()
 
 
 def definition_of(schedule: Schedule) -> Definition:

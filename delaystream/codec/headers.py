@@ -54,7 +54,7 @@ from delaystream.codec.actions import Actions, Record
 from delaystream.codec.command import COMMAND_HEADER, Command, Report, detach
 from delaystream.codec.due import CLOCK_DIFFERENCE_MS, DueTimes, remember
 from delaystream.codec.names import DROPPED, KINDS, PREFIX, kind_of
-from delaystream.codec.options import NO_OPTIONS, read_options
+from delaystream.codec.options import NO_OPTIONS, Options, read_options
 from delaystream.codec.sender import sender
 from delaystream.codec.timing import read_recurrence
 from delaystream.codec.values import RefusedError
@@ -62,7 +62,7 @@ from delaystream.core import instants
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.instants import format_instant
 from delaystream.core.limits import Limits
-from delaystream.core.recurrence import NO_TIMING
+from delaystream.core.recurrence import NO_TIMING, Recurrence
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import ON_LATE_FIRE, Action, Coordinates, Header, IfExists, Request
 
@@ -70,6 +70,7 @@ from delaystream.core.request import ON_LATE_FIRE, Action, Coordinates, Header, 
 _SCHEDULE: Final = Action.SCHEDULE
 _REPLACE: Final = IfExists.REPLACE
 _RETIMING: Final = (Action.RESCHEDULE, Action.UPDATE)
+_BEGINNING: Final = (Action.SCHEDULE, Action.RESCHEDULE)
 
 _WITHOUT_OPTIONS: Final = frozenset({"destination", "delay", "at", "id", "action", "reply-to"})
 
@@ -84,12 +85,21 @@ class RequestParser:
     """Parses records of request topics; for use by one thread.
 
     `default_destination` is for requests without `delaystream-destination`; ValueError when it is denied.
+    `default_timezone` is for cron expressions without a zone, `default_grace_ms` for what recurs or has
+    `on-late`, and no `grace`; None: as the contract says.
     What values parse to is remembered, so that a usual request costs a few look-ups.
     """
 
     def __init__(
-        self, filter: DestinationFilter, limits: Limits, default_destination: str | None = None
+        self,
+        filter: DestinationFilter,
+        limits: Limits,
+        default_destination: str | None = None,
+        default_timezone: str = "UTC",
+        default_grace_ms: int | None = None,
     ) -> None:
+        self._default_zone = None if default_timezone == "UTC" else default_timezone.encode()
+        self._default_grace_ms = default_grace_ms
         if default_destination is not None and (reason := filter.refusal(default_destination)):
             raise ValueError(f"the default destination {shown(default_destination)} {reason}")
         self._filter = filter
@@ -262,11 +272,13 @@ class RequestParser:
             reply_to, no_receipt = values.reply_to(PREFIX + "reply-to", content, self._filter)
         if (content := control.get("action")) is not None:
             action = values.choice(PREFIX + "action", content, Action, Code.INVALID_ACTION)
-            if action is not _SCHEDULE:
-                record = Record(
-                    source, timestamp_ms, key, value, foreign, control, now_ms, id, reply_to, no_receipt
-                )
-                return self._actions.read(action, record, command)
+        if self._default_zone is not None and action in _BEGINNING and "cron" in control:
+            control.setdefault("timezone", self._default_zone)
+        if action is not _SCHEDULE:
+            record = Record(
+                source, timestamp_ms, key, value, foreign, control, now_ms, id, reply_to, no_receipt
+            )
+            return self._actions.read(action, record, command)
         options = (
             NO_OPTIONS if control.keys() <= _WITHOUT_OPTIONS else read_options(control, id, self._filter)
         )
@@ -282,11 +294,16 @@ class RequestParser:
         return Request(
             source, timestamp_ms, key, value, foreign, action, id, destination, due_ms,
             options.destination_partition, options.destination_key, options.destination_key is not None,
-            options.if_exists, options.on_late, options.grace_ms,
+            options.if_exists, options.on_late, self._grace(options, recurrence),
             reply_to, options.name, options.description, options.tags, recurrence, options.catch_up,
             options.actor, None, no_receipt, options.terms, options.status,
             relative=id is not None and "delay" in control,
         )  # fmt: skip
+
+    def _grace(self, options: Options, recurrence: Recurrence | None) -> int | None:
+        if options.grace_ms is None and (recurrence is not None or options.on_late != ON_LATE_FIRE):
+            return self._default_grace_ms
+        return options.grace_ms
 
     def _destination(self, control: dict[str, bytes], default: str | None) -> str:
         content = control.get("destination")

@@ -10,10 +10,12 @@ kind rest of the key                                                            
 ``n`` source number (4)                                                            topic, partition, origin
 ``o`` source topic's name                                                          next offset, topic id
 ``g`` place, NUL, partition (4), offset (8)                                         reports of a bulk command
+``i``                                                                              who owns the partition
 ``m``                                                                              partition count, format
 ``s`` tenant, NUL, id                                                              the named schedule
 ``p`` tenant, NUL, id                                                              its payload, if large
 ``r``                                                                              when it was last recovered
+``v`` tenant, NUL, destination                                                     a rate, by command
 ``w`` destination number (4), due ms (8), source number (4), offset (8), index (2) envelope or pointer
 ==== ============================================================================= =====================
 
@@ -46,6 +48,7 @@ _INDEX_AT: Final = slice(25, 27)
 WHEEL_KEY_BYTES: Final = _wheel.size
 META: Final = b"m"
 RECOVERED: Final = b"r"
+STATUS: Final = b"i"
 #: first key behind every wheel key
 WHEEL_END: Final = b"x"
 
@@ -130,6 +133,11 @@ def schedule_key(tenant: str, id: str) -> bytes:
 def payload_key(tenant: str, id: str) -> bytes:
     """Key of a named schedule's payload."""
     return f"p{tenant}\0{id}".encode()
+
+
+def rate_key(tenant: str, destination: str) -> bytes:
+    """Key of a tenant's rate for a destination."""
+    return f"v{tenant}\0{destination}".encode()
 
 
 def after_prefix(key: bytes) -> bytes:

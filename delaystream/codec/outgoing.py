@@ -8,7 +8,8 @@
 | `source` | deliveries | `topic/partition/offset` of the request |
 | `fire-count` | deliveries | how often this schedule has fired, this one included |
 | `skipped` | deliveries | with `catch-up: latest`: for how many earlier scheduled times this one stands |
-| `last-fired-at`, `next-at` | deliveries | recurring: its fire before, its next scheduled time |
+| `last-fired-at` | deliveries | with an id: when it fired before this |
+| `next-at` | deliveries | recurring: its next scheduled time |
 | `error`, `error-detail` | dead letters | a stable code, and one sentence |
 | `error-topic`, `error-partition`, `error-offset` | dead letters | where the refused record stood |
 | `error-timestamp` | dead letters | the refused record's timestamp, epoch milliseconds; -1 for none |
@@ -79,6 +80,8 @@ class Outcome(StrEnum):
     """A command found that the schedule was over."""
     UNKNOWN = "unknown"
     """A command found no such id; a cancel is remembered for a while, in case it overtook its schedule."""
+    RATE_SET = "rate-set"
+    """A command's rate for a destination is in force on every partition."""
     REJECTED = "rejected"
 
 
@@ -91,11 +94,14 @@ def delivery_headers(
     source: str,
     fire_count: int,
     skipped: int = 0,
+    last_fired_ms: int = -1,
+    next_ms: int | None = None,
 ) -> list[Header]:
     """The foreign headers of the request as they are, then those of a delivery. A new list.
 
     `fired_at` is the whole header, made once for all fires of a transaction; `source` is the request's
-    `topic/partition/offset`; `skipped` earlier scheduled times are stood for.
+    `topic/partition/offset`; `skipped` earlier scheduled times are stood for. `last_fired_ms` is -1 for the
+    first fire, and `next_ms` None where no scheduled time is ahead.
     """
     written = [
         *headers,
@@ -108,6 +114,10 @@ def delivery_headers(
     ]
     if skipped:
         written.append((SKIPPED, b"%d" % skipped))
+    if last_fired_ms >= 0:
+        written.append((LAST_FIRED_AT, b"%d" % last_fired_ms))
+    if next_ms is not None:
+        written.append((NEXT_AT, b"%d" % next_ms))
     return written
 
 

@@ -96,11 +96,12 @@ class ProcessingSettings(Section):
     events: bool = Field(
         True, description="Whether what happens to schedules with an id is told on the events topic."
     )
-    events_anonymous: bool = Field(
-        False, description="Whether requests without an id, and their fires, are told there too."
-    )
     history_length: int = Field(
-        20, ge=0, le=1_000, description="Fires that the record of a schedule with an id remembers."
+        20,
+        ge=0,
+        le=1_000,
+        description="Fires, and runs of times that did not fire, that the record of a schedule with an id "
+        "remembers.",
     )
     max_triggers: int = Field(
         100,
@@ -128,6 +129,18 @@ class ProcessingSettings(Section):
     )
     offsets_interval_ms: int = Field(
         1_000, ge=0, le=3_600_000, description="How far the group's committed offsets may lag; ms."
+    )
+    status_interval_ms: int = Field(
+        60 * SECOND_MS,
+        ge=1 * SECOND_MS,
+        le=DAY_MS,
+        description="How often a busy partition renews the row that says who owns it.",
+    )
+    status_delay_ms: int = Field(
+        1 * SECOND_MS,
+        ge=0,
+        le=HOUR_MS,
+        description="How long a change of that row waits for a transaction that it can go with.",
     )
     ownership_check_ms: int = Field(
         60 * SECOND_MS,

@@ -12,6 +12,7 @@ from delaystream.config.values import (
     OptionalTopic,
     Rates,
     Section,
+    Zone,
 )
 from delaystream.core.limits import Limits
 
@@ -60,6 +61,23 @@ class RequestSettings(Section):
         description="Most records a second to a destination, of all workers together, each partition with "
         "an equal share: names and globs, comma-separated (`emails=50,sms-*=600/m`); the first that fits "
         "counts.",
+    )
+    default_timezone: Zone = Field(
+        "UTC", description="Time zone of `delaystream-cron` without `delaystream-timezone`: an IANA name."
+    )
+    default_grace_ms: int | None = Field(
+        None,
+        ge=0,
+        le=3650 * DAY_MS,
+        description="How late is too late for requests that recur, or have `delaystream-on-late`, and no "
+        "`delaystream-grace`. None: 15 minutes where they recur, else never.",
+    )
+    events_anonymous: bool = Field(
+        False,
+        description="Whether requests without an id, and their fires, are told on the events topic too.",
+    )
+    events_key: bool = Field(
+        True, description="Whether events hold the keys that are delivered, up to 256 bytes of them."
     )
     dialects: Dialects = Field(
         (),

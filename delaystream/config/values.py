@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from delaystream.core.destinations import is_topic_name
 from delaystream.core.rates import RateError, parse_rate
+from delaystream.core.recurrence import zone_refusal
 from delaystream.dialects import by_name
 
 SECOND_MS: Final = 1_000
@@ -60,6 +61,12 @@ def _dialects(value: Any) -> Any:
     return names
 
 
+def _zone(value: Any) -> Any:
+    if isinstance(value, str) and (refused := zone_refusal(value)) is not None:
+        raise ValueError(refused.detail)
+    return value
+
+
 Topic = Annotated[str, BeforeValidator(_topic)]
 OptionalTopic = Annotated[Topic | None, BeforeValidator(_empty_as_none)]
 NameList = Annotated[tuple[str, ...], BeforeValidator(split)]
@@ -67,3 +74,4 @@ TopicList = Annotated[tuple[Topic, ...], BeforeValidator(split), Field(min_lengt
 OptionalText = Annotated[str | None, BeforeValidator(_empty_as_none)]
 Rates = Annotated[tuple[str, ...], BeforeValidator(_rates)]
 Dialects = Annotated[tuple[str, ...], BeforeValidator(_dialects)]
+Zone = Annotated[str, BeforeValidator(_zone)]

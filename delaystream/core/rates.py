@@ -55,6 +55,11 @@ class RateTable:
     def __bool__(self) -> bool:
         return bool(self._rates)
 
+    @property
+    def written(self) -> tuple[tuple[str, float], ...]:
+        """Globs and records a second, in their order."""
+        return self._rates
+
     def of(self, destination: str) -> float:
         """Records a second, in all partitions together; 0: no limit."""
         if not self._rates:

@@ -82,6 +82,7 @@ class Code(StrEnum):
     DIALECT_INVALID = "dialect-invalid"
     DIALECT_UNSUPPORTED = "dialect-unsupported"
     TOO_MANY_TRIGGERS = "too-many-triggers"
+    TOO_MANY_RATES = "too-many-rates"
     QUARANTINED = "quarantined"
     INTERNAL_ERROR = "internal-error"
 
@@ -195,6 +196,7 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.DIALECT_MISSING: "A header, or the key, that the topic's dialect requires is missing.",
     Code.DIALECT_INVALID: "A header of the topic's dialect has a value that its own system would not take.",
     Code.DIALECT_UNSUPPORTED: "A feature of the topic's dialect that delaystream does not carry out.",
+    Code.TOO_MANY_RATES: "As many destinations have a rate by command as may have one.",
     Code.TOO_MANY_TRIGGERS: "The id has as many triggered fires waiting as it may have (`max_triggers`).",
     Code.QUARANTINED: (
         "The fire proved impossible: too large for the destination, or refused until the timeout."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -12,6 +13,7 @@ from delaystream.codec.envelope import (
     Envelope,
     Fire,
     Forget,
+    Past,
     Pointer,
     Schedule,
     Triggered,
@@ -34,6 +36,9 @@ from delaystream.engine.pointers import trigger_of
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
+
+# Naming a member through its class is slow (Python 3.11).
+_MISSED: Final = Past.MISSED
 
 
 class Arming:
@@ -167,10 +172,20 @@ class Arming:
         self._state.counts.withhold(old.topic, new.withheld - old.withheld)
 
     def remembered(self, history: list[Fire], fire: Fire) -> list[Fire]:
-        """The history with one more fire, and without what is more than it may hold."""
+        """The history with one more fire or run, and without what is more than it may hold.
+
+        A run that follows another one of its kind, of the same revision, makes it longer.
+        """
         length = self._settings.history_length
         if length == 0:
             return []
+        if fire.kind >= _MISSED and history:
+            last = history[-1]
+            if (last.kind, last.revision, last.origin) == (fire.kind, fire.revision, fire.origin):
+                longer = replace(
+                    last, fired_ms=fire.fired_ms, to_ms=fire.to_ms, count=last.count + fire.count
+                )
+                return [*history[:-1], longer]
         return [*history[max(0, len(history) - length + 1) :], fire]
 
     def finish(self, step: Step, id: str, schedule: Schedule) -> Schedule:

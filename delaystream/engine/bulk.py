@@ -49,6 +49,7 @@ from delaystream.codec.keys import (
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import revision
 from delaystream.core.request import Action, Coordinates, Match, Request
+from delaystream.engine import terms
 from delaystream.engine.answers import Answers
 from delaystream.engine.commands import Commands
 from delaystream.engine.failures import Undecided, about_the_record
@@ -135,6 +136,7 @@ class Bulks:
                 swept = [*swept, place]
             version = revision(bulk.partition, bulk.offset)
             before_it = replace(schedule, swept=swept, version=version, note=bulk.note)
+            before_it = terms.touched(before_it, bulk.timestamp_ms, bulk.actor)
             if bulk.action is Action.CANCEL:
                 # Like any cancel it refuses what is older; the coordinates stay, for they name the entries.
                 timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)
@@ -274,6 +276,12 @@ class Bulks:
             step.changes[key] = encode(gathering)
             return
         step.changes[key] = None
+        if gathering.action is Action.RATE:
+            no_receipt = self._letters.summary(
+                step, source, report.reply_to, gathering.no_receipt, Outcome.RATE_SET, None
+            )
+            self._answers.events.rate_set(step, source, gathering, no_receipt)
+            return
         outcome = _OUTCOMES[gathering.action]
         no_receipt = self._letters.summary(
             step, source, report.reply_to, gathering.no_receipt, outcome, gathering.count

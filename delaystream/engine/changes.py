@@ -21,6 +21,7 @@ from delaystream.codec.envelope import (
     decode_envelope,
     encode,
     envelope_of,
+    kept_key,
 )
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import due_of, payload_key, schedule_key, split_wheel_key, wheel_key
@@ -253,6 +254,8 @@ class Changes:
         if update.destination is not UNSET and update.destination != old.destination:
             schedule = replace(schedule, destination=update.destination)
             schedule = replace(schedule, triggers=self._moved(step, id, schedule))
+        key = payload.destination_key if payload.has_destination_key else payload.key
+        schedule = replace(schedule, key=kept_key(key))
         self._arming.drop_payload(step, old.topic, id, old)
         return self._arming.keep_payload(step, old.topic, id, schedule, payload)
 

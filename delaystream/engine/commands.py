@@ -7,7 +7,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import LIVE, Schedule, Status, Wake, decode_schedule, encode
+from delaystream.codec.envelope import LIVE, Schedule, Status, Wake, decode_schedule, encode, kept_actor
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import due_of, schedule_key, split_wheel_key
 from delaystream.codec.outgoing import Outcome
@@ -208,6 +208,10 @@ class Commands:
                 request.timestamp_ms,
                 "",
                 origin=source.origin,
+                created_ms=request.timestamp_ms,
+                created_by=kept_actor(request.actor),
+                updated_ms=request.timestamp_ms,
+                updated_by=kept_actor(request.actor),
             )
         else:
             self._arming.clear(step, source.topic, request.id, old)
@@ -221,7 +225,9 @@ class Commands:
                     timestamp_ms=request.timestamp_ms,
                     origin=source.origin,
                 )
-        schedule = terms.stamped(schedule, request, outcome)
+        # A cancel of what is cancelled changes nothing but how long that is remembered.
+        changes = old is None or old.status in LIVE
+        schedule = (terms.stamped if changes else terms.noted)(schedule, request, outcome)
         self._answers.tell(step, request, outcome, self._arming.finish(step, request.id, schedule))
 
 

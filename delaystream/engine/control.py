@@ -54,8 +54,11 @@ from delaystream.codec.envelope import (
     Schedule,
     Status,
     decode_schedule,
+    delivered_key,
     encode,
     envelope_of,
+    kept_actor,
+    kept_key,
 )
 from delaystream.codec.event import coordinates
 from delaystream.codec.keys import due_of, schedule_key
@@ -214,7 +217,14 @@ class Control:
             actor=request.actor,
             origin=request.source.origin,
             revision_origin=request.source.origin,
+            created_ms=request.timestamp_ms,
+            created_by=kept_actor(request.actor),
+            updated_ms=request.timestamp_ms,
+            updated_by=kept_actor(request.actor),
+            key=kept_key(delivered_key(request)),
         )
+        if old is not None and old.status in LIVE:
+            schedule = replace(schedule, created_ms=old.created_ms, created_by=old.created_by)
         schedule = terms.stamped(schedule, request, outcome)
         if old is not None and old.until_key is not None and paused_ms is not None:
             schedule = self._arming.wake(step, request.id, schedule, due_of(old.until_key))
@@ -305,7 +315,14 @@ class Control:
             ):
                 where, count = coordinates(source), len(fired) + 1
                 headers = delivery_headers(
-                    request.headers, request.id, fire, due_ms, step.fired_at, where, count
+                    request.headers,
+                    request.id,
+                    fire,
+                    due_ms,
+                    step.fired_at,
+                    where,
+                    count,
+                    last_fired_ms=step.now_ms if fired else -1,
                 )
                 partition = self._deliveries.write(step, route, request, headers, due_ms)
                 lateness_ms = step.now_ms - due_ms
@@ -327,6 +344,7 @@ class Control:
             status=schedule.status if later else Status.FIRED,
             fire_count=len(fired),
             last_fire_id=fired[-1].fire_id if fired else None,
+            last_fired_ms=step.now_ms if fired else -1,
         )
         if later:
             schedule = self._arming.keep_payload(step, tenant, request.id, schedule, envelope_of(request))

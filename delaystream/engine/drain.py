@@ -13,7 +13,7 @@ class Drain:
     """One wheel in one step."""
 
     __slots__ = (
-        "at", "buckets", "cursor", "denial", "done", "limit", "most_fired", "parked",
+        "at", "buckets", "cursor", "denial", "done", "leaving", "limit", "most_fired", "parked",
         "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
     )  # fmt: skip
 
@@ -31,6 +31,8 @@ class Drain:
         self.suspicious = trouble is not None or denial.anyone
         #: what bounds how fast it is drained
         self.buckets: tuple[Bucket, ...] = ()
+        #: of a common wheel: numbers of sources whose entries belong to their tenants' own wheels by now
+        self.leaving: frozenset[int] = frozenset()
         #: most records that the step may hold for its destination, by its rate
         self.most_fired = sys.maxsize
         #: found to be impossible to write in this very step

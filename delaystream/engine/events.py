@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
-from delaystream.codec.envelope import Gathering, Schedule
+from delaystream.codec.envelope import Envelope, Gathering, Parked, Schedule, delivered_key, kept_key
 from delaystream.codec.event import (
     SCHEMA_VERSION,
     Event,
     EventType,
+    asked_at,
     coordinates,
     definition_of,
     encode_event,
     event_of_request,
     event_of_schedule,
+    key_told,
     next_at_ms,
     shortened,
 )
 from delaystream.core.identity import schedule_id
 from delaystream.core.misfire import Run
+from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.rejection import Rejection
 from delaystream.core.request import Coordinates, Request
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import Step
+from delaystream.engine.tenants import Tenants
 
 _DEFINING = frozenset({
     EventType.SCHEDULED, EventType.REPLACED, EventType.RESCHEDULED, EventType.UPDATED, EventType.RESUMED,
@@ -53,20 +58,36 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
     skipped: int = 0
 
 
+class Asked(NamedTuple):
+    """What a fire without an id has of its request, for its event: the delivered key, and the timestamp."""
+
+    key: bytes | None
+    timestamp_ms: int
+
+
+def asked(entry: Envelope) -> Asked:
+    """What a stored request without an id has of that."""
+    return Asked(entry.destination_key if entry.has_destination_key else entry.key, entry.timestamp_ms)
+
+
 class Events:
     """Writes events into steps; each method does nothing when events are off."""
 
-    def __init__(self, settings: EngineSettings, destinations: Destinations) -> None:
+    def __init__(self, settings: EngineSettings, destinations: Destinations, tenants: Tenants) -> None:
+        self._tenants = tenants
+        #: by request topic: whether its events hold keys
+        self._with_keys: dict[str, bool] = {}
         self._topic = settings.events_topic
         #: of an event's value; its key is an id, at most
         self._most_bytes = settings.own_record_max_bytes - _KEY_BYTES
         self._destinations = destinations
         self.on = settings.events
-        #: whether the fires of requests without an id are told too
-        self.anonymous = settings.events and settings.events_anonymous
+        #: whether any tenant's requests without an id, and their fires, are told too
+        self.anonymous = settings.events and tenants.tell_anonymous(settings.events_anonymous)
+        self._anonymous_unless_said = settings.events_anonymous
 
     def emit(self, step: Step, event: Event) -> None:
-        """Write an event; its key is the schedule id."""
+        """Write an event; its key is the schedule id, or the destination of one that is of no schedule."""
         outlet = step.outlets.get(self._topic)
         if outlet is None:
             partitions = self._destinations.partitions(self._topic)
@@ -78,7 +99,22 @@ class Events:
         if len(value) > self._most_bytes:
             value = encode_event(shortened(event))
         step.size_bytes += len(value)
-        outlet.write(event.schedule_id.encode(), value, (), step.now_ms)
+        key = event.schedule_id or event.destination
+        assert key is not None
+        outlet.write(key.encode(), value, (), step.now_ms)
+
+    def _key(self, tenant: str, key: bytes | None) -> tuple[str | None, str | None]:
+        """`key` and `key_base64` of an event about a request topic's request; `key` is cut already."""
+        if key is None:
+            return None, None
+        with_keys = self._with_keys.get(tenant)
+        if with_keys is None:
+            with_keys = self._with_keys[tenant] = self._tenants.of(tenant).events_key
+        return key_told(key) if with_keys else (None, None)
+
+    def _of_schedule(self, step: Step, type: EventType, id: str, schedule: Schedule, **told: Any) -> Event:
+        key, key_base64 = self._key(schedule.topic, schedule.key)
+        return event_of_schedule(step.now_ms, type, id, schedule, key=key, key_base64=key_base64, **told)
 
     def answered(
         self,
@@ -121,30 +157,40 @@ class Events:
         """A command at `source` was decided for an id."""
         if not self.on:
             return
-        self.emit(
-            step,
-            Event(
-                schema_version=SCHEMA_VERSION,
-                type=type,
-                at_ms=step.now_ms,
-                request_topic=source.topic,
-                schedule_id=id,
-                source=coordinates(source),
-                id=id,
-                status=None if schedule is None else schedule.status,
-                revision=None if schedule is None else schedule.revision,
-                actor=actor,
-                definition=definition_of(schedule) if schedule is not None and type in _DEFINING else None,
-                next_at_ms=None if schedule is None else next_at_ms(schedule),
-                fire_id=fire_id,
-                due_at_ms=due_ms,
-                no_receipt=no_receipt,
-            ),
+        event = Event(
+            schema_version=SCHEMA_VERSION,
+            type=type,
+            at_ms=step.now_ms,
+            request_topic=source.topic,
+            schedule_id=id,
+            source=coordinates(source),
+            id=id,
+            actor=actor,
+            fire_id=fire_id,
+            due_at_ms=due_ms,
+            no_receipt=no_receipt,
         )
+        if schedule is not None:
+            key, key_base64 = self._key(schedule.topic, schedule.key)
+            event = replace(
+                event,
+                status=schedule.status,
+                revision=schedule.revision,
+                key=key,
+                key_base64=key_base64,
+                created_at_ms=asked_at(schedule.created_ms),
+                created_by=schedule.created_by,
+                updated_at_ms=asked_at(schedule.updated_ms),
+                updated_by=schedule.updated_by,
+                definition=definition_of(schedule) if type in _DEFINING else None,
+                next_at_ms=next_at_ms(schedule),
+            )
+        self.emit(step, event)
 
     def fired(self, step: Step, id: str, delivered: Delivered, schedule: Schedule) -> None:
         """A fire of a named schedule goes out; `schedule` is what it is at the end of that."""
         if self.on:
+            key, key_base64 = self._key(schedule.topic, schedule.key)
             # Spelt out, not by way of `event_of_schedule`: of all events this one comes by the thousand.
             self.emit(
                 step,
@@ -158,6 +204,12 @@ class Events:
                     id=id,
                     status=schedule.status,
                     revision=schedule.revision,
+                    key=key,
+                    key_base64=key_base64,
+                    created_at_ms=asked_at(schedule.created_ms),
+                    created_by=schedule.created_by,
+                    updated_at_ms=asked_at(schedule.updated_ms),
+                    updated_by=schedule.updated_by,
                     next_at_ms=next_at_ms(schedule),
                     due_at_ms=delivered.due_ms,
                     fired_at_ms=step.now_ms,
@@ -177,8 +229,8 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                event_of_schedule(
-                    step.now_ms,
+                self._of_schedule(
+                    step,
                     type,
                     id,
                     schedule,
@@ -198,8 +250,8 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                event_of_schedule(
-                    step.now_ms,
+                self._of_schedule(
+                    step,
                     EventType.MOVED,
                     id,
                     schedule,
@@ -226,8 +278,8 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                event_of_schedule(
-                    step.now_ms,
+                self._of_schedule(
+                    step,
                     EventType.QUARANTINED,
                     id,
                     schedule,
@@ -245,22 +297,23 @@ class Events:
         if self.on:
             self.emit(
                 step,
-                event_of_schedule(
-                    step.now_ms, EventType.PAUSED, id, schedule, code=why.code.value, detail=why.detail
+                self._of_schedule(
+                    step, EventType.PAUSED, id, schedule, code=why.code.value, detail=why.detail
                 ),
             )
 
     def completed(self, step: Step, id: str, schedule: Schedule) -> None:
-        """A recurring schedule has no further time."""
+        """A recurring schedule has no further time, and why."""
         if self.on:
             self.emit(
                 step,
-                event_of_schedule(
-                    step.now_ms,
+                self._of_schedule(
+                    step,
                     EventType.COMPLETED,
                     id,
                     schedule,
                     fire_count=schedule.fire_count,
+                    reason=_why_completed(schedule),
                 ),
             )
 
@@ -299,6 +352,40 @@ class Events:
                 ),
             )
 
+    def of_destination(self, step: Step, type: EventType, partition: int, parked: Parked) -> None:
+        """A partition has set a destination aside, or has it in use again."""
+        over = type is EventType.RELEASED
+        self.emit(
+            step,
+            Event(
+                schema_version=SCHEMA_VERSION,
+                type=type,
+                at_ms=step.now_ms,
+                destination=parked.destination,
+                partition=partition,
+                since_ms=parked.since_ms,
+                reason=None if over else parked.reason,
+            ),
+        )
+
+    def rate_set(self, step: Step, source: Coordinates, gathered: Gathering, no_receipt: str | None) -> None:
+        """A rate is in force on every partition."""
+        if self.on:
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=EventType.RATE,
+                    at_ms=step.now_ms,
+                    request_topic=source.topic,
+                    source=coordinates(source),
+                    actor=gathered.actor,
+                    destination=gathered.destination,
+                    rate=gathered.rate,
+                    no_receipt=no_receipt,
+                ),
+            )
+
     # -- without an id ------------------------------------------------------------------------
 
     def passed_anonymous(
@@ -307,6 +394,7 @@ class Events:
         type: EventType,
         source: Coordinates,
         *,
+        asked: Asked,
         due_ms: int,
         fire_id: str,
         destination: str,
@@ -314,12 +402,16 @@ class Events:
     ) -> None:
         """A fire without an id does not go out as it was asked for: expired, moved or, why, quarantined."""
         if self.on:
+            key, key_base64 = self._key(source.topic, kept_key(asked.key))
             self.emit(
                 step,
                 event_of_request(
                     step.now_ms,
                     type,
                     source,
+                    key=key,
+                    key_base64=key_base64,
+                    created_at_ms=asked.timestamp_ms,
                     due_at_ms=due_ms,
                     lateness_ms=step.now_ms - due_ms,
                     fire_id=fire_id,
@@ -329,8 +421,15 @@ class Events:
                 ),
             )
 
+    def _tells_anonymous(self, tenant: str) -> bool:
+        own = self._tenants.of(tenant).events_anonymous
+        return self._anonymous_unless_said if own is None else own
+
     def accepted(self, step: Step, request: Request, no_receipt: str | None) -> None:
-        """A request without an id was accepted; only where `anonymous` is on."""
+        """A request without an id was accepted; only where `anonymous` is on, and its tenant's is."""
+        if not self._tells_anonymous(request.source.topic):
+            return
+        key, key_base64 = self._key(request.source.topic, kept_key(delivered_key(request)))
         self.emit(
             step,
             event_of_request(
@@ -338,6 +437,10 @@ class Events:
                 EventType.SCHEDULED,
                 request.source,
                 actor=request.actor,
+                key=key,
+                key_base64=key_base64,
+                created_at_ms=request.timestamp_ms,
+                created_by=request.actor,
                 next_at_ms=min(request.due_ms),
                 destination=request.destination,
                 no_receipt=no_receipt,
@@ -345,15 +448,28 @@ class Events:
         )
 
     def fired_anonymous(
-        self, step: Step, source: Coordinates, index: int, due_ms: int, destination: str, partition: int
+        self,
+        step: Step,
+        source: Coordinates,
+        index: int,
+        due_ms: int,
+        destination: str,
+        partition: int,
+        asked: Asked,
     ) -> None:
-        """A fire without an id goes out; only where `anonymous` is on."""
+        """A fire without an id goes out; only where `anonymous` is on, and its tenant's is."""
+        if not self._tells_anonymous(source.topic):
+            return
+        key, key_base64 = self._key(source.topic, kept_key(asked.key))
         self.emit(
             step,
             event_of_request(
                 step.now_ms,
                 EventType.FIRED,
                 source,
+                key=key,
+                key_base64=key_base64,
+                created_at_ms=asked.timestamp_ms,
                 due_at_ms=due_ms,
                 fired_at_ms=step.now_ms,
                 lateness_ms=step.now_ms - due_ms,
@@ -362,3 +478,19 @@ class Events:
                 destination_partition=partition,
             ),
         )
+
+
+def _why_completed(schedule: Schedule) -> str:
+    """Why a recurring schedule that is over has no further time."""
+    recurrence = schedule.recurrence
+    assert recurrence is not None
+    if recurrence.max_fires and schedule.run_count >= recurrence.max_fires:
+        return "max-fires"
+    if recurrence.end_ms is None:
+        return "no-more-times"
+    try:
+        later_ms = next_after(replace(recurrence, end_ms=None), recurrence.end_ms)
+    except (CronError, UnknownZoneError):
+        # It was read when its last time was decided; a trigger may have outlived the zone since.
+        return "end"
+    return "no-more-times" if later_ms is None else "end"

@@ -17,6 +17,7 @@ from delaystream.engine.withheld import Withheld
 
 # Naming a member through its class is slow (Python 3.11).
 _FIRED = Status.FIRED
+_PAUSED = Status.PAUSED
 
 
 class FireRecords:
@@ -38,13 +39,27 @@ class FireRecords:
         lateness_ms: int,
         skipped: int = 0,
         next_ms: int | None = None,
+        last_fired_ms: int = -1,
     ) -> Delivered:
         """Write a delivery; `due_ms` is what it tells, `next_ms` the scheduled time after it."""
         entry, topic = due.payload, drain.topic
         own = entry.headers
         if due.schedule.recurrence is not None:
             own = filled(own, due_ms, next_ms)
-        headers = delivery_headers(own, due.id, fire, due_ms, step.fired_at, due.source, fire_count, skipped)
+        # While it is paused, nobody knows when it goes on.
+        ahead_ms = None if due.schedule.status is _PAUSED else next_ms
+        headers = delivery_headers(
+            own,
+            due.id,
+            fire,
+            due_ms,
+            step.fired_at,
+            due.source,
+            fire_count,
+            skipped,
+            last_fired_ms,
+            ahead_ms,
+        )
         partition = step.outlet(topic, drain.partitions).write(
             entry.destination_key if entry.has_destination_key else entry.key,
             entry.value,

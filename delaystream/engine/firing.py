@@ -12,16 +12,17 @@ from heapq import heappop, heappush
 from typing import Final
 
 from delaystream.codec.envelope import Entry, Envelope, Pointer, Trigger, decode_entry
-from delaystream.codec.keys import HOUSEKEEPING, due_of, split_wheel_key
+from delaystream.codec.keys import HOUSEKEEPING, due_of, source_of, split_wheel_key
 from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.engine.drain import Drain, one_in_trouble
-from delaystream.engine.events import Events
+from delaystream.engine.events import Events, asked
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
 from delaystream.engine.pending import HOUR_MS
 from delaystream.engine.ports import Destinations
 from delaystream.engine.rates import Rates, room
+from delaystream.engine.read_ahead import ReadAhead
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
@@ -240,8 +241,18 @@ class Firing:
         if troubles.condemned:
             drain.suspicious = True
         if self._rates.active:
-            drain.buckets = self._rates.buckets(topic, self._state.lanes[wheel], loop_ms)
+            lane = self._state.lanes[wheel]
+            drain.buckets = self._rates.buckets(topic, lane, loop_ms)
+            if not lane:
+                drain.leaving = self._leaving(topic)
         return drain
+
+    def _leaving(self, topic: str) -> frozenset[int]:
+        """Sources of the tenants that have a rate of their own for a destination."""
+        lane = self._rates.lane
+        return frozenset(
+            [number for number, (tenant, _, _) in enumerate(self._state.sources) if lane(tenant, topic)]
+        )
 
     def _drain(self, step: Step, drain: Drain, quota: int, loop_ms: float) -> None:
         """Take up to ``quota`` due entries out of one wheel, fewer where the step is full before that."""
@@ -331,7 +342,7 @@ class Firing:
         write = step.outlet(topic, partitions).write
         fired, fired_at = step.fired[topic], step.fired_at
         telling, unsettled = self._events.anonymous, named.unsettled
-        suspicious = drain.suspicious
+        suspicious, leaving = drain.suspicious, drain.leaving
         # Entries come in due order: those of one hour and one source leave the counters together.
         hour = maker = removed = size_bytes = plain = 0
         max_records, max_bytes = step.max_records, step.max_bytes
@@ -355,12 +366,8 @@ class Firing:
                     count(drain.wheel, hour, maker, -removed)
                 hour, maker, removed = due_ms // HOUR_MS, source, 0
             removed += 1
-            if type(entry) is not Envelope:
-                assert type(entry) is Pointer or type(entry) is Trigger
-                # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
-                local[key] = None
-                step.records += 1
-                named.fire(step, drain, named.due(step, key, stored, entry, ahead.at(step, number)))
+            if type(entry) is not Envelope or (leaving and source in leaving):
+                self._deliver_named_or_move(step, drain, key, stored, entry, number, ahead)
                 continue
             changes[key] = None
             plain += 1
@@ -384,7 +391,7 @@ class Firing:
                 key,
             )
             if telling:
-                self._tell(step, key, topic, partition)
+                self._tell(step, key, entry, topic, partition)
             fired.append(now_ms - due_ms)
         if removed:
             count(drain.wheel, hour, maker, -removed)
@@ -392,10 +399,36 @@ class Firing:
         step.records += plain
         return last
 
-    def _tell(self, step: Step, key: bytes, topic: str, partition: int) -> None:
+    def _deliver_named_or_move(
+        self,
+        step: Step,
+        drain: Drain,
+        key: bytes,
+        stored: bytes,
+        entry: Entry,
+        number: int,
+        ahead: ReadAhead,
+    ) -> None:
+        """Fire an entry of a named schedule; or file one in the wheel that its tenant has by now."""
+        step.records += 1
+        if type(entry) is Envelope:
+            step.changes[key] = None
+            step.size_bytes += len(stored)
+            self._withheld.move(step, key, stored, drain.topic)
+            return
+        assert type(entry) is Pointer or type(entry) is Trigger
+        # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
+        step.local[key] = None
+        due = self._named.due(step, key, stored, entry, ahead.at(step, number))
+        if drain.leaving and source_of(key) in drain.leaving:
+            self._named.move(step, drain, due)
+        else:
+            self._named.fire(step, drain, due)
+
+    def _tell(self, step: Step, key: bytes, entry: Envelope, topic: str, partition: int) -> None:
         _, due_ms, source, offset, index = split_wheel_key(key)
         coordinates = self._state.coordinates(source, offset)
-        self._events.fired_anonymous(step, coordinates, index, due_ms, topic, partition)
+        self._events.fired_anonymous(step, coordinates, index, due_ms, topic, partition, asked(entry))
 
     def _give_up_expired(
         self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from delaystream.codec.command import Report, attach
-from delaystream.codec.envelope import encode, envelope_of
+from delaystream.codec.envelope import delivered_key, encode, envelope_of
 from delaystream.codec.keys import wheel_key
 from delaystream.codec.outgoing import Outcome, anonymous_delivery_headers
 from delaystream.core.identity import fire_id
@@ -20,11 +20,12 @@ from delaystream.engine import reserved
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
-from delaystream.engine.events import Events
+from delaystream.engine.events import Asked, Events
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.letters import Letters
 from delaystream.engine.ports import SourceBatch, SourceRecord
 from delaystream.engine.quota import Quotas
+from delaystream.engine.rate_commands import RateCommands
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Route, Step, row_bytes
@@ -33,6 +34,7 @@ from delaystream.engine.tenants import Tenants
 
 # Naming a member through its class is slow (Python 3.11).
 _SCHEDULE: Final = Action.SCHEDULE
+_RATE: Final = Action.RATE
 
 #: A record with what its headers say.
 Parsed: TypeAlias = tuple[SourceRecord, Request | Report | Rejection]
@@ -122,7 +124,9 @@ class Intake:
         bulks: Bulks,
         quotas: Quotas,
         suspects: Suspects,
+        rate_commands: RateCommands,
     ) -> None:
+        self._rate_commands = rate_commands
         self._suspects = suspects
         self._partition = partition
         self._settings = settings
@@ -285,7 +289,8 @@ class Intake:
         headers = anonymous_delivery_headers([*request.headers], coordinates, index, due_ms, step.fired_at)
         partition = self._deliveries.write(step, route, request, headers, due_ms)
         if self._events.anonymous:
-            self._events.fired_anonymous(step, source, index, due_ms, request.destination, partition)
+            asked = Asked(delivered_key(request), request.timestamp_ms)
+            self._events.fired_anonymous(step, source, index, due_ms, request.destination, partition, asked)
 
     @staticmethod
     def _fire_ids(request: Request) -> list[str]:
@@ -308,11 +313,7 @@ class Intake:
             )
         if request.id is None:
             step.size_bytes += row_bytes(record.key, None, record.headers)
-            if is_command:
-                self._bulks.begin(step, request)
-            else:
-                self._bulks.spread(step, record, request)
-            return None
+            return self._for_all(step, record, request, is_command=is_command)
         settings = self._settings
         step.size_bytes += row_bytes(record.key, record.value, record.headers)
         owner = owner_partition(request.id, settings.partitions)
@@ -327,4 +328,18 @@ class Intake:
         step.outlet(settings.commands_topic, settings.partitions).write(
             record.key, record.value, attach(record.headers, request), step.now_ms, owner
         )
+        return None
+
+    def _for_all(
+        self, step: Step, record: SourceRecord, request: Request, *, is_command: bool
+    ) -> Rejection | None:
+        """Begin with a command for every partition, or with this one's part of it."""
+        if request.action is _RATE:
+            if not is_command:
+                return self._rate_commands.spread(step, record, request)
+            self._rate_commands.apply(step, request)
+        elif is_command:
+            self._bulks.begin(step, request)
+        else:
+            self._bulks.spread(step, record, request)
         return None

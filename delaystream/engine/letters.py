@@ -82,9 +82,12 @@ class Letters:
         reply_to: str | None,
         no_receipt: str | None,
         outcome: Outcome,
-        count: int,
+        count: int | None,
     ) -> str | None:
-        """Tell what became of a bulk command, if it asked; why there is no receipt, as `receipt` says it."""
+        """Tell what became of a command for all partitions, if it asked.
+
+        Why there is no receipt, as `receipt` says it.
+        """
         if reply_to is None:
             return self._unanswered(step, no_receipt)
         return self._reply(step, reply_to, receipt(outcome, source, None, step.now_ms, count=count))

@@ -46,9 +46,11 @@ from delaystream.engine.ports import (
     TransactionalProducer,
 )
 from delaystream.engine.quota import Quotas
+from delaystream.engine.rate_commands import RateCommands
 from delaystream.engine.rates import Rates
 from delaystream.engine.recovery import advanced
 from delaystream.engine.settings import EngineSettings
+from delaystream.engine.standing import Standing
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 from delaystream.engine.suspects import Suspects
@@ -114,7 +116,7 @@ class Life:
         troubles, rates, tenants, observer = self._troubles, self._rates, self._tenants, self._observer
         state = self.state = self._load()
         destinations = self._ports.destinations
-        events = Events(settings, destinations)
+        events = Events(settings, destinations, tenants)
         letters = Letters(settings, destinations, troubles, events)
         deliveries = Deliveries(state, destinations, troubles, rates)
         quotas = Quotas(partition, settings.partitions, tenants, state.counts, deliveries)
@@ -124,9 +126,21 @@ class Life:
         commands = Commands(settings, state, arming, answers, changes, Descriptions(state, arming, tenants))
         bulks = Bulks(partition, settings, state, commands, answers, letters, suspects)
         control = Control(settings, state, deliveries, arming, answers, commands, changes, bulks, quotas)
+        rate_commands = RateCommands(partition, settings, state, rates)
         self._intake = Intake(
-            partition, settings, state, deliveries, letters, events, control, bulks, quotas, suspects
+            partition,
+            settings,
+            state,
+            deliveries,
+            letters,
+            events,
+            control,
+            bulks,
+            quotas,
+            suspects,
+            rate_commands,
         )
+        self._standing = Standing(partition, settings, state, destinations, troubles, tenants, events)
         withheld = Withheld(settings, state, troubles, letters, events)
         named = NamedFires(settings, state, arming, withheld, events, bulks, commands)
         self._firing = Firing(
@@ -187,6 +201,25 @@ class Life:
             if topic in self._topics
         }
 
+    def status_overdue(self, loop_ms: float) -> bool:
+        """Whether how the partition stands has waited long enough for a step that tells it."""
+        return self._standing.overdue(loop_ms)
+
+    async def tell_status(self) -> bool:
+        """Commit a step that tells how the partition stands, and nothing else; whether there was one."""
+        settings, destinations = self._settings, self._ports.destinations
+        if settings.events and not destinations.partitions(settings.events_topic):
+            await destinations.ensure([settings.events_topic])
+        self._steps += 1
+        loop_ms = asyncio.get_running_loop().time() * 1000
+        step = Step(self._ports.clock.now_ms(), self._steps, loop_ms)
+        self._standing.put(step)
+        if step.empty:
+            return False
+        self.state.seal(step, self.topic_ids, settings.partitions)
+        await self.commit(step)
+        return True
+
     # -- deciding -----------------------------------------------------------------------------
 
     async def decide(self, inbox: Inbox) -> Step:
@@ -210,6 +243,8 @@ class Life:
             return Step(now_ms, self._steps, loop_ms)
         inbox.give_back(left)
         self._forget_names(step)
+        if not (step.empty or step.alone):
+            self._standing.put(step)
         self.state.seal(step, self.topic_ids, settings.partitions)
         return step
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -11,6 +12,7 @@ from delaystream.codec.envelope import (
     Envelope,
     Fire,
     Forget,
+    Past,
     Pointer,
     Schedule,
     Status,
@@ -41,6 +43,10 @@ from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 from delaystream.engine.withheld import Withheld
+
+# Naming a member through its class is slow (Python 3.11).
+_TRIGGERED: Final = Past.TRIGGERED
+_MISSED: Final = Past.MISSED
 
 
 class NamedFires:
@@ -117,6 +123,21 @@ class NamedFires:
         else:
             self._recurring.fire(step, drain, due)
 
+    def move(self, step: Step, drain: Drain, due: DueFire) -> None:
+        """File an entry that is out of its wheel in the tenant's own one for the same destination."""
+        step.size_bytes += due.size_bytes
+        schedule = due.schedule
+        moved = self._withheld.move(step, due.key, due.pointer, drain.topic, pointer=True)
+        schedule = replace(
+            schedule,
+            pending=[moved if key == due.key else key for key in schedule.pending],
+            triggers=[
+                replace(waiting, key=moved) if waiting.key == due.key else waiting
+                for waiting in schedule.triggers
+            ],
+        )
+        step.changes[due.schedule_key] = encode(schedule)
+
     def give_up(self, step: Step, drain: Drain, due: DueFire, rejection: Rejection) -> None:
         """Put the fire of an entry that is out of its wheel among the dead letters; its schedule goes on."""
         step.size_bytes += due.size_bytes
@@ -160,7 +181,14 @@ class NamedFires:
         id, due_ms, on_late = due.id, due.due_ms, due.payload.on_late
         if on_late == ON_LATE_DROP:
             step.missed["expired", drain.topic] += 1
-            schedule = replace(schedule, missed_count=schedule.missed_count + 1)
+            remembered = Fire(
+                due_ms, step.now_ms, schedule.revision, 0, schedule.revision_origin, _MISSED, due_ms
+            )
+            schedule = replace(
+                schedule,
+                missed_count=schedule.missed_count + 1,
+                history=self._arming.remembered(schedule.history, remembered),
+            )
             schedule = self._records.store(step, due, schedule, Status.DROPPED)
             self._events.passed(
                 step, id, schedule, type=EventType.EXPIRED, run=Run(due_ms, due_ms, 1), reason="late"
@@ -180,7 +208,9 @@ class NamedFires:
             self._give_up_trigger(step, drain, due, trigger, rejection)
             return
         fire, index, left = self._triggered(due, trigger)
-        remembered = Fire(due.due_ms, step.now_ms, trigger.revision, index, trigger.revision_origin)
+        remembered = Fire(
+            due.due_ms, step.now_ms, trigger.revision, index, trigger.revision_origin, _TRIGGERED
+        )
         over = Status.FIRED if left.recurrence is None else Status.COMPLETED
         self._completed(step, due, self._go_out(step, drain, due, left, fire, remembered, over))
 
@@ -223,11 +253,22 @@ class NamedFires:
         due_ms, count = due.due_ms, left.fire_count + 1
         lateness_ms = step.now_ms - due_ms
         next_ms = left.next_ms if left.next_ms >= 0 else None
-        delivered = self._records.deliver(step, drain, due, fire, due_ms, count, lateness_ms, next_ms=next_ms)
+        delivered = self._records.deliver(
+            step,
+            drain,
+            due,
+            fire,
+            due_ms,
+            count,
+            lateness_ms,
+            next_ms=next_ms,
+            last_fired_ms=left.last_fired_ms,
+        )
         schedule = replace(
             left,
             fire_count=count,
             last_fire_id=fire,
+            last_fired_ms=step.now_ms,
             history=self._arming.remembered(left.history, remembered),
         )
         schedule = self._records.store(step, due, schedule, over)

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
+from delaystream.codec.envelope import decode_rate
 from delaystream.engine.failures import (
     EngineError,
     LogUnavailable,
@@ -29,6 +30,7 @@ from delaystream.engine.failures import (
 from delaystream.engine.inbox import Arrival, Inbox
 from delaystream.engine.life import Life
 from delaystream.engine.observer import Observer, Phase
+from delaystream.engine.pending import everything
 from delaystream.engine.ports import (
     Ports,
     SourceBatch,
@@ -275,8 +277,9 @@ class PartitionProcessor:
     def _load(self, store: StateStore) -> PartitionState:
         """The state as it is stored. Raises StoreUntrusted where it cannot be read."""
         settings = self._settings
-        lane = self._rates.lane if self._rates.active else None
         try:
+            self._rates.load(decode_rate(value) for _, value in everything(store, b"v", b"w"))
+            lane = self._rates.lane if self._rates.active else None
             return PartitionState(store, settings.partitions, settings.app_id, lane)
         except Exception as failure:
             if not about_the_record(failure):
@@ -304,6 +307,11 @@ class PartitionProcessor:
                 proven_at = loop_ms
                 await life.prove_ownership()
             if not work:
+                if life.status_overdue(loop_ms):
+                    await self._ports.pace.turn()
+                    if await life.tell_status():
+                        self._healthy()
+                        proven_at = self._healthy_at
                 continue
             if (early := began + interval_ms - self._loop_ms()) > 0:
                 await asyncio.sleep(early / 1000)

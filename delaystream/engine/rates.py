@@ -5,6 +5,9 @@ closed until there is enough for a tenth of a second, so that a limited destinat
 second and not one for each record; when that will be is computed, so nobody looks in between. Within any t
 seconds no more than share · t records go out, and in addition as many as the share, at least one.
 
+A rate that a command has set for a tenant's part of a destination holds in place of the tenant's setting. It
+is state, loaded with it.
+
 Rates are of fires: what is too late, given up or cancelled costs nothing. Buckets are not state: like what is
 known of a destination's troubles they outlive a failed transaction, and are gone with the process.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from delaystream.codec.envelope import Rate
 from delaystream.engine.tenants import Tenants
 
 _BURST_MS: Final = 1_000
@@ -65,11 +69,42 @@ class Rates:
         self._partitions = partitions
         #: False: nothing is limited
         self.active = tenants.have_rates
+        #: what commands have set, by tenant and destination; among them what they have cleared again
+        self.commanded: dict[tuple[str, str], Rate] = {}
         self._buckets: dict[tuple[str, str], tuple[Bucket, ...]] = {}
 
     def lane(self, tenant: str, topic: str) -> str:
         """The tenant, where it has a rate of its own for a destination, else ''."""
-        return tenant if self._tenants.of(tenant).rates.of(topic) else ""
+        return tenant if self._of(tenant, topic) else ""
+
+    def _of(self, tenant: str, topic: str) -> float:
+        """Records a second of a tenant's own; 0: no bound."""
+        commanded = self.commanded.get((tenant, topic))
+        if commanded is not None and commanded.rate is not None:
+            return commanded.rate
+        return self._tenants.of(tenant).rates.of(topic)
+
+    def load(self, rows: Iterable[Rate]) -> None:
+        """Begin with what commands have set, as it is stored; buckets whose rate is the same are kept."""
+        before, self.commanded = self.commanded, {(row.tenant, row.destination): row for row in rows}
+        for key in before.keys() | self.commanded.keys():
+            old, new = before.get(key), self.commanded.get(key)
+            if (old and old.rate) != (new and new.rate):
+                self._buckets.pop((key[1], key[0]), None)
+        self._activate()
+
+    def command(self, row: Rate) -> None:
+        """A command sets a tenant's rate for a destination, from now on."""
+        self.commanded[row.tenant, row.destination] = row
+        self._buckets.pop((row.destination, row.tenant), None)
+        self._activate()
+
+    def drop(self, row: Rate) -> None:
+        """Forget what a command has cleared."""
+        self.commanded.pop((row.tenant, row.destination), None)
+
+    def _activate(self) -> None:
+        self.active = self._tenants.have_rates or any(row.rate is not None for row in self.commanded.values())
 
     def buckets(self, topic: str, lane: str, loop_ms: float) -> tuple[Bucket, ...]:
         """What bounds the fires of one wheel; () for nothing."""
@@ -82,7 +117,7 @@ class Rates:
         if lane:
             # The destination's own bucket is shared with all others.
             yield from self.buckets(topic, "", loop_ms)
-            rate = self._tenants.of(lane).rates.of(topic)
+            rate = self._of(lane, topic)
         else:
             rate = self._tenants.rates.of(topic)
         if rate:

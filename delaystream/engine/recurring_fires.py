@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Fire, Schedule, Status, encode
+from delaystream.codec.envelope import Fire, Past, Schedule, Status, encode
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import due_at
 from delaystream.core.identity import named_fire_id
@@ -45,6 +45,7 @@ class _Account(msgspec.Struct):
     missed_count: int
     skipped: int
     last_fire_id: str | None
+    last_fired_ms: int
     history: list[Fire]
     told: list[_Told]
     #: scheduled times that have left a record in this step: a delivery, or a dead letter
@@ -58,6 +59,7 @@ def _account_of(schedule: Schedule) -> _Account:
         schedule.missed_count,
         schedule.skipped,
         schedule.last_fire_id,
+        schedule.last_fired_ms,
         schedule.history,
         [],
     )
@@ -170,6 +172,7 @@ class RecurringFires:
             missed_count=account.missed_count,
             skipped=account.skipped,
             last_fire_id=account.last_fire_id,
+            last_fired_ms=account.last_fired_ms,
             history=account.history,
             once=None if next_ms is None or next_ms > due.schedule.resumed_ms else due.schedule.once,
         )
@@ -253,6 +256,19 @@ class RecurringFires:
             account.missed_count += run.number
             if not missed:
                 account.skipped += run.number
+            account.history = self._arming.remembered(
+                account.history,
+                Fire(
+                    run.from_ms,
+                    step.now_ms,
+                    due.schedule.revision,
+                    0,
+                    due.schedule.revision_origin,
+                    Past.MISSED if missed else Past.SKIPPED,
+                    run.to_ms,
+                    run.number,
+                ),
+            )
             account.told.append(partial(self._events.passed, step, due.id, type=type, run=run, reason=reason))
 
     def _run(
@@ -275,7 +291,17 @@ class RecurringFires:
             Fire(scheduled_ms, step.now_ms, due.schedule.revision, origin=due.schedule.revision_origin),
         )
         delivered = self._records.deliver(
-            step, drain, due, fire, scheduled_ms, account.fire_count, lateness_ms, account.skipped, next_ms
+            step,
+            drain,
+            due,
+            fire,
+            scheduled_ms,
+            account.fire_count,
+            lateness_ms,
+            account.skipped,
+            next_ms,
+            account.last_fired_ms,
         )
         account.skipped = 0
+        account.last_fired_ms = step.now_ms
         account.told.append(partial(self._events.fired, step, due.id, delivered))

@@ -10,13 +10,10 @@ from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Request
 
 RESERVED: Final = frozenset({
-    "rate", "coordinates", "match-key", "match-new", "match-anonymous",
+    "coordinates", "match-key", "match-new", "match-anonymous",
 })  # fmt: skip
 """Names of headers and of actions."""
 
-_WORDED: Final = {
-    "rate": f"{PREFIX}action is 'rate'",
-}
 # Naming a member through its class is slow (Python 3.11).
 _SCHEDULE: Final = Action.SCHEDULE
 
@@ -27,7 +24,7 @@ def refusal(request: Request) -> Rejection | None:
         return None
     for name in _asked(request):
         if name in RESERVED:
-            what = _WORDED.get(name, f"{PREFIX}{name} is given")
+            what = f"{PREFIX}{name} is given"
             return Rejection(
                 Code.NOT_SUPPORTED,
                 f"{what}, which this version knows and does not carry out; expected a request without it.",
@@ -39,8 +36,6 @@ def refusal(request: Request) -> Rejection | None:
 
 def _asked(request: Request) -> Iterator[str]:
     """What a request asks for of all that may be in `RESERVED`."""
-    if request.action is Action.RATE:
-        yield "rate"
     yield from _given(("coordinates", request.subject))
     if (match := request.match) is not None:
         yield from _given(

@@ -61,6 +61,13 @@ class EngineSettings(msgspec.Struct, frozen=True):
     #: how far the group's committed offsets may be behind, for whoever watches the lag: the offsets that
     #: count are in the state, and adding these to a transaction costs as much as all else that is fixed
     offsets_interval_ms: int = 1_000
+    #: who runs it, and where: for the row that tells it. Empty: there is no such row
+    owner: str = ""
+    host: str = ""
+    #: that row is renewed this often, where something else is written
+    status_interval_ms: int = 60_000
+    #: how long a change of it waits for a step that it can go with
+    status_delay_ms: int = 1_000
     #: an idle processor makes sure this often that the partition is still its own
     ownership_check_ms: int = 60_000
     #: longest sleep of an idle processor, for clock steps and parked destinations

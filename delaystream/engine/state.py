@@ -139,6 +139,10 @@ class PartitionState:
             step.names[keys.destination_key(number)] = name.encode()
         return number
 
+    def use_lanes(self, lane: Callable[[str, str], str] | None) -> None:
+        """From now on tenants' entries go to the wheels that `lane` says; None: all to the common ones."""
+        self._lane = lane
+
     def wheels(self, topics: Iterable[str]) -> set[int]:
         """The numbers of all wheels of those topics."""
         return {number for topic in topics for number in self._wheels.get(topic, ())}

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from delaystream.codec.command import COMMAND_HEADER, Report, detach
+from delaystream.codec.envelope import Bound
 from delaystream.codec.headers import RequestParser
 from delaystream.core.rates import RateTable
 from delaystream.core.rejection import Rejection
@@ -31,6 +32,8 @@ class Tenant:
     ``max_pending`` bounds what it has pending in all partitions together, 0 stands for no bound; ``rates``
     are of its own fires, beside those of all tenants together. Of ``dialects`` the first that a record speaks
     is the one that it is read in. ``describes_payload``: whether `describe` tells what a schedule delivers.
+    is the one that it is read in. ``events_key``: its events hold delivered keys. ``events_anonymous``: its
+    requests without an id have events too; None stands for the worker's setting.
     """
 
     def __init__(
@@ -41,7 +44,11 @@ class Tenant:
         rates: RateTable = _UNLIMITED,
         dialects: Sequence[Dialect] = (),
         describes_payload: bool = False,
+        events_key: bool = True,
+        events_anonymous: bool | None = None,
     ) -> None:
+        self.events_key = events_key
+        self.events_anonymous = events_anonymous
         self.parser = parser
         self.describes_payload = describes_payload
         self.max_pending = max_pending
@@ -120,6 +127,16 @@ class Tenants:
     def have_rates(self) -> bool:
         """Whether any destination is limited, or any tenant's part of one."""
         return any((self.rates, self._shared.rates, *(tenant.rates for tenant in self._own.values())))
+
+    def tell_anonymous(self, unless_said: bool) -> bool:
+        """Whether any tenant's requests without an id have events."""
+        said = [tenant.events_anonymous for tenant in (self._shared, *self._own.values())]
+        return any(unless_said if own is None else own for own in said)
+
+    def bounds(self) -> list[Bound]:
+        """The rates of the settings."""
+        tables = [("", self.rates), *((topic, tenant.rates) for topic, tenant in sorted(self._own.items()))]
+        return [Bound(whose, glob, rate) for whose, table in tables for glob, rate in table.written]
 
     def permits(self, tenant: str, destination: str) -> bool:
         """Whether requests of a topic may be delivered to a destination."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import LIVE, Answered, Schedule, Status
+from delaystream.codec.envelope import LIVE, Answered, Schedule, Status, kept_actor
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import revision
 from delaystream.core.rejection import Code, Rejection, shown
@@ -61,10 +61,16 @@ def _changed(request: Request, schedule: Schedule | None, expected: int) -> str 
 def stamped(schedule: Schedule, request: Request, outcome: Outcome) -> Schedule:
     """A schedule's record after a command that changed it: its version is the command's."""
     source, terms = request.source, request.terms
+    schedule = touched(schedule, request.timestamp_ms, request.actor)
     version = revision(source.partition, source.offset)
     if terms is NO_TERMS:
         return replace(schedule, version=version, note=None)
     return noted(replace(schedule, version=version, note=terms.note), request, outcome)
+
+
+def touched(schedule: Schedule, timestamp_ms: int, actor: str | None) -> Schedule:
+    """A schedule that a command changes, with when that was asked for and by whom."""
+    return replace(schedule, updated_ms=timestamp_ms, updated_by=kept_actor(actor))
 
 
 def noted(schedule: Schedule, request: Request, outcome: Outcome) -> Schedule:

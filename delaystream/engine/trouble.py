@@ -74,6 +74,8 @@ class Troubles:
         self._backoff_min_ms = backoff_min_ms
         self._backoff_max_ms = backoff_max_ms
         self._troubles: dict[str, Trouble] = {}
+        #: goes up with each destination that is parked, or not parked any more
+        self.changes = 0
         #: what a record can cause again and again, in the log
         self.telling = Telling()
         #: wheel entries that were alone in a refused write, and why
@@ -101,7 +103,14 @@ class Troubles:
 
     def forget(self, topic: str) -> bool:
         """Nothing refers to the topic any more; whether it was in trouble."""
-        return self._troubles.pop(topic, None) is not None
+        trouble = self._troubles.pop(topic, None)
+        if trouble is not None and trouble.parked_at is not None:
+            self.changes += 1
+        return trouble is not None
+
+    def parked(self) -> dict[str, Trouble]:
+        """The destinations that were set aside and have taken nothing since."""
+        return {topic: trouble for topic, trouble in self._troubles.items() if trouble.parked_at is not None}
 
     def park(self, topic: str, reason: str, now_ms: int, loop_ms: float) -> Trouble:
         """The topic cannot be written: leave it alone for a while, longer each time."""
@@ -112,6 +121,7 @@ class Troubles:
         trouble.until = loop_ms + backoff
         if trouble.parked_at is None:
             trouble.parked_at = loop_ms
+            self.changes += 1
         return trouble
 
     def letter_refused(self, size_bytes: int, loop_ms: float) -> None:
@@ -173,4 +183,6 @@ class Troubles:
             trouble.attempts = 0
             return False
         del self._troubles[topic]
+        if trouble.parked_at is not None:
+            self.changes += 1
         return True

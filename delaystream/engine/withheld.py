@@ -23,7 +23,7 @@ from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header
 from delaystream.engine.drain import Drain
 from delaystream.engine.due_fire import DueFire
-from delaystream.engine.events import Events
+from delaystream.engine.events import Events, asked
 from delaystream.engine.letters import Letters
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
@@ -71,6 +71,7 @@ class Withheld:
             step,
             EventType.EXPIRED if dropped else EventType.MOVED,
             key,
+            entry,
             drain.topic if dropped else entry.on_late,
         )
 
@@ -120,7 +121,7 @@ class Withheld:
         schedule = schedule_id(source.place, source.partition, source.offset)
         whose = _addressed(drain.topic, schedule, fire, due_ms)
         self._bury(step, key, entry, whose, source, rejection)
-        self._tell(step, EventType.QUARANTINED, key, drain.topic, rejection)
+        self._tell(step, EventType.QUARANTINED, key, entry, drain.topic, rejection)
 
     def quarantine_named(
         self, step: Step, drain: Drain, due: DueFire, fire: str, due_ms: int, rejection: Rejection
@@ -171,11 +172,24 @@ class Withheld:
         )
 
     def _tell(
-        self, step: Step, type: EventType, key: bytes, destination: str, rejection: Rejection | None = None
+        self,
+        step: Step,
+        type: EventType,
+        key: bytes,
+        entry: Envelope,
+        destination: str,
+        rejection: Rejection | None = None,
     ) -> None:
         source, due_ms, fire = self._named_by(key)
         self._events.passed_anonymous(
-            step, type, source, due_ms=due_ms, fire_id=fire, destination=destination, rejection=rejection
+            step,
+            type,
+            source,
+            asked=asked(entry),
+            due_ms=due_ms,
+            fire_id=fire,
+            destination=destination,
+            rejection=rejection,
         )
 
     def _named_by(self, key: bytes) -> tuple[Coordinates, int, str]:

@@ -33,6 +33,7 @@ from delaystream.transfer.reading import PartitionReading, UnknownState
 from delaystream.transfer.sources import SourceReader
 
 _SELECTOR: Final = f"{PREFIX}match-"
+_ACTION: Final = f"{PREFIX}action"
 
 UNREAD_COUNTED: Final = 10_000
 """Unread requests are counted up to this number."""
@@ -154,6 +155,8 @@ class _Writing:
         try:
             if self._final:
                 reading.check()
+            for rate in reading.rates():
+                self._out.write(rate)
             for anonymous in reading.anonymous():
                 self._out.write(anonymous)
                 self._anonymous += 1
@@ -188,9 +191,9 @@ class _Writing:
         for position in self._command_positions:
             found, end = self._sources.records(position.topic, position.partition, position.next_offset)
             for line in _commands(position.partition, found):
-                if self._final and any(name.lower().startswith(_SELECTOR) for name, _ in line.headers):
+                if self._final and _for_all(line):
                     raise TransferError(
-                        f"A command for many schedules stands at {self._settings.commands_topic}/"
+                        f"A command for all partitions stands at {self._settings.commands_topic}/"
                         f"{position.partition}/{line.offset}, and has not reached all of them: let the "
                         "workers carry it out, and export then."
                     )
@@ -204,6 +207,14 @@ class _Writing:
     def outcome(self, transfer: str) -> Export:
         unread = {topic: count for topic, count in self._unread.items() if count}
         return Export(transfer, self._anonymous, self._schedules, self._commands, unread)
+
+
+def _for_all(line: lines.InFlight) -> bool:
+    """Whether a command is about many schedules, or about a destination."""
+    return any(
+        name.lower().startswith(_SELECTOR) or (name.lower() == _ACTION and value == b"rate")
+        for name, value in line.headers
+    )
 
 
 def _commands(partition: int, found: Iterator[Message]) -> Iterator[lines.InFlight]:

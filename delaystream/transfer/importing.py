@@ -217,6 +217,11 @@ class _Writing:
                 line = self._origins.named(line)
                 partition = home(line, self._partitions)
                 await self._add(partition, self._rows[partition].named(line))
+            case lines.Rate():
+                for partition in range(self._partitions):
+                    # Each of the old ones has them all.
+                    if partition % self._read.header.partitions == line.partition:
+                        await self._add(partition, self._rows[partition].rate(line))
             case lines.InFlight():
                 line = self._origins.in_flight(line)
                 owner = self._owner(line)

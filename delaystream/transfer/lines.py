@@ -6,6 +6,7 @@
 | `position` | up to where a source partition was applied, and which topic of that name it was |
 | `anonymous` | one fire of a request without an id |
 | `schedule` | a named schedule: its record, its pending fires, its payload |
+| `rate` | a tenant's rate for a destination that a command has set |
 | `command` | a request on its way to the partition that owns its id |
 | `end` | how many entries there are, and the digest of all lines before it |
 
@@ -119,6 +120,20 @@ class Named(msgspec.Struct, frozen=True, tag_field="type", tag="schedule"):
     """Of a recurring schedule, running or paused."""
 
 
+class Rate(msgspec.Struct, frozen=True, tag_field="type", tag="rate"):
+    """A tenant's rate for a destination, as a command has set it; each partition has it."""
+
+    partition: int
+    tenant: str
+    destination: str
+    rate: float | None
+    """Records a second; None: what the settings say, and older commands are refused."""
+    source: str
+    """`place/partition/offset` of the command."""
+    timestamp_ms: int
+    actor: str | None = None
+
+
 class InFlight(msgspec.Struct, frozen=True, tag_field="type", tag="command"):
     """A record of the commands topic that was not applied."""
 
@@ -140,7 +155,7 @@ class End(msgspec.Struct, frozen=True, tag_field="type", tag="end"):
     """`sha256:` and the hexadecimal digest of all lines before, with their line ends."""
 
 
-Line: TypeAlias = Header | Position | Anonymous | Named | InFlight | End
+Line: TypeAlias = Header | Position | Anonymous | Named | Rate | InFlight | End
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line, strict=True).decode

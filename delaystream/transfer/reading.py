@@ -15,6 +15,7 @@ from delaystream.codec.envelope import (
     decode_envelope,
     decode_meta,
     decode_position,
+    decode_rate,
     decode_schedule,
     decode_source,
 )
@@ -27,8 +28,9 @@ _CHUNK = 1000
 _FIRST_KEY = b"\1"
 """Below it a store keeps what is its own."""
 
-#: kinds of keys that this module reads, and the row of recoveries, which says nothing of what is pending
-_KINDS = frozenset({b"d", b"n", b"o", b"m", b"s", b"p", b"r", b"w"})
+#: kinds of keys that this module reads, and those of recoveries and of the owner, which say nothing of what
+#: is pending
+_KINDS = frozenset({b"d", b"i", b"n", b"o", b"m", b"s", b"p", b"r", b"v", b"w"})
 
 
 class UnknownState(Exception):
@@ -82,6 +84,21 @@ class PartitionReading:
                 (key, decode_position(value)) for key, value in _entries(self._store, b"o", b"p")
             )
         ]
+
+    def rates(self) -> Iterator[lines.Rate]:
+        """What commands have set, by tenant and destination."""
+        for _, value in _entries(self._store, b"v", b"w"):
+            rate = decode_rate(value)
+            where = schedule_id(place(rate.tenant, rate.origin), rate.partition, rate.offset)
+            yield lines.Rate(
+                self.partition,
+                rate.tenant,
+                rate.destination,
+                rate.rate,
+                where,
+                rate.timestamp_ms,
+                rate.actor,
+            )
 
     def anonymous(self) -> Iterator[lines.Anonymous]:
         """Requests without an id, by destination and due time."""

@@ -13,6 +13,7 @@ from delaystream.codec.envelope import (
     INLINE_BYTES,
     Envelope,
     Meta,
+    Rate,
     Schedule,
     SourceName,
     SourcePosition,
@@ -25,6 +26,7 @@ from delaystream.codec.keys import (
     destination_key,
     offset_key,
     payload_key,
+    rate_key,
     schedule_key,
     source_key,
     wheel_key,
@@ -61,6 +63,14 @@ class PartitionRows:
     def position(self, line: lines.Position) -> list[Change]:
         """Read on from where the old application stood."""
         return [(offset_key(line.topic), encode(SourcePosition(line.next_offset, line.topic_id)))]
+
+    def rate(self, line: lines.Rate) -> list[Change]:
+        """A rate that a command has set."""
+        _, partition, offset, origin = self._origins.source(line.source)
+        row = Rate(
+            line.tenant, line.destination, line.rate, partition, offset, line.timestamp_ms, line.actor, origin
+        )
+        return [(rate_key(line.tenant, line.destination), encode(row))]
 
     def anonymous(self, line: lines.Anonymous) -> list[Change]:
         """A fire without an id."""

@@ -133,7 +133,9 @@ class _Fire:
             audit.wrong(self.fire_id, f"delivered to {record.topic}, and it is for {topic}")
         if not moved and request.diverts and request.is_late(self.due_ms, fire.fired_ms):
             audit.wrong(self.fire_id, f"delivered, {request.on_late} when late, and it was")
-        if record.header("fire-count") != str(self.index + 1) or record.header("skipped"):
+        if record.header("fire-count") != str(self.index + 1) or any(
+            record.header(name) for name in ("skipped", "last-fired-at", "next-at")
+        ):
             audit.wrong(self.fire_id, f"headers {record.headers}")
         for event in fires:
             facts = event.facts

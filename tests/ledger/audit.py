@@ -20,6 +20,9 @@ _json = msgspec.json.Decoder()
 _OURS = ["schedule-id", "fire-id", "due-at", "fired-at", "source", "fire-count"]
 #: bytes that a delivery or a dead letter may have beside the key, the value and the foreign headers
 _ADDED_BYTES = 700
+#: those that come after them, when there is something to say
+_SOMETIMES = ("skipped", "last-fired-at", "next-at")
+_OF_NO_SCHEDULE = frozenset({"parked", "released", "rate"})
 
 
 def audit(
@@ -165,7 +168,8 @@ class Audit:
             report.damaged.append(f"{what}: key or value are not what was asked for")
         if record.foreign != [tuple(header) for header in request.headers]:
             report.damaged.append(f"{what}: headers {record.foreign}, asked for {request.headers}")
-        if record.ours not in (_OURS, [*_OURS, "skipped"]):
+        ours = [name for name in record.ours if name not in _SOMETIMES]
+        if ours != _OURS or record.ours[len(_OURS) :] != [n for n in _SOMETIMES if n in record.ours]:
             report.damaged.append(f"{what}: headers of ours {record.ours}")
         if record.header("schedule-id") != (request.source if request.id is None else request.id):
             report.damaged.append(f"{what}: schedule id {record.header('schedule-id')!r}")
@@ -309,7 +313,10 @@ class Audit:
                 self.report.damaged.append(f"{record.where}: event {value!r}: {error}")
             told = Told(_json.decode(value), record)
             facts = told.facts
-            request = self.asked.get(facts["source"])
+            if told.kind in _OF_NO_SCHEDULE:
+                self._of_no_schedule(told)
+                continue
+            request = self.asked.get(facts.get("source", ""))
             if request is None:
                 self.wrong(told, "nobody asked for it")
                 continue
@@ -322,6 +329,12 @@ class Audit:
             # An event of a bulk command is about some id, and one about a schedule has the id of its request.
             if request.prefix is None and facts.get("id") != request.id:
                 self.wrong(told, f"the id is {request.id}")
+
+    def _of_no_schedule(self, told: Told) -> None:
+        """What is told of a destination is kept by its name, and names no schedule."""
+        facts = told.facts
+        if told.record.key != facts["destination"].encode() or "schedule_id" in facts:
+            self.wrong(told, f"its key is {told.record.key!r}")
 
 
 def _size(request: Asked) -> int:

@@ -139,6 +139,7 @@ class _Life:
         self.status: str | None = None
         self.over_ms = 0
         """When it was last over, by the worker's clock."""
+        self.last_fired_ms: int | None = None
         self.definition: Asked | None = None
         """The request that says when it fires."""
         self.payload: Asked | None = None
@@ -434,6 +435,7 @@ class _Life:
             self.swept_ms = 0
             self.fires = 0
             self.last_fire, self.status = None, "paused" if paused else "pending"
+            self.last_fired_ms = None
             self.catch_up, self.grace_ms = request.catch_up, _DEFAULT_GRACE_MS
             if beat is not None and request.grace_ms is not None:
                 self.grace_ms = request.grace_ms
@@ -734,6 +736,7 @@ class _Life:
         """The delivery that is told of is there, and is what is told."""
         facts = told.facts
         fire_id = facts["fire_id"]
+        last_ms, self.last_fired_ms = self.last_fired_ms, facts["fired_at_ms"]
         record: Delivered | None = self.chronicle.unseen.pop(fire_id, None)
         if record is None:
             again = fire_id in self.audit.deliveries
@@ -745,8 +748,10 @@ class _Life:
             payload.source,
             *(str(facts[name]) for name in ("due_at_ms", "fired_at_ms", "fire_count")),
             str(facts["skipped"]) if facts.get("skipped") else "",
+            "" if last_ms is None else str(last_ms),
+            "" if self.next_ms is None or self.status == "paused" else str(self.next_ms),
         )
-        names = ("source", "due-at", "fired-at", "fire-count", "skipped")
+        names = ("source", "due-at", "fired-at", "fire-count", "skipped", "last-fired-at", "next-at")
         found = (record.topic, record.partition, *(record.header(name) for name in names))
         if found != expected:
             self._wrong(told, f"delivered was {found}, told is {expected}")

@@ -188,8 +188,9 @@ class Member:
             parser = RequestParser(DestinationFilter(["*"], world.own_topics), limits)
             limited = Tenant(parser, rates=world.tenants_rates, max_pending=world.max_pending)
             tenants = Tenants(Tenant(parser), {LIMITED: limited}, world.rates)
+            settings = replace(world.settings, owner=self.name, status_interval_ms=2_000)
             processor = world.engine.processor(
-                partition, world.settings, self._ports, sources, tenants, _Trace(self)
+                partition, settings, self._ports, sources, tenants, _Trace(self)
             )
             self.processors[partition] = processor
             try:

@@ -54,7 +54,7 @@ def fire(request: Asked, index: int = 0, *, at: int = 0, late_ms: int = 3, **cha
 
 def said(type: str, request: Asked, *, late_ms: int = 0, index: int = 0, **facts: Any) -> Delivered:
     """An event about a request without an id, or about one of its due times."""
-    body: dict[str, Any] = {"schema_version": 1, "type": type, "request_topic": "orders"}
+    body: dict[str, Any] = {"schema_version": 2, "type": type, "request_topic": "orders"}
     body |= {"schedule_id": request.source, "source": request.source, "at_ms": NOW_MS + late_ms}
     if request.due_ms and type not in ("rejected", "scheduled"):
         due_ms = request.due_ms[index]
@@ -372,7 +372,7 @@ def tell(type: str, number: int = 0, request: Asked | None = None, **facts: Any)
     """An event about x; its n-th scheduled time."""
     due_ms = NOW_MS + number * EVERY_MS
     request = request or beat()
-    body: dict[str, Any] = {"schema_version": 1, "type": type, "at_ms": due_ms + 3, "request_topic": "orders"}
+    body: dict[str, Any] = {"schema_version": 2, "type": type, "at_ms": due_ms + 3, "request_topic": "orders"}
     body |= {"schedule_id": "x", "id": "x", "source": request.source, "status": "pending", "revision": 1}
     if type == "scheduled" and request.beat is not None:
         body["definition"] = {"destination": "out", "every_ms": EVERY_MS, "start_at_ms": NOW_MS}
@@ -397,14 +397,26 @@ def tell(type: str, number: int = 0, request: Asked | None = None, **facts: Any)
 
 
 def beaten(
-    number: int, count: int | None = None, skipped: int = 0, late_ms: int = 3, **changes: Any
+    number: int,
+    count: int | None = None,
+    skipped: int = 0,
+    late_ms: int = 3,
+    last_ms: int | None = None,
+    ahead: bool = True,
+    **changes: Any,
 ) -> Delivered:
-    """The delivery of the n-th scheduled time of x."""
+    """The delivery of the n-th scheduled time of x; it fired before at `last_ms`, 0 for never."""
     request, due_ms = beat(), NOW_MS + number * EVERY_MS
     ours = {"schedule-id": "x", "fire-id": fire_id(number), "due-at": due_ms, "fired-at": due_ms + late_ms}
     ours |= {"source": request.source, "fire-count": number if count is None else count}
     if skipped:
         ours["skipped"] = skipped
+    if last_ms is None:
+        last_ms = due_ms - EVERY_MS + 3 if number > 1 else 0
+    if last_ms:
+        ours["last-fired-at"] = last_ms
+    if number < 3 and ahead:
+        ours["next-at"] = due_ms + EVERY_MS
     headers = [*request.headers, *((f"delaystream-{k}", str(v).encode()) for k, v in ours.items())]
     fields = {"topic": "out", **changes}
     return Delivered(
@@ -421,6 +433,21 @@ def beaten(
 
 FIRED = [tell("scheduled"), tell("fired", 1), tell("fired", 2), tell("fired", 3), tell("completed")]
 BEATEN = [beaten(1), beaten(2), beaten(3)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [beaten(1, last_ms=NOW_MS), *BEATEN[1:]],
+        [BEATEN[0], beaten(2, last_ms=0), BEATEN[2]],
+        [BEATEN[0], beaten(2, last_ms=NOW_MS + EVERY_MS + 4), BEATEN[2]],
+        [beaten(1, ahead=False), *BEATEN[1:]],
+    ],
+)
+def test_a_delivery_that_is_wrong_about_the_fire_before_or_after_it_is_noticed(
+    wrong: list[Delivered],
+) -> None:
+    only(audit([beat()], wrong, events=FIRED), "inconsistent")
 
 
 def changed(events: list[Delivered], number: int, **facts: Any) -> list[Delivered]:
@@ -472,12 +499,12 @@ def test_times_that_are_told_to_be_skipped_or_missed_are_accounted_for() -> None
         tell("fired", 3, fire_count=1, skipped=1),
         tell("completed", fire_count=1),
     ]
-    report = audit([asker], [beaten(3, 1, skipped=1)], events=events)
+    report = audit([asker], [beaten(3, 1, skipped=1, last_ms=0)], events=events)
     assert report.ok, report
     # With more grace, nothing was late; where all are to be caught up on, none is skipped.
     for other in (beat(grace_ms=2_500), beat(grace_ms=1_500, catch_up="all")):
         events[0] = tell("scheduled", request=other)
-        only(audit([other], [beaten(3, 1, skipped=1)], events=events), "inconsistent")
+        only(audit([other], [beaten(3, 1, skipped=1, last_ms=0)], events=events), "inconsistent")
 
 
 def test_a_time_that_is_skipped_before_another_is_due_is_noticed() -> None:
@@ -497,7 +524,7 @@ def test_a_time_that_fires_although_a_later_one_is_due_is_noticed() -> None:
 
     at_ms = NOW_MS + 2 * EVERY_MS + 1
     events = [FIRED[0], late(1), *FIRED[2:]]
-    deliveries = [beaten(1, late_ms=1_001), beaten(2), beaten(3)]
+    deliveries = [beaten(1, late_ms=1_001), beaten(2, last_ms=NOW_MS + EVERY_MS + 1_001), beaten(3)]
     only(audit([beat()], deliveries, events=events), "inconsistent")
     asker = beat(catch_up="all")
     events[0] = tell("scheduled", request=asker)
@@ -548,7 +575,7 @@ def test_a_one_time_schedule_fires_once_for_each_of_its_times() -> None:
     scheduled = tell("scheduled", request=asker)
     first = tell("fired", 1, asker, next_at_ms=NOW_MS + 2 * EVERY_MS)
     last = tell("fired", 2, asker, fire_id=fire_id(2, 1), status="fired")
-    delivered = [beaten(1), beaten(2)]
+    delivered = [beaten(1, ahead=False), beaten(2, ahead=False)]
     headers = [(name, value.replace(b"r1/0", b"r1/1")) for name, value in delivered[1].headers if value]
     delivered[1].headers = headers
     report = audit([asker], delivered, events=[scheduled, first, last])
@@ -556,7 +583,9 @@ def test_a_one_time_schedule_fires_once_for_each_of_its_times() -> None:
     only(audit([asker], delivered[:1], events=[scheduled, first]), "lost")
     # Each has its own place in the list, which its id gives.
     elsewhere = tell("fired", 2, asker, status="fired")
-    report = audit([asker], [beaten(1), beaten(2)], events=[scheduled, first, elsewhere])
+    report = audit(
+        [asker], [beaten(1, ahead=False), beaten(2, ahead=False)], events=[scheduled, first, elsewhere]
+    )
     assert "inconsistent" in report.wrong
 
 
@@ -566,11 +595,14 @@ def test_a_named_fire_is_moved_or_dropped_when_it_is_late_and_not_before() -> No
     moved = tell("moved", 1, asker, next_at_ms=NOW_MS + EVERY_MS, **facts)
     fired = tell("fired", 1, asker, destination="late", status="fired")
     scheduled = tell("scheduled", request=asker)
-    assert audit([asker], [beaten(1, topic="late")], events=[scheduled, moved, fired]).ok
-    assert not audit([asker], [beaten(1)], events=[scheduled, moved, fired]).ok
-    assert not audit([asker], [beaten(1, topic="late")], events=[scheduled, fired]).ok
+    assert audit([asker], [beaten(1, topic="late", ahead=False)], events=[scheduled, moved, fired]).ok
+    assert not audit([asker], [beaten(1, ahead=False)], events=[scheduled, moved, fired]).ok
+    assert not audit([asker], [beaten(1, topic="late", ahead=False)], events=[scheduled, fired]).ok
     asker.grace_ms = 3
-    only(audit([asker], [beaten(1, topic="late")], events=[scheduled, moved, fired]), "inconsistent")
+    only(
+        audit([asker], [beaten(1, topic="late", ahead=False)], events=[scheduled, moved, fired]),
+        "inconsistent",
+    )
     asker = plan(1, on_late="drop", grace_ms=2)
     expired = tell("expired", 1, asker, status="dropped")
     assert audit([asker], [], events=[scheduled, expired]).ok
@@ -643,7 +675,7 @@ def test_a_replaced_schedule_does_not_fire_and_its_successor_does() -> None:
     replaced = tell("replaced", request=new, revision=2, next_at_ms=NOW_MS + EVERY_MS, **defined)
     newer = fire_id(1).replace("r1", "r2")
     fired = tell("fired", 1, new, revision=2, fire_id=newer, status="fired")
-    delivered = beaten(1)
+    delivered = beaten(1, ahead=False)
     names = {"delaystream-fire-id": newer.encode(), "delaystream-source": b"orders/0/1"}
     delivered.headers = [(name, names.get(name, value)) for name, value in delivered.headers]
     assert audit([old, new], [delivered], events=[scheduled, replaced, fired]).ok
@@ -698,7 +730,7 @@ def bulk(action: str, **changes: Any) -> Asked:
 
 
 def sum_of(request: Asked, count: int, number: int = 0) -> Delivered:
-    body = {"schema_version": 1, "type": "bulk", "at_ms": NOW_MS + number * EVERY_MS + 3, "count": count}
+    body = {"schema_version": 2, "type": "bulk", "at_ms": NOW_MS + number * EVERY_MS + 3, "count": count}
     body |= {"request_topic": "orders", "schedule_id": request.source, "source": request.source}
     value = json.dumps(body | {"action": request.action}).encode()
     return Delivered("events", 0, 0, request.source.encode(), value, [], NOW_MS, body["at_ms"])

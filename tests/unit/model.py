@@ -2,7 +2,9 @@
 
 Scheduled times are tried one by one, everything is kept in lists, and nothing is ever stored or restarted.
 `told` is every event of the id as (type, status after it, what), `delivered` every delivery as (topic, due
-time or "trigger", value, fire count, how many it stands for); `answers` are the outcomes of the requests.
+time or "trigger", value, fire count, how many it stands for, whether it tells of a fire before it, the next
+time that it tells); `answers` are the outcomes of the requests. A run of times that did not fire is in the
+history as (kind, first, last, how many, by which definition).
 """
 
 from __future__ import annotations
@@ -64,6 +66,9 @@ class Model:
     missed: int = 0
     resumed_ms: int = -1
     history: list[Any] = field(default_factory=list)
+    revision: int = 0
+    created_ms: int = 0
+    updated_ms: int = 0
     forget_ms: int = 0
     #: what was asked for last, if it means the same when it is sent again, and nothing has changed it since
     defined: Any = None
@@ -89,6 +94,10 @@ class Model:
             return
         outcome = "replaced" if self.status in LIVE else "scheduled"
         paused = wanted == "paused" or (wanted is None and self.status == "paused")
+        if self.status not in LIVE:
+            self.created_ms = timestamp_ms
+        self.revision += 1
+        self._changed(timestamp_ms)
         carried = self._carried_on(plan.beat, timestamp_ms)
         self._owe(carried, first_ms if plan.beat else None, now_ms)
         resumed = self.status == "paused" and not paused and plan.beat is not None
@@ -111,21 +120,30 @@ class Model:
 
     def command(self, action: str, now_ms: int, *, bulk: bool = False) -> None:
         live = self.status in LIVE
+        timestamp_ms = now_ms // 1_000 * 1_000
         if bulk and not (live and (action, self.status) not in (("pause", "paused"), ("resume", "pending"))):
             return
         if action == "cancel" and (live or self.status == "cancelled"):
+            if live:
+                self._changed(timestamp_ms)
             self._over("cancelled", now_ms)
             self._answer("cancelled")
         elif self.status in (None, "forestalled"):
             if action == "cancel":
+                if self.status is None:
+                    self.created_ms = timestamp_ms
+                    self._changed(timestamp_ms)
                 self._over("forestalled", now_ms)
             self._answer("unknown")
         elif not live:
             self._answer("too-late")
         elif action == "trigger":
+            self._changed(timestamp_ms)
             self._answer("triggered")
-            self._deliver("trigger", self.plan.destination)
+            next_ms = self.next_ms if self.status == "pending" else None
+            self._deliver("trigger", self.plan.destination, next_ms=next_ms)
         elif (action, self.status) in (("pause", "pending"), ("resume", "paused")):
+            self._changed(timestamp_ms)
             self.status = "paused" if action == "pause" else "pending"
             self.resumed_ms = now_ms if action == "resume" else self.resumed_ms
             self._answer(action + "d")
@@ -164,6 +182,8 @@ class Model:
             kept = self.beat is not None and plan.beat is not None and "max_fires" not in given
             self._set(plan.beat, plan.dues, first_ms, carried)
             self.runs = self.runs if kept else 0
+        self.revision += 1
+        self._changed(timestamp_ms)
         self._answer(outcome)
         self.tick(now_ms)
 
@@ -213,6 +233,7 @@ class Model:
                 self.ahead.remove(entry)
                 if entry in late:
                     self.missed += 1
+                    self._pass("missed", [entry[0]])
                     self._close("fired" if self.fires else "dropped", now_ms)
                     self.told.append(("expired", self.status, (entry[0], entry[0], 1, "late")))
                     continue
@@ -249,12 +270,14 @@ class Model:
         self._close("completed", now_ms)
         for kind, run in (("missed", missed), ("skipped", skipped)):
             if run:
+                self._pass(kind, run)
                 reason = "paused" if run[-1] <= self.resumed_ms else "late"
                 self.told.append((kind, self.status, (run[0], run[-1], len(run), reason)))
-        for time in fired:
-            self._deliver(time, self.plan.destination, len(skipped))
+        for time, next_ms in zip(fired, [*fired[1:], self.next_ms], strict=False):
+            self._deliver(time, self.plan.destination, len(skipped), next_ms)
         if self.status == "completed":
-            self.told.append(("completed", "completed", None))
+            why = "max-fires" if beat.max_fires and self.runs >= beat.max_fires else "end"
+            self.told.append(("completed", "completed", why))
 
     # -- what they share
 
@@ -301,10 +324,26 @@ class Model:
         self.answers.append(outcome)
         self.told.append((outcome, self.status if status == "" else status, None))
 
-    def _deliver(self, due: Any, topic: str, skipped: int = 0) -> None:
+    def _changed(self, timestamp_ms: int) -> None:
+        self.updated_ms = timestamp_ms
+
+    def _remember(self, what: Any) -> None:
+        self.history = [*self.history, what][-HISTORY:]
+
+    def _pass(self, kind: str, run: list[int]) -> None:
+        """Times that do not fire: one entry of the history, together with the one before it."""
+        from_ms, count = run[0], len(run)
+        last = self.history[-1] if self.history else None
+        if isinstance(last, tuple) and (last[0], last[4]) == (kind, self.revision):
+            from_ms, count = last[1], last[3] + count
+            self.history.pop()
+        self._remember((kind, from_ms, run[-1], count, self.revision))
+
+    def _deliver(self, due: Any, topic: str, skipped: int = 0, next_ms: int | None = None) -> None:
         self.fires += 1
-        self.delivered.append((topic, due, self.plan.value, self.fires, skipped))
-        self.history = [*self.history, due][-HISTORY:]
+        before = self.fires > 1
+        self.delivered.append((topic, due, self.plan.value, self.fires, skipped, before, next_ms))
+        self._remember(due)
         self.told.append(("fired", self.status, due))
 
     def _close(self, status: str, now_ms: int) -> None:

@@ -186,6 +186,8 @@ def test_limits_and_engine_settings_are_those_of_the_settings() -> None:
         partitions=3, continue_on_lost_requests=True, own_record_max_bytes=framed
     )
     derived = {
+        "owner",
+        "host",
         "partitions",
         "own_record_max_bytes",
         "continue_on_lost_requests",

@@ -111,6 +111,8 @@ def test_a_variable_that_may_be_about_two_topics_is_refused() -> None:
         ("[tenants.orders]\ndestination_rates = 'a=0'\n", "'a=0' is out of bounds"),
         ("[tenants.orders]\ndestination_rates = 'a'\n", "'a' is not a rate; expected TOPIC=COUNT"),
         ("[tenants.orders]\ndefault_destination = 'a b'\n", "'a b' is not a topic name"),
+        ("[tenants.orders]\ndefault_timezone = 'Europe/Berln'\n", "Europe/Berln"),
+        ("[tenants.orders]\ndefault_grace_ms = -1\n", "tenants.orders.default_grace_ms = -1"),
         ("tenants = 1\n", "is not a table of request topics"),
     ],
 )

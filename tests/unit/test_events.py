@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from delaystream.codec.envelope import LIVE, decode_schedule
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import LIVE, Past, Schedule, Status, decode_schedule
 from delaystream.codec.event import EVENT_DESCRIPTIONS, EventType, json_schema, next_at_ms
 from delaystream.codec.keys import split_schedule_key
+from delaystream.core.instants import LATEST_MS
+from delaystream.core.recurrence import Recurrence
+from delaystream.engine.events import _why_completed
 from tests.unit.engine import Engine, in_virtual_time
+from tests.unit.tenants import OTHER, other_request, tenant, tenants, with_tenants
 from tests.unit.test_recurring import all_but_stopped, events
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = (ROOT / "docs" / "events.schema.json", ROOT / "delaystream" / "codec" / "event.schema.json")
-_TYPES = {"string": str, "integer": int, "array": list, "object": dict, "null": type(None)}
+_TYPES = {"string": str, "integer": int, "number": float, "array": list, "object": dict, "null": type(None)}
 
 
 def invalid(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> str | None:
@@ -86,7 +94,11 @@ async def everything_once(engine: Engine) -> None:
     engine.request(action="cancel", id="nobody")
     engine.request(action="cancel", id="short")
     engine.request(action="cancel", match_id_prefix="bulk-")
-    await asyncio.sleep(590)
+    engine.request(action="rate", destination="emails", rate="5")
+    engine.request(destination="not-there-yet", delay="1s")
+    await asyncio.sleep(5)
+    engine.log.create_topic("not-there-yet", 1)
+    await asyncio.sleep(585)
     await all_but_stopped(engine, 300)
     for _ in range(2):
         engine.request(None, id="one", action="update", tags="changed", request_id="r-1")
@@ -157,20 +169,25 @@ def test_every_type_of_event_is_valid_by_the_schema() -> None:
             assert invalid(event, schema, schema) is None, event
         assert {event["type"] for event in told} == {type.value for type in EventType}
         assert {record.key for record in engine.read("delay-events")} == {
-            event["schedule_id"].encode() for event in told
+            event.get("schedule_id", event.get("destination")).encode() for event in told
         }
 
-    in_virtual_time(test)
+    in_virtual_time(test, owner="worker-0")
 
 
 def test_the_schema_finds_what_is_wrong() -> None:
     schema = json_schema()
-    right = {"schema_version": 1, "type": "fired", "at_ms": 1, "request_topic": "t", "schedule_id": "i"}
+    right = {"schema_version": 2, "type": "fired", "at_ms": 1, "request_topic": "t", "schedule_id": "i"}
     right |= {"source": "t/0/1"}
     assert invalid(right, schema, schema) is None
-    for wrong in ({"type": "sold"}, {"at_ms": -1}, {"source": 7}, {"schema_version": 2}, {"colour": "red"}):
+    del right["schedule_id"], right["source"]
+    assert invalid(right, schema, schema) is None, "it is of no schedule"
+    right |= {"schedule_id": "i", "source": "t/0/1"}
+    for wrong in ({"type": "sold"}, {"at_ms": -1}, {"source": 7}, {"schema_version": 1}, {"colour": "red"}):
         assert invalid(right | wrong, schema, schema) is not None
-    assert invalid({name: right[name] for name in list(right)[1:]}, schema, schema) is not None
+    for needed in ("schema_version", "type", "at_ms"):
+        less = {name: value for name, value in right.items() if name != needed}
+        assert invalid(less, schema, schema) is not None
 
 
 def test_the_events_rebuild_the_list_of_schedules() -> None:
@@ -241,5 +258,191 @@ def test_a_one_time_schedule_that_is_made_to_recur_has_the_grace_of_those_that_r
         assert event["definition"]["grace_ms"] == 15 * 60 * 1000
         schema = json_schema()
         assert invalid(event, schema, schema) is None
+
+    in_virtual_time(test)
+
+
+# -- keys, and who asked -----------------------------------------------------------------------------
+
+
+def keys_told(engine: Engine) -> list[tuple[str, Any, Any]]:
+    return [(e["type"], e.get("key"), e.get("key_base64")) for e in events(engine)]
+
+
+def test_events_carry_the_key_that_is_delivered() -> None:
+    """Cut between characters; as base64 where it is not UTF-8; not at all where it is null."""
+
+    async def test(engine: Engine) -> None:
+        long = "€" * 100
+        for key, control in (
+            (b"customer-7", {}),
+            (b"own", {"destination_key": "another"}),
+            (b"\xff\x00", {}),
+            (None, {}),
+            (long.encode(), {}),
+            (b"x" * 255 + "é".encode(), {}),
+            (b"\xff" * 300, {}),
+        ):
+            engine.request(key=key, destination="orders", delay="5s", id="a", **control)
+        await asyncio.sleep(1)
+        assert [told[1:] for told in keys_told(engine)] == [
+            ("customer-7", None),
+            ("another", None),
+            (None, "/wA="),
+            (None, None),
+            ("€" * 85, None),
+            ("x" * 255, None),
+            (None, b64encode(b"\xff" * 256).decode()),
+        ]
+        engine.request(action="pause", id="a")
+        engine.request(action="cancel", match_id_prefix="a")
+        await asyncio.sleep(1)
+        assert [told[0] for told in keys_told(engine)[7:]] == ["paused", "cancelled", "bulk"]
+        assert all(told[2] for told in keys_told(engine)[7:9])
+
+    in_virtual_time(test)
+
+
+def test_events_of_requests_without_an_id_carry_it_too() -> None:
+    async def test(engine: Engine) -> None:
+        asked_ms = engine.clock.now_ms()
+        late = str(asked_ms - 60_000)
+        engine.request(key=b"k", destination="orders", delay="0", actor="ada")
+        engine.request(key=b"k", destination="orders", delay="1s", destination_key="d")
+        engine.request(key=b"\xff", destination="orders", at=late, grace="1s", on_late="drop")
+        await asyncio.sleep(3)
+        told = events(engine)
+        assert [(e["type"], e.get("key"), e.get("key_base64")) for e in told] == [
+            ("scheduled", "k", None),
+            ("fired", "k", None),
+            ("scheduled", "d", None),
+            ("scheduled", None, "/w=="),
+            ("expired", None, "/w=="),
+            ("fired", "d", None),
+        ]
+        assert {event["created_at_ms"] for event in told} == {asked_ms}
+        assert [event.get("created_by") for event in told] == ["ada", *[None] * 5]
+
+    in_virtual_time(test, events_anonymous=True)
+
+
+def test_a_tenant_keeps_its_keys_out_of_events_and_tells_of_requests_without_an_id() -> None:
+    async def test(engine: Engine) -> None:
+        for ask in (engine.request, partial(other_request, engine)):
+            ask(destination="orders", delay="1s", id="a")
+            ask(destination="orders", delay="1s")
+        await asyncio.sleep(3)
+        told = [(e["request_topic"], e["type"], "id" in e, e.get("key")) for e in events(engine)]
+        assert sorted(told) == [
+            ("delay-requests", "fired", True, "key"),
+            ("delay-requests", "scheduled", True, "key"),
+            (OTHER, "fired", False, None),
+            (OTHER, "fired", True, None),
+            (OTHER, "scheduled", False, None),
+            (OTHER, "scheduled", True, None),
+        ]
+
+    with_tenants(test, tenants(tenant("*", events_key=False, events_anonymous=True)))
+
+
+def test_events_say_who_made_a_schedule_and_who_changed_it_last() -> None:
+    async def test(engine: Engine) -> None:
+        begin_ms = engine.clock.now_ms()
+
+        def told() -> list[tuple[Any, ...]]:
+            return [
+                (
+                    e["type"],
+                    e["created_at_ms"] - begin_ms,
+                    e.get("created_by"),
+                    e["updated_at_ms"] - begin_ms,
+                    e.get("updated_by"),
+                )
+                for e in events(engine)
+                if e["type"] != "bulk"
+            ]
+
+        steps: list[tuple[str, dict[str, str]]] = [
+            ("ada", {"destination": "orders", "every": "1h"}),
+            ("bob", {"action": "pause"}),
+            ("cleo", {"action": "pause"}),
+            ("dan", {"action": "trigger"}),
+            ("eve", {"destination": "orders", "every": "2h"}),
+            ("fay", {"action": "reschedule", "every": "3h"}),
+        ]
+        for actor, control in steps:
+            engine.request(id="a", actor=actor, **control)
+            await asyncio.sleep(1)
+        engine.request(action="cancel", match_id_prefix="a", actor="gus")
+        await asyncio.sleep(1)
+        engine.request(action="cancel", id="a", actor="hal")
+        engine.request(destination="orders", id="a", delay="1h")
+        await asyncio.sleep(1)
+        assert told() == [
+            ("scheduled", 0, "ada", 0, "ada"),
+            ("paused", 0, "ada", 1_000, "bob"),
+            ("unchanged", 0, "ada", 1_000, "bob"),
+            ("triggered", 0, "ada", 3_000, "dan"),
+            ("fired", 0, "ada", 3_000, "dan"),
+            ("replaced", 0, "ada", 4_000, "eve"),
+            ("rescheduled", 0, "ada", 5_000, "fay"),
+            ("cancelled", 0, "ada", 6_000, "gus"),
+            ("cancelled", 0, "ada", 6_000, "gus"),
+            ("scheduled", 7_000, None, 7_000, None),
+        ]
+
+    in_virtual_time(test)
+
+
+def test_completed_says_why() -> None:
+    async def test(engine: Engine) -> None:
+        end = str(engine.clock.now_ms() + 3_500)
+        engine.request(destination="orders", id="counted", every="1s", max_fires="2")
+        engine.request(destination="orders", id="ended", every="1s", end=end)
+        engine.request(destination="orders", id="both", every="1s", end=end, max_fires="9")
+        await asyncio.sleep(10)
+        found = {event["id"]: event["reason"] for event in events(engine, "completed")}
+        assert found == {"counted": "max-fires", "ended": "end", "both": "end"}
+
+    in_virtual_time(test)
+
+
+def test_a_schedule_completes_where_time_ends() -> None:
+    """Nothing comes after the year 9999."""
+    recurrence = Recurrence("0 0 1 1 *", 0, end_ms=LATEST_MS)
+    for end_ms, why in ((LATEST_MS, "no-more-times"), (None, "no-more-times"), (LATEST_MS // 2, "end")):
+        bounded = replace(recurrence, end_ms=end_ms)
+        last = Schedule(Status.COMPLETED, 1, "t", 0, 0, 0, "orders", recurrence=bounded)
+        assert _why_completed(last) == why
+
+
+# -- history -----------------------------------------------------------------------------------------
+
+
+def test_the_history_keeps_what_was_triggered_missed_and_skipped() -> None:
+    """Runs are one entry each, also those that follow one another."""
+
+    async def test(engine: Engine) -> None:
+        begin_ms = engine.clock.now_ms()
+        engine.request(destination="orders", id="a", every="10s")
+        await asyncio.sleep(12)
+        engine.request(action="trigger", id="a")
+        engine.request(action="pause", id="a")
+        await asyncio.sleep(30)
+        engine.request(action="resume", id="a")
+        await asyncio.sleep(1)
+        record = next(
+            decode_schedule(value) for key, value in engine.stores.disks[0].values.items() if key[:1] == b"s"
+        )
+        found = [
+            (fire.kind, fire.due_ms - begin_ms, fire.to_ms and fire.to_ms - begin_ms, fire.count)
+            for fire in record.history
+        ]
+        assert found == [
+            (Past.FIRED, 10_000, 0, 1),
+            (Past.TRIGGERED, 12_000, 0, 1),
+            (Past.SKIPPED, 20_000, 30_000, 2),
+            (Past.FIRED, 40_000, 0, 1),
+        ]
 
     in_virtual_time(test)

@@ -13,9 +13,12 @@ from msgspec.structs import replace
 
 from delaystream.codec.command import attach
 from delaystream.codec.envelope import (
+    ACTOR_CHARACTERS,
     INLINE_BYTES,
+    KEY_BYTES,
     Bulk,
     Fire,
+    Past,
     Schedule,
     Status,
     Triggered,
@@ -174,7 +177,14 @@ def schedules(case: Case) -> Iterator[Row]:
         key,
         tags=["t" * 32] * ((settings.max_header_bytes - len(id)) // 33),
         triggers=[Triggered(key, REVISION, SOURCE.partition, ORIGIN, ORIGIN)] * settings.max_triggers,
-        history=[Fire(LATEST_MS, LATEST_MS, REVISION, index, ORIGIN)] * settings.history_length,
+        history=[Fire(LATEST_MS, LATEST_MS, REVISION, index, ORIGIN, Past.SKIPPED, LATEST_MS, 1 << 40)]
+        * settings.history_length,
+        created_ms=LATEST_MS,
+        created_by="\U0001f600" * ACTOR_CHARACTERS,
+        updated_ms=LATEST_MS,
+        updated_by="\U0001f600" * ACTOR_CHARACTERS,
+        key=bytes(KEY_BYTES),
+        last_fired_ms=LATEST_MS,
         payload=bytes(INLINE_BYTES),
         origin=ORIGIN,
         revision_origin=ORIGIN,
@@ -226,7 +236,11 @@ def deliveries(case: Case) -> Iterator[Row]:
     fired: Header = ("delaystream-fired-at", b"%d" % LATEST_MS)
     source = f"{SOURCE.place}/{SOURCE.partition}/{SOURCE.offset}"
     own = foreign(case.settings, [])
-    yield accepted.key, accepted.value, delivery_headers(own, id, fire, LATEST_MS, fired, source, 1 << 40, 9)
+    yield (
+        accepted.key,
+        accepted.value,
+        delivery_headers(own, id, fire, LATEST_MS, fired, source, 1 << 40, 9, LATEST_MS, LATEST_MS),
+    )
 
 
 def receipts(case: Case) -> Iterator[Row]:

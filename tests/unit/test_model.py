@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from delaystream.codec.envelope import Schedule, decode_schedule
+from delaystream.codec.envelope import Past, Schedule, decode_schedule
 from delaystream.codec.keys import HOUSEKEEPING, schedule_key, split_wheel_key
 from delaystream.core.partitioning import owner_partition
 from delaystream.testing import LogRecord, VirtualTimeLoop
@@ -257,7 +258,7 @@ class Life(RuleBasedStateMachine):
 
     def _definition(self, plan: Plan, beat: dict[str, int]) -> Any:
         """What a recurring request defines, whenever it is sent; its bounds are told as times of the day."""
-        bounds = (plan.beat.start_ms if "start" in beat else None, plan.beat and plan.beat.end_ms)
+        bounds = (plan.beat.start_ms if beat.get("start") else None, plan.beat and plan.beat.end_ms)
         return plan.value, plan.destination, plan.grace_ms, plan.catch_up, tuple(beat.items()), bounds
 
     def _ask(
@@ -308,6 +309,9 @@ class Life(RuleBasedStateMachine):
         for topic in ("orders", "emails", "late"):
             in_order = [_delivery(topic, record) for record in engine.read(topic)]
             assert in_order == [delivery for delivery in model.delivered if delivery[0] == topic]
+        fired_at = {header(record, "fired-at") for record, _ in delivered}
+        last = [dict(record.headers).get("delaystream-last-fired-at") for record, _ in delivered]
+        assert {text.decode() for text in last if text is not None} <= fired_at
         told = [json.loads(record.value or b"") for record in engine.read("delay-events")]
         assert [_told(event) for event in told if event["type"] != "bulk"] == model.told
         assert [(e["action"], e["count"]) for e in told if e["type"] == "bulk"] == self.bulks
@@ -333,7 +337,8 @@ class Life(RuleBasedStateMachine):
         assert in_wheels == set(record.pending)
         assert record.status == model.status
         assert (record.fire_count, record.missed_count) == (model.fires, model.missed)
-        assert [_remembered(fire) for fire in record.history] == model.history
+        assert _by_definition(map(_remembered, record.history)) == _by_definition(model.history)
+        assert (record.created_ms, record.updated_ms) == (model.created_ms, model.updated_ms)
         assert record.next_ms == (-1 if model.next_ms is None else model.next_ms)
         assert _ahead(record) == sorted(model.ahead)
 
@@ -343,7 +348,17 @@ def _delivery(topic: str, record: LogRecord) -> tuple[Any, ...]:
     due: Any = int(header(record, "due-at"))
     if header(record, "fire-id").split("/")[2].startswith("t"):
         due = "trigger"
-    return topic, due, record.value, int(header(record, "fire-count")), skipped
+    own = dict(record.headers)
+    next_at = own.get("delaystream-next-at")
+    return (
+        topic,
+        due,
+        record.value,
+        int(header(record, "fire-count")),
+        skipped,
+        "delaystream-last-fired-at" in own,
+        None if next_at is None else int(next_at),
+    )
 
 
 def _told(event: dict[str, Any]) -> tuple[Any, ...]:
@@ -352,13 +367,27 @@ def _told(event: dict[str, Any]) -> tuple[Any, ...]:
         what = "trigger" if event["fire_id"].split("/")[2].startswith("t") else event["due_at_ms"]
     elif event["type"] == "moved":
         what = event["due_at_ms"]
+    elif event["type"] == "completed":
+        what = event["reason"]
     elif "from_ms" in event:
         what = (event["from_ms"], event["to_ms"], event["count"], event["reason"])
     return event["type"], event.get("status"), what
 
 
 def _remembered(fire: Any) -> Any:
-    return fire.due_ms if fire.index == 0 or isinstance(fire.index, int) else "trigger"
+    if fire.kind in (Past.MISSED, Past.SKIPPED):
+        return fire.kind.name.lower(), fire.due_ms, fire.to_ms, fire.count, fire.revision
+    assert (fire.kind is Past.TRIGGERED) == isinstance(fire.index, str)
+    return fire.due_ms if fire.kind is Past.FIRED else "trigger"
+
+
+def _by_definition(history: Iterable[Any]) -> list[Any]:
+    """A history whose runs have the place of their definition among all, not its revision."""
+    numbers: dict[int, int] = {}
+    return [
+        (*what[:4], numbers.setdefault(what[4], len(numbers))) if isinstance(what, tuple) else what
+        for what in history
+    ]
 
 
 def _ahead(record: Schedule) -> list[tuple[int, int]]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from itertools import pairwise
 
 import pytest
 
+from delaystream.codec.envelope import decode_rate
 from delaystream.core.rates import RateError, RateTable, parse_rate
+from delaystream.engine import rate_commands
 from delaystream.engine.firing import Firing
 from delaystream.engine.ports import TopicPartition
 from delaystream.testing import LogRecord, MemoryProducer
-from tests.unit.engine import REQUESTS, Engine, header
+from tests.simulation.reckoning import miscounts
+from tests.unit.engine import REQUESTS, Engine, header, in_virtual_time
 from tests.unit.tenants import BY_REQUESTS, errors, other_request, start, tenant, tenants, with_tenants
+from tests.unit.test_recurring import events
 
 
 def second(record: LogRecord, begin_ms: int) -> int:
@@ -253,3 +258,165 @@ def test_a_moment_that_is_a_rounding_error_away_is_waited_for_and_not_spun_on(
         assert [record.value for record in engine.read("orders")] == [b"late"]
 
     with_tenants(test, tenants())
+
+
+# -- rates by command ----------------------------------------------------------------------------
+
+
+def rate_events(engine: Engine) -> list[tuple[str, str, float | None]]:
+    return [(e["destination"], e.get("actor", ""), e.get("rate")) for e in events(engine, "rate")]
+
+
+def spread(records: list[LogRecord], begin_ms: int, seconds: int) -> list[int]:
+    """How many records went out in each second."""
+    counts = [0] * seconds
+    for record in records:
+        if (number := second(record, begin_ms)) < seconds:
+            counts[number] += 1
+    return counts
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_command_sets_a_rate_and_a_command_clears_it(partitions: int) -> None:
+    """One receipt and one event, when every partition has it."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(action="rate", destination="orders", rate="600/m", actor="ada", reply_to="replies")
+        await asyncio.sleep(5)
+        (receipt,) = engine.read("replies")
+        assert json.loads(receipt.value or b"")["outcome"] == "rate-set"
+        assert rate_events(engine) == [("orders", "ada", 10.0)]
+        (event,) = engine.read("delay-events")
+        assert event.key == b"orders"
+        for number in range(90):
+            engine.request(destination="orders", delay="5s", partition=number % partitions)
+            engine.request(destination="emails", delay="5s", partition=number % partitions)
+        await asyncio.sleep(5)
+        begin_ms = engine.clock.now_ms()
+        await asyncio.sleep(5)
+        assert max(spread(engine.read("orders"), begin_ms, 4)) <= 20
+        assert len(engine.read("emails")) == 90
+        assert len(engine.read("orders")) < 90
+        engine.request(action="rate", destination="orders", rate="none")
+        await asyncio.sleep(1)
+        assert len(engine.read("orders")) == 90
+        assert rate_events(engine)[1:] == [("orders", "", None)]
+        assert not engine.stores.disks[0].values.keys() & {b"g"}
+
+    in_virtual_time(test, partitions=partitions)
+
+
+@pytest.mark.parametrize("way", ["in place", "restarted", "rebuilt"])
+def test_what_is_in_the_common_wheel_keeps_to_a_rate_that_is_set_later(way: str) -> None:
+    """With an id, without one, recurring, and triggered: nothing is lost or doubled, and others go on."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(60):
+            engine.request(b"%d" % number, destination="orders", delay=f"{20_000 + number}ms")
+            engine.request(b"n", destination="orders", delay="20s", id=f"named-{number}")
+            other_request(engine, destination="orders", delay="20s")
+        engine.request(destination="orders", id="beat", every="20s", max_fires="1")
+        await asyncio.sleep(1)
+        engine.request(action="rate", destination="orders", rate="10")
+        await asyncio.sleep(2)
+        if way != "in place":
+            await engine.stop()
+            if way == "rebuilt":
+                engine.stores.disks.clear()
+            start(engine, made)
+        await asyncio.sleep(16)
+        engine.request(action="trigger", id="named-59")
+        await asyncio.sleep(1)
+        begin_ms = engine.clock.now_ms()
+        await asyncio.sleep(60)
+        fired = engine.read("orders")
+        ours = [r for r in fired if header(r, "source").startswith(REQUESTS)]
+        theirs = [r for r in fired if not header(r, "source").startswith(REQUESTS)]
+        assert (len(ours), len(theirs)) == (122, 60)
+        assert len({header(record, "fire-id") for record in fired}) == 182
+        assert max(record.appended_ms for record in theirs) - begin_ms < 2_000
+        assert max(spread(ours, begin_ms, 30)) <= 20
+        assert max(record.appended_ms for record in ours) - begin_ms > 9_000
+        anonymous = [int(r.value or b"") for r in ours if (r.value or b"").isdigit()]
+        assert anonymous == sorted(anonymous), "in due order"
+        assert list(miscounts(engine.stores.disks[0])) == []
+
+    made = tenants()
+    with_tenants(test, made)
+
+
+def test_a_rate_by_command_wins_over_the_tenants_setting_and_not_over_that_of_all() -> None:
+    async def test(engine: Engine) -> None:
+        other_request(engine, action="rate", destination="orders", rate="100")
+        for _ in range(40):
+            other_request(engine, destination="orders", delay="5s")
+            other_request(engine, destination="emails", delay="5s")
+        await asyncio.sleep(5)
+        other_request(engine, action="rate", destination="emails", rate="100")
+        begin_ms = engine.clock.now_ms()
+        await asyncio.sleep(3)
+        assert len(engine.read("orders")) == 40
+        assert max(spread(engine.read("emails"), begin_ms, 3)) <= 10
+        other_request(engine, action="rate", destination="orders", rate="none")
+        for _ in range(40):
+            other_request(engine, destination="orders", delay="0")
+        await asyncio.sleep(3)
+        assert len(engine.read("orders")) < 60
+
+    limited = tenant("*", rates=RateTable([parse_rate("orders=2")]))
+    with_tenants(test, tenants(limited, rates="emails=5"))
+
+
+def test_a_rate_that_is_raised_does_not_wait_for_the_one_before() -> None:
+    """A destination that gets one an hour is closed for as long."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(action="rate", destination="orders", rate="1/h")
+        for _ in range(3):
+            engine.request(destination="orders", delay="1s")
+        await asyncio.sleep(10)
+        assert len(engine.read("orders")) == 1
+        engine.request(action="rate", destination="orders", rate="50")
+        await asyncio.sleep(1)
+        assert len(engine.read("orders")) == 3
+
+    in_virtual_time(test)
+
+
+def test_of_two_rates_the_later_one_counts_wherever_it_is_read() -> None:
+    """By their timestamps, where they stood on two partitions; also where it cleared the rate."""
+
+    async def test(engine: Engine) -> None:
+        now_ms = engine.clock.now_ms()
+        engine.request(action="rate", destination="orders", rate="none", partition=1, timestamp_ms=now_ms)
+        await asyncio.sleep(1)
+        engine.request(action="rate", destination="orders", rate="5", timestamp_ms=now_ms - 1_000)
+        engine.request(action="rate", destination="emails", rate="5", timestamp_ms=now_ms)
+        engine.request(action="rate", destination="emails", rate="6", timestamp_ms=now_ms - 1_000)
+        await asyncio.sleep(1)
+        for disk in engine.stores.disks.values():
+            rows = [decode_rate(value) for key, value in disk.values.items() if key[:1] == b"v"]
+            assert {row.destination: row.rate for row in rows} == {"orders": None, "emails": 6.0}
+
+    in_virtual_time(test, partitions=2)
+
+
+def test_there_are_no_more_rates_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was cleared makes room."""
+    monkeypatch.setattr(rate_commands, "MOST_RATES", 2)
+
+    async def test(engine: Engine) -> None:
+        for topic, rate in (
+            ("orders", "5"),
+            ("emails", "5"),
+            ("late", "5"),
+            ("orders", "none"),
+            ("late", "6"),
+        ):
+            engine.request(action="rate", destination=topic, rate=rate)
+            await asyncio.sleep(1)
+        assert errors(engine) == ["too-many-rates"]
+        rows = [decode_rate(value) for key, value in engine.stores.disks[0].values.items() if key[:1] == b"v"]
+        assert {row.destination: row.rate for row in rows} == {"emails": 5.0, "late": 6.0}
+
+    in_virtual_time(test)

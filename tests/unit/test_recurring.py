@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from delaystream.codec.event import decode_event
+from delaystream.codec.outgoing import LAST_FIRED_AT, NEXT_AT
 from delaystream.core import misfire
 from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.recurrence import Recurrence, UnknownZoneError, fires, next_after
@@ -317,8 +318,10 @@ def test_records_at_fault_are_found_while_a_schedule_catches_up(catch_up: str, n
         engine.request(id="probe", timestamp_ms=began_ms - 67_000, max_fires="1", **recurring)
         await asyncio.sleep(1)
         (record,) = engine.read("small")
+        # What a first and only fire does not tell: the fire before it, and the next time.
+        later = [(LAST_FIRED_AT, b"%d" % began_ms), (NEXT_AT, b"%d" % began_ms)]
         # With a fire count of three digits a delivery is one byte too large.
-        largest = row_bytes(record.key, record.value, record.headers) + 1
+        largest = row_bytes(record.key, record.value, [*record.headers, *later]) + 1
         engine.log.topics["small"].max_message_bytes = largest
         engine.request(id="large", timestamp_ms=began_ms - 7_200_000, **recurring)
         await asyncio.sleep(120)

@@ -14,7 +14,6 @@ from tests.unit.test_setup import ROOT
 ASKED: dict[str, dict[str, str]] = {
     "update": {"action": "update", "id": "x", "payload": "keep", "tags": "a"},
     "describe": {"action": "describe", "id": "x"},
-    "rate": {"action": "rate", "destination": "orders", "rate": "600/m"},
     "note": {"destination": "orders", "delay": "0", "note": "no id, and due at once"},
     "until": {"action": "pause", "id": "x", "until": "1700003600000"},
     "status": {"destination": "orders", "delay": "0", "id": "x", "status": "pending"},
@@ -75,5 +74,4 @@ def test_the_documentation_marks_what_is_reserved_and_nothing_else() -> None:
     contract = (ROOT / "docs" / "headers.md").read_text("utf-8")
     rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \(reserved\) \|", contract, re.MULTILINE)
     marked = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
-    outgoing = {"delaystream-last-fired-at", "delaystream-next-at"}
-    assert marked - outgoing == RESERVED
+    assert marked == RESERVED

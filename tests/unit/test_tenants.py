@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
+from delaystream.codec.headers import RequestParser
+from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition
 from delaystream.dialects import by_name
 from delaystream.engine.ports import TopicPartition
-from tests.unit.engine import REQUESTS, Engine, header
-from tests.unit.tenants import OTHER, errors, other_request, start, tenant, tenants, with_tenants
+from delaystream.engine.tenants import Tenant, Tenants
+from tests.unit.engine import OWN, RECEIPTS, REQUESTS, Engine, header
+from tests.unit.tenants import (
+    BY_REQUESTS,
+    OTHER,
+    errors,
+    other_request,
+    start,
+    tenant,
+    tenants,
+    with_tenants,
+)
+from tests.unit.test_recurring import events
 
 
 def elsewhere(topic: str, partitions: int) -> str:
@@ -206,3 +220,52 @@ def test_a_refused_request_in_a_dialect_is_buried_as_it_was_produced() -> None:
 
     full = tenant("*", max_pending=1, dialects=[by_name("etf1")])
     with_tenants(test, tenants(full), partitions=7)
+
+
+# -- defaults ------------------------------------------------------------------------------------
+
+
+def defaults(**policy: Any) -> Tenants:
+    """Those of `other-requests`."""
+    parser = RequestParser(DestinationFilter(["*"], [*BY_REQUESTS, *OWN], RECEIPTS), Limits(), None, **policy)
+    return tenants(Tenant(parser))
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_a_tenants_cron_expressions_are_in_its_time_zone(partitions: int) -> None:
+    """On the partition that owns the id, and where it is handed on; not where the request says another."""
+
+    async def test(engine: Engine) -> None:
+        for number, control in enumerate(({}, {}, {"timezone": "UTC"})):
+            other_request(engine, 0, destination="orders", id=f"id-{number}", cron="0 9 * * *", **control)
+        engine.request(destination="orders", id="mine", cron="0 9 * * *")
+        other_request(engine, 0, destination="orders", id="again", every="1h")
+        other_request(engine, 0, action="reschedule", id="again", cron="0 9 * * *")
+        await asyncio.sleep(1)
+        zones = {
+            event["id"]: event["definition"].get("timezone")
+            for event in events(engine)
+            if "definition" in event
+        }
+        tokyo = "Asia/Tokyo"
+        assert zones == {"id-0": tokyo, "id-1": tokyo, "id-2": "UTC", "mine": "UTC", "again": tokyo}
+
+    with_tenants(test, defaults(default_timezone="Asia/Tokyo"), partitions)
+
+
+def test_a_tenants_grace_holds_where_a_request_names_none() -> None:
+    """Where it recurs, or says what to do when it is late."""
+
+    async def test(engine: Engine) -> None:
+        past = str(engine.clock.now_ms() - 60_000)
+        other_request(engine, destination="orders", at=past)
+        other_request(engine, destination="orders", at=past, on_late="drop")
+        other_request(engine, destination="orders", at=past, on_late="drop", grace="2h")
+        engine.request(destination="orders", at=past, on_late="drop")
+        other_request(engine, destination="orders", id="a", every="1h")
+        await asyncio.sleep(1)
+        assert len(engine.read("orders")) == 3
+        assert [event["type"] for event in events(engine)] == ["scheduled", "expired"]
+        assert events(engine, "scheduled")[0]["definition"]["grace_ms"] == 30_000
+
+    with_tenants(test, defaults(default_grace_ms=30_000))

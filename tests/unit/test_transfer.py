@@ -16,6 +16,7 @@ from delaystream.codec.envelope import (
     Fire,
     Meta,
     Pointer,
+    Rate,
     Schedule,
     SourceName,
     SourcePosition,
@@ -33,7 +34,7 @@ from delaystream.engine.state import PartitionState
 from delaystream.testing.store import MemoryStateStores, MemoryStore
 from delaystream.transfer import lines
 from delaystream.transfer.checking import Checked, checked
-from delaystream.transfer.exporting import _Digesting
+from delaystream.transfer.exporting import _Digesting, _for_all
 from delaystream.transfer.kafka import TransferError
 from delaystream.transfer.origins import Origins
 from delaystream.transfer.reading import PartitionReading, UnknownState
@@ -82,6 +83,7 @@ def state() -> MemoryStore:
         digest=b"\0\xff",
         until_key=keys.wheel_key(keys.HOUSEKEEPING, 1_893_456_009_000, 0, 25, 1),
         once=Lateness(CatchUp.NONE, "drop", 5),
+        created_ms=8, created_by="me", updated_ms=9, updated_by="you", key=b"\xff", last_fired_ms=4,
     )  # fmt: skip
     over = Schedule(Status.CANCELLED, 43, TENANT, 0, 21, 8, "out", [], 0, None, forget)
     return store_of(
@@ -94,6 +96,7 @@ def state() -> MemoryStore:
             (keys.offset_key(TENANT), encode(SourcePosition(22, "topic-id"))),
             (first, encode(ENVELOPE)),
             (second, encode(Envelope(None, b"v", [], 6))),
+            (keys.rate_key(TENANT, "out"), encode(Rate(TENANT, "out", 2.5, 3, 21, 9, "me"))),
             (keys.schedule_key(TENANT, "named"), encode(named)),
             (keys.payload_key(TENANT, "named"), encode(LARGE)),
             (keys.schedule_key(TENANT, "cron"), encode(cron)),
@@ -105,7 +108,7 @@ def state() -> MemoryStore:
 def exported(store: MemoryStore, partition: int = 0) -> list[Any]:
     reading = PartitionReading(partition, store)
     reading.check()
-    found = [*reading.positions(), *reading.anonymous(), *reading.named(remembered=True)]
+    found = [*reading.positions(), *reading.rates(), *reading.anonymous(), *reading.named(remembered=True)]
     return [lines.decoded(lines.encoded(line)) for line in found]
 
 
@@ -123,6 +126,8 @@ def imported(found: list[Any], here: str = "topic-id") -> list[Change]:
         match line:
             case lines.Position():
                 changes += rows.position(line)
+            case lines.Rate():
+                changes += rows.rate(line)
             case lines.Anonymous():
                 changes += rows.anonymous(line)
             case lines.Named():
@@ -134,7 +139,7 @@ def test_an_import_holds_what_was_exported() -> None:
     """Every field of it, through JSON: exporting the new state gives the same lines."""
     found = exported(state())
     assert exported(store_of(imported(found))) == found
-    assert len(found) == 6
+    assert len(found) == 7
 
 
 def test_an_engine_takes_the_rows() -> None:
@@ -221,6 +226,9 @@ def test_what_recurs_can_be_read() -> None:
         "revision": 44,
         "index": "t0.30",
         "origin": "",
+        "kind": 0,
+        "to_ms": 0,
+        "count": 1,
     }
     assert cron.next_at == "2030-01-01T00:00:06.000Z"
 
@@ -262,8 +270,8 @@ def test_over_is_left_out_unless_asked_for() -> None:
 def test_every_key_of_a_wheel_in_a_schedule_is_known_here() -> None:
     """Such a key means another number in another application: a new field of the kind must be mapped too."""
     holds_bytes = {field.name for field in msgspec.structs.fields(Schedule) if "bytes" in str(field.type)}
-    # A digest is of what it is, wherever it is.
-    assert holds_bytes - {"digest"} == lines.TOLD_APART - {"triggers"}
+    # A digest is of what it is, and a key is delivered, wherever it is.
+    assert holds_bytes - {"digest", "key"} == lines.TOLD_APART - {"triggers"}
 
 
 def test_unknown_state_is_refused() -> None:
@@ -315,7 +323,7 @@ def test_a_whole_file_is_taken() -> None:
         (lambda content: b"\n".join(content.splitlines()[1:]), "begins with its header"),
         (lambda content: content.replace(b'"index":1', b'"index":2', 1), "changed or damaged"),
         (lambda content: content + content, "ends with its end"),
-        (lambda content: content.replace(b'"type":"anonymous"', b'"type":"other"', 1), "Line 3"),
+        (lambda content: content.replace(b'"type":"anonymous"', b'"type":"other"', 1), "Line 4"),
         (lambda content: content.replace(b'"format":2', b'"format":1', 1), "format 1"),
         (lambda _: b"", "was cut off"),
     ],
@@ -324,3 +332,20 @@ def test_a_damaged_file_is_refused(change: Any, sentence: str) -> None:
     """Before anything is written, with the line."""
     with pytest.raises(TransferError, match=sentence):
         checked(file(change=change))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "held_up"),
+    [
+        ("delaystream-action", b"rate", True),
+        ("Delaystream-Action", b"rate", True),
+        ("delaystream-match-tags", b"a", True),
+        ("delaystream-action", b"cancel", False),
+        ("rate", b"rate", False),
+    ],
+)
+def test_a_command_for_every_partition_that_is_on_its_way_holds_a_final_export_up(
+    name: str, value: bytes, held_up: bool
+) -> None:
+    """Some partitions have it already, and another partition count would give it to others than the rest."""
+    assert _for_all(lines.InFlight(0, 1, 2, None, None, [(name, value)])) == held_up
