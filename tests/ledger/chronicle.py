@@ -238,6 +238,9 @@ class _Life:
         request = self.chronicle.asked[source]
         if request.prefix is not None and request.offset < self.decided.get(request.partition, -1):
             self._wrong(told, "the partition has said something later of it, which was decided on before")
+        if kind == "scheduled":
+            # What was said of what the id stood for before is done with.
+            self.decided = {}
         if kind != "rejected":
             # That may be where it was read, and not where its id belongs.
             self.decided[request.partition] = max(request.offset, self.decided.get(request.partition, -1))
