@@ -80,6 +80,7 @@ class Code(StrEnum):
     DIALECT_INVALID = "dialect-invalid"
     DIALECT_UNSUPPORTED = "dialect-unsupported"
     TOO_MANY_TRIGGERS = "too-many-triggers"
+    TOO_MANY_HOLDS = "too-many-holds"
     QUARANTINED = "quarantined"
     INTERNAL_ERROR = "internal-error"
 
@@ -192,6 +193,7 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.DIALECT_INVALID: "A header of the topic's dialect has a value that its own system would not take.",
     Code.DIALECT_UNSUPPORTED: "A feature of the topic's dialect that delaystream does not carry out.",
     Code.TOO_MANY_TRIGGERS: "The id has as many triggered fires waiting as it may have (`max_triggers`).",
+    Code.TOO_MANY_HOLDS: "The request topic has as many bulk pauses standing as it may have (`max_holds`).",
     Code.QUARANTINED: (
         "The fire proved impossible: too large for the destination, or refused until the timeout."
     ),

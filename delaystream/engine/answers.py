@@ -14,7 +14,9 @@ from delaystream.engine.letters import Letters
 from delaystream.engine.step import Step
 
 # Naming a member through its class, or looking it up by its value, is slow (Python 3.11).
-_EVENTS: Final = {outcome: EventType(outcome.value) for outcome in Outcome}
+_EVENTS: Final[dict[Outcome, EventType]] = {
+    outcome: EventType(outcome.value) for outcome in Outcome if outcome is not Outcome.NO_MATCH
+}
 _TOO_LATE: Final = Outcome.TOO_LATE
 _TRIGGERED: Final = Outcome.TRIGGERED
 

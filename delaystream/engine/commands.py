@@ -74,7 +74,7 @@ class Commands:
             schedule = self._arming.arm_all(step, id, schedule, schedule.held)
         elif schedule.next_ms >= 0:
             schedule = self._arming.arm(step, id, schedule, schedule.next_ms)
-        return replace(schedule, status=Status.PENDING, held=[], resumed_ms=step.now_ms)
+        return replace(schedule, status=Status.PENDING, held=[], resumed_ms=step.now_ms, held_by="")
 
     # -- trigger and reschedule ---------------------------------------------------------------
 

@@ -65,6 +65,7 @@ from delaystream.engine.bulk import Bulks
 from delaystream.engine.commands import Commands
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.events import Delivered
+from delaystream.engine.holds import Holds
 from delaystream.engine.quota import Quotas
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
@@ -84,8 +85,10 @@ class Control:
         commands: Commands,
         bulks: Bulks,
         quotas: Quotas,
+        holds: Holds,
     ) -> None:
         self._settings = settings
+        self._holds = holds
         self._quotas = quotas
         self._state = state
         self._deliveries = deliveries
@@ -157,8 +160,9 @@ class Control:
             return rejection
         if old is not None:
             self._arming.clear(step, request.source.topic, request.id, old)
+        hold = self._holds.meeting(request) if self._holds.any else None
         schedule = Schedule(
-            status=Status.PENDING,
+            status=Status.PENDING if hold is None else Status.PAUSED,
             revision=revision(request.source.partition, request.source.offset),
             topic=request.source.topic,
             partition=request.source.partition,
@@ -173,6 +177,8 @@ class Control:
             actor=request.actor,
             origin=request.source.origin,
             revision_origin=request.source.origin,
+            paused_ms=-1 if hold is None else step.now_ms,
+            held_by="" if hold is None else hold.name,
         )
         if request.recurrence is None:
             self._define(step, request, schedule, outcome)
@@ -195,7 +201,11 @@ class Control:
             catch_up=request.catch_up,
             grace_ms=DEFAULT_GRACE_MS if request.grace_ms is None else request.grace_ms,
         )
-        schedule = self._arming.arm(step, request.id, schedule, first_ms)
+        if schedule.status is Status.PAUSED:
+            schedule = replace(schedule, next_ms=first_ms)
+            self._state.counts.withhold(schedule.topic, schedule.withheld)
+        else:
+            schedule = self._arming.arm(step, request.id, schedule, first_ms)
         tenant = request.source.topic
         schedule = self._arming.keep_payload(step, tenant, request.id, schedule, envelope_of(request))
         step.changes[schedule_key(tenant, request.id)] = encode(schedule)
@@ -232,10 +242,15 @@ class Control:
                 )
             else:
                 later.append((due_ms, index))
-        schedule = self._arming.arm_all(step, request.id, replace(schedule, history=history), later)
+        schedule = replace(schedule, history=history)
+        if schedule.status is Status.PAUSED:
+            schedule = replace(schedule, held=later)
+            self._state.counts.withhold(tenant, schedule.withheld)
+        else:
+            schedule = self._arming.arm_all(step, request.id, schedule, later)
         schedule = replace(
             schedule,
-            status=Status.PENDING if later else Status.FIRED,
+            status=schedule.status if later else Status.FIRED,
             fire_count=len(fired),
             last_fire_id=fired[-1].fire_id if fired else None,
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
+from delaystream.codec.envelope import Hold
 from delaystream.engine.rates import Bucket
 from delaystream.engine.tenants import Denial
 from delaystream.engine.trouble import Trouble
@@ -13,7 +15,7 @@ class Drain:
     """One wheel in one step."""
 
     __slots__ = (
-        "at", "buckets", "cursor", "denial", "done", "limit", "most_fired", "parked",
+        "at", "buckets", "cursor", "denial", "done", "holds", "let_go_ms", "limit", "most_fired", "parked",
         "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
     )  # fmt: skip
 
@@ -29,6 +31,10 @@ class Drain:
         self.partitions = 0 if denial.everyone else partitions
         #: whether any of its fires may have to be withheld
         self.suspicious = trouble is not None or denial.anyone
+        #: until when its entries were kept back; what is impossible is waited for from then on
+        self.let_go_ms = 0
+        #: what may keep an entry without an id back
+        self.holds: Sequence[Hold] = ()
         #: what bounds how fast it is drained
         self.buckets: tuple[Bucket, ...] = ()
         #: most records that the step may hold for its destination, by its rate

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from delaystream.codec.command import Report, attach
-from delaystream.codec.envelope import encode, envelope_of
+from delaystream.codec.envelope import Hold, encode, envelope_of
 from delaystream.codec.keys import wheel_key
 from delaystream.codec.outgoing import Outcome, anonymous_delivery_headers
 from delaystream.core.identity import fire_id
@@ -22,6 +22,7 @@ from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.events import Events
 from delaystream.engine.failures import Undecided, about_the_record
+from delaystream.engine.holds import Holds
 from delaystream.engine.letters import Letters
 from delaystream.engine.ports import SourceBatch, SourceRecord
 from delaystream.engine.quota import Quotas
@@ -122,8 +123,10 @@ class Intake:
         bulks: Bulks,
         quotas: Quotas,
         suspects: Suspects,
+        holds: Holds,
     ) -> None:
         self._suspects = suspects
+        self._holds = holds
         self._partition = partition
         self._settings = settings
         self._state = state
@@ -252,6 +255,7 @@ class Intake:
         now_ms = step.now_ms
         source = request.source
         stored: bytes | None = None
+        hold: Hold | None = None
         wheel = number = 0
         for index, due_ms in enumerate(times):
             if due_ms <= now_ms and (route := self._deliveries.route(step, request, due_ms)) is not None:
@@ -261,8 +265,12 @@ class Intake:
                 stored = encode(envelope_of(request))
                 wheel = state.destination(step, request.destination, source.topic)
                 number = state.source(step, source.topic, source.partition)
-            key = wheel_key(wheel, due_ms, number, source.offset, index)
-            state.add_entry(step, key, stored, wheel, due_ms, number)
+                hold = self._holds.meeting(request) if self._holds.any else None
+            into = wheel
+            if hold is not None and due_ms <= now_ms:
+                into = state.destination(step, request.destination, source.topic, hold.name)
+            key = wheel_key(into, due_ms, number, source.offset, index)
+            state.add_entry(step, key, stored, into, due_ms, number)
             step.size_bytes += len(stored)
         return None
 
@@ -308,11 +316,7 @@ class Intake:
             )
         if request.id is None:
             step.size_bytes += row_bytes(record.key, None, record.headers)
-            if is_command:
-                self._bulks.begin(step, request)
-            else:
-                self._bulks.spread(step, record, request)
-            return None
+            return self._unnamed(step, record, request, is_command=is_command)
         settings = self._settings
         step.size_bytes += row_bytes(record.key, record.value, record.headers)
         owner = owner_partition(request.id, settings.partitions)
@@ -326,5 +330,29 @@ class Intake:
             )
         step.outlet(settings.commands_topic, settings.partitions).write(
             record.key, record.value, attach(record.headers, request), step.now_ms, owner
+        )
+        return None
+
+    def _unnamed(
+        self, step: Step, record: SourceRecord, request: Request, *, is_command: bool
+    ) -> Rejection | None:
+        """Apply a command that names no id: to many, or to one request where its entries are."""
+        settings, subject = self._settings, request.subject
+        if subject is None:
+            if not is_command:
+                return self._bulks.spread(step, record, request)
+            self._bulks.begin(step, request)
+            return None
+        holder = subject.partition % settings.partitions
+        if holder == self._partition:
+            return self._bulks.search(step, request, subject)
+        if is_command:
+            return Rejection(
+                Code.INVALID_COMMAND,
+                f"what stands at partition {subject.partition} is pending on partition {holder}, and the "
+                f"command is on partition {self._partition}: only workers may write to the commands topic",
+            )
+        step.outlet(settings.commands_topic, settings.partitions).write(
+            None, None, attach(record.headers, request), step.now_ms, holder
         )
         return None

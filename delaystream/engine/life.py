@@ -29,6 +29,7 @@ from delaystream.engine.failures import (
     WriteRefused,
 )
 from delaystream.engine.firing import Firing
+from delaystream.engine.holds import Holds
 from delaystream.engine.inbox import Inbox, rest
 from delaystream.engine.intake import Intake, ParsedBatch, parse, topics_named
 from delaystream.engine.letters import Letters
@@ -114,15 +115,16 @@ class Life:
         destinations = self._ports.destinations
         events = Events(settings, destinations)
         letters = Letters(settings, destinations, troubles, events)
-        deliveries = Deliveries(state, destinations, troubles, rates)
+        holds = Holds(settings, state)
+        deliveries = Deliveries(state, destinations, troubles, rates, holds)
         quotas = Quotas(partition, settings.partitions, tenants, state.counts, deliveries)
         arming = Arming(settings, state)
         answers = Answers(letters, events)
         commands = Commands(arming, answers)
-        bulks = Bulks(partition, settings, state, commands, answers, letters, suspects)
-        control = Control(settings, state, deliveries, arming, answers, commands, bulks, quotas)
+        bulks = self._bulks = Bulks(partition, settings, state, commands, answers, letters, suspects, holds)
+        control = Control(settings, state, deliveries, arming, answers, commands, bulks, quotas, holds)
         self._intake = Intake(
-            partition, settings, state, deliveries, letters, events, control, bulks, quotas, suspects
+            partition, settings, state, deliveries, letters, events, control, bulks, quotas, suspects, holds
         )
         withheld = Withheld(settings, state, troubles, letters, events)
         named = NamedFires(settings, state, arming, withheld, events, bulks)
@@ -139,6 +141,7 @@ class Life:
             tenants,
             rates,
             suspects,
+            holds,
         )
 
     async def begin(self, starts: dict[str, int], topic_ids: dict[str, str]) -> None:
@@ -259,6 +262,7 @@ class Life:
         parsed = self._parsed(batches, now_ms)
         topics = set() if parsed is None else topics_named(parsed)
         topics.update(self._firing.choose(now_ms, loop_ms))
+        topics.update(self._bulks.replies)
         topics.add(settings.dead_letters_topic)
         if settings.events:
             topics.add(settings.events_topic)

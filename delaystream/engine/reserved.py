@@ -11,9 +11,8 @@ from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import NO_TERMS, Action, Request
 
 RESERVED: Final = frozenset({
-    "update", "describe", "rate", "note", "until", "status", "coordinates", "match-key", "match-new",
-    "match-anonymous", "if-version", "request-id", "declared-by", "deploy", "resume: lateness",
-    "reschedule: bounds",
+    "update", "describe", "rate", "note", "until", "status", "if-version", "request-id", "declared-by",
+    "deploy", "resume: lateness", "reschedule: bounds",
 })  # fmt: skip
 """Names of headers and of actions, and what two older commands could not do.
 
@@ -66,15 +65,8 @@ def _asked(request: Request) -> Iterator[str]:
     yield from _given(
         ("until", request.until_ms),
         ("status", request.status),
-        ("coordinates", request.subject),
         ("resume: lateness", request.lateness),
     )
-    if (match := request.match) is not None:
-        yield from _given(
-            ("match-key", match.key),
-            ("match-new", match.arriving or None),
-            ("match-anonymous", match.anonymous or None),
-        )
     if (timing := request.timing) is not None and timing != NO_TIMING and not timing.recurs:
         yield "reschedule: bounds"
 

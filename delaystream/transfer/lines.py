@@ -6,6 +6,7 @@
 | `position` | up to where a source partition was applied, and which topic of that name it was |
 | `anonymous` | one fire of a request without an id |
 | `schedule` | a named schedule: its record, its pending fires, its payload |
+| `hold` | a bulk pause that stands |
 | `command` | a request on its way to the partition that owns its id |
 | `end` | how many entries there are, and the digest of all lines before it |
 
@@ -20,7 +21,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from delaystream.codec.envelope import UNREADABLE, Envelope, Schedule
+from delaystream.codec.envelope import UNREADABLE, Envelope, Hold, Schedule
 from delaystream.codec.envelope import Fire as Delivered
 from delaystream.core.instants import format_instant
 from delaystream.core.recurrence import Recurrence
@@ -31,7 +32,7 @@ TOLD_APART: Final = frozenset({"pending", "forget_key", "triggers", "payload"})
 """Fields of a schedule's record that a line tells in its own way: `fires`, `payload` and their like."""
 TOLD_LATER: Final[Mapping[str, Any]] = {"pending": [], "forget_key": None, "triggers": [], "payload": None}
 
-Stored = TypeVar("Stored", Envelope, Schedule)
+Stored = TypeVar("Stored", Envelope, Schedule, Hold)
 
 
 class LineError(ValueError):
@@ -76,6 +77,8 @@ class Fire(msgspec.Struct, frozen=True):
     wheel_tenant: str | None = None
     """The tenant that has a wheel of its own for the destination."""
     due_at: str = ""
+    held_by: str | None = None
+    """The hold that keeps it back."""
 
 
 class Triggered(msgspec.Struct, frozen=True):
@@ -111,6 +114,13 @@ class Named(msgspec.Struct, frozen=True, tag_field="type", tag="schedule"):
     """Of a recurring schedule, running or paused."""
 
 
+class Holding(msgspec.Struct, frozen=True, tag_field="type", tag="hold"):
+    """A hold of one partition."""
+
+    partition: int
+    hold: dict[str, Any]
+
+
 class InFlight(msgspec.Struct, frozen=True, tag_field="type", tag="command"):
     """A record of the commands topic that was not applied."""
 
@@ -130,9 +140,10 @@ class End(msgspec.Struct, frozen=True, tag_field="type", tag="end"):
     commands: int
     digest: str
     """`sha256:` and the hexadecimal digest of all lines before, with their line ends."""
+    holds: int = 0
 
 
-Line: TypeAlias = Header | Position | Anonymous | Named | InFlight | End
+Line: TypeAlias = Header | Position | Anonymous | Named | Holding | InFlight | End
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line, strict=True).decode
@@ -152,9 +163,16 @@ def decoded(text: bytes) -> Line:
     return line
 
 
-def fire(destination: str, tenant: str | None, due_ms: int, source: str, index: int) -> Fire:
+def fire(
+    destination: str,
+    tenant: str | None,
+    due_ms: int,
+    source: str,
+    index: int,
+    held_by: str | None = None,
+) -> Fire:
     """A fire with its time for people too."""
-    return Fire(destination, due_ms, source, index, tenant, format_instant(due_ms))
+    return Fire(destination, due_ms, source, index, tenant, format_instant(due_ms), held_by)
 
 
 def as_fields(stored: msgspec.Struct, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:

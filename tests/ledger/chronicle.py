@@ -15,6 +15,7 @@ it, its counts. The events are held against that, field by field; the deliveries
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ _SWEEPS = {
     "pause": ("paused", frozenset({"pending"})),
     "resume": ("resumed", frozenset({"paused"})),
 }
+_MATCHED = ("matched", "anonymous", "holds")
 _IF_EXISTS = {"replaced": "replace", "kept": "keep"}
 
 
@@ -105,8 +107,17 @@ class Chronicle:
         receipt = self.audit.receipts.get(source)
         if receipt is not None:
             told = (receipt["outcome"], receipt.get("count"))
-            if told != (_SWEEPS[request.action][0], sum(changed.values())):
+            facts = self.sums[source][0].facts if self.sums[source] else {}
+            found = [facts.get(name) for name in _MATCHED]
+            made = _SWEEPS[request.action][0] if self._matched(request, facts) else "no-match"
+            if told != (made, sum(changed.values())) or found != [receipt.get(name) for name in _MATCHED]:
                 self.audit.wrong(source, f"{request.action}: it changed {dict(changed)}; receipt {receipt}")
+
+    @staticmethod
+    def _matched(request: Asked, facts: Mapping[str, Any]) -> bool:
+        """Whether a command for many was about anything."""
+        ended = facts.get("holds", 0) if request.action == "resume" else 0
+        return bool(facts.get("matched", 0) or facts.get("anonymous", 0) or ended)
 
     def _outcome(self, request: Asked) -> None:
         """A request has one outcome, and its receipt says the same."""
