@@ -99,6 +99,8 @@ class Bulks:
         self._commands = commands
         self._answers = answers
         self._letters = letters
+        #: the step that has last carried out a command about one request
+        self._decided = -1
         #: those whose sweeps have not ended, in their order, by their keys
         self._at_work: dict[bytes, Bulk] = {}
         found = [(key, decode_bulk(value)) for key, value in everything(state.store, b"b", b"c")]
@@ -285,13 +287,19 @@ class Bulks:
 
     def sweep(self, step: Step, entry_key: bytes, entry: Sweep) -> None:
         """Go on for one slice; with the last of them done, report."""
-        if not self._is_done(step, entry.key):
+        of = self._whose_turn(entry.key)
+        done = self._is_done(step, of)
+        if not done or of != entry.key:
             self._state.add_pointer(step, entry_key, encode(entry), HOUSEKEEPING, due_of(entry_key))
+        if not done:
             return
-        bulk = self._at_work.pop(entry.key)
-        step.changes[entry.key] = None
+        bulk = self._at_work.pop(of)
+        step.changes[of] = None
+        if of != entry.key:
+            self._state.remove_pointer(step, bulk.entry)
         if bulk.subject is not None:
             self._unnamed.decide(step, bulk)
+            self._decided = step.number
             return
         if bulk.origin:
             return  # it was imported on its way, and nobody here gathers what is reported of it
@@ -310,10 +318,20 @@ class Bulks:
             None, None, report_headers(report), step.now_ms, source.partition
         )
 
+    def _whose_turn(self, key: bytes) -> bytes:
+        """The key of the command that goes on in place of this one, or its own.
+
+        One at a time goes through the wheels, in their order. Who waits for it lends it the turn: a step may
+        have room for no other.
+        """
+        if self._at_work[key].cursor < FIRST_WHEEL:
+            return key
+        return next(of for of, bulk in self._at_work.items() if bulk.sweeps_wheels)
+
     def _is_done(self, step: Step, of: bytes) -> bool:
         """Go through one slice, of the schedules or of the wheels; whether nothing is left."""
         bulk = self._at_work[of]
-        if bulk.cursor[:1] == b"s":
+        if bulk.cursor < FIRST_WHEEL:
             if not self._is_through(step, of, bulk):
                 return False
             bulk = self._at_work[of]
@@ -321,8 +339,9 @@ class Bulks:
                 return True
             self._keep(step, of, replace(bulk, cursor=FIRST_WHEEL))
             return False
-        if any(other.sweeps_wheels and other.number < bulk.number for other in self._at_work.values()):
-            return False  # one at a time, in their order
+        if self._decided == step.number:
+            # What that has put into the wheels is not in the store yet, where this would look for it.
+            return False
         bulk, done = self._unnamed.go_on(step, bulk)
         self._keep(step, of, bulk)
         return done

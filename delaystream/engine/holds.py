@@ -186,17 +186,19 @@ def covers(wide: Match, narrow: Match) -> bool:
     if wide.id_prefix is not None and not (narrow.id_prefix or "").startswith(wide.id_prefix):
         return False
     glob = wide.destination
-    if glob is None or glob == narrow.destination:
+    if glob is None or glob == narrow.destination or not glob.strip("*"):
         return True
-    if narrow.destination is None or (
-        not _NOT_COMPARED.isdisjoint(glob) and not _is_name(narrow.destination)
-    ):
+    if narrow.destination is None or not (_is_compared(glob) or _is_name(narrow.destination)):
         return False
     return fnmatchcase(narrow.destination, glob)
 
 
+def _is_compared(glob: str) -> bool:
+    return _NOT_COMPARED.isdisjoint(glob)
+
+
 def _is_name(glob: str) -> bool:
-    return "*" not in glob and _NOT_COMPARED.isdisjoint(glob)
+    return "*" not in glob and _is_compared(glob)
 
 
 def _needs_hold(match: Match | None) -> bool:

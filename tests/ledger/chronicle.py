@@ -66,9 +66,9 @@ class Chronicle:
     def __init__(self, audit: Audit) -> None:
         self.audit = audit
         self.report = audit.report
-        named = [r for r in audit.asked.values() if r.id is not None or r.prefix is not None]
+        named = [r for r in audit.asked.values() if r.id is not None or r.is_for_many]
         self.asked = {request.source: request for request in named}
-        self.bulks = [request for request in named if request.prefix is not None]
+        self.bulks = [request for request in named if request.is_for_many]
         self.outcomes: dict[str, list[str]] = defaultdict(list)
         #: schedules that a command for many changed
         self.swept: dict[str, Counter[str]] = defaultdict(Counter)
@@ -92,7 +92,7 @@ class Chronicle:
         for fire_id in self.unseen:
             self.audit.wrong(fire_id, "was delivered, and no event tells of it")
         for request in self.asked.values():
-            if request.prefix is not None:
+            if request.is_for_many:
                 self._sum(request)
             else:
                 self._outcome(request)
@@ -168,6 +168,8 @@ class _Life:
         self.runs = self.skipped = self.fires = 0
         self.last_fire: str | None = None
         self.resumed_ms = -1
+        self.held = False
+        """Whether it is paused because a hold met it when it arrived."""
         self.incomplete = False
         """Whether `completed` has to be the next event."""
         self.course: list[tuple[int, str | None, Asked | None]] = []
@@ -237,7 +239,7 @@ class _Life:
     def _outcome(self, told: Told) -> None:
         kind, source = told.kind, told.facts["source"]
         request = self.chronicle.asked[source]
-        if request.prefix is not None:
+        if request.is_for_many:
             self._swept(told, request)
             return
         self.chronicle.outcomes[source].append(kind)
@@ -322,6 +324,7 @@ class _Life:
 
     def _switch(self, kind: str, told: Told) -> None:
         self.status = "paused" if kind == "paused" else "pending"
+        self.held = False
         if kind == "resumed":
             self.resumed_ms = told.at_ms
         # What is held goes back to where it was: a fire that was moved is decided on anew.
@@ -342,9 +345,11 @@ class _Life:
         chronicle, kind = self.chronicle, told.kind
         chronicle.swept[request.source][self.id] += 1
         makes, finds = _SWEEPS[request.action]
-        if not self.id.startswith(request.prefix or "") or kind != makes or self.status not in finds:
-            self._wrong(told, f"it was {self.status}; {request.action} of {request.prefix}*")
-        if not self._was_there(self.payload, request):
+        if not request.selects(self.id, self.payload) or kind != makes or self.status not in finds:
+            self._wrong(
+                told, f"it was {self.status}; {request.action} of {request.prefix}* {request.selector}"
+            )
+        if not self._was_there(self.payload, request) and not (self.held and request.action == "resume"):
             self._wrong(told, "it was asked for after the command")
         if kind == "cancelled":
             self._cut()
@@ -365,7 +370,7 @@ class _Life:
     def _not_left_out(self, request: Asked) -> None:
         """A command for many changed it, if it was there to be changed from its production to its sum."""
         done = self.chronicle.sums[request.source]
-        if not done or not self.id.startswith(request.prefix or ""):
+        if not done:
             return
         finds = _SWEEPS[request.action][1]
         done_ms = done[0].record.appended_ms
@@ -375,7 +380,8 @@ class _Life:
         before = [entry for entry in self.course if entry[0] < began_ms][-1:]
         during = [entry for entry in self.course if began_ms <= entry[0] <= done_ms]
         if before and all(
-            status in finds and self._was_there(payload, request) for _, status, payload in before + during
+            status in finds and self._was_there(payload, request) and request.selects(self.id, payload)
+            for _, status, payload in before + during
         ):
             self.audit.wrong(self.id, f"left out by {request.action} {request.source}")
 
@@ -391,6 +397,7 @@ class _Life:
             self.swept_ms = 0
             self.fires = 0
             self.last_fire, self.status = None, "pending"
+            self._arrived(told, request)
             self.catch_up, self.grace_ms = request.catch_up, _DEFAULT_GRACE_MS
             if beat is not None and request.grace_ms is not None:
                 self.grace_ms = request.grace_ms
@@ -420,6 +427,15 @@ class _Life:
         ]
         self.audit.receipt_names(request, fires)
         self._definition(told, beat)
+
+    def _arrived(self, told: Told, request: Asked) -> None:
+        """A hold may have met it on its arrival, or must have."""
+        selections = self.audit.selections
+        self.held = told.facts.get("status") == "paused" and selections.may_pause(request)
+        if self.held:
+            self.status = "paused"
+        elif pause := selections.released(told.record, request, arriving=True):
+            self._wrong(told, f"{pause} holds back what arrives")
 
     def _carried_on(self, request: Asked) -> tuple[Beat, int] | None:
         """What a request becomes that has the times of the live schedule whose place it takes."""

@@ -238,6 +238,7 @@ def test_holds_have_a_bound_and_the_same_pause_again_renews_its_own() -> None:
         (Match(destination="billing-?"), Match(destination="billing-1"), True),
         (Match(destination="b[il]*"), Match(destination="b[il]*", key=b"k"), True),
         (Match(destination="billing-*"), Match(key=b"k"), False),
+        (Match(destination="*"), Match(key=b"k"), True),
         (Match(key=b"k"), Match(key=b"k", tags=("a",)), True),
         (Match(key=b"k"), Match(key=b"l"), False),
         (Match(tags=("a", "b")), Match(tags=("a",)), False),
@@ -541,6 +542,42 @@ def test_commands_by_coordinates_and_for_many_have_one_order(first: str) -> None
             assert (told, values(engine)) == ([("triggered", None), ("cancelled", 1)], [])
 
     in_virtual_time(test, bulk_slice=1)
+
+
+def test_a_command_finds_what_the_one_before_it_has_put_back() -> None:
+    """Also where both are carried out at once."""
+
+    async def test(engine: Engine) -> None:
+        offset = engine.request(b"a", destination="orders", delay="1h")
+        await asyncio.sleep(1)
+        ask(engine, "reschedule", coordinates=at(0, offset), delay="1m")
+        ask(engine, "reschedule", coordinates=at(0, offset), delay="2m")
+        ask(engine, "cancel", coordinates=at(0, offset))
+        await asyncio.sleep(10_000)
+        told = [receipt["outcome"] for receipt in receipts(engine)]
+        assert (told, values(engine)) == (["rescheduled", "rescheduled", "cancelled"], [])
+
+    in_virtual_time(test)
+
+
+def test_commands_that_wait_for_each_other_all_have_their_turn() -> None:
+    """Where a step has no room for all of them, and the first does not come first in their wheel."""
+
+    async def test(engine: Engine) -> None:
+        for _ in range(50):
+            engine.request(b"a", destination="orders", delay="1h")
+        await asyncio.sleep(1)
+        for _ in range(5):
+            ask(engine, "cancel", match_destination="*", match_anonymous="true")
+            await asyncio.sleep(0.1)
+            # Each begins with an earlier time than the one before it.
+            engine.clock.step(-10_000)
+        engine.clock.step(50_000)
+        await asyncio.sleep(60)
+        assert sorted(receipt.get("anonymous", 0) for receipt in receipts(engine)) == [0, 0, 0, 0, 50]
+        assert engine.read("orders") == []
+
+    in_virtual_time(test, bulk_slice=1, transaction_max_records=2)
 
 
 def test_nothing_pending_is_too_late_and_nothing_read_is_unknown() -> None:
