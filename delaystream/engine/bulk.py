@@ -99,6 +99,9 @@ class Bulks:
         self._commands = commands
         self._answers = answers
         self._letters = letters
+        #: the commands that a step has taken up, and its number
+        self._taken_up: set[bytes] = set()
+        self._taking_up = -1
         #: the step that has last carried out a command about one request
         self._decided = -1
         #: those whose sweeps have not ended, in their order, by their keys
@@ -282,6 +285,10 @@ class Bulks:
         )
 
     def _take_up(self, step: Step, key: bytes, bulk: Bulk) -> None:
+        if self._taking_up != step.number:
+            self._taking_up = step.number
+            self._taken_up.clear()
+        self._taken_up.add(key)
         self._keep(step, key, bulk)
         self._state.add_pointer(step, bulk.entry, encode(Sweep(key)), HOUSEKEEPING, step.now_ms)
 
@@ -330,6 +337,9 @@ class Bulks:
 
     def _is_done(self, step: Step, of: bytes) -> bool:
         """Go through one slice, of the schedules or of the wheels; whether nothing is left."""
+        if self._taking_up == step.number and of in self._taken_up:
+            # What came in before it, in this very step, is not in the store yet.
+            return False
         bulk = self._at_work[of]
         if bulk.cursor < FIRST_WHEEL:
             if not self._is_through(step, of, bulk):

@@ -66,7 +66,7 @@ class Selections:
                 continue
             begun_ms = told.record.appended_ms
             concerned = _arriving(pause) or _is_before(request, pause)
-            if concerned and begun_ms is not None and begun_ms <= since_ms and appended_ms < self._end(pause):
+            if concerned and begun_ms is not None and begun_ms < since_ms and appended_ms < self._end(pause):
                 return pause.source
         return None
 
@@ -99,7 +99,7 @@ class Selections:
             told = self.sums.get(cancel.source)
             if (
                 told is not None
-                and (told.record.appended_ms or 0) <= since_ms
+                and (told.record.appended_ms or 0) < since_ms
                 and _meets(cancel, request)
                 and _is_before(request, cancel)
                 and request.accepted_ms is not None
@@ -107,7 +107,7 @@ class Selections:
             ):
                 return cancel.source
         for told in self.about.get(request.source, ()):
-            if told.kind in ("cancelled", "too-late") and (told.record.appended_ms or 0) <= since_ms:
+            if told.kind in ("cancelled", "too-late") and (told.record.appended_ms or 0) < since_ms:
                 return str(told.facts["source"])
         return None
 
