@@ -51,8 +51,8 @@ def cancel(
     By the id that it was sent with, or all that --match-… select: that meet each of them. A request without
     an id by its --coordinates.
 
-    Exits with 0 when it is cancelled, 65 when it is too late or the id is unknown, 75 without a receipt in
-    time.
+    Exits with 0 when it is cancelled, 65 when it is too late, the id is unknown or nothing matches, 75
+    without a receipt in time.
     """
     _check_one("cancel", id, coordinates, selection)
     headers = {
@@ -86,9 +86,12 @@ def pause(
 ) -> None:
     """Pause a schedule, or many.
 
-    Nothing of it fires until it is resumed. By id, or all that --match-… select.
+    Nothing of it fires until it is resumed. By id, or all that --match-… select, also without an id.
 
-    Exits with 0 when it is paused, 65 when the id is unknown or over, 75 without a receipt in time.
+    Exits with 0 when it is paused, 65 when the id is unknown or over or nothing matches, 75 without a receipt
+    in time.
+
+    Example: delaystream pause --match-key customer-17 --match-new
     """
     _check_one("pause", id, None, selection)
     headers = {
@@ -116,8 +119,9 @@ def resume(
 ) -> None:
     """Resume a paused schedule, or many.
 
-    By id, or all that --match-… select. What it missed meanwhile is subject to its catch-up and grace, as
-    after any other absence; --catch-up, --on-late and --grace take their place for this once. Exits as pause.
+    By id, or all that --match-… select: what was paused by these options, or by narrower ones. What it missed
+    meanwhile is subject to its catch-up and grace, as after any other absence; --catch-up, --on-late and
+    --grace take their place for this once. Exits as pause.
     """
     _check_one("resume", id, None, selection)
     headers = {**selection.headers(), **lateness.headers(), **terms.headers(), "actor": actor}
@@ -138,7 +142,8 @@ def trigger(
 ) -> None:
     """Fire a schedule now.
 
-    Besides its own times, which stay as they are. Exits as pause.
+    Besides its own times, which stay as they are. A request without an id, by its --coordinates, fires in
+    place of its times, also if it is paused. Exits as pause.
     """
     _check_one("trigger", id, coordinates)
     headers = {"coordinates": coordinates, **terms.headers(), "actor": actor}
@@ -234,7 +239,6 @@ def update(
 def describe(
     *,
     id: IdOrCoordinates = None,
-    coordinates: options.Coordinates = None,
     terms: options.Terms,
     topic: options.RequestTopic = None,
     actor: options.Actor = None,
@@ -246,8 +250,8 @@ def describe(
 
     In order with the other commands about it. Exits as pause.
     """
-    _check_one("describe", id, coordinates)
-    headers = {"coordinates": coordinates, **terms.headers(), "actor": actor}
+    _check_one("describe", id, None)
+    headers = {**terms.headers(), "actor": actor}
     _send("describe", id, headers, waiting, connection, topic, dry_run=dry_run)
 
 

@@ -18,7 +18,7 @@ ONE_TIMEOUT_S = 15.0
 MANY_TIMEOUT_S = 300.0
 
 #: Outcomes that are not what was asked for.
-_REFUSED = frozenset({"rejected", "too-late", "unknown"})
+_REFUSED = frozenset({"rejected", "too-late", "unknown", "no-match"})
 
 
 def check(settings: "Settings", request: "RequestRecord") -> str:

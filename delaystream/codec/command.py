@@ -63,6 +63,12 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     count: int
     reply_to: str | None = None
     """Where the receipt of the bulk command goes."""
+    matched: int = 0
+    """Schedules with an id that it was about, changed or not."""
+    anonymous: int = 0
+    """Fires without an id that it was about."""
+    holds: int = 0
+    """Holds that it has begun, or ended."""
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -81,6 +87,8 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     timing: Timing | None = None
     origin: str = ""
     """Of the coordinates: set by an import, on what was on its way."""
+    counted: tuple[int, int, int] = (0, 0, 0)
+    """Of a report alone: what it counts beside what was changed."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -121,6 +129,7 @@ def report_headers(report: Report) -> list[Header]:
         (report.partition, report.count, report.reply_to),
         None,
         source.origin,
+        (report.matched, report.anonymous, report.holds),
     )
     return [(COMMAND_HEADER, _encode(stored))]
 
@@ -138,7 +147,7 @@ def detach(headers: Sequence[Header]) -> tuple[Command | Report | None, list[Hea
         return None, own
     source = Coordinates(stored.topic, stored.partition, stored.offset, stored.origin)
     if stored.reported is not None:
-        return Report(source, *stored.reported), own
+        return Report(source, *stored.reported, *stored.counted), own
     command = Command(
         source, stored.timestamp_ms, stored.destination, stored.due_ms, stored.recurrence, stored.timing
     )
@@ -164,18 +173,18 @@ def is_origin(text: str) -> bool:
 
 def _possible(stored: _Stored) -> bool:
     """Whether a worker can have written it: it fits Kafka, the calendar and the state's keys."""
-    partitions, count = [stored.partition], 0
+    partitions, counts = [stored.partition], [*stored.counted]
     if stored.reported is not None:
         partitions.append(stored.reported[0])
-        count = stored.reported[1]
+        counts.append(stored.reported[1])
     times_ms = (stored.timestamp_ms, *stored.due_ms)
     return (
         is_topic_name(stored.topic)
         and (not stored.origin or is_origin(stored.origin))
-        and min(*partitions, stored.offset, count, *times_ms) >= 0
+        and min(*partitions, stored.offset, *counts, *times_ms) >= 0
         and max(partitions) <= _LAST_PARTITION
         and stored.offset <= _LAST_OFFSET
-        and count <= _MOST_SCHEDULES
+        and max(counts) <= _MOST_SCHEDULES
         and max(times_ms) <= LATEST_MS
         and len(stored.due_ms) <= _MOST_TIMES
         and (stored.recurrence is None or _sound(stored.recurrence, stored.timestamp_ms))

@@ -32,6 +32,15 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     on_late: str = "fire"
     #: -1: never too late
     grace_ms: int = -1
+    #: of a request without an id
+    tags: list[str] = []
+    #: whether it goes out although a hold matches it: a trigger asked for it
+    released: bool = False
+
+    @property
+    def delivered_key(self) -> bytes | None:
+        """The key that its delivery has."""
+        return self.destination_key if self.has_destination_key else self.key
 
 
 class Pointer(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
@@ -234,6 +243,8 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     key: bytes | None = None
     #: when it last fired since it was scheduled or replaced; -1: never
     last_fired_ms: int = -1
+    #: name of the hold that met it when it arrived; empty once it is resumed
+    held_by: str = ""
 
     @property
     def place(self) -> str:
@@ -259,7 +270,10 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
 
 
 class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    """A bulk command on one partition: how far its schedules were gone through."""
+    """A command on one partition that takes a sweep: how far what is pending was gone through.
+
+    It is about all that matches, or about the one request without an id that is its `subject`.
+    """
 
     tenant: str
     partition: int
@@ -267,7 +281,7 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
     timestamp_ms: int
     action: Action
     match: Match
-    #: the key of a schedule to go on from
+    #: the key to go on from: of a schedule, and later of a wheel entry
     cursor: bytes
     #: its entry in the wheel of housekeeping
     entry: bytes
@@ -285,6 +299,34 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
     until_ms: int = -1
     #: of a resume
     once: Lateness | None = None
+    #: schedules that it was about, whether or not there was something to change
+    matched: int = 0
+    #: fires without an id that it was about
+    anonymous: int = 0
+    #: of a pause, the name of its hold, if it has one; of a resume, those of the holds that it has ended
+    holds: list[str] = []
+    #: the request without an id that it is about: partition, offset and origin in the tenant's topic
+    subject: tuple[int, int, str] | None = None
+    #: of a reschedule, the new due time
+    due_ms: int = -1
+    #: entries of the subject that were found so far
+    found: list[bytes] = []
+    #: why there will be no receipt although one was asked for
+    no_receipt: str | None = None
+
+    @property
+    def place(self) -> tuple[int, int, str]:
+        """Where it stood in the tenant's topic."""
+        return self.partition, self.offset, self.origin
+
+    @property
+    def sweeps_wheels(self) -> bool:
+        """Whether it goes through the entries without an id too."""
+        if self.subject is not None:
+            return True
+        if self.match.id_prefix is not None:
+            return False
+        return bool(self.holds) if self.action is Action.PAUSE else self.match.anonymous
 
 
 class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -300,6 +342,29 @@ class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
     #: of a rate: whose it is, and records a second; None: what the settings say
     destination: str = ""
     rate: float | None = None
+    #: as in a bulk command; of the holds, how many there were where there were most
+    matched: int = 0
+    anonymous: int = 0
+    holds: int = 0
+
+
+class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """A bulk pause that stands: what it matches of requests without an id is kept back when it comes due."""
+
+    tenant: str
+    #: where and when the pause was produced; what is newer is not concerned unless the match is `arriving`
+    partition: int
+    offset: int
+    timestamp_ms: int
+    match: Match
+    #: names it, for as long as it stands: the coordinates of the first pause that asked for it
+    name: str
+    #: when it began, by the worker's clock
+    since_ms: int
+    actor: str | None = None
+    note: str | None = None
+    #: of the coordinates, as in a schedule
+    origin: str = ""
 
 
 class Rate(msgspec.Struct, frozen=True, array_like=True, tag=13):
@@ -415,6 +480,7 @@ decode_entry = msgspec.msgpack.Decoder(Entry).decode
 decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
 decode_bulk = msgspec.msgpack.Decoder(Bulk).decode
+decode_hold = msgspec.msgpack.Decoder(Hold).decode
 decode_gathering = msgspec.msgpack.Decoder(Gathering).decode
 decode_rate = msgspec.msgpack.Decoder(Rate).decode
 decode_position = msgspec.msgpack.Decoder(SourcePosition).decode
@@ -468,4 +534,6 @@ def envelope_of(request: Request) -> Envelope:
         request.destination_key,
         request.on_late,
         -1 if grace_ms is None else grace_ms,
+        # A schedule has its tags beside what it delivers.
+        [*request.tags] if request.id is None else [],
     )

@@ -169,7 +169,11 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     from_ms: Annotated[int | None, Meta(description="First scheduled time of a run.")] = None
     to_ms: Annotated[int | None, Meta(description="Last scheduled time of a run.")] = None
     count: Annotated[
-        int | None, Meta(description="Scheduled times of a run; schedules of a bulk command.")
+        int | None,
+        Meta(
+            description="Scheduled times of a run; schedules that a bulk command has changed; fires that a "
+            "command about one request without an id found."
+        ),
     ] = None
     reason: Annotated[
         str | None,
@@ -188,7 +192,9 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
         float | None,
         Meta(description="Records a second, by command. Left out: what the settings say, again."),
     ] = None
-    action: Annotated[str | None, Meta(description="Of a bulk command.")] = None
+    action: Annotated[
+        str | None, Meta(description="Of a bulk command, or of one about one request without an id.")
+    ] = None
     shortened: Annotated[
         bool,
         Meta(description="Texts, and times ahead, were left out: it would be larger than its topic takes."),
@@ -197,6 +203,15 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     detail: str | None = None
     no_receipt: Annotated[
         str | None, Meta(description="Why the request got no receipt although it asked for one.")
+    ] = None
+    matched: Annotated[
+        int | None, Meta(description="Schedules with an id that a bulk command was about, changed or not.")
+    ] = None
+    anonymous: Annotated[
+        int | None, Meta(description="Fires without an id that a bulk command was about.")
+    ] = None
+    holds: Annotated[
+        int | None, Meta(description="Holds that a bulk pause has begun or renewed, or a bulk resume ended.")
     ] = None
 
 

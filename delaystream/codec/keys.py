@@ -6,7 +6,8 @@ Every key begins with one byte for its kind; numbers are big-endian, so that byt
 kind rest of the key                                                               value
 ==== ============================================================================= =====================
 ``b`` place, NUL, partition (4), offset (8)                                         a bulk command at work
-``d`` destination number (4)                                                       topic name [NUL, tenant]
+``d`` destination number (4)                                                       name of a wheel
+``h`` place, NUL, partition (4), offset (8)                                         a hold, by its first pause
 ``n`` source number (4)                                                            topic, partition, origin
 ``o`` source topic's name                                                          next offset, topic id
 ``g`` place, NUL, partition (4), offset (8)                                         reports of a bulk command
@@ -21,9 +22,10 @@ kind rest of the key                                                            
 
 Pointers are in the local store alone: they follow from the rows that they point to (`engine.pointers`).
 
-A tenant with a rate of its own for a destination has a wheel of its own there. Number 0 is the wheel of
-housekeeping: its entries forget ids that are over, and go on with bulk commands, which are named by where
-they stood in the tenant's topic: `delaystream.core.identity` says what a place is.
+A wheel's name is a topic; a tenant with a rate of its own for a destination has a wheel of its own there
+(``topic NUL tenant``), and so has what a hold keeps back (``topic NUL [tenant] NUL hold``). Number 0 is the
+wheel of housekeeping: its entries forget ids that are over, and go on with bulk commands, which are named by
+where they stood in the tenant's topic: `delaystream.core.identity` says what a place is.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ _number = Struct(">cI")
 _coordinates = Struct(">IQ")
 _wheel_bound = Struct(">cIQ")
 
+_WHEEL_AT: Final = slice(1, 5)
 _DUE_AT: Final = slice(5, 13)
 _SOURCE_AT: Final = slice(13, 17)
 _OFFSET_AT: Final = slice(17, 25)
@@ -74,6 +77,11 @@ def due_of(key: bytes) -> int:
     return int.from_bytes(key[_DUE_AT])
 
 
+def wheel_of(key: bytes) -> int:
+    """The destination number in a wheel key."""
+    return int.from_bytes(key[_WHEEL_AT])
+
+
 def source_of(key: bytes) -> int:
     """The source number in a wheel key."""
     return int.from_bytes(key[_SOURCE_AT])
@@ -99,15 +107,18 @@ def destination_key(number: int) -> bytes:
     return _number.pack(b"d", number)
 
 
-def wheel_name(topic: str, lane: str) -> str:
-    """What a destination number stands for: a topic, and the tenant whose own wheel it is ('': none)."""
+def wheel_name(topic: str, lane: str, hold: str = "") -> str:
+    """What a destination number stands for: a topic; the tenant, and the hold, whose own wheel it is."""
+    if hold:
+        return f"{topic}\0{lane}\0{hold}"
     return f"{topic}\0{lane}" if lane else topic
 
 
-def split_wheel_name(name: str) -> tuple[str, str]:
-    """(topic, tenant or '') of a wheel's name."""
-    topic, _, lane = name.partition("\0")
-    return topic, lane
+def split_wheel_name(name: str) -> tuple[str, str, str]:
+    """(topic, tenant or '', hold or '') of a wheel's name."""
+    topic, _, rest = name.partition("\0")
+    lane, _, hold = rest.partition("\0")
+    return topic, lane, hold
 
 
 def source_key(number: int) -> bytes:
@@ -160,3 +171,8 @@ def bulk_key(place: str, partition: int, offset: int) -> bytes:
 def gathering_key(place: str, partition: int, offset: int) -> bytes:
     """Key of what is gathered of a bulk command."""
     return b"g" + place.encode() + b"\0" + _coordinates.pack(partition, offset)
+
+
+def hold_key(place: str, partition: int, offset: int) -> bytes:
+    """Key of a hold, by the coordinates of the pause that asked for it first."""
+    return b"h" + place.encode() + b"\0" + _coordinates.pack(partition, offset)

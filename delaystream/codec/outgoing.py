@@ -18,7 +18,7 @@
 All are dropped when a record that carries them is sent as a request, so deliveries and dead letters can be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -53,6 +53,7 @@ OUTGOING_HEADERS: Final = frozenset({
 
 
 _FIRST: Final = (FIRE_COUNT, b"1")
+NOTHING_COUNTED: Final[Mapping[str, int]] = {}
 
 
 class Outcome(StrEnum):
@@ -82,6 +83,8 @@ class Outcome(StrEnum):
     """A command found no such id; a cancel is remembered for a while, in case it overtook its schedule."""
     RATE_SET = "rate-set"
     """A command's rate for a destination is in force on every partition."""
+    NO_MATCH = "no-match"
+    """A bulk command found nothing that it is about."""
     REJECTED = "rejected"
 
 
@@ -176,24 +179,25 @@ def receipt(
     detail: str | None = None,
     won: str | None = None,
     status: str | None = None,
-    count: int | None = None,
     version: int | None = None,
     repeated: bool = False,
     at_once: int | None = None,
     described: dict[str, object] | None = None,
+    counted: Mapping[str, int] = NOTHING_COUNTED,
+    about: str | None = None,
 ) -> tuple[bytes, bytes, list[Header]]:
     """Key, value and headers of the record that tells what became of the request at `source`.
 
     The key is the schedule's id in UTF-8. The value is a JSON object with, always, `outcome`, `schedule_id`,
     `source`, `request_topic` and `decided_at_ms`; `id` when the request has one; `fires`, a list of
     `due_at_ms` and `fire_id`, when something is scheduled; `code` and `detail` with `rejected`; `status`,
-    where the schedule stands now, with all else about an id; `fire_id` with `too-late`; `count`, of the
-    schedules that were changed, for a bulk command. `due_ms` and `fire_ids` belong together, item by item;
-    `won` is the last fire before the command. `version` is that of the schedule; `repeated` tells that a
-    request with this request-id was carried out before, and how; `at_once` is how many fires are due now,
-    with `resumed`; `described` is the schedule, with `described`.
+    where the schedule stands now, with all else about an id; `fire_id` with `too-late`; what was `counted`,
+    for a bulk command and one `about` a request without an id, which then is the `schedule_id`. `due_ms` and
+    `fire_ids` belong together, item by item; `won` is the last fire before the command. `version` is that of
+    the schedule; `repeated` tells that a request with this request-id was carried out before, and how;
+    `at_once` is how many fires are due now, with `resumed`; `described` is the schedule, with `described`.
     """
-    schedule = schedule_id(source.place, source.partition, source.offset, id)
+    schedule = schedule_id(source.place, source.partition, source.offset, id) if about is None else about
     body: dict[str, object] = {
         "outcome": outcome.value,
         "schedule_id": schedule,
@@ -223,8 +227,7 @@ def receipt(
         body["schedule"] = described
     if won is not None:
         body["fire_id"] = won
-    if count is not None:
-        body["count"] = count
+    body.update(counted)
     return (
         schedule.encode(),
         orjson.dumps(body),

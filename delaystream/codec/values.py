@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final, TypeVar
 
+from delaystream.codec.command import is_origin
 from delaystream.core import durations, instants
 from delaystream.core.destinations import DestinationFilter, is_topic_name
 from delaystream.core.durations import DurationError, format_duration, parse_duration
@@ -162,10 +163,16 @@ def coordinates(name: str, value: bytes, topic: str) -> Coordinates:
     """`topic/partition/offset` of a record of `topic`, the request topic that they came in by."""
     written = text(name, value)
     found, _, rest = written.partition("/")
+    found, marked, origin = found.partition("@")
     partition, _, offset = rest.partition("/")
-    if is_topic_name(found) and _is_number(partition, _MAX_PARTITION) and _is_number(offset, _MAX_NUMBER):
+    if (
+        is_topic_name(found)
+        and (is_origin(origin) if marked else not origin)
+        and _is_number(partition, _MAX_PARTITION)
+        and _is_number(offset, _MAX_NUMBER)
+    ):
         if found == topic:
-            return Coordinates(found, int(partition), int(offset))
+            return Coordinates(found, int(partition), int(offset), origin)
         raise RefusedError(
             Code.INVALID_COORDINATES,
             f"{name} is {shown(written)}, of another request topic; expected coordinates in {topic}, by "

@@ -119,7 +119,14 @@ class ProcessingSettings(Section):
         1_000,
         ge=1,
         le=100_000,
-        description="Most schedules that one transaction goes through for a bulk command.",
+        description="Most schedules, or fires without an id, that one transaction goes through for a bulk "
+        "command.",
+    )
+    max_holds: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Most bulk pauses of one request topic that hold requests back at a time.",
     )
     stable_timeout_ms: int = Field(
         60 * SECOND_MS,

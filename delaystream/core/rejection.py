@@ -83,6 +83,7 @@ class Code(StrEnum):
     DIALECT_UNSUPPORTED = "dialect-unsupported"
     TOO_MANY_TRIGGERS = "too-many-triggers"
     TOO_MANY_RATES = "too-many-rates"
+    TOO_MANY_HOLDS = "too-many-holds"
     QUARANTINED = "quarantined"
     INTERNAL_ERROR = "internal-error"
 
@@ -198,6 +199,7 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.DIALECT_UNSUPPORTED: "A feature of the topic's dialect that delaystream does not carry out.",
     Code.TOO_MANY_RATES: "As many destinations have a rate by command as may have one.",
     Code.TOO_MANY_TRIGGERS: "The id has as many triggered fires waiting as it may have (`max_triggers`).",
+    Code.TOO_MANY_HOLDS: "The request topic has as many bulk pauses standing as it may have (`max_holds`).",
     Code.QUARANTINED: (
         "The fire proved impossible: too large for the destination, or refused until the timeout."
     ),

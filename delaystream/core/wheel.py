@@ -19,6 +19,9 @@ It keeps its head, and costs nothing until it is opened again, however many ther
 
     close(2)              heads {1: 9, 2: 3}, next_due() -> 9, oldest() -> 3
     open(2)               next_due() -> 3
+
+A wheel that is *withheld* is not waited for by anybody: neither next_due() nor oldest() knows of it until it
+is let go, whatever is closed and opened meanwhile.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ class WheelHeads:
     def __init__(self) -> None:
         self._heads: dict[int, int] = {}
         self._closed: set[int] = set()
-        #: (due_ms, wheel) of the open wheels and of the closed ones; housekeeping is in neither
+        self._withheld: set[int] = set()
+        #: (due_ms, wheel) of the open wheels and of the closed ones; in neither: housekeeping, and those that
+        #: are withheld
         self._open_heap: list[tuple[int, int]] = []
         self._closed_heap: list[tuple[int, int]] = []
 
@@ -64,6 +69,8 @@ class WheelHeads:
 
     def close(self, wheel: int) -> None:
         """Leave the wheel out of what is due until it is opened."""
+        if wheel in self._withheld:
+            return
         self._closed.add(wheel)
         if (due_ms := self._heads.get(wheel)) is not None:
             self._push(due_ms, wheel)
@@ -75,8 +82,24 @@ class WheelHeads:
             if (due_ms := self._heads.get(wheel)) is not None:
                 self._push(due_ms, wheel)
 
+    def withhold(self, wheel: int) -> None:
+        """Leave the wheel out of everything until it is let go."""
+        self._closed.discard(wheel)
+        self._withheld.add(wheel)
+
+    def let_go(self, wheel: int) -> None:
+        """A wheel that was withheld is as any other."""
+        if wheel in self._withheld:
+            self._withheld.discard(wheel)
+            if (due_ms := self._heads.get(wheel)) is not None:
+                self._push(due_ms, wheel)
+
+    def is_withheld(self, wheel: int) -> bool:
+        """Whether it is left out of everything."""
+        return wheel in self._withheld
+
     def _push(self, due_ms: int, wheel: int) -> None:
-        if wheel == HOUSEKEEPING:
+        if wheel == HOUSEKEEPING or wheel in self._withheld:
             return
         closed = wheel in self._closed
         heap = self._closed_heap if closed else self._open_heap
@@ -85,7 +108,7 @@ class WheelHeads:
             heap[:] = [
                 (due_ms, wheel)
                 for wheel, due_ms in self._heads.items()
-                if wheel != HOUSEKEEPING and (wheel in self._closed) is closed
+                if wheel != HOUSEKEEPING and wheel not in self._withheld and (wheel in self._closed) is closed
             ]
             heapify(heap)
         else:
@@ -137,4 +160,8 @@ class WheelHeads:
     def _stands(self, item: tuple[int, int], *, closed: bool) -> bool:
         """Whether an item of a heap is not outdated."""
         due_ms, wheel = item
-        return self._heads.get(wheel) == due_ms and (wheel in self._closed) is closed
+        return (
+            self._heads.get(wheel) == due_ms
+            and (wheel in self._closed) is closed
+            and wheel not in self._withheld
+        )

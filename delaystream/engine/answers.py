@@ -17,7 +17,7 @@ from delaystream.engine.step import Step
 _EVENTS: Final[dict[Outcome, EventType]] = {
     outcome: EventType(outcome.value)
     for outcome in Outcome
-    if outcome not in (Outcome.DESCRIBED, Outcome.RATE_SET)
+    if outcome not in (Outcome.DESCRIBED, Outcome.RATE_SET, Outcome.NO_MATCH)
 }
 _TOO_LATE: Final = Outcome.TOO_LATE
 _TRIGGERED: Final = Outcome.TRIGGERED

@@ -8,6 +8,9 @@
 3. It then reports how many it changed, over the commands topic.
 4. When all have reported, the gathering partition sends the one receipt and the one event.
 
+Requests without an id come after the schedules in the same sweep: `delaystream.engine.unnamed`. A pause keeps
+them back from its first step on, and a resume ends that in its first step: `delaystream.engine.holds`.
+
 A schedule that was asked for after the command is left alone, by the same order that holds for a cancel.
 
 A sweep takes time, and everything that one request partition says about an id has one order. So what is still
@@ -27,10 +30,12 @@ from delaystream.codec.command import Report, attach, report_headers
 from delaystream.codec.envelope import (
     LIVE,
     Bulk,
+    Envelope,
     Gathering,
     Schedule,
     Sweep,
     decode_bulk,
+    decode_envelope,
     decode_gathering,
     decode_schedule,
     encode,
@@ -42,17 +47,20 @@ from delaystream.codec.keys import (
     bulk_key,
     due_of,
     gathering_key,
+    payload_key,
     schedule_key,
     split_schedule_key,
     wheel_key,
 )
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import revision
+from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Coordinates, Match, Request
 from delaystream.engine import terms
 from delaystream.engine.answers import Answers
 from delaystream.engine.commands import Commands
 from delaystream.engine.failures import Undecided, about_the_record
+from delaystream.engine.holds import Holds
 from delaystream.engine.letters import Letters
 from delaystream.engine.pending import everything
 from delaystream.engine.ports import SourceRecord
@@ -60,6 +68,7 @@ from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 from delaystream.engine.suspects import Stage, Suspects
+from delaystream.engine.unnamed import FIRST_WHEEL, Unnamed, where
 
 _OUTCOMES: Final = {
     Action.CANCEL: Outcome.CANCELLED,
@@ -81,7 +90,10 @@ class Bulks:
         answers: Answers,
         letters: Letters,
         suspects: Suspects,
+        holds: Holds,
     ) -> None:
+        self._holds = holds
+        self._unnamed = Unnamed(partition, settings, state, answers, letters, suspects)
         self._suspects = suspects
         self._partition = partition
         self._settings = settings
@@ -89,16 +101,29 @@ class Bulks:
         self._commands = commands
         self._answers = answers
         self._letters = letters
+        #: the commands that a step has taken up, and its number
+        self._taken_up: set[bytes] = set()
+        self._taking_up = -1
+        #: the step that has last carried out a command about one request
+        self._decided = -1
         #: those whose sweeps have not ended, in their order, by their keys
         self._at_work: dict[bytes, Bulk] = {}
         found = [(key, decode_bulk(value)) for key, value in everything(state.store, b"b", b"c")]
         for key, bulk in sorted(found, key=lambda item: item[1].number):
             self._at_work[key] = bulk
+            if bulk.subject is not None:
+                state.withhold(where(bulk))
 
     @property
     def busy(self) -> bool:
-        """Whether any sweep is under way: a schedule may have to be settled before it is decided on."""
+        """Whether any sweep is under way: what is decided on may have to be settled before."""
         return bool(self._at_work)
+
+    @property
+    def replies(self) -> set[str]:
+        """The topics that what is decided here may write a receipt to: their commands are long read."""
+        at_work = self._at_work.values()
+        return {bulk.reply_to for bulk in at_work if bulk.subject is not None and bulk.reply_to is not None}
 
     def settle(self, step: Step, tenant: str, id: str) -> None:
         """Carry out on an id all that is still on its way to it, before anything else is decided on it."""
@@ -108,6 +133,24 @@ class Bulks:
         stored = self._state.get(step, key)
         if stored is not None:
             self._settle(step, key, stored)
+
+    def settle_entry(self, step: Step, key: bytes, stored: bytes, entry: Envelope) -> bool:
+        """Carry out on an entry without an id what is on its way to it; whether that took it out."""
+        for of, bulk in [*self._at_work.items()]:
+            if bulk.sweeps_wheels:
+                settled = self._unnamed.settle(step, bulk, key, stored, entry)
+                if settled is not None:
+                    self._keep(step, of, settled)
+                    if bulk.subject is not None:
+                        self.moved(step, key, settled.found[-1], entry)
+                    return True
+        return False
+
+    def moved(self, step: Step, old: bytes, new: bytes, entry: Envelope) -> None:
+        """A hold has given an entry without an id another key."""
+        for of, bulk in [*self._at_work.items()]:
+            if bulk.sweeps_wheels and (counted := self._unnamed.moved(bulk, old, new, entry)) is not bulk:
+                self._keep(step, of, counted)
 
     def _settle(self, step: Step, key: bytes, stored: bytes, sweeping: bytes | None = None) -> int:
         """Carry out what is at work on one schedule, in order; how many bytes were written for that.
@@ -119,18 +162,20 @@ class Bulks:
         if schedule.status not in LIVE:
             return 0
         changed = False
-        at_work = {(bulk.partition, bulk.offset, bulk.origin) for bulk in self._at_work.values()}
+        at_work = {bulk.place for bulk in self._at_work.values()}
         swept = [place for place in schedule.swept if place in at_work]
         for of, bulk in [*self._at_work.items()]:
-            place = (bulk.partition, bulk.offset, bulk.origin)
+            place = bulk.place
             if (
                 bulk.tenant != tenant
                 or key < bulk.cursor
                 or place in swept
                 or not id.startswith(bulk.match.id_prefix or "")
                 or not _concerned(bulk, schedule)
+                or not self._has_key(step, bulk, id, schedule)
             ):
                 continue
+            counted = replace(bulk, matched=bulk.matched + 1)
             if of != sweeping:
                 # Also where there is nothing to change: what comes after it may change that.
                 swept = [*swept, place]
@@ -144,11 +189,12 @@ class Bulks:
             until_ms = None if bulk.until_ms < 0 else bulk.until_ms
             after = self._commands.switch(step, id, before_it, bulk.action, until_ms, bulk.once)
             if after is None:
+                self._keep(step, of, counted)
                 continue
             schedule, changed = after, True
             source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
             self._answers.events.changed(step, source, id, bulk.actor, _EVENTS[bulk.action], after)
-            self._keep(step, of, replace(bulk, count=bulk.count + 1))
+            self._keep(step, of, replace(counted, count=bulk.count + 1))
             if schedule.status not in LIVE:
                 return len(stored)
         if not set(swept) <= {*schedule.swept}:
@@ -156,12 +202,25 @@ class Bulks:
             changed = True
         return len(stored) if changed else 0
 
+    def _has_key(self, step: Step, bulk: Bulk, id: str, schedule: Schedule) -> bool:
+        """Whether a schedule delivers with the key that a command asks for; read only where it does."""
+        if bulk.match.key is None:
+            return True
+        payload = schedule.payload or self._state.get(step, payload_key(bulk.tenant, id))
+        assert payload is not None, "a live schedule has its payload"
+        return decode_envelope(payload).delivered_key == bulk.match.key
+
     def _keep(self, step: Step, key: bytes, bulk: Bulk) -> None:
         self._at_work[key] = bulk
         step.changes[key] = encode(bulk)
 
-    def spread(self, step: Step, record: SourceRecord, request: Request) -> None:
-        """Begin with a command that was just read, and send it to all other partitions; all report here."""
+    def spread(self, step: Step, record: SourceRecord, request: Request) -> Rejection | None:
+        """Begin with a command that was just read, and send it to all other partitions; all report here.
+
+        A rejection changes nothing.
+        """
+        if rejection := self._holds.refusal(request):
+            return rejection
         settings = self._settings
         source = request.source
         outlet = step.outlet(settings.commands_topic, settings.partitions)
@@ -172,23 +231,58 @@ class Bulks:
         gathering = Gathering(request.action, [], 0, request.actor, request.no_receipt)
         step.changes[gathering_key(source.place, source.partition, source.offset)] = encode(gathering)
         self.begin(step, request)
+        return None
 
     def begin(self, step: Step, request: Request) -> None:
         """Take up a command that was sent to this partition."""
         source = request.source
         match = request.match
         assert match is not None
+        key = bulk_key(source.place, source.partition, source.offset)
+        if self._state.get(step, key) is not None:
+            return  # a copy that no worker wrote: one sweep is at work
+        holds: list[str] = []
+        if request.action is Action.PAUSE:
+            holds = self._holds.begin(step, request)
+        elif request.action is Action.RESUME:
+            holds = self._holds.end(step, request)
+        bulk = self._begun(step, request, match, schedule_key(source.topic, match.id_prefix or ""))
+        self._take_up(step, key, replace(bulk, holds=holds))
+
+    def search(self, step: Step, request: Request, subject: Coordinates) -> Rejection | None:
+        """Take up a command about one request without an id. A rejection changes nothing."""
+        if len(request.due_ms) > 1:
+            return Rejection(
+                Code.LIST_TOO_LONG,
+                f"the command has {len(request.due_ms)} times for a request without an id; expected one",
+                reply_to=request.reply_to,
+            )
+        source = request.source
+        key = bulk_key(source.place, source.partition, source.offset)
+        if self._state.get(step, key) is not None:
+            return None  # as above
+        bulk = self._begun(step, request, Match(), FIRST_WHEEL)
+        bulk = replace(
+            bulk,
+            subject=(subject.partition, subject.offset, subject.origin),
+            due_ms=request.due_ms[0] if request.due_ms else -1,
+            no_receipt=request.no_receipt,
+        )
+        self._take_up(step, key, bulk)
+        return None
+
+    def _begun(self, step: Step, request: Request, match: Match, cursor: bytes) -> Bulk:
+        source = request.source
         number = self._state.source(step, source.topic, source.partition, source.origin)
-        entry = wheel_key(HOUSEKEEPING, step.now_ms, number, source.offset, 0)
-        bulk = Bulk(
+        return Bulk(
             source.topic,
             source.partition,
             source.offset,
             request.timestamp_ms,
             request.action,
             match,
-            schedule_key(source.topic, match.id_prefix or ""),
-            entry,
+            cursor,
+            wheel_key(HOUSEKEEPING, step.now_ms, number, source.offset, 0),
             max([bulk.number for bulk in self._at_work.values()], default=0) + 1,
             reply_to=request.reply_to,
             actor=request.actor,
@@ -197,15 +291,81 @@ class Bulks:
             until_ms=-1 if request.until_ms is None else request.until_ms,
             once=request.lateness,
         )
-        key = bulk_key(source.place, source.partition, source.offset)
-        if self._state.get(step, key) is not None:
-            return  # a copy that no worker wrote: one sweep is at work
+
+    def _take_up(self, step: Step, key: bytes, bulk: Bulk) -> None:
+        if self._taking_up != step.number:
+            self._taking_up = step.number
+            self._taken_up.clear()
+        self._taken_up.add(key)
         self._keep(step, key, bulk)
-        self._state.add_pointer(step, entry, encode(Sweep(key)), HOUSEKEEPING, step.now_ms, number)
+        self._state.add_pointer(step, bulk.entry, encode(Sweep(key)), HOUSEKEEPING, step.now_ms)
 
     def sweep(self, step: Step, entry_key: bytes, entry: Sweep) -> None:
         """Go on for one slice; with the last of them done, report."""
-        bulk = self._at_work[entry.key]
+        of = self._whose_turn(entry.key)
+        done = self._is_done(step, of)
+        if not done or of != entry.key:
+            self._state.add_pointer(step, entry_key, encode(entry), HOUSEKEEPING, due_of(entry_key))
+        if not done:
+            return
+        bulk = self._at_work.pop(of)
+        step.changes[of] = None
+        if of != entry.key:
+            self._state.remove_pointer(step, bulk.entry)
+        if bulk.subject is not None:
+            self._unnamed.decide(step, bulk)
+            self._decided = step.number
+            return
+        if bulk.origin:
+            return  # it was imported on its way, and nobody here gathers what is reported of it
+        source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
+        report = Report(
+            source,
+            self._partition,
+            bulk.count,
+            bulk.reply_to,
+            bulk.matched,
+            bulk.anonymous,
+            len(bulk.holds),
+        )
+        settings = self._settings
+        step.outlet(settings.commands_topic, settings.partitions).write(
+            None, None, report_headers(report), step.now_ms, source.partition
+        )
+
+    def _whose_turn(self, key: bytes) -> bytes:
+        """The key of the command that goes on in place of this one, or its own.
+
+        One at a time goes through the wheels, in their order. Who waits for it lends it the turn: a step may
+        have room for no other.
+        """
+        if self._at_work[key].cursor < FIRST_WHEEL:
+            return key
+        return next(of for of, bulk in self._at_work.items() if bulk.sweeps_wheels)
+
+    def _is_done(self, step: Step, of: bytes) -> bool:
+        """Go through one slice, of the schedules or of the wheels; whether nothing is left."""
+        if self._taking_up == step.number and of in self._taken_up:
+            # What came in before it, in this very step, is not in the store yet.
+            return False
+        bulk = self._at_work[of]
+        if bulk.cursor < FIRST_WHEEL:
+            if not self._is_through(step, of, bulk):
+                return False
+            bulk = self._at_work[of]
+            if not bulk.sweeps_wheels:
+                return True
+            self._keep(step, of, replace(bulk, cursor=FIRST_WHEEL))
+            return False
+        if self._decided == step.number:
+            # What that has put into the wheels is not in the store yet, where this would look for it.
+            return False
+        bulk, done = self._unnamed.go_on(step, bulk)
+        self._keep(step, of, bulk)
+        return done
+
+    def _is_through(self, step: Step, of: bytes, bulk: Bulk) -> bool:
+        """Go through one slice of the schedules; whether none is left."""
         source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
         stop = after_prefix(schedule_key(bulk.tenant, bulk.match.id_prefix or ""))
         scanned = self._state.store.scan(bulk.cursor, stop, self._settings.bulk_slice)
@@ -222,7 +382,7 @@ class Bulks:
                     continue
                 step.settled.append(key)
             try:
-                written = self._settle(step, key, current, sweeping=entry.key)
+                written = self._settle(step, key, current, sweeping=of)
             except Exception as failure:
                 if about_the_record(failure):
                     raise Undecided(key) from failure
@@ -230,24 +390,9 @@ class Bulks:
             if written:
                 step.records += 1
                 step.size_bytes += written
-        bulk = replace(self._at_work[entry.key], cursor=cursor)
-        if len(scanned) == self._settings.bulk_slice or (scanned and cursor != scanned[-1][0] + b"\0"):
-            self._keep(step, entry.key, bulk)
-            due_ms = due_of(entry_key)
-            self._state.add_pointer(step, entry_key, encode(entry), HOUSEKEEPING, due_ms)
-            return
-        del self._at_work[entry.key]
-        step.changes[entry.key] = None
-        if bulk.origin:
-            return  # it was imported on its way, and nobody here gathers what is reported of it
-        settings = self._settings
-        step.outlet(settings.commands_topic, settings.partitions).write(
-            None,
-            None,
-            report_headers(Report(source, self._partition, bulk.count, bulk.reply_to)),
-            step.now_ms,
-            source.partition,
-        )
+        self._keep(step, of, replace(self._at_work[of], cursor=cursor))
+        every = len(scanned) < self._settings.bulk_slice
+        return every and (not scanned or cursor == scanned[-1][0] + b"\0")
 
     def _left_out(self, step: Step, source: Coordinates, key: bytes, stored: bytes) -> bool:
         """Whether a suspect is passed over; its record is a dead letter then."""
@@ -271,6 +416,9 @@ class Bulks:
             gathering,
             reported=[*gathering.reported, report.partition],
             count=gathering.count + report.count,
+            matched=gathering.matched + report.matched,
+            anonymous=gathering.anonymous + report.anonymous,
+            holds=max(gathering.holds, report.holds),
         )
         if len(gathering.reported) < self._settings.partitions:
             step.changes[key] = encode(gathering)
@@ -278,13 +426,22 @@ class Bulks:
         step.changes[key] = None
         if gathering.action is Action.RATE:
             no_receipt = self._letters.summary(
-                step, source, report.reply_to, gathering.no_receipt, Outcome.RATE_SET, None
+                step, source, report.reply_to, gathering.no_receipt, Outcome.RATE_SET, {}
             )
             self._answers.events.rate_set(step, source, gathering, no_receipt)
             return
         outcome = _OUTCOMES[gathering.action]
+        ended = gathering.holds if gathering.action is Action.RESUME else 0
+        if not (gathering.matched or gathering.anonymous or ended):
+            outcome = Outcome.NO_MATCH
+        counted = {
+            "count": gathering.count,
+            "matched": gathering.matched,
+            "anonymous": gathering.anonymous,
+            "holds": gathering.holds,
+        }
         no_receipt = self._letters.summary(
-            step, source, report.reply_to, gathering.no_receipt, outcome, gathering.count
+            step, source, report.reply_to, gathering.no_receipt, outcome, counted
         )
         self._answers.events.bulk(step, source, gathering, no_receipt)
 
@@ -293,6 +450,9 @@ def _concerned(bulk: Bulk, schedule: Schedule) -> bool:
     """Whether a command is about a schedule: it matches, and was there before the command."""
     if schedule.status not in LIVE:
         return False
+    if bulk.action is Action.RESUME and schedule.held_by and schedule.held_by in bulk.holds:
+        # Whoever ends a hold lets go of all that it has paused, also of what is newer than the resume.
+        return True
     if (schedule.topic, schedule.partition, schedule.origin) == (bulk.tenant, bulk.partition, bulk.origin):
         if schedule.offset > bulk.offset:
             return False

@@ -160,7 +160,7 @@ class Commands:
             schedule = self._arming.arm(step, id, schedule, schedule.next_ms)
         if schedule.until_key is not None:
             schedule = self._arming.wake(step, id, schedule, None)
-        return replace(schedule, status=Status.PENDING, held=[], resumed_ms=step.now_ms)
+        return replace(schedule, status=Status.PENDING, held=[], resumed_ms=step.now_ms, held_by="")
 
     def wake(self, step: Step, key: bytes, entry: Wake) -> None:
         """The pause of an id ends by itself."""

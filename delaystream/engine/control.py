@@ -76,6 +76,7 @@ from delaystream.engine.commands import Commands
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.digest import digest_of
 from delaystream.engine.events import Delivered
+from delaystream.engine.holds import Holds
 from delaystream.engine.quota import Quotas
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
@@ -125,8 +126,10 @@ class Control:
         changes: Changes,
         bulks: Bulks,
         quotas: Quotas,
+        holds: Holds,
     ) -> None:
         self._settings = settings
+        self._holds = holds
         self._quotas = quotas
         self._state = state
         self._deliveries = deliveries
@@ -189,7 +192,8 @@ class Control:
                 self._stay(step, request, old)
                 return None
         outcome = Outcome.REPLACED if live else Outcome.SCHEDULED
-        paused_ms = _paused_since(step, request, old)
+        hold = self._holds.meeting(request) if self._holds.any else None
+        paused_ms = step.now_ms if hold is not None else _paused_since(step, request, old)
         if self._quotas.any and (
             rejection := self._quotas.refusal(step, request, old, paused=paused_ms is not None)
         ):
@@ -222,6 +226,7 @@ class Control:
             updated_ms=request.timestamp_ms,
             updated_by=kept_actor(request.actor),
             key=kept_key(delivered_key(request)),
+            held_by="" if hold is None else hold.name,
         )
         if old is not None and old.status in LIVE:
             schedule = replace(schedule, created_ms=old.created_ms, created_by=old.created_by)

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Header, Request
+from delaystream.engine.holds import Holds
 from delaystream.engine.ports import Destinations
 from delaystream.engine.rates import Bucket, Rates, room
 from delaystream.engine.state import PartitionState
@@ -17,9 +18,15 @@ class Deliveries:
     """Decides whether a request may go out at once, and writes it."""
 
     def __init__(
-        self, state: PartitionState, destinations: Destinations, troubles: Troubles, rates: Rates
+        self,
+        state: PartitionState,
+        destinations: Destinations,
+        troubles: Troubles,
+        rates: Rates,
+        holds: Holds,
     ) -> None:
         self._state = state
+        self._holds = holds
         self._rates = rates
         self._destinations = destinations
         self._troubles = troubles
@@ -45,10 +52,10 @@ class Deliveries:
     def route(self, step: Step, request: Request, due_ms: int) -> Route | None:
         """Where a fire goes that can go out in this very transaction; None when it cannot.
 
-        It can when it is due, not too late, and nothing older waits for the destination: what is overdue
-        keeps its order, and one that is full is not overtaken.
+        It can when it is due, not too late, no hold meets it and nothing older waits for the destination:
+        what is overdue keeps its order, and one that is full is not overtaken.
         """
-        if due_ms > step.now_ms:
+        if due_ms > step.now_ms or (self._holds.any and self._holds.meeting(request) is not None):
             return None
         if (
             request.grace_ms is not None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
+from delaystream.codec.envelope import Hold
 from delaystream.engine.rates import Bucket
 from delaystream.engine.tenants import Denial
 from delaystream.engine.trouble import Trouble
@@ -13,8 +15,8 @@ class Drain:
     """One wheel in one step."""
 
     __slots__ = (
-        "at", "buckets", "cursor", "denial", "done", "leaving", "limit", "most_fired", "parked",
-        "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
+        "at", "buckets", "cursor", "denial", "done", "holds", "leaving", "let_go_ms", "limit", "most_fired",
+        "parked", "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -29,6 +31,10 @@ class Drain:
         self.partitions = 0 if denial.everyone else partitions
         #: whether any of its fires may have to be withheld
         self.suspicious = trouble is not None or denial.anyone
+        #: until when its entries were kept back; what is impossible is waited for from then on
+        self.let_go_ms = 0
+        #: what may keep an entry without an id back
+        self.holds: Sequence[Hold] = ()
         #: what bounds how fast it is drained
         self.buckets: tuple[Bucket, ...] = ()
         #: of a common wheel: numbers of sources whose entries belong to their tenants' own wheels by now

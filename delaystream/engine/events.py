@@ -348,6 +348,9 @@ class Events:
                     actor=gathered.actor,
                     action=gathered.action.value,
                     count=gathered.count,
+                    matched=gathered.matched,
+                    anonymous=gathered.anonymous,
+                    holds=gathered.holds,
                     no_receipt=no_receipt,
                 ),
             )
@@ -424,6 +427,63 @@ class Events:
     def _tells_anonymous(self, tenant: str) -> bool:
         own = self._tenants.of(tenant).events_anonymous
         return self._anonymous_unless_said if own is None else own
+
+    def cancelled_anonymous(
+        self,
+        step: Step,
+        source: Coordinates,
+        *,
+        due_ms: int,
+        fire_id: str,
+        destination: str,
+        actor: str | None,
+    ) -> None:
+        """A command has cancelled a fire without an id."""
+        if self.on:
+            self.emit(
+                step,
+                event_of_request(
+                    step.now_ms,
+                    EventType.CANCELLED,
+                    source,
+                    actor=actor,
+                    due_at_ms=due_ms,
+                    fire_id=fire_id,
+                    destination=destination,
+                ),
+            )
+
+    def about_one(
+        self,
+        step: Step,
+        command: Coordinates,
+        subject: Coordinates,
+        type: EventType,
+        *,
+        actor: str | None,
+        action: str,
+        count: int,
+        next_at_ms: int | None,
+        no_receipt: str | None,
+    ) -> None:
+        """A command about one request without an id, the `subject`, was decided."""
+        if self.on:
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=type,
+                    at_ms=step.now_ms,
+                    request_topic=command.topic,
+                    schedule_id=coordinates(subject),
+                    source=coordinates(command),
+                    actor=actor,
+                    action=action,
+                    count=count,
+                    next_at_ms=next_at_ms,
+                    no_receipt=no_receipt,
+                ),
+            )
 
     def accepted(self, step: Step, request: Request, no_receipt: str | None) -> None:
         """A request without an id was accepted; only where `anonymous` is on, and its tenant's is."""

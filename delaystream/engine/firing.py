@@ -17,6 +17,7 @@ from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.engine.drain import Drain, one_in_trouble
 from delaystream.engine.events import Events, asked
 from delaystream.engine.failures import Undecided, about_the_record
+from delaystream.engine.holds import Holds
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
 from delaystream.engine.pending import HOUR_MS
@@ -59,7 +60,9 @@ class Firing:
         tenants: Tenants,
         rates: Rates,
         suspects: Suspects,
+        holds: Holds,
     ) -> None:
+        self._holds = holds
         self._partition = partition
         self._settings = settings
         self._state = state
@@ -179,7 +182,7 @@ class Firing:
             if self._state.store.get(key) is None:
                 self._suspects.settled([key])
             return
-        if self._closed_until(wheel, loop_ms) is not None:
+        if self._closed_until(wheel, loop_ms) is not None or self._state.heads.is_withheld(wheel):
             return
         step.alone = True
         drain = self._begun(wheel, loop_ms)
@@ -240,6 +243,9 @@ class Firing:
         drain = Drain(wheel, topic, troubles.get(topic), self._tenants.denial(topic), partitions)
         if troubles.condemned:
             drain.suspicious = True
+        drain.let_go_ms = self._state.let_go_ms.get(wheel, 0)
+        if self._holds.any:
+            drain.holds = self._holds.of(topic)
         if self._rates.active:
             lane = self._state.lanes[wheel]
             drain.buckets = self._rates.buckets(topic, lane, loop_ms)
@@ -358,7 +364,7 @@ class Firing:
                 break
             last = drain.at = key
             # Taken out by a request of this very step, or by a command for many that is on its way.
-            if key in changes or key in local or (unsettled and named.called_off(step, key, entry)):
+            if key in changes or key in local or (unsettled and named.called_off(step, key, stored, entry)):
                 continue
             _, due_ms, source, offset, index = split(key)
             if due_ms // HOUR_MS != hour or source != maker:
@@ -372,14 +378,15 @@ class Firing:
             changes[key] = None
             plain += 1
             size_bytes += len(stored)
+            if drain.holds and self._held(step, drain, key, stored, entry):
+                continue
             if entry.grace_ms >= 0 and withheld.is_late(step, drain, due_ms, entry):
                 withheld.let_go(step, drain, key, entry)
                 continue
-            if suspicious or entry.destination_partition >= partitions:
-                rejection = withheld.refusal(step, drain, key, due_ms, entry)
-                if rejection is not None:
-                    withheld.quarantine(step, drain, key, entry, rejection)
-                    continue
+            if (suspicious or entry.destination_partition >= partitions) and self._given_up(
+                step, drain, key, due_ms, entry
+            ):
+                continue
             partition = write(
                 entry.destination_key if entry.has_destination_key else entry.key,
                 entry.value,
@@ -398,6 +405,22 @@ class Firing:
         step.size_bytes += size_bytes
         step.records += plain
         return last
+
+    def _given_up(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> bool:
+        """Put a fire that is out of its wheel among the dead letters, if it is impossible."""
+        rejection = self._withheld.refusal(step, drain, key, due_ms, entry)
+        if rejection is None:
+            return False
+        self._withheld.quarantine(step, drain, key, entry, rejection)
+        return True
+
+    def _held(self, step: Step, drain: Drain, key: bytes, stored: bytes, entry: Envelope) -> bool:
+        """Put an entry that is out of its wheel in that of a hold, if one meets it."""
+        hold = self._holds.over(drain.holds, key, entry)
+        if hold is None:
+            return False
+        self._named.moved(step, key, self._holds.keep(step, hold, key, stored), entry)
+        return True
 
     def _deliver_named_or_move(
         self,
@@ -446,10 +469,10 @@ class Firing:
             step.records += 1
             due_ms = due_of(key)
             entry = decode_entry(stored)
+            if named.unsettled and named.called_off(step, key, stored, entry):
+                last = key
+                continue
             if type(entry) is Pointer or type(entry) is Trigger:
-                if named.unsettled and named.called_off(step, key, entry):
-                    last = key
-                    continue
                 due = named.due(step, key, stored, entry, named.ahead.alone(step, entry))
                 if withheld.refusal(step, drain, key, due_ms, due.payload) is None:
                     break
@@ -457,12 +480,15 @@ class Firing:
                 named.fire(step, drain, due)
             else:
                 assert type(entry) is Envelope
-                rejection = withheld.refusal(step, drain, key, due_ms, entry)
-                if rejection is None:
+                held = bool(drain.holds) and self._holds.over(drain.holds, key, entry) is not None
+                rejection = None if held else withheld.refusal(step, drain, key, due_ms, entry)
+                if rejection is None and not held:
                     break
                 self._state.remove_entry(step, key)
                 step.size_bytes += len(stored)
-                if withheld.is_late(step, drain, due_ms, entry):
+                if rejection is None:
+                    self._held(step, drain, key, stored, entry)
+                elif withheld.is_late(step, drain, due_ms, entry):
                     withheld.let_go(step, drain, key, entry)
                 else:
                     withheld.quarantine(step, drain, key, entry, rejection)

@@ -9,19 +9,19 @@ import msgspec
 from msgspec.structs import replace
 
 from delaystream.codec.command import Report, attach
-from delaystream.codec.envelope import delivered_key, encode, envelope_of
+from delaystream.codec.envelope import Hold, delivered_key, encode, envelope_of
 from delaystream.codec.keys import wheel_key
 from delaystream.codec.outgoing import Outcome, anonymous_delivery_headers
 from delaystream.core.identity import fire_id
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.rejection import Code, Rejection
-from delaystream.core.request import NO_TERMS, Action, Coordinates, Request
-from delaystream.engine import reserved
+from delaystream.core.request import Action, Coordinates, Request
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.events import Asked, Events
 from delaystream.engine.failures import Undecided, about_the_record
+from delaystream.engine.holds import Holds
 from delaystream.engine.letters import Letters
 from delaystream.engine.ports import SourceBatch, SourceRecord
 from delaystream.engine.quota import Quotas
@@ -125,9 +125,11 @@ class Intake:
         quotas: Quotas,
         suspects: Suspects,
         rate_commands: RateCommands,
+        holds: Holds,
     ) -> None:
         self._rate_commands = rate_commands
         self._suspects = suspects
+        self._holds = holds
         self._partition = partition
         self._settings = settings
         self._state = state
@@ -185,12 +187,7 @@ class Intake:
     ) -> bool:
         """Carry out one request, or refuse it; whether it was accepted."""
         if type(request) is Request:
-            anonymous = request.id is None and request.action is _SCHEDULE
-            if anonymous and request.terms is NO_TERMS:
-                rejection = self._schedule(step, request)
-            elif (rejection := reserved.refusal(request)) is not None:
-                step.size_bytes += row_bytes(record.key, record.value, record.headers)
-            elif anonymous:
+            if request.id is None and request.action is _SCHEDULE:
                 rejection = self._schedule(step, request)
             else:
                 is_command = topic == self._settings.commands_topic
@@ -256,6 +253,7 @@ class Intake:
         now_ms = step.now_ms
         source = request.source
         stored: bytes | None = None
+        hold: Hold | None = None
         wheel = number = 0
         for index, due_ms in enumerate(times):
             if due_ms <= now_ms and (route := self._deliveries.route(step, request, due_ms)) is not None:
@@ -265,8 +263,12 @@ class Intake:
                 stored = encode(envelope_of(request))
                 wheel = state.destination(step, request.destination, source.topic)
                 number = state.source(step, source.topic, source.partition)
-            key = wheel_key(wheel, due_ms, number, source.offset, index)
-            state.add_entry(step, key, stored, wheel, due_ms, number)
+                hold = self._holds.meeting(request) if self._holds.any else None
+            into = wheel
+            if hold is not None and due_ms <= now_ms:
+                into = state.destination(step, request.destination, source.topic, hold.name)
+            key = wheel_key(into, due_ms, number, source.offset, index)
+            state.add_entry(step, key, stored, into, due_ms, number)
             step.size_bytes += len(stored)
         return None
 
@@ -313,7 +315,7 @@ class Intake:
             )
         if request.id is None:
             step.size_bytes += row_bytes(record.key, None, record.headers)
-            return self._for_all(step, record, request, is_command=is_command)
+            return self._unnamed(step, record, request, is_command=is_command)
         settings = self._settings
         step.size_bytes += row_bytes(record.key, record.value, record.headers)
         owner = owner_partition(request.id, settings.partitions)
@@ -330,16 +332,37 @@ class Intake:
         )
         return None
 
-    def _for_all(
+    def _rate(
         self, step: Step, record: SourceRecord, request: Request, *, is_command: bool
     ) -> Rejection | None:
-        """Begin with a command for every partition, or with this one's part of it."""
+        """Begin with a rate, or with this partition's part of it."""
+        if not is_command:
+            return self._rate_commands.spread(step, record, request)
+        self._rate_commands.apply(step, request)
+        return None
+
+    def _unnamed(
+        self, step: Step, record: SourceRecord, request: Request, *, is_command: bool
+    ) -> Rejection | None:
+        """Apply a command that names no id: to many, or to one request where its entries are."""
+        settings, subject = self._settings, request.subject
         if request.action is _RATE:
+            return self._rate(step, record, request, is_command=is_command)
+        if subject is None:
             if not is_command:
-                return self._rate_commands.spread(step, record, request)
-            self._rate_commands.apply(step, request)
-        elif is_command:
+                return self._bulks.spread(step, record, request)
             self._bulks.begin(step, request)
-        else:
-            self._bulks.spread(step, record, request)
+            return None
+        holder = subject.partition % settings.partitions
+        if holder == self._partition:
+            return self._bulks.search(step, request, subject)
+        if is_command:
+            return Rejection(
+                Code.INVALID_COMMAND,
+                f"what stands at partition {subject.partition} is pending on partition {holder}, and the "
+                f"command is on partition {self._partition}: only workers may write to the commands topic",
+            )
+        step.outlet(settings.commands_topic, settings.partitions).write(
+            None, None, attach(record.headers, request), step.now_ms, holder
+        )
         return None

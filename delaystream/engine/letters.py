@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -82,15 +82,20 @@ class Letters:
         reply_to: str | None,
         no_receipt: str | None,
         outcome: Outcome,
-        count: int | None,
+        counted: Mapping[str, int],
+        fires: Sequence[tuple[int, str]] = (),
+        about: str | None = None,
     ) -> str | None:
-        """Tell what became of a command for all partitions, if it asked.
+        """Tell what became of a command that took a sweep, if it asked, and what it counted.
 
-        Why there is no receipt, as `receipt` says it.
+        Where it was `about` one request without an id, also the `fires` that this has now, as (due_ms, fire
+        id). Why there is no receipt, as `receipt` says it.
         """
         if reply_to is None:
             return self._unanswered(step, no_receipt)
-        return self._reply(step, reply_to, receipt(outcome, source, None, step.now_ms, count=count))
+        due_ms, fire_ids = [due for due, _ in fires], [fire for _, fire in fires]
+        row = receipt(outcome, source, None, step.now_ms, due_ms, fire_ids, counted=counted, about=about)
+        return self._reply(step, reply_to, row)
 
     def _reply(self, step: Step, topic: str, row: tuple[bytes, bytes, list[Header]]) -> str | None:
         # A receipt never holds anything up: where it cannot be delivered, there is none.

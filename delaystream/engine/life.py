@@ -31,6 +31,7 @@ from delaystream.engine.failures import (
     WriteRefused,
 )
 from delaystream.engine.firing import Firing
+from delaystream.engine.holds import Holds
 from delaystream.engine.inbox import Inbox, rest
 from delaystream.engine.intake import Intake, ParsedBatch, parse, topics_named
 from delaystream.engine.letters import Letters
@@ -118,14 +119,17 @@ class Life:
         destinations = self._ports.destinations
         events = Events(settings, destinations, tenants)
         letters = Letters(settings, destinations, troubles, events)
-        deliveries = Deliveries(state, destinations, troubles, rates)
+        holds = Holds(settings, state)
+        deliveries = Deliveries(state, destinations, troubles, rates, holds)
         quotas = Quotas(partition, settings.partitions, tenants, state.counts, deliveries)
         arming = Arming(settings, state)
         answers = Answers(letters, events)
         changes = Changes(state, arming, answers, deliveries, tenants)
         commands = Commands(settings, state, arming, answers, changes, Descriptions(state, arming, tenants))
-        bulks = Bulks(partition, settings, state, commands, answers, letters, suspects)
-        control = Control(settings, state, deliveries, arming, answers, commands, changes, bulks, quotas)
+        bulks = self._bulks = Bulks(partition, settings, state, commands, answers, letters, suspects, holds)
+        control = Control(
+            settings, state, deliveries, arming, answers, commands, changes, bulks, quotas, holds
+        )
         rate_commands = RateCommands(partition, settings, state, rates)
         self._intake = Intake(
             partition,
@@ -139,6 +143,7 @@ class Life:
             quotas,
             suspects,
             rate_commands,
+            holds,
         )
         self._standing = Standing(partition, settings, state, destinations, troubles, tenants, events)
         withheld = Withheld(settings, state, troubles, letters, events)
@@ -156,6 +161,7 @@ class Life:
             tenants,
             rates,
             suspects,
+            holds,
         )
 
     async def begin(self, starts: dict[str, int], topic_ids: dict[str, str]) -> None:
@@ -297,6 +303,7 @@ class Life:
         parsed = self._parsed(batches, now_ms)
         topics = set() if parsed is None else topics_named(parsed)
         topics.update(self._firing.choose(now_ms, loop_ms))
+        topics.update(self._bulks.replies)
         topics.add(settings.dead_letters_topic)
         if settings.events:
             topics.add(settings.events_topic)

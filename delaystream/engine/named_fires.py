@@ -102,11 +102,18 @@ class NamedFires:
         """Whether commands for many are at work: ask `called_off` before anything fires."""
         return self._bulks.busy
 
-    def called_off(self, step: Step, key: bytes, entry: Entry) -> bool:
-        """Carry out such commands on the schedule of an entry; whether that took the entry out."""
+    def called_off(self, step: Step, key: bytes, stored: bytes, entry: Entry) -> bool:
+        """Carry out such commands on an entry, or on its schedule; whether that took the entry out."""
+        if type(entry) is Envelope:
+            return self._bulks.settle_entry(step, key, stored, entry)
         if type(entry) is Pointer or type(entry) is Trigger or type(entry) is Wake:
             self._bulks.settle(step, entry.tenant, entry.id)
         return key in step.local
+
+    def moved(self, step: Step, old: bytes, new: bytes, entry: Envelope) -> None:
+        """An entry without an id has another key: whoever counts entries takes notice."""
+        if self._bulks.busy:
+            self._bulks.moved(step, old, new, entry)
 
     def fire(self, step: Step, drain: Drain, due: DueFire) -> None:
         """Fire an entry that is out of its wheel: delivered, dropped, moved or given up; re-armed, too."""
@@ -285,7 +292,7 @@ class NamedFires:
             if key in step.local:
                 continue
             entry = decode_entry(stored)
-            if self.unsettled and self.called_off(step, key, entry):
+            if self.unsettled and self.called_off(step, key, stored, entry):
                 continue
             step.local[key] = None
             if type(entry) is Sweep:

@@ -46,8 +46,10 @@ class EngineSettings(msgspec.Struct, frozen=True):
     max_triggers: int = 100
     #: with catch-up none, a fire of a recurring schedule that is later than this is missed
     misfire_threshold_ms: int = 60_000
-    #: most schedules that one step goes through for a bulk command
+    #: most schedules, or fires without an id, that one step goes through for a bulk command
     bulk_slice: int = 1_000
+    #: most holds of one request topic that stand at a time
+    max_holds: int = 100
     restart_backoff_min_ms: int = 100
     restart_backoff_max_ms: int = 10_000
     #: how long attempts may fail on end before the processor gives up, and with it the process

@@ -53,6 +53,12 @@ class PartitionState:
         self.destinations: list[str] = [""]
         #: for each of them, the tenant whose own wheel it is; '' for the common one
         self.lanes: list[str] = [""]
+        #: and what keeps its entries back; '' for nothing
+        self.withheld_by: list[str] = [""]
+        #: of wheels whose entries were kept back, until when; not known of those of an earlier life
+        self.let_go_ms: dict[int, int] = {}
+        #: the names of all that keeps entries back now
+        self._withholding: set[str] = set()
         self._destination_numbers: dict[str, int] = {}
         self._wheels: dict[str, list[int]] = {}
         #: numbers that were forgotten
@@ -123,16 +129,20 @@ class PartitionState:
     def scan_due(self, wheel: int, start: bytes | None, now_ms: int, limit: int) -> list[tuple[bytes, bytes]]:
         """Stored entries of a wheel that are due, in due order; the step's own changes are not in it."""
         if start is None:
-            start = self._watermarks.get(wheel) or keys.wheel_bound(wheel)
+            start = self.first_key(wheel)
         return self.store.scan(start, keys.wheel_bound(wheel, now_ms + 1), limit)
 
     # -- changing -----------------------------------------------------------------------------
 
-    def destination(self, step: Step, topic: str, tenant: str = "") -> int:
-        """The number of a destination's wheel for a tenant's entries, interned at its first use."""
+    def destination(self, step: Step, topic: str, tenant: str = "", withheld_by: str = "") -> int:
+        """The number of a destination's wheel for a tenant's entries, interned at its first use.
+
+        What is `withheld_by` something has a wheel of its own, which is drained when that is over.
+        """
         name = topic
-        if self._lane is not None and tenant and (lane := self._lane(tenant, topic)):
-            name = keys.wheel_name(topic, lane)
+        lane = self._lane(tenant, topic) if self._lane is not None and tenant else ""
+        if lane or withheld_by:
+            name = keys.wheel_name(topic, lane, withheld_by)
         number = self._destination_numbers.get(name)
         if number is None:
             number = self._intern_destination(name)
@@ -146,6 +156,29 @@ class PartitionState:
     def wheels(self, topics: Iterable[str]) -> set[int]:
         """The numbers of all wheels of those topics."""
         return {number for topic in topics for number in self._wheels.get(topic, ())}
+
+    def withhold(self, name: str) -> None:
+        """Keep back what is in the wheels of that name, and what is put there from now on."""
+        self._withholding.add(name)
+        for wheel, withheld_by in enumerate(self.withheld_by):
+            if withheld_by == name:
+                self.heads.withhold(wheel)
+
+    def let_go(self, step: Step, name: str) -> None:
+        """What is in the wheels of that name is as good as in any other, with the due times that it has."""
+        self._withholding.discard(name)
+        for wheel, withheld_by in enumerate(self.withheld_by):
+            if withheld_by == name:
+                self.heads.let_go(wheel)
+                self.let_go_ms[wheel] = step.now_ms
+
+    def first_key(self, wheel: int) -> bytes:
+        """No live key of a wheel lies below this one."""
+        return self._watermarks.get(wheel) or keys.wheel_bound(wheel)
+
+    def source_number(self, source: tuple[str, int, str]) -> int | None:
+        """The number of a request partition; None where nothing of it was ever pending here."""
+        return self._source_numbers.get(source)
 
     def source(self, step: Step, topic: str, partition: int, origin: str = "") -> int:
         """The number of a request partition, interned at its first use."""
@@ -174,12 +207,16 @@ class PartitionState:
         for between in range(len(self.destinations), number + 1):
             self.destinations.append("")
             self.lanes.append("")
+            self.withheld_by.append("")
             if between != number:
                 self._free.append(between)
         self._destination_numbers[name] = number
-        topic, lane = keys.split_wheel_name(name)
+        topic, lane, withheld_by = keys.split_wheel_name(name)
         self.destinations[number] = topic
         self.lanes[number] = lane
+        self.withheld_by[number] = withheld_by
+        if withheld_by in self._withholding:
+            self.heads.withhold(number)
         self._wheels.setdefault(topic, []).append(number)
         return number
 
@@ -199,16 +236,18 @@ class PartitionState:
                 # To the end: the others have their turn.
                 self._destination_numbers[name] = number
                 continue
-            topic, lane = keys.split_wheel_name(name)
+            topic, lane, _ = keys.split_wheel_name(name)
             step.names[key] = None
             self.heads.set(number, None)
             self.heads.open(number)
+            self.heads.let_go(number)
+            self.let_go_ms.pop(number, None)
             self._watermarks.pop(number, None)
             self._drained.discard(number)
             self._wheels[topic].remove(number)
             if not self._wheels[topic]:
                 del self._wheels[topic]
-            self.destinations[number] = self.lanes[number] = ""
+            self.destinations[number] = self.lanes[number] = self.withheld_by[number] = ""
             self._free.append(number)
             forgotten.append((topic, lane))
         return forgotten

@@ -107,7 +107,7 @@ class Withheld:
             return f"{drain.topic} is no longer among the allowed destinations"
         trouble = drain.trouble
         if trouble is not None:
-            waited_ms = step.now_ms - max(due_ms, trouble.since_ms)
+            waited_ms = step.now_ms - max(due_ms, trouble.since_ms, drain.let_go_ms)
             if trouble.parked_at is not None:
                 # A wrong clock may be why: set right, it jumps, and nothing has waited for so long.
                 waited_ms = min(waited_ms, int(step.loop_ms - trouble.parked_at))

@@ -32,7 +32,7 @@ def checked(file: BinaryIO) -> Checked:
     """Read a file to its end. Raises TransferError, with the number of the line that is wrong."""
     digest = hashlib.sha256()
     header: lines.Header | None = None
-    counts: dict[type, int] = {lines.Anonymous: 0, lines.Named: 0, lines.InFlight: 0}
+    counts: dict[type, int] = {lines.Anonymous: 0, lines.Named: 0, lines.InFlight: 0, lines.Holding: 0}
     topic_ids: dict[tuple[str, int], str] = {}
     number = 0
     for number, line, text in numbered(file):
@@ -45,6 +45,7 @@ def checked(file: BinaryIO) -> Checked:
                 counts[lines.Named],
                 counts[lines.InFlight],
                 f"sha256:{digest.hexdigest()}",
+                counts[lines.Holding],
             )
             if line != found:
                 raise TransferError(

@@ -32,7 +32,7 @@ from delaystream.transfer.kafka import Owner, Scratch, TransferError, topic_id
 from delaystream.transfer.reading import PartitionReading, UnknownState
 from delaystream.transfer.sources import SourceReader
 
-_SELECTOR: Final = f"{PREFIX}match-"
+_SELECTORS: Final = (f"{PREFIX}match-", f"{PREFIX}coordinates")
 _ACTION: Final = f"{PREFIX}action"
 
 UNREAD_COUNTED: Final = 10_000
@@ -148,6 +148,7 @@ class _Writing:
         self._anonymous = 0
         self._schedules = 0
         self._commands = 0
+        self._holds = 0
         self._unread: dict[str, int] = {}
         self._command_positions: list[lines.Position] = []
 
@@ -157,6 +158,9 @@ class _Writing:
                 reading.check()
             for rate in reading.rates():
                 self._out.write(rate)
+            for holding in reading.holds():
+                self._out.write(holding)
+                self._holds += 1
             for anonymous in reading.anonymous():
                 self._out.write(anonymous)
                 self._anonymous += 1
@@ -193,16 +197,16 @@ class _Writing:
             for line in _commands(position.partition, found):
                 if self._final and _for_all(line):
                     raise TransferError(
-                        f"A command for all partitions stands at {self._settings.commands_topic}/"
-                        f"{position.partition}/{line.offset}, and has not reached all of them: let the "
-                        "workers carry it out, and export then."
+                        "A command for all partitions, or for one request by its coordinates, stands at "
+                        f"{self._settings.commands_topic}/{position.partition}/{line.offset}, and is not "
+                        "carried out: let the workers do so, and export then."
                     )
                 self._out.write(line)
                 self._commands += 1
             self._out.write(msgspec.structs.replace(position, next_offset=max(end, position.next_offset)))
 
     def end(self) -> lines.End:
-        return lines.End(self._anonymous, self._schedules, self._commands, self._out.digest)
+        return lines.End(self._anonymous, self._schedules, self._commands, self._out.digest, self._holds)
 
     def outcome(self, transfer: str) -> Export:
         unread = {topic: count for topic, count in self._unread.items() if count}
@@ -212,7 +216,7 @@ class _Writing:
 def _for_all(line: lines.InFlight) -> bool:
     """Whether a command is about many schedules, or about a destination."""
     return any(
-        name.lower().startswith(_SELECTOR) or (name.lower() == _ACTION and value == b"rate")
+        name.lower().startswith(_SELECTORS) or (name.lower() == _ACTION and value == b"rate")
         for name, value in line.headers
     )
 

@@ -32,7 +32,7 @@ from delaystream.transfer.checking import Checked, checked, numbered
 from delaystream.transfer.kafka import Owner, Scratch, TransferError
 from delaystream.transfer.origins import Origins
 from delaystream.transfer.reading import PartitionReading
-from delaystream.transfer.rows import PartitionRows, home, meta_row
+from delaystream.transfer.rows import PartitionRows, home, homes, meta_row
 
 ROWS: Final = 2000
 """Rows of one transaction, unless its bytes are reached first."""
@@ -213,6 +213,9 @@ class _Writing:
             case lines.Anonymous():
                 partition = home(line, self._partitions)
                 await self._add(partition, self._rows[partition].anonymous(line))
+            case lines.Holding():
+                for partition in homes(line, self._read.header.partitions, self._partitions):
+                    await self._add(partition, self._rows[partition].hold(line))
             case lines.Named():
                 line = self._origins.named(line)
                 partition = home(line, self._partitions)

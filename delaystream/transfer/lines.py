@@ -7,6 +7,7 @@
 | `anonymous` | one fire of a request without an id |
 | `schedule` | a named schedule: its record, its pending fires, its payload |
 | `rate` | a tenant's rate for a destination that a command has set |
+| `hold` | a bulk pause that stands |
 | `command` | a request on its way to the partition that owns its id |
 | `end` | how many entries there are, and the digest of all lines before it |
 
@@ -21,7 +22,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from delaystream.codec.envelope import UNREADABLE, Answered, Envelope, Schedule
+from delaystream.codec.envelope import UNREADABLE, Answered, Envelope, Hold, Schedule
 from delaystream.codec.envelope import Fire as Delivered
 from delaystream.core.instants import format_instant
 from delaystream.core.recurrence import Recurrence
@@ -38,7 +39,7 @@ TOLD_LATER: Final[Mapping[str, Any]] = {
     "payload": None,
 }
 
-Stored = TypeVar("Stored", Envelope, Schedule)
+Stored = TypeVar("Stored", Envelope, Schedule, Hold)
 
 
 class LineError(ValueError):
@@ -83,6 +84,8 @@ class Fire(msgspec.Struct, frozen=True):
     wheel_tenant: str | None = None
     """The tenant that has a wheel of its own for the destination."""
     due_at: str = ""
+    held_by: str | None = None
+    """The hold that keeps it back."""
 
 
 class Triggered(msgspec.Struct, frozen=True):
@@ -134,6 +137,13 @@ class Rate(msgspec.Struct, frozen=True, tag_field="type", tag="rate"):
     actor: str | None = None
 
 
+class Holding(msgspec.Struct, frozen=True, tag_field="type", tag="hold"):
+    """A hold of one partition."""
+
+    partition: int
+    hold: dict[str, Any]
+
+
 class InFlight(msgspec.Struct, frozen=True, tag_field="type", tag="command"):
     """A record of the commands topic that was not applied."""
 
@@ -153,9 +163,10 @@ class End(msgspec.Struct, frozen=True, tag_field="type", tag="end"):
     commands: int
     digest: str
     """`sha256:` and the hexadecimal digest of all lines before, with their line ends."""
+    holds: int = 0
 
 
-Line: TypeAlias = Header | Position | Anonymous | Named | Rate | InFlight | End
+Line: TypeAlias = Header | Position | Anonymous | Named | Rate | Holding | InFlight | End
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line, strict=True).decode
@@ -175,9 +186,16 @@ def decoded(text: bytes) -> Line:
     return line
 
 
-def fire(destination: str, tenant: str | None, due_ms: int, source: str, index: int) -> Fire:
+def fire(
+    destination: str,
+    tenant: str | None,
+    due_ms: int,
+    source: str,
+    index: int,
+    held_by: str | None = None,
+) -> Fire:
     """A fire with its time for people too."""
-    return Fire(destination, due_ms, source, index, tenant, format_instant(due_ms))
+    return Fire(destination, due_ms, source, index, tenant, format_instant(due_ms), held_by)
 
 
 def as_fields(stored: msgspec.Struct, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from delaystream.codec.command import carried_over, is_origin
-from delaystream.codec.envelope import Envelope, Fire, Schedule
+from delaystream.codec.envelope import Envelope, Fire, Hold, Schedule
 from delaystream.core.identity import partition_of, place, schedule_id
 from delaystream.transfer import lines
 from delaystream.transfer.checking import Checked
@@ -70,9 +70,21 @@ class Origins:
             **line.schedule,
             "origin": origin,
             "revision_origin": revised,
+            "held_by": self.held_by(schedule.held_by) if schedule.held_by else "",
             "history": [lines.as_fields(fire) for fire in history],
         }
         return replace(line, id=id, schedule=fields, payload=payload)
+
+    def hold(self, line: lines.Holding) -> Hold:
+        """A hold with its origin, and its name by that. Raises LineError."""
+        hold = lines.from_fields(line.hold, Hold, {})
+        origin = self.of(hold.tenant, hold.partition, hold.origin)
+        return replace(hold, origin=origin, name=self.held_by(hold.name))
+
+    def held_by(self, name: str) -> str:
+        """The name that a hold has here. Raises LineError."""
+        topic, partition, offset, origin = self.source(name)
+        return schedule_id(place(topic, origin), partition, offset)
 
     def _delivered(self, tenant: str, fire: Fire) -> Fire:
         return replace(fire, origin=self.of_revision(tenant, fire.revision, fire.origin))

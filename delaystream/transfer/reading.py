@@ -13,6 +13,7 @@ from delaystream.codec.envelope import (
     Triggered,
     decode_entry,
     decode_envelope,
+    decode_hold,
     decode_meta,
     decode_position,
     decode_rate,
@@ -30,7 +31,7 @@ _FIRST_KEY = b"\1"
 
 #: kinds of keys that this module reads, and those of recoveries and of the owner, which say nothing of what
 #: is pending
-_KINDS = frozenset({b"d", b"i", b"n", b"o", b"m", b"s", b"p", b"r", b"v", b"w"})
+_KINDS = frozenset({b"d", b"h", b"i", b"n", b"o", b"m", b"s", b"p", b"r", b"v", b"w"})
 
 
 class UnknownState(Exception):
@@ -51,11 +52,16 @@ class PartitionReading:
                 f"Partition {partition} has rows of layout {self.meta.format}, and this version reads layout "
                 f"{FORMAT}: use the version that wrote them."
             )
-        self._wheels: dict[int, tuple[str, str | None]] = {}
+        #: destination, tenant and hold of each
+        self._wheels: dict[int, tuple[str, str | None, str | None]] = {}
         self._sources: dict[int, SourceName] = {}
+        self._holds = [decode_hold(value) for _, value in _entries(store, b"h", b"i")]
+        standing = {hold.name for hold in self._holds}
         for key, value in _entries(store, b"d", b"e"):
-            topic, _, tenant = value.decode().partition("\0")
-            self._wheels[keys.split_number(key)] = (topic, tenant or None)
+            topic, tenant, hold = keys.split_wheel_name(value.decode())
+            # What is set aside for anything else than a hold is as good as in its own wheel.
+            held_by = hold if hold in standing else None
+            self._wheels[keys.split_number(key)] = (topic, tenant or None, held_by)
         for key, value in _entries(store, b"n", b"o"):
             self._sources[keys.split_number(key)] = decode_source(value)
 
@@ -100,6 +106,10 @@ class PartitionReading:
                 rate.actor,
             )
 
+    def holds(self) -> list[lines.Holding]:
+        """The bulk pauses that stand."""
+        return [lines.Holding(self.partition, lines.as_fields(hold)) for hold in self._holds]
+
     def anonymous(self) -> Iterator[lines.Anonymous]:
         """Requests without an id, by destination and due time."""
         first = keys.wheel_bound(keys.HOUSEKEEPING + 1)
@@ -140,10 +150,10 @@ class PartitionReading:
 
     def _fire(self, key: bytes) -> lines.Fire:
         wheel, due_ms, number, offset, index = keys.split_wheel_key(key)
-        destination, tenant = self._wheels[wheel]
+        destination, tenant, held_by = self._wheels[wheel]
         source = self._sources[number]
         where = schedule_id(place(source.topic, source.origin), source.partition, offset)
-        return lines.fire(destination, tenant, due_ms, where, index)
+        return lines.fire(destination, tenant, due_ms, where, index, held_by)
 
 
 def _entries(store: StateStore, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:

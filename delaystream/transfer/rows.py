@@ -24,13 +24,16 @@ from delaystream.codec.keys import (
     HOUSEKEEPING,
     META,
     destination_key,
+    hold_key,
     offset_key,
     payload_key,
     rate_key,
     schedule_key,
     source_key,
     wheel_key,
+    wheel_name,
 )
+from delaystream.core.identity import place
 from delaystream.core.partitioning import owner_partition
 from delaystream.engine.ports import Change
 from delaystream.transfer import lines
@@ -45,6 +48,15 @@ def home(line: lines.Anonymous | lines.Named | lines.Position, partitions: int) 
     if isinstance(line, lines.Named):
         return owner_partition(line.id, partitions)
     return line.partition % partitions
+
+
+def homes(line: lines.Holding, exported: int, partitions: int) -> list[int]:
+    """The partitions that a hold of one of the `exported` ones belongs to: of more, each gets its share."""
+    return [
+        partition
+        for partition in range(partitions)
+        if partition == line.partition % partitions or partition % exported == line.partition
+    ]
 
 
 def meta_row(partitions: int, app_id: str, transfer: str, state: str) -> Change:
@@ -78,6 +90,12 @@ class PartitionRows:
         key = self._wheel_key(changes, line.fire)
         changes.append((key, encode(lines.from_fields(line.payload, Envelope, {}))))
         return changes
+
+    def hold(self, line: lines.Holding) -> list[Change]:
+        """A bulk pause that stands."""
+        hold = self._origins.hold(line)
+        topic, partition, offset, origin = self._origins.source(line.hold["name"])
+        return [(hold_key(place(topic, origin), partition, offset), encode(hold))]
 
     def named(self, line: lines.Named) -> list[Change]:
         """A schedule: the names that its fires need, its payload if it is large, its record last.
@@ -113,7 +131,8 @@ class PartitionRows:
 
     def _wheel_key(self, changes: list[Change], fire: lines.Fire) -> bytes:
         topic, partition, offset, origin = self._origins.source(fire.source)
-        name = fire.destination if fire.wheel_tenant is None else f"{fire.destination}\0{fire.wheel_tenant}"
+        held_by = "" if fire.held_by is None else self._origins.held_by(fire.held_by)
+        name = wheel_name(fire.destination, fire.wheel_tenant or "", held_by)
         wheel = self._wheels.get(name)
         if wheel is None:
             # Number 0 is the wheel of housekeeping.

@@ -17,12 +17,15 @@ expired                   one event `expired`, no record, and it was late
 missed                    inside one event, and the whole run was late
 skipped                   inside one event, and a later scheduled time was due, which stands for the run
 given up                  one dead letter and one event `quarantined`, and it was impossible
+cancelled                 without an id: one event, and a command that is about it
 cut short                 a command about its id was carried out before: cancelled, replaced, rescheduled
 ========================= =================================================================================
 
 *Late* and *due* are by the clock of the worker that decides; that it told its time truly is known from the
 broker's, to which the decision lies between the commit before it and its own append. *Impossible* is what the
 destination's bounds, and the troubles that it had, make so.
+
+Nothing that a pause holds back goes out before a resume: `tests.ledger.selections`.
 
 Nothing else may have come out: no record, event, letter or receipt without a cause, none twice. What they say
 of each other, and of the request, is right in every field.
@@ -33,6 +36,6 @@ against what the id must be by then: `tests.ledger.chronicle`.
 """
 
 from tests.ledger.audit import audit
-from tests.ledger.records import Asked, Beat, Circumstances, Delivered, Report
+from tests.ledger.records import Asked, Beat, Circumstances, Delivered, Report, Selector
 
-__all__ = ["Asked", "Beat", "Circumstances", "Delivered", "Report", "audit"]
+__all__ = ["Asked", "Beat", "Circumstances", "Delivered", "Report", "Selector", "audit"]

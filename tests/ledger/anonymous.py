@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from tests.ledger.records import Asked, Fire, Told
+from tests.ledger.selections import ends
 
 if TYPE_CHECKING:
     from tests.ledger.audit import Audit
@@ -16,12 +17,14 @@ _NOT_AS_ASKED = ("expired", "moved", "quarantined")
 def judge_anonymous(audit: Audit, request: Asked, told: list[Told]) -> None:
     """A request is refused, or each of its fires ends in exactly one way."""
     report, source = audit.report, request.source
-    fires = {f"{source}/{index}/{due_ms}": index for index, due_ms in enumerate(request.due_ms)}
+    about = audit.selections.about.get(source, [])
+    times, merged = ends(request, about)
+    fires = {f"{source}/{index}/{due_ms}": index for index in times for due_ms in times[index]}
     delivered = {fire.fire_id: fire for fire in audit.fires[source]}
     by_fire: dict[str, list[Told]] = defaultdict(list)
     acceptances = []
     for event in told:
-        if event.kind in _NOT_AS_ASKED or event.kind == "fired":
+        if event.kind in (*_NOT_AS_ASKED, "fired", "cancelled"):
             by_fire[event.facts.get("fire_id", "")].append(event)
         elif event.kind != "rejected":
             acceptances.append(event)
@@ -39,9 +42,23 @@ def judge_anonymous(audit: Audit, request: Asked, told: list[Told]) -> None:
         report.lost.append(f"{source}: neither delivered nor among the dead letters")
         return
     _accepted(audit, request, acceptances)
-    _receipt(audit, request, list(fires))
-    for fire_id, index in fires.items():
-        _Fire(audit, request, fire_id, index).judge(delivered.get(fire_id), by_fire[fire_id])
+    _receipt(audit, request, [f"{source}/{index}/{due_ms}" for index, due_ms in enumerate(request.due_ms)])
+    missing = 0
+    for index, due_times in times.items():
+        seen = [
+            (fire_id, due_ms)
+            for due_ms in sorted(due_times)
+            if (fire_id := f"{source}/{index}/{due_ms}") in delivered or by_fire[fire_id]
+        ]
+        if len(seen) > 1:
+            report.duplicated.append(f"{source}: {seen} have one place in the list")
+        if not seen and merged:
+            missing += 1
+            continue
+        for fire_id, due_ms in seen or [(f"{source}/{index}/{request.due_ms[index]}", request.due_ms[index])]:
+            _Fire(audit, request, fire_id, index, due_ms).judge(delivered.get(fire_id), by_fire[fire_id])
+    if missing != merged:
+        report.lost.append(f"{source}: {missing} fires have no end, and {merged} were merged with others")
 
 
 def _accepted(audit: Audit, request: Asked, told: list[Told]) -> None:
@@ -66,20 +83,21 @@ def _receipt(audit: Audit, request: Asked, fires: list[str]) -> None:
 class _Fire:
     """One fire of one request."""
 
-    def __init__(self, audit: Audit, request: Asked, fire_id: str, index: int) -> None:
+    def __init__(self, audit: Audit, request: Asked, fire_id: str, index: int, due_ms: int) -> None:
         self.audit = audit
         self.request = request
         self.fire_id = fire_id
         self.index = index
-        self.due_ms = request.due_ms[index]
+        self.due_ms = due_ms
 
     def judge(self, delivered: Fire | None, told: list[Told]) -> None:
         """It was delivered, dropped or given up; and moved before that, where it is on another topic."""
         audit, report = self.audit, self.audit.report
-        events = {kind: [event for event in told if event.kind == kind] for kind in _NOT_AS_ASKED}
+        kinds = (*_NOT_AS_ASKED, "cancelled")
+        events = {kind: [event for event in told if event.kind == kind] for kind in kinds}
         ends = [
             *(["delivered"] if delivered is not None else []),
-            *(event.kind for event in (*events["expired"], *events["quarantined"])),
+            *(event.kind for kind in ("expired", "quarantined", "cancelled") for event in events[kind]),
         ]
         if not ends:
             report.lost.append(f"{self.fire_id}: neither delivered, dropped nor given up; events {told}")
@@ -93,6 +111,8 @@ class _Fire:
         for event in events["moved"]:
             topic = self.request.on_late
             self._was_late(event, topic if topic not in ("fire", "drop") else None, topic)
+        if events["cancelled"] and not audit.selections.may_cancel(self.request):
+            audit.wrong(events["cancelled"][0], "no command is about it")
         for event in events["expired"]:
             self._was_late(event, "drop", self.request.destination)
         for event in events["quarantined"]:
@@ -105,6 +125,11 @@ class _Fire:
 
     def _facts(self, event: Told) -> None:
         facts = event.facts
+        if event.kind == "cancelled":
+            where = (self.request.destination, self.request.on_late)
+            if facts["due_at_ms"] != self.due_ms or facts["destination"] not in where:
+                self.audit.wrong(event, f"it is due at {self.due_ms}, for {self.request.destination}")
+            return
         if (facts["due_at_ms"], facts["lateness_ms"]) != (self.due_ms, event.at_ms - self.due_ms):
             self.audit.wrong(event, f"it is due at {self.due_ms}")
         if event.kind != "quarantined" and ("code" in facts or "detail" in facts):
@@ -127,6 +152,13 @@ class _Fire:
 
     def _delivered(self, fire: Fire, topic: str, fires: list[Told], moved: list[Told]) -> None:
         audit, request, record = self.audit, self.request, fire.record
+        commands = audit.selections.about.get(request.source, ())
+        if not any(event.kind == "triggered" for event in commands) and (
+            pause := audit.selections.released(record, request)
+        ):
+            audit.wrong(self.fire_id, f"delivered, and {pause} holds it back")
+        if cancel := audit.selections.left_out(request, fire):
+            audit.wrong(self.fire_id, f"delivered, and {cancel} has cancelled it")
         if request.hopeless:
             audit.wrong(self.fire_id, "delivered where nothing can be")
         if record.topic != topic:

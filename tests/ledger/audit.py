@@ -14,6 +14,7 @@ from tests.ledger.anonymous import judge_anonymous
 from tests.ledger.chronicle import Chronicle
 from tests.ledger.order import judge_order
 from tests.ledger.records import PASSED, Asked, Circumstances, Delivered, Fire, Report, Told
+from tests.ledger.selections import Selections
 
 _json = msgspec.json.Decoder()
 #: of our headers on a delivery, without their prefix
@@ -70,13 +71,15 @@ class Audit:
         self._events(events)
         self._letters_are_told()
         self._missing_receipts()
+        self.selections = Selections(self)
         anonymous: dict[str, list[Told]] = defaultdict(list)
         for told in self.told:
             if "id" not in told.facts and told.kind != "bulk":
                 anonymous[told.facts["source"]].append(told)
         for request in self.asked.values():
-            if request.id is None and request.prefix is None:
+            if request.id is None and not request.is_for_many and request.subject is None:
                 judge_anonymous(self, request, anonymous[request.source])
+        self.selections.judge()
         Chronicle(self).judge()
         judge_order(self)
         return self.report
@@ -266,8 +269,11 @@ class Audit:
         for told in self.told:
             source, missing = told.facts["source"], told.facts.get("no_receipt")
             request = self.asked[source]
-            answers = told.kind not in PASSED and (
-                request.prefix is None or told.kind in ("bulk", "rejected")
+            cancelled = told.kind == "cancelled" and request.action == "schedule"
+            answers = (
+                not cancelled
+                and told.kind not in PASSED
+                and (not request.is_for_many or told.kind in ("bulk", "rejected"))
             )
             if missing is None:
                 if answers and request.receipt_refused:
@@ -287,7 +293,9 @@ class Audit:
         self.known_time(what, body["decided_at_ms"], record)
         if not request.receipt_expected:
             self.wrong(what, "it did not ask for one")
-        named = request.source if request.id is None else request.id
+        named = request.subject or (request.source if request.id is None else request.id)
+        if request.subject is not None and body["outcome"] == "rejected":
+            named = request.source
         told = (body["schedule_id"], body["request_topic"], body.get("id"), record.header("receipt"))
         if told != (named, request.partition[0], request.id, body["outcome"]):
             self.wrong(what, f"names {told}")
@@ -323,11 +331,13 @@ class Audit:
             self.told.append(told)
             self.known_time(told, told.at_ms, record)
             named = facts["source"] if "id" not in facts else facts["id"]
+            if request.subject is not None and told.kind != "rejected":
+                named = request.subject
             names = (facts["request_topic"], facts["schedule_id"], record.key)
             if names != (request.partition[0], named, named.encode()):
                 self.wrong(told, f"names {names}")
             # An event of a bulk command is about some id, and one about a schedule has the id of its request.
-            if request.prefix is None and facts.get("id") != request.id:
+            if not request.is_for_many and facts.get("id") != request.id:
                 self.wrong(told, f"the id is {request.id}")
 
     def _of_no_schedule(self, told: Told) -> None:

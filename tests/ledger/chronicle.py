@@ -15,6 +15,7 @@ it, its counts. The events are held against that, field by field; the deliveries
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ _SWEEPS = {
     "pause": ("paused", frozenset({"pending"})),
     "resume": ("resumed", frozenset({"paused"})),
 }
+_MATCHED = ("matched", "anonymous", "holds")
 _IF_EXISTS = {"replaced": "replace", "kept": "keep"}
 
 
@@ -67,9 +69,9 @@ class Chronicle:
     def __init__(self, audit: Audit) -> None:
         self.audit = audit
         self.report = audit.report
-        named = [r for r in audit.asked.values() if r.id is not None or r.prefix is not None]
+        named = [r for r in audit.asked.values() if r.id is not None or r.is_for_many]
         self.asked = {request.source: request for request in named}
-        self.bulks = [request for request in named if request.prefix is not None]
+        self.bulks = [request for request in named if request.is_for_many]
         self.outcomes: dict[str, list[str]] = defaultdict(list)
         #: schedules that a command for many changed
         self.swept: dict[str, Counter[str]] = defaultdict(Counter)
@@ -93,7 +95,7 @@ class Chronicle:
         for fire_id in self.unseen:
             self.audit.wrong(fire_id, "was delivered, and no event tells of it")
         for request in self.asked.values():
-            if request.prefix is not None:
+            if request.is_for_many:
                 self._sum(request)
             else:
                 self._outcome(request)
@@ -108,8 +110,17 @@ class Chronicle:
         receipt = self.audit.receipts.get(source)
         if receipt is not None:
             told = (receipt["outcome"], receipt.get("count"))
-            if told != (_SWEEPS[request.action][0], sum(changed.values())):
+            facts = self.sums[source][0].facts if self.sums[source] else {}
+            found = [facts.get(name) for name in _MATCHED]
+            made = _SWEEPS[request.action][0] if self._matched(request, facts) else "no-match"
+            if told != (made, sum(changed.values())) or found != [receipt.get(name) for name in _MATCHED]:
                 self.audit.wrong(source, f"{request.action}: it changed {dict(changed)}; receipt {receipt}")
+
+    @staticmethod
+    def _matched(request: Asked, facts: Mapping[str, Any]) -> bool:
+        """Whether a command for many was about anything."""
+        ended = facts.get("holds", 0) if request.action == "resume" else 0
+        return bool(facts.get("matched", 0) or facts.get("anonymous", 0) or ended)
 
     def _outcome(self, request: Asked) -> None:
         """A request has one outcome, and its receipt says the same."""
@@ -167,6 +178,8 @@ class _Life:
         """A run of times that are said to be replaced; the event of what replaces them is next."""
         self.last_fire: str | None = None
         self.resumed_ms = -1
+        self.held = False
+        """Whether it is paused because a hold met it when it arrived."""
         self.incomplete = False
         """Whether `completed` has to be the next event."""
         self.course: list[tuple[int, str | None, Asked | None]] = []
@@ -236,7 +249,7 @@ class _Life:
     def _outcome(self, told: Told) -> None:
         kind, source = told.kind, told.facts["source"]
         request = self.chronicle.asked[source]
-        if request.prefix is not None and request.offset < self.decided.get(request.partition, -1):
+        if request.is_for_many and request.offset < self.decided.get(request.partition, -1):
             self._wrong(told, "the partition has said something later of it, which was decided on before")
         if kind == "scheduled":
             # What was said of what the id stood for before is done with.
@@ -244,7 +257,7 @@ class _Life:
         if kind != "rejected":
             # That may be where it was read, and not where its id belongs.
             self.decided[request.partition] = max(request.offset, self.decided.get(request.partition, -1))
-        if request.prefix is not None:
+        if request.is_for_many:
             self._swept(told, request)
             return
         self.chronicle.outcomes[source].append(kind)
@@ -332,6 +345,7 @@ class _Life:
 
     def _switch(self, kind: str, told: Told) -> None:
         self.status = "paused" if kind == "paused" else "pending"
+        self.held = False
         if kind == "resumed":
             self.resumed_ms = told.at_ms
         # What is held goes back to where it was: a fire that was moved is decided on anew.
@@ -376,9 +390,11 @@ class _Life:
         chronicle, kind = self.chronicle, told.kind
         chronicle.swept[request.source][self.id] += 1
         makes, finds = _SWEEPS[request.action]
-        if not self.id.startswith(request.prefix or "") or kind != makes or self.status not in finds:
-            self._wrong(told, f"it was {self.status}; {request.action} of {request.prefix}*")
-        if not self._was_there(self.payload, request):
+        if not request.selects(self.id, self.payload) or kind != makes or self.status not in finds:
+            self._wrong(
+                told, f"it was {self.status}; {request.action} of {request.prefix}* {request.selector}"
+            )
+        if not self._was_there(self.payload, request) and not (self.held and request.action == "resume"):
             self._wrong(told, "it was asked for after the command")
         if kind == "cancelled":
             self._cut()
@@ -399,7 +415,7 @@ class _Life:
     def _not_left_out(self, request: Asked) -> None:
         """A command for many changed it, if it was there to be changed from its production to its sum."""
         done = self.chronicle.sums[request.source]
-        if not done or not self.id.startswith(request.prefix or ""):
+        if not done:
             return
         finds = _SWEEPS[request.action][1]
         done_ms = done[0].record.appended_ms
@@ -409,7 +425,8 @@ class _Life:
         before = [entry for entry in self.course if entry[0] < began_ms][-1:]
         during = [entry for entry in self.course if began_ms <= entry[0] <= done_ms]
         if before and all(
-            status in finds and self._was_there(payload, request) for _, status, payload in before + during
+            status in finds and self._was_there(payload, request) and request.selects(self.id, payload)
+            for _, status, payload in before + during
         ):
             self.audit.wrong(self.id, f"left out by {request.action} {request.source}")
 
@@ -439,6 +456,7 @@ class _Life:
             self.fires = 0
             self.last_fire, self.status = None, "paused" if paused else "pending"
             self.last_fired_ms = None
+            self._arrived(told, request)
             self.catch_up, self.grace_ms = request.catch_up, _DEFAULT_GRACE_MS
             if beat is not None and request.grace_ms is not None:
                 self.grace_ms = request.grace_ms
@@ -485,6 +503,15 @@ class _Life:
         found = None if owed is None else (owed.facts["from_ms"], owed.facts["to_ms"])
         if found != (undecided_ms, last_ms):
             self._wrong(told, f"owed are {undecided_ms} to {last_ms}, told is {found}")
+
+    def _arrived(self, told: Told, request: Asked) -> None:
+        """A hold may have met it on its arrival, or must have."""
+        selections = self.audit.selections
+        self.held = told.facts.get("status") == "paused" and selections.may_pause(request)
+        if self.held:
+            self.status = "paused"
+        elif pause := selections.released(told.record, request, arriving=True):
+            self._wrong(told, f"{pause} holds back what arrives")
 
     def _carried_on(self, request: Asked) -> tuple[Beat, int] | None:
         """What a request becomes that has the times of the live schedule whose place it takes."""

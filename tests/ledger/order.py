@@ -23,6 +23,9 @@ def judge_order(audit: Audit) -> None:
         # A request with an id may be accepted by another partition than its own, nobody knows when.
         if request.accepted_ms is None or request.id is not None:
             continue
+        # What was held back, or triggered, goes out later, or sooner, than others.
+        if audit.selections.may_hold(request):
+            continue
         for fire in fires:
             record = fire.record
             if record.appended_ms is None or record.topic != request.destination:

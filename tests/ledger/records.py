@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -110,6 +111,27 @@ class Beat:
         return None if first_ms is None else (beat, first_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """The conditions of a bulk command that also requests without an id can meet."""
+
+    destination: str | None = None
+    """A glob."""
+    key: bytes | None = None
+    tag: str | None = None
+    arriving: bool = False
+    anonymous: bool = False
+
+    def meets(self, request: Asked) -> bool:
+        """Whether a request meets all of them."""
+        key = request.delivered_key if request.has_delivered_key else request.key
+        return (
+            (self.destination is None or fnmatchcase(request.destination, self.destination))
+            and self.key in (None, key)
+            and (self.tag is None or self.tag in request.tags)
+        )
+
+
 @dataclass(slots=True)
 class Asked:
     """One request, as its producer knows it. Only the first six fields are needed for a plain one."""
@@ -151,6 +173,22 @@ class Asked:
     """Whether its due times count from its own timestamp."""
     prefix: str | None = None
     """Of a bulk command: of the ids that it is about."""
+    selector: Selector | None = None
+    """Of a bulk command: what else it is about."""
+    tags: tuple[str, ...] = ()
+    subject: str | None = None
+    """Of a command about a request without an id: where that stands."""
+
+    @property
+    def is_for_many(self) -> bool:
+        """Whether it is a bulk command."""
+        return self.prefix is not None or self.selector is not None
+
+    def selects(self, id: str | None, payload: Asked | None) -> bool:
+        """Whether a bulk command is about an id, or about a request without one."""
+        if self.prefix is not None and not (id or "").startswith(self.prefix):
+            return False
+        return self.selector is None or (payload is not None and self.selector.meets(payload))
 
     @property
     def partition(self) -> tuple[str, str]:

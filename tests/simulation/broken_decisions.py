@@ -14,15 +14,17 @@ from msgspec.structs import replace
 
 from delaystream.codec.envelope import LIVE, Forget, Schedule, decode_entry, decode_schedule, encode
 from delaystream.codec.event import EventType
+from delaystream.codec.keys import wheel_of
 from delaystream.core.misfire import Verdict, settle
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, Action, CatchUp, Request
-from delaystream.engine import bulk, changes, commands, control, firing, named_fires, recurring_fires
+from delaystream.engine import bulk, changes, commands, control, firing, holds, named_fires, recurring_fires
 from delaystream.engine.arming import Arming
 from delaystream.engine.changes import Changes
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.events import Events
+from delaystream.engine.holds import Holds
 from delaystream.engine.intake import Intake
 from delaystream.engine.letters import Letters
 from delaystream.engine.life import Life
@@ -31,6 +33,7 @@ from delaystream.engine.ports import Transaction
 from delaystream.engine.quota import Quotas
 from delaystream.engine.rates import Bucket
 from delaystream.engine.recurring_fires import RecurringFires
+from delaystream.engine.unnamed import Unnamed
 from delaystream.engine.withheld import Withheld
 from tests.simulation.broken import Breakage
 from tests.simulation.weather import LateProducer
@@ -508,6 +511,51 @@ def changes_reset_what_they_do_not_give() -> Iterator[Engine]:
         yield Engine()
 
 
+# -- what has no id
+
+
+@contextlib.contextmanager
+def holds_are_forgotten_by_the_next_owner() -> Iterator[Engine]:
+    """A worker knows of the pauses that it has read itself, and of no others."""
+    with patch.object(holds, "everything", lambda *_: []):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def holds_let_pass_what_arrives() -> Iterator[Engine]:
+    """`match-new` means nothing."""
+    original = Holds.over
+
+    def over(self: Holds, standing: Any, *entry: Any) -> Any:
+        blind = [replace(hold, match=replace(hold.match, arriving=False)) for hold in standing]
+        return original(self, blind, *entry)
+
+    with patch.object(Holds, "meeting", lambda *_: None), patch.object(Holds, "over", over):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def sweeps_pass_an_entry_twice() -> Iterator[Engine]:
+    """A cancel counts each fire without an id that it comes by for two."""
+    original = Unnamed._pass
+    with patch.object(Unnamed, "_pass", lambda *rest: 2 * original(*rest)):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def cancels_leave_what_is_held() -> Iterator[Engine]:
+    """A cancel of many does not look into the wheels of holds."""
+    original = Unnamed._wheels
+
+    def wheels(self: Unnamed, command: Any) -> Iterator[Any]:
+        for start, stop in original(self, command):
+            if command.subject is not None or not self._state.withheld_by[wheel_of(start)]:
+                yield start, stop
+
+    with patch.object(Unnamed, "_wheels", wheels):
+        yield Engine()
+
+
 # -- rates
 
 
@@ -555,5 +603,9 @@ DECISIONS: list[Breakage] = [
     what_is_owed_is_left_out,
     changes_reset_what_they_do_not_give,
     misfires_wait_for_their_grace,
+    holds_are_forgotten_by_the_next_owner,
+    holds_let_pass_what_arrives,
+    sweeps_pass_an_entry_twice,
+    cancels_leave_what_is_held,
     rates_are_not_kept,
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from delaystream.core.rejection import Code
 from delaystream.engine.ports import TopicPartition
-from tests.ledger import Asked, Beat
+from tests.ledger import Asked, Beat, Selector
 from tests.simulation.storm import LIMITED
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class Producers:
         self._later = Random(f"{world.seed}-producers-later")
         #: schedules that mean the same whenever they are sent: where to, what is known of them, their headers
         self._defining: list[tuple[TopicPartition, Asked, list[Header]]] = []
+        self._selecting = Random(f"{world.seed}-producers-selecting")
+        #: in some worlds nothing is held, nor cancelled without an id
+        self._selects = self._selecting.choice((0.0, 0.1, 0.2))
         self.asked: list[Asked] = []
         self._count = 0
         #: each id keeps to one request partition, mostly: there its requests apply in order
@@ -61,6 +64,8 @@ class Producers:
             await asyncio.sleep(random.expovariate(self._rate / 2))
             for _ in range(random.choice((1, 1, 1, 6))):
                 self._ask()
+            if self._selecting.random() < self._selects:
+                self._select()
 
     def wake(self, topic: str) -> None:
         """Resume whatever a storm has left paused."""
@@ -68,6 +73,10 @@ class Producers:
         request = Asked("", None, None, (), "", (), self._world.clock.now_ms(), action="resume", prefix="b-")
         control: list[Header] = [("delaystream-action", b"resume"), ("delaystream-match-id-prefix", b"b-")]
         at = TopicPartition(topic, 0)
+        self._note(at, request, self._world.log.append(at, (None, None, control, request.timestamp_ms)))
+        everything = Selector("*")
+        request = replace(request, prefix=None, selector=everything)
+        control = [("delaystream-action", b"resume"), ("delaystream-match-destination", b"*")]
         self._note(at, request, self._world.log.append(at, (None, None, control, request.timestamp_ms)))
 
     def _ask(self) -> None:
@@ -109,6 +118,9 @@ class Producers:
             )
         if topic == LIMITED and world.max_pending and (kind in _CONTROLLED or request.due_ms):
             request.errors |= {Code.QUOTA_EXCEEDED.value}
+        if kind not in ("cancel", "command", "bulk", "bad") and self._selecting.random() < 0.3:
+            request.tags = ("urgent",)
+            control.append(("delaystream-tags", b"urgent"))
         headers = [*control, *foreign]
         if random.random() < 0.3:
             random.shuffle(control)
@@ -117,6 +129,51 @@ class Producers:
         if kind in ("beat", "plan") and not request.relative and Code.NEVER_FIRES not in request.errors:
             self._defining.append((at, request, headers))
         self._send(at, request, headers)
+
+    def _select(self) -> None:
+        """Hold, let go or cancel what a selector matches; or a command about one request without an id."""
+        random, world = self._selecting, self._world
+        topic = random.choice(world.request_topics)
+        request = Asked("", None, None, (), "", (), world.clock.now_ms(), receipt_expected=True)
+        control: list[Header] = [("delaystream-reply-to", b"receipts")]
+        at = TopicPartition(topic, random.randrange(world.settings.partitions))
+        # Only of what goes where it was asked for: a fire that was moved has another destination.
+        asked = [
+            r for r in self.asked if r.due_ms and r.id is None and r.on_late == "fire" and not r.hopeless
+        ]
+        asked = [r for r in asked if r.partition[0] == topic and r.action == "schedule"]
+        if asked and random.random() < 0.3:
+            request.action = random.choice(("cancel", "reschedule", "trigger"))
+            request.subject = random.choice(asked[-20:]).source
+            control.append(("delaystream-coordinates", request.subject.encode()))
+            if request.action == "reschedule":
+                control.append(("delaystream-delay", random.choice((b"0", b"300ms", b"2500ms"))))
+        else:
+            request.action = random.choice(("pause", "pause", "resume", "cancel"))
+            request.selector = self._selector(request.action, control)
+        control.append(("delaystream-action", request.action.encode()))
+        self._note(at, request, world.log.append(at, (None, None, control, request.timestamp_ms)))
+
+    def _selector(self, action: str, control: list[Header]) -> Selector:
+        random = self._selecting
+        destination = key = tag = None
+        kind = random.choice(("destination", "destination", "key", "tag", "two"))
+        if kind in ("destination", "two"):
+            destination = random.choice(("dest-a", "dest-b", "dest-*", "*"))
+            control.append(("delaystream-match-destination", destination.encode()))
+        if kind in ("key", "two"):
+            key = random.choice((b"a", b"b", b""))
+            control.append(("delaystream-match-key", key))
+        if kind == "tag":
+            tag = "urgent"
+            control.append(("delaystream-match-tags", b"urgent"))
+        arriving = action == "pause" and random.random() < 0.5
+        anonymous = action == "cancel" and random.random() < 0.7
+        if arriving:
+            control.append(("delaystream-match-new", b"true"))
+        if anonymous:
+            control.append(("delaystream-match-anonymous", b"true"))
+        return Selector(destination, key, tag, arriving, anonymous)
 
     def _schedule(self, request: Asked, control: list[Header], kind: str) -> None:
         random = self._random

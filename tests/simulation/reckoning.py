@@ -153,8 +153,11 @@ def pending(state: Mapping[bytes, bytes], tenant: str) -> int:
 
 
 def paused(state: Mapping[bytes, bytes]) -> bool:
-    """Whether any schedule of a partition's state is paused."""
-    return any(key[:1] == b"s" and decode_schedule(value).status == "paused" for key, value in state.items())
+    """Whether a hold stands in a partition's state, or any schedule is paused."""
+    return any(
+        key[:1] == b"h" or (key[:1] == b"s" and decode_schedule(value).status == "paused")
+        for key, value in state.items()
+    )
 
 
 def accepted(commits: Mapping[TopicPartition, Sequence[tuple[int, int]]], request: Asked) -> int | None:
@@ -218,7 +221,7 @@ def leftovers(state: Mapping[bytes, bytes], now_ms: int) -> Iterator[str]:
         kind = key[:1]
         if kind == b"w" and isinstance(decode_entry(value), Forget):
             forgetting[key] = keys.due_of(key)
-        elif kind in (b"b", b"g", b"p", b"w"):
+        elif kind in (b"b", b"g", b"h", b"p", b"w"):
             yield f"{key!r} is left, and nothing is ahead"
     for key, value in state.items():
         if key[:1] == b"s":

@@ -54,6 +54,8 @@ from tests.simulation.weather import LateProducer
 _CALM_SECONDS = 400
 #: after a step of its clock a worker does what has come due by that
 _NOTICED_WITHIN_SECONDS = 2
+#: looks at a world that is not settled, half a second apart
+_WOKEN_AFTER = 40
 #: kinds of keys of commands for many that are under way
 #: due times of a request, and triggers of its schedule, in one step
 _MOST_FIRES = 5
@@ -270,12 +272,14 @@ class World:
         if any(request.action == "pause" for request in self.asked):
             self._wake()
         await self._settle()
-        if any(paused(self._state(partition)) for partition in range(self.settings.partitions)):
-            # The pauses came after it, from other partitions.
+        if self._paused():
             self._wake()
             await self._settle()
         housekeeping.cancel()
         self._reckon()
+
+    def _paused(self) -> bool:
+        return any(paused(self._state(partition)) for partition in range(self.settings.partitions))
 
     def _wake(self) -> None:
         for topic in self.request_topics:
@@ -284,13 +288,17 @@ class World:
     async def _settle(self) -> None:
         """Wait until every request is applied and every wheel is empty."""
         deadline = self.loop.time() + _CALM_SECONDS
-        quiet = 0
+        quiet = waits = 0
         while quiet < 2:  # what was committed last is being written to the store
             await asyncio.sleep(0.5)
             if self.group.vacant:
                 self.group.rebalance()
             unsettled = self._unsettled()
             quiet = 0 if unsettled else quiet + 1
+            waits = waits + 1 if unsettled else 0
+            if waits % _WOKEN_AFTER == _WOKEN_AFTER - 1 and self._paused():
+                # The pauses came after the resume, from other partitions.
+                self._wake()
             if self.loop.time() > deadline:
                 self.violated(f"not done {_CALM_SECONDS} s after the storm: {unsettled}")
                 return

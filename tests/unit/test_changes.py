@@ -399,14 +399,12 @@ def test_a_note_is_kept_with_the_schedule() -> None:
 
 
 @pytest.mark.parametrize("when", [{"every": "10s"}, {"delay": "5s,15s"}], ids=str)
-@pytest.mark.parametrize("bulk", [False, True])
 @pytest.mark.parametrize("restart", ["no", "caught up", "rebuilt"])
-def test_a_pause_ends_by_itself_when_it_says_so(when: dict[str, str], bulk: bool, restart: str) -> None:
+def test_a_pause_ends_by_itself_when_it_says_so(when: dict[str, str], restart: str) -> None:
     async def test(engine: Engine) -> None:
         await ask(engine, "schedule", b"value", destination="orders", **when)
         until_ms = engine.clock.now_ms() + 30_000
-        which = {"match_id_prefix": "j"} if bulk else {"id": ID}
-        engine.request(action="pause", until=str(until_ms), note="maintenance", **which)
+        engine.request(None, id=ID, action="pause", until=str(until_ms), note="maintenance")
         await asyncio.sleep(1)
         if restart != "no":
             await engine.stop()

@@ -100,7 +100,6 @@ TRAVELS: list[list[Header]] = [
     control(coordinates="delay-requests/0/7", action="cancel"),
     control(coordinates="delay-requests/0/7", action="trigger"),
     control(coordinates="delay-requests/0/7", action="reschedule", delay="1h"),
-    control(coordinates="delay-requests/0/7", action="describe", reply_to="replies"),
     control(match_key="k", match_new="true", action="pause"),
     control(match_destination="*", match_anonymous="true", action="cancel"),
     control(action="rate", rate="600/m", destination="orders"),
@@ -248,7 +247,9 @@ def test_a_second_command_is_refused() -> None:
 
 
 def test_fields_that_a_later_worker_adds_are_passed_over() -> None:
-    later = stored(2, "delay-requests", 3, 42, SENT_MS, "orders", (SENT_MS + 1,), None, None, None, "", "new")
+    later = stored(
+        2, "delay-requests", 3, 42, SENT_MS, "orders", (SENT_MS + 1,), None, None, None, "", (0, 0, 0), "new"
+    )
     request = re_read([*NAMED, (COMMAND_HEADER, later)])
     assert isinstance(request, Request)
     assert request.due_ms == (SENT_MS + 1,)

@@ -84,11 +84,13 @@ def test_a_declared_set_is_taken_where_schedules_come_and_go(action: str) -> Non
     assert request.terms == Terms(declared_by="billing", deploy=0)
 
 
-@pytest.mark.parametrize("what", [ID, EVERYTHING])
-def test_a_pause_may_end_by_itself(what: Header) -> None:
+def test_a_pause_of_an_id_may_end_by_itself() -> None:
     until = control("until", str(SENT_MS + 1).encode())
-    assert accepted(*command("pause", what, until)).until_ms == SENT_MS + 1
-    assert accepted(*command("pause", what)).until_ms is None
+    assert accepted(*command("pause", ID, until)).until_ms == SENT_MS + 1
+    assert accepted(*command("pause", ID)).until_ms is None
+    refused = parse(*command("pause", EVERYTHING, until))
+    assert isinstance(refused, Rejection)
+    assert (refused.code, "beside an id" in refused.detail) == (Code.NOT_APPLICABLE, True)
 
 
 def test_the_end_of_a_pause_may_have_passed_when_it_is_read() -> None:
@@ -124,7 +126,7 @@ def test_a_bulk_cancel_says_whether_it_is_about_requests_without_an_id(written: 
     assert match == Match(destination="*", anonymous=meant)
 
 
-@pytest.mark.parametrize("action", ["cancel", "reschedule", "trigger", "describe"])
+@pytest.mark.parametrize("action", ["cancel", "reschedule", "trigger"])
 def test_a_command_names_a_request_without_an_id_by_where_it_stands(action: str) -> None:
     request = accepted(*command(action, THERE))
     assert request.subject == Coordinates("delay-requests", 3, 17)
@@ -257,7 +259,7 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
             ("status", b"paused"),
         )
     ),
-    (Code.ID_REQUIRED, command("describe"), "(or coordinates)"),
+    (Code.ID_REQUIRED, command("describe"), "delaystream-id is missing"),
     (Code.ID_REQUIRED, command("cancel"), ", match-key)"),
     (Code.ID_REQUIRED, command("pause", control("match-new", b"true")), "delaystream-id is missing"),
     (Code.ID_REQUIRED, command("update"), "delaystream-id is missing"),
@@ -299,7 +301,7 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
     (Code.NOT_APPLICABLE, command("cancel", ID, control("rate", b"1")), "delaystream-rate is given"),
     *(
         (Code.NOT_APPLICABLE, command(action, ID, THERE), "an id; expected one of them")
-        for action in ("cancel", "reschedule", "trigger", "describe")
+        for action in ("cancel", "reschedule", "trigger")
     ),
     *(
         (Code.NOT_APPLICABLE, command(action, *about, THERE), "expected it on cancel, reschedule")

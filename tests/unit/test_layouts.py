@@ -316,6 +316,9 @@ EVENTS = [
         source="delay-requests/0/9",
         action="cancel",
         count=17,
+        matched=18,
+        anonymous=19,
+        holds=0,
     ),
     Event(
         schema_version=SCHEMA_VERSION,

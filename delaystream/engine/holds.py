@@ -1,0 +1,217 @@
+"""Holds: bulk pauses that stand, and keep back what they match of requests without an id.
+
+A schedule with an id is paused by itself; what has no id has no row that could say so. So the pause itself
+is a row, and nothing is gone through when it begins: an entry is looked at when it comes due. Where a hold
+meets it, it goes to a wheel of the hold's own for its destination, which nobody drains while the hold stands.
+When a resume ends the hold, these wheels are like any others: their entries have the due times that they had,
+and are late by now, or not.
+
+With `match-new` a hold meets what is newer than itself too, and then schedules with an id when they arrive:
+they are stored paused, with its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Final
+
+from delaystream.codec.envelope import Envelope, Hold, decode_hold, encode
+from delaystream.codec.keys import hold_key, offset_of, source_of, split_wheel_key, wheel_key
+from delaystream.core.identity import schedule_id
+from delaystream.core.rejection import Code, Rejection
+from delaystream.core.request import Action, Match, Request
+from delaystream.engine.pending import everything
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state import PartitionState
+from delaystream.engine.step import Step
+
+#: with these in it, a glob cannot be compared with another one as if that were a name
+_NOT_COMPARED: Final = frozenset("?[]")
+
+
+class Holds:
+    """The holds of one partition."""
+
+    def __init__(self, settings: EngineSettings, state: PartitionState) -> None:
+        self._settings = settings
+        self._state = state
+        #: by their keys, the latest last
+        self._standing: dict[bytes, Hold] = {}
+        found = [(key, decode_hold(value)) for key, value in everything(state.store, b"h", b"i")]
+        for key, hold in sorted(found, key=lambda item: item[1].since_ms):
+            self._standing[key] = hold
+            state.withhold(hold.name)
+
+    @property
+    def any(self) -> bool:
+        """False: there is nothing to ask."""
+        return bool(self._standing)
+
+    # -- what is held -------------------------------------------------------------------------
+
+    def of(self, topic: str) -> Sequence[Hold]:
+        """The holds that may meet an entry without an id that is to be delivered to a topic."""
+        return [
+            hold
+            for hold in self._standing.values()
+            if hold.match.id_prefix is None and _delivers_to(hold.match, topic)
+        ]
+
+    def over(self, holds: Iterable[Hold], key: bytes, entry: Envelope) -> Hold | None:
+        """The first of these that meets an entry; None for none of them."""
+        if entry.released:
+            return None
+        source = self._state.sources[source_of(key)]
+        offset, timestamp_ms = offset_of(key), entry.timestamp_ms
+        for hold in holds:
+            if (
+                hold.tenant == source[0]
+                and (hold.match.arriving or _was_there(hold, source, offset, timestamp_ms))
+                and meets(hold.match, entry.tags, entry.delivered_key)
+            ):
+                return hold
+        return None
+
+    def meeting(self, request: Request) -> Hold | None:
+        """The hold that meets a request that schedules as it arrives; None for none."""
+        id, where = request.id, request.source
+        key = request.destination_key if request.has_destination_key else request.key
+        source = (where.topic, where.partition, where.origin)
+        for hold in self._standing.values():
+            match = hold.match
+            if hold.tenant != where.topic or not _delivers_to(match, request.destination):
+                continue
+            if id is None:
+                concerned = match.id_prefix is None and (
+                    match.arriving or _was_there(hold, source, where.offset, request.timestamp_ms)
+                )
+            else:
+                # What was there is paused by itself, as the command comes by.
+                concerned = match.arriving and id.startswith(match.id_prefix or "")
+            if concerned and meets(match, request.tags, key):
+                return hold
+        return None
+
+    def keep(self, step: Step, hold: Hold, key: bytes, stored: bytes) -> bytes:
+        """Put an entry that is out of its wheel in that of a hold; its new key."""
+        state = self._state
+        wheel, due_ms, source, offset, index = split_wheel_key(key)
+        into = state.destination(step, state.destinations[wheel], hold.tenant, hold.name)
+        kept = wheel_key(into, due_ms, source, offset, index)
+        state.add_entry(step, kept, stored, into, due_ms, source)
+        return kept
+
+    # -- their beginning and end --------------------------------------------------------------
+
+    def refusal(self, request: Request) -> Rejection | None:
+        """Why a pause cannot have a hold; None where it can, or needs none."""
+        tenant, most = request.source.topic, self._settings.max_holds
+        if request.action is not Action.PAUSE or not _needs_hold(request.match):
+            return None
+        standing = [hold for hold in self._standing.values() if hold.tenant == tenant]
+        if len(standing) < most or self._same(request) is not None:
+            return None
+        return Rejection(
+            Code.TOO_MANY_HOLDS,
+            f"{len(standing)} bulk pauses of {tenant} hold requests back; expected fewer than {most} "
+            "(max_holds): end some of them with a resume",
+            reply_to=request.reply_to,
+        )
+
+    def begin(self, step: Step, request: Request) -> list[str]:
+        """Begin the hold of a pause, or renew one that is the same; its name, if the pause needs one."""
+        match, source = request.match, request.source
+        if match is None or not _needs_hold(match):
+            return []
+        key = self._same(request) or hold_key(source.place, source.partition, source.offset)
+        old = self._standing.get(key)
+        name = schedule_id(source.place, source.partition, source.offset) if old is None else old.name
+        hold = Hold(
+            source.topic,
+            source.partition,
+            source.offset,
+            request.timestamp_ms,
+            match,
+            name,
+            step.now_ms if old is None else old.since_ms,
+            request.actor,
+            request.terms.note,
+            source.origin,
+        )
+        self._standing[key] = hold
+        self._state.withhold(name)
+        step.changes[key] = encode(hold)
+        return [name]
+
+    def _same(self, request: Request) -> bytes | None:
+        """The key of a hold that asks for the same, of the same request partition and older."""
+        source = request.source
+        for key, hold in self._standing.items():
+            if (
+                (hold.tenant, hold.partition, hold.origin) == (source.topic, source.partition, source.origin)
+                and hold.offset <= source.offset
+                and hold.match == request.match
+            ):
+                return key
+        return None
+
+    def end(self, step: Step, request: Request) -> list[str]:
+        """End the holds that a resume covers; their names."""
+        match, tenant = request.match, request.source.topic
+        assert match is not None
+        ended = []
+        for key, hold in [*self._standing.items()]:
+            if hold.tenant == tenant and covers(match, hold.match):
+                del self._standing[key]
+                step.changes[key] = None
+                self._state.let_go(step, hold.name)
+                ended.append(hold.name)
+        return ended
+
+
+def meets(match: Match, tags: Sequence[str], key: bytes | None) -> bool:
+    """Whether something meets the conditions on its tags and on the key that it is delivered with."""
+    if match.key is not None and match.key != key:
+        return False
+    return all(tag in tags for tag in match.tags)
+
+
+def covers(wide: Match, narrow: Match) -> bool:
+    """Whether everything that meets the one match meets the other, as far as that can be told from them."""
+    if not set(wide.tags) <= set(narrow.tags):
+        return False
+    if wide.key is not None and wide.key != narrow.key:
+        return False
+    if wide.id_prefix is not None and not (narrow.id_prefix or "").startswith(wide.id_prefix):
+        return False
+    glob = wide.destination
+    if glob is None or glob == narrow.destination or not glob.strip("*"):
+        return True
+    if narrow.destination is None or not (_is_compared(glob) or _is_name(narrow.destination)):
+        return False
+    return fnmatchcase(narrow.destination, glob)
+
+
+def _is_compared(glob: str) -> bool:
+    return _NOT_COMPARED.isdisjoint(glob)
+
+
+def _is_name(glob: str) -> bool:
+    return "*" not in glob and _is_compared(glob)
+
+
+def _needs_hold(match: Match | None) -> bool:
+    """Whether a pause is about anything that has no row of its own: ids that are there have theirs."""
+    return match is not None and (match.arriving or match.id_prefix is None)
+
+
+def _delivers_to(match: Match, topic: str) -> bool:
+    return match.destination is None or fnmatchcase(topic, match.destination)
+
+
+def _was_there(hold: Hold, source: tuple[str, int, str], offset: int, timestamp_ms: int) -> bool:
+    """Whether a request was asked for before the pause."""
+    if source == (hold.tenant, hold.partition, hold.origin):
+        return offset < hold.offset
+    return timestamp_ms <= hold.timestamp_ms

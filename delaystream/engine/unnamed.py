@@ -1,0 +1,311 @@
+"""Commands that reach requests without an id: they have no rows by which they are found.
+
+So each goes through the wheels, a slice at a time, once it has gone through the schedules:
+
+- a cancel with `match-anonymous` takes out what it is about;
+- a pause counts it: its hold keeps it back when it comes due (`delaystream.engine.holds`);
+- a command about one request without an id (its *subject*) gathers its entries, and when all wheels are
+  behind it is carried out on them together.
+
+One at a time does so, in their order. What comes due meanwhile is looked at first: a cancel takes it out
+then, and an entry of a subject is set aside, in a wheel that nobody drains until the command is carried out.
+So an entry may change its wheel while another command counts: `Unnamed.moved` keeps the count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import Final
+
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import Bulk, Envelope, decode_entry, encode
+from delaystream.codec.event import EventType
+from delaystream.codec.keys import (
+    HOUSEKEEPING,
+    offset_of,
+    source_of,
+    split_wheel_key,
+    wheel_bound,
+    wheel_key,
+    wheel_of,
+)
+from delaystream.codec.outgoing import Outcome
+from delaystream.core.identity import fire_id, schedule_id
+from delaystream.core.request import Action, Coordinates
+from delaystream.engine.answers import Answers
+from delaystream.engine.failures import Undecided, about_the_record
+from delaystream.engine.holds import meets
+from delaystream.engine.letters import Letters
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state import PartitionState
+from delaystream.engine.step import Step
+from delaystream.engine.suspects import Suspects
+
+#: A key without its value costs so much less to pass.
+_KEYS_PER_ENTRY: Final = 10
+#: Where a sweep through the wheels begins: behind that of housekeeping.
+FIRST_WHEEL: Final = wheel_bound(HOUSEKEEPING + 1)
+
+_DONE: Final = {
+    Action.CANCEL: Outcome.CANCELLED,
+    Action.RESCHEDULE: Outcome.RESCHEDULED,
+    Action.TRIGGER: Outcome.TRIGGERED,
+}
+
+
+class Unnamed:
+    """Carries out such commands on the entries of one partition.
+
+    Where a method takes a command and returns one, the caller stores what it returns.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        settings: EngineSettings,
+        state: PartitionState,
+        answers: Answers,
+        letters: Letters,
+        suspects: Suspects,
+    ) -> None:
+        self._partition = partition
+        self._settings = settings
+        self._state = state
+        self._answers = answers
+        self._letters = letters
+        self._suspects = suspects
+
+    # -- what comes due before it is gone through ---------------------------------------------
+
+    def settle(self, step: Step, bulk: Bulk, key: bytes, stored: bytes, entry: Envelope) -> Bulk | None:
+        """Take an entry that came due out of its wheel, if a command is about it; None where it is not."""
+        if bulk.subject is not None:
+            if not self._is_of(bulk, key):
+                return None
+            self._state.remove_entry(step, key)
+            aside = self._set_aside(step, bulk, key, stored)
+            return replace(bulk, found=[*[other for other in bulk.found if other != key], aside])
+        if bulk.action is not Action.CANCEL or not self._is_about(bulk, key, entry):
+            return None
+        self._cancel(step, bulk, key, stored)
+        return replace(bulk, anonymous=bulk.anonymous + 1)
+
+    def _set_aside(self, step: Step, bulk: Bulk, key: bytes, stored: bytes) -> bytes:
+        state = self._state
+        name = where(bulk)
+        state.withhold(name)
+        wheel, due_ms, source, offset, index = split_wheel_key(key)
+        into = state.destination(step, state.destinations[wheel], bulk.tenant, name)
+        aside = wheel_key(into, due_ms, source, offset, index)
+        state.add_entry(step, aside, stored, into, due_ms, source)
+        return aside
+
+    def moved(self, bulk: Bulk, old: bytes, new: bytes, entry: Envelope) -> Bulk:
+        """An entry has another key: what was counted is not counted again, what was not, still is."""
+        if (
+            bulk.subject is not None
+            or bulk.action is not Action.PAUSE
+            or not self._is_about(bulk, old, entry)
+        ):
+            return bulk
+        difference = (new < bulk.cursor) - (old < bulk.cursor)
+        return replace(bulk, anonymous=bulk.anonymous + difference) if difference else bulk
+
+    def _is_of(self, bulk: Bulk, key: bytes) -> bool:
+        """Whether an entry is one of the subject's, if it is of a request without an id."""
+        assert bulk.subject is not None
+        partition, offset, origin = bulk.subject
+        return offset_of(key) == offset and self._state.sources[source_of(key)] == (
+            bulk.tenant,
+            partition,
+            origin,
+        )
+
+    def _is_about(self, bulk: Bulk, key: bytes, entry: Envelope) -> bool:
+        """Whether a command for many is about an entry: it matches, and was there before the command."""
+        source = self._state.sources[source_of(key)]
+        if source[0] != bulk.tenant:
+            return False
+        if source == (bulk.tenant, bulk.partition, bulk.origin):
+            if offset_of(key) > bulk.offset:
+                return False
+        elif entry.timestamp_ms > bulk.timestamp_ms:
+            return False
+        topic = self._state.destinations[wheel_of(key)]
+        return delivers_to(bulk, topic) and meets(bulk.match, entry.tags, entry.delivered_key)
+
+    # -- slice by slice -----------------------------------------------------------------------
+
+    def go_on(self, step: Step, bulk: Bulk) -> tuple[Bulk, bool]:
+        """Go through one slice of entries; whether none is left."""
+        if bulk.subject is not None:
+            return self._gather(step, bulk, self._settings.bulk_slice * _KEYS_PER_ENTRY)
+        return self._go_through(step, bulk, self._settings.bulk_slice)
+
+    def _wheels(self, bulk: Bulk) -> Iterator[tuple[bytes, bytes]]:
+        """From where to where there may be what a command is about, wheel by wheel."""
+        state = self._state
+        for wheel in range(max(wheel_of(bulk.cursor), HOUSEKEEPING + 1), len(state.destinations)):
+            topic, lane = state.destinations[wheel], state.lanes[wheel]
+            if topic and lane in ("", bulk.tenant) and delivers_to(bulk, topic):
+                yield max(bulk.cursor, state.first_key(wheel)), wheel_bound(wheel + 1)
+
+    def _go_through(self, step: Step, bulk: Bulk, left: int) -> tuple[Bulk, bool]:
+        state, cursor, count = self._state, bulk.cursor, 0
+        for start, stop in self._wheels(bulk):
+            scanned = state.store.scan(start, stop, left)
+            left -= len(scanned)
+            for key, stored in scanned:
+                if step.size_bytes >= step.max_bytes:
+                    return replace(bulk, cursor=cursor, anonymous=bulk.anonymous + count), False
+                cursor = key + b"\0"
+                # Out of its wheel by now; or one that cannot be decided on: its turn is when it is due.
+                if key in step.changes or key in step.local or key in self._suspects:
+                    continue
+                if state.sources[source_of(key)][0] != bulk.tenant:
+                    continue
+                count += self._pass(step, bulk, key, stored)
+            if not left:
+                return replace(bulk, cursor=cursor, anonymous=bulk.anonymous + count), False
+        return replace(bulk, cursor=cursor, anonymous=bulk.anonymous + count), True
+
+    def _pass(self, step: Step, bulk: Bulk, key: bytes, stored: bytes) -> bool:
+        """Carry a command out on one entry, or count it; whether it is about it."""
+        try:
+            entry = decode_entry(stored)
+            if type(entry) is not Envelope or not self._is_about(bulk, key, entry):
+                return False
+            if bulk.action is Action.CANCEL:
+                self._cancel(step, bulk, key, stored)
+                step.records += 1
+        except Exception as failure:
+            if about_the_record(failure):
+                raise Undecided(key) from failure
+            raise
+        return True
+
+    def _cancel(self, step: Step, bulk: Bulk, key: bytes, stored: bytes) -> None:
+        self._state.remove_entry(step, key)
+        step.size_bytes += len(stored)
+        wheel, due_ms, number, offset, index = split_wheel_key(key)
+        source = self._state.coordinates(number, offset)
+        self._answers.events.cancelled_anonymous(
+            step,
+            source,
+            due_ms=due_ms,
+            fire_id=fire_id(source.place, source.partition, offset, index, due_ms),
+            destination=self._state.destinations[wheel],
+            actor=bulk.actor,
+        )
+
+    # -- one request --------------------------------------------------------------------------
+
+    def _gather(self, step: Step, bulk: Bulk, left: int) -> tuple[Bulk, bool]:
+        """Go through one slice of keys, and note those of the subject."""
+        assert bulk.subject is not None
+        state, cursor, found = self._state, bulk.cursor, bulk.found
+        number = state.source_number((bulk.tenant, bulk.subject[0], bulk.subject[2]))
+        if number is None:
+            return bulk, True
+        offset = bulk.subject[1]
+        for start, stop in self._wheels(bulk):
+            passed = 0
+            for key in islice(state.store.keys(start, stop), left):
+                passed += 1
+                cursor = key + b"\0"
+                if source_of(key) == number and offset_of(key) == offset and self._is_unnamed(step, key):
+                    found = [*[other for other in found if other != key], key]
+            left -= passed
+            if not left:
+                return replace(bulk, cursor=cursor, found=found), False
+        return replace(bulk, cursor=cursor, found=found), True
+
+    def _is_unnamed(self, step: Step, key: bytes) -> bool:
+        """Whether an entry is still there, and of a request without an id."""
+        if key in self._suspects:
+            return False
+        stored = self._state.get(step, key)
+        return stored is not None and type(decode_entry(stored)) is Envelope
+
+    def decide(self, step: Step, bulk: Bulk) -> None:
+        """Carry out a command about one request on all that was found of it, and tell its outcome."""
+        assert bulk.subject is not None
+        found = [
+            (key, stored)
+            for key in bulk.found
+            if key not in self._suspects and (stored := self._state.get(step, key)) is not None
+        ]
+        fires = self._carry_out(step, bulk, found)
+        partition, offset, origin = bulk.subject
+        subject = Coordinates(bulk.tenant, partition, offset, origin)
+        command = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
+        outcome = _DONE[bulk.action] if found else self._why_not(step, subject)
+        named = [(due, fire_id(subject.place, partition, offset, index, due)) for due, index in fires]
+        about = schedule_id(subject.place, partition, offset)
+        no_receipt = self._letters.summary(
+            step, command, bulk.reply_to, bulk.no_receipt, outcome, {"count": len(found)}, named, about
+        )
+        self._answers.events.about_one(
+            step,
+            command,
+            subject,
+            EventType(outcome.value),
+            actor=bulk.actor,
+            action=bulk.action.value,
+            count=len(found),
+            next_at_ms=min([due for due, _ in fires], default=None),
+            no_receipt=no_receipt,
+        )
+        self._state.let_go(step, where(bulk))
+
+    def _carry_out(
+        self, step: Step, bulk: Bulk, found: Iterable[tuple[bytes, bytes]]
+    ) -> list[tuple[int, int]]:
+        """Take the entries out, and put back what the command asks for: (due_ms, list index) of each."""
+        fires: list[tuple[int, int]] = []
+        for key, stored in sorted(found, key=lambda item: split_wheel_key(item[0])[4]):
+            step.records += 1
+            if bulk.action is Action.CANCEL:
+                self._cancel(step, bulk, key, stored)
+                continue
+            self._state.remove_entry(step, key)
+            step.size_bytes += len(stored)
+            entry = decode_entry(stored)
+            assert type(entry) is Envelope
+            due_ms = step.now_ms
+            if bulk.action is Action.RESCHEDULE:
+                if fires:
+                    continue  # one time takes the place of all
+                due_ms = bulk.due_ms
+            else:
+                entry = replace(entry, released=True)
+            wheel, _, number, offset, index = split_wheel_key(key)
+            into = self._state.destination(step, self._state.destinations[wheel], bulk.tenant)
+            anew = wheel_key(into, due_ms, number, offset, index)
+            self._state.add_entry(step, anew, encode(entry), into, due_ms, number)
+            fires.append((due_ms, index))
+        return fires
+
+    def _why_not(self, step: Step, subject: Coordinates) -> Outcome:
+        """Nothing of the subject is pending: it is over, if it was ever read here."""
+        if subject.origin or subject.partition != self._partition:
+            known = self._state.source_number((subject.topic, subject.partition, subject.origin)) is not None
+            return Outcome.TOO_LATE if known else Outcome.UNKNOWN
+        position = self._state.positions.get(subject.topic)
+        read = step.positions.get(subject.topic, 0 if position is None else position.next_offset)
+        return Outcome.TOO_LATE if subject.offset < read else Outcome.UNKNOWN
+
+
+def delivers_to(bulk: Bulk, topic: str) -> bool:
+    """Whether a command is about what is delivered to a topic."""
+    glob = bulk.match.destination
+    return glob is None or fnmatchcase(topic, glob)
+
+
+def where(bulk: Bulk) -> str:
+    """The coordinates of a command, which name the wheels of what is set aside for it."""
+    command = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
+    return schedule_id(command.place, command.partition, command.offset)

@@ -1,0 +1,172 @@
+"""Commands that reach requests without an id: what they may do to a fire, and what they must.
+
+A hold is known to be in force from the moment on at which the pause has told its sum, until the first resume
+that may have ended it is produced. In between, nothing that it is about may be decided to go out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tests.ledger.records import Asked, Delivered, Fire, Told
+
+if TYPE_CHECKING:
+    from tests.ledger.audit import Audit
+
+_OUTCOMES = {"cancel": "cancelled", "reschedule": "rescheduled", "trigger": "triggered"}
+
+
+class Selections:
+    """Holds, cancels of many, and commands about one request, as their events tell of them."""
+
+    def __init__(self, audit: Audit) -> None:
+        self.audit = audit
+        self.sums: dict[str, Told] = {}
+        #: what was told of commands about a request, by its source, in order
+        self.about: dict[str, list[Told]] = defaultdict(list)
+        for told in audit.told:
+            request = audit.asked[told.facts["source"]]
+            if told.kind == "bulk":
+                self.sums[request.source] = told
+            elif request.subject is not None and told.kind != "rejected":
+                self.about[told.facts["schedule_id"]].append(told)
+        selectors = [request for request in audit.asked.values() if request.selector is not None]
+        self.pauses = [request for request in selectors if request.action == "pause"]
+        self.cancels = [
+            request for request in selectors if request.action == "cancel" and request.selector.anonymous
+        ]  # fmt: skip
+        self.resumes = [request for request in selectors if request.action == "resume"]
+        self.commands = [request for request in audit.asked.values() if request.subject is not None]
+
+    # -- holds
+
+    def may_hold(self, request: Asked) -> bool:
+        """Whether any pause, or a command about it, may have changed when it goes out."""
+        return (
+            bool(self.about.get(request.source))
+            or any(_meets(pause, request) for pause in self.pauses)
+        )  # fmt: skip
+
+    def may_pause(self, request: Asked) -> bool:
+        """Whether a request with an id may have met a hold on its arrival."""
+        return any(_arriving(pause) and _meets(pause, request) for pause in self.pauses)
+
+    def released(self, record: Delivered, request: Asked, *, arriving: bool = False) -> str | None:
+        """The pause that was in force when a record was decided on, if one was; `arriving`: only such."""
+        since_ms, appended_ms = record.decided_after_ms, record.appended_ms
+        # What was moved is for another destination.
+        moved = not arriving and record.topic != request.destination
+        if since_ms is None or appended_ms is None or moved:
+            return None
+        for pause in self.pauses:
+            told = self.sums.get(pause.source)
+            if told is None or not _meets(pause, request) or (arriving and not _arriving(pause)):
+                continue
+            begun_ms = told.record.appended_ms
+            concerned = _arriving(pause) or _is_before(request, pause)
+            if concerned and begun_ms is not None and begun_ms < since_ms and appended_ms < self._end(pause):
+                return pause.source
+        return None
+
+    def _end(self, pause: Asked) -> float:
+        """The earliest moment at which a resume may have ended a hold."""
+        ends = []
+        for resume in self.resumes:
+            told = self.sums.get(resume.source)
+            done_ms = None if told is None else told.record.appended_ms
+            if resume.partition[0] == pause.partition[0] and (
+                done_ms is None or done_ms >= pause.timestamp_ms
+            ):
+                ends.append(max(resume.timestamp_ms, pause.timestamp_ms))
+        return min(ends, default=float("inf"))
+
+    # -- cancels
+
+    def may_cancel(self, request: Asked) -> bool:
+        """Whether a command may have cancelled it."""
+        return any(_meets(cancel, request) and _is_before(request, cancel) for cancel in self.cancels) or any(
+            command.subject == request.source and command.action == "cancel" for command in self.commands
+        )
+
+    def left_out(self, request: Asked, fire: Fire) -> str | None:
+        """The command that should have cancelled a fire that was delivered, if there is one."""
+        since_ms = fire.record.decided_after_ms
+        if since_ms is None or fire.record.topic != request.destination:
+            return None
+        for cancel in self.cancels:
+            told = self.sums.get(cancel.source)
+            if (
+                told is not None
+                and (told.record.appended_ms or 0) < since_ms
+                and _meets(cancel, request)
+                and _is_before(request, cancel)
+                and request.accepted_ms is not None
+                and request.accepted_ms < cancel.timestamp_ms
+            ):
+                return cancel.source
+        for told in self.about.get(request.source, ()):
+            if told.kind in ("cancelled", "too-late") and (told.record.appended_ms or 0) < since_ms:
+                return str(told.facts["source"])
+        return None
+
+    # -- what they say
+
+    def judge(self) -> None:
+        """Each command about one request has one outcome, and what all say that they cancelled was told."""
+        audit = self.audit
+        told_of = {told.facts["source"]: told for about in self.about.values() for told in about}
+        for command in self.commands:
+            refused = audit.count_refused(command)
+            told = told_of.get(command.source)
+            if told is None:
+                if not refused:
+                    audit.report.lost.append(f"{command.source}: the outcome of {command.action}")
+                continue
+            found = told.facts.get("count", 0)
+            made = (_OUTCOMES[command.action],) if found else ("too-late", "unknown")
+            if refused or told.kind not in made or told.facts["schedule_id"] != command.subject:
+                audit.wrong(told, f"asked for is {command.action} of {command.subject}")
+            receipt = audit.receipts.get(command.source)
+            if receipt is not None and (receipt["outcome"], receipt["count"]) != (told.kind, found):
+                audit.wrong(told, f"the receipt says {receipt}")
+        told_cancelled = sum(
+            told.kind == "cancelled" and "id" not in told.facts and "fire_id" in told.facts
+            for told in audit.told
+        )
+        counted = sum(
+            self.sums[cancel.source].facts.get("anonymous", 0)
+            for cancel in self.cancels
+            if cancel.source in self.sums
+        ) + sum(told.facts["count"] for told in told_of.values() if told.kind == "cancelled")
+        if told_cancelled != counted:
+            audit.wrong("commands", f"cancelled {counted} fires, and {told_cancelled} are told of")
+
+
+def ends(request: Asked, about: Sequence[Told]) -> tuple[dict[int, set[int]], int]:
+    """By list index, the due times that a fire of a request may end with; and how many fires are merged."""
+    due_ms: dict[int, set[int]] = {index: {due} for index, due in enumerate(request.due_ms)}
+    merged = 0
+    for told in about:
+        if told.kind in ("rescheduled", "triggered"):
+            new_ms = told.facts["next_at_ms"]
+            for times in due_ms.values():
+                times.add(new_ms)
+        if told.kind == "rescheduled":
+            merged += told.facts["count"] - 1
+    return due_ms, merged
+
+
+def _arriving(pause: Asked) -> bool:
+    return pause.selector is not None and pause.selector.arriving
+
+
+def _meets(command: Asked, request: Asked) -> bool:
+    return command.partition[0] == request.partition[0] and command.selects(None, request)
+
+
+def _is_before(request: Asked, command: Asked) -> bool:
+    if request.partition == command.partition:
+        return request.offset < command.offset
+    return request.timestamp_ms <= command.timestamp_ms

@@ -1,0 +1,642 @@
+"""Bulk commands that reach requests without an id, holds, and commands by the coordinates of one request."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from delaystream.codec.envelope import Envelope, decode_entry
+from delaystream.core.request import Match
+from delaystream.engine.holds import covers
+from delaystream.testing import VirtualTimeLoop
+from tests.unit.engine import REQUESTS, Engine, Watch, header, in_virtual_time
+from tests.unit.moving import exported, imported
+from tests.unit.test_commands import receipts
+from tests.unit.test_moving import between_clusters
+from tests.unit.test_recurring import events
+
+Conditions = dict[str, str]
+
+
+def ask(engine: Engine, action: str, **control: str) -> int:
+    return engine.request(action=action, reply_to="replies", **control)
+
+
+def values(engine: Engine, topic: str = "orders") -> list[str]:
+    return [(record.value or b"").decode() for record in engine.read(topic)]
+
+
+def last(engine: Engine, *names: str) -> tuple[Any, ...]:
+    receipt = receipts(engine)[-1]
+    return tuple(receipt.get(name) for name in names)
+
+
+async def again(engine: Engine) -> None:
+    """The workers end, and others go on with what is stored."""
+    await engine.stop()
+    engine.start()
+    await asyncio.sleep(1)
+
+
+async def rebuilt(engine: Engine) -> None:
+    """The same, and the local stores are lost."""
+    await engine.stop()
+    engine.stores.disks.clear()
+    engine.start()
+    await asyncio.sleep(1)
+
+
+async def nothing(engine: Engine) -> None:
+    await asyncio.sleep(0)
+
+
+# -- what a pause holds --------------------------------------------------------------------------
+
+SELECTORS: list[Conditions] = [
+    {"match_destination": "ord*"},
+    {"match_key": "customer-1"},
+    {"match_tags": "nightly, even"},
+    {"match_tags": "even", "match_key": "customer-1", "match_destination": "orders"},
+]
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("match", SELECTORS, ids=" ".join)
+def test_a_pause_holds_requests_without_an_id_until_it_is_resumed(
+    match: Conditions, happens: Callable[[Engine], Awaitable[None]]
+) -> None:
+    """They fire in their order then, and what does not match fires when it is due."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(5):
+            engine.request(
+                b"held-%d" % number,
+                b"customer-1",
+                destination="orders",
+                delay=f"{number + 10}s",
+                tags="nightly,even",
+                partition=number % 2,
+            )
+        engine.request(b"other", b"customer-2", destination="emails", delay="12s", tags="odd")
+        await asyncio.sleep(1)
+        ask(engine, "pause", **match)
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count", "matched", "anonymous", "holds") == ("paused", 0, 0, 5, 1)
+        await happens(engine)
+        await asyncio.sleep(60)
+        assert values(engine) == []
+        assert values(engine, "emails") == ["other"]
+        await happens(engine)
+        engine.request(b"new", b"customer-1", destination="orders", delay="0", tags="nightly,even")
+        await asyncio.sleep(1)
+        assert values(engine) == ["new"]
+        ask(engine, "resume", **match)
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "holds") == ("resumed", 1)
+        held = [value for value in values(engine) if value != "new"]
+        assert sorted(held) == [f"held-{number}" for number in range(5)]
+        for of in ("024", "13"):
+            # Of each request partition in their order.
+            assert [value[-1] for value in held if value[-1] in of] == [*of]
+
+    in_virtual_time(test, partitions=2, bulk_slice=2)
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("match", SELECTORS, ids=" ".join)
+def test_with_match_new_what_arrives_is_held_as_well(
+    match: Conditions, happens: Callable[[Engine], Awaitable[None]]
+) -> None:
+    """What is due on arrival too; schedules with an id are stored paused."""
+
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_new="true", **match)
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "matched", "anonymous", "holds") == ("no-match", 0, 0, 1)
+        await happens(engine)
+        told = {"destination": "orders", "tags": "even,nightly", "key": b"customer-1"}
+        engine.request(b"at once", delay="0", **told)
+        engine.request(b"later", delay="10s", **told)
+        engine.request(b"named", delay="0", id="x", reply_to="replies", **told)
+        engine.request(b"beat", every="1m", id="y", **told)
+        engine.request(b"other", b"customer-2", destination="emails", delay="0", tags="odd")
+        await asyncio.sleep(30)
+        assert (values(engine), values(engine, "emails")) == ([], ["other"])
+        assert last(engine, "outcome", "status") == ("scheduled", "paused")
+        await happens(engine)
+        ask(engine, "resume", **match)
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count", "matched", "holds") == ("resumed", 2, 2, 1)
+        assert sorted(values(engine)) == ["at once", "later", "named"]
+        await asyncio.sleep(40)
+        assert values(engine)[3:] == ["beat"]
+
+    in_virtual_time(test, partitions=2, bulk_slice=2)
+
+
+def test_a_resume_lets_go_of_what_its_hold_has_paused_whoever_is_newer() -> None:
+    """A producer's clock may be ahead of that of whoever resumes."""
+
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_destination="*", match_new="true")
+        await asyncio.sleep(1)
+        ahead_ms = engine.clock.now_ms() + 60_000
+        engine.request(destination="orders", at="1", id="x", partition=1, timestamp_ms=ahead_ms, delay="0")
+        engine.request(b"named", destination="orders", id="x", partition=1, timestamp_ms=ahead_ms, delay="0")
+        await asyncio.sleep(1)
+        ask(engine, "resume", match_destination="*")
+        await asyncio.sleep(90)
+        assert values(engine) == ["named"]
+
+    in_virtual_time(test, partitions=2)
+
+
+def test_a_grace_that_is_over_at_the_resume_is_over() -> None:
+    async def test(engine: Engine) -> None:
+        late = {"destination": "orders", "delay": "10s", "grace": "30s"}
+        engine.request(b"dropped", on_late="drop", **late)
+        engine.request(b"moved", on_late="late", **late)
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_destination="orders")
+        await asyncio.sleep(60)
+        assert (events(engine, "expired"), values(engine, "late")) == ([], [])
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(1)
+        assert (values(engine), values(engine, "late")) == ([], ["moved"])
+        assert len(events(engine, "expired")) == 1
+
+    in_virtual_time(test)
+
+
+def test_what_is_held_is_pending_and_wakes_nobody() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", delay="10s")
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_destination="orders")
+        await asyncio.sleep(60)
+        assert told[-1] == (1, None)
+        engine.request(action="resume", match_destination="orders")
+        await asyncio.sleep(1)
+        assert told[-1] == (0, None)
+
+    told: list[tuple[int, int | None]] = []
+
+    class Waiting(Watch):
+        def pending(self, partition: int, total: int, oldest_ms: int | None) -> None:
+            told.append((total, oldest_ms))
+
+    with VirtualTimeLoop() as loop:
+
+        async def run() -> None:
+            engine = Engine(loop)
+            engine.observer = Waiting()
+            engine.start()
+            await test(engine)
+            await engine.stop()
+
+        loop.run_until_complete(run())
+
+
+def test_holds_have_a_bound_and_the_same_pause_again_renews_its_own() -> None:
+    async def test(engine: Engine) -> None:
+        for destination in ("orders", "emails", "orders", "late"):
+            ask(engine, "pause", match_destination=destination)
+        await asyncio.sleep(1)
+        codes = [receipt["code"] for receipt in receipts(engine) if receipt["outcome"] == "rejected"]
+        assert codes == ["too-many-holds"]
+        (letter,) = engine.read("delay-dead-letters")
+        assert header(letter, "error-detail") == (
+            "2 bulk pauses of delay-requests hold requests back; expected fewer than 2 (max_holds): end some "
+            "of them with a resume"
+        )
+        # The second pause of the orders came after this one.
+        engine.request(b"a", destination="orders", delay="1s")
+        await asyncio.sleep(5)
+        assert values(engine) == ["a"]
+        engine.request(b"b", destination="orders", delay="10s")
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_destination="orders")
+        await asyncio.sleep(30)
+        assert values(engine) == ["a"]
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(1)
+        assert values(engine) == ["a", "b"]
+
+    in_virtual_time(test, max_holds=2)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "covered"),
+    [
+        (Match(destination="*"), Match(destination="orders"), True),
+        (Match(destination="billing-*"), Match(destination="billing-?-*"), True),
+        (Match(destination="billing-?"), Match(destination="billing-*"), False),
+        (Match(destination="billing-?"), Match(destination="billing-1"), True),
+        (Match(destination="b[il]*"), Match(destination="b[il]*", key=b"k"), True),
+        (Match(destination="billing-*"), Match(key=b"k"), False),
+        (Match(destination="*"), Match(key=b"k"), True),
+        (Match(key=b"k"), Match(key=b"k", tags=("a",)), True),
+        (Match(key=b"k"), Match(key=b"l"), False),
+        (Match(tags=("a", "b")), Match(tags=("a",)), False),
+        (Match(id_prefix="a"), Match(id_prefix="ab", arriving=True), True),
+        (Match(id_prefix="a"), Match(destination="*"), False),
+    ],
+)
+def test_a_resume_ends_the_holds_that_it_covers(wide: Match, narrow: Match, covered: bool) -> None:
+    assert covers(wide, narrow) is covered
+
+
+def test_of_two_holds_the_other_one_takes_over() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(b"a", b"customer-1", destination="orders", delay="10s")
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_destination="orders")
+        ask(engine, "pause", match_key="customer-1")
+        await asyncio.sleep(30)
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(5)
+        assert (last(engine, "outcome", "holds"), values(engine)) == (("resumed", 1), [])
+        ask(engine, "resume", match_key="customer-1")
+        await asyncio.sleep(5)
+        assert values(engine) == ["a"]
+
+    in_virtual_time(test)
+
+
+def test_a_destination_in_trouble_gives_nothing_up_that_is_held() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(b"a", destination="nowhere", delay="1s")
+        await asyncio.sleep(0.5)
+        ask(engine, "pause", match_destination="nowhere")
+        await asyncio.sleep(60)
+        assert engine.read("delay-dead-letters") == []
+        engine.log.create_topic("nowhere", 1)
+        await asyncio.sleep(60)
+        assert values(engine, "nowhere") == []
+        ask(engine, "resume", match_destination="nowhere")
+        await asyncio.sleep(60)
+        assert values(engine, "nowhere") == ["a"]
+
+    in_virtual_time(test, destination_timeout_ms=10_000)
+
+
+@pytest.mark.parametrize("then", [1, 2, 3])
+def test_an_export_has_the_holds_and_an_import_restores_them(then: int) -> None:
+    async def test(old: Engine, new: Engine) -> None:
+        for partition in (0, 1):
+            old.request(b"before", destination="orders", delay="10s", partition=partition)
+        await asyncio.sleep(1)
+        old.request(action="pause", match_destination="orders", match_new="true")
+        old.request(b"at once", destination="orders", delay="0")
+        await asyncio.sleep(30)
+        await old.stop()
+        text = exported(old).getvalue()
+        assert text.count(b'"type":"hold"') == 2
+        assert b'"held_by":"delay-requests/0/' in text
+        await imported(io.BytesIO(text), new)
+        new.start()
+        await asyncio.sleep(30)
+        for partition in range(then):
+            new.request(b"after", destination="orders", delay="0", partition=partition)
+        new.request(b"named", destination="orders", delay="0", id="x")
+        await asyncio.sleep(30)
+        assert values(new) == []
+        ask(new, "resume", match_destination="orders")
+        await asyncio.sleep(30)
+        assert sorted(values(new)) == ["after"] * then + ["at once", "before", "before", "named"]
+
+    between_clusters(test, partitions=2, then=then)
+
+
+# -- match-key -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 5_000])
+def test_a_key_is_that_of_the_delivery(size: int) -> None:
+    """Also of a schedule whose payload has a row of its own."""
+
+    async def test(engine: Engine) -> None:
+        named = {"destination": "orders", "delay": "1h"}
+        engine.request(b"x" * size, b"k", id="key", **named)
+        engine.request(b"x" * size, b"other", id="instead", destination_key="k", **named)
+        engine.request(b"x" * size, b"k", id="not", destination_key="other", **named)
+        engine.request(b"x" * size, None, id="null", **named)
+        await asyncio.sleep(1)
+        ask(engine, "cancel", match_key="k")
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count", "matched") == ("cancelled", 2, 2)
+        assert sorted(event["id"] for event in events(engine, "cancelled")) == ["instead", "key"]
+
+    in_virtual_time(test, partitions=2)
+
+
+def test_matched_counts_what_there_was_nothing_to_change_of() -> None:
+    async def test(engine: Engine) -> None:
+        for id in ("a", "b"):
+            engine.request(destination="orders", delay="1h", id=id)
+        engine.request(action="pause", id="a")
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_id_prefix="")
+        ask(engine, "pause", match_destination="*")
+        ask(engine, "pause", match_destination="*")
+        await asyncio.sleep(1)
+        told = [(r["outcome"], r.get("count"), r.get("matched")) for r in receipts(engine)]
+        assert told == [("rejected", None, None), ("paused", 1, 2), ("paused", 0, 2)]
+        assert [event["matched"] for event in events(engine, "bulk")] == [2, 2]
+
+    in_virtual_time(test)
+
+
+# -- cancels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+def test_a_cancel_with_match_anonymous_takes_out_what_matches_wherever_it_is(
+    happens: Callable[[Engine], Awaitable[None]],
+) -> None:
+    """Pending, held, or due in the midst of the sweep: each once, with an event of its own."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(40):
+            engine.request(
+                b"%d" % number,
+                b"customer-%d" % (number % 2),
+                destination="orders" if number % 4 < 2 else "emails",
+                delay=f"{10_000 + number * 20}ms",
+                partition=number % 2,
+            )
+        engine.request(b"list", b"customer-0", destination="late", delay="1h,2h")
+        await asyncio.sleep(1)
+        engine.request(action="pause", match_destination="orders", match_key="customer-0")
+        await asyncio.sleep(9.3)
+        ask(engine, "cancel", match_key="customer-0", match_anonymous="true")
+        await asyncio.sleep(0.03)
+        await happens(engine)
+        await asyncio.sleep(10)
+        outcome, count = last(engine, "outcome", "anonymous")
+        cancelled = events(engine, "cancelled")
+        assert (outcome, count) == ("cancelled", len(cancelled))
+        assert len({event["fire_id"] for event in cancelled}) == count
+        delivered = [int(value) for topic in ("orders", "emails") for value in values(engine, topic)]
+        assert sorted(number for number in delivered if number % 2) == [*range(1, 40, 2)]
+        early = [number for number in delivered if number % 2 == 0]
+        assert count == 22 - len(early)
+        assert max(early) < 30
+        ask(engine, "resume", match_destination="*")
+        await asyncio.sleep(10_000)
+        assert len(values(engine, "orders")) + len(values(engine, "emails")) == len(delivered)
+        assert values(engine, "late") == []
+
+    in_virtual_time(test, partitions=2, bulk_slice=2)
+
+
+def test_a_cancel_without_it_leaves_them_alone() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(b"a", destination="orders", delay="10s")
+        await asyncio.sleep(1)
+        ask(engine, "cancel", match_destination="*")
+        await asyncio.sleep(1)
+        ask(engine, "cancel", match_id_prefix="a", match_anonymous="true")
+        await asyncio.sleep(30)
+        assert [receipt["outcome"] for receipt in receipts(engine)] == ["no-match", "no-match"]
+        assert values(engine) == ["a"]
+
+    in_virtual_time(test)
+
+
+def test_it_leaves_alone_what_was_asked_for_after_it() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(b"before", destination="orders", delay="10s")
+        ask(engine, "cancel", match_destination="*", match_anonymous="true")
+        engine.request(b"after", destination="orders", delay="10s")
+        await asyncio.sleep(30)
+        assert (last(engine, "anonymous"), values(engine)) == ((1,), ["after"])
+
+    in_virtual_time(test)
+
+
+# -- one request, by its coordinates -------------------------------------------------------------
+
+
+def at(partition: int, offset: int) -> str:
+    return f"{REQUESTS}/{partition}/{offset}"
+
+
+@pytest.mark.parametrize("sent_to", [0, 1])
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("crowd", [0, 100])
+def test_a_request_without_an_id_is_cancelled_by_its_coordinates(
+    sent_to: int, held: bool, crowd: int
+) -> None:
+    async def test(engine: Engine) -> None:
+        for _ in range(crowd):
+            engine.request(b"other", destination="orders", delay="2h", partition=1)
+        offset = engine.request(b"list", destination="orders", delay="10s,1h", partition=1)
+        await asyncio.sleep(1)
+        if held:
+            engine.request(action="pause", match_destination="*")
+            await asyncio.sleep(20)
+        ask(engine, "cancel", coordinates=at(1, offset), partition=sent_to)
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "schedule_id", "count") == ("cancelled", at(1, offset), 2)
+        if held:
+            engine.request(action="resume", match_destination="*")
+        await asyncio.sleep(10_000)
+        assert values(engine) == ["other"] * crowd
+        told = events(engine, "cancelled")
+        assert [event.get("fire_id", "").rpartition("/")[0] for event in told] == [
+            f"{at(1, offset)}/0",
+            f"{at(1, offset)}/1",
+            "",
+        ]
+        assert (told[-1]["schedule_id"], told[-1]["action"], told[-1]["count"]) == (
+            at(1, offset),
+            "cancel",
+            2,
+        )
+
+    in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
+def test_it_is_rescheduled_to_one_time_in_place_of_all_that_it_has() -> None:
+    async def test(engine: Engine) -> None:
+        offset = engine.request(b"list", destination="orders", delay="10s,1h")
+        await asyncio.sleep(20)
+        assert values(engine) == ["list"]
+        ask(engine, "reschedule", coordinates=at(0, offset), delay="1m")
+        ask(engine, "reschedule", coordinates=at(0, offset), delay="1m,2m")
+        await asyncio.sleep(1)
+        refused, rescheduled = sorted(receipts(engine), key=lambda receipt: receipt["outcome"])
+        assert (rescheduled["outcome"], rescheduled["count"]) == ("rescheduled", 1)
+        assert (refused["outcome"], refused["code"]) == ("rejected", "list-too-long")
+        await asyncio.sleep(50)
+        assert values(engine) == ["list"]
+        await asyncio.sleep(10_000)
+        fire = engine.read("orders")[1]
+        assert [header(fire, "fire-id")] == [told["fire_id"] for told in rescheduled["fires"]]
+        assert len({header(record, "fire-id") for record in engine.read("orders")}) == 2
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_it_is_triggered_in_place_of_its_times_although_a_hold_matches(held: bool) -> None:
+    """To try one of many before all are resumed."""
+
+    async def test(engine: Engine) -> None:
+        offset = engine.request(b"one", destination="orders", delay="10s")
+        engine.request(b"two", destination="orders", delay="10s")
+        await asyncio.sleep(1)
+        if held:
+            engine.request(action="pause", match_destination="*")
+            await asyncio.sleep(20)
+        ask(engine, "trigger", coordinates=at(0, offset))
+        await asyncio.sleep(1)
+        assert (last(engine, "outcome", "count"), values(engine)) == (("triggered", 1), ["one"])
+        await asyncio.sleep(60)
+        assert values(engine) == (["one"] if held else ["one", "two"])
+
+    in_virtual_time(test)
+
+
+def test_what_comes_due_while_it_is_looked_for_waits_for_what_becomes_of_it() -> None:
+    async def test(engine: Engine) -> None:
+        for _ in range(400):
+            engine.request(b"other", destination="emails", delay="1h")
+        offset = engine.request(b"a", destination="orders", delay="10s,20s")
+        await asyncio.sleep(9.99)
+        ask(engine, "reschedule", coordinates=at(0, offset), delay="5m")
+        await asyncio.sleep(0.1)
+        await again(engine)
+        await asyncio.sleep(60)
+        assert (last(engine, "outcome", "count"), values(engine)) == (("rescheduled", 2), [])
+        await asyncio.sleep(300)
+        assert values(engine) == ["a"]
+
+    in_virtual_time(test, bulk_slice=1)
+
+
+@pytest.mark.parametrize("first", ["cancel", "trigger"])
+def test_commands_by_coordinates_and_for_many_have_one_order(first: str) -> None:
+    async def test(engine: Engine) -> None:
+        for _ in range(50):
+            engine.request(b"other", destination="emails", delay="1h")
+        offset = engine.request(b"a", destination="orders", delay="1h")
+        await asyncio.sleep(5)
+        many = {"match_destination": "orders", "match_anonymous": "true"}
+        if first == "cancel":
+            ask(engine, "cancel", **many)
+        ask(engine, "trigger", coordinates=at(0, offset))
+        if first == "trigger":
+            ask(engine, "cancel", **many)
+        await asyncio.sleep(60)
+        told = [(r["outcome"], r.get("anonymous")) for r in receipts(engine)]
+        if first == "cancel":
+            assert (told, values(engine)) == ([("cancelled", 1), ("too-late", None)], [])
+        else:
+            # As of an id: what was triggered and is not delivered yet is cancelled, too.
+            assert (told, values(engine)) == ([("triggered", None), ("cancelled", 1)], [])
+
+    in_virtual_time(test, bulk_slice=1)
+
+
+def test_a_command_finds_what_the_one_before_it_has_put_back() -> None:
+    """Also where both are carried out at once."""
+
+    async def test(engine: Engine) -> None:
+        offset = engine.request(b"a", destination="orders", delay="1h")
+        await asyncio.sleep(1)
+        ask(engine, "reschedule", coordinates=at(0, offset), delay="1m")
+        ask(engine, "reschedule", coordinates=at(0, offset), delay="2m")
+        ask(engine, "cancel", coordinates=at(0, offset))
+        await asyncio.sleep(10_000)
+        told = [receipt["outcome"] for receipt in receipts(engine)]
+        assert (told, values(engine)) == (["rescheduled", "rescheduled", "cancelled"], [])
+
+    in_virtual_time(test)
+
+
+def test_commands_that_wait_for_each_other_all_have_their_turn() -> None:
+    """Where a step has no room for all of them, and the first does not come first in their wheel."""
+
+    async def test(engine: Engine) -> None:
+        for _ in range(50):
+            engine.request(b"a", destination="orders", delay="1h")
+        await asyncio.sleep(1)
+        for _ in range(5):
+            ask(engine, "cancel", match_destination="*", match_anonymous="true")
+            await asyncio.sleep(0.1)
+            # Each begins with an earlier time than the one before it.
+            engine.clock.step(-10_000)
+        engine.clock.step(50_000)
+        await asyncio.sleep(60)
+        assert sorted(receipt.get("anonymous", 0) for receipt in receipts(engine)) == [0, 0, 0, 0, 50]
+        assert engine.read("orders") == []
+
+    in_virtual_time(test, bulk_slice=1, transaction_max_records=2)
+
+
+def test_nothing_pending_is_too_late_and_nothing_read_is_unknown() -> None:
+    async def test(engine: Engine) -> None:
+        fired = engine.request(b"a", destination="orders", delay="0", partition=1)
+        named = engine.request(b"b", destination="orders", delay="1h", id="x", partition=1)
+        await asyncio.sleep(1)
+        for offset in (fired, named, 1_000):
+            ask(engine, "cancel", coordinates=at(1, offset))
+        await asyncio.sleep(1)
+        assert [receipt["outcome"] for receipt in receipts(engine)] == ["too-late", "too-late", "unknown"]
+        await asyncio.sleep(10_000)
+        assert values(engine) == ["a", "b"]
+
+    in_virtual_time(test, partitions=2)
+
+
+def test_a_request_that_was_moved_here_is_named_with_its_origin() -> None:
+    async def test(old: Engine, new: Engine) -> None:
+        offset = old.request(b"a", destination="orders", delay="1h")
+        await asyncio.sleep(1)
+        await old.stop()
+        await imported(exported(old), new)
+        new.start()
+        for _ in range(offset + 3):
+            new.request(b"b", destination="orders", delay="1h")
+        await asyncio.sleep(1)
+        ask(new, "cancel", coordinates=f"{REQUESTS}@topic-id-1/0/{offset}")
+        await asyncio.sleep(1)
+        assert last(new, "outcome", "count") == ("cancelled", 1)
+        await asyncio.sleep(10_000)
+        assert values(new) == ["b"] * (offset + 3)
+
+    between_clusters(test)
+
+
+# -- what is stored ------------------------------------------------------------------------------
+
+
+def test_the_tags_of_a_request_without_an_id_are_kept_until_it_fires() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", delay="1h", tags="a,b")
+        await asyncio.sleep(1)
+        stored = [value for key, value in engine.stores.disks[0].values.items() if key[:1] == b"w"]
+        (entry,) = [entry for entry in map(decode_entry, stored) if type(entry) is Envelope]
+        assert entry.tags == ["a", "b"]
+
+    in_virtual_time(test)
+
+
+def test_nothing_is_left_of_a_hold_that_was_resumed() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", delay="10s")
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_destination="orders")
+        await asyncio.sleep(30)
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(30)
+        kinds = {key[:1] for key in engine.stores.disks[0].values}
+        assert not kinds & {b"h", b"b", b"g", b"w"}
+
+    in_virtual_time(test)
