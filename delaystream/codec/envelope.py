@@ -264,7 +264,7 @@ class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
     rate: float | None = None
 
 
-class Rate(msgspec.Struct, frozen=True, array_like=True, tag=13):
+class Rate(msgspec.Struct, frozen=True, array_like=True, tag=14):
     """How fast a destination gets a tenant's records, as a command said."""
 
     tenant: str

@@ -248,7 +248,7 @@ class Firing:
         if self._rates.active:
             lane = self._state.lanes[wheel]
             drain.buckets = self._rates.buckets(topic, lane, loop_ms)
-            if not lane:
+            if wheel == self._state.common(topic):
                 drain.leaving = self._leaving(topic)
         return drain
 
