@@ -367,7 +367,7 @@ class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
     origin: str = ""
 
 
-class Rate(msgspec.Struct, frozen=True, array_like=True, tag=13):
+class Rate(msgspec.Struct, frozen=True, array_like=True, tag=14):
     """How fast a destination gets a tenant's records, as a command said."""
 
     tenant: str

@@ -76,19 +76,21 @@ class Deliveries:
         ):
             return True
         wheel = self._state.destination(step, topic, tenant)
-        return self._held(step, wheel, self._buckets(step, topic, wheel))
+        behind = self._behind(topic, tenant)
+        return self._held(step, wheel, self._buckets(step, topic, wheel), behind)
 
     def _open(self, step: Step, topic: str, tenant: str) -> Route | None:
         routes = step.routes
         where = (topic, tenant)
         # What does not change within a step is asked once: most steps have a thousand requests for one topic.
         route = routes[where] if where in routes else self._found(step, topic, tenant)
-        return None if route is None or self._held(step, route.wheel, route.buckets) else route
+        return None if route is None or self._held(step, route.wheel, route.buckets, route.behind) else route
 
-    def _held(self, step: Step, wheel: int, buckets: tuple[Bucket, ...]) -> bool:
-        head = self._state.heads.head(wheel)
-        if head is not None and head <= step.now_ms:
-            return True
+    def _held(self, step: Step, wheel: int, buckets: tuple[Bucket, ...], behind: int | None) -> bool:
+        for waiting in (wheel,) if behind is None else (wheel, behind):
+            head = self._state.heads.head(waiting)
+            if head is not None and head <= step.now_ms:
+                return True
         return bool(buckets) and not room(buckets, step.loop_ms)
 
     def _found(self, step: Step, topic: str, tenant: str) -> Route | None:
@@ -96,9 +98,14 @@ class Deliveries:
         if topic not in self._troubles and (partitions := self._destinations.partitions(topic)):
             wheel = self._state.destination(step, topic, tenant)
             buckets = self._buckets(step, topic, wheel)
-            route = Route(wheel, step.outlet(topic, partitions), step.fired[topic], buckets)
+            outlet, behind = step.outlet(topic, partitions), self._behind(topic, tenant)
+            route = Route(wheel, outlet, step.fired[topic], buckets, behind)
         step.routes[topic, tenant] = route
         return route
+
+    def _behind(self, topic: str, tenant: str) -> int | None:
+        """The common wheel, where a command has given the tenant one of its own: what waited there stays."""
+        return self._state.common(topic) if (tenant, topic) in self._rates.commanded else None
 
     def _buckets(self, step: Step, topic: str, wheel: int) -> tuple[Bucket, ...]:
         if not self._rates.active:

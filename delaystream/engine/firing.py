@@ -165,12 +165,17 @@ class Firing:
         # Where the last step ran out of room, this one begins with another wheel.
         turn = step.number % len(drains) if drains else 0
         drains = one_in_trouble(drains[turn:] + drains[:turn])
+        # What moves to a tenant's own wheel may be due before what is in that.
+        drains.sort(key=_nothing_leaves)
         while drains:
             quota = -(-(step.max_records - step.records) // len(drains))
             for drain in drains:
                 if step.full:
                     drains = []
                     break
+                if drain.topic in step.moved and self._state.lanes[drain.wheel]:
+                    drain.done = True
+                    continue
                 self._drain(step, drain, min(quota, self._chunk), loop_ms)
             drains = [drain for drain in drains if not drain.done]
 
@@ -249,7 +254,7 @@ class Firing:
         if self._rates.active:
             lane = self._state.lanes[wheel]
             drain.buckets = self._rates.buckets(topic, lane, loop_ms)
-            if not lane:
+            if wheel == self._state.common(topic):
                 drain.leaving = self._leaving(topic)
         return drain
 
@@ -434,6 +439,9 @@ class Firing:
     ) -> None:
         """Fire an entry of a named schedule; or file one in the wheel that its tenant has by now."""
         step.records += 1
+        leaves = bool(drain.leaving) and source_of(key) in drain.leaving
+        if leaves:
+            step.moved.add(drain.topic)
         if type(entry) is Envelope:
             step.changes[key] = None
             step.size_bytes += len(stored)
@@ -443,7 +451,7 @@ class Firing:
         # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
         step.local[key] = None
         due = self._named.due(step, key, stored, entry, ahead.at(step, number))
-        if drain.leaving and source_of(key) in drain.leaving:
+        if leaves:
             self._named.move(step, drain, due)
         else:
             self._named.fire(step, drain, due)
@@ -494,6 +502,10 @@ class Firing:
                     withheld.quarantine(step, drain, key, entry, rejection)
             last = key
         return last
+
+
+def _nothing_leaves(drain: Drain) -> bool:
+    return not drain.leaving
 
 
 def _decoded(drain: Drain, entries: list[tuple[bytes, bytes]]) -> list[Entry]:

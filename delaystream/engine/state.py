@@ -149,6 +149,10 @@ class PartitionState:
             step.names[keys.destination_key(number)] = name.encode()
         return number
 
+    def common(self, topic: str) -> int | None:
+        """The number of a destination's common wheel, if it has one."""
+        return self._destination_numbers.get(topic)
+
     def use_lanes(self, lane: Callable[[str, str], str] | None) -> None:
         """From now on tenants' entries go to the wheels that `lane` says; None: all to the common ones."""
         self._lane = lane

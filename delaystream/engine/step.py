@@ -100,6 +100,8 @@ class Route(msgspec.Struct):
     fired: list[int]
     #: what bounds the fires of the wheel; () for nothing
     buckets: tuple[Bucket, ...]
+    #: the common wheel, where something older of the tenant's may wait still; None: it may not
+    behind: int | None = None
 
 
 class Step:
@@ -152,6 +154,8 @@ class Step:
         self.released: list[bytes] = []
         #: suspects that were decided on, one way or the other
         self.settled: list[Culprit] = []
+        #: destinations that have entries on their way from the common wheel to a tenant's own
+        self.moved: set[str] = set()
         #: whether it is for one suspect, and for nothing else
         self.alone = False
         #: sentences for the log, once it is committed

@@ -420,3 +420,32 @@ def test_there_are_no_more_rates_than_may_be(monkeypatch: pytest.MonkeyPatch) ->
         assert {row.destination: row.rate for row in rows} == {"emails": 5.0, "late": 6.0}
 
     in_virtual_time(test)
+
+
+@pytest.mark.parametrize("max_records", [4, 8_000])
+@pytest.mark.parametrize("between", [True, False])
+def test_due_order_holds_while_entries_change_their_wheels(max_records: int, between: bool) -> None:
+    """What was pending when the rate was set, what came after it, and what is due when it comes."""
+
+    async def test(engine: Engine) -> None:
+        begin_ms = engine.clock.now_ms()
+        at = [begin_ms + 20_000 + number for number in range(40)]
+        for due_ms in at[:30:2]:
+            engine.request(b"%d" % due_ms, destination="orders", at=str(due_ms))
+        await asyncio.sleep(1)
+        engine.request(action="rate", destination="orders", rate="1000")
+        await asyncio.sleep(1)
+        for due_ms in at[1:30:2] if between else ():
+            engine.request(b"%d" % due_ms, destination="orders", at=str(due_ms))
+        await asyncio.sleep(1)
+        await engine.stop()
+        await asyncio.sleep(30)
+        for due_ms in at[30:]:
+            engine.request(b"%d" % due_ms, destination="orders", at=str(due_ms))
+        engine.start()
+        await asyncio.sleep(10)
+        assert [int(record.value or b"") for record in engine.read("orders")] == sorted(
+            [*at[:30:2], *(at[1:30:2] if between else ()), *at[30:]]
+        )
+
+    in_virtual_time(test, transaction_max_records=max_records)
