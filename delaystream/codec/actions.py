@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from delaystream.codec import values
 from delaystream.codec.command import Command
@@ -98,7 +99,7 @@ class Actions:
                 None, _LATEST, _actor(control), None, record.no_receipt,
             )  # fmt: skip
         _check_taken(control, action)
-        subject = _subject(control, action, id, record.source.topic)
+        subject = _subject(control, action, id, record.source)
         match = None if subject is not None else _match(control, action, id)
         instead = None
         if subject is not None:
@@ -203,7 +204,9 @@ def _check_taken(control: dict[str, bytes], action: Action) -> None:
         raise not_applicable(kind, f"the action '{action}', which does not look at it; expected it without")
 
 
-def _subject(control: dict[str, bytes], action: Action, id: str | None, topic: str) -> Coordinates | None:
+def _subject(
+    control: dict[str, bytes], action: Action, id: str | None, source: Coordinates
+) -> Coordinates | None:
     """The request that a command names by where it stands."""
     content = control.get("coordinates")
     if content is None:
@@ -215,7 +218,9 @@ def _subject(control: dict[str, bytes], action: Action, id: str | None, topic: s
         raise not_applicable("coordinates", "an id; expected one of them")
     for kind in sorted(control.keys() & (MATCHES | REACHES)):
         raise not_applicable(kind, f"{PREFIX}coordinates; expected one of them")
-    return values.coordinates(PREFIX + "coordinates", content, topic)
+    subject = values.coordinates(PREFIX + "coordinates", content, source.topic)
+    # A command that was imported on its way means what stood on the topic that it was sent to.
+    return subject if subject.origin else replace(subject, origin=source.origin)
 
 
 def _match(control: dict[str, bytes], action: Action, id: str | None) -> Match | None:

@@ -184,15 +184,20 @@ class Control:
         if rejection := self._deliveries.out_of_range(request) or _in_the_way(request, old, live=live):
             return rejection
         digest = digest_of(request)
+        hold = self._holds.meeting(request) if self._holds.any else None
         if old is not None and live:
             if request.if_exists is IfExists.KEEP:
                 self._answer(step, request, Outcome.KEPT, old)
                 return None
-            if digest and digest == old.digest and request.status in (None, old.status.value):
+            if (
+                digest
+                and digest == old.digest
+                and hold is None
+                and request.status in (None, old.status.value)
+            ):
                 self._stay(step, request, old)
                 return None
         outcome = Outcome.REPLACED if live else Outcome.SCHEDULED
-        hold = self._holds.meeting(request) if self._holds.any else None
         paused_ms = step.now_ms if hold is not None else _paused_since(step, request, old)
         if self._quotas.any and (
             rejection := self._quotas.refusal(step, request, old, paused=paused_ms is not None)

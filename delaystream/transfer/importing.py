@@ -247,6 +247,8 @@ class _Writing:
         )
         if isinstance(found, Request) and found.id is not None:
             return owner_partition(found.id, self._partitions)
+        if isinstance(found, Request) and found.subject is not None:
+            return found.subject.partition % self._partitions
         return line.partition % self._partitions
 
     async def _add(self, partition: int, changes: list[Change]) -> None:

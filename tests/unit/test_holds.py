@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from delaystream.codec.command import attach
 from delaystream.codec.envelope import Envelope, decode_entry
-from delaystream.core.request import Match
+from delaystream.core.request import Action, Coordinates, IfExists, Match, Request
 from delaystream.engine.holds import covers
 from delaystream.testing import VirtualTimeLoop
+from delaystream.transfer import lines
 from tests.unit.engine import REQUESTS, Engine, Watch, header, in_virtual_time
 from tests.unit.moving import exported, imported
 from tests.unit.test_commands import receipts
@@ -612,6 +614,29 @@ def test_a_request_that_was_moved_here_is_named_with_its_origin() -> None:
         assert values(new) == ["b"] * (offset + 3)
 
     between_clusters(test)
+
+
+def test_a_command_that_was_moved_on_its_way_means_what_was_moved_with_it() -> None:
+    async def test(old: Engine, new: Engine) -> None:
+        offset = old.request(b"moved", destination="orders", delay="1h", partition=1)
+        await asyncio.sleep(1)
+        await old.stop()
+        new.request(b"here", destination="orders", delay="1h", partition=1)
+        assert offset == 0
+        headers = [("delaystream-action", b"cancel"), ("delaystream-coordinates", at(1, 0).encode())]
+        command = Coordinates(REQUESTS, 0, 7)
+        request = Request(
+            command, old.clock.now_ms(), None, None, [], Action.CANCEL, None, "", (), None, None, False,
+            IfExists.REPLACE, "fire", None, None, None, None, (),
+        )  # fmt: skip
+        sent = attach(headers, request)
+        in_flight = lines.InFlight(0, 5, old.clock.now_ms(), None, None, sent)
+        await imported(exported(old, in_flight=[in_flight]), new)
+        new.start()
+        await asyncio.sleep(10_000)
+        assert values(new) == ["here"]
+
+    between_clusters(test, partitions=2)
 
 
 # -- what is stored ------------------------------------------------------------------------------

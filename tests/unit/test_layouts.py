@@ -194,6 +194,8 @@ def test_an_export_that_was_written_once_still_reads() -> None:
             schedule = lines.from_fields(line.schedule, envelope.Schedule, lines.TOLD_LATER)
             fields = lines.as_fields(schedule, lines.TOLD_APART)
             assert msgspec.json.decode(msgspec.json.encode(fields)) == line.schedule
+        if isinstance(line, lines.Holding):
+            assert lines.from_fields(line.hold, envelope.Hold, {}) == MEANT["hold-1"]
 
 
 @pytest.mark.parametrize("format", [1, 3])
@@ -380,7 +382,7 @@ def test_the_golden_events_hold_every_field() -> None:
 
 
 def written_export() -> bytes:
-    """The state of `test_transfer`, and a command."""
+    """The state of `test_transfer`, a hold, and a command."""
     out = io.BytesIO()
     digesting = _Digesting(out)
     header = lines.Header(
@@ -396,9 +398,10 @@ def written_export() -> bytes:
         final=True,
     )
     command: list[Header] = [*HEADERS, (COMMAND_HEADER, written(COMMANDS["one-time-1"]))]
-    for line in (header, *exported(state()), lines.InFlight(0, 7, SENT_MS, b"k", b"v", command)):
+    holding = lines.Holding(0, lines.as_fields(MEANT["hold-1"]))
+    for line in (header, *exported(state()), holding, lines.InFlight(0, 7, SENT_MS, b"k", b"v", command)):
         digesting.write(line)
-    return out.getvalue() + lines.encoded(lines.End(2, 3, 1, digesting.digest))
+    return out.getvalue() + lines.encoded(lines.End(2, 3, 1, digesting.digest, 1))
 
 
 def _as_json(samples: dict[str, bytes]) -> bytes:
