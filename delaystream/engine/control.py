@@ -189,12 +189,8 @@ class Control:
             if request.if_exists is IfExists.KEEP:
                 self._answer(step, request, Outcome.KEPT, old)
                 return None
-            if (
-                digest
-                and digest == old.digest
-                and hold is None
-                and request.status in (None, old.status.value)
-            ):
+            met = hold is not None and old.status is Status.PENDING
+            if digest and digest == old.digest and not met and request.status in (None, old.status.value):
                 self._stay(step, request, old)
                 return None
         outcome = Outcome.REPLACED if live else Outcome.SCHEDULED

@@ -432,7 +432,9 @@ class _Life:
 
     def _define(self, told: Told, request: Asked) -> None:
         anew = told.kind in ("scheduled", "replaced")
-        if told.kind == "replaced" and self._is_same(request) and request.beat is not None:
+        paused = told.facts.get("status") == "paused" and self.status == "pending"
+        met = paused and self.audit.selections.may_pause(request)
+        if told.kind == "replaced" and self._is_same(request) and request.beat is not None and not met:
             self._wrong(told, "it was the same")
         facts, beat = told.facts, request.beat
         old = self.beat if self.status in _LIVE else None
