@@ -193,7 +193,9 @@ class Bulks:
                 continue
             schedule, changed = after, True
             source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
-            self._answers.events.changed(step, source, id, bulk.actor, _EVENTS[bulk.action], after)
+            self._answers.events.changed(
+                step, source, id, bulk.actor, _EVENTS[bulk.action], after, note=bulk.note
+            )
             self._keep(step, of, replace(counted, count=bulk.count + 1))
             if schedule.status not in LIVE:
                 return len(stored)

@@ -22,6 +22,7 @@ from delaystream.codec.event import (
     next_at_ms,
     shortened,
 )
+from delaystream.codec.keys import due_of
 from delaystream.core.identity import schedule_id
 from delaystream.core.misfire import Run
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
@@ -140,6 +141,8 @@ class Events:
             fire_id=fire_id,
             due_ms=due_ms,
             no_receipt=no_receipt,
+            note=request.terms.note,
+            request_id=request.terms.request_id,
         )
 
     def changed(
@@ -153,6 +156,8 @@ class Events:
         fire_id: str | None = None,
         due_ms: int | None = None,
         no_receipt: str | None = None,
+        note: str | None = None,
+        request_id: str | None = None,
     ) -> None:
         """A command at `source` was decided for an id."""
         if not self.on:
@@ -169,6 +174,8 @@ class Events:
             fire_id=fire_id,
             due_at_ms=due_ms,
             no_receipt=no_receipt,
+            note=note,
+            request_id=request_id,
         )
         if schedule is not None:
             key, key_base64 = self._key(schedule.topic, schedule.key)
@@ -176,6 +183,10 @@ class Events:
                 event,
                 status=schedule.status,
                 revision=schedule.revision,
+                version=schedule.version or None,
+                declared_by=schedule.declared_by,
+                deploy=None if schedule.deploy < 0 else schedule.deploy,
+                until_ms=None if schedule.until_key is None else due_of(schedule.until_key),
                 key=key,
                 key_base64=key_base64,
                 created_at_ms=asked_at(schedule.created_ms),

@@ -306,7 +306,7 @@ def test_a_schedule_may_begin_paused() -> None:
 
 def test_a_version_changes_with_every_command_that_changes_anything() -> None:
     async def test(engine: Engine) -> None:
-        versions = [(await every(engine))["version"]]
+        versions = [(await every(engine, declared_by="shop", deploy="3"))["version"]]
         for action, control in (
             ("pause", {}),
             ("resume", {}),
@@ -316,6 +316,9 @@ def test_a_version_changes_with_every_command_that_changes_anything() -> None:
         ):
             versions.append((await ask(engine, action, **control))["version"])
         assert len(set(versions)) == len(versions)
+        told = [event for event in events(engine) if event["type"] != "fired"]
+        assert [event["version"] for event in told] == versions
+        assert {(event["declared_by"], event["deploy"]) for event in told} == {("shop", 3)}
         assert (await ask(engine, "resume"))["version"] == versions[-1], "unchanged"
         engine.request(action="pause", match_destination="*")
         await asyncio.sleep(1)
@@ -391,6 +394,11 @@ def test_a_note_is_kept_with_the_schedule() -> None:
         assert record(engine).note == "first of all"
         await ask(engine, "pause", note="incident 12")
         assert record(engine).note == "incident 12"
+        engine.request(action="resume", match_destination="*", note="it is over")
+        await asyncio.sleep(1)
+        assert record(engine).note == "it is over"
+        told = [event.get("note") for event in events(engine) if event.get("id")]
+        assert told == ["first of all", "incident 12", "it is over"]
 
     in_virtual_time(test)
 
