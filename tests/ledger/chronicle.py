@@ -251,7 +251,7 @@ class _Life:
         request = self.chronicle.asked[source]
         if request.is_for_many and request.offset < self.decided.get(request.partition, -1):
             self._wrong(told, "the partition has said something later of it, which was decided on before")
-        if kind == "scheduled":
+        if kind in ("scheduled", "replaced"):
             # What was said of what the id stood for before is done with.
             self.decided = {}
         if kind != "rejected":
