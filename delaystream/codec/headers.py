@@ -14,7 +14,7 @@ Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
 | `jitter` | of `every` or `cron`: a duration | none |
 | `timezone`, `dst-gap`, `dst-overlap` | of `cron`, and of local times in `at` | UTC, `shift`, `first` |
 | `catch-up` | of `every` or `cron`: `latest`, `all`, `none` | `latest` |
-| `id` | names the schedule, 1 to 256 bytes | none: nothing can address it |
+| `id` | names the schedule, 1 to 256 bytes | none: only its coordinates name it |
 | `action` | `schedule`, or a command: one of `delaystream.core.request.Action` | `schedule` |
 | `match-tags`, `match-destination`, `match-id-prefix`, `match-key` | in place of `id`: all that match | |
 | `match-new`, `match-anonymous` | beside them, of `pause`, of `cancel`: `true`, `false` | `false` |

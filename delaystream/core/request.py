@@ -161,7 +161,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """The foreign headers only, in order, repeats included; delivered byte for byte."""
     action: Action
     id: str | None
-    """1 to `Limits.max_id_bytes` bytes of UTF-8, any characters; None: nothing can address this schedule."""
+    """1 to `Limits.max_id_bytes` bytes of UTF-8, any characters; None: only its coordinates name it."""
     destination: str
     due_ms: tuple[int, ...]
     """Resolved due times in the order of the header's list, repeats kept; the position is the list index.
