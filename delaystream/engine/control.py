@@ -222,15 +222,11 @@ class Control:
             actor=request.actor,
             origin=request.source.origin,
             revision_origin=request.source.origin,
-            created_ms=request.timestamp_ms,
-            created_by=kept_actor(request.actor),
-            updated_ms=request.timestamp_ms,
-            updated_by=kept_actor(request.actor),
+            created_ms=old.created_ms if old is not None and live else request.timestamp_ms,
+            created_by=old.created_by if old is not None and live else kept_actor(request.actor),
             key=kept_key(delivered_key(request)),
             held_by="" if hold is None else hold.name,
         )
-        if old is not None and old.status in LIVE:
-            schedule = replace(schedule, created_ms=old.created_ms, created_by=old.created_by)
         schedule = terms.stamped(schedule, request, outcome)
         if old is not None and old.until_key is not None and paused_ms is not None:
             schedule = self._arming.wake(step, request.id, schedule, due_of(old.until_key))

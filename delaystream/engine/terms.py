@@ -61,11 +61,14 @@ def _changed(request: Request, schedule: Schedule | None, expected: int) -> str 
 def stamped(schedule: Schedule, request: Request, outcome: Outcome) -> Schedule:
     """A schedule's record after a command that changed it: its version is the command's."""
     source, terms = request.source, request.terms
-    schedule = touched(schedule, request.timestamp_ms, request.actor)
-    version = revision(source.partition, source.offset)
-    if terms is NO_TERMS:
-        return replace(schedule, version=version, note=None)
-    return noted(replace(schedule, version=version, note=terms.note), request, outcome)
+    schedule = replace(
+        schedule,
+        version=revision(source.partition, source.offset),
+        note=terms.note,
+        updated_ms=request.timestamp_ms,
+        updated_by=kept_actor(request.actor),
+    )
+    return schedule if terms is NO_TERMS else noted(schedule, request, outcome)
 
 
 def touched(schedule: Schedule, timestamp_ms: int, actor: str | None) -> Schedule:
