@@ -14,7 +14,7 @@ import msgspec
 
 from delaystream.core.identity import place
 from delaystream.core.recurrence import Recurrence
-from delaystream.core.request import Action, CatchUp, Lateness, Match, Request
+from delaystream.core.request import Action, CatchUp, Coordinates, Lateness, Match, Request
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
@@ -245,6 +245,11 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     last_fired_ms: int = -1
     #: name of the hold that met it when it arrived; empty once it is resumed
     held_by: str = ""
+
+    @property
+    def source(self) -> Coordinates:
+        """Where the request stood that asked for it last."""
+        return Coordinates(self.topic, self.partition, self.offset, self.origin)
 
     @property
     def place(self) -> str:

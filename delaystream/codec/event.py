@@ -271,26 +271,6 @@ def event_of_request(at_ms: int, type: EventType, source: Coordinates, **told: A
     )
 
 
-def event_of_schedule(at_ms: int, type: EventType, id: str, schedule: Schedule, **told: Any) -> Event:
-    """An event of a named schedule, as it stands after what is told; `told` are further fields."""
-    return Event(
-        schema_version=SCHEMA_VERSION,
-        type=type,
-        at_ms=at_ms,
-        request_topic=schedule.topic,
-        schedule_id=id,
-        source=schedule_id(schedule.place, schedule.partition, schedule.offset),
-        id=id,
-        status=schedule.status,
-        revision=schedule.revision,
-        created_at_ms=asked_at(schedule.created_ms),
-        created_by=schedule.created_by,
-        updated_at_ms=asked_at(schedule.updated_ms),
-        updated_by=schedule.updated_by,
-        **told,
-    )
-
-
 def asked_at(timestamp_ms: int) -> int | None:
     """A row's timestamp as an event tells it; -1 is not known."""
     return timestamp_ms if timestamp_ms >= 0 else None
@@ -310,14 +290,13 @@ def definition_of(schedule: Schedule) -> Definition:
     """What is told of a schedule: with this and the events since, the list of schedules can be rebuilt."""
     recurrence = schedule.recurrence
     if recurrence is None:
-        held = [due_ms for due_ms, _ in schedule.held]
-        return Definition(
-            schedule.destination,
-            [due_of(key) for key in schedule.pending] + held,
-            name=schedule.name,
-            description=schedule.description,
-            tags=schedule.tags,
-        )
+        ahead = [due_of(key) for key in schedule.pending]
+        if schedule.held:
+            ahead += [due_ms for due_ms, _ in schedule.held]
+        definition = Definition(schedule.destination, ahead)
+        if schedule.name is None and schedule.description is None and not schedule.tags:
+            return definition
+        return replace(definition, name=schedule.name, description=schedule.description, tags=schedule.tags)
     calendar = recurrence.cron is not None
     return Definition(
         schedule.destination,
@@ -342,9 +321,9 @@ def definition_of(schedule: Schedule) -> Definition:
 def next_at_ms(schedule: Schedule) -> int | None:
     """The earliest due time of what is in the wheels for a schedule, that of a trigger aside."""
     pending = schedule.pending
-    if len(pending) == 1:
-        return due_of(pending[0])
-    return min([due_of(key) for key in pending], default=None)
+    if not pending:
+        return None
+    return due_of(pending[0]) if len(pending) == 1 else min([due_of(key) for key in pending])
 
 
 def json_schema() -> dict[str, Any]:

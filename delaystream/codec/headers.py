@@ -153,13 +153,22 @@ class RequestParser:
             elif not _EARLIEST_MS <= timestamp_ms <= now_ms + self._ahead_ms:
                 raise _not_the_present(timestamp_ms)
             source = Coordinates(topic, partition, offset)
-            if len(control) == 2 and "destination" in control and ("delay" in control or "at" in control):
-                # The usual request, without the cost of looking for anything else.
-                return Request(
-                    source, timestamp_ms, key, value, foreign, _SCHEDULE, None,
-                    self._destination(control, None), self._due(control, timestamp_ms, now_ms),
-                    None, None, False, _REPLACE, ON_LATE_FIRE, None, None, None, None, (),
-                )  # fmt: skip
+            if "destination" in control and ("delay" in control or "at" in control):
+                # The usual requests, without the cost of looking for anything else.
+                if len(control) == 2:
+                    return Request(
+                        source, timestamp_ms, key, value, foreign, _SCHEDULE, None,
+                        self._destination(control, None), self._due(control, timestamp_ms, now_ms),
+                        None, None, False, _REPLACE, ON_LATE_FIRE, None, None, None, None, (),
+                    )  # fmt: skip
+                if len(control) == 3 and (id := control.get("id")) is not None:
+                    return Request(
+                        source, timestamp_ms, key, value, foreign, _SCHEDULE,
+                        values.schedule_name(PREFIX + "id", id, self._limits),
+                        self._destination(control, None), self._due(control, timestamp_ms, now_ms),
+                        None, None, False, _REPLACE, ON_LATE_FIRE, None, None, None, None, (),
+                        relative="delay" in control,
+                    )  # fmt: skip
             return self._request(source, timestamp_ms, key, value, foreign, control, now_ms, None)
         except RefusedError as refused:
             return Rejection(refused.code, refused.detail, *sender(headers, self._limits, self._filter))

@@ -16,6 +16,7 @@ from delaystream.codec.envelope import (
     Past,
     Pointer,
     Schedule,
+    Status,
     Triggered,
     Wake,
     encode,
@@ -72,14 +73,7 @@ class Arming:
         """When a scheduled time of a recurring schedule is due: with its jitter."""
         recurrence = schedule.recurrence
         assert recurrence is not None
-        if not recurrence.jitter_ms:
-            return scheduled_ms
-        fire = named_fire_id(schedule.revision_place, schedule.revision, 0, scheduled_ms, id)
-        try:
-            return due_ms(recurrence, scheduled_ms, fire)
-        except (CronError, UnknownZoneError):
-            # Whoever fires it pauses it: it cannot be read any more.
-            return jittered_ms(scheduled_ms, fire, recurrence.jitter_ms)
+        return jittered(recurrence, schedule.revision_place, schedule.revision, id, scheduled_ms)
 
     def arm(self, step: Step, id: str, schedule: Schedule, scheduled_ms: int) -> Schedule:
         """Put the next fire of a recurring schedule in its wheel, its only one there."""
@@ -98,9 +92,29 @@ class Arming:
 
     def arm_all(self, step: Step, id: str, schedule: Schedule, fires: Iterable[tuple[int, int]]) -> Schedule:
         """Put fires, as (due_ms, list index), in the wheel of the schedule's destination."""
-        pointer = encode(Pointer(schedule.topic, id, schedule.revision))
-        pending = [self.point(step, schedule, due_ms, pointer, index) for due_ms, index in fires]
+        pending = self.entries(step, id, schedule.source, schedule.destination, schedule.revision, fires)
         return replace(schedule, pending=pending)
+
+    def entries(
+        self,
+        step: Step,
+        id: str,
+        source: Coordinates,
+        destination: str,
+        revision: int,
+        fires: Iterable[tuple[int, int]],
+    ) -> list[bytes]:
+        """Put fires, as (due_ms, list index), of a revision in the wheel of a destination; their keys."""
+        state, topic, offset = self._state, source.topic, source.offset
+        number = state.source(step, topic, source.partition, source.origin)
+        wheel = state.destination(step, destination, topic)
+        pointer = encode(Pointer(topic, id, revision))
+        keys: list[bytes] = []
+        for at_ms, index in fires:
+            key = wheel_key(wheel, at_ms, number, offset, index)
+            state.add_pointer(step, key, pointer, wheel, at_ms, number)
+            keys.append(key)
+        return keys
 
     def arm_trigger(self, step: Step, id: str, schedule: Schedule, command: Coordinates) -> Schedule:
         """Put a fire that is due now in the wheel, beside those of the schedule."""
@@ -153,13 +167,13 @@ class Arming:
             self.drop_payload(step, tenant, id, old)
 
     @staticmethod
-    def keep_payload(step: Step, tenant: str, id: str, schedule: Schedule, payload: Envelope) -> Schedule:
-        """Store what a schedule delivers: with it if it is small, else in a row of its own."""
+    def keep_payload(step: Step, tenant: str, id: str, payload: Envelope) -> bytes | None:
+        """Keep what a schedule delivers: as its `payload` if it is small, else in a row of its own (None)."""
         stored = encode(payload)
         if len(stored) <= INLINE_BYTES:
-            return replace(schedule, payload=stored)
+            return stored
         step.changes[payload_key(tenant, id)] = stored
-        return replace(schedule, payload=None)
+        return None
 
     @staticmethod
     def drop_payload(step: Step, tenant: str, id: str, schedule: Schedule) -> None:
@@ -188,8 +202,8 @@ class Arming:
                 return [*history[:-1], longer]
         return [*history[max(0, len(history) - length + 1) :], fire]
 
-    def finish(self, step: Step, id: str, schedule: Schedule) -> Schedule:
-        """Store the record of an id that is over, to be forgotten in time."""
+    def finish(self, step: Step, id: str, schedule: Schedule, status: Status) -> Schedule:
+        """Store the record of an id that is over, with its last status, to be forgotten in time."""
         state = self._state
         number = state.source(step, schedule.topic, schedule.partition, schedule.origin)
         due_ms = step.now_ms + self._settings.id_retention_ms
@@ -199,6 +213,7 @@ class Arming:
         state.add_pointer(step, key, forget, HOUSEKEEPING, due_ms, number)
         schedule = replace(
             schedule,
+            status=status,
             pending=[],
             held=[],
             triggers=[],
@@ -210,3 +225,15 @@ class Arming:
         )
         step.changes[schedule_key(tenant, id)] = encode(schedule)
         return schedule
+
+
+def jittered(recurrence: Recurrence, place: str, revision: int, id: str, scheduled_ms: int) -> int:
+    """When a scheduled time of a revision is due: with its jitter, which follows from the fire's id."""
+    if not recurrence.jitter_ms:
+        return scheduled_ms
+    fire = named_fire_id(place, revision, 0, scheduled_ms, id)
+    try:
+        return due_ms(recurrence, scheduled_ms, fire)
+    except (CronError, UnknownZoneError):
+        # Whoever fires it pauses it: it cannot be read any more.
+        return jittered_ms(scheduled_ms, fire, recurrence.jitter_ms)

@@ -194,7 +194,7 @@ class Bulks:
             schedule, changed = after, True
             source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
             self._answers.events.changed(
-                step, source, id, bulk.actor, _EVENTS[bulk.action], after, note=bulk.note
+                step, source, id, _EVENTS[bulk.action], after, actor=bulk.actor, note=bulk.note
             )
             self._keep(step, of, replace(counted, count=bulk.count + 1))
             if schedule.status not in LIVE:

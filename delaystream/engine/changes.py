@@ -257,7 +257,7 @@ class Changes:
         key = payload.destination_key if payload.has_destination_key else payload.key
         schedule = replace(schedule, key=kept_key(key))
         self._arming.drop_payload(step, old.topic, id, old)
-        return self._arming.keep_payload(step, old.topic, id, schedule, payload)
+        return replace(schedule, payload=self._arming.keep_payload(step, old.topic, id, payload))
 
     def _moved(self, step: Step, schedule_id: str, schedule: Schedule) -> list[Triggered]:
         """Triggered fires that wait go to the new destination as well."""

@@ -15,7 +15,7 @@ from delaystream.core.identity import named_fire_id, trigger_index
 from delaystream.core.misfire import run_until, settle
 from delaystream.core.recurrence import CronError, UnknownZoneError
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import Action, CatchUp, Coordinates, Lateness, Request
+from delaystream.core.request import Action, CatchUp, Lateness, Request
 from delaystream.engine import terms
 from delaystream.engine.answers import Answers, older
 from delaystream.engine.arming import Arming
@@ -128,7 +128,7 @@ class Commands:
         """
         if action is Action.CANCEL:
             self._arming.clear(step, schedule.topic, id, schedule)
-            return self._arming.finish(step, id, replace(schedule, status=Status.CANCELLED))
+            return self._arming.finish(step, id, schedule, Status.CANCELLED)
         if action is Action.PAUSE and schedule.status is Status.PENDING:
             changed = self._paused(step, schedule)
             if until_ms is not None:
@@ -171,8 +171,7 @@ class Commands:
         # The entry is out of its wheel already.
         changed = self.switch(step, entry.id, replace(schedule, until_key=None), Action.RESUME)
         assert changed is not None, "only what is paused has an end of its pause"
-        source = Coordinates(changed.topic, changed.partition, changed.offset, changed.origin)
-        self._answers.events.changed(step, source, entry.id, None, EventType.RESUMED, changed)
+        self._answers.events.changed(step, changed.source, entry.id, EventType.RESUMED, changed)
 
     # -- trigger and reschedule ---------------------------------------------------------------
 
@@ -228,7 +227,9 @@ class Commands:
         # A cancel of what is cancelled changes nothing but how long that is remembered.
         changes = old is None or old.status in LIVE
         schedule = (terms.stamped if changes else terms.noted)(schedule, request, outcome)
-        self._answers.tell(step, request, outcome, self._arming.finish(step, request.id, schedule))
+        self._answers.tell(
+            step, request, outcome, self._arming.finish(step, request.id, schedule, schedule.status)
+        )
 
 
 def _until_ms(schedule: Schedule) -> int | None:

@@ -44,13 +44,15 @@ An id that is over is remembered for ``id_retention_ms``, by an entry of the hou
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
     LIVE,
     Fire,
+    Hold,
     Schedule,
     Status,
     decode_schedule,
@@ -65,11 +67,12 @@ from delaystream.codec.keys import due_of, schedule_key
 from delaystream.codec.outgoing import Outcome, delivery_headers
 from delaystream.core.identity import named_fire_id, revision
 from delaystream.core.misfire import DEFAULT_GRACE_MS
+from delaystream.core.recurrence import Recurrence
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import NO_TERMS, Action, IfExists, Request
 from delaystream.engine import terms
 from delaystream.engine.answers import Answers, older
-from delaystream.engine.arming import Arming
+from delaystream.engine.arming import Arming, jittered
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.changes import Changes
 from delaystream.engine.commands import Commands
@@ -84,13 +87,20 @@ from delaystream.engine.step import Step
 
 # Naming a member through its class is slow (Python 3.11).
 _SCHEDULE: Final = Action.SCHEDULE
+_SCHEDULED: Final = Outcome.SCHEDULED
+_REPLACED: Final = Outcome.REPLACED
+_PENDING: Final = Status.PENDING
+_PAUSED: Final = Status.PAUSED
+_FIRED: Final = Status.FIRED
+_KEEP: Final = IfExists.KEEP
+_REJECT: Final = IfExists.REJECT
 _CANCELLED: Final = (Status.CANCELLED, Status.FORESTALLED)
 
 
 def _in_the_way(request: Request, old: Schedule | None, *, live: bool) -> Rejection | None:
     """Why an id cannot be scheduled: it is in use, or was cancelled by what is newer."""
     code = detail = None
-    if old is not None and live and request.if_exists is IfExists.REJECT:
+    if old is not None and live and request.if_exists is _REJECT:
         code = Code.ALREADY_EXISTS
         detail = f"id {shown(request.id or '')} names a {old.status} schedule, and if-exists is 'reject'"
     elif old is not None and old.status in _CANCELLED and older(request, old):
@@ -106,10 +116,103 @@ def _in_the_way(request: Request, old: Schedule | None, *, live: bool) -> Reject
 
 def _paused_since(step: Step, request: Request, old: Schedule | None) -> int | None:
     """Since when what a request defines is paused: a schedule that is, stays so unless it says otherwise."""
-    was = old is not None and old.status is Status.PAUSED
+    was = old is not None and old.status is _PAUSED
     if request.status == "pending" or not (was or request.status == "paused"):
         return None
     return old.paused_ms if old is not None and was else step.now_ms
+
+
+class _Begun(NamedTuple):
+    """What a new definition has in the wheels, and what of it has fired at once."""
+
+    pending: list[bytes]
+    #: one-time: what has not fired, as (due_ms, list index)
+    later: list[tuple[int, int]]
+    fired: list[Delivered]
+    #: what the id remembers of, with what has fired
+    history: list[Fire]
+    recurrence: Recurrence | None = None
+    next_ms: int = -1
+    skipped: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is ahead."""
+        return self.recurrence is None and not self.later
+
+
+def _defined(step: Step, request: Request, revised: int, digest: bytes, begun: _Begun) -> Schedule:
+    """The record of an id that is what a request says, and was nothing before."""
+    source, timestamp_ms = request.source, request.timestamp_ms
+    schedule = Schedule(
+        _FIRED if begun.over else _PENDING,
+        revised,
+        source.topic,
+        source.partition,
+        source.offset,
+        timestamp_ms,
+        request.destination,
+        begun.pending,
+        digest=digest,
+        version=revised,
+        created_ms=timestamp_ms,
+        updated_ms=timestamp_ms,
+        key=kept_key(delivered_key(request)),
+    )
+    # Naming a field costs as much as filling it: what few requests have is named where it is there.
+    if begun.recurrence is not None:
+        schedule = replace(
+            schedule,
+            recurrence=begun.recurrence,
+            next_ms=begun.next_ms,
+            skipped=begun.skipped,
+            catch_up=request.catch_up,
+            grace_ms=DEFAULT_GRACE_MS if request.grace_ms is None else request.grace_ms,
+        )
+    if source.origin:
+        schedule = replace(schedule, origin=source.origin, revision_origin=source.origin)
+    if request.name is not None or request.description is not None or request.tags:
+        schedule = replace(
+            schedule, name=request.name, description=request.description, tags=list(request.tags)
+        )
+    if request.actor is not None:
+        actor = kept_actor(request.actor)
+        schedule = replace(schedule, actor=request.actor, created_by=actor, updated_by=actor)
+    if begun.fired:
+        schedule = replace(
+            schedule,
+            fire_count=len(begun.fired),
+            last_fire_id=begun.fired[-1].fire_id,
+            last_fired_ms=step.now_ms,
+            history=begun.history,
+        )
+    return schedule
+
+
+def _after(schedule: Schedule, old: Schedule, begun: _Begun) -> Schedule:
+    """The same with what the id remembers of the one before."""
+    schedule = replace(
+        schedule,
+        history=begun.history,
+        swept=old.swept,
+        declared_by=old.declared_by,
+        deploy=old.deploy,
+        answered=old.answered,
+    )
+    if old.status not in LIVE:
+        return schedule
+    return replace(schedule, created_ms=old.created_ms, created_by=old.created_by)
+
+
+def _fire_ids(request: Request, revised: int, fires: Sequence[int]) -> list[str]:
+    """Names of a request's fires, for its receipt; none where it asks for no receipt."""
+    if request.reply_to is None or request.id is None:
+        return []
+    place, recurs = request.source.place, request.recurrence is not None
+    return [
+        named_fire_id(place, revised, 0 if recurs else index, due_ms, request.id)
+        for index, due_ms in enumerate(fires)
+    ]
 
 
 class Control:
@@ -186,56 +289,85 @@ class Control:
         digest = digest_of(request)
         hold = self._holds.meeting(request) if self._holds.any else None
         if old is not None and live:
-            if request.if_exists is IfExists.KEEP:
+            if request.if_exists is _KEEP:
                 self._answer(step, request, Outcome.KEPT, old)
                 return None
             met = hold is not None and old.status is Status.PENDING
             if digest and digest == old.digest and not met and request.status in (None, old.status.value):
                 self._stay(step, request, old)
                 return None
-        outcome = Outcome.REPLACED if live else Outcome.SCHEDULED
+        outcome = _REPLACED if live else _SCHEDULED
         paused_ms = step.now_ms if hold is not None else _paused_since(step, request, old)
         if self._quotas.any and (
             rejection := self._quotas.refusal(step, request, old, paused=paused_ms is not None)
         ):
             return rejection
+        self._define(step, request, outcome, digest, old, hold, paused_ms)
+        return None
+
+    def _define(
+        self,
+        step: Step,
+        request: Request,
+        outcome: Outcome,
+        digest: bytes,
+        old: Schedule | None,
+        hold: Hold | None,
+        paused_ms: int | None,
+    ) -> None:
+        """Have the id be what a request says, from now on."""
+        assert request.id is not None
+        id, topic, paused = request.id, request.source.topic, paused_ms is not None
         if old is not None:
-            self._arming.clear(step, request.source.topic, request.id, old)
-        schedule = Schedule(
-            status=Status.PENDING if paused_ms is None else Status.PAUSED,
-            revision=revision(request.source.partition, request.source.offset),
-            topic=request.source.topic,
-            partition=request.source.partition,
-            offset=request.source.offset,
-            timestamp_ms=request.timestamp_ms,
-            destination=request.destination,
-            name=request.name,
-            description=request.description,
-            tags=list(request.tags),
-            history=old.history if old is not None else [],
-            swept=old.swept if old is not None else [],
-            declared_by=old.declared_by if old is not None else None,
-            deploy=old.deploy if old is not None else -1,
-            answered=old.answered if old is not None else [],
-            digest=digest,
-            paused_ms=-1 if paused_ms is None else paused_ms,
-            actor=request.actor,
-            origin=request.source.origin,
-            revision_origin=request.source.origin,
-            created_ms=old.created_ms if old is not None and live else request.timestamp_ms,
-            created_by=old.created_by if old is not None and live else kept_actor(request.actor),
-            key=kept_key(delivered_key(request)),
+            self._arming.clear(step, topic, id, old)
+        revised = revision(request.source.partition, request.source.offset)
+        if request.recurrence is None:
+            self._changes.owe(step, id, old)
+            begun = self._begin(step, request, revised, old, paused=paused)
+            fires = request.due_ms
+        else:
+            begun = self._begin_recurring(step, request, request.recurrence, revised, old, paused=paused)
+            fires = (begun.next_ms,)
+        schedule = _defined(step, request, revised, digest, begun)
+        if old is not None:
+            schedule = _after(schedule, old, begun)
+        if paused_ms is not None:
+            schedule = self._withheld(step, id, schedule, begun, paused_ms, old, hold)
+        elif old is not None and old.status is _PAUSED and request.recurrence is not None:
+            schedule = replace(schedule, resumed_ms=step.now_ms)
+        if request.terms is not NO_TERMS:
+            schedule = terms.noted(replace(schedule, note=request.terms.note), request, outcome)
+        if begun.over:
+            self._arming.finish(step, id, schedule, _FIRED)
+        else:
+            payload = self._arming.keep_payload(step, topic, id, envelope_of(request))
+            step.changes[schedule_key(topic, id)] = encode(replace(schedule, payload=payload))
+        self._answers.tell(step, request, outcome, schedule, fires, _fire_ids(request, revised, fires))
+        for delivered in begun.fired:
+            self._answers.events.fired(step, id, delivered, schedule)
+
+    def _withheld(
+        self,
+        step: Step,
+        id: str,
+        schedule: Schedule,
+        begun: _Begun,
+        paused_ms: int,
+        old: Schedule | None,
+        hold: Hold | None,
+    ) -> Schedule:
+        """A schedule that begins paused: by a hold, by its request, or for what it replaces is paused."""
+        schedule = replace(
+            schedule,
+            status=_PAUSED,
+            paused_ms=paused_ms,
+            held=begun.later,
             held_by="" if hold is None else hold.name,
         )
-        schedule = terms.stamped(schedule, request, outcome)
-        if old is not None and old.until_key is not None and paused_ms is not None:
-            schedule = self._arming.wake(step, request.id, schedule, due_of(old.until_key))
-        if request.recurrence is None:
-            self._changes.owe(step, request.id, old)
-            self._define(step, request, schedule, outcome)
-        else:
-            self._define_recurring(step, request, schedule, outcome, old)
-        return None
+        if old is not None and old.until_key is not None:
+            schedule = self._arming.wake(step, id, schedule, due_of(old.until_key))
+        self._state.counts.withhold(schedule.topic, schedule.withheld)
+        return schedule
 
     def _answer(self, step: Step, request: Request, outcome: Outcome, schedule: Schedule) -> None:
         """Tell an outcome that leaves a schedule as it is, and remember it where that was asked for."""
@@ -268,91 +400,66 @@ class Control:
         ]
         self._answers.tell(step, request, Outcome.UNCHANGED, schedule, [due_ms for due_ms, _ in fires], ids)
 
-    def _define_recurring(
-        self, step: Step, request: Request, schedule: Schedule, outcome: Outcome, old: Schedule | None
-    ) -> None:
+    def _begin_recurring(
+        self,
+        step: Step,
+        request: Request,
+        recurrence: Recurrence,
+        revised: int,
+        old: Schedule | None,
+        *,
+        paused: bool,
+    ) -> _Begun:
+        """Find the first time of a recurring schedule, and file it."""
         assert request.id is not None
-        assert request.recurrence is not None
-        recurrence, first_ms, skipped = self._arming.begun(old, request.recurrence, request.timestamp_ms)
+        id, source = request.id, request.source
+        recurrence, first_ms, skipped = self._arming.begun(old, recurrence, request.timestamp_ms)
         if old is not None and old.next_ms != first_ms:
-            self._changes.owe(step, request.id, old)
-        paused = schedule.status is Status.PAUSED
-        resumed = old is not None and old.status is Status.PAUSED and not paused
-        schedule = replace(
-            schedule,
-            recurrence=recurrence,
-            skipped=skipped,
-            resumed_ms=step.now_ms if resumed else -1,
-            catch_up=request.catch_up,
-            grace_ms=DEFAULT_GRACE_MS if request.grace_ms is None else request.grace_ms,
-        )
-        if paused:
-            schedule = replace(schedule, next_ms=first_ms)
-            self._state.counts.withhold(schedule.topic, schedule.withheld)
-        else:
-            schedule = self._arming.arm(step, request.id, schedule, first_ms)
-        tenant = request.source.topic
-        schedule = self._arming.keep_payload(step, tenant, request.id, schedule, envelope_of(request))
-        step.changes[schedule_key(tenant, request.id)] = encode(schedule)
-        fire = named_fire_id(schedule.revision_place, schedule.revision, 0, first_ms, request.id)
-        self._answers.tell(step, request, outcome, schedule, (first_ms,), (fire,))
+            self._changes.owe(step, id, old)
+        pending: list[bytes] = []
+        if not paused:
+            due_ms = jittered(recurrence, source.place, revised, id, first_ms)
+            pending = self._arming.entries(step, id, source, request.destination, revised, ((due_ms, 0),))
+        return _Begun(pending, [], [], [] if old is None else old.history, recurrence, first_ms, skipped)
 
-    def _define(self, step: Step, request: Request, schedule: Schedule, outcome: Outcome) -> None:
+    def _begin(
+        self, step: Step, request: Request, revised: int, old: Schedule | None, *, paused: bool
+    ) -> _Begun:
+        """Deliver what is due of a one-time schedule, and file the rest."""
         assert request.id is not None
-        source = request.source
-        tenant = source.topic
+        id, source = request.id, request.source
         step.records += len(request.due_ms) - 1
         later: list[tuple[int, int]] = []
-        fire_ids: list[str] = []
         fired: list[Delivered] = []
-        history = schedule.history
-        paused = schedule.status is Status.PAUSED
+        history = [] if old is None else old.history
         for index, due_ms in enumerate(request.due_ms):
-            fire = named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, request.id)
-            fire_ids.append(fire)
             if (
-                not paused
-                and step.size_bytes < step.max_bytes
-                and (route := self._deliveries.route(step, request, due_ms)) is not None
+                paused
+                or due_ms > step.now_ms
+                or step.size_bytes >= step.max_bytes
+                or (route := self._deliveries.route(step, request, due_ms)) is None
             ):
-                where, count = coordinates(source), len(fired) + 1
-                headers = delivery_headers(
-                    request.headers,
-                    request.id,
-                    fire,
-                    due_ms,
-                    step.fired_at,
-                    where,
-                    count,
-                    last_fired_ms=step.now_ms if fired else -1,
-                )
-                partition = self._deliveries.write(step, route, request, headers, due_ms)
-                lateness_ms = step.now_ms - due_ms
-                fired.append(
-                    Delivered(fire, due_ms, lateness_ms, request.destination, partition, where, count)
-                )
-                history = self._arming.remembered(
-                    history, Fire(due_ms, step.now_ms, schedule.revision, index, schedule.revision_origin)
-                )
-            else:
                 later.append((due_ms, index))
-        if paused:
-            schedule = replace(schedule, held=later)
-            self._state.counts.withhold(schedule.topic, schedule.withheld)
-        else:
-            schedule = self._arming.arm_all(step, request.id, replace(schedule, history=history), later)
-        schedule = replace(
-            schedule,
-            status=schedule.status if later else Status.FIRED,
-            fire_count=len(fired),
-            last_fire_id=fired[-1].fire_id if fired else None,
-            last_fired_ms=step.now_ms if fired else -1,
-        )
-        if later:
-            schedule = self._arming.keep_payload(step, tenant, request.id, schedule, envelope_of(request))
-            step.changes[schedule_key(tenant, request.id)] = encode(schedule)
-        else:
-            self._arming.finish(step, request.id, schedule)
-        self._answers.tell(step, request, outcome, schedule, request.due_ms, fire_ids)
-        for delivered in fired:
-            self._answers.events.fired(step, request.id, delivered, schedule)
+                continue
+            fire = named_fire_id(source.place, revised, index, due_ms, id)
+            where, count = coordinates(source), len(fired) + 1
+            headers = delivery_headers(
+                request.headers,
+                id,
+                fire,
+                due_ms,
+                step.fired_at,
+                where,
+                count,
+                last_fired_ms=step.now_ms if fired else -1,
+            )
+            partition = self._deliveries.write(step, route, request, headers, due_ms)
+            lateness_ms = step.now_ms - due_ms
+            fired.append(Delivered(fire, due_ms, lateness_ms, request.destination, partition, where, count))
+            history = self._arming.remembered(
+                history, Fire(due_ms, step.now_ms, revised, index, source.origin)
+            )
+        pending: list[bytes] = []
+        if later and not paused:
+            pending = self._arming.entries(step, id, source, request.destination, revised, later)
+        return _Begun(pending, later, fired, history)

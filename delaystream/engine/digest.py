@@ -32,27 +32,30 @@ def digest_of(request: Request) -> bytes:
     if recurrence is not None and recurrence.start_ms == request.timestamp_ms:
         recurrence = replace(recurrence, start_ms=-1)
     headers = request.headers
-    if headers:
-        headers = [header for header in headers if header[0].lower() not in TRACING]
-    return blake2b(
-        _encode(
-            (
-                request.destination,
-                request.due_ms,
-                recurrence,
-                request.catch_up,
-                request.grace_ms,
-                request.on_late,
-                request.destination_partition,
-                request.has_destination_key,
-                request.destination_key,
-                request.name,
-                request.description,
-                request.tags,
-                request.key,
-                request.value,
-                [(name.encode("utf-8", "surrogatepass"), value) for name, value in headers],
-            )
-        ),
-        digest_size=_BYTES,
-    ).digest()
+    for name, _ in headers:
+        if name.lower() in TRACING:
+            headers = [header for header in headers if header[0].lower() not in TRACING]
+            break
+    told = (
+        request.destination,
+        request.due_ms,
+        recurrence,
+        request.catch_up,
+        request.grace_ms,
+        request.on_late,
+        request.destination_partition,
+        request.has_destination_key,
+        request.destination_key,
+        request.name,
+        request.description,
+        request.tags,
+        request.key,
+        request.value,
+    )
+    try:
+        encoded = _encode((told, headers))
+    except UnicodeEncodeError:
+        # The name of a header that is not UTF-8.
+        names = [(name.encode("utf-8", "surrogatepass"), value) for name, value in headers]
+        encoded = _encode((told, names))
+    return blake2b(encoded, digest_size=_BYTES).digest()

@@ -17,7 +17,6 @@ from delaystream.codec.event import (
     definition_of,
     encode_event,
     event_of_request,
-    event_of_schedule,
     key_told,
     next_at_ms,
     shortened,
@@ -27,7 +26,7 @@ from delaystream.core.identity import schedule_id
 from delaystream.core.misfire import Run
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import Coordinates, Request
+from delaystream.core.request import NO_TERMS, Coordinates, Request
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
@@ -114,8 +113,26 @@ class Events:
         return key_told(key) if with_keys else (None, None)
 
     def _of_schedule(self, step: Step, type: EventType, id: str, schedule: Schedule, **told: Any) -> Event:
+        """An event of a named schedule, as it stands after what is told; `told` are further fields."""
         key, key_base64 = self._key(schedule.topic, schedule.key)
-        return event_of_schedule(step.now_ms, type, id, schedule, key=key, key_base64=key_base64, **told)
+        event = Event(
+            schema_version=SCHEMA_VERSION,
+            type=type,
+            at_ms=step.now_ms,
+            request_topic=schedule.topic,
+            schedule_id=id,
+            source=coordinates(schedule.source),
+            id=id,
+            status=schedule.status,
+            revision=schedule.revision,
+            key=key,
+            key_base64=key_base64,
+            created_at_ms=asked_at(schedule.created_ms),
+            updated_at_ms=asked_at(schedule.updated_ms),
+            next_at_ms=next_at_ms(schedule),
+            **told,
+        )
+        return _signed(event, schedule)
 
     def answered(
         self,
@@ -131,107 +148,112 @@ class Events:
         if not self.on:
             return
         assert request.id is not None
-        self.changed(
-            step,
-            request.source,
-            request.id,
-            request.actor,
-            type,
-            schedule,
-            fire_id=fire_id,
-            due_ms=due_ms,
-            no_receipt=no_receipt,
-            note=request.terms.note,
-            request_id=request.terms.request_id,
-        )
+        told: dict[str, Any] = {}
+        if request.actor is not None:
+            told["actor"] = request.actor
+        if request.terms is not NO_TERMS:
+            told |= {"note": request.terms.note, "request_id": request.terms.request_id}
+        if fire_id is not None or due_ms is not None:
+            told |= {"fire_id": fire_id, "due_at_ms": due_ms}
+        if no_receipt is not None:
+            told["no_receipt"] = no_receipt
+        self._changed(step, request.source, request.id, type, schedule, told)
 
     def changed(
         self,
         step: Step,
         source: Coordinates,
         id: str,
-        actor: str | None,
+        type: EventType,
+        schedule: Schedule,
+        *,
+        actor: str | None = None,
+        note: str | None = None,
+    ) -> None:
+        """A command at `source` was decided for an id that it does not name."""
+        if self.on:
+            self._changed(step, source, id, type, schedule, {"actor": actor, "note": note})
+
+    def _changed(
+        self,
+        step: Step,
+        source: Coordinates,
+        id: str,
         type: EventType,
         schedule: Schedule | None,
-        fire_id: str | None = None,
-        due_ms: int | None = None,
-        no_receipt: str | None = None,
-        note: str | None = None,
-        request_id: str | None = None,
+        told: dict[str, Any],
     ) -> None:
-        """A command at `source` was decided for an id."""
-        if not self.on:
-            return
-        event = Event(
-            schema_version=SCHEMA_VERSION,
-            type=type,
-            at_ms=step.now_ms,
-            request_topic=source.topic,
-            schedule_id=id,
-            source=coordinates(source),
-            id=id,
-            actor=actor,
-            fire_id=fire_id,
-            due_at_ms=due_ms,
-            no_receipt=no_receipt,
-            note=note,
-            request_id=request_id,
-        )
-        if schedule is not None:
+        # Spelt out, as a fire is: these come by the thousand, and each field that is named costs something.
+        if schedule is None:
+            event = Event(
+                schema_version=SCHEMA_VERSION,
+                type=type,
+                at_ms=step.now_ms,
+                request_topic=source.topic,
+                schedule_id=id,
+                source=coordinates(source),
+                id=id,
+            )
+        else:
             key, key_base64 = self._key(schedule.topic, schedule.key)
-            event = replace(
-                event,
+            event = Event(
+                schema_version=SCHEMA_VERSION,
+                type=type,
+                at_ms=step.now_ms,
+                request_topic=source.topic,
+                schedule_id=id,
+                source=coordinates(source),
+                id=id,
                 status=schedule.status,
                 revision=schedule.revision,
-                version=schedule.version or None,
-                declared_by=schedule.declared_by,
-                deploy=None if schedule.deploy < 0 else schedule.deploy,
-                until_ms=None if schedule.until_key is None else due_of(schedule.until_key),
                 key=key,
-                key_base64=key_base64,
                 created_at_ms=asked_at(schedule.created_ms),
-                created_by=schedule.created_by,
                 updated_at_ms=asked_at(schedule.updated_ms),
-                updated_by=schedule.updated_by,
+                version=schedule.version or None,
                 definition=definition_of(schedule) if type in _DEFINING else None,
                 next_at_ms=next_at_ms(schedule),
             )
-        self.emit(step, event)
+            if schedule.declared_by is not None:
+                told |= {"declared_by": schedule.declared_by}
+                if schedule.deploy >= 0:
+                    told["deploy"] = schedule.deploy
+            if schedule.until_key is not None:
+                told["until_ms"] = due_of(schedule.until_key)
+            if key_base64 is not None:
+                told["key_base64"] = key_base64
+            event = _signed(event, schedule)
+        self.emit(step, replace(event, **told) if told else event)
 
     def fired(self, step: Step, id: str, delivered: Delivered, schedule: Schedule) -> None:
         """A fire of a named schedule goes out; `schedule` is what it is at the end of that."""
         if self.on:
             key, key_base64 = self._key(schedule.topic, schedule.key)
-            # Spelt out, not by way of `event_of_schedule`: of all events this one comes by the thousand.
-            self.emit(
-                step,
-                Event(
-                    schema_version=SCHEMA_VERSION,
-                    type=_FIRED,
-                    at_ms=step.now_ms,
-                    request_topic=schedule.topic,
-                    schedule_id=id,
-                    source=delivered.source,
-                    id=id,
-                    status=schedule.status,
-                    revision=schedule.revision,
-                    key=key,
-                    key_base64=key_base64,
-                    created_at_ms=asked_at(schedule.created_ms),
-                    created_by=schedule.created_by,
-                    updated_at_ms=asked_at(schedule.updated_ms),
-                    updated_by=schedule.updated_by,
-                    next_at_ms=next_at_ms(schedule),
-                    due_at_ms=delivered.due_ms,
-                    fired_at_ms=step.now_ms,
-                    lateness_ms=delivered.lateness_ms,
-                    fire_id=delivered.fire_id,
-                    fire_count=delivered.fire_count,
-                    skipped=delivered.skipped,
-                    destination=delivered.destination,
-                    destination_partition=delivered.partition,
-                ),
+            event = Event(
+                schema_version=SCHEMA_VERSION,
+                type=_FIRED,
+                at_ms=step.now_ms,
+                request_topic=schedule.topic,
+                schedule_id=id,
+                source=delivered.source,
+                id=id,
+                status=schedule.status,
+                revision=schedule.revision,
+                key=key,
+                created_at_ms=asked_at(schedule.created_ms),
+                updated_at_ms=asked_at(schedule.updated_ms),
+                next_at_ms=next_at_ms(schedule),
+                due_at_ms=delivered.due_ms,
+                fired_at_ms=step.now_ms,
+                lateness_ms=delivered.lateness_ms,
+                fire_id=delivered.fire_id,
+                fire_count=delivered.fire_count,
+                skipped=delivered.skipped,
+                destination=delivered.destination,
+                destination_partition=delivered.partition,
             )
+            if key_base64 is not None:
+                event = replace(event, key_base64=key_base64)
+            self.emit(step, _signed(event, schedule))
 
     def passed(
         self, step: Step, id: str, schedule: Schedule, *, type: EventType, run: Run, reason: str
@@ -245,7 +267,6 @@ class Events:
                     type,
                     id,
                     schedule,
-                    next_at_ms=next_at_ms(schedule),
                     destination=schedule.destination,
                     from_ms=run.from_ms,
                     to_ms=run.to_ms,
@@ -266,7 +287,6 @@ class Events:
                     EventType.MOVED,
                     id,
                     schedule,
-                    next_at_ms=next_at_ms(schedule),
                     due_at_ms=due_ms,
                     lateness_ms=step.now_ms - due_ms,
                     fire_id=fire_id,
@@ -294,7 +314,6 @@ class Events:
                     EventType.QUARANTINED,
                     id,
                     schedule,
-                    next_at_ms=next_at_ms(schedule),
                     due_at_ms=due_ms,
                     fire_id=fire_id,
                     destination=destination,
@@ -549,6 +568,13 @@ class Events:
                 destination_partition=partition,
             ),
         )
+
+
+def _signed(event: Event, schedule: Schedule) -> Event:
+    """An event with who made and who changed its schedule, where they said who they are."""
+    if schedule.created_by is None and schedule.updated_by is None:
+        return event
+    return replace(event, created_by=schedule.created_by, updated_by=schedule.updated_by)
 
 
 def _why_completed(schedule: Schedule) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
 from delaystream.codec.envelope import Schedule, Status, encode
 from delaystream.codec.outgoing import delivery_headers
 from delaystream.core.rejection import Rejection
@@ -98,4 +96,4 @@ class FireRecords:
         self._arming.drop_payload(step, schedule.topic, due.id, schedule)
         if schedule.recurrence is None and schedule.fire_count:
             over = _FIRED
-        return self._arming.finish(step, due.id, replace(schedule, status=over))
+        return self._arming.finish(step, due.id, schedule, over)

@@ -18,6 +18,7 @@ from delaystream.codec.envelope import (
     Status,
     Sweep,
     Trigger,
+    Triggered,
     Wake,
     decode_entry,
     decode_envelope,
@@ -25,7 +26,7 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.codec.event import EventType
-from delaystream.codec.keys import due_of, payload_key, schedule_key, split_wheel_key
+from delaystream.codec.keys import due_of, index_of, payload_key, schedule_key
 from delaystream.core.identity import named_fire_id, place, schedule_id, trigger_index
 from delaystream.core.misfire import Run
 from delaystream.core.rejection import Rejection
@@ -47,6 +48,7 @@ from delaystream.engine.withheld import Withheld
 # Naming a member through its class is slow (Python 3.11).
 _TRIGGERED: Final = Past.TRIGGERED
 _MISSED: Final = Past.MISSED
+_FIRED: Final = Status.FIRED
 
 
 class NamedFires:
@@ -152,8 +154,8 @@ class NamedFires:
         if type(entry) is Trigger:
             self._give_up_trigger(step, drain, due, entry, rejection)
         elif schedule.recurrence is None:
-            fire, _, left = self._own(due)
-            over = Status.QUARANTINED
+            fire, _, pending = self._own(due)
+            left, over = replace(schedule, pending=pending), Status.QUARANTINED
             self._records.give_up(step, drain, due, left, over, fire, due.due_ms, rejection)
         else:
             self._recurring.give_up(step, drain, due, rejection)
@@ -162,26 +164,27 @@ class NamedFires:
 
     def _fire_one(self, step: Step, drain: Drain, due: DueFire) -> None:
         schedule, due_ms = due.schedule, due.due_ms
-        fire, index, left = self._own(due)
+        fire, index, pending = self._own(due)
         if schedule.once is not None and due_ms <= schedule.resumed_ms:
             due = replace(due, payload=_this_once(due.payload, schedule.once))
         if drain.topic == schedule.destination and self._withheld.is_late(step, drain, due_ms, due.payload):
-            self._pass(step, drain, due, left, fire)
+            self._pass(step, drain, due, replace(schedule, pending=pending), fire)
             return
         rejection = self._withheld.refusal(step, drain, due.key, due_ms, due.payload)
         if rejection is not None:
+            left = replace(schedule, pending=pending)
             self._records.give_up(step, drain, due, left, Status.QUARANTINED, fire, due_ms, rejection)
         else:
             remembered = Fire(due_ms, step.now_ms, schedule.revision, index, schedule.revision_origin)
-            self._go_out(step, drain, due, left, fire, remembered, Status.FIRED)
+            self._go_out(step, drain, due, fire, remembered, _FIRED, pending=pending)
 
     @staticmethod
-    def _own(due: DueFire) -> tuple[str, int, Schedule]:
-        """Fire id and list index of a one-time fire, and its schedule without it."""
-        schedule = due.schedule
-        index = split_wheel_key(due.key)[4]
+    def _own(due: DueFire) -> tuple[str, int, list[bytes]]:
+        """Fire id and list index of a one-time fire, and what its schedule has in the wheels beside it."""
+        schedule, index = due.schedule, index_of(due.key)
         fire = named_fire_id(schedule.revision_place, schedule.revision, index, due.due_ms, due.id)
-        return fire, index, replace(schedule, pending=[key for key in schedule.pending if key != due.key])
+        pending = schedule.pending
+        return fire, index, [key for key in pending if key != due.key] if len(pending) > 1 else []
 
     def _pass(self, step: Step, drain: Drain, due: DueFire, schedule: Schedule, fire: str) -> None:
         """Drop a fire that is too late, or file it under the topic for late ones."""
@@ -214,30 +217,30 @@ class NamedFires:
         if rejection is not None:
             self._give_up_trigger(step, drain, due, trigger, rejection)
             return
-        fire, index, left = self._triggered(due, trigger)
+        fire, index, triggers = self._triggered(due, trigger)
         remembered = Fire(
             due.due_ms, step.now_ms, trigger.revision, index, trigger.revision_origin, _TRIGGERED
         )
-        over = Status.FIRED if left.recurrence is None else Status.COMPLETED
-        self._completed(step, due, self._go_out(step, drain, due, left, fire, remembered, over))
+        over = _FIRED if due.schedule.recurrence is None else Status.COMPLETED
+        stored = self._go_out(step, drain, due, fire, remembered, over, triggers=triggers)
+        self._completed(step, due, stored)
 
     def _give_up_trigger(
         self, step: Step, drain: Drain, due: DueFire, trigger: Trigger, rejection: Rejection
     ) -> None:
-        fire, _, left = self._triggered(due, trigger)
+        fire, _, triggers = self._triggered(due, trigger)
+        left = replace(due.schedule, triggers=triggers)
         over = Status.QUARANTINED if left.recurrence is None else Status.COMPLETED
         schedule = self._records.give_up(step, drain, due, left, over, fire, due.due_ms, rejection)
         self._completed(step, due, schedule)
 
     @staticmethod
-    def _triggered(due: DueFire, trigger: Trigger) -> tuple[str, str, Schedule]:
-        """Fire id and index of a triggered fire, and its schedule without it."""
+    def _triggered(due: DueFire, trigger: Trigger) -> tuple[str, str, list[Triggered]]:
+        """Fire id and index of a triggered fire, and the others of its schedule that wait."""
         index = trigger_index(trigger.partition, trigger.offset, trigger.origin)
         revised = place(trigger.tenant, trigger.revision_origin)
         fire = named_fire_id(revised, trigger.revision, index, due.due_ms, due.id)
-        schedule = due.schedule
-        left = [waiting for waiting in schedule.triggers if waiting.key != due.key]
-        return fire, index, replace(schedule, triggers=left)
+        return fire, index, [waiting for waiting in due.schedule.triggers if waiting.key != due.key]
 
     def _completed(self, step: Step, due: DueFire, schedule: Schedule) -> None:
         """Tell that a recurring schedule had no further time but a triggered one."""
@@ -251,15 +254,14 @@ class NamedFires:
         step: Step,
         drain: Drain,
         due: DueFire,
-        left: Schedule,
         fire: str,
         remembered: Fire,
         over: Status,
+        **left: list[bytes] | list[Triggered],
     ) -> Schedule:
-        """Deliver a fire, store what is `left` of its schedule, and tell; as it is stored."""
-        due_ms, count = due.due_ms, left.fire_count + 1
-        lateness_ms = step.now_ms - due_ms
-        next_ms = left.next_ms if left.next_ms >= 0 else None
+        """Deliver a fire, store its schedule with what is `left` of it, and tell; as it is stored."""
+        schedule, now_ms, due_ms = due.schedule, step.now_ms, due.due_ms
+        count, next_ms = schedule.fire_count + 1, schedule.next_ms
         delivered = self._records.deliver(
             step,
             drain,
@@ -267,16 +269,18 @@ class NamedFires:
             fire,
             due_ms,
             count,
-            lateness_ms,
-            next_ms=next_ms,
-            last_fired_ms=left.last_fired_ms,
+            now_ms - due_ms,
+            0,
+            next_ms if next_ms >= 0 else None,
+            schedule.last_fired_ms,
         )
         schedule = replace(
-            left,
+            schedule,
             fire_count=count,
             last_fire_id=fire,
-            last_fired_ms=step.now_ms,
-            history=self._arming.remembered(left.history, remembered),
+            last_fired_ms=now_ms,
+            history=self._arming.remembered(schedule.history, remembered),
+            **left,
         )
         schedule = self._records.store(step, due, schedule, over)
         self._events.fired(step, due.id, delivered, schedule)

@@ -209,7 +209,11 @@ def test_a_fire_that_fails_is_tried_alone_then_quarantined_and_the_others_go_out
                 "anonymous_delivery_headers",
                 lambda headers, coordinates, *rest: coordinates.endswith(b"/2"),
             ),
-            named: (NamedFires, "_go_out", lambda _, step, drain, due, *rest: due.id == POISON.decode()),
+            named: (
+                NamedFires,
+                "_go_out",
+                lambda _, step, drain, due, *rest, **left: due.id == POISON.decode(),
+            ),
         }
         with fails(*delivers[send], times=times) as failed:
             for _ in range(100):
