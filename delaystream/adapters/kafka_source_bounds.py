@@ -1,4 +1,4 @@
-"""Log bounds of the source partitions, for the check of stored offsets against what is there."""
+"""Bounds of the source partitions, and the group's offsets there: for the check of what is stored."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.coordination import FindCoordinatorRequest
+
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
-from delaystream.adapters.kafka_offsets import EARLIEST, LATEST, list_offsets
+from delaystream.adapters.kafka_offsets import EARLIEST, LANE, LATEST, list_offsets
 from delaystream.adapters.transaction_coordinator import error_name
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import SourceBounds, TopicPartition
 
 _OK: Final = 0
+#: FindCoordinator's kind of a consumer group
+_GROUP: Final = 0
 
 
 class KafkaSourceBounds:
-    """Looks up log start, high watermark and topic id; shared by the partitions of a worker.
+    """Looks up log start, high watermark, topic id and the group's offset; for all partitions of a worker.
 
     A missing topic is LogUnavailable as well: it was there when the worker started, and may come back.
     """
 
     def __init__(
-        self, settings: Mapping[str, Any], *, timeout_ms: int = 10_000, retry_backoff_ms: int = 100
+        self,
+        settings: Mapping[str, Any],
+        group: str,
+        *,
+        timeout_ms: int = 10_000,
+        retry_backoff_ms: int = 100,
     ) -> None:
+        self._group = group
         self._connections = KafkaConnections(settings, request_timeout_ms=timeout_ms)
         self._timeout_ms = timeout_ms
         self._retry_backoff_ms = retry_backoff_ms
@@ -68,13 +79,36 @@ class KafkaSourceBounds:
                     f"{at.topic} has {len(topic.leaders)} partitions, {at.partition} is missing"
                 )
             by_leader.setdefault(topic.leaders[at.partition], []).append(at)
+        committed = await self._committed(partitions)
         bounds = {}
         for leader, led in by_leader.items():
             starts = await self._offsets(leader, led, EARLIEST)
             ends = await self._offsets(leader, led, LATEST)
             for at in led:
-                bounds[at] = SourceBounds(starts[at], ends[at], topics[at.topic].topic_id)
+                topic_id = topics[at.topic].topic_id
+                bounds[at] = SourceBounds(starts[at], ends[at], topic_id, committed.get(at))
         return bounds
+
+    async def _committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Offsets of the group, of those that have one."""
+        found = await self._connections.ask_any(FindCoordinatorRequest(self._group, _GROUP))
+        if found.error_code != _OK:
+            raise _Unanswered(f"the coordinator of group {self._group}: {error_name(found.error_code)}")
+        topics: dict[str, list[int]] = {}
+        for topic, partition in partitions:
+            topics.setdefault(topic, []).append(partition)
+        request = OffsetFetchRequest(self._group, list(topics.items()))
+        response = await self._connections.request(int(found.coordinator_id), LANE, request)
+        if response.error_code != _OK:
+            raise _Unanswered(f"offsets of group {self._group}: {error_name(response.error_code)}")
+        committed: dict[TopicPartition, int] = {}
+        for topic, answers in response.topics:
+            for partition, offset, _, code in answers:
+                at = TopicPartition(topic, partition)
+                _check(at, code)
+                if offset >= 0:
+                    committed[at] = offset
+        return committed
 
     async def _offsets(
         self, leader: int, partitions: Iterable[TopicPartition], timestamp: int

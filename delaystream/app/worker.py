@@ -130,7 +130,7 @@ class _Worker:
             stack.callback(self._tracing.close)
         connection = client.aiokafka()
         self._destinations = KafkaDestinations(connection)
-        self._source_bounds = KafkaSourceBounds(connection)
+        self._source_bounds = KafkaSourceBounds(connection, settings.app_id)
         stack.push_async_callback(self._destinations.close)
         stack.push_async_callback(self._source_bounds.close)
         self._host = PartitionHost(

@@ -255,11 +255,15 @@ class SourceBatch(msgspec.Struct):
 
 
 class SourceBounds(NamedTuple):
-    """A source partition's log start, its end, and its topic's id."""
+    """A source partition's log start, its end, its topic's id, and how far the group has applied it.
+
+    ``committed`` is the next offset to apply, by what the group has committed; None where it has not.
+    """
 
     start: int
     end: int
     topic_id: str
+    committed: int | None = None
 
 
 class Sources(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from delaystream.codec.envelope import SourcePosition
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.observer import Observer
-from delaystream.engine.ports import Sources
+from delaystream.engine.ports import SourceBounds, Sources
 from delaystream.engine.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,8 @@ async def starting_positions(
     A topic that has no position yet is read from its start; what was removed before that is told, and lost
     unless it was another's. Raises LogUnavailable while bounds cannot be had, and Misconfigured when going on
     would lose requests or apply them twice: the topic is another one of the same name, the applied offset
-    lies beyond its end, or retention took requests that were never read. Before that it is made sure that the
+    lies beyond its end, retention took requests that were never read, or the group has applied what the state
+    knows nothing of. Before that it is made sure that the
     partition is still ours, with ProducerFenced if it is not: to a worker that was overtaken, what the new
     owner has read, and retention then removed, looks the same.
     """
@@ -40,6 +41,9 @@ async def starting_positions(
         position = applied.get(topic)
         where = f"{topic}-{partition}"
         if position is None:
+            if log.committed:
+                await prove_ownership()
+                raise Misconfigured(_without_its_state(settings, where, partition, log))
             positions[topic] = log.start
             if log.start > 0:
                 await prove_ownership()
@@ -76,6 +80,18 @@ async def starting_positions(
             continue
         positions[topic] = position.next_offset
     return positions, topic_ids
+
+
+def _without_its_state(settings: EngineSettings, where: str, partition: int, log: SourceBounds) -> str:
+    """The group has applied a log, and nothing of that is in the changelog."""
+    changelog = f"{settings.changelog_topic}-{partition}"
+    return (
+        f"the group has applied {where} up to offset {log.committed}, and {changelog} knows nothing of that: "
+        f"reading on from {log.start} would deliver again what was delivered, and schedule what was "
+        "cancelled. Name the changelog that has the state, or bring it there with delaystream import. "
+        "Where all of the topic is to be applied anew, delete the group's offsets "
+        "(kafka-consumer-groups.sh --delete-offsets)"
+    )
 
 
 def _tell_first(settings: EngineSettings, where: str, topic: str, start: int) -> None:

@@ -28,12 +28,14 @@ class MemorySources:
         *,
         interruptions: Interruptions | None = None,
         batch_records: int = 500,
+        group: str = "delaystream",
     ) -> None:
         self._log = log
         self._topics = list(topics)
         self._partition = partition
         self._interruptions = interruptions or Calm()
         self._batch_records = batch_records
+        self._group = group
         #: set to False when the partition is taken away
         self.assigned = True
         #: fetch position of each topic, and where the last delivered batch ended
@@ -55,11 +57,14 @@ class MemorySources:
         found: dict[str, SourceBounds] = {}
         for topic in self._topics:
             await self._interruptions.at("source-bounds", topic)
+            at = TopicPartition(topic, self._partition)
             try:
-                bounds = self._log.bounds(TopicPartition(topic, self._partition))
+                bounds = self._log.bounds(at)
             except UnknownTopicError as error:
                 raise LogUnavailable(str(error)) from error
-            found[topic] = SourceBounds(bounds.start, bounds.end, self._log.topics[topic].topic_id)
+            committed = self._log.group_offsets.get((self._group, at))
+            topic_id = self._log.topics[topic].topic_id
+            found[topic] = SourceBounds(bounds.start, bounds.end, topic_id, committed)
         return found
 
     def open(self, positions: Mapping[str, int], deliver: Callable[[SourceBatch], bool]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition as CommittedPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -128,14 +130,22 @@ def test_source_bounds_have_start_end_and_topic_id(kafka: str, make_topic: MakeT
     ids = {topic: id.replace("+", "-").replace("/", "_") for topic, id in shown.items()}
 
     async def story() -> None:
-        bounds = KafkaSourceBounds({"bootstrap_servers": kafka})
+        bounds = KafkaSourceBounds({"bootstrap_servers": kafka}, f"group-{uuid4().hex}")
         found = await bounds([TopicPartition(first, 1), TopicPartition(second, 0)])
         assert found == {
-            TopicPartition(first, 1): (2, 5, ids[first]),
-            TopicPartition(second, 0): (0, 0, ids[second]),
+            TopicPartition(first, 1): (2, 5, ids[first], None),
+            TopicPartition(second, 0): (0, 0, ids[second], None),
         }
         await bounds.close()
-        impatient = KafkaSourceBounds({"bootstrap_servers": kafka}, timeout_ms=300)
+        group = f"group-{uuid4().hex}"
+        committing = Consumer({"bootstrap.servers": kafka, "group.id": group})
+        committing.commit(offsets=[CommittedPartition(first, 1, 4)], asynchronous=False)
+        committing.close()
+        bounds = KafkaSourceBounds({"bootstrap_servers": kafka}, group)
+        found = await bounds([TopicPartition(first, 1), TopicPartition(second, 0)])
+        assert [found[at].committed for at in sorted(found, key=lambda at: at.topic != first)] == [4, None]
+        await bounds.close()
+        impatient = KafkaSourceBounds({"bootstrap_servers": kafka}, "group", timeout_ms=300)
         for missing in (TopicPartition(first, 2), TopicPartition(f"missing-{uuid4().hex}", 0)):
             with pytest.raises(LogUnavailable, match=missing.topic):
                 await impatient([missing])

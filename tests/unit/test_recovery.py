@@ -539,3 +539,37 @@ def test_a_commands_topic_that_is_older_than_the_application_is_left_to_a_person
         await asyncio.sleep(1)
 
     first_start(test)
+
+
+@pytest.mark.parametrize("read", [0, 3])
+def test_a_changelog_that_knows_nothing_of_what_the_group_has_applied_is_left_to_a_person(read: int) -> None:
+    """Another name, or a new topic under the old one: all would be delivered again."""
+
+    async def test(engine: Engine, trimmed: Trimmed) -> None:
+        engine.start()
+        await asyncio.sleep(1)
+        for _ in range(read):
+            engine.log.append(TopicPartition(REQUESTS, 0), row())
+        await asyncio.sleep(10)
+        await engine.stop()
+        delivered = len(engine.read("orders"))
+        assert delivered == read
+        engine.log.delete_topic(CHANGELOG.topic)
+        engine.log.create_topic(CHANGELOG.topic, 1, compacted=True, append_time=True)
+        engine.stores = MemoryStateStores()
+        engine.start()
+        await asyncio.sleep(1)
+        if read:
+            with pytest.raises(
+                Misconfigured, match=f"applied {REQUESTS}-0 up to offset 3, and {CHANGELOG.topic}-0"
+            ):
+                await engine.stop()
+            engine.lives.clear()
+            # As somebody asks for it who means it.
+            engine.log.group_offsets.clear()
+            engine.start()
+            await asyncio.sleep(1)
+        assert len(engine.read("orders")) == 2 * read
+        assert trimmed.told == []
+
+    first_start(test)
