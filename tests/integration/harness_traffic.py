@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tests.integration.harness import Deployment
 from tests.integration.harness_kafka import Delivery
-from tests.ledger import Asked, Beat, Circumstances, Delivered, Report, audit
+from tests.ledger import Asked, Beat, Circumstances, Delivered, Report, Selector, audit
 
 _TICK_SECONDS = 0.02
 _DESTINATIONS = {"soak-a": 1, "soak-b": 3}
@@ -24,7 +24,8 @@ class Traffic:
     """Sends requests evenly from a thread of its own, until told to stop.
 
     Most are anonymous, some are lists, some are to be dropped or moved when they are late, some name an id
-    and are replaced or cancelled later, some recur a few times, a few are to be refused. The producer is
+    and are replaced or cancelled later, some recur a few times, a few are to be refused. Some are commands:
+    about an id, about all that matches, about one request without an id. The producer is
     idempotent. Even so librdkafka may write a request twice when its broker is killed (under a new epoch),
     and one that it gives up may stand there all the same: what was asked for is what stands on the topic, by
     its coordinates. Two records are two requests.
@@ -42,6 +43,7 @@ class Traffic:
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
         self._failure: BaseException | None = None
         self._ids: deque[tuple[str, int]] = deque(maxlen=200)
+        self._beats: deque[tuple[str, int]] = deque(maxlen=50)
         self._sent = 0
         #: every request that was sent, by the number in its header
         self._requests: dict[str, Asked] = {}
@@ -81,6 +83,7 @@ class Traffic:
         if self._failure is not None:
             raise self._failure
         assert left == 0, f"{left} requests were neither acknowledged nor given up"
+        self.wake()
         self._compare()
         return self
 
@@ -141,29 +144,139 @@ class Traffic:
             "delay": ",".join(f"{delay}ms" if delay else "0" for delay in delays),
         }
         asked = Asked("", key, value, foreign, destination, tuple(now_ms + delay for delay in delays), now_ms)
+        asked.relative = True
         self._requests[str(self._sent)] = asked
         partition = dice.randrange(self._app.partitions)
-        if 0.50 < kind <= 0.60:
+        if kind <= 0.08:
+            partition = self._command(asked, control)
+        elif 0.50 < kind <= 0.60:
             self._expire(asked, control)
         elif 0.60 < kind <= 0.65:
             self._recur(asked, control)
+            partition = self._home(asked.id)
         elif 0.70 < kind <= 0.92:
             self._name(asked, control)
-            # One id stays on one partition: only then is an order promised, and checked.
-            partition = int((asked.id or "0").rsplit("-", 1)[1]) % self._app.partitions
+            partition = self._home(asked.id)
         elif kind > 0.99:
             control["delay"] = "soon"
             asked.due_ms, asked.errors = (), frozenset({"invalid-delay"})
-        headers = [*foreign, *((f"delaystream-{name}", text.encode()) for name, text in control.items())]
+        if asked.action == "schedule" and dice.random() < 0.1:
+            asked.tags = ("urgent",)
+            control["tags"] = "urgent"
+        self._produce(asked, control, partition)
+
+    def _home(self, id: str | None) -> int:
+        """One id stays on one partition: only then is an order promised, and checked."""
+        return int((id or "0").rsplit("-", 1)[1]) % self._app.partitions
+
+    def _produce(self, asked: Asked, control: dict[str, str], partition: int) -> None:
+        headers = [
+            *asked.headers,
+            *((f"delaystream-{name}", text.encode()) for name, text in control.items()),
+        ]
         self._producer.produce(
             self._app.requests,
-            value,
-            key,
+            asked.value,
+            asked.key,
             partition,
             on_delivery=lambda error, message: self._delivered(asked, error, message),
-            timestamp=now_ms,
+            timestamp=asked.timestamp_ms,
             headers=headers,
         )
+
+    # -- commands -----------------------------------------------------------------------------
+
+    def _command(self, asked: Asked, control: dict[str, str]) -> int:
+        """Make it a command; the partition that it goes to."""
+        dice = self._random
+        control.clear()
+        asked.destination, asked.due_ms, asked.receipt_expected, asked.relative = "", (), True, False
+        control["reply-to"] = self._replies
+        choice = dice.random()
+        if choice < 0.08:
+            self._select(asked, control)
+            control["action"] = asked.action
+            return dice.randrange(self._app.partitions)
+        subjects = [one for one in self.asked[-200:] if self._is_plain(one)] if choice < 0.2 else []
+        if subjects:
+            asked.action, subject = dice.choice(("cancel", "reschedule", "trigger")), dice.choice(subjects)
+            asked.subject = control["coordinates"] = subject.source
+            if asked.action == "reschedule":
+                control["delay"] = f"{dice.randrange(1, self._longest)}ms"
+        else:
+            asked.id = control["id"] = self._some_id()
+            asked.errors = frozenset({"cancelled-earlier", "never-fires"})
+            asked.action = dice.choice(("pause", "resume", "resume", "trigger", "reschedule", "cancel"))
+            if asked.action == "reschedule":
+                self._anew(asked, control)
+        control["action"] = asked.action
+        return self._home(asked.id) if asked.id else dice.randrange(self._app.partitions)
+
+    @staticmethod
+    def _is_plain(asked: Asked) -> bool:
+        """Whether a command by coordinates finds it where it was asked for."""
+        return (
+            asked.id is None and asked.action == "schedule" and bool(asked.due_ms) and asked.on_late == "fire"
+        )
+
+    def _some_id(self) -> str:
+        dice = self._random
+        return dice.choice(
+            self._beats if self._beats and dice.random() < 0.5 else self._ids or [("id-0", 0)]
+        )[0]
+
+    def _anew(self, asked: Asked, control: dict[str, str]) -> None:
+        """Other times: of a recurring schedule recurring ones, else other due times."""
+        dice, now_ms = self._random, asked.timestamp_ms
+        if str(asked.id).startswith("beat"):
+            asked.beat = Beat(2_000, now_ms, now_ms, now_ms + self._longest)
+            control |= {"every": "2s", "end": str(asked.beat.end_ms)}
+        else:
+            asked.due_ms = (now_ms + dice.randrange(self._longest),)
+            control["at"] = str(asked.due_ms[0])
+        if dice.random() < 0.4:
+            asked.action, control["payload"] = "update", "keep"
+
+    def _select(self, asked: Asked, control: dict[str, str]) -> None:
+        """Hold, let go or cancel what matches."""
+        dice = self._random
+        asked.action = dice.choice(("pause", "resume", "resume", "cancel"))
+        destination = key = tag = None
+        kind = dice.choice(
+            ("key", "tag", "both") if asked.action == "cancel" else ("destination", "key", "tag")
+        )
+        if kind == "destination":
+            destination = control["match-destination"] = dice.choice([*self._partitions, "*"])
+        if kind in ("key", "both"):
+            key = b"customer-%d" % dice.randrange(40)
+            control["match-key"] = key.decode()
+        if kind in ("tag", "both"):
+            tag = control["match-tags"] = "urgent"
+        arriving = asked.action == "pause" and dice.random() < 0.5
+        anonymous = asked.action == "cancel" and dice.random() < 0.7
+        if arriving:
+            control["match-new"] = "true"
+        if anonymous:
+            control["match-anonymous"] = "true"
+        asked.selector = Selector(destination, key, tag, arriving, anonymous)
+
+    def wake(self) -> None:
+        """Resume whatever commands have left paused, on every partition after all that was sent to it."""
+        for partition in range(self._app.partitions):
+            for prefix in ("id-", "beat-", None):
+                now_ms = int(time.time() * 1000)
+                number = [("number", b"%d" % self._sent)]
+                asked = Asked("", None, None, number, "", (), now_ms, action="resume", prefix=prefix)
+                control = {"action": "resume"}
+                if prefix is not None:
+                    control["match-id-prefix"] = prefix
+                else:
+                    asked.selector, control["match-destination"] = Selector("*"), "*"
+                self._requests[str(self._sent)] = asked
+                self._sent += 1
+                self._produce(asked, control, partition)
+        left = self._producer.flush(120)
+        assert left == 0, f"{left} commands were neither acknowledged nor given up"
 
     def _expire(self, asked: Asked, control: dict[str, str]) -> None:
         """Have it dropped, or moved, when nobody was there to deliver it in time."""
@@ -178,6 +291,8 @@ class Traffic:
         asked.catch_up = dice.choice(("latest", "all", "none"))
         asked.grace_ms = dice.choice((500, 5_000, None))
         asked.beat = Beat(1_000, now_ms, now_ms, now_ms + self._longest, jitter_ms=dice.choice((0, 200)))
+        self._beats.append((asked.id, self._sent))
+        asked.relative = False
         del control["delay"]
         control |= {"id": asked.id, "reply-to": self._replies, "catch-up": asked.catch_up, "every": "1s"}
         control |= {"end": str(asked.beat.end_ms), "jitter": f"{asked.beat.jitter_ms}ms"}
@@ -235,7 +350,10 @@ class Traffic:
         receipts = of.pop(self._replies)
         deliveries = [record for records in of.values() for record in records]
         circumstances = Circumstances(
-            partitions=self._partitions, request_partitions=self._app.partitions, receipts_hindered=True
+            partitions=self._partitions,
+            request_partitions=self._app.partitions,
+            receipts_hindered=True,
+            drained=True,
         )
         return audit(
             self.asked,
