@@ -34,6 +34,7 @@ LONGEST = [
     "tests/integration/test_faults_destinations.py",
     "tests/integration/test_control_commands.py",
     "tests/integration/test_faults_storage.py",
+    "tests/integration/test_faults_batches.py",
 ]
 #: Seeds of the simulation on the second and further Pythons: the engine's logic was searched on the first.
 OTHER_SEEDS = "150"
