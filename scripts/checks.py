@@ -20,7 +20,22 @@ DEV_LOCK = ROOT / "requirements" / "dev.txt"
 TEST_LOCK = ROOT / "requirements" / "test.txt"
 #: The simulation, and the conformance of the log that it runs on.
 SIMULATION = ["tests/simulation", "tests/conformance/test_memory_log.py"]
-INTEGRATION = ["tests/integration", "tests/conformance/test_broker.py"]
+#: The files that take longest, longest first: so no process works alone for long at the end.
+LONGEST = [
+    "tests/integration/test_dev_broker.py",
+    "tests/integration/test_faults_topics.py",
+    "tests/integration/test_transfer.py",
+    "tests/integration/test_soak.py",
+    "tests/integration/test_static_membership.py",
+    "tests/integration/test_faults_broker.py",
+    "tests/integration/test_kafka_producer.py",
+    "tests/conformance/test_broker.py",
+    "tests/integration/test_brokers.py",
+    "tests/integration/test_faults_destinations.py",
+    "tests/integration/test_control_commands.py",
+    "tests/integration/test_faults_storage.py",
+    "tests/integration/test_faults_batches.py",
+]
 #: Seeds of the simulation on the second and further Pythons: the engine's logic was searched on the first.
 OTHER_SEEDS = "150"
 
@@ -75,9 +90,18 @@ def unit_and_simulation(python: str, version: str, environment: dict[str, str]) 
 
 
 def integration(python: str) -> list[Check]:
-    """Against real brokers: in two processes, each with brokers of its own, for most of it is waiting."""
-    pytest = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--durations=10"]
-    return [Check("integration", [*pytest, *INTEGRATION], 1800)]
+    """Against real brokers, in three processes on two cores: half of each one's time is waiting."""
+    pytest = [python, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
+    return [Check("integration", [*pytest, "--durations=10", *integration_files()], 1800)]
+
+
+def integration_files() -> list[str]:
+    """Every file of the integration tests, `LONGEST` first.
+
+    Files, not their directory: pytest sorts what it finds in a directory, and keeps the order of files.
+    """
+    found = {str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "integration").rglob("test_*.py")}
+    return [*LONGEST, *sorted(found - set(LONGEST))]
 
 
 def deployment(python: str) -> list[Check]:

@@ -121,7 +121,13 @@ def _find(admin: Admin, specs: Sequence[TopicSpec]) -> dict[str, FoundTopic]:
     answers = admin.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_S)
     found = {}
     for resource, answer in answers.items():
-        entries = _result(answer, f"The settings of {resource.name} cannot be read")
+        try:
+            entries = _result(answer, f"The settings of {resource.name} cannot be read")
+        except TopicsError as error:
+            # Another broker answers than the one that described it: this one has not heard of it yet.
+            if _code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+            continue
         topic = described[resource.name]
         found[resource.name] = FoundTopic(
             partitions=len(topic.partitions),
@@ -190,7 +196,11 @@ def _await_visible(admin: Admin, specs: Sequence[TopicSpec], altered: Sequence[D
     while True:
         found = _find(admin, specs)
         behind = {spec.name for spec in specs} - found.keys()
-        behind |= {d.topic for d in altered if found[d.topic].config.get(d.setting) != d.expected}
+        behind |= {
+            d.topic
+            for d in altered
+            if d.topic in found and found[d.topic].config.get(d.setting) != d.expected
+        }
         if not behind:
             return
         if time.monotonic() > deadline:

@@ -1,10 +1,12 @@
 """Topics as code against a real cluster."""
 
 import time
+from concurrent.futures import Future
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -172,3 +174,27 @@ def test_a_cluster_that_is_not_there_is_an_error_and_not_a_missing_topic(monkeyp
     assert isinstance(admin, AdminClient)
     with pytest.raises(TopicsError, match="Kafka does not answer"):
         topic_ids(admin, ["any"])
+
+
+def test_a_broker_that_has_not_heard_of_a_topic_yet_is_asked_again(
+    admin: Admin, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One broker describes the topics, another one their settings: it may be behind the first."""
+    original, refusals = admin.describe_configs, []
+
+    def describe_configs(
+        resources: list[ConfigResource], **options: float
+    ) -> dict[ConfigResource, Future[Any]]:
+        answers = dict(original(resources, **options))
+        if not refusals:
+            refusals.append(resources[0])
+            answers[resources[0]] = Future()
+            unknown = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+            answers[resources[0]].set_exception(KafkaException(unknown))
+        return answers
+
+    monkeypatch.setattr(admin, "describe_configs", describe_configs)
+    specs = specs_of(names)
+    assert {change.action for change in apply(admin, specs)} == {"created"}
+    assert refusals
+    assert not check(admin, specs)
