@@ -59,7 +59,7 @@ class Commands:
         elif schedule is None or schedule.status is Status.FORESTALLED:
             self._answers.tell(step, request, Outcome.UNKNOWN, schedule)
         elif schedule.status not in LIVE:
-            self._answers.tell(step, request, Outcome.TOO_LATE, schedule)
+            self._too_late(step, request, schedule)
         elif action is Action.TRIGGER:
             self._trigger(step, request, schedule)
         elif action is Action.RESCHEDULE or action is Action.UPDATE:
@@ -67,6 +67,14 @@ class Commands:
         else:
             self._switch(step, request, schedule)
         return None
+
+    def _too_late(self, step: Step, request: Request, schedule: Schedule) -> None:
+        """Nothing happens to an id that is over; which deployment pruned it is remembered all the same."""
+        assert request.id is not None
+        noted = terms.noted(schedule, request, Outcome.TOO_LATE)
+        if noted is not schedule:
+            step.changes[schedule_key(schedule.topic, request.id)] = encode(noted)
+        self._answers.tell(step, request, Outcome.TOO_LATE, noted)
 
     def _describe(self, step: Step, request: Request, schedule: Schedule | None) -> None:
         assert request.id is not None
@@ -195,7 +203,7 @@ class Commands:
         elif old.status in LIVE or old.status is Status.CANCELLED:
             outcome, status = Outcome.CANCELLED, Status.CANCELLED
         else:
-            self._answers.tell(step, request, Outcome.TOO_LATE, old)
+            self._too_late(step, request, old)
             return
         source = request.source
         if old is None:
