@@ -86,7 +86,8 @@ def pause(
 ) -> None:
     """Pause a schedule, or many.
 
-    Nothing of it fires until it is resumed. By id, or all that --match-… select, also without an id.
+    Nothing of it fires until it is resumed, or until the time of --until. By id, or all that --match-…
+    select, also without an id.
 
     Exits with 0 when it is paused, 65 when the id is unknown or over or nothing matches, 75 without a receipt
     in time.

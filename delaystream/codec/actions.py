@@ -161,9 +161,6 @@ class Actions:
         if content is None:
             return None
         name = PREFIX + "until"
-        if "id" not in record.control:
-            # What has no id is held until a resume: it would not end with the rest.
-            raise not_applicable("until", "a pause of many; expected it beside an id")
         latest_ms = record.now_ms + self._limits.max_delay_ms
         until_ms = values.instant(name, content, Code.INVALID_UNTIL, latest_ms)
         if until_ms > record.timestamp_ms:

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from delaystream.codec.keys import due_of
 from delaystream.core.identity import place
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Action, CatchUp, Lateness, Match, Request
@@ -86,8 +87,14 @@ class Wake(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=6):
     id: str
 
 
+class Release(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
+    """An entry of the housekeeping wheel: the hold under this key ends by itself."""
+
+    key: bytes
+
+
 #: What is in a wheel.
-Entry: TypeAlias = Envelope | Pointer | Forget | Trigger | Sweep | Wake
+Entry: TypeAlias = Envelope | Pointer | Forget | Trigger | Sweep | Wake | Release
 
 
 class Status(StrEnum):
@@ -346,6 +353,8 @@ class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
     matched: int = 0
     anonymous: int = 0
     holds: int = 0
+    #: of a pause: when it ends by itself, -1: never
+    until_ms: int = -1
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
@@ -365,6 +374,13 @@ class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
     note: str | None = None
     #: of the coordinates, as in a schedule
     origin: str = ""
+    #: its entry in the wheel of housekeeping, if it ends by itself
+    until_key: bytes | None = None
+
+    @property
+    def until_ms(self) -> int | None:
+        """When it ends by itself; None: not before a resume."""
+        return None if self.until_key is None else due_of(self.until_key)
 
 
 class Rate(msgspec.Struct, frozen=True, array_like=True, tag=14):

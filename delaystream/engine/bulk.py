@@ -32,6 +32,7 @@ from delaystream.codec.envelope import (
     Bulk,
     Envelope,
     Gathering,
+    Release,
     Schedule,
     Sweep,
     decode_bulk,
@@ -230,7 +231,14 @@ class Bulks:
         for partition in range(settings.partitions):
             if partition != self._partition:
                 outlet.write(None, None, headers, step.now_ms, partition)
-        gathering = Gathering(request.action, [], 0, request.actor, request.no_receipt)
+        gathering = Gathering(
+            request.action,
+            [],
+            0,
+            request.actor,
+            request.no_receipt,
+            until_ms=-1 if request.until_ms is None else request.until_ms,
+        )
         step.changes[gathering_key(source.place, source.partition, source.offset)] = encode(gathering)
         self.begin(step, request)
         return None
@@ -250,6 +258,11 @@ class Bulks:
             holds = self._holds.end(step, request)
         bulk = self._begun(step, request, match, schedule_key(source.topic, match.id_prefix or ""))
         self._take_up(step, key, replace(bulk, holds=holds))
+
+    def release(self, step: Step, key: bytes, entry: Release) -> None:
+        """The hold of a pause ends by itself; what it has paused has ends of its own."""
+        hold = self._holds.expire(step, key, entry)
+        self._answers.events.hold_ended(step, hold, self._partition)
 
     def search(self, step: Step, request: Request, subject: Coordinates) -> Rejection | None:
         """Take up a command about one request without an id. A rejection changes nothing."""

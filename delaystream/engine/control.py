@@ -51,6 +51,7 @@ from msgspec.structs import replace
 from delaystream.codec.envelope import (
     LIVE,
     Fire,
+    Hold,
     Schedule,
     Status,
     decode_schedule,
@@ -110,6 +111,17 @@ def _paused_since(step: Step, request: Request, old: Schedule | None) -> int | N
     if request.status == "pending" or not (was or request.status == "paused"):
         return None
     return old.paused_ms if old is not None and was else step.now_ms
+
+
+def _until_ms(request: Request, old: Schedule | None, hold: Hold | None) -> int | None:
+    """When the pause of what a request defines ends by itself; None: not before a resume.
+
+    What was paused stays so for as long. Of what is not, the hold that meets it says how long, unless the
+    request itself asks to be paused.
+    """
+    if old is not None and old.status is Status.PAUSED and request.status != "pending":
+        return None if old.until_key is None else due_of(old.until_key)
+    return None if hold is None or request.status == "paused" else hold.until_ms
 
 
 class Control:
@@ -228,8 +240,8 @@ class Control:
             held_by="" if hold is None else hold.name,
         )
         schedule = terms.stamped(schedule, request, outcome)
-        if old is not None and old.until_key is not None and paused_ms is not None:
-            schedule = self._arming.wake(step, request.id, schedule, due_of(old.until_key))
+        if paused_ms is not None and (until_ms := _until_ms(request, old, hold)) is not None:
+            schedule = self._arming.wake(step, request.id, schedule, until_ms)
         if request.recurrence is None:
             self._changes.owe(step, request.id, old)
             self._define(step, request, schedule, outcome)

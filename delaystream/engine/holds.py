@@ -6,8 +6,10 @@ meets it, it goes to a wheel of the hold's own for its destination, which nobody
 When a resume ends the hold, these wheels are like any others: their entries have the due times that they had,
 and are late by now, or not.
 
+A hold may end by itself: its row has the key of an entry in the wheel of housekeeping then.
+
 With `match-new` a hold meets what is newer than itself too, and then schedules with an id when they arrive:
-they are stored paused, with its name.
+they are stored paused, with its name and its end.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
-from delaystream.codec.envelope import Envelope, Hold, decode_hold, encode
-from delaystream.codec.keys import hold_key, offset_of, source_of, split_wheel_key, wheel_key
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import Envelope, Hold, Release, decode_hold, encode
+from delaystream.codec.keys import HOUSEKEEPING, hold_key, offset_of, source_of, split_wheel_key, wheel_key
 from delaystream.core.identity import schedule_id
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Match, Request
@@ -74,10 +78,14 @@ class Holds:
         return None
 
     def meeting(self, request: Request) -> Hold | None:
-        """The hold that meets a request that schedules as it arrives; None for none."""
+        """The hold that meets a request that schedules as it arrives; None for none.
+
+        Of several it is the one that ends last: what has an id is paused once, for as long as that stands.
+        """
         id, where = request.id, request.source
         key = request.destination_key if request.has_destination_key else request.key
         source = (where.topic, where.partition, where.origin)
+        found: Hold | None = None
         for hold in self._standing.values():
             match = hold.match
             if hold.tenant != where.topic or not _delivers_to(match, request.destination):
@@ -89,9 +97,9 @@ class Holds:
             else:
                 # What was there is paused by itself, as the command comes by.
                 concerned = match.arriving and id.startswith(match.id_prefix or "")
-            if concerned and meets(match, request.tags, key):
-                return hold
-        return None
+            if concerned and meets(match, request.tags, key) and (found is None or _outlasts(hold, found)):
+                found = hold
+        return found
 
     def keep(self, step: Step, hold: Hold, key: bytes, stored: bytes) -> bytes:
         """Put an entry that is out of its wheel in that of a hold; its new key."""
@@ -120,7 +128,10 @@ class Holds:
         )
 
     def begin(self, step: Step, request: Request) -> list[str]:
-        """Begin the hold of a pause, or renew one that is the same; its name, if the pause needs one."""
+        """Begin the hold of a pause, or renew one that is the same; its name, if the pause needs one.
+
+        A pause that says when it ends says so of all holds that it covers; else they end as they did before.
+        """
         match, source = request.match, request.source
         if match is None or not _needs_hold(match):
             return []
@@ -138,11 +149,29 @@ class Holds:
             request.actor,
             request.terms.note,
             source.origin,
+            None if old is None else old.until_key,
         )
-        self._standing[key] = hold
+        self._keep(step, key, hold)
         self._state.withhold(name)
-        step.changes[key] = encode(hold)
+        if request.until_ms is not None:
+            for of, standing in [*self._standing.items()]:
+                if of == key or _retimes(request, match, standing):
+                    self._end_at(step, of, standing, request.until_ms)
         return [name]
+
+    def _keep(self, step: Step, key: bytes, hold: Hold) -> None:
+        self._standing[key] = hold
+        step.changes[key] = encode(hold)
+
+    def _end_at(self, step: Step, key: bytes, hold: Hold, until_ms: int) -> None:
+        """Have a hold end by itself."""
+        if hold.until_key is not None:
+            self._state.remove_pointer(step, hold.until_key)
+        number = self._state.source(step, hold.tenant, hold.partition, hold.origin)
+        # Index 0 is that of the sweep of the same command.
+        until_key = wheel_key(HOUSEKEEPING, until_ms, number, hold.offset, 2)
+        self._state.add_pointer(step, until_key, encode(Release(key)), HOUSEKEEPING, until_ms, number)
+        self._keep(step, key, replace(hold, until_key=until_key))
 
     def _same(self, request: Request) -> bytes | None:
         """The key of a hold that asks for the same, of the same request partition and older."""
@@ -163,11 +192,23 @@ class Holds:
         ended = []
         for key, hold in [*self._standing.items()]:
             if hold.tenant == tenant and covers(match, hold.match):
-                del self._standing[key]
-                step.changes[key] = None
-                self._state.let_go(step, hold.name)
+                if hold.until_key is not None:
+                    self._state.remove_pointer(step, hold.until_key)
+                self._let_go(step, key, hold)
                 ended.append(hold.name)
         return ended
+
+    def expire(self, step: Step, key: bytes, entry: Release) -> Hold:
+        """A hold ends by itself; its entry, under `key`, is out of its wheel already."""
+        hold = self._standing[entry.key]
+        assert hold.until_key == key, "there is one end of a hold"
+        self._let_go(step, entry.key, hold)
+        return hold
+
+    def _let_go(self, step: Step, key: bytes, hold: Hold) -> None:
+        del self._standing[key]
+        step.changes[key] = None
+        self._state.let_go(step, hold.name)
 
 
 def meets(match: Match, tags: Sequence[str], key: bytes | None) -> bool:
@@ -199,6 +240,24 @@ def _is_compared(glob: str) -> bool:
 
 def _is_name(glob: str) -> bool:
     return "*" not in glob and _is_compared(glob)
+
+
+def _outlasts(hold: Hold, other: Hold) -> bool:
+    """Whether a hold ends later than another one, as far as is known."""
+    until_ms, its_ms = hold.until_ms, other.until_ms
+    return its_ms is not None and (until_ms is None or until_ms > its_ms)
+
+
+def _retimes(request: Request, match: Match, hold: Hold) -> bool:
+    """Whether a pause is about all that a hold of an earlier one is about."""
+    source = request.source
+    if hold.tenant != source.topic or (hold.match.arriving and not match.arriving):
+        return False
+    if (hold.partition, hold.origin) == (source.partition, source.origin):
+        later = hold.offset < source.offset
+    else:
+        later = hold.timestamp_ms <= request.timestamp_ms
+    return later and covers(match, hold.match)
 
 
 def _needs_hold(match: Match | None) -> bool:

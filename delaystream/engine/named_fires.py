@@ -14,6 +14,7 @@ from delaystream.codec.envelope import (
     Forget,
     Past,
     Pointer,
+    Release,
     Schedule,
     Status,
     Sweep,
@@ -285,7 +286,10 @@ class NamedFires:
     # -- housekeeping ----------------------------------------------------------------------------
 
     def housekeep(self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-        """Forget ids whose time of being remembered is over, end pauses, and go on with bulk commands."""
+        """Forget ids whose time of being remembered is over, end pauses and holds, go on with bulk commands.
+
+        All of these are entries of the housekeeping wheel; the last that was taken out of it.
+        """
         last: bytes | None = None
         for key, stored in entries:
             last = drain.at = key
@@ -299,6 +303,8 @@ class NamedFires:
                 self._bulks.sweep(step, key, entry)
             elif type(entry) is Wake:
                 self._commands.wake(step, key, entry)
+            elif type(entry) is Release:
+                self._bulks.release(step, key, entry)
             else:
                 assert type(entry) is Forget
                 step.changes[schedule_key(entry.tenant, entry.id)] = None

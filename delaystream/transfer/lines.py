@@ -39,6 +39,9 @@ TOLD_LATER: Final[Mapping[str, Any]] = {
     "payload": None,
 }
 
+OF_A_HOLD: Final[Mapping[str, Any]] = {"until_key": None}
+"""The fields of a hold that a line tells in its own way."""
+
 Stored = TypeVar("Stored", Envelope, Schedule, Hold)
 
 
@@ -142,6 +145,8 @@ class Holding(msgspec.Struct, frozen=True, tag_field="type", tag="hold"):
 
     partition: int
     hold: dict[str, Any]
+    until_ms: int | None = None
+    """When it ends by itself."""
 
 
 class InFlight(msgspec.Struct, frozen=True, tag_field="type", tag="command"):
@@ -196,6 +201,11 @@ def fire(
 ) -> Fire:
     """A fire with its time for people too."""
     return Fire(destination, due_ms, source, index, tenant, format_instant(due_ms), held_by)
+
+
+def holding(partition: int, hold: Hold) -> Holding:
+    """The line of a hold."""
+    return Holding(partition, as_fields(hold, frozenset(OF_A_HOLD)), hold.until_ms)
 
 
 def as_fields(stored: msgspec.Struct, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Origins:
 
     def hold(self, line: lines.Holding) -> Hold:
         """A hold with its origin, and its name by that. Raises LineError."""
-        hold = lines.from_fields(line.hold, Hold, {})
+        hold = lines.from_fields(line.hold, Hold, lines.OF_A_HOLD)
         origin = self.of(hold.tenant, hold.partition, hold.origin)
         return replace(hold, origin=origin, name=self.held_by(hold.name))
 

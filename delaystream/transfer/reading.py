@@ -108,7 +108,7 @@ class PartitionReading:
 
     def holds(self) -> list[lines.Holding]:
         """The bulk pauses that stand."""
-        return [lines.Holding(self.partition, lines.as_fields(hold)) for hold in self._holds]
+        return [lines.holding(self.partition, hold) for hold in self._holds]
 
     def anonymous(self) -> Iterator[lines.Anonymous]:
         """Requests without an id, by destination and due time."""

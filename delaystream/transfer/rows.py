@@ -93,9 +93,14 @@ class PartitionRows:
 
     def hold(self, line: lines.Holding) -> list[Change]:
         """A bulk pause that stands."""
+        changes: list[Change] = []
         hold = self._origins.hold(line)
+        if line.until_ms is not None:
+            number = self._source(changes, hold.tenant, hold.partition, hold.origin)
+            hold = replace(hold, until_key=wheel_key(HOUSEKEEPING, line.until_ms, number, hold.offset, 2))
         topic, partition, offset, origin = self._origins.source(line.hold["name"])
-        return [(hold_key(place(topic, origin), partition, offset), encode(hold))]
+        changes.append((hold_key(place(topic, origin), partition, offset), encode(hold)))
+        return changes
 
     def named(self, line: lines.Named) -> list[Change]:
         """A schedule: the names that its fires need, its payload if it is large, its record last.

@@ -26,6 +26,7 @@ from delaystream.codec.envelope import (
     Past,
     Pointer,
     Rate,
+    Release,
     Schedule,
     SourceName,
     SourcePosition,
@@ -168,6 +169,11 @@ MEANT: dict[str, Any] = {
         found=[KEY],
         no_receipt="denied",
     ),
+    "release-1": Release(b"hdelay-requests\0key"),
+    "hold-2": Hold(
+        "delay-requests", 1, 9, 10, Match(), "delay-requests/1/9", 1_700_000_000_000, until_key=KEY
+    ),
+    "gathering-4": Gathering(Action.PAUSE, [0, 2], holds=1, until_ms=1_700_000_000_000),
     "gathering-3": Gathering(Action.PAUSE, [0, 2], 17, "ada", None, matched=18, anonymous=19, holds=1),
 }
 DECODERS = {

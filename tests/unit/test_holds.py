@@ -314,6 +314,163 @@ def test_an_export_has_the_holds_and_an_import_restores_them(then: int) -> None:
     between_clusters(test, partitions=2, then=then)
 
 
+# -- a pause that ends by itself -----------------------------------------------------------------
+
+
+def in_s(engine: Engine, seconds: int) -> str:
+    return str(engine.clock.now_ms() + seconds * 1000)
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("match", SELECTORS, ids=" ".join)
+def test_a_pause_of_many_ends_by_itself_when_it_says_so(
+    match: Conditions, happens: Callable[[Engine], Awaitable[None]]
+) -> None:
+    """What has an id, what has none, and what arrives meanwhile with an id or without."""
+
+    async def test(engine: Engine) -> None:
+        told = {"destination": "orders", "tags": "nightly,even", "key": b"customer-1"}
+        engine.request(b"held", delay="10s", **told)
+        engine.request(b"ahead", delay="90s", partition=1, **told)
+        engine.request(b"named", id="a", delay="20s", **told)
+        await asyncio.sleep(1)
+        until_ms = engine.clock.now_ms() + 50_000
+        ask(engine, "pause", until=str(until_ms), match_new="true", **match)
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count", "anonymous", "holds") == ("paused", 1, 2, 1)
+        engine.request(b"at once", delay="0", partition=1, **told)
+        engine.request(b"new", id="b", delay="0", **told)
+        await asyncio.sleep(20)
+        await happens(engine)
+        await asyncio.sleep(20)
+        assert values(engine) == []
+        await happens(engine)
+        await asyncio.sleep(20)
+        assert sorted(values(engine)) == ["at once", "held", "named", "new"]
+        engine.request(b"later", delay="0", **told)
+        await asyncio.sleep(1)
+        assert values(engine)[4:] == ["later"]
+        await asyncio.sleep(40)
+        assert values(engine)[5:] == ["ahead"]
+        for disk in engine.stores.disks.values():
+            assert not [key for key in disk.values if key[:1] == b"h"]
+        (bulk,) = events(engine, "bulk")
+        assert bulk["until_ms"] == until_ms
+        resumed = events(engine, "resumed")
+        assert sorted(event["id"] for event in resumed if "id" in event) == ["a", "b"]
+        ended = [event for event in resumed if "id" not in event]
+        assert [event["partition"] for event in sorted(ended, key=lambda event: event["partition"])] == [0, 1]
+        assert {event["source"] for event in ended} == {bulk["source"]}
+        assert {(event["action"], event["until_ms"]) for event in ended} == {("pause", until_ms)}
+        assert all(0 <= event["at_ms"] - until_ms < 100 for event in resumed)
+
+    in_virtual_time(test, partitions=2, bulk_slice=2)
+
+
+@pytest.mark.parametrize("ends", ["resume", "another", "wider", "sooner", "the same", "narrower"])
+def test_a_later_command_that_covers_it_says_when_it_ends(ends: str) -> None:
+    """For what has an id and for what has none alike."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(b"held", destination="orders", delay="5s", tags="a,b")
+        engine.request(b"named", destination="orders", delay="5s", tags="a,b", id="a")
+        await asyncio.sleep(1)
+        ask(engine, "pause", until=in_s(engine, 30), match_tags="a")
+        await asyncio.sleep(1)
+        began_ms = engine.clock.now_ms()
+        later: dict[str, tuple[str, Conditions]] = {
+            "resume": ("resume", {"match_destination": "*"}),
+            "another": ("pause", {"match_tags": "a", "until": in_s(engine, 60)}),
+            "wider": ("pause", {"match_destination": "*", "until": in_s(engine, 60)}),
+            "sooner": ("pause", {"match_destination": "*", "until": in_s(engine, 10)}),
+            "the same": ("pause", {"match_tags": "a"}),
+            "narrower": ("resume", {"match_tags": "a,b"}),
+        }
+        action, control = later[ends]
+        ask(engine, action, **control)
+        expected_s = {"resume": 3, "another": 60, "wider": 60, "sooner": 10, "the same": 29, "narrower": 29}
+        await asyncio.sleep(100)
+        fired = {record.value: record.timestamp - began_ms for record in engine.read("orders")}
+        assert abs(fired[b"held"] - expected_s[ends] * 1000) < 200
+        named_s = 3 if ends == "narrower" else expected_s[ends]
+        assert abs(fired[b"named"] - named_s * 1000) < 200
+
+    in_virtual_time(test, partitions=2)
+
+
+@pytest.mark.parametrize("first", ["10s", None])
+def test_what_arrives_under_two_holds_is_held_until_the_later_end(first: str | None) -> None:
+    async def test(engine: Engine) -> None:
+        ask(
+            engine,
+            "pause",
+            match_tags="a",
+            match_new="true",
+            **({"until": in_s(engine, 10)} if first else {}),
+        )
+        ask(engine, "pause", match_key="k", match_new="true", until=in_s(engine, 40))
+        await asyncio.sleep(1)
+        for id in ({}, {"id": "x"}):
+            engine.request(b"value", b"k", destination="orders", delay="0", tags="a", **id)
+        await asyncio.sleep(30)
+        assert values(engine) == []
+        await asyncio.sleep(30)
+        assert values(engine) == (["value"] * 2 if first else [])
+
+    in_virtual_time(test, partitions=2)
+
+
+def test_who_asks_to_be_paused_stays_so_beyond_the_end_of_a_hold() -> None:
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_destination="*", match_new="true", until=in_s(engine, 20))
+        engine.request(b"value", destination="orders", delay="0", id="x", status="paused")
+        await asyncio.sleep(60)
+        assert values(engine) == []
+        ask(engine, "resume", match_destination="*")
+        await asyncio.sleep(1)
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test)
+
+
+def test_a_pause_whose_end_is_over_when_it_is_read_holds_nothing_up() -> None:
+    async def test(engine: Engine) -> None:
+        await engine.stop()
+        engine.request(b"held", destination="orders", delay="5s")
+        engine.request(b"named", destination="orders", delay="5s", id="x")
+        ask(engine, "pause", match_destination="*", match_new="true", until=in_s(engine, 10))
+        await asyncio.sleep(30)
+        engine.start()
+        await asyncio.sleep(5)
+        assert sorted(values(engine)) == ["held", "named"]
+
+    in_virtual_time(test, partitions=2)
+
+
+@pytest.mark.parametrize("then", [1, 2, 3])
+def test_an_import_keeps_the_end_of_a_hold(then: int) -> None:
+    async def test(old: Engine, new: Engine) -> None:
+        for partition in (0, 1):
+            old.request(b"before", destination="orders", delay="10s", partition=partition)
+        await asyncio.sleep(1)
+        old.request(action="pause", match_destination="orders", match_new="true", until=in_s(old, 100))
+        old.request(b"at once", destination="orders", delay="0")
+        await asyncio.sleep(30)
+        await old.stop()
+        await imported(exported(old), new)
+        new.start()
+        await asyncio.sleep(30)
+        new.request(b"named", destination="orders", delay="0", id="x")
+        for partition in range(then):
+            new.request(b"after", destination="orders", delay="0", partition=partition)
+        await asyncio.sleep(30)
+        assert values(new) == []
+        await asyncio.sleep(30)
+        assert sorted(values(new)) == ["after"] * then + ["at once", "before", "before", "named"]
+
+    between_clusters(test, partitions=2, then=then)
+
+
 # -- match-key -----------------------------------------------------------------------------------
 
 
