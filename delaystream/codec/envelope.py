@@ -88,7 +88,10 @@ class Wake(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=6):
 
 
 class Release(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
-    """An entry of the housekeeping wheel: the hold under this key ends by itself."""
+    """An entry of the housekeeping wheel: the hold under this key ends by itself.
+
+    Or look whether anything is left of one that has ended.
+    """
 
     key: bytes
 
@@ -320,6 +323,8 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
     found: list[bytes] = []
     #: why there will be no receipt although one was asked for
     no_receipt: str | None = None
+    #: of a resume: fires that were due when it was carried out
+    at_once: int = 0
 
     @property
     def place(self) -> tuple[int, int, str]:
@@ -355,6 +360,8 @@ class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
     holds: int = 0
     #: of a pause: when it ends by itself, -1: never
     until_ms: int = -1
+    #: as in a bulk command
+    at_once: int = 0
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
@@ -381,6 +388,21 @@ class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
     def until_ms(self) -> int | None:
         """When it ends by itself; None: not before a resume."""
         return None if self.until_key is None else due_of(self.until_key)
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """A hold that has ended, while anything that it kept back may be pending: what becomes of that if late.
+
+    Of a hold that met what arrives, the coordinates and the timestamp are those of the resume.
+    """
+
+    hold: Hold
+    #: what was due by then, by the worker's clock
+    ended_ms: int
+    #: its entry in the wheel of housekeeping: when to look whether anything is left
+    entry: bytes
+    #: what the resume says; None: as each request says itself
+    once: Lateness | None = None
 
 
 class Rate(msgspec.Struct, frozen=True, array_like=True, tag=14):
@@ -497,6 +519,7 @@ decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
 decode_bulk = msgspec.msgpack.Decoder(Bulk).decode
 decode_hold = msgspec.msgpack.Decoder(Hold).decode
+decode_ended = msgspec.msgpack.Decoder(Ended).decode
 decode_gathering = msgspec.msgpack.Decoder(Gathering).decode
 decode_rate = msgspec.msgpack.Decoder(Rate).decode
 decode_position = msgspec.msgpack.Decoder(SourcePosition).decode

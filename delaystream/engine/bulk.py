@@ -197,7 +197,10 @@ class Bulks:
             self._answers.events.changed(
                 step, source, id, bulk.actor, _EVENTS[bulk.action], after, note=bulk.note
             )
-            self._keep(step, of, replace(counted, count=bulk.count + 1))
+            at_once = bulk.at_once
+            if bulk.action is Action.RESUME:
+                at_once += self._commands.at_once(step, id, after)
+            self._keep(step, of, replace(counted, count=bulk.count + 1, at_once=at_once))
             if schedule.status not in LIVE:
                 return len(stored)
         if not set(swept) <= {*schedule.swept}:
@@ -252,15 +255,22 @@ class Bulks:
         if self._state.get(step, key) is not None:
             return  # a copy that no worker wrote: one sweep is at work
         holds: list[str] = []
+        at_once = 0
         if request.action is Action.PAUSE:
             holds = self._holds.begin(step, request)
         elif request.action is Action.RESUME:
-            holds = self._holds.end(step, request)
+            holds, at_once = self._holds.end(step, request)
         bulk = self._begun(step, request, match, schedule_key(source.topic, match.id_prefix or ""))
-        self._take_up(step, key, replace(bulk, holds=holds))
+        self._take_up(step, key, replace(bulk, holds=holds, at_once=at_once))
 
     def release(self, step: Step, key: bytes, entry: Release) -> None:
-        """The hold of a pause ends by itself; what it has paused has ends of its own."""
+        """The hold of a pause ends by itself; what it has paused has ends of its own.
+
+        Or nothing is left of one that has ended, by now.
+        """
+        if entry.key[:1] == b"e":
+            self._holds.look(step, entry)
+            return
         hold = self._holds.expire(step, key, entry)
         self._answers.events.hold_ended(step, hold, self._partition)
 
@@ -342,6 +352,7 @@ class Bulks:
             bulk.matched,
             bulk.anonymous,
             len(bulk.holds),
+            bulk.at_once,
         )
         settings = self._settings
         step.outlet(settings.commands_topic, settings.partitions).write(
@@ -434,6 +445,7 @@ class Bulks:
             matched=gathering.matched + report.matched,
             anonymous=gathering.anonymous + report.anonymous,
             holds=max(gathering.holds, report.holds),
+            at_once=gathering.at_once + report.at_once,
         )
         if len(gathering.reported) < self._settings.partitions:
             step.changes[key] = encode(gathering)
@@ -455,6 +467,8 @@ class Bulks:
             "anonymous": gathering.anonymous,
             "holds": gathering.holds,
         }
+        if gathering.action is Action.RESUME:
+            counted["fires_at_once"] = gathering.at_once
         no_receipt = self._letters.summary(
             step, source, report.reply_to, gathering.no_receipt, outcome, counted
         )

@@ -94,10 +94,10 @@ class Commands:
             changed = terms.noted(schedule, request, outcome)
             if changed is not schedule:
                 step.changes[schedule_key(schedule.topic, request.id)] = encode(changed)
-        at_once = self._at_once(step, request.id, changed) if outcome is Outcome.RESUMED else None
+        at_once = self.at_once(step, request.id, changed) if outcome is Outcome.RESUMED else None
         self._answers.tell(step, request, outcome, changed, at_once=at_once)
 
-    def _at_once(self, step: Step, id: str, schedule: Schedule) -> int:
+    def at_once(self, step: Step, id: str, schedule: Schedule) -> int:
         """How many fires of a schedule that was just resumed are due; where all catch up, at most."""
         recurrence, now_ms = schedule.recurrence, step.now_ms
         if recurrence is None:

@@ -30,7 +30,7 @@ from delaystream.codec.keys import due_of, payload_key, schedule_key, split_whee
 from delaystream.core.identity import named_fire_id, place, schedule_id, trigger_index
 from delaystream.core.misfire import Run
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import ON_LATE_DROP, Lateness
+from delaystream.core.request import ON_LATE_DROP
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.commands import Commands
@@ -38,6 +38,7 @@ from delaystream.engine.drain import Drain
 from delaystream.engine.due_fire import DueFire
 from delaystream.engine.events import Events
 from delaystream.engine.fire_records import FireRecords
+from delaystream.engine.overdue import for_once
 from delaystream.engine.read_ahead import ReadAhead, Stored
 from delaystream.engine.recurring_fires import RecurringFires
 from delaystream.engine.settings import EngineSettings
@@ -165,7 +166,7 @@ class NamedFires:
         schedule, due_ms = due.schedule, due.due_ms
         fire, index, left = self._own(due)
         if schedule.once is not None and due_ms <= schedule.resumed_ms:
-            due = replace(due, payload=_this_once(due.payload, schedule.once))
+            due = replace(due, payload=for_once(due.payload, schedule.once))
         if drain.topic == schedule.destination and self._withheld.is_late(step, drain, due_ms, due.payload):
             self._pass(step, drain, due, left, fire)
             return
@@ -309,12 +310,3 @@ class NamedFires:
                 assert type(entry) is Forget
                 step.changes[schedule_key(entry.tenant, entry.id)] = None
         return last
-
-
-def _this_once(payload: Envelope, once: Lateness) -> Envelope:
-    """A payload with what a resume says of what is late."""
-    return replace(
-        payload,
-        on_late=payload.on_late if once.on_late is None else once.on_late,
-        grace_ms=payload.grace_ms if once.grace_ms is None else once.grace_ms,
-    )

@@ -22,6 +22,7 @@ from delaystream.codec.envelope import (
     Triggered,
     Wake,
     decode_bulk,
+    decode_ended,
     decode_hold,
     decode_schedule,
     encode,
@@ -32,13 +33,15 @@ from delaystream.engine.ports import Change, StateStore
 
 _AT_ONCE: Final = 2_000
 #: the kinds of rows that have entries: bulk commands, holds, and named schedules
-_KINDS: Final = (b"b", b"h", b"s")
+_KINDS: Final = (b"b", b"e", b"h", b"s")
 
 
 def pointers(key: bytes, stored: bytes) -> dict[bytes, bytes]:
     """The wheel entries of a row, by their keys."""
     if key[:1] == b"b":
         return {decode_bulk(stored).entry: encode(Sweep(key))}
+    if key[:1] == b"e":
+        return {decode_ended(stored).entry: encode(Release(key))}
     if key[:1] == b"h":
         until_key = decode_hold(stored).until_key
         return {} if until_key is None else {until_key: encode(Release(key))}

@@ -471,6 +471,130 @@ def test_an_import_keeps_the_end_of_a_hold(then: int) -> None:
     between_clusters(test, partitions=2, then=then)
 
 
+# -- what a resume says of what is late -----------------------------------------------------------
+
+LATE: list[tuple[Conditions, list[str], int, list[str]]] = [
+    # What the resume says, what is delivered, how much is dropped, what goes to the topic for late ones.
+    ({}, ["plain"], 1, ["own"]),
+    ({"on_late": "drop", "grace": "5s"}, [], 3, []),
+    ({"on_late": "fire"}, ["plain", "drop", "own"], 0, []),
+    ({"on_late": "fire", "grace": "0"}, ["plain", "drop", "own"], 0, []),
+    ({"on_late": "late", "grace": "5s"}, [], 0, ["plain", "drop", "own"]),
+    ({"grace": "1h"}, ["plain", "drop", "own"], 0, []),
+]
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize(("control", "fired", "dropped", "moved"), LATE, ids=str)
+def test_a_resume_says_what_becomes_of_what_is_held_and_late_for_this_once(
+    control: Conditions,
+    fired: list[str],
+    dropped: int,
+    moved: list[str],
+    happens: Callable[[Engine], Awaitable[None]],
+) -> None:
+    async def test(engine: Engine) -> None:
+        told = {"destination": "orders", "tags": "a", "delay": "10s"}
+        engine.request(b"plain", **told)
+        engine.request(b"drop", on_late="drop", grace="30s", partition=1, **told)
+        engine.request(b"own", on_late="late", grace="30s", **told)
+        engine.request(b"other", on_late="drop", grace="1h", destination="orders", delay="10s", tags="b")
+        engine.request(b"ahead", on_late="drop", grace="0", partition=1, **{**told, "delay": "2m"})
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_tags="a")
+        await asyncio.sleep(60)
+        assert values(engine) == ["other"]
+        for topic in ("orders", "late"):
+            engine.log.topics[topic].refusal = "not authorized"
+        ask(engine, "resume", match_tags="a", **control)
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "holds", "fires_at_once") == ("resumed", 1, 3)
+        await happens(engine)
+        for topic in ("orders", "late"):
+            engine.log.topics[topic].refusal = None
+        await asyncio.sleep(45)
+        assert sorted(values(engine)[1:]) == sorted(fired)
+        assert len(events(engine, "expired")) == dropped
+        assert sorted(values(engine, "late")) == sorted(moved)
+        await asyncio.sleep(90)
+        assert values(engine)[-1] == "ahead", "what was not late goes out by its own word"
+        for disk in engine.stores.disks.values():
+            assert not [key for key in disk.values if key[:1] in (b"h", b"e")], "nothing is left of it"
+
+    in_virtual_time(test, partitions=2, bulk_slice=2)
+
+
+@pytest.mark.parametrize("second", [{}, {"on_late": "fire"}, {"grace": "1h"}], ids=str)
+def test_of_two_resumes_the_later_one_says_what_becomes_of_it(second: Conditions) -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(b"held", destination="orders", delay="10s", on_late="drop", grace="30s")
+        engine.request(b"first", destination="emails", delay="10s", on_late="drop", grace="30s")
+        await asyncio.sleep(1)
+        engine.log.topics["orders"].refusal = "not authorized"
+        for _ in range(2):
+            ask(engine, "pause", match_destination="*")
+            await asyncio.sleep(60)
+            ask(engine, "resume", match_destination="*", on_late="fire")
+            await asyncio.sleep(1)
+            ask(engine, "pause", match_destination="orders")
+            await asyncio.sleep(60)
+            ask(engine, "resume", match_destination="orders", **second)
+            await again(engine)
+        engine.log.topics["orders"].refusal = None
+        await asyncio.sleep(60)
+        assert values(engine) == (["held"] if second else [])
+        assert values(engine, "emails") == ["first"]
+        await asyncio.sleep(60)
+        for disk in engine.stores.disks.values():
+            assert not [key for key in disk.values if key[:1] == b"e"]
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("then", [1, 3])
+def test_an_import_knows_what_a_resume_said(then: int) -> None:
+    async def test(old: Engine, new: Engine) -> None:
+        old.request(b"held", destination="orders", delay="10s", on_late="drop", grace="30s")
+        await asyncio.sleep(1)
+        old.request(action="pause", match_destination="orders", match_new="true")
+        await asyncio.sleep(1)
+        old.request(b"at once", destination="orders", delay="0", on_late="drop", grace="30s", partition=1)
+        await asyncio.sleep(60)
+        old.log.topics["orders"].refusal = "not authorized"
+        old.request(action="resume", match_destination="orders", on_late="fire")
+        await asyncio.sleep(1)
+        await old.stop()
+        text = exported(old).getvalue()
+        assert text.count(b'"type":"ended-hold"') == 2
+        await imported(io.BytesIO(text), new)
+        new.start()
+        await asyncio.sleep(90)
+        assert sorted(values(new)) == ["at once", "held"]
+        for disk in new.stores.disks.values():
+            assert not [key for key in disk.values if key[:1] == b"e"]
+
+    between_clusters(test, partitions=2, then=then)
+
+
+def test_a_resume_of_many_counts_what_fires_at_once() -> None:
+    """Of schedules, as each of them would; and what was kept back of requests without an id."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(3):
+            engine.request(b"held", destination="orders", delay="10s,20s,90s", partition=number % 2)
+        engine.request(b"named", destination="orders", delay="10s,90s", id="a")
+        engine.request(b"beat", destination="orders", every="10s", catch_up="all", id="b")
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_destination="*")
+        await asyncio.sleep(60)
+        ask(engine, "resume", match_destination="*", catch_up="latest")
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "fires_at_once") == ("resumed", 3 * 2 + 1 + 1)
+        assert len(values(engine)) == 8
+
+    in_virtual_time(test, partitions=2, bulk_slice=2)
+
+
 # -- match-key -----------------------------------------------------------------------------------
 
 
