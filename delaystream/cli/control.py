@@ -240,6 +240,7 @@ def update(
 def describe(
     *,
     id: IdOrCoordinates = None,
+    coordinates: options.Coordinates = None,
     terms: options.Terms,
     topic: options.RequestTopic = None,
     actor: options.Actor = None,
@@ -249,10 +250,11 @@ def describe(
 ) -> None:
     """Tell what a schedule is, and where it stands.
 
-    In order with the other commands about it. Exits as pause.
+    In order with the other commands about it. A request without an id, by its --coordinates, while anything
+    of it is pending. Exits as pause.
     """
-    _check_one("describe", id, None)
-    headers = {**terms.headers(), "actor": actor}
+    _check_one("describe", id, coordinates)
+    headers = {"coordinates": coordinates, **terms.headers(), "actor": actor}
     _send("describe", id, headers, waiting, connection, topic, dry_run=dry_run)
 
 

@@ -45,7 +45,7 @@ _ALONE: Final = (Action.CANCEL, Action.PAUSE, Action.RESUME, Action.TRIGGER)
 """What an id is enough for."""
 _PLAIN: Final = frozenset({"id", "action", "reply-to", "actor"})
 _BULK: Final = (Action.CANCEL, Action.PAUSE, Action.RESUME)
-_BY_COORDINATES: Final = (Action.CANCEL, Action.RESCHEDULE, Action.TRIGGER)
+_BY_COORDINATES: Final = (Action.CANCEL, Action.RESCHEDULE, Action.TRIGGER, Action.DESCRIBE)
 _LATENESS: Final = frozenset({"catch-up", "on-late", "grace"})
 
 _ANY: Final = frozenset({"action", "reply-to", "actor", "note"})
@@ -57,7 +57,7 @@ _TAKES: Final[Mapping[Action, frozenset[str]]] = {
     Action.TRIGGER: _SELECTED | {"coordinates"},
     Action.RESCHEDULE: _SELECTED | TIMING | {"coordinates"},
     Action.UPDATE: _SELECTED | TIMING | CHANGES | OF_A_SET | {"coordinates"},
-    Action.DESCRIBE: _SELECTED,
+    Action.DESCRIBE: _SELECTED | {"coordinates"},
     Action.RATE: _ANY | {"destination", "rate"},
 }
 """What each action looks at, or refuses with a sentence of its own."""

@@ -60,6 +60,7 @@ from delaystream.core.request import Action, Coordinates, Match, Request
 from delaystream.engine import terms
 from delaystream.engine.answers import Answers
 from delaystream.engine.commands import Commands
+from delaystream.engine.describe import Descriptions
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.holds import Holds
 from delaystream.engine.letters import Letters
@@ -92,9 +93,10 @@ class Bulks:
         letters: Letters,
         suspects: Suspects,
         holds: Holds,
+        descriptions: Descriptions,
     ) -> None:
         self._holds = holds
-        self._unnamed = Unnamed(partition, settings, state, answers, letters, suspects)
+        self._unnamed = Unnamed(partition, settings, state, answers, letters, suspects, holds, descriptions)
         self._suspects = suspects
         self._partition = partition
         self._settings = settings

@@ -261,7 +261,8 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
             ("status", b"paused"),
         )
     ),
-    (Code.ID_REQUIRED, command("describe"), "delaystream-id is missing"),
+    (Code.ID_REQUIRED, command("describe"), "(or coordinates)"),
+    (Code.REPLY_TO_REQUIRED, command("describe", THERE)[:2], "delaystream-reply-to is missing"),
     (Code.ID_REQUIRED, command("cancel"), ", match-key)"),
     (Code.ID_REQUIRED, command("pause", control("match-new", b"true")), "delaystream-id is missing"),
     (Code.ID_REQUIRED, command("update"), "delaystream-id is missing"),

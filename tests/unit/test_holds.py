@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,11 +12,15 @@ import pytest
 
 from delaystream.codec.command import attach
 from delaystream.codec.envelope import Envelope, decode_entry
+from delaystream.codec.headers import RequestParser
+from delaystream.core.destinations import DestinationFilter
+from delaystream.core.limits import Limits
 from delaystream.core.request import Action, Coordinates, IfExists, Match, Request
 from delaystream.engine.holds import covers
+from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import VirtualTimeLoop
 from delaystream.transfer import lines
-from tests.unit.engine import REQUESTS, Engine, Watch, header, in_virtual_time
+from tests.unit.engine import OWN, RECEIPTS, REQUESTS, Engine, Watch, header, in_virtual_time
 from tests.unit.moving import exported, imported
 from tests.unit.test_commands import receipts
 from tests.unit.test_moving import between_clusters
@@ -743,6 +748,81 @@ def test_a_request_without_an_id_is_cancelled_by_its_coordinates(
         )
 
     in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("telling", [False, True])
+def test_it_is_described_by_its_coordinates(
+    telling: bool, happens: Callable[[Engine], Awaitable[None]]
+) -> None:
+    """At its turn: also where what is pending of it comes due meanwhile; and nothing of it changes."""
+
+    async def test(engine: Engine) -> None:
+        parser = RequestParser(DestinationFilter(["*"], [REQUESTS, *OWN], RECEIPTS), Limits(), None)
+        await engine.stop()
+        engine.start(tenants=Tenants(Tenant(parser, describes_payload=telling)))
+        began_ms = engine.clock.now_ms()
+        times = {"delay": "60s,5s", "on_late": "drop", "grace": "1h", "tags": "a,b"}
+        offset = engine.request(b"value", b"key", [("f", b"g")], destination="orders", partition=1, **times)
+        for number in range(60):
+            engine.request(b"%d" % number, destination="emails", delay="1h", partition=1)
+        await asyncio.sleep(1)
+        ask(engine, "describe", coordinates=at(1, offset))
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count", "schedule_id", "status") == (
+            "described", 2, at(1, offset), "pending",
+        )  # fmt: skip
+        (told, fires) = last(engine, "schedule", "fires")
+        due_ms = [began_ms + 5_000, began_ms + 60_000]
+        assert told["definition"] == {
+            "destination": "orders", "due_at_ms": due_ms, "grace_ms": 3_600_000, "tags": ["a", "b"],
+        }  # fmt: skip
+        assert (told["source"], told["created_at_ms"], told["on_late"]) == (at(1, offset), began_ms, "drop")
+        assert told["upcoming_at_ms"] == [fire["due_at_ms"] for fire in fires] == due_ms
+        assert ("payload" in told) == telling
+        if telling:
+            assert b64decode(told["payload"]["value_base64"]) == b"value"
+            assert b64decode(told["payload"]["key_base64"]) == b"key"
+        ask(engine, "pause", match_tags="a")
+        ask(engine, "describe", coordinates=at(1, offset))
+        await happens(engine)
+        await asyncio.sleep(10)
+        ask(engine, "describe", coordinates=at(1, offset))
+        await asyncio.sleep(1)
+        answers = [receipt for receipt in receipts(engine) if receipt["outcome"] == "described"]
+        assert [(answer["count"], answer["status"]) for answer in answers[1:]] == [(2, "paused")] * 2
+        assert answers[2]["schedule"]["held_by"].startswith("delay-requests/")
+        assert values(engine) == []
+        ask(engine, "resume", match_tags="a")
+        await asyncio.sleep(1)
+        assert values(engine) == ["value"]
+        ask(engine, "describe", coordinates=at(1, offset))
+        await asyncio.sleep(1)
+        assert last(engine, "count", "status") == (1, "pending")
+        await asyncio.sleep(58)
+        assert values(engine) == ["value", "value"]
+        ask(engine, "describe", coordinates=at(1, offset))
+        ask(engine, "describe", coordinates=at(1, 999))
+        await asyncio.sleep(1)
+        assert sorted(receipt["outcome"] for receipt in receipts(engine)[-2:]) == ["too-late", "unknown"]
+        assert {event["type"] for event in events(engine)} == {"bulk"}
+
+    in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
+@pytest.mark.parametrize("slices", [1, 100])
+def test_what_comes_due_while_it_is_described_goes_out_after_that(slices: int) -> None:
+    async def test(engine: Engine) -> None:
+        for number in range(300):
+            engine.request(destination=f"to-{number % 3}", delay="1h")
+        offset = engine.request(b"value", destination="orders", delay="1s")
+        await asyncio.sleep(0.995)
+        ask(engine, "describe", coordinates=at(0, offset))
+        await asyncio.sleep(30)
+        assert last(engine, "outcome", "count") == ("described", 1)
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test, bulk_slice=slices)
 
 
 def test_it_is_rescheduled_to_one_time_in_place_of_all_that_it_has() -> None:
