@@ -86,7 +86,8 @@ def pause(
 ) -> None:
     """Pause a schedule, or many.
 
-    Nothing of it fires until it is resumed. By id, or all that --match-… select, also without an id.
+    Nothing of it fires until it is resumed, or until the time of --until. By id, or all that --match-…
+    select, also without an id.
 
     Exits with 0 when it is paused, 65 when the id is unknown or over or nothing matches, 75 without a receipt
     in time.
@@ -239,6 +240,7 @@ def update(
 def describe(
     *,
     id: IdOrCoordinates = None,
+    coordinates: options.Coordinates = None,
     terms: options.Terms,
     topic: options.RequestTopic = None,
     actor: options.Actor = None,
@@ -248,10 +250,11 @@ def describe(
 ) -> None:
     """Tell what a schedule is, and where it stands.
 
-    In order with the other commands about it. Exits as pause.
+    In order with the other commands about it. A request without an id, by its --coordinates, while anything
+    of it is pending. Exits as pause.
     """
-    _check_one("describe", id, None)
-    headers = {**terms.headers(), "actor": actor}
+    _check_one("describe", id, coordinates)
+    headers = {"coordinates": coordinates, **terms.headers(), "actor": actor}
     _send("describe", id, headers, waiting, connection, topic, dry_run=dry_run)
 
 

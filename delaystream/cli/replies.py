@@ -36,7 +36,9 @@ def check(settings: "Settings", request: "RequestRecord") -> str:
     # What the workers allow is not known here; what no worker can allow is.
     destinations = DestinationFilter(["*"], settings.own_topics, settings.receipts_topic)
     requests = settings.requests(request.topic)
-    parser = RequestParser(destinations, requests.limits(), requests.default_destination)
+    parser = RequestParser(
+        destinations, requests.limits(), requests.default_destination, requests.default_timezone
+    )
     parsed = parser.parse(
         request.topic, 0, 0, now_ms, request.key, request.value, list(request.headers), now_ms
     )

@@ -45,7 +45,7 @@ _ALONE: Final = (Action.CANCEL, Action.PAUSE, Action.RESUME, Action.TRIGGER)
 """What an id is enough for."""
 _PLAIN: Final = frozenset({"id", "action", "reply-to", "actor"})
 _BULK: Final = (Action.CANCEL, Action.PAUSE, Action.RESUME)
-_BY_COORDINATES: Final = (Action.CANCEL, Action.RESCHEDULE, Action.TRIGGER)
+_BY_COORDINATES: Final = (Action.CANCEL, Action.RESCHEDULE, Action.TRIGGER, Action.DESCRIBE)
 _LATENESS: Final = frozenset({"catch-up", "on-late", "grace"})
 
 _ANY: Final = frozenset({"action", "reply-to", "actor", "note"})
@@ -57,7 +57,7 @@ _TAKES: Final[Mapping[Action, frozenset[str]]] = {
     Action.TRIGGER: _SELECTED | {"coordinates"},
     Action.RESCHEDULE: _SELECTED | TIMING | {"coordinates"},
     Action.UPDATE: _SELECTED | TIMING | CHANGES | OF_A_SET | {"coordinates"},
-    Action.DESCRIBE: _SELECTED,
+    Action.DESCRIBE: _SELECTED | {"coordinates"},
     Action.RATE: _ANY | {"destination", "rate"},
 }
 """What each action looks at, or refuses with a sentence of its own."""
@@ -161,9 +161,6 @@ class Actions:
         if content is None:
             return None
         name = PREFIX + "until"
-        if "id" not in record.control:
-            # What has no id is held until a resume: it would not end with the rest.
-            raise not_applicable("until", "a pause of many; expected it beside an id")
         latest_ms = record.now_ms + self._limits.max_delay_ms
         until_ms = values.instant(name, content, Code.INVALID_UNTIL, latest_ms)
         if until_ms > record.timestamp_ms:

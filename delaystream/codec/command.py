@@ -69,6 +69,8 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     """Fires without an id that it was about."""
     holds: int = 0
     """Holds that it has begun, or ended."""
+    at_once: int = 0
+    """Of a resume: fires that were due when it was carried out."""
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -89,6 +91,8 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Of the coordinates: set by an import, on what was on its way."""
     counted: tuple[int, int, int] = (0, 0, 0)
     """Of a report alone: what it counts beside what was changed."""
+    at_once: int = 0
+    """Of the report of a resume alone."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -130,6 +134,7 @@ def report_headers(report: Report) -> list[Header]:
         None,
         source.origin,
         (report.matched, report.anonymous, report.holds),
+        report.at_once,
     )
     return [(COMMAND_HEADER, _encode(stored))]
 
@@ -147,7 +152,7 @@ def detach(headers: Sequence[Header]) -> tuple[Command | Report | None, list[Hea
         return None, own
     source = Coordinates(stored.topic, stored.partition, stored.offset, stored.origin)
     if stored.reported is not None:
-        return Report(source, *stored.reported, *stored.counted), own
+        return Report(source, *stored.reported, *stored.counted, stored.at_once), own
     command = Command(
         source, stored.timestamp_ms, stored.destination, stored.due_ms, stored.recurrence, stored.timing
     )
@@ -173,7 +178,7 @@ def is_origin(text: str) -> bool:
 
 def _possible(stored: _Stored) -> bool:
     """Whether a worker can have written it: it fits Kafka, the calendar and the state's keys."""
-    partitions, counts = [stored.partition], [*stored.counted]
+    partitions, counts = [stored.partition], [*stored.counted, stored.at_once]
     if stored.reported is not None:
         partitions.append(stored.reported[0])
         counts.append(stored.reported[1])

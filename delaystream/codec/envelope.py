@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from delaystream.codec.keys import due_of
 from delaystream.core.identity import place
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Action, CatchUp, Coordinates, Lateness, Match, Request
@@ -86,8 +87,17 @@ class Wake(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=6):
     id: str
 
 
+class Release(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
+    """An entry of the housekeeping wheel: the hold under this key ends by itself.
+
+    Or look whether anything is left of one that has ended.
+    """
+
+    key: bytes
+
+
 #: What is in a wheel.
-Entry: TypeAlias = Envelope | Pointer | Forget | Trigger | Sweep | Wake
+Entry: TypeAlias = Envelope | Pointer | Forget | Trigger | Sweep | Wake | Release
 
 
 class Status(StrEnum):
@@ -318,6 +328,8 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
     found: list[bytes] = []
     #: why there will be no receipt although one was asked for
     no_receipt: str | None = None
+    #: of a resume: fires that were due when it was carried out
+    at_once: int = 0
 
     @property
     def place(self) -> tuple[int, int, str]:
@@ -351,6 +363,10 @@ class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
     matched: int = 0
     anonymous: int = 0
     holds: int = 0
+    #: of a pause: when it ends by itself, -1: never
+    until_ms: int = -1
+    #: as in a bulk command
+    at_once: int = 0
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
@@ -370,6 +386,28 @@ class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
     note: str | None = None
     #: of the coordinates, as in a schedule
     origin: str = ""
+    #: its entry in the wheel of housekeeping, if it ends by itself
+    until_key: bytes | None = None
+
+    @property
+    def until_ms(self) -> int | None:
+        """When it ends by itself; None: not before a resume."""
+        return None if self.until_key is None else due_of(self.until_key)
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """A hold that has ended, while anything that it kept back may be pending: what becomes of that if late.
+
+    Of a hold that met what arrives, the coordinates and the timestamp are those of the resume.
+    """
+
+    hold: Hold
+    #: what was due by then, by the worker's clock
+    ended_ms: int
+    #: its entry in the wheel of housekeeping: when to look whether anything is left
+    entry: bytes
+    #: what the resume says; None: as each request says itself
+    once: Lateness | None = None
 
 
 class Rate(msgspec.Struct, frozen=True, array_like=True, tag=14):
@@ -486,6 +524,7 @@ decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
 decode_bulk = msgspec.msgpack.Decoder(Bulk).decode
 decode_hold = msgspec.msgpack.Decoder(Hold).decode
+decode_ended = msgspec.msgpack.Decoder(Ended).decode
 decode_gathering = msgspec.msgpack.Decoder(Gathering).decode
 decode_rate = msgspec.msgpack.Decoder(Rate).decode
 decode_position = msgspec.msgpack.Decoder(SourcePosition).decode

@@ -186,14 +186,19 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
         int | None, Meta(description="Since when a parked destination could not be written to.")
     ] = None
     partition: Annotated[
-        int | None, Meta(description="The request partition whose schedules wait for a parked destination.")
+        int | None,
+        Meta(
+            description="The request partition whose schedules wait for a parked destination, or on which "
+            "the hold of a bulk pause has ended by itself."
+        ),
     ] = None
     rate: Annotated[
         float | None,
         Meta(description="Records a second, by command. Left out: what the settings say, again."),
     ] = None
     action: Annotated[
-        str | None, Meta(description="Of a bulk command, or of one about one request without an id.")
+        str | None,
+        Meta(description="Of a bulk command, or of one about one request without an id: what it asked for."),
     ] = None
     shortened: Annotated[
         bool,

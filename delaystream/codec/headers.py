@@ -12,7 +12,7 @@ Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
 | `start`, `end` | of `every` or `cron`: first and last time, jitter included | the request; none |
 | `max-fires` | of `every` or `cron`: deliveries, 1 or more | unbounded |
 | `jitter` | of `every` or `cron`: a duration | none |
-| `timezone`, `dst-gap`, `dst-overlap` | of `cron`, and of local times in `at` | UTC, `shift`, `first` |
+| `timezone`, `dst-gap`, `dst-overlap` | of `cron`, of local times in `at` | the topic's; `shift`, `first` |
 | `catch-up` | of `every` or `cron`: `latest`, `all`, `none` | `latest` |
 | `id` | names the schedule, 1 to 256 bytes | none: only its coordinates name it |
 | `action` | `schedule`, or a command: one of `delaystream.core.request.Action` | `schedule` |
@@ -85,8 +85,8 @@ class RequestParser:
     """Parses records of request topics; for use by one thread.
 
     `default_destination` is for requests without `delaystream-destination`; ValueError when it is denied.
-    `default_timezone` is for cron expressions without a zone, `default_grace_ms` for what recurs or has
-    `on-late`, and no `grace`; None: as the contract says.
+    `default_timezone` is for cron expressions and local times without a zone, `default_grace_ms` for what
+    recurs or has `on-late`, and no `grace`; None: as the contract says.
     What values parse to is remembered, so that a usual request costs a few look-ups.
     """
 
@@ -95,10 +95,10 @@ class RequestParser:
         filter: DestinationFilter,
         limits: Limits,
         default_destination: str | None = None,
-        default_timezone: str = "UTC",
+        default_timezone: str | None = None,
         default_grace_ms: int | None = None,
     ) -> None:
-        self._default_zone = None if default_timezone == "UTC" else default_timezone.encode()
+        self._default_zone = None if default_timezone is None else default_timezone.encode()
         self._default_grace_ms = default_grace_ms
         if default_destination is not None and (reason := filter.refusal(default_destination)):
             raise ValueError(f"the default destination {shown(default_destination)} {reason}")
@@ -153,7 +153,9 @@ class RequestParser:
             elif not _EARLIEST_MS <= timestamp_ms <= now_ms + self._ahead_ms:
                 raise _not_the_present(timestamp_ms)
             source = Coordinates(topic, partition, offset)
-            if "destination" in control and ("delay" in control or "at" in control):
+            if "destination" in control and (
+                "delay" in control or ("at" in control and self._default_zone is None)
+            ):
                 # The usual requests, without the cost of looking for anything else.
                 if len(control) == 2:
                     return Request(
@@ -281,7 +283,7 @@ class RequestParser:
             reply_to, no_receipt = values.reply_to(PREFIX + "reply-to", content, self._filter)
         if (content := control.get("action")) is not None:
             action = values.choice(PREFIX + "action", content, Action, Code.INVALID_ACTION)
-        if self._default_zone is not None and action in _BEGINNING and "cron" in control:
+        if self._default_zone is not None and _lacks_a_zone(action, control):
             control.setdefault("timezone", self._default_zone)
         if action is not _SCHEDULE:
             record = Record(
@@ -330,6 +332,16 @@ class RequestParser:
             )
             remember(self._destinations, content, destination)
         return destination
+
+
+def _lacks_a_zone(action: Action, control: dict[str, bytes]) -> bool:
+    """Whether the default time zone means anything to a request, unless it has one of its own."""
+    if action in _BEGINNING and "cron" in control:
+        return True
+    content = control.get("at")
+    if content is None or "timezone" in control or not (action is _SCHEDULE or action in _RETIMING):
+        return False
+    return not content.isdigit() and values.any_local(PREFIX + "at", content)
 
 
 def _agree(request: Request, command: Command) -> bool:

@@ -7,6 +7,7 @@ kind rest of the key                                                            
 ==== ============================================================================= =====================
 ``b`` place, NUL, partition (4), offset (8)                                         a bulk command at work
 ``d`` destination number (4)                                                       name of a wheel
+``e`` place, NUL, partition (4), offset (8)                                         a hold that has ended
 ``h`` place, NUL, partition (4), offset (8)                                         a hold, by its first pause
 ``n`` source number (4)                                                            topic, partition, origin
 ``o`` source topic's name                                                          next offset, topic id
@@ -176,3 +177,8 @@ def gathering_key(place: str, partition: int, offset: int) -> bytes:
 def hold_key(place: str, partition: int, offset: int) -> bytes:
     """Key of a hold, by the coordinates of the pause that asked for it first."""
     return b"h" + place.encode() + b"\0" + _coordinates.pack(partition, offset)
+
+
+def ended_key(hold: bytes) -> bytes:
+    """Key of what is known of a hold that has ended, by the key that it had."""
+    return b"e" + hold[1:]

@@ -221,6 +221,18 @@ def due_times(name: str, value: bytes, limits: Limits, now_ms: int) -> tuple[int
     return _list(name, value, limits, instant)
 
 
+def any_local(name: str, value: bytes) -> bool:
+    """Whether any item of a comma list is a local time; what is no time at all is none."""
+    for item in text(name, value).split(","):
+        try:
+            parse_instant(item)
+        except NoOffsetError:
+            return True
+        except InstantError:
+            continue
+    return False
+
+
 def local_due_times(
     name: str, value: bytes, clock: LocalClock, limits: Limits, now_ms: int
 ) -> tuple[int, ...] | None:

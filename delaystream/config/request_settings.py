@@ -10,9 +10,9 @@ from delaystream.config.values import (
     Dialects,
     NameList,
     OptionalTopic,
+    OptionalZone,
     Rates,
     Section,
-    Zone,
 )
 from delaystream.core.limits import Limits
 
@@ -62,8 +62,10 @@ class RequestSettings(Section):
         "an equal share: names and globs, comma-separated (`emails=50,sms-*=600/m`); the first that fits "
         "counts.",
     )
-    default_timezone: Zone = Field(
-        "UTC", description="Time zone of `delaystream-cron` without `delaystream-timezone`: an IANA name."
+    default_timezone: OptionalZone = Field(
+        None,
+        description="Time zone of `delaystream-cron`, and of local times in `delaystream-at`, without "
+        "`delaystream-timezone`: an IANA name. None: UTC for `delaystream-cron`; local times are refused.",
     )
     default_grace_ms: int | None = Field(
         None,

@@ -20,7 +20,8 @@ _MEANINGS: Final = {
     "max_pending": "Most fires that it may have pending, in all partitions together. 0: no bound.",
     "destination_rates": "Most records a second of its own to a destination, beside the shared "
     "`destination_rates`. What waits for it keeps other tenants' records for the destination no longer.",
-    "default_timezone": "Time zone of its `delaystream-cron` without `delaystream-timezone`.",
+    "default_timezone": "Time zone of its `delaystream-cron`, and of local times in its `delaystream-at`, "
+    "without `delaystream-timezone`.",
     "default_grace_ms": "How late is too late for its requests that recur, or have `delaystream-on-late`, "
     "and no `delaystream-grace`.",
     "events_anonymous": "Whether its requests without an id, and their fires, are told on the events topic.",

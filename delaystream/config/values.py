@@ -74,4 +74,4 @@ TopicList = Annotated[tuple[Topic, ...], BeforeValidator(split), Field(min_lengt
 OptionalText = Annotated[str | None, BeforeValidator(_empty_as_none)]
 Rates = Annotated[tuple[str, ...], BeforeValidator(_rates)]
 Dialects = Annotated[tuple[str, ...], BeforeValidator(_dialects)]
-Zone = Annotated[str, BeforeValidator(_zone)]
+OptionalZone = Annotated[str | None, BeforeValidator(_zone)]

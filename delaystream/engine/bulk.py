@@ -32,6 +32,7 @@ from delaystream.codec.envelope import (
     Bulk,
     Envelope,
     Gathering,
+    Release,
     Schedule,
     Sweep,
     decode_bulk,
@@ -59,6 +60,7 @@ from delaystream.core.request import Action, Coordinates, Match, Request
 from delaystream.engine import terms
 from delaystream.engine.answers import Answers
 from delaystream.engine.commands import Commands
+from delaystream.engine.describe import Descriptions
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.holds import Holds
 from delaystream.engine.letters import Letters
@@ -91,9 +93,10 @@ class Bulks:
         letters: Letters,
         suspects: Suspects,
         holds: Holds,
+        descriptions: Descriptions,
     ) -> None:
         self._holds = holds
-        self._unnamed = Unnamed(partition, settings, state, answers, letters, suspects)
+        self._unnamed = Unnamed(partition, settings, state, answers, letters, suspects, holds, descriptions)
         self._suspects = suspects
         self._partition = partition
         self._settings = settings
@@ -196,7 +199,10 @@ class Bulks:
             self._answers.events.changed(
                 step, source, id, _EVENTS[bulk.action], after, actor=bulk.actor, note=bulk.note
             )
-            self._keep(step, of, replace(counted, count=bulk.count + 1))
+            at_once = bulk.at_once
+            if bulk.action is Action.RESUME:
+                at_once += self._commands.at_once(step, id, after)
+            self._keep(step, of, replace(counted, count=bulk.count + 1, at_once=at_once))
             if schedule.status not in LIVE:
                 return len(stored)
         if not set(swept) <= {*schedule.swept}:
@@ -230,7 +236,14 @@ class Bulks:
         for partition in range(settings.partitions):
             if partition != self._partition:
                 outlet.write(None, None, headers, step.now_ms, partition)
-        gathering = Gathering(request.action, [], 0, request.actor, request.no_receipt)
+        gathering = Gathering(
+            request.action,
+            [],
+            0,
+            request.actor,
+            request.no_receipt,
+            until_ms=-1 if request.until_ms is None else request.until_ms,
+        )
         step.changes[gathering_key(source.place, source.partition, source.offset)] = encode(gathering)
         self.begin(step, request)
         return None
@@ -244,12 +257,24 @@ class Bulks:
         if self._state.get(step, key) is not None:
             return  # a copy that no worker wrote: one sweep is at work
         holds: list[str] = []
+        at_once = 0
         if request.action is Action.PAUSE:
             holds = self._holds.begin(step, request)
         elif request.action is Action.RESUME:
-            holds = self._holds.end(step, request)
+            holds, at_once = self._holds.end(step, request)
         bulk = self._begun(step, request, match, schedule_key(source.topic, match.id_prefix or ""))
-        self._take_up(step, key, replace(bulk, holds=holds))
+        self._take_up(step, key, replace(bulk, holds=holds, at_once=at_once))
+
+    def release(self, step: Step, key: bytes, entry: Release) -> None:
+        """The hold of a pause ends by itself; what it has paused has ends of its own.
+
+        Or nothing is left of one that has ended, by now.
+        """
+        if entry.key[:1] == b"e":
+            self._holds.look(step, entry)
+            return
+        hold = self._holds.expire(step, key, entry)
+        self._answers.events.hold_ended(step, hold, self._partition)
 
     def search(self, step: Step, request: Request, subject: Coordinates) -> Rejection | None:
         """Take up a command about one request without an id. A rejection changes nothing."""
@@ -329,6 +354,7 @@ class Bulks:
             bulk.matched,
             bulk.anonymous,
             len(bulk.holds),
+            bulk.at_once,
         )
         settings = self._settings
         step.outlet(settings.commands_topic, settings.partitions).write(
@@ -421,6 +447,7 @@ class Bulks:
             matched=gathering.matched + report.matched,
             anonymous=gathering.anonymous + report.anonymous,
             holds=max(gathering.holds, report.holds),
+            at_once=gathering.at_once + report.at_once,
         )
         if len(gathering.reported) < self._settings.partitions:
             step.changes[key] = encode(gathering)
@@ -442,6 +469,8 @@ class Bulks:
             "anonymous": gathering.anonymous,
             "holds": gathering.holds,
         }
+        if gathering.action is Action.RESUME:
+            counted["fires_at_once"] = gathering.at_once
         no_receipt = self._letters.summary(
             step, source, report.reply_to, gathering.no_receipt, outcome, counted
         )

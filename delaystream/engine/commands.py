@@ -59,7 +59,7 @@ class Commands:
         elif schedule is None or schedule.status is Status.FORESTALLED:
             self._answers.tell(step, request, Outcome.UNKNOWN, schedule)
         elif schedule.status not in LIVE:
-            self._answers.tell(step, request, Outcome.TOO_LATE, schedule)
+            self._too_late(step, request, schedule)
         elif action is Action.TRIGGER:
             self._trigger(step, request, schedule)
         elif action is Action.RESCHEDULE or action is Action.UPDATE:
@@ -67,6 +67,14 @@ class Commands:
         else:
             self._switch(step, request, schedule)
         return None
+
+    def _too_late(self, step: Step, request: Request, schedule: Schedule) -> None:
+        """Nothing happens to an id that is over; which deployment pruned it is remembered all the same."""
+        assert request.id is not None
+        noted = terms.noted(schedule, request, Outcome.TOO_LATE)
+        if noted is not schedule:
+            step.changes[schedule_key(schedule.topic, request.id)] = encode(noted)
+        self._answers.tell(step, request, Outcome.TOO_LATE, noted)
 
     def _describe(self, step: Step, request: Request, schedule: Schedule | None) -> None:
         assert request.id is not None
@@ -86,10 +94,10 @@ class Commands:
             changed = terms.noted(schedule, request, outcome)
             if changed is not schedule:
                 step.changes[schedule_key(schedule.topic, request.id)] = encode(changed)
-        at_once = self._at_once(step, request.id, changed) if outcome is Outcome.RESUMED else None
+        at_once = self.at_once(step, request.id, changed) if outcome is Outcome.RESUMED else None
         self._answers.tell(step, request, outcome, changed, at_once=at_once)
 
-    def _at_once(self, step: Step, id: str, schedule: Schedule) -> int:
+    def at_once(self, step: Step, id: str, schedule: Schedule) -> int:
         """How many fires of a schedule that was just resumed are due; where all catch up, at most."""
         recurrence, now_ms = schedule.recurrence, step.now_ms
         if recurrence is None:
@@ -194,7 +202,7 @@ class Commands:
         elif old.status in LIVE or old.status is Status.CANCELLED:
             outcome, status = Outcome.CANCELLED, Status.CANCELLED
         else:
-            self._answers.tell(step, request, Outcome.TOO_LATE, old)
+            self._too_late(step, request, old)
             return
         source = request.source
         if old is None:

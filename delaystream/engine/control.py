@@ -122,6 +122,17 @@ def _paused_since(step: Step, request: Request, old: Schedule | None) -> int | N
     return old.paused_ms if old is not None and was else step.now_ms
 
 
+def _until_ms(request: Request, old: Schedule | None, hold: Hold | None) -> int | None:
+    """When the pause of what a request defines ends by itself; None: not before a resume.
+
+    What was paused stays so for as long. Of what is not, the hold that meets it says how long, unless the
+    request itself asks to be paused.
+    """
+    if old is not None and old.status is _PAUSED and request.status != "pending":
+        return None if old.until_key is None else due_of(old.until_key)
+    return None if hold is None or request.status == "paused" else hold.until_ms
+
+
 class _Begun(NamedTuple):
     """What a new definition has in the wheels, and what of it has fired at once."""
 
@@ -332,7 +343,8 @@ class Control:
         if old is not None:
             schedule = _after(schedule, old, begun)
         if paused_ms is not None:
-            schedule = self._withheld(step, id, schedule, begun, paused_ms, old, hold)
+            until_ms = _until_ms(request, old, hold)
+            schedule = self._withheld(step, id, schedule, begun, paused_ms, until_ms, hold)
         elif old is not None and old.status is _PAUSED and request.recurrence is not None:
             schedule = replace(schedule, resumed_ms=step.now_ms)
         if request.terms is not NO_TERMS:
@@ -353,7 +365,7 @@ class Control:
         schedule: Schedule,
         begun: _Begun,
         paused_ms: int,
-        old: Schedule | None,
+        until_ms: int | None,
         hold: Hold | None,
     ) -> Schedule:
         """A schedule that begins paused: by a hold, by its request, or for what it replaces is paused."""
@@ -364,8 +376,8 @@ class Control:
             held=begun.later,
             held_by="" if hold is None else hold.name,
         )
-        if old is not None and old.until_key is not None:
-            schedule = self._arming.wake(step, id, schedule, due_of(old.until_key))
+        if until_ms is not None:
+            schedule = self._arming.wake(step, id, schedule, until_ms)
         self._state.counts.withhold(schedule.topic, schedule.withheld)
         return schedule
 

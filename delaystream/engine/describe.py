@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from delaystream.codec.envelope import LIVE, Envelope, Schedule, decode_envelope
-from delaystream.codec.event import definition_of, next_at_ms
-from delaystream.codec.keys import due_of, payload_key
+from delaystream.codec.event import Definition, coordinates, definition_of, next_at_ms
+from delaystream.codec.keys import due_of, payload_key, wheel_of
 from delaystream.core.identity import named_fire_id, schedule_id
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
+from delaystream.core.request import Coordinates
 from delaystream.engine.arming import Arming
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
@@ -66,6 +68,31 @@ class Descriptions:
             stored = schedule.payload or self._state.get(step, payload_key(schedule.topic, id))
             assert stored is not None, "a live schedule has its payload"
             told["payload"] = _payload(decode_envelope(stored))
+        return told
+
+    def of_unnamed(
+        self, subject: Coordinates, entries: Sequence[tuple[bytes, Envelope]], held_by: str | None
+    ) -> dict[str, Any]:
+        """All that is known of a request without an id, by what is pending of it, in due order."""
+        key, first = entries[0]
+        due_ms = [due_of(key) for key, _ in entries]
+        definition = Definition(
+            self._state.destinations[wheel_of(key)],
+            due_ms,
+            grace_ms=first.grace_ms if first.grace_ms >= 0 else None,
+            tags=first.tags,
+        )
+        told: dict[str, Any] = {
+            "source": coordinates(subject),
+            "created_at_ms": first.timestamp_ms,
+            "definition": msgspec.to_builtins(definition),
+            "on_late": first.on_late,
+            "upcoming_at_ms": due_ms[:UPCOMING],
+        }
+        if held_by is not None:
+            told["held_by"] = held_by
+        if self._tenants.of(subject.topic).describes_payload:
+            told["payload"] = _payload(first)
         return told
 
     def _upcoming(self, schedule: Schedule) -> list[int]:

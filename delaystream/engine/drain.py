@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from delaystream.codec.envelope import Hold
+from delaystream.codec.envelope import Ended, Hold
 from delaystream.engine.rates import Bucket
 from delaystream.engine.tenants import Denial
 from delaystream.engine.trouble import Trouble
@@ -15,8 +15,8 @@ class Drain:
     """One wheel in one step."""
 
     __slots__ = (
-        "at", "buckets", "cursor", "denial", "done", "holds", "leaving", "let_go_ms", "limit", "most_fired",
-        "parked", "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
+        "at", "buckets", "cursor", "denial", "done", "ended", "holds", "leaving", "let_go_ms", "limit",
+        "most_fired", "parked", "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -35,6 +35,8 @@ class Drain:
         self.let_go_ms = 0
         #: what may keep an entry without an id back
         self.holds: Sequence[Hold] = ()
+        #: what may have kept it back, and says what becomes of it if it is late
+        self.ended: Sequence[Ended] = ()
         #: what bounds how fast it is drained
         self.buckets: tuple[Bucket, ...] = ()
         #: of a common wheel: numbers of sources whose entries belong to their tenants' own wheels by now

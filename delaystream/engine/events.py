@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Envelope, Gathering, Parked, Schedule, delivered_key, kept_key
+from delaystream.codec.envelope import Envelope, Gathering, Hold, Parked, Schedule, delivered_key, kept_key
 from delaystream.codec.event import (
     SCHEMA_VERSION,
     Event,
@@ -26,7 +26,7 @@ from delaystream.core.identity import schedule_id
 from delaystream.core.misfire import Run
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import NO_TERMS, Coordinates, Request
+from delaystream.core.request import NO_TERMS, Action, Coordinates, Request
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
@@ -381,7 +381,24 @@ class Events:
                     matched=gathered.matched,
                     anonymous=gathered.anonymous,
                     holds=gathered.holds,
+                    until_ms=gathered.until_ms if gathered.until_ms >= 0 else None,
                     no_receipt=no_receipt,
+                ),
+            )
+
+    def hold_ended(self, step: Step, hold: Hold, partition: int) -> None:
+        """The hold of a bulk pause has ended by itself, on one partition."""
+        if self.on:
+            source = Coordinates(hold.tenant, hold.partition, hold.offset, hold.origin)
+            self.emit(
+                step,
+                event_of_request(
+                    step.now_ms,
+                    EventType.RESUMED,
+                    source,
+                    action=Action.PAUSE.value,
+                    partition=partition,
+                    until_ms=hold.until_ms,
                 ),
             )
 

@@ -251,6 +251,8 @@ class Firing:
         drain.let_go_ms = self._state.let_go_ms.get(wheel, 0)
         if self._holds.any:
             drain.holds = self._holds.of(topic)
+        if self._holds.any_ended:
+            drain.ended = self._holds.ended_of(topic)
         if self._rates.active:
             lane = self._state.lanes[wheel]
             drain.buckets = self._rates.buckets(topic, lane, loop_ms)
@@ -385,8 +387,9 @@ class Firing:
             size_bytes += len(stored)
             if drain.holds and self._held(step, drain, key, stored, entry):
                 continue
-            if entry.grace_ms >= 0 and withheld.is_late(step, drain, due_ms, entry):
-                withheld.let_go(step, drain, key, entry)
+            late = self._holds.for_once(drain.ended, drain.wheel, key, entry) if drain.ended else entry
+            if late.grace_ms >= 0 and withheld.is_late(step, drain, due_ms, late):
+                withheld.let_go(step, drain, key, late)
                 continue
             if (suspicious or entry.destination_partition >= partitions) and self._given_up(
                 step, drain, key, due_ms, entry
@@ -496,8 +499,10 @@ class Firing:
                 step.size_bytes += len(stored)
                 if rejection is None:
                     self._held(step, drain, key, stored, entry)
-                elif withheld.is_late(step, drain, due_ms, entry):
-                    withheld.let_go(step, drain, key, entry)
+                elif withheld.is_late(
+                    step, drain, due_ms, late := self._holds.for_once(drain.ended, drain.wheel, key, entry)
+                ):
+                    withheld.let_go(step, drain, key, late)
                 else:
                     withheld.quarantine(step, drain, key, entry, rejection)
             last = key

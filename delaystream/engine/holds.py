@@ -6,21 +6,39 @@ meets it, it goes to a wheel of the hold's own for its destination, which nobody
 When a resume ends the hold, these wheels are like any others: their entries have the due times that they had,
 and are late by now, or not.
 
+What a resume says of what is late, and what its holds kept back, is a row too, for as long as any of that
+may be pending (*ended* holds).
+
+A hold may end by itself: its row has the key of an entry in the wheel of housekeeping then.
+
 With `match-new` a hold meets what is newer than itself too, and then schedules with an id when they arrive:
-they are stored paused, with its name.
+they are stored paused, with its name and its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from itertools import count
 from typing import Final
 
-from delaystream.codec.envelope import Envelope, Hold, decode_hold, encode
-from delaystream.codec.keys import hold_key, offset_of, source_of, split_wheel_key, wheel_key
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import Ended, Envelope, Hold, Release, decode_ended, decode_hold, encode
+from delaystream.codec.keys import (
+    HOUSEKEEPING,
+    due_of,
+    ended_key,
+    hold_key,
+    offset_of,
+    source_of,
+    split_wheel_key,
+    wheel_key,
+)
 from delaystream.core.identity import schedule_id
 from delaystream.core.rejection import Code, Rejection
-from delaystream.core.request import Action, Match, Request
+from delaystream.core.request import Action, Lateness, Match, Request
+from delaystream.engine.overdue import for_once
 from delaystream.engine.pending import everything
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
@@ -28,6 +46,10 @@ from delaystream.engine.step import Step
 
 #: with these in it, a glob cannot be compared with another one as if that were a name
 _NOT_COMPARED: Final = frozenset("?[]")
+
+
+#: how long after its end, and after each look, it is looked whether anything is left of an ended hold
+LOOK_MS: Final = 60_000
 
 
 class Holds:
@@ -42,6 +64,11 @@ class Holds:
         for key, hold in sorted(found, key=lambda item: item[1].since_ms):
             self._standing[key] = hold
             state.withhold(hold.name)
+        #: those that have ended, by their keys, the latest last
+        self._ended: dict[bytes, Ended] = {}
+        gone = [(key, decode_ended(value)) for key, value in everything(state.store, b"e", b"f")]
+        for key, ended in sorted(gone, key=lambda item: item[1].ended_ms):
+            self._ended[key] = ended
 
     @property
     def any(self) -> bool:
@@ -74,10 +101,14 @@ class Holds:
         return None
 
     def meeting(self, request: Request) -> Hold | None:
-        """The hold that meets a request that schedules as it arrives; None for none."""
+        """The hold that meets a request that schedules as it arrives; None for none.
+
+        Of several it is the one that ends last: what has an id is paused once, for as long as that stands.
+        """
         id, where = request.id, request.source
         key = request.destination_key if request.has_destination_key else request.key
         source = (where.topic, where.partition, where.origin)
+        found: Hold | None = None
         for hold in self._standing.values():
             match = hold.match
             if hold.tenant != where.topic or not _delivers_to(match, request.destination):
@@ -89,9 +120,9 @@ class Holds:
             else:
                 # What was there is paused by itself, as the command comes by.
                 concerned = match.arriving and id.startswith(match.id_prefix or "")
-            if concerned and meets(match, request.tags, key):
-                return hold
-        return None
+            if concerned and meets(match, request.tags, key) and (found is None or _outlasts(hold, found)):
+                found = hold
+        return found
 
     def keep(self, step: Step, hold: Hold, key: bytes, stored: bytes) -> bytes:
         """Put an entry that is out of its wheel in that of a hold; its new key."""
@@ -102,6 +133,91 @@ class Holds:
         state.add_entry(step, kept, stored, into, due_ms, source)
         return kept
 
+    # -- what was held ------------------------------------------------------------------------
+
+    @property
+    def any_ended(self) -> bool:
+        """False: whatever is late goes by its own word."""
+        return bool(self._ended)
+
+    def ended_of(self, topic: str) -> Sequence[Ended]:
+        """The ended holds that may have kept back what is to be delivered to a topic, latest first."""
+        return [ended for ended in reversed(self._ended.values()) if _delivers_to(ended.hold.match, topic)]
+
+    def for_once(self, ended: Iterable[Ended], wheel: int, key: bytes, entry: Envelope) -> Envelope:
+        """An entry that is due, with what the last resume says that let it go."""
+        held_by, due_ms = self._state.withheld_by[wheel], due_of(key)
+        for past in ended:
+            hold = past.hold
+            if due_ms <= past.ended_ms and (hold.name == held_by or self.over((hold,), key, entry)):
+                return entry if past.once is None else for_once(entry, past.once)
+        return entry
+
+    def _remember(
+        self, step: Step, key: bytes, hold: Hold, once: Lateness | None, request: Request | None
+    ) -> None:
+        """Keep what a resume says, if anything that the hold kept back is due.
+
+        One that says nothing is kept where there are others, whose word it ends.
+        """
+        others = [(of, past) for of, past in self._ended.items() if past.hold.tenant == hold.tenant]
+        if (once is None and not others) or not self._is_left(hold, step.now_ms):
+            return
+        if request is not None and hold.match.arriving:
+            source = request.source
+            hold = replace(
+                hold,
+                partition=source.partition,
+                offset=source.offset,
+                timestamp_ms=request.timestamp_ms,
+                origin=source.origin,
+                match=replace(hold.match, arriving=False),
+            )
+        for of, past in others:
+            if _takes_over(hold, past.hold):
+                self._forget(step, of)
+                self._state.remove_pointer(step, past.entry)
+        # Its end is told in the row: it needs none in the wheels.
+        self._look_later(step, ended_key(key), Ended(replace(hold, until_key=None), step.now_ms, b"", once))
+
+    def _look_later(self, step: Step, key: bytes, ended: Ended) -> None:
+        state, hold, due_ms = self._state, ended.hold, step.now_ms + LOOK_MS
+        number = state.source(step, hold.tenant, hold.partition, hold.origin)
+        # Several holds may have ended by one resume: the index tells them apart.
+        taken = {past.entry for of, past in self._ended.items() if of != key}
+        indexes = (wheel_key(HOUSEKEEPING, due_ms, number, hold.offset, index) for index in count(3))
+        entry = next(key for key in indexes if key not in taken)
+        state.add_pointer(step, entry, encode(Release(key)), HOUSEKEEPING, due_ms, number)
+        self._ended[key] = ended = replace(ended, entry=entry)
+        step.changes[key] = encode(ended)
+
+    def _forget(self, step: Step, key: bytes) -> None:
+        del self._ended[key]
+        step.changes[key] = None
+
+    def _is_left(self, hold: Hold, ended_ms: int) -> bool:
+        """Whether anything may be pending that was due when a hold ended, as far as the wheels can tell."""
+        state = self._state
+        for wheel, topic in enumerate(state.destinations):
+            head = state.heads.head(wheel)
+            if (
+                topic
+                and head is not None
+                and head <= ended_ms
+                and state.lanes[wheel] in ("", hold.tenant)
+                and (state.withheld_by[wheel] == hold.name or _delivers_to(hold.match, topic))
+            ):
+                return True
+        return False
+
+    def look(self, step: Step, entry: Release) -> None:
+        """Forget a hold that has ended, if nothing is left of it; its entry is out of its wheel already."""
+        ended = self._ended[entry.key]
+        if self._is_left(ended.hold, ended.ended_ms):
+            self._look_later(step, entry.key, ended)
+        else:
+            self._forget(step, entry.key)
+
     # -- their beginning and end --------------------------------------------------------------
 
     def refusal(self, request: Request) -> Rejection | None:
@@ -109,18 +225,23 @@ class Holds:
         tenant, most = request.source.topic, self._settings.max_holds
         if request.action is not Action.PAUSE or not _needs_hold(request.match):
             return None
-        standing = [hold for hold in self._standing.values() if hold.tenant == tenant]
-        if len(standing) < most or self._same(request) is not None:
+        standing = sum(hold.tenant == tenant for hold in self._standing.values())
+        ended = sum(past.hold.tenant == tenant for past in self._ended.values())
+        if standing + ended < most or self._same(request) is not None:
             return None
+        left = f", and {ended} that were resumed have requests left to deliver" if ended else ""
         return Rejection(
             Code.TOO_MANY_HOLDS,
-            f"{len(standing)} bulk pauses of {tenant} hold requests back; expected fewer than {most} "
+            f"{standing} bulk pauses of {tenant} hold requests back{left}; expected fewer than {most} "
             "(max_holds): end some of them with a resume",
             reply_to=request.reply_to,
         )
 
     def begin(self, step: Step, request: Request) -> list[str]:
-        """Begin the hold of a pause, or renew one that is the same; its name, if the pause needs one."""
+        """Begin the hold of a pause, or renew one that is the same; its name, if the pause needs one.
+
+        A pause that says when it ends says so of all holds that it covers; else they end as they did before.
+        """
         match, source = request.match, request.source
         if match is None or not _needs_hold(match):
             return []
@@ -138,11 +259,29 @@ class Holds:
             request.actor,
             request.terms.note,
             source.origin,
+            None if old is None else old.until_key,
         )
-        self._standing[key] = hold
+        self._keep(step, key, hold)
         self._state.withhold(name)
-        step.changes[key] = encode(hold)
+        if request.until_ms is not None:
+            for of, standing in [*self._standing.items()]:
+                if of == key or _retimes(request, match, standing):
+                    self._end_at(step, of, standing, request.until_ms)
         return [name]
+
+    def _keep(self, step: Step, key: bytes, hold: Hold) -> None:
+        self._standing[key] = hold
+        step.changes[key] = encode(hold)
+
+    def _end_at(self, step: Step, key: bytes, hold: Hold, until_ms: int) -> None:
+        """Have a hold end by itself."""
+        if hold.until_key is not None:
+            self._state.remove_pointer(step, hold.until_key)
+        number = self._state.source(step, hold.tenant, hold.partition, hold.origin)
+        # Index 0 is that of the sweep of the same command.
+        until_key = wheel_key(HOUSEKEEPING, until_ms, number, hold.offset, 2)
+        self._state.add_pointer(step, until_key, encode(Release(key)), HOUSEKEEPING, until_ms, number)
+        self._keep(step, key, replace(hold, until_key=until_key))
 
     def _same(self, request: Request) -> bytes | None:
         """The key of a hold that asks for the same, of the same request partition and older."""
@@ -156,18 +295,33 @@ class Holds:
                 return key
         return None
 
-    def end(self, step: Step, request: Request) -> list[str]:
-        """End the holds that a resume covers; their names."""
+    def end(self, step: Step, request: Request) -> tuple[list[str], int]:
+        """End the holds that a resume covers: their names, and how many fires they kept back."""
         match, tenant = request.match, request.source.topic
         assert match is not None
-        ended = []
+        ended, kept_back = [], 0
         for key, hold in [*self._standing.items()]:
             if hold.tenant == tenant and covers(match, hold.match):
-                del self._standing[key]
-                step.changes[key] = None
-                self._state.let_go(step, hold.name)
+                if hold.until_key is not None:
+                    self._state.remove_pointer(step, hold.until_key)
+                kept_back += self._state.held(hold.name)
+                self._let_go(step, key, hold)
+                self._remember(step, key, hold, request.lateness, request)
                 ended.append(hold.name)
-        return ended
+        return ended, kept_back
+
+    def expire(self, step: Step, key: bytes, entry: Release) -> Hold:
+        """A hold ends by itself; its entry, under `key`, is out of its wheel already."""
+        hold = self._standing[entry.key]
+        assert hold.until_key == key, "there is one end of a hold"
+        self._let_go(step, entry.key, hold)
+        self._remember(step, entry.key, hold, None, None)
+        return hold
+
+    def _let_go(self, step: Step, key: bytes, hold: Hold) -> None:
+        del self._standing[key]
+        step.changes[key] = None
+        self._state.let_go(step, hold.name)
 
 
 def meets(match: Match, tags: Sequence[str], key: bytes | None) -> bool:
@@ -199,6 +353,35 @@ def _is_compared(glob: str) -> bool:
 
 def _is_name(glob: str) -> bool:
     return "*" not in glob and _is_compared(glob)
+
+
+def _takes_over(hold: Hold, other: Hold) -> bool:
+    """Whether a hold has kept back all that one which ended before it has."""
+    if hold.tenant != other.tenant or (other.match.arriving and not hold.match.arriving):
+        return False
+    if (hold.partition, hold.origin) == (other.partition, other.origin):
+        later = other.offset <= hold.offset
+    else:
+        later = other.timestamp_ms <= hold.timestamp_ms
+    return later and covers(hold.match, other.match)
+
+
+def _outlasts(hold: Hold, other: Hold) -> bool:
+    """Whether a hold ends later than another one, as far as is known."""
+    until_ms, its_ms = hold.until_ms, other.until_ms
+    return its_ms is not None and (until_ms is None or until_ms > its_ms)
+
+
+def _retimes(request: Request, match: Match, hold: Hold) -> bool:
+    """Whether a pause is about all that a hold of an earlier one is about."""
+    source = request.source
+    if hold.tenant != source.topic or (hold.match.arriving and not match.arriving):
+        return False
+    if (hold.partition, hold.origin) == (source.partition, source.origin):
+        later = hold.offset < source.offset
+    else:
+        later = hold.timestamp_ms <= request.timestamp_ms
+    return later and covers(match, hold.match)
 
 
 def _needs_hold(match: Match | None) -> bool:

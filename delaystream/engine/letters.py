@@ -85,16 +85,31 @@ class Letters:
         counted: Mapping[str, int],
         fires: Sequence[tuple[int, str]] = (),
         about: str | None = None,
+        *,
+        status: str | None = None,
+        described: dict[str, object] | None = None,
     ) -> str | None:
         """Tell what became of a command that took a sweep, if it asked, and what it counted.
 
         Where it was `about` one request without an id, also the `fires` that this has now, as (due_ms, fire
-        id). Why there is no receipt, as `receipt` says it.
+        id); where a description was asked for, that and the `status`. Why there is no receipt, as `receipt`
+        says it.
         """
         if reply_to is None:
             return self._unanswered(step, no_receipt)
         due_ms, fire_ids = [due for due, _ in fires], [fire for _, fire in fires]
-        row = receipt(outcome, source, None, step.now_ms, due_ms, fire_ids, counted=counted, about=about)
+        row = receipt(
+            outcome,
+            source,
+            None,
+            step.now_ms,
+            due_ms,
+            fire_ids,
+            status=status,
+            described=described,
+            counted=counted,
+            about=about,
+        )
         return self._reply(step, reply_to, row)
 
     def _reply(self, step: Step, topic: str, row: tuple[bytes, bytes, list[Header]]) -> str | None:

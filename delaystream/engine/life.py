@@ -125,8 +125,11 @@ class Life:
         arming = Arming(settings, state)
         answers = Answers(letters, events)
         changes = Changes(state, arming, answers, deliveries, tenants)
-        commands = Commands(settings, state, arming, answers, changes, Descriptions(state, arming, tenants))
-        bulks = self._bulks = Bulks(partition, settings, state, commands, answers, letters, suspects, holds)
+        descriptions = Descriptions(state, arming, tenants)
+        commands = Commands(settings, state, arming, answers, changes, descriptions)
+        bulks = self._bulks = Bulks(
+            partition, settings, state, commands, answers, letters, suspects, holds, descriptions
+        )
         control = Control(
             settings, state, deliveries, arming, answers, commands, changes, bulks, quotas, holds
         )

@@ -14,6 +14,7 @@ from delaystream.codec.envelope import (
     Forget,
     Past,
     Pointer,
+    Release,
     Schedule,
     Status,
     Sweep,
@@ -30,7 +31,7 @@ from delaystream.codec.keys import due_of, index_of, payload_key, schedule_key
 from delaystream.core.identity import named_fire_id, place, schedule_id, trigger_index
 from delaystream.core.misfire import Run
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import ON_LATE_DROP, Lateness
+from delaystream.core.request import ON_LATE_DROP
 from delaystream.engine.arming import Arming
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.commands import Commands
@@ -38,6 +39,7 @@ from delaystream.engine.drain import Drain
 from delaystream.engine.due_fire import DueFire
 from delaystream.engine.events import Events
 from delaystream.engine.fire_records import FireRecords
+from delaystream.engine.overdue import for_once
 from delaystream.engine.read_ahead import ReadAhead, Stored
 from delaystream.engine.recurring_fires import RecurringFires
 from delaystream.engine.settings import EngineSettings
@@ -166,7 +168,7 @@ class NamedFires:
         schedule, due_ms = due.schedule, due.due_ms
         fire, index, pending = self._own(due)
         if schedule.once is not None and due_ms <= schedule.resumed_ms:
-            due = replace(due, payload=_this_once(due.payload, schedule.once))
+            due = replace(due, payload=for_once(due.payload, schedule.once))
         if drain.topic == schedule.destination and self._withheld.is_late(step, drain, due_ms, due.payload):
             self._pass(step, drain, due, replace(schedule, pending=pending), fire)
             return
@@ -289,7 +291,10 @@ class NamedFires:
     # -- housekeeping ----------------------------------------------------------------------------
 
     def housekeep(self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-        """Forget ids whose time of being remembered is over, end pauses, and go on with bulk commands."""
+        """Forget ids whose time of being remembered is over, end pauses and holds, go on with bulk commands.
+
+        All of these are entries of the housekeeping wheel; the last that was taken out of it.
+        """
         last: bytes | None = None
         for key, stored in entries:
             last = drain.at = key
@@ -303,16 +308,9 @@ class NamedFires:
                 self._bulks.sweep(step, key, entry)
             elif type(entry) is Wake:
                 self._commands.wake(step, key, entry)
+            elif type(entry) is Release:
+                self._bulks.release(step, key, entry)
             else:
                 assert type(entry) is Forget
                 step.changes[schedule_key(entry.tenant, entry.id)] = None
         return last
-
-
-def _this_once(payload: Envelope, once: Lateness) -> Envelope:
-    """A payload with what a resume says of what is late."""
-    return replace(
-        payload,
-        on_late=payload.on_late if once.on_late is None else once.on_late,
-        grace_ms=payload.grace_ms if once.grace_ms is None else once.grace_ms,
-    )

@@ -1,12 +1,14 @@
-"""What a recurring schedule does about times that passed: by its own word, or by that of its last resume."""
+"""What becomes of what is late: by its own word, or by that of the resume that let it go."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from delaystream.codec.envelope import Schedule
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import Envelope, Schedule
 from delaystream.core.misfire import DEFAULT_GRACE_MS
-from delaystream.core.request import CatchUp
+from delaystream.core.request import CatchUp, Lateness
 from delaystream.engine.settings import EngineSettings
 
 # Naming a member through its class is slow (Python 3.11).
@@ -28,3 +30,12 @@ def lateness(schedule: Schedule, settings: EngineSettings) -> tuple[CatchUp, int
     if catch_up is _NONE:
         grace_ms = min(grace_ms, settings.misfire_threshold_ms)
     return catch_up, grace_ms
+
+
+def for_once(payload: Envelope, once: Lateness) -> Envelope:
+    """What is for one time, with what a resume says of what is late."""
+    return replace(
+        payload,
+        on_late=payload.on_late if once.on_late is None else once.on_late,
+        grace_ms=payload.grace_ms if once.grace_ms is None else once.grace_ms,
+    )

@@ -110,6 +110,11 @@ class PendingCounts:
         """Whether a wheel has no entry, and the step in hand neither adds one nor takes one out."""
         return wheel not in self._wheels and not any(changed == wheel for changed, _ in self._differences)
 
+    def of_wheel(self, wheel: int) -> int:
+        """Entries of a wheel, the step in hand included."""
+        changed = sum(difference for (of, _), difference in self._differences.items() if of == wheel)
+        return self._wheels.get(wheel, 0) + changed
+
     def _fold(self, bucket: tuple[int, int], difference: int, destinations: Sequence[str]) -> int:
         topic, hour = destinations[bucket[0]], bucket[1]
         count = self._buckets[bucket] = self._buckets.get(bucket, 0) + difference

@@ -1,8 +1,9 @@
 """What a partition's rows stand for in its wheels: entries of the local store alone.
 
-The row of a named schedule holds the keys of its entries, that of a bulk command the key of its sweep. So the
-changelog has one row for each, and the entries (*pointers*) are made from it: by a step when it decides, by a
-recovery from the rows that it applies. Only requests without an id are rows of the changelog's wheels.
+The row of a named schedule holds the keys of its entries, that of a bulk command the key of its sweep, and
+that of a hold the key of its end, where it ends by itself. So the changelog has one row for each, and the
+entries (*pointers*) are made from it: by a step when it decides, by a recovery from the rows that it applies.
+Only requests without an id are rows of the changelog's wheels.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from delaystream.codec.envelope import (
     UNREADABLE,
     Forget,
     Pointer,
+    Release,
     Sweep,
     Trigger,
     Triggered,
     Wake,
     decode_bulk,
+    decode_ended,
+    decode_hold,
     decode_schedule,
     encode,
 )
@@ -28,14 +32,19 @@ from delaystream.engine.pending import everything
 from delaystream.engine.ports import Change, StateStore
 
 _AT_ONCE: Final = 2_000
-#: the kinds of rows that have entries: bulk commands, and named schedules
-_KINDS: Final = (b"b", b"s")
+#: the kinds of rows that have entries: bulk commands, holds, and named schedules
+_KINDS: Final = (b"b", b"e", b"h", b"s")
 
 
 def pointers(key: bytes, stored: bytes) -> dict[bytes, bytes]:
     """The wheel entries of a row, by their keys."""
     if key[:1] == b"b":
         return {decode_bulk(stored).entry: encode(Sweep(key))}
+    if key[:1] == b"e":
+        return {decode_ended(stored).entry: encode(Release(key))}
+    if key[:1] == b"h":
+        until_key = decode_hold(stored).until_key
+        return {} if until_key is None else {until_key: encode(Release(key))}
     tenant, id = split_schedule_key(key)
     try:
         schedule = decode_schedule(stored)

@@ -176,6 +176,10 @@ class PartitionState:
                 self.heads.let_go(wheel)
                 self.let_go_ms[wheel] = step.now_ms
 
+    def held(self, name: str) -> int:
+        """How many entries are in the wheels of that name."""
+        return sum(self.counts.of_wheel(wheel) for wheel, by in enumerate(self.withheld_by) if by == name)
+
     def first_key(self, wheel: int) -> bytes:
         """No live key of a wheel lies below this one."""
         return self._watermarks.get(wheel) or keys.wheel_bound(wheel)

@@ -80,7 +80,9 @@ def noted(schedule: Schedule, request: Request, outcome: Outcome) -> Schedule:
     """A schedule's record after a request that left what it is about as it was."""
     terms = request.terms
     if terms.declared_by is not None:
-        deploy = -1 if terms.deploy is None else terms.deploy
+        # Who does not say which deployment it is, is none that others are measured by.
+        known = schedule.deploy if schedule.declared_by == terms.declared_by else -1
+        deploy = known if terms.deploy is None else terms.deploy
         schedule = replace(schedule, declared_by=terms.declared_by, deploy=deploy)
     if terms.request_id is not None:
         answer = Answered(terms.request_id, outcome.value, schedule.version)

@@ -14,17 +14,19 @@ So an entry may change its wheel while another command counts: `Unnamed.moved` k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Final
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Bulk, Envelope, decode_entry, encode
+from delaystream.codec.envelope import Bulk, Envelope, Status, decode_entry, encode
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import (
     HOUSEKEEPING,
+    due_of,
+    index_of,
     offset_of,
     source_of,
     split_wheel_key,
@@ -36,8 +38,9 @@ from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import fire_id, schedule_id
 from delaystream.core.request import Action, Coordinates
 from delaystream.engine.answers import Answers
+from delaystream.engine.describe import Descriptions
 from delaystream.engine.failures import Undecided, about_the_record
-from delaystream.engine.holds import meets
+from delaystream.engine.holds import Holds, meets
 from delaystream.engine.letters import Letters
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
@@ -53,6 +56,7 @@ _DONE: Final = {
     Action.CANCEL: Outcome.CANCELLED,
     Action.RESCHEDULE: Outcome.RESCHEDULED,
     Action.TRIGGER: Outcome.TRIGGERED,
+    Action.DESCRIBE: Outcome.DESCRIBED,
 }
 
 
@@ -70,7 +74,11 @@ class Unnamed:
         answers: Answers,
         letters: Letters,
         suspects: Suspects,
+        holds: Holds,
+        descriptions: Descriptions,
     ) -> None:
+        self._holds = holds
+        self._descriptions = descriptions
         self._partition = partition
         self._settings = settings
         self._state = state
@@ -238,6 +246,10 @@ class Unnamed:
             for key in bulk.found
             if key not in self._suspects and (stored := self._state.get(step, key)) is not None
         ]
+        if bulk.action is Action.DESCRIBE:
+            self._describe(step, bulk, found)
+            self._state.let_go(step, where(bulk))
+            return
         fires = self._carry_out(step, bulk, found)
         partition, offset, origin = bulk.subject
         subject = Coordinates(bulk.tenant, partition, offset, origin)
@@ -260,6 +272,51 @@ class Unnamed:
             no_receipt=no_receipt,
         )
         self._state.let_go(step, where(bulk))
+
+    def _describe(self, step: Step, bulk: Bulk, found: Sequence[tuple[bytes, bytes]]) -> None:
+        """Tell what is pending of a request to whoever asked; nothing changes, and nobody else is told."""
+        assert bulk.subject is not None
+        partition, offset, origin = bulk.subject
+        subject = Coordinates(bulk.tenant, partition, offset, origin)
+        entries: list[tuple[bytes, Envelope]] = []
+        for key, stored in found:
+            entry = decode_entry(stored)
+            assert type(entry) is Envelope
+            entries.append((key, entry))
+        described = status = None
+        outcome = self._why_not(step, subject)
+        fires: list[tuple[int, str]] = []
+        if entries:
+            entries.sort(key=lambda item: (due_of(item[0]), index_of(item[0])))
+            held_by = next((name for key, entry in entries if (name := self._held_by(key, entry))), None)
+            outcome, status = Outcome.DESCRIBED, Status.PENDING if held_by is None else Status.PAUSED
+            described = self._descriptions.of_unnamed(subject, entries, held_by)
+            for key, _ in entries:
+                due_ms = due_of(key)
+                fires.append((due_ms, fire_id(subject.place, partition, offset, index_of(key), due_ms)))
+        self._letters.summary(
+            step,
+            Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin),
+            bulk.reply_to,
+            bulk.no_receipt,
+            outcome,
+            {"count": len(entries)},
+            fires,
+            schedule_id(subject.place, partition, offset),
+            status=status,
+            described=described,
+        )
+
+    def _held_by(self, key: bytes, entry: Envelope) -> str | None:
+        """The hold that keeps an entry back, or will when it is due; None for none."""
+        if not self._holds.any:
+            return None
+        holds = self._holds.of(self._state.destinations[wheel_of(key)])
+        within = self._state.withheld_by[wheel_of(key)]
+        hold = next((hold for hold in holds if hold.name == within), None) or self._holds.over(
+            holds, key, entry
+        )
+        return None if hold is None else hold.name
 
     def _carry_out(
         self, step: Step, bulk: Bulk, found: Iterable[tuple[bytes, bytes]]

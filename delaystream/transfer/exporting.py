@@ -161,6 +161,8 @@ class _Writing:
             for holding in reading.holds():
                 self._out.write(holding)
                 self._holds += 1
+            for ended in reading.ended():
+                self._out.write(ended)
             for anonymous in reading.anonymous():
                 self._out.write(anonymous)
                 self._anonymous += 1

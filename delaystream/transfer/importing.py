@@ -213,7 +213,7 @@ class _Writing:
             case lines.Anonymous():
                 partition = home(line, self._partitions)
                 await self._add(partition, self._rows[partition].anonymous(line))
-            case lines.Holding():
+            case lines.Holding() | lines.EndedHold():
                 for partition in homes(line, self._read.header.partitions, self._partitions):
                     await self._add(partition, self._rows[partition].hold(line))
             case lines.Named():

@@ -8,6 +8,7 @@
 | `schedule` | a named schedule: its record, its pending fires, its payload |
 | `rate` | a tenant's rate for a destination that a command has set |
 | `hold` | a bulk pause that stands |
+| `ended-hold` | one that a resume has ended, and what that says of what is late |
 | `command` | a request on its way to the partition that owns its id |
 | `end` | how many entries there are, and the digest of all lines before it |
 
@@ -22,10 +23,11 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from delaystream.codec.envelope import UNREADABLE, Answered, Envelope, Hold, Schedule
+from delaystream.codec.envelope import UNREADABLE, Answered, Ended, Envelope, Hold, Schedule
 from delaystream.codec.envelope import Fire as Delivered
 from delaystream.core.instants import format_instant
 from delaystream.core.recurrence import Recurrence
+from delaystream.core.request import Lateness
 
 FORMAT: Final = 2
 
@@ -38,6 +40,9 @@ TOLD_LATER: Final[Mapping[str, Any]] = {
     "triggers": [],
     "payload": None,
 }
+
+OF_A_HOLD: Final[Mapping[str, Any]] = {"until_key": None}
+"""The fields of a hold that a line tells in its own way."""
 
 Stored = TypeVar("Stored", Envelope, Schedule, Hold)
 
@@ -85,7 +90,7 @@ class Fire(msgspec.Struct, frozen=True):
     """The tenant that has a wheel of its own for the destination."""
     due_at: str = ""
     held_by: str | None = None
-    """The hold that keeps it back."""
+    """The hold that keeps it back, or did."""
 
 
 class Triggered(msgspec.Struct, frozen=True):
@@ -142,6 +147,18 @@ class Holding(msgspec.Struct, frozen=True, tag_field="type", tag="hold"):
 
     partition: int
     hold: dict[str, Any]
+    until_ms: int | None = None
+    """When it ends by itself."""
+
+
+class EndedHold(msgspec.Struct, frozen=True, tag_field="type", tag="ended-hold"):
+    """A hold of one partition that has ended, while something that it kept back may be pending."""
+
+    partition: int
+    hold: dict[str, Any]
+    ended_at_ms: int
+    once: Lateness | None = None
+    """What becomes of that if it is late."""
 
 
 class InFlight(msgspec.Struct, frozen=True, tag_field="type", tag="command"):
@@ -166,7 +183,7 @@ class End(msgspec.Struct, frozen=True, tag_field="type", tag="end"):
     holds: int = 0
 
 
-Line: TypeAlias = Header | Position | Anonymous | Named | Rate | Holding | InFlight | End
+Line: TypeAlias = Header | Position | Anonymous | Named | Rate | Holding | EndedHold | InFlight | End
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line, strict=True).decode
@@ -196,6 +213,17 @@ def fire(
 ) -> Fire:
     """A fire with its time for people too."""
     return Fire(destination, due_ms, source, index, tenant, format_instant(due_ms), held_by)
+
+
+def holding(partition: int, hold: Hold) -> Holding:
+    """The line of a hold."""
+    return Holding(partition, as_fields(hold, frozenset(OF_A_HOLD)), hold.until_ms)
+
+
+def ended_hold(partition: int, ended: Ended) -> EndedHold:
+    """The line of a hold that has ended."""
+    fields = as_fields(ended.hold, frozenset(OF_A_HOLD))
+    return EndedHold(partition, fields, ended.ended_ms, ended.once)
 
 
 def as_fields(stored: msgspec.Struct, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:

@@ -75,9 +75,9 @@ class Origins:
         }
         return replace(line, id=id, schedule=fields, payload=payload)
 
-    def hold(self, line: lines.Holding) -> Hold:
+    def hold(self, line: lines.Holding | lines.EndedHold) -> Hold:
         """A hold with its origin, and its name by that. Raises LineError."""
-        hold = lines.from_fields(line.hold, Hold, {})
+        hold = lines.from_fields(line.hold, Hold, lines.OF_A_HOLD)
         origin = self.of(hold.tenant, hold.partition, hold.origin)
         return replace(hold, origin=origin, name=self.held_by(hold.name))
 

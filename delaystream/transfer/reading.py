@@ -11,6 +11,7 @@ from delaystream.codec.envelope import (
     SourceName,
     Status,
     Triggered,
+    decode_ended,
     decode_entry,
     decode_envelope,
     decode_hold,
@@ -31,7 +32,7 @@ _FIRST_KEY = b"\1"
 
 #: kinds of keys that this module reads, and those of recoveries and of the owner, which say nothing of what
 #: is pending
-_KINDS = frozenset({b"d", b"h", b"i", b"n", b"o", b"m", b"s", b"p", b"r", b"v", b"w"})
+_KINDS = frozenset({b"d", b"e", b"h", b"i", b"n", b"o", b"m", b"s", b"p", b"r", b"v", b"w"})
 
 
 class UnknownState(Exception):
@@ -56,7 +57,8 @@ class PartitionReading:
         self._wheels: dict[int, tuple[str, str | None, str | None]] = {}
         self._sources: dict[int, SourceName] = {}
         self._holds = [decode_hold(value) for _, value in _entries(store, b"h", b"i")]
-        standing = {hold.name for hold in self._holds}
+        self._ended = [decode_ended(value) for _, value in _entries(store, b"e", b"f")]
+        standing = {hold.name for hold in (*self._holds, *[ended.hold for ended in self._ended])}
         for key, value in _entries(store, b"d", b"e"):
             topic, tenant, hold = keys.split_wheel_name(value.decode())
             # What is set aside for anything else than a hold is as good as in its own wheel.
@@ -108,7 +110,11 @@ class PartitionReading:
 
     def holds(self) -> list[lines.Holding]:
         """The bulk pauses that stand."""
-        return [lines.Holding(self.partition, lines.as_fields(hold)) for hold in self._holds]
+        return [lines.holding(self.partition, hold) for hold in self._holds]
+
+    def ended(self) -> list[lines.EndedHold]:
+        """Those that have ended, and have something left."""
+        return [lines.ended_hold(self.partition, ended) for ended in self._ended]
 
     def anonymous(self) -> Iterator[lines.Anonymous]:
         """Requests without an id, by destination and due time."""

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from delaystream.codec.envelope import (
     FORMAT,
     INLINE_BYTES,
+    Ended,
     Envelope,
     Meta,
     Rate,
@@ -24,6 +25,7 @@ from delaystream.codec.keys import (
     HOUSEKEEPING,
     META,
     destination_key,
+    ended_key,
     hold_key,
     offset_key,
     payload_key,
@@ -35,6 +37,7 @@ from delaystream.codec.keys import (
 )
 from delaystream.core.identity import place
 from delaystream.core.partitioning import owner_partition
+from delaystream.engine.holds import LOOK_MS
 from delaystream.engine.ports import Change
 from delaystream.transfer import lines
 from delaystream.transfer.origins import Origins
@@ -50,7 +53,7 @@ def home(line: lines.Anonymous | lines.Named | lines.Position, partitions: int) 
     return line.partition % partitions
 
 
-def homes(line: lines.Holding, exported: int, partitions: int) -> list[int]:
+def homes(line: lines.Holding | lines.EndedHold, exported: int, partitions: int) -> list[int]:
     """The partitions that a hold of one of the `exported` ones belongs to: of more, each gets its share."""
     return [
         partition
@@ -70,6 +73,7 @@ class PartitionRows:
     def __init__(self, origins: Origins) -> None:
         self._origins = origins
         self._wheels: dict[str, int] = {}
+        self._ended = 0
         self._sources: dict[tuple[str, int, str], int] = {}
 
     def position(self, line: lines.Position) -> list[Change]:
@@ -91,11 +95,31 @@ class PartitionRows:
         changes.append((key, encode(lines.from_fields(line.payload, Envelope, {}))))
         return changes
 
-    def hold(self, line: lines.Holding) -> list[Change]:
-        """A bulk pause that stands."""
+    def hold(self, line: lines.Holding | lines.EndedHold) -> list[Change]:
+        """A bulk pause that stands, or one that has ended."""
+        if isinstance(line, lines.EndedHold):
+            return self._ended_hold(line)
+        changes: list[Change] = []
         hold = self._origins.hold(line)
+        if line.until_ms is not None:
+            number = self._source(changes, hold.tenant, hold.partition, hold.origin)
+            hold = replace(hold, until_key=wheel_key(HOUSEKEEPING, line.until_ms, number, hold.offset, 2))
         topic, partition, offset, origin = self._origins.source(line.hold["name"])
-        return [(hold_key(place(topic, origin), partition, offset), encode(hold))]
+        changes.append((hold_key(place(topic, origin), partition, offset), encode(hold)))
+        return changes
+
+    def _ended_hold(self, line: lines.EndedHold) -> list[Change]:
+        """A bulk pause that has ended; it is looked at anew whether anything is left of it."""
+        changes: list[Change] = []
+        hold = self._origins.hold(line)
+        number = self._source(changes, hold.tenant, hold.partition, hold.origin)
+        index = 3 + self._ended
+        self._ended += 1
+        entry = wheel_key(HOUSEKEEPING, line.ended_at_ms + LOOK_MS, number, hold.offset, index)
+        topic, partition, offset, origin = self._origins.source(line.hold["name"])
+        key = ended_key(hold_key(place(topic, origin), partition, offset))
+        changes.append((key, encode(Ended(hold, line.ended_at_ms, entry, line.once))))
+        return changes
 
     def named(self, line: lines.Named) -> list[Change]:
         """A schedule: the names that its fires need, its payload if it is large, its record last.

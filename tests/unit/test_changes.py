@@ -388,6 +388,58 @@ def test_an_older_deploy_is_refused_also_by_what_a_newer_one_has_cancelled() -> 
     in_virtual_time(test)
 
 
+@pytest.mark.parametrize("action", ["schedule", "update", "cancel"])
+def test_who_does_not_say_which_deploy_it_is_leaves_the_last_one_remembered(action: str) -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine, declared_by="shop", deploy="7")
+        same = {"destination": "orders", "every": "10s"} if action == "schedule" else {}
+        changed = {"tags": "by-hand"} if action != "cancel" else {}
+        await ask(engine, action, b"value" if same else None, declared_by="shop", **same, **changed)
+        assert (record(engine).declared_by, record(engine).deploy) == ("shop", 7)
+        assert (await every(engine, declared_by="shop", deploy="6"))["code"] == "deploy-superseded"
+        await ask(engine, action, b"value" if same else None, declared_by="other", **same, **changed)
+        assert (record(engine).declared_by, record(engine).deploy) == ("other", -1)
+        assert "code" not in await every(engine, declared_by="other", deploy="0", tags="x")
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("first", ["unknown", "over", "cancelled"])
+def test_a_prune_that_finds_nothing_to_cancel_is_remembered(first: str) -> None:
+    """A late deployment that still has the schedule does not bring it back."""
+
+    async def test(engine: Engine) -> None:
+        if first != "unknown":
+            declared = {"destination": "orders", "delay": "1s", "declared_by": "shop", "deploy": "7"}
+            await ask(engine, "schedule", b"value", **declared)
+        if first == "cancelled":
+            await ask(engine, "cancel")
+        await asyncio.sleep(2)
+        answer = await ask(engine, "cancel", declared_by="shop", deploy="9")
+        outcomes = {"unknown": "unknown", "over": "too-late", "cancelled": "cancelled"}
+        assert answer["outcome"] == outcomes[first]
+        engine.request(action="cancel", match_destination="*", reply_to="replies")
+        await asyncio.sleep(1)
+        assert (await every(engine, declared_by="shop", deploy="8"))["code"] == "deploy-superseded"
+        assert (await every(engine, declared_by="shop", deploy="9"))["outcome"] == "scheduled"
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause"])
+def test_a_request_that_came_too_late_is_answered_again_as_well(action: str) -> None:
+    """Its id may be in use anew by then."""
+
+    async def test(engine: Engine) -> None:
+        await ask(engine, "schedule", b"value", destination="orders", delay="0")
+        assert (await ask(engine, action, request_id="r"))["outcome"] == "too-late"
+        await every(engine)
+        again = await ask(engine, action, request_id="r")
+        assert (again["outcome"], again["repeated"], again["status"]) == ("too-late", True, "pending")
+
+    in_virtual_time(test)
+
+
 def test_a_note_is_kept_with_the_schedule() -> None:
     async def test(engine: Engine) -> None:
         await every(engine, note="first of all")

@@ -290,6 +290,10 @@ def test_every_timing_option_is_a_header(capsys: pytest.CaptureFixture[str]) -> 
         ),
         ("update a --null", {"action": "update", "id": "a", "payload": "replace"}),
         ("describe a --reply-to r", {"action": "describe", "id": "a", "reply-to": "r"}),
+        (
+            "describe --coordinates delay-requests/0/7 --reply-to r",
+            {"action": "describe", "coordinates": "delay-requests/0/7", "reply-to": "r"},
+        ),
         ("rate orders 600/m", {"action": "rate", "destination": "orders", "rate": "600/m"}),
     ],
 )

@@ -248,7 +248,20 @@ def test_a_second_command_is_refused() -> None:
 
 def test_fields_that_a_later_worker_adds_are_passed_over() -> None:
     later = stored(
-        2, "delay-requests", 3, 42, SENT_MS, "orders", (SENT_MS + 1,), None, None, None, "", (0, 0, 0), "new"
+        2,
+        "delay-requests",
+        3,
+        42,
+        SENT_MS,
+        "orders",
+        (SENT_MS + 1,),
+        None,
+        None,
+        None,
+        "",
+        (0, 0, 0),
+        0,
+        "new",
     )
     request = re_read([*NAMED, (COMMAND_HEADER, later)])
     assert isinstance(request, Request)

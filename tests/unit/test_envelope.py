@@ -15,6 +15,7 @@ import pytest
 from delaystream.codec.envelope import (
     Bound,
     Bulk,
+    Ended,
     Envelope,
     Fire,
     Forget,
@@ -26,6 +27,7 @@ from delaystream.codec.envelope import (
     Past,
     Pointer,
     Rate,
+    Release,
     Schedule,
     SourceName,
     SourcePosition,
@@ -35,6 +37,7 @@ from delaystream.codec.envelope import (
     Triggered,
     Wake,
     decode_bulk,
+    decode_ended,
     decode_entry,
     decode_gathering,
     decode_hold,
@@ -47,12 +50,14 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.core.recurrence import Recurrence
-from delaystream.core.request import Action, CatchUp, Match
+from delaystream.core.request import Action, CatchUp, Lateness, Match
 
 GOLDEN = Path(__file__).with_name("golden") / "values.json"
 KEY = bytes(range(27))
 ORIGIN = "w2WxZ0kXSyGk1zvVnXbVhA"
 BASE = ("delay-requests", 3, 42, 1_700_000_000_000, "orders")
+
+HOLD = Hold("delay-requests", 1, 9, 10, Match(), "delay-requests/1/9", 1_700_000_000_000)
 
 #: what each golden value says, by its name
 MEANT: dict[str, Any] = {
@@ -168,6 +173,14 @@ MEANT: dict[str, Any] = {
         found=[KEY],
         no_receipt="denied",
     ),
+    "release-1": Release(b"hdelay-requests\0key"),
+    "hold-2": Hold(
+        "delay-requests", 1, 9, 10, Match(), "delay-requests/1/9", 1_700_000_000_000, until_key=KEY
+    ),
+    "gathering-4": Gathering(Action.PAUSE, [0, 2], holds=1, until_ms=1_700_000_000_000),
+    "ended-1": Ended(HOLD, 1_700_000_000_000, KEY, Lateness(CatchUp.ALL, "drop", 5)),
+    "bulk-4": Bulk("delay-requests", 1, 9, 10, Action.RESUME, Match(), b"s", KEY, at_once=3),
+    "gathering-5": Gathering(Action.RESUME, [0, 2], at_once=3),
     "gathering-3": Gathering(Action.PAUSE, [0, 2], 17, "ada", None, matched=18, anonymous=19, holds=1),
 }
 DECODERS = {
@@ -177,6 +190,7 @@ DECODERS = {
     "rate": decode_rate,
     "status": decode_status,
     "hold": decode_hold,
+    "ended": decode_ended,
     "position": decode_position,
     "source": decode_source,
     "meta": decode_meta,

@@ -84,13 +84,15 @@ def test_a_declared_set_is_taken_where_schedules_come_and_go(action: str) -> Non
     assert request.terms == Terms(declared_by="billing", deploy=0)
 
 
-def test_a_pause_of_an_id_may_end_by_itself() -> None:
+def test_a_pause_may_end_by_itself() -> None:
+    """After it was asked for: of an id, and of many."""
     until = control("until", str(SENT_MS + 1).encode())
     assert accepted(*command("pause", ID, until)).until_ms == SENT_MS + 1
     assert accepted(*command("pause", ID)).until_ms is None
-    refused = parse(*command("pause", EVERYTHING, until))
+    assert accepted(*command("pause", EVERYTHING, until)).until_ms == SENT_MS + 1
+    refused = parse(*command("pause", EVERYTHING, control("until", str(SENT_MS).encode())))
     assert isinstance(refused, Rejection)
-    assert (refused.code, "beside an id" in refused.detail) == (Code.NOT_APPLICABLE, True)
+    assert (refused.code, "a time after that" in refused.detail) == (Code.INVALID_UNTIL, True)
 
 
 def test_the_end_of_a_pause_may_have_passed_when_it_is_read() -> None:
@@ -259,7 +261,8 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
             ("status", b"paused"),
         )
     ),
-    (Code.ID_REQUIRED, command("describe"), "delaystream-id is missing"),
+    (Code.ID_REQUIRED, command("describe"), "(or coordinates)"),
+    (Code.REPLY_TO_REQUIRED, command("describe", THERE)[:2], "delaystream-reply-to is missing"),
     (Code.ID_REQUIRED, command("cancel"), ", match-key)"),
     (Code.ID_REQUIRED, command("pause", control("match-new", b"true")), "delaystream-id is missing"),
     (Code.ID_REQUIRED, command("update"), "delaystream-id is missing"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,11 +12,15 @@ import pytest
 
 from delaystream.codec.command import attach
 from delaystream.codec.envelope import Envelope, decode_entry
+from delaystream.codec.headers import RequestParser
+from delaystream.core.destinations import DestinationFilter
+from delaystream.core.limits import Limits
 from delaystream.core.request import Action, Coordinates, IfExists, Match, Request
 from delaystream.engine.holds import covers
+from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import VirtualTimeLoop
 from delaystream.transfer import lines
-from tests.unit.engine import REQUESTS, Engine, Watch, header, in_virtual_time
+from tests.unit.engine import OWN, RECEIPTS, REQUESTS, Engine, Watch, header, in_virtual_time
 from tests.unit.moving import exported, imported
 from tests.unit.test_commands import receipts
 from tests.unit.test_moving import between_clusters
@@ -314,6 +319,287 @@ def test_an_export_has_the_holds_and_an_import_restores_them(then: int) -> None:
     between_clusters(test, partitions=2, then=then)
 
 
+# -- a pause that ends by itself -----------------------------------------------------------------
+
+
+def in_s(engine: Engine, seconds: int) -> str:
+    return str(engine.clock.now_ms() + seconds * 1000)
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("match", SELECTORS, ids=" ".join)
+def test_a_pause_of_many_ends_by_itself_when_it_says_so(
+    match: Conditions, happens: Callable[[Engine], Awaitable[None]]
+) -> None:
+    """What has an id, what has none, and what arrives meanwhile with an id or without."""
+
+    async def test(engine: Engine) -> None:
+        told = {"destination": "orders", "tags": "nightly,even", "key": b"customer-1"}
+        engine.request(b"held", delay="10s", **told)
+        engine.request(b"ahead", delay="90s", partition=1, **told)
+        engine.request(b"named", id="a", delay="20s", **told)
+        await asyncio.sleep(1)
+        until_ms = engine.clock.now_ms() + 50_000
+        ask(engine, "pause", until=str(until_ms), match_new="true", **match)
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count", "anonymous", "holds") == ("paused", 1, 2, 1)
+        engine.request(b"at once", delay="0", partition=1, **told)
+        engine.request(b"new", id="b", delay="0", **told)
+        await asyncio.sleep(20)
+        await happens(engine)
+        await asyncio.sleep(20)
+        assert values(engine) == []
+        await happens(engine)
+        await asyncio.sleep(20)
+        assert sorted(values(engine)) == ["at once", "held", "named", "new"]
+        engine.request(b"later", delay="0", **told)
+        await asyncio.sleep(1)
+        assert values(engine)[4:] == ["later"]
+        await asyncio.sleep(40)
+        assert values(engine)[5:] == ["ahead"]
+        for disk in engine.stores.disks.values():
+            assert not [key for key in disk.values if key[:1] == b"h"]
+        (bulk,) = events(engine, "bulk")
+        assert bulk["until_ms"] == until_ms
+        resumed = events(engine, "resumed")
+        assert sorted(event["id"] for event in resumed if "id" in event) == ["a", "b"]
+        ended = [event for event in resumed if "id" not in event]
+        assert [event["partition"] for event in sorted(ended, key=lambda event: event["partition"])] == [0, 1]
+        assert {event["source"] for event in ended} == {bulk["source"]}
+        assert {(event["action"], event["until_ms"]) for event in ended} == {("pause", until_ms)}
+        assert all(0 <= event["at_ms"] - until_ms < 100 for event in resumed)
+
+    in_virtual_time(test, partitions=2, bulk_slice=2)
+
+
+@pytest.mark.parametrize("ends", ["resume", "another", "wider", "sooner", "the same", "narrower"])
+def test_a_later_command_that_covers_it_says_when_it_ends(ends: str) -> None:
+    """For what has an id and for what has none alike."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(b"held", destination="orders", delay="5s", tags="a,b")
+        engine.request(b"named", destination="orders", delay="5s", tags="a,b", id="a")
+        await asyncio.sleep(1)
+        ask(engine, "pause", until=in_s(engine, 30), match_tags="a")
+        await asyncio.sleep(1)
+        began_ms = engine.clock.now_ms()
+        later: dict[str, tuple[str, Conditions]] = {
+            "resume": ("resume", {"match_destination": "*"}),
+            "another": ("pause", {"match_tags": "a", "until": in_s(engine, 60)}),
+            "wider": ("pause", {"match_destination": "*", "until": in_s(engine, 60)}),
+            "sooner": ("pause", {"match_destination": "*", "until": in_s(engine, 10)}),
+            "the same": ("pause", {"match_tags": "a"}),
+            "narrower": ("resume", {"match_tags": "a,b"}),
+        }
+        action, control = later[ends]
+        ask(engine, action, **control)
+        expected_s = {"resume": 3, "another": 60, "wider": 60, "sooner": 10, "the same": 29, "narrower": 29}
+        await asyncio.sleep(100)
+        fired = {record.value: record.timestamp - began_ms for record in engine.read("orders")}
+        assert abs(fired[b"held"] - expected_s[ends] * 1000) < 200
+        named_s = 3 if ends == "narrower" else expected_s[ends]
+        assert abs(fired[b"named"] - named_s * 1000) < 200
+
+    in_virtual_time(test, partitions=2)
+
+
+@pytest.mark.parametrize("first", ["10s", None])
+def test_what_arrives_under_two_holds_is_held_until_the_later_end(first: str | None) -> None:
+    async def test(engine: Engine) -> None:
+        ask(
+            engine,
+            "pause",
+            match_tags="a",
+            match_new="true",
+            **({"until": in_s(engine, 10)} if first else {}),
+        )
+        ask(engine, "pause", match_key="k", match_new="true", until=in_s(engine, 40))
+        await asyncio.sleep(1)
+        for id in ({}, {"id": "x"}):
+            engine.request(b"value", b"k", destination="orders", delay="0", tags="a", **id)
+        await asyncio.sleep(30)
+        assert values(engine) == []
+        await asyncio.sleep(30)
+        assert values(engine) == (["value"] * 2 if first else [])
+
+    in_virtual_time(test, partitions=2)
+
+
+def test_who_asks_to_be_paused_stays_so_beyond_the_end_of_a_hold() -> None:
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_destination="*", match_new="true", until=in_s(engine, 20))
+        engine.request(b"value", destination="orders", delay="0", id="x", status="paused")
+        await asyncio.sleep(60)
+        assert values(engine) == []
+        ask(engine, "resume", match_destination="*")
+        await asyncio.sleep(1)
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test)
+
+
+def test_a_pause_whose_end_is_over_when_it_is_read_holds_nothing_up() -> None:
+    async def test(engine: Engine) -> None:
+        await engine.stop()
+        engine.request(b"held", destination="orders", delay="5s")
+        engine.request(b"named", destination="orders", delay="5s", id="x")
+        ask(engine, "pause", match_destination="*", match_new="true", until=in_s(engine, 10))
+        await asyncio.sleep(30)
+        engine.start()
+        await asyncio.sleep(5)
+        assert sorted(values(engine)) == ["held", "named"]
+
+    in_virtual_time(test, partitions=2)
+
+
+@pytest.mark.parametrize("then", [1, 2, 3])
+def test_an_import_keeps_the_end_of_a_hold(then: int) -> None:
+    async def test(old: Engine, new: Engine) -> None:
+        for partition in (0, 1):
+            old.request(b"before", destination="orders", delay="10s", partition=partition)
+        await asyncio.sleep(1)
+        old.request(action="pause", match_destination="orders", match_new="true", until=in_s(old, 100))
+        old.request(b"at once", destination="orders", delay="0")
+        await asyncio.sleep(30)
+        await old.stop()
+        await imported(exported(old), new)
+        new.start()
+        await asyncio.sleep(30)
+        new.request(b"named", destination="orders", delay="0", id="x")
+        for partition in range(then):
+            new.request(b"after", destination="orders", delay="0", partition=partition)
+        await asyncio.sleep(30)
+        assert values(new) == []
+        await asyncio.sleep(30)
+        assert sorted(values(new)) == ["after"] * then + ["at once", "before", "before", "named"]
+
+    between_clusters(test, partitions=2, then=then)
+
+
+# -- what a resume says of what is late -----------------------------------------------------------
+
+LATE: list[tuple[Conditions, list[str], int, list[str]]] = [
+    # What the resume says, what is delivered, how much is dropped, what goes to the topic for late ones.
+    ({}, ["plain"], 1, ["own"]),
+    ({"on_late": "drop", "grace": "5s"}, [], 3, []),
+    ({"on_late": "fire"}, ["plain", "drop", "own"], 0, []),
+    ({"on_late": "fire", "grace": "0"}, ["plain", "drop", "own"], 0, []),
+    ({"on_late": "late", "grace": "5s"}, [], 0, ["plain", "drop", "own"]),
+    ({"grace": "1h"}, ["plain", "drop", "own"], 0, []),
+]
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize(("control", "fired", "dropped", "moved"), LATE, ids=str)
+def test_a_resume_says_what_becomes_of_what_is_held_and_late_for_this_once(
+    control: Conditions,
+    fired: list[str],
+    dropped: int,
+    moved: list[str],
+    happens: Callable[[Engine], Awaitable[None]],
+) -> None:
+    async def test(engine: Engine) -> None:
+        told = {"destination": "orders", "tags": "a", "delay": "10s"}
+        engine.request(b"plain", **told)
+        engine.request(b"drop", on_late="drop", grace="30s", partition=1, **told)
+        engine.request(b"own", on_late="late", grace="30s", **told)
+        engine.request(b"other", on_late="drop", grace="1h", destination="orders", delay="10s", tags="b")
+        engine.request(b"ahead", on_late="drop", grace="0", partition=1, **{**told, "delay": "2m"})
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_tags="a")
+        await asyncio.sleep(60)
+        assert values(engine) == ["other"]
+        for topic in ("orders", "late"):
+            engine.log.topics[topic].refusal = "not authorized"
+        ask(engine, "resume", match_tags="a", **control)
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "holds", "fires_at_once") == ("resumed", 1, 3)
+        await happens(engine)
+        for topic in ("orders", "late"):
+            engine.log.topics[topic].refusal = None
+        await asyncio.sleep(45)
+        assert sorted(values(engine)[1:]) == sorted(fired)
+        assert len(events(engine, "expired")) == dropped
+        assert sorted(values(engine, "late")) == sorted(moved)
+        await asyncio.sleep(90)
+        assert values(engine)[-1] == "ahead", "what was not late goes out by its own word"
+        for disk in engine.stores.disks.values():
+            assert not [key for key in disk.values if key[:1] in (b"h", b"e")], "nothing is left of it"
+
+    in_virtual_time(test, partitions=2, bulk_slice=2)
+
+
+@pytest.mark.parametrize("second", [{}, {"on_late": "fire"}, {"grace": "1h"}], ids=str)
+def test_of_two_resumes_the_later_one_says_what_becomes_of_it(second: Conditions) -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(b"held", destination="orders", delay="10s", on_late="drop", grace="30s")
+        engine.request(b"first", destination="emails", delay="10s", on_late="drop", grace="30s")
+        await asyncio.sleep(1)
+        engine.log.topics["orders"].refusal = "not authorized"
+        for _ in range(2):
+            ask(engine, "pause", match_destination="*")
+            await asyncio.sleep(60)
+            ask(engine, "resume", match_destination="*", on_late="fire")
+            await asyncio.sleep(1)
+            ask(engine, "pause", match_destination="orders")
+            await asyncio.sleep(60)
+            ask(engine, "resume", match_destination="orders", **second)
+            await again(engine)
+        engine.log.topics["orders"].refusal = None
+        await asyncio.sleep(60)
+        assert values(engine) == (["held"] if second else [])
+        assert values(engine, "emails") == ["first"]
+        await asyncio.sleep(60)
+        for disk in engine.stores.disks.values():
+            assert not [key for key in disk.values if key[:1] == b"e"]
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("then", [1, 3])
+def test_an_import_knows_what_a_resume_said(then: int) -> None:
+    async def test(old: Engine, new: Engine) -> None:
+        old.request(b"held", destination="orders", delay="10s", on_late="drop", grace="30s")
+        await asyncio.sleep(1)
+        old.request(action="pause", match_destination="orders", match_new="true")
+        await asyncio.sleep(1)
+        old.request(b"at once", destination="orders", delay="0", on_late="drop", grace="30s", partition=1)
+        await asyncio.sleep(60)
+        old.log.topics["orders"].refusal = "not authorized"
+        old.request(action="resume", match_destination="orders", on_late="fire")
+        await asyncio.sleep(1)
+        await old.stop()
+        text = exported(old).getvalue()
+        assert text.count(b'"type":"ended-hold"') == 2
+        await imported(io.BytesIO(text), new)
+        new.start()
+        await asyncio.sleep(90)
+        assert sorted(values(new)) == ["at once", "held"]
+        for disk in new.stores.disks.values():
+            assert not [key for key in disk.values if key[:1] == b"e"]
+
+    between_clusters(test, partitions=2, then=then)
+
+
+def test_a_resume_of_many_counts_what_fires_at_once() -> None:
+    """Of schedules, as each of them would; and what was kept back of requests without an id."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(3):
+            engine.request(b"held", destination="orders", delay="10s,20s,90s", partition=number % 2)
+        engine.request(b"named", destination="orders", delay="10s,90s", id="a")
+        engine.request(b"beat", destination="orders", every="10s", catch_up="all", id="b")
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_destination="*")
+        await asyncio.sleep(60)
+        ask(engine, "resume", match_destination="*", catch_up="latest")
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "fires_at_once") == ("resumed", 3 * 2 + 1 + 1)
+        assert len(values(engine)) == 8
+
+    in_virtual_time(test, partitions=2, bulk_slice=2)
+
+
 # -- match-key -----------------------------------------------------------------------------------
 
 
@@ -462,6 +748,81 @@ def test_a_request_without_an_id_is_cancelled_by_its_coordinates(
         )
 
     in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("telling", [False, True])
+def test_it_is_described_by_its_coordinates(
+    telling: bool, happens: Callable[[Engine], Awaitable[None]]
+) -> None:
+    """At its turn: also where what is pending of it comes due meanwhile; and nothing of it changes."""
+
+    async def test(engine: Engine) -> None:
+        parser = RequestParser(DestinationFilter(["*"], [REQUESTS, *OWN], RECEIPTS), Limits(), None)
+        await engine.stop()
+        engine.start(tenants=Tenants(Tenant(parser, describes_payload=telling)))
+        began_ms = engine.clock.now_ms()
+        times = {"delay": "60s,5s", "on_late": "drop", "grace": "1h", "tags": "a,b"}
+        offset = engine.request(b"value", b"key", [("f", b"g")], destination="orders", partition=1, **times)
+        for number in range(60):
+            engine.request(b"%d" % number, destination="emails", delay="1h", partition=1)
+        await asyncio.sleep(1)
+        ask(engine, "describe", coordinates=at(1, offset))
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count", "schedule_id", "status") == (
+            "described", 2, at(1, offset), "pending",
+        )  # fmt: skip
+        (told, fires) = last(engine, "schedule", "fires")
+        due_ms = [began_ms + 5_000, began_ms + 60_000]
+        assert told["definition"] == {
+            "destination": "orders", "due_at_ms": due_ms, "grace_ms": 3_600_000, "tags": ["a", "b"],
+        }  # fmt: skip
+        assert (told["source"], told["created_at_ms"], told["on_late"]) == (at(1, offset), began_ms, "drop")
+        assert told["upcoming_at_ms"] == [fire["due_at_ms"] for fire in fires] == due_ms
+        assert ("payload" in told) == telling
+        if telling:
+            assert b64decode(told["payload"]["value_base64"]) == b"value"
+            assert b64decode(told["payload"]["key_base64"]) == b"key"
+        ask(engine, "pause", match_tags="a")
+        ask(engine, "describe", coordinates=at(1, offset))
+        await happens(engine)
+        await asyncio.sleep(10)
+        ask(engine, "describe", coordinates=at(1, offset))
+        await asyncio.sleep(1)
+        answers = [receipt for receipt in receipts(engine) if receipt["outcome"] == "described"]
+        assert [(answer["count"], answer["status"]) for answer in answers[1:]] == [(2, "paused")] * 2
+        assert answers[2]["schedule"]["held_by"].startswith("delay-requests/")
+        assert values(engine) == []
+        ask(engine, "resume", match_tags="a")
+        await asyncio.sleep(1)
+        assert values(engine) == ["value"]
+        ask(engine, "describe", coordinates=at(1, offset))
+        await asyncio.sleep(1)
+        assert last(engine, "count", "status") == (1, "pending")
+        await asyncio.sleep(58)
+        assert values(engine) == ["value", "value"]
+        ask(engine, "describe", coordinates=at(1, offset))
+        ask(engine, "describe", coordinates=at(1, 999))
+        await asyncio.sleep(1)
+        assert sorted(receipt["outcome"] for receipt in receipts(engine)[-2:]) == ["too-late", "unknown"]
+        assert {event["type"] for event in events(engine)} == {"bulk"}
+
+    in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
+@pytest.mark.parametrize("slices", [1, 100])
+def test_what_comes_due_while_it_is_described_goes_out_after_that(slices: int) -> None:
+    async def test(engine: Engine) -> None:
+        for number in range(300):
+            engine.request(destination=f"to-{number % 3}", delay="1h")
+        offset = engine.request(b"value", destination="orders", delay="1s")
+        await asyncio.sleep(0.995)
+        ask(engine, "describe", coordinates=at(0, offset))
+        await asyncio.sleep(30)
+        assert last(engine, "outcome", "count") == ("described", 1)
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test, bulk_slice=slices)
 
 
 def test_it_is_rescheduled_to_one_time_in_place_of_all_that_it_has() -> None:

@@ -100,6 +100,7 @@ SOURCE = Coordinates("delay-requests", 3, 42)
 COMMANDS: dict[str, Command | Report] = {
     "one-time-1": Command(SOURCE, SENT_MS, "orders", (SENT_MS + 5_000, SENT_MS + 9_000)),
     "recurring-1": Command(SOURCE, SENT_MS, "orders", (), RECURRENCE),
+    "report-2": Report(SOURCE, 2, 17, "replies", 18, 19, 1, 5),
     "report-1": Report(SOURCE, 2, 17, "replies"),
     "imported-1": Command(Coordinates("delay-requests", 3, 42, "w2WxZ0kXSyGk1zvVnXbVhA"), SENT_MS, "", ()),
 }
@@ -195,7 +196,7 @@ def test_an_export_that_was_written_once_still_reads() -> None:
             fields = lines.as_fields(schedule, lines.TOLD_APART)
             assert msgspec.json.decode(msgspec.json.encode(fields)) == line.schedule
         if isinstance(line, lines.Holding):
-            assert lines.from_fields(line.hold, envelope.Hold, {}) == MEANT["hold-1"]
+            assert lines.from_fields(line.hold, envelope.Hold, lines.OF_A_HOLD) == MEANT["hold-1"]
 
 
 @pytest.mark.parametrize("format", [1, 3])
@@ -398,8 +399,15 @@ def written_export() -> bytes:
         final=True,
     )
     command: list[Header] = [*HEADERS, (COMMAND_HEADER, written(COMMANDS["one-time-1"]))]
-    holding = lines.Holding(0, lines.as_fields(MEANT["hold-1"]))
-    for line in (header, *exported(state()), holding, lines.InFlight(0, 7, SENT_MS, b"k", b"v", command)):
+    holding = msgspec.structs.replace(lines.holding(0, MEANT["hold-1"]), until_ms=SENT_MS)
+    ended = lines.ended_hold(0, MEANT["ended-1"])
+    for line in (
+        header,
+        *exported(state()),
+        holding,
+        ended,
+        lines.InFlight(0, 7, SENT_MS, b"k", b"v", command),
+    ):
         digesting.write(line)
     return out.getvalue() + lines.encoded(lines.End(2, 3, 1, digesting.digest, 1))
 

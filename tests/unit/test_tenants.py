@@ -26,6 +26,7 @@ from tests.unit.tenants import (
     tenants,
     with_tenants,
 )
+from tests.unit.test_commands import receipts
 from tests.unit.test_recurring import events
 
 
@@ -251,6 +252,48 @@ def test_a_tenants_cron_expressions_are_in_its_time_zone(partitions: int) -> Non
         assert zones == {"id-0": tokyo, "id-1": tokyo, "id-2": "UTC", "mine": "UTC", "again": tokyo}
 
     with_tenants(test, defaults(default_timezone="Asia/Tokyo"), partitions)
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
+def test_a_tenants_local_times_are_in_its_time_zone(zone: str | None, partitions: int) -> None:
+    """On the partition that owns the id, and where it is handed on; not where the request says another."""
+
+    async def test(engine: Engine) -> None:
+        engine.log.create_topic("late", 1)
+        at = "2023-11-20T09:00"
+        for number, control in enumerate(({}, {"id": "a"}, {"id": "b"}, {"timezone": "America/New_York"})):
+            other_request(
+                engine, 0, destination="orders", name=f"{number}", at=at, reply_to="replies", **control
+            )
+        other_request(
+            engine, 0, destination="orders", at=f"2023-11-20T10:00:00Z,{at},1700500000000", reply_to="replies"
+        )
+        other_request(engine, 0, destination="orders", at="2023-11-20T10:00:00Z", reply_to="replies")
+        other_request(engine, 0, destination="orders", at=at, dst_gap="skip", reply_to="replies")
+        for action, payload in (("reschedule", {}), ("update", {"payload": "keep"})):
+            other_request(engine, 0, destination="orders", delay="1h", id=action, reply_to="replies")
+            other_request(engine, 0, action=action, id=action, at=at, reply_to="replies", **payload)
+        engine.request(destination="orders", at=at, reply_to="replies")
+        await asyncio.sleep(2)
+        told: dict[str, Any] = {}
+        for receipt in receipts(engine):
+            due_ms = [fire["due_at_ms"] for fire in receipt.get("fires", ())]
+            told[receipt["source"]] = receipt.get("code") or due_ms
+        nine_ms = 1_700_470_800_000
+        here_ms = nine_ms - (9 * 3_600_000 if zone == "Asia/Tokyo" else 0)
+        local: Any = [here_ms] if zone else "invalid-at"
+        offset_ms = nine_ms + 3_600_000
+        assert [told[f"other-requests/0/{offset}"] for offset in range(7)] == [
+            local, local, local, [nine_ms + 5 * 3_600_000],
+            [offset_ms, here_ms, 1_700_500_000_000] if zone else "invalid-at",
+            [offset_ms],
+            local if zone else "not-applicable",
+        ]  # fmt: skip
+        assert told["other-requests/0/8"] == told["other-requests/0/10"] == local
+        assert told["delay-requests/0/0"] == "invalid-at"
+
+    with_tenants(test, defaults(default_timezone=zone), partitions)
 
 
 def test_a_tenants_grace_holds_where_a_request_names_none() -> None:
