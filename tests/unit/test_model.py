@@ -194,9 +194,16 @@ class Life(RuleBasedStateMachine):
         self._second()
 
     @precondition(lambda self: self.model.status in LIVE)
-    @rule(count=st.integers(1, 20), triggered=st.booleans(), bulk=st.booleans())
-    def a_pause(self, count: int, triggered: bool, bulk: bool) -> None:
-        self.command("pause", 0, bulk)
+    @rule(
+        count=st.integers(1, 20),
+        triggered=st.booleans(),
+        bulk=st.booleans(),
+        until=st.sampled_from((None, 1, 4, 25)),
+    )
+    def a_pause(self, count: int, triggered: bool, bulk: bool, until: int | None) -> None:
+        self.command("pause", 0, bulk, until)
+        if until is not None:
+            self.describe(1)
         self.time_passes(count)
         if triggered:
             self.command("trigger", 1, bulk=False)
@@ -264,6 +271,14 @@ class Life(RuleBasedStateMachine):
         plan.beat, when = self._beat(beat)
         wanted = {} if status is None else {"status": status}
         self._ask(partition, plan, status, self._definition(plan, beat), **{**control, **when, **wanted})
+
+    @rule(partition=partitions, deploy=st.integers(0, 2), late=st.booleans())
+    def a_deployment_prunes_it(self, partition: int, deploy: int, late: bool) -> None:
+        """And the one before it is late with the schedule, or is in time."""
+        self.command("cancel", partition, bulk=False, terms=Terms(declared=("a", deploy + late)))
+        plan = self._plan("orders", "replace", None)
+        plan.dues = [self.whole_ms + 3 * SECOND_MS]
+        self._ask(partition, plan, terms=Terms(declared=("a", deploy)), delay="3s")
 
     @rule(count=st.integers(1, 35))
     def time_passes(self, count: int) -> None:
