@@ -22,7 +22,7 @@ Header = tuple[str, bytes | None]
 Sent = tuple[TopicPartition, Asked, list[Header]]
 IDS = ("x", "y", "ü/z", "b-1", "b-2", "b-ü/")
 #: as it is written, and records a second
-_RATES = ((b"8", 8.0), (b"30/s", 30.0), (b"1/m", 1 / 60), (b"none", None))
+_RATES = ((b"8", 8.0), (b"30/s", 30.0), (b"1/m", 1 / 60), (b"1/m", 1 / 60), (b"none", None))
 _DECLARES = frozenset({"schedule", "update", "cancel"})
 
 
@@ -36,7 +36,7 @@ class TermsOfRequests:
         self._chance = random.choice((0.0, 0.0, 0.25, 0.6))
         self._describes = random.choice((0.0, 0.0, 0.2))
         self._repeats = 0.15 if self._chance else 0.0
-        self._paces = random.choice((0.0, 0.0, 0.0, 0.0, 0.1))
+        self._paces = random.choice((0.0, 0.0, 0.0, 0.1, 0.1))
         self._count = 0
         self._named: list[Sent] = []
         self._declared: list[Sent] = []
@@ -101,6 +101,8 @@ class TermsOfRequests:
             yield self._description(asked)
         if random.random() < self._paces:
             yield self._rate(*random.choice(_RATES))
+            # What changes often is in force for no time: nobody could tell whether it is kept to.
+            self._paces /= 3
 
     def _late_deployment(self) -> Iterator[Sent]:
         """A deployment takes out what it has no more; and one before it, that is late, puts it in again."""
