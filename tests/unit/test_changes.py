@@ -527,6 +527,25 @@ def test_a_pause_that_ended_otherwise_does_not_end_again(end: str) -> None:
     in_virtual_time(test)
 
 
+def test_the_end_of_a_pause_goes_with_what_was_paused() -> None:
+    """A triggered fire was all that was ahead of it, and goes out during the pause."""
+
+    async def test(engine: Engine) -> None:
+        await every(engine, max_fires="1")
+        await asyncio.sleep(9.8)
+        await ask(engine, "trigger")  # the rate is used up by that
+        await asyncio.sleep(0.5)
+        await ask(engine, "trigger")
+        await asyncio.sleep(0.5)
+        await ask(engine, "pause", until=str(engine.clock.now_ms() + 5_000))
+        await asyncio.sleep(60)
+        assert record(engine).status == "completed"
+        assert [event["type"] for event in events(engine)][-2:] == ["fired", "completed"]
+        assert engine.read("delay-dead-letters") == []
+
+    with_tenants(test, tenants(tenant("*"), rates="orders=1"))
+
+
 def test_a_pause_may_be_given_another_end() -> None:
     async def test(engine: Engine) -> None:
         await every(engine)
