@@ -137,7 +137,7 @@ def overdrawn(log: WitnessedLog, topic: str, tenant: str | None, rate: float, sp
         source = next(value for name, value in record.headers if name == "delaystream-source")
         if tenant is None or (source or b"").startswith(tenant.encode() + b"/"):
             writer, decided_after_ms = log.writers[record.transaction]
-            if decided_after_ms < span[0] or record.appended_ms >= span[1]:
+            if decided_after_ms <= span[0] or record.appended_ms >= span[1]:
                 continue
             lives.setdefault(writer, []).append((record.appended_ms, decided_after_ms))
     for writer, records in lives.items():
