@@ -18,11 +18,6 @@ def judge_order(audit: Audit) -> None:
     the moment on at which they are accepted.
     """
     lanes: dict[tuple[object, ...], list[tuple[int, int, int, int, Asked, Fire]]] = defaultdict(list)
-    paced: dict[tuple[str, str], int] = {}
-    for command in audit.asked.values():
-        if command.is_of_no_schedule:
-            about = command.partition[0], command.destination
-            paced[about] = min(command.timestamp_ms, paced.get(about, command.timestamp_ms))
     for source, fires in audit.fires.items():
         request = audit.asked[source]
         # A request with an id may be accepted by another partition than its own, nobody knows when.
@@ -34,10 +29,6 @@ def judge_order(audit: Audit) -> None:
         for fire in fires:
             record = fire.record
             if record.appended_ms is None or record.topic != request.destination:
-                continue
-            # What waits for a rate that a command sets, or ends, and what does not, are in two queues.
-            paced_ms = paced.get((request.partition[0], request.destination))
-            if paced_ms is not None and paced_ms <= record.appended_ms:
                 continue
             lane = (request.partition, record.topic, record.partition)
             rank = (record.offset, fire.due_ms, request.offset, int(fire.fire_id.split("/")[3]))
