@@ -205,6 +205,9 @@ class Arming:
     def finish(self, step: Step, id: str, schedule: Schedule, status: Status) -> Schedule:
         """Store the record of an id that is over, with its last status, to be forgotten in time."""
         state = self._state
+        if schedule.until_key is not None and step.local.get(schedule.until_key, b"") is not None:
+            # A triggered fire was all that was ahead of it, and is out: there is no pause any more to end.
+            state.remove_pointer(step, schedule.until_key)
         number = state.source(step, schedule.topic, schedule.partition, schedule.origin)
         due_ms = step.now_ms + self._settings.id_retention_ms
         key = wheel_key(HOUSEKEEPING, due_ms, number, schedule.offset, 0)

@@ -154,8 +154,14 @@ class Changes:
         recurrence = retimed(old.recurrence, timing, asked_ms)
         if rejection := self._refusal(request, timing, recurrence):
             return rejection
-        recurrence, first_ms, skipped = self._arming.begun(old, recurrence, asked_ms)
         anew = old.recurrence is None or timing.max_fires is not UNSET
+        if not anew and 0 < recurrence.max_fires <= old.run_count:
+            return Rejection(
+                Code.NEVER_FIRES,
+                f"id {shown(request.id or '')} has fired {old.run_count} times, and its max-fires is "
+                f"{recurrence.max_fires}; expected max-fires with it, by which its fires are counted anew",
+            )
+        recurrence, first_ms, skipped = self._arming.begun(old, recurrence, asked_ms)
         return _Times(recurrence, [(first_ms, 0)], skipped, anew)
 
     def _refusal(self, request: Request, timing: Timing, recurrence: Recurrence) -> Rejection | None:

@@ -76,7 +76,7 @@ class Deliveries:
         ):
             return True
         wheel = self._state.destination(step, topic, tenant)
-        behind = self._behind(topic, tenant)
+        behind = self._behind(topic, tenant, wheel)
         return self._held(step, wheel, self._buckets(step, topic, wheel), behind)
 
     def _open(self, step: Step, topic: str, tenant: str) -> Route | None:
@@ -98,14 +98,20 @@ class Deliveries:
         if topic not in self._troubles and (partitions := self._destinations.partitions(topic)):
             wheel = self._state.destination(step, topic, tenant)
             buckets = self._buckets(step, topic, wheel)
-            outlet, behind = step.outlet(topic, partitions), self._behind(topic, tenant)
+            outlet, behind = step.outlet(topic, partitions), self._behind(topic, tenant, wheel)
             route = Route(wheel, outlet, step.fired[topic], buckets, behind)
         step.routes[topic, tenant] = route
         return route
 
-    def _behind(self, topic: str, tenant: str) -> int | None:
-        """The common wheel, where a command has given the tenant one of its own: what waited there stays."""
-        return self._state.common(topic) if (tenant, topic) in self._rates.commanded else None
+    def _behind(self, topic: str, tenant: str, wheel: int) -> int | None:
+        """The wheel that a tenant's entries are in until they are due, where a command has given it another.
+
+        That is the common one or, where the command's rate has ended, the tenant's own.
+        """
+        if (tenant, topic) not in self._rates.commanded:
+            return None
+        common = self._state.common(topic)
+        return self._state.lane(topic, tenant) if wheel == common else common
 
     def _buckets(self, step: Step, topic: str, wheel: int) -> tuple[Bucket, ...]:
         if not self._rates.active:

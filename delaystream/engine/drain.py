@@ -16,7 +16,7 @@ class Drain:
 
     __slots__ = (
         "at", "buckets", "cursor", "denial", "done", "ended", "holds", "leaving", "let_go_ms", "limit",
-        "most_fired", "parked", "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
+        "most_fired", "moves", "parked", "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -39,8 +39,11 @@ class Drain:
         self.ended: Sequence[Ended] = ()
         #: what bounds how fast it is drained
         self.buckets: tuple[Bucket, ...] = ()
-        #: of a common wheel: numbers of sources whose entries belong to their tenants' own wheels by now
+        #: numbers of sources whose entries belong to another wheel by now: of a common wheel, those of
+        #: tenants that have their own; of a tenant's own wheel, all of its, when its rate has ended
         self.leaving: frozenset[int] = frozenset()
+        #: whether any entry has left it in this very step
+        self.moves = False
         #: most records that the step may hold for its destination, by its rate
         self.most_fired = sys.maxsize
         #: found to be impossible to write in this very step

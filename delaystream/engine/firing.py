@@ -164,16 +164,15 @@ class Firing:
         drains = [self._begun(wheel, loop_ms) for wheel in self._chosen]
         # Where the last step ran out of room, this one begins with another wheel.
         turn = step.number % len(drains) if drains else 0
-        drains = one_in_trouble(drains[turn:] + drains[:turn])
-        # What moves to a tenant's own wheel may be due before what is in that.
-        drains.sort(key=_nothing_leaves)
+        # What moves to another wheel may be due before what is in that; from tenants' own it may move on.
+        drains = one_in_trouble(sorted(drains[turn:] + drains[:turn], key=self._rank))
         while drains:
             quota = -(-(step.max_records - step.records) // len(drains))
             for drain in drains:
                 if step.full:
                     drains = []
                     break
-                if drain.topic in step.moved and self._state.lanes[drain.wheel]:
+                if drain.topic in step.moved and not drain.moves:
                     drain.done = True
                     continue
                 self._drain(step, drain, min(quota, self._chunk), loop_ms)
@@ -258,7 +257,14 @@ class Firing:
             drain.buckets = self._rates.buckets(topic, lane, loop_ms)
             if wheel == self._state.common(topic):
                 drain.leaving = self._leaving(topic)
+        if (lane := self._state.lanes[wheel]) and not self._rates.lane(lane, topic):
+            drain.leaving = self._sources_of(lane)
         return drain
+
+    def _rank(self, drain: Drain) -> int:
+        if not drain.leaving:
+            return 2
+        return 0 if self._state.lanes[drain.wheel] else 1
 
     def _leaving(self, topic: str) -> frozenset[int]:
         """Sources of the tenants that have a rate of their own for a destination."""
@@ -266,6 +272,9 @@ class Firing:
         return frozenset(
             [number for number, (tenant, _, _) in enumerate(self._state.sources) if lane(tenant, topic)]
         )
+
+    def _sources_of(self, tenant: str) -> frozenset[int]:
+        return frozenset([number for number, (of, _, _) in enumerate(self._state.sources) if of == tenant])
 
     def _drain(self, step: Step, drain: Drain, quota: int, loop_ms: float) -> None:
         """Take up to ``quota`` due entries out of one wheel, fewer where the step is full before that."""
@@ -445,6 +454,7 @@ class Firing:
         leaves = bool(drain.leaving) and source_of(key) in drain.leaving
         if leaves:
             step.moved.add(drain.topic)
+            drain.moves = True
         if type(entry) is Envelope:
             step.changes[key] = None
             step.size_bytes += len(stored)
@@ -507,10 +517,6 @@ class Firing:
                     withheld.quarantine(step, drain, key, entry, rejection)
             last = key
         return last
-
-
-def _nothing_leaves(drain: Drain) -> bool:
-    return not drain.leaving
 
 
 def _decoded(drain: Drain, entries: list[tuple[bytes, bytes]]) -> list[Entry]:

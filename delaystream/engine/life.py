@@ -212,6 +212,7 @@ class Life:
 
     def status_overdue(self, loop_ms: float) -> bool:
         """Whether how the partition stands has waited long enough for a step that tells it."""
+        self._release_unused(loop_ms)
         return self._standing.overdue(loop_ms)
 
     async def tell_status(self) -> bool:
@@ -252,6 +253,7 @@ class Life:
             return Step(now_ms, self._steps, loop_ms)
         inbox.give_back(left)
         self._forget_names(step)
+        self._release_unused(loop_ms)
         if not (step.empty or step.alone):
             self._standing.put(step)
         self.state.seal(step, self.topic_ids, settings.partitions)
@@ -265,6 +267,11 @@ class Life:
             self._rates.forget(topic, lane)
             if not self.state.wheels([topic]) and self._troubles.forget(topic):
                 self._observer.parked(self._partition, topic, None)
+
+    def _release_unused(self, loop_ms: float) -> None:
+        """Set nothing aside any more that nothing waits for."""
+        for topic in self._troubles.unused(loop_ms):
+            self._observer.parked(self._partition, topic, None)
 
     async def _roll_back(self, undecided: Undecided) -> None:
         """Forget all that the step has changed, and note what it failed on.

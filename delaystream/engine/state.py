@@ -153,6 +153,10 @@ class PartitionState:
         """The number of a destination's common wheel, if it has one."""
         return self._destination_numbers.get(topic)
 
+    def lane(self, topic: str, tenant: str) -> int | None:
+        """The number of a destination's wheel for a tenant's own entries, if there is one."""
+        return self._destination_numbers.get(keys.wheel_name(topic, tenant, ""))
+
     def use_lanes(self, lane: Callable[[str, str], str] | None) -> None:
         """From now on tenants' entries go to the wheels that `lane` says; None: all to the common ones."""
         self._lane = lane

@@ -112,6 +112,21 @@ class Troubles:
         """The destinations that were set aside and have taken nothing since."""
         return {topic: trouble for topic, trouble in self._troubles.items() if trouble.parked_at is not None}
 
+    def unused(self, loop_ms: float) -> list[str]:
+        """Forget the topics that nobody has tried for long although they might be: nothing waits for them.
+
+        What is due for a topic is tried as soon as it may be. So where it was not, nobody would ever find out
+        that it can be written again.
+        """
+        unused = [
+            topic
+            for topic, trouble in self._troubles.items()
+            if trouble.parked_at is not None and trouble.until + self._backoff_max_ms <= loop_ms
+        ]
+        for topic in unused:
+            self.forget(topic)
+        return unused
+
     def park(self, topic: str, reason: str, now_ms: int, loop_ms: float) -> Trouble:
         """The topic cannot be written: leave it alone for a while, longer each time."""
         trouble = self._troubles.setdefault(topic, Trouble(reason, now_ms))

@@ -27,6 +27,13 @@ destination's bounds, and the troubles that it had, make so.
 
 Nothing that a pause holds back goes out before a resume: `tests.ledger.selections`.
 
+What a request says beside what it asks for is heeded: a repeated one changes nothing and is answered as
+before; one for another version, or of a lower deploy, is refused, and no other is; a version changes with
+every command that changes anything, and with nothing else: `tests.ledger.terms`. A pause that ends by itself
+ends when it is to. A description is that of a state which the id had at its turn:
+`tests.ledger.descriptions`. What is told of destinations, parked ones and rates, is so:
+`tests.ledger.destinations`.
+
 Nothing else may have come out: no record, event, letter or receipt without a cause, none twice. What they say
 of each other, and of the request, is right in every field.
 

@@ -12,6 +12,7 @@ from delaystream.codec.event import decode_event
 from delaystream.core.partitioning import partition_for_key
 from tests.ledger.anonymous import judge_anonymous
 from tests.ledger.chronicle import Chronicle
+from tests.ledger.destinations import judge_destinations
 from tests.ledger.order import judge_order
 from tests.ledger.records import PASSED, Asked, Circumstances, Delivered, Fire, Report, Told
 from tests.ledger.selections import Selections
@@ -56,7 +57,10 @@ class Audit:
         self.fires: dict[str, list[Fire]] = defaultdict(list)
         self.letters: dict[str, list[Delivered]] = defaultdict(list)
         self.receipts: dict[str, dict[str, Any]] = {}
+        self.receipt_records: dict[str, Delivered] = {}
         self.told: list[Told] = []
+        #: what is told of destinations
+        self.of_no_schedule: list[Told] = []
 
     def run(
         self,
@@ -77,10 +81,12 @@ class Audit:
             if "id" not in told.facts and told.kind != "bulk":
                 anonymous[told.facts["source"]].append(told)
         for request in self.asked.values():
-            if request.id is None and not request.is_for_many and request.subject is None:
+            named = request.id is not None or request.is_for_many or request.subject is not None
+            if not named and not request.is_of_no_schedule:
                 judge_anonymous(self, request, anonymous[request.source])
         self.selections.judge()
         Chronicle(self).judge()
+        judge_destinations(self)
         judge_order(self)
         return self.report
 
@@ -261,6 +267,7 @@ class Audit:
                 self.report.duplicated.append(f"receipt of {source}: {before}, then {outcome}")
             else:
                 self.receipts[source] = body
+                self.receipt_records[source] = record
                 self._receipt(request, body, record)
 
     def _missing_receipts(self) -> None:
@@ -269,9 +276,9 @@ class Audit:
         for told in self.told:
             source, missing = told.facts["source"], told.facts.get("no_receipt")
             request = self.asked[source]
-            cancelled = told.kind == "cancelled" and request.action == "schedule"
+            by_itself = request.action == "schedule" and told.kind in ("cancelled", "resumed")
             answers = (
-                not cancelled
+                not by_itself
                 and told.kind not in PASSED
                 and (not request.is_for_many or told.kind in ("bulk", "rejected"))
             )
@@ -343,6 +350,8 @@ class Audit:
     def _of_no_schedule(self, told: Told) -> None:
         """What is told of a destination is kept by its name, and names no schedule."""
         facts = told.facts
+        self.of_no_schedule.append(told)
+        self.known_time(told, told.at_ms, told.record)
         if told.record.key != facts["destination"].encode() or "schedule_id" in facts:
             self.wrong(told, f"its key is {told.record.key!r}")
 

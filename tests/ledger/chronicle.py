@@ -20,12 +20,16 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from tests.ledger.descriptions import State, describe
 from tests.ledger.records import PASSED, Asked, Beat, Delivered, Told
+from tests.ledger.terms import Terms
 
 if TYPE_CHECKING:
     from tests.ledger.audit import Audit
 
 _DEFAULT_GRACE_MS = 15 * 60 * 1000
+#: after a pause was to end, in a system that nothing befalls
+_ENDED_WITHIN_MS = 2_000
 _LIVE = frozenset({"pending", "paused"})
 _CANCELLED = frozenset({"cancelled", "forestalled"})
 _OVER = frozenset({"fired", "completed", "dropped", "quarantined"})
@@ -43,11 +47,12 @@ _FINDS: dict[str, dict[str, frozenset[str | None]]] = {
         "too-late": _OVER,
         "unknown": frozenset({None, "forestalled"}),
     },
-    "pause": {"paused": frozenset({"pending"}), "unchanged": frozenset({"paused"})},
+    "pause": {"paused": _LIVE, "unchanged": frozenset({"paused"})},
     "resume": {"resumed": frozenset({"paused"}), "unchanged": frozenset({"pending"})},
     "trigger": {"triggered": _LIVE},
     "reschedule": {"rescheduled": _LIVE},
     "update": {"updated": _LIVE},
+    "describe": {},
 }
 _DEFINING = ("scheduled", "replaced", "rescheduled", "updated")
 for _command in ("pause", "resume", "trigger", "reschedule", "update"):
@@ -76,6 +81,8 @@ class Chronicle:
         #: schedules that a command for many changed
         self.swept: dict[str, Counter[str]] = defaultdict(Counter)
         self.sums: dict[str, list[Told]] = defaultdict(list)
+        #: the requests to describe an id
+        self.described: dict[tuple[str, str], list[Asked]] = defaultdict(list)
         self.unseen = {
             fire_id: fire.record
             for fire_id, fire in audit.deliveries.items()
@@ -84,14 +91,21 @@ class Chronicle:
 
     def judge(self) -> None:
         lives: dict[tuple[str, str], list[Told]] = defaultdict(list)
+        for request in self.asked.values():
+            if request.action == "describe" and request.id is not None:
+                self.described[request.partition[0], request.id].append(request)
+                lives[request.partition[0], request.id] = []
         for told in self.audit.told:
             if told.kind == "bulk":
                 self.sums[told.facts["source"]].append(told)
             elif "id" in told.facts:
                 # An event's key is its id, so those of one id are in order.
                 lives[told.facts["request_topic"], told.facts["id"]].append(told)
-        for (_, id), events in lives.items():
-            _Life(self, id).judge(events)
+        for (topic, id), events in lives.items():
+            life = _Life(self, id)
+            life.judge(events)
+            for request in self.described[topic, id]:
+                describe(self.audit, request, life.states)
         for fire_id in self.unseen:
             self.audit.wrong(fire_id, "was delivered, and no event tells of it")
         for request in self.asked.values():
@@ -126,12 +140,16 @@ class Chronicle:
         """A request has one outcome, and its receipt says the same."""
         report, source = self.report, request.source
         outcomes = self.outcomes[source]
+        receipt = self.audit.receipts.get(source)
+        if request.action == "describe" and not outcomes and receipt is not None:
+            # It is no event that somebody asks.
+            outcomes = [receipt["outcome"]] if receipt["outcome"] in ("described", "unknown") else []
         if not outcomes:
             report.lost.append(f"{source}: the outcome of {request.action} {request.id}")
         elif len(outcomes) > 1:
             report.duplicated.append(f"{source}: {request.action} {request.id} has outcomes {outcomes}")
-        receipt = self.audit.receipts.get(source)
-        if receipt is not None and receipt["outcome"] not in outcomes:
+        repeated = outcomes == ["repeated"] and receipt is not None and receipt.get("repeated")
+        if receipt is not None and not repeated and receipt["outcome"] not in outcomes:
             self.audit.wrong(source, f"the receipt says {receipt['outcome']}, events {outcomes}")
         refusals = self.audit.count_refused(request)
         if len(refusals) != outcomes.count("rejected"):
@@ -184,6 +202,11 @@ class _Life:
         """Whether `completed` has to be the next event."""
         self.course: list[tuple[int, str | None, Asked | None]] = []
         """Since when, by the broker's clock, it has had which status and payload."""
+        self.terms = Terms(self.audit, id)
+        self.until_ms: int | None = None
+        """When its pause ends by itself."""
+        self.states = [State()]
+        """What it was before the first event, and after each."""
 
     @property
     def beat(self) -> Beat | None:
@@ -204,6 +227,7 @@ class _Life:
                 if told.kind != "rejected":
                     stating = told
                 self.course.append((told.record.appended_ms or 0, self.status, self.payload))
+                self.states.append(self._state(told))
             # What one step tells of an id says where it stands after the step.
             if stating is not None:
                 self._standing(stating)
@@ -211,6 +235,8 @@ class _Life:
             self.report.lost.append(f"{self.id}: no event says that it is completed")
         if self.status != "paused" or self.given.drained:
             self._all_told()
+        if self.status == "paused" and self.until_ms is not None and self.given.drained:
+            self.report.lost.append(f"{self.id}: the end of its pause, at {self.until_ms}")
         for request in self.chronicle.bulks:
             self._not_left_out(request)
 
@@ -225,14 +251,35 @@ class _Life:
     def _wrong(self, told: Told, why: str) -> None:
         self.audit.wrong(self.id, f"{why}: {told}")
 
+    @property
+    def _due_ms(self) -> int | None:
+        """When the next of its own fires is due."""
+        if self.status != "pending":
+            return None
+        if self.next_ms is not None and self.beat is not None:
+            return self.beat.due(self.next_ms, self._fire_id(0, self.next_ms))
+        return min(self.ahead.values(), default=None)
+
+    def _state(self, told: Told) -> State:
+        """What it is after an event."""
+        request = self.chronicle.asked.get(told.facts["source"])
+        outcome = request if told.kind not in PASSED and told.kind != "rejected" else None
+        forgotten_ms = None if self.status in _LIVE else self.over_ms + self.given.id_retention_ms
+        return State(
+            told=told,
+            request=None if self._ends_by_itself(told) else outcome,
+            status=self.status,
+            version=self.terms.version,
+            next_ms=self._due_ms,
+            until_ms=self.until_ms,
+            fires=self.fires,
+            triggered=len(self.triggered),
+            forgotten_ms=forgotten_ms,
+        )
+
     def _standing(self, told: Told) -> None:
         """Where it stands, as it was told and as it must be."""
-        next_ms: int | None = None
-        if self.status == "pending":
-            next_ms = min(self.ahead.values(), default=None)
-            if self.next_ms is not None and self.beat is not None:
-                next_ms = self.beat.due(self.next_ms, self._fire_id(0, self.next_ms))
-        stands = (self.status, next_ms)
+        stands = (self.status, self._due_ms)
         found = (told.facts.get("status"), told.facts.get("next_at_ms"))
         if self.given.request_partitions is None and self.beat is not None and self.beat.jitter_ms:
             # Without revisions nobody knows its jitter.
@@ -249,6 +296,9 @@ class _Life:
     def _outcome(self, told: Told) -> None:
         kind, source = told.kind, told.facts["source"]
         request = self.chronicle.asked[source]
+        if self._ends_by_itself(told):
+            self._ended(told)
+            return
         if request.is_for_many and request.offset < self.decided.get(request.partition, -1):
             self._wrong(told, "the partition has said something later of it, which was decided on before")
         if kind in ("scheduled", "replaced"):
@@ -264,9 +314,22 @@ class _Life:
         forgotten = self.status not in _LIVE and self.over_ms + self.given.id_retention_ms <= (
             told.at_ms + self.given.clock_ahead_ms + self.given.clock_behind_ms
         )
+        if self.terms.judge(told, request, self.status, forgotten=forgotten):
+            self._receipt_status(told, request)
+            return
         if kind == "rejected":
             self._rejected(told, request)
             return
+        before = self.status
+        self._decided(told, request, forgotten=forgotten)
+        self.terms.happened(told, request, before, self.status)
+        if self.status != "paused":
+            self.until_ms = None
+        self._ends(told)
+
+    def _decided(self, told: Told, request: Asked, *, forgotten: bool) -> None:
+        """A request was accepted, in one way or another."""
+        kind = told.kind
         finds = _FINDS[request.action].get(kind, frozenset())
         if self.status not in finds and not (forgotten and None in finds):
             self._wrong(told, f"it was {self.status}, and asked for is {request.action}")
@@ -298,7 +361,9 @@ class _Life:
         elif kind == "too-late" and told.facts.get("fire_id") != self.last_fire:
             self._wrong(told, f"the last fire was {self.last_fire}")
         elif kind in ("paused", "resumed"):
-            self._switch(kind, told)
+            self._switch(kind, told, request)
+        elif kind == "unchanged" and request.until_ms not in (None, self.until_ms):
+            self._wrong(told, f"its pause ends at {self.until_ms}, and is to end at {request.until_ms}")
         if kind not in (*_DEFINING, "triggered"):
             self.audit.receipt_names(request, [])
         self._receipt_status(told, request)
@@ -307,7 +372,7 @@ class _Life:
         receipt = self.audit.receipts.get(request.source)
         if receipt is None:
             return
-        names = ["status"] + ["fire_id"] * (told.kind == "too-late")
+        names = ["status", "version"] + ["fire_id"] * (told.kind == "too-late")
         if any(receipt.get(name) != told.facts.get(name) for name in names):
             self._wrong(told, f"the receipt says {receipt}")
 
@@ -343,13 +408,49 @@ class _Life:
             self._wrong(told, f"it was {self.status} by {self.stands_for}")
         self.audit.receipt_names(request, [])
 
-    def _switch(self, kind: str, told: Told) -> None:
+    def _switch(self, kind: str, told: Told, request: Asked | None) -> None:
+        """It is paused or resumed, by a request or by itself."""
+        if kind == "paused":
+            if self.status == "paused" and (request is None or request.until_ms in (None, self.until_ms)):
+                self._wrong(told, f"it is paused, until {self.until_ms}")
+            self.until_ms = None if request is None else request.until_ms
+        elif request is not None:
+            self._resumed_in_time(told, request)
         self.status = "paused" if kind == "paused" else "pending"
         self.held = False
         if kind == "resumed":
             self.resumed_ms = told.at_ms
         # What is held goes back to where it was: a fire that was moved is decided on anew.
         self.moved.clear()
+
+    def _ends_by_itself(self, told: Told) -> bool:
+        """Whether an event tells that a pause is over, and no command's doing."""
+        request = self.chronicle.asked.get(told.facts["source"])
+        return told.kind == "resumed" and request is not None and request.action == "schedule"
+
+    def _ended(self, told: Told) -> None:
+        """A pause has ended by itself: when it was to, and not before."""
+        if self.payload is None or told.facts["source"] != self.payload.source:
+            self._wrong(told, f"it is what {self.payload and self.payload.source} asked for")
+        if self.status != "paused" or self.until_ms is None or told.at_ms < self.until_ms:
+            self._wrong(told, f"it was {self.status}, until {self.until_ms}")
+        self._switch("resumed", told, None)
+        self.until_ms = None
+        self.terms.stays(told)
+        self._ends(told)
+
+    def _ends(self, told: Told) -> None:
+        """An outcome says when the pause ends."""
+        if told.facts.get("until_ms") != self.until_ms:
+            self._wrong(told, f"its pause ends at {self.until_ms}")
+
+    def _resumed_in_time(self, told: Told, request: Asked) -> None:
+        """Where nothing befalls the system, who resumes what was to go on by itself finds that it has."""
+        calm_ms, until_ms = self.given.calm_ms, self.until_ms
+        if until_ms is None or calm_ms is None or self.status != "paused":
+            return
+        if request.timestamp_ms > max(until_ms + self.given.clock_behind_ms, calm_ms) + _ENDED_WITHIN_MS:
+            self.report.lost.append(f"{self.id}: its pause was to end at {until_ms}, and did by {told}")
 
     def _cancel(self, told: Told, request: Asked) -> None:
         if self.status in _LIVE or not self._is_older(request):
@@ -401,7 +502,11 @@ class _Life:
             self.status, self.over_ms = "cancelled", told.at_ms
             self.swept_ms = request.timestamp_ms
         else:
-            self._switch(kind, told)
+            self._switch(kind, told, request)
+        if self.status != "paused":
+            self.until_ms = None
+        self.terms.changed(told)
+        self._ends(told)
 
     @staticmethod
     def _was_there(payload: Asked | None, request: Asked) -> bool:

@@ -43,6 +43,8 @@ class Circumstances:
     """Whether everything that was paused was resumed before the end: nothing may be left."""
     receipts_hindered: bool = False
     """Whether topics for receipts may not have been writable: an event may say that there is none."""
+    calm_ms: int | None = None
+    """From when on nothing befalls the system any more, by the broker's clock; None: that is not known."""
 
 
 @dataclass(slots=True)
@@ -178,6 +180,19 @@ class Asked:
     tags: tuple[str, ...] = ()
     subject: str | None = None
     """Of a command about a request without an id: where that stands."""
+    request_id: str | None = None
+    if_version: int | None = None
+    declared_by: str | None = None
+    deploy: int | None = None
+    until_ms: int | None = None
+    """Of a pause: when it is to end by itself."""
+    rate: float | None = None
+    """Of a command about its destination: records a second; None: as the settings say."""
+
+    @property
+    def is_of_no_schedule(self) -> bool:
+        """Whether it is about a destination."""
+        return self.action == "rate"
 
     @property
     def is_for_many(self) -> bool:

@@ -11,11 +11,11 @@ from delaystream.core.rejection import Code
 from delaystream.engine.ports import TopicPartition
 from tests.ledger import Asked, Beat, Selector
 from tests.simulation.storm import LIMITED
+from tests.simulation.terms import Header, TermsOfRequests, sent_again
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-Header = tuple[str, bytes | None]
 _FOREIGN: list[list[Header]] = [
     [],
     [("trace", b"1")],
@@ -49,6 +49,7 @@ class Producers:
         self._selecting = Random(f"{world.seed}-producers-selecting")
         #: in some worlds nothing is held, nor cancelled without an id
         self._selects = self._selecting.choice((0.0, 0.1, 0.2))
+        self._terms = TermsOfRequests(world)
         self.asked: list[Asked] = []
         self._count = 0
         #: each id keeps to one request partition, mostly: there its requests apply in order
@@ -66,6 +67,9 @@ class Producers:
                 self._ask()
             if self._selecting.random() < self._selects:
                 self._select()
+            for at, request, headers in self._terms.more(self.asked):
+                row = (request.key, request.value, headers, request.timestamp_ms)
+                self._note(at, request, world.log.append(at, row))
 
     def wake(self, topic: str) -> None:
         """Resume whatever a storm has left paused."""
@@ -78,6 +82,11 @@ class Producers:
         request = replace(request, prefix=None, selector=everything)
         control = [("delaystream-action", b"resume"), ("delaystream-match-destination", b"*")]
         self._note(at, request, self._world.log.append(at, (None, None, control, request.timestamp_ms)))
+
+    def lift(self) -> None:
+        """End the rates that commands have set: what waits for them is not to be waited for."""
+        for at, request, headers in self._terms.lifted(self.asked):
+            self._note(at, request, self._world.log.append(at, (None, None, headers, request.timestamp_ms)))
 
     def _ask(self) -> None:
         random, world = self._random, self._world
@@ -116,6 +125,8 @@ class Producers:
                 "delaystream-reply-to",
                 b"delay-commands",
             )
+        if request.id is not None:
+            self._terms.add(request, control, topic)
         if topic == LIMITED and world.max_pending and (kind in _CONTROLLED or request.due_ms):
             request.errors |= {Code.QUOTA_EXCEEDED.value}
         if kind not in ("cancel", "command", "bulk", "bad") and self._selecting.random() < 0.3:
@@ -128,6 +139,8 @@ class Producers:
         at = TopicPartition(topic, partition)
         if kind in ("beat", "plan") and not request.relative and Code.NEVER_FIRES not in request.errors:
             self._defining.append((at, request, headers))
+        if request.id is not None:
+            self._terms.remember(at, request, headers)
         self._send(at, request, headers)
 
     def _select(self) -> None:
@@ -364,12 +377,7 @@ class Producers:
         """Send a schedule once more, as services do whenever they start."""
         at, first, headers = self._later.choice(self._defining)
         now_ms = self._world.clock.now_ms()
-        request = replace(first, source="", timestamp_ms=now_ms, accepted_ms=None)
-        if (beat := first.beat) is not None:
-            if beat.start_ms == first.timestamp_ms:
-                request.beat = beat = replace(beat, start_ms=now_ms, anchor_ms=beat.anchor_ms and now_ms)
-            if beat.after(now_ms) is None:
-                request.errors = frozenset({Code.NEVER_FIRES})
+        request = sent_again(first, now_ms)
         self._note(at, request, self._world.log.append(at, (request.key, request.value, headers, now_ms)))
 
     def _send(self, at: TopicPartition, request: Asked, headers: list[Header]) -> None:
@@ -389,5 +397,7 @@ class Producers:
     def _note(self, at: TopicPartition, request: Asked, offset: int) -> None:
         request.source = f"{at.topic}/{at.partition}/{offset}"
         what = f"{request.action} {request.prefix or ''} {request.beat or request.due_ms or ''}"
+        terms = (request.request_id, request.if_version, request.declared_by, request.deploy)
+        what += f" {terms}" if terms != (None,) * 4 else ""
         self._world.say("client", f"{request.source}: {what} id {request.id}")
         self.asked.append(request)

@@ -16,7 +16,9 @@ from delaystream.codec.envelope import (
     decode_position,
     decode_schedule,
     decode_source,
+    decode_status,
 )
+from delaystream.engine.observer import Phase
 from delaystream.engine.pointers import pointers
 from delaystream.engine.ports import Row, TopicPartition
 from delaystream.testing import Disk, MemoryLog
@@ -32,6 +34,10 @@ from tests.ledger import Asked, Delivered
 
 #: by how much at most a worker's clock is behind, and how long it may sleep
 _FORGOTTEN_WITHIN_MS = 7_000
+
+
+Span = tuple[float, float]
+"""From when until when, by the broker's clock, ms."""
 
 
 class WitnessedLog(MemoryLog):
@@ -119,9 +125,10 @@ def delivered(log: WitnessedLog, topic: str) -> list[Delivered]:
     ]
 
 
-def overdrawn(log: WitnessedLog, topic: str, tenant: str | None, rate: float) -> Iterator[str]:
+def overdrawn(log: WitnessedLog, topic: str, tenant: str | None, rate: float, span: Span) -> Iterator[str]:
     """Where a partition delivered faster than its share of a rate, with a burst of a second's worth.
 
+    Looked at is what was decided and appended during the span.
     Of a bucket's tokens only what one life took is known: the next one may begin with a bucket of its own.
     """
     burst = max(1.0, rate)
@@ -130,6 +137,8 @@ def overdrawn(log: WitnessedLog, topic: str, tenant: str | None, rate: float) ->
         source = next(value for name, value in record.headers if name == "delaystream-source")
         if tenant is None or (source or b"").startswith(tenant.encode() + b"/"):
             writer, decided_after_ms = log.writers[record.transaction]
+            if decided_after_ms <= span[0] or record.appended_ms >= span[1]:
+                continue
             lives.setdefault(writer, []).append((record.appended_ms, decided_after_ms))
     for writer, records in lives.items():
         most = float("-inf")
@@ -233,6 +242,19 @@ def leftovers(state: Mapping[bytes, bytes], now_ms: int) -> Iterator[str]:
                 yield f"{key!r} was to be forgotten at {due_ms}"
     for key in forgetting:
         yield f"{key!r} forgets what is not there"
+
+
+def misstated(state: Mapping[bytes, bytes], owner: str) -> Iterator[str]:
+    """What is not true of the row that tells how a partition stands, when all is quiet."""
+    row = state.get(keys.STATUS)
+    if row is None:
+        yield "no row tells how it stands"
+        return
+    status = decode_status(row)
+    if (status.owner, status.phase) != (owner, Phase.RUNNING.value):
+        yield f"its row says that {status.owner} is {status.phase}, and {owner} owns it"
+    if status.parked or status.parked_count:
+        yield f"its row says that {status.parked} are parked, and everything can be written"
 
 
 def triggers(disk: Disk, tenant: str) -> int:

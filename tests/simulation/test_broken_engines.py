@@ -9,6 +9,7 @@ import pytest
 
 from tests.simulation.broken import BREAKAGES, Breakage, old_store_kept
 from tests.simulation.broken_decisions import DECISIONS, fires_are_given_up_at_the_first_trouble
+from tests.simulation.broken_terms import TERMS
 from tests.simulation.storm import Storm
 from tests.simulation.world import run
 
@@ -22,7 +23,7 @@ WORLDS: dict[Breakage, Callable[[Storm], bool]] = {
 }
 
 
-@pytest.mark.parametrize("breakage", [*BREAKAGES, *DECISIONS], ids=lambda breakage: breakage.__name__)
+@pytest.mark.parametrize("breakage", [*BREAKAGES, *DECISIONS, *TERMS], ids=lambda breakage: breakage.__name__)
 def test_a_broken_engine_is_found_out(breakage: Breakage) -> None:
     """Some seed's ledger does not add up."""
     shows = WORLDS.get(breakage, lambda _: True)
@@ -31,7 +32,7 @@ def test_a_broken_engine_is_found_out(breakage: Breakage) -> None:
             continue
         with breakage() as engine:
             result = run(seed, engine=engine)
-        if breakage in DECISIONS:
+        if breakage in (*DECISIONS, *TERMS):
             # It decides wrongly, and does not break: else the engine has changed, and the breakage with it.
             assert not any("internal error" in violation for violation in result.violations), result
         # Only a seed counts that a sound engine survives.

@@ -368,6 +368,12 @@ def fire_id(number: int, index: int = 0) -> str:
     return f"orders/r1/{index}/{NOW_MS + number * EVERY_MS}/x"
 
 
+_CHANGES = (
+    *("scheduled", "replaced", "rescheduled", "updated"),
+    *("paused", "resumed", "triggered", "cancelled"),
+)
+
+
 def tell(type: str, number: int = 0, request: Asked | None = None, **facts: Any) -> Delivered:
     """An event about x; its n-th scheduled time."""
     due_ms = NOW_MS + number * EVERY_MS
@@ -384,6 +390,8 @@ def tell(type: str, number: int = 0, request: Asked | None = None, **facts: Any)
     if type == "fired":
         body |= {"due_at_ms": due_ms, "fired_at_ms": due_ms + 3, "lateness_ms": 3, "fire_id": fire_id(number)}
         body |= {"destination": "out", "destination_partition": 0, "fire_count": number}
+    if type in _CHANGES:
+        body["version"] = request.offset + 1
     if type in ("skipped", "missed", "expired"):
         body |= {"from_ms": due_ms, "to_ms": due_ms, "count": 1, "reason": "late"}
     if request.beat is not None and type != "completed" and number < 3:
@@ -632,7 +640,7 @@ def test_who_gets_no_receipt_is_told_so_with_the_outcome() -> None:
     told = tell("cancelled", request=cancel, status="cancelled", no_receipt="letters: it is denied")
     assert audit(both, [], events=[FIRED[0], told]).ok
     only(audit(both, [], events=[FIRED[0], cancelled]), "inconsistent")
-    written = [receipt(cancel, "cancelled", status="cancelled")]
+    written = [receipt(cancel, "cancelled", status="cancelled", version=2)]
     assert not audit(both, [], events=[FIRED[0], told], receipts=written).ok
     cancel.receipt_expected, cancel.receipt_refused = True, False
     assert audit(both, [], events=[FIRED[0], cancelled], receipts=written).ok
@@ -661,9 +669,9 @@ def test_a_cancelled_schedule_that_fires_is_inconsistent() -> None:
 
 def test_a_command_that_came_too_late_names_the_last_fire() -> None:
     cancel = command("cancel")
-    late = tell("too-late", 4, cancel, status="completed", fire_id=fire_id(3))
+    late = tell("too-late", 4, cancel, status="completed", fire_id=fire_id(3), version=1)
     assert audit([beat(), cancel], BEATEN, events=[*FIRED, late]).ok
-    late = tell("too-late", 4, cancel, status="completed", fire_id=fire_id(2))
+    late = tell("too-late", 4, cancel, status="completed", fire_id=fire_id(2), version=1)
     only(audit([beat(), cancel], BEATEN, events=[*FIRED, late]), "inconsistent")
     assert "inconsistent" in audit([beat(), cancel], [], events=[FIRED[0], late]).wrong
 
@@ -696,7 +704,7 @@ def test_a_request_is_refused_only_for_what_is_so() -> None:
 
 def test_an_id_is_forgotten_in_time_and_not_before() -> None:
     cancel = command("cancel")
-    unknown = tell("unknown", 4, cancel, status="forestalled")
+    unknown = tell("unknown", 4, cancel, status="forestalled", version=2)
     only(audit([beat(), cancel], BEATEN, events=[*FIRED, unknown]), "inconsistent")
     soon = Circumstances(id_retention_ms=EVERY_MS)
     assert audit([beat(), cancel], BEATEN, events=[*FIRED, unknown], circumstances=soon).ok
@@ -723,6 +731,186 @@ def test_a_triggered_fire_is_named_after_its_command() -> None:
 
     assert report(named).ok
     only(report(named.replace("t0.1", "t0.0")), "inconsistent")
+
+
+# -- what a request says beside what it asks for
+
+
+def paused(request: Asked, **facts: Any) -> Delivered:
+    return tell("paused", request=request, **{"status": "paused", "next_at_ms": None, **facts})
+
+
+@pytest.mark.parametrize("version", [1, None])
+def test_a_command_that_changes_anything_changes_the_version(version: int | None) -> None:
+    pause = command("pause")
+    assert audit([beat(), pause], [], events=[FIRED[0], paused(pause)]).ok
+    only(audit([beat(), pause], [], events=[FIRED[0], paused(pause, version=version)]), "inconsistent")
+
+
+def test_what_changes_nothing_leaves_the_version() -> None:
+    resume = command("resume")
+    same = tell("unchanged", request=resume, version=1, next_at_ms=NOW_MS + EVERY_MS)
+    assert audit([beat(), resume], BEATEN, events=[FIRED[0], same, *FIRED[1:]]).ok
+    other = tell("unchanged", request=resume, version=2, next_at_ms=NOW_MS + EVERY_MS)
+    only(audit([beat(), resume], BEATEN, events=[FIRED[0], other, *FIRED[1:]]), "inconsistent")
+
+
+def test_a_repeated_request_changes_nothing_and_is_answered_as_before() -> None:
+    first, again = command("pause", request_id="a"), command("pause", 2, request_id="a")
+    all_of = [beat(), first, again]
+    events = [FIRED[0], paused(first, request_id="a")]
+    repeated = tell("repeated", request=again, request_id="a", version=2, status="paused", next_at_ms=None)
+    facts = {"status": "paused", "version": 2}
+    again.receipt_expected = True
+    answer = receipt(again, "paused", repeated=True, **facts)
+    assert audit(all_of, [], events=[*events, repeated], receipts=[answer]).ok
+    for wrong in (
+        receipt(again, "unchanged", repeated=True, **facts),
+        receipt(again, "paused", **facts),
+        receipt(again, "paused", repeated=True, status="paused", version=1),
+    ):
+        assert not audit(all_of, [], events=[*events, repeated], receipts=[wrong]).ok
+    again.receipt_expected = False
+    unchanged = tell("unchanged", request=again, request_id="a", version=2, status="paused", next_at_ms=None)
+    only(audit(all_of, [], events=[*events, unchanged]), "inconsistent")
+    first.request_id, never = "b", [FIRED[0], paused(first, request_id="b"), repeated]
+    only(audit(all_of, [], events=never), "inconsistent")
+
+
+@pytest.mark.parametrize(("if_version", "holds"), [(1, True), (2, False), (0, False)])
+def test_a_command_is_refused_if_and_only_if_it_is_for_another_version(if_version: int, holds: bool) -> None:
+    pause = command("pause", if_version=if_version, errors={"version-changed"})
+    refused = tell("rejected", request=pause, code="version-changed", status=None, revision=None)
+    letters = [letter(pause, "version-changed")]
+    carried_out = audit([beat(), pause], [], events=[FIRED[0], paused(pause)])
+    report = audit([beat(), pause], BEATEN, events=[FIRED[0], refused, *FIRED[1:]], dead_letters=letters)
+    assert (carried_out.ok, report.ok) == (holds, not holds)
+
+
+@pytest.mark.parametrize(
+    ("declared_by", "deploy", "holds"), [("a", 3, True), ("a", 1, False), ("b", 1, True)]
+)
+def test_a_lower_deploy_is_refused_and_no_other_is(declared_by: str, deploy: int, holds: bool) -> None:
+    first = beat(declared_by="a", deploy=2)
+    errors = {"deploy-superseded"}
+    cancel = command("cancel", declared_by=declared_by, deploy=deploy, errors=errors)
+    scheduled = changed(FIRED, 0, declared_by="a", deploy=2)
+    cancelled = tell(
+        "cancelled",
+        request=cancel,
+        status="cancelled",
+        next_at_ms=None,
+        declared_by=declared_by,
+        deploy=deploy,
+    )
+    refused = tell("rejected", request=cancel, code="deploy-superseded", status=None, revision=None)
+    letters = [letter(cancel, "deploy-superseded")]
+    carried_out = audit([first, cancel], [], events=[scheduled[0], cancelled])
+    events = [scheduled[0], refused, *scheduled[1:]]
+    report = audit([first, cancel], BEATEN, events=events, dead_letters=letters)
+    assert (carried_out.ok, report.ok) == (holds, not holds)
+
+
+def test_a_pause_ends_by_itself_when_it_was_to_end() -> None:
+    pause = command("pause", until_ms=NOW_MS + 500)
+    both, begun = [beat(), pause], paused(pause, until_ms=NOW_MS + 500)
+    calm = Circumstances(drained=True, calm_ms=NOW_MS)
+
+    def ended(at_ms: int) -> Delivered:
+        resumed = tell("resumed", version=2, at_ms=at_ms)
+        definition = json.loads(FIRED[0].value or b"")["definition"]
+        return changed([resumed], 0, definition=definition)[0]
+
+    events = [FIRED[0], begun, ended(NOW_MS + 500), *FIRED[1:]]
+    assert audit(both, BEATEN, events=events, circumstances=calm).ok
+    early = [FIRED[0], begun, ended(NOW_MS + 499), *FIRED[1:]]
+    only(audit(both, BEATEN, events=early, circumstances=calm), "inconsistent")
+    only(
+        audit(both, BEATEN, events=[FIRED[0], paused(pause), *events[2:]], circumstances=calm), "inconsistent"
+    )
+    assert "lost" in audit(both, [], events=events[:2], circumstances=calm).wrong
+
+
+def test_a_pause_that_was_to_end_is_not_ended_by_a_command_long_after_that() -> None:
+    pause = command("pause", until_ms=NOW_MS + 500)
+    begun = paused(pause, until_ms=NOW_MS + 500)
+
+    def report(asked_ms: int) -> Report:
+        resume = command("resume", 2, timestamp_ms=asked_ms)
+        resumed = tell("resumed", request=resume, at_ms=NOW_MS + 600, next_at_ms=NOW_MS + EVERY_MS)
+        calm = Circumstances(calm_ms=NOW_MS)
+        events = [FIRED[0], begun, resumed, *FIRED[1:]]
+        return audit([beat(), pause, resume], BEATEN, events=events, circumstances=calm)
+
+    assert report(NOW_MS + 2_500).ok
+    only(report(NOW_MS + 2_501), "lost")
+
+
+def test_a_description_is_of_what_the_id_was_at_its_turn() -> None:
+    ask = command("describe", receipt_expected=True)
+    pause = command("pause", 2)
+    events = [FIRED[0], paused(pause)]
+
+    def report(outcome: str, **facts: Any) -> Report:
+        described = {"fire_count": 0, "triggered": 0, **facts.pop("schedule", {})}
+        told = receipt(ask, outcome, schedule=described, **facts)
+        return audit([beat(), ask, pause], [], events=events, receipts=[told])
+
+    ahead = {"next_at_ms": NOW_MS + EVERY_MS}
+    assert report("described", status="pending", version=1, schedule=ahead).ok
+    for wrong in (
+        report("unknown"),
+        report("described", status="pending", version=1),
+        report("described", status="pending", version=2, schedule=ahead),
+        report("described", status="pending", version=1, schedule=ahead | {"fire_count": 1}),
+        # What its own partition says after it is not before it.
+        report("described", status="paused", version=2),
+    ):
+        only(wrong, "inconsistent")
+    only(audit([beat(), ask, pause], [], events=events), "lost")
+
+
+# -- destinations
+
+
+def of_destination(type: str, at_ms: int, **facts: Any) -> Delivered:
+    body = {"schema_version": 2, "type": type, "at_ms": at_ms, "destination": "out", **facts}
+    if type != "rate":
+        body |= {"partition": 0, "since_ms": NOW_MS, "reason": "so"}
+    return Delivered("events", 0, 0, b"out", json.dumps(body).encode(), [], NOW_MS, at_ms)
+
+
+def test_a_destination_that_is_parked_could_not_be_written_and_is_released() -> None:
+    def report(*types: str, troubled: str = "out") -> Report:
+        given = Circumstances(drained=True, troubled=lambda topic, *_: topic == troubled)
+        events = [of_destination(type, NOW_MS + n) for n, type in enumerate(types)]
+        return audit([], [], events=events, circumstances=given)
+
+    assert report("parked", "released", "parked", "released").ok
+    only(report("parked"), "lost")
+    only(report("parked", "parked", "released"), "inconsistent")
+    only(report("released"), "inconsistent")
+    only(report("parked", "released", troubled="other"), "inconsistent")
+
+
+def test_a_rate_is_told_of_once_as_it_was_asked_for() -> None:
+    rate = asked(action="rate", due_ms=(), rate=5.0)
+
+    def report(*rates: float | None) -> Report:
+        told = {"request_topic": "orders", "source": rate.source}
+        events = [of_destination("rate", NOW_MS, rate=rate, **told) for rate in rates]
+        return audit([rate], [], events=events)
+
+    assert report(5.0).ok
+    only(report(), "lost")
+    only(report(5.0, 5.0), "duplicated")
+    only(report(6.0), "inconsistent")
+    only(
+        audit([], [], events=[of_destination("rate", NOW_MS, rate=1.0, source="orders/0/9")]), "inconsistent"
+    )
+
+
+# -- commands for many
 
 
 def bulk(action: str, **changes: Any) -> Asked:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from dataclasses import dataclass, field
 from random import Random
@@ -36,12 +37,14 @@ from tests.simulation.group import Group
 from tests.simulation.member import Member
 from tests.simulation.producers import Producers
 from tests.simulation.reckoning import (
+    Span,
     WitnessedLog,
     accepted,
     delivered,
     differences,
     leftovers,
     miscounts,
+    misstated,
     overdrawn,
     paused,
     pending,
@@ -54,11 +57,16 @@ from tests.simulation.weather import LateProducer
 _CALM_SECONDS = 400
 #: after a step of its clock a worker does what has come due by that
 _NOTICED_WITHIN_SECONDS = 2
+#: longer than it may take to end a pause in a world that nothing befalls
+_ENDED_WITHIN_SECONDS = 3
+#: in which a partition finds out that a destination can be written again, and tells so
+_TOLD_WITHIN_SECONDS = 10
 #: looks at a world that is not settled, half a second apart
 _WOKEN_AFTER = 40
 #: kinds of keys of commands for many that are under way
 #: due times of a request, and triggers of its schedule, in one step
 _MOST_FIRES = 5
+_EVER: Span = (0.0, float("inf"))
 _BULKS = (keys.bulk_key("", 0, 0)[:1], keys.gathering_key("", 0, 0)[:1])
 
 
@@ -103,6 +111,8 @@ class World:
         self.result = Result(seed)
         self._tracing = trace
         self.calm = False
+        #: from when on nothing has befallen it; None: it was not looked at
+        self.calm_ms: int | None = None
         self._over = False
         self.graveyard: list[Process] = []
         self.storm = Storm.draw(random)
@@ -269,14 +279,39 @@ class World:
         await asyncio.gather(self.producers.run(self.storm.seconds), self.events.run())
         self.say("WORLD", "calm")
         self.calm = True
+        self.producers.lift()
+        if any(request.until_ms is not None for request in self.asked):
+            await self._outlast()
         if any(request.action == "pause" for request in self.asked):
             self._wake()
         await self._settle()
         if self._paused():
             self._wake()
             await self._settle()
+        await self._told()
         housekeeping.cancel()
         self._reckon()
+
+    async def _outlast(self) -> None:
+        """Let pauses that end by themselves do so, before all others are ended."""
+        await self._settle()
+        self.calm_ms = self.clock.now_ms()
+        last_ms = max(request.until_ms or 0 for request in self.asked)
+        later_ms = max(last_ms + self.behind_ms - self.calm_ms, 0)
+        await asyncio.sleep(later_ms / 1000 + _ENDED_WITHIN_SECONDS)
+
+    async def _told(self) -> None:
+        """Give each partition the time to tell how it stands."""
+        for _ in range(_TOLD_WITHIN_SECONDS):
+            if not any(self._misstated()):
+                break
+            await asyncio.sleep(1)
+
+    def _misstated(self) -> Iterator[str]:
+        """What the rows that tell how partitions stand are wrong in."""
+        for partition in range(self.settings.partitions):
+            for untruth in misstated(self._state(partition), self.group.owners[partition].name):
+                yield f"partition {partition}: {untruth}"
 
     def _paused(self) -> bool:
         return any(paused(self._state(partition)) for partition in range(self.settings.partitions))
@@ -355,11 +390,45 @@ class World:
             request = asked.get(source)
             if request is not None and most + max(1, len(request.due_ms)) <= mine:
                 self.violated(f"{source}: refused by a quota of {mine}, with {most} pending")
-        for tenant, table in ((None, self.rates), (LIMITED, self.tenants_rates)):
-            for topic in self.destinations:
-                if rate := table.of(topic) / self.settings.partitions:
-                    for excess in overdrawn(self.log, topic, tenant, rate):
-                        self.violated(excess)
+        for topic in self.destinations:
+            self._hold_to_rate(topic, None, [(self.rates.of(topic), _EVER)])
+            for tenant in self.request_topics:
+                settings = self.tenants_rates.of(topic) if tenant == LIMITED else 0.0
+                self._hold_to_rate(topic, tenant, self._spans(topic, tenant, settings))
+        for untruth in self._misstated():
+            self.violated(untruth)
+
+    def _hold_to_rate(self, topic: str, tenant: str | None, spans: list[tuple[float, Span]]) -> None:
+        for rate, span in spans:
+            if rate:
+                for excess in overdrawn(self.log, topic, tenant, rate / self.settings.partitions, span):
+                    self.violated(excess)
+
+    def _spans(self, topic: str, tenant: str, settings: float) -> list[tuple[float, Span]]:
+        """Rates of a tenant's own for a destination, and during which times they are known to hold.
+
+        From the event that tells of one until a later one is asked for; 0: any.
+        """
+        commands = [
+            request
+            for request in self.asked
+            if request.action == "rate" and (request.partition[0], request.destination) == (tenant, topic)
+        ]
+        if not commands:
+            return [(settings, _EVER)]
+        in_force = {
+            json.loads(event.value or b"{}").get("source"): event.appended_ms or 0
+            for event in delivered(self.log, self.settings.events_topic)
+        }
+        commands.sort(key=lambda request: (request.timestamp_ms, request.partition, request.offset))
+        spans: list[tuple[float, Span]] = []
+        rate, since_ms = settings, 0.0
+        for command in commands:
+            spans.append((rate, (since_ms, command.timestamp_ms)))
+            rate = settings if command.rate is None else command.rate
+            # Until it is told of, the one before may hold; and an older one is told of any time.
+            since_ms = in_force.get(command.source, float("inf"))
+        return [*spans, (rate, (since_ms, float("inf")))]
 
     def _circumstances(self) -> Circumstances:
         settings, topics = self.settings, self.log.topics
@@ -376,6 +445,7 @@ class World:
             troubled=self.log.troubled,
             events_anonymous=settings.events_anonymous,
             drained=True,
+            calm_ms=self.calm_ms,
         )
 
     def _bury(self) -> None:

@@ -51,6 +51,20 @@ class Plan:
     if_exists: str = "replace"
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a request says beside what it asks for."""
+
+    request_id: str | None = None
+    #: "same": the version that there is, "other": another one, "none": that there is no such id
+    if_version: str | None = None
+    #: whose schedule it is, and which deployment
+    declared: tuple[str, int] | None = None
+
+
+NO_TERMS = Terms()
+
+
 @dataclass
 class Model:
     """The id; `status` is None while nobody has heard of it."""
@@ -70,20 +84,72 @@ class Model:
     created_ms: int = 0
     updated_ms: int = 0
     forget_ms: int = 0
+    until_ms: int | None = None
+    #: how often anything was changed: the engine's version is another number for each
+    version: int = 0
+    #: the requests that named themselves, and their outcomes
+    known: list[tuple[str, str]] = field(default_factory=list)
+    declared: tuple[str, int] | None = None
+    terms: Terms = NO_TERMS
     #: what was asked for last, if it means the same when it is sent again, and nothing has changed it since
     defined: Any = None
     told: list[Any] = field(default_factory=list)
     delivered: list[Any] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
+    #: of each outcome that is told, the version after it; 0 where none is told
+    versions: list[int] = field(default_factory=list)
 
     # -- requests
 
+    def admits(self, terms: Terms) -> bool:
+        """Whether a request is decided on; one that is not has its answer by this."""
+        self.terms = terms
+        outcome = dict(self.known).get(terms.request_id or "")
+        if outcome is not None:
+            self.answers.append(outcome)
+            self._tell("repeated")
+            return False
+        if terms.declared is not None and self.declared is not None:
+            (by, deploy), (known_by, known) = terms.declared, self.declared
+            if by == known_by and deploy < known:
+                self._refuse()
+                return False
+        if terms.if_version is not None and not self._is_of(terms.if_version):
+            self._refuse()
+            return False
+        return True
+
+    def _is_of(self, version: str) -> bool:
+        if self.status in (None, "forestalled"):
+            return version == "none"
+        return version == "same" or (version == "none" and self.status not in LIVE)
+
+    def _refuse(self) -> None:
+        self.answers.append("rejected")
+        self.told.append(("rejected", None, None))
+        self.versions.append(0)
+
+    def describe(self) -> None:
+        """It is told, and nothing happens."""
+        self.answers.append("unknown" if self.status in (None, "forestalled") else "described")
+
     def schedule(
-        self, plan: Plan, timestamp_ms: int, now_ms: int, definition: Any = None, wanted: str | None = None
+        self,
+        plan: Plan,
+        timestamp_ms: int,
+        now_ms: int,
+        definition: Any = None,
+        wanted: str | None = None,
+        terms: Terms = NO_TERMS,
     ) -> None:
         first_ms = self._first(plan, timestamp_ms)
-        if first_ms is None or (self.status in LIVE and plan.if_exists == "reject"):
-            self._answer("rejected", status=None)
+        if first_ms is None:
+            self._refuse()
+            return
+        if not self.admits(terms):
+            return
+        if self.status in LIVE and plan.if_exists == "reject":
+            self._refuse()
             return
         if self.status in LIVE and plan.if_exists == "keep":
             self._answer("kept")
@@ -109,6 +175,7 @@ class Model:
         if paused:
             at_once = []
         self.ahead = [entry for entry in self.ahead if entry not in at_once]
+        self.until_ms = self.until_ms if paused else None
         live = "paused" if paused else "pending"
         self.status = live if self.ahead or self.next_ms is not None else "fired"
         self._answer(outcome)
@@ -118,7 +185,17 @@ class Model:
             self._over("fired", now_ms)
         self.tick(now_ms)
 
-    def command(self, action: str, now_ms: int, *, bulk: bool = False) -> None:
+    def command(
+        self,
+        action: str,
+        now_ms: int,
+        *,
+        bulk: bool = False,
+        until_ms: int | None = None,
+        terms: Terms = NO_TERMS,
+    ) -> None:
+        if not self.admits(terms):
+            return
         live = self.status in LIVE
         timestamp_ms = now_ms // 1_000 * 1_000
         if bulk and not (live and (action, self.status) not in (("pause", "paused"), ("resume", "pending"))):
@@ -134,7 +211,7 @@ class Model:
                     self.created_ms = timestamp_ms
                     self._changed(timestamp_ms)
                 self._over("forestalled", now_ms)
-            self._answer("unknown")
+            self._answer("unknown", noted=action == "cancel")
         elif not live:
             self._answer("too-late")
         elif action == "trigger":
@@ -145,9 +222,14 @@ class Model:
         elif (action, self.status) in (("pause", "pending"), ("resume", "paused")):
             self._changed(timestamp_ms)
             self.status = "paused" if action == "pause" else "pending"
+            self.until_ms = until_ms
             self.resumed_ms = now_ms if action == "resume" else self.resumed_ms
             self._answer(action + "d")
             self.tick(now_ms)
+        elif action == "pause" and until_ms not in (None, self.until_ms):
+            self._changed(timestamp_ms)
+            self.until_ms = until_ms
+            self._answer("paused")
         else:
             self._answer("unchanged")
 
@@ -159,10 +241,16 @@ class Model:
         timestamp_ms: int,
         now_ms: int,
         value: bytes | None = None,
+        terms: Terms = NO_TERMS,
     ) -> None:
         """Of a plan's times what is `given`, and of a payload where there is one; the rest stays."""
+        if not self.admits(terms):
+            return
+        if self.status in (None, "forestalled"):
+            self._answer("unknown", noted=False)
+            return
         if self.status not in LIVE:
-            self._answer("unknown" if self.status in (None, "forestalled") else "too-late")
+            self._answer("too-late")
             return
         timed = plan.beat is not None or bool(plan.dues)
         first_ms = None
@@ -170,8 +258,10 @@ class Model:
             if plan.beat is not None:
                 plan = replace(plan, beat=self._merged(plan.beat, given))
             first_ms = self._first(plan, timestamp_ms)
-            if first_ms is None:
-                self._answer("rejected", status=None)
+            kept = self.beat is not None and plan.beat is not None and "max_fires" not in given
+            over = kept and plan.beat is not None and 0 < plan.beat.max_fires <= self.runs
+            if first_ms is None or over:
+                self._refuse()
                 return
         self.defined = None
         if value is not None:
@@ -179,7 +269,6 @@ class Model:
         if timed and first_ms is not None:
             carried = self._carried_on(plan.beat, timestamp_ms)
             self.missed += self._owe(carried, first_ms if plan.beat else None, now_ms)
-            kept = self.beat is not None and plan.beat is not None and "max_fires" not in given
             self._set(plan.beat, plan.dues, first_ms, carried)
             self.runs = self.runs if kept else 0
         self.revision += 1
@@ -219,6 +308,9 @@ class Model:
 
     def tick(self, now_ms: int) -> None:
         """The worker looks at what is due."""
+        if self.status == "paused" and self.until_ms is not None and self.until_ms <= now_ms:
+            self.status, self.until_ms, self.resumed_ms = "pending", None, now_ms
+            self._tell("resumed")
         if self.status == "pending" and self.beat is not None:
             self._tick_recurring(self.beat, now_ms)
         elif self.status == "pending":
@@ -245,6 +337,7 @@ class Model:
                 self._deliver(entry[0], self.plan.on_late)
         elif self.status is not None and self.status not in LIVE and now_ms >= self.forget_ms:
             self.status, self.history, self.fires, self.missed = None, [], 0, 0
+            self.known, self.declared = [], None
 
     def _tick_recurring(self, beat: Beat, now_ms: int) -> None:
         times: list[int] = []
@@ -320,12 +413,21 @@ class Model:
         plan = self.plan
         return plan.on_late != "fire" and plan.grace_ms is not None and now_ms - due_ms > plan.grace_ms
 
-    def _answer(self, outcome: str, status: str | None = "") -> None:
+    def _answer(self, outcome: str, *, noted: bool = True) -> None:
         self.answers.append(outcome)
-        self.told.append((outcome, self.status if status == "" else status, None))
+        self._tell(outcome)
+        if noted and self.terms.request_id is not None:
+            self.known = [*self.known, (self.terms.request_id, outcome)]
+        if noted and self.terms.declared is not None:
+            self.declared = self.terms.declared
+
+    def _tell(self, outcome: str) -> None:
+        self.told.append((outcome, self.status, None))
+        self.versions.append(0 if self.status is None else self.version)
 
     def _changed(self, timestamp_ms: int) -> None:
         self.updated_ms = timestamp_ms
+        self.version += 1
 
     def _remember(self, what: Any) -> None:
         self.history = [*self.history, what][-HISTORY:]
@@ -351,5 +453,5 @@ class Model:
             self._over(status, now_ms)
 
     def _over(self, status: str, now_ms: int) -> None:
-        self.status, self.ahead, self.next_ms = status, [], None
+        self.status, self.ahead, self.next_ms, self.until_ms = status, [], None, None
         self.forget_ms = now_ms + RETENTION_MS

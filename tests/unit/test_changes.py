@@ -17,6 +17,7 @@ from delaystream.core.limits import Limits
 from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.engine.terms import REMEMBERED
 from tests.unit.engine import RECEIPTS, REQUESTS, Engine, header, in_virtual_time
+from tests.unit.tenants import tenant, tenants, with_tenants
 from tests.unit.test_recurring import dues, events
 
 ID = "job"
@@ -136,6 +137,28 @@ def test_a_change_that_means_nothing_to_the_schedule_is_refused(
         assert record(engine) == before
 
     in_virtual_time(test)
+
+
+@pytest.mark.parametrize("action", ["update", "reschedule"])
+def test_what_has_fired_as_often_as_it_may_is_given_no_further_times(action: str) -> None:
+    """Where a triggered fire is all that is ahead of it; with `max-fires` its fires are counted anew."""
+
+    async def test(engine: Engine) -> None:
+        await every(engine, max_fires="1")
+        await asyncio.sleep(9.8)
+        await ask(engine, "trigger")  # the rate is used up by that
+        await asyncio.sleep(0.5)
+        await ask(engine, "trigger")
+        await asyncio.sleep(0.5)
+        assert (len(engine.read("orders")), record(engine).status) == (2, "pending")
+        answer = await ask(engine, action, every="7s")
+        assert (answer["outcome"], answer["code"]) == ("rejected", "never-fires")
+        assert "has fired 1 times, and its max-fires is 1" in answer["detail"]
+        assert (await ask(engine, action, every="7s", max_fires="1"))["status"] == "pending"
+        await asyncio.sleep(60)
+        assert len(engine.read("orders")) == 4
+
+    with_tenants(test, tenants(tenant("*"), rates="orders=1"))
 
 
 def test_a_reschedule_keeps_what_it_does_not_give() -> None:
@@ -502,6 +525,25 @@ def test_a_pause_that_ended_otherwise_does_not_end_again(end: str) -> None:
         )
 
     in_virtual_time(test)
+
+
+def test_the_end_of_a_pause_goes_with_what_was_paused() -> None:
+    """A triggered fire was all that was ahead of it, and goes out during the pause."""
+
+    async def test(engine: Engine) -> None:
+        await every(engine, max_fires="1")
+        await asyncio.sleep(9.8)
+        await ask(engine, "trigger")  # the rate is used up by that
+        await asyncio.sleep(0.5)
+        await ask(engine, "trigger")
+        await asyncio.sleep(0.5)
+        await ask(engine, "pause", until=str(engine.clock.now_ms() + 5_000))
+        await asyncio.sleep(60)
+        assert record(engine).status == "completed"
+        assert [event["type"] for event in events(engine)][-2:] == ["fired", "completed"]
+        assert engine.read("delay-dead-letters") == []
+
+    with_tenants(test, tenants(tenant("*"), rates="orders=1"))
 
 
 def test_a_pause_may_be_given_another_end() -> None:

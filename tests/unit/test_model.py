@@ -23,7 +23,17 @@ from delaystream.codec.keys import HOUSEKEEPING, schedule_key, split_wheel_key
 from delaystream.core.partitioning import owner_partition
 from delaystream.testing import LogRecord, VirtualTimeLoop
 from tests.unit.engine import REQUESTS, Engine, header
-from tests.unit.model import HISTORY, LIVE, NONE_GRACE_MS, RETENTION_MS, Beat, Model, Plan
+from tests.unit.model import (
+    HISTORY,
+    LIVE,
+    NO_TERMS,
+    NONE_GRACE_MS,
+    RETENTION_MS,
+    Beat,
+    Model,
+    Plan,
+    Terms,
+)
 
 ID = "job/1"
 PARTITIONS = 2
@@ -39,6 +49,17 @@ beats = st.fixed_dictionaries(
         "max_fires": st.integers(1, 4),
     },
 )
+terms = st.one_of(
+    st.just(NO_TERMS),
+    st.just(NO_TERMS),
+    st.builds(
+        Terms,
+        request_id=st.sampled_from((None, "r", "s")),
+        if_version=st.sampled_from((None, None, "same", "same", "other", "none")),
+        declared=st.one_of(st.none(), st.tuples(st.sampled_from("ab"), st.integers(0, 3))),
+    ),
+)
+PASSED = frozenset({"fired", "skipped", "missed", "expired", "moved", "completed"})
 graces = st.sampled_from((None, None, 200, 3_200, 12_200))
 
 
@@ -60,6 +81,10 @@ class Life(RuleBasedStateMachine):
         self.model = Model()
         self.bulks: list[tuple[str, int]] = []
         self.asked = self.steps = 0
+        #: the engine's number of each of the model's versions
+        self.numbers: dict[int, int] = {}
+        #: what descriptions ought to say
+        self.described: list[tuple[Any, ...]] = []
         #: the last recurring request: its plan, its beat as it was drawn, and what else it says
         self.last: tuple[Plan, dict[str, int], dict[str, str]] | None = None
         self.began_ms = self.engine.clock.now_ms()
@@ -80,6 +105,7 @@ class Life(RuleBasedStateMachine):
         if_exists=st.sampled_from(("replace", "replace", "keep", "reject")),
         destination=st.sampled_from(("orders", "emails")),
         partition=partitions,
+        terms=terms,
     )
     def once(
         self,
@@ -89,6 +115,7 @@ class Life(RuleBasedStateMachine):
         if_exists: str,
         destination: str,
         partition: int,
+        terms: Terms,
     ) -> None:
         plan = self._plan(destination, if_exists, grace)
         plan.dues = [self.whole_ms + delay * SECOND_MS for delay in delays]
@@ -96,6 +123,7 @@ class Life(RuleBasedStateMachine):
         self._ask(
             partition,
             plan,
+            terms=terms,
             delay=",".join(f"{delay}s" if delay else "0" for delay in delays),
             on_late=on_late,
         )
@@ -108,6 +136,7 @@ class Life(RuleBasedStateMachine):
         if_exists=st.sampled_from(("replace", "replace", "keep", "reject")),
         destination=st.sampled_from(("orders", "emails")),
         partition=partitions,
+        terms=terms,
     )
     def again_and_again(
         self,
@@ -117,22 +146,44 @@ class Life(RuleBasedStateMachine):
         if_exists: str,
         destination: str,
         partition: int,
+        terms: Terms,
     ) -> None:
         plan = self._plan(destination, if_exists, grace)
         plan.catch_up = catch_up
         plan.beat, control = self._beat(beat)
         self.last = plan, beat, {"catch_up": catch_up}
-        self._ask(partition, plan, None, self._definition(plan, beat), catch_up=catch_up, **control)
+        self._ask(
+            partition,
+            plan,
+            None,
+            self._definition(plan, beat),
+            terms,
+            catch_up=catch_up,
+            **control,
+        )
 
     @rule(
         action=st.sampled_from(("cancel", "pause", "resume", "trigger", "trigger")),
         partition=partitions,
         bulk=st.integers(0, 3).map(lambda n: n == 0),
+        until=st.one_of(st.none(), st.integers(1, 9)),
+        terms=terms,
     )
-    def command(self, action: str, partition: int, bulk: bool) -> None:
+    def command(
+        self,
+        action: str,
+        partition: int,
+        bulk: bool,
+        until: int | None = None,
+        terms: Terms = NO_TERMS,
+    ) -> None:
         if not bulk or action == "trigger":
-            self._request(partition, id=ID, action=action)
-            self.model.command(action, self.now_ms)
+            if action != "cancel":
+                terms = replace(terms, declared=None)
+            until_ms = None if until is None or action != "pause" else self.whole_ms + until * SECOND_MS
+            ends = {} if until_ms is None else {"until": str(until_ms)}
+            self._request(partition, id=ID, action=action, **ends, **self._said(terms))
+            self.model.command(action, self.now_ms, until_ms=until_ms, terms=terms)
         else:
             before = len(self.model.answers)
             self.model.command(action, self.now_ms, bulk=True)
@@ -143,16 +194,38 @@ class Life(RuleBasedStateMachine):
         self._second()
 
     @precondition(lambda self: self.model.status in LIVE)
-    @rule(count=st.integers(1, 20), triggered=st.booleans(), bulk=st.booleans())
-    def a_pause(self, count: int, triggered: bool, bulk: bool) -> None:
-        self.command("pause", 0, bulk)
+    @rule(
+        count=st.integers(1, 20),
+        triggered=st.booleans(),
+        bulk=st.booleans(),
+        until=st.sampled_from((None, 1, 4, 25)),
+    )
+    def a_pause(self, count: int, triggered: bool, bulk: bool, until: int | None) -> None:
+        self.command("pause", 0, bulk, until)
+        if until is not None:
+            self.describe(1)
         self.time_passes(count)
         if triggered:
             self.command("trigger", 1, bulk=False)
         self.command("resume", 0, bulk)
 
-    @rule(times=st.one_of(st.lists(seconds, min_size=1, max_size=3), beats), partition=partitions)
-    def reschedule(self, times: Any, partition: int) -> None:
+    @rule(partition=partitions)
+    def describe(self, partition: int) -> None:
+        model = self.model
+        self._request(partition, id=ID, action="describe")
+        model.describe()
+        if model.answers[-1] == "described":
+            number = self.numbers.get(model.version)
+            self.described.append((model.status, number, model.fires, model.missed, model.until_ms))
+        self._second()
+
+    @rule(
+        times=st.one_of(st.lists(seconds, min_size=1, max_size=3), beats),
+        partition=partitions,
+        terms=terms,
+    )
+    def reschedule(self, times: Any, partition: int, terms: Terms) -> None:
+        terms = replace(terms, declared=None)
         plan = Plan()
         if isinstance(times, list):
             plan.dues = [self.whole_ms + time * SECOND_MS for time in times]
@@ -161,16 +234,17 @@ class Life(RuleBasedStateMachine):
             plan.beat, control = self._beat(times)
             if self._ends_before_it_starts(plan.beat):
                 return
-        self._request(partition, id=ID, action="reschedule", **control)
-        self.model.change("rescheduled", plan, {*control}, self.whole_ms, self.now_ms)
+        self._request(partition, id=ID, action="reschedule", **control, **self._said(terms))
+        self.model.change("rescheduled", plan, {*control}, self.whole_ms, self.now_ms, terms=terms)
         self._second()
 
     @rule(
         times=st.one_of(st.none(), st.lists(seconds, min_size=1, max_size=3), beats),
         value=st.booleans(),
         partition=partitions,
+        terms=terms,
     )
-    def update(self, times: Any, value: bool, partition: int) -> None:
+    def update(self, times: Any, value: bool, partition: int, terms: Terms) -> None:
         plan, control = Plan(), {}
         if isinstance(times, list):
             plan.dues = [self.whole_ms + time * SECOND_MS for time in times]
@@ -182,8 +256,9 @@ class Life(RuleBasedStateMachine):
         self.asked += 1
         new = b"%d" % self.asked if value else None
         payload = {"payload": "replace"} if value else {}
-        self._request(partition, new or b"", id=ID, action="update", **payload, **control)
-        self.model.change("updated", plan, {*control}, self.whole_ms, self.now_ms, new)
+        said = self._said(terms)
+        self._request(partition, new or b"", id=ID, action="update", **payload, **control, **said)
+        self.model.change("updated", plan, {*control}, self.whole_ms, self.now_ms, new, terms)
         self._second()
 
     @precondition(lambda self: self.last is not None)
@@ -196,6 +271,14 @@ class Life(RuleBasedStateMachine):
         plan.beat, when = self._beat(beat)
         wanted = {} if status is None else {"status": status}
         self._ask(partition, plan, status, self._definition(plan, beat), **{**control, **when, **wanted})
+
+    @rule(partition=partitions, deploy=st.integers(0, 2), late=st.booleans())
+    def a_deployment_prunes_it(self, partition: int, deploy: int, late: bool) -> None:
+        """And the one before it is late with the schedule, or is in time."""
+        self.command("cancel", partition, bulk=False, terms=Terms(declared=("a", deploy + late)))
+        plan = self._plan("orders", "replace", None)
+        plan.dues = [self.whole_ms + 3 * SECOND_MS]
+        self._ask(partition, plan, terms=Terms(declared=("a", deploy)), delay="3s")
 
     @rule(count=st.integers(1, 35))
     def time_passes(self, count: int) -> None:
@@ -267,15 +350,29 @@ class Life(RuleBasedStateMachine):
         plan: Plan,
         wanted: str | None = None,
         definition: Any = None,
+        terms: Terms = NO_TERMS,
         **control: str,
     ) -> None:
+        control |= self._said(terms)
         if plan.grace_ms is not None:
             control["grace"] = f"{plan.grace_ms}ms"
         self._request(
             partition, plan.value, id=ID, destination=plan.destination, if_exists=plan.if_exists, **control
         )
-        self.model.schedule(plan, self.whole_ms, self.now_ms, definition, wanted)
+        self.model.schedule(plan, self.whole_ms, self.now_ms, definition, wanted, terms)
         self._second()
+
+    def _said(self, terms: Terms) -> dict[str, str]:
+        """The headers of what a request says beside what it asks for."""
+        said = {}
+        if terms.request_id is not None:
+            said["request_id"] = terms.request_id
+        if terms.if_version is not None:
+            there = self.numbers.get(self.model.version, 0) or 7
+            said["if_version"] = str({"same": there, "other": there + 1, "none": 0}[terms.if_version])
+        if terms.declared is not None:
+            said["declared_by"], said["deploy"] = terms.declared[0], str(terms.declared[1])
+        return said
 
     def _request(self, partition: int, value: bytes = b"", **control: str) -> None:
         self.engine.request(
@@ -318,7 +415,18 @@ class Life(RuleBasedStateMachine):
         receipts = [json.loads(record.value or b"") for record in engine.read("replies")]
         assert [receipt["outcome"] for receipt in receipts if "count" not in receipt] == model.answers
         assert sum("count" in receipt for receipt in receipts) == len(self.bulks)
+        self._agree_on_versions(told)
+        assert [_described(receipt) for receipt in receipts if "schedule" in receipt] == self.described
         self._agree_on_the_record()
+
+    def _agree_on_versions(self, told: list[dict[str, Any]]) -> None:
+        """Each of the model's versions is one of the engine's, and no other of the model's is."""
+        outcomes = [event for event in told if event["type"] not in (*PASSED, "bulk")]
+        found = [event.get("version", 0) for event in outcomes]
+        pairs = {*zip(self.model.versions, found, strict=True)}
+        self.numbers = dict(pairs)
+        assert len(pairs) == len(self.numbers) == len({number for _, number in pairs})
+        assert self.numbers.get(0, 0) == 0
 
     def _agree_on_the_record(self) -> None:
         model = self.model
@@ -372,6 +480,12 @@ def _told(event: dict[str, Any]) -> tuple[Any, ...]:
     elif "from_ms" in event:
         what = (event["from_ms"], event["to_ms"], event["count"], event["reason"])
     return event["type"], event.get("status"), what
+
+
+def _described(receipt: dict[str, Any]) -> tuple[Any, ...]:
+    schedule = receipt["schedule"]
+    counts = schedule["fire_count"], schedule["missed_count"]
+    return receipt["status"], receipt["version"], *counts, schedule.get("until_ms")
 
 
 def _remembered(fire: Any) -> Any:

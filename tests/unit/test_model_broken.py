@@ -10,12 +10,14 @@ from unittest.mock import patch
 import pytest
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Schedule
+from delaystream.codec.envelope import Schedule, Status
+from delaystream.codec.outgoing import Outcome
 from delaystream.core.misfire import Verdict, settle
 from delaystream.core.recurrence import next_after
-from delaystream.engine import recurring_fires
+from delaystream.engine import recurring_fires, terms
 from delaystream.engine.arming import Arming
 from delaystream.engine.commands import Commands
+from delaystream.engine.describe import Descriptions
 from delaystream.engine.due_fire import DueFire
 from delaystream.engine.events import Events
 from delaystream.engine.named_fires import NamedFires
@@ -97,6 +99,54 @@ def pause_leaves_the_fire() -> AbstractContextManager[Any]:
     return patch.object(Arming, "disarm", lambda self, step, schedule: replace(schedule, pending=[]))
 
 
+def repeats_are_carried_out() -> AbstractContextManager[Any]:
+    """A `request-id` means nothing."""
+    return patch.object(terms, "answered", lambda *_: None)
+
+
+def conditions_are_not_heeded() -> AbstractContextManager[Any]:
+    """`if-version` means nothing."""
+    return patch.object(terms, "_changed", lambda *_: None)
+
+
+def cancels_remember_no_deploy() -> AbstractContextManager[Any]:
+    """A schedule of a deployment that a later one has pruned is accepted again."""
+    original = terms.refusal
+
+    def refusal(request: Any, schedule: Schedule | None) -> Any:
+        if schedule is not None and schedule.status in (Status.CANCELLED, Status.FORESTALLED):
+            schedule = replace(schedule, deploy=-1)
+        return original(request, schedule)
+
+    return patch.object(terms, "refusal", refusal)
+
+
+def triggers_change_no_version() -> AbstractContextManager[Any]:
+    """A trigger leaves the version as it was."""
+    original = terms.stamped
+
+    def stamped(schedule: Schedule, request: Any, outcome: Outcome) -> Schedule:
+        changed = original(schedule, request, outcome)
+        return replace(changed, version=schedule.version) if outcome is Outcome.TRIGGERED else changed
+
+    return patch.object(terms, "stamped", stamped)
+
+
+def pauses_do_not_end() -> AbstractContextManager[Any]:
+    """`until` means nothing."""
+    return patch.object(Arming, "wake", lambda self, step, id, schedule, until_ms: schedule)
+
+
+def descriptions_leave_the_end_of_a_pause_out() -> AbstractContextManager[Any]:
+    """What is described does not say when a pause ends."""
+    original = Descriptions.of
+
+    def of(self: Descriptions, step: Step, id: str, schedule: Schedule) -> dict[str, Any]:
+        return original(self, step, id, replace(schedule, until_key=None))
+
+    return patch.object(Descriptions, "of", of)
+
+
 BREAKAGES: list[Breakage] = [
     resume_forgets_what_passed,
     resume_takes_one_of_several,
@@ -106,6 +156,12 @@ BREAKAGES: list[Breakage] = [
     history_is_not_bounded,
     an_outage_begins_anew,
     pause_leaves_the_fire,
+    repeats_are_carried_out,
+    conditions_are_not_heeded,
+    cancels_remember_no_deploy,
+    triggers_change_no_version,
+    pauses_do_not_end,
+    descriptions_leave_the_end_of_a_pause_out,
 ]
 
 

@@ -449,3 +449,30 @@ def test_due_order_holds_while_entries_change_their_wheels(max_records: int, bet
         )
 
     in_virtual_time(test, transaction_max_records=max_records)
+
+
+@pytest.mark.parametrize("max_records", [4, 8_000])
+@pytest.mark.parametrize("idle_steps", [0, 1])
+def test_due_order_holds_when_a_rate_ends(max_records: int, idle_steps: int) -> None:
+    """What waited for the rate, what was not due yet, what comes after it, and what is due when it comes."""
+
+    async def test(engine: Engine) -> None:
+        at = [engine.clock.now_ms() + 5_000 + number for number in range(40)]
+        engine.request(action="rate", destination="orders", rate="1/h")
+        await asyncio.sleep(1)
+        for due_ms in at[::2]:
+            engine.request(b"%d" % due_ms, destination="orders", at=str(due_ms))
+        await asyncio.sleep(10)
+        for _ in range(idle_steps):
+            engine.request(destination="emails", delay="1h")
+            await asyncio.sleep(1)
+        assert len(engine.read("orders")) == 1
+        engine.request(action="rate", destination="orders", rate="none")
+        for due_ms in at[1::2]:
+            engine.request(b"%d" % due_ms, destination="orders", at=str(due_ms))
+        engine.request(b"0", destination="orders", delay="0")
+        await asyncio.sleep(60)
+        found = [int(record.value or b"") for record in engine.read("orders")]
+        assert found == [at[0], *at[1:], 0]
+
+    in_virtual_time(test, transaction_max_records=max_records)

@@ -86,6 +86,25 @@ def test_a_parked_destination_and_its_end_are_told_once() -> None:
     run(test)
 
 
+def test_a_destination_that_nothing_waits_for_any_more_is_released() -> None:
+    """Nobody would try it again; so nobody would ever find out that it can be written."""
+
+    async def test(engine: Engine) -> None:
+        refusing = engine.log.topics["orders"]
+        refusing.refusal = "not authorized"
+        engine.request(destination="orders", delay="1s", id="job")
+        await asyncio.sleep(5)
+        assert [parked.destination for parked in rows(engine)[-1].parked] == ["orders"]
+        engine.request(id="job", action="cancel")
+        refusing.refusal = None
+        await asyncio.sleep(300)
+        assert rows(engine)[-1].parked == []
+        assert told(engine) == [("parked", "orders"), ("released", "orders")]
+        assert engine.read("orders") == []
+
+    run(test)
+
+
 def test_the_next_owner_tells_that_it_is_another_one() -> None:
     """What the last one had parked is released by its first row; it parks what it finds to be so."""
 

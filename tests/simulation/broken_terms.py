@@ -1,0 +1,251 @@
+"""Engines that forget, or do not heed, what requests say beside what they ask for; and what is told of rates.
+
+They decide wrongly, and what they store and commit is sound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+from weakref import WeakKeyDictionary
+
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import Schedule, Status, Wake, decode_schedule, encode
+from delaystream.codec.keys import due_of, schedule_key
+from delaystream.codec.outgoing import Outcome
+from delaystream.core.request import Action, Request
+from delaystream.engine import terms
+from delaystream.engine.arming import Arming
+from delaystream.engine.commands import Commands
+from delaystream.engine.control import Control
+from delaystream.engine.rates import Rates
+from delaystream.engine.standing import Standing
+from tests.simulation.broken import Breakage
+from tests.simulation.world import Engine
+
+# -- what an id remembers
+
+
+@contextlib.contextmanager
+def answers_are_forgotten_by_the_next_owner() -> Iterator[Engine]:
+    """A worker knows of the requests with a `request-id` that it has carried out itself, and of no others."""
+    lives: WeakKeyDictionary[Control, set[str]] = WeakKeyDictionary()
+    current: list[set[str]] = []
+    apply, answered = Control.apply, terms.answered
+
+    def carry_out(self: Control, step: Any, request: Request) -> Any:
+        current[:] = [lives.setdefault(self, set())]
+        rejection = apply(self, step, request)
+        if rejection is None and request.terms.request_id is not None:
+            current[0].add(request.terms.request_id)
+        return rejection
+
+    def known(request: Request, schedule: Schedule | None) -> Any:
+        return answered(request, schedule) if request.terms.request_id in current[0] else None
+
+    with patch.object(Control, "apply", carry_out), patch.object(terms, "answered", known):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def what_is_repeated_is_carried_out_again() -> Iterator[Engine]:
+    """`request-id` means nothing."""
+    with patch.object(terms, "answered", lambda *_: None):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def if_version_is_not_heeded() -> Iterator[Engine]:
+    """A command is carried out whatever the version is that it is meant for."""
+    with patch.object(terms, "_changed", lambda *_: None):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def what_exists_has_no_version() -> Iterator[Engine]:
+    """`if-version: 0` is taken for no condition."""
+    original = terms._changed
+
+    def changed(request: Request, schedule: Schedule | None, expected: int) -> str | None:
+        return None if expected == 0 else original(request, schedule, expected)
+
+    with patch.object(terms, "_changed", changed):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def cancels_remember_no_deploy() -> Iterator[Engine]:
+    """A schedule of a deployment that a later one has pruned is accepted again."""
+    original = terms.refusal
+
+    def refusal(request: Request, schedule: Schedule | None) -> Any:
+        if schedule is not None and schedule.status in (Status.CANCELLED, Status.FORESTALLED):
+            schedule = replace(schedule, deploy=-1)
+        return original(request, schedule)
+
+    with patch.object(terms, "refusal", refusal):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def pauses_change_no_version() -> Iterator[Engine]:
+    """What is paused or resumed has the version that it had."""
+    original = terms.stamped
+
+    def stamped(schedule: Schedule, request: Request, outcome: Outcome) -> Schedule:
+        changed = original(schedule, request, outcome)
+        same = outcome in (Outcome.PAUSED, Outcome.RESUMED)
+        return replace(changed, version=schedule.version) if same else changed
+
+    with patch.object(terms, "stamped", stamped):
+        yield Engine()
+
+
+# -- pauses that end by themselves
+
+
+@contextlib.contextmanager
+def ends_of_pauses_are_forgotten_by_the_next_owner() -> Iterator[Engine]:
+    """A worker ends the pauses that it has begun itself, and no others."""
+    lives: WeakKeyDictionary[Arming, set[bytes | None]] = WeakKeyDictionary()
+    arm, wake = Arming.wake, Commands.wake
+
+    def note(self: Arming, *rest: Any) -> Schedule:
+        schedule = arm(self, *rest)
+        lives.setdefault(self, set()).add(schedule.until_key)
+        return schedule
+
+    def end(self: Commands, step: Any, key: bytes, entry: Wake) -> None:
+        if key in lives.get(self._arming, ()):
+            wake(self, step, key, entry)
+            return
+        at = schedule_key(entry.tenant, entry.id)
+        stored = self._state.get(step, at)
+        assert stored is not None
+        step.changes[at] = encode(replace(decode_schedule(stored), until_key=None))
+
+    with patch.object(Arming, "wake", note), patch.object(Commands, "wake", end):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def pauses_end_early() -> Iterator[Engine]:
+    """A pause ends a while before it was to end, and says that it was to end then."""
+    original = Arming.wake
+
+    def wake(self: Arming, step: Any, id: str, schedule: Schedule, until_ms: int | None) -> Schedule:
+        return original(self, step, id, schedule, None if until_ms is None else until_ms - 90)
+
+    with (
+        patch.object(Arming, "wake", wake),
+        patch("delaystream.engine.events.due_of", lambda key: due_of(key) + 90),
+        patch("delaystream.engine.control.due_of", lambda key: due_of(key) + 90),
+    ):
+        yield Engine()
+
+
+# -- descriptions
+
+
+@contextlib.contextmanager
+def descriptions_are_of_the_step_before() -> Iterator[Engine]:
+    """What is described is what was stored, whatever its own step has done since."""
+    original = Commands._describe
+
+    def describe(self: Commands, step: Any, request: Request, schedule: Schedule | None) -> None:
+        assert request.id is not None
+        stored = self._state.store.get(schedule_key(request.source.topic, request.id))
+        original(self, step, request, None if stored is None else decode_schedule(stored))
+
+    with patch.object(Commands, "_describe", describe):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def descriptions_change_what_they_describe() -> Iterator[Engine]:
+    """A pause that is asked about ends."""
+    original = Commands._describe
+
+    def describe(self: Commands, step: Any, request: Request, schedule: Schedule | None) -> None:
+        original(self, step, request, schedule)
+        if schedule is not None and schedule.status is Status.PAUSED:
+            assert request.id is not None
+            self.switch(step, request.id, schedule, Action.RESUME)
+
+    with patch.object(Commands, "_describe", describe):
+        yield Engine()
+
+
+# -- destinations
+
+
+@contextlib.contextmanager
+def rates_are_forgotten_by_the_next_owner() -> Iterator[Engine]:
+    """A worker keeps to the rates that it was told of itself, and to no others."""
+    with patch.object(Rates, "load", lambda *_: None):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def rates_are_not_lifted() -> Iterator[Engine]:
+    """`none` is answered, and the rate stays."""
+    original = Rates.command
+
+    def command(self: Rates, row: Any) -> None:
+        if row.rate is not None:
+            original(self, row)
+
+    with patch.object(Rates, "command", command):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def releases_are_untold() -> Iterator[Engine]:
+    """A row that says that a destination is parked is not renewed when it is not any more."""
+    original = Standing._differs
+
+    def differs(self: Standing) -> bool:
+        stored, found = self._stored, original(self)
+        if not found or stored is None:
+            return found
+        now = self._now(stored.written_ms)
+        return now.owner != stored.owner or not {p.destination for p in now.parked} < {
+            p.destination for p in stored.parked
+        }
+
+    with patch.object(Standing, "_differs", differs):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def owners_are_untold() -> Iterator[Engine]:
+    """The next owner of a partition leaves the row as it is until it has something else to tell."""
+    original = Standing._now
+
+    def now(self: Standing, now_ms: int) -> Any:
+        status = original(self, now_ms)
+        return status if self._stored is None else replace(status, owner=self._stored.owner)
+
+    with patch.object(Standing, "_now", now):
+        yield Engine()
+
+
+TERMS: list[Breakage] = [
+    answers_are_forgotten_by_the_next_owner,
+    what_is_repeated_is_carried_out_again,
+    if_version_is_not_heeded,
+    what_exists_has_no_version,
+    cancels_remember_no_deploy,
+    pauses_change_no_version,
+    ends_of_pauses_are_forgotten_by_the_next_owner,
+    pauses_end_early,
+    descriptions_are_of_the_step_before,
+    descriptions_change_what_they_describe,
+    rates_are_forgotten_by_the_next_owner,
+    rates_are_not_lifted,
+    releases_are_untold,
+    owners_are_untold,
+]
