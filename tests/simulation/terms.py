@@ -34,6 +34,8 @@ class TermsOfRequests:
         self._random = random = Random(f"{world.seed}-producers-terms")
         #: how many of the requests about an id say more; and how often a client asks for what changes none
         self._chance = random.choice((0.0, 0.0, 0.25, 0.6))
+        #: how many pauses end by themselves, some after the storm
+        self._ends = random.choice((0.0, 0.9))
         self._describes = random.choice((0.0, 0.0, 0.2))
         self._repeats = 0.15 if self._chance else 0.0
         self._paces = random.choice((0.0, 0.0, 0.0, 0.1, 0.1))
@@ -46,11 +48,11 @@ class TermsOfRequests:
     def add(self, request: Asked, control: list[Header], topic: str) -> None:
         """Some of these, to what a request about an id says."""
         random = self._random
+        if request.action == "pause" and random.random() < self._ends:
+            request.until_ms = request.timestamp_ms + random.choice((100, 700, 2_500, 9_000))
+            control.append(("delaystream-until", b"%d" % request.until_ms))
         if random.random() >= self._chance:
             return
-        if request.action == "pause" and random.random() < 0.5:
-            request.until_ms = request.timestamp_ms + random.choice((100, 700, 2_500))
-            control.append(("delaystream-until", b"%d" % request.until_ms))
         if random.random() < 0.4:
             self._count += 1
             request.request_id = f"request {self._count}"
