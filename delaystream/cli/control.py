@@ -75,7 +75,8 @@ def pause(
         bool, typer.Option("--match-new", help="With --match-…: hold what matches and comes later as well.")
     ] = False,
     until: Annotated[
-        str | None, typer.Option(help="Resume by itself: 2030-01-31T09:00:00Z.", metavar="TIME")
+        str | None,
+        typer.Option(help="Resume by itself: 2030-01-31T09:00:00Z; else at a resume.", metavar="TIME"),
     ] = None,
     terms: options.Terms,
     topic: options.RequestTopic = None,

@@ -158,7 +158,7 @@ class Actions:
 
     def _until(self, record: Record) -> int | None:
         content = record.control.get("until")
-        if content is None:
+        if content is None or (content == CLEARED and "id" in record.control):
             return None
         name = PREFIX + "until"
         if "id" not in record.control:

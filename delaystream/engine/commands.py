@@ -81,6 +81,11 @@ class Commands:
         outcome = Outcome.PAUSED if request.action is Action.PAUSE else Outcome.RESUMED
         stamped = terms.stamped(schedule, request, outcome)
         changed = self.switch(step, request.id, stamped, request.action, request.until_ms, request.lateness)
+        pauses = request.action is Action.PAUSE and request.until_ms is None
+        if changed is None and pauses and schedule.until_key is not None:
+            # Who pauses means a pause that lasts; one that somebody else gave an end would not.
+            changed = self._arming.wake(step, request.id, stamped, None)
+            step.changes[schedule_key(schedule.topic, request.id)] = encode(changed)
         if changed is None:
             outcome = Outcome.UNCHANGED
             changed = terms.noted(schedule, request, outcome)
