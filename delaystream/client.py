@@ -20,6 +20,10 @@ SEND_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 15.0
 
 _POLL_S = 0.2
+_SUBJECTS = frozenset(
+    {"coordinates", "destination", "match-tags", "match-destination", "match-id-prefix", "match-key"}
+)
+"""What a command is about that names no id."""
 _MOST_DIGITS = 18
 _PASSING = frozenset(
     {
@@ -29,6 +33,7 @@ _PASSING = frozenset(
         KafkaError.REPLICA_NOT_AVAILABLE,
     }
 )
+_UNKNOWN = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 
 
 class UnavailableError(Exception):
@@ -37,6 +42,10 @@ class UnavailableError(Exception):
 
 class MissingTopicError(UnavailableError):
     """A topic does not exist."""
+
+
+class MissingPartitionError(Exception):
+    """A request names a partition that its topic does not have; the message is a sentence."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,14 @@ class RequestRecord:
     value: bytes | None
     headers: Sequence[Header]
     partition: int | None = None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A record that was acknowledged: where it stands, and the timestamp that it has there, ms."""
+
+    source: Coordinates
+    timestamp_ms: int
 
 
 @dataclass(frozen=True)
@@ -151,12 +168,18 @@ def control_request(
 ) -> RequestRecord:
     """A request that is a command, as docs/headers.md has them, to the requests of `topic`.
 
-    Its key is the id: all requests of this client for one id then stay in order on one partition. Without an
-    id `options` must say what it is about (`coordinates`, `match-tags`, …).
+    Its key is the id, or what else it is about: all requests of this client about the same then stay in order
+    on one partition. Without an id `options` must say what that is (`coordinates`, `match-tags`, …).
     """
     control = {"action": action, "id": schedule_id, **(options or {})}
-    key = None if schedule_id is None else schedule_id.encode()
-    return RequestRecord(topic, key, None, _control_headers(control))
+    key = _subject(control) if schedule_id is None else schedule_id
+    return RequestRecord(topic, key.encode(), None, _control_headers(control))
+
+
+def _subject(control: Mapping[str, str | None]) -> str:
+    """What a command without an id is about, in one form whatever the order of its options."""
+    said = [(name, text) for name, text in control.items() if name in _SUBJECTS and text is not None]
+    return "\n".join(f"{name}={text}" for name, text in sorted(said))
 
 
 def _control_headers(control: Mapping[str, str | None]) -> list[Header]:
@@ -172,11 +195,14 @@ class Sender:
             {**conf, "error_cb": lambda error: self._errors.append(error.str()), "log_level": 0}
         )
 
-    def send(self, record: RequestRecord, timeout_s: float = SEND_TIMEOUT_S) -> Coordinates:
-        """Where the record stands, acknowledged by all in-sync replicas. Raises UnavailableError."""
+    def send(self, record: RequestRecord, timeout_s: float = SEND_TIMEOUT_S) -> Sent:
+        """Where the record stands, acknowledged by all in-sync replicas.
+
+        Raises UnavailableError, MissingPartitionError.
+        """
         answers: list[tuple[KafkaError | None, Message]] = []
         place: dict[str, Any] = {} if record.partition is None else {"partition": record.partition}
-        self._check_topic(record.topic, timeout_s)
+        self._check_place(record, timeout_s)
         try:
             self._producer.produce(
                 record.topic,
@@ -197,11 +223,18 @@ class Sender:
         failure, message = answers[0]
         if failure is not None:
             raise UnavailableError(f"{record.topic} took no record: {failure.str()}.")
-        return Coordinates(record.topic, message.partition() or 0, message.offset() or 0)
+        source = Coordinates(record.topic, message.partition() or 0, message.offset() or 0)
+        # The broker's, where the topic has it: what a worker counts from.
+        return Sent(source, message.timestamp()[1])
 
-    def _check_topic(self, topic: str, timeout_s: float) -> None:
+    def _check_place(self, record: RequestRecord, timeout_s: float) -> None:
         # A producer would wait for minutes for a topic that is missing, or make the broker create it.
-        _partitions(self._producer, topic, min(timeout_s, ANSWER_TIMEOUT_S), self._why)
+        found = _partitions(self._producer, record.topic, min(timeout_s, ANSWER_TIMEOUT_S), self._why)
+        if record.partition is not None and record.partition not in found:
+            raise MissingPartitionError(
+                f"{record.topic} has no partition {record.partition}: it has {len(found)}, from 0 to "
+                f"{found[-1]}. Nothing was sent."
+            )
 
     def _why(self) -> str:
         self._producer.poll(0)  # has the errors so far told
@@ -214,9 +247,11 @@ def _partitions(client: Any, topic: str, timeout_s: float, why: Any) -> list[int
         found = client.list_topics(timeout=timeout_s).topics.get(topic)
     except KafkaException as error:
         raise UnavailableError(f"Kafka does not answer: {error.args[0].str()}{why()}.") from None
-    if found is None or not found.partitions:
-        reason = found.error.str() if found is not None and found.error is not None else "it does not exist"
-        raise MissingTopicError(f"Topic {topic} cannot be used: {reason}.")
+    if found is None or (found.error is not None and found.error.code() in _UNKNOWN):
+        raise MissingTopicError(f"Topic {topic} cannot be used: it does not exist.")
+    if not found.partitions:
+        reason = "it has no partitions yet" if found.error is None else found.error.str().rstrip(".")
+        raise UnavailableError(f"Topic {topic} cannot be used: {reason}.")
     return sorted(found.partitions)
 
 

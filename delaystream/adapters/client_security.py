@@ -37,7 +37,9 @@ class Pem:
         try:
             return self.path.read_text(encoding="ascii", errors="replace")
         except OSError as error:
-            raise ConfigurationError([f"A PEM file of Kafka's TLS settings: {error}."]) from None
+            raise ConfigurationError(
+                [f"{self.path}, of Kafka's TLS settings, cannot be read: {error.strerror or error}."]
+            ) from None
 
 
 @dataclass(frozen=True, repr=False)

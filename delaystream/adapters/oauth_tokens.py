@@ -94,7 +94,8 @@ class TokenFile:
         try:
             text = self.path.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise TokenUnavailable(f"the token file {self.path} cannot be read: {error}") from None
+            why = error.strerror if isinstance(error, OSError) else "it is not ASCII"
+            raise TokenUnavailable(f"the token file {self.path} cannot be read: {why}") from None
         if not text:
             raise TokenUnavailable(f"the token file {self.path} is empty")
         return Token(text, _expiry(text))

@@ -18,7 +18,7 @@ from delaystream.adapters.group_rights import may_join
 from delaystream.adapters.oauth_tokens import TokenUnavailable
 from delaystream.config import Settings
 from delaystream.engine.failures import LogUnavailable, Misconfigured
-from delaystream.topics import Admin, TopicsError, check, connect, missing_rights, plan, users
+from delaystream.topics import Admin, TopicsError, check, connect, missing_rights, plan, summed_up, users
 
 logger = structlog.get_logger(__name__)
 
@@ -50,11 +50,12 @@ def look_around(settings: Settings, client: ClientConfig) -> Surroundings:
         differences = check(admin, specs)
     except TopicsError as error:
         raise LogUnavailable(str(error)) from error
-    for difference in differences:
-        if difference.severity == "warning":
-            logger.warning(
-                "a topic is not as it should be", topic=difference.topic, problem=difference.sentence
-            )
+    if warnings := [difference for difference in differences if difference.severity == "warning"]:
+        logger.warning(
+            "topics are not as they should be",
+            topics=list(dict.fromkeys(warning.topic for warning in warnings)),
+            problem=" ".join(summed_up(warnings)),
+        )
     if errors := [difference.sentence for difference in differences if difference.severity == "error"]:
         errors.append(
             "`delaystream topics apply` creates what is missing, `delaystream topics check` looks again."

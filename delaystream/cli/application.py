@@ -101,15 +101,23 @@ def _exit_code(error: Exception) -> ExitCode | None:
     return None
 
 
+#: The first that fits: a kind stands before the kinds that it is one of.
 _ERRORS = {
     "delaystream.config.errors.ConfigurationError": ExitCode.CONFIGURATION,
     "delaystream.engine.failures.Misconfigured": ExitCode.CONFIGURATION,
     "delaystream.engine.failures.StoreFailed": ExitCode.NO_STORAGE,
+    "delaystream.client.MissingTopicError": ExitCode.CONFIGURATION,
+    "delaystream.client.MissingPartitionError": ExitCode.REFUSED,
     "delaystream.client.UnavailableError": ExitCode.UNAVAILABLE,
     "delaystream.adapters.oauth_tokens.TokenUnavailable": ExitCode.UNAVAILABLE,
+    "delaystream.topics.cluster.TopicsRefused": ExitCode.CONFIGURATION,
     "delaystream.topics.cluster.TopicsError": ExitCode.UNAVAILABLE,
     "delaystream.transfer.kafka.TransferError": ExitCode.REFUSED,
     "delaystream.engine.failures.LogUnavailable": ExitCode.UNAVAILABLE,
     "delaystream.engine.failures.TransactionFailed": ExitCode.UNAVAILABLE,
+    "delaystream.dev.errors.PortInUseError": ExitCode.CONFIGURATION,
+    "delaystream.dev.errors.JavaMissingError": ExitCode.CONFIGURATION,
+    "delaystream.dev.errors.DataDirInUseError": ExitCode.NO_STORAGE,
+    "delaystream.dev.errors.DataDirUnusableError": ExitCode.NO_STORAGE,
     "delaystream.dev.errors.BrokerError": ExitCode.UNAVAILABLE,
 }

@@ -75,7 +75,8 @@ def pause(
         bool, typer.Option("--match-new", help="With --match-…: hold what matches and comes later as well.")
     ] = False,
     until: Annotated[
-        str | None, typer.Option(help="Resume by itself: 2030-01-31T09:00:00Z.", metavar="TIME")
+        str | None,
+        typer.Option(help="Resume by itself: 2030-01-31T09:00:00Z; else at a resume.", metavar="TIME"),
     ] = None,
     terms: options.Terms,
     topic: options.RequestTopic = None,
@@ -122,7 +123,10 @@ def resume(
 
     By id, or all that --match-… select: what was paused by these options, or by narrower ones. What it missed
     meanwhile is subject to its catch-up and grace, as after any other absence; --catch-up, --on-late and
-    --grace take their place for this once. Exits as pause.
+    --grace take their place for this once.
+
+    Exits with 0 when it is resumed, 65 when the id is unknown or over or nothing matches, 75 without a
+    receipt in time.
     """
     _check_one("resume", id, None, selection)
     headers = {**selection.headers(), **lateness.headers(), **terms.headers(), "actor": actor}
@@ -144,7 +148,10 @@ def trigger(
     """Fire a schedule now.
 
     Besides its own times, which stay as they are. A request without an id, by its --coordinates, fires in
-    place of its times, also if it is paused. Exits as pause.
+    place of its times, also if it is paused.
+
+    Exits with 0 when a fire is on its way, 65 when the id is unknown or over or it is refused, 75 without a
+    receipt in time.
     """
     _check_one("trigger", id, coordinates)
     headers = {"coordinates": coordinates, **terms.headers(), "actor": actor}
@@ -166,7 +173,10 @@ def reschedule(
 ) -> None:
     """Give a schedule another time.
 
-    What it delivers, and where, stays as it is. Exits as pause.
+    What it delivers, and where, stays as it is.
+
+    Exits with 0 when it has the new time, 65 when the id is unknown or over or it is refused, 75 without a
+    receipt in time.
 
     Example: delaystream reschedule order-42 --delay 1h
     """
@@ -205,7 +215,10 @@ def update(
 
     What is given changes, everything else stays: also a pause, and what it has fired so far. `none` clears:
     --end none, and so --jitter, --max-fires, --timezone, --tags, --name, --description, --grace, --on-late. A
-    new value takes the place of key, value and headers together. Exits as pause.
+    new value takes the place of key, value and headers together.
+
+    Exits with 0 when it is changed, 65 when the id is unknown or over or it is refused, 75 without a receipt
+    in time.
 
     Example: delaystream update stand-up --cron '0 10 * * MON-FRI' --note 'an hour later in winter'
     """
@@ -244,18 +257,20 @@ def describe(
     terms: options.Terms,
     topic: options.RequestTopic = None,
     actor: options.Actor = None,
-    waiting: options.Waiting,
+    answer: options.Answer,
     dry_run: options.DryRun = False,
     connection: options.Connection,
 ) -> None:
     """Tell what a schedule is, and where it stands.
 
-    In order with the other commands about it. A request without an id, by its --coordinates, while anything
-    of it is pending. Exits as pause.
+    In order with the other commands about it; nothing changes. A request without an id, by its --coordinates,
+    while anything of it is pending.
+
+    Exits with 0 when it is told, 65 when the id is unknown, 75 without an answer in time.
     """
     _check_one("describe", id, coordinates)
     headers = {"coordinates": coordinates, **terms.headers(), "actor": actor}
-    _send("describe", id, headers, waiting, connection, topic, dry_run=dry_run)
+    _send("describe", id, headers, answer.waiting(), connection, topic, dry_run=dry_run)
 
 
 @expanded
@@ -275,12 +290,15 @@ def rate(
 ) -> None:
     """Change how fast a destination is delivered to.
 
-    For the requests of one request topic, without a restart. Exits as pause.
+    For the requests of one request topic, without a restart.
+
+    Exits with 0 when it is in force on every partition, 65 when it is refused, 75 without a receipt in time.
 
     Example: delaystream rate emails 600/m --note 'the provider asked for it'
     """
     headers = {"destination": destination, "rate": rate, "note": note, "actor": actor}
-    _send("rate", None, headers, waiting, connection, topic, dry_run=dry_run)
+    about = f"{destination} {rate}"
+    _send("rate", None, headers, waiting, connection, topic, dry_run=dry_run, about=about)
 
 
 def _check_one(
@@ -307,6 +325,7 @@ def _send(
     *,
     dry_run: bool,
     payload: _Payload | None = None,
+    about: str | None = None,
 ) -> None:
     from delaystream.cli import replies
     from delaystream.client import control_request
@@ -322,10 +341,12 @@ def _send(
         request = replace(
             request, key=payload.key, value=payload.value, headers=[*request.headers, *payload.headers]
         )
-    due = replies.check(loaded.settings, request)
+    due = replies.check(loaded.settings, request, action)
     if dry_run:
         replies.show(request, due)
         return
     many = any(name.startswith("match-") and value is not None for name, value in headers.items())
     timeout_s = replies.MANY_TIMEOUT_S if many or action == "rate" else replies.ONE_TIMEOUT_S
-    replies.send(loaded.settings, request, f"{action} requested", waiting, default_timeout_s=timeout_s)
+    said = f"{action} requested" if about is None else f"{action} requested: {about}"
+    asked = replies.Asked(request, action, lambda _: said, about, timeout_s)
+    replies.send(loaded.settings, asked, waiting)

@@ -47,12 +47,13 @@ def cron(
     config: options.ConfigFile = None,
     settings: options.SettingPairs = None,
 ) -> None:
-    """Print the next times of a cron expression, in local time and UTC.
+    """Print the next times of a cron expression.
 
-    Needs no cluster. What a worker would refuse is refused with the same code: exit with 65.
-    Gaps and folds of the local clock are marked. --dst-gap and --dst-overlap mean nothing to an expression
-    with a wildcard in its seconds, minutes or hours: it goes by elapsed time.
+    In local time and UTC. Needs no cluster. What a worker would refuse is refused with the same code: exit
+    with 65. Gaps and folds of the local clock are marked. --dst-gap and --dst-overlap mean nothing to an
+    expression with a wildcard in its seconds, minutes or hours: it goes by elapsed time.
     """
+    from delaystream.cli.wording import in_options
     from delaystream.core.recurrence import Recurrence, check
     from delaystream.core.recurrence.occurrences import occurrences
 
@@ -70,8 +71,9 @@ def cron(
         recurrence, min_interval_ms=limits.min_interval_ms, max_expression=limits.max_cron_characters
     )
     if refusal is not None:
+        detail = in_options(refusal.detail, "cron")
         print(
-            f"delaystream: a worker would refuse it as {refusal.code.value}: {refusal.detail}",
+            f"delaystream: a worker would refuse it as {refusal.code.value}: {detail}",
             file=sys.stderr,
         )
         raise typer.Exit(ExitCode.REFUSED)

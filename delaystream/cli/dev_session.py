@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from delaystream.adapters.client_config import ClientConfig
-from delaystream.cli.rendering import delivery_line
+from delaystream.cli.rendering import delivery_line, number_of
 from delaystream.client import Reader, RequestRecord, Sender, UnavailableError, schedule_request
 from delaystream.config import Settings
 from delaystream.core.instants import format_instant
 from delaystream.dev.broker import HEAP_MEBIBYTES
 from delaystream.dev.cluster import EmbeddedCluster
+from delaystream.dev.errors import DataDirInUseError, DataDirUnusableError, PortInUseError
 from delaystream.dev.ports import choose_port, is_free
 from delaystream.dev.process import GuardedProcess
 from delaystream.dev.progress import on_stderr
@@ -86,7 +87,13 @@ class Session:
 
     def run(self) -> ExitCode:
         """Start everything, stay until SIGINT or SIGTERM, stop all. Raises BrokerError, TopicsError."""
-        self._data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataDirUnusableError(
+                f"The data directory {self._data_dir} cannot be made: {error.strerror}; name another one by "
+                "--data-dir."
+            ) from error
         with _interruptible():
             try:
                 self._start_kafka()
@@ -95,6 +102,7 @@ class Session:
                     if self._plan.with_worker:
                         self._start_worker()
                     _say("ready")
+                    _say(self._instructions())
                     self._stay(reader)
             except KeyboardInterrupt:
                 _say("\nstopping ...")
@@ -109,7 +117,11 @@ class Session:
     def _start_kafka(self) -> None:
         brokers = self._plan.brokers
         _say("starting Kafka ..." if brokers == 1 else f"starting Kafka, {brokers} brokers ...")
-        self._cluster.start()
+        try:
+            self._cluster.start()
+        except (PortInUseError, DataDirInUseError) as error:
+            # Who starts a second one mostly has forgotten the first.
+            raise type(error)(f"{error}\n{_another(self._plan.port)}") from error
         if brokers > 1:
             _say(f"Kafka is at {self._cluster.bootstrap_servers}")
         self._client = ClientConfig.parse({"bootstrap.servers": self._cluster.bootstrap_servers})
@@ -162,7 +174,6 @@ class Session:
             self._print_deliveries(reader, 0.5, "what came due meanwhile:")
             if self._plan.samples:
                 self._send_samples(reader)
-        _say(self._instructions())
         while True:
             self._print_deliveries(reader, 0.5)
 
@@ -179,7 +190,8 @@ class Session:
             missing -= self._print_deliveries(reader, 0.5)
         if missing > 0:
             _complain(
-                f"{missing} samples did not land within {SAMPLES_TIMEOUT_S:g} s, see {self._worker_log}"
+                f"{number_of(missing, 'sample')} did not land within {SAMPLES_TIMEOUT_S:g} s, see "
+                f"{self._worker_log}"
             )
 
     def _print_deliveries(self, reader: Reader, seconds: float, heading: str | None = None) -> int:
@@ -288,6 +300,15 @@ def samples(request_topic: str, now_ms: int) -> list[tuple[str, RequestRecord]]:
         (f"at {format_instant(at_ms)}", sample("at a point in time", at=str(at_ms))),
         ("delay PT6S, id sample", sample("with an id", delay="PT6S", options={"id": f"sample-{now_ms}"})),
     ]
+
+
+def _another(port: int) -> str:
+    """What to do where another session has what this one needs."""
+    options = f"--port {port + 100} --data-dir .delaystream/second"
+    return (
+        "Another `delaystream dev` (or `make run`) may be running: use that one, stop it, or start this one "
+        f'beside it with {options} (`make run ARGS="{options}"`).'
+    )
 
 
 def _http_port(asked: int | None, default: int) -> int:

@@ -1,4 +1,4 @@
-"""An export as a table for people: one line for each fire, by partition."""
+"""An export as a table for people: a line for each fire, by partition, and for each hold and rate."""
 
 import base64
 from typing import IO, Any
@@ -15,6 +15,8 @@ class Table:
 
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
+        #: every partition has the same ones
+        self._told: set[tuple[str, ...]] = set()
         out.write(_HEAD.encode())
 
     def write(self, text: bytes) -> int:
@@ -27,9 +29,32 @@ class Table:
             case lines.InFlight(partition=partition, offset=offset, key=key, value=value):
                 place = f"command {partition}/{offset}"
                 self._row("-", "on its way", "", place, {"key": _base64(key), "value": _base64(value)})
+            case lines.Holding(hold=hold):
+                self._hold(hold)
+            case lines.Rate(tenant=tenant, destination=destination, rate=rate):
+                said = "as the settings say" if rate is None else f"{rate:g}/s"
+                self._once(("rate", tenant, destination), "-", destination, tenant, "", said)
             case _:
                 pass
         return len(text)
+
+    def _hold(self, hold: dict[str, Any]) -> None:
+        match = hold.get("match") or {}
+        prefix = "" if match.get("id_prefix") is None else f"{match['id_prefix']}…"
+        tags = " ".join(f"#{tag}" for tag in match.get("tags") or ())
+        schedule = " ".join(filter(None, (prefix, tags))) or "all"
+        key = "" if match.get("key") is None else rendered(_bytes(match["key"]))
+        since_ms = hold.get("since_ms", -1)
+        since = "-" if since_ms < 0 else f"from {format_instant(since_ms)[:19]}"
+        note = rendered((hold.get("note") or "").encode())
+        place = (str(hold.get("tenant", "")), str(hold.get("name", "")))
+        self._once(("hold", *place), since, match.get("destination") or "*", schedule, key, note)
+
+    def _once(self, what: tuple[str, ...], *row: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            due, destination, schedule, key, value = row
+            self._line(due, what[0], destination, schedule, key, value)
 
     def _named(self, named: lines.Named) -> None:
         payload, schedule = named.payload or {}, named.schedule
@@ -46,11 +71,12 @@ class Table:
 
     def _row(self, due: str, status: str, destination: str, schedule: str, payload: dict[str, Any]) -> None:
         key, value = _bytes(payload.get("key")), _bytes(payload.get("value"))
-        row = (
-            f"{due:<24}  {status:<9}  {destination:<24}  {rendered(schedule.encode()):<32}  "
-            f"{rendered(key):<16}  {rendered(value)}\n"
-        )
-        self._out.write(row.encode())
+        self._line(due, status, destination, schedule, rendered(key), rendered(value))
+
+    def _line(self, due: str, status: str, destination: str, schedule: str, key: str, value: str) -> None:
+        of = rendered(schedule.encode())
+        row = f"{due:<24}  {status:<9}  {destination:<24}  {of:<32}  {key:<16}  {value}"
+        self._out.write(row.rstrip().encode() + b"\n")
 
 
 def _bytes(text: str | None) -> bytes | None:

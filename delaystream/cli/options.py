@@ -246,32 +246,53 @@ class Selection:
         return any(value is not None for value in self.headers().values())
 
 
+ReplyTo = Annotated[
+    str | None,
+    typer.Option(
+        help="Topic for the receipt; default: the setting receipts_topic. The workers' "
+        "destinations_allow must include any other.",
+        metavar="TOPIC",
+    ),
+]
+Output = Literal["human", "json"]
+
+
 @dataclass(frozen=True)
 class Waiting:
     """Whether to wait for the outcome, and where it is to be told."""
 
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the receipt and print it.")] = True
-    reply_to: Annotated[
-        str | None,
-        typer.Option(
-            help="Topic for the receipt; default: the setting receipts_topic. The workers' "
-            "destinations_allow must include any other.",
-            metavar="TOPIC",
-        ),
-    ] = None
+    reply_to: ReplyTo = None
     timeout: Annotated[
         float | None,
         typer.Option(help="Longest wait; default 15, for many schedules 300.", metavar="SECONDS", min=0.1),
     ] = None
-    output: Annotated[
-        Literal["human", "json"], typer.Option("--output", "-o", help="The receipt as a line, or as JSON.")
-    ] = "human"
+    output: Annotated[Output, typer.Option("--output", "-o", help="The receipt as a line, or as JSON.")] = (
+        "human"
+    )
 
     def topic(self, settings: Settings) -> str | None:
         """Where the receipt goes; None when nobody waits for one."""
         if self.reply_to is not None:
             return self.reply_to
         return settings.receipts_topic if self.wait else None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Where an answer is to be told that is all there is to a command."""
+
+    reply_to: ReplyTo = None
+    timeout: Annotated[
+        float, typer.Option(help="Longest wait for the answer.", metavar="SECONDS", min=0.1)
+    ] = 15.0
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="Lines for people, or the receipt as JSON.")
+    ] = "human"
+
+    def waiting(self) -> Waiting:
+        """To wait is not optional."""
+        return Waiting(reply_to=self.reply_to, timeout=self.timeout, output=self.output)
 
 
 def _headers(group: Any) -> dict[str, str | None]:

@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from delaystream.client import Delivery, Receipt
+    from delaystream.client import Delivery
 
 _SHOWN_CHARACTERS = 200
 _CONTROL_PREFIX = "delaystream-"
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what a terminal would obey, or could not show, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def rendered(content: bytes | None) -> str:
@@ -21,11 +32,15 @@ def rendered(content: bytes | None) -> str:
         text = content.decode()
     except UnicodeDecodeError:
         text = repr(content)[2:-1]
-    if not text.isprintable():
-        text = repr(text)[1:-1]
+    text = printable(text)
     if len(text) > _SHOWN_CHARACTERS:
         text = f"{text[:_SHOWN_CHARACTERS]}... ({len(content)} bytes)"
     return text
+
+
+def number_of(count: int, thing: str) -> str:
+    """`1 fire`, `2 fires`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def lateness(lateness_ms: int | None) -> str:
@@ -44,38 +59,13 @@ def instants(times_ms: "Sequence[int]") -> str:
     return ", ".join(format_instant(time_ms) for time_ms in times_ms)
 
 
-#: What every receipt has, and what the line says in its own way.
-_RECEIPT_FRAME = frozenset(
-    {"outcome", "schedule_id", "source", "request_topic", "decided_at_ms", "id", "fires", "code", "detail"}
-)
-
-
-def receipt_line(receipt: "Receipt") -> str:
-    """One line: the outcome, the schedule, why it was refused, the next fires, and whatever else it tells."""
-    parts = [receipt.outcome, receipt.schedule_id, *filter(None, (receipt.code, receipt.detail))]
-    if due_ms := _due_times(receipt.body.get("fires")):
-        parts.append(f"due {instants(due_ms)}")
-    for name, value in receipt.body.items():
-        if name not in _RECEIPT_FRAME and value is not None:
-            shown = instants([value]) if name.endswith("_at_ms") and isinstance(value, int) else value
-            parts.append(f"{name.removesuffix('_ms').replace('_', '-')} {shown}")
-    return "  ".join(map(str, parts))
-
-
-def _due_times(fires: object) -> list[int]:
-    """Of the fires in a receipt, which anybody may have written."""
-    listed = fires if isinstance(fires, list) else []
-    found = [fire.get("due_at_ms") for fire in listed if isinstance(fire, dict)]
-    return [due_ms for due_ms in found if isinstance(due_ms, int)]
-
-
 def delivery_line(record: "Delivery") -> str:
     """One line: local time of the fire, lateness, partition and offset, key, value, headers.
 
     Of a delivery the foreign headers only, of any other record (a dead letter, a receipt) all.
     """
     shown = [
-        f"{name}={rendered(value)}"
+        f"{printable(name)}={rendered(value)}"
         for name, value in record.headers
         if record.due_ms is None or not name.startswith(_CONTROL_PREFIX)
     ]
@@ -83,10 +73,10 @@ def delivery_line(record: "Delivery") -> str:
     headers = f"  [{', '.join(shown)}]" if shown else ""
     place = f"{record.topic}/{record.partition}/{record.offset}"
     late = lateness(record.lateness_ms)
-    return f"{_local_time(record.timestamp_ms)}  {late:>9}  {place}  {key}{rendered(record.value)}{headers}"
+    return f"{clock_time(record.timestamp_ms)}  {late:>9}  {place}  {key}{rendered(record.value)}{headers}"
 
 
-def _local_time(timestamp_ms: int) -> str:
+def clock_time(timestamp_ms: int) -> str:
     """The local time of day; the number itself where a producer wrote what is no time."""
     try:
         at = datetime.fromtimestamp(timestamp_ms / 1000, UTC).astimezone()

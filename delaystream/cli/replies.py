@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -10,7 +12,7 @@ from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from delaystream.cli.options import Waiting
-    from delaystream.client import Receipt, RequestRecord, Sender
+    from delaystream.client import Receipt, RequestRecord, Sender, Sent
     from delaystream.config import Settings
     from delaystream.core.request import Coordinates
 
@@ -21,18 +23,40 @@ MANY_TIMEOUT_S = 300.0
 _REFUSED = frozenset({"rejected", "too-late", "unknown", "no-match"})
 
 
-def check(settings: "Settings", request: "RequestRecord") -> str:
+@dataclass(frozen=True)
+class Asked:
+    """A request, and how it is spoken of."""
+
+    request: "RequestRecord"
+    command: str
+    """Its action."""
+    summary: Callable[[int], str]
+    """What is said of it once it stands on its topic, by the timestamp that it has there, ms."""
+    about: str | None = None
+    """What it is about, where that is no schedule."""
+    timeout_s: float = ONE_TIMEOUT_S
+    """The longest wait for its receipt, unless another is asked for."""
+
+
+def check(
+    settings: "Settings", request: "RequestRecord", command: str, timestamp_ms: int | None = None
+) -> str:
     """When it would be due, as a worker will see it; empty for a command that has no time.
+
+    With the record's own timestamp it is when it is due, else when it would be if it were sent now.
 
     Ends the command when a worker would refuse the request.
     """
     from delaystream.cli.rendering import instants
+    from delaystream.cli.wording import in_options
     from delaystream.codec.headers import RequestParser
     from delaystream.core.destinations import DestinationFilter
     from delaystream.core.recurrence import next_after
     from delaystream.core.rejection import Rejection
 
     now_ms = time.time_ns() // 1_000_000
+    if timestamp_ms is None:
+        timestamp_ms = now_ms
     # What the workers allow is not known here; what no worker can allow is.
     destinations = DestinationFilter(["*"], settings.own_topics, settings.receipts_topic)
     requests = settings.requests(request.topic)
@@ -40,15 +64,16 @@ def check(settings: "Settings", request: "RequestRecord") -> str:
         destinations, requests.limits(), requests.default_destination, requests.default_timezone
     )
     parsed = parser.parse(
-        request.topic, 0, 0, now_ms, request.key, request.value, list(request.headers), now_ms
+        request.topic, 0, 0, timestamp_ms, request.key, request.value, list(request.headers), now_ms
     )
     if isinstance(parsed, Rejection):
-        refuse(f"not sent, a worker would refuse it as {parsed.code.value}: {parsed.detail}")
+        detail = in_options(parsed.detail, command)
+        refuse(f"not sent, a worker would refuse it as {parsed.code.value}: {detail}")
     if parsed.no_receipt is not None:
         refuse(f"not sent, there would be no receipt: {parsed.no_receipt}")
     if parsed.recurrence is None:
         return instants(parsed.due_ms)
-    first_ms = next_after(parsed.recurrence, now_ms)
+    first_ms = next_after(parsed.recurrence, timestamp_ms)
     return "never again" if first_ms is None else f"{instants((first_ms,))}, and again"
 
 
@@ -72,17 +97,11 @@ def show(request: "RequestRecord", due: str) -> None:
         print(f"due      {due}")
 
 
-def send(
-    settings: "Settings",
-    request: "RequestRecord",
-    summary: str,
-    waiting: "Waiting",
-    *,
-    default_timeout_s: float = ONE_TIMEOUT_S,
-) -> None:
+def send(settings: "Settings", asked: Asked, waiting: "Waiting") -> None:
     """Send it, say where it stands and, if that is asked for, wait for its receipt and print it.
 
-    Ends the command with 65 when the outcome is not what was asked for, with 75 when there is none in time.
+    Ends the command with 65 when the outcome is not what was asked for, with 75 when there is none in time,
+    or Ctrl-C ends the wait.
     """
     from delaystream.adapters.client_config import ClientConfig
     from delaystream.client import MissingTopicError, Reader, Sender, await_receipt
@@ -92,9 +111,9 @@ def send(
     as_json = waiting.output == "json"
     reply_to = waiting.topic(settings)
     if reply_to is None or not waiting.wait:
-        _produce(sender, request, summary, quiet=False)
+        _produce(sender, asked, quiet=False)
         return
-    timeout_s = waiting.timeout or default_timeout_s
+    timeout_s = waiting.timeout or asked.timeout_s
     reader = Reader(client.confluent(), reply_to)
     try:
         reader.start()
@@ -102,24 +121,41 @@ def send(
         reader.close()
         raise MissingTopicError(f"{error} Nothing was sent. {_missing(settings, reply_to)}") from None
     try:
-        source = _produce(sender, request, summary, quiet=as_json)
-        receipt = await_receipt(reader, source, timeout_s)
+        source = _produce(sender, asked, quiet=as_json).source
+        receipt = _awaited(lambda: await_receipt(reader, source, timeout_s), source)
     finally:
         reader.close()
     if receipt is None:
         _report_none(source, reply_to, timeout_s, own=reply_to == settings.receipts_topic)
-    _report(receipt, as_json=as_json)
+    _report(receipt, asked, as_json=as_json)
 
 
-def _produce(sender: "Sender", request: "RequestRecord", summary: str, *, quiet: bool) -> "Coordinates":
-    source = sender.send(request)
+def _produce(sender: "Sender", asked: Asked, *, quiet: bool) -> "Sent":
+    sent = sender.send(asked.request)
     # With --output json, standard output holds the receipt and nothing else.
     print(
-        f"{source.topic}/{source.partition}/{source.offset}  {summary}",
+        f"{_place(sent.source)}  {asked.summary(sent.timestamp_ms)}",
         file=sys.stderr if quiet else sys.stdout,
         flush=True,
     )
-    return source
+    return sent
+
+
+def _place(source: "Coordinates") -> str:
+    return f"{source.topic}/{source.partition}/{source.offset}"
+
+
+def _awaited(wait: Callable[[], "Receipt | None"], source: "Coordinates") -> "Receipt | None":
+    """What the wait ends with; who ends it with Ctrl-C is told that the request is not taken back by that."""
+    try:
+        return wait()
+    except KeyboardInterrupt:
+        print(
+            f"\ndelaystream: not waited for. The request stands at {_place(source)} and is carried out all "
+            "the same, if it was not yet.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(ExitCode.TIMEOUT) from None
 
 
 def _missing(settings: "Settings", reply_to: str) -> str:
@@ -145,16 +181,21 @@ def _report_none(source: "Coordinates", reply_to: str, timeout_s: float, *, own:
     )
     print(
         f"delaystream: no receipt on {reply_to} within {timeout_s:g} s. The request stands at "
-        f"{source.topic}/{source.partition}/{source.offset} and may have been carried out, or may still be: "
+        f"{_place(source)} and may have been carried out, or may still be: "
         f"{question}",
         file=sys.stderr,
     )
     raise typer.Exit(ExitCode.TIMEOUT)
 
 
-def _report(receipt: "Receipt", *, as_json: bool) -> None:
-    from delaystream.cli.rendering import receipt_line
+def _report(receipt: "Receipt", asked: Asked, *, as_json: bool) -> None:
+    from delaystream.cli.answers import description, receipt_line
 
-    print(receipt.json if as_json else receipt_line(receipt), flush=True)
+    if as_json:
+        print(receipt.json, flush=True)
+    elif receipt.outcome == "described":
+        print(description(receipt), flush=True)
+    else:
+        print(receipt_line(receipt, asked.about, asked.command), flush=True)
     if receipt.outcome in _REFUSED:
         raise typer.Exit(ExitCode.REFUSED)

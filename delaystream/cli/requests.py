@@ -63,7 +63,9 @@ def send(
 ) -> None:
     """Send a request: deliver a value to a topic, later.
 
-    The request is checked before it is sent, as a worker would (except for the workers' allow-list).
+    The request is checked before it is sent, as a worker would. What only the workers know is not: their
+    allow-list, their limits where their settings differ from those here, whether the destination is there and
+    has the partition, what has the id by now, and how much may be pending.
 
     Example: delaystream send --to reminders --delay 15m --key 42 'call back'
 
@@ -97,12 +99,20 @@ def send(
         headers=[(name, text.encode()) for name, text in options.named_values(header, "--header")],
     )
     request = dataclasses.replace(request, partition=partition)
-    due = replies.check(loaded.settings, request)
+    due = replies.check(loaded.settings, request, "schedule")
     if dry_run:
         replies.show(request, due)
         return
+
+    def summary(timestamp_ms: int) -> str:
+        if reply_to is not None:
+            return "sent"
+        due = replies.check(loaded.settings, request, "schedule", timestamp_ms)
+        # What has the id by now decides whether it is scheduled at all, which only a receipt can tell.
+        return f"due {due}" if id is None else f"sent; if it is scheduled, due {due}"
+
     waiting = options.Waiting(wait=reply_to is not None, reply_to=reply_to, timeout=timeout)
-    replies.send(loaded.settings, request, f"due {due}", waiting)
+    replies.send(loaded.settings, replies.Asked(request, "schedule", summary), waiting)
 
 
 def read_value(argument: str | None, file: Path | None, *, null: bool) -> bytes | None:
@@ -117,7 +127,7 @@ def read_value(argument: str | None, file: Path | None, *, null: bool) -> bytes 
         try:
             return file.read_bytes()
         except OSError as error:
-            raise typer.BadParameter(f"--file cannot be read: {error}") from None
+            raise typer.BadParameter(f"--file {file} cannot be read: {error.strerror}") from None
     if file is None and sys.stdin.isatty():
         raise typer.BadParameter("no value: give it as the argument, by --file, on standard input, or --null")
     return sys.stdin.buffer.read()

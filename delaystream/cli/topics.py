@@ -113,16 +113,22 @@ def apply(
 ) -> None:
     """Create what is missing, correct settings that differ.
 
-    Partition counts and replicas of existing topics are never changed.
+    Partition counts and replicas of existing topics are never changed: what stays so is said at the end.
     """
     from delaystream.topics import apply as apply_plan
+    from delaystream.topics import check as compare
+    from delaystream.topics import summed_up
 
     loaded = connection.load()
     specs = planned.specs(loaded.settings)
-    changes = apply_plan(_connect(loaded.settings), specs)
+    admin = _connect(loaded.settings)
+    changes = apply_plan(admin, specs)
     for change in changes:
         print(change.sentence)
-    if not changes:
+    stays = compare(admin, specs, exact_partitions=planned.partitions is not None)
+    for sentence in summed_up(stays):
+        print(f"stays as it is: {sentence}")
+    if not changes and not stays:
         print("Nothing to do: all topics are as they should be.")
 
 

@@ -11,6 +11,7 @@ import typer
 
 from delaystream.cli import options
 from delaystream.cli.groups import expanded
+from delaystream.cli.rendering import number_of
 from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from delaystream.adapters.client_config import ClientConfig
     from delaystream.config import Settings
-    from delaystream.transfer import Export
+    from delaystream.transfer import Export, Import
 
 
 @expanded
@@ -130,11 +131,11 @@ def import_(
                 progress=_progress(),
             )
         )
-    what = f"{done.schedules} schedules, {done.anonymous} fires without an id, {done.commands} commands"
+    what = _counted(done)
     if done.already:
         print(f"nothing to do: {what} of {done.transfer} are here already")
     else:
-        print(f"imported {what} of {done.transfer} into {partitions} partitions")
+        print(f"imported {what} of {done.transfer} into {number_of(partitions, 'partition')}")
 
 
 def _partitions(settings: "Settings", client: "ClientConfig") -> int:
@@ -153,6 +154,13 @@ def _check_topics(settings: "Settings", client: "ClientConfig", partitions: int)
         raise TransferError("\n".join(errors))
 
 
+def _counted(done: "Export | Import") -> str:
+    return (
+        f"{number_of(done.schedules, 'schedule')}, {number_of(done.anonymous, 'fire')} without an id, "
+        f"{number_of(done.commands, 'command')}"
+    )
+
+
 def _reopened(transfer: str | None) -> None:
     if transfer is None:
         print("delaystream: nothing was exported for good", file=sys.stderr)
@@ -163,13 +171,14 @@ def _reopened(transfer: str | None) -> None:
 def _told(done: "Export") -> None:
     named = f", transfer {done.transfer}" if done.transfer else ""
     print(
-        f"exported {done.schedules} schedules, {done.anonymous} fires without an id, "
-        f"{done.commands} commands on their way{named}",
+        f"exported {_counted(done)} on the way{named}",
         file=sys.stderr,
     )
     for topic, count in done.unread.items():
         print(
-            f"delaystream: {count} requests on {topic} were not read yet, and are not in it", file=sys.stderr
+            f"delaystream: {number_of(count, 'request')} on {topic} "
+            f"{'was' if count == 1 else 'were'} not read yet, and not in it",
+            file=sys.stderr,
         )
 
 

@@ -1,13 +1,22 @@
 """`delaystream watch`: deliveries as they land."""
 
+import select
+import sys
 import time
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from delaystream.cli import options
 from delaystream.cli.groups import expanded
 from delaystream.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from delaystream.client import Delivery, Reader
+
+_LOOK_S = 0.5
+"""How long it may take until it shows that nobody reads our output any more."""
 
 
 @expanded
@@ -33,12 +42,14 @@ def watch(
     """Print what lands on a topic, with its lateness.
 
     Until Ctrl-C, --count or --timeout. Lateness is the record's timestamp minus its delaystream-due-at. Only
-    what is committed is shown (isolation.level=read_committed), as your consumers should read it too.
+    what is committed is shown (isolation.level=read_committed), as your consumers should read it too. Events
+    and receipts are shown for people; --output json has every record whole.
     """
     import orjson
 
     from delaystream.adapters.client_config import ClientConfig
-    from delaystream.cli.rendering import delivery_fields, delivery_line
+    from delaystream.cli.answers import record_line
+    from delaystream.cli.rendering import delivery_fields
     from delaystream.client import ANSWER_TIMEOUT_S, Reader
 
     loaded = connection.load()
@@ -48,15 +59,38 @@ def watch(
     try:
         answer_timeout_s = min(ANSWER_TIMEOUT_S, timeout or ANSWER_TIMEOUT_S)
         with Reader(conf, topic, from_beginning=from_beginning, answer_timeout_s=answer_timeout_s) as reader:
-            for record in reader.read(None if deadline is None else deadline - time.monotonic()):
+            for record in _read(reader, deadline):
                 if output == "json":
                     print(orjson.dumps(delivery_fields(record)).decode(), flush=True)
                 else:
-                    print(delivery_line(record), flush=True)
+                    print(record_line(record, loaded.settings.events_topic), flush=True)
                 seen += 1
                 if seen == count:
                     return
     except KeyboardInterrupt:
         return
-    if count is not None:
+    if count is not None and not _is_closed():
+        print(
+            f"delaystream: {seen} of {count} records landed on {topic} within {timeout:g} s", file=sys.stderr
+        )
         raise typer.Exit(ExitCode.TIMEOUT)
+
+
+def _read(reader: "Reader", deadline: float | None) -> "Iterator[Delivery]":
+    """Records as they come, until the deadline, or until nobody reads our output any more."""
+    while not _is_closed():
+        left_s = _LOOK_S if deadline is None else min(_LOOK_S, deadline - time.monotonic())
+        if left_s <= 0:
+            return
+        yield from reader.read(left_s)
+
+
+def _is_closed() -> bool:
+    """Whether standard output is a pipe whose reader is gone: a write would tell, but there may be none."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # errors and hang-ups are told without being asked for
+        found = poll.poll(0)
+    except (AttributeError, OSError, ValueError):  # no poll on this system, or no descriptor
+        return False
+    return any(flags & (select.POLLERR | select.POLLHUP) for _, flags in found)

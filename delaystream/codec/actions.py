@@ -16,7 +16,7 @@ from delaystream.codec.names import PREFIX
 from delaystream.codec.options import MATCHES, REACHES
 from delaystream.codec.refusals import id_required, no_schedule, not_applicable
 from delaystream.codec.terms import OF_A_SET, OF_AN_ID, read_terms
-from delaystream.codec.timing import ONE_TIME, TIMING, read_changes
+from delaystream.codec.timing import ONE_TIME, SCHEDULES, TIMING, read_changes
 from delaystream.codec.update import CHANGES, read_update
 from delaystream.codec.values import RefusedError
 from delaystream.core.destinations import DestinationFilter
@@ -139,7 +139,7 @@ class Actions:
         control, now_ms = record.control, record.now_ms
         one_time = not control.keys().isdisjoint(ONE_TIME)
         if action is Action.RESCHEDULE and control.keys().isdisjoint(TIMING):
-            raise no_schedule()
+            raise no_schedule((*SCHEDULES, *sorted(TIMING - {*SCHEDULES})))
         if subject is not None and not one_time:
             raise id_required(f"{PREFIX}{min(control.keys() & TIMING)} is given")
         timing = read_changes(control, timestamp_ms, now_ms, self._limits)
@@ -158,7 +158,7 @@ class Actions:
 
     def _until(self, record: Record) -> int | None:
         content = record.control.get("until")
-        if content is None:
+        if content is None or (content == CLEARED and "id" in record.control):
             return None
         name = PREFIX + "until"
         latest_ms = record.now_ms + self._limits.max_delay_ms

@@ -48,14 +48,14 @@ def kind_of(name: str) -> str:
             f"{shown(name)} is a name that is kept for a later version; expected a request without it.",
         )
     if kind is None:
-        raise RefusedError(Code.UNKNOWN_HEADER, f"{shown(name)} is not a known header; {_nearest(lower)}.")
+        raise RefusedError(Code.UNKNOWN_HEADER, f"{shown(name)} is not a known header; {_nearest(lower)}")
     return kind
 
 
 @lru_cache(maxsize=256)
 def _nearest(lower: str) -> str:
-    """The advice for an unknown name; remembered, for a search by likeness is slow."""
+    """The advice for an unknown name, with its full stop; remembered, for a search by likeness is slow."""
     close = get_close_matches(lower.removeprefix(PREFIX), SUPPORTED, n=1)
     if close:
-        return f"did you mean {PREFIX}{close[0]}"
-    return f"expected one of {PREFIX}{', -'.join(SUPPORTED)}"
+        return f"did you mean {PREFIX}{close[0]}?"
+    return f"expected one of {PREFIX}{', -'.join(SUPPORTED)}."

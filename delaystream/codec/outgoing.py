@@ -185,6 +185,7 @@ def receipt(
     described: dict[str, object] | None = None,
     counted: Mapping[str, int] = NOTHING_COUNTED,
     about: str | None = None,
+    until_ms: int | None = None,
 ) -> tuple[bytes, bytes, list[Header]]:
     """Key, value and headers of the record that tells what became of the request at `source`.
 
@@ -196,6 +197,7 @@ def receipt(
     `fire_ids` belong together, item by item; `won` is the last fire before the command. `version` is that of
     the schedule; `repeated` tells that a request with this request-id was carried out before, and how;
     `at_once` is how many fires are due now, with `resumed`; `described` is the schedule, with `described`.
+    `until_ms` is when the schedule's pause ends by itself.
     """
     schedule = schedule_id(source.place, source.partition, source.offset, id) if about is None else about
     body: dict[str, object] = {
@@ -219,6 +221,8 @@ def receipt(
         body["status"] = status
     if version is not None:
         body["version"] = version
+    if until_ms is not None:
+        body["until_ms"] = until_ms
     if repeated:
         body["repeated"] = True
     if at_once is not None:

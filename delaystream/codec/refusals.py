@@ -13,10 +13,11 @@ def two_schedules(kinds: Sequence[str]) -> RefusedError:
     return RefusedError(Code.DELAY_AND_AT, f"{names} are given together; expected one of them.")
 
 
-def no_schedule() -> RefusedError:
-    """No header says when."""
+def no_schedule(kinds: Sequence[str] = ("delay", "at", "every", "cron")) -> RefusedError:
+    """None of the headers is given that would say when."""
+    *names, last = [PREFIX + kind for kind in kinds]
     return RefusedError(
-        Code.NO_SCHEDULE, f"None of {PREFIX}delay, -at, -every and -cron is given; expected one of them."
+        Code.NO_SCHEDULE, f"None of {', '.join(names)} and {last} is given; expected one of them."
     )
 
 

@@ -34,6 +34,7 @@ BOUNDS: Final = frozenset({"start", "end", "max-fires", "jitter"})
 #: what only a cron expression has, and local times in `at`
 CALENDAR: Final = frozenset({"timezone", "dst-gap", "dst-overlap"})
 
+_EXPECTED_CALENDAR: Final = "expected it beside cron, or beside at with local times"
 _END: Final = partial(values.instant, invalid=Code.INVALID_END, latest_ms=None)
 _JITTER: Final = partial(values.duration, invalid=Code.INVALID_JITTER)
 _DST_GAPS: Final[tuple[DstGap, ...]] = get_args(DstGap)
@@ -114,7 +115,7 @@ def _read(control: dict[str, bytes], now_ms: int, limits: Limits, *, clears: boo
         raise two_schedules(kinds)
     if "every" in control:
         for kind in sorted(control.keys() & CALENDAR):
-            raise not_applicable(kind, "an interval; expected it beside cron only")
+            raise not_applicable(kind, f"an interval; {_EXPECTED_CALENDAR}")
     read = given_or_cleared if clears else given
     return Timing(
         _interval(control, limits),
@@ -133,7 +134,7 @@ def _interval(control: dict[str, bytes], limits: Limits) -> int | UnsetType:
     content = control.get("every")
     if content is None:
         return UNSET
-    every_ms = values.duration(PREFIX + "every", content, Code.INVALID_EVERY)
+    every_ms = values.interval(PREFIX + "every", content, Code.INVALID_EVERY)
     if 0 < every_ms <= limits.max_delay_ms:
         return every_ms
     raise RefusedError(
@@ -174,4 +175,5 @@ def _check_one_time(control: dict[str, bytes]) -> None:
     """Refuse what only a recurring schedule has; a zone may belong to the local times of `at`."""
     local = "at" in control and "timezone" in control
     for kind in sorted(control.keys() & (BOUNDS if local else BOUNDS | CALENDAR)):
-        raise not_applicable(kind, "a one-time schedule; expected it beside every or cron only")
+        expected = _EXPECTED_CALENDAR if kind in CALENDAR else "expected it beside every or cron"
+        raise not_applicable(kind, f"a one-time schedule; {expected}")

@@ -7,7 +7,8 @@ from delaystream.codec import values
 from delaystream.codec.given import given, given_or_cleared
 from delaystream.codec.names import PREFIX
 from delaystream.codec.options import check_lateness
-from delaystream.codec.timing import RECURRING, SCHEDULES
+from delaystream.codec.terms import OF_A_SET
+from delaystream.codec.timing import RECURRING, SCHEDULES, TIMING
 from delaystream.codec.values import RefusedError
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.rejection import Code
@@ -18,6 +19,7 @@ CHANGES: Final = frozenset({
     "description", "tags", "payload",
 })  # fmt: skip
 """What it takes beside what says when."""
+_SAYS: Final = CHANGES | TIMING | OF_A_SET
 
 
 def read_update(control: dict[str, bytes], value: bytes | None, destinations: DestinationFilter) -> Update:
@@ -25,8 +27,15 @@ def read_update(control: dict[str, bytes], value: bytes | None, destinations: De
     if any(kind in control for kind in SCHEDULES):
         check_lateness(control, recurring=any(kind in control for kind in RECURRING))
     tags = given_or_cleared(control, "tags", values.tags)
+    replaces_payload = _replaces_payload(control, value)
+    if control.keys().isdisjoint(_SAYS):
+        raise RefusedError(
+            Code.NOTHING_TO_CHANGE,
+            "The update has nothing to change; expected what says when, or one of "
+            f"{', '.join(PREFIX + kind for kind in sorted(CHANGES))}.",
+        )
     return Update(
-        replaces_payload=_replaces_payload(control, value),
+        replaces_payload=replaces_payload,
         destination=given(
             control,
             "destination",

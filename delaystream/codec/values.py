@@ -189,6 +189,11 @@ def duration(name: str, value: bytes, invalid: Code) -> int:
     return _duration(name, text(name, value), invalid)
 
 
+def interval(name: str, value: bytes, invalid: Code) -> int:
+    """As `duration`, where the sentence for what is none does not offer `0`."""
+    return _duration(name, text(name, value), invalid, durations.EXPECTED_LONG)
+
+
 def delays(name: str, value: bytes, limits: Limits) -> tuple[int, ...]:
     """A comma list of durations in milliseconds, none over `max_delay_ms`; order and repeats are kept."""
 
@@ -322,13 +327,11 @@ def tags(name: str, value: bytes) -> tuple[str, ...]:
     return tuple(tag.strip() for tag in text(name, value).split(",") if tag.strip())
 
 
-def _duration(name: str, written: str, invalid: Code) -> int:
+def _duration(name: str, written: str, invalid: Code, expected: str = durations.EXPECTED) -> int:
     try:
         return parse_duration(written)
     except DurationError as error:
-        raise RefusedError(
-            invalid, f"{name}: {shown(written)} {error}; expected {durations.EXPECTED}."
-        ) from None
+        raise RefusedError(invalid, f"{name}: {shown(written)} {error}; expected {expected}.") from None
 
 
 def _list(name: str, value: bytes, limits: Limits, parse: Callable[[str], int]) -> tuple[int, ...]:

@@ -1,7 +1,10 @@
 """What is wrong with the settings."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_PARTS = re.compile(r"[A-Za-z0-9]+")
 
 
 class ConfigurationError(Exception):
@@ -13,6 +16,12 @@ class ConfigurationError(Exception):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """' Did you mean X?' with the known name nearest to `name`, or ''."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    """' Did you mean X?' with the known name nearest to `name`, or ''.
+
+    That is the shortest one that has all its words, else the one that is written most like it.
+    """
+    names = list(known)
+    words = set(_PARTS.findall(name))
+    whole = sorted((other for other in names if words <= set(_PARTS.findall(other))), key=len)
+    nearest = whole or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f" Did you mean {nearest[0]}?" if nearest else ""

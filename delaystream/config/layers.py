@@ -156,8 +156,10 @@ def _offer_secret(values: _Values, name: str, environ: Mapping[str, str], origin
         return
     try:
         text = Path(environ[origin.name]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        values.problems.append(f"{origin.name} names a file that cannot be read: {error}.")
+    except OSError as error:
+        values.problems.append(f"{origin.name} names {environ[origin.name]}, which {_unreadable(error)}.")
+    except UnicodeDecodeError:
+        values.problems.append(f"{origin.name} names {environ[origin.name]}, which is not UTF-8.")
     else:
         values.offer(name, text.removesuffix("\n").removesuffix("\r"), origin)
 
@@ -175,7 +177,7 @@ def _offer_file(values: _Values, path: Path) -> None:
         with path.open("rb") as file:
             content = tomllib.load(file)
     except OSError as error:
-        values.problems.append(f"The configuration file cannot be read: {error}.")
+        values.problems.append(f"The configuration file {path} {_unreadable(error)}.")
         return
     except ValueError as error:  # not TOML, or not UTF-8
         values.problems.append(f"The configuration file {path} is not TOML: {error}.")
@@ -204,13 +206,17 @@ def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str
             yield prefix + key, value
 
 
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"
+
+
 def _sentences(
     error: ValidationError, values: _Values, tenants: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
     sentences = []
-    for problem in error.errors(include_url=False, include_context=False):
+    for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        message = problem["msg"].removeprefix("Value error, ")
+        message = _message(problem)
         if name == tenant_settings.TABLE:
             topic, field = (str(part) for part in problem["loc"][1:3])
             name = tenant_settings.setting_name(topic, field)
@@ -222,3 +228,36 @@ def _sentences(
         else:
             sentences.append(f"{message[:1].upper()}{message[1:]}.")
     return sentences
+
+
+_EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_short": "at least {min_length} characters of text",
+    "string_too_long": "at most {max_length} characters of text",
+    "too_short": "at least {min_length} in the list",
+    "too_long": "at most {max_length} in the list",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "text of the form {pattern}",
+}
+"""What pydantic says in its own words, by its names for it."""
+
+
+def _message(problem: Any) -> str:
+    """What is wrong with a value, as the rest of a sentence."""
+    expected = _EXPECTED.get(problem["type"])
+    if expected is None:
+        return str(problem["msg"]).removeprefix("Value error, ")
+    return f"expected {expected.format_map(problem.get('ctx', {}))}"

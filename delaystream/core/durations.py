@@ -12,7 +12,9 @@ A unit is required (is `30` seconds or milliseconds?). The smallest number writt
 import re
 from typing import Final
 
-EXPECTED: Final = "a duration with units such as '15m', '1h30m', '500ms' or 'PT15M', or '0'"
+EXPECTED_LONG: Final = "a duration with units such as '15m', '1h30m', '500ms' or 'PT15M'"
+"""Where there is none of no length."""
+EXPECTED: Final = f"{EXPECTED_LONG}, or '0'"
 
 # Milliseconds of each unit, in the order of the groups of both expressions below.
 _UNITS_MS: Final = (86_400_000, 3_600_000, 60_000, 1000, 1)

@@ -58,6 +58,7 @@ class Code(StrEnum):
     INVALID_DECLARED_BY = "invalid-declared-by"
     INVALID_DEPLOY = "invalid-deploy"
     INVALID_PAYLOAD = "invalid-payload"
+    NOTHING_TO_CHANGE = "nothing-to-change"
     INVALID_RATE = "invalid-rate"
     UNKNOWN_HEADER = "unknown-header"
     DUPLICATE_HEADER = "duplicate-header"
@@ -158,6 +159,7 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.INVALID_REQUEST_ID: "`request-id` is empty or longer than 128 bytes.",
     Code.INVALID_DECLARED_BY: "`declared-by` is empty or longer than 128 bytes.",
     Code.INVALID_DEPLOY: "`deploy` is not a whole number from 0 to 2^63-1.",
+    Code.NOTHING_TO_CHANGE: "An update says nothing that it could change.",
     Code.INVALID_PAYLOAD: (
         "`payload` is not `keep` or `replace`, or it is missing from an update that has a value."
     ),

@@ -16,7 +16,7 @@ from typing import IO
 import msgspec
 
 from delaystream.dev.configuration import FIRST_NODE, Seat, as_properties, log_configuration
-from delaystream.dev.errors import BrokerStartError, DataDirInUseError
+from delaystream.dev.errors import BrokerStartError, DataDirInUseError, DataDirUnusableError
 from delaystream.dev.jars import version_key
 
 LOCK_WAIT_MS = 2_000
@@ -54,8 +54,8 @@ class DataDir:
         self._log_start = 0
 
     def lock(self) -> None:
-        """Make the directory and take it. Raises `DataDirInUseError`, or `BrokerStartError` when it cannot be
-        written.
+        """Make the directory and take it. Raises `DataDirInUseError`, or `DataDirUnusableError` when it
+        cannot be written.
 
         The lock is the kernel's, and held by the broker's own process too (`lock_descriptor`): it cannot be
         left behind, and it is not free before that process is gone.
@@ -65,7 +65,7 @@ class DataDir:
                 directory.mkdir(parents=True, exist_ok=True)
             file = (self.path / "lock").open("a+")
         except OSError as error:
-            raise BrokerStartError(
+            raise DataDirUnusableError(
                 f"The data directory {self.path} cannot be used: {error.strerror}."
             ) from error
         deadline = time.monotonic() + LOCK_WAIT_MS / 1000

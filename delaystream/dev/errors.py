@@ -25,5 +25,9 @@ class BrokerStartError(BrokerError):
     """The broker's process ended, or did not answer in time."""
 
 
+class DataDirUnusableError(BrokerStartError):
+    """The data directory cannot be made, or written to."""
+
+
 class PortTakenMeanwhileError(BrokerStartError):
     """Somebody took a port between the look at it and the broker's start."""

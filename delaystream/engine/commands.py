@@ -132,7 +132,8 @@ class Commands:
     ) -> Schedule | None:
         """Cancel, pause or resume a live schedule, and store it; None when there is nothing to change.
 
-        A pause ends by itself at `until_ms`, if that is given; `once` is what a resume says of what is late.
+        A pause ends by itself at `until_ms`; None: not before a resume, also where another had given it an
+        end, for who pauses means a pause that lasts. `once` is what a resume says of what is late.
         """
         if action is Action.CANCEL:
             self._arming.clear(step, schedule.topic, id, schedule)
@@ -141,7 +142,7 @@ class Commands:
             changed = self._paused(step, schedule)
             if until_ms is not None:
                 changed = self._arming.wake(step, id, changed, until_ms)
-        elif action is Action.PAUSE and until_ms not in (None, _until_ms(schedule)):
+        elif action is Action.PAUSE and until_ms != _until_ms(schedule):
             changed = self._arming.wake(step, id, schedule, until_ms)
         elif action is Action.RESUME and schedule.status is Status.PAUSED:
             changed = replace(self._resumed(step, id, schedule), once=once)

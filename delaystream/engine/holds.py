@@ -240,7 +240,7 @@ class Holds:
     def begin(self, step: Step, request: Request) -> list[str]:
         """Begin the hold of a pause, or renew one that is the same; its name, if the pause needs one.
 
-        A pause that says when it ends says so of all holds that it covers; else they end as they did before.
+        When it ends is when all holds end that it covers: by a resume alone, if it does not say.
         """
         match, source = request.match, request.source
         if match is None or not _needs_hold(match):
@@ -263,20 +263,22 @@ class Holds:
         )
         self._keep(step, key, hold)
         self._state.withhold(name)
-        if request.until_ms is not None:
-            for of, standing in [*self._standing.items()]:
-                if of == key or _retimes(request, match, standing):
-                    self._end_at(step, of, standing, request.until_ms)
+        for of, standing in [*self._standing.items()]:
+            if standing.until_ms != request.until_ms and (of == key or _retimes(request, match, standing)):
+                self._end_at(step, of, standing, request.until_ms)
         return [name]
 
     def _keep(self, step: Step, key: bytes, hold: Hold) -> None:
         self._standing[key] = hold
         step.changes[key] = encode(hold)
 
-    def _end_at(self, step: Step, key: bytes, hold: Hold, until_ms: int) -> None:
-        """Have a hold end by itself."""
+    def _end_at(self, step: Step, key: bytes, hold: Hold, until_ms: int | None) -> None:
+        """Have a hold end by itself; None: not any more."""
         if hold.until_key is not None:
             self._state.remove_pointer(step, hold.until_key)
+        if until_ms is None:
+            self._keep(step, key, replace(hold, until_key=None))
+            return
         number = self._state.source(step, hold.tenant, hold.partition, hold.origin)
         # Index 0 is that of the sweep of the same command.
         until_key = wheel_key(HOUSEKEEPING, until_ms, number, hold.offset, 2)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from delaystream.codec.command import Command, Report, detach
 from delaystream.codec.envelope import Schedule
+from delaystream.codec.keys import due_of
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
 from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
@@ -72,6 +73,9 @@ class Letters:
                 repeated=repeated,
                 at_once=at_once,
                 described=described,
+                until_ms=None
+                if schedule is None or schedule.until_key is None
+                else due_of(schedule.until_key),
             ),
         )
 

@@ -1,8 +1,8 @@
 """The project's topics as code: `plan` what they should be, `check` what differs, `apply` it, `render` it."""
 
 from delaystream.topics.access import ROLES, Acl, Role, User, users
-from delaystream.topics.cluster import Admin, TopicsError, apply, check, connect, topic_ids
-from delaystream.topics.differences import Change, Difference
+from delaystream.topics.cluster import Admin, TopicsError, TopicsRefused, apply, check, connect, topic_ids
+from delaystream.topics.differences import Change, Difference, summed_up
 from delaystream.topics.manifests import Authentication, StrimziTarget, kafka_acls, strimzi, terraform
 from delaystream.topics.rendering import Form, render
 from delaystream.topics.rights import missing_rights
@@ -28,6 +28,7 @@ __all__ = [
     "TopicSettings",
     "TopicSpec",
     "TopicsError",
+    "TopicsRefused",
     "User",
     "apply",
     "check",
@@ -38,6 +39,7 @@ __all__ = [
     "plan",
     "render",
     "strimzi",
+    "summed_up",
     "terraform",
     "topic_ids",
     "users",

@@ -30,6 +30,15 @@ VISIBLE_TIMEOUT_S = 30.0
 _VISIBLE_POLL_S = 0.1
 _FIRST_PATIENCE_S = 1.0
 _REFUSED = {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}
+_FINAL = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.INVALID_CONFIG,
+    KafkaError.INVALID_PARTITIONS,
+    KafkaError.INVALID_REPLICATION_FACTOR,
+}
+"""What the cluster refuses for good."""
 _NEVER_CHANGED = {"exists", "partitions", "replication.factor"}
 
 _INHERITED = frozenset(
@@ -48,13 +57,26 @@ class TopicsError(Exception):
     """The cluster did not answer, or refused; the message is a sentence for people."""
 
 
+class TopicsRefused(TopicsError):
+    """The cluster refused, and would again: a person is needed."""
+
+
+class _Librdkafka:
+    """Takes what librdkafka logs: what matters of it is told by the errors that its calls end with."""
+
+    @staticmethod
+    def log(_: int, message: str, *arguments: Any) -> None:
+        """As `logging.Logger.log`."""
+        _log.log(logging.DEBUG, message, *arguments)
+
+
 class Admin(AdminClient):
     """An admin client that remembers why it could not connect."""
 
     def __init__(self, configuration: Mapping[str, Any]) -> None:
         self._trouble: list[KafkaError] = []
         settings: dict[str, Any] = {**configuration, "error_cb": self._trouble.append}
-        super().__init__(settings, logger=_log)
+        super().__init__(settings, logger=_Librdkafka())
 
     def reach(self, timeout_s: float) -> Any:
         """Return the cluster's metadata. Raises `TopicsError` when there is none in time, or as soon as the
@@ -88,7 +110,8 @@ def check(admin: Admin, specs: Sequence[TopicSpec], *, exact_partitions: bool = 
 def apply(admin: Admin, specs: Sequence[TopicSpec], *, alter: bool = True) -> list[Change]:
     """Create the topics that are missing and, with `alter`, correct the settings that `check` would report.
 
-    Partition counts and replicas of existing topics are never changed, and a missing topic whose partitions
+    Partition counts and replicas of existing topics are never changed, nor are more replicas asked for in
+    sync than a topic has: nothing could be written to it any more. A missing topic whose partitions
     belong with those of an existing one gets as many as that one has: `check` afterwards tells what remains.
     Applying twice changes nothing. Raises `TopicsError`.
     """
@@ -96,11 +119,17 @@ def apply(admin: Admin, specs: Sequence[TopicSpec], *, alter: bool = True) -> li
     existing = [spec for spec in specs if spec.name in found]
     missing = [spec for spec in specs if spec.name not in found]
     created = _create(admin, missing, common_partitions(specs, found)) if missing else []
-    fixable = [d for d in differences(existing, found) if alter and d.setting not in _NEVER_CHANGED]
+    fixable = [d for d in differences(existing, found) if alter and _can_be_changed(d, found[d.topic])]
     altered = _alter(admin, fixable) if fixable else []
     if created or altered:
         _await_visible(admin, specs, fixable)
     return [*created, *altered]
+
+
+def _can_be_changed(difference: Difference, found: FoundTopic) -> bool:
+    if difference.setting == "min.insync.replicas":
+        return int(difference.expected) <= found.replication_factor
+    return difference.setting not in _NEVER_CHANGED
 
 
 def topic_ids(admin: Admin, names: Iterable[str]) -> dict[str, str]:
@@ -178,8 +207,15 @@ def _create(admin: AdminClient, specs: Sequence[TopicSpec], common: int | None) 
             _result(answers[spec.name], f"The topic {spec.name} cannot be created")
         except TopicsError as error:
             # Somebody was faster; `check` tells whether it is as it should be.
-            if _code(error) == KafkaError.TOPIC_ALREADY_EXISTS:
+            code = _code(error)
+            if code == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
+            if code == KafkaError.INVALID_REPLICATION_FACTOR:
+                raise TopicsRefused(
+                    f"{error} A cluster with fewer brokers than {spec.replication_factor} can have fewer "
+                    "replicas, and loses more when one is lost: `--environment single-node` plans one of "
+                    "each, `--replication-factor N` as many as are asked for."
+                ) from error.__cause__
             raise
         sentence = (
             f"{spec.name} was created: {partitions[spec.name]} partitions, "
@@ -237,7 +273,8 @@ def _result(answer: "Future[Any]", failure: str) -> Any:
     try:
         return answer.result()
     except KafkaException as error:
-        raise TopicsError(f"{failure}: {error.args[0].str()}.") from error
+        kind = TopicsRefused if error.args[0].code() in _FINAL else TopicsError
+        raise kind(f"{failure}: {error.args[0].str().rstrip('.')}.") from error
 
 
 def _code(error: TopicsError) -> int | None:

@@ -78,6 +78,20 @@ def differences(
     return every
 
 
+def summed_up(found: Sequence[Difference]) -> list[str]:
+    """The sentences, where one that holds of several topics alike is said once and names them."""
+    alike: dict[str, list[Difference]] = {}
+    for difference in found:
+        alike.setdefault(difference.sentence.removeprefix(f"{difference.topic} has "), []).append(difference)
+    said = []
+    for rest, of in alike.items():
+        *others, last = [difference.topic for difference in of]
+        several = f"{', '.join(others)} and {last} have {rest}"
+        # What does not begin so names its topic, and is said of no other.
+        said.append(several if others else of[0].sentence)
+    return said
+
+
 def _missing(spec: TopicSpec) -> Difference:
     sentence = f"The topic {spec.name} does not exist."
     if spec.required:

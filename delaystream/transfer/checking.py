@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import msgspec
 
 from delaystream.transfer import lines
 from delaystream.transfer.kafka import TransferError
+
+_NO_EXPORT: Final = "The file is not an export, as `delaystream export` writes it"
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -65,6 +67,8 @@ def checked(file: BinaryIO) -> Checked:
             topic_ids[line.topic, line.partition] = line.topic_id
         elif type(line) in counts:
             counts[type(line)] += 1
+    if not number:
+        raise TransferError(f"{_NO_EXPORT}: it is empty.")
     raise TransferError(f"The file ends at line {number} without its end: it was cut off.")
 
 
@@ -90,4 +94,6 @@ def numbered(file: BinaryIO) -> Iterator[tuple[int, lines.Line, bytes]]:
         try:
             yield number, lines.decoded(text), text
         except lines.LineError as error:
+            if number == 1:
+                raise TransferError(f"{_NO_EXPORT}: its first line is not the header of one.") from None
             raise TransferError(f"Line {number}: {error}.") from None

@@ -36,7 +36,7 @@ def test_each_command_waits_for_its_outcome(app: Deployment) -> None:
     assert json.loads(run("cancel", "--match-id-prefix", f"a {tag}", "--output", "json"))["count"] == 1
     assert "too-late" in run("pause", first, exit_code=ExitCode.REFUSED)
     missing = app.run("cancel", second, "--reply-to", app.topic("nowhere"))
-    assert missing.returncode == ExitCode.UNAVAILABLE
+    assert missing.returncode == ExitCode.CONFIGURATION
     assert b"Nothing was sent" in missing.stderr
 
 
@@ -101,7 +101,7 @@ def test_a_worker_runs_without_the_topic_for_receipts(deploy: Deploy) -> None:
     worker.wait_ready()
     assert f"The topic {app.receipts} does not exist" in worker.output()
     done = app.run("cancel", "x")
-    assert done.returncode == ExitCode.UNAVAILABLE
+    assert done.returncode == ExitCode.CONFIGURATION
     assert b"Nothing was sent" in done.stderr
     assert b"delaystream topics apply" in done.stderr
     app.apply_topics()

@@ -17,7 +17,17 @@ from confluent_kafka.admin import (
 )
 
 from delaystream.dev.broker import EmbeddedBroker
-from delaystream.topics import Admin, TopicsError, TopicSpec, apply, check, connect, plan, topic_ids
+from delaystream.topics import (
+    Admin,
+    TopicsError,
+    TopicSpec,
+    TopicsRefused,
+    apply,
+    check,
+    connect,
+    plan,
+    topic_ids,
+)
 
 
 class Names:
@@ -56,6 +66,21 @@ def test_apply_creates_what_is_missing_and_then_nothing_differs(admin, names):
     assert {d.setting for d in check(admin, specs)} == {"exists"}
     assert {change.action for change in apply(admin, specs)} == {"created"}
     assert check(admin, specs, exact_partitions=True) == []
+
+
+def test_apply_asks_for_no_more_replicas_in_sync_than_a_topic_has(admin, names):
+    """Nothing could be written to it any more."""
+    apply(admin, specs_of(names))
+    production = plan(names, partitions=2, environment="production")
+    assert apply(admin, production) == []
+    assert {d.setting for d in check(admin, production)} == {"replication.factor", "min.insync.replicas"}
+
+
+def test_more_replicas_than_there_are_brokers_are_refused_with_what_to_do(admin, names):
+    production = plan(names, partitions=2, environment="production")
+    advice = r"[^.]\. A cluster with fewer brokers than 3 .*--environment single-node"
+    with pytest.raises(TopicsRefused, match=advice):
+        apply(admin, production)
 
 
 def test_applying_twice_changes_nothing(admin, names):

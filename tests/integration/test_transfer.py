@@ -112,7 +112,7 @@ def test_a_move_fires_everything_once(deploy: Deploy, tmp_path: Path) -> None:
     exported = app.run("export", "--final", "--file", str(file))
     assert exported.returncode == 0, exported.stderr.decode()
     assert (
-        f"exported {NAMED + 2} schedules, {ANONYMOUS} fires without an id, 1 commands"
+        f"exported {NAMED + 2} schedules, {ANONYMOUS} fires without an id, 1 command on the way"
         in exported.stderr.decode()
     )
     assert f"{UNREAD} requests on {app.requests} were not read yet" in exported.stderr.decode()

@@ -362,7 +362,7 @@ class _Life:
             self._wrong(told, f"the last fire was {self.last_fire}")
         elif kind in ("paused", "resumed"):
             self._switch(kind, told, request)
-        elif kind == "unchanged" and request.until_ms not in (None, self.until_ms):
+        elif kind == "unchanged" and request.action == "pause" and request.until_ms != self.until_ms:
             self._wrong(told, f"its pause ends at {self.until_ms}, and is to end at {request.until_ms}")
         if kind not in (*_DEFINING, "triggered"):
             self.audit.receipt_names(request, [])
@@ -411,7 +411,7 @@ class _Life:
     def _switch(self, kind: str, told: Told, request: Asked | None) -> None:
         """It is paused or resumed, by a request or by itself."""
         if kind == "paused":
-            if self.status == "paused" and (request is None or request.until_ms in (None, self.until_ms)):
+            if self.status == "paused" and (request is None or request.until_ms == self.until_ms):
                 self._wrong(told, f"it is paused, until {self.until_ms}")
             self.until_ms = None if request is None else request.until_ms
         elif request is not None:
@@ -491,6 +491,9 @@ class _Life:
         chronicle, kind = self.chronicle, told.kind
         chronicle.swept[request.source][self.id] += 1
         makes, finds = _SWEEPS[request.action]
+        if request.action == "pause" and self.until_ms != request.until_ms:
+            # It says when the pause of what is paused ends, too.
+            finds |= {"paused"}
         if not request.selects(self.id, self.payload) or kind != makes or self.status not in finds:
             self._wrong(
                 told, f"it was {self.status}; {request.action} of {request.prefix}* {request.selector}"

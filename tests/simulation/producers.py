@@ -242,6 +242,7 @@ class Producers:
             request.prefix = random.choice(("b-", "b-", "b-1"))
             control.append(("delaystream-action", request.action.encode()))
             control.append(("delaystream-match-id-prefix", request.prefix.encode()))
+            self._terms.end(request, control)
             return partition
         request.id = random.choice(("b-1", "b-1", "b-2", "b-ü/"))
         control.append(("delaystream-id", request.id.encode()))

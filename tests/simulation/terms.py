@@ -48,9 +48,7 @@ class TermsOfRequests:
     def add(self, request: Asked, control: list[Header], topic: str) -> None:
         """Some of these, to what a request about an id says."""
         random = self._random
-        if request.action == "pause" and random.random() < self._ends:
-            request.until_ms = request.timestamp_ms + random.choice((100, 700, 2_500, 9_000))
-            control.append(("delaystream-until", b"%d" % request.until_ms))
+        self.end(request, control)
         if random.random() >= self._chance:
             return
         if random.random() < 0.4:
@@ -69,6 +67,13 @@ class TermsOfRequests:
                 request.deploy = random.choice((0, 1, 2, 3))
                 request.errors |= {Code.DEPLOY_SUPERSEDED}
                 control.append(("delaystream-deploy", b"%d" % request.deploy))
+
+    def end(self, request: Asked, control: list[Header]) -> None:
+        """When a pause ends by itself, of some."""
+        random = self._random
+        if request.action == "pause" and random.random() < self._ends:
+            request.until_ms = request.timestamp_ms + random.choice((100, 700, 2_500, 9_000))
+            control.append(("delaystream-until", b"%d" % request.until_ms))
 
     def _version(self, topic: str, id: str | None = None) -> int:
         """The last version that was told of an id, or of anything; 0 if nothing was."""

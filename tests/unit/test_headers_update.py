@@ -26,7 +26,7 @@ def reschedule(*headers: Header) -> Request:
 
 
 def test_an_update_that_names_nothing_changes_nothing() -> None:
-    request = update()
+    request = update(control("payload", b"keep"))
     assert (request.update, request.timing, request.due_ms) == (Update(), NO_TIMING, ())
     assert request.recurrence is None
 
@@ -112,8 +112,8 @@ def test_the_payload_changes_only_when_that_is_said(
     payload: bytes | None, value: bytes | None, replaces: bool
 ) -> None:
     said = [] if payload is None else [control("payload", payload)]
-    request = update(*said, value=value)
-    assert request.update == Update(replaces_payload=replaces)
+    request = update(control("tags", b"x"), *said, value=value)
+    assert request.update == Update(replaces_payload=replaces, tags=("x",))
     assert request.value == value
 
 
@@ -163,7 +163,10 @@ def test_an_end_that_only_the_start_of_the_schedule_can_meet_is_left_to_that() -
 
 
 REFUSED: list[tuple[Code, list[Header], str]] = [
-    (Code.NO_SCHEDULE, [RESCHEDULE, ID], "None of delaystream-delay"),
+    (Code.NO_SCHEDULE, [RESCHEDULE, ID], "None of delaystream-delay, delaystream-at, delaystream-every, "),
+    (Code.NO_SCHEDULE, [RESCHEDULE, ID], "delaystream-jitter, delaystream-max-fires, delaystream-start and "),
+    (Code.NOTHING_TO_CHANGE, [UPDATE, ID], "nothing to change; expected what says when, or one of "),
+    (Code.NOTHING_TO_CHANGE, [UPDATE, ID, control("note", b"n"), control("if-version", b"3")], "-tags"),
     (Code.DELAY_AND_AT, [UPDATE, ID, IN_5_S, DAILY], "expected one of them"),
     (Code.DELAY_AND_AT, [RESCHEDULE, ID, DAILY, control("every", b"1h")], "expected one of them"),
     (Code.INVALID_PAYLOAD, [UPDATE, ID], "a value of 5 bytes"),

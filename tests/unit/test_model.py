@@ -255,7 +255,7 @@ class Life(RuleBasedStateMachine):
                 return
         self.asked += 1
         new = b"%d" % self.asked if value else None
-        payload = {"payload": "replace"} if value else {}
+        payload = {"payload": "replace" if value else "keep"}
         said = self._said(terms)
         self._request(partition, new or b"", id=ID, action="update", **payload, **control, **said)
         self.model.change("updated", plan, {*control}, self.whole_ms, self.now_ms, new, terms)

@@ -1,14 +1,15 @@
 """What the topics should be, and what is said about those that differ. No broker needed."""
 
 import json
+import logging
 import shlex
 from dataclasses import dataclass
 
 import msgspec
 import pytest
 
-from delaystream.topics import TopicSpec, plan, render
-from delaystream.topics.differences import FoundTopic, differences
+from delaystream.topics import TopicsError, TopicSpec, connect, plan, render
+from delaystream.topics.differences import FoundTopic, differences, summed_up
 
 
 @dataclass(frozen=True)
@@ -277,6 +278,30 @@ def test_fewer_replicas_are_a_warning():
     found["delay-events"] = msgspec.structs.replace(found["delay-events"], replication_factor=2)
     [difference] = differences(specs, found)
     assert (difference.setting, difference.severity) == ("replication.factor", "warning")
+
+
+def test_what_holds_of_several_topics_is_said_once():
+    specs = plan(Names())
+    found = {
+        name: altered(msgspec.structs.replace(topic, replication_factor=1), min_insync_replicas="1")
+        for name, topic in found_as(specs).items()
+        if name != "delay-receipts"
+    }
+    replicas, in_sync, missing = summed_up(differences(specs, found))
+    *others, last = found
+    assert replicas.startswith(f"{', '.join(others)} and {last} have replication factor 1 instead of 3; ")
+    assert in_sync.startswith(f"{', '.join(others)} and {last} have min.insync.replicas=1 instead of 2; ")
+    assert missing == differences(specs, found)[-1].sentence
+    assert summed_up([]) == []
+
+
+def test_what_librdkafka_logs_is_told_by_its_errors_alone(caplog):
+    """A person at a terminal sees one sentence; the rest is for who looks for it."""
+    caplog.set_level(logging.DEBUG)
+    admin = connect({"bootstrap.servers": "127.0.0.1:1"})
+    with pytest.raises(TopicsError, match="Kafka does not answer"):
+        admin.reach(0.5)
+    assert {record.levelname for record in caplog.records if "rdkafka" in record.getMessage()} == {"DEBUG"}
 
 
 def test_the_table_names_every_topic_and_setting():

@@ -234,7 +234,7 @@ def test_what_recurs_can_be_read() -> None:
 
 
 def test_the_table_has_a_line_for_each_fire() -> None:
-    """Those of paused and triggered ones too."""
+    """Those of paused and triggered ones too; and for each rate."""
     out = io.BytesIO()
     table = Table(out)
     for line in exported(state()):
@@ -243,6 +243,7 @@ def test_the_table_has_a_line_for_each_fire() -> None:
     found = sorted((row[:24].strip(), row[26:35].strip(), row[63:95].strip()) for row in rows)
     assert found == [
         ("-", "cancelled", "over"),
+        ("-", "rate", "requests"),
         ("2030-01-01T00:00:00.000Z", "pending", "requests/0/17"),
         ("2030-01-01T00:00:01.000Z", "pending", "requests/3/18"),
         ("2030-01-01T00:00:02.000Z", "pending", "named"),
@@ -325,7 +326,9 @@ def test_a_whole_file_is_taken() -> None:
         (lambda content: content + content, "ends with its end"),
         (lambda content: content.replace(b'"type":"anonymous"', b'"type":"other"', 1), "Line 4"),
         (lambda content: content.replace(b'"format":2', b'"format":1', 1), "format 1"),
-        (lambda _: b"", "was cut off"),
+        (lambda _: b"", "is not an export, as `delaystream export` writes it: it is empty"),
+        (lambda _: b"hello\n", "is not an export, as `delaystream export` writes it: its first line"),
+        (lambda _: b'{"a": 1}\n', "is not an export"),
     ],
 )
 def test_a_damaged_file_is_refused(change: Any, sentence: str) -> None:

@@ -62,6 +62,7 @@ WEEKDAY: Final = Field("day of week", 0, 7, 4, ("SUN", "MON", "TUE", "WED", "THU
 _TERM: Final = re.compile(
     r"(?:(?P<star>\*)|(?P<low>[0-9]{1,2}|[A-Z]{3})(?:-(?P<high>[0-9]{1,2}|[A-Z]{3}))?)(?:/(?P<step>[0-9]{1,4}))?"
 )
+_WORD: Final = re.compile(r"[A-Z]{4,}")
 _RANDOM: Final = re.compile(r"[HR](\([0-9]+-[0-9]+\))?(/[0-9]+)?")
 
 
@@ -145,8 +146,12 @@ def _refusal(field: Field, term: str) -> CronError:
             Code.UNSUPPORTED_CRON,
             f"{shown(term)} as {field.name} would be random; write the {field.name} out",
         )
-    return CronError(
-        Code.INVALID_CRON,
-        f"{shown(term)} is no {field.name}; expected a number, a range such as '1-5', a step such as '*/5', "
-        "a list of these, or '*'",
-    )
+    expected = "a number, a range such as '1-5', a step such as '*/5', a list of these, or '*'"
+    if (short := _WORD.sub(lambda word: _shortened(field, word[0]), term)) != term:
+        expected = f"{shown(short)}: a name has three letters"
+    return CronError(Code.INVALID_CRON, f"{shown(term)} is no {field.name}; expected {expected}")
+
+
+def _shortened(field: Field, word: str) -> str:
+    """The name that a longer one begins with, `MON` of `MONDAY`; the word itself where none does."""
+    return word[:3] if word[:3] in field.words else word

@@ -1,0 +1,144 @@
+"""Receipts, descriptions and events as lines for people, with nothing in them that a terminal obeys."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from delaystream.cli.rendering import clock_time, delivery_line, instants, printable
+from delaystream.cli.wording import in_options
+from delaystream.core.durations import format_duration
+
+if TYPE_CHECKING:
+    from delaystream.client import Delivery, Receipt
+
+#: What every receipt has, and what the line says in its own way.
+_RECEIPT_FRAME: Final = frozenset(
+    {
+        "outcome", "schedule_id", "source", "request_topic", "decided_at_ms", "id", "fires", "code", "detail",
+        "schedule",
+    }
+)  # fmt: skip
+#: The same of an event.
+_EVENT_FRAME: Final = frozenset(
+    {"schema_version", "type", "at_ms", "request_topic", "schedule_id", "id", "definition"}
+)
+_LISTED: Final = frozenset({"definition", "history", "upcoming_at_ms", "payload"})
+#: Times whose names do not end in `_at_ms`.
+_TIMES: Final = frozenset({"until_ms", "since_ms", "from_ms", "to_ms"})
+_LATEST_MS: Final = 253_402_300_799_999
+_INDENT: Final = 20
+
+
+def receipt_line(receipt: "Receipt", about: str | None = None, command: str = "schedule") -> str:
+    """One line: the outcome, the schedule, why it was refused, the next fires, and whatever else it tells.
+
+    `about` takes the schedule's place where a command is about none. `command` is the action that was asked
+    for: a refusal names its options.
+    """
+    detail = None if receipt.detail is None else in_options(receipt.detail, command)
+    parts = [receipt.outcome, about or receipt.schedule_id, *filter(None, (receipt.code, detail))]
+    if due_ms := _due_times(receipt.body.get("fires")):
+        parts.append(f"due {instants(due_ms)}")
+    parts += _fields(receipt.body, _RECEIPT_FRAME)
+    return printable("  ".join(parts))
+
+
+def description(receipt: "Receipt") -> str:
+    """What a schedule is and where it stands, a line for each thing; one line for any other receipt."""
+    told = receipt.body.get("schedule")
+    if not isinstance(told, Mapping):
+        return receipt_line(receipt)
+    lines = [f"{receipt.outcome}  {receipt.schedule_id}"]
+    standing = {name: value for name, value in receipt.body.items() if name not in _RECEIPT_FRAME}
+    said = {*_LISTED, "next_at_ms"}
+    for part in (standing, told.get("definition"), told):
+        if isinstance(part, Mapping):
+            lines += [_row(name, value) for name, value in part.items() if name not in said]
+            said |= part.keys()
+    lines += _rows("upcoming", [_shown("_at_ms", time) for time in _listed(told.get("upcoming_at_ms"))])
+    lines += _rows("history", ["  ".join(_fields(entry)) for entry in _listed(told.get("history"))])
+    if isinstance(payload := told.get("payload"), Mapping):
+        lines += [_row(name, value) for name, value in payload.items()]
+    return "\n".join(printable(line) for line in lines if line)
+
+
+def record_line(record: "Delivery", events_topic: str) -> str:
+    """One line for any record: of an event or a receipt what it tells, else what was delivered."""
+    from delaystream.client import Receipt
+    from delaystream.codec.outgoing import RECEIPT
+
+    line = event_line(record) if record.topic == events_topic else None
+    if any(name == RECEIPT for name, _ in record.headers) and record.value is not None:
+        with suppress(ValueError):
+            line = f"{clock_time(record.timestamp_ms)}  {receipt_line(Receipt.parse(record.value))}"
+    return delivery_line(record) if line is None else line
+
+
+def event_line(record: "Delivery") -> str | None:
+    """One line: when, what happened, to which schedule, and what else is told; None for what is no event."""
+    try:
+        told = msgspec.json.decode(record.value or b"", type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    kind, at_ms = told.get("type"), told.get("at_ms")
+    if not isinstance(kind, str) or not isinstance(at_ms, int):
+        return None
+    of = told.get("schedule_id")
+    parts = [clock_time(at_ms), f"{kind:<11}", *([] if of is None else [str(of)])]
+    return printable("  ".join([*parts, *_fields(told, _EVENT_FRAME)]))
+
+
+def _due_times(fires: object) -> list[int]:
+    """Of the fires in a receipt, which anybody may have written."""
+    found = [fire.get("due_at_ms") for fire in _listed(fires) if isinstance(fire, dict)]
+    return [due_ms for due_ms in found if isinstance(due_ms, int)]
+
+
+def _fields(told: object, left_out: frozenset[str] = frozenset()) -> list[str]:
+    """Each thing that is told, with its name."""
+    if not isinstance(told, Mapping):
+        return [str(told)]
+    named = ((_label(name), _shown(name, value)) for name, value in told.items() if name not in left_out)
+    return [f"{name} {text}".rstrip() for name, text in named if text is not None]
+
+
+def _row(name: str, value: object) -> str:
+    text = _shown(name, value)
+    return "" if text is None or text == "" else f"  {_label(name):<{_INDENT}}{text}"
+
+
+def _rows(label: str, texts: list[str | None]) -> Iterator[str]:
+    for place, text in enumerate(texts):
+        yield f"  {label if not place else '':<{_INDENT}}{text}"
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _label(name: str) -> str:
+    return name.removesuffix("_ms").replace("_", "-")
+
+
+def _shown(name: str, value: object) -> str | None:
+    """The value as people read it; empty for what is true, None for what is not."""
+    if value is None or value is False:
+        return None
+    if isinstance(value, list):
+        return ", ".join(filter(None, (_shown(name, item) for item in value)))
+    if isinstance(value, Mapping):
+        return ", ".join(_fields(value))
+    if value is True:
+        return ""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return _number(name, value) if isinstance(value, int) else str(value)
+
+
+def _number(name: str, value: int) -> str:
+    """By its name: milliseconds since the epoch, milliseconds that something lasts, or a count."""
+    if (name.endswith("_at_ms") or name in _TIMES) and 0 <= value <= _LATEST_MS:
+        return instants([value])
+    return format_duration(value) if name.endswith("_ms") and value >= 0 else str(value)
