@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from delaystream.cli.rendering import delivery_fields, delivery_line, receipt_line
+from delaystream.cli.answers import description, receipt_line, record_line
+from delaystream.cli.rendering import delivery_fields
 from delaystream.client import Receipt, delivery
 from delaystream.codec import envelope
 from delaystream.codec.command import COMMAND_HEADER, detach
@@ -340,7 +341,8 @@ def test_any_record_can_be_watched(
 
     printable = [(name.encode("utf-8", "replace").decode(), content) for name, content in headers]
     record = delivery(Message(key, value, printable, stamp_ms))  # type: ignore[arg-type]
-    assert "\n" not in delivery_line(record)
+    assert "\n" not in record_line(record, record.topic)
+    assert "\n" not in record_line(record, "other")
     orjson.dumps(delivery_fields(record))
 
 
@@ -353,7 +355,9 @@ _json = st.recursive(
     max_leaves=6,
 )
 _bodies = st.dictionaries(
-    st.sampled_from(["outcome", "schedule_id", "source", "fires", "code", "detail", "won_at_ms", "count"]),
+    st.sampled_from(
+        ["outcome", "schedule_id", "source", "fires", "code", "detail", "won_at_ms", "count", "schedule"]
+    ),
     _json,
 )
 
@@ -365,5 +369,6 @@ def test_any_receipt_is_a_line_or_is_none(value: bytes) -> None:
         receipt = Receipt.parse(value)
     except ValueError:
         return
-    assert receipt_line(receipt)
+    assert receipt_line(receipt).isprintable()
+    assert description(receipt)
     assert isinstance(receipt.source, str)
