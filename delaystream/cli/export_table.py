@@ -29,8 +29,8 @@ class Table:
             case lines.InFlight(partition=partition, offset=offset, key=key, value=value):
                 place = f"command {partition}/{offset}"
                 self._row("-", "on its way", "", place, {"key": _base64(key), "value": _base64(value)})
-            case lines.Holding(hold=hold):
-                self._hold(hold)
+            case lines.Holding(hold=hold, until_ms=until_ms):
+                self._hold(hold, until_ms)
             case lines.Rate(tenant=tenant, destination=destination, rate=rate):
                 said = "as the settings say" if rate is None else f"{rate:g}/s"
                 self._once(("rate", tenant, destination), "-", destination, tenant, "", said)
@@ -38,17 +38,16 @@ class Table:
                 pass
         return len(text)
 
-    def _hold(self, hold: dict[str, Any]) -> None:
+    def _hold(self, hold: dict[str, Any], until_ms: int | None) -> None:
         match = hold.get("match") or {}
         prefix = "" if match.get("id_prefix") is None else f"{match['id_prefix']}…"
         tags = " ".join(f"#{tag}" for tag in match.get("tags") or ())
         schedule = " ".join(filter(None, (prefix, tags))) or "all"
         key = "" if match.get("key") is None else rendered(_bytes(match["key"]))
-        since_ms = hold.get("since_ms", -1)
-        since = "-" if since_ms < 0 else f"from {format_instant(since_ms)[:19]}"
+        end = "-" if until_ms is None else format_instant(until_ms)
         note = rendered((hold.get("note") or "").encode())
         place = (str(hold.get("tenant", "")), str(hold.get("name", "")))
-        self._once(("hold", *place), since, match.get("destination") or "*", schedule, key, note)
+        self._once(("hold", *place), end, match.get("destination") or "*", schedule, key, note)
 
     def _once(self, what: tuple[str, ...], *row: str) -> None:
         if what not in self._told:

@@ -158,7 +158,7 @@ class Actions:
 
     def _until(self, record: Record) -> int | None:
         content = record.control.get("until")
-        if content is None or (content == CLEARED and "id" in record.control):
+        if content is None or content == CLEARED:
             return None
         name = PREFIX + "until"
         latest_ms = record.now_ms + self._limits.max_delay_ms

@@ -471,6 +471,8 @@ class Bulks:
         }
         if gathering.action is Action.RESUME:
             counted["fires_at_once"] = gathering.at_once
+        if gathering.until_ms >= 0:
+            counted["until_ms"] = gathering.until_ms
         no_receipt = self._letters.summary(
             step, source, report.reply_to, gathering.no_receipt, outcome, counted
         )

@@ -562,6 +562,22 @@ def test_a_pause_may_be_given_another_end() -> None:
     in_virtual_time(test)
 
 
+def test_the_receipt_of_a_pause_of_many_says_when_it_ends() -> None:
+    async def test(engine: Engine) -> None:
+        await every(engine)
+        until_ms = engine.clock.now_ms() + 20_000
+        for end in (str(until_ms), "none"):
+            engine.request(action="pause", match_destination="*", reply_to="replies", until=end)
+            await asyncio.sleep(1)
+        first, second = [json.loads(receipt.value or b"") for receipt in engine.read("replies")[-2:]]
+        assert (first["outcome"], first["until_ms"]) == ("paused", until_ms)
+        assert second["outcome"] == "paused"
+        assert "until_ms" not in second
+        assert record(engine).until_key is None
+
+    in_virtual_time(test)
+
+
 @pytest.mark.parametrize("control", [{}, {"until": "none"}], ids=str)
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_pause_without_an_end_lasts_whatever_end_an_earlier_one_had(
