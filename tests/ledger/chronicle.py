@@ -416,8 +416,9 @@ class _Life:
             self.until_ms = None if request is None else request.until_ms
         elif request is not None:
             self._resumed_in_time(told, request)
+        if kind == "resumed" or self.status != "paused":
+            self.held = False
         self.status = "paused" if kind == "paused" else "pending"
-        self.held = False
         if kind == "resumed":
             self.resumed_ms = told.at_ms
         # What is held goes back to where it was: a fire that was moved is decided on anew.
@@ -704,7 +705,7 @@ class _Life:
             self.status, self.incomplete = "completed", True
         else:
             self.status = "fired" if self.fires else ended
-        self.over_ms = told.at_ms
+        self.over_ms, self.until_ms = told.at_ms, None
 
     def _run(self, told: Told) -> None:
         facts, beat, at_ms = told.facts, self.beat, told.at_ms
