@@ -11,7 +11,14 @@ from typing import Any
 
 from delaystream.codec import keys
 from delaystream.codec.command import Command, Report, detach
-from delaystream.codec.envelope import Envelope, decode_entry, decode_position, decode_schedule, decode_source
+from delaystream.codec.envelope import (
+    Envelope,
+    decode_entry,
+    decode_hold,
+    decode_position,
+    decode_schedule,
+    decode_source,
+)
 from delaystream.codec.event import Event, EventType, decode_event
 from delaystream.codec.headers import RequestParser
 from delaystream.codec.names import kind_of
@@ -56,7 +63,7 @@ OUTCOMES = frozenset(
     EventType(name)
     for name in (
         "scheduled", "replaced", "rescheduled", "paused", "resumed", "triggered", "cancelled", "rejected",
-        "kept", "unchanged", "too-late", "unknown", "bulk",
+        "kept", "unchanged", "too-late", "unknown", "bulk", "updated", "repeated", "rate",
     )
 )  # fmt: skip
 
@@ -223,6 +230,7 @@ class World:
                 if last:
                     position = decode_position(state[keys.offset_key(topic)]).next_offset
                     assert position > last[0], f"{topic}-{partition} was read up to {position}"
+            standing = {decode_hold(value).name for key, value in state.items() if key[:1] == b"h"}
             for key, value in state.items():
                 if key[:1] == b"w":
                     number, offset = keys.source_of(key), keys.split_wheel_key(key)[3]
@@ -231,7 +239,9 @@ class World:
                     self.sources[bytes((partition,)) + key] = (source.topic, source.partition, offset)
                     if number := keys.split_wheel_key(key)[0]:
                         wheel = state[keys.destination_key(number)].decode()
-                        self.wheels[bytes((partition,)) + key] = keys.split_wheel_name(wheel)[0]
+                        topic, _, withheld_by = keys.split_wheel_name(wheel)
+                        # What a hold keeps back waits for a resume, and for nothing else.
+                        self.wheels[bytes((partition,)) + key] = "" if withheld_by in standing else topic
                 elif key[:1] == b"s":
                     together[key] = value
         return together
@@ -256,13 +266,21 @@ class World:
         """The events that tell what became of a request, by its place."""
         found: dict[Place, list[Event]] = defaultdict(list)
         for event in events:
-            if event.type in OUTCOMES:
+            if event.type in OUTCOMES and event.source is not None and not self._is_an_end(event):
                 found[_parsed(event.source)].append(event)
         for place, told in found.items():
             if any(event.type is EventType.BULK for event in told):
                 # What it did to each schedule is told as well.
                 found[place] = [event for event in told if event.type is EventType.BULK]
         return found
+
+    def _is_an_end(self, event: Event) -> bool:
+        """Whether it is of a fire without an id that was cancelled, or of a pause that is over by itself."""
+        if event.type is EventType.CANCELLED:
+            return event.id is None and event.fire_id is not None
+        send = self.sent.get(_parsed(event.source or ""))
+        plain = send is not None and send.topic in (REQUESTS, NARROW)
+        return event.type is EventType.RESUMED and plain and _control(send, "action") != b"resume"
 
     def _letters(self, letters: list[LogRecord], events: list[Event]) -> Counter[Place]:
         """Requests among the dead letters, each with its bytes."""
@@ -299,6 +317,8 @@ class World:
     def _every_record(self, outcomes: Mapping[Place, list[Event]], rejected: Counter[Place]) -> None:
         for place, send in self.sent.items():
             told = [event.type for event in outcomes.get(place, [])]
+            if _describes(send) and not told:
+                continue
             if send.topic != COMMANDS:
                 assert len(told) == 1, f"{send} at {place} came to {told}"
                 continue
@@ -397,7 +417,11 @@ class World:
                 continue
             seen[place] += 1
             told = [event.type.value for event in outcomes[place]]
-            if told != ["bulk"]:
+            if body.get("repeated"):
+                assert told == ["repeated"]
+            elif _describes(self.sent[place]) and body["outcome"] != "rejected":
+                assert told == []
+            elif told not in (["bulk"], ["rate"]):
                 assert told == [body["outcome"]]
         assert all(times == 1 for times in seen.values()), "one receipt at most"
 
@@ -434,6 +458,11 @@ def _kind(name: str) -> str | None:
 
 def _control(send: Send, kind: str) -> bytes | None:
     return next((value for name, value in send.headers if _kind(name) == kind), None)
+
+
+def _describes(send: Send) -> bool:
+    """Whether it asks for a description: that is no event."""
+    return send.topic in (REQUESTS, NARROW) and _control(send, "action") == b"describe"
 
 
 def _times(send: Send) -> int:
