@@ -20,6 +20,7 @@ from delaystream.codec.timing import ONE_TIME, SCHEDULES, TIMING, read_changes
 from delaystream.codec.update import CHANGES, read_update
 from delaystream.codec.values import RefusedError
 from delaystream.core.destinations import DestinationFilter
+from delaystream.core.globs import MOST_CHARACTERS
 from delaystream.core.instants import format_instant
 from delaystream.core.limits import Limits
 from delaystream.core.rates import RateError, parse_count
@@ -252,7 +253,7 @@ def _tags(control: dict[str, bytes]) -> tuple[str, ...]:
     content = control.get("match-tags")
     if content is None:
         return ()
-    tags = values.tags(PREFIX + "match-tags", content)
+    tags = values.tags(PREFIX + "match-tags", content, Code.INVALID_MATCH)
     if not tags:
         raise RefusedError(
             Code.INVALID_MATCH, f"{PREFIX}match-tags is {shown(content)}; expected tags, comma-separated."
@@ -268,7 +269,14 @@ def _destination(control: dict[str, bytes]) -> str | None:
         raise RefusedError(
             Code.INVALID_MATCH, f"{PREFIX}match-destination is empty; expected a topic name or a glob."
         )
-    return values.text(PREFIX + "match-destination", content)
+    glob = values.text(PREFIX + "match-destination", content)
+    if len(glob) > MOST_CHARACTERS:
+        raise RefusedError(
+            Code.INVALID_MATCH,
+            f"{PREFIX}match-destination has {len(glob)} characters; expected at most {MOST_CHARACTERS}, as a "
+            "topic name has.",
+        )
+    return glob
 
 
 def _id_prefix(control: dict[str, bytes]) -> str | None:

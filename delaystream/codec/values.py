@@ -25,6 +25,8 @@ from delaystream.core.rejection import Code, shown
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates
 
 _MAX_PARTITION: Final = 2**31 - 1
+MOST_TAGS: Final = 100
+"""Of one request, and of one selector."""
 #: of what Kafka and the state have 64 bits for, with a sign
 _MAX_NUMBER: Final = 2**63 - 1
 _DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -322,9 +324,12 @@ def word(name: str, value: bytes | None, words: tuple[Word, ...], invalid: Code)
     raise RefusedError(invalid, f"{name} is {shown(written)}; expected one of {listed}.")
 
 
-def tags(name: str, value: bytes) -> tuple[str, ...]:
-    """A comma list of words; spaces around them and empty ones do not count."""
-    return tuple(tag.strip() for tag in text(name, value).split(",") if tag.strip())
+def tags(name: str, value: bytes, code: Code = Code.INVALID_TAGS) -> tuple[str, ...]:
+    """A comma list of words, `MOST_TAGS` at most; spaces around them and empty ones do not count."""
+    found = tuple(tag.strip() for tag in text(name, value).split(",") if tag.strip())
+    if len(found) > MOST_TAGS:
+        raise RefusedError(code, f"{name} has {len(found)} tags; expected at most {MOST_TAGS}.")
+    return found
 
 
 def _duration(name: str, written: str, invalid: Code, expected: str = durations.EXPECTED) -> int:

@@ -50,6 +50,7 @@ class Code(StrEnum):
     INVALID_REPLY_TO = "invalid-reply-to"
     REPLY_TO_REQUIRED = "reply-to-required"
     INVALID_NOTE = "invalid-note"
+    INVALID_TAGS = "invalid-tags"
     INVALID_UNTIL = "invalid-until"
     INVALID_STATUS = "invalid-status"
     INVALID_COORDINATES = "invalid-coordinates"
@@ -132,8 +133,8 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.INVALID_DST: "`dst-gap` is not `shift` or `skip`, or `dst-overlap` not `first`, `second` or `both`.",
     Code.INVALID_CATCH_UP: "`catch-up` is not `latest`, `all` or `none`.",
     Code.INVALID_MATCH: (
-        "`match-tags`, `match-destination` or `match-id-prefix` is empty, or `match-new` or "
-        "`match-anonymous` is not `true` or `false`."
+        "`match-tags`, `match-destination` or `match-id-prefix` is empty, has more than 100 tags or is "
+        "longer than a topic name, or `match-new` or `match-anonymous` is not `true` or `false`."
     ),
     Code.NOT_APPLICABLE: "A header that means nothing here: it is for another action or kind of schedule.",
     Code.LIST_TOO_LONG: "More due times in one request than the configured maximum.",
@@ -147,6 +148,7 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.INVALID_REPLY_TO: "`reply-to` is not a Kafka topic name.",
     Code.REPLY_TO_REQUIRED: "`action: describe` has no `reply-to`, or one that nothing may be written to.",
     Code.INVALID_NOTE: "`note` is longer than 1024 bytes.",
+    Code.INVALID_TAGS: "`tags` has more than 100 tags.",
     Code.INVALID_UNTIL: (
         "`until` is no point in time after the record's timestamp, or further ahead than the configured "
         "maximum."

@@ -21,7 +21,6 @@ the sweep then passes it by. The partition that reads a command begins with its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Final
 
 from msgspec.structs import replace
@@ -54,6 +53,7 @@ from delaystream.codec.keys import (
     wheel_key,
 )
 from delaystream.codec.outgoing import Outcome
+from delaystream.core.globs import matches_glob
 from delaystream.core.identity import revision
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Coordinates, Match, Request
@@ -496,6 +496,6 @@ def _concerned(bulk: Bulk, schedule: Schedule) -> bool:
 
 def matches(match: Match, destination: str, tags: Sequence[str]) -> bool:
     """Whether a schedule meets the conditions on its destination and tags."""
-    if match.destination is not None and not fnmatchcase(destination, match.destination):
+    if match.destination is not None and not matches_glob(destination, match.destination):
         return False
-    return all(tag in tags for tag in match.tags)
+    return not match.tags or set(match.tags).issubset(tags)

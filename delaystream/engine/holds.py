@@ -18,7 +18,6 @@ they are stored paused, with its name and its end.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from itertools import count
 from typing import Final
 
@@ -35,6 +34,7 @@ from delaystream.codec.keys import (
     split_wheel_key,
     wheel_key,
 )
+from delaystream.core.globs import matches_glob
 from delaystream.core.identity import schedule_id
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Lateness, Match, Request
@@ -330,7 +330,7 @@ def meets(match: Match, tags: Sequence[str], key: bytes | None) -> bool:
     """Whether something meets the conditions on its tags and on the key that it is delivered with."""
     if match.key is not None and match.key != key:
         return False
-    return all(tag in tags for tag in match.tags)
+    return not match.tags or set(match.tags).issubset(tags)
 
 
 def covers(wide: Match, narrow: Match) -> bool:
@@ -346,7 +346,7 @@ def covers(wide: Match, narrow: Match) -> bool:
         return True
     if narrow.destination is None or not (_is_compared(glob) or _is_name(narrow.destination)):
         return False
-    return fnmatchcase(narrow.destination, glob)
+    return matches_glob(narrow.destination, glob)
 
 
 def _is_compared(glob: str) -> bool:
@@ -392,7 +392,7 @@ def _needs_hold(match: Match | None) -> bool:
 
 
 def _delivers_to(match: Match, topic: str) -> bool:
-    return match.destination is None or fnmatchcase(topic, match.destination)
+    return match.destination is None or matches_glob(topic, match.destination)
 
 
 def _was_there(hold: Hold, source: tuple[str, int, str], offset: int, timestamp_ms: int) -> bool:

@@ -15,7 +15,6 @@ So an entry may change its wheel while another command counts: `Unnamed.moved` k
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Final
 
@@ -35,6 +34,7 @@ from delaystream.codec.keys import (
     wheel_of,
 )
 from delaystream.codec.outgoing import Outcome
+from delaystream.core.globs import matches_glob
 from delaystream.core.identity import fire_id, schedule_id
 from delaystream.core.request import Action, Coordinates
 from delaystream.engine.answers import Answers
@@ -359,7 +359,7 @@ class Unnamed:
 def delivers_to(bulk: Bulk, topic: str) -> bool:
     """Whether a command is about what is delivered to a topic."""
     glob = bulk.match.destination
-    return glob is None or fnmatchcase(topic, glob)
+    return glob is None or matches_glob(topic, glob)
 
 
 def where(bulk: Bulk) -> str:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.core.destinations import DestinationFilter, is_topic_name
+from delaystream.core.globs import _compiled, matches_glob
 
 OWN = ("delay-requests", "delay-commands", "delay-wheel-changelog", "delay-events", "delay-dead-letters")
 
@@ -60,3 +61,16 @@ def test_no_topic_name_breaks_the_filter(topic: str) -> None:
     assert destinations.permits(topic) == (
         is_topic_name(topic) and not topic.startswith("__") and topic not in OWN
     )
+
+
+def test_globs_are_bounded_in_what_they_cost() -> None:
+    """Anybody may send one: those that were compiled are kept, and no more than a few hundred of them."""
+    assert matches_glob("orders-eu", "orders-*")
+    assert not matches_glob("orders", "ORDERS")
+    assert matches_glob("a", "[ab]")
+    assert not matches_glob("a", "[!ab]")
+    assert not matches_glob("orders", "[" * 249)
+    assert not matches_glob("a" * 249, "*a" * 124 + "b")
+    for number in range(2_000):
+        matches_glob("orders", f"{number}*")
+    assert _compiled.cache_info().currsize <= 512

@@ -429,6 +429,7 @@ def test_every_code_that_the_parser_decides_has_a_case_here() -> None:
         Code.INVALID_TIMESTAMP,  # below
         Code.REPLY_TO_REQUIRED,  # test_headers_commands.py
         Code.INVALID_NOTE,
+        Code.INVALID_TAGS,
         Code.INVALID_UNTIL,
         Code.INVALID_STATUS,
         Code.INVALID_COORDINATES,

@@ -175,6 +175,9 @@ def test_a_cancel_ignores_what_else_the_schedule_has_and_reads_its_own() -> None
 
 REFUSED: list[tuple[Code, list[Header], str]] = [
     (Code.INVALID_NOTE, [TO_ORDERS, IN_5_S, control("note", b"n" * 1025)], "1025 bytes"),
+    (Code.INVALID_TAGS, [TO_ORDERS, IN_5_S, control("tags", b"a," * 101)], "101 tags; expected at most 100"),
+    (Code.INVALID_MATCH, command("pause", control("match-tags", b"a," * 101)), "101 tags"),
+    (Code.INVALID_MATCH, command("resume", control("match-destination", b"[" * 250)), "250 characters"),
     (Code.INVALID_NOTE, command("cancel", ID, control("note", b"n" * 1025)), "0 to 1024 bytes"),
     (Code.NOT_UTF8, command("cancel", ID, control("note", b"\xff")), "delaystream-note"),
     *(
