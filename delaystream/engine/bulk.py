@@ -309,7 +309,8 @@ class Bulks:
             request.action,
             match,
             cursor,
-            wheel_key(HOUSEKEEPING, step.now_ms, number, source.offset, 0),
+            # Due whatever the clock says: it may step back, and what is at work goes on.
+            wheel_key(HOUSEKEEPING, 0, number, source.offset, 0),
             max([bulk.number for bulk in self._at_work.values()], default=0) + 1,
             reply_to=request.reply_to,
             actor=request.actor,
@@ -325,7 +326,7 @@ class Bulks:
             self._taken_up.clear()
         self._taken_up.add(key)
         self._keep(step, key, bulk)
-        self._state.add_pointer(step, bulk.entry, encode(Sweep(key)), HOUSEKEEPING, step.now_ms)
+        self._state.add_pointer(step, bulk.entry, encode(Sweep(key)), HOUSEKEEPING, 0)
 
     def sweep(self, step: Step, entry_key: bytes, entry: Sweep) -> None:
         """Go on for one slice; with the last of them done, report."""

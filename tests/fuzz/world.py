@@ -365,7 +365,7 @@ class World:
         """Each due time of an accepted request without an id is delivered, told to be given up, or stored."""
         found: dict[Place, list[int]] = defaultdict(list)
         fires = [header(record, "fire-id") for record in deliveries]
-        given_up = (EventType.EXPIRED, EventType.QUARANTINED)
+        given_up = (EventType.EXPIRED, EventType.QUARANTINED, EventType.CANCELLED)
         fires += [event.fire_id or "" for event in events if event.type in given_up]
         for fire in fires:
             if (match := _ANONYMOUS.fullmatch(fire)) is not None:

@@ -511,3 +511,21 @@ def test_a_dead_letter_tells_when_the_request_was_produced_and_not_when_it_was_h
         assert header(letter, "error-timestamp") == str(produced_ms)
 
     in_virtual_time(test, partitions=3)
+
+
+def test_a_bulk_command_goes_on_when_the_clock_steps_back() -> None:
+    """What it has to do is due whatever the time is."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(20):
+            engine.request(id=f"id-{number}", destination="orders", delay="3h")
+        await asyncio.sleep(1)
+        engine.request(action="cancel", match_destination="orders", reply_to="replies")
+        await asyncio.sleep(0.02)
+        assert engine.read("replies") == []
+        engine.clock.step(-3_600_000)
+        await asyncio.sleep(5)
+        (receipt,) = engine.read("replies")
+        assert json.loads(receipt.value or b"")["count"] == 20
+
+    in_virtual_time(test, bulk_slice=1)
