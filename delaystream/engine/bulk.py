@@ -55,7 +55,7 @@ from delaystream.codec.keys import (
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.globs import matches_glob
 from delaystream.core.identity import revision
-from delaystream.core.rejection import Code, Rejection
+from delaystream.core.rejection import Rejection
 from delaystream.core.request import Action, Coordinates, Match, Request
 from delaystream.engine import terms
 from delaystream.engine.answers import Answers
@@ -276,18 +276,12 @@ class Bulks:
         hold = self._holds.expire(step, key, entry)
         self._answers.events.hold_ended(step, hold, self._partition)
 
-    def search(self, step: Step, request: Request, subject: Coordinates) -> Rejection | None:
-        """Take up a command about one request without an id. A rejection changes nothing."""
-        if len(request.due_ms) > 1:
-            return Rejection(
-                Code.LIST_TOO_LONG,
-                f"the command has {len(request.due_ms)} times for a request without an id; expected one",
-                reply_to=request.reply_to,
-            )
+    def search(self, step: Step, request: Request, subject: Coordinates) -> None:
+        """Take up a command about one request without an id."""
         source = request.source
         key = bulk_key(source.place, source.partition, source.offset)
         if self._state.get(step, key) is not None:
-            return None  # as above
+            return  # as above
         bulk = self._begun(step, request, Match(), FIRST_WHEEL)
         bulk = replace(
             bulk,
@@ -296,7 +290,6 @@ class Bulks:
             no_receipt=request.no_receipt,
         )
         self._take_up(step, key, bulk)
-        return None
 
     def _begun(self, step: Step, request: Request, match: Match, cursor: bytes) -> Bulk:
         source = request.source

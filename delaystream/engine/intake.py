@@ -344,8 +344,8 @@ class Intake:
     def _unnamed(
         self, step: Step, record: SourceRecord, request: Request, *, is_command: bool
     ) -> Rejection | None:
-        """Apply a command that names no id: to many, or to one request where its entries are."""
-        settings, subject = self._settings, request.subject
+        """Apply a command that names no id: about a destination, many, or one request."""
+        subject = request.subject
         if request.action is _RATE:
             return self._rate(step, record, request, is_command=is_command)
         if subject is None:
@@ -353,9 +353,24 @@ class Intake:
                 return self._bulks.spread(step, record, request)
             self._bulks.begin(step, request)
             return None
+        return self._about_one(step, record, request, subject, is_command=is_command)
+
+    def _about_one(
+        self, step: Step, record: SourceRecord, request: Request, subject: Coordinates, *, is_command: bool
+    ) -> Rejection | None:
+        """Apply a command about one request without an id, or hand it to where that is pending."""
+        settings = self._settings
+        if len(request.due_ms) > 1:
+            # Where it is read first: what is handed on has neither key nor value, which a dead letter keeps.
+            return Rejection(
+                Code.LIST_TOO_LONG,
+                f"the command has {len(request.due_ms)} times for a request without an id; expected one",
+                reply_to=request.reply_to,
+            )
         holder = subject.partition % settings.partitions
         if holder == self._partition:
-            return self._bulks.search(step, request, subject)
+            self._bulks.search(step, request, subject)
+            return None
         if is_command:
             return Rejection(
                 Code.INVALID_COMMAND,

@@ -529,3 +529,19 @@ def test_a_bulk_command_goes_on_when_the_clock_steps_back() -> None:
         assert json.loads(receipt.value or b"")["count"] == 20
 
     in_virtual_time(test, bulk_slice=1)
+
+
+def test_a_command_by_coordinates_that_is_refused_keeps_its_bytes_wherever_it_was_read() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", delay="1h")
+        for partition in (0, 1):
+            engine.request(
+                b"v", partition=partition, action="reschedule", coordinates=f"{REQUESTS}/0/0", delay="1s,2s"
+            )
+        await asyncio.sleep(1)
+        letters = engine.read("delay-dead-letters")
+        assert [(letter.key, letter.value, header(letter, "error")) for letter in letters] == [
+            (b"key", b"v", "list-too-long")
+        ] * 2
+
+    in_virtual_time(test, partitions=2)
