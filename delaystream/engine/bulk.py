@@ -149,6 +149,18 @@ class Bulks:
                     return True
         return False
 
+    def passed(self, key: bytes, entry: Envelope) -> Envelope:
+        """An entry without an id that goes to the topic for late ones, now that all at work is settled on it.
+
+        It has a note of what would be about it there.
+        """
+        new = [
+            bulk.place
+            for bulk in self._at_work.values()
+            if bulk.sweeps_wheels and self._unnamed.meets_later(bulk, key, entry)
+        ]
+        return replace(entry, swept=[*entry.swept, *new]) if new else entry
+
     def moved(self, step: Step, old: bytes, new: bytes, entry: Envelope) -> None:
         """A hold has given an entry without an id another key."""
         for of, bulk in [*self._at_work.items()]:
@@ -169,14 +181,7 @@ class Bulks:
         swept = [place for place in schedule.swept if place in at_work]
         for of, bulk in [*self._at_work.items()]:
             place = bulk.place
-            if (
-                bulk.tenant != tenant
-                or key < bulk.cursor
-                or place in swept
-                or not id.startswith(bulk.match.id_prefix or "")
-                or not _concerned(bulk, schedule)
-                or not self._has_key(step, bulk, id, schedule)
-            ):
+            if place in swept or not self._is_about(step, bulk, key, tenant, id, schedule):
                 continue
             counted = replace(bulk, matched=bulk.matched + 1)
             if of != sweeping:
@@ -209,6 +214,38 @@ class Bulks:
             step.changes[key] = encode(replace(schedule, swept=swept))
             changed = True
         return len(stored) if changed else 0
+
+    def decided(self, step: Step, tenant: str, id: str) -> None:
+        """A command has changed what is matched of an id: what was at work has been settled before it.
+
+        So whatever is about the schedule by now, and was not before, is noted: its sweep passes it by.
+        """
+        if not self._at_work:
+            return
+        key = schedule_key(tenant, id)
+        stored = step.changes.get(key)
+        if stored is None:
+            return
+        schedule = decode_schedule(stored)
+        if schedule.status not in LIVE:
+            return
+        new = [
+            bulk.place
+            for bulk in self._at_work.values()
+            if bulk.place not in schedule.swept and self._is_about(step, bulk, key, tenant, id, schedule)
+        ]
+        if new:
+            step.changes[key] = encode(replace(schedule, swept=[*schedule.swept, *new]))
+
+    def _is_about(self, step: Step, bulk: Bulk, key: bytes, tenant: str, id: str, schedule: Schedule) -> bool:
+        """Whether a command is still on its way to a schedule, and about it as it is now."""
+        return (
+            bulk.tenant == tenant
+            and key >= bulk.cursor
+            and id.startswith(bulk.match.id_prefix or "")
+            and _concerned(bulk, schedule)
+            and self._has_key(step, bulk, id, schedule)
+        )
 
     def _has_key(self, step: Step, bulk: Bulk, id: str, schedule: Schedule) -> bool:
         """Whether a schedule delivers with the key that a command asks for; read only where it does."""
