@@ -37,6 +37,9 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     tags: list[str] = []
     #: whether it goes out although a hold matches it: a trigger asked for it
     released: bool = False
+    #: (partition, offset, origin) of bulk commands at work that were not about it before it went to the topic
+    #: for late ones, and would be there
+    swept: list[tuple[int, int, str]] = []
 
     @property
     def delivered_key(self) -> bytes | None:
@@ -222,7 +225,8 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     actor: str | None = None
     #: what it delivers, an envelope as it is stored; None: under a key of its own, or over
     payload: bytes | None = None
-    #: (partition, offset, origin) of bulk commands that were carried out on it before their sweeps came by
+    #: (partition, offset, origin) of bulk commands that are done with it before their sweeps come by: they
+    #: were carried out on it, or it did not match them before a later command changed it
     swept: list[tuple[int, int, str]] = []
     #: id of the topic that partition and offset are of, and of the one that the revision is of, where that is
     #: another topic of this name than the one that is read here: what was imported. Empty: it is that one

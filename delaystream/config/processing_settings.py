@@ -120,7 +120,7 @@ class ProcessingSettings(Section):
         ge=1,
         le=100_000,
         description="Most schedules, or fires without an id, that one transaction goes through for a bulk "
-        "command.",
+        "command; four times as many for all that are at work.",
     )
     max_holds: int = Field(
         100,

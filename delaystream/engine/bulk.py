@@ -13,6 +13,10 @@ them back from its first step on, and a resume ends that in its first step: `del
 
 A schedule that was asked for after the command is left alone, by the same order that holds for a cancel.
 
+Sweeps that are equally far go on together: a schedule is read once for all of them. Where two have to go the
+same way, the older one is never behind: the younger one lends it the turn. What all of them look at in one
+step is bounded (`_SLICES`); what they are compared with for a later command, or a fire, counts as records.
+
 A sweep takes time, and everything that one request partition says about an id has one order. So what is still
 at work is carried out on an id before any later command, and before a fire, decides on it (`Bulks.settle`);
 the sweep then passes it by. The partition that reads a command begins with its own part in the same step.
@@ -20,7 +24,7 @@ the sweep then passes it by. The partition that reads a command begins with its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -79,6 +83,14 @@ _OUTCOMES: Final = {
 }
 _EVENTS: Final = {action: EventType(outcome.value) for action, outcome in _OUTCOMES.items()}
 
+#: Most slices that all sweeps together go through in one step.
+_SLICES: Final = 4
+#: So many commands are compared with a schedule in the time that it takes to read it, or to decide on a
+#: record.
+_COMPARED_AT_ONCE: Final = 8
+#: Fewest schedules of a step, however many commands there are: where each has got to is written anew.
+_FEWEST: Final = 16
+
 
 class Bulks:
     """Carries out bulk commands on one partition."""
@@ -104,9 +116,16 @@ class Bulks:
         self._commands = commands
         self._answers = answers
         self._letters = letters
-        #: the commands that a step has taken up, and its number
+        #: the step that these are about: the commands that it has taken up, those whose sweeps have gone on
+        #: in it, and how many schedules, or entries, it may still look at
+        self._step = -1
         self._taken_up: set[bytes] = set()
-        self._taking_up = -1
+        self._gone_on: set[bytes] = set()
+        self._room = 0
+        #: whose turns follow in it, and who has the first one in the next
+        self._turns: list[bytes] | None = None
+        self._next: bytes | None = None
+        self._refused = False
         #: the step that has last carried out a command about one request
         self._decided = -1
         #: those whose sweeps have not ended, in their order, by their keys
@@ -135,10 +154,12 @@ class Bulks:
         key = schedule_key(tenant, id)
         stored = self._state.get(step, key)
         if stored is not None:
+            step.records += len(self._at_work) // _COMPARED_AT_ONCE
             self._settle(step, key, stored)
 
     def settle_entry(self, step: Step, key: bytes, stored: bytes, entry: Envelope) -> bool:
         """Carry out on an entry without an id what is on its way to it; whether that took it out."""
+        step.records += len(self._at_work) // _COMPARED_AT_ONCE
         for of, bulk in [*self._at_work.items()]:
             if bulk.sweeps_wheels:
                 settled = self._unnamed.settle(step, bulk, key, stored, entry)
@@ -149,37 +170,48 @@ class Bulks:
                     return True
         return False
 
+    def passed(self, key: bytes, entry: Envelope) -> Envelope:
+        """An entry without an id that goes to the topic for late ones, now that all at work is settled on it.
+
+        It has a note of what would be about it there.
+        """
+        new = [
+            bulk.place
+            for bulk in self._at_work.values()
+            if bulk.sweeps_wheels and self._unnamed.meets_later(bulk, key, entry)
+        ]
+        return replace(entry, swept=[*entry.swept, *new]) if new else entry
+
     def moved(self, step: Step, old: bytes, new: bytes, entry: Envelope) -> None:
         """A hold has given an entry without an id another key."""
         for of, bulk in [*self._at_work.items()]:
             if bulk.sweeps_wheels and (counted := self._unnamed.moved(bulk, old, new, entry)) is not bulk:
                 self._keep(step, of, counted)
 
-    def _settle(self, step: Step, key: bytes, stored: bytes, sweeping: bytes | None = None) -> int:
+    def _settle(
+        self, step: Step, key: bytes, stored: bytes, sweeping: Collection[bytes] | None = None
+    ) -> int:
         """Carry out what is at work on one schedule, in order; how many bytes were written for that.
 
-        What was carried out is noted, but of the sweep that is just passing by, under the key `sweeping`.
+        Or of all that is at work only those whose sweeps are passing by, under the keys `sweeping`. What was
+        carried out before its sweep came by is noted.
         """
         tenant, id = split_schedule_key(key)
         schedule = decode_schedule(stored)
         if schedule.status not in LIVE:
             return 0
         changed = False
-        at_work = {bulk.place for bulk in self._at_work.values()}
-        swept = [place for place in schedule.swept if place in at_work]
-        for of, bulk in [*self._at_work.items()]:
+        swept = schedule.swept
+        if swept:
+            at_work = {bulk.place for bulk in self._at_work.values()}
+            swept = [place for place in swept if place in at_work]
+        for of in [*self._at_work] if sweeping is None else sweeping:
+            bulk = self._at_work[of]
             place = bulk.place
-            if (
-                bulk.tenant != tenant
-                or key < bulk.cursor
-                or place in swept
-                or not id.startswith(bulk.match.id_prefix or "")
-                or not _concerned(bulk, schedule)
-                or not self._has_key(step, bulk, id, schedule)
-            ):
+            if place in swept or not self._is_about(step, bulk, key, tenant, id, schedule):
                 continue
             counted = replace(bulk, matched=bulk.matched + 1)
-            if of != sweeping:
+            if sweeping is None:
                 # Also where there is nothing to change: what comes after it may change that.
                 swept = [*swept, place]
             version = revision(bulk.partition, bulk.offset)
@@ -209,6 +241,38 @@ class Bulks:
             step.changes[key] = encode(replace(schedule, swept=swept))
             changed = True
         return len(stored) if changed else 0
+
+    def decided(self, step: Step, tenant: str, id: str) -> None:
+        """A command has changed what is matched of an id: what was at work has been settled before it.
+
+        So whatever is about the schedule by now, and was not before, is noted: its sweep passes it by.
+        """
+        if not self._at_work:
+            return
+        key = schedule_key(tenant, id)
+        stored = step.changes.get(key)
+        if stored is None:
+            return
+        schedule = decode_schedule(stored)
+        if schedule.status not in LIVE:
+            return
+        new = [
+            bulk.place
+            for bulk in self._at_work.values()
+            if bulk.place not in schedule.swept and self._is_about(step, bulk, key, tenant, id, schedule)
+        ]
+        if new:
+            step.changes[key] = encode(replace(schedule, swept=[*schedule.swept, *new]))
+
+    def _is_about(self, step: Step, bulk: Bulk, key: bytes, tenant: str, id: str, schedule: Schedule) -> bool:
+        """Whether a command is still on its way to a schedule, and about it as it is now."""
+        return (
+            bulk.tenant == tenant
+            and key >= bulk.cursor
+            and id.startswith(bulk.match.id_prefix or "")
+            and _concerned(bulk, schedule)
+            and self._has_key(step, bulk, id, schedule)
+        )
 
     def _has_key(self, step: Step, bulk: Bulk, id: str, schedule: Schedule) -> bool:
         """Whether a schedule delivers with the key that a command asks for; read only where it does."""
@@ -304,7 +368,7 @@ class Bulks:
             cursor,
             # Due whatever the clock says: it may step back, and what is at work goes on.
             wheel_key(HOUSEKEEPING, 0, number, source.offset, 0),
-            max([bulk.number for bulk in self._at_work.values()], default=0) + 1,
+            next((bulk.number for bulk in reversed(self._at_work.values())), 0) + 1,
             reply_to=request.reply_to,
             actor=request.actor,
             origin=source.origin,
@@ -314,15 +378,23 @@ class Bulks:
         )
 
     def _take_up(self, step: Step, key: bytes, bulk: Bulk) -> None:
-        if self._taking_up != step.number:
-            self._taking_up = step.number
-            self._taken_up.clear()
+        self._begin_step(step)
         self._taken_up.add(key)
         self._keep(step, key, bulk)
         self._state.add_pointer(step, bulk.entry, encode(Sweep(key)), HOUSEKEEPING, 0)
 
+    def _begin_step(self, step: Step) -> None:
+        if self._step == step.number:
+            return
+        self._step = step.number
+        self._taken_up.clear()
+        self._gone_on.clear()
+        self._room = _SLICES * self._settings.bulk_slice
+        self._turns, self._refused = None, False
+
     def sweep(self, step: Step, entry_key: bytes, entry: Sweep) -> None:
         """Go on for one slice; with the last of them done, report."""
+        self._begin_step(step)
         of = self._whose_turn(entry.key)
         done = self._is_done(step, of)
         if not done or of != entry.key:
@@ -358,43 +430,97 @@ class Bulks:
     def _whose_turn(self, key: bytes) -> bytes:
         """The key of the command that goes on in place of this one, or its own.
 
-        One at a time goes through the wheels, in their order. Who waits for it lends it the turn: a step may
-        have room for no other.
+        All have their turns, beginning with whoever had none in the last step: one may have room for few.
+        One at a time goes through the wheels, in their order. Who waits for it lends it the turn.
         """
-        if self._at_work[key].cursor < FIRST_WHEEL:
-            return key
-        return next(of for of, bulk in self._at_work.items() if bulk.sweeps_wheels)
+        key = self._turn() or key
+        if self._at_work[key].cursor >= FIRST_WHEEL:
+            key = next(of for of, bulk in self._at_work.items() if bulk.sweeps_wheels)
+        while (older := self._older_behind(key)) is not None:
+            key = older
+        return key
+
+    def _turn(self) -> bytes | None:
+        """Who is next; None when all have had their turns in this step."""
+        if self._turns is None:
+            turns = [of for of in self._at_work if of not in self._taken_up]
+            first = turns.index(self._next) if self._next in turns else 0
+            # Taken from its end.
+            self._turns = [*turns[first:], *turns[:first]][::-1]
+        while self._turns:
+            of = self._turns.pop()
+            if of in self._at_work:
+                if not self._refused:
+                    self._next = self._turns[-1] if self._turns else None
+                return of
+        return None
+
+    def _older_behind(self, key: bytes) -> bytes | None:
+        """The oldest command that has still to come to where this one is, of those that are older."""
+        bulk = self._at_work[key]
+        if bulk.cursor >= _stop(bulk) or key in self._gone_on or not self._any_room:
+            return None
+        self._room -= len(self._at_work) // _COMPARED_AT_ONCE
+        for of, older in self._at_work.items():
+            if of == key:
+                break
+            if older.tenant == bulk.tenant and older.cursor < bulk.cursor < _stop(older):
+                return of
+        return None
 
     def _is_done(self, step: Step, of: bytes) -> bool:
         """Go through one slice, of the schedules or of the wheels; whether nothing is left."""
-        if self._taking_up == step.number and of in self._taken_up:
+        if of in self._taken_up:
             # What came in before it, in this very step, is not in the store yet.
             return False
-        bulk = self._at_work[of]
-        if bulk.cursor < FIRST_WHEEL:
-            if not self._is_through(step, of, bulk):
+        if self._at_work[of].cursor < FIRST_WHEEL:
+            if not self._is_through(step, of):
                 return False
             bulk = self._at_work[of]
             if not bulk.sweeps_wheels:
                 return True
             self._keep(step, of, replace(bulk, cursor=FIRST_WHEEL))
             return False
-        if self._decided == step.number:
+        if self._decided == step.number or not self._has_room(of):
             # What that has put into the wheels is not in the store yet, where this would look for it.
             return False
-        bulk, done = self._unnamed.go_on(step, bulk)
+        self._gone_on.add(of)
+        self._room -= self._settings.bulk_slice
+        bulk, done = self._unnamed.go_on(step, self._at_work[of])
         self._keep(step, of, bulk)
         return done
 
-    def _is_through(self, step: Step, of: bytes, bulk: Bulk) -> bool:
-        """Go through one slice of the schedules; whether none is left."""
-        source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
-        stop = after_prefix(schedule_key(bulk.tenant, bulk.match.id_prefix or ""))
-        scanned = self._state.store.scan(bulk.cursor, stop, self._settings.bulk_slice)
-        cursor = bulk.cursor
-        for key, value in scanned:
-            if step.size_bytes >= step.max_bytes:
+    def _is_through(self, step: Step, of: bytes) -> bool:
+        """Whether the schedules are behind it, if need be after one more slice."""
+        stop = _stop(self._at_work[of])
+        if self._at_work[of].cursor < stop and of not in self._gone_on and self._has_room(of):
+            self._go_through(step, of)
+        return self._at_work[of].cursor >= stop
+
+    @property
+    def _any_room(self) -> bool:
+        """Whether the step may look at anything more."""
+        return self._room > 0 or not self._gone_on
+
+    def _has_room(self, of: bytes) -> bool:
+        """The same for one command; the first for which there is none comes first in the next step."""
+        if not self._any_room and not self._refused:
+            self._next, self._refused = of, True
+        return self._any_room
+
+    def _go_through(self, step: Step, of: bytes) -> None:
+        """Go through one slice of the schedules, with all whose sweeps are as far in it."""
+        leader, most = self._at_work[of], self._settings.bulk_slice
+        source = Coordinates(leader.tenant, leader.partition, leader.offset, leader.origin)
+        stop, cursor = _stop(leader), leader.cursor
+        fewest = 0 if self._gone_on else _FEWEST
+        self._gone_on.add(of)
+        scanned = self._state.store.scan(cursor, stop, most)
+        company = self._company(of, scanned[-1][0] if len(scanned) == most else stop)
+        for number, (key, value) in enumerate(scanned):
+            if step.size_bytes >= step.max_bytes or (self._room <= 0 and number >= fewest):
                 break
+            self._room -= 1 + len(company) // _COMPARED_AT_ONCE
             cursor = key + b"\0"
             current = step.changes.get(key, value)
             if current is None:
@@ -404,7 +530,7 @@ class Bulks:
                     continue
                 step.settled.append(key)
             try:
-                written = self._settle(step, key, current, sweeping=of)
+                written = self._settle(step, key, current, company)
             except Exception as failure:
                 if about_the_record(failure):
                     raise Undecided(key) from failure
@@ -412,9 +538,32 @@ class Bulks:
             if written:
                 step.records += 1
                 step.size_bytes += written
-        self._keep(step, of, replace(self._at_work[of], cursor=cursor))
-        every = len(scanned) < self._settings.bulk_slice
-        return every and (not scanned or cursor == scanned[-1][0] + b"\0")
+        else:
+            if len(scanned) < most:
+                cursor = stop
+        for other in company:
+            bulk = self._at_work[other]
+            if bulk.cursor < cursor:
+                self._gone_on.add(other)
+                self._keep(step, other, replace(bulk, cursor=cursor))
+
+    def _company(self, of: bytes, end: bytes) -> list[bytes]:
+        """Who goes through the schedules with this one, from where it is to an end, in their order.
+
+        Of the younger ones only those before the first that has still to come to where it is.
+        """
+        leader, company, younger = self._at_work[of], list[bytes](), False
+        for other, bulk in self._at_work.items():
+            if other == of:
+                younger = True
+            elif bulk.tenant != leader.tenant or _stop(bulk) <= max(leader.cursor, bulk.cursor):
+                continue
+            elif younger and (bulk.cursor < leader.cursor or other in self._taken_up):
+                break
+            elif bulk.cursor > end:
+                continue
+            company.append(other)
+        return company
 
     def _left_out(self, step: Step, source: Coordinates, key: bytes, stored: bytes) -> bool:
         """Whether a suspect is passed over; its record is a dead letter then."""
@@ -471,6 +620,11 @@ class Bulks:
             step, source, report.reply_to, gathering.no_receipt, outcome, counted
         )
         self._answers.events.bulk(step, source, gathering, no_receipt)
+
+
+def _stop(bulk: Bulk) -> bytes:
+    """Where the schedules end that a command may be about."""
+    return after_prefix(schedule_key(bulk.tenant, bulk.match.id_prefix or ""))
 
 
 def _concerned(bulk: Bulk, schedule: Schedule) -> bool:

@@ -277,7 +277,11 @@ class Control:
             return rejection
         if request.action is Action.TRIGGER and (rejection := self._too_many_triggers(request, schedule)):
             return rejection
-        return self._commands.apply(step, request, schedule)
+        rejection = self._commands.apply(step, request, schedule)
+        if self._bulks.busy and request.action is Action.UPDATE:
+            # It alone changes what a command for many matches.
+            self._bulks.decided(step, request.source.topic, request.id)
+        return rejection
 
     def _too_many_triggers(self, request: Request, schedule: Schedule | None) -> Rejection | None:
         """Refuse one more fire beside those that wait: each is a part of the schedule's record."""

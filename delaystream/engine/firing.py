@@ -398,7 +398,7 @@ class Firing:
                 continue
             late = self._holds.for_once(drain.ended, drain.wheel, key, entry) if drain.ended else entry
             if late.grace_ms >= 0 and withheld.is_late(step, drain, due_ms, late):
-                withheld.let_go(step, drain, key, late)
+                withheld.let_go(step, drain, key, named.passed(key, late))
                 continue
             if (suspicious or entry.destination_partition >= partitions) and self._given_up(
                 step, drain, key, due_ms, entry
@@ -512,7 +512,7 @@ class Firing:
                 elif withheld.is_late(
                     step, drain, due_ms, late := self._holds.for_once(drain.ended, drain.wheel, key, entry)
                 ):
-                    withheld.let_go(step, drain, key, late)
+                    withheld.let_go(step, drain, key, named.passed(key, late))
                 else:
                     withheld.quarantine(step, drain, key, entry, rejection)
             last = key

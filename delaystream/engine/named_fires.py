@@ -114,6 +114,10 @@ class NamedFires:
             self._bulks.settle(step, entry.tenant, entry.id)
         return key in step.local
 
+    def passed(self, key: bytes, entry: Envelope) -> Envelope:
+        """An entry without an id as it goes to the topic for late ones, after `called_off` was asked."""
+        return self._bulks.passed(key, entry) if self._bulks.busy else entry
+
     def moved(self, step: Step, old: bytes, new: bytes, entry: Envelope) -> None:
         """An entry without an id has another key: whoever counts entries takes notice."""
         if self._bulks.busy:

@@ -46,7 +46,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
     max_triggers: int = 100
     #: with catch-up none, a fire of a recurring schedule that is later than this is missed
     misfire_threshold_ms: int = 60_000
-    #: most schedules, or fires without an id, that one step goes through for a bulk command
+    #: most schedules, or fires without an id, that one step goes through for a bulk command; four times
+    #: as many for all that are at work
     bulk_slice: int = 1_000
     #: most holds of one request topic that stand at a time
     max_holds: int = 100

@@ -134,15 +134,28 @@ class Unnamed:
 
     def _is_about(self, bulk: Bulk, key: bytes, entry: Envelope) -> bool:
         """Whether a command for many is about an entry: it matches, and was there before the command."""
+        return self._is_of_those(bulk, key, entry, self._state.destinations[wheel_of(key)])
+
+    def meets_later(self, bulk: Bulk, key: bytes, entry: Envelope) -> bool:
+        """Whether a cancel would be about an entry if that were to be delivered to its topic for late ones.
+
+        A pause would too, and is right: its hold keeps back what goes there while it stands.
+        """
+        return (
+            bulk.subject is None
+            and bulk.action is Action.CANCEL
+            and self._is_of_those(bulk, key, entry, entry.on_late)
+        )
+
+    def _is_of_those(self, bulk: Bulk, key: bytes, entry: Envelope, topic: str) -> bool:
         source = self._state.sources[source_of(key)]
-        if source[0] != bulk.tenant:
+        if source[0] != bulk.tenant or bulk.place in entry.swept:
             return False
         if source == (bulk.tenant, bulk.partition, bulk.origin):
             if offset_of(key) > bulk.offset:
                 return False
         elif entry.timestamp_ms > bulk.timestamp_ms:
             return False
-        topic = self._state.destinations[wheel_of(key)]
         return delivers_to(bulk, topic) and meets(bulk.match, entry.tags, entry.delivered_key)
 
     # -- slice by slice -----------------------------------------------------------------------

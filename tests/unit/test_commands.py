@@ -407,6 +407,64 @@ def test_a_command_after_a_bulk_command_comes_after_it(id: str, together: bool, 
     in_virtual_time(test, partitions=2, bulk_slice=2)
 
 
+@pytest.mark.parametrize("happens", [False, True], ids=["", "workers die"])
+@pytest.mark.parametrize(
+    ("match", "update"),
+    [
+        ({"match_tags": "vip"}, {"tags": "vip"}),
+        ({"match_destination": "late"}, {"destination": "late"}),
+        ({"match_key": "customer-2"}, {"payload": "replace", "key": "customer-2"}),
+    ],
+    ids=["tags", "destination", "key"],
+)
+def test_a_bulk_command_leaves_alone_what_comes_to_match_after_it(
+    match: dict[str, str], update: dict[str, str], happens: bool
+) -> None:
+    """Its sweep comes by later than the update that makes it match; it had been settled before that."""
+
+    async def test(engine: Engine) -> None:
+        fill(engine, 40)
+        engine.request(b"a", b"customer-1", id="z-last", destination="orders", delay="60s", tags="plain")
+        await asyncio.sleep(5)
+        engine.request(action="cancel", reply_to="replies", **match)
+        key = update.pop("key", None)
+        engine.request(b"b" if key else None, key and key.encode(), id="z-last", action="update", **update)
+        if happens:
+            await asyncio.sleep(0.1)
+            await engine.stop()
+            engine.stores.destroy(0)
+            engine.start()
+        await asyncio.sleep(120)
+        told = [event["type"] for event in events(engine) if event.get("id") == "z-last"]
+        assert told == ["scheduled", "updated", "fired"]
+        assert [(r["outcome"], r["matched"]) for r in receipts(engine)] == [("no-match", 0)]
+        # What is sent after the update reaches it.
+        engine.request(b"a", b"customer-1", id="z-next", destination="orders", delay="60s", tags="plain")
+        key = "customer-2" if "match_key" in match else None
+        engine.request(b"b" if key else None, key and key.encode(), id="z-next", action="update", **update)
+        engine.request(action="cancel", reply_to="replies", **match)
+        await asyncio.sleep(120)
+        assert (receipts(engine)[-1]["outcome"], receipts(engine)[-1]["count"]) == ("cancelled", 1)
+
+    update = dict(update)
+    in_virtual_time(test, bulk_slice=2)
+
+
+def test_a_bulk_resume_does_not_undo_the_later_pause_of_what_comes_to_match() -> None:
+    async def test(engine: Engine) -> None:
+        fill(engine, 20)
+        engine.request(b"a", id="z-last", destination="orders", delay="60s")
+        await asyncio.sleep(5)
+        engine.request(action="resume", match_destination="late", reply_to="replies")
+        engine.request(id="z-last", action="pause")
+        engine.request(id="z-last", action="update", destination="late")
+        await asyncio.sleep(120)
+        assert receipts(engine)[0]["outcome"] == "no-match"
+        assert engine.read("late") == []
+
+    in_virtual_time(test, bulk_slice=2)
+
+
 @pytest.mark.parametrize("id", ["a-first", "z-last"])
 def test_what_a_bulk_command_has_stopped_does_not_fire_before_its_sweep_comes_by(id: str) -> None:
     async def test(engine: Engine) -> None:

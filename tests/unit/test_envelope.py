@@ -143,6 +143,7 @@ MEANT: dict[str, Any] = {
     ),
     "bulk-2": Bulk("delay-requests", 1, 9, 10, Action.RESUME, Match(), b"s", KEY, origin=ORIGIN),
     "envelope-2": Envelope(b"k", None, [], 1_700_000_000_000, tags=["a", "b"], released=True),
+    "envelope-3": Envelope(b"k", None, [], 1_700_000_000_000, swept=[(1, 9, ORIGIN)]),
     "hold-1": Hold(
         "delay-requests",
         1,

@@ -715,6 +715,38 @@ def test_it_leaves_alone_what_was_asked_for_after_it() -> None:
     in_virtual_time(test)
 
 
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("held", [False, True], ids=["", "held again"])
+def test_it_leaves_alone_what_goes_to_the_topic_for_late_ones_after_it(
+    held: bool, happens: Callable[[Engine], Awaitable[None]]
+) -> None:
+    """It was for another topic when the cancel was sent."""
+
+    async def test(engine: Engine) -> None:
+        for _ in range(30):
+            engine.request(b"other", destination="emails", delay="1h")
+        engine.request(b"a", destination="orders", delay="1s", on_late="late", grace="1s")
+        engine.request(b"there", destination="late", delay="1h")
+        engine.request(action="pause", match_destination="orders")
+        await asyncio.sleep(10)
+        ask(engine, "cancel", match_destination="la*", match_anonymous="true")
+        if held:
+            engine.request(action="pause", match_destination="late")
+        engine.request(action="resume", match_destination="orders")
+        await asyncio.sleep(0.05)
+        assert receipts(engine) == []
+        await happens(engine)
+        await asyncio.sleep(10)
+        assert last(engine, "outcome", "anonymous") == ("cancelled", 1)
+        if held:
+            assert values(engine, "late") == []
+            engine.request(action="resume", match_destination="late")
+            await asyncio.sleep(1)
+        assert values(engine, "late") == ["a"]
+
+    in_virtual_time(test, bulk_slice=3)
+
+
 # -- one request, by its coordinates -------------------------------------------------------------
 
 
