@@ -126,7 +126,7 @@ class Life:
         answers = Answers(letters, events)
         changes = Changes(state, arming, answers, deliveries, tenants)
         descriptions = Descriptions(state, arming, tenants)
-        commands = Commands(settings, state, arming, answers, changes, descriptions)
+        commands = Commands(settings, state, arming, answers, changes, descriptions, holds)
         bulks = self._bulks = Bulks(
             partition, settings, state, commands, answers, letters, suspects, holds, descriptions
         )

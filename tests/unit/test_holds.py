@@ -411,6 +411,176 @@ def test_a_later_command_that_covers_it_says_when_it_ends(ends: str) -> None:
     in_virtual_time(test, partitions=2)
 
 
+#: when the first of two holds ends (None: by a resume after 10 s), when the second, and when both have
+ENDS = [(None, 60, 60), (None, None, None), (60, 30, 30), (20, 40, 40), (40, 20, 40)]
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize(("first_s", "second_s", "both_s"), ENDS)
+def test_what_two_holds_meet_is_held_until_both_have_ended(
+    first_s: int | None,
+    second_s: int | None,
+    both_s: int | None,
+    arrives: bool,
+    happens: Callable[[Engine], Awaitable[None]],
+) -> None:
+    """With an id or without, there before the pauses or not, and whichever ends first."""
+    resumed = first_s is None or first_s == 60
+
+    def pause(engine: Engine, seconds: int | None, **match: str) -> None:
+        until = {} if seconds is None else {"until": str(began_ms + seconds * 1000)}
+        ask(engine, "pause", match_new="true", **match, **until)
+
+    async def test(engine: Engine) -> None:
+        nonlocal began_ms
+        began_ms = engine.clock.now_ms()
+        if not arrives:
+            request(engine)
+            await asyncio.sleep(1)
+        pause(engine, first_s, match_destination="orders")
+        pause(engine, second_s, match_tags="a")
+        if arrives:
+            await asyncio.sleep(1)
+            request(engine)
+        await asyncio.sleep(9)
+        await happens(engine)
+        if resumed:
+            ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(5)
+        await happens(engine)
+        await asyncio.sleep(85)
+        fired = {record.value: record.timestamp - began_ms for record in engine.read("orders")}
+        if both_s is None:
+            assert fired == {}
+            ask(engine, "resume", match_tags="a")
+            await asyncio.sleep(1)
+            assert sorted(values(engine)) == ["beat", "held", "named"]
+            return
+        assert fired.keys() == {b"held", b"named", b"beat"}
+        assert all(abs(at_ms - both_s * 1000) < 200 for at_ms in fired.values())
+
+    def request(engine: Engine) -> None:
+        told = {"destination": "orders", "tags": "a", "key": b"k"}
+        engine.request(b"held", delay="3s", **told)
+        engine.request(b"named", delay="3s", id="x", partition=1, **told)
+        engine.request(b"beat", every="1h", start=str(began_ms + 3_000), id="y", **told)
+
+    began_ms = 0
+    in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
+def test_a_schedule_passes_from_the_hold_that_ends_to_the_one_that_stands() -> None:
+    """Its events say until when it is paused now, and the resume that it has resumed none."""
+
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        ask(engine, "pause", match_destination="orders", match_new="true")
+        ask(engine, "pause", match_tags="a", match_new="true", until=str(began_ms + 60_000))
+        engine.request(b"value", destination="orders", delay="3s", id="x", tags="a")
+        await asyncio.sleep(1)
+        resume = ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count", "matched", "holds") == ("resumed", 0, 1, 1)
+        # The same once more ends no hold, and finds nothing to change.
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count", "matched", "holds") == ("resumed", 0, 1, 0)
+        (paused,) = events(engine, "paused")
+        told = (paused["source"], paused["status"], paused["until_ms"])
+        assert told == (f"{REQUESTS}/0/{resume}", "paused", began_ms + 60_000)
+        assert not [event for event in events(engine, "resumed") if "id" in event]
+        await asyncio.sleep(100)
+        (resumed,) = [event for event in events(engine, "resumed") if "id" in event]
+        assert 0 <= resumed["at_ms"] - began_ms - 60_000 < 100
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize(
+    "match", [{"match_tags": "a"}, {"match_key": "k"}, {"match_id_prefix": "x"}], ids=str
+)
+@pytest.mark.parametrize("arriving", [{}, {"match_new": "true"}], ids=str)
+def test_a_narrower_pause_that_ends_leaves_the_wider_hold(match: Conditions, arriving: Conditions) -> None:
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_destination="*", match_new="true")
+        await asyncio.sleep(1)
+        told = {"destination": "orders", "delay": "2s", "tags": "a", "key": b"k"}
+        engine.request(b"named", id="x", **told)
+        engine.request(b"held", **told)
+        await asyncio.sleep(5)
+        ask(engine, "pause", until=in_s(engine, 20), **match, **arriving)
+        await asyncio.sleep(60)
+        assert values(engine) == []
+        ask(engine, "resume", match_destination="*")
+        await asyncio.sleep(1)
+        assert sorted(values(engine)) == ["held", "named"]
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("resent", ["the same", "changed", "not"])
+def test_a_schedule_that_is_sent_again_stays_under_both_pauses(resent: str) -> None:
+    """They are for what was there, and it was: a deployment resumes nothing."""
+
+    async def test(engine: Engine) -> None:
+        due = in_s(engine, 5)
+        engine.request(b"value", destination="orders", at=due, id="x", tags="a", partition=1)
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_destination="orders")
+        ask(engine, "pause", match_tags="a")
+        await asyncio.sleep(1)
+        if resent != "not":
+            value = b"value" if resent == "the same" else b"other"
+            engine.request(value, destination="orders", at=due, id="x", tags="a", partition=1)
+        await asyncio.sleep(1)
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(60)
+        assert values(engine) == []
+        ask(engine, "resume", match_tags="a")
+        await asyncio.sleep(1)
+        assert len(values(engine)) == 1
+
+    in_virtual_time(test, partitions=2)
+
+
+def test_the_end_of_a_pause_by_id_is_no_end_of_the_hold() -> None:
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_destination="orders", match_new="true")
+        engine.request(b"value", destination="orders", delay="1s", id="x")
+        await asyncio.sleep(1)
+        engine.request(action="pause", id="x", until=in_s(engine, 20))
+        await asyncio.sleep(40)
+        assert values(engine) == []
+        assert [event.get("until_ms") is None for event in events(engine, "paused")] == [False, True]
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(1)
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize(("action", "fired"), [("resume", ["value"]), ("cancel", [])])
+def test_a_command_about_the_id_itself_is_carried_out_although_holds_meet_it(
+    action: str, fired: list[str]
+) -> None:
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_destination="*", match_new="true")
+        ask(engine, "pause", match_tags="a", match_new="true", until=in_s(engine, 20))
+        engine.request(b"value", destination="orders", delay="1s", id="x", tags="a")
+        await asyncio.sleep(5)
+        ask(engine, action, id="x")
+        await asyncio.sleep(1)
+        assert values(engine) == fired
+        await asyncio.sleep(60)
+        ask(engine, "resume", match_destination="*")
+        await asyncio.sleep(60)
+        assert values(engine) == fired
+
+    in_virtual_time(test)
+
+
 @pytest.mark.parametrize("first", ["10s", None])
 def test_what_arrives_under_two_holds_is_held_until_the_later_end(first: str | None) -> None:
     async def test(engine: Engine) -> None:
