@@ -561,6 +561,40 @@ def test_the_end_of_a_pause_by_id_is_no_end_of_the_hold() -> None:
     in_virtual_time(test)
 
 
+@pytest.mark.parametrize(
+    ("pause_s", "hold_s", "both_s"), [(20, None, None), (20, 40, 40), (40, 20, 40), (None, 20, None)]
+)
+def test_a_paused_schedule_that_arrives_under_a_hold_is_paused_until_the_later_end(
+    pause_s: int | None, hold_s: int | None, both_s: int | None
+) -> None:
+    """An end that an earlier pause has does not end the hold."""
+
+    def until(began_ms: int, seconds: int | None) -> Conditions:
+        return {} if seconds is None else {"until": str(began_ms + seconds * 1000)}
+
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(b"before", destination="orders", delay="15s", id="x")
+        engine.request(action="pause", id="x", **until(began_ms, pause_s))
+        ask(engine, "pause", match_destination="emails", match_new="true", **until(began_ms, hold_s))
+        await asyncio.sleep(1)
+        engine.request(b"value", destination="emails", delay="15s", id="x", reply_to="replies")
+        await asyncio.sleep(1)
+        until_ms = None if both_s is None else began_ms + both_s * 1000
+        assert last(engine, "outcome", "status", "until_ms") == ("replaced", "paused", until_ms)
+        await asyncio.sleep(80)
+        fired = [record.timestamp - began_ms for record in engine.read("emails")]
+        if both_s is None:
+            assert fired == []
+            ask(engine, "resume", match_destination="emails")
+            await asyncio.sleep(1)
+            assert values(engine, "emails") == ["value"]
+        else:
+            assert [abs(at_ms - both_s * 1000) < 200 for at_ms in fired] == [True]
+
+    in_virtual_time(test, partitions=2)
+
+
 @pytest.mark.parametrize(("action", "fired"), [("resume", ["value"]), ("cancel", [])])
 def test_a_command_about_the_id_itself_is_carried_out_although_holds_meet_it(
     action: str, fired: list[str]
