@@ -22,7 +22,8 @@ describe   unknown                       described           described          
 
 A *cancelled* id answers ``cancelled`` to another cancel and ``too-late`` to the other commands, a
 *forestalled* one ``unknown`` to all; either refuses a schedule that is older than the cancel, and takes a
-newer one. ``reschedule`` leaves a paused schedule paused.
+newer one. ``reschedule`` and ``update`` leave a paused schedule paused; one that meets a hold of what arrives
+is paused by them.
 
 What happens to a schedule without a command:
 

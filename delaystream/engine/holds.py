@@ -11,8 +11,8 @@ may be pending (*ended* holds).
 
 A hold may end by itself: its row has the key of an entry in the wheel of housekeeping then.
 
-With `match-new` a hold meets what is newer than itself too, and then schedules with an id when they arrive:
-they are stored paused, with its name and its end.
+With `match-new` a hold meets what is newer than itself too, and then schedules with an id when they arrive,
+or are changed: they are stored paused, with its name and its end.
 
 What two holds meet is kept back until both have ended: what has no id, by being looked at again; a schedule,
 by passing from the one that ends to the one that stands (`Holds.keeping`).
@@ -138,13 +138,12 @@ class Holds:
                 found = hold
         return found
 
-    def keeping(self, step: Step, id: str, schedule: Schedule) -> Hold | None:
+    def keeping(self, step: Step, id: str, schedule: Schedule, *, arriving: bool = False) -> Hold | None:
         """The hold that keeps a paused schedule back when what has paused it ends; None for none.
 
-        Of several it is the one that ends last. What was there before a pause stays under it when it is sent
-        again: that resumes nothing.
+        Of several it is the one that ends last; with `arriving`, of those that meet what arrives. What was
+        there before a pause stays under it when it is sent again: that resumes nothing.
         """
-        source = (schedule.topic, schedule.partition, schedule.origin)
         found: Hold | None = None
         for hold in self._standing.values():
             match, until_ms = hold.match, hold.until_ms
@@ -153,11 +152,7 @@ class Holds:
                 and (until_ms is None or until_ms > step.now_ms)
                 and _delivers_to(match, schedule.destination)
                 and id.startswith(match.id_prefix or "")
-                and (
-                    match.arriving
-                    or 0 <= schedule.created_ms <= hold.timestamp_ms
-                    or _was_there(hold, source, schedule.offset, schedule.timestamp_ms)
-                )
+                and (match.arriving or (not arriving and _knew(hold, schedule)))
                 and meets(match, schedule.tags, self._key_of(step, id, schedule, match))
                 and (found is None or _outlasts(hold, found))
             ):
@@ -448,3 +443,11 @@ def _was_there(hold: Hold, source: tuple[str, int, str], offset: int, timestamp_
     if source == (hold.tenant, hold.partition, hold.origin):
         return offset < hold.offset
     return timestamp_ms <= hold.timestamp_ms
+
+
+def _knew(hold: Hold, schedule: Schedule) -> bool:
+    """Whether an id was scheduled before the pause, whatever was sent again since."""
+    source = (schedule.topic, schedule.partition, schedule.origin)
+    return 0 <= schedule.created_ms <= hold.timestamp_ms or _was_there(
+        hold, source, schedule.offset, schedule.timestamp_ms
+    )

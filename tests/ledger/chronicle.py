@@ -608,12 +608,17 @@ class _Life:
             self.fires = 0
             self.last_fire, self.status = None, "paused" if paused else "pending"
             self.last_fired_ms = None
-            self._arrived(told, request, was_paused=was_paused and request.wanted != "pending")
+            if was_paused and request.wanted != "pending":
+                self._arrived(told, request, self.until_ms)
+            else:
+                self._arrived(told, request, None if request.wanted == "paused" else -1)
             self.catch_up, self.grace_ms = request.catch_up, _DEFAULT_GRACE_MS
             if beat is not None and request.grace_ms is not None:
                 self.grace_ms = request.grace_ms
             if beat is None:
                 self.catch_up = "latest"
+        elif self.status == "pending" and self.payload is not None:
+            self._arrived(told, self.payload, -1)
         self.changed = self.changed or not anew
         self.definition, self.runs = request, self.runs if kept else 0
         partitions = self.given.request_partitions
@@ -656,22 +661,22 @@ class _Life:
         if found != (undecided_ms, last_ms):
             self._wrong(told, f"owed are {undecided_ms} to {last_ms}, told is {found}")
 
-    def _arrived(self, told: Told, request: Asked, *, was_paused: bool) -> None:
-        """A hold may have met it on its arrival, or must have."""
+    def _arrived(self, told: Told, request: Asked, until_ms: int | None) -> None:
+        """A hold may have met it on its arrival, or must have.
+
+        It was to be paused until `until_ms` (None: until a resume; -1: not at all).
+        """
         selections = self.audit.selections
         self.held = told.facts.get("status") == "paused" and selections.may_pause(request)
         pause = selections.in_force(told.record, request, arriving=True)
         self.kept = self.held and pause is not None
         if self.held:
             self.status = "paused"
-            told_ms, until_ms = told.facts.get("until_ms"), self.until_ms
+            told_ms = told.facts.get("until_ms")
             later = until_ms is not None and (told_ms is None or told_ms > until_ms)
-            if (later if was_paused else request.wanted != "paused") and selections.may_keep(
-                request, told_ms
-            ):
-                self.until_ms = told_ms
-            elif not was_paused:
-                self.until_ms = None
+            if later and selections.may_keep(request, told_ms):
+                until_ms = told_ms
+            self.until_ms = None if until_ms == -1 else until_ms
         elif pause is not None:
             self._wrong(told, f"{pause} holds back what arrives")
 

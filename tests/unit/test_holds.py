@@ -595,6 +595,91 @@ def test_a_paused_schedule_that_arrives_under_a_hold_is_paused_until_the_later_e
     in_virtual_time(test, partitions=2)
 
 
+#: what a command changes of a schedule for the e-mails, what there is of it, and what the hold matches
+MOVED: list[tuple[Conditions, Conditions, Conditions]] = [
+    ({"destination": "orders", "tags": "vip"}, {"delay": "10s"}, {"match_tags": "vip"}),
+    ({"tags": "vip,other"}, {"delay": "10s,20s"}, {"match_destination": "emails", "match_tags": "vip"}),
+    ({"destination_key": "k"}, {"every": "10s"}, {"match_key": "k"}),
+    ({"destination": "orders", "delay": "2s,3s"}, {"every": "10s"}, {"match_destination": "orders"}),
+    ({"destination": "orders", "every": "5s"}, {"delay": "10s"}, {"match_destination": "orders"}),
+]
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("until_s", [None, 60])
+@pytest.mark.parametrize(("control", "was", "match"), MOVED, ids=str)
+def test_an_update_moves_no_schedule_past_a_hold(
+    control: Conditions,
+    was: Conditions,
+    match: Conditions,
+    until_s: int | None,
+    happens: Callable[[Engine], Awaitable[None]],
+) -> None:
+    """It is held as if it arrived: with the name and the end of the hold."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(b"value", destination="emails", id="x", partition=1, **was)
+        engine.request(b"other", destination="emails", id="y", partition=1, delay="30s")
+        until_ms = None if until_s is None else engine.clock.now_ms() + until_s * 1000
+        until = {} if until_ms is None else {"until": str(until_ms)}
+        ask(engine, "pause", match_new="true", **match, **until)
+        await asyncio.sleep(1)
+        engine.request(None, action="update", id="x", reply_to="replies", **control)
+        engine.request(None, action="update", id="y", reply_to="replies", tags="odd")
+        await asyncio.sleep(1)
+        updated = [receipt for receipt in receipts(engine) if receipt["outcome"] == "updated"]
+        told = {receipt["schedule_id"]: receipt for receipt in updated}
+        assert [told["x"].get(name) for name in ("status", "until_ms")] == ["paused", until_ms]
+        assert told["y"]["status"] == "pending"
+        ask(engine, "describe", id="x")
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "status", "until_ms") == ("described", "paused", until_ms)
+        await happens(engine)
+        await asyncio.sleep(50)
+        assert [*values(engine), *values(engine, "emails")] == ["other"]
+        if until_s is None:
+            ask(engine, "resume", **match)
+        await asyncio.sleep(10)
+        fired = [value for topic in ("orders", "emails") for value in values(engine, topic)]
+        times = len((control.get("delay") or was.get("delay") or "").split(","))
+        assert fired.count("value") >= times
+
+    in_virtual_time(test, partitions=2)
+
+
+def test_a_schedule_that_was_let_go_is_held_again_when_it_is_rescheduled() -> None:
+    """Whoever asks for anything anew under a hold asks for what is held."""
+
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_destination="orders", match_new="true")
+        engine.request(b"value", destination="orders", id="x", delay="10s")
+        await asyncio.sleep(1)
+        ask(engine, "resume", id="x")
+        await asyncio.sleep(1)
+        ask(engine, "reschedule", id="x", delay="5s")
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "status") == ("rescheduled", "paused")
+        await asyncio.sleep(60)
+        assert values(engine) == []
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(1)
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test)
+
+
+def test_an_update_under_a_pause_of_what_was_there_alone_is_not_held() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(b"value", destination="emails", id="x", delay="10s")
+        ask(engine, "pause", match_destination="orders")
+        await asyncio.sleep(1)
+        engine.request(None, action="update", id="x", destination="orders")
+        await asyncio.sleep(20)
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test)
+
+
 @pytest.mark.parametrize(("action", "fired"), [("resume", ["value"]), ("cancel", [])])
 def test_a_command_about_the_id_itself_is_carried_out_although_holds_meet_it(
     action: str, fired: list[str]
