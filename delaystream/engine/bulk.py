@@ -37,6 +37,7 @@ from delaystream.codec.envelope import (
     Gathering,
     Release,
     Schedule,
+    Status,
     Sweep,
     decode_bulk,
     decode_envelope,
@@ -221,16 +222,18 @@ class Bulks:
                 # Like any cancel it refuses what is older; the coordinates stay, for they name the entries.
                 timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)
                 before_it = replace(before_it, timestamp_ms=timestamp_ms)
-            until_ms = None if bulk.until_ms < 0 else bulk.until_ms
-            after = self._commands.switch(step, id, before_it, bulk.action, until_ms, bulk.once)
+            after = self._commands.switch_one_of_many(step, id, before_it, bulk)
             if after is None:
                 self._keep(step, of, counted)
                 continue
             schedule, changed = after, True
             source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
-            self._answers.events.changed(
-                step, source, id, _EVENTS[bulk.action], after, actor=bulk.actor, note=bulk.note
-            )
+            stays = after.status is Status.PAUSED
+            told = EventType.PAUSED if stays else _EVENTS[bulk.action]
+            self._answers.events.changed(step, source, id, told, after, actor=bulk.actor, note=bulk.note)
+            if stays and bulk.action is Action.RESUME:
+                self._keep(step, of, counted)
+                continue
             at_once = bulk.at_once
             if bulk.action is Action.RESUME:
                 at_once += self._commands.at_once(step, id, after)

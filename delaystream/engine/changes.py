@@ -1,7 +1,7 @@
 """Changing a schedule: `reschedule`, which is about when it fires, and `update`, which is about anything.
 
 What a request gives changes, everything else stays: payload, pause, counters, history, and the times where
-they are the same.
+they are the same. What is changed under a hold of what arrives is held like that.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from delaystream.engine import terms
 from delaystream.engine.answers import Answers
 from delaystream.engine.arming import Arming
 from delaystream.engine.deliveries import Deliveries
+from delaystream.engine.holds import Holds
 from delaystream.engine.pointers import trigger_of
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
@@ -73,7 +74,9 @@ class Changes:
         answers: Answers,
         deliveries: Deliveries,
         tenants: Tenants,
+        holds: Holds,
     ) -> None:
+        self._holds = holds
         self._state = state
         self._arming = arming
         self._answers = answers
@@ -110,6 +113,7 @@ class Changes:
         if request.update is not None and payload is not None:
             schedule = self._updated(step, request.id, old, schedule, request.update, payload, recurring)
         schedule = terms.stamped(schedule, request, outcome)
+        schedule = self._held(step, request.id, old, schedule)
         schedule = self._armed(step, request.id, old, schedule, times)
         self._arming.withhold(old, schedule)
         step.changes[schedule_key(schedule.topic, request.id)] = encode(schedule)
@@ -134,6 +138,19 @@ class Changes:
             self._answers.events.passed(step, id, old, type=EventType.MISSED, run=run, reason="replaced")
             return run.number
         return 0
+
+    def _held(self, step: Step, id: str, old: Schedule, schedule: Schedule) -> Schedule:
+        """The schedule paused, if it was pending and a hold of what arrives meets it as it is now."""
+        if schedule.status is not Status.PENDING or not self._holds.any:
+            return schedule
+        hold = self._holds.keeping(step, id, schedule, arriving=True)
+        if hold is None:
+            return schedule
+        held = self._arming.ahead(old) if old.recurrence is None else []
+        schedule = replace(
+            schedule, status=Status.PAUSED, paused_ms=step.now_ms, held=held, held_by=hold.name
+        )
+        return self._arming.wake(step, id, schedule, hold.until_ms)
 
     # -- when -----------------------------------------------------------------------------------
 

@@ -7,7 +7,17 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import LIVE, Schedule, Status, Wake, decode_schedule, encode, kept_actor
+from delaystream.codec.envelope import (
+    LIVE,
+    Bulk,
+    Hold,
+    Schedule,
+    Status,
+    Wake,
+    decode_schedule,
+    encode,
+    kept_actor,
+)
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import due_of, schedule_key, split_wheel_key
 from delaystream.codec.outgoing import Outcome
@@ -21,6 +31,7 @@ from delaystream.engine.answers import Answers, older
 from delaystream.engine.arming import Arming
 from delaystream.engine.changes import Changes
 from delaystream.engine.describe import Descriptions
+from delaystream.engine.holds import Holds
 from delaystream.engine.overdue import lateness
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
@@ -38,8 +49,10 @@ class Commands:
         answers: Answers,
         changes: Changes,
         descriptions: Descriptions,
+        holds: Holds,
     ) -> None:
         self._settings = settings
+        self._holds = holds
         self._state = state
         self._descriptions = descriptions
         self._arming = arming
@@ -152,6 +165,33 @@ class Commands:
         step.changes[schedule_key(schedule.topic, id)] = encode(changed)
         return changed
 
+    def switch_one_of_many(self, step: Step, id: str, schedule: Schedule, bulk: Bulk) -> Schedule | None:
+        """The same by a command for many, which leaves it paused where another hold keeps it back.
+
+        A pause ends with the last hold that stands then. What a resume would let go passes to that one: if
+        the resume has ended another, or the schedule is kept back by a hold. What was there and is paused by
+        itself is resumed by what is narrower than its hold, too.
+        """
+        action, until_ms = bulk.action, None if bulk.until_ms < 0 else bulk.until_ms
+        hold = self._holds.keeping(step, id, schedule) if action is not Action.CANCEL else None
+        if hold is not None and action is Action.RESUME and (bulk.holds or schedule.held_by):
+            passes = schedule.status is Status.PAUSED and (
+                schedule.held_by != hold.name or _until_ms(schedule) != hold.until_ms
+            )
+            return self._pass_on(step, id, schedule, hold) if passes else None
+        if hold is not None and action is Action.PAUSE:
+            if until_ms is not None:
+                until_ms = None if hold.until_ms is None else max(until_ms, hold.until_ms)
+            if schedule.held_by:
+                schedule = replace(schedule, held_by=hold.name)
+        return self.switch(step, id, schedule, action, until_ms, bulk.once)
+
+    def _pass_on(self, step: Step, id: str, schedule: Schedule, hold: Hold) -> Schedule:
+        """Have a paused schedule be kept back by a hold for as long as that stands, and store it."""
+        passed = replace(self._arming.wake(step, id, schedule, hold.until_ms), held_by=hold.name)
+        step.changes[schedule_key(schedule.topic, id)] = encode(passed)
+        return passed
+
     def _paused(self, step: Step, schedule: Schedule) -> Schedule:
         held = []
         if schedule.recurrence is None:
@@ -172,13 +212,18 @@ class Commands:
         return replace(schedule, status=Status.PENDING, held=[], resumed_ms=step.now_ms, held_by="")
 
     def wake(self, step: Step, key: bytes, entry: Wake) -> None:
-        """The pause of an id ends by itself."""
+        """The pause of an id ends by itself, unless a hold keeps it back."""
         stored = self._state.get(step, schedule_key(entry.tenant, entry.id))
         schedule = None if stored is None else decode_schedule(stored)
         assert schedule is not None, "a pause that ends by itself is of a schedule"
         assert schedule.until_key == key, "there is one end of a pause"
         # The entry is out of its wheel already.
-        changed = self.switch(step, entry.id, replace(schedule, until_key=None), Action.RESUME)
+        schedule = replace(schedule, until_key=None)
+        if hold := self._holds.keeping(step, entry.id, schedule):
+            passed = self._pass_on(step, entry.id, schedule, hold)
+            self._answers.events.changed(step, passed.source, entry.id, EventType.PAUSED, passed)
+            return
+        changed = self.switch(step, entry.id, schedule, Action.RESUME)
         assert changed is not None, "only what is paused has an end of its pause"
         self._answers.events.changed(step, changed.source, entry.id, EventType.RESUMED, changed)
 

@@ -22,7 +22,8 @@ describe   unknown                       described           described          
 
 A *cancelled* id answers ``cancelled`` to another cancel and ``too-late`` to the other commands, a
 *forestalled* one ``unknown`` to all; either refuses a schedule that is older than the cancel, and takes a
-newer one. ``reschedule`` leaves a paused schedule paused.
+newer one. ``reschedule`` and ``update`` leave a paused schedule paused; one that meets a hold of what arrives
+is paused by them.
 
 What happens to a schedule without a command:
 
@@ -125,11 +126,14 @@ def _paused_since(step: Step, request: Request, old: Schedule | None) -> int | N
 def _until_ms(request: Request, old: Schedule | None, hold: Hold | None) -> int | None:
     """When the pause of what a request defines ends by itself; None: not before a resume.
 
-    What was paused stays so for as long. Of what is not, the hold that meets it says how long, unless the
-    request itself asks to be paused.
+    What was paused stays so for as long, and for as long as the hold that meets it, if that ends later. Of
+    what is not, the hold says how long, unless the request itself asks to be paused.
     """
     if old is not None and old.status is _PAUSED and request.status != "pending":
-        return None if old.until_key is None else due_of(old.until_key)
+        until_ms = None if old.until_key is None else due_of(old.until_key)
+        if hold is None or until_ms is None:
+            return until_ms
+        return None if hold.until_ms is None else max(until_ms, hold.until_ms)
     return None if hold is None or request.status == "paused" else hold.until_ms
 
 

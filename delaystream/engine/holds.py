@@ -11,8 +11,11 @@ may be pending (*ended* holds).
 
 A hold may end by itself: its row has the key of an entry in the wheel of housekeeping then.
 
-With `match-new` a hold meets what is newer than itself too, and then schedules with an id when they arrive:
-they are stored paused, with its name and its end.
+With `match-new` a hold meets what is newer than itself too, and then schedules with an id when they arrive,
+or are changed: they are stored paused, with its name and its end.
+
+What two holds meet is kept back until both have ended: what has no id, by being looked at again; a schedule,
+by passing from the one that ends to the one that stands (`Holds.keeping`).
 """
 
 from __future__ import annotations
@@ -23,13 +26,24 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Ended, Envelope, Hold, Release, decode_ended, decode_hold, encode
+from delaystream.codec.envelope import (
+    Ended,
+    Envelope,
+    Hold,
+    Release,
+    Schedule,
+    decode_ended,
+    decode_envelope,
+    decode_hold,
+    encode,
+)
 from delaystream.codec.keys import (
     HOUSEKEEPING,
     due_of,
     ended_key,
     hold_key,
     offset_of,
+    payload_key,
     source_of,
     split_wheel_key,
     wheel_key,
@@ -123,6 +137,35 @@ class Holds:
             if concerned and meets(match, request.tags, key) and (found is None or _outlasts(hold, found)):
                 found = hold
         return found
+
+    def keeping(self, step: Step, id: str, schedule: Schedule, *, arriving: bool = False) -> Hold | None:
+        """The hold that keeps a paused schedule back when what has paused it ends; None for none.
+
+        Of several it is the one that ends last; with `arriving`, of those that meet what arrives. What was
+        there before a pause stays under it when it is sent again: that resumes nothing.
+        """
+        found: Hold | None = None
+        for hold in self._standing.values():
+            match, until_ms = hold.match, hold.until_ms
+            if (
+                hold.tenant == schedule.topic
+                and (until_ms is None or until_ms > step.now_ms)
+                and _delivers_to(match, schedule.destination)
+                and id.startswith(match.id_prefix or "")
+                and (match.arriving or (not arriving and _knew(hold, schedule)))
+                and meets(match, schedule.tags, self._key_of(step, id, schedule, match))
+                and (found is None or _outlasts(hold, found))
+            ):
+                found = hold
+        return found
+
+    def _key_of(self, step: Step, id: str, schedule: Schedule, match: Match) -> bytes | None:
+        """The key that a live schedule delivers with; read only where a match asks for it."""
+        if match.key is None:
+            return None
+        payload = schedule.payload or self._state.get(step, payload_key(schedule.topic, id))
+        assert payload is not None, "a live schedule has its payload"
+        return decode_envelope(payload).delivered_key
 
     def keep(self, step: Step, hold: Hold, key: bytes, stored: bytes) -> bytes:
         """Put an entry that is out of its wheel in that of a hold; its new key."""
@@ -400,3 +443,11 @@ def _was_there(hold: Hold, source: tuple[str, int, str], offset: int, timestamp_
     if source == (hold.tenant, hold.partition, hold.origin):
         return offset < hold.offset
     return timestamp_ms <= hold.timestamp_ms
+
+
+def _knew(hold: Hold, schedule: Schedule) -> bool:
+    """Whether an id was scheduled before the pause, whatever was sent again since."""
+    source = (schedule.topic, schedule.partition, schedule.origin)
+    return 0 <= schedule.created_ms <= hold.timestamp_ms or _was_there(
+        hold, source, schedule.offset, schedule.timestamp_ms
+    )

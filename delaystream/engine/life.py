@@ -124,9 +124,9 @@ class Life:
         quotas = Quotas(partition, settings.partitions, tenants, state.counts, deliveries)
         arming = Arming(settings, state)
         answers = Answers(letters, events)
-        changes = Changes(state, arming, answers, deliveries, tenants)
+        changes = Changes(state, arming, answers, deliveries, tenants, holds)
         descriptions = Descriptions(state, arming, tenants)
-        commands = Commands(settings, state, arming, answers, changes, descriptions)
+        commands = Commands(settings, state, arming, answers, changes, descriptions, holds)
         bulks = self._bulks = Bulks(
             partition, settings, state, commands, answers, letters, suspects, holds, descriptions
         )

@@ -198,6 +198,8 @@ class _Life:
         self.resumed_ms = -1
         self.held = False
         """Whether it is paused because a hold met it when it arrived."""
+        self.kept = False
+        """Whether it is known to be kept back by a hold, and not only paused by itself."""
         self.incomplete = False
         """Whether `completed` has to be the next event."""
         self.course: list[tuple[int, str | None, Asked | None]] = []
@@ -411,23 +413,46 @@ class _Life:
     def _switch(self, kind: str, told: Told, request: Asked | None) -> None:
         """It is paused or resumed, by a request or by itself."""
         if kind == "paused":
-            if self.status == "paused" and (request is None or request.until_ms == self.until_ms):
+            until_ms = None if request is None else self._until_ms(told, request)
+            if self.status == "paused" and until_ms == self.until_ms:
                 self._wrong(told, f"it is paused, until {self.until_ms}")
-            self.until_ms = None if request is None else request.until_ms
+            self.until_ms = until_ms
         elif request is not None:
             self._resumed_in_time(told, request)
         if kind == "resumed" or self.status != "paused":
-            self.held = False
+            self.held = self.kept = False
         self.status = "paused" if kind == "paused" else "pending"
         if kind == "resumed":
             self.resumed_ms = told.at_ms
         # What is held goes back to where it was: a fire that was moved is decided on anew.
         self.moved.clear()
 
+    def _until_ms(self, told: Told, request: Asked) -> int | None:
+        """When the pause of a command ends; that of many ends with the last hold that meets the schedule."""
+        until_ms, told_ms = request.until_ms, told.facts.get("until_ms")
+        later = until_ms is not None and (told_ms is None or told_ms > until_ms)
+        if request.is_for_many and later and self.audit.selections.may_keep(self.payload, told_ms):
+            return told_ms
+        return until_ms
+
+    def _passes(self, told: Told) -> None:
+        """What has paused it is over, or would be, and a hold keeps it back."""
+        until_ms = told.facts.get("until_ms")
+        if self.status != "paused" or not self.audit.selections.may_keep(self.payload, until_ms):
+            self._wrong(told, f"it was {self.status}, and no hold keeps it back until {until_ms}")
+        self.until_ms, self.held, self.kept = until_ms, True, True
+
+    def _let_go(self, told: Told) -> None:
+        """It was resumed, and not by its id: no hold may meet it."""
+        if self.payload is not None and (pause := self.audit.selections.in_force(told.record, self.payload)):
+            self._wrong(told, f"{pause} holds it back")
+
     def _ends_by_itself(self, told: Told) -> bool:
         """Whether an event tells that a pause is over, and no command's doing."""
         request = self.chronicle.asked.get(told.facts["source"])
-        return told.kind == "resumed" and request is not None and request.action == "schedule"
+        return (
+            told.kind in ("paused", "resumed") and request is not None and request.action == "schedule"
+        )  # fmt: skip
 
     def _ended(self, told: Told) -> None:
         """A pause has ended by itself: when it was to, and not before."""
@@ -435,8 +460,12 @@ class _Life:
             self._wrong(told, f"it is what {self.payload and self.payload.source} asked for")
         if self.status != "paused" or self.until_ms is None or told.at_ms < self.until_ms:
             self._wrong(told, f"it was {self.status}, until {self.until_ms}")
-        self._switch("resumed", told, None)
-        self.until_ms = None
+        if told.kind == "paused":
+            self._passes(told)
+        else:
+            self._let_go(told)
+            self._switch("resumed", told, None)
+            self.until_ms = None
         self.terms.stays(told)
         self._ends(told)
 
@@ -490,21 +519,29 @@ class _Life:
 
     def _swept(self, told: Told, request: Asked) -> None:
         chronicle, kind = self.chronicle, told.kind
-        chronicle.swept[request.source][self.id] += 1
         makes, finds = _SWEEPS[request.action]
-        if request.action == "pause" and self.until_ms != request.until_ms:
+        if request.action == "pause" and self.until_ms != self._until_ms(told, request):
             # It says when the pause of what is paused ends, too.
             finds |= {"paused"}
+        passes = request.action == "resume" and kind == "paused"
+        if passes:
+            makes = "paused"
+        else:
+            chronicle.swept[request.source][self.id] += 1
         if not request.selects(self.id, self.payload) or kind != makes or self.status not in finds:
             self._wrong(
                 told, f"it was {self.status}; {request.action} of {request.prefix}* {request.selector}"
             )
         if not self._was_there(self.payload, request) and not (self.held and request.action == "resume"):
             self._wrong(told, "it was asked for after the command")
+        if kind == "resumed" and self.kept:
+            self._let_go(told)
         if kind == "cancelled":
             self._cut()
             self.status, self.over_ms = "cancelled", told.at_ms
             self.swept_ms = request.timestamp_ms
+        elif passes:
+            self._passes(told)
         else:
             self._switch(kind, told, request)
         if self.status != "paused":
@@ -531,6 +568,10 @@ class _Life:
         if done_ms is None:
             return
         began_ms = request.timestamp_ms
+        selections = self.audit.selections
+        if request.action == "resume" and self.payload is not None and selections.may_hold(self.payload):
+            # Another hold may have kept it back.
+            return
         before = [entry for entry in self.course if entry[0] < began_ms][-1:]
         during = [entry for entry in self.course if began_ms <= entry[0] <= done_ms]
         if before and all(
@@ -567,12 +608,17 @@ class _Life:
             self.fires = 0
             self.last_fire, self.status = None, "paused" if paused else "pending"
             self.last_fired_ms = None
-            self._arrived(told, request)
+            if was_paused and request.wanted != "pending":
+                self._arrived(told, request, self.until_ms)
+            else:
+                self._arrived(told, request, None if request.wanted == "paused" else -1)
             self.catch_up, self.grace_ms = request.catch_up, _DEFAULT_GRACE_MS
             if beat is not None and request.grace_ms is not None:
                 self.grace_ms = request.grace_ms
             if beat is None:
                 self.catch_up = "latest"
+        elif self.status == "pending" and self.payload is not None:
+            self._arrived(told, self.payload, -1)
         self.changed = self.changed or not anew
         self.definition, self.runs = request, self.runs if kept else 0
         partitions = self.given.request_partitions
@@ -615,13 +661,23 @@ class _Life:
         if found != (undecided_ms, last_ms):
             self._wrong(told, f"owed are {undecided_ms} to {last_ms}, told is {found}")
 
-    def _arrived(self, told: Told, request: Asked) -> None:
-        """A hold may have met it on its arrival, or must have."""
+    def _arrived(self, told: Told, request: Asked, until_ms: int | None) -> None:
+        """A hold may have met it on its arrival, or must have.
+
+        It was to be paused until `until_ms` (None: until a resume; -1: not at all).
+        """
         selections = self.audit.selections
         self.held = told.facts.get("status") == "paused" and selections.may_pause(request)
+        pause = selections.in_force(told.record, request, arriving=True)
+        self.kept = self.held and pause is not None
         if self.held:
             self.status = "paused"
-        elif pause := selections.released(told.record, request, arriving=True):
+            told_ms = told.facts.get("until_ms")
+            later = until_ms is not None and (told_ms is None or told_ms > until_ms)
+            if later and selections.may_keep(request, told_ms):
+                until_ms = told_ms
+            self.until_ms = None if until_ms == -1 else until_ms
+        elif pause is not None:
             self._wrong(told, f"{pause} holds back what arrives")
 
     def _carried_on(self, request: Asked) -> tuple[Beat, int] | None:

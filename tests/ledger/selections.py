@@ -1,13 +1,15 @@
 """Commands that reach requests without an id: what they may do to a fire, and what they must.
 
 A hold is known to be in force from the moment on at which the pause has told its sum, until the first resume
-that may have ended it is produced. In between, nothing that it is about may be decided to go out.
+that may have ended it is produced, or until it ends by itself. In between, nothing that it is about may be
+decided to go out, and no schedule that it meets is resumed but by its id.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from tests.ledger.records import Asked, Delivered, Fire, Told
@@ -53,12 +55,21 @@ class Selections:
         """Whether a request with an id may have met a hold on its arrival."""
         return any(_arriving(pause) and _meets(pause, request) for pause in self.pauses)
 
-    def released(self, record: Delivered, request: Asked, *, arriving: bool = False) -> str | None:
+    def may_keep(self, request: Asked | None, until_ms: int | None) -> bool:
+        """Whether a hold that ends at `until_ms` (None: by a resume alone) may keep back what is paused."""
+        return request is not None and any(
+            pause.until_ms == until_ms and _meets(pause, request) for pause in self.pauses
+        )
+
+    def released(self, record: Delivered, request: Asked) -> str | None:
+        """The pause that was in force when a fire was decided on, if one was."""
+        # What was moved is for another destination.
+        return self.in_force(record, request) if record.topic == request.destination else None
+
+    def in_force(self, record: Delivered, request: Asked, *, arriving: bool = False) -> str | None:
         """The pause that was in force when a record was decided on, if one was; `arriving`: only such."""
         since_ms, appended_ms = record.decided_after_ms, record.appended_ms
-        # What was moved is for another destination.
-        moved = not arriving and record.topic != request.destination
-        if since_ms is None or appended_ms is None or moved:
+        if since_ms is None or appended_ms is None:
             return None
         for pause in self.pauses:
             told = self.sums.get(pause.source)
@@ -71,15 +82,19 @@ class Selections:
         return None
 
     def _end(self, pause: Asked) -> float:
-        """The earliest moment at which a resume may have ended a hold."""
+        """The earliest moment at which a hold may have ended, by a resume or by itself."""
         ends = []
         for resume in self.resumes:
             told = self.sums.get(resume.source)
             done_ms = None if told is None else told.record.appended_ms
-            if resume.partition[0] == pause.partition[0] and (
-                done_ms is None or done_ms >= pause.timestamp_ms
-            ):
+            if _covers(resume, pause) and (done_ms is None or done_ms >= pause.timestamp_ms):
                 ends.append(max(resume.timestamp_ms, pause.timestamp_ms))
+        # A later pause may have said when it ends.
+        ends += [
+            other.until_ms - self.audit.circumstances.clock_ahead_ms
+            for other in self.pauses
+            if other.until_ms is not None and _covers(other, pause)
+        ]
         return min(ends, default=float("inf"))
 
     # -- cancels
@@ -164,6 +179,21 @@ def _arriving(pause: Asked) -> bool:
 
 def _meets(command: Asked, request: Asked) -> bool:
     return command.partition[0] == request.partition[0] and command.selects(None, request)
+
+
+def _covers(command: Asked, pause: Asked) -> bool:
+    """Whether a command is about all that a pause is about."""
+    wide, narrow = command.selector, pause.selector
+    if wide is None or narrow is None or command.partition[0] != pause.partition[0]:
+        return False
+    return (
+        wide.tag in (None, narrow.tag)
+        and wide.key in (None, narrow.key)
+        and (
+            wide.destination in (None, "*", narrow.destination)
+            or (narrow.destination is not None and fnmatchcase(narrow.destination, wide.destination or ""))
+        )
+    )
 
 
 def _is_before(request: Asked, command: Asked) -> bool:

@@ -20,6 +20,7 @@ from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, Action, CatchUp, Request
 from delaystream.engine import bulk, changes, commands, control, firing, holds, named_fires, recurring_fires
 from delaystream.engine.arming import Arming
+from delaystream.engine.bulk import Bulks
 from delaystream.engine.changes import Changes
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
@@ -517,7 +518,13 @@ def changes_reset_what_they_do_not_give() -> Iterator[Engine]:
 @contextlib.contextmanager
 def holds_are_forgotten_by_the_next_owner() -> Iterator[Engine]:
     """A worker knows of the pauses that it has read itself, and of no others."""
-    with patch.object(holds, "everything", lambda *_: []):
+    original = Bulks.release
+
+    def release(self: Bulks, step: Any, key: bytes, entry: Any) -> None:
+        if entry.key in {*self._holds._standing, *self._holds._ended}:
+            original(self, step, key, entry)
+
+    with patch.object(holds, "everything", lambda *_: []), patch.object(Bulks, "release", release):
         yield Engine()
 
 
@@ -531,6 +538,13 @@ def holds_let_pass_what_arrives() -> Iterator[Engine]:
         return original(self, blind, *entry)
 
     with patch.object(Holds, "meeting", lambda *_: None), patch.object(Holds, "over", over):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def schedules_are_let_go_by_the_first_of_two_holds() -> Iterator[Engine]:
+    """A schedule is resumed when what has paused it ends, whatever else holds it back."""
+    with patch.object(Holds, "keeping", lambda *_: None):
         yield Engine()
 
 
@@ -605,6 +619,7 @@ DECISIONS: list[Breakage] = [
     misfires_wait_for_their_grace,
     holds_are_forgotten_by_the_next_owner,
     holds_let_pass_what_arrives,
+    schedules_are_let_go_by_the_first_of_two_holds,
     sweeps_pass_an_entry_twice,
     cancels_leave_what_is_held,
     rates_are_not_kept,

@@ -164,6 +164,7 @@ class Producers:
         else:
             request.action = random.choice(("pause", "pause", "resume", "cancel"))
             request.selector = self._selector(request.action, control)
+            self._terms.end(request, control)
         control.append(("delaystream-action", request.action.encode()))
         self._note(at, request, world.log.append(at, (None, None, control, request.timestamp_ms)))
 

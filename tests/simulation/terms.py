@@ -36,6 +36,7 @@ class TermsOfRequests:
         self._chance = random.choice((0.0, 0.0, 0.25, 0.6))
         #: how many pauses end by themselves, some after the storm
         self._ends = random.choice((0.0, 0.9))
+        self._holding = Random(f"{world.seed}-producers-terms-holding")
         self._describes = random.choice((0.0, 0.0, 0.2))
         self._repeats = 0.15 if self._chance else 0.0
         self._paces = random.choice((0.0, 0.0, 0.0, 0.1, 0.1))
@@ -71,6 +72,8 @@ class TermsOfRequests:
     def end(self, request: Asked, control: list[Header]) -> None:
         """When a pause ends by itself, of some."""
         random = self._random
+        if request.selector is not None:
+            random = self._holding
         if request.action == "pause" and random.random() < self._ends:
             request.until_ms = request.timestamp_ms + random.choice((100, 700, 2_500, 9_000))
             control.append(("delaystream-until", b"%d" % request.until_ms))

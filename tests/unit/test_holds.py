@@ -411,6 +411,295 @@ def test_a_later_command_that_covers_it_says_when_it_ends(ends: str) -> None:
     in_virtual_time(test, partitions=2)
 
 
+#: when the first of two holds ends (None: by a resume after 10 s), when the second, and when both have
+ENDS = [(None, 60, 60), (None, None, None), (60, 30, 30), (20, 40, 40), (40, 20, 40)]
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize(("first_s", "second_s", "both_s"), ENDS)
+def test_what_two_holds_meet_is_held_until_both_have_ended(
+    first_s: int | None,
+    second_s: int | None,
+    both_s: int | None,
+    arrives: bool,
+    happens: Callable[[Engine], Awaitable[None]],
+) -> None:
+    """With an id or without, there before the pauses or not, and whichever ends first."""
+    resumed = first_s is None or first_s == 60
+
+    def pause(engine: Engine, seconds: int | None, **match: str) -> None:
+        until = {} if seconds is None else {"until": str(began_ms + seconds * 1000)}
+        ask(engine, "pause", match_new="true", **match, **until)
+
+    async def test(engine: Engine) -> None:
+        nonlocal began_ms
+        began_ms = engine.clock.now_ms()
+        if not arrives:
+            request(engine)
+            await asyncio.sleep(1)
+        pause(engine, first_s, match_destination="orders")
+        pause(engine, second_s, match_tags="a")
+        if arrives:
+            await asyncio.sleep(1)
+            request(engine)
+        await asyncio.sleep(9)
+        await happens(engine)
+        if resumed:
+            ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(5)
+        await happens(engine)
+        await asyncio.sleep(85)
+        fired = {record.value: record.timestamp - began_ms for record in engine.read("orders")}
+        if both_s is None:
+            assert fired == {}
+            ask(engine, "resume", match_tags="a")
+            await asyncio.sleep(1)
+            assert sorted(values(engine)) == ["beat", "held", "named"]
+            return
+        assert fired.keys() == {b"held", b"named", b"beat"}
+        assert all(abs(at_ms - both_s * 1000) < 200 for at_ms in fired.values())
+
+    def request(engine: Engine) -> None:
+        told = {"destination": "orders", "tags": "a", "key": b"k"}
+        engine.request(b"held", delay="3s", **told)
+        engine.request(b"named", delay="3s", id="x", partition=1, **told)
+        engine.request(b"beat", every="1h", start=str(began_ms + 3_000), id="y", **told)
+
+    began_ms = 0
+    in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
+def test_a_schedule_passes_from_the_hold_that_ends_to_the_one_that_stands() -> None:
+    """Its events say until when it is paused now, and the resume that it has resumed none."""
+
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        ask(engine, "pause", match_destination="orders", match_new="true")
+        ask(engine, "pause", match_tags="a", match_new="true", until=str(began_ms + 60_000))
+        engine.request(b"value", destination="orders", delay="3s", id="x", tags="a")
+        await asyncio.sleep(1)
+        resume = ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count", "matched", "holds") == ("resumed", 0, 1, 1)
+        # The same once more ends no hold, and finds nothing to change.
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count", "matched", "holds") == ("resumed", 0, 1, 0)
+        (paused,) = events(engine, "paused")
+        told = (paused["source"], paused["status"], paused["until_ms"])
+        assert told == (f"{REQUESTS}/0/{resume}", "paused", began_ms + 60_000)
+        assert not [event for event in events(engine, "resumed") if "id" in event]
+        await asyncio.sleep(100)
+        (resumed,) = [event for event in events(engine, "resumed") if "id" in event]
+        assert 0 <= resumed["at_ms"] - began_ms - 60_000 < 100
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize(
+    "match", [{"match_tags": "a"}, {"match_key": "k"}, {"match_id_prefix": "x"}], ids=str
+)
+@pytest.mark.parametrize("arriving", [{}, {"match_new": "true"}], ids=str)
+def test_a_narrower_pause_that_ends_leaves_the_wider_hold(match: Conditions, arriving: Conditions) -> None:
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_destination="*", match_new="true")
+        await asyncio.sleep(1)
+        told = {"destination": "orders", "delay": "2s", "tags": "a", "key": b"k"}
+        engine.request(b"named", id="x", **told)
+        engine.request(b"held", **told)
+        await asyncio.sleep(5)
+        ask(engine, "pause", until=in_s(engine, 20), **match, **arriving)
+        await asyncio.sleep(60)
+        assert values(engine) == []
+        ask(engine, "resume", match_destination="*")
+        await asyncio.sleep(1)
+        assert sorted(values(engine)) == ["held", "named"]
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("resent", ["the same", "changed", "not"])
+def test_a_schedule_that_is_sent_again_stays_under_both_pauses(resent: str) -> None:
+    """They are for what was there, and it was: a deployment resumes nothing."""
+
+    async def test(engine: Engine) -> None:
+        due = in_s(engine, 5)
+        engine.request(b"value", destination="orders", at=due, id="x", tags="a", partition=1)
+        await asyncio.sleep(1)
+        ask(engine, "pause", match_destination="orders")
+        ask(engine, "pause", match_tags="a")
+        await asyncio.sleep(1)
+        if resent != "not":
+            value = b"value" if resent == "the same" else b"other"
+            engine.request(value, destination="orders", at=due, id="x", tags="a", partition=1)
+        await asyncio.sleep(1)
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(60)
+        assert values(engine) == []
+        ask(engine, "resume", match_tags="a")
+        await asyncio.sleep(1)
+        assert len(values(engine)) == 1
+
+    in_virtual_time(test, partitions=2)
+
+
+def test_the_end_of_a_pause_by_id_is_no_end_of_the_hold() -> None:
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_destination="orders", match_new="true")
+        engine.request(b"value", destination="orders", delay="1s", id="x")
+        await asyncio.sleep(1)
+        engine.request(action="pause", id="x", until=in_s(engine, 20))
+        await asyncio.sleep(40)
+        assert values(engine) == []
+        assert [event.get("until_ms") is None for event in events(engine, "paused")] == [False, True]
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(1)
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize(
+    ("pause_s", "hold_s", "both_s"), [(20, None, None), (20, 40, 40), (40, 20, 40), (None, 20, None)]
+)
+def test_a_paused_schedule_that_arrives_under_a_hold_is_paused_until_the_later_end(
+    pause_s: int | None, hold_s: int | None, both_s: int | None
+) -> None:
+    """An end that an earlier pause has does not end the hold."""
+
+    def until(began_ms: int, seconds: int | None) -> Conditions:
+        return {} if seconds is None else {"until": str(began_ms + seconds * 1000)}
+
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        engine.request(b"before", destination="orders", delay="15s", id="x")
+        engine.request(action="pause", id="x", **until(began_ms, pause_s))
+        ask(engine, "pause", match_destination="emails", match_new="true", **until(began_ms, hold_s))
+        await asyncio.sleep(1)
+        engine.request(b"value", destination="emails", delay="15s", id="x", reply_to="replies")
+        await asyncio.sleep(1)
+        until_ms = None if both_s is None else began_ms + both_s * 1000
+        assert last(engine, "outcome", "status", "until_ms") == ("replaced", "paused", until_ms)
+        await asyncio.sleep(80)
+        fired = [record.timestamp - began_ms for record in engine.read("emails")]
+        if both_s is None:
+            assert fired == []
+            ask(engine, "resume", match_destination="emails")
+            await asyncio.sleep(1)
+            assert values(engine, "emails") == ["value"]
+        else:
+            assert [abs(at_ms - both_s * 1000) < 200 for at_ms in fired] == [True]
+
+    in_virtual_time(test, partitions=2)
+
+
+#: what a command changes of a schedule for the e-mails, what there is of it, and what the hold matches
+MOVED: list[tuple[Conditions, Conditions, Conditions]] = [
+    ({"destination": "orders", "tags": "vip"}, {"delay": "10s"}, {"match_tags": "vip"}),
+    ({"tags": "vip,other"}, {"delay": "10s,20s"}, {"match_destination": "emails", "match_tags": "vip"}),
+    ({"destination_key": "k"}, {"every": "10s"}, {"match_key": "k"}),
+    ({"destination": "orders", "delay": "2s,3s"}, {"every": "10s"}, {"match_destination": "orders"}),
+    ({"destination": "orders", "every": "5s"}, {"delay": "10s"}, {"match_destination": "orders"}),
+]
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("until_s", [None, 60])
+@pytest.mark.parametrize(("control", "was", "match"), MOVED, ids=str)
+def test_an_update_moves_no_schedule_past_a_hold(
+    control: Conditions,
+    was: Conditions,
+    match: Conditions,
+    until_s: int | None,
+    happens: Callable[[Engine], Awaitable[None]],
+) -> None:
+    """It is held as if it arrived: with the name and the end of the hold."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(b"value", destination="emails", id="x", partition=1, **was)
+        engine.request(b"other", destination="emails", id="y", partition=1, delay="30s")
+        until_ms = None if until_s is None else engine.clock.now_ms() + until_s * 1000
+        until = {} if until_ms is None else {"until": str(until_ms)}
+        ask(engine, "pause", match_new="true", **match, **until)
+        await asyncio.sleep(1)
+        engine.request(None, action="update", id="x", reply_to="replies", **control)
+        engine.request(None, action="update", id="y", reply_to="replies", tags="odd")
+        await asyncio.sleep(1)
+        updated = [receipt for receipt in receipts(engine) if receipt["outcome"] == "updated"]
+        told = {receipt["schedule_id"]: receipt for receipt in updated}
+        assert [told["x"].get(name) for name in ("status", "until_ms")] == ["paused", until_ms]
+        assert told["y"]["status"] == "pending"
+        ask(engine, "describe", id="x")
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "status", "until_ms") == ("described", "paused", until_ms)
+        await happens(engine)
+        await asyncio.sleep(50)
+        assert [*values(engine), *values(engine, "emails")] == ["other"]
+        if until_s is None:
+            ask(engine, "resume", **match)
+        await asyncio.sleep(10)
+        fired = [value for topic in ("orders", "emails") for value in values(engine, topic)]
+        times = len((control.get("delay") or was.get("delay") or "").split(","))
+        assert fired.count("value") >= times
+
+    in_virtual_time(test, partitions=2)
+
+
+def test_a_schedule_that_was_let_go_is_held_again_when_it_is_rescheduled() -> None:
+    """Whoever asks for anything anew under a hold asks for what is held."""
+
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_destination="orders", match_new="true")
+        engine.request(b"value", destination="orders", id="x", delay="10s")
+        await asyncio.sleep(1)
+        ask(engine, "resume", id="x")
+        await asyncio.sleep(1)
+        ask(engine, "reschedule", id="x", delay="5s")
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "status") == ("rescheduled", "paused")
+        await asyncio.sleep(60)
+        assert values(engine) == []
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(1)
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test)
+
+
+def test_an_update_under_a_pause_of_what_was_there_alone_is_not_held() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(b"value", destination="emails", id="x", delay="10s")
+        ask(engine, "pause", match_destination="orders")
+        await asyncio.sleep(1)
+        engine.request(None, action="update", id="x", destination="orders")
+        await asyncio.sleep(20)
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize(("action", "fired"), [("resume", ["value"]), ("cancel", [])])
+def test_a_command_about_the_id_itself_is_carried_out_although_holds_meet_it(
+    action: str, fired: list[str]
+) -> None:
+    async def test(engine: Engine) -> None:
+        ask(engine, "pause", match_destination="*", match_new="true")
+        ask(engine, "pause", match_tags="a", match_new="true", until=in_s(engine, 20))
+        engine.request(b"value", destination="orders", delay="1s", id="x", tags="a")
+        await asyncio.sleep(5)
+        ask(engine, action, id="x")
+        await asyncio.sleep(1)
+        assert values(engine) == fired
+        await asyncio.sleep(60)
+        ask(engine, "resume", match_destination="*")
+        await asyncio.sleep(60)
+        assert values(engine) == fired
+
+    in_virtual_time(test)
+
+
 @pytest.mark.parametrize("first", ["10s", None])
 def test_what_arrives_under_two_holds_is_held_until_the_later_end(first: str | None) -> None:
     async def test(engine: Engine) -> None:
