@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -95,6 +96,8 @@ def test_who_does_not_wait_any_longer_is_told_that_the_request_stands(app: Deplo
         env=app.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # Ignored where the tests are run in the background, and that is inherited.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert cancel.stdout is not None
