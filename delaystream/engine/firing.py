@@ -332,7 +332,6 @@ class Firing:
         self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]], loop_ms: float
     ) -> bytes | None:
         if drain.wheel == HOUSEKEEPING:
-            step.records += len(entries)
             return self._named.housekeep(step, drain, entries)
         if not drain.partitions:
             if entries and not (drain.parked or drain.denial.everyone):

@@ -301,7 +301,10 @@ class NamedFires:
         """
         last: bytes | None = None
         for key, stored in entries:
+            if last is not None and step.full:
+                break
             last = drain.at = key
+            step.records += 1
             if key in step.local:
                 continue
             entry = decode_entry(stored)
