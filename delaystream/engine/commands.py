@@ -173,9 +173,8 @@ class Commands:
         itself is resumed by what is narrower than its hold, too.
         """
         action, until_ms = bulk.action, None if bulk.until_ms < 0 else bulk.until_ms
-        held = schedule.held_by and action is not Action.CANCEL
-        hold = self._holds.keeping(step, id, schedule) if held else None
-        if hold is not None and action is Action.RESUME:
+        hold = self._holds.keeping(step, id, schedule) if action is not Action.CANCEL else None
+        if hold is not None and action is Action.RESUME and (bulk.holds or schedule.held_by):
             passes = schedule.status is Status.PAUSED and (
                 schedule.held_by != hold.name or _until_ms(schedule) != hold.until_ms
             )
@@ -183,7 +182,8 @@ class Commands:
         if hold is not None and action is Action.PAUSE:
             if until_ms is not None:
                 until_ms = None if hold.until_ms is None else max(until_ms, hold.until_ms)
-            schedule = replace(schedule, held_by=hold.name)
+            if schedule.held_by:
+                schedule = replace(schedule, held_by=hold.name)
         return self.switch(step, id, schedule, action, until_ms, bulk.once)
 
     def _pass_on(self, step: Step, id: str, schedule: Schedule, hold: Hold) -> Schedule:
@@ -219,7 +219,7 @@ class Commands:
         assert schedule.until_key == key, "there is one end of a pause"
         # The entry is out of its wheel already.
         schedule = replace(schedule, until_key=None)
-        if schedule.held_by and (hold := self._holds.keeping(step, entry.id, schedule)):
+        if hold := self._holds.keeping(step, entry.id, schedule):
             passed = self._pass_on(step, entry.id, schedule, hold)
             self._answers.events.changed(step, passed.source, entry.id, EventType.PAUSED, passed)
             return
