@@ -544,7 +544,7 @@ def holds_let_pass_what_arrives() -> Iterator[Engine]:
 @contextlib.contextmanager
 def schedules_are_let_go_by_the_first_of_two_holds() -> Iterator[Engine]:
     """A schedule is resumed when what has paused it ends, whatever else holds it back."""
-    with patch.object(Holds, "keeping", lambda *_: None):
+    with patch.object(Holds, "keeping", lambda *_, **__: None):
         yield Engine()
 
 

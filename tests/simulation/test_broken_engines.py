@@ -14,7 +14,7 @@ from tests.simulation.storm import Storm
 from tests.simulation.world import run
 
 #: seeds that an engine may survive before it must have been found out
-PATIENCE = 300
+PATIENCE = 400
 
 #: of a breakage that shows in few worlds, in which it can show
 WORLDS: dict[Breakage, Callable[[Storm], bool]] = {
