@@ -276,7 +276,7 @@ class Audit:
         for told in self.told:
             source, missing = told.facts["source"], told.facts.get("no_receipt")
             request = self.asked[source]
-            by_itself = request.action == "schedule" and told.kind in ("cancelled", "resumed")
+            by_itself = request.action == "schedule" and told.kind in ("cancelled", "paused", "resumed")
             answers = (
                 not by_itself
                 and told.kind not in PASSED
