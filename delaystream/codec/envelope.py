@@ -336,6 +336,11 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
     at_once: int = 0
 
     @property
+    def source(self) -> Coordinates:
+        """Where it stood."""
+        return Coordinates(self.tenant, self.partition, self.offset, self.origin)
+
+    @property
     def place(self) -> tuple[int, int, str]:
         """Where it stood in the tenant's topic."""
         return self.partition, self.offset, self.origin
@@ -392,6 +397,11 @@ class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
     origin: str = ""
     #: its entry in the wheel of housekeeping, if it ends by itself
     until_key: bytes | None = None
+
+    @property
+    def source(self) -> Coordinates:
+        """Where the pause stood."""
+        return Coordinates(self.tenant, self.partition, self.offset, self.origin)
 
     @property
     def until_ms(self) -> int | None:

@@ -1,11 +1,13 @@
 """A delay request after parsing: what to deliver, where and when. Later layers see no control header."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from delaystream.core.globs import matches_glob
 from delaystream.core.identity import place
 from delaystream.core.recurrence import Recurrence, Timing
 
@@ -79,6 +81,14 @@ class Match(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of a pause: what matches and arrives before a resume is held as well."""
     anonymous: bool = False
     """Of a cancel: it is about requests without an id as well. A pause and a resume always are."""
+
+    def fits_topic(self, topic: str) -> bool:
+        """Whether what is delivered to a topic meets the condition on that."""
+        return self.destination is None or matches_glob(topic, self.destination)
+
+    def fits_tags(self, tags: Sequence[str]) -> bool:
+        """Whether what has these tags meets the condition on those."""
+        return not self.tags or set(self.tags).issubset(tags)
 
 
 ON_LATE_FIRE = "fire"

@@ -24,7 +24,7 @@ the sweep then passes it by. The partition that reads a command begins with its 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Final
 
 from msgspec.structs import replace
@@ -40,7 +40,6 @@ from delaystream.codec.envelope import (
     Status,
     Sweep,
     decode_bulk,
-    decode_envelope,
     decode_gathering,
     decode_schedule,
     encode,
@@ -52,13 +51,11 @@ from delaystream.codec.keys import (
     bulk_key,
     due_of,
     gathering_key,
-    payload_key,
     schedule_key,
     split_schedule_key,
     wheel_key,
 )
 from delaystream.codec.outgoing import Outcome
-from delaystream.core.globs import matches_glob
 from delaystream.core.identity import revision
 from delaystream.core.rejection import Rejection
 from delaystream.core.request import Action, Coordinates, Match, Request
@@ -227,7 +224,7 @@ class Bulks:
                 self._keep(step, of, counted)
                 continue
             schedule, changed = after, True
-            source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
+            source = bulk.source
             stays = after.status is Status.PAUSED
             told = EventType.PAUSED if stays else _EVENTS[bulk.action]
             self._answers.events.changed(step, source, id, told, after, actor=bulk.actor, note=bulk.note)
@@ -279,11 +276,8 @@ class Bulks:
 
     def _has_key(self, step: Step, bulk: Bulk, id: str, schedule: Schedule) -> bool:
         """Whether a schedule delivers with the key that a command asks for; read only where it does."""
-        if bulk.match.key is None:
-            return True
-        payload = schedule.payload or self._state.get(step, payload_key(bulk.tenant, id))
-        assert payload is not None, "a live schedule has its payload"
-        return decode_envelope(payload).delivered_key == bulk.match.key
+        key = bulk.match.key
+        return key is None or self._state.payload(step, id, schedule).delivered_key == key
 
     def _keep(self, step: Step, key: bytes, bulk: Bulk) -> None:
         self._at_work[key] = bulk
@@ -414,7 +408,7 @@ class Bulks:
             return
         if bulk.origin:
             return  # it was imported on its way, and nobody here gathers what is reported of it
-        source = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
+        source = bulk.source
         report = Report(
             source,
             self._partition,
@@ -642,11 +636,4 @@ def _concerned(bulk: Bulk, schedule: Schedule) -> bool:
             return False
     elif schedule.timestamp_ms > bulk.timestamp_ms:
         return False
-    return matches(bulk.match, schedule.destination, schedule.tags)
-
-
-def matches(match: Match, destination: str, tags: Sequence[str]) -> bool:
-    """Whether a schedule meets the conditions on its destination and tags."""
-    if match.destination is not None and not matches_glob(destination, match.destination):
-        return False
-    return not match.tags or set(match.tags).issubset(tags)
+    return bulk.match.fits_topic(schedule.destination) and bulk.match.fits_tags(schedule.tags)

@@ -18,13 +18,12 @@ from delaystream.codec.envelope import (
     Schedule,
     Status,
     Triggered,
-    decode_envelope,
     encode,
     envelope_of,
     kept_key,
 )
 from delaystream.codec.event import EventType
-from delaystream.codec.keys import due_of, payload_key, schedule_key, split_wheel_key, wheel_key
+from delaystream.codec.keys import due_of, schedule_key, split_wheel_key, wheel_key
 from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import named_fire_id, revision
@@ -236,9 +235,7 @@ class Changes:
     def _payload(self, step: Step, request: Request, old: Schedule, update: Update) -> Envelope:
         """What is delivered after this."""
         assert request.id is not None
-        stored = old.payload or self._state.get(step, payload_key(old.topic, request.id))
-        assert stored is not None, "a live schedule has its payload"
-        payload = decode_envelope(stored)
+        payload = self._state.payload(step, request.id, old)
         if update.replaces_payload:
             new = envelope_of(request)
             payload = replace(

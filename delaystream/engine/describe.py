@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from delaystream.codec.envelope import LIVE, Envelope, Schedule, decode_envelope
+from delaystream.codec.envelope import LIVE, Envelope, Schedule
 from delaystream.codec.event import Definition, coordinates, definition_of, next_at_ms
-from delaystream.codec.keys import due_of, payload_key, wheel_of
+from delaystream.codec.keys import due_of, wheel_of
 from delaystream.core.identity import named_fire_id, schedule_id
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.request import Coordinates
@@ -65,9 +65,7 @@ class Descriptions:
         }
         told |= {name: value for name, value in optional.items() if value is not None}
         if schedule.status in LIVE and self._tenants.of(schedule.topic).describes_payload:
-            stored = schedule.payload or self._state.get(step, payload_key(schedule.topic, id))
-            assert stored is not None, "a live schedule has its payload"
-            told["payload"] = _payload(decode_envelope(stored))
+            told["payload"] = _payload(self._state.payload(step, id, schedule))
         return told
 
     def of_unnamed(

@@ -389,13 +389,12 @@ class Events:
     def hold_ended(self, step: Step, hold: Hold, partition: int) -> None:
         """The hold of a bulk pause has ended by itself, on one partition."""
         if self.on:
-            source = Coordinates(hold.tenant, hold.partition, hold.offset, hold.origin)
             self.emit(
                 step,
                 event_of_request(
                     step.now_ms,
                     EventType.RESUMED,
-                    source,
+                    hold.source,
                     action=Action.PAUSE.value,
                     partition=partition,
                     until_ms=hold.until_ms,

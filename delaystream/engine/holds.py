@@ -33,7 +33,6 @@ from delaystream.codec.envelope import (
     Release,
     Schedule,
     decode_ended,
-    decode_envelope,
     decode_hold,
     encode,
 )
@@ -43,7 +42,6 @@ from delaystream.codec.keys import (
     ended_key,
     hold_key,
     offset_of,
-    payload_key,
     source_of,
     split_wheel_key,
     wheel_key,
@@ -96,7 +94,7 @@ class Holds:
         return [
             hold
             for hold in self._standing.values()
-            if hold.match.id_prefix is None and _delivers_to(hold.match, topic)
+            if hold.match.id_prefix is None and hold.match.fits_topic(topic)
         ]
 
     def over(self, holds: Iterable[Hold], key: bytes, entry: Envelope) -> Hold | None:
@@ -125,7 +123,7 @@ class Holds:
         found: Hold | None = None
         for hold in self._standing.values():
             match = hold.match
-            if hold.tenant != where.topic or not _delivers_to(match, request.destination):
+            if hold.tenant != where.topic or not match.fits_topic(request.destination):
                 continue
             if id is None:
                 concerned = match.id_prefix is None and (
@@ -150,22 +148,15 @@ class Holds:
             if (
                 hold.tenant == schedule.topic
                 and (until_ms is None or until_ms > step.now_ms)
-                and _delivers_to(match, schedule.destination)
+                and match.fits_topic(schedule.destination)
                 and id.startswith(match.id_prefix or "")
                 and (match.arriving or (not arriving and _knew(hold, schedule)))
-                and meets(match, schedule.tags, self._key_of(step, id, schedule, match))
+                and match.fits_tags(schedule.tags)
+                and (match.key is None or match.key == self._state.payload(step, id, schedule).delivered_key)
                 and (found is None or _outlasts(hold, found))
             ):
                 found = hold
         return found
-
-    def _key_of(self, step: Step, id: str, schedule: Schedule, match: Match) -> bytes | None:
-        """The key that a live schedule delivers with; read only where a match asks for it."""
-        if match.key is None:
-            return None
-        payload = schedule.payload or self._state.get(step, payload_key(schedule.topic, id))
-        assert payload is not None, "a live schedule has its payload"
-        return decode_envelope(payload).delivered_key
 
     def keep(self, step: Step, hold: Hold, key: bytes, stored: bytes) -> bytes:
         """Put an entry that is out of its wheel in that of a hold; its new key."""
@@ -185,7 +176,7 @@ class Holds:
 
     def ended_of(self, topic: str) -> Sequence[Ended]:
         """The ended holds that may have kept back what is to be delivered to a topic, latest first."""
-        return [ended for ended in reversed(self._ended.values()) if _delivers_to(ended.hold.match, topic)]
+        return [ended for ended in reversed(self._ended.values()) if ended.hold.match.fits_topic(topic)]
 
     def for_once(self, ended: Iterable[Ended], wheel: int, key: bytes, entry: Envelope) -> Envelope:
         """An entry that is due, with what the last resume says that let it go."""
@@ -248,7 +239,7 @@ class Holds:
                 and head is not None
                 and head <= ended_ms
                 and state.lanes[wheel] in ("", hold.tenant)
-                and (state.withheld_by[wheel] == hold.name or _delivers_to(hold.match, topic))
+                and (state.withheld_by[wheel] == hold.name or hold.match.fits_topic(topic))
             ):
                 return True
         return False
@@ -373,7 +364,7 @@ def meets(match: Match, tags: Sequence[str], key: bytes | None) -> bool:
     """Whether something meets the conditions on its tags and on the key that it is delivered with."""
     if match.key is not None and match.key != key:
         return False
-    return not match.tags or set(match.tags).issubset(tags)
+    return match.fits_tags(tags)
 
 
 def covers(wide: Match, narrow: Match) -> bool:
@@ -432,10 +423,6 @@ def _retimes(request: Request, match: Match, hold: Hold) -> bool:
 def _needs_hold(match: Match | None) -> bool:
     """Whether a pause is about anything that has no row of its own: ids that are there have theirs."""
     return match is not None and (match.arriving or match.id_prefix is None)
-
-
-def _delivers_to(match: Match, topic: str) -> bool:
-    return match.destination is None or matches_glob(topic, match.destination)
 
 
 def _was_there(hold: Hold, source: tuple[str, int, str], offset: int, timestamp_ms: int) -> bool:

@@ -14,9 +14,12 @@ from typing import Final
 from delaystream.codec import keys
 from delaystream.codec.envelope import (
     FORMAT,
+    Envelope,
     Meta,
+    Schedule,
     SourceName,
     SourcePosition,
+    decode_envelope,
     decode_meta,
     decode_position,
     decode_source,
@@ -125,6 +128,12 @@ class PartitionState:
         if key in step.changes:
             return step.changes[key]
         return self.store.get(key)
+
+    def payload(self, step: Step, id: str, schedule: Schedule) -> Envelope:
+        """What a live schedule delivers, from its own record or from the one beside it."""
+        stored = schedule.payload or self.get(step, keys.payload_key(schedule.topic, id))
+        assert stored is not None, "a live schedule has its payload"
+        return decode_envelope(stored)
 
     def scan_due(self, wheel: int, start: bytes | None, now_ms: int, limit: int) -> list[tuple[bytes, bytes]]:
         """Stored entries of a wheel that are due, in due order; the step's own changes are not in it."""

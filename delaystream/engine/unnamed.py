@@ -34,7 +34,6 @@ from delaystream.codec.keys import (
     wheel_of,
 )
 from delaystream.codec.outgoing import Outcome
-from delaystream.core.globs import matches_glob
 from delaystream.core.identity import fire_id, schedule_id
 from delaystream.core.request import Action, Coordinates
 from delaystream.engine.answers import Answers
@@ -156,7 +155,7 @@ class Unnamed:
                 return False
         elif entry.timestamp_ms > bulk.timestamp_ms:
             return False
-        return delivers_to(bulk, topic) and meets(bulk.match, entry.tags, entry.delivered_key)
+        return bulk.match.fits_topic(topic) and meets(bulk.match, entry.tags, entry.delivered_key)
 
     # -- slice by slice -----------------------------------------------------------------------
 
@@ -171,7 +170,7 @@ class Unnamed:
         state = self._state
         for wheel in range(max(wheel_of(bulk.cursor), HOUSEKEEPING + 1), len(state.destinations)):
             topic, lane = state.destinations[wheel], state.lanes[wheel]
-            if topic and lane in ("", bulk.tenant) and delivers_to(bulk, topic):
+            if topic and lane in ("", bulk.tenant) and bulk.match.fits_topic(topic):
                 yield max(bulk.cursor, state.first_key(wheel)), wheel_bound(wheel + 1)
 
     def _go_through(self, step: Step, bulk: Bulk, left: int) -> tuple[Bulk, bool]:
@@ -266,7 +265,7 @@ class Unnamed:
         fires = self._carry_out(step, bulk, found)
         partition, offset, origin = bulk.subject
         subject = Coordinates(bulk.tenant, partition, offset, origin)
-        command = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
+        command = bulk.source
         outcome = _DONE[bulk.action] if found else self._why_not(step, subject)
         named = [(due, fire_id(subject.place, partition, offset, index, due)) for due, index in fires]
         about = schedule_id(subject.place, partition, offset)
@@ -309,7 +308,7 @@ class Unnamed:
                 fires.append((due_ms, fire_id(subject.place, partition, offset, index_of(key), due_ms)))
         self._letters.summary(
             step,
-            Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin),
+            bulk.source,
             bulk.reply_to,
             bulk.no_receipt,
             outcome,
@@ -369,13 +368,7 @@ class Unnamed:
         return Outcome.TOO_LATE if subject.offset < read else Outcome.UNKNOWN
 
 
-def delivers_to(bulk: Bulk, topic: str) -> bool:
-    """Whether a command is about what is delivered to a topic."""
-    glob = bulk.match.destination
-    return glob is None or matches_glob(topic, glob)
-
-
 def where(bulk: Bulk) -> str:
     """The coordinates of a command, which name the wheels of what is set aside for it."""
-    command = Coordinates(bulk.tenant, bulk.partition, bulk.offset, bulk.origin)
+    command = bulk.source
     return schedule_id(command.place, command.partition, command.offset)

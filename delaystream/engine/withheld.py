@@ -129,7 +129,7 @@ class Withheld:
         """Put a fire of a named schedule among the dead letters; the caller tells of it."""
         # A trigger's key has the coordinates of its command, and what it delivers is the schedule's.
         schedule = due.schedule
-        source = Coordinates(schedule.topic, schedule.partition, schedule.offset, schedule.origin)
+        source = schedule.source
         whose = _addressed(drain.topic, due.id, fire, due_ms)
         # That of the request which asked for it last: it may have been sent again as it was.
         payload = replace(due.payload, timestamp_ms=schedule.timestamp_ms)
