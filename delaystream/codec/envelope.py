@@ -424,7 +424,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag=15):
     once: Lateness | None = None
 
 
-class Rate(msgspec.Struct, frozen=True, array_like=True, tag=14):
+class Rate(msgspec.Struct, frozen=True, array_like=True, tag=16):
     """How fast a destination gets a tenant's records, as a command said."""
 
     tenant: str

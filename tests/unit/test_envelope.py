@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from delaystream.codec import envelope
 from delaystream.codec.envelope import (
     Bound,
     Bulk,
@@ -222,3 +224,17 @@ def test_a_value_of_the_first_release_is_filled_in() -> None:
 
 if __name__ == "__main__":
     print(json.dumps({name: encode(MEANT[name]).hex() for name in sys.argv[1:] or MEANT}, indent=2))
+
+
+def test_every_kind_of_value_has_a_tag_of_its_own() -> None:
+    """A value that is read as another kind is refused, and not taken for one."""
+    tagged = [
+        kind
+        for kind in vars(envelope).values()
+        if isinstance(kind, type)
+        and issubclass(kind, msgspec.Struct)
+        and kind.__struct_config__.tag is not None
+    ]
+    tags = [kind.__struct_config__.tag for kind in tagged]
+    assert len(tags) > 10
+    assert sorted(tags) == sorted(set(tags))
