@@ -62,7 +62,7 @@ def roll(app: Deployment, *, static: bool = True, rate: int = 200, seed: int = 7
     workers = {name: app.worker(name, **own[name]) for name in names}
     for worker in workers.values():
         worker.wait_ready()
-    traffic = Traffic(app, rate=rate, seed=seed).start()
+    traffic = Traffic(app, rate=rate, seed=seed, holding=False).start()
     time.sleep(_SETTLE_SECONDS)
     started, began_ms, away = time.monotonic(), int(time.time() * 1000), []
     for name in names:

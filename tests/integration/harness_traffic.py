@@ -29,13 +29,25 @@ class Traffic:
     idempotent. Even so librdkafka may write a request twice when its broker is killed (under a new epoch),
     and one that it gives up may stand there all the same: what was asked for is what stands on the topic, by
     its coordinates. Two records are two requests.
+
+    Without ``holding`` nothing is paused: what fires is late by the worker's doing alone, so that lateness
+    may be measured.
     """
 
-    def __init__(self, app: Deployment, *, rate: int, seed: int, longest_delay_ms: int = 6_000) -> None:
+    def __init__(
+        self,
+        app: Deployment,
+        *,
+        rate: int,
+        seed: int,
+        longest_delay_ms: int = 6_000,
+        holding: bool = True,
+    ) -> None:
         self._app = app
         self._rate = rate
         self._random = random.Random(seed)
         self._longest = longest_delay_ms
+        self._holding = ("pause", "resume", "resume") if holding else ()
         self._partitions = {app.destination(name, count): count for name, count in _DESTINATIONS.items()}
         self._late = app.destination(_LATE)
         self._replies = app.destination("soak-replies")
@@ -206,7 +218,7 @@ class Traffic:
         else:
             asked.id = control["id"] = self._some_id()
             asked.errors = frozenset({"cancelled-earlier", "never-fires"})
-            asked.action = dice.choice(("pause", "resume", "resume", "trigger", "reschedule", "cancel"))
+            asked.action = dice.choice((*self._holding, "trigger", "reschedule", "cancel"))
             if asked.action == "reschedule":
                 self._anew(asked, control)
         control["action"] = asked.action
@@ -240,7 +252,7 @@ class Traffic:
     def _select(self, asked: Asked, control: dict[str, str]) -> None:
         """Hold, let go or cancel what matches."""
         dice = self._random
-        asked.action = dice.choice(("pause", "resume", "resume", "cancel"))
+        asked.action = dice.choice((*self._holding, "cancel"))
         destination = key = tag = None
         kind = dice.choice(
             ("key", "tag", "both") if asked.action == "cancel" else ("destination", "key", "tag")
