@@ -238,8 +238,9 @@ def test_nothing_is_lost_early_or_twice_under_faults(cluster: EmbeddedCluster, t
             f"soak: seed {SEED}: {counted}; {len(traffic.asked)} requests ({traffic.doubled} written twice "
             f"by their producer, {traffic.unconfirmed} unconfirmed), {len(lateness)} deliveries; "
             f"lost {len(report.lost)}, duplicated {len(report.duplicated)}, early {len(report.early)}; "
-            f"lateness p50 {middle} ms, max {worst} ms, what was held included; {len(onlooker.seen)} seen at once, "
-            f"{len(gone)} of them gone; {unexpected or 'no unexpected exits'}",
+            f"lateness p50 {middle} ms, max {worst} ms, what was held included; "
+            f"{len(onlooker.seen)} seen at once, {len(gone)} of them gone; "
+            f"{unexpected or 'no unexpected exits'}",
             flush=True,
         )
         assert report.ok, f"seed {SEED}: {report}"
