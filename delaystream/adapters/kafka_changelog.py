@@ -24,6 +24,7 @@ from delaystream.adapters.kafka_offsets import (
     READ_UNCOMMITTED,
     list_offsets,
 )
+from delaystream.adapters.kafka_protocol import error_name
 from delaystream.adapters.record_batches import (
     DEFAULT_MAX_BYTES,
     BatchRefusedError,
@@ -33,7 +34,6 @@ from delaystream.adapters.record_batches import (
     uncompressed,
     unreadable,
 )
-from delaystream.adapters.transaction_coordinator import error_name
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.ports import (
     Changelog,

@@ -22,8 +22,8 @@ from delaystream.adapters.kafka_connections import (
     KafkaConnections,
     TopicMetadata,
 )
+from delaystream.adapters.kafka_protocol import error_name
 from delaystream.adapters.tasks import end
-from delaystream.adapters.transaction_coordinator import error_name
 from delaystream.core.limits import LEAST_MARKER_AGE_MS
 from delaystream.engine.ports import Destinations
 

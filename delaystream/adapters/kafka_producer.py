@@ -26,10 +26,11 @@ from typing import Any
 
 from delaystream.adapters.kafka_batches import BatchLimits, Identity
 from delaystream.adapters.kafka_connections import KafkaConnections
+from delaystream.adapters.kafka_protocol import error_name
 from delaystream.adapters.lost_markers import LostMarkers, Traces
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.tasks import end
-from delaystream.adapters.transaction_coordinator import TransactionCoordinator, error_name
+from delaystream.adapters.transaction_coordinator import TransactionCoordinator
 from delaystream.adapters.transaction_writer import BrokerClocks, Delivery, TransactionWriter
 from delaystream.engine.failures import (
     LogUnavailable,

@@ -12,6 +12,7 @@ from io import BytesIO
 from struct import Struct
 from typing import Any, ClassVar, Final
 
+from aiokafka.errors import UnknownError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.produce import ProduceRequest_v8
 from aiokafka.protocol.types import (
@@ -27,6 +28,12 @@ from aiokafka.protocol.types import (
     String,
     TaggedFields,
 )
+
+
+def error_name(code: int) -> str:
+    """Kafka's name of an error code, for a sentence."""
+    error = for_code(code)
+    return str(error.message) if error is not UnknownError else f"error {code}"
 
 
 class _TopicId:

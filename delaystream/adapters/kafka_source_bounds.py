@@ -11,7 +11,7 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
 from delaystream.adapters.kafka_offsets import EARLIEST, LANE, LATEST, list_offsets
-from delaystream.adapters.transaction_coordinator import error_name
+from delaystream.adapters.kafka_protocol import error_name
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import SourceBounds, TopicPartition
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from aiokafka.errors import UnknownError, for_code
+from aiokafka.errors import for_code
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.transaction import (
@@ -23,7 +23,7 @@ from aiokafka.protocol.transaction import (
 
 from delaystream.adapters.kafka_batches import Identity
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
-from delaystream.adapters.kafka_protocol import DescribeTransaction
+from delaystream.adapters.kafka_protocol import DescribeTransaction, error_name
 from delaystream.engine.failures import Misconfigured, ProducerFenced, TransactionFailed, WriteRefused
 from delaystream.engine.ports import TopicPartition
 
@@ -56,12 +56,6 @@ _LANE: Final = "coordination"
 
 #: answers that end a retry loop, by the partition they are about (None: the request as a whole)
 Codes = Mapping[TopicPartition | None, int]
-
-
-def error_name(code: int) -> str:
-    """Kafka's name of an error code, for a sentence."""
-    error = for_code(code)
-    return str(error.message) if error is not UnknownError else f"error {code}"
 
 
 def topic_refused(topic: str, code: int) -> str:

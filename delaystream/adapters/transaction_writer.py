@@ -13,10 +13,10 @@ import msgspec
 
 from delaystream.adapters.kafka_batches import Batch, BatchLimits, Identity, Sequences, build_batches
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
-from delaystream.adapters.kafka_protocol import Produce
+from delaystream.adapters.kafka_protocol import Produce, error_name
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.tasks import end
-from delaystream.adapters.transaction_coordinator import FENCED, error_name, topic_refused
+from delaystream.adapters.transaction_coordinator import FENCED, topic_refused
 from delaystream.engine.failures import ProducerFenced, TransactionFailed, WriteRefused
 from delaystream.engine.ports import Row, TopicPartition
 

@@ -1,4 +1,4 @@
-"""Rates: how many records a second a destination gets."""
+"""Rates: how many records a second a destination gets, and the token bucket that holds it to that."""
 
 import re
 from collections.abc import Iterable
@@ -7,6 +7,10 @@ from typing import Final
 
 _MEMO_ENTRIES: Final = 10_000
 _MOST: Final = 10_000_000.0
+_BURST_MS: Final = 1_000
+_REOPENS_WITH_MS: Final = 100
+#: What adding up fractions of a record may leave out.
+_ROUNDING: Final = 1e-6
 _PER_SECOND: Final = {"s": 1, "m": 60, "h": 3600}
 _COUNT: Final = r"(?P<count>[0-9]{1,9}(\.[0-9]{1,9})?)(/(?P<unit>[smh]))?"
 _ONE_RATE: Final = re.compile(_COUNT)
@@ -71,3 +75,45 @@ class RateTable:
                 self._memo.clear()
             self._memo[destination] = rate
         return rate
+
+
+class Bucket:
+    """The tokens of one destination, or of one tenant's part of it; times are the event loop's, ms.
+
+    A bucket holds at most one second's worth of records, and begins with one. When it is empty it is closed
+    until there is enough for a tenth of a second, so that a limited destination costs ten transactions a
+    second and not one for each record; when that will be is computed, so nobody looks in between. Within any
+    t seconds no more than rate · t records go out, and in addition as many as the rate, at least one.
+    """
+
+    __slots__ = ("_at_ms", "_capacity", "_per_ms", "_reopens_with", "_tokens", "lane", "opens_ms", "topic")
+
+    def __init__(self, topic: str, lane: str, rate: float, loop_ms: float) -> None:
+        self.topic = topic
+        #: the tenant that it is for; empty: all of them
+        self.lane = lane
+        self._per_ms = rate / 1000
+        self._capacity = max(1.0, self._per_ms * _BURST_MS)
+        self._reopens_with = max(1.0, self._per_ms * _REOPENS_WITH_MS)
+        self._tokens = 1.0
+        self._at_ms = loop_ms
+        #: closed before this time
+        self.opens_ms = loop_ms
+
+    def room(self, loop_ms: float) -> int:
+        """Records that may go out now."""
+        if loop_ms > self._at_ms:
+            self._tokens = min(self._capacity, self._tokens + (loop_ms - self._at_ms) * self._per_ms)
+            self._at_ms = loop_ms
+        return max(0, int(self._tokens + _ROUNDING)) if loop_ms >= self.opens_ms else 0
+
+    def spend(self, count: int, loop_ms: float) -> None:
+        """So many records went out, which may close the bucket."""
+        self._tokens -= count
+        if self._tokens + _ROUNDING < 1:
+            self.opens_ms = loop_ms + (self._reopens_with - self._tokens) / self._per_ms
+
+
+def room(buckets: Iterable[Bucket], loop_ms: float) -> int:
+    """Records that may go out now by all of one wheel's buckets, of which there is at least one."""
+    return min(bucket.room(loop_ms) for bucket in buckets)

@@ -74,7 +74,6 @@ from delaystream.core.request import NO_TERMS, Action, IfExists, Request
 from delaystream.engine import terms
 from delaystream.engine.answers import Answers, older
 from delaystream.engine.arming import Arming, jittered
-from delaystream.engine.bulk import Bulks
 from delaystream.engine.changes import Changes
 from delaystream.engine.commands import Commands
 from delaystream.engine.deliveries import Deliveries
@@ -242,7 +241,6 @@ class Control:
         answers: Answers,
         commands: Commands,
         changes: Changes,
-        bulks: Bulks,
         quotas: Quotas,
         holds: Holds,
     ) -> None:
@@ -255,12 +253,10 @@ class Control:
         self._answers = answers
         self._commands = commands
         self._changes = changes
-        self._bulks = bulks
 
     def apply(self, step: Step, request: Request) -> Rejection | None:
         """Carry out one request; a rejection changes nothing."""
         assert request.id is not None
-        self._bulks.settle(step, request.source.topic, request.id)
         stored = self._state.get(step, schedule_key(request.source.topic, request.id))
         schedule = decode_schedule(stored) if stored is not None else None
         if request.terms is not NO_TERMS:
@@ -281,11 +277,7 @@ class Control:
             return rejection
         if request.action is Action.TRIGGER and (rejection := self._too_many_triggers(request, schedule)):
             return rejection
-        rejection = self._commands.apply(step, request, schedule)
-        if self._bulks.busy and request.action is Action.UPDATE:
-            # It alone changes what a command for many matches.
-            self._bulks.decided(step, request.source.topic, request.id)
-        return rejection
+        return self._commands.apply(step, request, schedule)
 
     def _too_many_triggers(self, request: Request, schedule: Schedule | None) -> Rejection | None:
         """Refuse one more fire beside those that wait: each is a part of the schedule's record."""

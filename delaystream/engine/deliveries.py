@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from delaystream.core.rates import Bucket, room
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Header, Request
 from delaystream.engine.holds import Holds
 from delaystream.engine.ports import Destinations
-from delaystream.engine.rates import Bucket, Rates, room
+from delaystream.engine.rates import Rates
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Route, Step, row_bytes
 from delaystream.engine.trouble import Troubles

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from delaystream.codec.envelope import Ended, Hold
-from delaystream.engine.rates import Bucket
+from delaystream.core.rates import Bucket
 from delaystream.engine.tenants import Denial
 from delaystream.engine.trouble import Trouble
 

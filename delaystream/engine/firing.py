@@ -14,6 +14,7 @@ from typing import Final
 from delaystream.codec.envelope import Entry, Envelope, Pointer, Trigger, decode_entry
 from delaystream.codec.keys import HOUSEKEEPING, due_of, source_of, split_wheel_key
 from delaystream.codec.outgoing import anonymous_delivery_headers
+from delaystream.core.rates import room
 from delaystream.engine.drain import Drain, one_in_trouble
 from delaystream.engine.events import Events, asked
 from delaystream.engine.failures import Undecided, about_the_record
@@ -22,7 +23,7 @@ from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
 from delaystream.engine.pending import HOUR_MS
 from delaystream.engine.ports import Destinations
-from delaystream.engine.rates import Rates, room
+from delaystream.engine.rates import Rates
 from delaystream.engine.read_ahead import ReadAhead
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState

@@ -320,7 +320,7 @@ class Intake:
         step.size_bytes += row_bytes(record.key, record.value, record.headers)
         owner = owner_partition(request.id, settings.partitions)
         if owner == self._partition:
-            return self._control.apply(step, request)
+            return self._about_an_id(step, request, request.id)
         if is_command:
             return Rejection(
                 Code.INVALID_COMMAND,
@@ -331,6 +331,16 @@ class Intake:
             record.key, record.value, attach(record.headers, request), step.now_ms, owner
         )
         return None
+
+    def _about_an_id(self, step: Step, request: Request, id: str) -> Rejection | None:
+        """Decide on a request about an id, after all that commands for many still have to do with that."""
+        bulks, tenant = self._bulks, request.source.topic
+        bulks.settle(step, tenant, id)
+        rejection = self._control.apply(step, request)
+        if bulks.busy and request.action is Action.UPDATE:
+            # It alone changes what a command for many matches.
+            bulks.decided(step, tenant, id)
+        return rejection
 
     def _rate(
         self, step: Step, record: SourceRecord, request: Request, *, is_command: bool

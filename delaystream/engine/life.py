@@ -130,9 +130,7 @@ class Life:
         bulks = self._bulks = Bulks(
             partition, settings, state, commands, answers, letters, suspects, holds, descriptions
         )
-        control = Control(
-            settings, state, deliveries, arming, answers, commands, changes, bulks, quotas, holds
-        )
+        control = Control(settings, state, deliveries, arming, answers, commands, changes, quotas, holds)
         rate_commands = RateCommands(partition, settings, state, rates)
         self._intake = Intake(
             partition,

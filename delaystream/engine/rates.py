@@ -1,9 +1,6 @@
 """How fast destinations are delivered to: token buckets, each with the partition's share of a rate.
 
-A bucket holds at most one second's worth of records, and begins with one. When it is empty its wheel is
-closed until there is enough for a tenth of a second, so that a limited destination costs ten transactions a
-second and not one for each record; when that will be is computed, so nobody looks in between. Within any t
-seconds no more than share · t records go out, and in addition as many as the share, at least one.
+The wheel of an empty bucket is closed until that opens again (`core/rates.py`).
 
 A rate that a command has set for a tenant's part of a destination holds in place of the tenant's setting. It
 is state, loaded with it.
@@ -15,46 +12,10 @@ known of a destination's troubles they outlive a failed transaction, and are gon
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from delaystream.codec.envelope import Rate
+from delaystream.core.rates import Bucket
 from delaystream.engine.tenants import Tenants
-
-_BURST_MS: Final = 1_000
-_REOPENS_WITH_MS: Final = 100
-#: What adding up fractions of a record may leave out.
-_ROUNDING: Final = 1e-6
-
-
-class Bucket:
-    """The tokens of one destination, or of one tenant's part of it; times are the event loop's, ms."""
-
-    __slots__ = ("_at_ms", "_capacity", "_per_ms", "_reopens_with", "_tokens", "lane", "opens_ms", "topic")
-
-    def __init__(self, topic: str, lane: str, rate: float, loop_ms: float) -> None:
-        self.topic = topic
-        #: the tenant that it is for; empty: all of them
-        self.lane = lane
-        self._per_ms = rate / 1000
-        self._capacity = max(1.0, self._per_ms * _BURST_MS)
-        self._reopens_with = max(1.0, self._per_ms * _REOPENS_WITH_MS)
-        self._tokens = 1.0
-        self._at_ms = loop_ms
-        #: closed before this time
-        self.opens_ms = loop_ms
-
-    def room(self, loop_ms: float) -> int:
-        """Records that may go out now."""
-        if loop_ms > self._at_ms:
-            self._tokens = min(self._capacity, self._tokens + (loop_ms - self._at_ms) * self._per_ms)
-            self._at_ms = loop_ms
-        return max(0, int(self._tokens + _ROUNDING)) if loop_ms >= self.opens_ms else 0
-
-    def spend(self, count: int, loop_ms: float) -> None:
-        """So many records went out, which may close the bucket."""
-        self._tokens -= count
-        if self._tokens + _ROUNDING < 1:
-            self.opens_ms = loop_ms + (self._reopens_with - self._tokens) / self._per_ms
 
 
 class Rates:
@@ -138,8 +99,3 @@ class Rates:
         """Nothing refers to one wheel any more; a bucket that bounds it is kept, or it would begin anew."""
         if self._buckets.get((topic, lane)) == ():
             del self._buckets[topic, lane]
-
-
-def room(buckets: Iterable[Bucket], loop_ms: float) -> int:
-    """Records that may go out now by all of one wheel's buckets, of which there is at least one."""
-    return min(bucket.room(loop_ms) for bucket in buckets)

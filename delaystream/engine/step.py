@@ -11,6 +11,7 @@ import msgspec
 
 from delaystream.codec.outgoing import FIRED_AT
 from delaystream.core.partitioning import partition_for_key
+from delaystream.core.rates import Bucket
 from delaystream.core.request import Header
 from delaystream.engine.failures import Culprit
 from delaystream.engine.ports import (
@@ -19,7 +20,6 @@ from delaystream.engine.ports import (
     TopicPartition,
     Transaction,
 )
-from delaystream.engine.rates import Bucket
 
 #: the origin of a receipt, where that of a fire is the key of its wheel entry
 RECEIPT: Final = b""
