@@ -100,7 +100,7 @@ class Deliveries:
             wheel = self._state.destination(step, topic, tenant)
             buckets = self._buckets(step, topic, wheel)
             outlet, behind = step.outlet(topic, partitions), self._behind(topic, tenant, wheel)
-            route = Route(wheel, outlet, step.fired[topic], buckets, behind)
+            route = Route(wheel, outlet, buckets, behind)
         step.routes[topic, tenant] = route
         return route
 
@@ -134,17 +134,11 @@ class Deliveries:
 
     def write(self, step: Step, route: Route, request: Request, headers: list[Header], due_ms: int) -> int:
         """Deliver a request in the accepting transaction; the partition that it goes to."""
-        key, value = request.key, request.value
-        step.size_bytes += row_bytes(key, value, request.headers)
-        asked = request.destination_partition
-        partition = route.outlet.write(
-            request.destination_key if request.has_destination_key else key,
-            value,
-            headers,
-            step.now_ms,
-            -1 if asked is None else asked,
+        step.size_bytes += row_bytes(request.key, request.value, request.headers)
+        asked, now_ms = request.destination_partition, step.now_ms
+        partition = route.outlet.deliver(
+            request, headers, now_ms, now_ms - due_ms, -1 if asked is None else asked
         )
-        route.fired.append(step.now_ms - due_ms)
         if route.buckets:
             self._rates.spend(route.buckets, 1, step.loop_ms)
         return partition

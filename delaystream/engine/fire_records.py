@@ -58,15 +58,9 @@ class FireRecords:
             last_fired_ms,
             ahead_ms,
         )
-        partition = step.outlet(topic, drain.partitions).write(
-            entry.destination_key if entry.has_destination_key else entry.key,
-            entry.value,
-            headers,
-            step.now_ms,
-            entry.destination_partition,
-            due.key,
+        partition = step.outlet(topic, drain.partitions).deliver(
+            entry, headers, step.now_ms, lateness_ms, entry.destination_partition, due.key
         )
-        step.fired[topic].append(lateness_ms)
         return Delivered(fire, due_ms, lateness_ms, topic, partition, due.source, fire_count, skipped)
 
     def give_up(

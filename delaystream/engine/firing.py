@@ -155,14 +155,14 @@ class Firing:
                 return due_ms
         return None
 
-    def fire(self, step: Step, loop_ms: float) -> None:
+    def fire(self, step: Step) -> None:
         """Drain what is due, round-robin over the wheels, until the step is full.
 
         A share of the step is kept for fires, however many requests came in: else a flood of requests would
         hold up what is due.
         """
         step.leave_room()
-        drains = [self._begun(wheel, loop_ms) for wheel in self._chosen]
+        drains = [self._begun(step, wheel) for wheel in self._chosen]
         # Where the last step ran out of room, this one begins with another wheel.
         turn = step.number % len(drains) if drains else 0
         # What moves to another wheel may be due before what is in that; from tenants' own it may move on.
@@ -176,10 +176,10 @@ class Firing:
                 if drain.topic in step.moved and not drain.moves:
                     drain.done = True
                     continue
-                self._drain(step, drain, min(quota, self._chunk), loop_ms)
+                self._drain(step, drain, min(quota, self._chunk))
             drains = [drain for drain in drains if not drain.done]
 
-    def fire_alone(self, step: Step, key: bytes, loop_ms: float) -> None:
+    def fire_alone(self, step: Step, key: bytes) -> None:
         """Decide on a suspect and on nothing else, if it is the first of its wheel now."""
         wheel = split_wheel_key(key)[0]
         first = self._state.scan_due(wheel, None, step.now_ms, 1)
@@ -187,13 +187,13 @@ class Firing:
             if self._state.store.get(key) is None:
                 self._suspects.settled([key])
             return
-        if self._closed_until(wheel, loop_ms) is not None or self._state.heads.is_withheld(wheel):
+        if self._closed_until(wheel, step.loop_ms) is not None or self._state.heads.is_withheld(wheel):
             return
         step.alone = True
-        drain = self._begun(wheel, loop_ms)
-        drain.limit, drain.most_fired = 1, len(step.fired[drain.topic]) + 1
+        drain = self._begun(step, wheel)
+        drain.limit, drain.most_fired = 1, step.fires(drain.topic) + 1
         if self._suspects.stage(key) is Stage.ALONE:
-            last = self._take(step, drain, first, loop_ms)
+            last = self._take(step, drain, first)
         else:
             last = self._give_up(step, drain, *first[0])
         if last is not None:
@@ -239,7 +239,7 @@ class Firing:
 
     # -- one wheel ----------------------------------------------------------------------------
 
-    def _begun(self, wheel: int, loop_ms: float) -> Drain:
+    def _begun(self, step: Step, wheel: int) -> Drain:
         topic = self._state.destinations[wheel]
         if wheel == HOUSEKEEPING:
             return Drain(wheel, topic, None, self._tenants.denial(topic), 0)
@@ -255,7 +255,7 @@ class Firing:
             drain.ended = self._holds.ended_of(topic)
         if self._rates.active:
             lane = self._state.lanes[wheel]
-            drain.buckets = self._rates.buckets(topic, lane, loop_ms)
+            drain.buckets = self._rates.buckets(topic, lane, step.loop_ms)
             if wheel == self._state.common(topic):
                 drain.leaving = self._leaving(topic)
         if (lane := self._state.lanes[wheel]) and not self._rates.lane(lane, topic):
@@ -277,18 +277,18 @@ class Firing:
     def _sources_of(self, tenant: str) -> frozenset[int]:
         return frozenset([number for number, (of, _, _) in enumerate(self._state.sources) if of == tenant])
 
-    def _drain(self, step: Step, drain: Drain, quota: int, loop_ms: float) -> None:
+    def _drain(self, step: Step, drain: Drain, quota: int) -> None:
         """Take up to ``quota`` due entries out of one wheel, fewer where the step is full before that."""
         if drain.limit is not None:
             quota = min(quota, drain.limit - drain.taken)
         if drain.buckets:
-            quota = min(quota, room(drain.buckets, loop_ms))
+            quota = min(quota, room(drain.buckets, step.loop_ms))
             if not quota:
                 drain.done = True
                 return
         if drain.limit is not None or drain.buckets:
             # One entry may bring many records: those of a recurring schedule that catches up.
-            drain.most_fired = len(step.fired[drain.topic]) + quota
+            drain.most_fired = step.fires(drain.topic) + quota
         state = self._state
         entries = state.scan_due(drain.wheel, drain.cursor, step.now_ms, quota)
         exhausted = len(entries) < quota
@@ -297,7 +297,7 @@ class Firing:
             entries, suspect = self._before_suspect(entries)
             exhausted = exhausted and suspect is None
         self._adapt_chunk(sum([len(stored) for _, stored in entries]), len(entries))
-        last = self._take(step, drain, entries, loop_ms)
+        last = self._take(step, drain, entries)
         if suspect is not None and (not entries or last == entries[-1][0]):
             self._suspects.cornered = suspect
         drain.taken += len(entries)
@@ -314,34 +314,30 @@ class Firing:
             or (drain.limit is not None and drain.taken >= drain.limit)
         )
 
-    def _take(
-        self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]], loop_ms: float
-    ) -> bytes | None:
+    def _take(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
         """Decide on entries of one wheel, in due order; the key of the last that left it.
 
         Raises Undecided where one of them makes that fail.
         """
         drain.at = None
         try:
-            return self._decide(step, drain, entries, loop_ms)
+            return self._decide(step, drain, entries)
         except Exception as failure:
             if drain.at is not None and about_the_record(failure):
                 raise Undecided(drain.at) from failure
             raise
 
-    def _decide(
-        self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]], loop_ms: float
-    ) -> bytes | None:
+    def _decide(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
         if drain.wheel == HOUSEKEEPING:
             return self._named.housekeep(step, drain, entries)
         if not drain.partitions:
             if entries and not (drain.parked or drain.denial.everyone):
-                self._park(step, drain, loop_ms)
+                self._park(step, drain)
             return self._give_up_expired(step, drain, entries)
-        fired = len(step.fired[drain.topic])
+        fired = step.fires(drain.topic)
         last = self._deliver(step, drain, entries)
-        if drain.buckets and (count := len(step.fired[drain.topic]) - fired):
-            self._rates.spend(drain.buckets, count, loop_ms)
+        if drain.buckets and (count := step.fires(drain.topic) - fired):
+            self._rates.spend(drain.buckets, count, step.loop_ms)
         return last
 
     def _adapt_chunk(self, size_bytes: int, count: int) -> None:
@@ -350,9 +346,9 @@ class Firing:
         elif count >= self._chunk:
             self._chunk = min(_CHUNK, self._chunk * 2)
 
-    def _park(self, step: Step, drain: Drain, loop_ms: float) -> None:
+    def _park(self, step: Step, drain: Drain) -> None:
         reason = self._destinations.problem(drain.topic) or "not looked up yet"
-        drain.park(self._troubles.park(drain.topic, reason, step.now_ms, loop_ms))
+        drain.park(self._troubles.park(drain.topic, reason, step.now_ms, step.loop_ms))
         self._observer.parked(self._partition, drain.topic, reason)
 
     def _deliver(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
@@ -361,8 +357,8 @@ class Firing:
         texts, count = state.source_texts, state.counts.add
         split = split_wheel_key
         topic, partitions = drain.topic, drain.partitions
-        write = step.outlet(topic, partitions).write
-        fired, fired_at = step.fired[topic], step.fired_at
+        outlet = step.outlet(topic, partitions)
+        deliver, fired, fired_at = outlet.deliver, outlet.fired, step.fired_at
         telling, unsettled = self._events.anonymous, named.unsettled
         suspicious, leaving = drain.suspicious, drain.leaving
         # Entries come in due order: those of one hour and one source leave the counters together.
@@ -404,19 +400,18 @@ class Firing:
                 step, drain, key, due_ms, entry
             ):
                 continue
-            partition = write(
-                entry.destination_key if entry.has_destination_key else entry.key,
-                entry.value,
+            partition = deliver(
+                entry,
                 anonymous_delivery_headers(
                     entry.headers, b"%b%d" % (texts[source], offset), index, due_ms, fired_at
                 ),
                 now_ms,
+                now_ms - due_ms,
                 entry.destination_partition,
                 key,
             )
             if telling:
                 self._tell(step, key, entry, topic, partition)
-            fired.append(now_ms - due_ms)
         if removed:
             count(drain.wheel, hour, maker, -removed)
         step.size_bytes += size_bytes

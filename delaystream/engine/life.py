@@ -322,7 +322,7 @@ class Life:
         step = Step(now_ms, self._steps, loop_ms, max_records, max_bytes, settings.transaction_max_partitions)
         cornered, self._suspects.cornered = self._suspects.cornered, None
         if cornered is not None:
-            self._firing.fire_alone(step, cornered, loop_ms)
+            self._firing.fire_alone(step, cornered)
             if step.alone:
                 return step, list(taken)
         left: list[SourceBatch] = []
@@ -341,7 +341,7 @@ class Life:
                 left = [parsed.batch, *batches]
                 break
         if not step.alone:
-            self._firing.fire(step, loop_ms)
+            self._firing.fire(step)
         return step, left
 
     def _parsed(self, batches: deque[SourceBatch], now_ms: int) -> ParsedBatch | None:
@@ -470,7 +470,7 @@ class Life:
             self._partition,
             accepted=step.accepted,
             rejected=step.rejected,
-            fired=step.fired,
+            fired={topic: outlet.fired for topic, outlet in step.outlets.items() if outlet.fired},
             seconds=seconds,
         )
         if step.missed:

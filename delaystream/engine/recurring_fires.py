@@ -87,7 +87,7 @@ def _enough(step: Step, drain: Drain, account: _Account) -> bool:
     """Whether the next scheduled time has to wait for another step."""
     return (
         step.full
-        or len(step.fired[drain.topic]) >= drain.most_fired
+        or step.fires(drain.topic) >= drain.most_fired
         or (drain.limit is not None and account.records >= drain.limit)
     )
 

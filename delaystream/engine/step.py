@@ -9,10 +9,11 @@ from typing import Final
 
 import msgspec
 
+from delaystream.codec.envelope import Envelope
 from delaystream.codec.outgoing import FIRED_AT
 from delaystream.core.partitioning import partition_for_key
 from delaystream.core.rates import Bucket
-from delaystream.core.request import Header
+from delaystream.core.request import Header, Request
 from delaystream.engine.failures import Culprit
 from delaystream.engine.ports import (
     Headers,
@@ -47,7 +48,7 @@ def row_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
 class Outlet:
     """The rows of one step for one topic, by partition."""
 
-    __slots__ = ("_keyless", "_spread", "_written", "origins", "partitions", "rows", "topic")
+    __slots__ = ("_keyless", "_spread", "_written", "fired", "origins", "partitions", "rows", "topic")
 
     def __init__(self, topic: str, partitions: int, spread: int, written: list[int]) -> None:
         self.topic = topic
@@ -55,6 +56,8 @@ class Outlet:
         self.rows: dict[int, list[Row]] = {}
         #: for each row, the key of the wheel entry that it was fired from, RECEIPT, or None
         self.origins: dict[int, list[bytes | None]] = {}
+        #: how late each fire was, ms
+        self.fired: list[int] = []
         self._spread = spread
         self._keyless = 0
         # Shared with the step, which this must not refer to: a step that is part of a cycle is freed by the
@@ -90,14 +93,26 @@ class Outlet:
         self.origins[partition].append(origin)
         return partition
 
+    def deliver(
+        self,
+        fired: Envelope | Request,
+        headers: Headers,
+        now_ms: int,
+        lateness_ms: int,
+        partition: int = -1,
+        origin: bytes | None = None,
+    ) -> int:
+        """Add a fire: what was asked for, under its key; as `write` otherwise. Returns the partition."""
+        self.fired.append(lateness_ms)
+        key = fired.destination_key if fired.has_destination_key else fired.key
+        return self.write(key, fired.value, headers, now_ms, partition, origin)
+
 
 class Route(msgspec.Struct):
     """Where this step's deliveries at once of one tenant go, for one destination that can be written to."""
 
     wheel: int
     outlet: Outlet
-    #: the step's list of how late each fire for the topic was, ms
-    fired: list[int]
     #: what bounds the fires of the wheel; () for nothing
     buckets: tuple[Bucket, ...]
     #: the common wheel, where something older of the tenant's may wait still; None: it may not
@@ -142,7 +157,6 @@ class Step:
         #: requests that get no receipt although they asked for one, and why the last of them gets none
         self.unanswered = 0
         self.unanswered_why = ""
-        self.fired: dict[str, list[int]] = defaultdict(list)
         #: requests and fires
         self.records = 0
         self.size_bytes = 0
@@ -197,6 +211,11 @@ class Step:
         if outlet is None:
             outlet = self.outlets[topic] = Outlet(topic, partitions, self.number, self.written)
         return outlet
+
+    def fires(self, topic: str) -> int:
+        """How many fires go to a topic."""
+        outlet = self.outlets.get(topic)
+        return len(outlet.fired) if outlet is not None else 0
 
     def transaction(self, changelog: TopicPartition, offsets: dict[TopicPartition, int]) -> Transaction:
         """The writes, ready for the producer, and the group's offsets if they are to be committed."""
