@@ -12,8 +12,6 @@ from tests.integration.harness import Deployment, Worker
 
 _MINUTE_MS = 60_000
 _DAY_MS = 24 * 3_600_000
-#: figures that the issue asks to report, without one to reach
-_REPORTED = 0.0
 
 
 def _ahead_ms(count: int, per_second: int = 6_000) -> int:
@@ -186,11 +184,14 @@ def _cancel(bench: Bench, deployment: Deployment, prefix: str, reply_to: str) ->
 
 
 def events(bench: Bench) -> Iterator[Row]:
-    """The same fires with and without events: of requests with ids, and of requests without."""
+    """The same fires with and without events: of requests with ids, and of requests without.
+
+    An event is one record more: of three that a named fire writes, and of two that one without an id writes.
+    """
     count = bench.count(300_000)
-    for name, prefix, on, off in (
-        ("named", "job-", {}, {"DELAYSTREAM_EVENTS": "false"}),
-        ("anonymous", "", {"DELAYSTREAM_EVENTS_ANONYMOUS": "true"}, {}),
+    for name, prefix, on, off, limit in (
+        ("named", "job-", {}, {"DELAYSTREAM_EVENTS": "false"}, 0.7),
+        ("anonymous", "", {"DELAYSTREAM_EVENTS_ANONYMOUS": "true"}, {}, 0.4),
     ):
         figures = {}
         for told, settings in (("with", on), ("without", off)):
@@ -209,7 +210,7 @@ def events(bench: Bench) -> Iterator[Row]:
             f"{count:,} due at once: fires a second with events, against those without",
             figures["with"]["per_second"] / figures["without"]["per_second"],
             "x",
-            _REPORTED,
+            limit,
             True,
             figures,
         )
