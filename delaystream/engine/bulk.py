@@ -66,13 +66,13 @@ from delaystream.engine.describe import Descriptions
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.holds import Holds
 from delaystream.engine.letters import Letters
-from delaystream.engine.pending import everything
 from delaystream.engine.ports import SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 from delaystream.engine.suspects import Stage, Suspects
 from delaystream.engine.unnamed import FIRST_WHEEL, Unnamed, where
+from delaystream.query.rows import everything
 
 _OUTCOMES: Final = {
     Action.CANCEL: Outcome.CANCELLED,

@@ -24,6 +24,7 @@ import msgspec
 from delaystream.codec import keys
 from delaystream.codec.envelope import decode_schedule, decode_source
 from delaystream.engine.ports import Change, StateStore
+from delaystream.query.rows import everything
 
 HOUR_MS: Final = 3_600_000
 _RECOUNTED_AT_ONCE: Final = 20_000
@@ -251,12 +252,3 @@ def _topic_of(store: StateStore, named: dict[bytes, bytes | None], source: int) 
     stored = named.get(key) or store.get(key)
     assert stored is not None, "a wheel entry's source has its name"
     return decode_source(stored).topic
-
-
-def everything(
-    store: StateStore, start: bytes, stop: bytes, chunk: int = 1000
-) -> Iterator[tuple[bytes, bytes]]:
-    """Every entry with ``start <= key < stop``, in key order, a chunk at a time."""
-    while entries := store.scan(start, stop, chunk):
-        yield from entries
-        start = entries[-1][0] + b"\0"

@@ -172,7 +172,7 @@ def paused(state: Mapping[bytes, bytes]) -> bool:
 def accepted(commits: Mapping[TopicPartition, Sequence[tuple[int, int]]], request: Asked) -> int | None:
     """When the transaction that applied a request was committed."""
     topic, partition = request.partition
-    found = commits.get(TopicPartition(topic, int(partition)), ())
+    found = commits.get(TopicPartition(topic, partition), ())
     number = bisect_right(found, request.offset, key=lambda commit: commit[0])
     return found[number][1] if number < len(found) else None
 

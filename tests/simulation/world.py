@@ -357,7 +357,7 @@ class World:
                 if self.log.read(at, max(bounds.start, self.applied(topic, partition)))[0]:
                     return f"{at} is applied up to {self.applied(topic, partition)} of {bounds.end}"
             state = self._state(partition)
-            if wheels := sum(key[:1] == b"w" and keys.split_wheel_key(key)[0] > 0 for key in state):
+            if wheels := sum(key[:1] == b"w" and keys.wheel_of(key) > 0 for key in state):
                 return f"partition {partition} has {wheels} entries pending"
             if bulks := sum(key[:1] in _BULKS for key in state):
                 return f"partition {partition} is at {bulks} commands for many"
