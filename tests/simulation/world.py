@@ -48,6 +48,7 @@ from tests.simulation.reckoning import (
     overdrawn,
     paused,
     pending,
+    tenant_counter,
     triggers,
     whole_state,
 )
@@ -227,7 +228,7 @@ class World:
                     self._hold_to_quota(partition, disk)
 
     def _hold_to_quota(self, partition: int, disk: Disk) -> None:
-        pending = int.from_bytes(disk.values.get(b"q" + LIMITED.encode(), b""), "big")
+        pending = int.from_bytes(disk.values.get(tenant_counter(LIMITED), b""), "big")
         # A triggered fire that was to go out at once may find the step full, and waits for the next one.
         pending -= triggers(disk, LIMITED)
         if self.max_pending and pending > share(self.max_pending, partition, self.settings.partitions):
