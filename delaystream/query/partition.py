@@ -48,9 +48,10 @@ class StoredSchedule(msgspec.Struct, frozen=True):
     row: Schedule
     payload: Envelope | None
 
-    def view(self, upcoming: int = 0) -> ScheduleView:
-        """What people see of it, with so many times ahead at most."""
-        return view_of(self.id, self.row, upcoming)
+    @property
+    def view(self) -> ScheduleView:
+        """What people see of it, but for the times ahead: each of those costs a look at its calendar."""
+        return view_of(self.id, self.row, upcoming=0)
 
 
 class StoredPartition:

@@ -101,7 +101,7 @@ class PartitionReading:
                 yield self._named(stored)
 
     def _named(self, stored: StoredSchedule) -> lines.Named:
-        row, payload, view = stored.row, stored.payload, stored.view()
+        row, payload, view = stored.row, stored.payload, stored.view
         return lines.Named(
             partition=self.partition,
             tenant=stored.tenant,

@@ -199,7 +199,7 @@ def test_a_schedule_comes_with_what_it_delivers() -> None:
     payloads = [schedule.payload and schedule.payload.value for schedule in found.values()]
     assert payloads == [b"large", b"small", None]
     assert {schedule.tenant for schedule in found.values()} == {TENANT}
-    assert found["small"].view() == view_of("small", found["small"].row, 0)
+    assert found["small"].view == view_of("small", found["small"].row, 0)
 
 
 def test_what_stands_over_a_partition_is_read() -> None:
