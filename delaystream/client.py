@@ -384,7 +384,6 @@ def await_receipt(reader: Reader, source: Coordinates, timeout_s: float = ANSWER
 
     The reader must have been started before the request was sent.
     """
-    wanted = f"{source.topic}/{source.partition}/{source.offset}"
     for record in reader.read(timeout_s):
         if record.value is None or not any(name == outgoing.RECEIPT for name, _ in record.headers):
             continue
@@ -392,7 +391,7 @@ def await_receipt(reader: Reader, source: Coordinates, timeout_s: float = ANSWER
             receipt = Receipt.parse(record.value)
         except ValueError:
             continue  # whoever may write to the topic may write anything
-        if receipt.source == wanted:
+        if receipt.source == source.text:
             return receipt
     return None
 

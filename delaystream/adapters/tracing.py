@@ -31,6 +31,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from delaystream import __version__
 from delaystream.codec import outgoing
 from delaystream.codec.envelope import decode_position
+from delaystream.codec.keys import split_offset_key
 from delaystream.engine.ports import (
     Headers,
     Row,
@@ -294,7 +295,7 @@ def _positions(rows: Sequence[Row]) -> dict[str, int]:
     positions = {}
     for key, value, _, _ in rows:
         if key is not None and value is not None and key.startswith(b"o"):
-            positions[key[1:].decode()] = decode_position(value).next_offset
+            positions[split_offset_key(key)] = decode_position(value).next_offset
     return positions
 
 

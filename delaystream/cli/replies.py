@@ -134,15 +134,11 @@ def _produce(sender: "Sender", asked: Asked, *, quiet: bool) -> "Sent":
     sent = sender.send(asked.request)
     # With --output json, standard output holds the receipt and nothing else.
     print(
-        f"{_place(sent.source)}  {asked.summary(sent.timestamp_ms)}",
+        f"{sent.source.text}  {asked.summary(sent.timestamp_ms)}",
         file=sys.stderr if quiet else sys.stdout,
         flush=True,
     )
     return sent
-
-
-def _place(source: "Coordinates") -> str:
-    return f"{source.topic}/{source.partition}/{source.offset}"
 
 
 def _awaited(wait: Callable[[], "Receipt | None"], source: "Coordinates") -> "Receipt | None":
@@ -151,7 +147,7 @@ def _awaited(wait: Callable[[], "Receipt | None"], source: "Coordinates") -> "Re
         return wait()
     except KeyboardInterrupt:
         print(
-            f"\ndelaystream: not waited for. The request stands at {_place(source)} and is carried out all "
+            f"\ndelaystream: not waited for. The request stands at {source.text} and is carried out all "
             "the same, if it was not yet.",
             file=sys.stderr,
         )
@@ -181,7 +177,7 @@ def _report_none(source: "Coordinates", reply_to: str, timeout_s: float, *, own:
     )
     print(
         f"delaystream: no receipt on {reply_to} within {timeout_s:g} s. The request stands at "
-        f"{_place(source)} and may have been carried out, or may still be: "
+        f"{source.text} and may have been carried out, or may still be: "
         f"{question}",
         file=sys.stderr,
     )

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from delaystream.codec.keys import due_of
+from delaystream.codec.keys import due_of, index_of
 from delaystream.core.identity import place
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Action, CatchUp, Coordinates, Lateness, Match, Request
@@ -274,6 +274,23 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     def revision_place(self) -> str:
         """The topic that the revision is of, as it is written in fire ids."""
         return place(self.topic, self.revision_origin)
+
+    @property
+    def ahead(self) -> list[tuple[int, int]]:
+        """What is ahead while it is live, as (due ms, list index); of a recurring one its next time."""
+        if self.recurrence is not None:
+            return [(self.next_ms, 0)] if self.next_ms >= 0 else []
+        return sorted([(due_of(key), index_of(key)) for key in self.pending] + self.held)
+
+    @property
+    def until_ms(self) -> int | None:
+        """When its pause ends by itself; None: not before a resume, or it is not paused."""
+        return None if self.until_key is None else due_of(self.until_key)
+
+    @property
+    def forget_ms(self) -> int | None:
+        """When it is forgotten; None: it is not over."""
+        return None if self.forget_key is None else due_of(self.forget_key)
 
     @property
     def withheld(self) -> int:

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from delaystream.codec.envelope import Schedule
 from delaystream.codec.keys import due_of
-from delaystream.core.identity import schedule_id
 from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.request import Coordinates
 
@@ -257,14 +256,9 @@ encode_event = _encoder.encode
 decode_event = msgspec.json.Decoder(Event).decode
 
 
-def coordinates(source: Coordinates) -> str:
-    """A request's `topic/partition/offset`."""
-    return schedule_id(source.place, source.partition, source.offset)
-
-
 def event_of_request(at_ms: int, type: EventType, source: Coordinates, **told: Any) -> Event:
     """An event of a request that has no id but its coordinates; `told` are further fields."""
-    where = coordinates(source)
+    where = source.text
     return Event(
         schema_version=SCHEMA_VERSION,
         type=type,

@@ -73,6 +73,11 @@ def due_at(key: bytes, due_ms: int) -> bytes:
     return key[: _DUE_AT.start] + due_ms.to_bytes(8) + key[_DUE_AT.stop :]
 
 
+def in_wheel(key: bytes, destination: int) -> bytes:
+    """The wheel key of the same entry in another wheel."""
+    return key[: _WHEEL_AT.start] + destination.to_bytes(4) + key[_WHEEL_AT.stop :]
+
+
 def due_of(key: bytes) -> int:
     """The due time in a wheel key, ms."""
     return int.from_bytes(key[_DUE_AT])
@@ -137,6 +142,11 @@ def offset_key(topic: str) -> bytes:
     return b"o" + topic.encode()
 
 
+def split_offset_key(key: bytes) -> str:
+    """The source topic of an offset's key."""
+    return key[1:].decode()
+
+
 def schedule_key(tenant: str, id: str) -> bytes:
     """Key of a named schedule."""
     return f"s{tenant}\0{id}".encode()
@@ -166,19 +176,23 @@ def split_schedule_key(key: bytes) -> tuple[str, str]:
 
 def bulk_key(place: str, partition: int, offset: int) -> bytes:
     """Key of a bulk command's work on a partition."""
-    return b"b" + place.encode() + b"\0" + _coordinates.pack(partition, offset)
+    return _by_coordinates(b"b", place, partition, offset)
 
 
 def gathering_key(place: str, partition: int, offset: int) -> bytes:
     """Key of what is gathered of a bulk command."""
-    return b"g" + place.encode() + b"\0" + _coordinates.pack(partition, offset)
+    return _by_coordinates(b"g", place, partition, offset)
 
 
 def hold_key(place: str, partition: int, offset: int) -> bytes:
     """Key of a hold, by the coordinates of the pause that asked for it first."""
-    return b"h" + place.encode() + b"\0" + _coordinates.pack(partition, offset)
+    return _by_coordinates(b"h", place, partition, offset)
 
 
 def ended_key(hold: bytes) -> bytes:
     """Key of what is known of a hold that has ended, by the key that it had."""
     return b"e" + hold[1:]
+
+
+def _by_coordinates(kind: bytes, place: str, partition: int, offset: int) -> bytes:
+    return kind + place.encode() + b"\0" + _coordinates.pack(partition, offset)

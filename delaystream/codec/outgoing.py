@@ -24,7 +24,6 @@ from typing import Final
 
 import orjson
 
-from delaystream.core.identity import schedule_id
 from delaystream.core.rejection import Code
 from delaystream.core.request import Coordinates, Header
 
@@ -199,12 +198,12 @@ def receipt(
     `at_once` is how many fires are due now, with `resumed`; `described` is the schedule, with `described`.
     `until_ms` is when the schedule's pause ends by itself.
     """
-    schedule = schedule_id(source.place, source.partition, source.offset, id) if about is None else about
+    schedule = about or (source.text if id is None else id)
     body: dict[str, object] = {
         "outcome": outcome.value,
         "schedule_id": schedule,
         "request_topic": source.topic,
-        "source": schedule_id(source.place, source.partition, source.offset),
+        "source": source.text,
         "decided_at_ms": decided_ms,
     }
     if id is not None:

@@ -12,6 +12,7 @@ from delaystream.codec.command import is_origin
 from delaystream.core import durations, instants
 from delaystream.core.destinations import DestinationFilter, is_topic_name
 from delaystream.core.durations import DurationError, format_duration, parse_duration
+from delaystream.core.identity import split_schedule_id
 from delaystream.core.instants import (
     InstantError,
     NoOffsetError,
@@ -164,17 +165,15 @@ def short_text(name: str, value: bytes, least: int, most: int, invalid: Code) ->
 def coordinates(name: str, value: bytes, topic: str) -> Coordinates:
     """`topic/partition/offset` of a record of `topic`, the request topic that they came in by."""
     written = text(name, value)
-    found, _, rest = written.partition("/")
-    found, marked, origin = found.partition("@")
-    partition, _, offset = rest.partition("/")
+    found, partition, offset, origin = split_schedule_id(written) or ("", 0, 0, "")
     if (
         is_topic_name(found)
-        and (is_origin(origin) if marked else not origin)
-        and _is_number(partition, _MAX_PARTITION)
-        and _is_number(offset, _MAX_NUMBER)
+        and (not origin or is_origin(origin))
+        and partition <= _MAX_PARTITION
+        and offset <= _MAX_NUMBER
     ):
         if found == topic:
-            return Coordinates(found, int(partition), int(offset), origin)
+            return Coordinates(found, partition, offset, origin)
         raise RefusedError(
             Code.INVALID_COORDINATES,
             f"{name} is {shown(written)}, of another request topic; expected coordinates in {topic}, by "
@@ -353,11 +352,6 @@ def _not_too_many(name: str, items: Sequence[Item], limits: Limits) -> tuple[Ite
             Code.LIST_TOO_LONG, f"{name} lists {len(items)} times; expected at most {limits.max_list}."
         )
     return tuple(items)
-
-
-def _is_number(written: str, most: int) -> bool:
-    # The length keeps int() from meeting thousands of digits; isascii, those of other scripts.
-    return written.isascii() and written.isdigit() and len(written) <= 19 and int(written) <= most
 
 
 def _too_far(name: str, written: str, limits: Limits) -> str:

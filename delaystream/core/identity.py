@@ -21,8 +21,14 @@ names would repeat without it. A command that was imported has it too: `t<partit
 
 from typing import Final
 
+import msgspec
+
 REVISION_PARTITIONS: Final = 1 << 15
 """More than a topic has. Revisions do not hang on their number, which a move to other topics changes."""
+
+
+_DIGITS: Final = 24
+"""Of a number in a name, at most: a revision is an offset of 63 bits times `REVISION_PARTITIONS`."""
 
 
 def place(topic: str, origin: str) -> str:
@@ -48,12 +54,24 @@ def schedule_id(place: str, partition: int, offset: int, id: str | None = None) 
     return f"{place}/{partition}/{offset}" if id is None else id
 
 
-def fire_id(place: str, partition: int, offset: int, index: int, due_ms: int) -> str:
+def split_schedule_id(text: str) -> tuple[str, int, int, str] | None:
+    """(topic, partition, offset, origin or '') of a request's coordinates; None for what are none."""
+    parts = text.split("/")
+    if len(parts) != 3 or not (_is_number(parts[1]) and _is_number(parts[2])):
+        return None
+    topic, marked, origin = parts[0].partition("@")
+    if not topic or (marked and not origin):
+        return None
+    return topic, int(parts[1]), int(parts[2]), origin
+
+
+def fire_id(coordinates: str, index: int, due_ms: int) -> str:
     """The name of one fire of a request without an id: the same for every attempt at it.
 
-    `index` is the position in the request's list of due times, from 0.
+    `coordinates` are `place/partition/offset` of the request, and `index` is the position in its list of due
+    times, from 0. Deliveries have it in bytes (`delaystream.codec.outgoing.anonymous_delivery_headers`).
     """
-    return f"{place}/{partition}/{offset}/{index}/{due_ms}"
+    return f"{coordinates}/{index}/{due_ms}"
 
 
 def named_fire_id(place: str, revision: int, index: int | str, due_ms: int, id: str) -> str:
@@ -69,3 +87,43 @@ def named_fire_id(place: str, revision: int, index: int | str, due_ms: int, id: 
 def trigger_index(partition: int, offset: int, origin: str = "") -> str:
     """What stands for the list index in the id of a triggered fire, by the coordinates of its command."""
     return place(f"t{partition}.{offset}", origin)
+
+
+class FireName(msgspec.Struct, frozen=True):
+    """What a fire id says."""
+
+    #: `place/partition/offset` of the request where it has no id, else the place of the revision's request
+    of: str
+    index: int | str
+    due_ms: int
+    #: None without an id, as `id`
+    revision: int | None = None
+    id: str | None = None
+
+    @property
+    def triggered(self) -> bool:
+        """Whether a command asked for it, and not the schedule's times."""
+        return isinstance(self.index, str)
+
+
+def split_fire_id(text: str) -> FireName | None:
+    """A fire id, taken apart; None for what is none."""
+    place, _, rest = text.partition("/")
+    second, _, rest = rest.partition("/")
+    if second.startswith("r"):
+        index, _, rest = rest.partition("/")
+        due_ms, _, id = rest.partition("/")
+        known = _is_number(index) or (index.startswith("t") and "." in index)
+        if not (place and id and known and _is_number(second[1:]) and _is_number(due_ms)):
+            return None
+        return FireName(place, int(index) if _is_number(index) else index, int(due_ms), int(second[1:]), id)
+    coordinates, _, last = text.rpartition("/")
+    coordinates, _, index = coordinates.rpartition("/")
+    if split_schedule_id(coordinates) is None or not (_is_number(index) and _is_number(last)):
+        return None
+    return FireName(coordinates, int(index), int(last))
+
+
+def _is_number(text: str) -> bool:
+    # The length keeps int() from meeting thousands of digits; isascii, those of other scripts.
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from delaystream.core.globs import matches_glob
-from delaystream.core.identity import place
+from delaystream.core.identity import place, schedule_id
 from delaystream.core.recurrence import Recurrence, Timing
 
 Header = tuple[str, bytes | None]
@@ -62,6 +62,11 @@ class Coordinates(msgspec.Struct, frozen=True, gc=False):
     def place(self) -> str:
         """The topic, marked with its origin: by this it is told apart, and written where names are made."""
         return place(self.topic, self.origin)
+
+    @property
+    def text(self) -> str:
+        """`place/partition/offset`, as headers, events and names have it."""
+        return schedule_id(self.place, self.partition, self.offset)
 
 
 class Match(msgspec.Struct, frozen=True, omit_defaults=True):

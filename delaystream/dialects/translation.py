@@ -12,7 +12,6 @@ from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
-from delaystream.core.identity import schedule_id
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Coordinates, Header
 
@@ -168,7 +167,7 @@ def control(name: str, value: str) -> Header:
 
 def coordinates_id(source: Coordinates) -> str:
     """The id of a schedule whose own system gives it none: where its request stands."""
-    return schedule_id(source.place, source.partition, source.offset)
+    return source.text
 
 
 def whole_number(name: str, text: str, least: int, expected: str) -> int:

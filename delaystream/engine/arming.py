@@ -21,7 +21,7 @@ from delaystream.codec.envelope import (
     Wake,
     encode,
 )
-from delaystream.codec.keys import HOUSEKEEPING, due_of, index_of, payload_key, schedule_key, wheel_key
+from delaystream.codec.keys import HOUSEKEEPING, payload_key, schedule_key, wheel_key
 from delaystream.codec.timing import first_after
 from delaystream.core.identity import named_fire_id
 from delaystream.core.recurrence import (
@@ -128,13 +128,6 @@ class Arming:
         pointer = encode(trigger_of(schedule.topic, id, waiting))
         state.add_pointer(step, key, pointer, wheel, step.now_ms, number)
         return replace(schedule, triggers=[*schedule.triggers, waiting])
-
-    @staticmethod
-    def ahead(schedule: Schedule) -> list[tuple[int, int]]:
-        """What is ahead of a live schedule, as (due ms, list index); of a recurring one its next time."""
-        if schedule.recurrence is not None:
-            return [(schedule.next_ms, 0)] if schedule.next_ms >= 0 else []
-        return sorted([(due_of(key), index_of(key)) for key in schedule.pending] + schedule.held)
 
     def disarm(self, step: Step, schedule: Schedule) -> Schedule:
         """Take the schedule's own fires out of the wheels; triggered ones stay."""

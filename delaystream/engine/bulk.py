@@ -66,13 +66,13 @@ from delaystream.engine.describe import Descriptions
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.holds import Holds
 from delaystream.engine.letters import Letters
-from delaystream.engine.pending import everything
 from delaystream.engine.ports import SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 from delaystream.engine.suspects import Stage, Suspects
 from delaystream.engine.unnamed import FIRST_WHEEL, Unnamed, where
+from delaystream.query.rows import everything
 
 _OUTCOMES: Final = {
     Action.CANCEL: Outcome.CANCELLED,
@@ -290,13 +290,6 @@ class Bulks:
         """
         if rejection := self._holds.refusal(request):
             return rejection
-        settings = self._settings
-        source = request.source
-        outlet = step.outlet(settings.commands_topic, settings.partitions)
-        headers = attach(record.headers, request)
-        for partition in range(settings.partitions):
-            if partition != self._partition:
-                outlet.write(None, None, headers, step.now_ms, partition)
         gathering = Gathering(
             request.action,
             [],
@@ -305,7 +298,7 @@ class Bulks:
             request.no_receipt,
             until_ms=-1 if request.until_ms is None else request.until_ms,
         )
-        step.changes[gathering_key(source.place, source.partition, source.offset)] = encode(gathering)
+        send_to_others(step, self._settings, self._partition, record, request, gathering)
         self.begin(step, request)
         return None
 
@@ -637,3 +630,21 @@ def _concerned(bulk: Bulk, schedule: Schedule) -> bool:
     elif schedule.timestamp_ms > bulk.timestamp_ms:
         return False
     return bulk.match.fits_topic(schedule.destination) and bulk.match.fits_tags(schedule.tags)
+
+
+def send_to_others(
+    step: Step,
+    settings: EngineSettings,
+    partition: int,
+    record: SourceRecord,
+    request: Request,
+    gathering: Gathering,
+) -> None:
+    """Send a command that was just read on a partition to all others; what all report is gathered here."""
+    outlet = step.outlet(settings.commands_topic, settings.partitions)
+    headers = attach(record.headers, request)
+    for other in range(settings.partitions):
+        if other != partition:
+            outlet.write(None, None, headers, step.now_ms, other)
+    source = request.source
+    step.changes[gathering_key(source.place, source.partition, source.offset)] = encode(gathering)

@@ -23,7 +23,7 @@ from delaystream.codec.envelope import (
     kept_key,
 )
 from delaystream.codec.event import EventType
-from delaystream.codec.keys import due_of, schedule_key, split_wheel_key, wheel_key
+from delaystream.codec.keys import due_of, in_wheel, schedule_key
 from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import named_fire_id, revision
@@ -116,7 +116,7 @@ class Changes:
         schedule = self._armed(step, request.id, old, schedule, times)
         self._arming.withhold(old, schedule)
         step.changes[schedule_key(schedule.topic, request.id)] = encode(schedule)
-        fires = self._arming.ahead(schedule) if times is None else times.fires
+        fires = schedule.ahead if times is None else times.fires
         ids = [
             named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, request.id)
             for due_ms, index in fires
@@ -145,7 +145,7 @@ class Changes:
         hold = self._holds.keeping(step, id, schedule, arriving=True)
         if hold is None:
             return schedule
-        held = self._arming.ahead(old) if old.recurrence is None else []
+        held = old.ahead if old.recurrence is None else []
         schedule = replace(
             schedule, status=Status.PAUSED, paused_ms=step.now_ms, held=held, held_by=hold.name
         )
@@ -208,7 +208,7 @@ class Changes:
             if paused:
                 return schedule
             if old.recurrence is None:
-                return self._arming.arm_all(step, id, schedule, self._arming.ahead(old))
+                return self._arming.arm_all(step, id, schedule, old.ahead)
             # Where its jitter has put it.
             pointer = encode(Pointer(schedule.topic, id, schedule.revision))
             pending = [self._arming.point(step, schedule, due_of(key), pointer) for key in old.pending]
@@ -274,8 +274,7 @@ class Changes:
         if update.destination is not UNSET and update.destination != old.destination:
             schedule = replace(schedule, destination=update.destination)
             schedule = replace(schedule, triggers=self._moved(step, id, schedule))
-        key = payload.destination_key if payload.has_destination_key else payload.key
-        schedule = replace(schedule, key=kept_key(key))
+        schedule = replace(schedule, key=kept_key(payload.delivered_key))
         self._arming.drop_payload(step, old.topic, id, old)
         return replace(schedule, payload=self._arming.keep_payload(step, old.topic, id, payload))
 
@@ -285,11 +284,10 @@ class Changes:
         wheel = state.destination(step, schedule.destination, schedule.topic)
         moved = []
         for waiting in schedule.triggers:
-            _, due_ms, source, offset, index = split_wheel_key(waiting.key)
             state.remove_pointer(step, waiting.key)
-            there = replace(waiting, key=wheel_key(wheel, due_ms, source, offset, index))
+            there = replace(waiting, key=in_wheel(waiting.key, wheel))
             entry = encode(trigger_of(schedule.topic, schedule_id, there))
-            state.add_pointer(step, there.key, entry, wheel, due_ms, source)
+            state.add_pointer(step, there.key, entry, wheel, due_of(there.key))
             moved.append(there)
         return moved
 

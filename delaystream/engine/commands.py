@@ -19,7 +19,7 @@ from delaystream.codec.envelope import (
     kept_actor,
 )
 from delaystream.codec.event import EventType
-from delaystream.codec.keys import due_of, schedule_key, split_wheel_key
+from delaystream.codec.keys import due_of, index_of, schedule_key
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import named_fire_id, trigger_index
 from delaystream.core.misfire import run_until, settle
@@ -114,7 +114,7 @@ class Commands:
         """How many fires of a schedule that was just resumed are due; where all catch up, at most."""
         recurrence, now_ms = schedule.recurrence, step.now_ms
         if recurrence is None:
-            return sum(due_ms <= now_ms for due_ms, _ in self._arming.ahead(schedule))
+            return sum(due_ms <= now_ms for due_ms, _ in schedule.ahead)
         if not 0 <= schedule.next_ms <= now_ms:
             return 0
         catch_up, grace_ms = lateness(schedule, self._settings)
@@ -155,7 +155,7 @@ class Commands:
             changed = self._paused(step, schedule)
             if until_ms is not None:
                 changed = self._arming.wake(step, id, changed, until_ms)
-        elif action is Action.PAUSE and until_ms != _until_ms(schedule):
+        elif action is Action.PAUSE and until_ms != schedule.until_ms:
             changed = self._arming.wake(step, id, schedule, until_ms)
         elif action is Action.RESUME and schedule.status is Status.PAUSED:
             changed = replace(self._resumed(step, id, schedule), once=once)
@@ -176,7 +176,7 @@ class Commands:
         hold = self._holds.keeping(step, id, schedule) if action is not Action.CANCEL else None
         if hold is not None and action is Action.RESUME and (bulk.holds or schedule.held_by):
             passes = schedule.status is Status.PAUSED and (
-                schedule.held_by != hold.name or _until_ms(schedule) != hold.until_ms
+                schedule.held_by != hold.name or schedule.until_ms != hold.until_ms
             )
             return self._pass_on(step, id, schedule, hold) if passes else None
         if hold is not None and action is Action.PAUSE:
@@ -195,9 +195,7 @@ class Commands:
     def _paused(self, step: Step, schedule: Schedule) -> Schedule:
         held = []
         if schedule.recurrence is None:
-            for key in schedule.pending:
-                _, due_ms, _, _, index = split_wheel_key(key)
-                held.append((due_ms, index))
+            held = [(due_of(key), index_of(key)) for key in schedule.pending]
         schedule = self._arming.disarm(step, schedule)
         return replace(schedule, status=Status.PAUSED, held=held, paused_ms=step.now_ms)
 
@@ -284,8 +282,3 @@ class Commands:
         self._answers.tell(
             step, request, outcome, self._arming.finish(step, request.id, schedule, schedule.status)
         )
-
-
-def _until_ms(schedule: Schedule) -> int | None:
-    """When the pause of a schedule ends by itself."""
-    return None if schedule.until_key is None else due_of(schedule.until_key)

@@ -63,8 +63,7 @@ from delaystream.codec.envelope import (
     kept_actor,
     kept_key,
 )
-from delaystream.codec.event import coordinates
-from delaystream.codec.keys import due_of, schedule_key
+from delaystream.codec.keys import schedule_key
 from delaystream.codec.outgoing import Outcome, delivery_headers
 from delaystream.core.identity import named_fire_id, revision
 from delaystream.core.misfire import DEFAULT_GRACE_MS
@@ -129,7 +128,7 @@ def _until_ms(request: Request, old: Schedule | None, hold: Hold | None) -> int 
     what is not, the hold says how long, unless the request itself asks to be paused.
     """
     if old is not None and old.status is _PAUSED and request.status != "pending":
-        until_ms = None if old.until_key is None else due_of(old.until_key)
+        until_ms = old.until_ms
         if hold is None or until_ms is None:
             return until_ms
         return None if hold.until_ms is None else max(until_ms, hold.until_ms)
@@ -405,7 +404,7 @@ class Control:
         )
         schedule = terms.noted(schedule, request, Outcome.UNCHANGED)
         step.changes[schedule_key(old.topic, request.id)] = encode(schedule)
-        fires = self._arming.ahead(schedule)
+        fires = schedule.ahead
         ids = [
             named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, request.id)
             for due_ms, index in fires
@@ -454,7 +453,7 @@ class Control:
                 later.append((due_ms, index))
                 continue
             fire = named_fire_id(source.place, revised, index, due_ms, id)
-            where, count = coordinates(source), len(fired) + 1
+            where, count = source.text, len(fired) + 1
             headers = delivery_headers(
                 request.headers,
                 id,

@@ -13,7 +13,6 @@ from delaystream.codec.event import (
     Event,
     EventType,
     asked_at,
-    coordinates,
     definition_of,
     encode_event,
     event_of_request,
@@ -21,8 +20,7 @@ from delaystream.codec.event import (
     next_at_ms,
     shortened,
 )
-from delaystream.codec.keys import due_of
-from delaystream.core.identity import schedule_id
+from delaystream.core.identity import fire_id
 from delaystream.core.misfire import Run
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.rejection import Rejection
@@ -67,7 +65,7 @@ class Asked(NamedTuple):
 
 def asked(entry: Envelope) -> Asked:
     """What a stored request without an id has of that."""
-    return Asked(entry.destination_key if entry.has_destination_key else entry.key, entry.timestamp_ms)
+    return Asked(entry.delivered_key, entry.timestamp_ms)
 
 
 class Events:
@@ -121,7 +119,7 @@ class Events:
             at_ms=step.now_ms,
             request_topic=schedule.topic,
             schedule_id=id,
-            source=coordinates(schedule.source),
+            source=schedule.source.text,
             id=id,
             status=schedule.status,
             revision=schedule.revision,
@@ -191,7 +189,7 @@ class Events:
                 at_ms=step.now_ms,
                 request_topic=source.topic,
                 schedule_id=id,
-                source=coordinates(source),
+                source=source.text,
                 id=id,
             )
         else:
@@ -202,7 +200,7 @@ class Events:
                 at_ms=step.now_ms,
                 request_topic=source.topic,
                 schedule_id=id,
-                source=coordinates(source),
+                source=source.text,
                 id=id,
                 status=schedule.status,
                 revision=schedule.revision,
@@ -217,8 +215,8 @@ class Events:
                 told |= {"declared_by": schedule.declared_by}
                 if schedule.deploy >= 0:
                     told["deploy"] = schedule.deploy
-            if schedule.until_key is not None:
-                told["until_ms"] = due_of(schedule.until_key)
+            if (until_ms := schedule.until_ms) is not None:
+                told["until_ms"] = until_ms
             if key_base64 is not None:
                 told["key_base64"] = key_base64
             event = _signed(event, schedule)
@@ -357,8 +355,8 @@ class Events:
                     type=EventType.REJECTED,
                     at_ms=step.now_ms,
                     request_topic=source.topic,
-                    schedule_id=schedule_id(source.place, source.partition, source.offset, rejection.id),
-                    source=coordinates(source),
+                    schedule_id=source.text if rejection.id is None else rejection.id,
+                    source=source.text,
                     id=rejection.id,
                     code=rejection.code.value,
                     detail=rejection.detail,
@@ -427,7 +425,7 @@ class Events:
                     type=EventType.RATE,
                     at_ms=step.now_ms,
                     request_topic=source.topic,
-                    source=coordinates(source),
+                    source=source.text,
                     actor=gathered.actor,
                     destination=gathered.destination,
                     rate=gathered.rate,
@@ -521,8 +519,8 @@ class Events:
                     type=type,
                     at_ms=step.now_ms,
                     request_topic=command.topic,
-                    schedule_id=coordinates(subject),
-                    source=coordinates(command),
+                    schedule_id=subject.text,
+                    source=command.text,
                     actor=actor,
                     action=action,
                     count=count,
@@ -579,7 +577,7 @@ class Events:
                 due_at_ms=due_ms,
                 fired_at_ms=step.now_ms,
                 lateness_ms=step.now_ms - due_ms,
-                fire_id=f"{coordinates(source)}/{index}/{due_ms}",
+                fire_id=fire_id(source.text, index, due_ms),
                 destination=destination,
                 destination_partition=partition,
             ),

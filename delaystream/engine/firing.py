@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from typing import Final
 
 from delaystream.codec.envelope import Entry, Envelope, Pointer, Trigger, decode_entry
-from delaystream.codec.keys import HOUSEKEEPING, due_of, source_of, split_wheel_key
+from delaystream.codec.keys import HOUSEKEEPING, due_of, source_of, split_wheel_key, wheel_of
 from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.core.rates import room
 from delaystream.engine.drain import Drain, one_in_trouble
@@ -181,7 +181,7 @@ class Firing:
 
     def fire_alone(self, step: Step, key: bytes) -> None:
         """Decide on a suspect and on nothing else, if it is the first of its wheel now."""
-        wheel = split_wheel_key(key)[0]
+        wheel = wheel_of(key)
         first = self._state.scan_due(wheel, None, step.now_ms, 1)
         if not first or first[0][0] != key:
             if self._state.store.get(key) is None:

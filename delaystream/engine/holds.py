@@ -34,6 +34,7 @@ from delaystream.codec.envelope import (
     Schedule,
     decode_ended,
     decode_hold,
+    delivered_key,
     encode,
 )
 from delaystream.codec.keys import (
@@ -43,18 +44,16 @@ from delaystream.codec.keys import (
     hold_key,
     offset_of,
     source_of,
-    split_wheel_key,
     wheel_key,
 )
 from delaystream.core.globs import matches_glob
-from delaystream.core.identity import schedule_id
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Lateness, Match, Request
 from delaystream.engine.overdue import for_once
-from delaystream.engine.pending import everything
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
+from delaystream.query.rows import everything
 
 #: with these in it, a glob cannot be compared with another one as if that were a name
 _NOT_COMPARED: Final = frozenset("?[]")
@@ -118,7 +117,7 @@ class Holds:
         Of several it is the one that ends last: what has an id is paused once, for as long as that stands.
         """
         id, where = request.id, request.source
-        key = request.destination_key if request.has_destination_key else request.key
+        key = delivered_key(request)
         source = (where.topic, where.partition, where.origin)
         found: Hold | None = None
         for hold in self._standing.values():
@@ -160,12 +159,7 @@ class Holds:
 
     def keep(self, step: Step, hold: Hold, key: bytes, stored: bytes) -> bytes:
         """Put an entry that is out of its wheel in that of a hold; its new key."""
-        state = self._state
-        wheel, due_ms, source, offset, index = split_wheel_key(key)
-        into = state.destination(step, state.destinations[wheel], hold.tenant, hold.name)
-        kept = wheel_key(into, due_ms, source, offset, index)
-        state.add_entry(step, kept, stored, into, due_ms, source)
-        return kept
+        return self._state.keep_back(step, key, stored, hold.tenant, hold.name)
 
     # -- what was held ------------------------------------------------------------------------
 
@@ -281,7 +275,7 @@ class Holds:
             return []
         key = self._same(request) or hold_key(source.place, source.partition, source.offset)
         old = self._standing.get(key)
-        name = schedule_id(source.place, source.partition, source.offset) if old is None else old.name
+        name = source.text if old is None else old.name
         hold = Hold(
             source.topic,
             source.partition,

@@ -296,11 +296,8 @@ class Intake:
 
     @staticmethod
     def _fire_ids(request: Request) -> list[str]:
-        source = request.source
-        return [
-            fire_id(source.place, source.partition, source.offset, index, due_ms)
-            for index, due_ms in enumerate(request.due_ms)
-        ]
+        where = request.source.text
+        return [fire_id(where, index, due_ms) for index, due_ms in enumerate(request.due_ms)]
 
     def _addressed(
         self, step: Step, record: SourceRecord, request: Request, *, is_command: bool

@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from delaystream.codec.command import Command, Report, detach
 from delaystream.codec.envelope import Schedule
-from delaystream.codec.keys import due_of
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
 from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
@@ -73,9 +72,7 @@ class Letters:
                 repeated=repeated,
                 at_once=at_once,
                 described=described,
-                until_ms=None
-                if schedule is None or schedule.until_key is None
-                else due_of(schedule.until_key),
+                until_ms=None if schedule is None else schedule.until_ms,
             ),
         )
 

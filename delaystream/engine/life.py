@@ -10,7 +10,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from delaystream.codec.event import coordinates
 from delaystream.codec.keys import split_schedule_key, split_wheel_key
 from delaystream.core.instants import format_instant
 from delaystream.core.rejection import shown
@@ -125,7 +124,7 @@ class Life:
         arming = Arming(settings, state)
         answers = Answers(letters, events)
         changes = Changes(state, arming, answers, deliveries, tenants, holds)
-        descriptions = Descriptions(state, arming, tenants)
+        descriptions = Descriptions(state, tenants)
         commands = Commands(settings, state, arming, answers, changes, descriptions, holds)
         bulks = self._bulks = Bulks(
             partition, settings, state, commands, answers, letters, suspects, holds, descriptions
@@ -299,7 +298,7 @@ class Life:
             return f"schedule {shown(id)} of {tenant}"
         wheel, due_ms, source, offset, _ = split_wheel_key(culprit)
         destination = self.state.destinations[wheel] or "housekeeping"
-        where = coordinates(self.state.coordinates(source, offset))
+        where = self.state.coordinates(source, offset).text
         return f"what {where} has due for {destination} at {format_instant(due_ms)}"
 
     async def _decide(

@@ -15,7 +15,9 @@ q   tenant (a request topic)                                     its entries, in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from struct import Struct
 from typing import Final
 
@@ -24,6 +26,7 @@ import msgspec
 from delaystream.codec import keys
 from delaystream.codec.envelope import decode_schedule, decode_source
 from delaystream.engine.ports import Change, StateStore
+from delaystream.query.rows import everything
 
 HOUR_MS: Final = 3_600_000
 _RECOUNTED_AT_ONCE: Final = 20_000
@@ -170,35 +173,57 @@ def _tenant_key(topic: str) -> bytes:
     return b"q" + topic.encode()
 
 
+class _Tally:
+    """What counters have to count: the entries of wheels, and what paused schedules would have there."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple[int, int], int] = {}
+        self._sources: dict[int, int] = {}
+        self._tenants: dict[str, int] = {}
+
+    def entries(self, wheel_keys: Iterable[bytes], difference: int) -> None:
+        """Each of these entries has come (1) or gone (-1); none is of housekeeping."""
+        buckets, sources = self._buckets, self._sources
+        for key in wheel_keys:
+            wheel, due_ms, source, _, _ = keys.split_wheel_key(key)
+            bucket = (wheel, due_ms // HOUR_MS)
+            buckets[bucket] = buckets.get(bucket, 0) + difference
+            sources[source] = sources.get(source, 0) + difference
+
+    def schedule(self, key: bytes, stored: bytes | None, difference: int) -> None:
+        """A row of a schedule has come (1) or gone (-1)."""
+        # Few schedules are paused: what does not hold the word need not be decoded.
+        if stored is not None and b"paused" in stored and (withheld := decode_schedule(stored).withheld):
+            tenant, _ = keys.split_schedule_key(key)
+            self._tenants[tenant] = self._tenants.get(tenant, 0) + difference * withheld
+
+    def counters(self, topic_of: Callable[[int], str]) -> Iterator[tuple[bytes, int]]:
+        """The counters that this changes, and by how much; `topic_of` a source number is its tenant."""
+        for bucket, difference in self._buckets.items():
+            yield _bucket.pack(b"l", *bucket), difference
+        tenants = dict(self._tenants)
+        for source, difference in self._sources.items():
+            topic = topic_of(source)
+            tenants[topic] = tenants.get(topic, 0) + difference
+        for topic, difference in tenants.items():
+            yield _tenant_key(topic), difference
+
+
 async def recount(store: StateStore) -> list[Change]:
     """The counters, counted anew from every wheel key and every paused schedule: after a rebuild.
 
     Ten million keys take some seconds; others have their turn meanwhile.
     """
-    buckets: dict[tuple[int, int], int] = {}
-    sources: dict[int, int] = {}
-    wheel_keys = store.keys(keys.wheel_bound(keys.HOUSEKEEPING + 1), keys.WHEEL_END)
-    for number, key in enumerate(wheel_keys):
-        wheel, due_ms, source, _, _ = keys.split_wheel_key(key)
-        bucket = (wheel, due_ms // HOUR_MS)
-        buckets[bucket] = buckets.get(bucket, 0) + 1
-        sources[source] = sources.get(source, 0) + 1
-        if number % _RECOUNTED_AT_ONCE == 0:
-            await asyncio.sleep(0)
-    tenants: dict[str, int] = {}
-    for source, count in sources.items():
-        topic = _topic_of(store, {}, source)
-        tenants[topic] = tenants.get(topic, 0) + count
+    tally = _Tally()
+    wheel_keys = iter(store.keys(keys.wheel_bound(keys.HOUSEKEEPING + 1), keys.WHEEL_END))
+    while some := list(islice(wheel_keys, _RECOUNTED_AT_ONCE)):
+        tally.entries(some, 1)
+        await asyncio.sleep(0)
     for number, (key, value) in enumerate(everything(store, b"s", b"t")):
-        if count := _withheld(value):
-            topic = _tenant_of(key)
-            tenants[topic] = tenants.get(topic, 0) + count
+        tally.schedule(key, value, 1)
         if number % _RECOUNTED_AT_ONCE == 0:
             await asyncio.sleep(0)
-    return [
-        *((_bucket.pack(b"l", *bucket), _count.pack(count)) for bucket, count in buckets.items()),
-        *((_tenant_key(topic), _count.pack(count)) for topic, count in tenants.items()),
-    ]
+    return [(counter, _count.pack(count)) for counter, count in tally.counters(partial(_topic_of, store, {}))]
 
 
 def recounted(store: StateStore, changes: Sequence[Change]) -> Iterator[Change]:
@@ -207,43 +232,24 @@ def recounted(store: StateStore, changes: Sequence[Change]) -> Iterator[Change]:
     Must be asked before the changes are written. A change counts by what the store holds, not by what the
     log says: compaction may have dropped the other half of a pair.
     """
-    counters: dict[bytes, int] = {}
-    topics: dict[int, str] = {}
+    tally = _Tally()
     named = {key: value for key, value in changes if key[:1] == b"n"}
     present: dict[bytes, bool] = {}
     schedules: dict[bytes, bytes | None] = {}
     for key, value in changes:
         if key[:1] == b"s":
-            old = schedules[key] if key in schedules else store.get(key)
+            tally.schedule(key, schedules[key] if key in schedules else store.get(key), -1)
+            tally.schedule(key, value, 1)
             schedules[key] = value
-            if difference := _withheld(value) - _withheld(old):
-                counter = _tenant_key(_tenant_of(key))
-                counters[counter] = counters.get(counter, 0) + difference
-        if key[:1] != b"w":
-            continue
-        wheel, due_ms, source, _, _ = keys.split_wheel_key(key)
-        if wheel == keys.HOUSEKEEPING:
-            continue
-        was = present[key] if key in present else store.get(key) is not None
-        present[key] = value is not None
-        if was != (value is not None):
-            if source not in topics:
-                topics[source] = _topic_of(store, named, source)
-            for counter in (_bucket.pack(b"l", wheel, due_ms // HOUR_MS), _tenant_key(topics[source])):
-                counters[counter] = counters.get(counter, 0) + (-1 if was else 1)
-    for counter, difference in counters.items():
+        elif key[:1] == b"w" and keys.wheel_of(key) != keys.HOUSEKEEPING:
+            was = present[key] if key in present else store.get(key) is not None
+            present[key] = value is not None
+            if was != present[key]:
+                tally.entries([key], -1 if was else 1)
+    for counter, difference in tally.counters(partial(_topic_of, store, named)):
         stored = store.get(counter)
         count = difference + (_count.unpack(stored)[0] if stored is not None else 0)
         yield counter, _count.pack(count) if count else None
-
-
-def _withheld(stored: bytes | None) -> int:
-    # Few schedules are paused: what does not hold the word need not be decoded.
-    return decode_schedule(stored).withheld if stored is not None and b"paused" in stored else 0
-
-
-def _tenant_of(schedule_key: bytes) -> str:
-    return schedule_key[1 : schedule_key.index(b"\0")].decode()
 
 
 def _topic_of(store: StateStore, named: dict[bytes, bytes | None], source: int) -> str:
@@ -251,12 +257,3 @@ def _topic_of(store: StateStore, named: dict[bytes, bytes | None], source: int) 
     stored = named.get(key) or store.get(key)
     assert stored is not None, "a wheel entry's source has its name"
     return decode_source(stored).topic
-
-
-def everything(
-    store: StateStore, start: bytes, stop: bytes, chunk: int = 1000
-) -> Iterator[tuple[bytes, bytes]]:
-    """Every entry with ``start <= key < stop``, in key order, a chunk at a time."""
-    while entries := store.scan(start, stop, chunk):
-        yield from entries
-        start = entries[-1][0] + b"\0"

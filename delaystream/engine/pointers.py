@@ -28,8 +28,8 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.codec.keys import HOUSEKEEPING, offset_of, split_schedule_key, wheel_key
-from delaystream.engine.pending import everything
 from delaystream.engine.ports import Change, StateStore
+from delaystream.query.rows import everything
 
 _AT_ONCE: Final = 2_000
 #: the kinds of rows that have entries: bulk commands, holds, and named schedules

@@ -15,6 +15,7 @@ import msgspec
 from delaystream.core.rejection import Rejection
 from delaystream.engine.pace import Pace
 from delaystream.engine.suspects import InternalErrors
+from delaystream.query.rows import Rows
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 #: One record to be produced: key, value, headers, timestamp in ms.
@@ -157,19 +158,11 @@ class Marker(msgspec.Struct, frozen=True):
     format: int = STORE_FORMAT
 
 
-class StateStore(Protocol):
+class StateStore(Rows, Protocol):
     """An ordered byte-to-byte map on local disk; every call is made from one thread."""
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value stored under a key."""
-        ...
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
         """The values stored under keys, in their order; for many it is cheaper than one by one."""
-        ...
-
-    def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to ``limit`` entries with ``start <= key < stop``, in key order."""
         ...
 
     def keys(self, start: bytes, stop: bytes) -> Iterable[bytes]:

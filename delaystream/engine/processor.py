@@ -30,7 +30,6 @@ from delaystream.engine.failures import (
 from delaystream.engine.inbox import Arrival, Inbox
 from delaystream.engine.life import Life
 from delaystream.engine.observer import Observer, Phase
-from delaystream.engine.pending import everything
 from delaystream.engine.ports import (
     Ports,
     SourceBatch,
@@ -46,6 +45,7 @@ from delaystream.engine.state import PartitionState
 from delaystream.engine.suspects import Suspects
 from delaystream.engine.tenants import Tenants
 from delaystream.engine.trouble import Troubles
+from delaystream.query.rows import everything
 
 logger = logging.getLogger(__name__)
 

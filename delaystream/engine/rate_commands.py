@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from delaystream.codec.command import Report, attach, report_headers
+from delaystream.codec.command import Report, report_headers
 from delaystream.codec.envelope import Gathering, Rate, encode, kept_actor
-from delaystream.codec.keys import gathering_key, rate_key
+from delaystream.codec.keys import rate_key
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Request
+from delaystream.engine.bulk import send_to_others
 from delaystream.engine.ports import SourceRecord
 from delaystream.engine.rates import Rates
 from delaystream.engine.settings import EngineSettings
@@ -44,16 +45,10 @@ class RateCommands:
                 "be set by commands; expected 'none' for one of those first",
                 reply_to=request.reply_to,
             )
-        settings, source = self._settings, request.source
-        outlet = step.outlet(settings.commands_topic, settings.partitions)
-        headers = attach(record.headers, request)
-        for partition in range(settings.partitions):
-            if partition != self._partition:
-                outlet.write(None, None, headers, step.now_ms, partition)
         gathering = Gathering(
             request.action, [], 0, request.actor, request.no_receipt, request.destination, request.rate
         )
-        step.changes[gathering_key(source.place, source.partition, source.offset)] = encode(gathering)
+        send_to_others(step, self._settings, self._partition, record, request, gathering)
         self.apply(step, request)
         return None
 

@@ -127,23 +127,7 @@ class Recovery:
         return await recount(self._store)
 
     async def _stable_bounds(self) -> LogBounds:
-        """Wait until no transaction is open: the fence completes ours, its markers take a moment.
-
-        The end is then also the end of a transaction.
-        """
-        delay_s = 0.002
-        try:
-            async with asyncio.timeout(self._settings.stable_timeout_ms / 1000):
-                while True:
-                    bounds = await self._changelog.bounds()
-                    if bounds.stable >= bounds.end:
-                        return bounds
-                    await asyncio.sleep(delay_s)
-                    delay_s = min(0.2, delay_s * 2)
-        except TimeoutError:
-            raise LogUnavailable(
-                f"an open transaction has held up the changelog for {self._settings.stable_timeout_ms} ms"
-            ) from None
+        return await settled_bounds(self._changelog, self._settings.stable_timeout_ms)
 
     # -- whether the store can be trusted -----------------------------------------------------
 
@@ -261,15 +245,10 @@ class Recovery:
         return Marker(topic_id, bounds.start, -1, _NO_FINGERPRINT, now_ms, rebuilding=True)
 
     async def _replay(self, marker: Marker, bounds: LogBounds) -> Marker:
-        """Apply what lies before the end, and nothing of what others may have written behind it since."""
+        """Apply what lies before the end that was looked up."""
         applied = 0
         while marker.position < bounds.end:
-            batch = await self._changelog.read(marker.position)
-            if batch.next_position <= marker.position:
-                raise LogUnavailable(f"the changelog gave nothing at {marker.position} of {bounds.end}")
-            if batch.next_position > bounds.end:
-                records = [record for record in batch.records if record[0] < bounds.end]
-                batch = ChangelogBatch(records, bounds.end)
+            batch = await read_before(self._changelog, marker.position, bounds.end)
             marker = self._apply(marker, batch)
             applied += len(batch.records)
             self._progress(applied, marker.position, bounds.end)
@@ -308,3 +287,34 @@ def advanced(marker: Marker, position: int, last: tuple[int, bytes, bytes | None
         return replace(marker, position=position)
     offset, key, value = last
     return replace(marker, position=position, last_offset=offset, fingerprint=fingerprint(key, value))
+
+
+async def settled_bounds(changelog: Changelog, timeout_ms: int) -> LogBounds:
+    """Wait until no transaction is open: a fence completes that of its owner, its markers take a moment.
+
+    The end is then also the end of a transaction. Raises LogUnavailable.
+    """
+    delay_s = 0.002
+    try:
+        async with asyncio.timeout(timeout_ms / 1000):
+            while True:
+                bounds = await changelog.bounds()
+                if bounds.stable >= bounds.end:
+                    return bounds
+                await asyncio.sleep(delay_s)
+                delay_s = min(0.2, delay_s * 2)
+    except TimeoutError:
+        raise LogUnavailable(f"an open transaction has held up the changelog for {timeout_ms} ms") from None
+
+
+async def read_before(changelog: Changelog, position: int, end: int) -> ChangelogBatch:
+    """What stands at a fetch position, and nothing of what others may have written at `end` and behind it.
+
+    Raises LogUnavailable, also where the read gets no further.
+    """
+    batch = await changelog.read(position)
+    if batch.next_position <= position:
+        raise LogUnavailable(f"the changelog gave nothing at {position} of {end}")
+    if batch.next_position <= end:
+        return batch
+    return ChangelogBatch([record for record in batch.records if record[0] < end], end)

@@ -8,6 +8,7 @@ and a new one is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -19,7 +20,6 @@ from delaystream.codec.envelope import (
     Schedule,
     SourceName,
     SourcePosition,
-    decode_envelope,
     decode_meta,
     decode_position,
     decode_source,
@@ -29,9 +29,11 @@ from delaystream.core.request import Coordinates
 from delaystream.core.wheel import WheelHeads
 from delaystream.engine.failures import Misconfigured
 from delaystream.engine.moved import refuse_layout, refuse_moved
-from delaystream.engine.pending import HOUR_MS, PendingChange, PendingCounts, everything
+from delaystream.engine.pending import HOUR_MS, PendingChange, PendingCounts
 from delaystream.engine.ports import Marker, StateStore
 from delaystream.engine.step import Step
+from delaystream.query.rows import everything, payload_of
+from delaystream.query.view import PendingFire
 
 #: Names of destinations that are kept although nothing refers to them, and how many are looked at in a step.
 _NAMES_KEPT: Final = 1_000
@@ -112,7 +114,7 @@ class PartitionState:
             source = decode_source(value)
             self._intern_source(source.topic, source.partition, source.origin)
         for key, value in everything(store, b"o", b"p"):
-            self.positions[key[1:].decode()] = decode_position(value)
+            self.positions[keys.split_offset_key(key)] = decode_position(value)
         self.counts.load(store, self.destinations)
         for wheel in (keys.HOUSEKEEPING, *self._destination_numbers.values()):
             self.heads.set(wheel, self._first_due(wheel, 0))
@@ -131,9 +133,9 @@ class PartitionState:
 
     def payload(self, step: Step, id: str, schedule: Schedule) -> Envelope:
         """What a live schedule delivers, from its own record or from the one beside it."""
-        stored = schedule.payload or self.get(step, keys.payload_key(schedule.topic, id))
-        assert stored is not None, "a live schedule has its payload"
-        return decode_envelope(stored)
+        payload = payload_of(partial(self.get, step), id, schedule)
+        assert payload is not None, "a live schedule has its payload"
+        return payload
 
     def scan_due(self, wheel: int, start: bytes | None, now_ms: int, limit: int) -> list[tuple[bytes, bytes]]:
         """Stored entries of a wheel that are due, in due order; the step's own changes are not in it."""
@@ -222,6 +224,18 @@ class PartitionState:
         topic, partition, origin = self.sources[number]
         return Coordinates(topic, partition, offset, origin)
 
+    def fire(self, key: bytes) -> PendingFire:
+        """What an entry of a wheel is, by its key."""
+        wheel, due_ms, source, offset, index = keys.split_wheel_key(key)
+        return PendingFire(
+            self.destinations[wheel],
+            due_ms,
+            self.coordinates(source, offset),
+            index,
+            self.lanes[wheel] or None,
+            self.withheld_by[wheel] or None,
+        )
+
     def _intern_destination(self, name: str, number: int = 0) -> int:
         """Note a name under the number that it is stored with, or under a free one (0)."""
         number = number or (self._free.pop() if self._free else len(self.destinations))
@@ -303,6 +317,13 @@ class PartitionState:
             if watermark is not None and key < watermark:
                 self._watermarks[wheel] = key
         self.counts.add(wheel, due_ms // HOUR_MS, source if source >= 0 else keys.source_of(key), 1)
+
+    def keep_back(self, step: Step, key: bytes, stored: bytes, tenant: str, name: str) -> bytes:
+        """Put an entry that is out of its wheel in that of what keeps it back; its new key."""
+        wheel = self.destination(step, self.destinations[keys.wheel_of(key)], tenant, name)
+        kept = keys.in_wheel(key, wheel)
+        self.add_entry(step, kept, stored, wheel, keys.due_of(key))
+        return kept
 
     def remove_entry(self, step: Step, key: bytes) -> None:
         """Take out an envelope that is in a wheel."""

@@ -20,21 +20,21 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Bulk, Envelope, Status, decode_entry, encode
+from delaystream.codec.envelope import Bulk, Envelope, decode_entry, encode
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import (
     HOUSEKEEPING,
+    due_at,
     due_of,
+    in_wheel,
     index_of,
     offset_of,
     source_of,
-    split_wheel_key,
     wheel_bound,
-    wheel_key,
     wheel_of,
 )
 from delaystream.codec.outgoing import Outcome
-from delaystream.core.identity import fire_id, schedule_id
+from delaystream.core.identity import fire_id
 from delaystream.core.request import Action, Coordinates
 from delaystream.engine.answers import Answers
 from delaystream.engine.describe import Descriptions
@@ -101,14 +101,9 @@ class Unnamed:
         return replace(bulk, anonymous=bulk.anonymous + 1)
 
     def _set_aside(self, step: Step, bulk: Bulk, key: bytes, stored: bytes) -> bytes:
-        state = self._state
         name = where(bulk)
-        state.withhold(name)
-        wheel, due_ms, source, offset, index = split_wheel_key(key)
-        into = state.destination(step, state.destinations[wheel], bulk.tenant, name)
-        aside = wheel_key(into, due_ms, source, offset, index)
-        state.add_entry(step, aside, stored, into, due_ms, source)
-        return aside
+        self._state.withhold(name)
+        return self._state.keep_back(step, key, stored, bulk.tenant, name)
 
     def moved(self, bulk: Bulk, old: bytes, new: bytes, entry: Envelope) -> Bulk:
         """An entry has another key: what was counted is not counted again, what was not, still is."""
@@ -210,14 +205,13 @@ class Unnamed:
     def _cancel(self, step: Step, bulk: Bulk, key: bytes, stored: bytes) -> None:
         self._state.remove_entry(step, key)
         step.size_bytes += len(stored)
-        wheel, due_ms, number, offset, index = split_wheel_key(key)
-        source = self._state.coordinates(number, offset)
+        fire = self._state.fire(key)
         self._answers.events.cancelled_anonymous(
             step,
-            source,
-            due_ms=due_ms,
-            fire_id=fire_id(source.place, source.partition, offset, index, due_ms),
-            destination=self._state.destinations[wheel],
+            fire.source,
+            due_ms=fire.due_at_ms,
+            fire_id=fire.fire_id,
+            destination=fire.destination,
             actor=bulk.actor,
         )
 
@@ -267,10 +261,9 @@ class Unnamed:
         subject = Coordinates(bulk.tenant, partition, offset, origin)
         command = bulk.source
         outcome = _DONE[bulk.action] if found else self._why_not(step, subject)
-        named = [(due, fire_id(subject.place, partition, offset, index, due)) for due, index in fires]
-        about = schedule_id(subject.place, partition, offset)
+        named = [(due, fire_id(subject.text, index, due)) for due, index in fires]
         no_receipt = self._letters.summary(
-            step, command, bulk.reply_to, bulk.no_receipt, outcome, {"count": len(found)}, named, about
+            step, command, bulk.reply_to, bulk.no_receipt, outcome, {"count": len(found)}, named, subject.text
         )
         self._answers.events.about_one(
             step,
@@ -291,21 +284,17 @@ class Unnamed:
         partition, offset, origin = bulk.subject
         subject = Coordinates(bulk.tenant, partition, offset, origin)
         entries: list[tuple[bytes, Envelope]] = []
-        for key, stored in found:
+        for key, stored in sorted(found, key=lambda item: (due_of(item[0]), index_of(item[0]))):
             entry = decode_entry(stored)
             assert type(entry) is Envelope
             entries.append((key, entry))
         described = status = None
         outcome = self._why_not(step, subject)
-        fires: list[tuple[int, str]] = []
+        fires = [self._state.fire(key) for key, _ in entries]
         if entries:
-            entries.sort(key=lambda item: (due_of(item[0]), index_of(item[0])))
             held_by = next((name for key, entry in entries if (name := self._held_by(key, entry))), None)
-            outcome, status = Outcome.DESCRIBED, Status.PENDING if held_by is None else Status.PAUSED
-            described = self._descriptions.of_unnamed(subject, entries, held_by)
-            for key, _ in entries:
-                due_ms = due_of(key)
-                fires.append((due_ms, fire_id(subject.place, partition, offset, index_of(key), due_ms)))
+            outcome = Outcome.DESCRIBED
+            status, described = self._descriptions.of_unnamed(fires, entries[0][1], held_by)
         self._letters.summary(
             step,
             bulk.source,
@@ -313,8 +302,8 @@ class Unnamed:
             bulk.no_receipt,
             outcome,
             {"count": len(entries)},
-            fires,
-            schedule_id(subject.place, partition, offset),
+            [(fire.due_at_ms, fire.fire_id) for fire in fires],
+            subject.text,
             status=status,
             described=described,
         )
@@ -335,7 +324,7 @@ class Unnamed:
     ) -> list[tuple[int, int]]:
         """Take the entries out, and put back what the command asks for: (due_ms, list index) of each."""
         fires: list[tuple[int, int]] = []
-        for key, stored in sorted(found, key=lambda item: split_wheel_key(item[0])[4]):
+        for key, stored in sorted(found, key=lambda item: index_of(item[0])):
             step.records += 1
             if bulk.action is Action.CANCEL:
                 self._cancel(step, bulk, key, stored)
@@ -351,11 +340,10 @@ class Unnamed:
                 due_ms = bulk.due_ms
             else:
                 entry = replace(entry, released=True)
-            wheel, _, number, offset, index = split_wheel_key(key)
-            into = self._state.destination(step, self._state.destinations[wheel], bulk.tenant)
-            anew = wheel_key(into, due_ms, number, offset, index)
-            self._state.add_entry(step, anew, encode(entry), into, due_ms, number)
-            fires.append((due_ms, index))
+            into = self._state.destination(step, self._state.destinations[wheel_of(key)], bulk.tenant)
+            anew = due_at(in_wheel(key, into), due_ms)
+            self._state.add_entry(step, anew, encode(entry), into, due_ms)
+            fires.append((due_ms, index_of(key)))
         return fires
 
     def _why_not(self, step: Step, subject: Coordinates) -> Outcome:
@@ -370,5 +358,4 @@ class Unnamed:
 
 def where(bulk: Bulk) -> str:
     """The coordinates of a command, which name the wheels of what is set aside for it."""
-    command = bulk.source
-    return schedule_id(command.place, command.partition, command.offset)
+    return bulk.source.text

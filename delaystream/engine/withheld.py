@@ -15,10 +15,9 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.codec.event import EventType
-from delaystream.codec.keys import payload_key, schedule_key, split_wheel_key, wheel_key
+from delaystream.codec.keys import due_of, in_wheel, payload_key, schedule_key, source_of, split_wheel_key
 from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import DUE_AT, FIRE_ID, SCHEDULE_ID
-from delaystream.core.identity import fire_id, schedule_id
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header
 from delaystream.engine.drain import Drain
@@ -77,11 +76,10 @@ class Withheld:
 
     def move(self, step: Step, key: bytes, stored: bytes, topic: str, *, pointer: bool = False) -> bytes:
         """File an entry under another destination, where it is due at once; its new key."""
-        _, due_ms, source, offset, index = split_wheel_key(key)
-        wheel = self._state.destination(step, topic, self._state.sources[source][0])
-        moved = wheel_key(wheel, due_ms, source, offset, index)
+        wheel = self._state.destination(step, topic, self._state.sources[source_of(key)][0])
+        moved = in_wheel(key, wheel)
         add = self._state.add_pointer if pointer else self._state.add_entry
-        add(step, moved, stored, wheel, due_ms)
+        add(step, moved, stored, wheel, due_of(key))
         return moved
 
     # -- impossible ---------------------------------------------------------------------------
@@ -103,7 +101,7 @@ class Withheld:
                 f"0 to {partitions - 1}"
             )
         denial = drain.denial
-        if denial.anyone and denial.of(self._state.sources[split_wheel_key(key)[2]][0]):
+        if denial.anyone and denial.of(self._state.sources[source_of(key)][0]):
             return f"{drain.topic} is no longer among the allowed destinations"
         trouble = drain.trouble
         if trouble is not None:
@@ -117,10 +115,9 @@ class Withheld:
 
     def quarantine(self, step: Step, drain: Drain, key: bytes, entry: Envelope, rejection: Rejection) -> None:
         """Put a fire without an id among the dead letters."""
-        source, due_ms, fire = self._named_by(key)
-        schedule = schedule_id(source.place, source.partition, source.offset)
-        whose = _addressed(drain.topic, schedule, fire, due_ms)
-        self._bury(step, key, entry, whose, source, rejection)
+        fire = self._state.fire(key)
+        whose = _addressed(drain.topic, fire.source.text, fire.fire_id, fire.due_at_ms)
+        self._bury(step, key, entry, whose, fire.source, rejection)
         self._tell(step, EventType.QUARANTINED, key, entry, drain.topic, rejection)
 
     def quarantine_named(
@@ -180,23 +177,17 @@ class Withheld:
         destination: str,
         rejection: Rejection | None = None,
     ) -> None:
-        source, due_ms, fire = self._named_by(key)
+        fire = self._state.fire(key)
         self._events.passed_anonymous(
             step,
             type,
-            source,
+            fire.source,
             asked=asked(entry),
-            due_ms=due_ms,
-            fire_id=fire,
+            due_ms=fire.due_at_ms,
+            fire_id=fire.fire_id,
             destination=destination,
             rejection=rejection,
         )
-
-    def _named_by(self, key: bytes) -> tuple[Coordinates, int, str]:
-        """The request, due time and fire id of an entry without an id."""
-        _, due_ms, number, offset, index = split_wheel_key(key)
-        source = self._state.coordinates(number, offset)
-        return source, due_ms, fire_id(source.place, source.partition, offset, index, due_ms)
 
 
 def _pointer(stored: bytes) -> Pointer | Trigger | None:

@@ -18,19 +18,18 @@ from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
 from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.rocksdb_store import RocksDbStore, RocksDbStores
 from delaystream.config import Settings
-from delaystream.engine.failures import LogUnavailable, ProducerFenced
+from delaystream.engine.failures import ProducerFenced
 from delaystream.engine.ports import (
     Change,
-    Changelog,
-    LogBounds,
     Marker,
     Row,
     TopicPartition,
     Transaction,
 )
+from delaystream.engine.recovery import read_before, settled_bounds
 
 _ATTEMPTS: Final = 5
-_STABLE_TIMEOUT_S: Final = 30.0
+_STABLE_TIMEOUT_MS: Final = 30_000
 
 
 class TransferError(Exception):
@@ -147,36 +146,19 @@ class Scratch:
         )
         store = self._stores.open(partition)
         try:
-            bounds = await (_settled(changelog) if settled else changelog.bounds())
-            await _fill(store, changelog, bounds)
+            bounds = await (settled_bounds(changelog, _STABLE_TIMEOUT_MS) if settled else changelog.bounds())
+            position = bounds.start
+            while position < bounds.stable:
+                batch = await read_before(changelog, position, bounds.stable)
+                position = batch.next_position
+                changes = [(key, value) for _, key, value in batch.records]
+                store.write(changes, (), Marker(changelog.topic_id, position, -1, b""))
         except BaseException:
             store.close()
             raise
         finally:
             await changelog.close()
         return store
-
-
-async def _settled(changelog: Changelog) -> LogBounds:
-    deadline = time.monotonic() + _STABLE_TIMEOUT_S
-    while (bounds := await changelog.bounds()).stable < bounds.end:
-        if time.monotonic() > deadline:
-            raise LogUnavailable(
-                f"a transaction on the changelog has been open for {_STABLE_TIMEOUT_S:.0f} s"
-            )
-        await asyncio.sleep(0.05)
-    return bounds
-
-
-async def _fill(store: RocksDbStore, changelog: Changelog, bounds: LogBounds) -> None:
-    position = bounds.start
-    while position < bounds.stable:
-        batch = await changelog.read(position)
-        if batch.next_position <= position:
-            raise LogUnavailable(f"the changelog gave nothing at {position} of {bounds.stable}")
-        position = batch.next_position
-        changes = [(key, value) for offset, key, value in batch.records if offset < bounds.stable]
-        store.write(changes, (), Marker(changelog.topic_id, position, -1, b""))
 
 
 async def topic_id(settings: Settings, client: ClientConfig) -> str:

@@ -28,6 +28,7 @@ from delaystream.codec.envelope import Fire as Delivered
 from delaystream.core.instants import format_instant
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Lateness
+from delaystream.query.view import PendingFire
 
 FORMAT: Final = 2
 
@@ -203,16 +204,18 @@ def decoded(text: bytes) -> Line:
     return line
 
 
-def fire(
-    destination: str,
-    tenant: str | None,
-    due_ms: int,
-    source: str,
-    index: int,
-    held_by: str | None = None,
-) -> Fire:
-    """A fire with its time for people too."""
-    return Fire(destination, due_ms, source, index, tenant, format_instant(due_ms), held_by)
+def fire(pending: PendingFire) -> Fire:
+    """The part of a line that is an entry of a wheel, with its time for people too."""
+    due_ms = pending.due_at_ms
+    return Fire(
+        pending.destination,
+        due_ms,
+        pending.source.text,
+        pending.index,
+        pending.wheel_tenant,
+        format_instant(due_ms),
+        pending.held_by,
+    )
 
 
 def holding(partition: int, hold: Hold) -> Holding:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from delaystream.codec.command import carried_over, is_origin
 from delaystream.codec.envelope import Envelope, Fire, Hold, Schedule
-from delaystream.core.identity import partition_of, place, schedule_id
+from delaystream.core.identity import partition_of, place, schedule_id, split_schedule_id
 from delaystream.transfer import lines
 from delaystream.transfer.checking import Checked
 
@@ -44,12 +44,11 @@ class Origins:
 
     def source(self, text: str) -> tuple[str, int, int, str]:
         """Topic, partition, offset and origin of `place/partition/offset`. Raises LineError."""
-        parts = text.split("/")
-        if len(parts) != 3 or not parts[1].isdecimal() or not parts[2].isdecimal():
+        found = split_schedule_id(text)
+        if found is None:
             raise lines.LineError(f"{text!r} is not topic/partition/offset")
-        topic, _, origin = parts[0].partition("@")
-        partition = int(parts[1])
-        return topic, partition, int(parts[2]), self.of(topic, partition, origin)
+        topic, partition, offset, origin = found
+        return topic, partition, offset, self.of(topic, partition, origin)
 
     def named(self, line: lines.Named) -> lines.Named:
         """A schedule with its origins. Raises LineError.

@@ -24,8 +24,9 @@ from delaystream.codec.headers import RequestParser
 from delaystream.codec.names import kind_of
 from delaystream.codec.values import RefusedError
 from delaystream.core.destinations import DestinationFilter
+from delaystream.core.identity import split_fire_id, split_schedule_id
 from delaystream.core.limits import Limits
-from delaystream.core.request import Header
+from delaystream.core.request import Coordinates, Header
 from delaystream.dialects import by_name
 from delaystream.engine.ports import TopicPartition
 from delaystream.engine.step import row_bytes
@@ -233,11 +234,11 @@ class World:
             standing = {decode_hold(value).name for key, value in state.items() if key[:1] == b"h"}
             for key, value in state.items():
                 if key[:1] == b"w":
-                    number, offset = keys.source_of(key), keys.split_wheel_key(key)[3]
+                    number, offset = keys.source_of(key), keys.offset_of(key)
                     source = decode_source(state[keys.source_key(number)])
                     together[bytes((partition,)) + key] = value
                     self.sources[bytes((partition,)) + key] = (source.topic, source.partition, offset)
-                    if number := keys.split_wheel_key(key)[0]:
+                    if number := keys.wheel_of(key):
                         wheel = state[keys.destination_key(number)].decode()
                         topic, _, withheld_by = keys.split_wheel_name(wheel)
                         # What a hold keeps back waits for a resume, and for nothing else.
@@ -368,12 +369,11 @@ class World:
         given_up = (EventType.EXPIRED, EventType.QUARANTINED, EventType.CANCELLED)
         fires += [event.fire_id or "" for event in events if event.type in given_up]
         for fire in fires:
-            if (match := _ANONYMOUS.fullmatch(fire)) is not None:
-                topic, partition, offset, index = match.groups()
-                found[topic, int(partition), int(offset)].append(int(index))
+            if (name := split_fire_id(fire)) is not None and name.id is None:
+                found[_parsed(name.of)].append(int(name.index))
         for key, value in state.items():
             if key[1:2] == b"w" and isinstance(decode_entry(value), Envelope):
-                found[self.sources[key]].append(keys.split_wheel_key(key[1:])[4])
+                found[self.sources[key]].append(keys.index_of(key[1:]))
         for place, send in self.sent.items():
             told = outcomes.get(place, [])
             if send.topic == COMMANDS or not told or told[0].type is not EventType.SCHEDULED or told[0].id:
@@ -426,7 +426,6 @@ class World:
         assert all(times == 1 for times in seen.values()), "one receipt at most"
 
 
-_ANONYMOUS = re.compile(r"([^/]*)/(\d+)/(\d+)/(\d+)/\d+")
 _FROM_NOW = re.compile(rb"\{now([+-]\d{1,15})\}")
 
 
@@ -441,8 +440,10 @@ def _place(source: Any) -> Place:
 
 
 def _parsed(coordinates: str) -> Place:
-    topic, partition, offset = coordinates.rsplit("/", 2)
-    return topic, int(partition), int(offset)
+    found = split_schedule_id(coordinates)
+    assert found is not None, coordinates
+    source = Coordinates(*found)
+    return source.place, source.partition, source.offset
 
 
 def _last(headers: Sequence[Header], name: str) -> bytes | None:

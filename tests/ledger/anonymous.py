@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from delaystream.core.identity import fire_id
 from tests.ledger.records import Asked, Fire, Told
 from tests.ledger.selections import ends
 
@@ -19,7 +20,7 @@ def judge_anonymous(audit: Audit, request: Asked, told: list[Told]) -> None:
     report, source = audit.report, request.source
     about = audit.selections.about.get(source, [])
     times, merged = ends(request, about)
-    fires = {f"{source}/{index}/{due_ms}": index for index in times for due_ms in times[index]}
+    fires = {fire_id(source, index, due_ms): index for index in times for due_ms in times[index]}
     delivered = {fire.fire_id: fire for fire in audit.fires[source]}
     by_fire: dict[str, list[Told]] = defaultdict(list)
     acceptances = []
@@ -28,10 +29,10 @@ def judge_anonymous(audit: Audit, request: Asked, told: list[Told]) -> None:
             by_fire[event.facts.get("fire_id", "")].append(event)
         elif event.kind != "rejected":
             acceptances.append(event)
-    for fire_id in delivered.keys() - fires.keys():
-        report.damaged.append(f"{fire_id}: is delivered, and asked for is {request.due_ms}")
-    for fire_id in by_fire.keys() - fires.keys():
-        audit.wrong(fire_id, f"is told of, and asked for is {request.due_ms}")
+    for name in delivered.keys() - fires.keys():
+        report.damaged.append(f"{name}: is delivered, and asked for is {request.due_ms}")
+    for name in by_fire.keys() - fires.keys():
+        audit.wrong(name, f"is told of, and asked for is {request.due_ms}")
     refused = audit.count_refused(request)
     if refused:
         if delivered or by_fire or acceptances:
@@ -42,21 +43,22 @@ def judge_anonymous(audit: Audit, request: Asked, told: list[Told]) -> None:
         report.lost.append(f"{source}: neither delivered nor among the dead letters")
         return
     _accepted(audit, request, acceptances)
-    _receipt(audit, request, [f"{source}/{index}/{due_ms}" for index, due_ms in enumerate(request.due_ms)])
+    _receipt(audit, request, [fire_id(source, index, due_ms) for index, due_ms in enumerate(request.due_ms)])
     missing = 0
     for index, due_times in times.items():
         seen = [
-            (fire_id, due_ms)
+            (name, due_ms)
             for due_ms in sorted(due_times)
-            if (fire_id := f"{source}/{index}/{due_ms}") in delivered or by_fire[fire_id]
+            if (name := fire_id(source, index, due_ms)) in delivered or by_fire[name]
         ]
         if len(seen) > 1:
             report.duplicated.append(f"{source}: {seen} have one place in the list")
         if not seen and merged:
             missing += 1
             continue
-        for fire_id, due_ms in seen or [(f"{source}/{index}/{request.due_ms[index]}", request.due_ms[index])]:
-            _Fire(audit, request, fire_id, index, due_ms).judge(delivered.get(fire_id), by_fire[fire_id])
+        asked_ms = request.due_ms[index]
+        for name, due_ms in seen or [(fire_id(source, index, asked_ms), asked_ms)]:
+            _Fire(audit, request, name, index, due_ms).judge(delivered.get(name), by_fire[name])
     if missing != merged:
         report.lost.append(f"{source}: {missing} fires have no end, and {merged} were merged with others")
 

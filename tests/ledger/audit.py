@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from delaystream.codec.event import decode_event
+from delaystream.core.identity import split_fire_id
 from delaystream.core.partitioning import partition_for_key
 from tests.ledger.anonymous import judge_anonymous
 from tests.ledger.chronicle import Chronicle
@@ -182,7 +183,8 @@ class Audit:
             report.damaged.append(f"{what}: headers of ours {record.ours}")
         if record.header("schedule-id") != (request.source if request.id is None else request.id):
             report.damaged.append(f"{what}: schedule id {record.header('schedule-id')!r}")
-        if fire.fire_id.split("/", 4)[3 if request.id is not None else 4 :][:1] != [str(fire.due_ms)]:
+        name = split_fire_id(fire.fire_id)
+        if name is None or (name.id, name.due_ms) != (request.id, fire.due_ms):
             report.damaged.append(f"{what}: due at {fire.due_ms}")
         partitions = self.circumstances.partitions
         expected = request.destination_partition
@@ -211,7 +213,7 @@ class Audit:
             damaged.append(f"{what}: error-timestamp {record.header('error-timestamp')}")
         given = self.circumstances
         partitions = given.partitions.get(record.topic)
-        if partitions is not None and record.partition != int(request.partition[1]) % partitions:
+        if partitions is not None and record.partition != request.partition[1] % partitions:
             damaged.append(f"{what}: on partition {record.partition}")
         foreign = iter(record.foreign)
         whole = (record.key, record.value) == (request.key, request.value) and all(

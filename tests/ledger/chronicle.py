@@ -20,6 +20,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from delaystream.core.identity import named_fire_id, revision, split_fire_id, trigger_index
 from tests.ledger.descriptions import State, describe
 from tests.ledger.records import PASSED, Asked, Beat, Delivered, Told
 from tests.ledger.terms import Terms
@@ -289,9 +290,9 @@ class _Life:
         if stands != found:
             self._wrong(told, f"is {found}, and must be {stands}")
 
-    def _fire_id(self, index: int, due_ms: int) -> str:
+    def _fire_id(self, index: int | str, due_ms: int) -> str:
         assert self.payload is not None
-        return f"{self.payload.partition[0]}/r{self.revision}/{index}/{due_ms}/{self.id}"
+        return named_fire_id(self.payload.partition[0], self.revision, index, due_ms, self.id)
 
     # -- outcomes
 
@@ -624,10 +625,10 @@ class _Life:
         partitions = self.given.request_partitions
         self.revision = facts["revision"]
         if partitions is not None:
-            revision = request.offset * 32_768 + int(request.partition[1]) + 1
-            if revision != self.revision:
-                self._wrong(told, f"the revision is {revision}")
-            self.revision = revision
+            expected = revision(request.partition[1], request.offset)
+            if expected != self.revision:
+                self._wrong(told, f"the revision is {expected}")
+            self.revision = expected
         self.ahead, self.moved = dict(enumerate(request.due_ms)), set()
         self.next_ms = beat.after(request.timestamp_ms) if beat is not None else None
         if carried is None:
@@ -717,8 +718,7 @@ class _Life:
         facts, at_ms = told.facts, told.at_ms
         if self.payload is None:
             return
-        index = f"t{request.partition[1]}.{request.offset}"
-        fire_id = f"{self.payload.partition[0]}/r{self.revision}/{index}/{at_ms}/{self.id}"
+        fire_id = self._fire_id(trigger_index(request.partition[1], request.offset), at_ms)
         if (facts.get("fire_id"), facts.get("due_at_ms")) != (fire_id, at_ms):
             self._wrong(told, f"its fire is {fire_id}")
         self.triggered[facts["fire_id"]] = facts["due_at_ms"]
@@ -830,11 +830,11 @@ class _Life:
     def _place(self, told: Told) -> int | None:
         """The place in the list of a fire, by its id; None when the id is not one that it can have."""
         fire_id, due_ms = told.facts["fire_id"], told.facts["due_at_ms"]
-        index = fire_id.split("/", 4)[2]
-        if not index.isdigit() or fire_id != self._fire_id(int(index), due_ms):
+        name = split_fire_id(fire_id)
+        if name is None or isinstance(name.index, str) or fire_id != self._fire_id(name.index, due_ms):
             self._wrong(told, f"such as {self._fire_id(0, due_ms)}")
             return None
-        return int(index)
+        return name.index
 
     def _take_any(self, told: Told, due_ms: int) -> None:
         """A due time is dealt with, whichever of the list has it."""

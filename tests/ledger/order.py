@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from delaystream.core.identity import split_fire_id
 from tests.ledger.records import Asked, Fire
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ def judge_order(audit: Audit) -> None:
             if record.appended_ms is None or record.topic != request.destination:
                 continue
             lane = (request.partition, record.topic, record.partition)
-            rank = (record.offset, fire.due_ms, request.offset, int(fire.fire_id.split("/")[3]))
-            lanes[lane].append((*rank, request, fire))
+            name = split_fire_id(fire.fire_id)
+            if name is None or isinstance(name.index, str):
+                continue  # it is found to be damaged elsewhere
+            lanes[lane].append((record.offset, fire.due_ms, request.offset, name.index, request, fire))
     for lane in lanes.values():
         lane.sort(key=lambda entry: entry[0])
         for number, (_, due_ms, offset, index, request, _) in enumerate(lane):

@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from delaystream.core.identity import place, split_schedule_id
+
 Headers = Sequence[tuple[str, bytes | None]]
 PREFIX = "delaystream-"
 PASSED = frozenset({"fired", "skipped", "missed", "expired", "moved", "quarantined", "completed"})
@@ -206,15 +208,22 @@ class Asked:
         return self.selector is None or (payload is not None and self.selector.meets(payload))
 
     @property
-    def partition(self) -> tuple[str, str]:
+    def partition(self) -> tuple[str, int]:
         """Topic and partition of the request."""
-        topic, partition, _ = self.source.rsplit("/", 2)
+        topic, partition, _ = self._stands
         return topic, partition
 
     @property
     def offset(self) -> int:
         """Its offset."""
-        return int(self.source.rsplit("/", 1)[1])
+        return self._stands[2]
+
+    @property
+    def _stands(self) -> tuple[str, int, int]:
+        found = split_schedule_id(self.source)
+        assert found is not None, self.source
+        topic, partition, offset, origin = found
+        return place(topic, origin), partition, offset
 
     def defines(self, beat: Beat | None) -> tuple[object, ...]:
         """What it asks for, whenever it is sent, where it recurs like that."""

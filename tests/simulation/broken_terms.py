@@ -139,10 +139,12 @@ def pauses_end_early() -> Iterator[Engine]:
     def wake(self: Arming, step: Any, id: str, schedule: Schedule, until_ms: int | None) -> Schedule:
         return original(self, step, id, schedule, None if until_ms is None else until_ms - 90)
 
+    def told(self: Schedule) -> int | None:
+        return None if self.until_key is None else due_of(self.until_key) + 90
+
     with (
         patch.object(Arming, "wake", wake),
-        patch("delaystream.engine.events.due_of", lambda key: due_of(key) + 90),
-        patch("delaystream.engine.control.due_of", lambda key: due_of(key) + 90),
+        patch.object(Schedule, "until_ms", property(told)),
     ):
         yield Engine()
 

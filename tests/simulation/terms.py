@@ -136,7 +136,7 @@ class TermsOfRequests:
         if known and random.random() < 0.8:
             # Where its other requests are read, so that it has its turn among them.
             last = random.choice(known[-10:])
-            at, id = TopicPartition(last.partition[0], int(last.partition[1])), last.id
+            at, id = TopicPartition(*last.partition), last.id
         else:
             id = random.choice(IDS)
         assert id is not None

@@ -48,6 +48,7 @@ from tests.simulation.reckoning import (
     overdrawn,
     paused,
     pending,
+    tenant_counter,
     triggers,
     whole_state,
 )
@@ -227,7 +228,7 @@ class World:
                     self._hold_to_quota(partition, disk)
 
     def _hold_to_quota(self, partition: int, disk: Disk) -> None:
-        pending = int.from_bytes(disk.values.get(b"q" + LIMITED.encode(), b""), "big")
+        pending = int.from_bytes(disk.values.get(tenant_counter(LIMITED), b""), "big")
         # A triggered fire that was to go out at once may find the step full, and waits for the next one.
         pending -= triggers(disk, LIMITED)
         if self.max_pending and pending > share(self.max_pending, partition, self.settings.partitions):
@@ -357,7 +358,7 @@ class World:
                 if self.log.read(at, max(bounds.start, self.applied(topic, partition)))[0]:
                     return f"{at} is applied up to {self.applied(topic, partition)} of {bounds.end}"
             state = self._state(partition)
-            if wheels := sum(key[:1] == b"w" and keys.split_wheel_key(key)[0] > 0 for key in state):
+            if wheels := sum(key[:1] == b"w" and keys.wheel_of(key) > 0 for key in state):
                 return f"partition {partition} has {wheels} entries pending"
             if bulks := sum(key[:1] in _BULKS for key in state):
                 return f"partition {partition} is at {bulks} commands for many"

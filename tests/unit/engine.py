@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
+from delaystream.core.identity import split_fire_id
 from delaystream.core.limits import Limits
 from delaystream.engine.observer import Observer, Silence
 from delaystream.engine.ports import (
@@ -130,6 +131,13 @@ class Engine:
     def read(self, topic: str) -> list[LogRecord]:
         """All that a read_committed reader gets from a topic, partition by partition."""
         return [record for _, record in self.log.all(topic)]
+
+
+def triggered(fire: str) -> bool:
+    """Whether a command asked for a fire, by its id."""
+    name = split_fire_id(fire)
+    assert name is not None, fire
+    return name.triggered
 
 
 def header(record: LogRecord, name: str) -> str:

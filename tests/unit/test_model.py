@@ -22,7 +22,7 @@ from delaystream.codec.envelope import Past, Schedule, decode_schedule
 from delaystream.codec.keys import HOUSEKEEPING, schedule_key, split_wheel_key
 from delaystream.core.partitioning import owner_partition
 from delaystream.testing import LogRecord, VirtualTimeLoop
-from tests.unit.engine import REQUESTS, Engine, header
+from tests.unit.engine import REQUESTS, Engine, header, triggered
 from tests.unit.model import (
     HISTORY,
     LIVE,
@@ -454,7 +454,7 @@ class Life(RuleBasedStateMachine):
 def _delivery(topic: str, record: LogRecord) -> tuple[Any, ...]:
     skipped = int(header(record, "skipped")) if dict(record.headers).get("delaystream-skipped") else 0
     due: Any = int(header(record, "due-at"))
-    if header(record, "fire-id").split("/")[2].startswith("t"):
+    if triggered(header(record, "fire-id")):
         due = "trigger"
     own = dict(record.headers)
     next_at = own.get("delaystream-next-at")
@@ -472,7 +472,7 @@ def _delivery(topic: str, record: LogRecord) -> tuple[Any, ...]:
 def _told(event: dict[str, Any]) -> tuple[Any, ...]:
     what: Any = None
     if event["type"] == "fired":
-        what = "trigger" if event["fire_id"].split("/")[2].startswith("t") else event["due_at_ms"]
+        what = "trigger" if triggered(event["fire_id"]) else event["due_at_ms"]
     elif event["type"] == "moved":
         what = event["due_at_ms"]
     elif event["type"] == "completed":

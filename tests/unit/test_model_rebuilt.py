@@ -18,7 +18,7 @@ from delaystream.testing import MemoryStateStores
 from delaystream.transfer import lines
 from delaystream.transfer.reading import PartitionReading
 from tests.simulation.reckoning import changelog_state
-from tests.unit.engine import Engine, in_virtual_time
+from tests.unit.engine import Engine, in_virtual_time, triggered
 
 PARTITIONS = 2
 LIVE = ("pending", "paused")
@@ -85,7 +85,7 @@ class Listing:
         listed = self.schedules.get(name, Listed("", 0, {}))
         listed.status, listed.revision = event["status"], event["revision"]
         listed.next_at_ms = event.get("next_at_ms")
-        triggered = event.get("fire_id", "//0").split("/")[2].startswith("t")
+        by_trigger = "fire_id" in event and triggered(event["fire_id"])
         if kind == "fired":
             listed.fire_count = event["fire_count"]
         if kind in ("missed", "skipped", "expired"):
@@ -93,7 +93,7 @@ class Listing:
         done_ms = event.get("from_ms" if kind == "expired" else "due_at_ms")
         if (
             kind in ("fired", "expired")
-            and not triggered
+            and not by_trigger
             and done_ms in listed.definition.get("due_at_ms", ())
         ):
             listed.definition["due_at_ms"].remove(done_ms)

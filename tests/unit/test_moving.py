@@ -257,6 +257,26 @@ def test_triggered_fires_of_two_clusters_have_names_of_their_own() -> None:
     between_clusters(test)
 
 
+def test_a_description_names_each_fire_as_it_was_delivered() -> None:
+    """Also those of a definition that was moved here, once another one was asked for here."""
+
+    async def test(old: Engine, new: Engine) -> None:
+        old.request(id="a", destination="orders", every="1h")
+        await asyncio.sleep(1)
+        await moved(old, new)
+        await asyncio.sleep(3_700)
+        new.request(id="a", destination="orders", every="2h")
+        await asyncio.sleep(7_300)
+        new.request(action="describe", id="a", reply_to="replies")
+        await asyncio.sleep(1)
+        (receipt,) = receipts(new)
+        told = [fire["fire_id"] for fire in receipt["schedule"]["history"]]
+        assert told == fire_ids(new)
+        assert [fire.partition("/")[0] for fire in told] == [f"{REQUESTS}@{OLD_ID}", REQUESTS]
+
+    between_clusters(test)
+
+
 def test_what_comes_home_has_its_names_again() -> None:
     """The history too; and offsets count again."""
 

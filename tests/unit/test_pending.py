@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from delaystream.codec import keys
-from delaystream.engine.pending import HOUR_MS, PendingChange
-from delaystream.engine.ports import Marker
+from delaystream.codec.envelope import Schedule, SourceName, Status, encode
+from delaystream.engine.pending import HOUR_MS, PendingChange, recount, recounted
+from delaystream.engine.ports import Change, Marker
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 from delaystream.testing import MemoryStateStores
@@ -89,3 +90,32 @@ def test_counts_are_exact_after_a_replay_and_after_a_rebuild() -> None:
             assert counters.items() <= recovered.values.items()
 
     in_virtual_time(test)
+
+
+def test_a_replay_counts_by_what_the_store_holds() -> None:
+    """What comes twice counts once, what goes and was not there not at all, and a pause by what it holds."""
+    stores = MemoryStateStores()
+    store = stores.open(0)
+
+    def entry(offset: int) -> bytes:
+        return keys.wheel_key(1, HOUR_MS, 0, offset, 0)
+
+    def paused(*due_ms: int) -> bytes:
+        held = [(due, index) for index, due in enumerate(due_ms)]
+        return encode(Schedule(Status.PAUSED, 1, "tenant", 0, 1, 0, "orders", held=held))
+
+    one, other = keys.schedule_key("tenant", "one"), keys.schedule_key("tenant", "other")
+    rows = [(keys.source_key(0), encode(SourceName("tenant", 0))), (entry(1), b""), (one, paused(1, 2, 3))]
+    store.write(rows, (), MARKER)
+    store.write((), asyncio.run(recount(store)), MARKER)
+    disk = stores.disks[0]
+    assert disk.values[b"qtenant"] == (1 + 3).to_bytes(8)
+    changes: list[Change] = [
+        (entry(1), b""), (entry(2), b""), (entry(2), b""), (entry(3), b""), (entry(3), None),
+        (entry(4), None),
+        (one, paused(1)), (one, paused(1, 2)), (other, paused(5)), (other, None),
+        (keys.wheel_key(keys.HOUSEKEEPING, 1, 0, 1, 0), b""),
+    ]  # fmt: skip
+    store.write(changes, [*recounted(store, changes)], MARKER)
+    assert [*miscounts(disk)] == []
+    assert disk.values[b"qtenant"] == (2 + 2).to_bytes(8)

@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from delaystream.codec import keys
 from delaystream.codec.envelope import decode_position
-from delaystream.engine.failures import Misconfigured
+from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.observer import Phase
 from delaystream.engine.pending import recount
 from delaystream.engine.pointers import all_pointers
-from delaystream.engine.ports import Changelog, ChangelogBatch, Row, TopicPartition
-from delaystream.engine.recovery import fingerprint
-from delaystream.testing import MemoryChangelog, MemoryStateStores
+from delaystream.engine.ports import Changelog, ChangelogBatch, LogBounds, Row, TopicPartition
+from delaystream.engine.recovery import fingerprint, read_before, settled_bounds
+from delaystream.testing import MemoryChangelog, MemoryStateStores, VirtualTimeLoop
 from tests.simulation.reckoning import differences, whole_state
 from tests.unit.engine import REQUESTS, Engine, in_virtual_time
 
@@ -573,3 +573,59 @@ def test_a_changelog_that_knows_nothing_of_what_the_group_has_applied_is_left_to
         assert trimmed.told == []
 
     first_start(test)
+
+
+# -- reading a changelog, for a recovery or a copy ------------------------------------------------------
+
+
+class Scripted(Changelog):
+    """Gives the batches and bounds that it is told to, one after the other; the last of them for ever."""
+
+    topic_id = "id"
+
+    def __init__(self, *given: Any) -> None:
+        self._given = list(given)
+
+    def _next(self) -> Any:
+        return self._given.pop(0) if len(self._given) > 1 else self._given[0]
+
+    async def read(self, position: int) -> ChangelogBatch:
+        found: ChangelogBatch = self._next()
+        return found
+
+    async def bounds(self) -> LogBounds:
+        found: LogBounds = self._next()
+        return found
+
+
+@pytest.mark.parametrize(
+    ("next_position", "offsets", "stands"),
+    [
+        pytest.param(4, [1, 3], 4, id="all of it lies before the end"),
+        pytest.param(5, [1, 4], 5, id="up to the end"),
+        pytest.param(9, [1, 4], 5, id="a part lies behind it"),
+    ],
+)
+def test_nothing_behind_the_end_is_read(next_position: int, offsets: list[int], stands: int) -> None:
+    """Another owner may have written it, or it may not be committed for good."""
+    there = [(offset, b"key", None) for offset in (*offsets, *([5, 8] if next_position == 9 else []))]
+    with VirtualTimeLoop() as loop:
+        changelog = Scripted(ChangelogBatch(there, next_position))
+        batch = loop.run_until_complete(read_before(changelog, 1, 5))
+    assert ([offset for offset, _, _ in batch.records], batch.next_position) == (offsets, stands)
+
+
+def test_a_changelog_that_gives_nothing_is_not_asked_for_ever() -> None:
+    with VirtualTimeLoop() as loop, pytest.raises(LogUnavailable, match="gave nothing at 3 of 5"):
+        loop.run_until_complete(read_before(Scripted(ChangelogBatch([], 3)), 3, 5))
+
+
+def test_a_transaction_that_is_open_is_waited_for() -> None:
+    """Up to a bound; the bounds are those of when none is open any more."""
+    opened, closed = LogBounds(0, 3, 5), LogBounds(0, 6, 6)
+    with VirtualTimeLoop() as loop:
+        began = loop.time()
+        assert loop.run_until_complete(settled_bounds(Scripted(opened, opened, closed), 1_000)) == closed
+        assert loop.time() - began < 1
+        with pytest.raises(LogUnavailable, match="held up the changelog for 1000 ms"):
+            loop.run_until_complete(settled_bounds(Scripted(opened), 1_000))
