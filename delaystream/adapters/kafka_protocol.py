@@ -12,9 +12,7 @@ from io import BytesIO
 from struct import Struct
 from typing import Any, ClassVar, Final
 
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.produce import ProduceRequest_v8
-from aiokafka.protocol.types import (
+from delaystream.adapters.aiokafka_internals import (
     Array,
     Boolean,
     Bytes,
@@ -23,6 +21,10 @@ from aiokafka.protocol.types import (
     Int16,
     Int32,
     Int64,
+    ProduceRequest_v8,
+    Request,
+    RequestStruct,
+    Response,
     Schema,
     String,
     TaggedFields,
