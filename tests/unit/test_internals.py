@@ -48,7 +48,7 @@ ELSEWHERE = {
     "delaystream/dialects/cron_fields.py": {"MONTH._replace", "WEEKDAY._replace"},
     "delaystream/testing/loop.py": {"task._log_destroy_pending"},  # asyncio's
 }
-SOURCES = sorted((ROOT / "delaystream").rglob("*.py"))
+SOURCES = sorted([*(ROOT / "delaystream").rglob("*.py"), *(ROOT / "scripts").glob("*.py")])
 
 
 def is_private(name: str) -> bool:
