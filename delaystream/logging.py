@@ -30,6 +30,7 @@ FIELDS = {
     "error": "What a library said of a failure.",
     "exit_code": "The exit code that the process ends with.",
     "host": "Where the HTTP server listens.",
+    "library": "A client library: its name, the version that is installed, and the one that was tested.",
     "partition": "The partition of the request topics.",
     "pid": "The process id.",
     "port": "The HTTP server's port.",

@@ -15,11 +15,11 @@ from typing import Any
 
 import aiokafka
 import msgspec
-from aiokafka.consumer import fetcher as aiokafka_fetcher
-from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition as KafkaPartition
 
+from delaystream.adapters import aiokafka_internals as internals
+from delaystream.adapters.aiokafka_internals import FetchError, FetchResult, FetchWait
 from delaystream.adapters.record_batches import DEFAULT_MAX_BYTES, Decompressor, FetchedBatches
 from delaystream.adapters.record_reader import RecordReader
 from delaystream.engine.ports import SourceBatch, TopicPartition
@@ -84,7 +84,7 @@ class Fetched(msgspec.Struct):
 
 
 # Batches are opened here, within a bound; aiokafka's own parser of a response decompresses whatever comes.
-aiokafka_fetcher.MemoryRecords = FetchedBatches
+internals.parse_fetched_with(FetchedBatches)
 
 
 class _Corrupt(msgspec.Struct):
@@ -115,29 +115,20 @@ class BatchFetcher:
         #: when something was last handed out
         self._taken_at = float("-inf")
 
-    def adapt(self, fetcher: Fetcher) -> None:
+    def adapt(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
         """Have a fetch wait at the broker for as long as does no harm.
 
         Long, only if it is for all partitions: others would have to wait as long. A little, while requests
         keep coming: for more of them.
         """
-        decide = fetcher._get_actions_per_node
         settings = self._settings
 
-        def actions(assignment: Any) -> Any:
-            left_out = fetcher._records or any(assignment.state_value(tp).paused for tp in assignment.tps)
-            gather = time.monotonic() - self._taken_at < _STREAMING_S
-            fetcher._fetch_min_bytes = settings.gather_bytes if gather else 1
-            if gather:
-                fetcher._fetch_max_wait_ms = settings.gather_wait_ms
-            else:
-                fetcher._fetch_max_wait_ms = (
-                    settings.busy_fetch_wait_ms if left_out else settings.idle_fetch_wait_ms
-                )
-            return decide(assignment)
+        def wait(left_out: bool) -> FetchWait:
+            if time.monotonic() - self._taken_at < _STREAMING_S:
+                return FetchWait(settings.gather_bytes, settings.gather_wait_ms)
+            return FetchWait(1, settings.busy_fetch_wait_ms if left_out else settings.idle_fetch_wait_ms)
 
-        fetcher._prefetch_backoff = settings.busy_fetch_wait_ms / 1000
-        fetcher._get_actions_per_node = actions
+        internals.decide_fetch_waits(consumer, settings.busy_fetch_wait_ms / 1000, wait)
 
     def hold_all(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
         """Begin a new assignment: nothing is read before it is sought."""
@@ -147,18 +138,18 @@ class BatchFetcher:
         self._corrupt.clear()
         for tp in consumer.assignment():
             # A position keeps aiokafka from asking for committed offsets.
-            consumer._subscription.seek(tp, 0)
-            consumer._subscription.pause(tp)
+            consumer.seek(tp, 0)
+            consumer.pause(tp)
 
     def seek(
         self, consumer: aiokafka.AIOKafkaConsumer, partition: TopicPartition, position: int, epoch: int
     ) -> None:
         """Read on from a position; nothing if the partition is not assigned (any more)."""
         tp = KafkaPartition(*partition)
-        if consumer._closed or tp not in consumer.assignment():
+        if internals.is_closed(consumer) or tp not in consumer.assignment():
             return
-        consumer._subscription.resume(tp)
-        consumer._fetcher.seek_to(tp, position)
+        consumer.resume(tp)
+        consumer.seek(tp, position)
         self._readers.pop(partition, None)
         self._corrupt.pop(partition, None)
         self._epochs[partition] = epoch
@@ -177,13 +168,13 @@ class BatchFetcher:
     async def fetch(self, consumer: aiokafka.AIOKafkaConsumer) -> list[Fetched]:
         """Wait up to a second for batches. Raises what the client has to report: it cannot go on."""
         deadline = time.monotonic() + _POLL_S
-        with consumer._subscription.fetch_context():
+        with internals.fetching(consumer):
             while True:
-                if failure := client_failure(consumer):
+                if failure := internals.failure(consumer):
                     raise ConsumerStoppedError(failure)
-                consumer._coordinator.check_errors()
+                internals.raise_errors(consumer)
                 # Before looking, so that nothing that arrives meanwhile goes unnoticed.
-                waiter = self._waiter = consumer._fetcher._create_fetch_waiter()
+                waiter = self._waiter = internals.something_new(consumer)
                 batches = await self._take_buffered(consumer)
                 remaining = deadline - time.monotonic()
                 if batches or remaining <= 0:
@@ -200,13 +191,13 @@ class BatchFetcher:
     async def _take_buffered(self, consumer: aiokafka.AIOKafkaConsumer) -> list[Fetched]:
         batches: list[Fetched] = []
         size_bytes = 0
-        for tp, partition, epoch, result in self._buffered(consumer._fetcher):
+        for tp, partition, epoch, result in self._buffered(consumer):
             if size_bytes >= self._settings.fetch_max_bytes:
                 break
             if isinstance(result, FetchError):
                 batches += self._out_of_range(consumer, tp, epoch, result)
                 continue
-            reader = self._reader(consumer._fetcher, tp, result)
+            reader = self._reader(consumer, tp, result)
             if reader is None:
                 continue
             try:
@@ -217,10 +208,10 @@ class BatchFetcher:
             if partition in self._corrupt and piece.stop > self._corrupt[partition].position:
                 del self._corrupt[partition]
             if reader.exhausted:
-                _forget(consumer._fetcher, tp)
+                internals.forget(consumer, tp)
             else:
-                consumer._fetcher._records.move_to_end(tp)  # the others first, next time
-            consumer._subscription.subscription.assignment.state_value(tp).consumed_to(piece.stop)
+                internals.others_first(consumer, tp)
+            internals.advance(consumer, tp, piece.stop)
             start = self._handed_out[partition]
             # Without a record it may still tell that aborted ones were passed: were the position left before
             # them, retention would seem to have taken what nobody has read.
@@ -235,38 +226,43 @@ class BatchFetcher:
         return batches
 
     def _buffered(
-        self, fetcher: Fetcher
+        self, consumer: aiokafka.AIOKafkaConsumer
     ) -> Iterator[tuple[KafkaPartition, TopicPartition, int, FetchResult | FetchError]]:
-        for tp, result in list(fetcher._records.items()):
+        for tp, result in internals.buffered(consumer):
             partition = TopicPartition(tp.topic, tp.partition)
             epoch = self._epochs.get(partition)
-            if epoch is None or partition not in self._with_room or fetcher._records.get(tp) is not result:
+            if epoch is None or partition not in self._with_room:
+                continue
+            if not internals.is_buffered(consumer, tp, result):
                 continue
             corrupt = self._corrupt.get(partition)
             if corrupt is None or corrupt.retry_at is None:
                 yield tp, partition, epoch, result
             elif time.monotonic() >= corrupt.retry_at:
                 corrupt.retry_at = None
-                _forget(fetcher, tp)
+                internals.forget(consumer, tp)
 
-    def _reader(self, fetcher: Fetcher, tp: KafkaPartition, result: FetchResult) -> RecordReader | None:
+    def _reader(
+        self, consumer: aiokafka.AIOKafkaConsumer, tp: KafkaPartition, result: FetchResult
+    ) -> RecordReader | None:
         partition = TopicPartition(tp.topic, tp.partition)
         reader = self._readers.get(partition)
-        if reader is None or reader.fetched is not result._partition_records:
-            if not result.check_assignment(tp):
-                _forget(fetcher, tp)
+        records = internals.records_of(result)
+        if reader is None or reader.fetched is not records:
+            if records is None or not result.check_assignment(tp):
+                internals.forget(consumer, tp)
                 return None
-            reader = self._readers[partition] = RecordReader(result._partition_records, self._decompressor)
+            reader = self._readers[partition] = RecordReader(records, self._decompressor)
         return reader
 
     def _out_of_range(
         self, consumer: aiokafka.AIOKafkaConsumer, tp: KafkaPartition, epoch: int, error: FetchError
     ) -> list[Fetched]:
-        _forget(consumer._fetcher, tp)
+        internals.forget(consumer, tp)
         try:
             error.check_raise()
         except OffsetOutOfRangeError:
-            consumer._subscription.pause(tp)
+            consumer.pause(tp)
             return [Fetched(TopicPartition(tp.topic, tp.partition), epoch, None)]
         return []
 
@@ -285,22 +281,3 @@ class BatchFetcher:
             )
         corrupt.fetches += 1
         corrupt.retry_at = time.monotonic() + _CORRUPT_BACKOFF_S
-
-
-def client_failure(consumer: aiokafka.AIOKafkaConsumer | None) -> str | None:
-    """What has ended for good inside a client, although nobody was told; callable from any thread."""
-    if consumer is None or consumer._fetcher is None:
-        return None
-    if consumer._closed:
-        return "the client is closed"
-    if consumer._fetcher._fetch_task.done():
-        return "the client's fetching has ended"
-    if consumer._coordinator._coordination_task.done():
-        return "the client's group membership has ended"
-    return None
-
-
-def _forget(fetcher: Fetcher, tp: KafkaPartition) -> None:
-    """Let go of a fetch result, so that the client fetches on."""
-    fetcher._records.pop(tp, None)
-    fetcher._notify(fetcher._wait_consume_future)

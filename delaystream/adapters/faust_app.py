@@ -9,11 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import faust
-from faust.app.base import BootStrategy
-from faust.serializers.schemas import Schema
-from faust.tables.manager import TableManager
 from faust.types import AppT, EventT, Message
 
+from delaystream.adapters import faust_internals
 from delaystream.adapters.batch_fetcher import ReaderSettings
 from delaystream.adapters.faust_transport import SCHEME, MembershipListener
 from delaystream.adapters.sticky_assignor import StickyAssignor
@@ -23,27 +21,7 @@ _NEVER_S = 86_400.0
 _AGENT_QUEUE = 16
 
 
-class NoTables(TableManager):
-    """Faust's table manager without its wait of one second for tables that nobody defines."""
-
-    mundane_level = "debug"
-
-    async def on_start(self) -> None:
-        """Begin at once."""
-        await self._update_channels()
-        await self.recovery.start()
-
-
-class Boot(BootStrategy):
-    """Starts what consuming needs: transactions have producers of their own."""
-
-    enable_kafka_producer = False
-    enable_web = False
-    #: Faust's monitor samples itself every second; what matters is in our own metrics.
-    enable_sensors = False
-
-
-class BatchSchema(Schema[Any, Any]):
+class BatchSchema(faust.Schema[Any, Any]):
     """Hands a message's value on as it is: it is a batch, not bytes."""
 
     def compile(self, app: AppT, **_: Any) -> Any:
@@ -55,12 +33,8 @@ class BatchSchema(Schema[Any, Any]):
         return decode
 
 
-class DelayApp(faust.App):
+class DelayApp(faust_internals.App):
     """A Faust app that reads whole batches; see :mod:`delaystream.adapters.faust_transport`."""
-
-    BootStrategy = Boot
-    #: at which Faust's services say that they start and stop
-    mundane_level = "debug"
 
     def __init__(
         self, reader: ReaderSettings, strategy: StickyAssignor, membership_listener: MembershipListener
@@ -85,14 +59,8 @@ class DelayApp(faust.App):
             topic_disable_leader=True,
             web_enabled=False,
             store="memory://",
-            TableManager=NoTables,
+            TableManager=faust_internals.Tables,
         )
-
-    def _create_directories(self) -> None:
-        """Create none: there are no tables, and state is where DELAYSTREAM_DATA_DIR says."""
-
-    async def _producer_flush(self, logger: Any) -> None:
-        """Flush nothing: Faust's producer is never started."""
 
 
 __all__ = ["BatchSchema", "DelayApp"]

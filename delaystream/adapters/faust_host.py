@@ -220,9 +220,9 @@ class PartitionHost:
             self._failure.set_result(None)
 
     async def _watch_faust(self) -> None:
-        """Faust reports a crash by an event of its own."""
-        await self._app._crashed.wait()
-        if self._stopping:
+        """Faust tells nobody of a crash; whoever waits for something of its app wakes."""
+        await self._app.wait_for_stopped(asyncio.Event().wait())
+        if self._stopping or not self._app.crashed:
             # A fetcher that is cancelled while the group rebalances takes that for a crash, also when it is
             # the stop that cancels it. Processors stop before Faust does: nothing is at stake any more.
             assert self._failure is not None

@@ -10,7 +10,6 @@ to flow when its processor has recovered and seeks.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -18,13 +17,11 @@ from typing import Any, Protocol, cast
 
 import aiokafka
 from aiokafka.errors import InconsistentGroupProtocolError, KafkaError
-from aiokafka.structs import TopicPartition as KafkaPartition
-from faust.transport.consumer import ensure_TPset
-from faust.transport.drivers import TRANSPORTS
-from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
 
-from delaystream.adapters.batch_fetcher import BatchFetcher, Fetched, ReaderSettings, client_failure
+from delaystream.adapters import aiokafka_internals, faust_internals
+from delaystream.adapters.aiokafka_internals import Heartbeat, Join, Membership
+from delaystream.adapters.batch_fetcher import BatchFetcher, Fetched, ReaderSettings
 from delaystream.adapters.static_membership import InstanceFenced, holder_of
 from delaystream.adapters.sticky_assignor import StickyAssignor, StrategyRefused
 from delaystream.engine.failures import LogUnavailable
@@ -39,7 +36,7 @@ _JOIN_MARGIN_MS = 5_000
 _SESSION_MARGIN_MS = 5_000
 #: so often a member tries to join that the group has refused
 _REFUSED_RETRY_S = 2.0
-TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"
+faust_internals.register_transport(SCHEME, f"{__name__}:Transport")
 
 
 class MembershipListener(Protocol):
@@ -66,30 +63,19 @@ class BatchApp(Protocol):
     membership_listener: MembershipListener
 
 
-class RebalanceListener(driver.ConsumerRebalanceListener):
-    """Marks the membership as unsettled before anything else happens in a rebalance."""
-
-    def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> Awaitable[None]:
-        """Hear, in the consumer thread, that the group rebalances."""
-        cast(ConsumerThread, self._thread).settled = False
-        result: Awaitable[None] = super().on_partitions_revoked(revoked)
-        return result
-
-
-class ConsumerThread(driver.AIOKafkaConsumerThread):
+class ConsumerThread(faust_internals.ConsumerThread):
     """The thread that owns the aiokafka consumer; its heartbeats go on while the main loop is busy."""
 
-    mundane_level = "debug"
-
-    def __post_init__(self) -> None:
+    def prepare(self) -> None:
         """Start with nothing assigned and nothing confirmed."""
-        super().__post_init__()
         self.batch_app = cast(BatchApp, self.app)
         self.batches = BatchFetcher(self.batch_app.reader, cast(Consumer, self.consumer).with_room)
         #: false from the first word of a rebalance until its outcome is known
         self.settled = False
         self._confirmed_until = 0.0
         self._confirmed_generation = -1
+        #: None until the consumer has started
+        self._membership: Membership | None = None
 
     # -- what the main thread asks --------------------------------------------------------------------
 
@@ -100,16 +86,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         A heartbeat that succeeded keeps the session for its timeout, counted from when it was sent; a
         process that was suspended for longer must not believe in what it had before.
         """
-        if self._consumer is None or not self.settled or time.monotonic() >= self._confirmed_until:
+        member = self._membership
+        if member is None or not self.settled or time.monotonic() >= self._confirmed_until:
             return False
-        coordinator = self._consumer._coordinator
-        generation_is_current = coordinator.generation == self._confirmed_generation
-        return generation_is_current and not coordinator._rejoin_needed_fut.done()
+        return member.generation == self._confirmed_generation and not member.rejoin_needed
 
     @property
     def failure(self) -> str | None:
         """What has ended for good inside the client, although nobody was told."""
-        return None if self.should_stop else client_failure(self._consumer)
+        return None if self.should_stop else aiokafka_internals.failure(self.client)
 
     def request_seek(self, partition: TopicPartition, position: int, epoch: int) -> None:
         """Read on from a position, under a new epoch; takes effect in this thread, in order."""
@@ -121,16 +106,21 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def fetch(self) -> list[Fetched]:
         """Wait up to a second for batches of partitions that have room; called from the main thread."""
-        batches: list[Fetched] = await self.call_thread(self.batches.fetch, self._ensure_consumer())
+        batches: list[Fetched] = await self.call_thread(self.batches.fetch, self.started_client)
         return batches
 
     # -- in the consumer thread -------------------------------------------------------------------------
 
     def _seek_now(self, partition: TopicPartition, position: int, epoch: int) -> None:
-        if self._consumer is not None:
-            self.batches.seek(self._consumer, partition, position, epoch)
+        if self.client is not None:
+            self.batches.seek(self.client, partition, position, epoch)
 
-    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+    def on_rebalance(self) -> None:
+        """Hear that the group rebalances: the membership is unsettled before anything else happens."""
+        self.settled = False
+
+    def new_client(self) -> aiokafka.AIOKafkaConsumer:
+        """Make the consumer, which reads committed and never sets a position by itself."""
         reader = self.batch_app.reader
         rebalance_timeout_ms = max(reader.rebalance_timeout_ms, reader.session_timeout_ms)
         arguments: dict[str, Any] = {
@@ -141,37 +131,33 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             "max_partition_fetch_bytes": reader.partition_fetch_max_bytes,
             **reader.client,
         }
-        # Faust reads this flag in its own version of this method and when it asks for the end of a log; left
-        # on, its own transactions would start, which send outside of them and lose rows.
-        self.consumer.in_transaction = True
-        try:
-            return aiokafka.AIOKafkaConsumer(
-                **arguments,
-                group_id=reader.group_id,
-                group_instance_id=reader.group_instance_id,
-                partition_assignment_strategy=[self.batch_app.assignment_strategy],
-                enable_auto_commit=False,
-                # Positions are always set; one that retention has removed is an alarm, not a reset.
-                auto_offset_reset="none",
-                isolation_level="read_committed",
-                session_timeout_ms=reader.session_timeout_ms,
-                rebalance_timeout_ms=rebalance_timeout_ms,
-                fetch_max_bytes=reader.fetch_max_bytes,
-                fetch_max_wait_ms=reader.busy_fetch_wait_ms,
-                check_crcs=True,
-            )
-        finally:
-            self.consumer.in_transaction = False
+        return aiokafka.AIOKafkaConsumer(
+            **arguments,
+            group_id=reader.group_id,
+            group_instance_id=reader.group_instance_id,
+            partition_assignment_strategy=[self.batch_app.assignment_strategy],
+            enable_auto_commit=False,
+            # Positions are always set; one that retention has removed is an alarm, not a reset.
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            session_timeout_ms=reader.session_timeout_ms,
+            rebalance_timeout_ms=rebalance_timeout_ms,
+            fetch_max_bytes=reader.fetch_max_bytes,
+            fetch_max_wait_ms=reader.busy_fetch_wait_ms,
+            check_crcs=True,
+        )
 
     async def on_start(self) -> None:
         """Connect."""
         await super().on_start()
-        consumer = self._ensure_consumer()
-        _watch_heartbeats(consumer._coordinator, self._confirm)
+        consumer = self.started_client
+        member = Membership(consumer)
+        _watch_heartbeats(member, self._confirm)
         if self.batch_app.reader.group_instance_id is not None:
-            _watch_identity(consumer._coordinator, self._still_ours)
-        _watch_strategy(consumer._coordinator, self._refused)
-        self.batches.adapt(consumer._fetcher)
+            _watch_identity(member, self._still_ours)
+        _watch_strategy(member, self._refused)
+        self.batches.adapt(consumer)
+        self._membership = member
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Begin a rebalance. Nothing is taken from the processors before the outcome is known."""
@@ -180,9 +166,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Hold everything assigned until its processor seeks; make sure of the membership."""
-        consumer = self._ensure_consumer()
-        self.batches.hold_all(consumer)
-        await consumer._coordinator._do_heartbeat()
+        assert self._membership is not None
+        self.batches.hold_all(self.started_client)
+        await self._membership.heartbeat()
         self.settled = True
         if not self.app.should_stop:
             await super().on_partitions_assigned(assigned, generation_id)
@@ -218,101 +204,100 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self.parent_loop.call_soon_threadsafe(listener.on_fenced, InstanceFenced(instance_id, holder))
         return False
 
-    def close(self) -> None:
-        """Leave the client alone: it is closed in its own thread when that stops."""
 
-    def verify_event_path(self, now: float, tp: TP) -> None:
-        """Leave the watching to the watchdog, which exits the process; Faust would log."""
-
-
-def _watch_heartbeats(coordinator: Any, confirm: Callable[[int, float], None]) -> None:
+def _watch_heartbeats(member: Membership, confirm: Callable[[int, float], None]) -> None:
     """Have every successful heartbeat confirmed: its generation, and when it was sent."""
-    send = coordinator._do_heartbeat
 
-    async def heartbeat() -> bool:
-        sent_at, generation = time.monotonic(), coordinator.generation
-        succeeded: bool = await send()
-        # A heartbeat "succeeds" while the group rebalances, too; then a rejoin is needed.
-        if succeeded and generation == coordinator.generation and not coordinator._rejoin_needed_fut.done():
-            confirm(generation, sent_at)
-        return succeeded
+    def watched(send: Heartbeat) -> Heartbeat:
+        async def heartbeat() -> bool:
+            sent_at, generation = time.monotonic(), member.generation
+            succeeded = await send()
+            # A heartbeat "succeeds" while the group rebalances, too; then a rejoin is needed.
+            if succeeded and generation == member.generation and not member.rejoin_needed:
+                confirm(generation, sent_at)
+            return succeeded
 
-    coordinator._do_heartbeat = heartbeat
+        return heartbeat
+
+    member.wrap_heartbeat(watched)
 
 
-def _watch_identity(coordinator: Any, still_ours: Callable[[str], Awaitable[bool | None]]) -> None:
+def _watch_identity(member: Membership, still_ours: Callable[[str], Awaitable[bool | None]]) -> None:
     """Have a member that is not known any more join again only if nobody took its place.
 
     A session that timed out and an instance id that another member took look alike to aiokafka, but for a
     member that is about to join: that one is refused by an error which aiokafka does not know
     (FENCED_INSTANCE_ID).
     """
-    reset, rejoin = coordinator.reset_generation, coordinator._do_rejoin_group
     known = ""
 
-    def reset_generation() -> None:
-        nonlocal known
-        known = coordinator.member_id or known
-        reset()
+    def remembered(reset: Callable[[], None]) -> Callable[[], None]:
+        def reset_generation() -> None:
+            nonlocal known
+            known = member.member_id or known
+            reset()
 
-    async def join_unless_taken(subscription: Any) -> bool:
-        nonlocal known
-        if known and not await may_join(known):
-            return False
-        # From here on the id may have been given to us without our hearing of it.
-        known = ""
-        try:
-            joined: bool = await rejoin(subscription)
-        except KafkaError:
-            # Asked before the error goes to the user: it says nothing of who took the place.
-            if coordinator.member_id and await may_join(coordinator.member_id) is False:
+        return reset_generation
+
+    def watched(join: Join) -> Join:
+        async def join_unless_taken(subscription: Any) -> bool:
+            nonlocal known
+            if known and not await may_join(known):
                 return False
-            raise
-        return joined
+            # From here on the id may have been given to us without our hearing of it.
+            known = ""
+            try:
+                return await join(subscription)
+            except KafkaError:
+                # Asked before the error goes to the user: it says nothing of who took the place.
+                if member.member_id and await may_join(member.member_id) is False:
+                    return False
+                raise
+
+        return join_unless_taken
 
     async def may_join(member_id: str) -> bool | None:
         ours = await still_ours(member_id)
         if ours is False:
             # The worker ends; until then there is nothing to do here.
-            await asyncio.wait([coordinator._closing])
+            await member.until_closing()
         return ours
 
-    coordinator.reset_generation = reset_generation
-    coordinator._do_rejoin_group = join_unless_taken
+    member.wrap_reset(remembered)
+    member.wrap_join(watched)
 
 
-def _watch_strategy(coordinator: Any, give_up: Callable[[float], bool]) -> None:
+def _watch_strategy(member: Membership, give_up: Callable[[float], bool]) -> None:
     """Have a join that the group refuses for its members' sake tried again, until it is time to give up.
 
     Such members may be about to leave: one with an instance id is in the group for a session timeout after
     its process has ended. ``give_up`` is told for how long the group has refused, s.
     """
-    join = coordinator._do_rejoin_group
     since: float | None = None
 
-    async def join_once_they_left(subscription: Any) -> bool:
-        nonlocal since
-        try:
-            joined: bool = await join(subscription)
-        except InconsistentGroupProtocolError:
-            now = time.monotonic()
-            since = now if since is None else since
-            # The worker ends once it is given up; until then there is nothing to do here.
-            wait_s = None if give_up(now - since) else _REFUSED_RETRY_S
-            await asyncio.wait([coordinator._closing], timeout=wait_s)
-            return False
-        since = None
-        return joined
+    def watched(join: Join) -> Join:
+        async def join_once_they_left(subscription: Any) -> bool:
+            nonlocal since
+            try:
+                joined = await join(subscription)
+            except InconsistentGroupProtocolError:
+                now = time.monotonic()
+                since = now if since is None else since
+                # The worker ends once it is given up; until then there is nothing to do here.
+                await member.until_closing(None if give_up(now - since) else _REFUSED_RETRY_S)
+                return False
+            since = None
+            return joined
 
-    coordinator._do_rejoin_group = join_once_they_left
+        return join_once_they_left
+
+    member.wrap_join(watched)
 
 
-class Consumer(driver.Consumer):
+class Consumer(faust_internals.Consumer):
     """Hands batches to Faust's conductor; the main thread's side of the consumer."""
 
-    RebalanceListener = RebalanceListener
-    mundane_level = "debug"
-    _thread: ConsumerThread
+    thread: ConsumerThread
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         #: Partitions that may be handed out. Written by the main thread, looked at by the consumer thread.
@@ -321,28 +306,29 @@ class Consumer(driver.Consumer):
         self._last_epoch = 0
         super().__init__(*arguments, **options)
 
-    def _new_consumer_thread(self) -> ConsumerThread:
+    def new_thread(self) -> ConsumerThread:
+        """Make the thread's service."""
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     @property
     def membership_confirmed(self) -> bool:
         """See :attr:`ConsumerThread.membership_confirmed`."""
-        return self._thread.membership_confirmed
+        return self.thread.membership_confirmed
 
     @property
     def failure(self) -> str | None:
         """See :attr:`ConsumerThread.failure`."""
-        return self._thread.failure
+        return self.thread.failure
 
     @property
     def corrupt(self) -> frozenset[TopicPartition]:
         """See :attr:`BatchFetcher.corrupt`."""
-        return self._thread.batches.corrupt
+        return self.thread.batches.corrupt
 
     def request_seek(self, partition: TopicPartition, position: int) -> int:
         """Read on from a position; returns the epoch that its batches will carry."""
         self._last_epoch += 1
-        self._thread.request_seek(partition, position, self._last_epoch)
+        self.thread.request_seek(partition, position, self._last_epoch)
         return self._last_epoch
 
     def give_room(self, partitions: Iterable[TopicPartition]) -> None:
@@ -350,29 +336,26 @@ class Consumer(driver.Consumer):
         before = len(self.with_room)
         self.with_room.update(partitions)
         if len(self.with_room) != before:
-            self._thread.wake()
+            self.thread.wake()
 
     def take_room(self, partitions: Iterable[TopicPartition]) -> None:
         """Have no more batches of these handed out."""
         self.with_room.difference_update(partitions)
 
-    async def perform_seek(self) -> None:
-        """Do nothing: Faust would seek to the group's committed offsets."""
-
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Let Faust know of the assignment, then the host."""
         await super().on_partitions_assigned(assigned, generation_id)
         listener = cast(BatchApp, self.app).membership_listener
-        listener.on_assigned(frozenset(TopicPartition(*tp) for tp in ensure_TPset(assigned)))
+        listener.on_assigned(frozenset(TopicPartition(tp.topic, tp.partition) for tp in assigned))
 
-    async def _drain_messages(self, fetcher: Any) -> None:
+    async def hand_out(self, stopping: Callable[[], bool]) -> None:
         """Move batches from the consumer thread to the agent; Faust runs this as a service of its own.
 
         Ends only with an exception or because the app stops: anything else is for the watchdog.
         """
-        while not (self.should_stop or fetcher.should_stop):
+        while not stopping():
             self.polled_at = time.monotonic()
-            for fetched in await self._thread.fetch():
+            for fetched in await self.thread.fetch():
                 await self.callback(_message(fetched, self.app.consumer_generation_id))
 
 
@@ -395,7 +378,7 @@ def _message(fetched: Fetched, generation: int) -> Message:
     )
 
 
-class Transport(driver.Transport):
+class Transport(faust_internals.Transport):
     """Kafka by aiokafka, in whole batches."""
 
     Consumer = Consumer

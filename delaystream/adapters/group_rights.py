@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from aiokafka.errors import for_code
-from aiokafka.protocol.coordination import FindCoordinatorRequest
-from aiokafka.protocol.group import HeartbeatRequest
 
+from delaystream.adapters.aiokafka_internals import FindCoordinatorRequest, HeartbeatRequest
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
 from delaystream.engine.failures import LogUnavailable
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from delaystream.adapters.aiokafka_internals import DefaultRecordBatchBuilder
 from delaystream.engine.failures import WriteRefused
 from delaystream.engine.ports import Row, TopicPartition
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 from aiokafka.errors import CorruptRecordException
-from aiokafka.protocol.fetch import FetchRequest
 
+from delaystream.adapters.aiokafka_internals import FetchRequest
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
 from delaystream.adapters.kafka_offsets import (
     EARLIEST,

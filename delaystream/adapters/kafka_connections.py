@@ -13,10 +13,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts, create_conn
 from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
-from aiokafka.protocol.api import Request
 
+from delaystream.adapters.aiokafka_internals import (
+    AIOKafkaConnection,
+    CloseReason,
+    Request,
+    abandon,
+    collect_hosts,
+    create_conn,
+)
 from delaystream.adapters.kafka_protocol import DescribeTopics
 
 #: the settings, by aiokafka's names, that concern a connection
@@ -104,7 +110,7 @@ class KafkaConnections:
         try:
             return await sent
         except TimeoutError as error:
-            _abandon(connection, CloseReason.CONNECTION_TIMEOUT)
+            abandon(connection, CloseReason.CONNECTION_TIMEOUT)
             raise RequestTimedOutError(f"{connection.host}:{connection.port} did not answer") from error
 
     async def describe(
@@ -159,7 +165,7 @@ class KafkaConnections:
                     failure = error
                     continue
                 if self._closed:
-                    _abandon(connection, CloseReason.SHUTDOWN)
+                    abandon(connection, CloseReason.SHUTDOWN)
                     raise KafkaConnectionError("closed")
                 self._open[key] = connection
                 return connection
@@ -178,25 +184,12 @@ class KafkaConnections:
         connection = self._open.pop((node_id, lane), None)
         if connection is not None:
             self._losses += 1
-            _abandon(connection, CloseReason.CONNECTION_BROKEN)
+            abandon(connection, CloseReason.CONNECTION_BROKEN)
 
     async def close(self) -> None:
         """Close every connection; waits a second at most for the sockets."""
         self._closed = True
         connections, self._open = list(self._open.values()), {}
-        closing = [_abandon(connection, CloseReason.SHUTDOWN) for connection in connections]
+        closing = [abandon(connection, CloseReason.SHUTDOWN) for connection in connections]
         if closing:
             await asyncio.wait(closing, timeout=_CLOSE_TIMEOUT_S)
-
-
-def _abandon(connection: AIOKafkaConnection, reason: CloseReason) -> asyncio.Future[None]:
-    """Close a connection at once: what it still has to send is dropped, since nobody awaits the answer.
-
-    The future is done when the socket is closed.
-    """
-    if connection._writer is not None:
-        # Before it is closed. A transport that is closed first goes on sending, for as long as a silent
-        # broker lets it; and once it has sent everything, asyncio's abort() fails on it.
-        connection._writer.transport.abort()
-    closed: asyncio.Future[None] = connection.close(reason=reason)
-    return closed

@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 import structlog
 from aiokafka.errors import IncompatibleBrokerVersion
-from aiokafka.protocol.admin import DescribeConfigsRequest
 
+from delaystream.adapters.aiokafka_internals import DescribeConfigsRequest
 from delaystream.adapters.kafka_connections import (
     CONNECTION_ERRORS,
     NO_LEADER,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from aiokafka.protocol.offset import OffsetRequest
-
+from delaystream.adapters.aiokafka_internals import OffsetRequest
 from delaystream.adapters.kafka_connections import KafkaConnections
 from delaystream.engine.ports import TopicPartition
 

@@ -13,9 +13,8 @@ from struct import Struct
 from typing import Any, ClassVar, Final
 
 from aiokafka.errors import UnknownError, for_code
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.produce import ProduceRequest_v8
-from aiokafka.protocol.types import (
+
+from delaystream.adapters.aiokafka_internals import (
     Array,
     Boolean,
     Bytes,
@@ -24,6 +23,10 @@ from aiokafka.protocol.types import (
     Int16,
     Int32,
     Int64,
+    ProduceRequest_v8,
+    Request,
+    RequestStruct,
+    Response,
     Schema,
     String,
     TaggedFields,

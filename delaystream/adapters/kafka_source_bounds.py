@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from aiokafka.protocol.commit import OffsetFetchRequest
-from aiokafka.protocol.coordination import FindCoordinatorRequest
-
+from delaystream.adapters.aiokafka_internals import FindCoordinatorRequest, OffsetFetchRequest
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
 from delaystream.adapters.kafka_offsets import EARLIEST, LANE, LATEST, list_offsets
 from delaystream.adapters.kafka_protocol import error_name

@@ -19,9 +19,8 @@ from zlib import crc32
 import cramjam
 import msgspec
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
-from aiokafka.record.util import decode_varint_py
 
+from delaystream.adapters.aiokafka_internals import DefaultRecordBatch, ForgivingBatch, decode_varint_py
 from delaystream.core.rejection import Code
 from delaystream.engine.ports import Headers, SourceRecord
 
@@ -292,7 +291,7 @@ class OpenBatch:
 
     def forgiving(self, position: int) -> None:
         """Read on from an offset in pure Python (20 µs a record); any bytes are names of headers."""
-        reading = iter(_ForgivingBatch(self._data))
+        reading = iter(ForgivingBatch(self._data))
         self._records = (record for record in reading if record.offset >= position)
 
     def _count_headers(self, position: int, records: int) -> int:
@@ -401,31 +400,3 @@ def _read_legacy(data: memoryview) -> LegacyRecord:
         position += max(0, size)
     key, value = key_and_value
     return LegacyRecord(offset, timestamp, key, value)
-
-
-# -- header names that are not UTF-8 -------------------------------------------------------------------
-
-
-class _ForgivingBuffer(bytearray):
-    """Bytes that decode to text whatever they are; what is not UTF-8 becomes surrogates (PEP 383)."""
-
-    def __getitem__(self, index: Any) -> Any:
-        part = super().__getitem__(index)
-        return part if isinstance(part, int) else _ForgivingBuffer(part)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> str:
-        return bytes(self).decode(encoding, errors)
-
-
-class _ForgivingBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # final only towards type checkers
-    def __iter__(self) -> _ForgivingBatch:
-        super().__iter__()
-        self._buffer: bytearray = _ForgivingBuffer(self._buffer)
-        return self
-
-    def _read_msg(self, decode_varint: Any = decode_varint_py) -> Any:
-        record = super()._read_msg(decode_varint)
-        # Python cuts a slice short where the compiled parser raises.
-        if self._pos > len(self._buffer):
-            raise CorruptRecordException(f"a record that ends {self._pos - len(self._buffer)} bytes too late")
-        return record

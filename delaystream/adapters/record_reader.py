@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import msgspec
-from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import CorruptRecordException
 
+from delaystream.adapters.aiokafka_internals import PartitionRecords, opened
 from delaystream.adapters.record_batches import (
     HEADER_OVERHEAD_BYTES,
     BatchRefusedError,
@@ -56,10 +56,8 @@ class RecordReader:
 
     def __init__(self, fetched: PartitionRecords, decompressor: Decompressor) -> None:
         self.fetched = fetched
-        # Its own iterator, which nobody uses, refers back to it: the two would keep a megabyte of fetched
-        # bytes until the collector's next full run.
-        fetched._records_iterator = None
-        assert isinstance(fetched._records, FetchedBatches)
+        self._batches, self._aborted, self._count_aborted = opened(fetched)
+        assert isinstance(self._batches, FetchedBatches)
         self.exhausted = False
         self._decompressor = decompressor
         self._corrupt = ""
@@ -178,8 +176,7 @@ class RecordReader:
         self.fetched.next_fetch_offset = max(self.position, self._stop)
 
     def _open_batch(self) -> bool:
-        fetched = self.fetched
-        batches = fetched._records
+        batches = self._batches
         while batches.has_next():
             batch = batches.next_batch()
             if not batch.validate_crc():
@@ -188,14 +185,14 @@ class RecordReader:
                     f"the record batch at offset {self.position} does not match its checksum{following}"
                 )
             if batch.producer_id is not None:
-                fetched._consume_aborted_up_to(batch.base_offset)
+                self._count_aborted(batch.base_offset)
                 if (
                     batch.is_control_batch
-                    and batch.producer_id in fetched._aborted_producers
+                    and batch.producer_id in self._aborted
                     and is_abort_marker(batch, batches.data, self._decompressor)
                 ):
-                    fetched._aborted_producers.discard(batch.producer_id)
-            aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
+                    self._aborted.discard(batch.producer_id)
+            aborted = batch.is_transactional and batch.producer_id in self._aborted
             modern = batch.producer_id is not None
             # A last offset that lies before the first must not hold the reading up.
             self._stop = max(batch.next_offset, batch.base_offset + 1) if modern else batch.next_offset

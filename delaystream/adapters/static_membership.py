@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 from aiokafka.errors import for_code
-from aiokafka.protocol.coordination import FindCoordinatorRequest
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from delaystream.adapters.aiokafka_internals import FindCoordinatorRequest
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
 from delaystream.adapters.kafka_protocol import DescribeGroup
 from delaystream.engine.failures import LogUnavailable, Misconfigured

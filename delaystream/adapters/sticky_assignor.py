@@ -18,10 +18,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
-from aiokafka.cluster import ClusterMetadata
-from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
+from delaystream.adapters.aiokafka_internals import (
+    AbstractPartitionAssignor,
+    ClusterMetadata,
+    ConsumerProtocolMemberAssignment,
+    ConsumerProtocolMemberMetadata,
+)
 from delaystream.engine.failures import Misconfigured
 
 logger = logging.getLogger(__name__)

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from aiokafka.errors import for_code
-from aiokafka.protocol.api import Request
-from aiokafka.protocol.coordination import FindCoordinatorRequest
-from aiokafka.protocol.transaction import (
+
+from delaystream.adapters.aiokafka_internals import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
     EndTxnRequest,
+    FindCoordinatorRequest,
     InitProducerIdRequest,
+    Request,
     TxnOffsetCommitRequest,
 )
-
 from delaystream.adapters.kafka_batches import Identity
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
 from delaystream.adapters.kafka_protocol import DescribeTransaction, error_name

@@ -17,6 +17,7 @@ import structlog
 
 from delaystream import __version__
 from delaystream.adapters.client_config import ClientConfig
+from delaystream.adapters.client_versions import TESTED, require_tested, untested
 from delaystream.adapters.clock import ClockWatch, SystemClock
 from delaystream.adapters.data_directory import DataDirectory
 from delaystream.adapters.faust_host import PartitionHost
@@ -82,6 +83,7 @@ def run_worker(settings: Settings) -> int:
 async def _serve(settings: Settings) -> None:
     client = parts.client_config(settings)
     settings.require_for_worker()
+    require_tested(allow_others=settings.allow_untested_clients)
     stop = process.signals()
     async with AsyncExitStack() as stack:
         directory = DataDirectory.acquire(settings.data_dir, settings.app_id)
@@ -95,6 +97,9 @@ async def _serve(settings: Settings) -> None:
             data_dir=str(directory.path),
             pid=os.getpid(),
         )
+        for name, version in untested().items():
+            library = f"{name} {version}, tested: {TESTED[name]}"
+            logger.warning("a client library has another version than the tested one", library=library)
         looking = asyncio.create_task(asyncio.to_thread(look_around, settings, client))
         if await process.first(looking, stop):
             worker.compose(await looking)

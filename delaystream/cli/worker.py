@@ -66,7 +66,12 @@ def worker(
             "log_level": log_level,
         },
     )
-    # The quick checks come before the slow imports: a wrong setting shows at once.
+    # The quick checks come before the slow imports: a wrong setting shows at once, and a library of another
+    # version may lack what the imports look for.
+    from delaystream.adapters.client_versions import require_tested
+
+    require_tested(allow_others=loaded.settings.allow_untested_clients)
+
     from delaystream.adapters.client_config import ClientConfig
 
     ClientConfig.parse(loaded.settings.kafka)

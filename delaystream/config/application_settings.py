@@ -34,6 +34,13 @@ class ApplicationSettings(Section):
         "The broker's group.min/max.session.timeout.ms bound it.",
     )
 
+    allow_untested_clients: bool = Field(
+        False,
+        description="Whether a worker starts although aiokafka or faust-streaming is installed in another "
+        "version than the one it was tested with. It uses private parts of both: what these mean may have "
+        "changed, and with it what the guarantees rest on.",
+    )
+
     request_topics: TopicList = Field(
         ("delay-requests",), description="Topics that requests are read from, one for each tenant."
     )

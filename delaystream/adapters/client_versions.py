@@ -1,0 +1,40 @@
+"""The versions of the client libraries that a worker was tested with.
+
+delaystream uses private parts of both (`aiokafka_internals.py`, `faust_internals.py`). In another version
+they may mean something else without any error; that something is lost or delivered twice, others would find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Final
+
+from delaystream.config.errors import ConfigurationError
+
+TESTED: Final[Mapping[str, str]] = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
+"""By the distribution's name, as pyproject.toml pins them."""
+
+
+def untested() -> dict[str, str]:
+    """The libraries that are installed in another version than the tested one, and in which."""
+    installed = {name: _installed(name) for name in TESTED}
+    return {name: version for name, version in installed.items() if version != TESTED[name]}
+
+
+def require_tested(*, allow_others: bool) -> None:
+    """Raise ConfigurationError, with a sentence for each library that has another version; or let it be."""
+    if (found := untested()) and not allow_others:
+        raise ConfigurationError(
+            f"{name} {version} is installed, and delaystream, which uses private parts of it, was tested "
+            f"with {TESTED[name]} only: install {name}=={TESTED[name]}, or set "
+            "DELAYSTREAM_ALLOW_UNTESTED_CLIENTS=true to start the worker all the same."
+            for name, version in found.items()
+        )
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "of an unknown version"
