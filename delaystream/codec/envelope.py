@@ -498,17 +498,15 @@ class Bound(msgspec.Struct, frozen=True, array_like=True):
     rate: float
 
 
-class PartitionStatus(msgspec.Struct, frozen=True, array_like=True, tag=23):
+class PartitionStatus(msgspec.Struct, frozen=True, array_like=True, tag=24):
     """Who owns a partition, and what they know that is no state: for whoever looks from outside.
 
-    It is as true as its owner is alive: nobody writes that they died.
+    It is as true as its owner is alive: nobody writes that they died, have stopped or recover.
     """
 
     #: the worker's instance id, or a name of its process
     owner: str
     host: str
-    #: as in `engine.observer.Phase`
-    phase: str
     #: wall clock of the step that wrote it, ms
     written_ms: int
     #: by destination, `PARKED_TOLD` at most

@@ -108,7 +108,6 @@ MEANT: dict[str, Any] = {
     "status-1": PartitionStatus(
         "worker-0",
         "host-7",
-        "running",
         1_700_000_000_000,
         [Parked("orders", "it does not exist", 1_600_000_000_000)],
         2,
