@@ -14,6 +14,7 @@ import msgspec
 
 from delaystream.codec.keys import due_of
 from delaystream.core.identity import place
+from delaystream.core.order import Moment
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Action, CatchUp, Coordinates, Lateness, Match, Request
 
@@ -266,6 +267,11 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
         return Coordinates(self.topic, self.partition, self.offset, self.origin)
 
     @property
+    def moment(self) -> Moment:
+        """When it was asked for, last."""
+        return Moment((self.topic, self.partition, self.origin), self.offset, self.timestamp_ms)
+
+    @property
     def place(self) -> str:
         """The topic that partition and offset are of, as it is written in names."""
         return place(self.topic, self.origin)
@@ -341,6 +347,11 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
         return Coordinates(self.tenant, self.partition, self.offset, self.origin)
 
     @property
+    def moment(self) -> Moment:
+        """When it was asked for."""
+        return Moment((self.tenant, self.partition, self.origin), self.offset, self.timestamp_ms)
+
+    @property
     def place(self) -> tuple[int, int, str]:
         """Where it stood in the tenant's topic."""
         return self.partition, self.offset, self.origin
@@ -404,6 +415,11 @@ class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
         return Coordinates(self.tenant, self.partition, self.offset, self.origin)
 
     @property
+    def moment(self) -> Moment:
+        """When the pause was asked for."""
+        return Moment((self.tenant, self.partition, self.origin), self.offset, self.timestamp_ms)
+
+    @property
     def until_ms(self) -> int | None:
         """When it ends by itself; None: not before a resume."""
         return None if self.until_key is None else due_of(self.until_key)
@@ -438,6 +454,11 @@ class Rate(msgspec.Struct, frozen=True, array_like=True, tag=16):
     actor: str | None = None
     #: of the coordinates, as in a schedule
     origin: str = ""
+
+    @property
+    def moment(self) -> Moment:
+        """When the command was asked for."""
+        return Moment((self.tenant, self.partition, self.origin), self.offset, self.timestamp_ms)
 
 
 class SourcePosition(msgspec.Struct, frozen=True, array_like=True, tag=20):

@@ -57,6 +57,7 @@ from delaystream.codec.keys import (
 )
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import revision
+from delaystream.core.order import newer
 from delaystream.core.rejection import Rejection
 from delaystream.core.request import Action, Coordinates, Match, Request
 from delaystream.engine import terms
@@ -631,9 +632,6 @@ def _concerned(bulk: Bulk, schedule: Schedule) -> bool:
     if bulk.action is Action.RESUME and schedule.held_by and schedule.held_by in bulk.holds:
         # Whoever ends a hold lets go of all that it has paused, also of what is newer than the resume.
         return True
-    if (schedule.topic, schedule.partition, schedule.origin) == (bulk.tenant, bulk.partition, bulk.origin):
-        if schedule.offset > bulk.offset:
-            return False
-    elif schedule.timestamp_ms > bulk.timestamp_ms:
+    if newer(schedule.moment, bulk.moment):
         return False
     return bulk.match.fits_topic(schedule.destination) and bulk.match.fits_tags(schedule.tags)

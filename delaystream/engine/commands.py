@@ -23,11 +23,12 @@ from delaystream.codec.keys import due_of, schedule_key, split_wheel_key
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import named_fire_id, trigger_index
 from delaystream.core.misfire import run_until, settle
+from delaystream.core.order import newer
 from delaystream.core.recurrence import CronError, UnknownZoneError
 from delaystream.core.rejection import Rejection
 from delaystream.core.request import Action, CatchUp, Lateness, Request
 from delaystream.engine import terms
-from delaystream.engine.answers import Answers, older
+from delaystream.engine.answers import Answers
 from delaystream.engine.arming import Arming
 from delaystream.engine.changes import Changes
 from delaystream.engine.describe import Descriptions
@@ -269,7 +270,7 @@ class Commands:
         else:
             self._arming.clear(step, source.topic, request.id, old)
             schedule = replace(old, status=status)
-            if old.status in LIVE or not older(request, old):
+            if old.status in LIVE or not newer(old.moment, request.moment):
                 # What is refused as overtaken is what is older than the newest cancel.
                 schedule = replace(
                     schedule,

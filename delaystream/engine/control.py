@@ -68,11 +68,12 @@ from delaystream.codec.keys import due_of, schedule_key
 from delaystream.codec.outgoing import Outcome, delivery_headers
 from delaystream.core.identity import named_fire_id, revision
 from delaystream.core.misfire import DEFAULT_GRACE_MS
+from delaystream.core.order import newer
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import NO_TERMS, Action, IfExists, Request
 from delaystream.engine import terms
-from delaystream.engine.answers import Answers, older
+from delaystream.engine.answers import Answers
 from delaystream.engine.arming import Arming, jittered
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.changes import Changes
@@ -104,7 +105,7 @@ def _in_the_way(request: Request, old: Schedule | None, *, live: bool) -> Reject
     if old is not None and live and request.if_exists is _REJECT:
         code = Code.ALREADY_EXISTS
         detail = f"id {shown(request.id or '')} names a {old.status} schedule, and if-exists is 'reject'"
-    elif old is not None and old.status in _CANCELLED and older(request, old):
+    elif old is not None and old.status in _CANCELLED and newer(old.moment, request.moment):
         code = Code.CANCELLED_EARLIER
         detail = (
             f"id {shown(request.id or '')} was cancelled by a request with timestamp {old.timestamp_ms}, "

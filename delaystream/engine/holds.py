@@ -48,6 +48,7 @@ from delaystream.codec.keys import (
 )
 from delaystream.core.globs import matches_glob
 from delaystream.core.identity import schedule_id
+from delaystream.core.order import Moment, newer
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Lateness, Match, Request
 from delaystream.engine.overdue import for_once
@@ -101,12 +102,11 @@ class Holds:
         """The first of these that meets an entry; None for none of them."""
         if entry.released:
             return None
-        source = self._state.sources[source_of(key)]
-        offset, timestamp_ms = offset_of(key), entry.timestamp_ms
+        moment = Moment(self._state.sources[source_of(key)], offset_of(key), entry.timestamp_ms)
         for hold in holds:
             if (
-                hold.tenant == source[0]
-                and (hold.match.arriving or _was_there(hold, source, offset, timestamp_ms))
+                hold.tenant == moment.source[0]
+                and (hold.match.arriving or not newer(moment, hold.moment))
                 and meets(hold.match, entry.tags, entry.delivered_key)
             ):
                 return hold
@@ -117,18 +117,15 @@ class Holds:
 
         Of several it is the one that ends last: what has an id is paused once, for as long as that stands.
         """
-        id, where = request.id, request.source
+        id, tenant, moment = request.id, request.source.topic, request.moment
         key = request.destination_key if request.has_destination_key else request.key
-        source = (where.topic, where.partition, where.origin)
         found: Hold | None = None
         for hold in self._standing.values():
             match = hold.match
-            if hold.tenant != where.topic or not match.fits_topic(request.destination):
+            if hold.tenant != tenant or not match.fits_topic(request.destination):
                 continue
             if id is None:
-                concerned = match.id_prefix is None and (
-                    match.arriving or _was_there(hold, source, where.offset, request.timestamp_ms)
-                )
+                concerned = match.id_prefix is None and (match.arriving or not newer(moment, hold.moment))
             else:
                 # What was there is paused by itself, as the command comes by.
                 concerned = match.arriving and id.startswith(match.id_prefix or "")
@@ -395,11 +392,13 @@ def _takes_over(hold: Hold, other: Hold) -> bool:
     """Whether a hold has kept back all that one which ended before it has."""
     if hold.tenant != other.tenant or (other.match.arriving and not hold.match.arriving):
         return False
-    if (hold.partition, hold.origin) == (other.partition, other.origin):
-        later = other.offset <= hold.offset
-    else:
-        later = other.timestamp_ms <= hold.timestamp_ms
-    return later and covers(hold.match, other.match)
+    return not newer(other.moment, hold.moment) and covers(hold.match, other.match)
+
+
+def _age(item: tuple[bytes, Hold]) -> tuple[int, bytes]:
+    """The order of holds, by their keys: the latest last."""
+    key, hold = item
+    return hold.since_ms, key
 
 
 def _outlasts(hold: Hold, other: Hold) -> bool:
@@ -410,14 +409,9 @@ def _outlasts(hold: Hold, other: Hold) -> bool:
 
 def _retimes(request: Request, match: Match, hold: Hold) -> bool:
     """Whether a pause is about all that a hold of an earlier one is about."""
-    source = request.source
-    if hold.tenant != source.topic or (hold.match.arriving and not match.arriving):
+    if hold.tenant != request.source.topic or (hold.match.arriving and not match.arriving):
         return False
-    if (hold.partition, hold.origin) == (source.partition, source.origin):
-        later = hold.offset < source.offset
-    else:
-        later = hold.timestamp_ms <= request.timestamp_ms
-    return later and covers(match, hold.match)
+    return not newer(hold.moment, request.moment) and covers(match, hold.match)
 
 
 def _needs_hold(match: Match | None) -> bool:
@@ -425,16 +419,6 @@ def _needs_hold(match: Match | None) -> bool:
     return match is not None and (match.arriving or match.id_prefix is None)
 
 
-def _was_there(hold: Hold, source: tuple[str, int, str], offset: int, timestamp_ms: int) -> bool:
-    """Whether a request was asked for before the pause."""
-    if source == (hold.tenant, hold.partition, hold.origin):
-        return offset < hold.offset
-    return timestamp_ms <= hold.timestamp_ms
-
-
 def _knew(hold: Hold, schedule: Schedule) -> bool:
     """Whether an id was scheduled before the pause, whatever was sent again since."""
-    source = (schedule.topic, schedule.partition, schedule.origin)
-    return 0 <= schedule.created_ms <= hold.timestamp_ms or _was_there(
-        hold, source, schedule.offset, schedule.timestamp_ms
-    )
+    return 0 <= schedule.created_ms <= hold.timestamp_ms or not newer(schedule.moment, hold.moment)
