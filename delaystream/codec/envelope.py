@@ -440,6 +440,16 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag=15):
     once: Lateness | None = None
 
 
+class Before(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """A hold as it was before a bulk command at work ended or changed it, for those that came before that."""
+
+    #: key of the command's work
+    bulk: bytes
+    #: key of the hold
+    key: bytes
+    hold: Hold
+
+
 class Rate(msgspec.Struct, frozen=True, array_like=True, tag=16):
     """How fast a destination gets a tenant's records, as a command said."""
 
@@ -557,6 +567,7 @@ decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
 decode_bulk = msgspec.msgpack.Decoder(Bulk).decode
 decode_hold = msgspec.msgpack.Decoder(Hold).decode
+decode_before = msgspec.msgpack.Decoder(Before).decode
 decode_ended = msgspec.msgpack.Decoder(Ended).decode
 decode_gathering = msgspec.msgpack.Decoder(Gathering).decode
 decode_rate = msgspec.msgpack.Decoder(Rate).decode

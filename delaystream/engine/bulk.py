@@ -20,11 +20,12 @@ step is bounded (`_SLICES`); what they are compared with for a later command, or
 A sweep takes time, and everything that one request partition says about an id has one order. So what is still
 at work is carried out on an id before any later command, and before a fire, decides on it (`Bulks.settle`);
 the sweep then passes it by. The partition that reads a command begins with its own part in the same step.
+By that order a sweep also knows the holds: as they were when it began.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -35,6 +36,7 @@ from delaystream.codec.envelope import (
     Bulk,
     Envelope,
     Gathering,
+    Hold,
     Release,
     Schedule,
     Status,
@@ -129,6 +131,8 @@ class Bulks:
         self._decided = -1
         #: those whose sweeps have not ended, in their order, by their keys
         self._at_work: dict[bytes, Bulk] = {}
+        #: the holds as each of them knows them; None: they have changed
+        self._views: dict[bytes, Sequence[Hold]] | None = None
         found = [(key, decode_bulk(value)) for key, value in everything(state.store, b"b", b"c")]
         for key, bulk in sorted(found, key=lambda item: item[1].number):
             self._at_work[key] = bulk
@@ -220,7 +224,7 @@ class Bulks:
                 # Like any cancel it refuses what is older; the coordinates stay, for they name the entries.
                 timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)
                 before_it = replace(before_it, timestamp_ms=timestamp_ms)
-            after = self._commands.switch_one_of_many(step, id, before_it, bulk)
+            after = self._commands.switch_one_of_many(step, id, before_it, bulk, self._known(of))
             if after is None:
                 self._keep(step, of, counted)
                 continue
@@ -242,6 +246,12 @@ class Bulks:
             step.changes[key] = encode(replace(schedule, swept=swept))
             changed = True
         return len(stored) if changed else 0
+
+    def _known(self, of: bytes) -> Sequence[Hold]:
+        """The holds as a command at work knows them."""
+        if self._views is None:
+            self._views = self._holds.as_of(self._at_work)
+        return self._views[of]
 
     def decided(self, step: Step, tenant: str, id: str) -> None:
         """A command has changed what is matched of an id: what was at work has been settled before it.
@@ -320,10 +330,12 @@ class Bulks:
             return  # a copy that no worker wrote: one sweep is at work
         holds: list[str] = []
         at_once = 0
+        others = [bulk for bulk in self._at_work.values() if bulk.tenant == request.source.topic]
+        alone = all(bulk.cursor >= FIRST_WHEEL for bulk in others)
         if request.action is Action.PAUSE:
-            holds = self._holds.begin(step, request)
+            holds = self._holds.begin(step, request, key, alone=alone)
         elif request.action is Action.RESUME:
-            holds, at_once = self._holds.end(step, request)
+            holds, at_once = self._holds.end(step, request, key, alone=alone)
         bulk = self._begun(step, request, match, schedule_key(source.topic, match.id_prefix or ""))
         self._take_up(step, key, replace(bulk, holds=holds, at_once=at_once))
 
@@ -336,6 +348,7 @@ class Bulks:
             self._holds.look(step, entry)
             return
         hold = self._holds.expire(step, key, entry)
+        self._views = None
         self._answers.events.hold_ended(step, hold, self._partition)
 
     def search(self, step: Step, request: Request, subject: Coordinates) -> None:
@@ -379,6 +392,7 @@ class Bulks:
         self._begin_step(step)
         self._taken_up.add(key)
         self._keep(step, key, bulk)
+        self._views = None
         self._state.add_pointer(step, bulk.entry, encode(Sweep(key)), HOUSEKEEPING, 0)
 
     def _begin_step(self, step: Step) -> None:
@@ -401,6 +415,8 @@ class Bulks:
             return
         bulk = self._at_work.pop(of)
         step.changes[of] = None
+        self._holds.swept(step, of)
+        self._views = None
         if of != entry.key:
             self._state.remove_pointer(step, bulk.entry)
         if bulk.subject is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -166,15 +167,18 @@ class Commands:
         step.changes[schedule_key(schedule.topic, id)] = encode(changed)
         return changed
 
-    def switch_one_of_many(self, step: Step, id: str, schedule: Schedule, bulk: Bulk) -> Schedule | None:
+    def switch_one_of_many(
+        self, step: Step, id: str, schedule: Schedule, bulk: Bulk, holds: Iterable[Hold]
+    ) -> Schedule | None:
         """The same by a command for many, which leaves it paused where another hold keeps it back.
 
-        A pause ends with the last hold that stands then. What a resume would let go passes to that one: if
-        the resume has ended another, or the schedule is kept back by a hold. What was there and is paused by
-        itself is resumed by what is narrower than its hold, too.
+        `holds` are those that stood at the command's turn. A pause ends with the last of them. What a resume
+        would let go passes to that one: if the resume has ended another, or the schedule is kept back by a
+        hold. What the resume says of what is late is not for what it passes on. What was there and is paused
+        by itself is resumed by what is narrower than its hold, too.
         """
         action, until_ms = bulk.action, None if bulk.until_ms < 0 else bulk.until_ms
-        hold = self._holds.keeping(step, id, schedule) if action is not Action.CANCEL else None
+        hold = self._holds.keeping(step, id, schedule, holds) if action is not Action.CANCEL else None
         if hold is not None and action is Action.RESUME and (bulk.holds or schedule.held_by):
             passes = schedule.status is Status.PAUSED and (
                 schedule.held_by != hold.name or _until_ms(schedule) != hold.until_ms

@@ -16,28 +16,36 @@ or are changed: they are stored paused, with its name and its end.
 
 What two holds meet is kept back until both have ended: what has no id, by being looked at again; a schedule,
 by passing from the one that ends to the one that stands (`Holds.keeping`).
+
+A bulk command finds the holds as they were at its turn, however long its sweep takes: while others are at
+work that came before, what a command changes of the holds is kept as it was (`Holds.as_of`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import Final
 
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
+    Before,
+    Bulk,
     Ended,
     Envelope,
     Hold,
     Release,
     Schedule,
+    decode_before,
     decode_ended,
     decode_hold,
     encode,
 )
 from delaystream.codec.keys import (
     HOUSEKEEPING,
+    before_key,
+    begun_key,
     due_of,
     ended_key,
     hold_key,
@@ -74,9 +82,14 @@ class Holds:
         #: by their keys, the latest last
         self._standing: dict[bytes, Hold] = {}
         found = [(key, decode_hold(value)) for key, value in everything(state.store, b"h", b"i")]
-        for key, hold in sorted(found, key=lambda item: item[1].since_ms):
+        for key, hold in sorted(found, key=_age):
             self._standing[key] = hold
             state.withhold(hold.name)
+        #: by the key of a bulk command at work: those that it has ended or changed, as they were, by theirs
+        self._before: dict[bytes, dict[bytes, Hold]] = {}
+        for _, value in everything(state.store, b"u", b"v"):
+            before = decode_before(value)
+            self._before.setdefault(before.bulk, {})[before.key] = before.hold
         #: those that have ended, by their keys, the latest last
         self._ended: dict[bytes, Ended] = {}
         gone = [(key, decode_ended(value)) for key, value in everything(state.store, b"e", b"f")]
@@ -133,14 +146,41 @@ class Holds:
                 found = hold
         return found
 
-    def keeping(self, step: Step, id: str, schedule: Schedule, *, arriving: bool = False) -> Hold | None:
+    def as_of(self, at_work: Mapping[bytes, Bulk]) -> dict[bytes, Sequence[Hold]]:
+        """The holds as each of the bulk commands at work has left them, by its key.
+
+        What a later one has begun is not among them; what it has ended, renewed or given another end is as it
+        was. The commands are given in their order.
+        """
+        views: dict[bytes, Sequence[Hold]] = {}
+        seen = dict(self._standing)
+        view: Sequence[Hold] = [*seen.values()]
+        for of in reversed(at_work):
+            views[of] = view
+            begun, before = begun_key(of), self._before.get(of, {})
+            if before or begun in seen:
+                seen.pop(begun, None)
+                seen |= before
+                view = [hold for _, hold in sorted(seen.items(), key=_age)]
+        return views
+
+    def keeping(
+        self,
+        step: Step,
+        id: str,
+        schedule: Schedule,
+        among: Iterable[Hold] | None = None,
+        *,
+        arriving: bool = False,
+    ) -> Hold | None:
         """The hold that keeps a paused schedule back when what has paused it ends; None for none.
 
-        Of several it is the one that ends last; with `arriving`, of those that meet what arrives. What was
-        there before a pause stays under it when it is sent again: that resumes nothing.
+        Of several it is the one that ends last, `among` those that stand, or did at the turn of a command;
+        with `arriving`, of those that meet what arrives. What was there before a pause stays under it when it
+        is sent again: that resumes nothing.
         """
         found: Hold | None = None
-        for hold in self._standing.values():
+        for hold in self._standing.values() if among is None else among:
             match, until_ms = hold.match, hold.until_ms
             if (
                 hold.tenant == schedule.topic
@@ -268,16 +308,19 @@ class Holds:
             reply_to=request.reply_to,
         )
 
-    def begin(self, step: Step, request: Request) -> list[str]:
+    def begin(self, step: Step, request: Request, bulk: bytes, *, alone: bool) -> list[str]:
         """Begin the hold of a pause, or renew one that is the same; its name, if the pause needs one.
 
-        When it ends is when all holds end that it covers: by a resume alone, if it does not say.
+        When it ends is when all holds end that it covers: by a resume alone, if it does not say. `bulk` is
+        the key of its work, which is `alone` where no sweep is under way that came before it.
         """
         match, source = request.match, request.source
         if match is None or not _needs_hold(match):
             return []
         key = self._same(request) or hold_key(source.place, source.partition, source.offset)
         old = self._standing.get(key)
+        if old is not None and not alone:
+            self._note(step, bulk, key, old)
         name = schedule_id(source.place, source.partition, source.offset) if old is None else old.name
         hold = Hold(
             source.topic,
@@ -293,11 +336,25 @@ class Holds:
             None if old is None else old.until_key,
         )
         self._keep(step, key, hold)
+        # A worker's clock may have been ahead.
+        self._standing = dict(sorted(self._standing.items(), key=_age))
         self._state.withhold(name)
         for of, standing in [*self._standing.items()]:
             if standing.until_ms != request.until_ms and (of == key or _retimes(request, match, standing)):
+                if of != key and not alone:
+                    self._note(step, bulk, of, standing)
                 self._end_at(step, of, standing, request.until_ms)
         return [name]
+
+    def _note(self, step: Step, bulk: bytes, key: bytes, hold: Hold) -> None:
+        """Keep a hold as it is, for the commands at work that came before the one that changes it."""
+        self._before.setdefault(bulk, {})[key] = hold
+        step.changes[before_key(bulk, key)] = encode(Before(bulk, key, hold))
+
+    def swept(self, step: Step, bulk: bytes) -> None:
+        """A bulk command is done: what came before it is past all that it was about, and needs no notes."""
+        for key in self._before.pop(bulk, {}):
+            step.changes[before_key(bulk, key)] = None
 
     def _keep(self, step: Step, key: bytes, hold: Hold) -> None:
         self._standing[key] = hold
@@ -328,13 +385,18 @@ class Holds:
                 return key
         return None
 
-    def end(self, step: Step, request: Request) -> tuple[list[str], int]:
-        """End the holds that a resume covers: their names, and how many fires they kept back."""
+    def end(self, step: Step, request: Request, bulk: bytes, *, alone: bool) -> tuple[list[str], int]:
+        """End the holds that a resume covers: their names, and how many fires they kept back.
+
+        The rest as of `begin`.
+        """
         match, tenant = request.match, request.source.topic
         assert match is not None
         ended, kept_back = [], 0
         for key, hold in [*self._standing.items()]:
             if hold.tenant == tenant and covers(match, hold.match):
+                if not alone:
+                    self._note(step, bulk, key, hold)
                 if hold.until_key is not None:
                     self._state.remove_pointer(step, hold.until_key)
                 kept_back += self._state.held(hold.name)

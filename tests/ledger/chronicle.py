@@ -431,14 +431,14 @@ class _Life:
         """When the pause of a command ends; that of many ends with the last hold that meets the schedule."""
         until_ms, told_ms = request.until_ms, told.facts.get("until_ms")
         later = until_ms is not None and (told_ms is None or told_ms > until_ms)
-        if request.is_for_many and later and self.audit.selections.may_keep(self.payload, told_ms):
+        if request.is_for_many and later and self.audit.selections.may_keep(self.payload, told_ms, request):
             return told_ms
         return until_ms
 
-    def _passes(self, told: Told) -> None:
-        """What has paused it is over, or would be, and a hold keeps it back."""
+    def _passes(self, told: Told, request: Asked | None = None) -> None:
+        """What has paused it is over, or would be, and a hold keeps it back: at the turn of a resume."""
         until_ms = told.facts.get("until_ms")
-        if self.status != "paused" or not self.audit.selections.may_keep(self.payload, until_ms):
+        if self.status != "paused" or not self.audit.selections.may_keep(self.payload, until_ms, request):
             self._wrong(told, f"it was {self.status}, and no hold keeps it back until {until_ms}")
         self.until_ms, self.held, self.kept = until_ms, True, True
 
@@ -541,7 +541,7 @@ class _Life:
             self.status, self.over_ms = "cancelled", told.at_ms
             self.swept_ms = request.timestamp_ms
         elif passes:
-            self._passes(told)
+            self._passes(told, request)
         else:
             self._switch(kind, told, request)
         if self.status != "paused":

@@ -229,7 +229,7 @@ def leftovers(state: Mapping[bytes, bytes], now_ms: int) -> Iterator[str]:
         kind = key[:1]
         if kind == b"w" and isinstance(decode_entry(value), Forget):
             forgetting[key] = keys.due_of(key)
-        elif kind in (b"b", b"g", b"h", b"p", b"w"):
+        elif kind in (b"b", b"g", b"h", b"p", b"u", b"w"):
             yield f"{key!r} is left, and nothing is ahead"
     for key, value in state.items():
         if key[:1] == b"s":
