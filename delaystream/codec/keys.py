@@ -175,6 +175,11 @@ def gathering_key(place: str, partition: int, offset: int) -> bytes:
     return b"g" + place.encode() + b"\0" + _coordinates.pack(partition, offset)
 
 
+def place_of(key: bytes) -> str:
+    """The place in the key of a bulk command, a gathering or a hold."""
+    return key[1:].partition(b"\0")[0].decode()
+
+
 def hold_key(place: str, partition: int, offset: int) -> bytes:
     """Key of a hold, by the coordinates of the pause that asked for it first."""
     return b"h" + place.encode() + b"\0" + _coordinates.pack(partition, offset)

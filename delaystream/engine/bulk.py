@@ -53,6 +53,7 @@ from delaystream.codec.keys import (
     bulk_key,
     due_of,
     gathering_key,
+    place_of,
     schedule_key,
     split_schedule_key,
     wheel_key,
@@ -60,7 +61,7 @@ from delaystream.codec.keys import (
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import revision
 from delaystream.core.order import newer
-from delaystream.core.rejection import Rejection
+from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Coordinates, Match, Request
 from delaystream.engine import terms
 from delaystream.engine.answers import Answers
@@ -138,6 +139,12 @@ class Bulks:
             self._at_work[key] = bulk
             if bulk.subject is not None:
                 state.withhold(where(bulk))
+        #: the keys of those that were read here, until all partitions have reported
+        self._gathering = {
+            key
+            for key, value in everything(state.store, b"g", b"h")
+            if decode_gathering(value).action is not Action.RATE
+        }
 
     @property
     def busy(self) -> bool:
@@ -299,7 +306,7 @@ class Bulks:
 
         A rejection changes nothing.
         """
-        if rejection := self._holds.refusal(request):
+        if rejection := self._refusal(request) or self._holds.refusal(request):
             return rejection
         settings = self._settings
         source = request.source
@@ -316,9 +323,30 @@ class Bulks:
             request.no_receipt,
             until_ms=-1 if request.until_ms is None else request.until_ms,
         )
-        step.changes[gathering_key(source.place, source.partition, source.offset)] = encode(gathering)
+        key = gathering_key(source.place, source.partition, source.offset)
+        step.changes[key] = encode(gathering)
+        self._gathering.add(key)
         self.begin(step, request)
         return None
+
+    def _refusal(self, request: Request) -> Rejection | None:
+        """Why a command has to wait until others are done; None where it need not.
+
+        A copy of what another partition has taken never does: it is counted where it was read, until every
+        partition is done with it.
+        """
+        tenant, most = request.source.topic, self._settings.max_commands_at_work
+        at_work = {key[1:] for key, bulk in self._at_work.items() if bulk.tenant == tenant}
+        at_work |= {key[1:] for key in self._gathering if place_of(key) == tenant}
+        if len(at_work) < most:
+            return None
+        return Rejection(
+            Code.TOO_MANY_COMMANDS,
+            f"{len(at_work)} bulk commands, and commands by coordinates, of {tenant} are at work on "
+            f"partition {self._partition}; expected fewer than {most} (max_commands_at_work): send it again "
+            "when some of them are done",
+            reply_to=request.reply_to,
+        )
 
     def begin(self, step: Step, request: Request) -> None:
         """Take up a command that was sent to this partition."""
@@ -351,12 +379,14 @@ class Bulks:
         self._views = None
         self._answers.events.hold_ended(step, hold, self._partition)
 
-    def search(self, step: Step, request: Request, subject: Coordinates) -> None:
-        """Take up a command about one request without an id."""
+    def search(self, step: Step, request: Request, subject: Coordinates) -> Rejection | None:
+        """Take up a command about one request without an id; a rejection changes nothing."""
         source = request.source
         key = bulk_key(source.place, source.partition, source.offset)
         if self._state.get(step, key) is not None:
-            return  # as above
+            return None  # as above
+        if rejection := self._refusal(request):
+            return rejection
         bulk = self._begun(step, request, Match(), FIRST_WHEEL)
         bulk = replace(
             bulk,
@@ -365,6 +395,7 @@ class Bulks:
             no_receipt=request.no_receipt,
         )
         self._take_up(step, key, bulk)
+        return None
 
     def _begun(self, step: Step, request: Request, match: Match, cursor: bytes) -> Bulk:
         source = request.source
@@ -610,6 +641,7 @@ class Bulks:
             step.changes[key] = encode(gathering)
             return
         step.changes[key] = None
+        self._gathering.discard(key)
         if gathering.action is Action.RATE:
             no_receipt = self._letters.summary(
                 step, source, report.reply_to, gathering.no_receipt, Outcome.RATE_SET, {}

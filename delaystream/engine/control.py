@@ -273,14 +273,7 @@ class Control:
                 return rejection
         if request.action is _SCHEDULE:
             return self._schedule(step, request, schedule)
-        if (
-            self._quotas.any
-            and schedule is not None
-            and schedule.status in LIVE
-            and (rejection := self._quotas.command_refusal(step, request, schedule))
-        ):
-            return rejection
-        if request.action is Action.TRIGGER and (rejection := self._too_many_triggers(request, schedule)):
+        if rejection := self._too_much(step, request, schedule):
             return rejection
         rejection = self._commands.apply(step, request, schedule)
         if self._bulks.busy and request.action is Action.UPDATE:
@@ -288,10 +281,21 @@ class Control:
             self._bulks.decided(step, request.source.topic, request.id)
         return rejection
 
-    def _too_many_triggers(self, request: Request, schedule: Schedule | None) -> Rejection | None:
+    def _too_much(self, step: Step, request: Request, schedule: Schedule | None) -> Rejection | None:
+        """Why there is no room for what a command would leave; None where there is."""
+        if schedule is None:
+            return self._quotas.cancel_refusal(request) if request.action is Action.CANCEL else None
+        rejection = None
+        if self._quotas.any and schedule.status in LIVE:
+            rejection = self._quotas.command_refusal(step, request, schedule)
+        if rejection is None and request.action is Action.TRIGGER:
+            rejection = self._too_many_triggers(request, schedule)
+        return rejection
+
+    def _too_many_triggers(self, request: Request, schedule: Schedule) -> Rejection | None:
         """Refuse one more fire beside those that wait: each is a part of the schedule's record."""
         most = self._settings.max_triggers
-        if schedule is None or schedule.status not in LIVE or len(schedule.triggers) < most:
+        if schedule.status not in LIVE or len(schedule.triggers) < most:
             return None
         return Rejection(
             Code.TOO_MANY_TRIGGERS,

@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from delaystream.codec import keys
-from delaystream.codec.envelope import decode_schedule, decode_source
+from delaystream.codec.envelope import Status, decode_schedule, decode_source
 from delaystream.engine.ports import Change, StateStore
 
 HOUR_MS: Final = 3_600_000
@@ -45,7 +45,7 @@ class PendingChange(msgspec.Struct, frozen=True):
 class PendingCounts:
     """The counters of one partition; housekeeping is not counted.
 
-    ``total``, destinations and hours are those of committed steps; a tenant's count includes the step in
+    ``total``, destinations and hours are those of committed steps; a tenant's counts include the step in
     hand.
     """
 
@@ -65,6 +65,9 @@ class PendingCounts:
         self._tenant_numbers: dict[str, int] = {}
         #: tenant number by source number
         self._tenant_of: list[int] = []
+        #: by tenant: ids that a cancel forestalls, with the step in hand, and those that are stored
+        self._forestalled: dict[str, int] = {}
+        self._forestalled_stored: dict[str, int] = {}
 
     def load(self, store: StateStore, destinations: Sequence[str]) -> None:
         """Read what is stored."""
@@ -74,6 +77,9 @@ class PendingCounts:
         for key, value in everything(store, b"q", b"r"):
             number = self._tenant(key[1:].decode())
             self._tenants[number] = self._stored[number] = _count.unpack(value)[0]
+        for key, value in everything(store, b"f", b"g"):
+            count = _count.unpack(value)[0]
+            self._forestalled[key[1:].decode()] = self._forestalled_stored[key[1:].decode()] = count
 
     def source(self, topic: str) -> None:
         """One more source number is in use, for a partition of a request topic."""
@@ -92,6 +98,14 @@ class PendingCounts:
         """So many fires more of a tenant's are kept out of the wheels by a pause; fewer if negative."""
         if difference:
             self._tenants[self._tenant(topic)] += difference
+
+    def forestall(self, topic: str, difference: int) -> None:
+        """So many ids more of a tenant's are remembered as cancelled and never known; fewer if negative."""
+        self._forestalled[topic] = self._forestalled.get(topic, 0) + difference
+
+    def forestalled(self, topic: str) -> int:
+        """How many such ids of a request topic there are, the step in hand included."""
+        return self._forestalled.get(topic, 0)
 
     def of_tenant(self, topic: str) -> int:
         """Entries of a request topic, paused ones too, the step in hand included."""
@@ -149,6 +163,14 @@ class PendingCounts:
                 topic, self._stored[number] = self._tenant_names[number], count
                 tenants[topic] = count
                 rows.append((_tenant_key(topic), _count.pack(count) if count else None))
+        for topic, count in [*self._forestalled.items()]:
+            if count != self._forestalled_stored.get(topic, 0):
+                rows.append((_forestalled_key(topic), _count.pack(count) if count else None))
+            if count:
+                self._forestalled_stored[topic] = count
+            else:
+                del self._forestalled[topic]
+                self._forestalled_stored.pop(topic, None)
         return rows, PendingChange(topics, hours, tenants)
 
     def everything(self) -> PendingChange:
@@ -170,8 +192,12 @@ def _tenant_key(topic: str) -> bytes:
     return b"q" + topic.encode()
 
 
+def _forestalled_key(topic: str) -> bytes:
+    return b"f" + topic.encode()
+
+
 async def recount(store: StateStore) -> list[Change]:
-    """The counters, counted anew from every wheel key and every paused schedule: after a rebuild.
+    """The counters, counted anew from every wheel key and every schedule's record: after a rebuild.
 
     Ten million keys take some seconds; others have their turn meanwhile.
     """
@@ -189,15 +215,19 @@ async def recount(store: StateStore) -> list[Change]:
     for source, count in sources.items():
         topic = _topic_of(store, {}, source)
         tenants[topic] = tenants.get(topic, 0) + count
+    forestalled: dict[str, int] = {}
     for number, (key, value) in enumerate(everything(store, b"s", b"t")):
-        if count := _withheld(value):
+        withheld, forestalls = _counted(value)
+        if withheld or forestalls:
             topic = _tenant_of(key)
-            tenants[topic] = tenants.get(topic, 0) + count
+            tenants[topic] = tenants.get(topic, 0) + withheld
+            forestalled[topic] = forestalled.get(topic, 0) + forestalls
         if number % _RECOUNTED_AT_ONCE == 0:
             await asyncio.sleep(0)
     return [
         *((_bucket.pack(b"l", *bucket), _count.pack(count)) for bucket, count in buckets.items()),
-        *((_tenant_key(topic), _count.pack(count)) for topic, count in tenants.items()),
+        *((_tenant_key(topic), _count.pack(count)) for topic, count in tenants.items() if count),
+        *((_forestalled_key(topic), _count.pack(count)) for topic, count in forestalled.items() if count),
     ]
 
 
@@ -216,9 +246,12 @@ def recounted(store: StateStore, changes: Sequence[Change]) -> Iterator[Change]:
         if key[:1] == b"s":
             old = schedules[key] if key in schedules else store.get(key)
             schedules[key] = value
-            if difference := _withheld(value) - _withheld(old):
-                counter = _tenant_key(_tenant_of(key))
-                counters[counter] = counters.get(counter, 0) + difference
+            topic = _tenant_of(key)
+            for counter, now, was in zip(
+                (_tenant_key(topic), _forestalled_key(topic)), _counted(value), _counted(old), strict=True
+            ):
+                if now != was:
+                    counters[counter] = counters.get(counter, 0) + now - was
         if key[:1] != b"w":
             continue
         wheel, due_ms, source, _, _ = keys.split_wheel_key(key)
@@ -237,9 +270,13 @@ def recounted(store: StateStore, changes: Sequence[Change]) -> Iterator[Change]:
         yield counter, _count.pack(count) if count else None
 
 
-def _withheld(stored: bytes | None) -> int:
-    # Few schedules are paused: what does not hold the word need not be decoded.
-    return decode_schedule(stored).withheld if stored is not None and b"paused" in stored else 0
+def _counted(stored: bytes | None) -> tuple[int, int]:
+    """How many fires a schedule's pause keeps out of the wheels, and whether a cancel forestalls it (1)."""
+    # Few are either: what does not hold the word need not be decoded.
+    if stored is None or not (b"paused" in stored or b"forestalled" in stored):
+        return 0, 0
+    schedule = decode_schedule(stored)
+    return schedule.withheld, int(schedule.status is Status.FORESTALLED)
 
 
 def _tenant_of(schedule_key: bytes) -> str:

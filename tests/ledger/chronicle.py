@@ -115,13 +115,17 @@ class Chronicle:
                 self._outcome(request)
 
     def _sum(self, request: Asked) -> None:
-        """A command for many has one sum, and its receipt says the same."""
+        """A command for many is refused, or has one sum; and its receipt says the same."""
         source, changed = request.source, self.swept[request.source]
-        self.audit.count_refused(request)
+        refused = self.audit.count_refused(request)
+        receipt = self.audit.receipts.get(source)
         sums = [(told.facts["count"], told.facts["action"]) for told in self.sums[source]]
+        if refused:
+            if sums or changed or (receipt is not None and receipt["outcome"] != "rejected"):
+                self.audit.wrong(source, f"it was refused, and changed {dict(changed)}, and tells {sums}")
+            return
         if sums != [(sum(changed.values()), request.action)] or any(count > 1 for count in changed.values()):
             self.audit.wrong(source, f"{request.action}: it changed {dict(changed)}, and tells {sums}")
-        receipt = self.audit.receipts.get(source)
         if receipt is not None:
             told = (receipt["outcome"], receipt.get("count"))
             facts = self.sums[source][0].facts if self.sums[source] else {}

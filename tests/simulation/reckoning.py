@@ -160,6 +160,24 @@ def pending(state: Mapping[bytes, bytes], tenant: str) -> int:
     return count
 
 
+def forestalled(rows: Iterable[tuple[bytes, bytes | None]], tenant: str) -> int:
+    """How many of a tenant's ids are at any time of some rows remembered as cancelled, and never known."""
+    return len(
+        {
+            key
+            for key, value in rows
+            if value is not None
+            and key.startswith(keys.schedule_key(tenant, ""))
+            and decode_schedule(value).status == "forestalled"
+        }
+    )
+
+
+def at_work(rows: Iterable[tuple[bytes, bytes | None]], tenant: str) -> int:
+    """How many of a tenant's commands for many, or about one request, are at any time of them under way."""
+    return len({key[1:] for key, _ in rows if key[:1] in (b"b", b"g") and keys.place_of(key) == tenant})
+
+
 def paused(state: Mapping[bytes, bytes]) -> bool:
     """Whether a hold stands in a partition's state, or any schedule is paused."""
     return any(
@@ -198,7 +216,7 @@ def changelog_state(log: MemoryLog, at: TopicPartition) -> dict[bytes, bytes]:
 
 def differences(state: Mapping[bytes, bytes], disk: Disk) -> Iterator[str]:
     """Where a local store, but for its counters, is not the `whole_state` of the changelog."""
-    found = {key: value for key, value in disk.values.items() if key[:1] not in (b"l", b"q")}
+    found = {key: value for key, value in disk.values.items() if key[:1] not in (b"f", b"l", b"q")}
     for key in sorted(state.keys() | found.keys()):
         if state.get(key) != found.get(key):
             yield f"{key!r}: the changelog says {state.get(key)!r}, the store {found.get(key)!r}"
@@ -214,8 +232,10 @@ def miscounts(disk: Disk) -> Iterator[str]:
             counted[struct.pack(">cII", b"l", wheel, due_ms // 3_600_000)] += 1
             counted[b"q" + decode_source(disk.values[keys.source_key(source)]).topic.encode()] += 1
         elif key[:1] == b"s":
-            counted[b"q" + key[1:].split(b"\0")[0]] += decode_schedule(value).withheld
-        elif key[:1] in (b"l", b"q"):
+            tenant, schedule = key[1:].split(b"\0")[0], decode_schedule(value)
+            counted[b"q" + tenant] += schedule.withheld
+            counted[b"f" + tenant] += schedule.status == "forestalled"
+        elif key[:1] in (b"f", b"l", b"q"):
             stored[key] = struct.unpack(">Q", value)[0]
     for key in sorted(counted.keys() | stored.keys()):
         if stored.get(key, 0) != counted[key]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from delaystream.engine.bulk import Bulks
 from delaystream.engine.step import Step
-from tests.unit.engine import Engine, in_virtual_time
+from tests.unit.engine import Engine, header, in_virtual_time
 from tests.unit.test_commands import receipts
 from tests.unit.test_recurring import events
 
@@ -337,3 +338,82 @@ def test_who_has_no_room_in_a_step_comes_first_in_the_next() -> None:
         assert sorted(r["count"] for r in receipts(engine)) == [2, *[40] * 7]
 
     in_virtual_time(test, bulk_slice=1)
+
+
+# -- how many there may be -----------------------------------------------------------------------
+
+
+async def _as_it_is(engine: Engine) -> None:
+    await asyncio.sleep(0)
+
+
+async def _after_a_rebuild(engine: Engine) -> None:
+    await engine.stop()
+    engine.stores.disks.clear()
+    engine.start()
+    await asyncio.sleep(0.2)
+
+
+def _refused(engine: Engine) -> list[str]:
+    return [header(letter, "error") for letter in engine.read("delay-dead-letters")]
+
+
+@pytest.mark.parametrize("happens", [_as_it_is, _after_a_rebuild])
+def test_so_many_commands_may_be_at_work_and_one_more_is_refused(
+    happens: Callable[[Engine], Awaitable[None]],
+) -> None:
+    """Those for many and those about one request together; what is refused changes nothing."""
+
+    async def test(engine: Engine) -> None:
+        for _ in range(3_000):
+            engine.request(b"other", destination="orders", delay="1h")
+        offset = engine.request(b"value", destination="emails", delay="1h")
+        await asyncio.sleep(5)
+        at = f"delay-requests/0/{offset}"
+        engine.request(action="cancel", match_key="nobody", match_anonymous="true", partition=0)
+        engine.request(action="cancel", coordinates=at, partition=0)
+        await asyncio.sleep(0.2)
+        await happens(engine)
+        engine.request(b"v", b"k", [("trace", b"1")], action="pause", match_tags="a", reply_to="replies")
+        engine.request(b"w", b"l", action="reschedule", coordinates=at, delay="1s", partition=1)
+        await asyncio.sleep(0.5)
+        assert _refused(engine) == ["too-many-commands"] * 2
+        letters = engine.read("delay-dead-letters")
+        assert [(letter.key, letter.value) for letter in letters] == [(b"k", b"v"), (b"l", b"w")]
+        assert ("trace", b"1") in letters[0].headers
+        assert header(letters[0], "error-detail") == (
+            "2 bulk commands, and commands by coordinates, of delay-requests are at work on partition 0; "
+            "expected fewer than 2 (max_commands_at_work): send it again when some of them are done"
+        )
+        assert [receipt["code"] for receipt in receipts(engine)] == ["too-many-commands"]
+        await asyncio.sleep(60)
+        assert [event["count"] for event in events(engine, "cancelled") if "count" in event] == [1]
+        engine.request(action="pause", match_tags="a", reply_to="replies")
+        await asyncio.sleep(60)
+        assert [receipt["outcome"] for receipt in receipts(engine)] == ["rejected", "no-match"]
+        assert len(_refused(engine)) == 2
+
+    in_virtual_time(test, partitions=2, bulk_slice=5, max_commands_at_work=2)
+
+
+@pytest.mark.parametrize("happens", [_as_it_is, _after_a_rebuild])
+def test_who_reads_commands_waits_for_the_slowest_partition(
+    happens: Callable[[Engine], Awaitable[None]],
+) -> None:
+    """Else one with nothing to do would take any number of them, for all others to carry out."""
+
+    async def test(engine: Engine) -> None:
+        for _ in range(2_000):
+            engine.request(b"value", destination="orders", delay="1h", partition=1)
+        await asyncio.sleep(5)
+        for _ in range(4):
+            engine.request(action="cancel", match_key="nobody", match_anonymous="true", partition=0)
+            await asyncio.sleep(0.2)
+            await happens(engine)
+        assert _refused(engine) == ["too-many-commands"] * 2
+        await asyncio.sleep(60)
+        engine.request(action="cancel", match_key="nobody", match_anonymous="true", partition=0)
+        await asyncio.sleep(20)
+        assert (len(_refused(engine)), len(events(engine, "bulk"))) == (2, 3)
+
+    in_virtual_time(test, partitions=2, bulk_slice=5, max_commands_at_work=2)
