@@ -14,6 +14,7 @@ import msgspec
 
 from delaystream.codec.keys import due_of, index_of
 from delaystream.core.identity import place
+from delaystream.core.order import Moment
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Action, CatchUp, Coordinates, Lateness, Match, Request
 
@@ -266,6 +267,11 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
         return Coordinates(self.topic, self.partition, self.offset, self.origin)
 
     @property
+    def moment(self) -> Moment:
+        """When it was asked for, last."""
+        return Moment((self.topic, self.partition, self.origin), self.offset, self.timestamp_ms)
+
+    @property
     def place(self) -> str:
         """The topic that partition and offset are of, as it is written in names."""
         return place(self.topic, self.origin)
@@ -358,6 +364,11 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
         return Coordinates(self.tenant, self.partition, self.offset, self.origin)
 
     @property
+    def moment(self) -> Moment:
+        """When it was asked for."""
+        return Moment((self.tenant, self.partition, self.origin), self.offset, self.timestamp_ms)
+
+    @property
     def place(self) -> tuple[int, int, str]:
         """Where it stood in the tenant's topic."""
         return self.partition, self.offset, self.origin
@@ -421,6 +432,11 @@ class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
         return Coordinates(self.tenant, self.partition, self.offset, self.origin)
 
     @property
+    def moment(self) -> Moment:
+        """When the pause was asked for."""
+        return Moment((self.tenant, self.partition, self.origin), self.offset, self.timestamp_ms)
+
+    @property
     def until_ms(self) -> int | None:
         """When it ends by itself; None: not before a resume."""
         return None if self.until_key is None else due_of(self.until_key)
@@ -441,6 +457,16 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag=15):
     once: Lateness | None = None
 
 
+class Before(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """A hold as it was before a bulk command at work ended or changed it, for those that came before that."""
+
+    #: key of the command's work
+    bulk: bytes
+    #: key of the hold
+    key: bytes
+    hold: Hold
+
+
 class Rate(msgspec.Struct, frozen=True, array_like=True, tag=16):
     """How fast a destination gets a tenant's records, as a command said."""
 
@@ -455,6 +481,11 @@ class Rate(msgspec.Struct, frozen=True, array_like=True, tag=16):
     actor: str | None = None
     #: of the coordinates, as in a schedule
     origin: str = ""
+
+    @property
+    def moment(self) -> Moment:
+        """When the command was asked for."""
+        return Moment((self.tenant, self.partition, self.origin), self.offset, self.timestamp_ms)
 
 
 class SourcePosition(msgspec.Struct, frozen=True, array_like=True, tag=20):
@@ -515,17 +546,15 @@ class Bound(msgspec.Struct, frozen=True, array_like=True):
     rate: float
 
 
-class PartitionStatus(msgspec.Struct, frozen=True, array_like=True, tag=23):
+class PartitionStatus(msgspec.Struct, frozen=True, array_like=True, tag=24):
     """Who owns a partition, and what they know that is no state: for whoever looks from outside.
 
-    It is as true as its owner is alive: nobody writes that they died.
+    It is as true as its owner is alive: nobody writes that they died, have stopped or recover.
     """
 
     #: the worker's instance id, or a name of its process
     owner: str
     host: str
-    #: as in `engine.observer.Phase`
-    phase: str
     #: wall clock of the step that wrote it, ms
     written_ms: int
     #: by destination, `PARKED_TOLD` at most
@@ -555,6 +584,7 @@ decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 decode_schedule = msgspec.msgpack.Decoder(Schedule).decode
 decode_bulk = msgspec.msgpack.Decoder(Bulk).decode
 decode_hold = msgspec.msgpack.Decoder(Hold).decode
+decode_before = msgspec.msgpack.Decoder(Before).decode
 decode_ended = msgspec.msgpack.Decoder(Ended).decode
 decode_gathering = msgspec.msgpack.Decoder(Gathering).decode
 decode_rate = msgspec.msgpack.Decoder(Rate).decode

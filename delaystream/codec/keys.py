@@ -17,6 +17,7 @@ kind rest of the key                                                            
 ``s`` tenant, NUL, id                                                              the named schedule
 ``p`` tenant, NUL, id                                                              its payload, if large
 ``r``                                                                              when it was last recovered
+``u`` a bulk command's key, then a hold's, each without its kind                   the hold before the command
 ``v`` tenant, NUL, destination                                                     a rate, by command
 ``w`` destination number (4), due ms (8), source number (4), offset (8), index (2) envelope or pointer
 ==== ============================================================================= =====================
@@ -184,9 +185,24 @@ def gathering_key(place: str, partition: int, offset: int) -> bytes:
     return _by_coordinates(b"g", place, partition, offset)
 
 
+def place_of(key: bytes) -> str:
+    """The place in the key of a bulk command, a gathering or a hold."""
+    return key[1:].partition(b"\0")[0].decode()
+
+
 def hold_key(place: str, partition: int, offset: int) -> bytes:
     """Key of a hold, by the coordinates of the pause that asked for it first."""
     return _by_coordinates(b"h", place, partition, offset)
+
+
+def begun_key(bulk: bytes) -> bytes:
+    """Key of the hold that a pause begins, by the key of its work."""
+    return b"h" + bulk[1:]
+
+
+def before_key(bulk: bytes, hold: bytes) -> bytes:
+    """Key of a hold as it was before a bulk command, by the keys of both."""
+    return b"u" + bulk[1:] + hold[1:]
 
 
 def ended_key(hold: bytes) -> bytes:

@@ -128,6 +128,20 @@ class ProcessingSettings(Section):
         le=10_000,
         description="Most bulk pauses of one request topic that hold requests back at a time.",
     )
+    max_commands_at_work: int = Field(
+        1_000,
+        ge=1,
+        le=100_000,
+        description="Most bulk commands, and commands by `coordinates`, of one request topic that are at "
+        "work on a partition when it takes another one.",
+    )
+    max_remembered_cancels: int = Field(
+        1_000_000,
+        ge=1_000,
+        le=1_000_000_000,
+        description="Most cancels of unknown ids of one request topic that are remembered at a time, split "
+        "over the partitions.",
+    )
     stable_timeout_ms: int = Field(
         60 * SECOND_MS,
         ge=1 * SECOND_MS,

@@ -86,6 +86,8 @@ class Code(StrEnum):
     TOO_MANY_TRIGGERS = "too-many-triggers"
     TOO_MANY_RATES = "too-many-rates"
     TOO_MANY_HOLDS = "too-many-holds"
+    TOO_MANY_COMMANDS = "too-many-commands"
+    TOO_MANY_CANCELS = "too-many-cancels"
     QUARANTINED = "quarantined"
     INTERNAL_ERROR = "internal-error"
 
@@ -204,6 +206,14 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.TOO_MANY_RATES: "As many destinations have a rate by command as may have one.",
     Code.TOO_MANY_TRIGGERS: "The id has as many triggered fires waiting as it may have (`max_triggers`).",
     Code.TOO_MANY_HOLDS: "The request topic has as many bulk pauses standing as it may have (`max_holds`).",
+    Code.TOO_MANY_COMMANDS: (
+        "As many bulk commands, and commands by `coordinates`, of the request topic are at work as may be "
+        "(`max_commands_at_work`)."
+    ),
+    Code.TOO_MANY_CANCELS: (
+        "As many cancels of unknown ids are remembered of the request topic as may be "
+        "(`max_remembered_cancels`)."
+    ),
     Code.QUARANTINED: (
         "The fire proved impossible: too large for the destination, or refused until the timeout."
     ),

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from delaystream.core.globs import matches_glob
 from delaystream.core.identity import place, schedule_id
+from delaystream.core.order import Moment
 from delaystream.core.recurrence import Recurrence, Timing
 
 Header = tuple[str, bytes | None]
@@ -224,3 +225,9 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Whether its due times count from its own timestamp (`delay`): sent again, it asks for other ones."""
     rate: float | None = None
     """Records a second, more than 0; None: whatever the settings say again."""
+
+    @property
+    def moment(self) -> Moment:
+        """When it was asked for."""
+        source = self.source
+        return Moment((source.topic, source.partition, source.origin), source.offset, self.timestamp_ms)

@@ -83,15 +83,3 @@ class Answers:
         outcome = Outcome(before.outcome)
         no_receipt = self._letters.receipt(step, request, outcome, schedule=schedule, repeated=True)
         self.events.answered(step, request, EventType.REPEATED, schedule, no_receipt=no_receipt)
-
-
-def older(request: Request, old: Schedule) -> bool:
-    """Whether a request was produced before the one that the schedule's record stands for.
-
-    Within one request partition the order is that of the offsets; across partitions, and across two topics of
-    one name, only the producers' timestamps can tell.
-    """
-    source = request.source
-    if (source.topic, source.partition, source.origin) == (old.topic, old.partition, old.origin):
-        return source.offset < old.offset
-    return request.timestamp_ms < old.timestamp_ms

@@ -156,6 +156,8 @@ class Arming:
             if housekeeping is not None:
                 self._state.remove_pointer(step, housekeeping)
         self._state.counts.withhold(old.topic, -old.withheld)
+        if old.status is Status.FORESTALLED:
+            self._state.counts.forestall(tenant, -1)
         if old.status in LIVE:
             self.drop_payload(step, tenant, id, old)
 
@@ -198,6 +200,8 @@ class Arming:
     def finish(self, step: Step, id: str, schedule: Schedule, status: Status) -> Schedule:
         """Store the record of an id that is over, with its last status, to be forgotten in time."""
         state = self._state
+        if status is Status.FORESTALLED:
+            state.counts.forestall(schedule.topic, 1)
         if schedule.until_key is not None and step.local.get(schedule.until_key, b"") is not None:
             # A triggered fire was all that was ahead of it, and is out: there is no pause any more to end.
             state.remove_pointer(step, schedule.until_key)

@@ -20,11 +20,12 @@ step is bounded (`_SLICES`); what they are compared with for a later command, or
 A sweep takes time, and everything that one request partition says about an id has one order. So what is still
 at work is carried out on an id before any later command, and before a fire, decides on it (`Bulks.settle`);
 the sweep then passes it by. The partition that reads a command begins with its own part in the same step.
+By that order a sweep also knows the holds: as they were when it began.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -35,6 +36,7 @@ from delaystream.codec.envelope import (
     Bulk,
     Envelope,
     Gathering,
+    Hold,
     Release,
     Schedule,
     Status,
@@ -51,13 +53,15 @@ from delaystream.codec.keys import (
     bulk_key,
     due_of,
     gathering_key,
+    place_of,
     schedule_key,
     split_schedule_key,
     wheel_key,
 )
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import revision
-from delaystream.core.rejection import Rejection
+from delaystream.core.order import newer
+from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Coordinates, Match, Request
 from delaystream.engine import terms
 from delaystream.engine.answers import Answers
@@ -128,11 +132,19 @@ class Bulks:
         self._decided = -1
         #: those whose sweeps have not ended, in their order, by their keys
         self._at_work: dict[bytes, Bulk] = {}
+        #: the holds as each of them knows them; None: they have changed
+        self._views: dict[bytes, Sequence[Hold]] | None = None
         found = [(key, decode_bulk(value)) for key, value in everything(state.store, b"b", b"c")]
         for key, bulk in sorted(found, key=lambda item: item[1].number):
             self._at_work[key] = bulk
             if bulk.subject is not None:
                 state.withhold(where(bulk))
+        #: the keys of those that were read here, until all partitions have reported
+        self._gathering = {
+            key
+            for key, value in everything(state.store, b"g", b"h")
+            if decode_gathering(value).action is not Action.RATE
+        }
 
     @property
     def busy(self) -> bool:
@@ -219,7 +231,7 @@ class Bulks:
                 # Like any cancel it refuses what is older; the coordinates stay, for they name the entries.
                 timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)
                 before_it = replace(before_it, timestamp_ms=timestamp_ms)
-            after = self._commands.switch_one_of_many(step, id, before_it, bulk)
+            after = self._commands.switch_one_of_many(step, id, before_it, bulk, self._known(of))
             if after is None:
                 self._keep(step, of, counted)
                 continue
@@ -241,6 +253,12 @@ class Bulks:
             step.changes[key] = encode(replace(schedule, swept=swept))
             changed = True
         return len(stored) if changed else 0
+
+    def _known(self, of: bytes) -> Sequence[Hold]:
+        """The holds as a command at work knows them."""
+        if self._views is None:
+            self._views = self._holds.as_of(self._at_work)
+        return self._views[of]
 
     def decided(self, step: Step, tenant: str, id: str) -> None:
         """A command has changed what is matched of an id: what was at work has been settled before it.
@@ -288,7 +306,7 @@ class Bulks:
 
         A rejection changes nothing.
         """
-        if rejection := self._holds.refusal(request):
+        if rejection := self._refusal(request) or self._holds.refusal(request):
             return rejection
         gathering = Gathering(
             request.action,
@@ -299,8 +317,29 @@ class Bulks:
             until_ms=-1 if request.until_ms is None else request.until_ms,
         )
         send_to_others(step, self._settings, self._partition, record, request, gathering)
+        source = request.source
+        self._gathering.add(gathering_key(source.place, source.partition, source.offset))
         self.begin(step, request)
         return None
+
+    def _refusal(self, request: Request) -> Rejection | None:
+        """Why a command has to wait until others are done; None where it need not.
+
+        A copy of what another partition has taken never does: it is counted where it was read, until every
+        partition is done with it.
+        """
+        tenant, most = request.source.topic, self._settings.max_commands_at_work
+        at_work = {key[1:] for key, bulk in self._at_work.items() if bulk.tenant == tenant}
+        at_work |= {key[1:] for key in self._gathering if place_of(key) == tenant}
+        if len(at_work) < most:
+            return None
+        return Rejection(
+            Code.TOO_MANY_COMMANDS,
+            f"{len(at_work)} bulk commands, and commands by coordinates, of {tenant} are at work on "
+            f"partition {self._partition}; expected fewer than {most} (max_commands_at_work): send it again "
+            "when some of them are done",
+            reply_to=request.reply_to,
+        )
 
     def begin(self, step: Step, request: Request) -> None:
         """Take up a command that was sent to this partition."""
@@ -312,10 +351,12 @@ class Bulks:
             return  # a copy that no worker wrote: one sweep is at work
         holds: list[str] = []
         at_once = 0
+        others = [bulk for bulk in self._at_work.values() if bulk.tenant == request.source.topic]
+        alone = all(bulk.cursor >= FIRST_WHEEL for bulk in others)
         if request.action is Action.PAUSE:
-            holds = self._holds.begin(step, request)
+            holds = self._holds.begin(step, request, key, alone=alone)
         elif request.action is Action.RESUME:
-            holds, at_once = self._holds.end(step, request)
+            holds, at_once = self._holds.end(step, request, key, alone=alone)
         bulk = self._begun(step, request, match, schedule_key(source.topic, match.id_prefix or ""))
         self._take_up(step, key, replace(bulk, holds=holds, at_once=at_once))
 
@@ -328,14 +369,17 @@ class Bulks:
             self._holds.look(step, entry)
             return
         hold = self._holds.expire(step, key, entry)
+        self._views = None
         self._answers.events.hold_ended(step, hold, self._partition)
 
-    def search(self, step: Step, request: Request, subject: Coordinates) -> None:
-        """Take up a command about one request without an id."""
+    def search(self, step: Step, request: Request, subject: Coordinates) -> Rejection | None:
+        """Take up a command about one request without an id; a rejection changes nothing."""
         source = request.source
         key = bulk_key(source.place, source.partition, source.offset)
         if self._state.get(step, key) is not None:
-            return  # as above
+            return None  # as above
+        if rejection := self._refusal(request):
+            return rejection
         bulk = self._begun(step, request, Match(), FIRST_WHEEL)
         bulk = replace(
             bulk,
@@ -344,6 +388,7 @@ class Bulks:
             no_receipt=request.no_receipt,
         )
         self._take_up(step, key, bulk)
+        return None
 
     def _begun(self, step: Step, request: Request, match: Match, cursor: bytes) -> Bulk:
         source = request.source
@@ -371,6 +416,7 @@ class Bulks:
         self._begin_step(step)
         self._taken_up.add(key)
         self._keep(step, key, bulk)
+        self._views = None
         self._state.add_pointer(step, bulk.entry, encode(Sweep(key)), HOUSEKEEPING, 0)
 
     def _begin_step(self, step: Step) -> None:
@@ -393,6 +439,8 @@ class Bulks:
             return
         bulk = self._at_work.pop(of)
         step.changes[of] = None
+        self._holds.swept(step, of)
+        self._views = None
         if of != entry.key:
             self._state.remove_pointer(step, bulk.entry)
         if bulk.subject is not None:
@@ -586,6 +634,7 @@ class Bulks:
             step.changes[key] = encode(gathering)
             return
         step.changes[key] = None
+        self._gathering.discard(key)
         if gathering.action is Action.RATE:
             no_receipt = self._letters.summary(
                 step, source, report.reply_to, gathering.no_receipt, Outcome.RATE_SET, {}
@@ -624,10 +673,7 @@ def _concerned(bulk: Bulk, schedule: Schedule) -> bool:
     if bulk.action is Action.RESUME and schedule.held_by and schedule.held_by in bulk.holds:
         # Whoever ends a hold lets go of all that it has paused, also of what is newer than the resume.
         return True
-    if (schedule.topic, schedule.partition, schedule.origin) == (bulk.tenant, bulk.partition, bulk.origin):
-        if schedule.offset > bulk.offset:
-            return False
-    elif schedule.timestamp_ms > bulk.timestamp_ms:
+    if newer(schedule.moment, bulk.moment):
         return False
     return bulk.match.fits_topic(schedule.destination) and bulk.match.fits_tags(schedule.tags)
 

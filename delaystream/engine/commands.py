@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -23,11 +24,12 @@ from delaystream.codec.keys import due_of, index_of, schedule_key
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import named_fire_id, trigger_index
 from delaystream.core.misfire import run_until, settle
+from delaystream.core.order import newer
 from delaystream.core.recurrence import CronError, UnknownZoneError
 from delaystream.core.rejection import Rejection
 from delaystream.core.request import Action, CatchUp, Lateness, Request
 from delaystream.engine import terms
-from delaystream.engine.answers import Answers, older
+from delaystream.engine.answers import Answers
 from delaystream.engine.arming import Arming
 from delaystream.engine.changes import Changes
 from delaystream.engine.describe import Descriptions
@@ -165,15 +167,18 @@ class Commands:
         step.changes[schedule_key(schedule.topic, id)] = encode(changed)
         return changed
 
-    def switch_one_of_many(self, step: Step, id: str, schedule: Schedule, bulk: Bulk) -> Schedule | None:
+    def switch_one_of_many(
+        self, step: Step, id: str, schedule: Schedule, bulk: Bulk, holds: Iterable[Hold]
+    ) -> Schedule | None:
         """The same by a command for many, which leaves it paused where another hold keeps it back.
 
-        A pause ends with the last hold that stands then. What a resume would let go passes to that one: if
-        the resume has ended another, or the schedule is kept back by a hold. What was there and is paused by
-        itself is resumed by what is narrower than its hold, too.
+        `holds` are those that stood at the command's turn. A pause ends with the last of them. What a resume
+        would let go passes to that one: if the resume has ended another, or the schedule is kept back by a
+        hold. What the resume says of what is late is not for what it passes on. What was there and is paused
+        by itself is resumed by what is narrower than its hold, too.
         """
         action, until_ms = bulk.action, None if bulk.until_ms < 0 else bulk.until_ms
-        hold = self._holds.keeping(step, id, schedule) if action is not Action.CANCEL else None
+        hold = self._holds.keeping(step, id, schedule, holds) if action is not Action.CANCEL else None
         if hold is not None and action is Action.RESUME and (bulk.holds or schedule.held_by):
             passes = schedule.status is Status.PAUSED and (
                 schedule.held_by != hold.name or schedule.until_ms != hold.until_ms
@@ -267,7 +272,7 @@ class Commands:
         else:
             self._arming.clear(step, source.topic, request.id, old)
             schedule = replace(old, status=status)
-            if old.status in LIVE or not older(request, old):
+            if old.status in LIVE or not newer(old.moment, request.moment):
                 # What is refused as overtaken is what is older than the newest cancel.
                 schedule = replace(
                     schedule,

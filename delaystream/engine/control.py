@@ -67,11 +67,12 @@ from delaystream.codec.keys import schedule_key
 from delaystream.codec.outgoing import Outcome, delivery_headers
 from delaystream.core.identity import named_fire_id, revision
 from delaystream.core.misfire import DEFAULT_GRACE_MS
+from delaystream.core.order import newer
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import NO_TERMS, Action, IfExists, Request
 from delaystream.engine import terms
-from delaystream.engine.answers import Answers, older
+from delaystream.engine.answers import Answers
 from delaystream.engine.arming import Arming, jittered
 from delaystream.engine.changes import Changes
 from delaystream.engine.commands import Commands
@@ -102,7 +103,7 @@ def _in_the_way(request: Request, old: Schedule | None, *, live: bool) -> Reject
     if old is not None and live and request.if_exists is _REJECT:
         code = Code.ALREADY_EXISTS
         detail = f"id {shown(request.id or '')} names a {old.status} schedule, and if-exists is 'reject'"
-    elif old is not None and old.status in _CANCELLED and older(request, old):
+    elif old is not None and old.status in _CANCELLED and newer(old.moment, request.moment):
         code = Code.CANCELLED_EARLIER
         detail = (
             f"id {shown(request.id or '')} was cancelled by a request with timestamp {old.timestamp_ms}, "
@@ -267,21 +268,25 @@ class Control:
                 return rejection
         if request.action is _SCHEDULE:
             return self._schedule(step, request, schedule)
-        if (
-            self._quotas.any
-            and schedule is not None
-            and schedule.status in LIVE
-            and (rejection := self._quotas.command_refusal(step, request, schedule))
-        ):
-            return rejection
-        if request.action is Action.TRIGGER and (rejection := self._too_many_triggers(request, schedule)):
+        if rejection := self._too_much(step, request, schedule):
             return rejection
         return self._commands.apply(step, request, schedule)
 
-    def _too_many_triggers(self, request: Request, schedule: Schedule | None) -> Rejection | None:
+    def _too_much(self, step: Step, request: Request, schedule: Schedule | None) -> Rejection | None:
+        """Why there is no room for what a command would leave; None where there is."""
+        if schedule is None:
+            return self._quotas.cancel_refusal(request) if request.action is Action.CANCEL else None
+        rejection = None
+        if self._quotas.any and schedule.status in LIVE:
+            rejection = self._quotas.command_refusal(step, request, schedule)
+        if rejection is None and request.action is Action.TRIGGER:
+            rejection = self._too_many_triggers(request, schedule)
+        return rejection
+
+    def _too_many_triggers(self, request: Request, schedule: Schedule) -> Rejection | None:
         """Refuse one more fire beside those that wait: each is a part of the schedule's record."""
         most = self._settings.max_triggers
-        if schedule is None or schedule.status not in LIVE or len(schedule.triggers) < most:
+        if schedule.status not in LIVE or len(schedule.triggers) < most:
             return None
         return Rejection(
             Code.TOO_MANY_TRIGGERS,

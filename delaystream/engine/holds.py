@@ -16,6 +16,9 @@ or are changed: they are stored paused, with its name and its end.
 
 What two holds meet is kept back until both have ended: what has no id, by being looked at again; a schedule,
 by passing from the one that ends to the one that stands (`Holds.keeping`).
+
+A bulk command finds the holds as they were at its turn, however long its sweep takes: while others are at
+work that came before, what a command changes of the holds is kept as it was (`Holds.as_of`).
 """
 
 from __future__ import annotations
@@ -27,11 +30,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
+    Before,
+    Bulk,
     Ended,
     Envelope,
     Hold,
     Release,
     Schedule,
+    decode_before,
     decode_ended,
     decode_hold,
     delivered_key,
@@ -39,6 +45,8 @@ from delaystream.codec.envelope import (
 )
 from delaystream.codec.keys import (
     HOUSEKEEPING,
+    before_key,
+    begun_key,
     due_of,
     ended_key,
     hold_key,
@@ -47,6 +55,7 @@ from delaystream.codec.keys import (
     wheel_key,
 )
 from delaystream.core.globs import matches_glob
+from delaystream.core.order import Moment, newer
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Lateness, Match, Request
 from delaystream.engine.overdue import for_once
@@ -72,9 +81,14 @@ class Holds:
         #: by their keys, the latest last
         self._standing: dict[bytes, Hold] = {}
         found = [(key, decode_hold(value)) for key, value in everything(state.store, b"h", b"i")]
-        for key, hold in sorted(found, key=lambda item: item[1].since_ms):
+        for key, hold in sorted(found, key=_age):
             self._standing[key] = hold
             state.withhold(hold.name)
+        #: by the key of a bulk command at work: those that it has ended or changed, as they were, by theirs
+        self._before: dict[bytes, dict[bytes, Hold]] = {}
+        for _, value in everything(state.store, b"u", b"v"):
+            before = decode_before(value)
+            self._before.setdefault(before.bulk, {})[before.key] = before.hold
         #: those that have ended, by their keys, the latest last
         self._ended: dict[bytes, Ended] = {}
         gone = [(key, decode_ended(value)) for key, value in everything(state.store, b"e", b"f")]
@@ -100,12 +114,11 @@ class Holds:
         """The first of these that meets an entry; None for none of them."""
         if entry.released:
             return None
-        source = self._state.sources[source_of(key)]
-        offset, timestamp_ms = offset_of(key), entry.timestamp_ms
+        moment = Moment(self._state.sources[source_of(key)], offset_of(key), entry.timestamp_ms)
         for hold in holds:
             if (
-                hold.tenant == source[0]
-                and (hold.match.arriving or _was_there(hold, source, offset, timestamp_ms))
+                hold.tenant == moment.source[0]
+                and (hold.match.arriving or not newer(moment, hold.moment))
                 and meets(hold.match, entry.tags, entry.delivered_key)
             ):
                 return hold
@@ -116,18 +129,15 @@ class Holds:
 
         Of several it is the one that ends last: what has an id is paused once, for as long as that stands.
         """
-        id, where = request.id, request.source
+        id, tenant, moment = request.id, request.source.topic, request.moment
         key = delivered_key(request)
-        source = (where.topic, where.partition, where.origin)
         found: Hold | None = None
         for hold in self._standing.values():
             match = hold.match
-            if hold.tenant != where.topic or not match.fits_topic(request.destination):
+            if hold.tenant != tenant or not match.fits_topic(request.destination):
                 continue
             if id is None:
-                concerned = match.id_prefix is None and (
-                    match.arriving or _was_there(hold, source, where.offset, request.timestamp_ms)
-                )
+                concerned = match.id_prefix is None and (match.arriving or not newer(moment, hold.moment))
             else:
                 # What was there is paused by itself, as the command comes by.
                 concerned = match.arriving and id.startswith(match.id_prefix or "")
@@ -135,14 +145,41 @@ class Holds:
                 found = hold
         return found
 
-    def keeping(self, step: Step, id: str, schedule: Schedule, *, arriving: bool = False) -> Hold | None:
+    def as_of(self, at_work: dict[bytes, Bulk]) -> dict[bytes, Sequence[Hold]]:
+        """The holds as each of the bulk commands at work has left them, by its key.
+
+        What a later one has begun is not among them; what it has ended, renewed or given another end is as it
+        was. The commands are given in their order.
+        """
+        views: dict[bytes, Sequence[Hold]] = {}
+        seen = dict(self._standing)
+        view: Sequence[Hold] = [*seen.values()]
+        for of in reversed(at_work):
+            views[of] = view
+            begun, before = begun_key(of), self._before.get(of, {})
+            if before or begun in seen:
+                seen.pop(begun, None)
+                seen |= before
+                view = [hold for _, hold in sorted(seen.items(), key=_age)]
+        return views
+
+    def keeping(
+        self,
+        step: Step,
+        id: str,
+        schedule: Schedule,
+        among: Iterable[Hold] | None = None,
+        *,
+        arriving: bool = False,
+    ) -> Hold | None:
         """The hold that keeps a paused schedule back when what has paused it ends; None for none.
 
-        Of several it is the one that ends last; with `arriving`, of those that meet what arrives. What was
-        there before a pause stays under it when it is sent again: that resumes nothing.
+        Of several it is the one that ends last, `among` those that stand, or did at the turn of a command;
+        with `arriving`, of those that meet what arrives. What was there before a pause stays under it when it
+        is sent again: that resumes nothing.
         """
         found: Hold | None = None
-        for hold in self._standing.values():
+        for hold in self._standing.values() if among is None else among:
             match, until_ms = hold.match, hold.until_ms
             if (
                 hold.tenant == schedule.topic
@@ -265,16 +302,19 @@ class Holds:
             reply_to=request.reply_to,
         )
 
-    def begin(self, step: Step, request: Request) -> list[str]:
+    def begin(self, step: Step, request: Request, bulk: bytes, *, alone: bool) -> list[str]:
         """Begin the hold of a pause, or renew one that is the same; its name, if the pause needs one.
 
-        When it ends is when all holds end that it covers: by a resume alone, if it does not say.
+        When it ends is when all holds end that it covers: by a resume alone, if it does not say. `bulk` is
+        the key of its work, which is `alone` where no sweep is under way that came before it.
         """
         match, source = request.match, request.source
         if match is None or not _needs_hold(match):
             return []
         key = self._same(request) or hold_key(source.place, source.partition, source.offset)
         old = self._standing.get(key)
+        if old is not None and not alone:
+            self._note(step, bulk, key, old)
         name = source.text if old is None else old.name
         hold = Hold(
             source.topic,
@@ -290,11 +330,25 @@ class Holds:
             None if old is None else old.until_key,
         )
         self._keep(step, key, hold)
+        # A worker's clock may have been ahead.
+        self._standing = dict(sorted(self._standing.items(), key=_age))
         self._state.withhold(name)
         for of, standing in [*self._standing.items()]:
             if standing.until_ms != request.until_ms and (of == key or _retimes(request, match, standing)):
+                if of != key and not alone:
+                    self._note(step, bulk, of, standing)
                 self._end_at(step, of, standing, request.until_ms)
         return [name]
+
+    def _note(self, step: Step, bulk: bytes, key: bytes, hold: Hold) -> None:
+        """Keep a hold as it is, for the commands at work that came before the one that changes it."""
+        self._before.setdefault(bulk, {})[key] = hold
+        step.changes[before_key(bulk, key)] = encode(Before(bulk, key, hold))
+
+    def swept(self, step: Step, bulk: bytes) -> None:
+        """A bulk command is done: what came before it is past all that it was about, and needs no notes."""
+        for key in self._before.pop(bulk, {}):
+            step.changes[before_key(bulk, key)] = None
 
     def _keep(self, step: Step, key: bytes, hold: Hold) -> None:
         self._standing[key] = hold
@@ -325,13 +379,18 @@ class Holds:
                 return key
         return None
 
-    def end(self, step: Step, request: Request) -> tuple[list[str], int]:
-        """End the holds that a resume covers: their names, and how many fires they kept back."""
+    def end(self, step: Step, request: Request, bulk: bytes, *, alone: bool) -> tuple[list[str], int]:
+        """End the holds that a resume covers: their names, and how many fires they kept back.
+
+        The rest as of `begin`.
+        """
         match, tenant = request.match, request.source.topic
         assert match is not None
         ended, kept_back = [], 0
         for key, hold in [*self._standing.items()]:
             if hold.tenant == tenant and covers(match, hold.match):
+                if not alone:
+                    self._note(step, bulk, key, hold)
                 if hold.until_key is not None:
                     self._state.remove_pointer(step, hold.until_key)
                 kept_back += self._state.held(hold.name)
@@ -389,11 +448,13 @@ def _takes_over(hold: Hold, other: Hold) -> bool:
     """Whether a hold has kept back all that one which ended before it has."""
     if hold.tenant != other.tenant or (other.match.arriving and not hold.match.arriving):
         return False
-    if (hold.partition, hold.origin) == (other.partition, other.origin):
-        later = other.offset <= hold.offset
-    else:
-        later = other.timestamp_ms <= hold.timestamp_ms
-    return later and covers(hold.match, other.match)
+    return not newer(other.moment, hold.moment) and covers(hold.match, other.match)
+
+
+def _age(item: tuple[bytes, Hold]) -> tuple[int, bytes]:
+    """The order of holds, by their keys: the latest last."""
+    key, hold = item
+    return hold.since_ms, key
 
 
 def _outlasts(hold: Hold, other: Hold) -> bool:
@@ -404,14 +465,9 @@ def _outlasts(hold: Hold, other: Hold) -> bool:
 
 def _retimes(request: Request, match: Match, hold: Hold) -> bool:
     """Whether a pause is about all that a hold of an earlier one is about."""
-    source = request.source
-    if hold.tenant != source.topic or (hold.match.arriving and not match.arriving):
+    if hold.tenant != request.source.topic or (hold.match.arriving and not match.arriving):
         return False
-    if (hold.partition, hold.origin) == (source.partition, source.origin):
-        later = hold.offset < source.offset
-    else:
-        later = hold.timestamp_ms <= request.timestamp_ms
-    return later and covers(match, hold.match)
+    return not newer(hold.moment, request.moment) and covers(match, hold.match)
 
 
 def _needs_hold(match: Match | None) -> bool:
@@ -419,16 +475,6 @@ def _needs_hold(match: Match | None) -> bool:
     return match is not None and (match.arriving or match.id_prefix is None)
 
 
-def _was_there(hold: Hold, source: tuple[str, int, str], offset: int, timestamp_ms: int) -> bool:
-    """Whether a request was asked for before the pause."""
-    if source == (hold.tenant, hold.partition, hold.origin):
-        return offset < hold.offset
-    return timestamp_ms <= hold.timestamp_ms
-
-
 def _knew(hold: Hold, schedule: Schedule) -> bool:
     """Whether an id was scheduled before the pause, whatever was sent again since."""
-    source = (schedule.topic, schedule.partition, schedule.origin)
-    return 0 <= schedule.created_ms <= hold.timestamp_ms or _was_there(
-        hold, source, schedule.offset, schedule.timestamp_ms
-    )
+    return 0 <= schedule.created_ms <= hold.timestamp_ms or not newer(schedule.moment, hold.moment)

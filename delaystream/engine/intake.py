@@ -368,7 +368,6 @@ class Intake:
         """Apply a command about one request without an id, or hand it to where that is pending."""
         settings = self._settings
         if len(request.due_ms) > 1:
-            # Where it is read first: what is handed on has neither key nor value, which a dead letter keeps.
             return Rejection(
                 Code.LIST_TOO_LONG,
                 f"the command has {len(request.due_ms)} times for a request without an id; expected one",
@@ -376,15 +375,16 @@ class Intake:
             )
         holder = subject.partition % settings.partitions
         if holder == self._partition:
-            self._bulks.search(step, request, subject)
-            return None
+            return self._bulks.search(step, request, subject)
         if is_command:
             return Rejection(
                 Code.INVALID_COMMAND,
                 f"what stands at partition {subject.partition} is pending on partition {holder}, and the "
                 f"command is on partition {self._partition}: only workers may write to the commands topic",
             )
+        # With key and value, which a dead letter keeps: it may be refused there.
+        step.size_bytes += len(record.value or b"")
         step.outlet(settings.commands_topic, settings.partitions).write(
-            None, None, attach(record.headers, request), step.now_ms, holder
+            record.key, record.value, attach(record.headers, request), step.now_ms, holder
         )
         return None

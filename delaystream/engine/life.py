@@ -120,7 +120,7 @@ class Life:
         letters = Letters(settings, destinations, troubles, events)
         holds = Holds(settings, state)
         deliveries = Deliveries(state, destinations, troubles, rates, holds)
-        quotas = Quotas(partition, settings.partitions, tenants, state.counts, deliveries)
+        quotas = Quotas(partition, settings, tenants, state.counts, deliveries)
         arming = Arming(settings, state)
         answers = Answers(letters, events)
         changes = Changes(state, arming, answers, deliveries, tenants, holds)

@@ -320,4 +320,7 @@ class NamedFires:
             else:
                 assert type(entry) is Forget
                 step.changes[schedule_key(entry.tenant, entry.id)] = None
+                if not entry.revision:
+                    # Only what was never known has none.
+                    self._state.counts.forestall(entry.tenant, -1)
         return last

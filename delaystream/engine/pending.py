@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 
 from delaystream.codec import keys
-from delaystream.codec.envelope import decode_schedule, decode_source
+from delaystream.codec.envelope import Status, decode_schedule, decode_source
 from delaystream.engine.ports import Change, StateStore
 from delaystream.query.rows import everything
 
@@ -48,7 +48,7 @@ class PendingChange(msgspec.Struct, frozen=True):
 class PendingCounts:
     """The counters of one partition; housekeeping is not counted.
 
-    ``total``, destinations and hours are those of committed steps; a tenant's count includes the step in
+    ``total``, destinations and hours are those of committed steps; a tenant's counts include the step in
     hand.
     """
 
@@ -68,6 +68,9 @@ class PendingCounts:
         self._tenant_numbers: dict[str, int] = {}
         #: tenant number by source number
         self._tenant_of: list[int] = []
+        #: by tenant: ids that a cancel forestalls, with the step in hand, and those that are stored
+        self._forestalled: dict[str, int] = {}
+        self._forestalled_stored: dict[str, int] = {}
 
     def load(self, store: StateStore, destinations: Sequence[str]) -> None:
         """Read what is stored."""
@@ -77,6 +80,9 @@ class PendingCounts:
         for key, value in everything(store, b"q", b"r"):
             number = self._tenant(key[1:].decode())
             self._tenants[number] = self._stored[number] = _count.unpack(value)[0]
+        for key, value in everything(store, b"f", b"g"):
+            count = _count.unpack(value)[0]
+            self._forestalled[key[1:].decode()] = self._forestalled_stored[key[1:].decode()] = count
 
     def source(self, topic: str) -> None:
         """One more source number is in use, for a partition of a request topic."""
@@ -95,6 +101,14 @@ class PendingCounts:
         """So many fires more of a tenant's are kept out of the wheels by a pause; fewer if negative."""
         if difference:
             self._tenants[self._tenant(topic)] += difference
+
+    def forestall(self, topic: str, difference: int) -> None:
+        """So many ids more of a tenant's are remembered as cancelled and never known; fewer if negative."""
+        self._forestalled[topic] = self._forestalled.get(topic, 0) + difference
+
+    def forestalled(self, topic: str) -> int:
+        """How many such ids of a request topic there are, the step in hand included."""
+        return self._forestalled.get(topic, 0)
 
     def of_tenant(self, topic: str) -> int:
         """Entries of a request topic, paused ones too, the step in hand included."""
@@ -152,6 +166,14 @@ class PendingCounts:
                 topic, self._stored[number] = self._tenant_names[number], count
                 tenants[topic] = count
                 rows.append((_tenant_key(topic), _count.pack(count) if count else None))
+        for topic, count in [*self._forestalled.items()]:
+            if count != self._forestalled_stored.get(topic, 0):
+                rows.append((_forestalled_key(topic), _count.pack(count) if count else None))
+            if count:
+                self._forestalled_stored[topic] = count
+            else:
+                del self._forestalled[topic]
+                self._forestalled_stored.pop(topic, None)
         return rows, PendingChange(topics, hours, tenants)
 
     def everything(self) -> PendingChange:
@@ -174,12 +196,14 @@ def _tenant_key(topic: str) -> bytes:
 
 
 class _Tally:
-    """What counters have to count: the entries of wheels, and what paused schedules would have there."""
+    """What counters have to count: the entries of wheels, what paused schedules would have there, and ids
+    that a cancel forestalls."""
 
     def __init__(self) -> None:
         self._buckets: dict[tuple[int, int], int] = {}
         self._sources: dict[int, int] = {}
         self._tenants: dict[str, int] = {}
+        self._forestalled: dict[str, int] = {}
 
     def entries(self, wheel_keys: Iterable[bytes], difference: int) -> None:
         """Each of these entries has come (1) or gone (-1); none is of housekeeping."""
@@ -192,10 +216,15 @@ class _Tally:
 
     def schedule(self, key: bytes, stored: bytes | None, difference: int) -> None:
         """A row of a schedule has come (1) or gone (-1)."""
-        # Few schedules are paused: what does not hold the word need not be decoded.
-        if stored is not None and b"paused" in stored and (withheld := decode_schedule(stored).withheld):
-            tenant, _ = keys.split_schedule_key(key)
+        # Few are either: what does not hold the word need not be decoded.
+        if stored is None or not (b"paused" in stored or b"forestalled" in stored):
+            return
+        schedule = decode_schedule(stored)
+        tenant, _ = keys.split_schedule_key(key)
+        if withheld := schedule.withheld:
             self._tenants[tenant] = self._tenants.get(tenant, 0) + difference * withheld
+        if schedule.status is Status.FORESTALLED:
+            self._forestalled[tenant] = self._forestalled.get(tenant, 0) + difference
 
     def counters(self, topic_of: Callable[[int], str]) -> Iterator[tuple[bytes, int]]:
         """The counters that this changes, and by how much; `topic_of` a source number is its tenant."""
@@ -207,10 +236,16 @@ class _Tally:
             tenants[topic] = tenants.get(topic, 0) + difference
         for topic, difference in tenants.items():
             yield _tenant_key(topic), difference
+        for topic, difference in self._forestalled.items():
+            yield _forestalled_key(topic), difference
+
+
+def _forestalled_key(topic: str) -> bytes:
+    return b"f" + topic.encode()
 
 
 async def recount(store: StateStore) -> list[Change]:
-    """The counters, counted anew from every wheel key and every paused schedule: after a rebuild.
+    """The counters, counted anew from every wheel key and every schedule's record: after a rebuild.
 
     Ten million keys take some seconds; others have their turn meanwhile.
     """

@@ -134,7 +134,7 @@ class Changelog(Protocol):
 
 
 #: What local stores hold beside the changelog's rows; another one is rebuilt. 3: pointers.
-STORE_FORMAT: Final = 3
+STORE_FORMAT: Final = 4
 
 
 class Marker(msgspec.Struct, frozen=True):

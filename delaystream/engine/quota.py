@@ -1,4 +1,4 @@
-"""Quotas: how much a tenant may have pending, split over the partitions."""
+"""Quotas: how much a tenant may have pending, and remembered, split over the partitions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Request
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.pending import PendingCounts
+from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import Step
 from delaystream.engine.tenants import Tenants
 
@@ -22,13 +23,14 @@ class Quotas:
     def __init__(
         self,
         partition: int,
-        partitions: int,
+        settings: EngineSettings,
         tenants: Tenants,
         counts: PendingCounts,
         deliveries: Deliveries,
     ) -> None:
         self._partition = partition
-        self._partitions = partitions
+        self._partitions = settings.partitions
+        self._most_cancels = settings.max_remembered_cancels
         self._tenants = tenants
         self._counts = counts
         self._deliveries = deliveries
@@ -67,6 +69,21 @@ class Quotas:
         else:
             more = 0
         return self._judge(request, room, more)
+
+    def cancel_refusal(self, request: Request) -> Rejection | None:
+        """Why a cancel of an id that nobody knows cannot be remembered; None where it can."""
+        topic, most = request.source.topic, self._most_cancels
+        mine = max(1, share(most, self._partition, self._partitions))
+        count = self._counts.forestalled(topic)
+        if count < mine:
+            return None
+        return Rejection(
+            Code.TOO_MANY_CANCELS,
+            f"{topic} has {count} cancels of unknown ids remembered on partition {self._partition}; expected "
+            f"fewer than {mine}, the partition's share of max_remembered_cancels = {most}",
+            id=request.id,
+            reply_to=request.reply_to,
+        )
 
     def _room(self, topic: str) -> int | None:
         """How many more there is room for on this partition, below 0 for too many; None: no bound."""

@@ -14,6 +14,7 @@ from typing import Final
 from delaystream.codec.command import Report, report_headers
 from delaystream.codec.envelope import Gathering, Rate, encode, kept_actor
 from delaystream.codec.keys import rate_key
+from delaystream.core.order import newer
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Request
 from delaystream.engine.bulk import send_to_others
@@ -109,10 +110,10 @@ class RateCommands:
 
 
 def _older(row: Rate, old: Rate) -> bool:
-    """Whether a command was produced before another one about the same; as `answers.older` has it.
+    """Whether a command was produced before another one about the same.
 
     Across partitions two of one time have an order too, or partitions would not agree.
     """
-    if (row.partition, row.origin) == (old.partition, old.origin):
-        return row.offset < old.offset
-    return (row.timestamp_ms, row.partition, row.origin) < (old.timestamp_ms, old.partition, old.origin)
+    if newer(old.moment, row.moment) or newer(row.moment, old.moment):
+        return newer(old.moment, row.moment)
+    return (row.partition, row.origin) < (old.partition, old.origin)

@@ -51,6 +51,12 @@ class EngineSettings(msgspec.Struct, frozen=True):
     bulk_slice: int = 1_000
     #: most holds of one request topic that stand at a time
     max_holds: int = 100
+    #: most bulk commands, and commands by coordinates, of one request topic that are at work when a partition
+    #: takes another one; what other partitions have taken comes on top
+    max_commands_at_work: int = 1_000
+    #: most ids of one request topic that are remembered because they were cancelled and never known; split
+    #: over the partitions
+    max_remembered_cancels: int = 1_000_000
     restart_backoff_min_ms: int = 100
     restart_backoff_max_ms: int = 10_000
     #: how long attempts may fail on end before the processor gives up, and with it the process

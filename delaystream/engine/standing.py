@@ -5,7 +5,8 @@ the changelog from outside, when it differs from what stands there: with the nex
 none, in one of its own after `status_delay_ms`. A destination that is parked, or is no longer, is an event of
 the same transaction: so the events follow from the rows, whoever wrote them, and none is told twice.
 
-A busy partition renews its row every `status_interval_ms`; an idle one writes nothing.
+A busy partition renews its row every `status_interval_ms`; an idle one writes nothing. Nor does one that
+recovers or stops: a hand-over waits for no row.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from delaystream.codec.envelope import (
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import STATUS
 from delaystream.engine.events import Events
-from delaystream.engine.observer import Phase
 from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state import PartitionState
@@ -100,7 +100,6 @@ class Standing:
         return PartitionStatus(
             self._settings.owner,
             self._settings.host,
-            Phase.RUNNING.value,
             now_ms,
             [
                 # Another try may have failed for another reason: that is no news.

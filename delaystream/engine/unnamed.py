@@ -35,6 +35,7 @@ from delaystream.codec.keys import (
 )
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import fire_id
+from delaystream.core.order import Moment, newer
 from delaystream.core.request import Action, Coordinates
 from delaystream.engine.answers import Answers
 from delaystream.engine.describe import Descriptions
@@ -145,10 +146,7 @@ class Unnamed:
         source = self._state.sources[source_of(key)]
         if source[0] != bulk.tenant or bulk.place in entry.swept:
             return False
-        if source == (bulk.tenant, bulk.partition, bulk.origin):
-            if offset_of(key) > bulk.offset:
-                return False
-        elif entry.timestamp_ms > bulk.timestamp_ms:
+        if newer(Moment(source, offset_of(key), entry.timestamp_ms), bulk.moment):
             return False
         return bulk.match.fits_topic(topic) and meets(bulk.match, entry.tags, entry.delivered_key)
 

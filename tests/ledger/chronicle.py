@@ -116,13 +116,17 @@ class Chronicle:
                 self._outcome(request)
 
     def _sum(self, request: Asked) -> None:
-        """A command for many has one sum, and its receipt says the same."""
+        """A command for many is refused, or has one sum; and its receipt says the same."""
         source, changed = request.source, self.swept[request.source]
-        self.audit.count_refused(request)
+        refused = self.audit.count_refused(request)
+        receipt = self.audit.receipts.get(source)
         sums = [(told.facts["count"], told.facts["action"]) for told in self.sums[source]]
+        if refused:
+            if sums or changed or (receipt is not None and receipt["outcome"] != "rejected"):
+                self.audit.wrong(source, f"it was refused, and changed {dict(changed)}, and tells {sums}")
+            return
         if sums != [(sum(changed.values()), request.action)] or any(count > 1 for count in changed.values()):
             self.audit.wrong(source, f"{request.action}: it changed {dict(changed)}, and tells {sums}")
-        receipt = self.audit.receipts.get(source)
         if receipt is not None:
             told = (receipt["outcome"], receipt.get("count"))
             facts = self.sums[source][0].facts if self.sums[source] else {}
@@ -432,14 +436,14 @@ class _Life:
         """When the pause of a command ends; that of many ends with the last hold that meets the schedule."""
         until_ms, told_ms = request.until_ms, told.facts.get("until_ms")
         later = until_ms is not None and (told_ms is None or told_ms > until_ms)
-        if request.is_for_many and later and self.audit.selections.may_keep(self.payload, told_ms):
+        if request.is_for_many and later and self.audit.selections.may_keep(self.payload, told_ms, request):
             return told_ms
         return until_ms
 
-    def _passes(self, told: Told) -> None:
-        """What has paused it is over, or would be, and a hold keeps it back."""
+    def _passes(self, told: Told, request: Asked | None = None) -> None:
+        """What has paused it is over, or would be, and a hold keeps it back: at the turn of a resume."""
         until_ms = told.facts.get("until_ms")
-        if self.status != "paused" or not self.audit.selections.may_keep(self.payload, until_ms):
+        if self.status != "paused" or not self.audit.selections.may_keep(self.payload, until_ms, request):
             self._wrong(told, f"it was {self.status}, and no hold keeps it back until {until_ms}")
         self.until_ms, self.held, self.kept = until_ms, True, True
 
@@ -542,7 +546,7 @@ class _Life:
             self.status, self.over_ms = "cancelled", told.at_ms
             self.swept_ms = request.timestamp_ms
         elif passes:
-            self._passes(told)
+            self._passes(told, request)
         else:
             self._switch(kind, told, request)
         if self.status != "paused":

@@ -55,10 +55,16 @@ class Selections:
         """Whether a request with an id may have met a hold on its arrival."""
         return any(_arriving(pause) and _meets(pause, request) for pause in self.pauses)
 
-    def may_keep(self, request: Asked | None, until_ms: int | None) -> bool:
-        """Whether a hold that ends at `until_ms` (None: by a resume alone) may keep back what is paused."""
+    def may_keep(self, request: Asked | None, until_ms: int | None, command: Asked | None = None) -> bool:
+        """Whether a hold that ends at `until_ms` (None: by a resume alone) may keep back what is paused.
+
+        At the turn of a `command`: what its partition has asked for later is not there yet.
+        """
         return request is not None and any(
-            pause.until_ms == until_ms and _meets(pause, request) for pause in self.pauses
+            pause.until_ms == until_ms
+            and _meets(pause, request)
+            and (command is None or pause.partition != command.partition or pause.offset <= command.offset)
+            for pause in self.pauses
         )
 
     def released(self, record: Delivered, request: Asked) -> str | None:

@@ -19,7 +19,14 @@ _LIVE = frozenset({"pending", "paused"})
 _STAYS = frozenset({"kept", "unchanged", "too-late"})
 #: refusals that are decided after an id has looked whether it knows the request
 _LATER = frozenset(
-    {"version-changed", "deploy-superseded", "already-exists", "cancelled-earlier", "quota-exceeded"}
+    {
+        "version-changed",
+        "deploy-superseded",
+        "already-exists",
+        "cancelled-earlier",
+        "quota-exceeded",
+        "too-many-cancels",
+    }
 )
 _REMEMBERED = 16
 

@@ -549,6 +549,37 @@ def schedules_are_let_go_by_the_first_of_two_holds() -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
+def sweeps_look_at_later_holds() -> Iterator[Engine]:
+    """A command for many that is at work finds the holds as they are by now."""
+    with patch.object(Bulks, "_known", lambda self, _: [*self._holds._standing.values()]):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def too_many_commands_are_refused_too_soon() -> Iterator[Engine]:
+    """One command at work fewer than may be is too many already."""
+    original = Bulks._refusal
+
+    def refusal(self: Bulks, request: Any) -> Any:
+        settings = self._settings
+        self._settings = replace(settings, max_commands_at_work=settings.max_commands_at_work - 1)
+        try:
+            return original(self, request)
+        finally:
+            self._settings = settings
+
+    with patch.object(Bulks, "_refusal", refusal):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def remembered_cancels_are_not_counted() -> Iterator[Engine]:
+    """Any number of cancels of unknown ids is taken."""
+    with patch.object(Quotas, "cancel_refusal", lambda *_: None):
+        yield Engine()
+
+
+@contextlib.contextmanager
 def sweeps_pass_an_entry_twice() -> Iterator[Engine]:
     """A cancel counts each fire without an id that it comes by for two."""
     original = Unnamed._pass
@@ -620,6 +651,9 @@ DECISIONS: list[Breakage] = [
     holds_are_forgotten_by_the_next_owner,
     holds_let_pass_what_arrives,
     schedules_are_let_go_by_the_first_of_two_holds,
+    sweeps_look_at_later_holds,
+    too_many_commands_are_refused_too_soon,
+    remembered_cancels_are_not_counted,
     sweeps_pass_an_entry_twice,
     cancels_leave_what_is_held,
     rates_are_not_kept,

@@ -397,6 +397,11 @@ class Producers:
             self._note(at, request, offset)
 
     def _note(self, at: TopicPartition, request: Asked, offset: int) -> None:
+        settings = self._world.settings
+        if settings.max_commands_at_work < 1_000 and (request.is_for_many or request.subject is not None):
+            request.errors |= {Code.TOO_MANY_COMMANDS}
+        if settings.max_remembered_cancels < 1_000 and request.action == "cancel" and request.id is not None:
+            request.errors |= {Code.TOO_MANY_CANCELS}
         request.source = f"{at.topic}/{at.partition}/{offset}"
         what = f"{request.action} {request.prefix or ''} {request.beat or request.due_ms or ''}"
         terms = (request.request_id, request.if_version, request.declared_by, request.deploy)

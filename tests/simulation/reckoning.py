@@ -18,7 +18,6 @@ from delaystream.codec.envelope import (
     decode_source,
     decode_status,
 )
-from delaystream.engine.observer import Phase
 from delaystream.engine.pointers import pointers
 from delaystream.engine.ports import Row, TopicPartition
 from delaystream.testing import Disk, MemoryLog
@@ -160,8 +159,10 @@ def counted(state: Mapping[bytes, bytes]) -> Counter[bytes]:
         if key[:1] == b"w" and (wheel := keys.wheel_of(key)) != keys.HOUSEKEEPING:
             found[struct.pack(">cII", b"l", wheel, keys.due_of(key) // 3_600_000)] += 1
             found[tenant_counter(decode_source(state[keys.source_key(keys.source_of(key))]).topic)] += 1
-        elif key[:1] == b"s" and (withheld := decode_schedule(value).withheld):
-            found[tenant_counter(keys.split_schedule_key(key)[0])] += withheld
+        elif key[:1] == b"s":
+            tenant, schedule = keys.split_schedule_key(key)[0], decode_schedule(value)
+            found[tenant_counter(tenant)] += schedule.withheld
+            found[b"f" + tenant.encode()] += schedule.status == "forestalled"
     return found
 
 
@@ -173,6 +174,24 @@ def tenant_counter(tenant: str) -> bytes:
 def pending(state: Mapping[bytes, bytes], tenant: str) -> int:
     """How much a tenant has pending in a partition's state, what is paused included."""
     return counted(state)[tenant_counter(tenant)]
+
+
+def forestalled(rows: Iterable[tuple[bytes, bytes | None]], tenant: str) -> int:
+    """How many of a tenant's ids are at any time of some rows remembered as cancelled, and never known."""
+    return len(
+        {
+            key
+            for key, value in rows
+            if value is not None
+            and key.startswith(keys.schedule_key(tenant, ""))
+            and decode_schedule(value).status == "forestalled"
+        }
+    )
+
+
+def at_work(rows: Iterable[tuple[bytes, bytes | None]], tenant: str) -> int:
+    """How many of a tenant's commands for many, or about one request, are at any time of them under way."""
+    return len({key[1:] for key, _ in rows if key[:1] in (b"b", b"g") and keys.place_of(key) == tenant})
 
 
 def paused(state: Mapping[bytes, bytes]) -> bool:
@@ -213,7 +232,7 @@ def changelog_state(log: MemoryLog, at: TopicPartition) -> dict[bytes, bytes]:
 
 def differences(state: Mapping[bytes, bytes], disk: Disk) -> Iterator[str]:
     """Where a local store, but for its counters, is not the `whole_state` of the changelog."""
-    found = {key: value for key, value in disk.values.items() if key[:1] not in (b"l", b"q")}
+    found = {key: value for key, value in disk.values.items() if key[:1] not in (b"f", b"l", b"q")}
     for key in sorted(state.keys() | found.keys()):
         if state.get(key) != found.get(key):
             yield f"{key!r}: the changelog says {state.get(key)!r}, the store {found.get(key)!r}"
@@ -222,7 +241,8 @@ def differences(state: Mapping[bytes, bytes], disk: Disk) -> Iterator[str]:
 def miscounts(disk: Disk) -> Iterator[str]:
     """Where the counters of pending entries are not what counting the entries gives."""
     there = counted(disk.values)
-    stored = {key: int.from_bytes(value) for key, value in disk.values.items() if key[:1] in (b"l", b"q")}
+    kinds = (b"f", b"l", b"q")
+    stored = {key: int.from_bytes(value) for key, value in disk.values.items() if key[:1] in kinds}
     for key in sorted(there.keys() | stored.keys()):
         if stored.get(key, 0) != there[key]:
             yield f"{key!r} counts {stored.get(key, 0)}, and there are {there[key]}"
@@ -235,7 +255,7 @@ def leftovers(state: Mapping[bytes, bytes], now_ms: int) -> Iterator[str]:
         kind = key[:1]
         if kind == b"w" and isinstance(decode_entry(value), Forget):
             forgetting[key] = keys.due_of(key)
-        elif kind in (b"b", b"g", b"h", b"p", b"w"):
+        elif kind in (b"b", b"g", b"h", b"p", b"u", b"w"):
             yield f"{key!r} is left, and nothing is ahead"
     for key, value in state.items():
         if key[:1] == b"s":
@@ -256,8 +276,8 @@ def misstated(state: Mapping[bytes, bytes], owner: str) -> Iterator[str]:
         yield "no row tells how it stands"
         return
     status = decode_status(row)
-    if (status.owner, status.phase) != (owner, Phase.RUNNING.value):
-        yield f"its row says that {status.owner} is {status.phase}, and {owner} owns it"
+    if status.owner != owner:
+        yield f"its row says that {status.owner} owns it, and {owner} does"
     if status.parked or status.parked_count:
         yield f"its row says that {status.parked} are parked, and everything can be written"
 

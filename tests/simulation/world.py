@@ -40,8 +40,10 @@ from tests.simulation.reckoning import (
     Span,
     WitnessedLog,
     accepted,
+    at_work,
     delivered,
     differences,
+    forestalled,
     leftovers,
     miscounts,
     misstated,
@@ -120,6 +122,12 @@ class World:
         # In some worlds everything about requests without an id is told as well.
         self.settings = replace(
             self.storm.settings(random), events_anonymous=Random(f"events {seed}").random() < 0.15
+        )
+        bounds = Random(f"bounds {seed}")
+        self.settings = replace(
+            self.settings,
+            max_commands_at_work=bounds.choice((1_000, 1_000, 3, 5)),
+            max_remembered_cancels=bounds.choice((1_000_000, 1_000_000, 1, 4)),
         )
         #: of all tenants together, and of `orders` alone
         self.rates, self.tenants_rates = _rates(Random(f"rates {seed}"))
@@ -226,6 +234,16 @@ class World:
                     for miscount in miscounts(disk):
                         self.violated(f"{member.name}, partition {partition}: {miscount}")
                     self._hold_to_quota(partition, disk)
+                    self._hold_to_bound(partition, disk)
+
+    def _hold_to_bound(self, partition: int, disk: Disk) -> None:
+        most = self._most_cancels(partition)
+        for key, value in disk.values.items():
+            if key[:1] == b"f" and int.from_bytes(value, "big") > most:
+                self.violated(f"partition {partition}: {key!r} remembers more than {most} cancels")
+
+    def _most_cancels(self, partition: int) -> int:
+        return max(1, share(self.settings.max_remembered_cancels, partition, self.settings.partitions))
 
     def _hold_to_quota(self, partition: int, disk: Disk) -> None:
         pending = int.from_bytes(disk.values.get(tenant_counter(LIMITED), b""), "big")
@@ -235,15 +253,17 @@ class World:
             self.violated(f"partition {partition}: {LIMITED} has {pending} of {self.max_pending} pending")
 
     def _committing(self, transaction: OpenTransaction) -> None:
-        """Remember how much was pending when the quota refused something."""
-        if not self.max_pending:
-            return
+        """Remember how much was pending when the quota refused something; judge what bounds have refused."""
         for _, letter in self.log.written(transaction, self.settings.dead_letters_topic):
             headers = {name: value or b"" for name, value in letter.headers}
-            if headers["delaystream-error"] != b"quota-exceeded":
+            code = headers["delaystream-error"].decode()
+            if code not in ("quota-exceeded", "too-many-cancels", "too-many-commands"):
                 continue
             partition = int(self.log.writers[transaction][0].transactional_id.rsplit("-", 1)[1])
             at = TopicPartition(self.settings.changelog_topic, partition)
+            if code != "quota-exceeded":
+                self._judge_refusal(transaction, at, code, headers["delaystream-error-topic"].decode())
+                continue
             # The step itself may have added some before it refused this one, and fired them after it.
             rows = self.log.written(transaction, at.topic)
             most = pending(whole_state(self.log, at), LIMITED) + sum(
@@ -252,6 +272,21 @@ class World:
             where = [headers[f"delaystream-error-{part}"] for part in ("topic", "partition", "offset")]
             mine = share(self.max_pending, partition, self.settings.partitions)
             self.refusals[b"/".join(where).decode()] = (most, mine)
+
+    def _judge_refusal(
+        self, transaction: OpenTransaction, at: TopicPartition, code: str, tenant: str
+    ) -> None:
+        """What is refused by a bound has reached it, before its step or in it."""
+        rows = [
+            *whole_state(self.log, at).items(),
+            *[(record.key or b"", record.value) for _, record in self.log.written(transaction, at.topic)],
+        ]
+        if code == "too-many-cancels":
+            found, most = forestalled(rows, tenant), self._most_cancels(at.partition)
+        else:
+            found, most = at_work(rows, tenant), self.settings.max_commands_at_work
+        if found < most:
+            self.violated(f"partition {at.partition}: {code}, and there are {found} of {most}")
 
     # -- the story
 

@@ -15,6 +15,7 @@ import pytest
 
 from delaystream.codec import envelope
 from delaystream.codec.envelope import (
+    Before,
     Bound,
     Bulk,
     Ended,
@@ -38,6 +39,7 @@ from delaystream.codec.envelope import (
     Trigger,
     Triggered,
     Wake,
+    decode_before,
     decode_bulk,
     decode_ended,
     decode_entry,
@@ -108,7 +110,6 @@ MEANT: dict[str, Any] = {
     "status-1": PartitionStatus(
         "worker-0",
         "host-7",
-        "running",
         1_700_000_000_000,
         [Parked("orders", "it does not exist", 1_600_000_000_000)],
         2,
@@ -184,6 +185,7 @@ MEANT: dict[str, Any] = {
     "ended-1": Ended(HOLD, 1_700_000_000_000, KEY, Lateness(CatchUp.ALL, "drop", 5)),
     "bulk-4": Bulk("delay-requests", 1, 9, 10, Action.RESUME, Match(), b"s", KEY, at_once=3),
     "gathering-5": Gathering(Action.RESUME, [0, 2], at_once=3),
+    "before-1": Before(b"bdelay-requests\0key", b"hdelay-requests\0key", HOLD),
     "gathering-3": Gathering(Action.PAUSE, [0, 2], 17, "ada", None, matched=18, anonymous=19, holds=1),
 }
 DECODERS = {
@@ -193,6 +195,7 @@ DECODERS = {
     "rate": decode_rate,
     "status": decode_status,
     "hold": decode_hold,
+    "before": decode_before,
     "ended": decode_ended,
     "position": decode_position,
     "source": decode_source,

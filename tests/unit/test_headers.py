@@ -425,6 +425,8 @@ def test_every_code_that_the_parser_decides_has_a_case_here() -> None:
         Code.TOO_MANY_TRIGGERS,
         Code.TOO_MANY_RATES,
         Code.TOO_MANY_HOLDS,
+        Code.TOO_MANY_COMMANDS,
+        Code.TOO_MANY_CANCELS,
         Code.INTERNAL_ERROR,
         Code.INVALID_TIMESTAMP,  # below
         Code.REPLY_TO_REQUIRED,  # test_headers_commands.py

@@ -853,6 +853,107 @@ def test_of_two_resumes_the_later_one_says_what_becomes_of_it(second: Conditions
     in_virtual_time(test)
 
 
+#: what the resume of the second of two holds says (None: that ends by itself), which of the list then go
+#: where, and which of the recurring times fire
+LAST_WORD: list[tuple[Conditions | None, list[str], list[str], int]] = [
+    (None, ["own"], [], 1),
+    ({}, ["own"], [], 1),
+    ({"on_late": "late", "grace": "0"}, [], ["own"], 0),
+    ({"catch_up": "all"}, ["own"], [], 6),
+    ({"on_late": "drop", "grace": "0", "catch_up": "none"}, [], [], 0),
+]
+
+
+@pytest.mark.parametrize("happens", [nothing, again, rebuilt])
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize(("says", "fired", "moved", "beats"), LAST_WORD, ids=str)
+def test_of_what_two_holds_met_the_resume_that_lets_it_go_says_what_becomes_of_it(
+    says: Conditions | None,
+    fired: list[str],
+    moved: list[str],
+    beats: int,
+    arrives: bool,
+    happens: Callable[[Engine], Awaitable[None]],
+) -> None:
+    """With an id or without; the words of the resume that only ended the first hold are not for it."""
+
+    def request(engine: Engine) -> None:
+        told = {"destination": "orders", "tags": "a"}
+        engine.request(b"own", delay="10s", **told)
+        engine.request(b"own", delay="10s", id="x", partition=1, **told)
+        engine.request(b"beat", every="10s", id="y", **told)
+
+    async def test(engine: Engine) -> None:
+        if not arrives:
+            request(engine)
+            await asyncio.sleep(1)
+        new = {"match_new": "true"} if arrives else {}
+        until = {"until": in_s(engine, 65)} if says is None else {}
+        ask(engine, "pause", match_destination="orders", **new)
+        ask(engine, "pause", match_tags="a", **new, **until)
+        await asyncio.sleep(1)
+        if arrives:
+            request(engine)
+        await asyncio.sleep(30)
+        # By these words everything would be dropped.
+        ask(engine, "resume", match_destination="orders", on_late="drop", grace="0", catch_up="none")
+        await asyncio.sleep(10)
+        assert events(engine, "expired", "missed", "fired") == []
+        await happens(engine)
+        await asyncio.sleep(22)
+        if says is not None:
+            ask(engine, "resume", match_tags="a", **says)
+        await asyncio.sleep(3)
+        assert [value for value in values(engine) if value != "beat"] == fired * 2
+        assert values(engine, "late") == moved * 2
+        assert values(engine).count("beat") == beats
+        assert len(events(engine, "expired")) == (0 if fired or moved else 2)
+
+    in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
+@pytest.mark.parametrize("second", ["resume", "pause", "another end", "a wider pause"])
+def test_a_resume_at_work_does_not_look_at_what_comes_after_it(second: str) -> None:
+    """It finds the holds that stood at its turn, and each of two resumes says its own word."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(20):
+            engine.request(b"other", destination="orders", id=f"a-{number}", delay="1h")
+        engine.request(b"value", destination="orders", id="x", tags="a", delay="10s")
+        await asyncio.sleep(5)
+        until_ms = engine.clock.now_ms() + 300_000
+        ask(engine, "pause", match_destination="orders")
+        if second != "pause":
+            ask(engine, "pause", match_tags="a", **({} if second == "resume" else {"until": str(until_ms)}))
+        await asyncio.sleep(30)
+        first = ask(engine, "resume", match_destination="orders", on_late="drop", grace="0")
+        if second == "resume":
+            later = ask(engine, "resume", match_tags="a")
+            expected = [("paused", first, None), ("resumed", later, None)]
+        elif second == "pause":
+            later = ask(engine, "pause", match_tags="a")
+            expected = [("resumed", first, None), ("paused", later, None)]
+        else:
+            wider = {"match_destination": "*"} if second == "a wider pause" else {"match_tags": "a"}
+            later = ask(engine, "pause", until=str(until_ms + 1), **wider)
+            expected = [("paused", first, until_ms), ("paused", later, until_ms + 1)]
+        await asyncio.sleep(30)
+        told = [
+            (event["type"], int(event["source"].rsplit("/")[-1]), event.get("until_ms"))
+            for event in events(engine, "paused", "resumed")
+            if event.get("id") == "x"
+        ]
+        assert told[-2:] == expected
+        found = [(r["matched"], r["holds"]) for r in receipts(engine)[-2:]]
+        assert found == [(21, 1), (21 if second == "a wider pause" else 1, 1)]
+        assert values(engine) == (["value"] if second == "resume" else [])
+        assert events(engine, "expired") == []
+        for disk in engine.stores.disks.values():
+            assert not [key for key in disk.values if key[:1] == b"u"]
+
+    in_virtual_time(test, bulk_slice=2)
+
+
 @pytest.mark.parametrize("then", [1, 3])
 def test_an_import_knows_what_a_resume_said(then: int) -> None:
     async def test(old: Engine, new: Engine) -> None:

@@ -16,8 +16,10 @@ from delaystream.codec.envelope import (
     ACTOR_CHARACTERS,
     INLINE_BYTES,
     KEY_BYTES,
+    Before,
     Bulk,
     Fire,
+    Hold,
     Past,
     Schedule,
     Status,
@@ -26,7 +28,7 @@ from delaystream.codec.envelope import (
     envelope_of,
 )
 from delaystream.codec.headers import RequestParser
-from delaystream.codec.keys import bulk_key, payload_key, schedule_key, wheel_key
+from delaystream.codec.keys import before_key, bulk_key, hold_key, payload_key, schedule_key, wheel_key
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, delivery_headers, receipt
 from delaystream.config.settings import LARGEST_RECEIPT_BYTES, Settings
 from delaystream.core.destinations import DestinationFilter
@@ -211,7 +213,16 @@ def bulks(case: Case) -> Iterator[Row]:
         DESTINATION,
         origin=ORIGIN,
     )
-    yield bulk_key(SOURCE.place, SOURCE.partition, SOURCE.offset), encode(bulk), []
+    place = SOURCE.place, SOURCE.partition, SOURCE.offset
+    yield bulk_key(*place), encode(bulk), []
+    name = "/".join(map(str, place))
+    until_key = wheel_key(0, LATEST_MS, 1, SOURCE.offset, 2)
+    hold = Hold(
+        REQUESTS, *place[1:], LATEST_MS, match, name, LATEST_MS, "a" * 256, "n" * 1024, ORIGIN, until_key
+    )
+    yield hold_key(*place), encode(hold), []
+    before = Before(bulk_key(*place), hold_key(*place), hold)
+    yield before_key(bulk_key(*place), hold_key(*place)), encode(before), []
 
 
 def dead_letters(case: Case) -> Iterator[Row]:

@@ -227,3 +227,77 @@ def test_a_trigger_needs_no_room_where_its_destination_was_not_looked_up_yet() -
         assert len(engine.read("orders")) == 1
 
     with_tenants(test, made)
+
+
+def test_cancels_of_unknown_ids_that_are_remembered_have_a_bound() -> None:
+    """Else anybody could fill the state with made-up ids; other tenants have bounds of their own."""
+    made = tenants(tenant("*"))
+
+    async def test(engine: Engine) -> None:
+        engine.request(action="cancel", id="other")
+        other_request(engine, destination="orders", delay="1h", id="live")
+        for id in ("a", "b", "c", "b"):
+            other_request(engine, action="cancel", id=id, reply_to="replies")
+        await asyncio.sleep(1)
+        assert errors(engine) == ["too-many-cancels"], "to cancel again is to remember no more"
+        assert header(engine.read("delay-dead-letters")[0], "error-detail") == (
+            "other-requests has 2 cancels of unknown ids remembered on partition 0; expected fewer than 2, "
+            "the partition's share of max_remembered_cancels = 2"
+        )
+        assert sum(b"too-many-cancels" in (r.value or b"") for r in engine.read("replies")) == 1
+        other_request(engine, action="cancel", id="live")
+        other_request(engine, destination="orders", delay="1h", id="c")
+        await asyncio.sleep(1)
+        assert len(errors(engine)) == 1, "what is known can be cancelled, and nothing was remembered of c"
+        await engine.stop()
+        current = engine.stores.disks[0].copy()
+        for disk in (current, None):
+            engine.stores.disks.clear()
+            if disk is not None:
+                engine.stores.disks[0] = disk
+            start(engine, made)
+            other_request(engine, action="cancel", id="d")
+            await asyncio.sleep(1)
+            assert errors(engine).pop() == "too-many-cancels"
+            await engine.stop()
+            assert engine.stores.disks[0].values[b"f" + OTHER.encode()] == (2).to_bytes(8, "big")
+            assert list(miscounts(engine.stores.disks[0])) == []
+        start(engine, made)
+        other_request(engine, destination="orders", delay="1h", id="a")
+        other_request(engine, action="cancel", id="e")
+        await asyncio.sleep(1)
+        assert len(errors(engine)) == 3, "a schedule has taken the place of one"
+        await asyncio.sleep(1_000)
+        for id in ("f", "g", "h"):
+            other_request(engine, action="cancel", id=id)
+        await asyncio.sleep(1)
+        assert len(errors(engine)) == 4, "those that are forgotten have made room"
+        assert list(miscounts(engine.stores.disks[0])) == []
+
+    with_tenants(test, made, max_remembered_cancels=2, id_retention_ms=900_000)
+
+
+def test_what_is_replayed_counts_remembered_cancels_as_well() -> None:
+    """A store that is behind knows as much of them, when it is brought up, as one that is not."""
+    made = tenants(tenant("*"))
+
+    async def test(engine: Engine) -> None:
+        for id in ("a", "b"):
+            other_request(engine, action="cancel", id=id)
+        await asyncio.sleep(1)
+        await engine.stop()
+        behind = engine.stores.disks[0].copy()
+        start(engine, made)
+        other_request(engine, action="cancel", id="c")
+        other_request(engine, destination="orders", delay="1h", id="a")
+        other_request(engine, destination="orders", delay="1h", id="b")
+        await asyncio.sleep(1)
+        await engine.stop()
+        engine.stores.disks[0] = behind
+        start(engine, made)
+        await asyncio.sleep(1)
+        await engine.stop()
+        assert engine.stores.disks[0].values[b"f" + OTHER.encode()] == (1).to_bytes(8, "big")
+        assert list(miscounts(engine.stores.disks[0])) == []
+
+    with_tenants(test, made)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from delaystream.codec import keys
 from delaystream.codec.envelope import PARKED_TOLD, Bound, PartitionStatus, decode_status
 from delaystream.core.rates import RateTable
+from delaystream.engine.observer import Phase
 from delaystream.engine.ports import TopicPartition
 from tests.simulation.reckoning import differences, whole_state
 from tests.unit.engine import Engine, in_virtual_time
@@ -42,8 +43,22 @@ def test_an_idle_partition_tells_once_who_owns_it() -> None:
         assert rows(engine) == [], "it waits for a step that it can go with"
         await asyncio.sleep(3_600)
         (row,) = rows(engine)
-        assert (row.owner, row.host, row.phase, row.parked) == ("worker-0", "host-7", "running", [])
+        assert (row.owner, row.host, row.parked) == ("worker-0", "host-7", [])
         assert len(engine.read(CHANGELOG.topic)) <= 4, "and nothing is written from then on"
+
+    run(test)
+
+
+def test_the_row_says_nothing_that_its_owner_may_not_be_there_to_take_back() -> None:
+    """What a worker does at the moment, it says itself: the row outlives it."""
+
+    async def test(engine: Engine) -> None:
+        await asyncio.sleep(60)
+        await engine.stop()
+        written = [r.value or b"" for r in engine.read(CHANGELOG.topic) if r.key == keys.STATUS]
+        assert written
+        assert not any(phase.value.encode() in row for row in written for phase in Phase)
+        engine.start()
 
     run(test)
 

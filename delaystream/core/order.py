@@ -1,0 +1,24 @@
+"""Which of two things was asked for first: the one order that everything about them follows."""
+
+from typing import NamedTuple
+
+
+class Moment(NamedTuple):
+    """When something was asked for, as far as Kafka can tell."""
+
+    source: tuple[str, int, str]
+    """The request partition: topic, number, and the topic's origin, as in coordinates."""
+    offset: int
+    timestamp_ms: int
+    """The record's timestamp."""
+
+
+def newer(one: Moment, other: Moment) -> bool:
+    """Whether one was asked for after the other; of two of one moment, neither was.
+
+    Within one request partition the order is that of the offsets. Across partitions, and across two topics of
+    one name, only the records' timestamps can tell.
+    """
+    if one.source == other.source:
+        return one.offset > other.offset
+    return one.timestamp_ms > other.timestamp_ms
