@@ -23,7 +23,7 @@ work that came before, what a command changes of the holds is kept as it was (`H
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Final
 
@@ -146,7 +146,7 @@ class Holds:
                 found = hold
         return found
 
-    def as_of(self, at_work: Mapping[bytes, Bulk]) -> dict[bytes, Sequence[Hold]]:
+    def as_of(self, at_work: dict[bytes, Bulk]) -> dict[bytes, Sequence[Hold]]:
         """The holds as each of the bulk commands at work has left them, by its key.
 
         What a later one has begun is not among them; what it has ended, renewed or given another end is as it
