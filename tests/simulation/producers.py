@@ -50,6 +50,9 @@ class Producers:
         #: in some worlds nothing is held, nor cancelled without an id
         self._selects = self._selecting.choice((0.0, 0.1, 0.2))
         self._terms = TermsOfRequests(world)
+        #: where cancels of unknown ids have a bound, some make ids up
+        self._inventing = Random(f"{world.seed}-producers-inventing")
+        self._invents = 0.2 if world.settings.max_remembered_cancels < 1_000 else 0.0
         self.asked: list[Asked] = []
         self._count = 0
         #: each id keeps to one request partition, mostly: there its requests apply in order
@@ -67,6 +70,8 @@ class Producers:
                 self._ask()
             if self._selecting.random() < self._selects:
                 self._select()
+            if self._inventing.random() < self._invents:
+                self._cancel_unknown()
             for at, request, headers in self._terms.more(self.asked):
                 row = (request.key, request.value, headers, request.timestamp_ms)
                 self._note(at, request, world.log.append(at, row))
@@ -166,6 +171,20 @@ class Producers:
             request.selector = self._selector(request.action, control)
             self._terms.end(request, control)
         control.append(("delaystream-action", request.action.encode()))
+        self._note(at, request, world.log.append(at, (None, None, control, request.timestamp_ms)))
+
+    def _cancel_unknown(self) -> None:
+        """Cancel an id that nobody has asked for, which is remembered."""
+        random, world = self._inventing, self._world
+        request = Asked("", None, None, (), "", (), world.clock.now_ms(), action="cancel")
+        request.id, request.receipt_expected = random.choice(("n-1", "n-2", "n-3", "n-4", "n-5")), True
+        control: list[Header] = [
+            ("delaystream-reply-to", b"receipts"),
+            ("delaystream-action", b"cancel"),
+            ("delaystream-id", request.id.encode()),
+        ]
+        topic, partition = random.choice(world.request_topics), random.randrange(world.settings.partitions)
+        at = TopicPartition(topic, partition)
         self._note(at, request, world.log.append(at, (None, None, control, request.timestamp_ms)))
 
     def _selector(self, action: str, control: list[Header]) -> Selector:
