@@ -50,6 +50,12 @@ class Producers:
         #: in some worlds nothing is held, nor cancelled without an id
         self._selects = self._selecting.choice((0.0, 0.1, 0.2))
         self._terms = TermsOfRequests(world)
+        #: in some worlds one selector follows at once on another, on the same partition
+        self._hurrying = Random(f"{world.seed}-producers-hurrying")
+        self._hurries = self._hurrying.choice((0.0, 0.5, 0.8))
+        #: where cancels of unknown ids have a bound, some make ids up
+        self._inventing = Random(f"{world.seed}-producers-inventing")
+        self._invents = 0.2 if world.settings.max_remembered_cancels < 1_000 else 0.0
         self.asked: list[Asked] = []
         self._count = 0
         #: each id keeps to one request partition, mostly: there its requests apply in order
@@ -66,7 +72,11 @@ class Producers:
             for _ in range(random.choice((1, 1, 1, 6))):
                 self._ask()
             if self._selecting.random() < self._selects:
-                self._select()
+                at = self._select(self._selecting)
+                while self._hurrying.random() < self._hurries:
+                    self._select(self._hurrying, at)
+            if self._inventing.random() < self._invents:
+                self._cancel_unknown()
             for at, request, headers in self._terms.more(self.asked):
                 row = (request.key, request.value, headers, request.timestamp_ms)
                 self._note(at, request, world.log.append(at, row))
@@ -143,18 +153,22 @@ class Producers:
             self._terms.remember(at, request, headers)
         self._send(at, request, headers)
 
-    def _select(self) -> None:
-        """Hold, let go or cancel what a selector matches; or a command about one request without an id."""
-        random, world = self._selecting, self._world
-        topic = random.choice(world.request_topics)
+    def _select(self, random: Random, at: TopicPartition | None = None) -> TopicPartition:
+        """Hold, let go or cancel what a selector matches; or a command about one request without an id.
+
+        Where it was sent to: to the same partition as another one, if that is given.
+        """
+        world = self._world
         request = Asked("", None, None, (), "", (), world.clock.now_ms(), receipt_expected=True)
         control: list[Header] = [("delaystream-reply-to", b"receipts")]
-        at = TopicPartition(topic, random.randrange(world.settings.partitions))
+        if at is None:
+            topic = random.choice(world.request_topics)
+            at = TopicPartition(topic, random.randrange(world.settings.partitions))
         # Only of what goes where it was asked for: a fire that was moved has another destination.
         asked = [
             r for r in self.asked if r.due_ms and r.id is None and r.on_late == "fire" and not r.hopeless
         ]
-        asked = [r for r in asked if r.partition[0] == topic and r.action == "schedule"]
+        asked = [r for r in asked if r.partition[0] == at.topic and r.action == "schedule"]
         if asked and random.random() < 0.3:
             request.action = random.choice(("cancel", "reschedule", "trigger"))
             request.subject = random.choice(asked[-20:]).source
@@ -163,13 +177,27 @@ class Producers:
                 control.append(("delaystream-delay", random.choice((b"0", b"300ms", b"2500ms"))))
         else:
             request.action = random.choice(("pause", "pause", "resume", "cancel"))
-            request.selector = self._selector(request.action, control)
+            request.selector = self._selector(random, request.action, control)
             self._terms.end(request, control)
         control.append(("delaystream-action", request.action.encode()))
         self._note(at, request, world.log.append(at, (None, None, control, request.timestamp_ms)))
+        return at
 
-    def _selector(self, action: str, control: list[Header]) -> Selector:
-        random = self._selecting
+    def _cancel_unknown(self) -> None:
+        """Cancel an id that nobody has asked for, which is remembered."""
+        random, world = self._inventing, self._world
+        request = Asked("", None, None, (), "", (), world.clock.now_ms(), action="cancel")
+        request.id, request.receipt_expected = random.choice(("n-1", "n-2", "n-3", "n-4", "n-5")), True
+        control: list[Header] = [
+            ("delaystream-reply-to", b"receipts"),
+            ("delaystream-action", b"cancel"),
+            ("delaystream-id", request.id.encode()),
+        ]
+        topic, partition = random.choice(world.request_topics), random.randrange(world.settings.partitions)
+        at = TopicPartition(topic, partition)
+        self._note(at, request, world.log.append(at, (None, None, control, request.timestamp_ms)))
+
+    def _selector(self, random: Random, action: str, control: list[Header]) -> Selector:
         destination = key = tag = None
         kind = random.choice(("destination", "destination", "key", "tag", "two"))
         if kind in ("destination", "two"):

@@ -126,7 +126,7 @@ class World:
         bounds = Random(f"bounds {seed}")
         self.settings = replace(
             self.settings,
-            max_commands_at_work=bounds.choice((1_000, 1_000, 3, 5)),
+            max_commands_at_work=bounds.choice((1_000, 1_000, 2, 3)),
             max_remembered_cancels=bounds.choice((1_000_000, 1_000_000, 1, 4)),
         )
         #: of all tenants together, and of `orders` alone
