@@ -411,7 +411,7 @@ def ids_are_never_forgotten() -> Iterator[Engine]:
 @contextlib.contextmanager
 def a_cancel_forestalls_nothing() -> Iterator[Engine]:
     """A schedule that was cancelled before it arrived is accepted."""
-    with patch.object(control, "older", lambda *_: False):
+    with patch.object(control, "newer", lambda *_: False):
         yield Engine()
 
 
