@@ -38,6 +38,8 @@ _CHUNK: Final = 512
 _CHUNK_BYTES: Final = 2 * 1024 * 1024
 #: Entries of the first chunk, when nothing is known of their size.
 _FIRST_CHUNK: Final = 32
+#: Entries of named schedules that are decided on between two looks at the time.
+_AT_ONCE: Final = 16
 #: Most wheels of one step: the destinations of all of them may have to be looked up first.
 _WHEELS_AT_ONCE: Final = 256
 #: Most wheels among them whose destination cannot be written to, as far as is known.
@@ -386,6 +388,8 @@ class Firing:
             removed += 1
             if type(entry) is not Envelope or (leaving and source in leaving):
                 self._deliver_named_or_move(step, drain, key, stored, entry, number, ahead)
+                if not number % _AT_ONCE and step.turn_over():
+                    break
                 continue
             changes[key] = None
             plain += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 
@@ -36,12 +37,15 @@ from delaystream.engine.tenants import Tenants
 _SCHEDULE: Final = Action.SCHEDULE
 _RATE: Final = Action.RATE
 
+#: Records that are read, or decided on, between two looks at the time.
+_AT_ONCE: Final = 16
+
 #: A record with what its headers say.
 Parsed: TypeAlias = tuple[SourceRecord, Request | Report | Rejection]
 
 
 class ParsedBatch(msgspec.Struct):
-    """A batch, and what the headers of its records say."""
+    """A batch, and what the headers of its first records say: of all, unless that took too long."""
 
     batch: SourceBatch
     requests: list[Parsed]
@@ -54,8 +58,9 @@ def parse(
     batch: SourceBatch,
     now_ms: int,
     suspects: Suspects,
+    turn_over: Callable[[], bool],
 ) -> ParsedBatch:
-    """Read the headers of every record; what cannot be read is a rejection.
+    """Read the headers of every record, or of the first ones; what cannot be read is a rejection.
 
     Raises Undecided for a record on which that fails as nobody expected.
     """
@@ -79,9 +84,11 @@ def parse(
 
     if not suspects:
         with suppress(Exception):
-            return ParsedBatch(batch, [(record, read(record)) for record in batch.records])
+            return ParsedBatch(batch, _read_some(batch.records, read, turn_over))
     requests: list[Parsed] = []
     for record in batch.records:
+        if requests and turn_over():
+            break
         culprit = (topic, record.offset)
         stage = suspects.stage(culprit)
         try:
@@ -95,6 +102,19 @@ def parse(
                 raise Undecided(culprit) from failure
             requests.append((record, suspects.rejection(culprit)))
     return ParsedBatch(batch, requests)
+
+
+def _read_some(
+    records: Sequence[SourceRecord],
+    read: Callable[[SourceRecord], Request | Report | Rejection],
+    turn_over: Callable[[], bool],
+) -> list[Parsed]:
+    requests: list[Parsed] = []
+    for first in range(0, len(records), _AT_ONCE):
+        requests += [(record, read(record)) for record in records[first : first + _AT_ONCE]]
+        if turn_over():
+            break
+    return requests
 
 
 def topics_named(batch: ParsedBatch) -> set[str]:
@@ -147,7 +167,7 @@ class Intake:
         max_records, max_bytes, max_partitions = step.max_records, step.max_bytes, step.max_partitions
         written = step.written
         accepted = taken = 0
-        suspects = self._suspects
+        suspects, turn_over = self._suspects, step.turn_over
         at: SourceRecord | None = None
         try:
             for record, request in parsed.requests:
@@ -155,6 +175,7 @@ class Intake:
                     step.records >= max_records
                     or step.size_bytes >= max_bytes
                     or len(written) >= max_partitions
+                    or (taken and not taken % _AT_ONCE and turn_over())
                 ):
                     break
                 if suspects and (topic, record.offset) in suspects:
@@ -176,7 +197,7 @@ class Intake:
             raise
         if accepted and not is_command:
             step.accepted[topic] += accepted
-        if taken == len(parsed.requests):
+        if taken == len(parsed.batch.records):
             step.positions[topic] = parsed.batch.stop
         elif taken:
             step.positions[topic] = parsed.requests[taken - 1][0].offset + 1

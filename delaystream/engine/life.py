@@ -36,6 +36,7 @@ from delaystream.engine.intake import Intake, ParsedBatch, parse, topics_named
 from delaystream.engine.letters import Letters
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.observer import Observer
+from delaystream.engine.pace import Turn
 from delaystream.engine.pending import PendingChange
 from delaystream.engine.ports import (
     Marker,
@@ -60,6 +61,8 @@ from delaystream.engine.withheld import Withheld
 
 logger = logging.getLogger(__name__)
 
+#: how long a partition decides on what came in, and then on what is due, before others have their turn
+_TURN_S = 0.15
 #: each waits for a second at most
 _LOOK_UPS = 5
 #: how long such a topic is not asked about again for the sake of one more batch of the same step
@@ -307,7 +310,8 @@ class Life:
         """A step, and what there was no room for. Raises Undecided."""
         settings = self._settings
         batches = deque(taken)
-        parsed = self._parsed(batches, now_ms)
+        turn = Turn(asyncio.get_running_loop().time, _TURN_S)
+        parsed = self._parsed(batches, now_ms, turn)
         topics = set() if parsed is None else topics_named(parsed)
         topics.update(self._firing.choose(now_ms, loop_ms))
         topics.update(self._bulks.replies)
@@ -317,8 +321,10 @@ class Life:
         if await self._look_up(topics):
             # Looking up takes time; a due time that has passed meanwhile is due.
             now_ms = self._ports.clock.now_ms()
+            turn.begin()
         self._steps += 1
-        step = Step(now_ms, self._steps, loop_ms, max_records, max_bytes, settings.transaction_max_partitions)
+        bounds = max_records, max_bytes, settings.transaction_max_partitions
+        step = Step(now_ms, self._steps, loop_ms, *bounds, turn.over)
         cornered, self._suspects.cornered = self._suspects.cornered, None
         if cornered is not None:
             self._firing.fire_alone(step, cornered)
@@ -335,20 +341,22 @@ class Life:
             if step.alone:
                 left = list(batches)
                 break
-            parsed = self._parsed(batches, now_ms)
+            parsed = self._parsed(batches, now_ms, turn)
             if parsed is not None and not self._known(topics_named(parsed), loop_ms):
                 left = [parsed.batch, *batches]
                 break
         if not step.alone:
+            # What is due has a turn of its own, however long it took to read what came in.
+            turn.begin()
             self._firing.fire(step)
         return step, left
 
-    def _parsed(self, batches: deque[SourceBatch], now_ms: int) -> ParsedBatch | None:
+    def _parsed(self, batches: deque[SourceBatch], now_ms: int, turn: Turn) -> ParsedBatch | None:
         """The next of the batches, read; None after the last."""
         if not batches:
             return None
         batch = batches.popleft()
-        return parse(self._tenants, self._settings, self._partition, batch, now_ms, self._suspects)
+        return parse(self._tenants, self._settings, self._partition, batch, now_ms, self._suspects, turn.over)
 
     def _take(self, step: Step, parsed: ParsedBatch) -> int:
         position = self.state.positions.get(parsed.batch.topic)

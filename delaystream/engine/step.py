@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Final
 
@@ -119,6 +119,10 @@ class Route(msgspec.Struct):
     behind: int | None = None
 
 
+def _never() -> bool:
+    return False
+
+
 class Step:
     """One transaction in the making."""
 
@@ -130,6 +134,7 @@ class Step:
         max_records: int = 1 << 31,
         max_bytes: int = 1 << 31,
         max_partitions: int = 1 << 31,
+        turn_over: Callable[[], bool] = _never,
     ) -> None:
         self.now_ms = now_ms
         self.number = number
@@ -139,6 +144,8 @@ class Step:
         self.max_records = max_records
         self.max_bytes = max_bytes
         self.max_partitions = max_partitions
+        #: whether deciding has taken so long that the event loop is to have its turn
+        self.turn_over = turn_over
         #: time of the event loop, for what is parked
         self.loop_ms = loop_ms
         #: changes of the state: the changelog's rows and the local batch alike, None for a tombstone
@@ -192,6 +199,7 @@ class Step:
             self.records >= self.max_records
             or self.size_bytes >= self.max_bytes
             or self.partitions >= self.max_partitions
+            or self.turn_over()
         )
 
     def leave_room(self) -> None:

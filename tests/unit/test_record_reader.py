@@ -133,6 +133,18 @@ def test_header_names_that_are_not_utf8_are_pointed_out(compression: str) -> Non
     )
 
 
+def test_so_many_header_names_that_are_not_utf8_that_reading_them_takes_seconds_are_refused() -> None:
+    """A batch of a few hundred bytes may hold a million of them; each takes Python two microseconds."""
+    many = [("\udcff", None)] * 60_000
+    response = batch(0, [(b"k", b"v", ()), (b"k", b"v", many)], "zstd") + batch(2, [(b"k", b"v", ())])
+    found = pieces(reader(response, max_bytes=64 * SMALL))
+    assert offsets(found)[-1] == 2
+    assert {why.code for why in refusals(found).values()} == {Code.BATCH_TOO_LARGE}
+    few = [(b"k", b"v", [("\udcff", None)] * 50)] * 900
+    found = pieces(reader(batch(0, few, "zstd"), max_bytes=64 * SMALL))
+    assert {why.code for why in refusals(found).values()} == {Code.UNDECODABLE_RECORD}
+
+
 # -- bombs -----------------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,12 @@
 """Zones as pieces of constant offset: complete, and what the zone database says."""
 
+import random
 import zoneinfo
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from io import BytesIO
 from itertools import pairwise
+from typing import Any
 from zoneinfo import ZoneInfo, _common  # type: ignore[attr-defined]
 
 import pytest
@@ -148,3 +150,36 @@ def test_no_advice_names_a_zone_of_another_number_or_sign() -> None:
             if "Etc/" in {name[:4], meant[:4]}:
                 signs = [letter for letter in meant if letter in "+-0123456789"]
                 assert signs == [letter for letter in name if letter in "+-0123456789"], written
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_a_year_has_the_pieces_that_looking_at_every_second_day_finds(part: int) -> None:
+    """What the file lists and the rule for later years are a shortcut; the zone itself decides."""
+    dice = random.Random(part)
+    for name in sorted(zones.zone_names())[part::8]:
+        rules, last = zones.zone(name), zones._last_listed(name)
+        years = {dice.randrange(1850, 2045), dice.randrange(2045, 9999), last, last + 1, last + 2}
+        for year in years - {1, 2}:
+            start_s, end_s = zones._new_year(year), zones._new_year(year + 1)
+            found = zones._changes(rules, start_s - 1, end_s - 1)
+            assert zones._pieces(name, year) == zones._cut(rules, start_s, end_s, found), (name, year)
+
+
+def test_many_years_of_many_zones_cost_few_looks_at_their_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may ask for them, a hundred in one request; looking at every second day would be 180 a year."""
+    for memo in (zones._pieces, zones._pieces_by_rule):
+        memo.cache_clear()
+    offset, looks = zones._offset, 0
+
+    def counted(*of: Any) -> int:
+        nonlocal looks
+        looks += 1
+        return offset(*of)
+
+    monkeypatch.setattr(zones, "_offset", counted)
+    names = ("America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Africa/Casablanca")
+    years = range(1850, 2450)
+    for name in names:
+        for year in years:
+            zones.piece_at(name, zones._new_year(year))
+    assert looks < 20 * len(names) * len(years)

@@ -3,8 +3,12 @@
 The rules come from the package tzdata, not from the operating system: workers with the same version agree.
 """
 
+import calendar
+import io
 import re
-from collections.abc import Iterator
+import struct
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from functools import lru_cache
@@ -23,6 +27,9 @@ _DAY_S: Final = 86_400
 _PROBE_S: Final = 2 * _DAY_S
 """No zone changes its offset twice within this time: the nearest two changes in the database are a week
 apart, and a test looks at all of them."""
+_TZIF_HEADER: Final = struct.Struct(">4s c 15x 6I")
+"""Magic, version, and the numbers of UT/local and standard/wall indicators, leap seconds, transitions,
+types and characters (RFC 8536, section 3.1)."""
 
 
 _LONGEST_NAME: Final = 64
@@ -126,31 +133,91 @@ def _letters(name: str) -> str:
 @lru_cache(maxsize=1024)
 def zone(name: str) -> ZoneInfo:
     """The zone of that name. Raises UnknownZoneError."""
+    return ZoneInfo.from_file(io.BytesIO(_rules(name)), key=name)
+
+
+def _rules(name: str) -> bytes:
+    """A zone's file. Raises UnknownZoneError."""
     if name not in zone_names():
         raise UnknownZoneError(f"the zone database has no {name!r}")
     *folders, file = name.split("/")
-    with (resources.files("tzdata") / "zoneinfo").joinpath(*folders, file).open("rb") as rules:
-        return ZoneInfo.from_file(rules, key=name)
+    return (resources.files("tzdata") / "zoneinfo").joinpath(*folders, file).read_bytes()
+
+
+@lru_cache(maxsize=1024)
+def _transitions(name: str) -> tuple[int, ...]:
+    """The instants that a zone's file lists, in order; what comes after the last follows from a rule.
+
+    The offset changes at no other instant before the last of them (RFC 8536, section 3.2).
+    """
+    rules = _rules(name)
+    _, version, utc, standard, leaps, times, types, characters = _TZIF_HEADER.unpack_from(rules)
+    assert version >= b"2", "the package's files have 64-bit times"
+    first = times * 4 + times + types * 6 + characters + leaps * 8 + standard + utc
+    at = _TZIF_HEADER.size + first
+    *_, times, _, _ = _TZIF_HEADER.unpack_from(rules, at)
+    return struct.unpack_from(f">{times}q", rules, at + _TZIF_HEADER.size)
+
+
+@lru_cache(maxsize=1024)
+def _last_listed(name: str) -> int:
+    """The year of UTC of the last instant that a zone's file lists; the year 1 where it lists none."""
+    listed = _transitions(name)
+    return _year_of(min(max(listed[-1], FIRST_S), END_S - 1)) if listed else 1
 
 
 def piece_at(zone_name: str, instant_s: int) -> Piece:
     """The piece that holds an instant from `FIRST_S` to before `END_S`."""
-    year = date.fromordinal(instant_s // _DAY_S + _EPOCH_DAY).year
+    year = _year_of(instant_s)
     for piece in _pieces(zone_name, year):
         if instant_s < piece.end_s:
             return piece
     raise AssertionError(f"the pieces of {year} end before the year does")
 
 
+def _year_of(instant_s: int) -> int:
+    return date.fromordinal(instant_s // _DAY_S + _EPOCH_DAY).year
+
+
 @lru_cache(maxsize=8192)
 def _pieces(zone_name: str, year: int) -> tuple[Piece, ...]:
-    """The pieces of one year of UTC, in order and without a hole."""
-    rules = zone(zone_name)
+    """The pieces of one year of UTC, in order and without a hole.
+
+    Anybody may ask for any year of any zone: a year costs some microseconds, also when none is remembered.
+    """
+    rules, last = zone(zone_name), _last_listed(zone_name)
     start_s, end_s = _new_year(year), _new_year(year + 1)
+    if year < last:
+        listed = _transitions(zone_name)
+        within = listed[bisect_right(listed, start_s - 1) : bisect_right(listed, end_s - 1)]
+        return _cut(rules, start_s, end_s, ((at_s, _offset(rules, at_s)) for at_s in within))
+    if year > last + 1:
+        # Only the rule is left, which knows months, weeks and days of the week.
+        alike = _pieces_by_rule(zone_name, calendar.isleap(year), date(year, 1, 1).weekday())
+        return tuple([Piece(start_s + begin, start_s + end, *offsets) for begin, end, *offsets in alike])
+    return _cut(rules, start_s, end_s, _changes(rules, start_s - 1, end_s - 1))
+
+
+@lru_cache(maxsize=8192)
+def _pieces_by_rule(zone_name: str, leap: bool, weekday: int) -> tuple[Piece, ...]:
+    """The pieces of a year that follows a zone's rule, by how it begins; seconds since its beginning."""
+    year = _last_listed(zone_name) + 2
+    while calendar.isleap(year) is not leap or date(year, 1, 1).weekday() != weekday:
+        year += 1
+    rules, start_s, end_s = zone(zone_name), _new_year(year), _new_year(year + 1)
+    pieces = _cut(rules, start_s, end_s, _changes(rules, start_s - 1, end_s - 1))
+    return tuple([Piece(begin - start_s, end - start_s, *offsets) for begin, end, *offsets in pieces])
+
+
+def _cut(rules: ZoneInfo, start_s: int, end_s: int, changes: Iterable[tuple[int, int]]) -> tuple[Piece, ...]:
+    """A span of time in pieces; the instants at which the offset may change, and what it is from then on."""
     before_s = offset_s = _offset(rules, start_s - 1)
     begins_s = start_s
     pieces = []
-    for change_s, after_s in _changes(rules, start_s - 1, end_s - 1):
+    for change_s, after_s in changes:
+        if after_s == offset_s:
+            # What else changes is the name of the time.
+            continue
         if change_s > begins_s:
             pieces.append(Piece(begins_s, change_s, before_s, offset_s, after_s))
         begins_s, before_s, offset_s = change_s, offset_s, after_s
