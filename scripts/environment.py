@@ -118,7 +118,8 @@ def prepare(
             sound, have = False, {}
         present = have.get("packages", [])
         wanted = _requirements(locks)
-        missing = {key: lines for key, lines in wanted.items() if key not in present}
+        # One that is there for every platform is there for one of them, too.
+        missing = {key: lines for key, lines in wanted.items() if not {key, _pin(key)} & set(present)}
         link = str(ROOT) if project else None
         if sound and not missing and link in {None, have.get("project")}:
             return python
@@ -131,8 +132,8 @@ def prepare(
         have = {**have, "venv": place}
         if missing:
             _install(venv, python, missing, have, compiled=compiled)
-            replaced = set(map(_name, missing))
-            kept = [key for key in present if key in wanted or _name(key) not in replaced]
+            replaced, pins = set(map(_name, missing)), set(map(_pin, wanted))
+            kept = [key for key in present if _pin(key) in pins or _name(key) not in replaced]
             have["packages"] = sorted({*kept, *missing})
         if link is not None:
             _link(venv, python)
@@ -153,6 +154,10 @@ def _requirements(locks: list[Path]) -> dict[str, str]:
 
 def _name(requirement: str) -> str:
     return requirement.partition("==")[0]
+
+
+def _pin(requirement: str) -> str:
+    return requirement.partition(" ;")[0]
 
 
 def _install(

