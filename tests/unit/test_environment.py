@@ -96,9 +96,14 @@ def test_what_tests_need_is_added_to_what_runs_and_neither_undoes_the_other(
     assert capsys.readouterr().out == ""
 
 
-def test_another_version_takes_the_place_of_the_one_before(project: Path, lock: Lock) -> None:
-    """And the rest stays, also what only the tests need."""
+def test_another_version_takes_the_place_of_the_one_before(
+    project: Path, lock: Lock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the rest stays, also what only the tests need; what is there for all is there for some."""
     python = prepare(project, lock("test", "alpha==1", "beta==1"))
+    capsys.readouterr()
+    prepare(project, lock("run", "alpha==1", "beta==1 ; sys_platform == 'win32'"))
+    assert capsys.readouterr().out == ""
     prepare(project, lock("run", "alpha==2"))
     assert (packages(python) / "alpha.py").read_text() == "version = '2'\n"
     assert (packages(python) / "beta.py").exists()
