@@ -13,6 +13,9 @@ from tests.unit.test_setup import script
 
 environment = script("environment")
 
+#: Real pip takes a second or two of processor time for each step, which a busy machine may not have.
+pytestmark = pytest.mark.timeout(300)
+
 Lock = Callable[..., Path]
 
 
