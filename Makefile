@@ -11,14 +11,14 @@ ARGS   ?=
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
 
-setup: ## create .venv from the locked requirements (the targets below do it themselves)
-	@python="$(PYTHON)"; [ -n "$$python" ] && "$$python" scripts/environment.py $(VENV) requirements/dev.txt
-
-run: setup ## a real Kafka, a worker and a few delayed events; ARGS="--port 29092 --help ..."
-	@$(RUN) -m delaystream dev $(ARGS)
+run: ## a real Kafka, a worker and a few delayed events; ARGS="--port 29092 --help ..."
+	@python="$(PYTHON)"; [ -n "$$python" ] && exec "$$python" scripts/run.py $(VENV) $(ARGS)
 
 test: setup ## every check and test, on every supported Python that is here
 	@$(RUN) scripts/checks.py all
+
+setup: ## .venv with what the tests need (the targets do it themselves; `run` installs only what runs)
+	@python="$(PYTHON)"; [ -n "$$python" ] && "$$python" scripts/environment.py $(VENV) requirements/dev.txt
 
 lint: setup ## style, types, import direction
 	@$(RUN) scripts/checks.py lint

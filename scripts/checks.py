@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from environment import ROOT, interpreters, prepare
+from environment import ROOT, SetupError, interpreters, prepare
 
 DEV_LOCK = ROOT / "requirements" / "dev.txt"
 TEST_LOCK = ROOT / "requirements" / "test.txt"
@@ -159,8 +159,9 @@ def others() -> tuple[list[Check], list[Outcome]]:
         started = time.monotonic()
         try:
             python = prepare(ROOT / f".venv-{name}", interpreter, [TEST_LOCK])
-        except subprocess.CalledProcessError as failure:
-            problem = f"setup ended with {failure.returncode}"
+        except SetupError as failure:
+            print(f"setup: {failure}", flush=True)
+            problem = "could not be set up"
             failures.append(Outcome(f"environment (Python {name})", time.monotonic() - started, problem))
         else:
             checks += unit_and_simulation(str(python), name, {"DELAYSTREAM_SIMULATION_SEEDS": OTHER_SEEDS})

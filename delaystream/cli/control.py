@@ -147,7 +147,7 @@ def trigger(
 ) -> None:
     """Fire a schedule now.
 
-    Besides its own times, which stay as they are. A request without an id, by its --coordinates, fires in
+    Its own times stay as they are. A request without an id, by its --coordinates, fires in
     place of its times, also if it is paused.
 
     Exits with 0 when a fire is on its way, 65 when the id is unknown or over or it is refused, 75 without a

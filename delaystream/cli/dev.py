@@ -26,22 +26,23 @@ def dev(
     port: Annotated[
         int,
         typer.Option(
-            help="The broker's port on 127.0.0.1; 0: a free one. Of three, the first one's: the others have "
-            "the next ones, or free ones where those are taken.",
+            help="The broker's port on 127.0.0.1; 0: a free one. Of three brokers it is the first one's; the "
+            "others have the next ones, or free ones where those are taken.",
             metavar="PORT",
         ),
     ] = 29092,
     data_dir: Annotated[
-        Path, typer.Option(help="The brokers' and the worker's state; survives a restart.", metavar="DIR")
+        Path,
+        typer.Option(
+            help="Where the brokers and the worker keep their state; it survives a restart.", metavar="DIR"
+        ),
     ] = Path(".delaystream/dev"),
     partitions: Annotated[
         int, typer.Option(help="Partitions of topics that are created.", metavar="N", min=1)
     ] = 4,
-    samples: Annotated[
-        bool, typer.Option("--samples/--no-samples", help="Send a few delayed events.")
-    ] = True,
+    samples: Annotated[bool, typer.Option("--samples/--no-samples", help="Send five delayed events.")] = True,
     worker: Annotated[
-        bool, typer.Option("--worker/--no-worker", help="Without: broker and topics only.")
+        bool, typer.Option("--worker/--no-worker", help="With --no-worker: broker and topics only.")
     ] = True,
     http_port: Annotated[
         int | None,
@@ -52,9 +53,9 @@ def dev(
 ) -> None:
     """Run a real Kafka, the topics and a worker on this machine.
 
-    Sends a few delayed events and prints what lands on the topic reminders. Then it stays up, for your
-    own requests, until Ctrl-C. Kafka is fetched once. A line `ready` on standard output says that requests
-    are accepted. A data directory is for the number of brokers that it was made with.
+    Sends five delayed events, and prints what arrives on the topic reminders. Stays up for your own requests
+    until Ctrl-C. Kafka is fetched at the first start. The line `ready` on standard output says that requests
+    are accepted. What is pending is kept in the data directory, for the next start with as many brokers.
     """
     from delaystream.cli.dev_session import Plan, Session
 

@@ -129,8 +129,12 @@ class Session:
         own = plan(self._settings, partitions=self._plan.partitions, environment=environment)
         alike = {setting: own[0].config[setting] for setting in ("max.message.bytes", "min.insync.replicas")}
         shown = TopicSpec(DESTINATION, self._plan.partitions, own[0].replication_factor, alike)
-        for change in apply(connect(self._client.confluent()), [*own, shown]):
-            _say(change.sentence)
+        changes = apply(connect(self._client.confluent()), [*own, shown])
+        if created := [change.topic for change in changes if change.action == "created"]:
+            _say(f"created the topics {', '.join(created)}")
+        for change in changes:
+            if change.topic not in created:
+                _say(change.sentence)
 
     def _start_worker(self) -> None:
         self._http_port = _http_port(self._plan.http_port, self._settings.http_port)

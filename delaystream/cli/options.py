@@ -119,12 +119,13 @@ class Timing:
         str | None,
         typer.Option(
             "--cron",
-            help="Again and again: 5 fields, 6 with seconds first, @daily; see `delaystream cron`.",
+            help="Recurring: 5 fields, 6 with seconds first, or @daily; see `delaystream cron`.",
             metavar="EXPR",
         ),
     ] = None
     every: Annotated[
-        str | None, typer.Option("--every", help="Again and again: 30s, 15m, P1D.", metavar="INTERVAL")
+        str | None,
+        typer.Option("--every", help="Recurring, at an interval: 30s, 15m, P1D.", metavar="INTERVAL"),
     ] = None
     timezone: Annotated[
         str | None, typer.Option(help="IANA zone of --cron (default UTC), or of --at.", metavar="ZONE")
@@ -133,10 +134,12 @@ class Timing:
         None
     )
     end: Annotated[str | None, typer.Option(help="Not after.", metavar="TIME")] = None
-    max_fires: Annotated[str | None, typer.Option(help="At most so often.", metavar="N")] = None
-    jitter: Annotated[str | None, typer.Option(help="Spread each fire over so long.", metavar="DURATION")] = (
-        None
-    )
+    max_fires: Annotated[
+        str | None, typer.Option(help="Recurring: end after so many deliveries.", metavar="N")
+    ] = None
+    jitter: Annotated[
+        str | None, typer.Option(help="Recurring: each fire comes up to so much later.", metavar="DURATION")
+    ] = None
     dst_gap: Annotated[
         str | None,
         typer.Option(help="A local time that does not exist: shift or skip.", metavar="CHOICE"),
@@ -157,11 +160,17 @@ class Lateness:
 
     catch_up: Annotated[
         str | None,
-        typer.Option(help="Recurring, what was missed within --grace: latest, all, none.", metavar="CHOICE"),
+        typer.Option(
+            help="Recurring: which missed times are delivered, within --grace: latest, all, none.",
+            metavar="CHOICE",
+        ),
     ] = None
     on_late: Annotated[
         str | None,
-        typer.Option(help="Once, when later than --grace: fire, drop, or a topic.", metavar="CHOICE"),
+        typer.Option(
+            help="One-time: what happens when later than --grace: fire, drop, or a topic to deliver to.",
+            metavar="CHOICE",
+        ),
     ] = None
     grace: Annotated[str | None, typer.Option(help="How late is too late.", metavar="DURATION")] = None
 

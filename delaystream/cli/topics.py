@@ -113,7 +113,7 @@ def apply(
 ) -> None:
     """Create what is missing, correct settings that differ.
 
-    Partition counts and replicas of existing topics are never changed: what stays so is said at the end.
+    Partition counts and replicas of existing topics are never changed. What still differs is told at the end.
     """
     from delaystream.topics import apply as apply_plan
     from delaystream.topics import check as compare

@@ -30,7 +30,7 @@ def watch(
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="End after so long; with 75 when --count was not reached.", metavar="SECONDS", min=0.1
+            help="End after so long; exit with 75 when --count was not reached.", metavar="SECONDS", min=0.1
         ),
     ] = None,
     output: Annotated[
@@ -41,9 +41,9 @@ def watch(
 ) -> None:
     """Print what lands on a topic, with its lateness.
 
-    Until Ctrl-C, --count or --timeout. Lateness is the record's timestamp minus its delaystream-due-at. Only
-    what is committed is shown (isolation.level=read_committed), as your consumers should read it too. Events
-    and receipts are shown for people; --output json has every record whole.
+    Ends at Ctrl-C, --count or --timeout. Lateness is the record's timestamp minus its delaystream-due-at.
+    Only what is committed is shown (isolation.level=read_committed), as your consumers should read it too.
+    Events and receipts are shown for people; --output json has every record whole.
     """
     import orjson
 

@@ -1,5 +1,6 @@
 """What the embedded broker needs around it: Java, ports, configuration."""
 
+import signal
 import socket
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +24,7 @@ from delaystream.dev.errors import BrokerStartError, DataDirInUseError, JavaMiss
 from delaystream.dev.java import find_java, java_major
 from delaystream.dev.ports import FREE_PORTS, choose_port, is_free
 from delaystream.exit_codes import ExitCode
+from delaystream.topics.differences import Change
 
 ALONE = Seat(1, {1: 29093})
 
@@ -213,6 +215,21 @@ def test_a_data_directory_that_cannot_be_made_is_no_crash(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["dev", "--data-dir", str(tmp_path / "file" / "d")]) == ExitCode.NO_STORAGE
     assert "cannot be made: Not a directory; name another one by --data-dir" in capsys.readouterr().err
+
+
+def test_the_topics_that_are_made_are_one_line(tmp_path, monkeypatch, capsys):
+    """And what is corrected of one that was there has its own sentence."""
+    changes = [Change(name, "created", f"{name} was created.") for name in ("a", "b")]
+    changes.append(Change("c", "altered", "c was corrected."))
+    session = "delaystream.cli.dev_session"
+    monkeypatch.setattr(EmbeddedCluster, "start", lambda self: self)
+    monkeypatch.setattr(EmbeddedCluster, "bootstrap_servers", "x:1")
+    monkeypatch.setattr(f"{session}.connect", lambda _: None)
+    monkeypatch.setattr(f"{session}.apply", lambda *_: changes)
+    monkeypatch.setattr(f"{session}.Reader", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert main(["dev", "--data-dir", str(tmp_path)]) == ExitCode.OK
+    told = capsys.readouterr().out.split("\n")
+    assert told[:3] == ["starting Kafka ...", "created the topics a, b", "c was corrected."]
 
 
 def test_what_to_do_with_it_is_said_as_soon_as_it_is_ready(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The set-up behind `make`: interpreters, environments, locks, and what the wheel holds."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -110,6 +111,34 @@ def test_every_dependency_of_the_project_is_locked() -> None:
             if isinstance(requirement, str):
                 name = re.split(r"[^\w.-]", requirement)[0]
                 assert re.search(rf"^{re.escape(name)}==", text, re.MULTILINE), (lock, name)
+
+
+#: What makes, tests or shows the project: none of it runs with it.
+TOOLS = re.compile(
+    r"pytest|xdist|hypothesis|mkdocs|mypy(?!-extensions)|ruff|lint|docker|testcontainers|jinja|babel|hatch|editables|"
+    r"matplotlib|numpy|trustme|cryptography|opentelemetry|cronsim|uv$"
+)
+#: Packages of a group that something which runs needs too.
+ALSO_RUN = {"psutil": "jgo"}
+
+
+def test_make_run_installs_no_tools() -> None:
+    """Whoever tries it does not wait for what only its makers need."""
+    make = ["make", "--dry-run", "run", f"PYTHON={sys.executable}"]
+    bare = {"PATH": os.environ["PATH"]}  # nothing of a make that runs this test
+    shown = subprocess.run(make, cwd=ROOT, env=bare, capture_output=True, text=True, check=True).stdout
+    assert "scripts/run.py .venv" in shown
+    assert "requirements" not in shown, "the script names the lock"
+    text = (ROOT / "scripts" / "run.py").read_text("utf-8")
+    assert re.findall(r'"(\w+\.txt)"', text) == ["run.txt"]
+    locked = re.findall(r"^([\w.-]+)==", (ROOT / "requirements" / "run.txt").read_text(), re.MULTILINE)
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    tools = {
+        re.split(r"[^\w.-]", one)[0] for group in groups.values() for one in group if isinstance(one, str)
+    }
+    assert set(locked) & tools <= set(ALSO_RUN)
+    assert [name for name in locked if TOOLS.search(name)] == []
+    assert len(locked) < 80
 
 
 def test_the_wheel_is_complete(tmp_path: Path) -> None:
