@@ -238,6 +238,11 @@ def uncompressed(batch: Any, data: memoryview, decompressor: Decompressor) -> tu
 # -- the records of a batch ----------------------------------------------------------------------------
 
 
+#: Most headers of some hundred records that are read in pure Python, at 2 µs each.
+_MOST_FORGIVEN: Final = 50_000
+_COUNTED_AT_ONCE: Final = 500
+
+
 class OpenBatch:
     """A record batch whose records are being read, in order, once."""
 
@@ -290,7 +295,15 @@ class OpenBatch:
         return records
 
     def forgiving(self, position: int) -> None:
-        """Read on from an offset in pure Python (20 µs a record); any bytes are names of headers."""
+        """Read on from an offset in pure Python (20 µs a record); any bytes are names of headers.
+
+        Raises BatchRefusedError where there are so many of them that it would take long.
+        """
+        self._max_headers = min(self._max_headers, _MOST_FORGIVEN)
+        self._headers_from = None
+        at = _HEADER_BYTES
+        for _ in range(0, record_count(self._data), _COUNTED_AT_ONCE):
+            at = self._count_headers(at, _COUNTED_AT_ONCE)
         reading = iter(ForgivingBatch(self._data))
         self._records = (record for record in reading if record.offset >= position)
 
