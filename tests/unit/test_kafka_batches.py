@@ -8,7 +8,7 @@ import time
 import pytest
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.adapters.clock import SystemClock
@@ -24,6 +24,7 @@ from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.record_batches import Decompressor
 from delaystream.engine.failures import LogUnavailable, WriteRefused
 from delaystream.engine.ports import Row, TopicPartition
+from tests.examples import examples
 
 TARGET = TopicPartition("topic", 0)
 PRODUCER = Identity(7, 3)
@@ -65,7 +66,7 @@ def end_marker(offset: int, identity: Identity, *, commit: bool) -> bytes:
     codec=st.sampled_from(sorted(COMPRESSION_CODECS.values())),
     sequence=st.integers(2**31 - 40, 2**31 - 1),
 )
-@settings(max_examples=80)
+@examples(80)
 def test_rows_come_back_in_order_whatever_the_batches(
     values: list[bytes | None], limit: int, codec: int, sequence: int
 ) -> None:

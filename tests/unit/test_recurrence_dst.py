@@ -6,12 +6,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.core.recurrence import Recurrence, misses, next_after
 from delaystream.core.recurrence.occurrences import occurrences
 from delaystream.core.recurrence.zones import zone
+from tests.examples import examples
 from tests.unit.test_setup import ROOT
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -147,7 +148,7 @@ def listed(numbers: list[int]) -> str:
     return ",".join(map(str, numbers))
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@examples(150)
 @given(
     change=st.sampled_from(CHANGES),
     minutes=some(0, 59),
