@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from delaystream.engine.ports import (
 from delaystream.testing import MemoryStateStores
 from tests.examples import examples
 
-Stores = Callable[[], "contextmanager[StateStores]"]
+Stores = Callable[[], AbstractContextManager[StateStores]]
 
 
 def marker(position: int = 1) -> Marker:

@@ -30,9 +30,9 @@ def judge_order(audit: Audit) -> None:
             record = fire.record
             if record.appended_ms is None or record.topic != request.destination:
                 continue
-            lane = (request.partition, record.topic, record.partition)
+            place = (request.partition, record.topic, record.partition)
             rank = (record.offset, fire.due_ms, request.offset, int(fire.fire_id.split("/")[3]))
-            lanes[lane].append((*rank, request, fire))
+            lanes[place].append((*rank, request, fire))
     for lane in lanes.values():
         lane.sort(key=lambda entry: entry[0])
         for number, (_, due_ms, offset, index, request, _) in enumerate(lane):

@@ -83,7 +83,7 @@ def _ask_many(engine: Engine, random: Random, expected: _Expected) -> None:
     match = {
         name: value for name, value in {**match, "match_destination": destination or ""}.items() if value
     }
-    offset = engine.request(action=action, reply_to="replies", partition=0, **match)
+    offset = engine.request(action=action, reply_to="replies", partition=0, control=match)
     expected.many(offset, action, prefix, tags, destination)
 
 
@@ -101,7 +101,7 @@ def _ask_one(engine: Engine, random: Random, expected: _Expected) -> None:
         change["tags"] = ",".join(sorted(tags)) or "none"
         if live:
             expected.tags[id] = tags
-    engine.request(None, action=action, id=id, partition=0, **change)
+    engine.request(None, action=action, id=id, partition=0, control=change)
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -114,7 +114,7 @@ def test_commands_for_many_are_as_if_each_had_been_carried_out_at_once(seed: int
         for id in [f"{letter}{number}" for number in range(random.choice((2, 7, 14))) for letter in "abc"]:
             tags, destination = _tags(random), random.choice(("orders", "emails"))
             told = {"tags": ",".join(sorted(tags))} if tags else {}
-            engine.request(b"v", id=id, delay="100h", destination=destination, partition=0, **told)
+            engine.request(b"v", id=id, delay="100h", destination=destination, partition=0, control=told)
             expected.define(id, tags, destination)
         await asyncio.sleep(20)
         for _ in range(random.choice((3, 10, 40))):
@@ -175,7 +175,7 @@ def test_many_commands_compare_each_schedule_with_each_of_them_but_once(
             engine.request(id=f"customer-{number}", delay="1h", destination="orders", tags=f"c-{number}")
         await asyncio.sleep(5)
         for number in range(count):
-            engine.request(action="pause", match_tags=f"c-{number}", reply_to="replies", **prefix)
+            engine.request(action="pause", match_tags=f"c-{number}", reply_to="replies", control=prefix)
             if not together:
                 await asyncio.sleep(0.02)
         await asyncio.sleep(60)

@@ -33,7 +33,7 @@ def test_an_id_that_looks_like_coordinates_has_other_fire_ids() -> None:
 
 def _called(fire: Anonymous | Named) -> str:
     *_, last = fire
-    return named_fire_id(*fire) if isinstance(last, str) else fire_id(*fire)  # type: ignore[arg-type]
+    return named_fire_id(*fire) if isinstance(last, str) else fire_id(*fire)
 
 
 @given(anonymous | named, anonymous | named)

@@ -40,8 +40,9 @@ def ours(
         start_ms=-(10**14),
     )
     found: list[datetime] = []
-    after_ms: int | None = (start - EPOCH) // timedelta(milliseconds=1)
-    while len(found) < number and (after_ms := next_after(recurrence, after_ms)) is not None:
+    after_ms = (start - EPOCH) // timedelta(milliseconds=1)
+    while len(found) < number and (next_ms := next_after(recurrence, after_ms)) is not None:
+        after_ms = next_ms
         found.append(EPOCH + timedelta(milliseconds=after_ms))
     return found
 
@@ -161,11 +162,11 @@ def test_the_shortest_gap_is_never_undercut(
     cron = " ".join([second, *times, *date])
     assume(comes(cron))
     pattern = parse_cron(cron)
-    found = []
-    local_s: int | None = 0
-    while len(found) < 3000 and (local_s := pattern.next(local_s)) is not None:
-        found.append(local_s)
-        local_s += 1
+    found: list[int] = []
+    local_s = 0
+    while len(found) < 3000 and (next_s := pattern.next(local_s)) is not None:
+        found.append(next_s)
+        local_s = next_s + 1
     gap_s = min(later - earlier for earlier, later in pairwise(found))
     assert min(gap_s, 86_401) >= pattern.shortest_gap_s()
     if found[-1] - found[0] > 60 * 366 * 86_400:

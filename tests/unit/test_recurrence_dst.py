@@ -185,8 +185,9 @@ def test_times_around_a_change_are_those_of_the_definition(
     after_ms = milliseconds(expected[0]) - 1
     end_ms = milliseconds(expected[-1])
     found = []
-    at_ms: int | None = after_ms
-    while (at_ms := next_after(recurrence, at_ms)) is not None and at_ms <= end_ms:
+    at_ms = after_ms
+    while (next_ms := next_after(recurrence, at_ms)) is not None and next_ms <= end_ms:
+        at_ms = next_ms
         found.append(EPOCH + timedelta(milliseconds=at_ms))
     assert found == expected
     assert misses(recurrence, after_ms, end_ms) == (len(expected), after_ms + 1, end_ms)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import resources
 from io import BytesIO
 from itertools import pairwise
-from zoneinfo import ZoneInfo, _common  # type: ignore[attr-defined]
+from zoneinfo import ZoneInfo, _common
 
 import pytest
 

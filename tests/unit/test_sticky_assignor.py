@@ -98,7 +98,7 @@ def test_a_member_claims_what_it_was_assigned() -> None:
     for _ in range(3):
         answer = assignor.assign(cluster, {"me": assignor.metadata(["requests"])})
         assignor.on_assignment(
-            SimpleNamespace(  # type: ignore[arg-type]
+            SimpleNamespace(
                 user_data=answer["me"].user_data,
                 partitions=lambda: [SimpleNamespace(partition=p) for p in (0, 1, 2)],
             )
@@ -169,9 +169,7 @@ def test_what_cannot_be_read_costs_no_more_than_what_was_owned(user_data: bytes)
     member = StickyAssignor()
     member._round = 4
     member.on_assignment(
-        SimpleNamespace(  # type: ignore[arg-type]
-            user_data=user_data, partitions=lambda: [SimpleNamespace(partition=1)]
-        )
+        SimpleNamespace(user_data=user_data, partitions=lambda: [SimpleNamespace(partition=1)])
     )
     assert (member._round, member._owned) == (-1, (1,))
     assert _claim(user_data).round == -1
