@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from environment import ROOT, interpreters, prepare
+from environment import ROOT, SUPPORTED, interpreters, prepare
 
 DEV_LOCK = ROOT / "requirements" / "dev.txt"
 TEST_LOCK = ROOT / "requirements" / "test.txt"
@@ -184,6 +184,12 @@ def others() -> tuple[list[Check], list[Outcome]]:
     return checks, failures
 
 
+def absent() -> list[str]:
+    """The supported Pythons that do not run here, as `3.13`."""
+    here = {*interpreters(), sys.version_info[:2]}
+    return [".".join(map(str, version)) for version in SUPPORTED if version not in here]
+
+
 def main(arguments: list[str]) -> int:
     """Run what was asked for, then say plainly how it ended."""
     started = time.monotonic()
@@ -215,6 +221,9 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", flush=True)
         return 130
+    if what == "all":
+        for missing in absent():
+            print(f"\nPython {missing} is not here: nothing was tested on it", flush=True)
     title = {"all": "make test", "deploy": "make test-deploy"}.get(what, f"make {what}")
     return report(outcomes, time.monotonic() - started, title)
 

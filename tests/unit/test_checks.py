@@ -105,6 +105,13 @@ def test_a_check_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]
     assert "there is no check lnit" in capsys.readouterr().err
 
 
+def test_pythons_that_are_not_here_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads that all passed has to know on what."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    here = "{}.{}".format(*sys.version_info[:2])
+    assert checks.absent() == [version for version in ("3.11", "3.12", "3.13") if version != here]
+
+
 def test_a_check_that_takes_too_long_fails() -> None:
     check = checks.Check("unit", [sys.executable, "-c", "import time; time.sleep(60)"], 1)
     assert checks.run(check, "1/1").problem == "not done after 1 s, stopped"

@@ -85,13 +85,14 @@ def test_every_dependency_of_the_project_is_locked() -> None:
     """A dependency added without `make lock` would be missing on a fresh machine."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = project["dependency-groups"]
-    for lock, wanted in {
+    of_locks = {
         "run": project["project"]["dependencies"],
         "test": [*groups["test"], *groups["build"]],
-        "dev": groups["dev"],
-        "bench": groups["bench"],
-        "lock": groups["lock"],
-    }.items():
+        **{name: wanted for name, wanted in groups.items() if name != "test"},
+        **project["project"]["optional-dependencies"],
+    }
+    assert of_locks.keys() == {lock.stem for lock in LOCKS}
+    for lock, wanted in of_locks.items():
         text = (ROOT / "requirements" / f"{lock}.txt").read_text()
         for requirement in wanted:
             if isinstance(requirement, str):

@@ -77,7 +77,7 @@ def test_whatever_is_installed_is_locked_by_its_hash() -> None:
         for name, argument in instructions(stage)
         if name == "RUN"
         for command in argument.split(" && ")
-        if " install " in command and command.startswith("pip ")
+        if re.search(r"\bpip\d?\b.* install ", command)
     ]
     assert len(installs) == 3
     for command in installs:
