@@ -61,16 +61,23 @@ def test_the_documentation_is_built_so_that_a_warning_fails() -> None:
     assert command[1:4] == ["-m", "mkdocs", "build"]
     assert "--strict" in command
     assert not {"--quiet", "-q"} & set(command)
-    made = subprocess.run(["make", "-n", "docs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # `make test` tells the makes below it to say where they are.
+    dry = ["make", "--no-print-directory", "-n", "docs"]
+    made = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert made.splitlines()[-1].endswith("scripts/checks.py docs")
     assert checks.documentation("python") in checks.lint("python")
 
 
 @pytest.mark.parametrize("processes", [(), ("-n", "2")], ids=["alone", "distributed"])
 def test_the_last_lines_name_the_tests_that_failed(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], processes: tuple[str, ...]
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    processes: tuple[str, ...],
 ) -> None:
     """Each with the first line of why: whoever sees only the end of a log knows where to look."""
+    # This test's own: the run below is no part of the run that it is in.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     (tmp_path / "test_failing.py").write_text(FAILING)
     (tmp_path / "test_broken.py").write_text("import no_such_module")
     pytest_there = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", *processes, str(tmp_path)]
@@ -79,13 +86,14 @@ def test_the_last_lines_name_the_tests_that_failed(
     failing = checks.run(checks.Check("unit", [*pytest_there, *options], 60), "2/2")
     capfd.readouterr()
     assert checks.report([passing, failing], 1.0, "make test") == 1
+    unimportable = f"ImportError while importing test module '{tmp_path}/test_broken.py'."
     [_, _, first, second, *named, empty, last] = capfd.readouterr().out.splitlines()
     assert first.startswith("passed  lint ")
     assert second.startswith("FAILED  unit ")
     assert {line.strip() for line in named} == {
         "test_failing.py::test_fails[2] - AssertionError: it is",
         "test_failing.py::test_has_no_broker - RuntimeError: no broker",
-        f"test_broken.py - ImportError while importing test module '{tmp_path}/test_broken.py'."[:136],
+        f"test_broken.py - {unimportable[:120]}",
     }
     assert empty == ""
     assert last.startswith("make test: FAILED (unit), in 0 min")
