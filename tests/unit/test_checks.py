@@ -81,7 +81,7 @@ def test_the_last_lines_name_the_tests_that_failed(
     (tmp_path / "test_failing.py").write_text(FAILING)
     (tmp_path / "test_broken.py").write_text("import no_such_module")
     pytest_there = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", *processes, str(tmp_path)]
-    options = ["--continue-on-collection-errors", "-p", "no:cacheprovider"]
+    options = [f"--rootdir={tmp_path}", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
     passing = checks.run(checks.Check("lint", [sys.executable, "-c", ""], 60), "1/2")
     failing = checks.run(checks.Check("unit", [*pytest_there, *options], 60), "2/2")
     capfd.readouterr()
