@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from delaystream.core.recurrence import Recurrence, misses, next_after
@@ -148,6 +148,7 @@ def listed(numbers: list[int]) -> str:
     return ",".join(map(str, numbers))
 
 
+@example(("Pacific/Apia", date(2011, 12, 30)), [0], [0], "shift", "first", False, 60 * 48)
 @examples(150)
 @given(
     change=st.sampled_from(CHANGES),
@@ -193,7 +194,9 @@ def test_times_around_a_change_are_those_of_the_definition(
     assert misses(recurrence, after_ms, end_ms) == (len(expected), after_ms + 1, end_ms)
     # From and to any instant in between, too: in a fold, in a gap, before and after.
     middle = expected[len(expected) // 2]
-    for look in (middle - timedelta(minutes=7), middle, middle + timedelta(minutes=look_min)):
+    # Where a day is missing, two days after the middle lie beyond what is expected.
+    farthest = min(middle + timedelta(minutes=look_min), expected[-1])
+    for look in (middle - timedelta(minutes=7), middle, farthest):
         earlier = [at for at in expected if at <= look]
         number, _, last_ms = misses(recurrence, after_ms, milliseconds(look))
         assert number == len(earlier)
