@@ -23,8 +23,8 @@ setup: ## .venv with what the tests need (the targets do it themselves; `run` in
 lint: setup ## style, types, import direction
 	@$(RUN) scripts/checks.py lint
 
-docs: setup ## the documentation as a site, in build/site
-	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+docs: setup ## the documentation as a site, in build/site: the same check as in `make test`
+	@$(RUN) scripts/checks.py docs
 
 unit: setup ## unit tests and simulation, on this Python only
 	@$(RUN) scripts/checks.py unit

@@ -1,7 +1,8 @@
-"""Every check of the project, one after the other, announced and timed: `checks.py [lint|unit|all|deploy]`.
+"""Every check of the project, one by one, announced and timed: `checks.py [all|lint|docs|unit|deploy]`.
 
 `deploy` is what `make test-deploy` runs: the deployment, with the ecosystem's own tools; not part of `all`.
-Exits 0 when all passed, 1 when one did not. A failed check does not keep the others from running.
+Exits 0 when all passed, 1 when one did not, 2 when there is no such check. A failed check does not keep the
+others from running. The last lines name what failed, each test by the name that pytest takes.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from environment import ROOT, SetupError, interpreters, prepare
+from environment import ROOT, SUPPORTED, SetupError, interpreters, prepare
 
 DEV_LOCK = ROOT / "requirements" / "dev.txt"
 TEST_LOCK = ROOT / "requirements" / "test.txt"
-#: The simulation, and the conformance of the log that it runs on.
-SIMULATION = ["tests/simulation", "tests/conformance/test_memory_log.py"]
+#: The simulation, and the conformance of the log and the stores that it runs on.
+SIMULATION = ["tests/simulation", "tests/conformance/test_memory_log.py", "tests/conformance/test_stores.py"]
 #: The files that take longest, longest first: so no process works alone for long at the end.
 LONGEST = [
     "tests/integration/test_dev_broker.py",
@@ -38,6 +40,10 @@ LONGEST = [
 ]
 #: Seeds of the simulation on the second and further Pythons: the engine's logic was searched on the first.
 OTHER_SEEDS = "150"
+#: Where `tests/conftest.py` writes the name of each test that fails, when it fails.
+FAILURES = "DELAYSTREAM_TEST_FAILURES"
+#: So many failed tests of a check are named at the end; what breaks more than that is in the log above.
+NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Outcome:
     name: str
     seconds: float
     problem: str | None
+    tests: tuple[str, ...] = ()
+    """Each that failed, with the first line of why."""
 
 
 def lint(python: str) -> list[Check]:
@@ -70,13 +78,17 @@ def lint(python: str) -> list[Check]:
             [python, "-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-logo"],
             120,
         ),
-        Check("documentation", docs_command(python), 120, {"NO_MKDOCS_2_WARNING": "1"}),
+        documentation(python),
     ]
 
 
-def docs_command(python: str) -> list[str]:
-    """Build the site strictly: a link that leads nowhere, or a page that nothing leads to, fails."""
-    return [python, "-m", "mkdocs", "build", "--quiet", "--strict"]
+def documentation(python: str) -> Check:
+    """Build the site strictly: a page out of the navigation, a broken link and a broken anchor fail.
+
+    Never with `--quiet`: it drops the warnings before `--strict` counts them.
+    """
+    build = [python, "-m", "mkdocs", "build", "--strict"]
+    return Check("documentation", build, 120, {"NO_MKDOCS_2_WARNING": "1"})
 
 
 def unit_and_simulation(python: str, version: str, environment: dict[str, str]) -> list[Check]:
@@ -114,11 +126,15 @@ def deployment(python: str) -> list[Check]:
 
 def run(check: Check, position: str) -> Outcome:
     """Run one check with its output passed through."""
+    with tempfile.TemporaryDirectory(prefix="delaystream-checks-") as directory:
+        return _run(check, position, Path(directory) / "failures")
+
+
+def _run(check: Check, position: str, failures: Path) -> Outcome:
     print(f"\n=== {position} {check.name}", flush=True)
     started = time.monotonic()
-    process = subprocess.Popen(
-        check.command, cwd=ROOT, env={**os.environ, **check.environment}, start_new_session=True
-    )
+    environment = {**os.environ, **check.environment, FAILURES: str(failures)}
+    process = subprocess.Popen(check.command, cwd=ROOT, env=environment, start_new_session=True)
     problem = None
     try:
         if (code := process.wait(check.bound_s)) != 0:
@@ -133,7 +149,8 @@ def run(check: Check, position: str) -> Outcome:
         _stop(process, signal.SIGTERM)
     seconds = time.monotonic() - started
     print(f"=== {position} {check.name}: {problem or 'passed'} ({seconds:.1f} s)", flush=True)
-    return Outcome(check.name, seconds, problem)
+    tests = tuple(failures.read_text("utf-8").splitlines()) if failures.exists() else ()
+    return Outcome(check.name, seconds, problem, tests)
 
 
 def _stop(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
@@ -168,6 +185,12 @@ def others() -> tuple[list[Check], list[Outcome]]:
     return checks, failures
 
 
+def absent() -> list[str]:
+    """The supported Pythons that do not run here, as `3.13`."""
+    here = {*interpreters(), sys.version_info[:2]}
+    return [".".join(map(str, version)) for version in SUPPORTED if version not in here]
+
+
 def main(arguments: list[str]) -> int:
     """Run what was asked for, then say plainly how it ended."""
     started = time.monotonic()
@@ -177,31 +200,46 @@ def main(arguments: list[str]) -> int:
     what = arguments[0] if arguments else "all"
     version = ".".join(str(part) for part in sys.version_info[:2])
     outcomes: list[Outcome] = []
-    checks = lint(python) if what in {"lint", "all"} else []
-    if what in {"unit", "all"}:
-        checks += unit_and_simulation(python, version, {})
-    if what == "deploy":
-        checks += deployment(python)
-    if what == "all":
-        checks += integration(python)
-        more, outcomes = others()
-        checks += more
+    match what:
+        case "lint":
+            checks = lint(python)
+        case "docs":
+            checks = [documentation(python)]
+        case "unit":
+            checks = unit_and_simulation(python, version, {})
+        case "deploy":
+            checks = deployment(python)
+        case "all":
+            checks = [*lint(python), *unit_and_simulation(python, version, {}), *integration(python)]
+            more, outcomes = others()
+            checks += more
+        case _:
+            print(f"checks.py: there is no check {what}", file=sys.stderr)
+            return 2
     try:
         for number, check in enumerate(checks, start=1):
             outcomes.append(run(check, f"{number}/{len(checks)}"))
     except KeyboardInterrupt:
         print("\ninterrupted", flush=True)
         return 130
+    if what == "all":
+        for missing in absent():
+            print(f"\nPython {missing} is not here: nothing was tested on it", flush=True)
     title = {"all": "make test", "deploy": "make test-deploy"}.get(what, f"make {what}")
-    return _report(outcomes, time.monotonic() - started, title)
+    return report(outcomes, time.monotonic() - started, title)
 
 
-def _report(outcomes: list[Outcome], seconds: float, title: str) -> int:
+def report(outcomes: list[Outcome], seconds: float, title: str) -> int:
+    """Print how each check ended, with the tests of it that failed; the exit code of all."""
     print("\n" + "-" * 72)
     for outcome in outcomes:
         verdict = "passed" if outcome.problem is None else "FAILED"
         remark = "" if outcome.problem is None else f"  {outcome.problem}"
         print(f"{verdict}  {outcome.name:<32} {outcome.seconds:7.1f} s{remark}")
+        for test in outcome.tests[:NAMED]:
+            print(f"        {test}")
+        if len(outcome.tests) > NAMED:
+            print(f"        and {len(outcome.tests) - NAMED} more")
     failed = [outcome.name for outcome in outcomes if outcome.problem is not None]
     minutes, rest = divmod(round(seconds), 60)
     ending = f"FAILED ({', '.join(failed)})" if failed else f"PASSED, all {len(outcomes)} checks"

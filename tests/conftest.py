@@ -15,15 +15,44 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from hypothesis import settings
 
 from delaystream.dev import BrokerError, EmbeddedBroker
 from delaystream.dev.progress import on_stderr
+from tests.examples import examples
+
+settings.register_profile("delaystream", examples(100))
+settings.load_profile("delaystream")
 
 TEST_BOOTSTRAP = "DELAYSTREAM_TEST_BOOTSTRAP"
 """Bootstrap servers of a broker to test against; tests create and leave topics there."""
 
 TEST_BROKER = "DELAYSTREAM_TEST_BROKER"
 """`embedded` or `containers`: take that kind of broker, or fail."""
+
+TEST_FAILURES = "DELAYSTREAM_TEST_FAILURES"
+"""A file to which a line is added for each test that fails: its name, and the first line of why."""
+
+_LONGEST_REASON = 120
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Told at once: a run that is stopped for the time that it takes has named what failed until then."""
+    _name_failure(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """A file that cannot be imported fails as a test does."""
+    _name_failure(report)
+
+
+def _name_failure(report: pytest.TestReport | pytest.CollectReport) -> None:
+    # With pytest-xdist the controller is told of all failures.
+    if report.failed and (path := os.environ.get(TEST_FAILURES)) and "PYTEST_XDIST_WORKER" not in os.environ:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        reason = str(crash.message if crash else report.longrepr).strip().partition("\n")[0]
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{report.nodeid} - {reason[:_LONGEST_REASON]}\n")
 
 
 @pytest.fixture(scope="session")

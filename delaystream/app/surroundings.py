@@ -8,7 +8,7 @@ import structlog
 from confluent_kafka import KafkaException
 
 # The package's types do not mark its public names as exported.
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
+from confluent_kafka.admin import (
     ConfigResource,
     ResourceType,
 )

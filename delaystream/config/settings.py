@@ -66,7 +66,7 @@ def environment_name(setting: str) -> str:
 class Settings(ObservationSettings, ProcessingSettings, RequestSettings, ApplicationSettings):
     """All settings, validated and frozen. Made by `delaystream.config.load`; tests may call it."""
 
-    tenants: Mapping[Topic, TenantSettings] = Field(  # type: ignore[valid-type]
+    tenants: Mapping[Topic, TenantSettings] = Field(
         default_factory=dict, description="What differs for the requests of one topic, by request topic."
     )
     kafka: Mapping[str, str] = Field(

@@ -46,7 +46,7 @@ def read(
         for message in batch:
             if message.error():
                 raise RuntimeError(message.error())
-            due_ms, sequence = unpack(message.value())
+            due_ms, sequence = unpack(message.value() or b"")
             rows.extend((due_ms, message.timestamp()[1], received, sequence))
         seen += len(batch)
         last = now()

@@ -66,12 +66,14 @@ class Arrivals:
     @property
     def lateness_ms(self) -> np.ndarray:
         """By the broker's append time."""
-        return self.appended_ms - self.due_ms
+        lateness: np.ndarray = self.appended_ms - self.due_ms
+        return lateness
 
     @property
     def received_lateness_ms(self) -> np.ndarray:
         """By the time of receipt."""
-        return self.received_ms - self.due_ms
+        lateness: np.ndarray = self.received_ms - self.due_ms
+        return lateness
 
     def faults(self, expected: int) -> dict[str, int]:
         """Lost, duplicated and early deliveries out of ``expected``."""
@@ -204,7 +206,8 @@ class Bench:
 
     def arrivals(self, topic: str, count: int, **spec: Any) -> Arrivals:
         """Read a whole topic, after the fact."""
-        return self.reading(topic, count, **spec)()
+        found: Arrivals = self.reading(topic, count, **spec)()
+        return found
 
     def reading(self, topic: str, count: int, **spec: Any) -> Any:
         """Start reading a topic; the call of what is returned waits for the end and gives the arrivals."""

@@ -44,7 +44,7 @@ def copy(bootstrap: str, source: str, target: str, count: int, transaction: int 
                     target,
                     message.value(),
                     message.key(),
-                    partition=message.partition(),
+                    partition=message.partition() or 0,
                     headers=message.headers(),
                 )
             positions = consumer.position(consumer.assignment())

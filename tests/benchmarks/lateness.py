@@ -55,7 +55,7 @@ def takeover(bench: Bench) -> Iterator[Row]:
     """Two workers share the load; one is stopped, then one is killed."""
     rate, event_seconds = 2_000, _SESSION_TIMEOUT_MS / 1000 + 10
     settings = {"DELAYSTREAM_SESSION_TIMEOUT_MS": str(_SESSION_TIMEOUT_MS)}
-    with bench.deployment(**settings) as deployment:
+    with bench.deployment(partitions=4, **settings) as deployment:
         out = deployment.destination("out", 4)
         workers = [deployment.worker(name) for name in ("-a", "-b")]
         for worker in workers:

@@ -12,6 +12,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import Producer
@@ -131,7 +132,7 @@ def command(bootstrap: str, topic: str, headers: dict[str, str]) -> dict[str, fl
     """Send one request that has nothing but headers."""
     producer = _producer(bootstrap)
     started = time.time()
-    producer.produce(topic, None, None, headers=list(headers.items()))
+    producer.produce(topic, None, None, headers=dict(headers))
     if producer.flush(60):
         raise TimeoutError(f"a command was still unsent to {topic} after 60 s")
     return {"sent": 1, "started": started, "finished": time.time()}
@@ -140,8 +141,8 @@ def command(bootstrap: str, topic: str, headers: dict[str, str]) -> dict[str, fl
 def main() -> None:
     """Carry out the one load that the first argument describes."""
     spec = json.loads(sys.argv[1])
-    shape = {"bulk": bulk, "paced": paced, "command": command}[spec.pop("shape")]
-    print(json.dumps(shape(**spec)), flush=True)
+    shapes: dict[str, Callable[..., dict[str, float]]] = {"bulk": bulk, "paced": paced, "command": command}
+    print(json.dumps(shapes[spec.pop("shape")](**spec)), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ VALUE_BYTES: Final = 150
 STAMP: Final = Struct(">qq")
 PADDING: Final = bytes(33 + i % 94 for i in range(VALUE_BYTES - STAMP.size))
 
-Header = tuple[str, bytes]
+Header = tuple[str, str | bytes | None]
 
 
 def value(due_ms: int, sequence: int) -> bytes:

@@ -195,7 +195,7 @@ def events(bench: Bench) -> Iterator[Row]:
     ):
         figures = {}
         for told, settings in (("with", on), ("without", off)):
-            with bench.deployment(**settings) as deployment:
+            with bench.deployment(partitions=4, **settings) as deployment:
                 out = deployment.destination("out", 4)
                 worker = deployment.worker().wait_ready()
                 due_ms = _ahead_ms(count)

@@ -36,7 +36,8 @@ def _definitions() -> list[Manifest]:
     import kubernetes_schemas
 
     found = [*kubernetes_schemas.operators(), *kubernetes_schemas.strimzi()]
-    return json.loads(json.dumps(found))
+    plain: list[Manifest] = json.loads(json.dumps(found))
+    return plain
 
 
 def _priority(name: str) -> Manifest:

@@ -77,7 +77,7 @@ class ControlPlane:
         )
         if done.returncode != 0:
             raise Refused(done.stderr.strip())
-        return done.stdout
+        return str(done.stdout)
 
     def get(self, *arguments: str) -> Manifest:
         """One object, or a list of them, as the API server has it."""
@@ -174,7 +174,7 @@ class ControlPlane:
                 problem = str(refused)
             else:
                 problem = "not yet"
-            dead = [str(each.args[0]) for each in self._processes if each.poll() is not None]
+            dead = [str(each.args[0]) for each in self._processes if each.poll() is not None]  # type: ignore[index]
             assert not dead, f"{dead[0]} ended:\n{self._log(Path(dead[0]).name)}"
             assert time.monotonic() < deadline, f"waited {_START_SECONDS} s for {what}: {problem}"
             time.sleep(0.2)

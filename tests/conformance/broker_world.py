@@ -67,7 +67,7 @@ class BrokerWorld:
             config["message_timestamp_before_max_ms"] = str(timestamp_before_max_ms)
         if timestamp_after_max_ms is not None:
             config["message_timestamp_after_max_ms"] = str(timestamp_after_max_ms)
-        await asyncio.to_thread(self._kafka.create, name, partitions, **config)
+        await asyncio.to_thread(self._kafka.create, name, partitions, config)
 
     async def delete_topic(self, name: str) -> None:
         await asyncio.to_thread(self._kafka.delete, name)

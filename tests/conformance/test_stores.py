@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,9 @@ from delaystream.engine.ports import (
     StateStores,
 )
 from delaystream.testing import MemoryStateStores
+from tests.examples import examples
 
-Stores = Callable[[], "contextmanager[StateStores]"]
+Stores = Callable[[], AbstractContextManager[StateStores]]
 
 
 def marker(position: int = 1) -> Marker:
@@ -157,7 +158,7 @@ BATCHES = st.lists(st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=3)), 
 
 
 @pytest.mark.parametrize("kind", [memory, rocksdb], ids=["memory", "rocksdb"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(examples(25), suppress_health_check=[HealthCheck.too_slow])
 @given(batches=BATCHES, start=KEYS, stop=KEYS, limit=st.integers(1, 10))
 def test_a_store_is_an_ordered_map(
     kind: Stores, batches: list[list[Change]], start: bytes, stop: bytes, limit: int

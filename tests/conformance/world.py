@@ -103,9 +103,11 @@ class MemoryWorld:
 
     def __init__(self, loop: VirtualTimeLoop) -> None:
         self.clock = LoopClock(loop)
-        self.log = MemoryLog(
-            self.clock.now_ms, delete_retention_ms=0, defer_marker=lambda mark: loop.call_later(0.05, mark)
-        )
+
+        def later(mark: Callable[[], None]) -> None:
+            loop.call_later(0.05, mark)
+
+        self.log = MemoryLog(self.clock.now_ms, delete_retention_ms=0, defer_marker=later)
 
     async def create_topic(
         self,

@@ -300,10 +300,10 @@ def _constant(operation: str) -> str:
 def _everything_of(name: str) -> AclBindingFilter:
     return AclBindingFilter(
         ResourceType.ANY,
-        None,
+        None,  # type: ignore[arg-type]  # any: the stub knows of no such thing
         ResourcePatternType.ANY,
         f"User:{name}",
-        None,
+        None,  # type: ignore[arg-type]
         AclOperation.ANY,
         AclPermissionType.ANY,
     )

@@ -40,7 +40,7 @@ class SecuredDeployment(Deployment):
 
     def as_super_user(self) -> Deployment:
         """The same application, on the listener where nobody is asked for a name."""
-        other = SecuredDeployment(self.broker, self.directory, user="", **self.settings)
+        other = SecuredDeployment(self.broker, self.directory, way=self.way, user="", **self.settings)
         other.__dict__.update({**self.__dict__, "user": ""})
         return other
 

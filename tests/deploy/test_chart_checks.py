@@ -80,7 +80,15 @@ def conform(tool: Tool, manifests: Path, version: str) -> dict[str, int]:
     name = "{{.ResourceKind}}{{.KindSuffix}}.json"
     locations = [f"{SCHEMAS}/{version}/{name}", f"{SCHEMAS}/crds/{name}"]
     options = [word for location in locations for word in ("-schema-location", location)]
-    command = [tool("kubeconform"), "-strict", "-summary", "-output", "json", *options, manifests]
+    command: list[str | Path] = [
+        tool("kubeconform"),
+        "-strict",
+        "-summary",
+        "-output",
+        "json",
+        *options,
+        manifests,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     summary: dict[str, int] = json.loads(done.stdout)["summary"]
     return summary

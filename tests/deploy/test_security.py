@@ -42,8 +42,9 @@ def secured(broker: SecuredBroker, tmp_path: Path) -> Iterator[Secured]:
     """Make applications on the secured broker, their topics and destination there."""
     with ExitStack() as stack:
 
-        def make(**options: str) -> SecuredDeployment:
-            app = stack.enter_context(SecuredDeployment(broker, tmp_path, **options))
+        def make(*, way: Way = "SCRAM-SHA-512", **settings: str) -> SecuredDeployment:
+            app = SecuredDeployment(broker, tmp_path, way=way, user="worker", **settings)
+            stack.enter_context(app)
             app.as_super_user().apply_topics()
             app.destination("out")
             return app

@@ -521,7 +521,9 @@ def _tame(happenings: list[Happening]) -> tuple[Happening, ...]:
 def scripts(draw: st.DrawFn, longest: int = 30) -> Script:
     """A whole life."""
     partitions = draw(st.sampled_from((1, 2, 2)))
-    weighed = st.sampled_from((*[sends(partitions)] * 14, *[_passes] * 4, _aways, _steps, _turns))
+    weighed: st.SearchStrategy[st.SearchStrategy[Happening]] = st.sampled_from(
+        (*[sends(partitions)] * 14, *[_passes] * 4, _aways, _steps, _turns)
+    )
     least = draw(st.sampled_from((1, longest // 2, longest // 2)))
     happenings = draw(st.lists(weighed.flatmap(lambda kind: kind), min_size=least, max_size=longest))
     return Script(partitions, draw(st.sampled_from((8_000, 8_000, 3, 1))), _tame(happenings))

@@ -248,7 +248,7 @@ def _lives(script: Script) -> None:
 
 def engine(data: bytes) -> None:
     """A life of a worker, drawn from the bytes as `tests/unit/test_fuzz.py` draws it at random."""
-    _lives.hypothesis.fuzz_one_input(data)
+    _lives.hypothesis.fuzz_one_input(data)  # type: ignore[attr-defined]
 
 
 def _engine_seeds() -> Iterator[bytes]:

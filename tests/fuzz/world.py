@@ -280,8 +280,9 @@ class World:
         if event.type is EventType.CANCELLED:
             return event.id is None and event.fire_id is not None
         send = self.sent.get(_parsed(event.source or ""))
-        plain = send is not None and send.topic in (REQUESTS, NARROW)
-        return event.type is EventType.RESUMED and plain and _control(send, "action") != b"resume"
+        if send is None or send.topic not in (REQUESTS, NARROW):
+            return False
+        return event.type is EventType.RESUMED and _control(send, "action") != b"resume"
 
     def _letters(self, letters: list[LogRecord], events: list[Event]) -> Counter[Place]:
         """Requests among the dead letters, each with its bytes."""
@@ -299,7 +300,7 @@ class World:
             found[place] += 1
             if place in self.sent:
                 self._letter_holds(letter, self.sent[place])
-        told = Counter(_parsed(event.source) for event in events if event.type is EventType.REJECTED)
+        told = Counter(_parsed(event.source or "") for event in events if event.type is EventType.REJECTED)
         assert told == found, "each rejected request is told, and is a dead letter"
         return found
 
@@ -350,7 +351,7 @@ class World:
             if _last(letter.headers, "error") == b"quarantined" and len(letter.headers) > 6
         )
         assert not quarantined - Counter(
-            event.fire_id for event in events if event.type is EventType.QUARANTINED
+            event.fire_id or "" for event in events if event.type is EventType.QUARANTINED
         )
         assert sum(_last(letter.headers, "error") == b"quarantined" for letter in letters) == sum(
             event.type is EventType.QUARANTINED for event in events

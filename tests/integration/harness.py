@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 from uuid import uuid4
 
 import psutil
@@ -185,7 +186,7 @@ class Deployment:
         self.settings = settings
         self.workers: list[Worker] = []
 
-    def __enter__(self) -> Deployment:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -202,7 +203,7 @@ class Deployment:
     def destination(self, name: str = "out", partitions: int = 1, **config: str) -> str:
         """Create a destination whose records carry the broker's append time."""
         config = {"message_timestamp_type": "LogAppendTime", **config}
-        return self.kafka.create(self.topic(name), partitions, **config)
+        return self.kafka.create(self.topic(name), partitions, config)
 
     def data_directory(self, name: str = "") -> Path:
         """The data directory of the worker of that name."""

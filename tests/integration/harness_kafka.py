@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
+from functools import partial
+from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -165,9 +166,11 @@ class Kafka:
         self.replicas = replicas
         self.admin = AdminClient({"bootstrap.servers": bootstrap})
 
-    def create(self, topic: str, partitions: int = 1, **config: str) -> str:
+    def create(
+        self, topic: str, partitions: int = 1, config: Mapping[str, str] = MappingProxyType({}), **named: str
+    ) -> str:
         """Create a topic (``max_message_bytes`` for ``max.message.bytes``) and wait until it can be used."""
-        settings = {name.replace("_", "."): value for name, value in config.items()}
+        settings = {name.replace("_", "."): value for name, value in {**config, **named}.items()}
         new = NewTopic(topic, num_partitions=partitions, replication_factor=self.replicas, config=settings)
         for future in self.admin.create_topics([new], operation_timeout=30).values():
             future.result(30)
@@ -182,7 +185,10 @@ class Kafka:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
-            self._await(lambda gone=topic: self.partitions(gone) == 0, f"topic {topic} to go")
+            self._await(partial(self._is_gone, topic), f"topic {topic} to go")
+
+    def _is_gone(self, topic: str) -> bool:
+        return self.partitions(topic) == 0
 
     def configure(self, topic: str, **config: str) -> None:
         """Set a topic's settings."""
@@ -201,11 +207,11 @@ class Kafka:
 
     def stable_offsets(self, topic: str) -> list[int]:
         """The last stable offset of each partition: how far a read_committed reader gets."""
-        return self._offsets(topic, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+        return self._offsets(topic, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)  # type: ignore[no-untyped-call]
 
     def end_offsets(self, topic: str) -> list[int]:
         """The high watermark of each partition."""
-        return self._offsets(topic, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+        return self._offsets(topic, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
 
     def _offsets(self, topic: str, spec: OffsetSpec, isolation: IsolationLevel) -> list[int]:
         wanted = {TopicPartition(topic, number): spec for number in range(self.partitions(topic))}

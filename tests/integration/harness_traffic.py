@@ -182,7 +182,7 @@ class Traffic:
         return int((id or "0").rsplit("-", 1)[1]) % self._app.partitions
 
     def _produce(self, asked: Asked, control: dict[str, str], partition: int) -> None:
-        headers = [
+        headers: list[tuple[str, str | bytes | None]] = [
             *asked.headers,
             *((f"delaystream-{name}", text.encode()) for name, text in control.items()),
         ]

@@ -80,7 +80,7 @@ def test_what_is_cancelled_is_not_delivered_by_a_worker_with_an_allow_list(deplo
 
 
 def _cancelled(event: Delivery) -> bool:
-    return json.loads(event.value or b"{}")["type"] == "cancelled"
+    return bool(json.loads(event.value or b"{}")["type"] == "cancelled")
 
 
 def test_a_topic_that_no_receipt_may_be_written_to_is_refused_before_anything_is_sent(

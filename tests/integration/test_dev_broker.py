@@ -35,14 +35,14 @@ def create(servers: str, topic: str) -> None:
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
 
 
-def committed(servers: str, topic: str) -> list[bytes]:
+def committed(servers: str, topic: str) -> list[bytes | None]:
     """All values of a topic that a read_committed reader sees."""
     consumer = Consumer(
         {"bootstrap.servers": servers, "group.id": "test", "isolation.level": "read_committed"}
         | {"enable.partition.eof": True, "auto.offset.reset": "earliest"}
     )
     consumer.assign([TopicPartition(topic, 0, 0)])
-    values = []
+    values: list[bytes | None] = []
     try:
         while True:
             message = consumer.poll(30)
@@ -56,7 +56,7 @@ def committed(servers: str, topic: str) -> list[bytes]:
 
 def is_gone(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
@@ -76,7 +76,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]
 
 
 @pytest.mark.parametrize("version", locked_versions())
-def test_transactions_survive_a_restart_and_a_kill_on_the_same_port(own_broker, version):
+def test_transactions_survive_a_restart_and_a_kill_on_the_same_port(
+    own_broker: Callable[..., EmbeddedBroker], version: str
+) -> None:
     broker = own_broker(version=version)
     servers = broker.bootstrap_servers
     create(servers, "t")
@@ -90,7 +92,9 @@ def test_transactions_survive_a_restart_and_a_kill_on_the_same_port(own_broker, 
     assert committed(servers, "t") == [b"1", b"2", b"3"]
 
 
-def test_a_later_broker_finds_the_records_of_an_earlier_one(own_broker, tmp_path):
+def test_a_later_broker_finds_the_records_of_an_earlier_one(
+    own_broker: Callable[..., EmbeddedBroker], tmp_path: Path
+) -> None:
     first = own_broker(tmp_path / "d")
     create(first.bootstrap_servers, "t")
     transact(first.bootstrap_servers, "t", [b"1"])
@@ -99,7 +103,9 @@ def test_a_later_broker_finds_the_records_of_an_earlier_one(own_broker, tmp_path
     assert committed(second.bootstrap_servers, "t") == [b"1"]
 
 
-def test_a_newer_kafka_takes_over_an_older_ones_directory_but_not_the_other_way_round(own_broker, tmp_path):
+def test_a_newer_kafka_takes_over_an_older_ones_directory_but_not_the_other_way_round(
+    own_broker: Callable[..., EmbeddedBroker], tmp_path: Path
+) -> None:
     older = own_broker(tmp_path / "d", version=OLDEST_VERSION)
     create(older.bootstrap_servers, "t")
     transact(older.bootstrap_servers, "t", [b"1"])
@@ -111,7 +117,7 @@ def test_a_newer_kafka_takes_over_an_older_ones_directory_but_not_the_other_way_
         older.start()
 
 
-def test_topics_are_never_created_by_asking_for_them(broker):
+def test_topics_are_never_created_by_asking_for_them(broker: EmbeddedBroker) -> None:
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "message.timeout.ms": 1500})
     results = []
     producer.produce("nobody-made-this", b"", on_delivery=lambda error, _: results.append(error))
@@ -123,19 +129,25 @@ def test_topics_are_never_created_by_asking_for_them(broker):
     )
 
 
-def test_a_second_broker_on_a_data_directory_is_refused_and_the_first_goes_on(own_broker, broker):
+def test_a_second_broker_on_a_data_directory_is_refused_and_the_first_goes_on(
+    own_broker: Callable[..., EmbeddedBroker], broker: EmbeddedBroker
+) -> None:
     with pytest.raises(DataDirInUseError, match=f"Another broker works in {broker.data_dir}"):
         own_broker(broker.data_dir)
     create(broker.bootstrap_servers, "t")
 
 
-def test_a_port_in_use_is_refused_by_name(own_broker, broker):
+def test_a_port_in_use_is_refused_by_name(
+    own_broker: Callable[..., EmbeddedBroker], broker: EmbeddedBroker
+) -> None:
     port = int(broker.bootstrap_servers.split(":")[1])
     with pytest.raises(PortInUseError, match=f"Port {port} "):
         own_broker(port=port)
 
 
-def test_a_broker_that_cannot_start_tells_why_and_leaves_nothing_behind(own_broker):
+def test_a_broker_that_cannot_start_tells_why_and_leaves_nothing_behind(
+    own_broker: Callable[..., EmbeddedBroker],
+) -> None:
     broker = own_broker(start=False, properties={"log.retention.ms": "soon"})
     with pytest.raises(BrokerStartError, match="soon"):
         broker.start()
@@ -144,13 +156,17 @@ def test_a_broker_that_cannot_start_tells_why_and_leaves_nothing_behind(own_brok
         _ = broker.pid
 
 
-def test_a_data_directory_that_cannot_be_made_is_refused_by_name(own_broker, tmp_path):
+def test_a_data_directory_that_cannot_be_made_is_refused_by_name(
+    own_broker: Callable[..., EmbeddedBroker], tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BrokerStartError, match=str(tmp_path / "file")):
         own_broker(tmp_path / "file" / "d")
 
 
-def test_a_paused_broker_answers_nobody_until_it_is_resumed(own_broker):
+def test_a_paused_broker_answers_nobody_until_it_is_resumed(
+    own_broker: Callable[..., EmbeddedBroker],
+) -> None:
     broker = own_broker()
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     admin.list_topics(timeout=10)
@@ -162,7 +178,9 @@ def test_a_paused_broker_answers_nobody_until_it_is_resumed(own_broker):
     assert admin.list_topics(timeout=30).brokers
 
 
-def test_given_properties_reach_the_broker_and_a_paused_broker_can_be_stopped(own_broker):
+def test_given_properties_reach_the_broker_and_a_paused_broker_can_be_stopped(
+    own_broker: Callable[..., EmbeddedBroker],
+) -> None:
     broker = own_broker(properties={"auto.create.topics.enable": "true"})
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "allow.auto.create.topics": True})
     admin.list_topics("made-by-asking", timeout=10)
@@ -187,7 +205,7 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("ending", ["SIGKILL", "SIGTERM", "a normal exit"])
-def test_the_broker_ends_with_the_process_that_started_it(tmp_path, ending):
+def test_the_broker_ends_with_the_process_that_started_it(tmp_path: Path, ending: str) -> None:
     """However that process ends; and its data directory is free again at once."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, tmp_path / "d"],

@@ -258,7 +258,7 @@ def test_refused_requests_go_to_dead_letters_with_their_bytes(app: Deployment) -
     sent: dict[bytes, tuple[str, Headers, tuple[int, int]]] = {}
     for name, (control, code) in REFUSED.items():
         key = f"{name} {uuid4()}".encode()
-        headers = [("foreign", b"\xff\x00"), ("delaystream-destination", b"anywhere"), *control]
+        headers: Headers = [("foreign", b"\xff\x00"), ("delaystream-destination", b"anywhere"), *control]
         sent[key] = (code, headers, app.kafka.produce(app.requests, [(key, value, headers)])[0])
     with app.reader(app.dead_letters) as reader:
         letters = reader.take(len(sent), wanted=lambda delivery: delivery.key in sent)

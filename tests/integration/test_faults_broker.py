@@ -74,9 +74,11 @@ def test_a_destination_that_we_may_not_write_to(broker: EmbeddedBroker, tmp_path
     with Deployment(kafka, tmp_path, partitions=1, **settings) as app:
         worker = app.apply_topics().worker().wait_ready()
         forbidden, allowed = app.destination("forbidden"), app.destination("allowed")
-        rule = ("User:*", "*", AclOperation.WRITE, AclPermissionType.DENY)
-        place = (ResourceType.TOPIC, forbidden, ResourcePatternType.LITERAL)
-        for future in kafka.admin.create_acls([AclBinding(*place, *rule)]).values():
+        rule = (
+            *(ResourceType.TOPIC, forbidden, ResourcePatternType.LITERAL),
+            *("User:*", "*", AclOperation.WRITE, AclPermissionType.DENY),
+        )
+        for future in kafka.admin.create_acls([AclBinding(*rule)]).values():
             future.result(30)
         time.sleep(1)
         for number in range(10):
@@ -85,7 +87,7 @@ def test_a_destination_that_we_may_not_write_to(broker: EmbeddedBroker, tmp_path
         for delivery in kafka.read(allowed, 10):
             assert 0 <= delivery.timestamp_ms - int(delivery.text("delaystream-due-at")) < 2_000
         assert sum(kafka.stable_offsets(forbidden)) == 0
-        for removed in kafka.admin.delete_acls([AclBindingFilter(*place, *rule)]).values():
+        for removed in kafka.admin.delete_acls([AclBindingFilter(*rule)]).values():
             removed.result(30)
         # Nothing is left that speaks of the topic, so that everyone may write again.
         with app.reader(forbidden) as reader:

@@ -128,7 +128,7 @@ def test_a_destination_in_which_no_transaction_ends_holds_up_nobody(
     """The broker refuses its own marker there, and would keep the partition's transactions for ever."""
     narrow = {"message_timestamp_before_max_ms": "0", "message_timestamp_after_max_ms": "0"}
     config = narrow if trouble == "a narrow clock" else {"max_message_bytes": "77"}
-    out = patient.kafka.create(patient.topic(f"endless-{uuid4().hex[:6]}"), **config)
+    out = patient.kafka.create(patient.topic(f"endless-{uuid4().hex[:6]}"), config=config)
     for number in range(20):
         patient.request(b"%d" % number, {"destination": out, "delay": f"{number * 100}ms"})
     _healthy(patient, 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from delaystream.exit_codes import ExitCode
@@ -28,6 +29,11 @@ def _damage(directory: Path) -> None:
             path.write_bytes(os.urandom(max(64, path.stat().st_size // 2)))
 
 
+def _exchange(state: Path, other: Path) -> None:
+    shutil.rmtree(state)
+    shutil.copytree(other, state)
+
+
 def test_local_state_that_cannot_be_trusted_is_rebuilt(deploy: Deploy, tmp_path: Path) -> None:
     """Good, missing, damaged, old, foreign: after each restart everything pending is delivered once."""
     app, other = deploy(partitions=_PARTITIONS).apply_topics(), deploy(partitions=_PARTITIONS).apply_topics()
@@ -36,15 +42,12 @@ def test_local_state_that_cannot_be_trusted_is_rebuilt(deploy: Deploy, tmp_path:
     _schedule(other, other.destination(), "foreign", 3_600_000)
     old = tmp_path / "old"
     state = app.data_directory() / app.app_id
-    troubles = {
+    troubles: dict[str, Callable[[], object]] = {
         "none": lambda: None,
         "missing": lambda: shutil.rmtree(app.data_directory()),
         "damaged": lambda: _damage(state),
-        "old": lambda: (shutil.rmtree(state), shutil.copytree(old, state)),
-        "foreign": lambda: (
-            shutil.rmtree(state),
-            shutil.copytree(other.data_directory() / other.app_id, state),
-        ),
+        "old": lambda: _exchange(state, old),
+        "foreign": lambda: _exchange(state, other.data_directory() / other.app_id),
     }
     worker = app.worker().wait_ready()
     expected = set()

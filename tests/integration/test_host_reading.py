@@ -43,7 +43,8 @@ def produce(servers: str, topic: str, partition: int, count: int, size: int = 10
         producer.init_transactions()
         producer.begin_transaction()
     for number in range(count):
-        key, headers = f"{number}".encode(), [("a", b"1"), ("a", None)]
+        key = f"{number}".encode()
+        headers: list[tuple[str, str | bytes | None]] = [("a", b"1"), ("a", None)]
         producer.produce(topic, bytes(size), key, partition=partition, headers=headers)
         producer.poll(0)
     producer.flush()

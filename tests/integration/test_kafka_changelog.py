@@ -61,7 +61,7 @@ def test_aborted_transactions_are_left_out_exactly(kafka: str, make_topic: MakeT
     async def story() -> None:
         committed: list[bytes | None] = []
         names = [f"{uuid4().hex}-{n}" for n in range(3)]
-        producers = {}
+        producers: dict[str, AiokafkaTransactionalProducer] = {}
         for number in range(40):
             name = chance.choice(names)
             producer = producers.pop(name, None)

@@ -23,7 +23,7 @@ from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
 from delaystream.adapters.kafka_source_bounds import KafkaSourceBounds
 from delaystream.dev import EmbeddedBroker
 from delaystream.engine.failures import LogUnavailable, WriteRefused
-from delaystream.engine.ports import TopicPartition, Transaction
+from delaystream.engine.ports import Row, TopicPartition, Transaction
 from delaystream.topics import connect, topic_ids
 from tests.integration.harness_kafka import Kafka
 from tests.integration.test_kafka_producer import run
@@ -190,7 +190,7 @@ def test_a_forbidden_topic_is_known_for_one(own_broker: Callable[..., EmbeddedBr
         for topic in (read_only, hidden):
             producer = AiokafkaTransactionalProducer(settings, "forbidden", "group")
             await producer.fence()
-            row = (b"k", b"v", [], 1)
+            row: Row = (b"k", b"v", [], 1)
             with pytest.raises(WriteRefused) as caught:
                 await producer.commit(
                     Transaction({TopicPartition(allowed, 0): [row], TopicPartition(topic, 0): [row]}, {})

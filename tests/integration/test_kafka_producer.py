@@ -184,14 +184,15 @@ def test_a_row_that_cannot_be_encoded_is_refused_by_its_place(kafka: str, make_t
     topic = make_topic()
 
     async def story() -> None:
-        for bad in (
+        rows: list[Any] = [
             (b"k", b"v", [("\udcff", b"")], 1),
             (b"k", b"v", [], 2**63),
             (b"k", "text", [], 1),
-        ):
+        ]
+        for bad in rows:
             producer = new_producer(kafka)
             await producer.fence()
-            error = await refusal(producer.commit(Transaction({at(topic): [row(b"a"), bad]}, {})))  # type: ignore[list-item]
+            error = await refusal(producer.commit(Transaction({at(topic): [row(b"a"), bad]}, {})))
             assert (error.record_at_fault, error.row) == (True, 1)
             await producer.close()
 
@@ -307,7 +308,7 @@ def test_a_topic_deleted_within_a_transaction_is_refused_in_time(kafka: str, mak
             await add_partitions(*arguments)
             await asyncio.to_thread(Kafka(kafka).delete, doomed)
 
-        producer._coordinator.add_partitions = add_and_delete  # type: ignore[method-assign]
+        producer._coordinator.add_partitions = add_and_delete  # type: ignore[method-assign, assignment]
         error = await refusal(producer.commit(both))
         assert (error.topic, error.record_at_fault) == (doomed, False)
         await producer.close()

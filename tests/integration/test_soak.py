@@ -232,7 +232,8 @@ def test_nothing_is_lost_early_or_twice_under_faults(cluster: EmbeddedCluster, t
         gone = onlooker.stop().gone(records)
         lateness = traffic.lateness_ms(records)
         middle, worst = lateness[len(lateness) // 2], lateness[-1]
-        unexpected = [sentence for one in (*victims, brokers) for sentence in one.unexpected]
+        faulty: list[_Victim | _Brokers] = [*victims, brokers]
+        unexpected = [sentence for one in faulty for sentence in one.unexpected]
         counted = ", ".join(f"{count} {name}" for name, count in sorted(faults.items()))
         print(
             f"soak: seed {SEED}: {counted}; {len(traffic.asked)} requests ({traffic.doubled} written twice "

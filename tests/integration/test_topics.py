@@ -1,6 +1,7 @@
 """Topics as code against a real cluster."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 from uuid import uuid4
@@ -61,14 +62,14 @@ def await_differences(admin: Admin, specs: list[TopicSpec], expected: set[tuple[
         time.sleep(0.1)
 
 
-def test_apply_creates_what_is_missing_and_then_nothing_differs(admin, names):
+def test_apply_creates_what_is_missing_and_then_nothing_differs(admin: Admin, names: Names) -> None:
     specs = specs_of(names)
     assert {d.setting for d in check(admin, specs)} == {"exists"}
     assert {change.action for change in apply(admin, specs)} == {"created"}
     assert check(admin, specs, exact_partitions=True) == []
 
 
-def test_apply_asks_for_no_more_replicas_in_sync_than_a_topic_has(admin, names):
+def test_apply_asks_for_no_more_replicas_in_sync_than_a_topic_has(admin: Admin, names: Names) -> None:
     """Nothing could be written to it any more."""
     apply(admin, specs_of(names))
     production = plan(names, partitions=2, environment="production")
@@ -76,14 +77,14 @@ def test_apply_asks_for_no_more_replicas_in_sync_than_a_topic_has(admin, names):
     assert {d.setting for d in check(admin, production)} == {"replication.factor", "min.insync.replicas"}
 
 
-def test_more_replicas_than_there_are_brokers_are_refused_with_what_to_do(admin, names):
+def test_more_replicas_than_there_are_brokers_are_refused_with_what_to_do(admin: Admin, names: Names) -> None:
     production = plan(names, partitions=2, environment="production")
     advice = r"[^.]\. A cluster with fewer brokers than 3 .*--environment single-node"
     with pytest.raises(TopicsRefused, match=advice):
         apply(admin, production)
 
 
-def test_applying_twice_changes_nothing(admin, names):
+def test_applying_twice_changes_nothing(admin: Admin, names: Names) -> None:
     specs = specs_of(names)
     apply(admin, specs)
     ids = topic_ids(admin, [spec.name for spec in specs])
@@ -91,7 +92,9 @@ def test_applying_twice_changes_nothing(admin, names):
     assert topic_ids(admin, [spec.name for spec in specs]) == ids
 
 
-def test_apply_corrects_dangerous_settings_and_tells_each(admin, names, create_topic):
+def test_apply_corrects_dangerous_settings_and_tells_each(
+    admin: Admin, names: Names, create_topic: Callable[..., str]
+) -> None:
     create_topic(names.changelog_topic, partitions=2, config={"max.message.bytes": "1000"})
     specs = specs_of(names)
     found = [d.setting for d in check(admin, specs) if d.topic == names.changelog_topic]
@@ -111,7 +114,9 @@ def test_apply_corrects_dangerous_settings_and_tells_each(admin, names, create_t
     assert check(admin, specs) == []
 
 
-def test_apply_takes_back_what_would_delete_requests_unread(admin, names, create_topic):
+def test_apply_takes_back_what_would_delete_requests_unread(
+    admin: Admin, names: Names, create_topic: Callable[..., str]
+) -> None:
     specs = specs_of(names)
     apply(admin, specs)
     limited = {spec.name for spec in specs if spec.name != names.changelog_topic}
@@ -127,8 +132,8 @@ def test_apply_takes_back_what_would_delete_requests_unread(admin, names, create
 
 @pytest.mark.timeout(240)
 def test_what_a_cluster_sets_for_all_its_topics_is_seen_on_those_that_do_not_say_otherwise(
-    names, tmp_path_factory
-):
+    names: Names, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Somebody else's topic inherits it: it is told of, corrected on the topic, and then stays."""
     with EmbeddedBroker(tmp_path_factory.mktemp("limited")) as broker:
         admin = connect({"bootstrap.servers": broker.bootstrap_servers})
@@ -158,7 +163,9 @@ def test_what_a_cluster_sets_for_all_its_topics_is_seen_on_those_that_do_not_say
         assert check(admin, specs) == []
 
 
-def test_what_is_missing_gets_as_many_partitions_as_the_topics_that_it_belongs_to(admin, names, create_topic):
+def test_what_is_missing_gets_as_many_partitions_as_the_topics_that_it_belongs_to(
+    admin: Admin, names: Names, create_topic: Callable[..., str]
+) -> None:
     create_topic(names.request_topics[0], partitions=3)
     specs = specs_of(names, partitions=2)
     apply(admin, specs)
@@ -167,7 +174,9 @@ def test_what_is_missing_gets_as_many_partitions_as_the_topics_that_it_belongs_t
     assert partitions[names.commands_topic] == partitions[names.changelog_topic] == 3
 
 
-def test_partition_counts_are_never_changed_and_stay_reported(admin, names, create_topic):
+def test_partition_counts_are_never_changed_and_stay_reported(
+    admin: Admin, names: Names, create_topic: Callable[..., str]
+) -> None:
     create_topic(names.commands_topic, partitions=5)
     create_topic(names.request_topics[0], partitions=2)
     apply(admin, specs_of(names))
@@ -176,13 +185,16 @@ def test_partition_counts_are_never_changed_and_stay_reported(admin, names, crea
     assert (difference.expected, difference.actual, difference.severity) == ("2", "5", "error")
 
 
-def test_more_replicas_than_there_are_brokers_are_refused_in_a_sentence(admin, names):
+def test_more_replicas_than_there_are_brokers_are_refused_in_a_sentence(admin: Admin, names: Names) -> None:
     with pytest.raises(TopicsError, match=r"cannot be created: .*replication") as caught:
         apply(admin, plan(names, replication_factor=100))
+    assert caught.value.__cause__ is not None
     assert caught.value.__cause__.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR
 
 
-def test_a_topic_made_again_has_another_id_and_a_missing_one_has_none(admin, make_topic, create_topic):
+def test_a_topic_made_again_has_another_id_and_a_missing_one_has_none(
+    admin: Admin, make_topic: Callable[..., str], create_topic: Callable[..., str]
+) -> None:
     name = make_topic()
     before = topic_ids(admin, [name, "no-such-topic"])
     assert list(before) == [name]
@@ -193,7 +205,9 @@ def test_a_topic_made_again_has_another_id_and_a_missing_one_has_none(admin, mak
     assert topic_ids(admin, [name])[name] != before[name]
 
 
-def test_a_cluster_that_is_not_there_is_an_error_and_not_a_missing_topic(monkeypatch):
+def test_a_cluster_that_is_not_there_is_an_error_and_not_a_missing_topic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("delaystream.topics.cluster.REQUEST_TIMEOUT_S", 1.0)
     admin = connect({"bootstrap.servers": "127.0.0.1:1"})
     assert isinstance(admin, AdminClient)
@@ -205,7 +219,8 @@ def test_a_broker_that_has_not_heard_of_a_topic_yet_is_asked_again(
     admin: Admin, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One broker describes the topics, another one their settings: it may be behind the first."""
-    original, refusals = admin.describe_configs, []
+    original = admin.describe_configs
+    refusals: list[ConfigResource] = []
 
     def describe_configs(
         resources: list[ConfigResource], **options: float

@@ -217,7 +217,7 @@ class Audit:
             damaged.append(f"{what}: on partition {record.partition}")
         foreign = iter(record.foreign)
         whole = (record.key, record.value) == (request.key, request.value) and all(
-            tuple(header) in foreign for header in request.headers
+            (name, value) in foreign for name, value in request.headers
         )
         largest = given.largest.get(record.topic)
         bare = record.key is None and record.value is None and not record.foreign

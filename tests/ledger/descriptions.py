@@ -89,5 +89,6 @@ def _fits(receipt: dict[str, Any], state: State, audit: Audit) -> bool:
     )
     if state.status not in _LIVE:
         # What was cancelled keeps its counts, and nothing of it is ahead.
-        stands, found = (*stands[:2], 0, None), (*found[:2], *found[3:])
+        ended = (*stands[:2], 0, None) == (*found[:2], *found[3:])
+        return ended and described.get("next_at_ms") == state.next_ms
     return stands == found and described.get("next_at_ms") == state.next_ms

@@ -31,11 +31,12 @@ def judge_order(audit: Audit) -> None:
             record = fire.record
             if record.appended_ms is None or record.topic != request.destination:
                 continue
-            lane = (request.partition, record.topic, record.partition)
+            place = (request.partition, record.topic, record.partition)
             name = split_fire_id(fire.fire_id)
             if name is None or isinstance(name.index, str):
                 continue  # it is found to be damaged elsewhere
-            lanes[lane].append((record.offset, fire.due_ms, request.offset, name.index, request, fire))
+            rank = (record.offset, fire.due_ms, request.offset, name.index)
+            lanes[place].append((*rank, request, fire))
     for lane in lanes.values():
         lane.sort(key=lambda entry: entry[0])
         for number, (_, due_ms, offset, index, request, _) in enumerate(lane):

@@ -37,8 +37,10 @@ class Selections:
         selectors = [request for request in audit.asked.values() if request.selector is not None]
         self.pauses = [request for request in selectors if request.action == "pause"]
         self.cancels = [
-            request for request in selectors if request.action == "cancel" and request.selector.anonymous
-        ]  # fmt: skip
+            request
+            for request in selectors
+            if request.action == "cancel" and request.selector is not None and request.selector.anonymous
+        ]
         self.resumes = [request for request in selectors if request.action == "resume"]
         self.commands = [request for request in audit.asked.values() if request.subject is not None]
 

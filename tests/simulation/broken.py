@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Schedule
+from delaystream.codec.envelope import Schedule, Status
 from delaystream.core.misfire import settle
 from delaystream.core.recurrence import next_after
 from delaystream.engine import bulk, recurring_fires
@@ -20,6 +20,7 @@ from delaystream.engine.intake import Intake
 from delaystream.engine.life import Life
 from delaystream.engine.ports import ChangelogRecord, Sources, TopicPartition
 from delaystream.engine.recovery import Recovery
+from delaystream.engine.starting import starting_positions
 from delaystream.testing import MemoryChangelog, MemoryLog, MemorySources
 from delaystream.testing.log import MemoryLog as Log
 from delaystream.testing.partition import Epoch, LogRecord
@@ -83,7 +84,7 @@ def no_fence() -> Iterator[Engine]:
 @contextlib.contextmanager
 def applied_offsets_ignored() -> Iterator[Engine]:
     """Reading goes on from where the consumer happens to stand, and nothing is skipped."""
-    original = processor_module.starting_positions
+    original = starting_positions
     original_take = Intake.take
 
     def take(self: Intake, step: Any, parsed: Any, applied: int) -> int:
@@ -212,10 +213,10 @@ def triggers_wait_for_nothing() -> Iterator[Engine]:
     over = property(lambda schedule: not (schedule.pending or schedule.held or schedule.next_ms >= 0))
     original = Arming.finish
 
-    def finish(self: Arming, step: Any, id: str, schedule: Schedule) -> Schedule:
-        for key in schedule.triggers:
-            self._state.remove_entry(step, key)
-        return original(self, step, id, schedule)
+    def finish(self: Arming, step: Any, id: str, schedule: Schedule, status: Status) -> Schedule:
+        for waiting in schedule.triggers:
+            self._state.remove_entry(step, waiting.key)
+        return original(self, step, id, schedule, status)
 
     with patch.object(Schedule, "over", over), patch.object(Arming, "finish", finish):
         yield Engine()

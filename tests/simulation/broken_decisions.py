@@ -12,10 +12,20 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import LIVE, Forget, Schedule, decode_entry, decode_schedule, encode
+from delaystream.codec.envelope import (
+    LIVE,
+    Forget,
+    Schedule,
+    decode_entry,
+    decode_schedule,
+    encode,
+    envelope_of,
+)
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import wheel_of
+from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.core.misfire import Verdict, settle
+from delaystream.core.recurrence import timing
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, Action, CatchUp, Request
 from delaystream.engine import bulk, changes, commands, control, firing, holds, named_fires, recurring_fires
@@ -177,7 +187,7 @@ def keyless_requests_overtake() -> Iterator[Engine]:
 @contextlib.contextmanager
 def control_headers_leak() -> Iterator[Engine]:
     """Deliveries carry a header that was meant for delaystream."""
-    original = firing.anonymous_delivery_headers
+    original = anonymous_delivery_headers
 
     def headers(own: Any, *rest: Any) -> Any:
         return original([*own, ("delaystream-destination", b"dest-a")], *rest)
@@ -189,7 +199,7 @@ def control_headers_leak() -> Iterator[Engine]:
 @contextlib.contextmanager
 def every_fire_is_the_first() -> Iterator[Engine]:
     """The fires of a list all say that they are the first."""
-    original = firing.anonymous_delivery_headers
+    original = anonymous_delivery_headers
 
     def headers(own: Any, *rest: Any) -> Any:
         written = original(own, *rest)
@@ -380,7 +390,7 @@ def events_forget_the_next_time() -> Iterator[Engine]:
 @contextlib.contextmanager
 def keys_of_named_fires_are_those_of_their_requests() -> Iterator[Engine]:
     """`destination-key` is not taken notice of where a request has an id."""
-    original = control.envelope_of
+    original = envelope_of
 
     def envelope(request: Any) -> Any:
         return replace(original(request), has_destination_key=False)
@@ -503,10 +513,10 @@ def what_is_owed_is_left_out() -> Iterator[Engine]:
 @contextlib.contextmanager
 def changes_reset_what_they_do_not_give() -> Iterator[Engine]:
     """A reschedule has the bounds that it gives, and no others."""
-    original = changes.retimed
+    original = timing.retimed
 
-    def retimed(old: Any, timing: Any, asked_ms: int) -> Any:
-        return original(None if timing.recurs else old, timing, asked_ms)
+    def retimed(old: Any, new: Any, asked_ms: int) -> Any:
+        return original(None if new.recurs else old, new, asked_ms)
 
     with patch.object(changes, "retimed", retimed):
         yield Engine()

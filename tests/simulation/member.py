@@ -109,16 +109,18 @@ class Member:
             )
             producer.member = self
             producer.names_rows = self.world.storm.names_rows
-            return producer
+            made: TransactionalProducer = producer
+            return made
 
         async def open_changelog(partition: int) -> Changelog:
-            return await engine.changelog.open(
+            changelog: Changelog = await engine.changelog.open(
                 log,
                 settings.changelog_topic,
                 partition,
                 interruptions=weather,
                 batch_records=self.world.storm.batch_records,
             )
+            return changelog
 
         self._weather = weather
         destinations = MemoryDestinations(log, interruptions=weather)

@@ -23,10 +23,14 @@ WORLDS: dict[Breakage, Callable[[Storm], bool]] = {
 }
 
 
+def anywhere(_: Storm) -> bool:
+    return True
+
+
 @pytest.mark.parametrize("breakage", [*BREAKAGES, *DECISIONS, *TERMS], ids=lambda breakage: breakage.__name__)
 def test_a_broken_engine_is_found_out(breakage: Breakage) -> None:
     """Some seed's ledger does not add up."""
-    shows = WORLDS.get(breakage, lambda _: True)
+    shows = WORLDS.get(breakage, anywhere)
     for seed in range(PATIENCE):
         if not shows(Storm.draw(Random(f"{seed}"))):
             continue
@@ -35,6 +39,9 @@ def test_a_broken_engine_is_found_out(breakage: Breakage) -> None:
         if breakage in (*DECISIONS, *TERMS):
             # It decides wrongly, and does not break: else the engine has changed, and the breakage with it.
             assert not any("internal error" in violation for violation in result.violations), result
+        # An internal error proves nothing: a breakage that does not fit the engine any more makes one too.
+        if any("internal error" in violation for violation in result.violations):
+            continue
         # Only a seed counts that a sound engine survives.
         if not result.ok and run(seed).ok:
             print(f"found out by {result}")

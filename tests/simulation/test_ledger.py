@@ -92,7 +92,8 @@ def given_up(request: Asked) -> Delivered:
 
 def receipt(request: Asked, outcome: str, **facts: Any) -> Delivered:
     named = request.source if request.id is None else request.id
-    body = {"source": request.source, "outcome": outcome, "schedule_id": named, "request_topic": "orders"}
+    body: dict[str, object] = {"source": request.source, "outcome": outcome, "request_topic": "orders"}
+    body["schedule_id"] = named
     body |= {"decided_at_ms": NOW_MS, **({} if request.id is None else {"id": request.id}), **facts}
     headers = [("delaystream-receipt", outcome.encode())]
     return Delivered("receipts", 0, 0, named.encode(), json.dumps(body).encode(), headers, NOW_MS)
@@ -498,7 +499,7 @@ def test_an_event_that_is_not_true_is_noticed(number: int, facts: dict[str, Any]
 
 def test_times_that_are_told_to_be_skipped_or_missed_are_accounted_for() -> None:
     asker = beat(grace_ms=1_500)
-    at = {"at_ms": NOW_MS + 3 * EVERY_MS + 3, "status": "completed", "next_at_ms": None}
+    at: dict[str, Any] = {"at_ms": NOW_MS + 3 * EVERY_MS + 3, "status": "completed", "next_at_ms": None}
     missed, skipped = tell("missed", 1, **at), tell("skipped", 2, **at)
     events = [
         tell("scheduled", request=asker),
@@ -679,7 +680,7 @@ def test_a_command_that_came_too_late_names_the_last_fire() -> None:
 def test_a_replaced_schedule_does_not_fire_and_its_successor_does() -> None:
     old, new = plan(1), plan(1, source="orders/0/1", value=b"v0")
     scheduled = tell("scheduled", request=old)
-    defined = {"definition": {"destination": "out", "due_at_ms": [NOW_MS + EVERY_MS]}}
+    defined: dict[str, Any] = {"definition": {"destination": "out", "due_at_ms": [NOW_MS + EVERY_MS]}}
     replaced = tell("replaced", request=new, revision=2, next_at_ms=NOW_MS + EVERY_MS, **defined)
     newer = fire_id(1).replace("r1", "r2")
     fired = tell("fired", 1, new, revision=2, fire_id=newer, status="fired")
@@ -918,10 +919,11 @@ def bulk(action: str, **changes: Any) -> Asked:
 
 
 def sum_of(request: Asked, count: int, number: int = 0) -> Delivered:
-    body = {"schema_version": 2, "type": "bulk", "at_ms": NOW_MS + number * EVERY_MS + 3, "count": count}
+    at_ms = NOW_MS + number * EVERY_MS + 3
+    body: dict[str, object] = {"schema_version": 2, "type": "bulk", "at_ms": at_ms, "count": count}
     body |= {"request_topic": "orders", "schedule_id": request.source, "source": request.source}
     value = json.dumps(body | {"action": request.action}).encode()
-    return Delivered("events", 0, 0, request.source.encode(), value, [], NOW_MS, body["at_ms"])
+    return Delivered("events", 0, 0, request.source.encode(), value, [], NOW_MS, at_ms)
 
 
 def test_the_sum_of_a_command_for_many_is_that_of_its_events() -> None:

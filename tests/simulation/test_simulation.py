@@ -22,7 +22,7 @@ CHUNKS = 20
 
 
 @pytest.mark.timeout(600 + SEEDS)
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", range(min(CHUNKS, SEEDS)))
 def test_every_seed_keeps_the_ledger(chunk: int) -> None:
     """Lost 0, early 0, duplicated 0, damaged 0, in order, and the state is what the changelog says."""
     delivered = 0

@@ -423,8 +423,8 @@ class World:
                 self.violated(f"partition {partition}: {leftover}")
         asked = {request.source: request for request in self.asked}
         for source, (most, mine) in self.refusals.items():
-            request = asked.get(source)
-            if request is not None and most + max(1, len(request.due_ms)) <= mine:
+            refused = asked.get(source)
+            if refused is not None and most + max(1, len(refused.due_ms)) <= mine:
                 self.violated(f"{source}: refused by a quota of {mine}, with {most} pending")
         for topic in self.destinations:
             self._hold_to_rate(topic, None, [(self.rates.of(topic), _EVER)])

@@ -11,16 +11,20 @@ USERS: list[Header] = [("trace", b"\xff\x00"), ("trace", None)]
 
 Theirs = dict[str, str | bytes]
 
-KASPR = {"x-scheduler-deliver-to": "reminders", "x-scheduler-deliver-at": "2030-01-01T00:00:00Z"}
-KASPR_CRON = {
+KASPR: Theirs = {"x-scheduler-deliver-to": "reminders", "x-scheduler-deliver-at": "2030-01-01T00:00:00Z"}
+KASPR_CRON: Theirs = {
     "x-scheduler-action": "CRON_ADD",
     "x-scheduler-request-id": "report",
     "x-scheduler-deliver-to": "reminders",
     "x-scheduler-cron-expr": "0 9 * * 1-5",
 }
-ETF1 = {"scheduler-epoch": "1893456000", "scheduler-target-topic": "videos", "scheduler-target-key": "vid1"}
-NATS = {"Nats-Schedule": "@at 2030-01-01T01:00:00+01:00", "Nats-Schedule-Target": "orders"}
-KARAFKA = {
+ETF1: Theirs = {
+    "scheduler-epoch": "1893456000",
+    "scheduler-target-topic": "videos",
+    "scheduler-target-key": "vid1",
+}
+NATS: Theirs = {"Nats-Schedule": "@at 2030-01-01T01:00:00+01:00", "Nats-Schedule-Target": "orders"}
+KARAFKA: Theirs = {
     "schedule_schema_version": "1.0.0",
     "schedule_target_epoch": "1893456000",
     "schedule_source_type": "schedule",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace
@@ -33,6 +34,10 @@ from delaystream.testing import (
     MemoryStateStores,
     VirtualTimeLoop,
 )
+
+#: Control headers by their names, without the prefix and with `_` for `-`.
+Control = Mapping[str, str]
+NO_CONTROL: Control = MappingProxyType({})
 
 REQUESTS = "delay-requests"
 OWN = ("delay-commands", "delay-wheel-changelog", "delay-dead-letters", "delay-events")
@@ -121,10 +126,12 @@ class Engine:
         foreign: Headers = (),
         partition: int = 0,
         timestamp_ms: int | None = None,
-        **control: str,
+        control: Control = NO_CONTROL,
+        **named: str,
     ) -> int:
-        """Produce a request; its control headers by name, without the prefix."""
-        headers = [(f"delaystream-{name.replace('_', '-')}", text.encode()) for name, text in control.items()]
+        """Produce a request; its control headers by name, without the prefix: `named`, then `control`."""
+        texts = {**named, **control}
+        headers = [(f"delaystream-{name.replace('_', '-')}", text.encode()) for name, text in texts.items()]
         at = timestamp_ms if timestamp_ms is not None else self.clock.now_ms()
         return self.log.append(TopicPartition(REQUESTS, partition), (key, value, [*headers, *foreign], at))
 
@@ -142,7 +149,9 @@ def triggered(fire: str) -> bool:
 
 def header(record: LogRecord, name: str) -> str:
     """The value of a delivery's own header."""
-    return next(value for key, value in record.headers if key == f"delaystream-{name}").decode()
+    value = next(value for key, value in record.headers if key == f"delaystream-{name}")
+    assert value is not None
+    return value.decode()
 
 
 def in_virtual_time(test: Callable[[Engine], Coroutine[Any, Any, None]], **settings: Any) -> None:

@@ -12,7 +12,7 @@ from delaystream.core.rates import RateTable, parse_rate
 from delaystream.engine.ports import TopicPartition
 from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import MemorySources, VirtualTimeLoop
-from tests.unit.engine import OWN, RECEIPTS, REQUESTS, Engine, header
+from tests.unit.engine import NO_CONTROL, OWN, RECEIPTS, REQUESTS, Control, Engine, header
 
 OTHER = "other-requests"
 BY_REQUESTS = [REQUESTS, OTHER]
@@ -53,8 +53,11 @@ def start(engine: Engine, made: Tenants, **ports: Any) -> None:
     engine.start(lambda partition: MemorySources(engine.log, topics, partition), tenants=made, **ports)
 
 
-def other_request(engine: Engine, partition: int = 0, key: bytes = b"key", **control: str) -> None:
-    headers = [(f"delaystream-{name.replace('_', '-')}", text.encode()) for name, text in control.items()]
+def other_request(
+    engine: Engine, partition: int = 0, key: bytes = b"key", control: Control = NO_CONTROL, **named: str
+) -> None:
+    texts = {**named, **control}
+    headers = [(f"delaystream-{name.replace('_', '-')}", text.encode()) for name, text in texts.items()]
     at = TopicPartition(OTHER, partition)
     engine.log.append(at, (key, b"value", headers, engine.clock.now_ms()))
 

@@ -178,7 +178,7 @@ def _ask_many(engine: Engine, random: Random, expected: _Expected) -> None:
         "match_new": "true" if matches.arriving else "",
     }
     match = {name: value for name, value in match.items() if value}
-    offset = engine.request(action=action, reply_to="replies", partition=0, **match)
+    offset = engine.request(action=action, reply_to="replies", partition=0, control=match)
     expected.many(offset, engine.clock.now_ms(), action, matches)
 
 
@@ -193,13 +193,13 @@ def _ask_one(engine: Engine, random: Random, expected: _Expected) -> None:
     expected.one(id, action, change)
     if "tags" in change:
         change["tags"] = ",".join(sorted(change["tags"])) or "none"
-    engine.request(None, action=action, id=id, partition=0, **change)
+    engine.request(None, action=action, id=id, partition=0, control=change)
 
 
 def _schedule(engine: Engine, random: Random, expected: _Expected, id: str) -> None:
     tags, destination = _tags(random), random.choice(("orders", "emails"))
     told = {"tags": ",".join(sorted(tags))} if tags else {}
-    offset = engine.request(b"v", id=id, delay="100h", destination=destination, partition=0, **told)
+    offset = engine.request(b"v", id=id, delay="100h", destination=destination, partition=0, control=told)
     expected.define(id, tags, destination, offset, engine.clock.now_ms())
 
 
@@ -283,7 +283,7 @@ def test_many_commands_compare_each_schedule_with_each_of_them_but_once(
             engine.request(id=f"customer-{number}", delay="1h", destination="orders", tags=f"c-{number}")
         await asyncio.sleep(5)
         for number in range(count):
-            engine.request(action="pause", match_tags=f"c-{number}", reply_to="replies", **prefix)
+            engine.request(action="pause", match_tags=f"c-{number}", reply_to="replies", control=prefix)
             if not together:
                 await asyncio.sleep(0.02)
         await asyncio.sleep(60)

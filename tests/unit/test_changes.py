@@ -16,17 +16,19 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.engine.terms import REMEMBERED
-from tests.unit.engine import RECEIPTS, REQUESTS, Engine, header, in_virtual_time
+from tests.unit.engine import NO_CONTROL, RECEIPTS, REQUESTS, Control, Engine, header, in_virtual_time
 from tests.unit.tenants import tenant, tenants, with_tenants
 from tests.unit.test_recurring import dues, events
 
 ID = "job"
 
 
-async def ask(engine: Engine, action: str, value: bytes | None = None, **control: str) -> dict[str, Any]:
+async def ask(
+    engine: Engine, action: str, value: bytes | None = None, control: Control = NO_CONTROL, **named: str
+) -> dict[str, Any]:
     """Send a request about the id, and wait for its receipt."""
     before = len(engine.read("replies"))
-    engine.request(value, id=ID, action=action, reply_to="replies", **control)
+    engine.request(value, id=ID, action=action, reply_to="replies", control={**named, **control})
     await asyncio.sleep(0.1)
     (receipt,) = engine.read("replies")[before:]
     return json.loads(receipt.value or b"")  # type: ignore[no-any-return]
@@ -38,7 +40,7 @@ def record(engine: Engine) -> Any:
 
 
 async def every(engine: Engine, **control: str) -> dict[str, Any]:
-    return await ask(engine, "schedule", b"value", **{"destination": "orders", "every": "10s", **control})
+    return await ask(engine, "schedule", b"value", {"destination": "orders", "every": "10s", **control})
 
 
 # -- update ----------------------------------------------------------------------------------------
@@ -71,7 +73,7 @@ def test_a_destination_that_is_updated_holds_for_all_that_is_ahead(
     when: dict[str, str], paused: bool
 ) -> None:
     async def test(engine: Engine) -> None:
-        await ask(engine, "schedule", b"value", destination="nowhere", **when)
+        await ask(engine, "schedule", b"value", destination="nowhere", control=when)
         await ask(engine, "trigger")
         if paused:
             await ask(engine, "pause")
@@ -129,9 +131,9 @@ def test_a_change_that_means_nothing_to_the_schedule_is_refused(
     first: dict[str, str], change: dict[str, str], code: str, says: str
 ) -> None:
     async def test(engine: Engine) -> None:
-        await ask(engine, "schedule", b"value", destination="orders", **first)
+        await ask(engine, "schedule", b"value", destination="orders", control=first)
         before = record(engine)
-        answer = await ask(engine, "update", **change)
+        answer = await ask(engine, "update", control=change)
         assert (answer["outcome"], answer["code"]) == ("rejected", code)
         assert says in answer["detail"]
         assert record(engine) == before
@@ -200,7 +202,7 @@ def test_what_is_sent_again_as_it_is_moves_nothing(when: dict[str, str]) -> None
             if second == 0 or (again and second < 19):
                 engine.request(
                     foreign=[("traceparent", b"%d" % second)], id=ID, destination="orders",
-                    actor=f"deploy {second}", **when,
+                    actor=f"deploy {second}", control=when,
                 )  # fmt: skip
             await asyncio.sleep(1)
         return [(header(r, "fire-id"), header(r, "fired-at")) for r in engine.read("orders")]
@@ -300,11 +302,11 @@ def test_what_is_paused_stays_paused_when_it_is_replaced(when: dict[str, str]) -
     async def test(engine: Engine) -> None:
         await every(engine)
         await ask(engine, "pause")
-        answer = await ask(engine, "schedule", b"other", destination="orders", **when)
+        answer = await ask(engine, "schedule", b"other", destination="orders", control=when)
         assert (answer["outcome"], answer["status"]) == ("replaced", "paused")
         await asyncio.sleep(30)
         assert engine.read("orders") == []
-        answer = await ask(engine, "schedule", b"third", destination="orders", status="pending", **when)
+        answer = await ask(engine, "schedule", b"third", destination="orders", status="pending", control=when)
         assert (answer["outcome"], answer["status"]) == ("replaced", "pending")
         await asyncio.sleep(30)
         assert {r.value for r in engine.read("orders")} == {b"third"}
@@ -337,7 +339,7 @@ def test_a_version_changes_with_every_command_that_changes_anything() -> None:
             ("reschedule", {"every": "20s"}),
             ("trigger", {}),
         ):
-            versions.append((await ask(engine, action, **control))["version"])
+            versions.append((await ask(engine, action, control=control))["version"])
         assert len(set(versions)) == len(versions)
         told = [event for event in events(engine) if event["type"] != "fired"]
         assert [event["version"] for event in told] == versions
@@ -417,10 +419,12 @@ def test_who_does_not_say_which_deploy_it_is_leaves_the_last_one_remembered(acti
         await every(engine, declared_by="shop", deploy="7")
         same = {"destination": "orders", "every": "10s"} if action == "schedule" else {}
         changed = {"tags": "by-hand"} if action != "cancel" else {}
-        await ask(engine, action, b"value" if same else None, declared_by="shop", **same, **changed)
+        await ask(engine, action, b"value" if same else None, declared_by="shop", control={**same, **changed})
         assert (record(engine).declared_by, record(engine).deploy) == ("shop", 7)
         assert (await every(engine, declared_by="shop", deploy="6"))["code"] == "deploy-superseded"
-        await ask(engine, action, b"value" if same else None, declared_by="other", **same, **changed)
+        await ask(
+            engine, action, b"value" if same else None, declared_by="other", control={**same, **changed}
+        )
         assert (record(engine).declared_by, record(engine).deploy) == ("other", -1)
         assert "code" not in await every(engine, declared_by="other", deploy="0", tags="x")
 
@@ -434,7 +438,7 @@ def test_a_prune_that_finds_nothing_to_cancel_is_remembered(first: str) -> None:
     async def test(engine: Engine) -> None:
         if first != "unknown":
             declared = {"destination": "orders", "delay": "1s", "declared_by": "shop", "deploy": "7"}
-            await ask(engine, "schedule", b"value", **declared)
+            await ask(engine, "schedule", b"value", control=declared)
         if first == "cancelled":
             await ask(engine, "cancel")
         await asyncio.sleep(2)
@@ -485,7 +489,7 @@ def test_a_note_is_kept_with_the_schedule() -> None:
 @pytest.mark.parametrize("restart", ["no", "caught up", "rebuilt"])
 def test_a_pause_ends_by_itself_when_it_says_so(when: dict[str, str], restart: str) -> None:
     async def test(engine: Engine) -> None:
-        await ask(engine, "schedule", b"value", destination="orders", **when)
+        await ask(engine, "schedule", b"value", destination="orders", control=when)
         until_ms = engine.clock.now_ms() + 30_000
         engine.request(None, id=ID, action="pause", until=str(until_ms), note="maintenance")
         await asyncio.sleep(1)
@@ -587,13 +591,13 @@ def test_a_pause_without_an_end_lasts_whatever_end_an_earlier_one_had(
         await every(engine)
         assert "until_ms" in await ask(engine, "pause", until=str(engine.clock.now_ms() + 20_000))
         version = record(engine).version
-        answer = await ask(engine, "pause", **control)
+        answer = await ask(engine, "pause", control=control)
         assert (answer["outcome"], answer["status"]) == ("paused", "paused")
         assert "until_ms" not in answer
         assert record(engine).version > version
         assert "until_ms" not in events(engine, "paused")[-1]
         # There is nothing left to lift.
-        assert (await ask(engine, "pause", **control))["outcome"] == "unchanged"
+        assert (await ask(engine, "pause", control=control))["outcome"] == "unchanged"
         if restart:
             await engine.stop()
             engine.stores.destroy(0)
@@ -623,7 +627,7 @@ def test_a_resume_says_what_becomes_of_what_passed_and_how_much_fires_at_once(
         await every(engine)
         await ask(engine, "pause")
         await asyncio.sleep(65)
-        assert (await ask(engine, "resume", **control))["fires_at_once"] == at_once
+        assert (await ask(engine, "resume", control=control))["fires_at_once"] == at_once
         await asyncio.sleep(2)
         assert len(engine.read("orders")) == fired
         await ask(engine, "pause")
@@ -650,7 +654,7 @@ def test_a_resume_says_what_becomes_of_one_time_fires_that_are_late(
         await ask(engine, "schedule", b"v", destination="orders", delay="5s,100s")
         await ask(engine, "pause")
         await asyncio.sleep(30)
-        await ask(engine, "resume", **control)
+        await ask(engine, "resume", control=control)
         await asyncio.sleep(1)
         found = {name: len(engine.read(name)) for name in ("orders", "late")}
         assert found == {name: int(name == topic) for name in found}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.codec.command import COMMAND_HEADER, Command, attach, detach
+from delaystream.codec.command import COMMAND_HEADER, Command, Report, attach, detach
 from delaystream.codec.headers import RequestParser
 from delaystream.codec.keys import wheel_key
 from delaystream.core.destinations import DestinationFilter
@@ -33,7 +33,7 @@ def first_seen(headers: list[Header]) -> Request:
     return request
 
 
-def re_read(headers: list[Header], parser: RequestParser = PARSER) -> Request | Rejection:
+def re_read(headers: list[Header], parser: RequestParser = PARSER) -> Request | Report | Rejection:
     """As the owner reads it from the commands topic: at other coordinates, with another timestamp, later."""
     return parser.parse_command(
         "delay-commands", 9, 7, SENT_MS + 999, b"key", b"value", headers, SENT_MS + 86_400_000
@@ -55,6 +55,7 @@ def test_the_requests_own_headers_travel_untouched() -> None:
         3,
         42,
     )
+    assert isinstance(command, Command)
     assert command.due_ms == (SENT_MS + 5000, SENT_MS + 10_000)
 
 
@@ -221,7 +222,7 @@ UPDATE = control(id="order-7", action="update", payload="keep")
     ],
 )
 def test_a_change_that_no_known_worker_wrote_is_refused(timing: dict[str, object]) -> None:
-    def update(changes: object) -> Request | Rejection:
+    def update(changes: object) -> Request | Report | Rejection:
         command = stored(2, "delay-requests", 3, 42, 5_000, "", (), None, None, changes)
         return re_read([*UPDATE, (COMMAND_HEADER, command)])
 

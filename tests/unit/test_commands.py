@@ -23,7 +23,7 @@ def receipts(engine: Engine) -> list[dict[str, Any]]:
 async def ask(engine: Engine, action: str, id: str = ID, **control: str) -> dict[str, Any]:
     """Send a command; its receipt."""
     before = len(receipts(engine))
-    engine.request(action=action, id=id, reply_to="replies", **control)
+    engine.request(action=action, id=id, reply_to="replies", control=control)
     await asyncio.sleep(0.5)
     assert len(receipts(engine)) == before + 1
     return receipts(engine)[-1]
@@ -143,7 +143,7 @@ def test_a_paused_recurring_schedule_catches_up_by_its_policy() -> None:
         await asyncio.sleep(275)
         for policy in ("latest", "all", "none"):
             await ask(engine, "resume", policy)
-        times = {policy: [] for policy in ("latest", "all", "none")}
+        times: dict[str, list[int]] = {policy: [] for policy in ("latest", "all", "none")}
         for record in engine.read("orders"):
             times[(record.value or b"").decode()].append(int(header(record, "due-at")) - began_ms)
         assert times == {"latest": [210_000 + 70_000 - 70_000], "all": [70_000, 140_000, 210_000], "none": []}
@@ -307,7 +307,7 @@ def fill(engine: Engine, count: int, **control: str) -> None:
             delay="1h",
             tags="nightly,even" if number % 2 == 0 else "nightly",
             partition=number % engine.settings.partitions,
-            **control,
+            control=control,
         )
 
 
@@ -330,7 +330,7 @@ def test_a_bulk_cancel_reaches_what_matches_on_every_partition(
     async def test(engine: Engine) -> None:
         fill(engine, 100)
         await asyncio.sleep(5)
-        engine.request(action="cancel", reply_to="replies", **match)
+        engine.request(action="cancel", reply_to="replies", control=match)
         await asyncio.sleep(5)
         expected = {f"{'a' if n % 3 else 'b'}-{n}" for n in range(100) if hit(n)}
         (receipt,) = receipts(engine)
@@ -426,9 +426,11 @@ def test_a_bulk_command_leaves_alone_what_comes_to_match_after_it(
         fill(engine, 40)
         engine.request(b"a", b"customer-1", id="z-last", destination="orders", delay="60s", tags="plain")
         await asyncio.sleep(5)
-        engine.request(action="cancel", reply_to="replies", **match)
+        engine.request(action="cancel", reply_to="replies", control=match)
         key = update.pop("key", None)
-        engine.request(b"b" if key else None, key and key.encode(), id="z-last", action="update", **update)
+        engine.request(
+            b"b" if key else None, key.encode() if key else None, id="z-last", action="update", control=update
+        )
         if happens:
             await asyncio.sleep(0.1)
             await engine.stop()
@@ -441,8 +443,10 @@ def test_a_bulk_command_leaves_alone_what_comes_to_match_after_it(
         # What is sent after the update reaches it.
         engine.request(b"a", b"customer-1", id="z-next", destination="orders", delay="60s", tags="plain")
         key = "customer-2" if "match_key" in match else None
-        engine.request(b"b" if key else None, key and key.encode(), id="z-next", action="update", **update)
-        engine.request(action="cancel", reply_to="replies", **match)
+        engine.request(
+            b"b" if key else None, key.encode() if key else None, id="z-next", action="update", control=update
+        )
+        engine.request(action="cancel", reply_to="replies", control=match)
         await asyncio.sleep(120)
         assert (receipts(engine)[-1]["outcome"], receipts(engine)[-1]["count"]) == ("cancelled", 1)
 

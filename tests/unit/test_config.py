@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -14,13 +15,23 @@ from delaystream.core.limits import Limits
 from delaystream.engine.settings import EngineSettings
 
 
-def loaded(environ: Mapping[str, str] | None = None, config: Path | None = None, **flags: Any) -> Loaded:
-    return load(flags, environ=environ or {}, config=config)
+def loaded(
+    environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
+    flags: Mapping[str, object] = MappingProxyType({}),
+    **named: object,
+) -> Loaded:
+    return load({**flags, **named}, environ=environ or {}, config=config)
 
 
-def problems(environ: Mapping[str, str] | None = None, config: Path | None = None, **flags: Any) -> str:
+def problems(
+    environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
+    flags: Mapping[str, object] = MappingProxyType({}),
+    **named: object,
+) -> str:
     with pytest.raises(ConfigurationError) as failure:
-        loaded(environ, config, **flags)
+        loaded(environ, config, flags, **named)
     return str(failure.value)
 
 
@@ -109,14 +120,14 @@ def test_an_unknown_name_in_the_file_is_an_error_that_suggests_the_right_one(tmp
 
 def test_a_refused_kafka_setting_says_why() -> None:
     """What aiokafka cannot honour, or delaystream decides itself, is not passed over."""
-    text = problems(**{"kafka.acks": "1", "kafka.session.timeout.ms": "1"})
+    text = problems(flags={"kafka.acks": "1", "kafka.session.timeout.ms": "1"})
     assert "guarantees rest on it" in text
     assert "DELAYSTREAM_SESSION_TIMEOUT_MS" in text
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     """Nobody fixes one setting only to learn of the next."""
-    text = problems({"DELAYSTREAM_NOPE": "1"}, **{"nope": 1, "kafka.nope": "1"})
+    text = problems({"DELAYSTREAM_NOPE": "1"}, flags={"nope": 1, "kafka.nope": "1"})
     assert len(text.splitlines()) == 3
 
 
@@ -168,14 +179,14 @@ def test_a_file_that_is_missing_or_no_toml_is_an_error(tmp_path: Path) -> None:
 
 def test_secrets_are_not_in_the_settings_text() -> None:
     """They would end up in logs."""
-    assert "s3cret" not in repr(loaded(**{"kafka.sasl.password": "s3cret"}).settings)
+    assert "s3cret" not in repr(loaded(**{"kafka.sasl.password": "s3cret"}).settings)  # type: ignore[arg-type]
 
 
 def test_a_worker_needs_an_allow_list() -> None:
     """And is told what to set."""
     with pytest.raises(ConfigurationError, match="DELAYSTREAM_DESTINATIONS_ALLOW"):
         Settings().require_for_worker()
-    Settings(destinations_allow="*").require_for_worker()  # type: ignore[arg-type]
+    Settings(destinations_allow="*").require_for_worker()
 
 
 def test_limits_and_engine_settings_are_those_of_the_settings() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,13 +19,23 @@ from delaystream.exit_codes import ExitCode
 TOPICS = {"DELAYSTREAM_REQUEST_TOPICS": "orders,billing.eu", "DELAYSTREAM_DESTINATIONS_ALLOW": "*"}
 
 
-def loaded(environ: Mapping[str, str] | None = None, config: Path | None = None, **pairs: str) -> Loaded:
-    return load(pairs=pairs, environ={**TOPICS, **(environ or {})}, config=config)
+def loaded(
+    environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
+    pairs: Mapping[str, str] = MappingProxyType({}),
+    **named: str,
+) -> Loaded:
+    return load(pairs={**pairs, **named}, environ={**TOPICS, **(environ or {})}, config=config)
 
 
-def problems(environ: Mapping[str, str] | None = None, config: Path | None = None, **pairs: str) -> str:
+def problems(
+    environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
+    pairs: Mapping[str, str] = MappingProxyType({}),
+    **named: str,
+) -> str:
     with pytest.raises(ConfigurationError) as failure:
-        loaded(environ, config, **pairs)
+        loaded(environ, config, pairs, **named)
     return str(failure.value)
 
 
@@ -74,14 +85,14 @@ def test_a_request_topic_without_a_table_has_the_shared_settings() -> None:
 def test_a_rate_of_the_shared_settings_is_not_each_tenants_own() -> None:
     """It is of all of them together; each would have it besides."""
     pairs = {"destination_rates": "emails=50", "tenants.orders.max_pending": "5"}
-    assert loaded(**pairs).settings.requests("orders").destination_rates == ()
+    assert loaded(**pairs).settings.requests("orders").destination_rates == ()  # type: ignore[arg-type]
 
 
 def test_flag_wins_over_environment_over_file(tmp_path: Path) -> None:
     """For each setting of a table by itself, and the origin is known."""
     file = toml(tmp_path, "[tenants.orders]\nmax_pending = 1\nmax_list = 1\nmax_headers = 1\n")
     environ = {"DELAYSTREAM_TENANTS_ORDERS_MAX_LIST": "2", "DELAYSTREAM_TENANTS_ORDERS_MAX_HEADERS": "2"}
-    result = loaded(environ, file, **{"tenants.orders.max_headers": "3"})
+    result = loaded(environ, file, pairs={"tenants.orders.max_headers": "3"})
     orders = result.settings.requests("orders")
     assert (orders.max_pending, orders.max_list, orders.max_headers) == (1, 2, 3)
     assert str(result.origin("tenants.orders.max_pending")) == f"file {file}"
@@ -149,11 +160,11 @@ def test_every_request_topic_needs_an_allow_list() -> None:
 def test_a_default_destination_that_its_topic_may_not_use_is_refused_by_its_name() -> None:
     table = {"tenants.orders.destinations_allow": "a", "tenants.orders.default_destination": "b"}
     with pytest.raises(ConfigurationError, match=r"tenants\.orders\.default_destination"):
-        tenants_of(loaded(**table).settings)
+        tenants_of(loaded(pairs=table).settings)
 
 
 def test_a_quota_that_leaves_a_partition_nothing_is_refused() -> None:
-    settings = loaded(**{"tenants.orders.max_pending": "15"}).settings
+    settings = loaded(pairs={"tenants.orders.max_pending": "15"}).settings
     require_shares(settings, 15)
     with pytest.raises(Misconfigured, match="max_pending of orders is 15"):
         require_shares(settings, 16)

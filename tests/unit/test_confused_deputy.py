@@ -89,7 +89,7 @@ def refused(engine: Engine, code: str) -> None:
 
 def receipts(engine: Engine) -> dict[str, int]:
     """Receipts by topic, wherever they are: among what else is written there too."""
-    found = {}
+    found: dict[str, int] = {}
     for topic in {*DENIED, "orders", "emails", "late", "replies", RECEIPTS, *INTERNAL} - {
         "ORDERS",
         "orders2",
@@ -118,7 +118,7 @@ def test_no_way_leads_to_a_topic_outside_the_tenants_policy(way: str, topic: str
             control["grace"] = "0"
         if named == "by id":
             control["id"] = "x"
-        engine.request(**control)
+        engine.request(control=control)
         await asyncio.sleep(5)
         expected = {
             "destination": "invalid-destination",
@@ -148,7 +148,7 @@ def test_a_denied_reply_topic_gets_no_receipt_and_undoes_nothing(topic: str, nam
         engine.request(destination="orders", delay="1h", id="there")
         engine.request(action="pause", match_destination="*")
         await asyncio.sleep(1)
-        engine.request(reply_to=topic, **control[named])
+        engine.request(reply_to=topic, control=control[named])
         await asyncio.sleep(5)
         letters = [header(letter, "error") for letter in engine.read("delay-dead-letters")]
         assert letters == (["destination-denied"] if named == "refused" else [])

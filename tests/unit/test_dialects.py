@@ -125,7 +125,8 @@ def test_a_header_given_twice_or_null_is_refused(dialect: str) -> None:
 
 def test_etf1_deletes_by_a_null_value() -> None:
     """With its headers and without, as etf1 does; an empty value is a value."""
-    for theirs in ({}, ETF1):
+    both: tuple[Theirs, Theirs] = ({}, ETF1)
+    for theirs in both:
         found = translate("etf1", theirs, b"vid1-online", has_value=False)
         assert isinstance(found, Translated)
         assert split(found.headers) == ({"id": "vid1-online", "action": "cancel"}, [])
@@ -136,7 +137,7 @@ def test_etf1_deletes_by_a_null_value() -> None:
 @pytest.mark.parametrize("key", [None, b"", b"\xff"])
 def test_the_key_is_the_id(dialect: str, key: bytes | None) -> None:
     """And so it must be there, and be text."""
-    theirs: Theirs = ETF1 if dialect == "etf1" else KARAFKA
+    theirs = ETF1 if dialect == "etf1" else KARAFKA
     assert refused(dialect, theirs, key) in {Code.DIALECT_MISSING, Code.NOT_UTF8}
 
 
@@ -188,7 +189,7 @@ def test_a_recurring_schedule_without_a_name_is_named_by_its_place() -> None:
 
 def test_etf1_deliveries_say_where_they_come_from() -> None:
     """As in its README; a delivery that is scheduled again says it once."""
-    theirs = {**ETF1, "scheduler-topic": "an older one"}
+    theirs: Theirs = {**ETF1, "scheduler-topic": "an older one"}
     found = delivered("etf1", theirs)
     assert found["scheduler-timestamp"] == b"1790000000"
     assert found["scheduler-key"] == b"k"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.core.recurrence import Recurrence, next_after
@@ -12,6 +12,7 @@ from delaystream.dialects.activemq import _GRAMMAR as ACTIVEMQ
 from delaystream.dialects.cron_fields import Grammar, listed_steps, rewritten
 from delaystream.dialects.nats import _GRAMMAR as NATS
 from delaystream.dialects.translation import DialectError
+from tests.examples import examples
 
 START = datetime(2026, 2, 26, 22, 58, tzinfo=UTC)
 START_MS = int(START.timestamp()) * 1000
@@ -81,7 +82,7 @@ def tokens(least: int, most: int) -> st.SearchStrategy[str]:
     return st.lists(items, min_size=1, max_size=2).map(",".join)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(day=tokens(1, 28), weekday=tokens(0, 6))
 def test_nats_days(day: str, weekday: str) -> None:
     """Stars, steps and either-or of the two day fields, against NATS' own rules."""
@@ -91,7 +92,7 @@ def test_nats_days(day: str, weekday: str) -> None:
     assert len(found) == 6
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(second=tokens(0, 59), minute=tokens(0, 59))
 def test_nats_clock(second: str, minute: str) -> None:
     """Seconds and minutes, against NATS' own rules."""
@@ -105,7 +106,7 @@ def test_nats_clock(second: str, minute: str) -> None:
     assert found == [next(expected) for _ in range(5)]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(first=st.integers(0, 59), last=st.integers(0, 59), step=st.integers(1, 30))
 def test_activemq_steps_are_multiples(first: int, last: int, step: int) -> None:
     """As `calculateValues` of ActiveMQ's CronParser.java has it: those values of the range that divide."""

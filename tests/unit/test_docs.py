@@ -60,7 +60,8 @@ def test_every_table_has_its_place() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_links_lead_somewhere(page: Path) -> None:
     """To files of the repository, and to headings that are there."""
-    for target in re.findall(r"\]\(([^)#\s]*#?[^)\s]*)\)", text(page)):
+    inline = re.findall(r"\]\(([^)#\s]*#?[^)\s]*)\)", text(page))
+    for target in [*inline, *re.findall(r"^\[[^\]]+\]: *(\S+)", text(page), re.MULTILINE)]:
         if target.startswith("http"):
             continue
         path, _, anchor = target.partition("#")

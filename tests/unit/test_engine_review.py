@@ -497,7 +497,7 @@ def test_an_event_that_would_be_too_large_leaves_texts_out_and_stops_nothing(tex
 
     async def test(engine: Engine) -> None:
         engine.log.topics["delay-events"].max_message_bytes = 80_000
-        engine.request(destination="orders", id="x", delay="5s", **{text: "\x01" * 31_000})
+        engine.request(destination="orders", id="x", delay="5s", control={text: "\x01" * 31_000})
         engine.request(destination="orders", id="y", delay="5s")
         engine.request(None, None, id="x", action="pause", actor="\x01" * 31_000)
         engine.request(None, None, id="x", action="resume")

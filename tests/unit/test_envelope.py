@@ -240,4 +240,4 @@ def test_every_kind_of_value_has_a_tag_of_its_own() -> None:
     ]
     tags = [kind.__struct_config__.tag for kind in tagged]
     assert len(tags) > 10
-    assert sorted(tags) == sorted(set(tags))
+    assert sorted(tags) == sorted(set(tags))  # type: ignore[type-var]

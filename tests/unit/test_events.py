@@ -169,7 +169,8 @@ def test_every_type_of_event_is_valid_by_the_schema() -> None:
             assert invalid(event, schema, schema) is None, event
         assert {event["type"] for event in told} == {type.value for type in EventType}
         assert {record.key for record in engine.read("delay-events")} == {
-            event.get("schedule_id", event.get("destination")).encode() for event in told
+            event.get("schedule_id", event.get("destination")).encode()  # type: ignore[union-attr]
+            for event in told
         }
 
     in_virtual_time(test, owner="worker-0")
@@ -214,7 +215,8 @@ def test_requests_without_an_id_are_told_only_when_asked() -> None:
         assert [event["type"] for event in events(engine)] == ["scheduled", "fired", "scheduled", "fired"]
         fire_ids = {event["fire_id"] for event in events(engine, "fired")}
         assert fire_ids == {
-            dict(record.headers)["delaystream-fire-id"].decode() for record in engine.read("orders")
+            dict(record.headers)["delaystream-fire-id"].decode()  # type: ignore[union-attr]
+            for record in engine.read("orders")
         }
 
     in_virtual_time(quiet)
@@ -283,7 +285,7 @@ def test_events_carry_the_key_that_is_delivered() -> None:
             (b"x" * 255 + "é".encode(), {}),
             (b"\xff" * 300, {}),
         ):
-            engine.request(key=key, destination="orders", delay="5s", id="a", **control)
+            engine.request(key=key, destination="orders", delay="5s", id="a", control=control)
         await asyncio.sleep(1)
         assert [told[1:] for told in keys_told(engine)] == [
             ("customer-7", None),
@@ -371,7 +373,7 @@ def test_events_say_who_made_a_schedule_and_who_changed_it_last() -> None:
             ("fay", {"action": "reschedule", "every": "3h"}),
         ]
         for actor, control in steps:
-            engine.request(id="a", actor=actor, **control)
+            engine.request(id="a", actor=actor, control=control)
             await asyncio.sleep(1)
         engine.request(action="cancel", match_id_prefix="a", actor="gus")
         await asyncio.sleep(1)

@@ -7,7 +7,6 @@ the paths through the code lead (tests/fuzz).
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +35,7 @@ from delaystream.engine.commands import Commands
 from delaystream.engine.intake import Intake
 from delaystream.engine.letters import Letters
 from delaystream.engine.state import PartitionState
+from tests.examples import examples
 from tests.fuzz.scripts import (
     COMMANDS,
     DIALECTS,
@@ -60,18 +60,15 @@ from tests.fuzz.scripts import (
 from tests.fuzz.world import World, run
 from tests.unit.test_envelope import MEANT
 
-EXAMPLES = int(os.environ.get("DELAYSTREAM_EXAMPLES", "0"))
 NOW_MS = 1_700_000_000_000
 #: far more than any text of a header's size takes
 LONGEST_S = 5.0
 
 
-def tried(examples: int) -> settings:
+def tried(number: int) -> settings:
     """So many examples, the same in every run, or as many as are asked for, drawn anew."""
     return settings(
-        max_examples=EXAMPLES or examples,
-        derandomize=not EXAMPLES,
-        deadline=None,
+        examples(number),
         phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )

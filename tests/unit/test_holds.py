@@ -30,7 +30,7 @@ Conditions = dict[str, str]
 
 
 def ask(engine: Engine, action: str, **control: str) -> int:
-    return engine.request(action=action, reply_to="replies", **control)
+    return engine.request(action=action, reply_to="replies", control=control)
 
 
 def values(engine: Engine, topic: str = "orders") -> list[str]:
@@ -125,11 +125,11 @@ def test_with_match_new_what_arrives_is_held_as_well(
         await asyncio.sleep(1)
         assert last(engine, "outcome", "matched", "anonymous", "holds") == ("no-match", 0, 0, 1)
         await happens(engine)
-        told = {"destination": "orders", "tags": "even,nightly", "key": b"customer-1"}
-        engine.request(b"at once", delay="0", **told)
-        engine.request(b"later", delay="10s", **told)
-        engine.request(b"named", delay="0", id="x", reply_to="replies", **told)
-        engine.request(b"beat", every="1m", id="y", **told)
+        told = {"destination": "orders", "tags": "even,nightly"}
+        engine.request(b"at once", b"customer-1", delay="0", control=told)
+        engine.request(b"later", b"customer-1", delay="10s", control=told)
+        engine.request(b"named", b"customer-1", delay="0", id="x", reply_to="replies", control=told)
+        engine.request(b"beat", b"customer-1", every="1m", id="y", control=told)
         engine.request(b"other", b"customer-2", destination="emails", delay="0", tags="odd")
         await asyncio.sleep(30)
         assert (values(engine), values(engine, "emails")) == ([], ["other"])
@@ -165,8 +165,8 @@ def test_a_resume_lets_go_of_what_its_hold_has_paused_whoever_is_newer() -> None
 def test_a_grace_that_is_over_at_the_resume_is_over() -> None:
     async def test(engine: Engine) -> None:
         late = {"destination": "orders", "delay": "10s", "grace": "30s"}
-        engine.request(b"dropped", on_late="drop", **late)
-        engine.request(b"moved", on_late="late", **late)
+        engine.request(b"dropped", on_late="drop", control=late)
+        engine.request(b"moved", on_late="late", control=late)
         await asyncio.sleep(1)
         ask(engine, "pause", match_destination="orders")
         await asyncio.sleep(60)
@@ -334,17 +334,17 @@ def test_a_pause_of_many_ends_by_itself_when_it_says_so(
     """What has an id, what has none, and what arrives meanwhile with an id or without."""
 
     async def test(engine: Engine) -> None:
-        told = {"destination": "orders", "tags": "nightly,even", "key": b"customer-1"}
-        engine.request(b"held", delay="10s", **told)
-        engine.request(b"ahead", delay="90s", partition=1, **told)
-        engine.request(b"named", id="a", delay="20s", **told)
+        told = {"destination": "orders", "tags": "nightly,even"}
+        engine.request(b"held", b"customer-1", delay="10s", control=told)
+        engine.request(b"ahead", b"customer-1", delay="90s", partition=1, control=told)
+        engine.request(b"named", b"customer-1", id="a", delay="20s", control=told)
         await asyncio.sleep(1)
         until_ms = engine.clock.now_ms() + 50_000
         ask(engine, "pause", until=str(until_ms), match_new="true", **match)
         await asyncio.sleep(1)
         assert last(engine, "outcome", "count", "anonymous", "holds") == ("paused", 1, 2, 1)
-        engine.request(b"at once", delay="0", partition=1, **told)
-        engine.request(b"new", id="b", delay="0", **told)
+        engine.request(b"at once", b"customer-1", delay="0", partition=1, control=told)
+        engine.request(b"new", b"customer-1", id="b", delay="0", control=told)
         await asyncio.sleep(20)
         await happens(engine)
         await asyncio.sleep(20)
@@ -352,7 +352,7 @@ def test_a_pause_of_many_ends_by_itself_when_it_says_so(
         await happens(engine)
         await asyncio.sleep(20)
         assert sorted(values(engine)) == ["at once", "held", "named", "new"]
-        engine.request(b"later", delay="0", **told)
+        engine.request(b"later", b"customer-1", delay="0", control=told)
         await asyncio.sleep(1)
         assert values(engine)[4:] == ["later"]
         await asyncio.sleep(40)
@@ -427,6 +427,7 @@ def test_what_two_holds_meet_is_held_until_both_have_ended(
 ) -> None:
     """With an id or without, there before the pauses or not, and whichever ends first."""
     resumed = first_s is None or first_s == 60
+    began_ms = 0
 
     def pause(engine: Engine, seconds: int | None, **match: str) -> None:
         until = {} if seconds is None else {"until": str(began_ms + seconds * 1000)}
@@ -461,12 +462,11 @@ def test_what_two_holds_meet_is_held_until_both_have_ended(
         assert all(abs(at_ms - both_s * 1000) < 200 for at_ms in fired.values())
 
     def request(engine: Engine) -> None:
-        told = {"destination": "orders", "tags": "a", "key": b"k"}
-        engine.request(b"held", delay="3s", **told)
-        engine.request(b"named", delay="3s", id="x", partition=1, **told)
-        engine.request(b"beat", every="1h", start=str(began_ms + 3_000), id="y", **told)
+        told = {"destination": "orders", "tags": "a"}
+        engine.request(b"held", b"k", delay="3s", control=told)
+        engine.request(b"named", b"k", delay="3s", id="x", partition=1, control=told)
+        engine.request(b"beat", b"k", every="1h", start=str(began_ms + 3_000), id="y", control=told)
 
-    began_ms = 0
     in_virtual_time(test, partitions=2, bulk_slice=1)
 
 
@@ -506,9 +506,9 @@ def test_a_narrower_pause_that_ends_leaves_the_wider_hold(match: Conditions, arr
     async def test(engine: Engine) -> None:
         ask(engine, "pause", match_destination="*", match_new="true")
         await asyncio.sleep(1)
-        told = {"destination": "orders", "delay": "2s", "tags": "a", "key": b"k"}
-        engine.request(b"named", id="x", **told)
-        engine.request(b"held", **told)
+        told = {"destination": "orders", "delay": "2s", "tags": "a"}
+        engine.request(b"named", b"k", id="x", control=told)
+        engine.request(b"held", b"k", control=told)
         await asyncio.sleep(5)
         ask(engine, "pause", until=in_s(engine, 20), **match, **arriving)
         await asyncio.sleep(60)
@@ -575,7 +575,7 @@ def test_a_paused_schedule_that_arrives_under_a_hold_is_paused_until_the_later_e
     async def test(engine: Engine) -> None:
         began_ms = engine.clock.now_ms()
         engine.request(b"before", destination="orders", delay="15s", id="x")
-        engine.request(action="pause", id="x", **until(began_ms, pause_s))
+        engine.request(action="pause", id="x", control=until(began_ms, pause_s))
         ask(engine, "pause", match_destination="emails", match_new="true", **until(began_ms, hold_s))
         await asyncio.sleep(1)
         engine.request(b"value", destination="emails", delay="15s", id="x", reply_to="replies")
@@ -618,13 +618,13 @@ def test_an_update_moves_no_schedule_past_a_hold(
     """It is held as if it arrived: with the name and the end of the hold."""
 
     async def test(engine: Engine) -> None:
-        engine.request(b"value", destination="emails", id="x", partition=1, **was)
+        engine.request(b"value", destination="emails", id="x", partition=1, control=was)
         engine.request(b"other", destination="emails", id="y", partition=1, delay="30s")
         until_ms = None if until_s is None else engine.clock.now_ms() + until_s * 1000
         until = {} if until_ms is None else {"until": str(until_ms)}
         ask(engine, "pause", match_new="true", **match, **until)
         await asyncio.sleep(1)
-        engine.request(None, action="update", id="x", reply_to="replies", **control)
+        engine.request(None, action="update", id="x", reply_to="replies", control=control)
         engine.request(None, action="update", id="y", reply_to="replies", tags="odd")
         await asyncio.sleep(1)
         updated = [receipt for receipt in receipts(engine) if receipt["outcome"] == "updated"]
@@ -713,7 +713,7 @@ def test_what_arrives_under_two_holds_is_held_until_the_later_end(first: str | N
         ask(engine, "pause", match_key="k", match_new="true", until=in_s(engine, 40))
         await asyncio.sleep(1)
         for id in ({}, {"id": "x"}):
-            engine.request(b"value", b"k", destination="orders", delay="0", tags="a", **id)
+            engine.request(b"value", b"k", destination="orders", delay="0", tags="a", control=id)
         await asyncio.sleep(30)
         assert values(engine) == []
         await asyncio.sleep(30)
@@ -797,11 +797,11 @@ def test_a_resume_says_what_becomes_of_what_is_held_and_late_for_this_once(
 ) -> None:
     async def test(engine: Engine) -> None:
         told = {"destination": "orders", "tags": "a", "delay": "10s"}
-        engine.request(b"plain", **told)
-        engine.request(b"drop", on_late="drop", grace="30s", partition=1, **told)
-        engine.request(b"own", on_late="late", grace="30s", **told)
+        engine.request(b"plain", control=told)
+        engine.request(b"drop", on_late="drop", grace="30s", partition=1, control=told)
+        engine.request(b"own", on_late="late", grace="30s", control=told)
         engine.request(b"other", on_late="drop", grace="1h", destination="orders", delay="10s", tags="b")
-        engine.request(b"ahead", on_late="drop", grace="0", partition=1, **{**told, "delay": "2m"})
+        engine.request(b"ahead", on_late="drop", grace="0", partition=1, control={**told, "delay": "2m"})
         await asyncio.sleep(1)
         ask(engine, "pause", match_tags="a")
         await asyncio.sleep(60)
@@ -1007,10 +1007,10 @@ def test_a_key_is_that_of_the_delivery(size: int) -> None:
 
     async def test(engine: Engine) -> None:
         named = {"destination": "orders", "delay": "1h"}
-        engine.request(b"x" * size, b"k", id="key", **named)
-        engine.request(b"x" * size, b"other", id="instead", destination_key="k", **named)
-        engine.request(b"x" * size, b"k", id="not", destination_key="other", **named)
-        engine.request(b"x" * size, None, id="null", **named)
+        engine.request(b"x" * size, b"k", id="key", control=named)
+        engine.request(b"x" * size, b"other", id="instead", destination_key="k", control=named)
+        engine.request(b"x" * size, b"k", id="not", destination_key="other", control=named)
+        engine.request(b"x" * size, None, id="null", control=named)
         await asyncio.sleep(1)
         ask(engine, "cancel", match_key="k")
         await asyncio.sleep(1)
@@ -1158,7 +1158,7 @@ def test_a_request_without_an_id_is_cancelled_by_its_coordinates(
         if held:
             engine.request(action="pause", match_destination="*")
             await asyncio.sleep(20)
-        ask(engine, "cancel", coordinates=at(1, offset), partition=sent_to)
+        engine.request(action="cancel", reply_to="replies", coordinates=at(1, offset), partition=sent_to)
         await asyncio.sleep(1)
         assert last(engine, "outcome", "schedule_id", "count") == ("cancelled", at(1, offset), 2)
         if held:
@@ -1193,7 +1193,9 @@ def test_it_is_described_by_its_coordinates(
         engine.start(tenants=Tenants(Tenant(parser, describes_payload=telling)))
         began_ms = engine.clock.now_ms()
         times = {"delay": "60s,5s", "on_late": "drop", "grace": "1h", "tags": "a,b"}
-        offset = engine.request(b"value", b"key", [("f", b"g")], destination="orders", partition=1, **times)
+        offset = engine.request(
+            b"value", b"key", [("f", b"g")], destination="orders", partition=1, control=times
+        )
         for number in range(60):
             engine.request(b"%d" % number, destination="emails", delay="1h", partition=1)
         await asyncio.sleep(1)

@@ -8,7 +8,7 @@ import time
 import pytest
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.adapters.clock import SystemClock
@@ -24,6 +24,7 @@ from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.record_batches import Decompressor
 from delaystream.engine.failures import LogUnavailable, WriteRefused
 from delaystream.engine.ports import Row, TopicPartition
+from tests.examples import examples
 
 TARGET = TopicPartition("topic", 0)
 PRODUCER = Identity(7, 3)
@@ -65,14 +66,14 @@ def end_marker(offset: int, identity: Identity, *, commit: bool) -> bytes:
     codec=st.sampled_from(sorted(COMPRESSION_CODECS.values())),
     sequence=st.integers(2**31 - 40, 2**31 - 1),
 )
-@settings(max_examples=80)
+@examples(80)
 def test_rows_come_back_in_order_whatever_the_batches(
     values: list[bytes | None], limit: int, codec: int, sequence: int
 ) -> None:
     """Every row once, sequence numbers without a gap past 2**31, no batch of several rows above the limit."""
     rows = [row(value, b"%d" % number) for number, value in enumerate(values)]
     batches = build_batches(TARGET, rows, 0, sequence, PRODUCER, limit, codec)
-    read = []
+    read: list[tuple[bytes | None, bytes | None]] = []
     for batch in batches:
         # The limit is one before compression, which may add a few bytes to what cannot be compressed.
         assert batch.count == 1 or len(batch.payload) <= limit + (32 if codec else 0)
@@ -122,7 +123,7 @@ def test_sequences_wrap_to_zero() -> None:
 @pytest.mark.parametrize("wrong", [{"write_timeout_ms": 9_000}, {"commit_timeout_ms": 10_000}])
 def test_deadlines_lie_within_each_other(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must hold"):
-        ProducerSettings(**wrong)
+        ProducerSettings(**wrong)  # type: ignore[arg-type]
 
 
 def test_records_of_aborted_transactions_are_left_out_from_their_first_offset_on() -> None:

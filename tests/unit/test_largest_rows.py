@@ -58,7 +58,7 @@ class Case(NamedTuple):
 
 def settings_with(**values: int) -> Settings:
     # What a batch may decompress to is another bound, which says so itself.
-    return Settings(request_topics=(REQUESTS,), batch_max_decompressed_bytes=1 << 30, **values)  # type: ignore[arg-type]
+    return Settings(request_topics=(REQUESTS,), batch_max_decompressed_bytes=1 << 30, **values)
 
 
 CASES = {
@@ -108,7 +108,8 @@ def foreign(settings: Settings, beside: list[Header]) -> list[Header]:
     left -= sum(map(len, names))
     values = [bytes(min(64, left // number))] * number
     left -= sum(map(len, values))
-    return [*zip(names, values, strict=True), ("rest", bytes(max(0, left - 4)))][-number:]
+    headers: list[Header] = [*zip(names, values, strict=True), ("rest", bytes(max(0, left - 4)))]
+    return headers[-number:]
 
 
 def request(case: Case) -> tuple[Request, list[Header]]:
@@ -209,6 +210,7 @@ def bulks(case: Case) -> Iterator[Row]:
         match,
         cursor,
         wheel_key(0, LATEST_MS, 1, SOURCE.offset, 0),
+        1 << 48,
         1 << 48,
         DESTINATION,
         origin=ORIGIN,

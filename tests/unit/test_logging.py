@@ -9,7 +9,9 @@ import pytest
 import structlog
 
 from delaystream.logging import FIELDS, Format, RepeatFilter, configure_logging
-from scripts.documentation import log_lines
+from tests.unit.test_setup import script
+
+log_lines = script("log_lines")
 
 
 @pytest.fixture(autouse=True)

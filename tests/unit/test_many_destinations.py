@@ -111,10 +111,19 @@ def test_what_is_parked_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> Non
         await asyncio.sleep(630)
         looked: list[Any] = []
         scan = MemoryStore.scan
-        monkeypatch.setattr(MemoryStore, "scan", lambda *args: looked.append(args) or scan(*args))
         asked: list[Any] = []
         until = firing.Firing._closed_until
-        monkeypatch.setattr(firing.Firing, "_closed_until", lambda *args: asked.append(args) or until(*args))
+
+        def looking(*args: Any) -> Any:
+            looked.append(args)
+            return scan(*args)
+
+        def asking(*args: Any) -> Any:
+            asked.append(args)
+            return until(*args)
+
+        monkeypatch.setattr(MemoryStore, "scan", looking)
+        monkeypatch.setattr(firing.Firing, "_closed_until", asking)
         for _ in range(50):
             engine.request(destination="orders", delay="0")
             await asyncio.sleep(0.05)

@@ -34,7 +34,7 @@ def samples(observer: PrometheusObserver) -> dict[str, float]:
 
 
 def commit(observer: Observer, **what: dict[str, int] | dict[str, list[int]]) -> None:
-    arguments: dict[str, dict[str, object]] = {"accepted": {}, "rejected": {}, "fired": {}, **what}
+    arguments: dict[str, object] = {"accepted": {}, "rejected": {}, "fired": {}, **what}
     observer.committed(0, seconds=0.015, **arguments)  # type: ignore[arg-type]
 
 

@@ -22,7 +22,8 @@ from delaystream.codec.envelope import Past, Schedule, decode_schedule
 from delaystream.codec.keys import HOUSEKEEPING, schedule_key, split_wheel_key
 from delaystream.core.partitioning import owner_partition
 from delaystream.testing import LogRecord, VirtualTimeLoop
-from tests.unit.engine import REQUESTS, Engine, header, triggered
+from tests.examples import examples
+from tests.unit.engine import NO_CONTROL, REQUESTS, Control, Engine, header, triggered
 from tests.unit.model import (
     HISTORY,
     LIVE,
@@ -159,7 +160,7 @@ class Life(RuleBasedStateMachine):
             self._definition(plan, beat),
             terms,
             catch_up=catch_up,
-            **control,
+            control=control,
         )
 
     @rule(
@@ -182,7 +183,7 @@ class Life(RuleBasedStateMachine):
                 terms = replace(terms, declared=None)
             until_ms = None if until is None or action != "pause" else self.whole_ms + until * SECOND_MS
             ends = {} if until_ms is None else {"until": str(until_ms)}
-            self._request(partition, id=ID, action=action, **ends, **self._said(terms))
+            self._request(partition, id=ID, action=action, control={**ends, **self._said(terms)})
             self.model.command(action, self.now_ms, until_ms=until_ms, terms=terms)
         else:
             before = len(self.model.answers)
@@ -234,7 +235,7 @@ class Life(RuleBasedStateMachine):
             plan.beat, control = self._beat(times)
             if self._ends_before_it_starts(plan.beat):
                 return
-        self._request(partition, id=ID, action="reschedule", **control, **self._said(terms))
+        self._request(partition, id=ID, action="reschedule", control={**control, **self._said(terms)})
         self.model.change("rescheduled", plan, {*control}, self.whole_ms, self.now_ms, terms=terms)
         self._second()
 
@@ -257,7 +258,7 @@ class Life(RuleBasedStateMachine):
         new = b"%d" % self.asked if value else None
         payload = {"payload": "replace" if value else "keep"}
         said = self._said(terms)
-        self._request(partition, new or b"", id=ID, action="update", **payload, **control, **said)
+        self._request(partition, new or b"", id=ID, action="update", control={**payload, **control, **said})
         self.model.change("updated", plan, {*control}, self.whole_ms, self.now_ms, new, terms)
         self._second()
 
@@ -270,7 +271,9 @@ class Life(RuleBasedStateMachine):
         plan = replace(plan)
         plan.beat, when = self._beat(beat)
         wanted = {} if status is None else {"status": status}
-        self._ask(partition, plan, status, self._definition(plan, beat), **{**control, **when, **wanted})
+        self._ask(
+            partition, plan, status, self._definition(plan, beat), control={**control, **when, **wanted}
+        )
 
     @rule(partition=partitions, deploy=st.integers(0, 2), late=st.booleans())
     def a_deployment_prunes_it(self, partition: int, deploy: int, late: bool) -> None:
@@ -321,7 +324,7 @@ class Life(RuleBasedStateMachine):
         every_ms = drawn["every"] * SECOND_MS
         start_ms = self.whole_ms + drawn.get("start", 0) * SECOND_MS
         minute_ms = (start_ms // 60_000) * 60_000  # where the steps of a cron's seconds begin
-        beat = Beat(every_ms, minute_ms if drawn["cron"] else start_ms, start_ms, cron=drawn["cron"])
+        beat = Beat(every_ms, minute_ms if drawn["cron"] else start_ms, start_ms, cron=bool(drawn["cron"]))
         control = (
             {"cron": f"*/{drawn['every']} * * * * *"} if drawn["cron"] else {"every": f"{drawn['every']}s"}
         )
@@ -341,7 +344,10 @@ class Life(RuleBasedStateMachine):
 
     def _definition(self, plan: Plan, beat: dict[str, int]) -> Any:
         """What a recurring request defines, whenever it is sent; its bounds are told as times of the day."""
-        bounds = (plan.beat.start_ms if beat.get("start") else None, plan.beat and plan.beat.end_ms)
+        bounds = (
+            plan.beat and plan.beat.start_ms if beat.get("start") else None,
+            plan.beat and plan.beat.end_ms,
+        )
         return plan.value, plan.destination, plan.grace_ms, plan.catch_up, tuple(beat.items()), bounds
 
     def _ask(
@@ -351,13 +357,19 @@ class Life(RuleBasedStateMachine):
         wanted: str | None = None,
         definition: Any = None,
         terms: Terms = NO_TERMS,
-        **control: str,
+        control: Control = NO_CONTROL,
+        **named: str,
     ) -> None:
-        control |= self._said(terms)
+        control = {**named, **control, **self._said(terms)}
         if plan.grace_ms is not None:
             control["grace"] = f"{plan.grace_ms}ms"
         self._request(
-            partition, plan.value, id=ID, destination=plan.destination, if_exists=plan.if_exists, **control
+            partition,
+            plan.value,
+            id=ID,
+            destination=plan.destination,
+            if_exists=plan.if_exists,
+            control=control,
         )
         self.model.schedule(plan, self.whole_ms, self.now_ms, definition, wanted, terms)
         self._second()
@@ -374,9 +386,15 @@ class Life(RuleBasedStateMachine):
             said["declared_by"], said["deploy"] = terms.declared[0], str(terms.declared[1])
         return said
 
-    def _request(self, partition: int, value: bytes = b"", **control: str) -> None:
+    def _request(
+        self, partition: int, value: bytes = b"", control: Control = NO_CONTROL, **named: str
+    ) -> None:
         self.engine.request(
-            value, partition=partition, timestamp_ms=self.whole_ms, reply_to="replies", **control
+            value,
+            partition=partition,
+            timestamp_ms=self.whole_ms,
+            reply_to="replies",
+            control={**named, **control},
         )
 
     # -- time, and agreement
@@ -511,16 +529,14 @@ def _ahead(record: Schedule) -> list[tuple[int, int]]:
     return sorted([*((due_ms, index) for _, due_ms, _, _, index in pending), *record.held])
 
 
-def live(examples: int) -> None:
+def live(number: int) -> None:
     """Run the machine; the same examples every time."""
     run_state_machine_as_test(
         Life,
         settings=settings(
-            max_examples=examples,
+            examples(number),
             stateful_step_count=20,
-            derandomize=True,
             database=None,
-            deadline=None,
             # An example that fails is short enough to be read as it is, and shrinking it takes minutes.
             phases=(Phase.explicit, Phase.generate),
             suppress_health_check=list(HealthCheck),

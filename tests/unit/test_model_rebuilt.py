@@ -162,7 +162,7 @@ def something(random: Random, engine: Engine) -> None:
         control |= random.choice(
             ({}, {"name": "A name", "tags": "red, blue"}, {"description": "why", "tags": "red"})
         )
-    engine.request(partition=partition, **control)
+    engine.request(partition=partition, control=control)
 
 
 @pytest.mark.parametrize("seed", range(12))

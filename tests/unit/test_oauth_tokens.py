@@ -73,9 +73,10 @@ def login(url: str, **more: str) -> TokenLogin:
             **{name.replace("_", "."): value for name, value in more.items()},
         }
     )
+    found = config.login
     assert isinstance(config.login, TokenLogin)
     assert config.aiokafka()["sasl_oauth_token_provider"] is config.login
-    return config.login
+    return found  # type: ignore[return-value]
 
 
 def by_secret(issuer: Issuer) -> TokenLogin:

@@ -82,7 +82,7 @@ def test_a_cancelled_schedule_is_not_delivered_and_a_replaced_one_once() -> None
         engine.request(id="a", action="cancel", reply_to="replies")
         engine.request(b"b2", id="b", destination="orders", delay="3s", reply_to="replies", partition=1)
         await asyncio.sleep(20)
-        assert sorted(record.value for record in engine.read("orders")) == [b"b2", b"c", b"d"]
+        assert sorted(record.value for record in engine.read("orders")) == [b"b2", b"c", b"d"]  # type: ignore[type-var]
         engine.request(id="c", action="cancel", reply_to="replies")
         engine.request(id="z", action="cancel", reply_to="replies")
         await asyncio.sleep(1)
@@ -181,7 +181,12 @@ def test_a_timestamp_that_the_broker_refuses_is_a_matter_of_the_clock(off_hours:
         for number in range(30):
             control = {"id": f"id-{number}"} if number % 2 else {}
             engine.request(
-                b"%d" % number, b"k", destination="strict", delay="5s", timestamp_ms=clock.now_ms(), **control
+                b"%d" % number,
+                b"k",
+                destination="strict",
+                delay="5s",
+                timestamp_ms=clock.now_ms(),
+                control=control,
             )
         engine.request(b"at once", destination="strict", delay="0", timestamp_ms=clock.now_ms() - 10_000)
         engine.request(b"other", destination="orders", delay="10s", timestamp_ms=clock.now_ms())
@@ -208,7 +213,7 @@ def test_one_record_that_the_broker_refuses_holds_up_no_other() -> None:
             key = None if number == 17 else b"k"
             engine.request(b"%d" % number, key, destination="compact", delay="1s")
         await asyncio.sleep(60)
-        delivered = [int(record.value) for record in engine.read("compact")]
+        delivered = [int(record.value or b"") for record in engine.read("compact")]
         assert delivered == [number for number in range(50) if number != 17]
         (letter,) = engine.read("delay-dead-letters")
         assert letter.value == b"17"
@@ -237,8 +242,8 @@ def test_a_quarantined_fire_says_where_it_should_have_gone_and_when() -> None:
 def test_a_late_fire_for_a_destination_given_up_still_goes_where_late_ones_go() -> None:
     async def test(engine: Engine) -> None:
         for id in ({}, {"id": "n"}):
-            engine.request(b"1", destination="absent", delay="1s", on_late="late", grace="5s", **id)
-            engine.request(b"2", destination="absent", delay="1s", on_late="drop", grace="5s", **id)
+            engine.request(b"1", destination="absent", delay="1s", on_late="late", grace="5s", control=id)
+            engine.request(b"2", destination="absent", delay="1s", on_late="drop", grace="5s", control=id)
         await asyncio.sleep(300)
         assert {record.value for record in engine.read("late")} == {b"1"}
         assert engine.read("delay-dead-letters") == []

@@ -93,7 +93,7 @@ def test_a_tenant_that_waits_for_its_rate_keeps_nobody_waiting() -> None:
     async def test(engine: Engine) -> None:
         for number in range(60):
             other_request(
-                engine, destination="orders", delay="5s", **({"id": str(number)} if number % 2 else {})
+                engine, destination="orders", delay="5s", control={"id": str(number)} if number % 2 else {}
             )
         await asyncio.sleep(6)
         begin_ms = engine.clock.now_ms()

@@ -90,7 +90,7 @@ def test_every_other_command_counts_as_well(action: str, more: dict[str, str], t
         others(engine)
         other_request(engine, destination="orders", delay="1h", id="x")
         await asyncio.sleep(1)
-        other_request(engine, action=action, id="x", reply_to="billing", **more)
+        other_request(engine, action=action, id="x", reply_to="billing", control=more)
         await asyncio.sleep(1)
         [event] = events(engine, type=told)
         assert event["no_receipt"] == "'billing' is not in the allow-list"
@@ -123,7 +123,7 @@ def test_nothing_but_receipts_is_written_to_it(named: str, allow: str) -> None:
     async def test(engine: Engine) -> None:
         others(engine)
         asked = {"destination": "orders", "delay": "0", "grace": "0", named: RECEIPTS}
-        other_request(engine, **asked)
+        other_request(engine, control=asked)
         await asyncio.sleep(1)
         [letter] = engine.read("delay-dead-letters")
         assert header(letter, "error") == "destination-denied"
@@ -145,7 +145,7 @@ def test_a_refusal_tells_it_too(control: dict[str, str], code: str) -> None:
     async def test(engine: Engine) -> None:
         others(engine)
         other_request(engine, destination="orders", delay="1h", id="x")
-        other_request(engine, id="x", reply_to="billing", **control)
+        other_request(engine, id="x", reply_to="billing", control=control)
         await asyncio.sleep(1)
         [event] = events(engine, type="rejected")
         assert event["code"] == code

@@ -17,7 +17,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.adapters.kafka_changelog import committed_records
@@ -25,6 +25,7 @@ from delaystream.adapters.record_batches import BatchRefusedError, Decompressor,
 from delaystream.adapters.record_reader import Piece, RecordReader
 from delaystream.core.rejection import Code, Rejection
 from delaystream.engine.failures import LogUnavailable
+from tests.examples import examples
 from tests.unit.record_batches import (
     CODECS,
     COMPRESSED,
@@ -414,7 +415,7 @@ def test_a_marker_without_its_record_ends_nothing() -> None:
     st.integers(-3, 12),
     st.integers(0, 12),
 )
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_whatever_is_in_a_batch_all_its_offsets_are_accounted_for(
     compression: str, changes: list[tuple[int, int]], count: int, position: int
 ) -> None:

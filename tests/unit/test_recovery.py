@@ -78,7 +78,9 @@ async def come_back(engine: Engine, stores: MemoryStateStores) -> None:
     await asyncio.sleep(1)
 
 
-def test_a_worker_that_is_overtaken_in_recovery_applies_nothing_of_its_successor() -> None:
+def test_a_worker_that_is_overtaken_in_recovery_applies_nothing_of_its_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """However its reads are cut: its store ends where the log ended, and nothing is decided on it."""
 
     async def test(engine: Engine) -> None:
@@ -89,17 +91,17 @@ def test_a_worker_that_is_overtaken_in_recovery_applies_nothing_of_its_successor
         old, new = MemoryStateStores(), MemoryStateStores()
         changelog = await stalled(engine, old, batch_records=7)
         end = engine.log.bounds(CHANGELOG).end
-        overtaken, engine.stores = engine.processors + engine.lives, new
+        (processor,), (life,) = engine.processors, engine.lives
+        engine.stores = new
         engine.start()
         await asyncio.sleep(1)
         # Due by now, and done by the new owner, in transactions of many rows.
         for number in range(5):
             engine.request(id=f"s-{number}", action="cancel")
         await asyncio.sleep(40)
-        processor, life = overtaken
         phases: list[Phase] = []
-        processor._enter = phases.append
-        processor._sources.assigned = False
+        monkeypatch.setattr(processor, "_enter", phases.append)
+        monkeypatch.setattr(processor._sources, "assigned", False)
         changelog.go_on.set()
         async with asyncio.timeout(60):
             await life

@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 
 import pytest
 from cronsim import CronSim, CronSimError
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from delaystream.core.recurrence import Recurrence, next_after
@@ -17,6 +17,7 @@ from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.recurrence.fields import CronError
 from delaystream.core.recurrence.zones import zone
 from delaystream.core.rejection import Code
+from tests.examples import examples
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Their clocks change by an hour, and not at midnight.
@@ -39,8 +40,9 @@ def ours(
         start_ms=-(10**14),
     )
     found: list[datetime] = []
-    after_ms: int | None = (start - EPOCH) // timedelta(milliseconds=1)
-    while len(found) < number and (after_ms := next_after(recurrence, after_ms)) is not None:
+    after_ms = (start - EPOCH) // timedelta(milliseconds=1)
+    while len(found) < number and (next_ms := next_after(recurrence, after_ms)) is not None:
+        after_ms = next_ms
         found.append(EPOCH + timedelta(milliseconds=after_ms))
     return found
 
@@ -127,13 +129,13 @@ def assert_the_same(cron: str, name: str, start: datetime) -> None:
     assert ours(cron, name, start, len(expected), elapsed=elapsed) == expected
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@examples(400)
 @given(times=TIMES, date=DATES, name=st.sampled_from(ZONES), start=STARTS)
 def test_five_fields(times: tuple[str, str], date: tuple[str, str, str], name: str, start: datetime) -> None:
     assert_the_same(" ".join([*times, *date]), name, start)
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@examples(200)
 @given(second=SECONDS, times=TIMES, date=DATES, name=st.sampled_from(ZONES), start=STARTS)
 def test_six_fields(
     second: str, times: tuple[str, str], date: tuple[str, str, str], name: str, start: datetime
@@ -141,7 +143,7 @@ def test_six_fields(
     assert_the_same(" ".join([second, *times, *date]), name, start)
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@examples(200)
 @given(
     times=TIMES,
     name=st.sampled_from(ZONES[1:4]),
@@ -151,7 +153,7 @@ def test_over_a_change_of_the_clocks(times: tuple[str, str], name: str, day: tup
     assert_the_same(f"{times[0]} {times[1]} * * *", name, datetime(2026, *day, tzinfo=UTC))
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@examples(150)
 @given(second=st.just("0") | SECONDS, times=TIMES, date=DATES)
 def test_the_shortest_gap_is_never_undercut(
     second: str, times: tuple[str, str], date: tuple[str, str, str]
@@ -160,11 +162,11 @@ def test_the_shortest_gap_is_never_undercut(
     cron = " ".join([second, *times, *date])
     assume(comes(cron))
     pattern = parse_cron(cron)
-    found = []
-    local_s: int | None = 0
-    while len(found) < 3000 and (local_s := pattern.next(local_s)) is not None:
-        found.append(local_s)
-        local_s += 1
+    found: list[int] = []
+    local_s = 0
+    while len(found) < 3000 and (next_s := pattern.next(local_s)) is not None:
+        found.append(next_s)
+        local_s = next_s + 1
     gap_s = min(later - earlier for earlier, later in pairwise(found))
     assert min(gap_s, 86_401) >= pattern.shortest_gap_s()
     if found[-1] - found[0] > 60 * 366 * 86_400:

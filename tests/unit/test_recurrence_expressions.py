@@ -16,8 +16,9 @@ def first(cron: str, number: int = 4, start: str = START) -> list[str]:
     """The first times from `start` on, in UTC, without what is the same in all tests."""
     recurrence = Recurrence(cron=cron, every_ms=0)
     found: list[str] = []
-    after_ms: int | None = parse_instant(start) - 1
-    while len(found) < number and (after_ms := next_after(recurrence, after_ms)) is not None:
+    after_ms = parse_instant(start) - 1
+    while len(found) < number and (next_ms := next_after(recurrence, after_ms)) is not None:
+        after_ms = next_ms
         found.append(format_instant(after_ms).removesuffix(".000Z").replace("T", " "))
     return found
 

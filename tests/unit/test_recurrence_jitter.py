@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -27,13 +26,13 @@ from delaystream.core.recurrence import Recurrence, carried_on, due_ms, misses, 
 from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.recurrence.zones import piece_at, zone_names
 from delaystream.core.request import CatchUp
+from tests.examples import EXAMPLES, examples
 from tests.unit.engine import Engine, in_virtual_time
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
-EXAMPLES = int(os.environ.get("DELAYSTREAM_EXAMPLES", "0"))
 #: Changes of an hour, half an hour, two, three and a day; at midnight, and not on the hour; four in a year.
 ZONES = [
     ("America/New_York", 2026),
@@ -57,12 +56,10 @@ EVERYWHERE = st.tuples(st.sampled_from(sorted(zone_names())), st.integers(1900, 
 OF_WORKERS = EVERYWHERE.filter(lambda where: where[1] > 1971)
 
 
-def lives(examples: int) -> settings:
+def lives(number: int) -> settings:
     """So many examples, the same in every run, or as many as are asked for, drawn anew."""
     return settings(
-        max_examples=EXAMPLES or examples,
-        derandomize=not EXAMPLES,
-        deadline=None,
+        examples(number),
         # Making an example smaller takes minutes, and its schedule tells enough.
         phases=(Phase.explicit, Phase.reuse, Phase.generate),
     )
@@ -333,7 +330,7 @@ async def live(engine: Engine, id: str, headers: dict[str, str], script: list[Ac
             engine.request(None, id=id, action=action.what)
         elif action.what == "again":
             at_ms = engine.clock.now_ms() - action.late_ms
-            engine.request(destination="orders", id=id, timestamp_ms=at_ms, **headers)
+            engine.request(destination="orders", id=id, timestamp_ms=at_ms, control=headers)
         elif action.what == "outage":
             await engine.stop()
         await asyncio.sleep(action.for_ms / 1000)
@@ -361,7 +358,7 @@ def test_the_engine_decides_on_every_time_once_in_order_and_not_early(
         engine.clock.step(change_ms - before_ms - engine.clock.now_ms())
         asked_ms = engine.clock.now_ms()
         headers = headers_of(recurrence, catch_up, grace_ms)
-        engine.request(destination="orders", id="job", **headers)
+        engine.request(destination="orders", id="job", control=headers)
         await asyncio.sleep(600)  # what is sent again was sent after this request
         await live(engine, "job", headers, script)
         decisions = decisions_of(engine, recurrence, "job")
@@ -380,7 +377,9 @@ def test_times_that_a_change_brings_close_together_are_each_delivered() -> None:
     async def test(engine: Engine) -> None:
         engine.clock.step(CHANGE_MS - 3 * HOUR_MS - engine.clock.now_ms())
         for number in range(40):
-            engine.request(destination="orders", id=f"job-{number}", **headers_of(CLOSE, CatchUp.LATEST, 0))
+            engine.request(
+                destination="orders", id=f"job-{number}", control=headers_of(CLOSE, CatchUp.LATEST, 0)
+            )
         await asyncio.sleep(6 * 3600)
         for number in range(40):
             decisions = decisions_of(engine, CLOSE, f"job-{number}")

@@ -1,12 +1,13 @@
 """Recurrences that are refused: each by its code, with a sentence that says what is wrong."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.core.instants import parse_instant
 from delaystream.core.recurrence import Recurrence, check, next_after
 from delaystream.core.rejection import Code, Rejection
+from tests.examples import examples
 
 START_MS = parse_instant("2026-01-01T00:00:00Z")
 
@@ -233,7 +234,7 @@ def test_an_unknown_zone_is_refused_with_the_nearest_name(zone: str, hint: str) 
 LETTERS = "0123456789*/-,?#LWHRC@ \tMONFEBJAUSTDYlw\n"
 
 
-@settings(max_examples=500, derandomize=True, deadline=None)
+@examples(500)
 @given(st.text(st.sampled_from(LETTERS), max_size=40) | st.text(max_size=40))
 def test_any_text_is_accepted_or_refused_by_a_code(cron: str) -> None:
     """Nothing else comes out of it; what is accepted fires."""

@@ -6,13 +6,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.core.instants import format_instant, parse_instant
 from delaystream.core.recurrence import Recurrence, check, jittered_ms, misses, next_after
 from delaystream.core.recurrence.fires import _next_cron
 from delaystream.core.recurrence.zones import END_S, FIRST_S
+from tests.examples import examples
 
 START_MS = parse_instant("2026-01-01T00:00:00Z")
 DAY_MS = 86_400_000
@@ -132,7 +133,7 @@ def test_no_misses_are_none() -> None:
     assert misses(recurrence, 0, at(2027, 7, 1)) == (151, at(2026, 1, 1, 9), at(2026, 5, 31, 9))
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@examples(200)
 @given(
     every_ms=st.integers(1, 10**7),
     after_ms=st.integers(-(10**9), 10**9),
@@ -148,7 +149,7 @@ def test_misses_of_an_interval(every_ms: int, after_ms: int, span_ms: int, end_m
     assert misses(recurrence, after_ms, until_ms) == expected
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@examples(200)
 @given(
     expression=st.sampled_from(
         ["*/7 * * * *", "0 9-17/2 * * MON-FRI", "30 2 L * *", "0 0 29 2 *", "15,45 1,2 * * *", "0 */5 1W * *"]

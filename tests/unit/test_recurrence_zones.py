@@ -7,7 +7,7 @@ from importlib import resources
 from io import BytesIO
 from itertools import pairwise
 from typing import Any
-from zoneinfo import ZoneInfo, _common  # type: ignore[attr-defined]
+from zoneinfo import ZoneInfo, _common
 
 import pytest
 

@@ -127,13 +127,13 @@ def test_a_schedule_that_is_sent_again_keeps_the_time_that_its_jitter_holds_back
         hour_ms = engine.clock.now_ms() // 3_600_000 * 3_600_000 + 3_600_000
         for number in range(20):
             job = {"id": f"job-{number}", "cron": "0 * * * *", "jitter": "30m", "destination": "orders"}
-            engine.request(b"old", **job)
+            engine.request(b"old", control=job)
         await asyncio.sleep((hour_ms + 900_000 - engine.clock.now_ms()) / 1000)
         before = len(engine.read("orders"))
         assert 0 < before < 20
         for number in range(20):
             job = {"id": f"job-{number}", "cron": "0 * * * *", "jitter": "30m", "destination": "orders"}
-            engine.request(b"new", **job)
+            engine.request(b"new", control=job)
         await asyncio.sleep(1800)
         assert dues(engine) == [hour_ms] * 20
         assert [record.value for record in engine.read("orders")] == [b"old"] * before + [b"new"] * (
@@ -152,11 +152,11 @@ def test_a_time_that_fired_while_a_request_was_under_way_does_not_fire_again(
 ) -> None:
     async def test(engine: Engine) -> None:
         minute_ms = engine.clock.now_ms() // MINUTE_MS * MINUTE_MS + MINUTE_MS
-        engine.request(destination="orders", id="job", **when)
+        engine.request(destination="orders", id="job", control=when)
         await asyncio.sleep((minute_ms + 1_000 - engine.clock.now_ms()) / 1000)
         assert dues(engine) == [minute_ms]
         destination = {"destination": "orders"} if action == "schedule" else {}
-        engine.request(id="job", action=action, timestamp_ms=minute_ms - 500, **when, **destination)
+        engine.request(id="job", action=action, timestamp_ms=minute_ms - 500, control={**when, **destination})
         await asyncio.sleep(120)
         assert dues(engine) == [minute_ms, minute_ms + MINUTE_MS, minute_ms + 2 * MINUTE_MS]
 
@@ -171,7 +171,7 @@ def test_what_passed_while_paused_is_told_when_the_schedule_is_sent_again() -> N
         await asyncio.sleep(300)
         engine.request(destination="orders", id="job", cron="* * * * *", catch_up="latest")
         await asyncio.sleep(1)
-        assert events(engine, "skipped") == engine.read("orders") == []
+        assert events(engine, "skipped") == engine.read("orders") == []  # type: ignore[comparison-overlap]
         engine.request(destination="orders", id="job", cron="* * * * *", status="pending")
         await asyncio.sleep(1)
         (skipped,) = events(engine, "skipped")
@@ -315,7 +315,7 @@ def test_records_at_fault_are_found_while_a_schedule_catches_up(catch_up: str, n
         recurring = {"destination": "small", "every": "1m", "catch_up": catch_up, "grace": "1d"}
         # So that the revisions of the next two, and with them their fire ids, are of one length.
         engine.request(action="cancel", id="nobody")
-        engine.request(id="probe", timestamp_ms=began_ms - 67_000, max_fires="1", **recurring)
+        engine.request(id="probe", timestamp_ms=began_ms - 67_000, max_fires="1", control=recurring)
         await asyncio.sleep(1)
         (record,) = engine.read("small")
         # What a first and only fire does not tell: the fire before it, and the next time.
@@ -323,7 +323,7 @@ def test_records_at_fault_are_found_while_a_schedule_catches_up(catch_up: str, n
         # With a fire count of three digits a delivery is one byte too large.
         largest = row_bytes(record.key, record.value, [*record.headers, *later]) + 1
         engine.log.topics["small"].max_message_bytes = largest
-        engine.request(id="large", timestamp_ms=began_ms - 7_200_000, **recurring)
+        engine.request(id="large", timestamp_ms=began_ms - 7_200_000, control=recurring)
         await asyncio.sleep(120)
         engine.request(destination="orders", delay="1s")
         await asyncio.sleep(30)
@@ -497,7 +497,7 @@ def test_a_fire_stands_for_skipped_times_only_of_a_schedule_that_it_carries_on(
         engine.request(destination="not-there", id="x", every="10s", start=start)
         await asyncio.sleep(60)
         assert [event["count"] for event in events(engine, "skipped")] != []
-        engine.request(id="x", action=action, every=every, start=start, **what)
+        engine.request(id="x", action=action, every=every, start=start, control=what)
         await asyncio.sleep(1)
         engine.log.create_topic("not-there", 1)
         await asyncio.sleep(900)

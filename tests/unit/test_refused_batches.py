@@ -42,7 +42,7 @@ class Counting(Silence):
     def __init__(self) -> None:
         self.rejected: Counter[str] = Counter()
 
-    def committed(self, partition: int, *, rejected: Mapping[str, int], **_: Any) -> None:  # type: ignore[override]
+    def committed(self, partition: int, *, rejected: Mapping[str, int], **_: Any) -> None:
         """Count."""
         self.rejected.update(rejected)
 

@@ -1,6 +1,7 @@
 """Codes of refusals and the sentences that go with them."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,15 @@ def test_every_code_is_described_in_one_sentence() -> None:
 @pytest.mark.parametrize("code", Code)
 def test_codes_are_kebab_case(code: Code) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code.value)
+
+
+def test_every_code_has_a_test() -> None:
+    """By its name or its value, in another file of these."""
+    files = [path for path in Path(__file__).parent.glob("*.py") if path != Path(__file__)]
+    others = "\n".join(path.read_text("utf-8") for path in files)
+    named = set(re.findall(r"\bCode\.([A-Z0-9_]+)", others))
+    values = set(re.findall(r"[\"'](\w[\w-]*)[\"']", others))
+    assert {code for code in Code if code.name not in named and code.value not in values} == set()
 
 
 def test_a_value_is_quoted_and_cut_off() -> None:

@@ -29,19 +29,6 @@ def script(name: str) -> ModuleType:
 environment = script("environment")
 
 
-def test_the_integration_tests_are_all_run_and_the_longest_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are named file by file: none is forgotten, and none that is gone is named."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    checks = script("checks")
-    [check] = checks.integration("python")
-    named = [word for word in check.command if word.startswith("tests/")]
-    there = [str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "integration").rglob("*test*.py")]
-    there = [path for path in there if Path(path).name.startswith("test_") or path.endswith("_test.py")]
-    assert sorted(named) == sorted([*there, "tests/conformance/test_broker.py"])
-    assert named[: len(checks.LONGEST)] == checks.LONGEST
-    assert "--no-loadscope-reorder" in check.command, "xdist would begin with the files of most tests"
-
-
 def executable(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{text}\n")
@@ -99,13 +86,14 @@ def test_every_dependency_of_the_project_is_locked() -> None:
     """A dependency added without `make lock` would be missing on a fresh machine."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = project["dependency-groups"]
-    for lock, wanted in {
+    of_locks = {
         "run": project["project"]["dependencies"],
         "test": [*groups["test"], *groups["build"]],
-        "dev": groups["dev"],
-        "bench": groups["bench"],
-        "lock": groups["lock"],
-    }.items():
+        **{name: wanted for name, wanted in groups.items() if name != "test"},
+        **project["project"]["optional-dependencies"],
+    }
+    assert of_locks.keys() == {lock.stem for lock in LOCKS}
+    for lock, wanted in of_locks.items():
         text = (ROOT / "requirements" / f"{lock}.txt").read_text()
         for requirement in wanted:
             if isinstance(requirement, str):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.adapters.sticky_assignor import Claim, StickyAssignor, _claim, owners
@@ -25,7 +25,6 @@ claims = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(claims, st.integers(0, 16))
 def test_every_partition_has_an_owner_and_nobody_has_two_more_than_another(
     members: dict[str, Claim], partitions: int
@@ -36,7 +35,6 @@ def test_every_partition_has_an_owner_and_nobody_has_two_more_than_another(
     assert max(counts) - min(counts) <= 1
 
 
-@settings(deadline=None)
 @given(claims, st.integers(0, 16))
 def test_a_balanced_assignment_stays_as_it_is(members: dict[str, Claim], partitions: int) -> None:
     """Whatever local state is where: to move costs more than it brings."""
@@ -100,7 +98,7 @@ def test_a_member_claims_what_it_was_assigned() -> None:
     for _ in range(3):
         answer = assignor.assign(cluster, {"me": assignor.metadata(["requests"])})
         assignor.on_assignment(
-            SimpleNamespace(  # type: ignore[arg-type]
+            SimpleNamespace(
                 user_data=answer["me"].user_data,
                 partitions=lambda: [SimpleNamespace(partition=p) for p in (0, 1, 2)],
             )
@@ -171,9 +169,7 @@ def test_what_cannot_be_read_costs_no_more_than_what_was_owned(user_data: bytes)
     member = StickyAssignor()
     member._round = 4
     member.on_assignment(
-        SimpleNamespace(  # type: ignore[arg-type]
-            user_data=user_data, partitions=lambda: [SimpleNamespace(partition=1)]
-        )
+        SimpleNamespace(user_data=user_data, partitions=lambda: [SimpleNamespace(partition=1)])
     )
     assert (member._round, member._owned) == (-1, (1,))
     assert _claim(user_data).round == -1

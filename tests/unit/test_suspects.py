@@ -128,7 +128,7 @@ def test_a_suspect_is_decided_on_in_a_transaction_of_its_own() -> None:
     def meets(_: Any, step: Any, request: Any) -> bool:
         if request.value == POISON:
             seen.append(step.records)
-        return request.value == POISON and step.records > 1
+        return bool(request.value == POISON and step.records > 1)
 
     async def test(engine: Engine) -> None:
         with fails(Intake, "_schedule", meets):
@@ -203,7 +203,7 @@ def test_a_fire_that_fails_is_tried_alone_then_quarantined_and_the_others_go_out
             engine.request(destination="emails", delay=f"{4_900 + number}ms")
         await asyncio.sleep(4)
 
-        delivers = {
+        delivers: dict[Callable[[Engine, bytes], None], tuple[object, str, Callable[..., bool]]] = {
             anonymous: (
                 firing,
                 "anonymous_delivery_headers",

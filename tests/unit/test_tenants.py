@@ -41,8 +41,8 @@ def test_each_topic_has_its_own_destinations(named: str) -> None:
 
     async def test(engine: Engine) -> None:
         asked = {"destination": "orders", "delay": "1s", named: "emails"}
-        engine.request(**asked)
-        other_request(engine, **asked)
+        engine.request(control=asked)
+        other_request(engine, control=asked)
         await asyncio.sleep(3)
         assert errors(engine) == ["destination-denied"]
         assert header(engine.read("delay-dead-letters")[0], "error-topic") == OTHER
@@ -55,8 +55,8 @@ def test_each_topic_has_its_own_topics_for_receipts() -> None:
 
     async def test(engine: Engine) -> None:
         asked = {"destination": "orders", "delay": "1s", "reply_to": "emails"}
-        engine.request(**asked)
-        other_request(engine, **asked)
+        engine.request(control=asked)
+        other_request(engine, control=asked)
         await asyncio.sleep(3)
         assert len(engine.read("orders")) == 2
         [receipt] = engine.read("emails")
@@ -89,7 +89,7 @@ def test_a_request_that_is_handed_on_keeps_the_policy_of_its_own_topic(named: st
 
     async def test(engine: Engine) -> None:
         engine.processors[1]._tenants = tenants(tenant("orders"))
-        other_request(engine, id=id, **{"destination": "orders", "delay": "1s", named: "emails"})
+        other_request(engine, id=id, control={"destination": "orders", "delay": "1s", named: "emails"})
         await asyncio.sleep(3)
         assert errors(engine) == ["destination-denied"]
         assert header(engine.read("delay-dead-letters")[0], "error-topic") == OTHER
@@ -123,8 +123,8 @@ def test_a_late_fire_is_moved_only_where_its_tenant_may_still_go() -> None:
 
     async def test(engine: Engine) -> None:
         late = {"destination": "orders", "delay": "5s", "on_late": "late", "grace": "1s"}
-        engine.request(**late)
-        other_request(engine, **late)
+        engine.request(control=late)
+        other_request(engine, control=late)
         await asyncio.sleep(1)
         await engine.stop()
         await asyncio.sleep(60)
@@ -238,7 +238,9 @@ def test_a_tenants_cron_expressions_are_in_its_time_zone(partitions: int) -> Non
 
     async def test(engine: Engine) -> None:
         for number, control in enumerate(({}, {}, {"timezone": "UTC"})):
-            other_request(engine, 0, destination="orders", id=f"id-{number}", cron="0 9 * * *", **control)
+            other_request(
+                engine, 0, destination="orders", id=f"id-{number}", cron="0 9 * * *", control=control
+            )
         engine.request(destination="orders", id="mine", cron="0 9 * * *")
         other_request(engine, 0, destination="orders", id="again", every="1h")
         other_request(engine, 0, action="reschedule", id="again", cron="0 9 * * *")
@@ -264,7 +266,7 @@ def test_a_tenants_local_times_are_in_its_time_zone(zone: str | None, partitions
         at = "2023-11-20T09:00"
         for number, control in enumerate(({}, {"id": "a"}, {"id": "b"}, {"timezone": "America/New_York"})):
             other_request(
-                engine, 0, destination="orders", name=f"{number}", at=at, reply_to="replies", **control
+                engine, 0, destination="orders", name=f"{number}", at=at, reply_to="replies", control=control
             )
         other_request(
             engine, 0, destination="orders", at=f"2023-11-20T10:00:00Z,{at},1700500000000", reply_to="replies"
@@ -273,7 +275,7 @@ def test_a_tenants_local_times_are_in_its_time_zone(zone: str | None, partitions
         other_request(engine, 0, destination="orders", at=at, dst_gap="skip", reply_to="replies")
         for action, payload in (("reschedule", {}), ("update", {"payload": "keep"})):
             other_request(engine, 0, destination="orders", delay="1h", id=action, reply_to="replies")
-            other_request(engine, 0, action=action, id=action, at=at, reply_to="replies", **payload)
+            other_request(engine, 0, action=action, id=action, at=at, reply_to="replies", control=payload)
         engine.request(destination="orders", at=at, reply_to="replies")
         await asyncio.sleep(2)
         told: dict[str, Any] = {}

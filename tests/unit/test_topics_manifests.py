@@ -21,7 +21,7 @@ from delaystream.topics.yaml_text import yaml_document
 
 
 def settings(*destinations: str, **others: str) -> Settings:
-    return Settings(destinations_allow=destinations, **others)  # type: ignore[arg-type]
+    return Settings(destinations_allow=destinations, **others)
 
 
 def acls_of(role: str, *destinations: str) -> list[Acl]:
@@ -107,7 +107,7 @@ def test_principals_have_the_names_that_brokers_give_them() -> None:
 
 def test_names_that_kubernetes_does_not_take_stay_apart() -> None:
     """Kafka takes capitals, underscores and dots anywhere."""
-    specs = plan(settings("x", request_topics="A_b,a-b,a.b,a..b,-"))  # type: ignore[arg-type]
+    specs = plan(settings("x", request_topics="A_b,a-b,a.b,a..b,-"))
     names = re.findall(r'^  name: "(.*)"$', strimzi(specs, [], StrimziTarget()), re.MULTILINE)
     assert len(set(names)) == len(specs)
     assert all(
@@ -118,7 +118,7 @@ def test_names_that_kubernetes_does_not_take_stay_apart() -> None:
 
 def test_terraforms_labels_are_unique_and_its_templates_are_escaped() -> None:
     """Two ACLs of one label would be one."""
-    text = terraform(plan(settings("x", request_topics="a.b,a_b")), users(settings("x", "x-*")), "tls")  # type: ignore[arg-type]
+    text = terraform(plan(settings("x", request_topics="a.b,a_b")), users(settings("x", "x-*")), "tls")
     labels = re.findall(r'^resource "(\w+)" "([A-Za-z_][A-Za-z0-9_-]*)" {$', text, re.MULTILINE)
     assert len(set(labels)) == len(labels) == text.count('\nresource "')
     odd = users(settings("x"), {"worker": "a${b}%{c}"})

@@ -15,7 +15,7 @@ from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.surroundings_metrics import ClockSkew
 from delaystream.adapters.transaction_writer import Delivery, TransactionWriter
 from delaystream.engine.failures import WriteRefused
-from delaystream.engine.ports import TopicPartition
+from delaystream.engine.ports import Row, TopicPartition
 
 
 class Brokers:
@@ -48,7 +48,7 @@ class Choosy(Brokers):
         self._code, self._most_bytes = code, most_bytes
 
     async def request(self, leader: int, lane: str, request: Any) -> Any:
-        answers = [
+        answers: list[Any] = [
             (topic, [(number, self._judged(payload), 0, -1, 0, [], None) for number, payload in batches])
             for topic, batches in request._topics
         ]
@@ -94,7 +94,7 @@ class Hesitant(Brokers):
     async def request(self, leader: int, lane: str, request: Any) -> Any:
         self.asked += 1
         refused = 19 if self.asked == 1 else 0  # NOT_ENOUGH_REPLICAS
-        answers = []
+        answers: list[Any] = []
         for topic, batches in request._topics:
             if not refused:
                 self.written += [bytes(payload) for _, payload in batches]
@@ -129,7 +129,7 @@ def test_answers_that_have_arrived_are_taken_in_in_one_go() -> None:
         writer = TransactionWriter(connections, "t", Identity(1, 0), bounds, BatchLimits(2_000))
         deliveries = []
         for topic in ("0", "1", "2"):
-            rows = [(b"k", b"v" * 1_500, (), 1)] * 5
+            rows: list[Row] = [(b"k", b"v" * 1_500, (), 1)] * 5
             deliveries.append(Delivery(TopicPartition(topic, 0), rows, deque()))
         await writer.look_up([delivery.target for delivery in deliveries])
         for delivery in deliveries:

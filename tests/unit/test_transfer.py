@@ -108,7 +108,12 @@ def state() -> MemoryStore:
 def exported(store: MemoryStore, partition: int = 0) -> list[Any]:
     reading = PartitionReading(partition, store)
     reading.check()
-    found = [*reading.positions(), *reading.rates(), *reading.anonymous(), *reading.named(remembered=True)]
+    found: list[lines.Line] = [
+        *reading.positions(),
+        *reading.rates(),
+        *reading.anonymous(),
+        *reading.named(remembered=True),
+    ]
     return [lines.decoded(lines.encoded(line)) for line in found]
 
 
@@ -157,16 +162,14 @@ def test_the_same_lines_make_the_same_rows() -> None:
 
 def test_fire_ids_stay() -> None:
     """On the same request topic: they are made of coordinates, list index and due time, and of revisions."""
-    (anonymous, *_), named = (
-        [line for line in exported(state()) if isinstance(line, kind)]
-        for kind in (lines.Anonymous, lines.Named)
-    )
+    found = exported(state())
+    (anonymous, *_) = [line for line in found if isinstance(line, lines.Anonymous)]
     assert (anonymous.fire.source, anonymous.fire.index, anonymous.fire.due_at_ms) == (
         f"{TENANT}/0/17",
         1,
         1_893_456_000_000,
     )
-    named = [line for line in named if line.id == "named"]
+    named = [line for line in found if isinstance(line, lines.Named) and line.id == "named"]
     assert [(fire.source, fire.index) for fire in named[0].fires] == [
         (f"{TENANT}/3/20", 0),
         (f"{TENANT}/3/20", 1),

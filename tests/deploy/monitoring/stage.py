@@ -111,7 +111,7 @@ class Stage:
         configuration = self.directory / "prometheus.yml"
         configuration.write_text(yaml.safe_dump(self._adapted(written)))
         address = f"127.0.0.1:{choose_port()}"
-        command = [
+        command: list[str | Path] = [
             self._prometheus,
             f"--config.file={configuration}",
             f"--storage.tsdb.path={self.directory / 'prometheus'}",

@@ -23,7 +23,7 @@ def checked(tool: Tool, text: str, directory: Path) -> subprocess.CompletedProce
     """What compose-go says of a file."""
     path = directory / "docker-compose.yml"
     path.write_text(text)
-    command = [tool("compose"), "-format", "json", path]
+    command: list[str | Path] = [tool("compose"), "-format", "json", path]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 

@@ -177,7 +177,7 @@ def test_a_query_returns_what_the_load_implies(
 
 
 def test_no_expectation_is_left_over() -> None:
-    asked = {(param.values[0]["title"], param.values[1]["refId"]) for param in TARGETS}
+    asked = {(param.values[0]["title"], param.values[1]["refId"]) for param in TARGETS}  # type: ignore[index]
     assert asked == EXPECTATIONS.keys()
 
 

@@ -1,0 +1,1 @@
+"""The tests: what each package promises stands in its first line."""

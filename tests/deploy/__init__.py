@@ -1,0 +1,1 @@
+"""The deployment, by the ecosystem's own tools: run by `make test-deploy` alone."""

@@ -1,0 +1,1 @@
+"""The container image, as far as it can be proved without an engine."""

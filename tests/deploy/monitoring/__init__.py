@@ -1,0 +1,1 @@
+"""Rules, dashboards and Compose, on a real Prometheus."""

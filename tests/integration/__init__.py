@@ -1,0 +1,1 @@
+"""Against real brokers: workers as processes, and what may befall either."""
