@@ -404,6 +404,8 @@ class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
     until_ms: int = -1
     #: as in a bulk command
     at_once: int = 0
+    #: why, as the command says
+    note: str | None = None
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
@@ -481,6 +483,8 @@ class Rate(msgspec.Struct, frozen=True, array_like=True, tag=16):
     actor: str | None = None
     #: of the coordinates, as in a schedule
     origin: str = ""
+    #: why, as the command says
+    note: str | None = None
 
     @property
     def moment(self) -> Moment:
