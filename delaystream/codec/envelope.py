@@ -136,6 +136,10 @@ class Past(IntEnum):
     SKIPPED = 3
 
 
+RUNS: Final = (Past.MISSED, Past.SKIPPED)
+"""What is no fire in a history: the times of a run, from its first to its last."""
+
+
 class Fire(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A delivery in a schedule's history, which `delaystream.core.identity.fire_id` names.
 
