@@ -314,6 +314,8 @@ def test_what_a_new_definition_has_missed_is_in_the_history(action: str, control
         (run,) = record(engine).history
         assert (run.kind, run.revision) == (Past.MISSED, revised)
         assert (run.due_ms, run.to_ms, run.count) == (missed["from_ms"], missed["to_ms"], missed["count"])
+        # A replacement counts anew.
+        assert record(engine).missed_count == (0 if action == "schedule" else missed["count"])
         (told,) = (await ask(engine, "describe"))["schedule"]["history"]
         assert told == {
             "kind": "missed",

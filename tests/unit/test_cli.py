@@ -535,7 +535,7 @@ def test_a_description_is_lines_for_people() -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule", [None, 7, [], {"history": [1, {"kind": 2}], "upcoming_at_ms": [None], "definition": 1}]
+    "schedule", [None, 7, [], {"history": [1, {"kind": [2]}], "upcoming_at_ms": [None], "definition": 1}]
 )
 def test_a_description_that_somebody_made_up_is_shown_too(schedule: object) -> None:
     body = {"outcome": "described", "schedule_id": "job", "schedule": schedule}
