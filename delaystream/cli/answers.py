@@ -29,6 +29,8 @@ _LISTED: Final = frozenset({"definition", "history", "upcoming_at_ms", "payload"
 _TIMES: Final = frozenset({"until_ms", "since_ms", "from_ms", "to_ms"})
 _LATEST_MS: Final = 253_402_300_799_999
 _INDENT: Final = 20
+#: of the longest kind of what a history has, `triggered`
+_KIND: Final = 9
 
 
 def receipt_line(receipt: "Receipt", about: str | None = None, command: str = "schedule") -> str:
@@ -58,7 +60,7 @@ def description(receipt: "Receipt") -> str:
             lines += [_row(name, value) for name, value in part.items() if name not in said]
             said |= part.keys()
     lines += _rows("upcoming", [_shown("_at_ms", time) for time in _listed(told.get("upcoming_at_ms"))])
-    lines += _rows("history", ["  ".join(_fields(entry)) for entry in _listed(told.get("history"))])
+    lines += _rows("history", [_past(entry) for entry in _listed(told.get("history"))])
     if isinstance(payload := told.get("payload"), Mapping):
         lines += [_row(name, value) for name, value in payload.items()]
     return "\n".join(printable(line) for line in lines if line)
@@ -102,6 +104,15 @@ def _fields(told: object, left_out: frozenset[str] = frozenset()) -> list[str]:
         return [str(told)]
     named = ((_label(name), _shown(name, value)) for name, value in told.items() if name not in left_out)
     return [f"{name} {text}".rstrip() for name, text in named if text is not None]
+
+
+def _past(entry: object) -> str:
+    """An entry of a history: what became of due times comes first, whatever else is told of them follows."""
+    kind = entry.get("kind") if isinstance(entry, Mapping) else None
+    if not isinstance(kind, str):
+        # As an older worker told it.
+        return "  ".join(_fields(entry))
+    return "  ".join([f"{kind:<{_KIND}}", *_fields(entry, frozenset({"kind"}))])
 
 
 def _row(name: str, value: object) -> str:

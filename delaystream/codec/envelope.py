@@ -136,6 +136,10 @@ class Past(IntEnum):
     SKIPPED = 3
 
 
+RUNS: Final = (Past.MISSED, Past.SKIPPED)
+"""What is no fire in a history: the times of a run, from its first to its last."""
+
+
 class Fire(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A delivery in a schedule's history, which `delaystream.core.identity.fire_id` names.
 
@@ -404,6 +408,8 @@ class Gathering(msgspec.Struct, frozen=True, array_like=True, tag=12):
     until_ms: int = -1
     #: as in a bulk command
     at_once: int = 0
+    #: why, as the command says
+    note: str | None = None
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True, tag=14):
@@ -481,6 +487,8 @@ class Rate(msgspec.Struct, frozen=True, array_like=True, tag=16):
     actor: str | None = None
     #: of the coordinates, as in a schedule
     origin: str = ""
+    #: why, as the command says
+    note: str | None = None
 
     @property
     def moment(self) -> Moment:

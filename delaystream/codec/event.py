@@ -129,7 +129,13 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     id: str | None = None
     status: Annotated[str | None, Meta(description="Where the schedule stands after this.")] = None
     revision: Annotated[int | None, Meta(description="Changes with each new definition of the id.")] = None
-    actor: Annotated[str | None, Meta(description="As the request said; not verified.")] = None
+    actor: Annotated[
+        str | None,
+        Meta(
+            description="Who asked, as the request or command said; not verified. Left out of what happens "
+            "by itself."
+        ),
+    ] = None
     key: Annotated[
         str | None, Meta(description="The key that is delivered, 256 bytes at most, cut between characters.")
     ] = None
@@ -145,7 +151,10 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     version: Annotated[
         int | None, Meta(description="Of a schedule: changes with each request that is accepted for it.")
     ] = None
-    note: Annotated[str | None, Meta(description="Why, as the request said.")] = None
+    note: Annotated[
+        str | None,
+        Meta(description="Why, as the request or command said. Left out of what happens by itself."),
+    ] = None
     until_ms: Annotated[int | None, Meta(description="When a pause ends by itself.")] = None
     request_id: Annotated[str | None, Meta(description="As the request named itself.")] = None
     declared_by: Annotated[str | None, Meta(description="Whose set of schedules it belongs to.")] = None

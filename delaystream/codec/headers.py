@@ -122,7 +122,7 @@ class RequestParser:
         return self._filter.permits(topic)
 
     def addressed(self, rejection: Rejection, headers: Sequence[Header]) -> Rejection:
-        """A rejection with who is to be told of it: the id and the reply-to topic among the headers."""
+        """A rejection with who asks and who is to be told of it, as far as the headers say."""
         return Rejection(rejection.code, rejection.detail, *sender(headers, self._limits, self._filter))
 
     def judged(self, report: Report) -> Report:

@@ -1,4 +1,4 @@
-"""Who to tell that a request is refused: as much of it as can be read in whatever else is wrong."""
+"""Who asks for what is refused, and whom to tell: as much as can be read in whatever else is wrong."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -6,6 +6,7 @@ from typing import Final
 
 from delaystream.codec import values
 from delaystream.codec.names import PREFIX
+from delaystream.codec.terms import note_of
 from delaystream.codec.values import RefusedError
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
@@ -16,14 +17,14 @@ _LONGEST_NAME: Final = 64
 
 def sender(
     headers: Sequence[Header], limits: Limits, destinations: DestinationFilter
-) -> tuple[str | None, str | None, str | None]:
-    """The id of a refused request, the topic for its receipt, and why there will be none although one was
-    asked for; None where missing, invalid or given twice."""
-    found: dict[str, list[bytes | None]] = {PREFIX + "id": [], PREFIX + "reply-to": []}
+) -> tuple[str | None, str | None, str | None, str | None, str | None]:
+    """The id of a refused request, the topic for its receipt, why there will be none although one was asked
+    for, its actor and its note; None where missing, invalid or given twice."""
+    found: dict[str, list[bytes | None]] = {PREFIX + kind: [] for kind in ("id", "reply-to", "actor", "note")}
     for name, content in headers:
         if len(name) <= _LONGEST_NAME and (lower := name.lower()) in found:
             found[lower].append(content)
-    id = reply_to = no_receipt = None
+    id = reply_to = no_receipt = actor = note = None
     match found[PREFIX + "id"]:
         case [bytes(content)]:
             with suppress(RefusedError):
@@ -32,4 +33,12 @@ def sender(
         case [bytes(content)]:
             with suppress(RefusedError):
                 reply_to, no_receipt = values.reply_to(PREFIX + "reply-to", content, destinations)
-    return id, reply_to, no_receipt
+    match found[PREFIX + "actor"]:
+        case [bytes(content)]:
+            with suppress(RefusedError):
+                actor = values.text(PREFIX + "actor", content)
+    match found[PREFIX + "note"]:
+        case [bytes(content)]:
+            with suppress(RefusedError):
+                note = note_of({"note": content})
+    return id, reply_to, no_receipt, actor, note

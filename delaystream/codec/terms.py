@@ -34,12 +34,17 @@ def read_terms(control: dict[str, bytes], id: str | None, instead: str | None = 
     if "deploy" in given and "declared-by" not in given:
         raise not_applicable("deploy", f"no {PREFIX}declared-by; expected it beside that only")
     return Terms(
-        note=_text(control, "note", 0, _NOTE_BYTES, Code.INVALID_NOTE),
+        note=note_of(control),
         if_version=_number(control, "if-version", Code.INVALID_VERSION),
         request_id=_text(control, "request-id", 1, _NAME_BYTES, Code.INVALID_REQUEST_ID),
         declared_by=_text(control, "declared-by", 1, _NAME_BYTES, Code.INVALID_DECLARED_BY),
         deploy=_number(control, "deploy", Code.INVALID_DEPLOY),
     )
+
+
+def note_of(control: dict[str, bytes]) -> str | None:
+    """The note among the control headers. Raises `RefusedError`."""
+    return _text(control, "note", 0, _NOTE_BYTES, Code.INVALID_NOTE)
 
 
 def _text(control: dict[str, bytes], kind: str, least: int, most: int, invalid: Code) -> str | None:

@@ -231,7 +231,8 @@ class Rejection(msgspec.Struct, frozen=True):
 
     `detail` is one sentence: the header, the offending value (truncated, printable), what would be accepted.
     `id` and `reply_to` (a topic that receipts may be written to) are those of the request where they could be
-    read, for the receipt; `no_receipt` says why there will be none although one was asked for.
+    read, for the receipt; `no_receipt` says why there will be none although one was asked for. `actor` and
+    `note` are those of a request that could not be read as a whole, for its event.
     `records` is how many were refused with it: more than one for a record that stands for a whole batch.
     """
 
@@ -240,6 +241,8 @@ class Rejection(msgspec.Struct, frozen=True):
     id: str | None = None
     reply_to: str | None = None
     no_receipt: str | None = None
+    actor: str | None = None
+    note: str | None = None
     records: int = 1
 
 

@@ -315,6 +315,7 @@ class Bulks:
             request.actor,
             request.no_receipt,
             until_ms=-1 if request.until_ms is None else request.until_ms,
+            note=request.terms.note,
         )
         send_to_others(step, self._settings, self._partition, record, request, gathering)
         source = request.source

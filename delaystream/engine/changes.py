@@ -14,6 +14,8 @@ from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
     Envelope,
+    Fire,
+    Past,
     Pointer,
     Schedule,
     Status,
@@ -98,16 +100,14 @@ class Changes:
             )
             if rejection:
                 return replace(rejection, id=request.id, reply_to=request.reply_to)
-        owed = 0
         if times is not None and (not times.recurrence or times.fires[0][0] != old.next_ms):
-            owed = self.owe(step, request.id, old)
+            old = self.owe(step, request.id, old)
         outcome = Outcome.RESCHEDULED if request.action is Action.RESCHEDULE else Outcome.UPDATED
         schedule = replace(
             self._arming.disarm(step, old),
             revision=revision(request.source.partition, request.source.offset),
             revision_origin=request.source.origin,
             digest=b"",
-            missed_count=old.missed_count + owed,
         )
         if request.update is not None and payload is not None:
             schedule = self._updated(step, request.id, old, schedule, request.update, payload, recurring)
@@ -124,19 +124,34 @@ class Changes:
         self._answers.tell(step, request, outcome, schedule, [due_ms for due_ms, _ in fires], ids)
         return None
 
-    def owe(self, step: Step, id: str, old: Schedule | None) -> int:
-        """Tell of scheduled times that have passed, and that nobody decides on any more; how many.
+    def owe(self, step: Step, id: str, old: Schedule) -> Schedule:
+        """Tell of scheduled times that have passed, and that nobody decides on any more.
 
-        They were waiting: for their jitter, for a resume, or for their destination.
+        They were waiting: for their jitter, for a resume, or for their destination. Returns the schedule with
+        these among what it has missed, in its count and its history; the caller stores what comes of it.
         """
-        if old is None or old.recurrence is None or not 0 <= old.next_ms <= step.now_ms:
-            return 0
+        if old.recurrence is None or not 0 <= old.next_ms <= step.now_ms:
+            return old
         with suppress(CronError, UnknownZoneError):
             run = run_until(old.recurrence, old.next_ms, step.now_ms)
             step.missed["replaced", old.destination] += run.number
             self._answers.events.passed(step, id, old, type=EventType.MISSED, run=run, reason="replaced")
-            return run.number
-        return 0
+            missed = Fire(
+                run.from_ms,
+                step.now_ms,
+                old.revision,
+                0,
+                old.revision_origin,
+                Past.MISSED,
+                run.to_ms,
+                run.number,
+            )
+            return replace(
+                old,
+                missed_count=old.missed_count + run.number,
+                history=self._arming.remembered(old.history, missed),
+            )
+        return old
 
     def _held(self, step: Step, id: str, old: Schedule, schedule: Schedule) -> Schedule:
         """The schedule paused, if it was pending and a hold of what arrives meets it as it is now."""

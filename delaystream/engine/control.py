@@ -337,7 +337,8 @@ class Control:
             self._arming.clear(step, topic, id, old)
         revised = revision(request.source.partition, request.source.offset)
         if request.recurrence is None:
-            self._changes.owe(step, id, old)
+            if old is not None:
+                old = self._changes.owe(step, id, old)
             begun = self._begin(step, request, revised, old, paused=paused)
             fires = request.due_ms
         else:
@@ -431,7 +432,7 @@ class Control:
         id, source = request.id, request.source
         recurrence, first_ms, skipped = self._arming.begun(old, recurrence, request.timestamp_ms)
         if old is not None and old.next_ms != first_ms:
-            self._changes.owe(step, id, old)
+            old = self._changes.owe(step, id, old)
         pending: list[bytes] = []
         if not paused:
             due_ms = jittered(recurrence, source.place, revised, id, first_ms)

@@ -12,7 +12,14 @@ from delaystream.codec.envelope import LIVE, Envelope, Schedule
 from delaystream.engine.state import PartitionState
 from delaystream.engine.step import Step
 from delaystream.engine.tenants import Tenants
-from delaystream.query.view import PendingFire, ScheduleView, view_of, view_of_unnamed
+from delaystream.query.view import (
+    PastFire,
+    PastRun,
+    PendingFire,
+    ScheduleView,
+    view_of,
+    view_of_unnamed,
+)
 
 
 class Descriptions:
@@ -50,10 +57,7 @@ def _told(view: ScheduleView) -> dict[str, Any]:
         "missed_count": view.missed_count,
         "triggered": view.triggered,
         "upcoming_at_ms": view.upcoming_at_ms,
-        "history": [
-            {"due_at_ms": past.due_at_ms, "fired_at_ms": past.fired_at_ms, "fire_id": past.fire_id}
-            for past in view.history
-        ],
+        "history": [_told_past(past) for past in view.history],
     }
     optional = {
         "next_at_ms": view.next_at_ms,
@@ -67,6 +71,16 @@ def _told(view: ScheduleView) -> dict[str, Any]:
         "forget_at_ms": view.forget_at_ms,
     }
     return told | {name: value for name, value in optional.items() if value is not None}
+
+
+def _told_past(past: PastFire | PastRun) -> dict[str, Any]:
+    """An entry of a history by its kind; only what was delivered has a fire id."""
+    kind = past.kind.name.lower()
+    if isinstance(past, PastRun):
+        times = {"from_ms": past.from_ms, "to_ms": past.to_ms, "count": past.count}
+        return {"kind": kind, **times, "decided_at_ms": past.decided_at_ms}
+    fired = {"due_at_ms": past.due_at_ms, "fired_at_ms": past.fired_at_ms, "fire_id": past.fire_id}
+    return {"kind": kind, **fired}
 
 
 def _told_unnamed(view: ScheduleView) -> dict[str, Any]:

@@ -7,7 +7,16 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Envelope, Gathering, Hold, Parked, Schedule, delivered_key, kept_key
+from delaystream.codec.envelope import (
+    Bulk,
+    Envelope,
+    Gathering,
+    Hold,
+    Parked,
+    Schedule,
+    delivered_key,
+    kept_key,
+)
 from delaystream.codec.event import (
     SCHEMA_VERSION,
     Event,
@@ -30,6 +39,7 @@ from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.step import Step
 from delaystream.engine.tenants import Tenants
+from delaystream.query.view import PendingFire
 
 _DEFINING = frozenset({
     EventType.SCHEDULED, EventType.REPLACED, EventType.RESCHEDULED, EventType.UPDATED, EventType.RESUMED,
@@ -358,6 +368,8 @@ class Events:
                     schedule_id=source.text if rejection.id is None else rejection.id,
                     source=source.text,
                     id=rejection.id,
+                    actor=rejection.actor,
+                    note=rejection.note,
                     code=rejection.code.value,
                     detail=rejection.detail,
                     no_receipt=no_receipt,
@@ -374,6 +386,7 @@ class Events:
                     EventType.BULK,
                     source,
                     actor=gathered.actor,
+                    note=gathered.note,
                     action=gathered.action.value,
                     count=gathered.count,
                     matched=gathered.matched,
@@ -427,6 +440,7 @@ class Events:
                     request_topic=source.topic,
                     source=source.text,
                     actor=gathered.actor,
+                    note=gathered.note,
                     destination=gathered.destination,
                     rate=gathered.rate,
                     no_receipt=no_receipt,
@@ -472,16 +486,7 @@ class Events:
         own = self._tenants.of(tenant).events_anonymous
         return self._anonymous_unless_said if own is None else own
 
-    def cancelled_anonymous(
-        self,
-        step: Step,
-        source: Coordinates,
-        *,
-        due_ms: int,
-        fire_id: str,
-        destination: str,
-        actor: str | None,
-    ) -> None:
+    def cancelled_anonymous(self, step: Step, fire: PendingFire, bulk: Bulk) -> None:
         """A command has cancelled a fire without an id."""
         if self.on:
             self.emit(
@@ -489,23 +494,22 @@ class Events:
                 event_of_request(
                     step.now_ms,
                     EventType.CANCELLED,
-                    source,
-                    actor=actor,
-                    due_at_ms=due_ms,
-                    fire_id=fire_id,
-                    destination=destination,
+                    fire.source,
+                    actor=bulk.actor,
+                    note=bulk.note,
+                    due_at_ms=fire.due_at_ms,
+                    fire_id=fire.fire_id,
+                    destination=fire.destination,
                 ),
             )
 
     def about_one(
         self,
         step: Step,
-        command: Coordinates,
+        bulk: Bulk,
         subject: Coordinates,
         type: EventType,
         *,
-        actor: str | None,
-        action: str,
         count: int,
         next_at_ms: int | None,
         no_receipt: str | None,
@@ -518,11 +522,12 @@ class Events:
                     schema_version=SCHEMA_VERSION,
                     type=type,
                     at_ms=step.now_ms,
-                    request_topic=command.topic,
+                    request_topic=bulk.tenant,
                     schedule_id=subject.text,
-                    source=command.text,
-                    actor=actor,
-                    action=action,
+                    source=bulk.source.text,
+                    actor=bulk.actor,
+                    note=bulk.note,
+                    action=bulk.action.value,
                     count=count,
                     next_at_ms=next_at_ms,
                     no_receipt=no_receipt,
@@ -541,6 +546,7 @@ class Events:
                 EventType.SCHEDULED,
                 request.source,
                 actor=request.actor,
+                note=request.terms.note,
                 key=key,
                 key_base64=key_base64,
                 created_at_ms=request.timestamp_ms,

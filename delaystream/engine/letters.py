@@ -152,10 +152,13 @@ class Letters:
         source, timestamp_ms, own = produced
         headers: Sequence[Header] = [(_printable(name), value) for name, value in own]
         self.bury(step, record.key, record.value, headers, timestamp_ms, source, rejection)
+        if type(request) is Request:
+            # Decided after parsing: the request itself knows who asks, and why it gets no receipt.
+            rejection = replace(
+                rejection, no_receipt=request.no_receipt, actor=request.actor, note=request.terms.note
+            )
         if rejection.reply_to is None:
-            # What was decided after parsing is of a request, which knows why it gets no receipt.
-            of = request if type(request) is Request else rejection
-            no_receipt = self._unanswered(step, of.no_receipt)
+            no_receipt = self._unanswered(step, rejection.no_receipt)
         else:
             no_receipt = self._reply(
                 step,

@@ -47,7 +47,14 @@ class RateCommands:
                 reply_to=request.reply_to,
             )
         gathering = Gathering(
-            request.action, [], 0, request.actor, request.no_receipt, request.destination, request.rate
+            request.action,
+            [],
+            0,
+            request.actor,
+            request.no_receipt,
+            request.destination,
+            request.rate,
+            note=request.terms.note,
         )
         send_to_others(step, self._settings, self._partition, record, request, gathering)
         self.apply(step, request)
@@ -70,6 +77,7 @@ class RateCommands:
             request.timestamp_ms,
             kept_actor(request.actor),
             source.origin,
+            request.terms.note,
         )
         old = self._rates.commanded.get((row.tenant, row.destination))
         if old is None or not _older(row, old):

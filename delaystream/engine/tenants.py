@@ -32,7 +32,7 @@ class Tenant:
     ``max_pending`` bounds what it has pending in all partitions together, 0 stands for no bound; ``rates``
     are of its own fires, beside those of all tenants together. Of ``dialects`` the first that a record speaks
     is the one that it is read in. ``describes_payload``: whether `describe` tells what a schedule delivers.
-    is the one that it is read in. ``events_key``: its events hold delivered keys. ``events_anonymous``: its
+    ``events_key``: its events hold delivered keys. ``events_anonymous``: its
     requests without an id have events too; None stands for the worker's setting.
     """
 

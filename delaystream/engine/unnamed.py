@@ -203,15 +203,7 @@ class Unnamed:
     def _cancel(self, step: Step, bulk: Bulk, key: bytes, stored: bytes) -> None:
         self._state.remove_entry(step, key)
         step.size_bytes += len(stored)
-        fire = self._state.fire(key)
-        self._answers.events.cancelled_anonymous(
-            step,
-            fire.source,
-            due_ms=fire.due_at_ms,
-            fire_id=fire.fire_id,
-            destination=fire.destination,
-            actor=bulk.actor,
-        )
+        self._answers.events.cancelled_anonymous(step, self._state.fire(key), bulk)
 
     # -- one request --------------------------------------------------------------------------
 
@@ -257,19 +249,23 @@ class Unnamed:
         fires = self._carry_out(step, bulk, found)
         partition, offset, origin = bulk.subject
         subject = Coordinates(bulk.tenant, partition, offset, origin)
-        command = bulk.source
         outcome = _DONE[bulk.action] if found else self._why_not(step, subject)
         named = [(due, fire_id(subject.text, index, due)) for due, index in fires]
         no_receipt = self._letters.summary(
-            step, command, bulk.reply_to, bulk.no_receipt, outcome, {"count": len(found)}, named, subject.text
+            step,
+            bulk.source,
+            bulk.reply_to,
+            bulk.no_receipt,
+            outcome,
+            {"count": len(found)},
+            named,
+            subject.text,
         )
         self._answers.events.about_one(
             step,
-            command,
+            bulk,
             subject,
             EventType(outcome.value),
-            actor=bulk.actor,
-            action=bulk.action.value,
             count=len(found),
             next_at_ms=min([due for due, _ in fires], default=None),
             no_receipt=no_receipt,

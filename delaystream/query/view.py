@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from delaystream.codec.envelope import LIVE, Envelope, Fire, Past, Schedule, Status
+from delaystream.codec.envelope import LIVE, RUNS, Envelope, Fire, Past, Schedule, Status
 from delaystream.codec.event import Definition, asked_at, definition_of, next_at_ms
 from delaystream.core.identity import fire_id, named_fire_id, place
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
@@ -38,19 +38,26 @@ class PendingFire(msgspec.Struct, frozen=True):
 
 
 class PastFire(msgspec.Struct, frozen=True):
-    """A fire in a schedule's history, or a run of due times that had none."""
+    """A fire in a schedule's history, triggered or of the schedule's own."""
 
     due_at_ms: int
-    """Of a run, the first."""
     fired_at_ms: int
-    """When it was decided; of a run, on the last of it."""
     fire_id: str
-    """Of a run, the one that its first due time would have had."""
     kind: Past = Past.FIRED
-    to_ms: int | None = None
-    """The last due time of a run."""
-    count: int = 1
-    """Due times of a run."""
+
+
+class PastRun(msgspec.Struct, frozen=True):
+    """Due times in a schedule's history that had no fire, one or more that follow one another."""
+
+    kind: Past
+    """MISSED or SKIPPED."""
+    from_ms: int
+    """The first of them."""
+    to_ms: int
+    """The last of them."""
+    count: int
+    decided_at_ms: int
+    """When the last of them was decided on."""
 
 
 class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +84,7 @@ class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
     """Triggered fires that are still to come."""
     last_fire_id: str | None = None
     last_fired_at_ms: int | None = None
-    history: Sequence[PastFire] = ()
+    history: Sequence[PastFire | PastRun] = ()
     """What became of its last due times, the latest last."""
     created_at_ms: int | None = None
     """Timestamp of the request that made it."""
@@ -154,11 +161,13 @@ def view_of_unnamed(
     )
 
 
-def _past(id: str, schedule: Schedule, fire: Fire) -> PastFire:
+def _past(id: str, schedule: Schedule, fire: Fire) -> PastFire | PastRun:
+    if fire.kind in RUNS:
+        return PastRun(fire.kind, fire.due_ms, fire.to_ms, fire.count, fire.fired_ms)
     # The request of an earlier revision may have stood in another topic of the name than that of this one.
     where = place(schedule.topic, fire.origin)
     name = named_fire_id(where, fire.revision, fire.index, fire.due_ms, id)
-    return PastFire(fire.due_ms, fire.fired_ms, name, fire.kind, fire.to_ms or None, fire.count)
+    return PastFire(fire.due_ms, fire.fired_ms, name, fire.kind)
 
 
 def _upcoming(schedule: Schedule, most: int) -> list[int]:

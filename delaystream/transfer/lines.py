@@ -141,6 +141,7 @@ class Rate(msgspec.Struct, frozen=True, tag_field="type", tag="rate"):
     """`place/partition/offset` of the command."""
     timestamp_ms: int
     actor: str | None = None
+    note: str | None = None
 
 
 class Holding(msgspec.Struct, frozen=True, tag_field="type", tag="hold"):

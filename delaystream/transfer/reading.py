@@ -76,6 +76,7 @@ class PartitionReading:
                 where,
                 rate.timestamp_ms,
                 rate.actor,
+                rate.note,
             )
 
     def holds(self) -> list[lines.Holding]:

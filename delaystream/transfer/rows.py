@@ -84,7 +84,15 @@ class PartitionRows:
         """A rate that a command has set."""
         _, partition, offset, origin = self._origins.source(line.source)
         row = Rate(
-            line.tenant, line.destination, line.rate, partition, offset, line.timestamp_ms, line.actor, origin
+            line.tenant,
+            line.destination,
+            line.rate,
+            partition,
+            offset,
+            line.timestamp_ms,
+            line.actor,
+            origin,
+            line.note,
         )
         return [(rate_key(line.tenant, line.destination), encode(row))]
 

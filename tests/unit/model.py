@@ -162,10 +162,10 @@ class Model:
         paused = wanted == "paused" or (wanted is None and self.status == "paused")
         if self.status not in LIVE:
             self.created_ms = timestamp_ms
-        self.revision += 1
-        self._changed(timestamp_ms)
         carried = self._carried_on(plan.beat, timestamp_ms)
         self._owe(carried, first_ms if plan.beat else None, now_ms)
+        self.revision += 1
+        self._changed(timestamp_ms)
         resumed = self.status == "paused" and not paused and plan.beat is not None
         resumed_ms = now_ms if resumed else -1
         self.defined = definition
@@ -302,6 +302,7 @@ class Model:
                 time = self.beat.after(time)
         if owed:
             self.told.append(("missed", self.status, (owed[0], owed[-1], len(owed), "replaced")))
+            self._pass("missed", owed)
         return len(owed)
 
     # -- time

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from delaystream.codec.envelope import decode_schedule
+from delaystream.codec.envelope import Past, decode_schedule
 from delaystream.codec.headers import RequestParser
 from delaystream.codec.keys import schedule_key
 from delaystream.core.destinations import DestinationFilter
@@ -290,6 +290,40 @@ def test_a_new_definition_owes_nothing_in_silence() -> None:
         await ask(engine, "schedule", b"value", destination="orders", delay="1h")
         (missed,) = events(engine, "missed")
         assert (missed["from_ms"], missed["count"], missed["reason"]) == (began_ms + 10_000, 4, "replaced")
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize(
+    ("action", "control"),
+    [
+        ("schedule", {"destination": "orders", "every": "1h"}),
+        ("schedule", {"destination": "orders", "delay": "1h"}),
+        ("reschedule", {"every": "1h"}),
+        ("update", {"delay": "1h", "payload": "keep"}),
+    ],
+    ids=["replaced", "replaced-by-one-time", "rescheduled", "updated"],
+)
+def test_what_a_new_definition_has_missed_is_in_the_history(action: str, control: dict[str, str]) -> None:
+    """As a run of the definition that missed it, with what is told of it."""
+
+    async def test(engine: Engine) -> None:
+        await every(engine, destination="absent", jitter="9s")
+        await asyncio.sleep(45)
+        revised = record(engine).revision
+        await ask(engine, action, b"v", **control)
+        (missed,) = events(engine, "missed")
+        (run,) = record(engine).history
+        assert (run.kind, run.revision) == (Past.MISSED, revised)
+        assert (run.due_ms, run.to_ms, run.count) == (missed["from_ms"], missed["to_ms"], missed["count"])
+        # A replacement counts anew.
+        assert record(engine).missed_count == (0 if action == "schedule" else missed["count"])
+        (told,) = (await ask(engine, "describe"))["schedule"]["history"]
+        assert told == {
+            "kind": "missed",
+            **{name: missed[name] for name in ("from_ms", "to_ms", "count")},
+            "decided_at_ms": missed["at_ms"],
+        }
 
     in_virtual_time(test)
 
@@ -687,12 +721,47 @@ def test_a_description_tells_what_a_schedule_is_at_its_turn() -> None:
         assert told["upcoming_at_ms"] == [began_ms + n * 10_000 for n in (2, 3, 4)]
         assert (told["fire_count"], told["until_ms"]) == (1, until_ms)
         assert (told["declared_by"], told["deploy"], told["actor"]) == ("shop", 3, "ada")
-        assert [fire["due_at_ms"] for fire in told["history"]] == [began_ms + 10_000]
+        assert [(past["kind"], past["due_at_ms"]) for past in told["history"]] == [
+            ("fired", began_ms + 10_000)
+        ]
         assert told["history"][0]["fire_id"] == told["last_fire_id"]
         assert "payload" not in told
         assert "described" not in [event["type"] for event in events(engine)]
         await ask(engine, "cancel")
         assert (await ask(engine, "describe"))["status"] == "cancelled"
+
+    in_virtual_time(test)
+
+
+def test_a_description_tells_what_has_fired_from_what_was_missed_and_skipped() -> None:
+    """Each entry says what became of its times; a run has its bounds and their number, and no fire id."""
+
+    async def test(engine: Engine) -> None:
+        began_ms = engine.clock.now_ms()
+        await every(engine, catch_up="none", grace="0")
+        await ask(engine, "pause")
+        await asyncio.sleep(30)
+        await ask(engine, "resume")
+        await asyncio.sleep(10)
+        await ask(engine, "update", catch_up="latest", grace="1h")
+        await ask(engine, "pause")
+        await asyncio.sleep(60)
+        await ask(engine, "resume")
+        await ask(engine, "trigger")
+        await asyncio.sleep(1)
+        history = (await ask(engine, "describe"))["schedule"]["history"]
+        assert [past["kind"] for past in history] == ["missed", "fired", "skipped", "fired", "triggered"]
+        fired = [past for past in history if "fire_id" in past]
+        assert [past["kind"] for past in fired] == ["fired", "fired", "triggered"]
+        assert [(past["fire_id"], past["due_at_ms"], past["fired_at_ms"]) for past in fired] == [
+            (event["fire_id"], event["due_at_ms"], event["fired_at_ms"]) for event in events(engine, "fired")
+        ]
+        runs = [past for past in history if past not in fired]
+        for run, last, count in zip(runs, (30_000, 90_000), (3, 5), strict=True):
+            assert run.keys() == {"kind", "from_ms", "to_ms", "count", "decided_at_ms"}
+            assert run["to_ms"] == began_ms + last
+            assert run["from_ms"] == run["to_ms"] - (count - 1) * 10_000
+            assert run["count"] == count
 
     in_virtual_time(test)
 

@@ -501,7 +501,17 @@ def test_a_description_is_lines_for_people() -> None:
             "until_ms": 1_893_456_000_000,
             "next_at_ms": 1_893_456_000_000,
             "upcoming_at_ms": [1_893_456_000_000, 1_893_456_900_000],
-            "history": [{"due_at_ms": 1_893_455_100_000, "fired_at_ms": 1_893_455_100_001, "fire_id": "f"}],
+            "history": [
+                {"due_at_ms": 1_893_455_100_000, "fired_at_ms": 1_893_455_100_001, "fire_id": "f"},
+                {"kind": "fired", "due_at_ms": 1_893_455_160_000, "fire_id": "g"},
+                {
+                    "kind": "skipped",
+                    "from_ms": 1_893_455_220_000,
+                    "to_ms": 1_893_455_460_000,
+                    "count": 5,
+                    "decided_at_ms": 1_893_455_520_000,
+                },
+            ],
             "payload": {"key_base64": "aw==", "value_base64": None},
         },
     }
@@ -517,12 +527,15 @@ def test_a_description_is_lines_for_people() -> None:
         "  upcoming            2030-01-01T00:00:00.000Z",
         "                      2030-01-01T00:15:00.000Z",
         "  history             due-at 2029-12-31T23:45:00.000Z  fired-at 2029-12-31T23:45:00.001Z  fire-id f",
+        "                      fired      due-at 2029-12-31T23:46:00.000Z  fire-id g",
+        "                      skipped    from 2029-12-31T23:47:00.000Z  to 2029-12-31T23:51:00.000Z  count 5"
+        "  decided-at 2029-12-31T23:52:00.000Z",
         "  key-base64          aw==",
     ]
 
 
 @pytest.mark.parametrize(
-    "schedule", [None, 7, [], {"history": [1], "upcoming_at_ms": [None], "definition": 1}]
+    "schedule", [None, 7, [], {"history": [1, {"kind": [2]}], "upcoming_at_ms": [None], "definition": 1}]
 )
 def test_a_description_that_somebody_made_up_is_shown_too(schedule: object) -> None:
     body = {"outcome": "described", "schedule_id": "job", "schedule": schedule}

@@ -107,6 +107,7 @@ MEANT: dict[str, Any] = {
     "gathering-2": Gathering(Action.RATE, [0], 0, "ada", None, "orders", 0.5),
     "rate-1": Rate("delay-requests", "orders", 12.5, 3, 42, 1_700_000_000_000, "ada", ORIGIN),
     "rate-2": Rate("delay-requests", "orders", None, 3, 42, 1_700_000_000_000),
+    "rate-3": Rate("delay-requests", "orders", 12.5, 3, 42, 1_700_000_000_000, "ada", ORIGIN, "incident 12"),
     "status-1": PartitionStatus(
         "worker-0",
         "host-7",
@@ -185,6 +186,7 @@ MEANT: dict[str, Any] = {
     "ended-1": Ended(HOLD, 1_700_000_000_000, KEY, Lateness(CatchUp.ALL, "drop", 5)),
     "bulk-4": Bulk("delay-requests", 1, 9, 10, Action.RESUME, Match(), b"s", KEY, at_once=3),
     "gathering-5": Gathering(Action.RESUME, [0, 2], at_once=3),
+    "gathering-6": Gathering(Action.CANCEL, [0, 2], 17, "ada", note="incident 12"),
     "before-1": Before(b"bdelay-requests\0key", b"hdelay-requests\0key", HOLD),
     "gathering-3": Gathering(Action.PAUSE, [0, 2], 17, "ada", None, matched=18, anonymous=19, holds=1),
 }

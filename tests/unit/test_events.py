@@ -7,8 +7,9 @@ import json
 from base64 import b64encode
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pytest
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import LIVE, Past, Schedule, Status, decode_schedule
@@ -16,6 +17,7 @@ from delaystream.codec.event import EVENT_DESCRIPTIONS, EventType, json_schema, 
 from delaystream.codec.keys import split_schedule_key
 from delaystream.core.instants import LATEST_MS
 from delaystream.core.recurrence import Recurrence
+from delaystream.core.request import Action
 from delaystream.engine.events import _why_completed
 from tests.unit.engine import Engine, in_virtual_time
 from tests.unit.tenants import OTHER, other_request, tenant, tenants, with_tenants
@@ -391,6 +393,111 @@ def test_events_say_who_made_a_schedule_and_who_changed_it_last() -> None:
             ("cancelled", 0, "ada", 6_000, "gus"),
             ("cancelled", 0, "ada", 6_000, "gus"),
             ("scheduled", 7_000, None, 7_000, None),
+        ]
+
+    in_virtual_time(test)
+
+
+# -- who asked, and why ------------------------------------------------------------------------------
+
+WHO = {"actor": "ada", "note": "incident 12"}
+BY_THEMSELVES = {
+    "fired", "skipped", "missed", "expired", "moved", "quarantined", "completed", "parked", "released",
+}  # fmt: skip
+"""What follows from the time or the brokers, and is no request's own event."""
+
+
+class Case(NamedTuple):
+    """A request, the types of the events that are its own, and what is asked for before it."""
+
+    action: Action
+    types: set[str]
+    control: dict[str, str]
+    before: tuple[dict[str, str], ...] = ()
+
+
+ONCE = {"destination": "orders", "delay": "1h"}
+NAMED = {**ONCE, "id": "a"}
+HOURLY = {"destination": "orders", "every": "1h", "id": "a"}
+PAUSED = {"action": "pause", "id": "a"}
+ALL = {"match_destination": "*"}
+#: of the first request on its topic
+FIRST = {"coordinates": "delay-requests/0/0"}
+CASES = [
+    Case(Action.SCHEDULE, {"scheduled"}, ONCE),
+    Case(Action.SCHEDULE, {"scheduled"}, NAMED),
+    Case(Action.SCHEDULE, {"replaced"}, NAMED, (NAMED,)),
+    Case(Action.SCHEDULE, {"unchanged"}, HOURLY, (HOURLY,)),
+    Case(Action.SCHEDULE, {"kept"}, {**NAMED, "if_exists": "keep"}, (NAMED,)),
+    Case(Action.SCHEDULE, {"rejected"}, {**NAMED, "if_exists": "reject"}, (NAMED,)),
+    Case(Action.SCHEDULE, {"repeated"}, {**NAMED, "request_id": "r"}, ({**NAMED, "request_id": "r"},)),
+    Case(Action.CANCEL, {"cancelled"}, {"id": "a"}, (NAMED,)),
+    Case(Action.CANCEL, {"unknown"}, {"id": "a"}),
+    Case(Action.CANCEL, {"too-late"}, {"id": "a"}, ({**NAMED, "delay": "0"},)),
+    Case(Action.CANCEL, {"cancelled", "bulk"}, ALL, (NAMED,)),
+    Case(Action.CANCEL, {"cancelled", "bulk"}, {**ALL, "match_anonymous": "true"}, (ONCE,)),
+    Case(Action.CANCEL, {"cancelled"}, FIRST, (ONCE,)),
+    Case(Action.CANCEL, {"too-late"}, FIRST, ({**ONCE, "delay": "0"},)),
+    Case(Action.PAUSE, {"paused"}, {"id": "a"}, (NAMED,)),
+    Case(Action.PAUSE, {"unchanged"}, {"id": "a"}, (NAMED, PAUSED)),
+    Case(Action.PAUSE, {"rejected"}, {"id": "a", "if_version": "5"}, (NAMED,)),
+    Case(Action.PAUSE, {"paused", "bulk"}, ALL, (NAMED, ONCE)),
+    Case(Action.RESUME, {"resumed"}, {"id": "a"}, (NAMED, PAUSED)),
+    Case(Action.RESUME, {"resumed", "bulk"}, ALL, (NAMED, PAUSED)),
+    Case(Action.TRIGGER, {"triggered"}, {"id": "a"}, (NAMED,)),
+    Case(Action.TRIGGER, {"triggered"}, FIRST, (ONCE,)),
+    Case(Action.RESCHEDULE, {"rescheduled"}, {"id": "a", "delay": "2h"}, (NAMED,)),
+    Case(Action.RESCHEDULE, {"rescheduled"}, {**FIRST, "delay": "2h"}, (ONCE,)),
+    Case(Action.RESCHEDULE, {"unknown"}, {"coordinates": "delay-requests/0/9", "delay": "2h"}),
+    Case(Action.RESCHEDULE, {"rejected"}, {"id": "a", "max_fires": "2"}, (NAMED,)),
+    Case(Action.UPDATE, {"updated"}, {"id": "a", "tags": "b", "payload": "keep"}, (NAMED,)),
+    # Nothing has happened, so that nothing is told but to who asked.
+    Case(Action.DESCRIBE, set(), {"id": "a", "reply_to": "replies"}, (NAMED,)),
+    Case(Action.DESCRIBE, set(), {**FIRST, "reply_to": "replies"}, (ONCE,)),
+    Case(Action.RATE, {"rate"}, {"destination": "orders", "rate": "5"}),
+]
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["carried-out", "not-readable"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.action}-{'-'.join(sorted(case.types))}")
+def test_a_note_and_an_actor_come_out_in_every_event_of_their_request(case: Case, read: bool) -> None:
+    """Also where it is handed on, is for many, or is refused as soon as it is read."""
+    told: list[dict[str, Any]] = []
+
+    async def test(engine: Engine) -> None:
+        for control in case.before:
+            engine.request(**control)
+            await asyncio.sleep(1)
+        known = len(events(engine))
+        unknown = {} if read else {"dealy": "5s"}
+        engine.request(partition=1, action=case.action.value, **case.control, **WHO, **unknown)
+        await asyncio.sleep(5)
+        told.extend(events(engine)[known:])
+
+    in_virtual_time(test, partitions=2, events_anonymous=True)
+    own = [event for event in told if event["type"] not in BY_THEMSELVES]
+    assert {event["type"] for event in own} == (case.types if read else {"rejected"})
+    for event in told:
+        assert {name: event[name] for name in WHO if name in event} == (WHO if event in own else {}), event
+
+
+def test_no_action_and_no_type_of_event_is_left_out_of_that() -> None:
+    """Whoever adds one says here what it tells, and of whom."""
+    assert {case.action for case in CASES} == set(Action)
+    assert set().union(*[case.types for case in CASES]) | BY_THEMSELVES == set(EventType)
+    assert not BY_THEMSELVES & set().union(*[case.types for case in CASES])
+
+
+def test_what_of_a_refused_request_cannot_be_read_is_left_out_of_its_event() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(**ONCE, actor="ada", note="n" * 1_025)
+        engine.request(**ONCE, note="why", foreign=[("delaystream-actor", b"\xff")])
+        engine.request(**ONCE, **WHO, foreign=[("Delaystream-Note", b"another")])
+        await asyncio.sleep(1)
+        assert [(event["code"], event.get("actor"), event.get("note")) for event in events(engine)] == [
+            ("invalid-note", "ada", None),
+            ("not-utf8", None, "why"),
+            ("duplicate-header", "ada", None),
         ]
 
     in_virtual_time(test)

@@ -199,6 +199,14 @@ def test_an_export_that_was_written_once_still_reads() -> None:
             assert lines.from_fields(line.hold, envelope.Hold, lines.OF_A_HOLD) == MEANT["hold-1"]
 
 
+def test_a_line_of_an_export_has_the_defaults_of_what_it_does_not_say() -> None:
+    """As it was written before there was anything to say: a rate without its note."""
+    text = export_file().splitlines()[2]
+    line, told = lines.decoded(text), json.loads(text)
+    assert told.pop("note") == "why"
+    assert lines.decoded(json.dumps(told).encode()) == msgspec.structs.replace(line, note=None)
+
+
 @pytest.mark.parametrize("format", [1, 3])
 def test_an_export_of_another_format_is_refused_with_what_to_do(format: int) -> None:
     """Whatever else stands in it: nothing of it is read."""

@@ -217,7 +217,9 @@ class Life(RuleBasedStateMachine):
         model.describe()
         if model.answers[-1] == "described":
             number = self.numbers.get(model.version)
-            self.described.append((model.status, number, model.fires, model.missed, model.until_ms))
+            counts = number, model.fires, model.missed
+            past = [what[:4] if isinstance(what, tuple) else what for what in model.history]
+            self.described.append((model.status, *counts, model.until_ms, past))
         self._second()
 
     @rule(
@@ -503,7 +505,15 @@ def _told(event: dict[str, Any]) -> tuple[Any, ...]:
 def _described(receipt: dict[str, Any]) -> tuple[Any, ...]:
     schedule = receipt["schedule"]
     counts = schedule["fire_count"], schedule["missed_count"]
-    return receipt["status"], receipt["version"], *counts, schedule.get("until_ms")
+    past = [_told_past(entry) for entry in schedule["history"]]
+    return receipt["status"], receipt["version"], *counts, schedule.get("until_ms"), past
+
+
+def _told_past(entry: dict[str, Any]) -> Any:
+    if "fire_id" not in entry:
+        return entry["kind"], entry["from_ms"], entry["to_ms"], entry["count"]
+    assert (entry["kind"] == "triggered") == triggered(entry["fire_id"])
+    return entry["due_at_ms"] if entry["kind"] == "fired" else "trigger"
 
 
 def _remembered(fire: Any) -> Any:

@@ -16,12 +16,14 @@ from delaystream.core.misfire import Verdict, settle
 from delaystream.core.recurrence import next_after
 from delaystream.engine import recurring_fires, terms
 from delaystream.engine.arming import Arming
+from delaystream.engine.changes import Changes
 from delaystream.engine.commands import Commands
 from delaystream.engine.describe import Descriptions
 from delaystream.engine.due_fire import DueFire
 from delaystream.engine.events import Events
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.step import Step
+from delaystream.query import view
 from tests.unit.test_model import live
 
 #: examples that an engine may live through before it must have been found out
@@ -82,6 +84,16 @@ def misses_are_silent() -> AbstractContextManager[Any]:
 def history_is_not_bounded() -> AbstractContextManager[Any]:
     """It grows with every fire."""
     return patch.object(Arming, "remembered", lambda self, history, fire: [*history, fire])
+
+
+def a_new_definition_remembers_no_misses() -> AbstractContextManager[Any]:
+    """What it does not decide on any more is told and counted, and is not in the history."""
+    original = Changes.owe
+
+    def owe(self: Changes, step: Step, id: str, old: Schedule) -> Schedule:
+        return replace(original(self, step, id, old), history=old.history)
+
+    return patch.object(Changes, "owe", owe)
 
 
 def an_outage_begins_anew() -> AbstractContextManager[Any]:
@@ -147,6 +159,11 @@ def descriptions_leave_the_end_of_a_pause_out() -> AbstractContextManager[Any]:
     return patch.object(Descriptions, "of", of)
 
 
+def descriptions_tell_runs_as_fires() -> AbstractContextManager[Any]:
+    """What was missed and skipped has a fire id in a description."""
+    return patch.object(view, "RUNS", ())
+
+
 BREAKAGES: list[Breakage] = [
     resume_forgets_what_passed,
     resume_takes_one_of_several,
@@ -154,6 +171,7 @@ BREAKAGES: list[Breakage] = [
     runs_are_one_short,
     misses_are_silent,
     history_is_not_bounded,
+    a_new_definition_remembers_no_misses,
     an_outage_begins_anew,
     pause_leaves_the_fire,
     repeats_are_carried_out,
@@ -162,6 +180,7 @@ BREAKAGES: list[Breakage] = [
     triggers_change_no_version,
     pauses_do_not_end,
     descriptions_leave_the_end_of_a_pause_out,
+    descriptions_tell_runs_as_fires,
 ]
 
 

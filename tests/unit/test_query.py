@@ -27,7 +27,7 @@ from delaystream.core.request import CatchUp, Coordinates, Match
 from delaystream.engine.ports import Marker
 from delaystream.query.partition import StoredPartition, UnknownLayout
 from delaystream.query.rows import everything
-from delaystream.query.view import UPCOMING, PastFire, PendingFire, view_of, view_of_unnamed
+from delaystream.query.view import UPCOMING, PastFire, PastRun, PendingFire, view_of, view_of_unnamed
 from delaystream.testing import MemoryStateStores
 from delaystream.testing.store import MemoryStore
 
@@ -97,16 +97,21 @@ def test_what_a_row_does_not_know_is_none() -> None:
 
 
 def test_the_history_has_each_fire_by_its_own_name() -> None:
-    """A request of before may have stood in another topic of the name, and says so in its fires' ids."""
+    """A request of before may have stood in another topic of the name, and says so in its fires' ids.
+
+    What has not fired has none.
+    """
     history = [
         Fire(1, 2, 5, 0, "other"),
         Fire(3, 4, 7, "t0.30", "", Past.TRIGGERED),
         Fire(5, 9, 7, 0, "", Past.MISSED, 8, 3),
+        Fire(10, 19, 7, 0, "", Past.SKIPPED, 10, 1),
     ]
     assert view_of("id", replace(BARE, history=history)).history == [
         PastFire(1, 2, "requests@other/r5/0/1/id"),
         PastFire(3, 4, "requests/r7/t0.30/3/id", Past.TRIGGERED),
-        PastFire(5, 9, "requests/r7/0/5/id", Past.MISSED, 8, 3),
+        PastRun(Past.MISSED, 5, 8, 3, 9),
+        PastRun(Past.SKIPPED, 10, 10, 1, 19),
     ]
 
 

@@ -401,6 +401,17 @@ def test_of_two_rates_the_later_one_counts_wherever_it_is_read() -> None:
     in_virtual_time(test, partitions=2)
 
 
+def test_who_set_a_rate_and_why_is_kept_on_every_partition() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(action="rate", destination="orders", rate="5", actor="ada", note="incident 12")
+        await asyncio.sleep(1)
+        for disk in engine.stores.disks.values():
+            (row,) = [decode_rate(value) for key, value in disk.values.items() if key[:1] == b"v"]
+            assert (row.actor, row.note) == ("ada", "incident 12")
+
+    in_virtual_time(test, partitions=2)
+
+
 def test_there_are_no_more_rates_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was cleared makes room."""
     monkeypatch.setattr(rate_commands, "MOST_RATES", 2)

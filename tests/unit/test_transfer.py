@@ -96,7 +96,7 @@ def state() -> MemoryStore:
             (keys.offset_key(TENANT), encode(SourcePosition(22, "topic-id"))),
             (first, encode(ENVELOPE)),
             (second, encode(Envelope(None, b"v", [], 6))),
-            (keys.rate_key(TENANT, "out"), encode(Rate(TENANT, "out", 2.5, 3, 21, 9, "me"))),
+            (keys.rate_key(TENANT, "out"), encode(Rate(TENANT, "out", 2.5, 3, 21, 9, "me", "", "why"))),
             (keys.schedule_key(TENANT, "named"), encode(named)),
             (keys.payload_key(TENANT, "named"), encode(LARGE)),
             (keys.schedule_key(TENANT, "cron"), encode(cron)),
@@ -145,6 +145,11 @@ def test_an_import_holds_what_was_exported() -> None:
     found = exported(state())
     assert exported(store_of(imported(found))) == found
     assert len(found) == 7
+
+
+def test_a_rate_is_exported_with_who_set_it_and_why() -> None:
+    (line,) = [line for line in exported(state()) if isinstance(line, lines.Rate)]
+    assert (line.destination, line.rate, line.actor, line.note) == ("out", 2.5, "me", "why")
 
 
 def test_an_engine_takes_the_rows() -> None:
