@@ -154,6 +154,21 @@ def header(record: LogRecord, name: str) -> str:
     return value.decode()
 
 
+async def carried_out(engine: Engine, test: Coroutine[Any, Any, None]) -> None:
+    """Run a test of a started engine, and stop it, also where the test fails.
+
+    Else its tasks are destroyed while pytest shows the failure, and pytest dies of that (Python 3.11).
+    """
+    try:
+        await test
+    except BaseException:
+        for life in engine.lives:
+            life.cancel()
+        await asyncio.gather(*engine.lives, return_exceptions=True)
+        raise
+    await engine.stop()
+
+
 def in_virtual_time(test: Callable[[Engine], Coroutine[Any, Any, None]], **settings: Any) -> None:
     """Run a test against a started engine, and stop it."""
     with VirtualTimeLoop() as loop:
@@ -161,7 +176,6 @@ def in_virtual_time(test: Callable[[Engine], Coroutine[Any, Any, None]], **setti
         async def run() -> None:
             engine = Engine(loop, **settings)
             engine.start()
-            await test(engine)
-            await engine.stop()
+            await carried_out(engine, test(engine))
 
         loop.run_until_complete(run())

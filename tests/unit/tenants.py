@@ -12,7 +12,7 @@ from delaystream.core.rates import RateTable, parse_rate
 from delaystream.engine.ports import TopicPartition
 from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import MemorySources, VirtualTimeLoop
-from tests.unit.engine import NO_CONTROL, OWN, RECEIPTS, REQUESTS, Control, Engine, header
+from tests.unit.engine import NO_CONTROL, OWN, RECEIPTS, REQUESTS, Control, Engine, carried_out, header
 
 OTHER = "other-requests"
 BY_REQUESTS = [REQUESTS, OTHER]
@@ -42,8 +42,7 @@ def with_tenants(
             engine = Engine(loop, partitions, **settings)
             engine.log.create_topic(OTHER, partitions)
             start(engine, made)
-            await test(engine)
-            await engine.stop()
+            await carried_out(engine, test(engine))
 
         loop.run_until_complete(run())
 
