@@ -22,7 +22,7 @@ from delaystream.codec.envelope import (
     envelope_of,
     kept_key,
 )
-from delaystream.codec.event import EventType
+from delaystream.codec.event import EventType, WhyPassed
 from delaystream.codec.keys import due_of, in_wheel, schedule_key
 from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import Outcome
@@ -133,8 +133,10 @@ class Changes:
             return 0
         with suppress(CronError, UnknownZoneError):
             run = run_until(old.recurrence, old.next_ms, step.now_ms)
-            step.missed["replaced", old.destination] += run.number
-            self._answers.events.passed(step, id, old, type=EventType.MISSED, run=run, reason="replaced")
+            step.missed[WhyPassed.REPLACED, old.destination] += run.number
+            self._answers.events.passed(
+                step, id, old, type=EventType.MISSED, run=run, reason=WhyPassed.REPLACED
+            )
             return run.number
         return 0
 
