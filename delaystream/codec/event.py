@@ -333,7 +333,7 @@ def definition_of(schedule: Schedule) -> Definition:
         max_fires=recurrence.max_fires,
         jitter_ms=recurrence.jitter_ms,
         catch_up=schedule.catch_up.value,
-        # One that was for one time before has none of its own.
+        # One that a command has made recurring may have none of its own.
         grace_ms=schedule.grace_ms if schedule.grace_ms >= 0 else DEFAULT_GRACE_MS,
         name=schedule.name,
         description=schedule.description,

@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from delaystream.core.defaults import NO_DEFAULTS, Defaults
 from delaystream.core.globs import matches_glob
 from delaystream.core.identity import place, schedule_id
 from delaystream.core.order import Moment
@@ -122,13 +123,15 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
 NO_TERMS: Final = Terms()
 
 
-class Lateness(msgspec.Struct, frozen=True, gc=False):
+class Lateness(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a resume does about what is late, for this once; None: as the schedule itself says."""
 
     catch_up: CatchUp | None = None
     on_late: str | None = None
     """As `Request.on_late`."""
     grace_ms: int | None = None
+    default_grace_ms: int | None = None
+    """Beside `on_late`: the grace of a schedule that has none either."""
 
 
 class Update(msgspec.Struct, frozen=True, gc=False):
@@ -225,6 +228,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Whether its due times count from its own timestamp (`delay`): sent again, it asks for other ones."""
     rate: float | None = None
     """Records a second, more than 0; None: whatever the settings say again."""
+    defaults: Defaults = NO_DEFAULTS
+    """Of its topic: `reschedule` and `update` need them where the schedule has nothing to keep."""
 
     @property
     def moment(self) -> Moment:

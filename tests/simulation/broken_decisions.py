@@ -505,8 +505,8 @@ def changes_reset_what_they_do_not_give() -> Iterator[Engine]:
     """A reschedule has the bounds that it gives, and no others."""
     original = changes.retimed
 
-    def retimed(old: Any, timing: Any, asked_ms: int) -> Any:
-        return original(None if timing.recurs else old, timing, asked_ms)
+    def retimed(old: Any, timing: Any, *rest: Any) -> Any:
+        return original(None if timing.recurs else old, timing, *rest)
 
     with patch.object(changes, "retimed", retimed):
         yield Engine()
