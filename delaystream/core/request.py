@@ -113,7 +113,10 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
     if_version: int | None = None
     """Only when the id has this version, from 0 to 2^63-1; 0: only when it does not exist."""
     request_id: str | None = None
-    """Names this request, 1 to 128 bytes: sent again, it is answered again and not carried out again."""
+    """Names this request, 1 to 128 bytes: sent again, it is answered again and not carried out again.
+
+    Unless it was rejected, or found no such id.
+    """
     declared_by: str | None = None
     """Whose set of schedules the id belongs to, 1 to 128 bytes."""
     deploy: int | None = None
