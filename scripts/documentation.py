@@ -22,7 +22,7 @@ from delaystream.adapters.metrics import PrometheusObserver
 from delaystream.adapters.static_membership import Fencings
 from delaystream.adapters.surroundings_metrics import ClockSkew, StateDisk
 from delaystream.cli.application import app
-from delaystream.codec.event import EVENT_DESCRIPTIONS, json_schema
+from delaystream.codec.event import EVENT_DESCRIPTIONS, WhyPassed, json_schema
 from delaystream.config import Settings, environment_name
 from delaystream.config.kafka import REFUSED, SUPPORTED
 from delaystream.config.settings import TABLES
@@ -205,7 +205,7 @@ def _metrics() -> str:
     observer.phase(0, Phase.RUNNING)
     observer.recovery(0, 1, 1, 1)
     observer.committed(0, accepted={"topic": 1}, rejected={"code": 1}, fired={"topic": [1]}, seconds=0.0)
-    observer.missed(0, {("reason", "destination"): 1})
+    observer.missed(0, {(WhyPassed.LATE, "destination"): 1})
     observer.aborted(0, "reason")
     observer.pending(0, 1, None)
     observer.parked(0, "destination", "reason")

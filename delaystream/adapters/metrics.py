@@ -25,6 +25,7 @@ from delaystream import __version__
 from delaystream.adapters.metrics_labels import DestinationLabels
 from delaystream.adapters.metrics_lateness import Lateness
 from delaystream.adapters.metrics_partitions import Partitions
+from delaystream.codec.event import UNFIRED, Unfired
 from delaystream.engine.observer import Phase
 from delaystream.engine.pending import PendingChange
 from delaystream.engine.ports import Clock, TopicPartition
@@ -73,8 +74,9 @@ class PrometheusObserver:
         )
         self._missed = Counter(
             "delaystream_missed",
-            "Due times without a delivery of their own, by reason: late, paused, destination, expired "
-            "(`on-late: drop`), moved (`on-late: <topic>`), skipped (a later delivery stands for it).",
+            "Due times without a delivery of their own, by reason: "
+            + ", ".join(f"{reason} ({meaning})" if meaning else reason for reason, meaning in UNFIRED.items())
+            + ".",
             ["reason", "destination"],
             registry=self.registry,
         )
@@ -163,7 +165,7 @@ class PrometheusObserver:
         with self._partitions.lock:
             self._partitions.committed_ms[partition] = self._clock.now_ms()
 
-    def missed(self, partition: int, missed: Mapping[tuple[str, str], int]) -> None:
+    def missed(self, partition: int, missed: Mapping[tuple[Unfired, str], int]) -> None:
         """A committed transaction gave up due times, or let others stand for them: by reason, destination."""
         for (reason, destination), count in missed.items():
             self._missed.labels(reason, self._destinations.of(destination)).inc(count)

@@ -19,6 +19,7 @@ from delaystream.codec.terms import OF_A_SET, OF_AN_ID, read_terms
 from delaystream.codec.timing import ONE_TIME, SCHEDULES, TIMING, read_changes
 from delaystream.codec.update import CHANGES, read_update
 from delaystream.codec.values import RefusedError
+from delaystream.core.defaults import Defaults
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.globs import MOST_CHARACTERS
 from delaystream.core.instants import format_instant
@@ -79,6 +80,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     id: str | None
     reply_to: str | None
     no_receipt: str | None
+    defaults: Defaults
 
 
 class Actions:
@@ -120,12 +122,13 @@ class Actions:
             terms=read_terms(control, id, instead),
             subject=subject,
             until_ms=self._until(record) if action is Action.PAUSE else None,
-            lateness=self._lateness(control) if action is Action.RESUME else None,
+            lateness=self._lateness(record) if action is Action.RESUME else None,
             timing=timing,
             update=(
                 read_update(control, record.value, self._destinations) if action is Action.UPDATE else None
             ),
             rate=_rate(control) if action is Action.RATE else None,
+            defaults=record.defaults,
         )  # fmt: skip
 
     def _times(
@@ -172,7 +175,8 @@ class Actions:
             f"{format_instant(record.timestamp_ms)}; expected a time after that.",
         )
 
-    def _lateness(self, control: dict[str, bytes]) -> Lateness | None:
+    def _lateness(self, record: Record) -> Lateness | None:
+        control = record.control
         if control.keys().isdisjoint(_LATENESS):
             return None
         catch_up = given(
@@ -184,6 +188,7 @@ class Actions:
             None if catch_up is UNSET else catch_up,
             None if on_late is UNSET else on_late,
             None if grace_ms is UNSET else grace_ms,
+            record.defaults.grace_of(recurs=False, diverts=on_late not in (UNSET, ON_LATE_FIRE)),
         )
 
 

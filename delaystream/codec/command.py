@@ -2,8 +2,9 @@
 command on its way to every partition, and what a partition has to report of one.
 
 What was known when the request was first seen goes with it: where it stood, its timestamp, its destination
-(which may be the default of its topic) and its times, so that the owner decides on the same facts however
-much later it reads them. All else is in the request's own headers, which it reads again.
+(which may be the default of its topic), its times and its topic's other defaults, so that the owner decides
+on the same facts however much later it reads them. All else is in the request's own headers, which it reads
+again.
 """
 
 import re
@@ -14,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import UNREADABLE
+from delaystream.core.defaults import Defaults
 from delaystream.core.destinations import is_topic_name
 from delaystream.core.instants import LATEST_MS
 from delaystream.core.recurrence import Recurrence, Timing, check, next_after, retimed, zone_refusal
@@ -52,6 +54,8 @@ class Command(msgspec.Struct, frozen=True, gc=False):
     """Of a schedule."""
     timing: Timing | None = None
     """Of a reschedule or an update."""
+    defaults: Defaults | None = None
+    """Of its topic; None: it was written by a worker that did not send them along."""
 
 
 class Report(msgspec.Struct, frozen=True, gc=False):
@@ -93,6 +97,8 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Of a report alone: what it counts beside what was changed."""
     at_once: int = 0
     """Of the report of a resume alone."""
+    defaults: tuple[str | None, int | None] | None = None
+    """Of a command alone: the time zone, and the grace in ms."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -114,6 +120,7 @@ def attach(headers: Sequence[Header], request: Request) -> list[Header]:
         None,
         request.timing,
         source.origin,
+        defaults=(request.defaults.timezone, request.defaults.grace_ms),
     )
     return [*headers, (COMMAND_HEADER, _encode(stored))]
 
@@ -154,7 +161,13 @@ def detach(headers: Sequence[Header]) -> tuple[Command | Report | None, list[Hea
     if stored.reported is not None:
         return Report(source, *stored.reported, *stored.counted, stored.at_once), own
     command = Command(
-        source, stored.timestamp_ms, stored.destination, stored.due_ms, stored.recurrence, stored.timing
+        source,
+        stored.timestamp_ms,
+        stored.destination,
+        stored.due_ms,
+        stored.recurrence,
+        stored.timing,
+        None if stored.defaults is None else Defaults(*stored.defaults),
     )
     return command, own
 
@@ -194,6 +207,7 @@ def _possible(stored: _Stored) -> bool:
         and len(stored.due_ms) <= _MOST_TIMES
         and (stored.recurrence is None or _sound(stored.recurrence, stored.timestamp_ms))
         and (stored.timing is None or _sound_change(stored.timing, stored.timestamp_ms))
+        and (stored.defaults is None or _sound_defaults(*stored.defaults))
     )
 
 
@@ -219,6 +233,11 @@ def _sound_change(timing: Timing, timestamp_ms: int) -> bool:
     if timing.recurs:
         return _check(retimed(None, timing, timestamp_ms)) is None
     return not isinstance(timing.timezone, str) or zone_refusal(timing.timezone) is None
+
+
+def _sound_defaults(timezone: str | None, grace_ms: int | None) -> bool:
+    """Whether defaults are such as settings may hold."""
+    return (timezone is None or zone_refusal(timezone) is None) and 0 <= (grace_ms or 0) <= LATEST_MS
 
 
 def _check(recurrence: Recurrence) -> Rejection | None:

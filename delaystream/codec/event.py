@@ -7,7 +7,7 @@ ones, and new types, may be added: a reader takes no notice of those it does not
 
 from base64 import b64encode
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -51,6 +51,29 @@ class EventType(StrEnum):
     RELEASED = "released"
 
 
+class WhyPassed(StrEnum):
+    """Why a due time passed without a delivery of its own: the reason in events."""
+
+    LATE = "late"
+    PAUSED = "paused"
+    DESTINATION = "destination"
+    REPLACED = "replaced"
+
+
+Unfired: TypeAlias = WhyPassed | Literal[EventType.EXPIRED, EventType.MOVED, EventType.SKIPPED]
+"""As what a due time without a delivery of its own is counted."""
+
+UNFIRED: Final[dict[Unfired, str]] = {
+    WhyPassed.LATE: "",
+    WhyPassed.PAUSED: "",
+    WhyPassed.DESTINATION: "",
+    WhyPassed.REPLACED: "another definition took its place",
+    EventType.EXPIRED: "`on-late: drop`",
+    EventType.MOVED: "`on-late: <topic>`",
+    EventType.SKIPPED: "a later delivery stands for it",
+}
+"""Each of them, with what its name does not say."""
+
 EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
     EventType.SCHEDULED: "A request was accepted; with an id it has the `definition`.",
     EventType.REPLACED: "The id has a new definition, `revision` and payload; nothing of the old one fires.",
@@ -61,7 +84,8 @@ EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
     EventType.TRIGGERED: "A fire beside those of the schedule is on its way; `fired` follows.",
     EventType.FIRED: "A record was delivered.",
     EventType.SKIPPED: "Scheduled times passed for which the next fire stands (`catch-up: latest`).",
-    EventType.MISSED: "Scheduled times passed that will never fire: beyond `grace`, or `catch-up: none`.",
+    EventType.MISSED: "Scheduled times passed that will never fire: beyond `grace`, by `catch-up: none`, or "
+    "`replaced`.",
     EventType.EXPIRED: "A one-time fire was later than `grace` and dropped (`on-late: drop`).",
     EventType.MOVED: "A one-time fire was later than `grace` and goes to its topic for late ones.",
     EventType.QUARANTINED: "A fire proved impossible and is among the dead letters.",
@@ -186,7 +210,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     reason: Annotated[
         str | None,
         Meta(
-            description="Why a run was missed: late, paused or destination. Why a schedule completed: "
+            description=f"Why a run was missed or skipped: {', '.join(WhyPassed)}. Why a schedule completed: "
             "max-fires, end or no-more-times. Why a destination is parked."
         ),
     ] = None
@@ -318,7 +342,7 @@ def definition_of(schedule: Schedule) -> Definition:
         max_fires=recurrence.max_fires,
         jitter_ms=recurrence.jitter_ms,
         catch_up=schedule.catch_up.value,
-        # One that was for one time before has none of its own.
+        # One that a command has made recurring may have none of its own.
         grace_ms=schedule.grace_ms if schedule.grace_ms >= 0 else DEFAULT_GRACE_MS,
         name=schedule.name,
         description=schedule.description,

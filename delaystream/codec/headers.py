@@ -59,6 +59,7 @@ from delaystream.codec.sender import sender
 from delaystream.codec.timing import read_recurrence
 from delaystream.codec.values import RefusedError
 from delaystream.core import instants
+from delaystream.core.defaults import Defaults
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.instants import format_instant
 from delaystream.core.limits import Limits
@@ -70,7 +71,6 @@ from delaystream.core.request import ON_LATE_FIRE, Action, Coordinates, Header, 
 _SCHEDULE: Final = Action.SCHEDULE
 _REPLACE: Final = IfExists.REPLACE
 _RETIMING: Final = (Action.RESCHEDULE, Action.UPDATE)
-_BEGINNING: Final = (Action.SCHEDULE, Action.RESCHEDULE)
 
 _WITHOUT_OPTIONS: Final = frozenset({"destination", "delay", "at", "id", "action", "reply-to"})
 
@@ -86,7 +86,8 @@ class RequestParser:
 
     `default_destination` is for requests without `delaystream-destination`; ValueError when it is denied.
     `default_timezone` is for cron expressions and local times without a zone, `default_grace_ms` for what
-    recurs or has `on-late`, and no `grace`; None: as the contract says.
+    recurs or has `on-late`, and no `grace`; None: as the contract says. A command that changes a schedule has
+    them with it, for what that has nothing to keep of.
     What values parse to is remembered, so that a usual request costs a few look-ups.
     """
 
@@ -98,8 +99,7 @@ class RequestParser:
         default_timezone: str | None = None,
         default_grace_ms: int | None = None,
     ) -> None:
-        self._default_zone = None if default_timezone is None else default_timezone.encode()
-        self._default_grace_ms = default_grace_ms
+        self._defaults = Defaults(default_timezone, default_grace_ms)
         if default_destination is not None and (reason := filter.refusal(default_destination)):
             raise ValueError(f"the default destination {shown(default_destination)} {reason}")
         self._filter = filter
@@ -154,7 +154,7 @@ class RequestParser:
                 raise _not_the_present(timestamp_ms)
             source = Coordinates(topic, partition, offset)
             if "destination" in control and (
-                "delay" in control or ("at" in control and self._default_zone is None)
+                "delay" in control or ("at" in control and self._defaults.timezone is None)
             ):
                 # The usual requests, without the cost of looking for anything else.
                 if len(control) == 2:
@@ -283,11 +283,13 @@ class RequestParser:
             reply_to, no_receipt = values.reply_to(PREFIX + "reply-to", content, self._filter)
         if (content := control.get("action")) is not None:
             action = values.choice(PREFIX + "action", content, Action, Code.INVALID_ACTION)
-        if self._default_zone is not None and _lacks_a_zone(action, control):
-            control.setdefault("timezone", self._default_zone)
+        defaults = self._defaults if command is None or command.defaults is None else command.defaults
+        if defaults.timezone is not None and _has_local_times(action, control):
+            # Due times are worked out now, before anybody knows what there is under the id.
+            control.setdefault("timezone", defaults.timezone.encode())
         if action is not _SCHEDULE:
             record = Record(
-                source, timestamp_ms, key, value, foreign, control, now_ms, id, reply_to, no_receipt
+                source, timestamp_ms, key, value, foreign, control, now_ms, id, reply_to, no_receipt, defaults
             )
             return self._actions.read(action, record, command)
         options = (
@@ -297,7 +299,7 @@ class RequestParser:
         if command is None:
             destination = self._destination(control, self._default_destination)
             if options is not NO_OPTIONS:
-                recurrence = read_recurrence(control, timestamp_ms, now_ms, self._limits)
+                recurrence = read_recurrence(control, timestamp_ms, now_ms, self._limits, defaults.cron_zone)
             due_ms = () if recurrence is not None else self._due(control, timestamp_ms, now_ms)
         else:
             destination = self._destination(control, command.destination)
@@ -305,16 +307,12 @@ class RequestParser:
         return Request(
             source, timestamp_ms, key, value, foreign, action, id, destination, due_ms,
             options.destination_partition, options.destination_key, options.destination_key is not None,
-            options.if_exists, options.on_late, self._grace(options, recurrence),
+            options.if_exists, options.on_late, _grace_ms(options, recurrence, defaults),
             reply_to, options.name, options.description, options.tags, recurrence, options.catch_up,
             options.actor, None, no_receipt, options.terms, options.status,
             relative=id is not None and "delay" in control,
+            defaults=defaults,
         )  # fmt: skip
-
-    def _grace(self, options: Options, recurrence: Recurrence | None) -> int | None:
-        if options.grace_ms is None and (recurrence is not None or options.on_late != ON_LATE_FIRE):
-            return self._default_grace_ms
-        return options.grace_ms
 
     def _destination(self, control: dict[str, bytes], default: str | None) -> str:
         content = control.get("destination")
@@ -334,10 +332,14 @@ class RequestParser:
         return destination
 
 
-def _lacks_a_zone(action: Action, control: dict[str, bytes]) -> bool:
-    """Whether the default time zone means anything to a request, unless it has one of its own."""
-    if action in _BEGINNING and "cron" in control:
-        return True
+def _grace_ms(options: Options, recurrence: Recurrence | None, defaults: Defaults) -> int | None:
+    if options.grace_ms is not None:
+        return options.grace_ms
+    return defaults.grace_of(recurs=recurrence is not None, diverts=options.on_late != ON_LATE_FIRE)
+
+
+def _has_local_times(action: Action, control: dict[str, bytes]) -> bool:
+    """Whether a request has local times and no zone for them."""
     content = control.get("at")
     if content is None or "timezone" in control or not (action is _SCHEDULE or action in _RETIMING):
         return False

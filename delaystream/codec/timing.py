@@ -45,7 +45,7 @@ TIMING: Final = frozenset({*SCHEDULES, *BOUNDS, *CALENDAR})
 
 
 def read_recurrence(
-    control: dict[str, bytes], timestamp_ms: int, now_ms: int, limits: Limits
+    control: dict[str, bytes], timestamp_ms: int, now_ms: int, limits: Limits, default_zone: str
 ) -> Recurrence | None:
     """The recurrence among the control headers of a schedule; None when it is not a recurring one.
 
@@ -55,7 +55,7 @@ def read_recurrence(
     if not control.keys() & {"every", "cron"}:
         _check_one_time(control)
         return None
-    return begun(_read(control, now_ms, limits, clears=False), timestamp_ms, limits)
+    return _begun(_read(control, now_ms, limits, clears=False), timestamp_ms, limits, default_zone)
 
 
 def read_changes(control: dict[str, bytes], timestamp_ms: int, now_ms: int, limits: Limits) -> Timing:
@@ -77,9 +77,9 @@ def read_changes(control: dict[str, bytes], timestamp_ms: int, now_ms: int, limi
     return timing
 
 
-def begun(timing: Timing, timestamp_ms: int, limits: Limits) -> Recurrence:
+def _begun(timing: Timing, timestamp_ms: int, limits: Limits, default_zone: str) -> Recurrence:
     """The recurrence of a schedule that begins with a request. Raises `RefusedError`."""
-    recurrence = retimed(None, timing, timestamp_ms)
+    recurrence = retimed(None, timing, timestamp_ms, default_zone)
     _raise(_refusal(recurrence, limits))
     if first_after(recurrence, timestamp_ms) is None:
         end = "" if recurrence.end_ms is None else f" before its end {format_instant(recurrence.end_ms)}"

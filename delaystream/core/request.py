@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from delaystream.core.defaults import NO_DEFAULTS, Defaults
 from delaystream.core.globs import matches_glob
 from delaystream.core.identity import place, schedule_id
 from delaystream.core.order import Moment
@@ -112,7 +113,10 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
     if_version: int | None = None
     """Only when the id has this version, from 0 to 2^63-1; 0: only when it does not exist."""
     request_id: str | None = None
-    """Names this request, 1 to 128 bytes: sent again, it is answered again and not carried out again."""
+    """Names this request, 1 to 128 bytes: sent again, it is answered again and not carried out again.
+
+    Unless it was rejected, or found no such id.
+    """
     declared_by: str | None = None
     """Whose set of schedules the id belongs to, 1 to 128 bytes."""
     deploy: int | None = None
@@ -122,13 +126,15 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
 NO_TERMS: Final = Terms()
 
 
-class Lateness(msgspec.Struct, frozen=True, gc=False):
+class Lateness(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a resume does about what is late, for this once; None: as the schedule itself says."""
 
     catch_up: CatchUp | None = None
     on_late: str | None = None
     """As `Request.on_late`."""
     grace_ms: int | None = None
+    default_grace_ms: int | None = None
+    """Beside `on_late`: the grace of a schedule that has none either."""
 
 
 class Update(msgspec.Struct, frozen=True, gc=False):
@@ -225,6 +231,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """Whether its due times count from its own timestamp (`delay`): sent again, it asks for other ones."""
     rate: float | None = None
     """Records a second, more than 0; None: whatever the settings say again."""
+    defaults: Defaults = NO_DEFAULTS
+    """Of its topic: `reschedule` and `update` need them where the schedule has nothing to keep."""
 
     @property
     def moment(self) -> Moment:

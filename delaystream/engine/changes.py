@@ -24,7 +24,7 @@ from delaystream.codec.envelope import (
     envelope_of,
     kept_key,
 )
-from delaystream.codec.event import EventType
+from delaystream.codec.event import EventType, WhyPassed
 from delaystream.codec.keys import due_of, in_wheel, schedule_key
 from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import Outcome
@@ -93,7 +93,7 @@ class Changes:
         recurring = (old.recurrence if times is None else times.recurrence) is not None
         payload = None
         if request.update is not None:
-            payload = self._payload(step, request, old, request.update)
+            payload = self._payload(step, request, old, request.update, recurring)
             rejection = _inapplicable(request.update, recurring=recurring) or self._deliveries.no_partition(
                 old.destination if request.update.destination is UNSET else request.update.destination,
                 payload.destination_partition,
@@ -109,8 +109,10 @@ class Changes:
             revision_origin=request.source.origin,
             digest=b"",
         )
+        if recurring:
+            schedule = replace(schedule, grace_ms=self._grace_ms(step, request, old, payload))
         if request.update is not None and payload is not None:
-            schedule = self._updated(step, request.id, old, schedule, request.update, payload, recurring)
+            schedule = self._updated(step, request.id, old, schedule, request.update, payload)
         schedule = terms.stamped(schedule, request, outcome)
         schedule = self._held(step, request.id, old, schedule)
         schedule = self._armed(step, request.id, old, schedule, times)
@@ -134,8 +136,10 @@ class Changes:
             return old
         with suppress(CronError, UnknownZoneError):
             run = run_until(old.recurrence, old.next_ms, step.now_ms)
-            step.missed["replaced", old.destination] += run.number
-            self._answers.events.passed(step, id, old, type=EventType.MISSED, run=run, reason="replaced")
+            step.missed[WhyPassed.REPLACED, old.destination] += run.number
+            self._answers.events.passed(
+                step, id, old, type=EventType.MISSED, run=run, reason=WhyPassed.REPLACED
+            )
             missed = Fire(
                 run.from_ms,
                 step.now_ms,
@@ -182,7 +186,7 @@ class Changes:
                 f"{_header(given)} is given, and id {shown(request.id or '')} is a one-time schedule; "
                 "expected it with every or cron",
             )
-        recurrence = retimed(old.recurrence, timing, asked_ms)
+        recurrence = retimed(old.recurrence, timing, asked_ms, request.defaults.cron_zone)
         if rejection := self._refusal(request, timing, recurrence):
             return rejection
         anew = old.recurrence is None or timing.max_fires is not UNSET
@@ -247,7 +251,9 @@ class Changes:
 
     # -- what -----------------------------------------------------------------------------------
 
-    def _payload(self, step: Step, request: Request, old: Schedule, update: Update) -> Envelope:
+    def _payload(
+        self, step: Step, request: Request, old: Schedule, update: Update, recurring: bool
+    ) -> Envelope:
         """What is delivered after this."""
         assert request.id is not None
         payload = self._state.payload(step, request.id, old)
@@ -263,8 +269,24 @@ class Changes:
         if update.on_late is not UNSET:
             payload = replace(payload, on_late=update.on_late or ON_LATE_FIRE)
         if update.grace_ms is not UNSET:
-            payload = replace(payload, grace_ms=-1 if update.grace_ms is None else update.grace_ms)
+            payload = replace(payload, grace_ms=_stored(update.grace_ms))
+        if payload.grace_ms < 0 and (update.on_late is not UNSET or update.grace_ms is not UNSET):
+            diverts = payload.on_late != ON_LATE_FIRE
+            default_ms = request.defaults.grace_of(recurs=recurring, diverts=diverts)
+            payload = replace(payload, grace_ms=_stored(default_ms))
         return payload
+
+    def _grace_ms(self, step: Step, request: Request, old: Schedule, payload: Envelope | None) -> int:
+        """The grace of a schedule that recurs after this; -1: none of its own, nor of its topic.
+
+        `payload` is what an update delivers after this. One that was for one time keeps what grace it had.
+        """
+        assert request.id is not None
+        given = request.update is not None and request.update.grace_ms is not UNSET
+        if old.recurrence is not None and not given:
+            return old.grace_ms
+        grace_ms = (payload or self._state.payload(step, request.id, old)).grace_ms
+        return grace_ms if grace_ms >= 0 else _stored(request.defaults.grace_of(recurs=True, diverts=False))
 
     def _updated(
         self,
@@ -274,7 +296,6 @@ class Changes:
         schedule: Schedule,
         update: Update,
         payload: Envelope,
-        recurring: bool,
     ) -> Schedule:
         if update.name is not UNSET:
             schedule = replace(schedule, name=update.name)
@@ -284,8 +305,6 @@ class Changes:
             schedule = replace(schedule, tags=list(update.tags))
         if update.catch_up is not UNSET:
             schedule = replace(schedule, catch_up=update.catch_up)
-        if update.grace_ms is not UNSET and recurring:
-            schedule = replace(schedule, grace_ms=-1 if update.grace_ms is None else update.grace_ms)
         if update.destination is not UNSET and update.destination != old.destination:
             schedule = replace(schedule, destination=update.destination)
             schedule = replace(schedule, triggers=self._moved(step, id, schedule))
@@ -320,6 +339,10 @@ def _inapplicable(update: Update, *, recurring: bool) -> Rejection | None:
             f"{PREFIX}catch-up is given for a one-time schedule; expected on-late there",
         )
     return None
+
+
+def _stored(grace_ms: int | None) -> int:
+    return -1 if grace_ms is None else grace_ms
 
 
 def _header(field: str) -> str:

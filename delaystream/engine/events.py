@@ -21,6 +21,7 @@ from delaystream.codec.event import (
     SCHEMA_VERSION,
     Event,
     EventType,
+    WhyPassed,
     asked_at,
     definition_of,
     encode_event,
@@ -264,7 +265,7 @@ class Events:
             self.emit(step, _signed(event, schedule))
 
     def passed(
-        self, step: Step, id: str, schedule: Schedule, *, type: EventType, run: Run, reason: str
+        self, step: Step, id: str, schedule: Schedule, *, type: EventType, run: Run, reason: WhyPassed
     ) -> None:
         """Scheduled times that do not fire: a run of skipped or missed ones, or a due time that expired."""
         if self.on:

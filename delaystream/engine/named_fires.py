@@ -26,7 +26,7 @@ from delaystream.codec.envelope import (
     decode_schedule,
     encode,
 )
-from delaystream.codec.event import EventType
+from delaystream.codec.event import EventType, WhyPassed
 from delaystream.codec.keys import due_of, index_of, payload_key, schedule_key
 from delaystream.core.identity import named_fire_id, place, schedule_id, trigger_index
 from delaystream.core.misfire import Run
@@ -196,7 +196,7 @@ class NamedFires:
         """Drop a fire that is too late, or file it under the topic for late ones."""
         id, due_ms, on_late = due.id, due.due_ms, due.payload.on_late
         if on_late == ON_LATE_DROP:
-            step.missed["expired", drain.topic] += 1
+            step.missed[EventType.EXPIRED, drain.topic] += 1
             remembered = Fire(
                 due_ms, step.now_ms, schedule.revision, 0, schedule.revision_origin, _MISSED, due_ms
             )
@@ -207,13 +207,18 @@ class NamedFires:
             )
             schedule = self._records.store(step, due, schedule, Status.DROPPED)
             self._events.passed(
-                step, id, schedule, type=EventType.EXPIRED, run=Run(due_ms, due_ms, 1), reason="late"
+                step,
+                id,
+                schedule,
+                type=EventType.EXPIRED,
+                run=Run(due_ms, due_ms, 1),
+                reason=WhyPassed.LATE,
             )
             return
         moved = self._withheld.move(step, due.key, due.pointer, on_late, pointer=True)
         schedule = replace(schedule, pending=[*schedule.pending, moved])
         step.changes[due.schedule_key] = encode(schedule)
-        step.missed["moved", drain.topic] += 1
+        step.missed[EventType.MOVED, drain.topic] += 1
         self._events.moved(step, id, schedule, due_ms=due_ms, fire_id=fire, destination=on_late)
 
     # -- triggered ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from delaystream.codec.event import Unfired
 from delaystream.engine.pending import PendingChange
 
 
@@ -46,7 +47,7 @@ class Observer(Protocol):
         """
         ...
 
-    def missed(self, partition: int, missed: Mapping[tuple[str, str], int]) -> None:
+    def missed(self, partition: int, missed: Mapping[tuple[Unfired, str], int]) -> None:
         """A committed transaction gave up due times, or let others stand for them: by reason, destination."""
         ...
 
@@ -95,7 +96,7 @@ class Silence:
     ) -> None:
         """Take no notice."""
 
-    def missed(self, partition: int, missed: Mapping[tuple[str, str], int]) -> None:
+    def missed(self, partition: int, missed: Mapping[tuple[Unfired, str], int]) -> None:
         """Take no notice."""
 
     def trimmed(self, partition: int, topic: str, offsets: int) -> None:

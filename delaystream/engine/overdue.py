@@ -34,8 +34,9 @@ def lateness(schedule: Schedule, settings: EngineSettings) -> tuple[CatchUp, int
 
 def for_once(payload: Envelope, once: Lateness) -> Envelope:
     """What is for one time, with what a resume says of what is late."""
+    grace_ms = payload.grace_ms if once.grace_ms is None else once.grace_ms
+    if grace_ms < 0 and once.default_grace_ms is not None:
+        grace_ms = once.default_grace_ms
     return replace(
-        payload,
-        on_late=payload.on_late if once.on_late is None else once.on_late,
-        grace_ms=payload.grace_ms if once.grace_ms is None else once.grace_ms,
+        payload, on_late=payload.on_late if once.on_late is None else once.on_late, grace_ms=grace_ms
     )

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import Fire, Past, Schedule, Status, encode
-from delaystream.codec.event import EventType
+from delaystream.codec.event import EventType, WhyPassed
 from delaystream.codec.keys import due_at
 from delaystream.core.identity import named_fire_id
 from delaystream.core.misfire import Verdict, settle
@@ -248,11 +248,11 @@ class RecurringFires:
             if run is None:
                 continue
             if run.to_ms <= due.schedule.resumed_ms:
-                reason = "paused"
+                reason = WhyPassed.PAUSED
             else:
-                reason = "late" if drain.trouble is None else "destination"
+                reason = WhyPassed.LATE if drain.trouble is None else WhyPassed.DESTINATION
             missed = type is EventType.MISSED
-            step.missed[reason if missed else "skipped", drain.topic] += run.number
+            step.missed[reason if missed else EventType.SKIPPED, drain.topic] += run.number
             account.missed_count += run.number
             if not missed:
                 account.skipped += run.number

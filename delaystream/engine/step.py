@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from delaystream.codec.envelope import Envelope
+from delaystream.codec.event import Unfired
 from delaystream.codec.outgoing import FIRED_AT
 from delaystream.core.partitioning import partition_for_key
 from delaystream.core.rates import Bucket
@@ -170,7 +171,7 @@ class Step:
         #: one item for each partition written to, the changelog's aside
         self.written: list[int] = []
         #: scheduled times that passed without a delivery of their own, by reason and destination
-        self.missed: dict[tuple[str, str], int] = defaultdict(int)
+        self.missed: dict[tuple[Unfired, str], int] = defaultdict(int)
         #: wheel entries put among the dead letters
         self.released: list[bytes] = []
         #: suspects that were decided on, one way or the other

@@ -63,7 +63,7 @@ class Withheld:
         The caller has taken it out of its wheel, here as below.
         """
         dropped = entry.on_late == ON_LATE_DROP
-        step.missed["expired" if dropped else "moved", drain.topic] += 1
+        step.missed[EventType.EXPIRED if dropped else EventType.MOVED, drain.topic] += 1
         if not dropped:
             self.move(step, key, encode(replace(entry, on_late=ON_LATE_FIRE)), entry.on_late)
         self._tell(

@@ -252,7 +252,7 @@ def from_fields(given: Mapping[str, Any], kind: type[Stored], set_later: Mapping
 
 def _plain(value: Any) -> Any:
     """Structs within by the names of their fields: nobody could read their arrays."""
-    if isinstance(value, msgspec.Struct):
+    if isinstance(value, msgspec.Struct) and value.__struct_config__.array_like:
         return as_fields(value)
     if isinstance(value, list) and value and isinstance(value[0], msgspec.Struct):
         return [as_fields(entry) for entry in value]

@@ -618,7 +618,7 @@ class _Life:
             else:
                 self._arrived(told, request, None if request.wanted == "paused" else -1)
             self.catch_up, self.grace_ms = request.catch_up, _DEFAULT_GRACE_MS
-            if beat is not None and request.grace_ms is not None:
+            if request.grace_ms is not None:
                 self.grace_ms = request.grace_ms
             if beat is None:
                 self.catch_up = "latest"

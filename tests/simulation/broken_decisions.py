@@ -515,8 +515,8 @@ def changes_reset_what_they_do_not_give() -> Iterator[Engine]:
     """A reschedule has the bounds that it gives, and no others."""
     original = timing.retimed
 
-    def retimed(old: Any, new: Any, asked_ms: int) -> Any:
-        return original(None if new.recurs else old, new, asked_ms)
+    def retimed(old: Any, new: Any, *rest: Any) -> Any:
+        return original(None if new.recurs else old, new, *rest)
 
     with patch.object(changes, "retimed", retimed):
         yield Engine()

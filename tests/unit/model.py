@@ -405,8 +405,7 @@ class Model:
         if carried is not None:
             beat, first_ms = carried
         self.beat = beat
-        # A grace is of the kind of schedule that it was given with.
-        self.grace_ms = self.plan.grace_ms if (self.plan.beat is None) == (beat is None) else None
+        self.grace_ms = self.plan.grace_ms
         self.ahead = [] if beat else [(due, index) for index, due in enumerate(dues)]
         self.next_ms = first_ms if beat else None
 

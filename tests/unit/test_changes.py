@@ -429,6 +429,59 @@ def test_a_request_that_is_repeated_is_answered_again_and_not_carried_out_again(
     in_virtual_time(test)
 
 
+@pytest.mark.parametrize(("action", "outcome"), [("trigger", "triggered"), ("pause", "paused")])
+@pytest.mark.parametrize("forestalled", [False, True])
+def test_a_command_that_found_no_such_id_is_decided_on_anew_when_it_is_sent_again(
+    action: str, outcome: str, forestalled: bool
+) -> None:
+    """It has changed nothing, and there was no id to remember it; once carried out, it is remembered."""
+
+    async def test(engine: Engine) -> None:
+        if forestalled:
+            await ask(engine, "cancel")
+        for _ in range(2):
+            answer = await ask(engine, action, request_id="r")
+            assert (answer["outcome"], "repeated" in answer) == ("unknown", False)
+        rows = [key for key in engine.stores.disks[0].values if key == schedule_key(REQUESTS, ID)]
+        assert len(rows) == forestalled, "it leaves nothing behind"
+        await every(engine)
+        for again in (False, True):
+            answer = await ask(engine, action, request_id="r")
+            assert (answer["outcome"], answer.get("repeated", False)) == (outcome, again)
+
+    in_virtual_time(test)
+
+
+def test_a_cancel_of_an_unknown_id_is_answered_again() -> None:
+    """It is remembered: sent again it cancels nothing that was scheduled in between."""
+
+    async def test(engine: Engine) -> None:
+        assert (await ask(engine, "cancel", request_id="r"))["outcome"] == "unknown"
+        await every(engine)
+        again = await ask(engine, "cancel", request_id="r")
+        assert (again["outcome"], again["repeated"]) == ("unknown", True)
+        assert record(engine).status == "pending"
+
+    in_virtual_time(test)
+
+
+@pytest.mark.parametrize("action", ["trigger", "update"])
+def test_a_command_that_was_rejected_is_decided_on_anew_when_it_is_sent_again(action: str) -> None:
+    async def test(engine: Engine) -> None:
+        change = {"tags": "x"} if action == "update" else {}
+        await every(engine, status="paused")
+        version = (await ask(engine, "update", tags="y"))["version"]
+        refused = await ask(engine, action, request_id="r", if_version="7", **change)
+        assert refused["code"] == "version-changed"
+        answer = await ask(engine, action, request_id="r", if_version=str(version), **change)
+        assert (answer["outcome"], "repeated" in answer) == (
+            "triggered" if action == "trigger" else "updated",
+            False,
+        )
+
+    in_virtual_time(test)
+
+
 def test_an_older_deploy_is_refused_also_by_what_a_newer_one_has_cancelled() -> None:
     async def test(engine: Engine) -> None:
         await every(engine, declared_by="shop", deploy="7")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from delaystream.codec.command import COMMAND_HEADER, Command, Report, attach, detach
 from delaystream.codec.headers import RequestParser
 from delaystream.codec.keys import wheel_key
+from delaystream.core.defaults import Defaults
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import revision
 from delaystream.core.instants import LATEST_MS
@@ -18,6 +19,7 @@ from delaystream.core.request import Action, Header, Request
 SENT_MS = 1_700_000_000_000
 FILTER = DestinationFilter(["*"], ["delay-requests", "delay-commands"])
 PARSER = RequestParser(FILTER, Limits(), default_destination="fallback")
+TOKYO = RequestParser(FILTER, Limits(), "fallback", "Asia/Tokyo", 3_600_000)
 NAMED: list[Header] = [
     ("trace", b"\xff"),
     ("delaystream-id", b"order-7"),
@@ -114,6 +116,47 @@ def test_every_command_travels_as_it_was_first_seen(headers: list[Header]) -> No
     headers = [*headers, *(header for header in keep if header[0] not in dict(headers))]
     request = first_seen(headers)
     assert re_read(attach(headers, request)) == request
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *TRAVELS[1:],
+        control(id="x", destination="orders", every="1h"),
+        control(id="x", destination="orders", cron="0 9 * * *"),
+        control(id="x", destination="orders", delay="1h", on_late="drop"),
+        control(id="x", action="resume", on_late="drop"),
+        control(match_destination="*", action="resume", on_late="drop"),
+    ],
+    ids=str,
+)
+def test_the_defaults_of_the_request_topic_travel_with_what_is_handed_on(headers: list[Header]) -> None:
+    """A request that was read before a default was changed keeps what was made of it."""
+    keep = [] if ("delaystream-action", b"update") not in headers else control(payload="keep")
+    headers = [*headers, *(header for header in keep if header[0] not in dict(headers))]
+    for here, there in ((TOKYO, PARSER), (PARSER, TOKYO)):
+        request = here.parse("delay-requests", 0, 42, SENT_MS, b"key", b"value", headers, SENT_MS + 10)
+        assert isinstance(request, Request)
+        assert re_read(attach(headers, request), there) == request
+
+
+def test_what_an_older_worker_hands_on_has_the_owners_defaults() -> None:
+    headers = control(id="x", action="reschedule", cron="0 9 * * *")
+    *own, (name, value) = attach(headers, first_seen(headers))
+    older = msgspec.msgpack.encode(msgspec.msgpack.decode(value or b"")[:-1])
+    request = re_read([*own, (name, older)], TOKYO)
+    assert isinstance(request, Request)
+    assert request.defaults == Defaults("Asia/Tokyo", 3_600_000)
+
+
+@pytest.mark.parametrize("defaults", [("Nowhere/Else", None), (None, -1), (None, LATEST_MS + 1), ("",)])
+def test_defaults_that_no_settings_hold_are_no_command(defaults: tuple[object, ...]) -> None:
+    headers = control(id="x", action="reschedule", cron="0 9 * * *")
+    *own, (name, value) = attach(headers, first_seen(headers))
+    forged = msgspec.msgpack.encode([*msgspec.msgpack.decode(value or b"")[:-1], defaults])
+    rejection = re_read([*own, (name, forged)])
+    assert isinstance(rejection, Rejection)
+    assert rejection.code is Code.INVALID_COMMAND
 
 
 def test_a_reschedule_does_not_carry_its_times_twice() -> None:
@@ -262,6 +305,7 @@ def test_fields_that_a_later_worker_adds_are_passed_over() -> None:
         "",
         (0, 0, 0),
         0,
+        None,
         "new",
     )
     request = re_read([*NAMED, (COMMAND_HEADER, later)])

@@ -47,6 +47,35 @@ def text(record: LogRecord, name: str) -> str:
     return (value or b"").decode()
 
 
+def test_a_kaspr_schedule_that_is_paused_stays_so_when_it_is_added_again() -> None:
+    """Until a `CRON_RESUME`, or unless the record says otherwise beside Kaspr's headers."""
+
+    async def test(engine: Engine) -> None:
+        about = {"x_scheduler_request_id": "a"}
+        add = about | {
+            "x_scheduler_action": "CRON_ADD",
+            "x_scheduler_deliver_to": "orders",
+            "x_scheduler_cron_expr": "* * * * *",
+        }
+        # What each step of these leaves delivered.
+        for number, (headers, fires) in enumerate((
+            (add, True),
+            (about | {"x_scheduler_action": "CRON_PAUSE"}, False),
+            (add, False),
+            (about | {"x_scheduler_action": "CRON_RESUME"}, True),
+            (about | {"x_scheduler_action": "CRON_PAUSE"}, False),
+            (add | {"delaystream_status": "pending"}, True),
+        )):  # fmt: skip
+            # Another value: the same again would change nothing anyway.
+            engine.request(b"%d" % number, b"k", theirs(**headers))
+            await asyncio.sleep(1)
+            before = len(engine.read("orders"))
+            await asyncio.sleep(120)
+            assert (len(engine.read("orders")) > before) is fires, headers
+
+    speaking_all(test)
+
+
 def test_nats_deliveries_tell_the_next_time_until_the_last_one() -> None:
     """Whatever the fire: in time, triggered, or the last before the schedule's time to live is over."""
 

@@ -7,11 +7,12 @@ import tomllib
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from delaystream.codec.command import COMMAND_HEADER
+from delaystream.codec.event import UNFIRED, Unfired, WhyPassed, json_schema
 from delaystream.codec.headers import RequestParser
 from delaystream.codec.names import PREFIX, SUPPORTED
 from delaystream.codec.outgoing import OUTGOING_HEADERS
@@ -50,6 +51,33 @@ def fenced(page_text: str, language: str) -> list[str]:
 def test_tables_are_those_of_the_code(page: Path) -> None:
     """Of codes, settings, metrics and exit codes: `python -m scripts.documentation` writes them."""
     assert text(page) == documentation.filled(text(page))
+
+
+def test_every_reason_for_which_a_due_time_does_not_fire_is_in_all_that_tells_of_it() -> None:
+    """Those of events in their schema and on their page; each that is counted in the help of the metric, and
+    either left out of the alert, as what was asked for, or explained in its runbook."""
+    of_events, of_types = get_args(Unfired)
+    assert set(UNFIRED) == {*of_events, *get_args(of_types)}
+    described = json_schema()["$defs"]["Event"]["properties"]["reason"]["description"]
+    (paragraph,) = re.findall(r"and a `reason`: .*", text(ROOT / "docs" / "events.md"))
+    page = text(ROOT / "docs" / "events.md")
+    told = page[page.index(paragraph) :].partition("\n- ")[0]
+    for reason in WhyPassed:
+        assert re.search(rf"\b{reason}\b", described.partition(". ")[0]), reason
+        assert f"`{reason}`" in told, reason
+    (help,) = re.findall(r"\| `delaystream_missed_total` .*", text(ROOT / "docs" / "operations.md"))
+    for counted in UNFIRED:
+        assert re.search(rf"[:,] {counted}\b", help), counted
+    rules = text(ROOT / "helm" / "delaystream" / "files" / "rules" / "alerts.yml")
+    runbook = text(ROOT / "docs" / "runbooks" / "fires-missed.md")
+    excluded = set(re.findall(r"delaystream_missed_total\{reason!~\"([a-z|]+)\"\}", rules))
+    assert len(excluded) == 1, "the same in each part of the expression"
+    left_out = set(excluded.pop().split("|"))
+    explained = set(re.findall(r"^\| `([a-z]+)` \|", runbook, re.MULTILINE))
+    assert left_out | explained == set(UNFIRED)
+    assert not left_out & explained
+    for asked_for in left_out:
+        assert f"`{asked_for}` (" in runbook, asked_for
 
 
 def test_every_table_has_its_place() -> None:

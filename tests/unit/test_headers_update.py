@@ -151,6 +151,26 @@ def test_what_is_not_given_stays(timing: Timing, becomes: Recurrence) -> None:
     assert retimed(OLD, timing, 99) == becomes
 
 
+@pytest.mark.parametrize(
+    ("old", "timing", "zone"),
+    [
+        (OLD, Timing(cron="@hourly"), "Europe/Berlin"),
+        (OLD, Timing(timezone=None), "Asia/Tokyo"),
+        (OLD, Timing(cron="@hourly", timezone=None), "Asia/Tokyo"),
+        (OLD, Timing(timezone="UTC"), "UTC"),
+        (OLD, Timing(every_ms=60_000), "UTC"),
+        (Recurrence(None, 60_000), Timing(cron="@hourly"), "Asia/Tokyo"),
+        (None, Timing(cron="@hourly"), "Asia/Tokyo"),
+        (None, Timing(cron="@hourly", timezone="Europe/Paris"), "Europe/Paris"),
+        (None, Timing(every_ms=60_000), "UTC"),
+    ],
+)
+def test_the_default_zone_is_of_what_has_none_to_keep(
+    old: Recurrence | None, timing: Timing, zone: str
+) -> None:
+    assert retimed(old, timing, 99, "Asia/Tokyo").timezone == zone
+
+
 def test_without_a_recurrence_before_it_begins_with_the_request() -> None:
     assert retimed(None, Timing(every_ms=60_000), 99) == Recurrence(None, 60_000, start_ms=99)
 

@@ -22,9 +22,10 @@ from delaystream.codec import envelope
 from delaystream.codec.command import COMMAND_HEADER, Command, Report, attach, detach, report_headers
 from delaystream.codec.event import SCHEMA_VERSION, Definition, Event, EventType, decode_event, encode_event
 from delaystream.codec.headers import RequestParser
+from delaystream.core.defaults import NO_DEFAULTS, Defaults
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
-from delaystream.core.recurrence import Recurrence
+from delaystream.core.recurrence import Recurrence, Timing
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.transfer import lines
 from delaystream.transfer.checking import checked, numbered
@@ -102,6 +103,9 @@ COMMANDS: dict[str, Command | Report] = {
     "recurring-1": Command(SOURCE, SENT_MS, "orders", (), RECURRENCE),
     "report-2": Report(SOURCE, 2, 17, "replies", 18, 19, 1, 5),
     "report-1": Report(SOURCE, 2, 17, "replies"),
+    "changed-3": Command(
+        SOURCE, SENT_MS, "", (), timing=Timing(cron="0 9 * * *"), defaults=Defaults("Asia/Tokyo", 7_000)
+    ),
     "imported-1": Command(Coordinates("delay-requests", 3, 42, "w2WxZ0kXSyGk1zvVnXbVhA"), SENT_MS, "", ()),
 }
 
@@ -121,6 +125,8 @@ def written(command: Command | Report) -> bytes:
         destination=command.destination,
         due_ms=command.due_ms,
         recurrence=command.recurrence,
+        timing=command.timing,
+        defaults=command.defaults or NO_DEFAULTS,
     )
     return attach([], request)[-1][1] or b""
 
@@ -133,9 +139,12 @@ def test_a_command_that_was_written_once_still_reads(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_older_worker_skips_what_a_newer_one_appends_to_a_command(name: str) -> None:
-    stored = msgspec.msgpack.decode(written(COMMANDS[name]))
-    value = msgspec.msgpack.encode([*stored, "new"])
-    assert detach([*HEADERS, (COMMAND_HEADER, value)]) == (COMMANDS[name], HEADERS)
+    command = COMMANDS[name]
+    value = msgspec.msgpack.encode([*msgspec.msgpack.decode(written(command)), "new"])
+    if isinstance(command, Command):
+        # It is always written which defaults there were.
+        command = msgspec.structs.replace(command, defaults=command.defaults or NO_DEFAULTS)
+    assert detach([*HEADERS, (COMMAND_HEADER, value)]) == (command, HEADERS)
 
 
 def test_a_command_of_a_later_version_is_not_guessed_at() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from delaystream.adapters.metrics import PrometheusObserver
 from delaystream.adapters.metrics_lateness import LATENESS_BUCKETS_MS
+from delaystream.codec.event import EventType, WhyPassed
 from delaystream.engine.observer import Observer, Phase
 from delaystream.engine.pending import HOUR_MS, PendingChange
 
@@ -50,8 +51,8 @@ def test_committed_requests_and_fires_are_counted_by_what_they_are(observer: Pro
 
 
 def test_due_times_without_a_delivery_are_counted_by_reason(observer: PrometheusObserver) -> None:
-    observer.missed(0, {("late", "orders"): 3, ("skipped", "orders"): 2})
-    observer.missed(1, {("late", "orders"): 1})
+    observer.missed(0, {(WhyPassed.LATE, "orders"): 3, (EventType.SKIPPED, "orders"): 2})
+    observer.missed(1, {(WhyPassed.LATE, "orders"): 1})
     seen = samples(observer)
     assert seen['delaystream_missed_total{destination="orders",reason="late"}'] == 4
     assert seen['delaystream_missed_total{destination="orders",reason="skipped"}'] == 2

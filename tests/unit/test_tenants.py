@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from delaystream.codec.envelope import decode_entry, decode_schedule
 from delaystream.codec.headers import RequestParser
+from delaystream.codec.keys import schedule_key
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition
@@ -296,6 +298,113 @@ def test_a_tenants_local_times_are_in_its_time_zone(zone: str | None, partitions
         assert told["delay-requests/0/0"] == "invalid-at"
 
     with_tenants(test, defaults(default_timezone=zone), partitions)
+
+
+def stored(engine: Engine, id: str) -> Any:
+    """A schedule of `other-requests`, and what it delivers."""
+    for store in engine.stores.disks.values():
+        if (value := store.values.get(schedule_key(OTHER, id))) is not None:
+            schedule = decode_schedule(value)
+            assert schedule.payload is not None
+            return schedule, decode_entry(schedule.payload)
+    raise AssertionError(id)
+
+
+PARIS = {"cron": "0 9 * * *", "timezone": "Europe/Paris", "grace": "2h"}
+HOUR_MS = 3_600_000
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+@pytest.mark.parametrize(
+    ("first", "change", "zone", "grace_ms"),
+    [
+        (PARIS, {"cron": "0 11 * * *"}, "Europe/Paris", 2 * HOUR_MS),
+        (PARIS, {"end": "1800000000000"}, "Europe/Paris", 2 * HOUR_MS),
+        (PARIS, {"timezone": "none"}, "Asia/Tokyo", 2 * HOUR_MS),
+        (PARIS, {"every": "1h"}, "UTC", 2 * HOUR_MS),
+        ({"every": "1h"}, {"cron": "0 11 * * *"}, "Asia/Tokyo", HOUR_MS),
+        ({"delay": "1h"}, {"cron": "0 11 * * *"}, "Asia/Tokyo", HOUR_MS),
+        ({"delay": "1h"}, {"every": "1h"}, "UTC", HOUR_MS),
+        ({"delay": "1h", "on_late": "drop", "grace": "5m"}, {"every": "1h"}, "UTC", 300_000),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("action", ["reschedule", "update"])
+def test_a_change_keeps_zone_and_grace_and_the_defaults_are_of_what_has_none(
+    action: str, first: dict[str, str], change: dict[str, str], zone: str, grace_ms: int, partitions: int
+) -> None:
+    """On the partition that owns the id, and where it is handed on."""
+
+    async def test(engine: Engine) -> None:
+        keeps = {"payload": "keep"} if action == "update" else {}
+        for id in ("a", "b"):
+            other_request(engine, 0, destination="orders", id=id, **first)
+            other_request(engine, 0, action=action, id=id, **change, **keeps)
+        await asyncio.sleep(1)
+        for id in ("a", "b"):
+            schedule, _ = stored(engine, id)
+            assert (schedule.recurrence.timezone, schedule.grace_ms) == (zone, grace_ms)
+
+    with_tenants(test, defaults(default_timezone="Asia/Tokyo", default_grace_ms=HOUR_MS), partitions)
+
+
+def test_what_is_cleared_has_the_tenants_default_again() -> None:
+    async def test(engine: Engine) -> None:
+        other_request(engine, destination="orders", id="a", **PARIS)
+        other_request(engine, action="update", id="a", payload="keep", timezone="none", grace="none")
+        once = {"delay": "3h", "on_late": "drop", "grace": "2h"}
+        other_request(engine, destination="orders", id="b", **once)
+        other_request(engine, action="update", id="b", payload="keep", grace="none")
+        other_request(engine, destination="orders", id="c", **once)
+        other_request(engine, action="update", id="c", payload="keep", grace="none", on_late="none")
+        await asyncio.sleep(1)
+        definition = events(engine, "updated")[0]["definition"]
+        assert (definition["timezone"], definition["grace_ms"]) == ("Asia/Tokyo", HOUR_MS)
+        assert [stored(engine, id)[1].grace_ms for id in "abc"] == [HOUR_MS, HOUR_MS, -1]
+
+    with_tenants(test, defaults(default_timezone="Asia/Tokyo", default_grace_ms=HOUR_MS))
+
+
+@pytest.mark.parametrize(("default_ms", "delivered"), [(30_000, 1), (None, 2)])
+@pytest.mark.parametrize("how", ["update", "resume", "bulk resume"])
+def test_what_is_to_be_dropped_from_now_on_has_the_tenants_grace(
+    how: str, default_ms: int | None, delivered: int
+) -> None:
+    """Where nobody has said how late is too late: by an update, or for the once of a resume."""
+
+    async def test(engine: Engine) -> None:
+        for id in ("a", "b"):
+            grace = {"grace": "1h"} if id == "b" else {}
+            other_request(engine, destination="orders", id=id, delay="10s", **grace)
+            other_request(engine, action="pause", id=id)
+        await asyncio.sleep(60)
+        if how == "bulk resume":
+            other_request(engine, action="resume", match_destination="orders", on_late="drop")
+        for id in ("a", "b"):
+            if how == "update":
+                other_request(engine, action="update", id=id, payload="keep", on_late="drop")
+            if how != "bulk resume":
+                once = {"on_late": "drop"} if how == "resume" else {}
+                other_request(engine, action="resume", id=id, **once)
+        await asyncio.sleep(5)
+        assert len(engine.read("orders")) == delivered
+        assert {event["id"] for event in events(engine, "expired")} == ({"a"} if delivered == 1 else set())
+
+    with_tenants(test, defaults(default_grace_ms=default_ms))
+
+
+def test_fires_without_an_id_that_a_resume_drops_have_the_tenants_grace() -> None:
+    async def test(engine: Engine) -> None:
+        other_request(engine, destination="orders", delay="10s")
+        other_request(engine, destination="orders", delay="10s", grace="1h")
+        other_request(engine, action="pause", match_destination="orders")
+        await asyncio.sleep(60)
+        other_request(engine, action="resume", match_destination="orders", on_late="drop")
+        await asyncio.sleep(5)
+        assert len(engine.read("orders")) == 1
+        assert len(events(engine, "expired")) == 1
+
+    with_tenants(test, defaults(default_grace_ms=30_000))
 
 
 def test_a_tenants_grace_holds_where_a_request_names_none() -> None:

@@ -34,11 +34,12 @@ class Timing(msgspec.Struct, frozen=True, gc=False):
 NO_TIMING: Final = Timing()
 
 
-def retimed(old: Recurrence | None, timing: Timing, asked_ms: int) -> Recurrence:
+def retimed(old: Recurrence | None, timing: Timing, asked_ms: int, default_zone: str = "UTC") -> Recurrence:
     """What `timing` makes of a recurrence; without one (None), what it means of its own.
 
     It then begins at `asked_ms`, unless it says when, and `timing.recurs` must hold. Whether the outcome can
-    be accepted says `check`; a time zone means nothing to an interval, and is dropped where one begins.
+    be accepted says `check`. A time zone means nothing to an interval, and is dropped where one begins; a
+    cron expression that has none to keep, or whose zone is cleared, is in the `default_zone`.
     """
     if old is None:
         old = Recurrence(None, 0, start_ms=asked_ms)
@@ -51,7 +52,9 @@ def retimed(old: Recurrence | None, timing: Timing, asked_ms: int) -> Recurrence
     if cron is None:
         timezone, dst_gap, dst_overlap = "UTC", "shift", "first"
     elif timing.timezone is not UNSET:
-        timezone = timing.timezone or "UTC"
+        timezone = timing.timezone or default_zone
+    elif old.cron is None:
+        timezone = default_zone
     return Recurrence(
         cron,
         every_ms,
