@@ -193,7 +193,7 @@ class _Life:
         """Which of them are on their way to the topic for late ones."""
         self.triggered: dict[str, int] = {}
         self.runs = self.skipped = self.fires = 0
-        self.decided: dict[tuple[str, str], int] = {}
+        self.decided: dict[tuple[str, int], int] = {}
         """By request partition, the offset of the last of its requests that was decided on."""
         self.changed = False
         """Whether when it fires was changed since it was scheduled."""

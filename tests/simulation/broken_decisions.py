@@ -25,6 +25,7 @@ from delaystream.codec.event import EventType
 from delaystream.codec.keys import wheel_of
 from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.core.misfire import Verdict, settle
+from delaystream.core.rates import Bucket
 from delaystream.core.recurrence import timing
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, Action, CatchUp, Request
@@ -42,7 +43,6 @@ from delaystream.engine.life import Life
 from delaystream.engine.named_fires import NamedFires
 from delaystream.engine.ports import Transaction
 from delaystream.engine.quota import Quotas
-from delaystream.engine.rates import Bucket
 from delaystream.engine.recurring_fires import RecurringFires
 from delaystream.engine.unnamed import Unnamed
 from delaystream.engine.withheld import Withheld

@@ -50,7 +50,7 @@ def is_broken(holds: Contract) -> bool:
     return False
 
 
-def renamed(patch: pytest.MonkeyPatch, cls: type, name: str) -> None:
+def renamed(patch: pytest.MonkeyPatch, cls: type[object], name: str) -> None:
     """The library calls it something else: we do not find it, and what we set has no effect."""
     stuck(patch, cls, name)
     find = cls.__getattribute__
@@ -63,7 +63,7 @@ def renamed(patch: pytest.MonkeyPatch, cls: type, name: str) -> None:
     patch.setattr(cls, "__getattribute__", getting)
 
 
-def stuck(patch: pytest.MonkeyPatch, cls: type, name: str) -> None:
+def stuck(patch: pytest.MonkeyPatch, cls: type[object], name: str) -> None:
     """What we set has no effect: the library does not look there."""
     keep = cls.__setattr__
 

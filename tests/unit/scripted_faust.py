@@ -10,6 +10,7 @@ from typing import Any
 
 import aiokafka
 from faust.types import TP
+from mode import Seconds
 
 from delaystream.adapters import faust_internals
 from delaystream.adapters.batch_fetcher import ReaderSettings
@@ -99,23 +100,30 @@ class Transport(faust_internals.Transport):
     Consumer = Consumer
 
 
-def app() -> DelayApp:
+class App(DelayApp):
+    """A worker's app, and for how long its tables were told to sleep."""
+
+    consumer: Consumer
+    tables: faust_internals.Tables
+    slept: list[Seconds]
+
+
+def app() -> App:
     """A worker's; :data:`TRANSPORT` is to be the one of :data:`SCHEME`."""
     reader = ReaderSettings({"bootstrap_servers": "127.0.0.1:9"}, "group")
 
     class Listener:
         """Hears nothing: the scripted consumer tells nothing."""
 
-    made = DelayApp(reader, StickyAssignor(), Listener())  # type: ignore[arg-type]
+    made = App(reader, StickyAssignor(), Listener())  # type: ignore[arg-type]
 
-    slept: list[float] = []
+    made.slept = []
 
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
+    async def sleep(n: Seconds) -> None:
+        made.slept.append(n)
         await asyncio.sleep(0)
 
-    made.tables.sleep = sleep
-    made.slept = slept  # type: ignore[attr-defined]
+    made.tables.sleep = sleep  # type: ignore[method-assign]
 
     async def take(batches: Any) -> None:
         async for _ in batches:
@@ -126,7 +134,7 @@ def app() -> DelayApp:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[tuple[DelayApp, Consumer]]:
+async def running() -> AsyncIterator[tuple[App, Consumer]]:
     """An app that has joined its group and is stopped in the end."""
     made = app()
     consumer = made.consumer

@@ -57,8 +57,9 @@ class Broker:
         """Answer a request."""
         assert node_id == _NODE
         words = re.sub("(?<!^)(?=[A-Z])", "_", type(request).__name__.removesuffix("Request"))
-        answer = getattr(self, words.lower())(request)
-        return await answer if asyncio.iscoroutine(answer) else answer
+        called = getattr(self, words.lower())(request)
+        answer: SimpleNamespace = await called if asyncio.iscoroutine(called) else called
+        return answer
 
     def find_coordinator(self, _: Any) -> SimpleNamespace:
         return SimpleNamespace(error_code=0, coordinator_id=_NODE)

@@ -171,13 +171,13 @@ def _ask_many(engine: Engine, random: Random, expected: _Expected) -> None:
         matches.tags = frozenset("xy")
     elif not (matches.prefix or matches.tags or matches.destination):
         matches.destination = "orders"
-    match = {
+    words = {
         "match_id_prefix": matches.prefix,
         "match_tags": ",".join(sorted(matches.tags)),
         "match_destination": matches.destination,
         "match_new": "true" if matches.arriving else "",
     }
-    match = {name: value for name, value in match.items() if value}
+    match = {name: value for name, value in words.items() if value}
     offset = engine.request(action=action, reply_to="replies", partition=0, control=match)
     expected.many(offset, engine.clock.now_ms(), action, matches)
 

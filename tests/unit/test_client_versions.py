@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from delaystream.adapters import client_versions
 from delaystream.adapters.client_versions import TESTED, require_tested, untested
 from delaystream.cli import main
 from delaystream.config import ConfigurationError
@@ -26,7 +25,7 @@ WORKER = ["worker", "--destinations-allow", "*", "-b", "127.0.0.1:1", "--http-po
 def test_what_is_pinned_locked_and_installed_is_what_was_tested() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     pins = [re.fullmatch(r"([\w-]+)(?:\[.*\])?==([\d.]+)", each) for each in project]
-    assert dict(pin.groups() for pin in pins if pin) == TESTED
+    assert dict(pin.groups() for pin in pins if pin) == TESTED  # type: ignore[arg-type]  # of two groups
     for lock in ("run", "test"):
         text = (ROOT / "requirements" / f"{lock}.txt").read_text()
         assert dict(re.findall(r"^(aiokafka|faust-streaming)==([\d.]+) ", text, re.MULTILINE)) == TESTED
@@ -49,7 +48,7 @@ def test_another_version_is_refused(
             raise metadata.PackageNotFoundError(asked)
         return version
 
-    monkeypatch.setattr(client_versions.metadata, "version", installed)
+    monkeypatch.setattr(metadata, "version", installed)
     assert main(WORKER) == ExitCode.CONFIGURATION
     [told] = capsys.readouterr().err.splitlines()
     assert f"{name} {version or 'of an unknown version'} is installed" in told

@@ -879,9 +879,9 @@ def test_of_what_two_holds_met_the_resume_that_lets_it_go_says_what_becomes_of_i
 
     def request(engine: Engine) -> None:
         told = {"destination": "orders", "tags": "a"}
-        engine.request(b"own", delay="10s", **told)
-        engine.request(b"own", delay="10s", id="x", partition=1, **told)
-        engine.request(b"beat", every="10s", id="y", **told)
+        engine.request(b"own", delay="10s", control=told)
+        engine.request(b"own", delay="10s", id="x", partition=1, control=told)
+        engine.request(b"beat", every="10s", id="y", control=told)
 
     async def test(engine: Engine) -> None:
         if not arrives:
@@ -929,7 +929,7 @@ def test_a_resume_at_work_does_not_look_at_what_comes_after_it(second: str) -> N
         first = ask(engine, "resume", match_destination="orders", on_late="drop", grace="0")
         if second == "resume":
             later = ask(engine, "resume", match_tags="a")
-            expected = [("paused", first, None), ("resumed", later, None)]
+            expected: list[tuple[str, int, int | None]] = [("paused", first, None), ("resumed", later, None)]
         elif second == "pause":
             later = ask(engine, "pause", match_tags="a")
             expected = [("resumed", first, None), ("paused", later, None)]

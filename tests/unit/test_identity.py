@@ -43,7 +43,7 @@ def test_an_id_that_looks_like_coordinates_has_other_fire_ids() -> None:
 def _called(fire: Anonymous | Named) -> str:
     *_, last = fire
     if isinstance(last, str):
-        return named_fire_id(*fire)  # type: ignore[arg-type]
+        return named_fire_id(*fire)
     topic, partition, offset, index, due_ms = fire
     return fire_id(schedule_id(topic, partition, offset), index, due_ms)  # type: ignore[arg-type]
 

@@ -158,8 +158,8 @@ class Reaches(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        texts = [each.value for each in node.args if isinstance(each, ast.Constant)]
-        texts = [text for text in texts if isinstance(text, str)]
+        constants = [each.value for each in node.args if isinstance(each, ast.Constant)]
+        texts = [value for value in constants if isinstance(value, str)]
         if called in {"import_module", "__import__", "find_spec"}:
             for text in texts:
                 if library(text) and text not in DOCUMENTED:

@@ -16,7 +16,14 @@ from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.observer import Phase
 from delaystream.engine.pending import recount
 from delaystream.engine.pointers import all_pointers
-from delaystream.engine.ports import Changelog, ChangelogBatch, LogBounds, Row, TopicPartition
+from delaystream.engine.ports import (
+    Changelog,
+    ChangelogBatch,
+    ChangelogRecord,
+    LogBounds,
+    Row,
+    TopicPartition,
+)
 from delaystream.engine.recovery import fingerprint, read_before, settled_bounds
 from delaystream.testing import MemoryChangelog, MemoryStateStores, VirtualTimeLoop
 from tests.simulation.reckoning import differences, whole_state
@@ -598,6 +605,12 @@ class Scripted(Changelog):
     async def bounds(self) -> LogBounds:
         found: LogBounds = self._next()
         return found
+
+    async def record_at(self, offset: int) -> ChangelogRecord | None:
+        raise NotImplementedError("batches and bounds are all it gives")
+
+    async def close(self) -> None:
+        """There is no connection to let go of."""
 
 
 @pytest.mark.parametrize(
