@@ -311,7 +311,7 @@ def test_what_a_new_definition_has_missed_is_in_the_history(action: str, control
         await every(engine, destination="absent", jitter="9s")
         await asyncio.sleep(45)
         revised = record(engine).revision
-        await ask(engine, action, b"v", **control)
+        await ask(engine, action, b"v", control=control)
         (missed,) = events(engine, "missed")
         (run,) = record(engine).history
         assert (run.kind, run.revision) == (Past.MISSED, revised)
@@ -471,9 +471,9 @@ def test_a_command_that_was_rejected_is_decided_on_anew_when_it_is_sent_again(ac
         change = {"tags": "x"} if action == "update" else {}
         await every(engine, status="paused")
         version = (await ask(engine, "update", tags="y"))["version"]
-        refused = await ask(engine, action, request_id="r", if_version="7", **change)
+        refused = await ask(engine, action, request_id="r", if_version="7", control=change)
         assert refused["code"] == "version-changed"
-        answer = await ask(engine, action, request_id="r", if_version=str(version), **change)
+        answer = await ask(engine, action, request_id="r", if_version=str(version), control=change)
         assert (answer["outcome"], "repeated" in answer) == (
             "triggered" if action == "trigger" else "updated",
             False,

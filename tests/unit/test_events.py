@@ -466,11 +466,11 @@ def test_a_note_and_an_actor_come_out_in_every_event_of_their_request(case: Case
 
     async def test(engine: Engine) -> None:
         for control in case.before:
-            engine.request(**control)
+            engine.request(control=control)
             await asyncio.sleep(1)
         known = len(events(engine))
         unknown = {} if read else {"dealy": "5s"}
-        engine.request(partition=1, action=case.action.value, **case.control, **WHO, **unknown)
+        engine.request(partition=1, action=case.action.value, control={**case.control, **WHO, **unknown})
         await asyncio.sleep(5)
         told.extend(events(engine)[known:])
 
@@ -490,9 +490,9 @@ def test_no_action_and_no_type_of_event_is_left_out_of_that() -> None:
 
 def test_what_of_a_refused_request_cannot_be_read_is_left_out_of_its_event() -> None:
     async def test(engine: Engine) -> None:
-        engine.request(**ONCE, actor="ada", note="n" * 1_025)
-        engine.request(**ONCE, note="why", foreign=[("delaystream-actor", b"\xff")])
-        engine.request(**ONCE, **WHO, foreign=[("Delaystream-Note", b"another")])
+        engine.request(control=ONCE, actor="ada", note="n" * 1_025)
+        engine.request(control=ONCE, note="why", foreign=[("delaystream-actor", b"\xff")])
+        engine.request(control={**ONCE, **WHO}, foreign=[("Delaystream-Note", b"another")])
         await asyncio.sleep(1)
         assert [(event["code"], event.get("actor"), event.get("note")) for event in events(engine)] == [
             ("invalid-note", "ada", None),

@@ -338,8 +338,8 @@ def test_a_change_keeps_zone_and_grace_and_the_defaults_are_of_what_has_none(
     async def test(engine: Engine) -> None:
         keeps = {"payload": "keep"} if action == "update" else {}
         for id in ("a", "b"):
-            other_request(engine, 0, destination="orders", id=id, **first)
-            other_request(engine, 0, action=action, id=id, **change, **keeps)
+            other_request(engine, 0, destination="orders", id=id, control=first)
+            other_request(engine, 0, action=action, id=id, control={**change, **keeps})
         await asyncio.sleep(1)
         for id in ("a", "b"):
             schedule, _ = stored(engine, id)
@@ -350,12 +350,12 @@ def test_a_change_keeps_zone_and_grace_and_the_defaults_are_of_what_has_none(
 
 def test_what_is_cleared_has_the_tenants_default_again() -> None:
     async def test(engine: Engine) -> None:
-        other_request(engine, destination="orders", id="a", **PARIS)
+        other_request(engine, destination="orders", id="a", control=PARIS)
         other_request(engine, action="update", id="a", payload="keep", timezone="none", grace="none")
         once = {"delay": "3h", "on_late": "drop", "grace": "2h"}
-        other_request(engine, destination="orders", id="b", **once)
+        other_request(engine, destination="orders", id="b", control=once)
         other_request(engine, action="update", id="b", payload="keep", grace="none")
-        other_request(engine, destination="orders", id="c", **once)
+        other_request(engine, destination="orders", id="c", control=once)
         other_request(engine, action="update", id="c", payload="keep", grace="none", on_late="none")
         await asyncio.sleep(1)
         definition = events(engine, "updated")[0]["definition"]
@@ -375,7 +375,7 @@ def test_what_is_to_be_dropped_from_now_on_has_the_tenants_grace(
     async def test(engine: Engine) -> None:
         for id in ("a", "b"):
             grace = {"grace": "1h"} if id == "b" else {}
-            other_request(engine, destination="orders", id=id, delay="10s", **grace)
+            other_request(engine, destination="orders", id=id, delay="10s", control=grace)
             other_request(engine, action="pause", id=id)
         await asyncio.sleep(60)
         if how == "bulk resume":
@@ -385,7 +385,7 @@ def test_what_is_to_be_dropped_from_now_on_has_the_tenants_grace(
                 other_request(engine, action="update", id=id, payload="keep", on_late="drop")
             if how != "bulk resume":
                 once = {"on_late": "drop"} if how == "resume" else {}
-                other_request(engine, action="resume", id=id, **once)
+                other_request(engine, action="resume", id=id, control=once)
         await asyncio.sleep(5)
         assert len(engine.read("orders")) == delivered
         assert {event["id"] for event in events(engine, "expired")} == ({"a"} if delivered == 1 else set())
