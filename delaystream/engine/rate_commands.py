@@ -104,6 +104,9 @@ class RateCommands:
         step.routes.pop((row.destination, row.tenant), None)
         for wheel in state.wheels([row.destination]):
             state.heads.open(wheel)
+        # Which wheels this step drains was chosen by the rate before: none of that destination, then, or what is
+        # due in the one would overtake what had to wait in the other.
+        step.moved.add(row.destination)
 
     def _make_room(self, step: Step) -> None:
         """Forget the oldest rate that was cleared, where there are many."""

@@ -487,3 +487,23 @@ def test_due_order_holds_when_a_rate_ends(max_records: int, idle_steps: int) -> 
         assert found == [at[0], *at[1:], 0]
 
     in_virtual_time(test, transaction_max_records=max_records)
+
+
+def test_a_rate_that_ends_as_something_is_due_lets_nothing_overtake_what_had_to_wait() -> None:
+    """What waited for the rate goes first, also where the command is decided in the very step."""
+
+    async def test(engine: Engine) -> None:
+        now_ms = engine.clock.now_ms()
+        for value, due_ms in ((b"1", 1_000), (b"2", 1_500), (b"3", 10_000)):
+            engine.request(value, destination="orders", at=str(now_ms + due_ms))
+        await asyncio.sleep(0.5)
+        engine.request(None, action="rate", destination="orders", rate="1/h")
+        await asyncio.sleep((now_ms + 9_990 - engine.clock.now_ms()) / 1000)
+        # A step for this: the next one comes after a while, and then has the command and what is due.
+        engine.request(destination="emails", delay="0")
+        await asyncio.sleep(0.005)
+        engine.request(None, action="rate", destination="orders", rate="none")
+        await asyncio.sleep(10)
+        assert [record.value for record in engine.read("orders")] == [b"1", b"2", b"3"]
+
+    in_virtual_time(test)
