@@ -277,12 +277,14 @@ class World:
         self, transaction: OpenTransaction, at: TopicPartition, code: str, tenant: str
     ) -> None:
         """What is refused by a bound has reached it, before its step or in it."""
-        rows = [
-            *whole_state(self.log, at).items(),
-            *[(record.key or b"", record.value) for _, record in self.log.written(transaction, at.topic)],
-        ]
+        before = whole_state(self.log, at)
+        written = [(record.key or b"", record.value) for _, record in self.log.written(transaction, at.topic)]
+        rows = [*before.items(), *written]
         if code == "too-many-cancels":
             found, most = forestalled(rows, tenant), self._most_cancels(at.partition)
+            # An id that nobody knew may have been cancelled and then scheduled in the very step.
+            mine = keys.schedule_key(tenant, "")
+            found += sum(key.startswith(mine) and key not in before for key, _ in written)
         else:
             found, most = at_work(rows, tenant), self.settings.max_commands_at_work
         if found < most:
