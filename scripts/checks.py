@@ -12,9 +12,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 from environment import ROOT, SUPPORTED, SetupError, interpreters, prepare
 
@@ -38,12 +40,17 @@ LONGEST = [
     "tests/integration/test_faults_storage.py",
     "tests/integration/test_faults_batches.py",
 ]
+INTEGRATION = "integration"
 #: Seeds of the simulation on the second and further Pythons: the engine's logic was searched on the first.
 OTHER_SEEDS = "150"
 #: Where `tests/conftest.py` writes the name of each test that fails, when it fails.
 FAILURES = "DELAYSTREAM_TEST_FAILURES"
 #: So many failed tests of a check are named at the end; what breaks more than that is in the log above.
 NAMED = 20
+
+
+#: what is running now, to be stopped with everything
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ def unit_and_simulation(python: str, version: str, environment: dict[str, str]) 
 def integration(python: str) -> list[Check]:
     """Against real brokers, in three processes on two cores: half of each one's time is waiting."""
     pytest = [python, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
-    return [Check("integration", [*pytest, "--durations=10", *integration_files()], 1800)]
+    return [Check(INTEGRATION, [*pytest, "--durations=10", *integration_files()], 1800)]
 
 
 def integration_files() -> list[str]:
@@ -124,17 +131,26 @@ def deployment(python: str) -> list[Check]:
     ]
 
 
-def run(check: Check, position: str) -> Outcome:
-    """Run one check with its output passed through."""
+def run(check: Check, position: str, output: IO[bytes] | None = None) -> Outcome:
+    """Run one check with its output passed through, or written to a file."""
     with tempfile.TemporaryDirectory(prefix="delaystream-checks-") as directory:
-        return _run(check, position, Path(directory) / "failures")
+        return _run(check, position, Path(directory) / "failures", output)
 
 
-def _run(check: Check, position: str, failures: Path) -> Outcome:
-    print(f"\n=== {position} {check.name}", flush=True)
+def _run(check: Check, position: str, failures: Path, output: IO[bytes] | None) -> Outcome:
+    if output is None:
+        print(f"\n=== {position} {check.name}", flush=True)
     started = time.monotonic()
     environment = {**os.environ, **check.environment, FAILURES: str(failures)}
-    process = subprocess.Popen(check.command, cwd=ROOT, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        check.command,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        stdout=output,
+        stderr=None if output is None else subprocess.STDOUT,
+    )
+    _running.add(process)
     problem = None
     try:
         if (code := process.wait(check.bound_s)) != 0:
@@ -142,13 +158,17 @@ def _run(check: Check, position: str, failures: Path) -> Outcome:
     except subprocess.TimeoutExpired:
         problem = f"not done after {check.bound_s} s, stopped"
     except KeyboardInterrupt:
-        _stop(process, signal.SIGINT)
+        for each in [*_running]:
+            _stop(each, signal.SIGINT)
         raise
+    finally:
+        _running.discard(process)
     if problem is not None:
         # What a failed run may have left behind (brokers, workers) goes with its process group.
         _stop(process, signal.SIGTERM)
     seconds = time.monotonic() - started
-    print(f"=== {position} {check.name}: {problem or 'passed'} ({seconds:.1f} s)", flush=True)
+    if output is None:
+        print(f"=== {position} {check.name}: {problem or 'passed'} ({seconds:.1f} s)", flush=True)
     tests = tuple(failures.read_text("utf-8").splitlines()) if failures.exists() else ()
     return Outcome(check.name, seconds, problem, tests)
 
@@ -165,24 +185,57 @@ def _stop(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
             continue
 
 
-def others() -> tuple[list[Check], list[Outcome]]:
-    """The tests on every other supported Python that runs here; an environment that fails is an outcome."""
-    checks: list[Check] = []
-    failures: list[Outcome] = []
-    for version, interpreter in interpreters().items():
-        if version == sys.version_info[:2]:
-            continue
-        name = ".".join(str(part) for part in version)
-        started = time.monotonic()
-        try:
-            python = prepare(ROOT / f".venv-{name}", interpreter, [TEST_LOCK])
-        except SetupError as failure:
-            print(f"setup: {failure}", flush=True)
-            problem = "could not be set up"
-            failures.append(Outcome(f"environment (Python {name})", time.monotonic() - started, problem))
-        else:
-            checks += unit_and_simulation(str(python), name, {"DELAYSTREAM_SIMULATION_SEEDS": OTHER_SEEDS})
-    return checks, failures
+class Others:
+    """The tests on every other supported Python that runs here, beside what tests real brokers.
+
+    That waits for half of its time. They take what it leaves of the processors, and are shown when both are
+    done. An environment that cannot be made is an outcome.
+    """
+
+    def __init__(self) -> None:
+        self._outcomes: list[Outcome] = []
+        self._shown: list[bytes] = []
+        self._thread = threading.Thread(target=self._run, name="other Pythons", daemon=True)
+
+    def start(self) -> Others:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def outcomes(self) -> list[Outcome]:
+        """Wait for them, show what they printed, and say how each ended."""
+        self._thread.join()
+        for text in self._shown:
+            print(text.decode("utf-8", "replace"), flush=True)
+        return self._outcomes
+
+    def _run(self) -> None:
+        for version, interpreter in interpreters().items():
+            if version == sys.version_info[:2]:
+                continue
+            name = ".".join(str(part) for part in version)
+            started = time.monotonic()
+            try:
+                python = prepare(ROOT / f".venv-{name}", interpreter, [TEST_LOCK])
+            except SetupError as failure:
+                print(f"setup: {failure}", flush=True)
+                problem = "could not be set up"
+                outcome = Outcome(f"environment (Python {name})", time.monotonic() - started, problem)
+                self._outcomes.append(outcome)
+                continue
+            seeds = {"DELAYSTREAM_SIMULATION_SEEDS": OTHER_SEEDS}
+            for check in unit_and_simulation(str(python), name, seeds):
+                self._check(check)
+
+    def _check(self, check: Check) -> None:
+        with tempfile.TemporaryFile() as output:
+            command = ["nice", "-n", "19", *check.command]
+            slowly = replace(check, command=command, bound_s=check.bound_s * 4)
+            outcome = run(slowly, "", output)
+            output.seek(0)
+            verdict = outcome.problem or "passed"
+            self._shown.append(b"\n=== %b: %b\n%b" % (check.name.encode(), verdict.encode(), output.read()))
+            self._outcomes.append(outcome)
 
 
 def absent() -> list[str]:
@@ -211,14 +264,17 @@ def main(arguments: list[str]) -> int:
             checks = deployment(python)
         case "all":
             checks = [*lint(python), *unit_and_simulation(python, version, {}), *integration(python)]
-            more, outcomes = others()
-            checks += more
         case _:
             print(f"checks.py: there is no check {what}", file=sys.stderr)
             return 2
     try:
+        others = None
         for number, check in enumerate(checks, start=1):
+            if check.name == INTEGRATION:
+                others = Others().start()
             outcomes.append(run(check, f"{number}/{len(checks)}"))
+        if others is not None:
+            outcomes += others.outcomes()
     except KeyboardInterrupt:
         print("\ninterrupted", flush=True)
         return 130
