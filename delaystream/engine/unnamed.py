@@ -336,8 +336,8 @@ class Unnamed:
                 if fires:
                     continue  # one time takes the place of all
                 due_ms = bulk.due_ms
-            else:
-                entry = replace(entry, released=True)
+            # A time that is given anew is held as any other, whatever a trigger asked for before.
+            entry = replace(entry, released=bulk.action is Action.TRIGGER)
             into = self._state.destination(step, self._state.destinations[wheel_of(key)], bulk.tenant)
             anew = due_at(in_wheel(key, into), due_ms)
             self._state.add_entry(step, anew, encode(entry), into, due_ms)
