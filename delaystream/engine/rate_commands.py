@@ -90,7 +90,7 @@ class RateCommands:
 
     def _set(self, step: Step, row: Rate) -> None:
         rates, state = self._rates, self._state
-        rates.command(row)
+        rates.command(row, step.loop_ms)
         state.use_lanes(rates.lane if rates.active else None)
         # What was found out about it in this step is of the rate before; and so is when a wheel opens.
         step.routes.pop((row.destination, row.tenant), None)
