@@ -177,8 +177,8 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     reason: Annotated[
         str | None,
         Meta(
-            description="Why a run was missed: late, paused or destination. Why a schedule completed: "
-            "max-fires, end or no-more-times. Why a destination is parked."
+            description="Why a run was missed: late, paused, destination or too-many. Why a schedule "
+            "completed: max-fires, end or no-more-times. Why a destination is parked."
         ),
     ] = None
     since_ms: Annotated[
