@@ -7,6 +7,7 @@ holds up nobody: what is known is answered at once, what is old is looked up aga
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -115,9 +116,14 @@ class KafkaDestinations(Destinations):
         seen = self._seen.get(topic)
         return None if seen is None else seen.problem
 
-    async def ensure(self, topics: Iterable[str]) -> None:
+    def age_ms(self, topic: str) -> float:
+        """How long ago the answer about a topic came."""
+        seen = self._seen.get(topic)
+        return math.inf if seen is None else self._age_ms(seen)
+
+    async def ensure(self, topics: Iterable[str], within_ms: float = math.inf) -> None:
         """Look up what is not known or not fresh; gives up waiting after ``ensure_timeout_ms``."""
-        wanted = [topic for topic in topics if not self._is_fresh(topic)]
+        wanted = [topic for topic in topics if not self._is_fresh(topic, within_ms)]
         if wanted:
             self._look_up(wanted)
             lookups = {self._lookups[topic] for topic in wanted if topic in self._lookups}
@@ -133,12 +139,12 @@ class KafkaDestinations(Destinations):
         await end(list(set(self._lookups.values())))
         await self._connections.close()
 
-    def _is_fresh(self, topic: str) -> bool:
+    def _is_fresh(self, topic: str, within_ms: float) -> bool:
         seen = self._seen.get(topic)
         if seen is None:
             return False
         limit_ms = self._bounds.usable_age_ms if seen.partitions else self._bounds.problem_age_ms
-        return self._age_ms(seen) <= limit_ms
+        return self._age_ms(seen) <= min(limit_ms, within_ms)
 
     def _age_ms(self, seen: _Seen) -> float:
         return (self._now_s() - seen.at_s) * 1000

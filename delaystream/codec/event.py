@@ -58,6 +58,7 @@ class WhyPassed(StrEnum):
     PAUSED = "paused"
     DESTINATION = "destination"
     REPLACED = "replaced"
+    TOO_MANY = "too-many"
 
 
 Unfired: TypeAlias = WhyPassed | Literal[EventType.EXPIRED, EventType.MOVED, EventType.SKIPPED]
@@ -68,6 +69,7 @@ UNFIRED: Final[dict[Unfired, str]] = {
     WhyPassed.PAUSED: "",
     WhyPassed.DESTINATION: "",
     WhyPassed.REPLACED: "another definition took its place",
+    WhyPassed.TOO_MANY: "beyond `max_catch_up`",
     EventType.EXPIRED: "`on-late: drop`",
     EventType.MOVED: "`on-late: <topic>`",
     EventType.SKIPPED: "a later delivery stands for it",

@@ -11,7 +11,7 @@ Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
 | `cron` | an expression; needs `id` | |
 | `start`, `end` | of `every` or `cron`: first and last time, jitter included | the request; none |
 | `max-fires` | of `every` or `cron`: deliveries, 1 or more | unbounded |
-| `jitter` | of `every` or `cron`: a duration | none |
+| `jitter` | of `every` or `cron`: a duration of at most 36500 days | none |
 | `timezone`, `dst-gap`, `dst-overlap` | of `cron`, of local times in `at` | the topic's; `shift`, `first` |
 | `catch-up` | of `every` or `cron`: `latest`, `all`, `none` | `latest` |
 | `id` | names the schedule, 1 to 256 bytes | none: only its coordinates name it |
@@ -25,7 +25,7 @@ Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
 | `rate` | of `rate`: `50`, `600/m`, `none` | |
 | `if-exists` | `replace`, `keep`, `reject`; needs `id` | `replace` |
 | `on-late` | of `delay` or `at`: `fire`, `drop`, or a topic: what to do when later than `grace` | `fire` |
-| `grace` | a duration as in `delay` | never too late; recurring: 15 minutes |
+| `grace` | a duration of at most 36500 days | never too late; recurring: 15 minutes |
 | `destination-partition` | 0 to 2147483647 | murmur2 of the key |
 | `destination-key` | the key to deliver with, may be empty | the request's key |
 | `reply-to` | topic for the receipt; one that may not be written to: no receipt | none |

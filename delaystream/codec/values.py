@@ -186,12 +186,20 @@ def coordinates(name: str, value: bytes, topic: str) -> Coordinates:
 
 
 def duration(name: str, value: bytes, invalid: Code) -> int:
-    """One duration, in milliseconds."""
-    return _duration(name, text(name, value), invalid)
+    """One duration, in milliseconds: at most `durations.LONGEST_MS`."""
+    written = text(name, value)
+    duration_ms = _duration(name, written, invalid)
+    if duration_ms > durations.LONGEST_MS:
+        raise RefusedError(
+            invalid,
+            f"{name}: {shown(written)} is too long; "
+            f"expected at most {format_duration(durations.LONGEST_MS)}, a century.",
+        )
+    return duration_ms
 
 
 def interval(name: str, value: bytes, invalid: Code) -> int:
-    """As `duration`, where the sentence for what is none does not offer `0`."""
+    """One duration of any length, where the sentence for what is none does not offer `0`."""
     return _duration(name, text(name, value), invalid, durations.EXPECTED_LONG)
 
 

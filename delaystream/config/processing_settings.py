@@ -115,6 +115,13 @@ class ProcessingSettings(Section):
         le=DAY_MS,
         description="With `catch-up: none`, a recurring fire that is later than this is missed.",
     )
+    max_catch_up: int = Field(
+        10_000,
+        ge=1,
+        le=10_000_000,
+        description="With `catch-up: all`, most scheduled times of one schedule that have passed and may "
+        "still fire; those before them are missed.",
+    )
     bulk_slice: int = Field(
         1_000,
         ge=1,

@@ -12,6 +12,8 @@ A unit is required (is `30` seconds or milliseconds?). The smallest number writt
 import re
 from typing import Final
 
+LONGEST_MS: Final = 36_500 * 24 * 60 * 60 * 1000
+"""A century: no length of time that is kept is longer, so that each fits wherever it is stored."""
 EXPECTED_LONG: Final = "a duration with units such as '15m', '1h30m', '500ms' or 'PT15M'"
 """Where there is none of no length."""
 EXPECTED: Final = f"{EXPECTED_LONG}, or '0'"

@@ -8,7 +8,8 @@ decided at once::
     all      09:01, 09:02, … 09:05 fire one after the other
     none     as latest, with a grace of `misfire_threshold_ms` at most
 
-A time that is later than its grace is *missed* and never fires. Lateness counts from the end of the jitter.
+A time that is later than its grace is *missed* and never fires; and so are, with `all`, those before the last
+`max_catch_up`. Lateness counts from the end of the jitter.
 A time whose jitter has not passed yet is not decided, nor is any after it. So every scheduled time either
 fires, not before it is due, or lies in exactly one run of skipped or missed ones; and their order is kept.
 """
@@ -55,11 +56,13 @@ def settle(
     catch_up: CatchUp,
     grace_ms: int,
     due: Callable[[int], int],
+    most: int | None = None,
 ) -> Verdict:
     """Decide on `scheduled_ms`, which is due, and on what has come due since.
 
-    `due` puts the jitter on a scheduled time: from 0 to `recurrence.jitter_ms`. The work is that of `misses`,
-    which counts and does not visit: a month of seconds is one verdict.
+    `due` puts the jitter on a scheduled time: from 0 to `recurrence.jitter_ms`. With catch-up all, `most`
+    scheduled times up to now are left to fire, at least 1; those before them are missed. The work is that of
+    `misses`, which counts and does not visit: a month of seconds is one verdict.
     """
     next_ms = next_after(recurrence, scheduled_ms)
     # Scheduled before this, and it is missed.
@@ -69,6 +72,8 @@ def settle(
             return Verdict(None, next_ms, missed=Run(scheduled_ms, scheduled_ms, 1))
         return Verdict(scheduled_ms, next_ms)
     if catch_up is CatchUp.ALL:
+        if most is not None:
+            horizon_ms = max(horizon_ms, _first_of_last(recurrence, scheduled_ms, now_ms, most))
         if scheduled_ms >= horizon_ms:
             return Verdict(scheduled_ms, next_ms)
         missed = run_until(recurrence, scheduled_ms, horizon_ms - 1)
@@ -91,6 +96,26 @@ def _ahead(recurrence: Recurrence, passed_ms: int, now_ms: int, due: Callable[[i
     while ahead_ms is not None and due(ahead_ms) <= now_ms:
         ahead_ms = next_after(recurrence, ahead_ms)
     return ahead_ms
+
+
+def _first_of_last(recurrence: Recurrence, first_ms: int, until_ms: int, most: int) -> int:
+    """Of the scheduled times from `first_ms`, which is one, to `until_ms`: the first of the last `most`."""
+    number = run_until(recurrence, first_ms, until_ms).number
+    if number <= most:
+        return first_ms
+    if recurrence.cron is None:
+        return first_ms + (number - most) * recurrence.every_ms
+    # Times are whole seconds: the last second after which there are as many as that.
+    before_s, behind_s = first_ms // 1000, until_ms // 1000
+    while behind_s - before_s > 1:
+        middle_s = (before_s + behind_s) // 2
+        if misses(recurrence, middle_s * 1000, until_ms).number >= most:
+            before_s = middle_s
+        else:
+            behind_s = middle_s
+    earliest_ms = next_after(recurrence, before_s * 1000)
+    assert earliest_ms is not None
+    return earliest_ms
 
 
 def run_until(recurrence: Recurrence, first_ms: int, until_ms: int) -> Run:

@@ -92,24 +92,46 @@ class Bucket:
         self.topic = topic
         #: the tenant that it is for; empty: all of them
         self.lane = lane
-        self._per_ms = rate / 1000
-        self._capacity = max(1.0, self._per_ms * _BURST_MS)
-        self._reopens_with = max(1.0, self._per_ms * _REOPENS_WITH_MS)
+        self._set(rate)
         self._tokens = 1.0
         self._at_ms = loop_ms
         #: closed before this time
         self.opens_ms = loop_ms
 
+    def _set(self, rate: float) -> None:
+        self._per_ms = rate / 1000
+        self._capacity = max(1.0, self._per_ms * _BURST_MS)
+        self._reopens_with = max(1.0, self._per_ms * _REOPENS_WITH_MS)
+
+    def retime(self, rate: float, loop_ms: float) -> None:
+        """Go on at another rate with what there is: a rate that changes, however often, adds nothing.
+
+        The same rate changes nothing at all.
+        """
+        if rate / 1000 == self._per_ms:
+            return
+        self._fill(loop_ms)
+        self._set(rate)
+        self._tokens = min(self._capacity, self._tokens)
+        self.opens_ms = loop_ms
+        self._close_if_empty(loop_ms)
+
     def room(self, loop_ms: float) -> int:
         """Records that may go out now."""
-        if loop_ms > self._at_ms:
-            self._tokens = min(self._capacity, self._tokens + (loop_ms - self._at_ms) * self._per_ms)
-            self._at_ms = loop_ms
+        self._fill(loop_ms)
         return max(0, int(self._tokens + _ROUNDING)) if loop_ms >= self.opens_ms else 0
 
     def spend(self, count: int, loop_ms: float) -> None:
         """So many records went out, which may close the bucket."""
         self._tokens -= count
+        self._close_if_empty(loop_ms)
+
+    def _fill(self, loop_ms: float) -> None:
+        if loop_ms > self._at_ms:
+            self._tokens = min(self._capacity, self._tokens + (loop_ms - self._at_ms) * self._per_ms)
+            self._at_ms = loop_ms
+
+    def _close_if_empty(self, loop_ms: float) -> None:
         if self._tokens + _ROUNDING < 1:
             self.opens_ms = loop_ms + (self._reopens_with - self._tokens) / self._per_ms
 

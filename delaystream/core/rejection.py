@@ -131,7 +131,7 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.INVALID_START: "`start` is no point in time, or further ahead than the configured maximum.",
     Code.INVALID_END: "`end` is no point in time.",
     Code.INVALID_MAX_FIRES: "`max-fires` is not a whole number from 1.",
-    Code.INVALID_JITTER: "`jitter` is not a duration with a unit, nor `0`.",
+    Code.INVALID_JITTER: "`jitter` is not a duration with a unit, nor `0`, or longer than a century.",
     Code.INVALID_DST: "`dst-gap` is not `shift` or `skip`, or `dst-overlap` not `first`, `second` or `both`.",
     Code.INVALID_CATCH_UP: "`catch-up` is not `latest`, `all` or `none`.",
     Code.INVALID_MATCH: (
@@ -146,7 +146,7 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.INVALID_ACTION: "`action` is not one of the known actions.",
     Code.INVALID_IF_EXISTS: "`if-exists` is not `replace`, `keep` or `reject`.",
     Code.INVALID_ON_LATE: "`on-late` is not `fire`, `drop` or a topic name.",
-    Code.INVALID_GRACE: "`grace` is not a duration with a unit, nor `0`.",
+    Code.INVALID_GRACE: "`grace` is not a duration with a unit, nor `0`, or longer than a century.",
     Code.INVALID_REPLY_TO: "`reply-to` is not a Kafka topic name.",
     Code.REPLY_TO_REQUIRED: "`action: describe` has no `reply-to`, or one that nothing may be written to.",
     Code.INVALID_NOTE: "`note` is longer than 1024 bytes.",

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import ClassVar, Final
 
+from delaystream.core.durations import LONGEST_MS
 from delaystream.core.instants import InstantError, format_instant, parse_instant
 from delaystream.core.request import Header
 from delaystream.dialects.cron_fields import (
@@ -198,7 +199,7 @@ def _at(record: Record, pattern: str, spoken: Spoken) -> list[Header]:
         grace_ms = record.timestamp_ms + life_ms - at_ms
         if grace_ms < 0:
             raise invalid(_TTL, spoken.text(_TTL) or "", "a time to live that reaches the scheduled time")
-        headers += [control("on-late", "drop"), control("grace", f"{grace_ms}ms")]
+        headers += [control("on-late", "drop"), control("grace", f"{min(grace_ms, LONGEST_MS)}ms")]
     return headers
 
 
@@ -231,8 +232,10 @@ def _no_time_zone(spoken: Spoken) -> None:
 
 
 def _life_ms(spoken: Spoken) -> int | None:
+    """How long the schedule lives; None for ever, which is what more than a century is taken for."""
     text = spoken.text(_TTL)
-    return None if text is None else _time_to_live_ms(_TTL, text)
+    life_ms = None if text is None else _time_to_live_ms(_TTL, text)
+    return None if life_ms is None or life_ms > LONGEST_MS else life_ms
 
 
 def _time_to_live_ms(name: str, text: str) -> int | None:

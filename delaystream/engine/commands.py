@@ -124,7 +124,15 @@ class Commands:
         with suppress(CronError, UnknownZoneError):
             first_ms: int | None = schedule.next_ms
             if due(schedule.next_ms) <= now_ms:
-                verdict = settle(recurrence, schedule.next_ms, now_ms, catch_up, grace_ms, due)
+                verdict = settle(
+                    recurrence,
+                    schedule.next_ms,
+                    now_ms,
+                    catch_up,
+                    grace_ms,
+                    due,
+                    self._settings.max_catch_up,
+                )
                 if catch_up is not CatchUp.ALL:
                     return int(verdict.fire_ms is not None)
                 first_ms = verdict.next_ms if verdict.fire_ms is None else verdict.fire_ms

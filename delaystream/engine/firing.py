@@ -15,6 +15,7 @@ from delaystream.codec.envelope import Entry, Envelope, Pointer, Trigger, decode
 from delaystream.codec.keys import HOUSEKEEPING, due_of, source_of, split_wheel_key, wheel_of
 from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.core.rates import room
+from delaystream.engine.doubts import Doubts
 from delaystream.engine.drain import Drain, one_in_trouble
 from delaystream.engine.events import Events, asked
 from delaystream.engine.failures import Undecided, about_the_record
@@ -64,7 +65,9 @@ class Firing:
         rates: Rates,
         suspects: Suspects,
         holds: Holds,
+        doubts: Doubts,
     ) -> None:
+        self._doubts = doubts
         self._holds = holds
         self._partition = partition
         self._settings = settings
@@ -354,11 +357,10 @@ class Firing:
         self._observer.parked(self._partition, drain.topic, reason)
 
     def _deliver(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
-        state, withheld, named = self._state, self._withheld, self._named
+        state, named = self._state, self._named
         changes, local, now_ms = step.changes, step.local, step.now_ms
         texts, count = state.source_texts, state.counts.add
-        split = split_wheel_key
-        topic, partitions = drain.topic, drain.partitions
+        topic, partitions, split = drain.topic, drain.partitions, split_wheel_key
         outlet = step.outlet(topic, partitions)
         deliver, fired, fired_at = outlet.deliver, outlet.fired, step.fired_at
         telling, unsettled = self._events.anonymous, named.unsettled
@@ -374,9 +376,15 @@ class Firing:
                 step.size_bytes + size_bytes >= max_bytes
                 or step.records + plain >= max_records
                 or len(fired) >= drain.most_fired
+                or (
+                    type(entry) is Envelope
+                    and entry.destination_partition >= partitions
+                    and self._waits(topic, entry)
+                )
             ):
                 break
-            last = drain.at = key
+            before, last = last, key
+            drain.at = key
             # Taken out by a request of this very step, or by a command for many that is on its way.
             if key in changes or key in local or (unsettled and named.called_off(step, key, stored, entry)):
                 continue
@@ -387,7 +395,9 @@ class Firing:
                 hour, maker, removed = due_ms // HOUR_MS, source, 0
             removed += 1
             if type(entry) is not Envelope or (leaving and source in leaving):
-                self._deliver_named_or_move(step, drain, key, stored, entry, number, ahead)
+                if not self._deliver_named_or_move(step, drain, key, stored, entry, number, ahead):
+                    removed, last = removed - 1, before
+                    break
                 if not number % _AT_ONCE and step.turn_over():
                     break
                 continue
@@ -397,11 +407,9 @@ class Firing:
             if drain.holds and self._held(step, drain, key, stored, entry):
                 continue
             late = self._holds.for_once(drain.ended, drain.wheel, key, entry) if drain.ended else entry
-            if late.grace_ms >= 0 and withheld.is_late(step, drain, due_ms, late):
-                withheld.let_go(step, drain, key, named.passed(key, late))
-                continue
-            if (suspicious or entry.destination_partition >= partitions) and self._given_up(
-                step, drain, key, due_ms, entry
+            if (late.grace_ms >= 0 and self._let_go(step, drain, key, due_ms, late)) or (
+                (suspicious or entry.destination_partition >= partitions)
+                and self._given_up(step, drain, key, due_ms, entry)
             ):
                 continue
             partition = deliver(
@@ -421,6 +429,13 @@ class Firing:
         step.size_bytes += size_bytes
         step.records += plain
         return last
+
+    def _let_go(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> bool:
+        """Drop or move a fire that is out of its wheel, if it is too late."""
+        late = self._withheld.is_late(step, drain, due_ms, entry)
+        if late:
+            self._withheld.let_go(step, drain, key, self._named.passed(key, entry))
+        return late
 
     def _given_up(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> bool:
         """Put a fire that is out of its wheel among the dead letters, if it is impossible."""
@@ -447,8 +462,11 @@ class Firing:
         entry: Entry,
         number: int,
         ahead: ReadAhead,
-    ) -> None:
-        """Fire an entry of a named schedule; or file one in the wheel that its tenant has by now."""
+    ) -> bool:
+        """Fire an entry of a named schedule; or file one in the wheel that its tenant has by now.
+
+        False: it stays where it is, for its destination is to be looked up first.
+        """
         step.records += 1
         leaves = bool(drain.leaving) and source_of(key) in drain.leaving
         if leaves:
@@ -458,15 +476,26 @@ class Firing:
             step.changes[key] = None
             step.size_bytes += len(stored)
             self._withheld.move(step, key, stored, drain.topic)
-            return
+            return True
         assert type(entry) is Pointer or type(entry) is Trigger
         # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
         step.local[key] = None
         due = self._named.due(step, key, stored, entry, ahead.at(step, number))
         if leaves:
             self._named.move(step, drain, due)
+        elif self._waits(drain.topic, due.payload):
+            del step.local[key]
+            return False
         else:
             self._named.fire(step, drain, due)
+        return True
+
+    def _waits(self, topic: str, entry: Envelope) -> bool:
+        """Whether a fire waits for what its destination has, because it seems to lack the partition."""
+        if not self._doubts.missing(topic, entry.destination_partition):
+            return False
+        self._doubts.wait(topic)
+        return True
 
     def _tell(self, step: Step, key: bytes, entry: Envelope, topic: str, partition: int) -> None:
         _, due_ms, source, offset, index = split_wheel_key(key)

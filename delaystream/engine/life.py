@@ -21,6 +21,7 @@ from delaystream.engine.commands import Commands
 from delaystream.engine.control import Control
 from delaystream.engine.deliveries import Deliveries
 from delaystream.engine.describe import Descriptions
+from delaystream.engine.doubts import FRESH_MS, Doubts
 from delaystream.engine.events import Events
 from delaystream.engine.failures import (
     Culprit,
@@ -122,6 +123,7 @@ class Life:
         events = Events(settings, destinations, tenants)
         letters = Letters(settings, destinations, troubles, events)
         holds = Holds(settings, state)
+        doubts = self._doubts = Doubts(state, destinations)
         deliveries = Deliveries(state, destinations, troubles, rates, holds)
         quotas = Quotas(partition, settings, tenants, state.counts, deliveries)
         arming = Arming(settings, state)
@@ -165,6 +167,7 @@ class Life:
             rates,
             suspects,
             holds,
+            doubts,
         )
 
     async def begin(self, starts: dict[str, int], topic_ids: dict[str, str]) -> None:
@@ -318,7 +321,8 @@ class Life:
         topics.add(settings.dead_letters_topic)
         if settings.events:
             topics.add(settings.events_topic)
-        if await self._look_up(topics):
+        renewed = await self._renew(self._doubts.before(parsed))
+        if await self._look_up(topics) or renewed:
             # Looking up takes time; a due time that has passed meanwhile is due.
             now_ms = self._ports.clock.now_ms()
             turn.begin()
@@ -342,7 +346,9 @@ class Life:
                 left = list(batches)
                 break
             parsed = self._parsed(batches, now_ms, turn)
-            if parsed is not None and not self._known(topics_named(parsed), loop_ms):
+            if parsed is not None and (
+                not self._known(topics_named(parsed), loop_ms) or self._doubts.of(parsed, step)
+            ):
                 left = [parsed.batch, *batches]
                 break
         if not step.alone:
@@ -392,6 +398,20 @@ class Life:
             if not unknown:
                 return True
         raise LogUnavailable(f"Kafka does not answer what it has of {', '.join(sorted(unknown))}")
+
+    async def _renew(self, doubted: set[str]) -> bool:
+        """Look up anew what would be refused for want of a partition; whether there was anything.
+
+        Raises LogUnavailable where Kafka says nothing about it.
+        """
+        destinations, left = self._ports.destinations, doubted
+        for _ in range(_LOOK_UPS):
+            if not left:
+                self._doubts.settled(doubted)
+                return bool(doubted)
+            await destinations.ensure(left, FRESH_MS)
+            left = {topic for topic in left if destinations.age_ms(topic) > FRESH_MS}
+        raise LogUnavailable(f"Kafka does not answer what it has of {', '.join(sorted(left))}")
 
     # -- doing --------------------------------------------------------------------------------
 

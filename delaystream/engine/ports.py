@@ -8,6 +8,7 @@ of :mod:`delaystream.testing`; one conformance suite runs the same cases against
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from math import inf
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -314,8 +315,15 @@ class Destinations(Protocol):
         """Why a topic cannot be written (missing, not authorized, …); None when it can, or is unknown."""
         ...
 
-    async def ensure(self, topics: Iterable[str]) -> None:
-        """Look up those never seen, or seen too long ago; bounded in time, leaves the rest unknown."""
+    def age_ms(self, topic: str) -> float:
+        """How long ago a topic was looked at; infinite for one that never was."""
+        ...
+
+    async def ensure(self, topics: Iterable[str], within_ms: float = inf) -> None:
+        """Look up those never seen, or seen too long ago, longer than ``within_ms`` in any case.
+
+        It is bounded in time; what is not answered by then stays as it was.
+        """
         ...
 
     def invalidate(self, topic: str) -> None:

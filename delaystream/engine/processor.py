@@ -278,7 +278,8 @@ class PartitionProcessor:
         """The state as it is stored. Raises StoreUntrusted where it cannot be read."""
         settings = self._settings
         try:
-            self._rates.load(decode_rate(value) for _, value in everything(store, b"v", b"w"))
+            rates = [decode_rate(value) for _, value in everything(store, b"v", b"w")]
+            self._rates.load(rates, self._loop_ms())
             lane = self._rates.lane if self._rates.active else None
             return PartitionState(store, settings.partitions, settings.app_id, lane)
         except Exception as failure:

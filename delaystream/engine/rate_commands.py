@@ -98,14 +98,14 @@ class RateCommands:
 
     def _set(self, step: Step, row: Rate) -> None:
         rates, state = self._rates, self._state
-        rates.command(row)
+        rates.command(row, step.loop_ms)
         state.use_lanes(rates.lane if rates.active else None)
         # What was found out about it in this step is of the rate before; and so is when a wheel opens.
         step.routes.pop((row.destination, row.tenant), None)
         for wheel in state.wheels([row.destination]):
             state.heads.open(wheel)
-        # Which wheels this step drains was chosen by the rate before: none of that destination, then, or what is
-        # due in the one would overtake what had to wait in the other.
+        # Which wheels this step drains was chosen by the rate before. So it drains none of that destination: what
+        # is due in the one would overtake what had to wait in the other.
         step.moved.add(row.destination)
 
     def _make_room(self, step: Step) -> None:

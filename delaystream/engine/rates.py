@@ -32,7 +32,10 @@ class Rates:
         self.active = tenants.have_rates
         #: what commands have set, by tenant and destination; among them what they have cleared again
         self.commanded: dict[tuple[str, str], Rate] = {}
+        #: by destination and tenant: what bounds a wheel
         self._buckets: dict[tuple[str, str], tuple[Bucket, ...]] = {}
+        #: by the same: the bucket that a tenant's part has, or had before its rate was cleared
+        self._own: dict[tuple[str, str], Bucket] = {}
 
     def lane(self, tenant: str, topic: str) -> str:
         """The tenant, where it has a rate of its own for a destination, else ''."""
@@ -45,24 +48,33 @@ class Rates:
             return commanded.rate
         return self._tenants.of(tenant).rates.of(topic)
 
-    def load(self, rows: Iterable[Rate]) -> None:
-        """Begin with what commands have set, as it is stored; buckets whose rate is the same are kept."""
+    def load(self, rows: Iterable[Rate], loop_ms: float) -> None:
+        """Begin with what commands have set, as it is stored."""
         before, self.commanded = self.commanded, {(row.tenant, row.destination): row for row in rows}
-        for key in before.keys() | self.commanded.keys():
-            old, new = before.get(key), self.commanded.get(key)
-            if (old and old.rate) != (new and new.rate):
-                self._buckets.pop((key[1], key[0]), None)
+        for tenant, topic in before.keys() | self.commanded.keys():
+            self._retime(topic, tenant, loop_ms)
         self._activate()
 
-    def command(self, row: Rate) -> None:
-        """A command sets a tenant's rate for a destination, from now on."""
+    def command(self, row: Rate, loop_ms: float) -> None:
+        """A command sets a tenant's rate for a destination, from now on.
+
+        What is in the bucket stays: the same command again, or one rate after another, lets no more out.
+        """
         self.commanded[row.tenant, row.destination] = row
-        self._buckets.pop((row.destination, row.tenant), None)
+        self._retime(row.destination, row.tenant, loop_ms)
         self._activate()
+
+    def _retime(self, topic: str, lane: str, loop_ms: float) -> None:
+        self._buckets.pop((topic, lane), None)
+        bucket, rate = self._own.get((topic, lane)), self._of(lane, topic)
+        if bucket is not None and rate:
+            bucket.retime(rate / self._partitions, loop_ms)
 
     def drop(self, row: Rate) -> None:
         """Forget what a command has cleared."""
         self.commanded.pop((row.tenant, row.destination), None)
+        if not self._of(row.tenant, row.destination):
+            self._own.pop((row.destination, row.tenant), None)
 
     def _activate(self) -> None:
         self.active = self._tenants.have_rates or any(row.rate is not None for row in self.commanded.values())
@@ -82,7 +94,10 @@ class Rates:
         else:
             rate = self._tenants.rates.of(topic)
         if rate:
-            yield Bucket(topic, lane, rate / self._partitions, loop_ms)
+            bucket = self._own.get((topic, lane))
+            if bucket is None:
+                bucket = self._own[topic, lane] = Bucket(topic, lane, rate / self._partitions, loop_ms)
+            yield bucket
 
     def spend(self, buckets: Iterable[Bucket], count: int, loop_ms: float) -> None:
         """So many records of one wheel went out."""

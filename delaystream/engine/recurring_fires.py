@@ -13,9 +13,10 @@ from delaystream.codec.envelope import Fire, Past, Schedule, Status, encode
 from delaystream.codec.event import EventType, WhyPassed
 from delaystream.codec.keys import due_at
 from delaystream.core.identity import named_fire_id
-from delaystream.core.misfire import Verdict, settle
+from delaystream.core.misfire import Run, Verdict, settle
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.rejection import Code, Rejection, shown
+from delaystream.core.request import CatchUp
 from delaystream.engine.arming import Arming
 from delaystream.engine.drain import Drain
 from delaystream.engine.due_fire import DueFire
@@ -118,7 +119,8 @@ class RecurringFires:
         moment = self._moments(due)
         account = _account_of(schedule)
         try:
-            verdict = settle(recurrence, schedule.next_ms, now_ms, catch_up, grace_ms, moment)
+            most = self._settings.max_catch_up
+            verdict = settle(recurrence, schedule.next_ms, now_ms, catch_up, grace_ms, moment, most)
         except (CronError, UnknownZoneError) as error:
             # A newer release stored it, or a zone database with more zones did.
             code = error.code if isinstance(error, CronError) else Code.INVALID_TIMEZONE
@@ -242,12 +244,21 @@ class RecurringFires:
         schedule = due.schedule
         return named_fire_id(schedule.revision_place, schedule.revision, 0, scheduled_ms, due.id)
 
+    def _in_time(self, step: Step, schedule: Schedule, run: Run) -> bool:
+        """Whether a run that is missed reaches up to what its grace would have let fire."""
+        assert schedule.recurrence is not None
+        catch_up, grace_ms = lateness(schedule, self._settings)
+        horizon_ms = step.now_ms - grace_ms - schedule.recurrence.jitter_ms
+        return catch_up is CatchUp.ALL and run.to_ms >= horizon_ms
+
     def _passed(self, step: Step, drain: Drain, due: DueFire, verdict: Verdict, account: _Account) -> None:
         """Count and tell the scheduled times that do not fire."""
         for run, type in ((verdict.missed, EventType.MISSED), (verdict.skipped, EventType.SKIPPED)):
             if run is None:
                 continue
-            if run.to_ms <= due.schedule.resumed_ms:
+            if type is EventType.MISSED and self._in_time(step, due.schedule, run):
+                reason = WhyPassed.TOO_MANY
+            elif run.to_ms <= due.schedule.resumed_ms:
                 reason = WhyPassed.PAUSED
             else:
                 reason = WhyPassed.LATE if drain.trouble is None else WhyPassed.DESTINATION

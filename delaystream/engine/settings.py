@@ -46,6 +46,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
     max_triggers: int = 100
     #: with catch-up none, a fire of a recurring schedule that is later than this is missed
     misfire_threshold_ms: int = 60_000
+    #: with catch-up all, most scheduled times of one schedule that have passed and may still fire
+    max_catch_up: int = 10_000
     #: most schedules, or fires without an id, that one step goes through for a bulk command; four times
     #: as many for all that are at work
     bulk_slice: int = 1_000

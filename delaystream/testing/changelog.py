@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from math import inf
 
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import ChangelogBatch, ChangelogRecord, LogBounds, TopicPartition
@@ -97,6 +99,8 @@ class MemoryDestinations:
         self._log = log
         self._interruptions = interruptions or Calm()
         self._seen: dict[str, tuple[int, str | None]] = {}
+        #: and when that was, the event loop's ms
+        self._seen_ms: dict[str, float] = {}
 
     def partitions(self, topic: str) -> int:
         """See the port."""
@@ -106,20 +110,27 @@ class MemoryDestinations:
         """See the port."""
         return self._seen.get(topic, (0, None))[1]
 
-    async def ensure(self, topics: Iterable[str]) -> None:
+    def age_ms(self, topic: str) -> float:
+        """See the port."""
+        seen_ms = self._seen_ms.get(topic)
+        return inf if seen_ms is None else asyncio.get_running_loop().time() * 1000 - seen_ms
+
+    async def ensure(self, topics: Iterable[str], within_ms: float = inf) -> None:
         """See the port; what has a problem is looked at again each time."""
         for name in sorted(topics):  # a set's order is another one in every process
-            if self._seen.get(name, (0, None))[0]:
+            if self._seen.get(name, (0, None))[0] and self.age_ms(name) <= within_ms:
                 continue
             try:
                 await self._interruptions.at("ensure", name)
             except LogUnavailable:
                 continue
             self._seen[name] = self._look(name)
+            self._seen_ms[name] = asyncio.get_running_loop().time() * 1000
 
     def invalidate(self, topic: str) -> None:
         """See the port."""
         self._seen.pop(topic, None)
+        self._seen_ms.pop(topic, None)
 
     def _look(self, name: str) -> tuple[int, str | None]:
         topic = self._log.topics.get(name)

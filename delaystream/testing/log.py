@@ -100,6 +100,13 @@ class MemoryLog:
         self.topics[name] = topic
         return topic
 
+    def grow_topic(self, name: str, partitions: int) -> None:
+        """Add partitions to a topic, up to that many (CreatePartitions)."""
+        topic = self.topics[name]
+        topic.partitions += [
+            PartitionLog(topic, number) for number in range(len(topic.partitions), partitions)
+        ]
+
     def delete_topic(self, name: str) -> None:
         """Delete a topic and all that it holds."""
         del self.topics[name]

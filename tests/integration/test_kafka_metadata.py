@@ -75,6 +75,32 @@ def test_what_is_known_is_answered_while_it_is_looked_up_again(kafka: str, make_
     run(story())
 
 
+def test_partitions_that_were_added_are_seen_at_once_where_that_is_asked_for(
+    kafka: str, make_topic: MakeTopic
+) -> None:
+    """An answer within the time that is asked for is as good as a new one."""
+    topic = make_topic()
+    clock = HandClock()
+
+    async def story() -> None:
+        destinations = KafkaDestinations({"bootstrap_servers": kafka}, now_s=clock)
+        assert destinations.age_ms(topic) == float("inf")
+        await destinations.ensure([topic])
+        assert destinations.age_ms(topic) == 0
+        await asyncio.to_thread(grow, kafka, topic, 3)
+        clock.now_s += 1
+        await destinations.ensure([topic], 1_000)
+        assert (destinations.partitions(topic), destinations.age_ms(topic)) == (1, 1_000)
+        async with asyncio.timeout(10):
+            while destinations.partitions(topic) != 3:
+                clock.now_s += 1
+                await destinations.ensure([topic], 999)
+                assert destinations.age_ms(topic) == 0
+        await destinations.close()
+
+    run(story())
+
+
 def grow(kafka: str, topic: str, partitions: int) -> None:
     from confluent_kafka.admin import NewPartitions
 

@@ -132,6 +132,27 @@ VECTORS: dict[str, tuple[str, Theirs, dict[str, str]]] = {
             "grace": "600000ms",
         },
     ),
+    "nats: once, however late": (
+        "nats",
+        {**NATS, "Nats-TTL": "999999999999"},
+        {"destination": "orders", "at": AT_MS, "id": "k"},
+    ),
+    "nats: once, long ago, and not a century after its time to live": (
+        "nats",
+        {**NATS, "Nats-Schedule": "@at 1971-09-21T15:33:20.400Z", "Nats-TTL": "3153600000"},
+        {
+            "destination": "orders",
+            "at": "54315200400",
+            "id": "k",
+            "on-late": "drop",
+            "grace": "3153600000000ms",
+        },
+    ),
+    "nats: an interval that never ends": (
+        "nats",
+        {**NATS, "Nats-Schedule": "@every 1.5h", "Nats-TTL": "999999999999"},
+        {**NATS_RECURRING, "every": "5400000ms", "start": "1790005400000"},
+    ),
     "nats: an interval, from the next whole second": (
         "nats",
         {**NATS, "Nats-Schedule": "@every 1m30s"},

@@ -1298,6 +1298,28 @@ def test_it_is_triggered_in_place_of_its_times_although_a_hold_matches(held: boo
     in_virtual_time(test)
 
 
+def test_what_was_triggered_and_then_rescheduled_is_held_as_any_other() -> None:
+    """The trigger let go what fired then; it could not, and now has another time."""
+
+    async def test(engine: Engine) -> None:
+        offset = engine.request(b"one", destination="missing", delay="1h")
+        await asyncio.sleep(1)
+        ask(engine, "trigger", coordinates=at(0, offset))
+        await asyncio.sleep(2)
+        ask(engine, "reschedule", coordinates=at(0, offset), delay="1m")
+        await asyncio.sleep(2)
+        engine.request(action="pause", match_destination="missing")
+        await asyncio.sleep(2)
+        engine.log.create_topic("missing", 1)
+        await asyncio.sleep(300)
+        assert engine.read("missing") == []
+        engine.request(action="resume", match_destination="missing")
+        await asyncio.sleep(5)
+        assert [record.value for record in engine.read("missing")] == [b"one"]
+
+    in_virtual_time(test)
+
+
 def test_what_comes_due_while_it_is_looked_for_waits_for_what_becomes_of_it() -> None:
     async def test(engine: Engine) -> None:
         for _ in range(400):

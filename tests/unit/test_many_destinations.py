@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -74,10 +75,10 @@ class Looking(MemoryDestinations):
 
     most = 0
 
-    async def ensure(self, topics: Iterable[str]) -> None:
+    async def ensure(self, topics: Iterable[str], within_ms: float = math.inf) -> None:
         wanted = list(topics)
         self.most = max(self.most, len(wanted))
-        await super().ensure(wanted)
+        await super().ensure(wanted, within_ms)
 
 
 def test_thousands_of_missing_destinations_that_are_due_at_once_hold_up_nobody() -> None:

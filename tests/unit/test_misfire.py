@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.core.misfire import Run, Verdict, settle
+from delaystream.core.misfire import Run, Verdict, run_until, settle
 from delaystream.core.recurrence import Recurrence, jittered_ms, next_after
 from delaystream.core.request import CatchUp
 
@@ -129,3 +129,46 @@ def test_nothing_is_decided_before_an_earlier_time_that_is_still_ahead() -> None
 
     verdict = settle(close, at(1), at(6.5), CatchUp.LATEST, at(15), due)
     assert verdict == Verdict(at(3), at(4), skipped=Run(at(1), at(2), 2))
+
+
+@pytest.mark.parametrize("most", [1, 2, 19, 20, 21])
+@pytest.mark.parametrize("cron", [None, "* * * * *"])
+def test_all_fires_no_more_than_the_last_of_what_has_passed(most: int, cron: str | None) -> None:
+    """Those before them are missed, each of them in one run."""
+    recurrence = EVERY_MINUTE if cron is None else Recurrence(cron, 0)
+    verdict = settle(recurrence, at(1), at(20.5), CatchUp.ALL, at(1_000), lambda ms: ms, most)
+    if most >= 20:
+        assert verdict == Verdict(at(1), at(2))
+    else:
+        first = 21 - most
+        assert verdict == Verdict(None, at(first), missed=Run(at(1), at(first - 1), first - 1))
+    others = [settle(recurrence, at(1), at(20.5), other, at(1_000), lambda ms: ms, most) for other in CatchUp]
+    assert others == [
+        settle(recurrence, at(1), at(20.5), other, at(1_000), lambda ms: ms, most if other == "all" else None)
+        for other in CatchUp
+    ]
+
+
+@given(
+    cron=st.sampled_from(
+        ["* * * * * *", "*/7 3 * * *", "0 9 * * MON", "30 2 29 2 *", "59 1,2 * * *", "0 0 1 1 *"]
+    ),
+    years=st.floats(0.01, 50),
+    most=st.integers(1, 400),
+)
+def test_however_long_ago_a_schedule_began_its_last_times_fire(cron: str, years: float, most: int) -> None:
+    recurrence = Recurrence(cron, 0, "America/New_York")
+    now_ms = 1_800_000_000_123
+    first_ms = next_after(recurrence, now_ms - int(years * 365 * 86_400_000))
+    assert first_ms is not None
+    if first_ms > now_ms or (next_after(recurrence, first_ms) or now_ms) > now_ms:
+        return
+    number = run_until(recurrence, first_ms, now_ms).number
+    verdict = settle(recurrence, first_ms, now_ms, CatchUp.ALL, 10**14, lambda ms: ms, most)
+    if number <= most:
+        assert (verdict.fire_ms, verdict.missed) == (first_ms, None)
+        return
+    assert verdict.missed is not None
+    assert verdict.next_ms is not None
+    assert (verdict.fire_ms, verdict.missed.from_ms, verdict.missed.number) == (None, first_ms, number - most)
+    assert run_until(recurrence, verdict.next_ms, now_ms).number == most

@@ -383,6 +383,46 @@ def test_a_rate_that_is_raised_does_not_wait_for_the_one_before() -> None:
     in_virtual_time(test)
 
 
+@pytest.mark.parametrize("between", ["1/h", "2/h", "0.5/h", "none"])
+@pytest.mark.parametrize("own", [False, True], ids=["", "beside a setting"])
+def test_a_rate_that_is_set_again_and_again_lets_no_more_out(between: str, own: bool) -> None:
+    """Within t seconds no more than the rate, and in addition one burst, however many commands come."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(action="rate", destination="orders", rate="1/h")
+        await asyncio.sleep(1)
+        for number in range(50):
+            engine.request(b"%d" % number, destination="orders", delay="0")
+        for _ in range(29):
+            await asyncio.sleep(60)
+            # Both are carried out in one step, so that nothing goes out in between.
+            engine.request(action="rate", destination="orders", rate=between)
+            engine.request(action="rate", destination="orders", rate="1/h")
+        await asyncio.sleep(5)
+        assert len(engine.read("orders")) <= 2
+
+    with_tenants(test, tenants(tenant("*", rates=RateTable([parse_rate("orders=3/h")] if own else []))))
+
+
+@pytest.mark.parametrize(("rate", "most"), [("10", 10), ("21", 21), ("600/h", 1)])
+def test_what_was_not_used_stays_when_the_rate_changes(rate: str, most: int) -> None:
+    """As much as the new rate holds."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(action="rate", destination="orders", rate="20")
+        await asyncio.sleep(1)
+        engine.request(b"first", destination="orders", delay="0")
+        await asyncio.sleep(60)
+        engine.request(action="rate", destination="orders", rate=rate)
+        await asyncio.sleep(0.5)
+        for number in range(50):
+            engine.request(b"%d" % number, destination="orders", delay="0")
+        await asyncio.sleep(0.09)
+        assert len(engine.read("orders")) - 1 == most
+
+    in_virtual_time(test)
+
+
 def test_of_two_rates_the_later_one_counts_wherever_it_is_read() -> None:
     """By their timestamps, where they stood on two partitions; also where it cleared the rate."""
 

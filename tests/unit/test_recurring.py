@@ -245,6 +245,50 @@ def test_all_fires_each_in_order_with_its_own_due_time() -> None:
     in_virtual_time(test)
 
 
+@pytest.mark.parametrize("when", [{"every": "1s"}, {"cron": "* * * * * *"}], ids=["every", "cron"])
+def test_a_schedule_of_long_ago_catches_up_on_its_last_times_and_the_others_are_missed(
+    when: dict[str, str],
+) -> None:
+    """A record may have any timestamp since 1971, and a grace of a century."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(
+            b"value", b"key", (), 0, 50_000_000_000, destination="orders", id="beat", catch_up="all",
+            grace="36500d", reply_to="replies", control=when,
+        )  # fmt: skip
+        now_ms = engine.clock.now_ms() // 1000 * 1000
+        engine.request(destination="emails", delay="0")
+        await asyncio.sleep(20)
+        assert len(engine.read("emails")) == 1
+        fired = dues(engine)
+        assert fired == list(range(fired[0], fired[-1] + 1, 1000))
+        assert abs(fired[0] - (now_ms - 250_000)) <= 1000
+        assert fired[-1] >= now_ms + 19_000
+        (missed,) = events(engine, "missed")
+        assert (missed["reason"], missed["from_ms"], missed["to_ms"]) == (
+            "too-many",
+            50_000_001_000,
+            fired[0] - 1000,
+        )
+        assert missed["count"] == (fired[0] - 50_000_001_000) // 1000
+
+    in_virtual_time(test, max_catch_up=250)
+
+
+def test_a_resume_says_how_many_it_lets_go_of_all() -> None:
+    async def test(engine: Engine) -> None:
+        engine.request(destination="orders", id="beat", every="1s", catch_up="all", grace="1d")
+        engine.request(action="pause", id="beat")
+        await asyncio.sleep(600)
+        engine.request(action="resume", id="beat", reply_to="replies")
+        await asyncio.sleep(0.5)
+        assert json.loads(engine.read("replies")[-1].value or b"")["fires_at_once"] == 100
+        await asyncio.sleep(0.4)
+        assert len(dues(engine)) == 100
+
+    in_virtual_time(test, max_catch_up=100)
+
+
 def test_all_catches_up_on_more_than_fits_into_one_step() -> None:
     async def test(engine: Engine) -> None:
         began_ms = engine.clock.now_ms()
