@@ -122,6 +122,8 @@ class PartitionHost:
         #: partitions with all of their topics here, and since when (monotonic, s) each has no processor
         self._vacant_since: dict[int, float] = {}
         self._assigned: frozenset[int] = frozenset()
+        #: partitions of which only some topics are here
+        self._incomplete: frozenset[int] = frozenset()
         self._not_before: dict[int, float] = {}
         self._ever_assigned = False
         self._changed = asyncio.Event()
@@ -147,6 +149,21 @@ class PartitionHost:
     def consumer_failure(self) -> str | None:
         """What has ended inside the Kafka client although nobody was told; None while all is well."""
         return self._consumer.failure if self._ever_assigned else None
+
+    @property
+    def withheld(self) -> str | None:
+        """Why partitions are not here that the group would give to this member; None where it has them."""
+        if not self._ever_assigned:
+            return None
+        # Of others' topics this member need not have any.
+        if unknown := sorted(self._consumer.unknown_topics & set(self._settings.topics)):
+            return f"the brokers do not know {', '.join(unknown)}, and no partition is whole without"
+        if self._incomplete:
+            return (
+                f"partitions {_ranges(self._incomplete)} are idle here: not all of their source topics are "
+                "assigned"
+            )
+        return None
 
     @property
     def corrupt_sources(self) -> frozenset[TopicPartition]:
@@ -292,9 +309,11 @@ class PartitionHost:
         complete = frozenset(
             n for n in numbers if topics <= {p.topic for p in partitions if p.partition == n}
         )
-        if incomplete := numbers - complete:
+        self._incomplete = frozenset(numbers - complete)
+        if self._incomplete:
             logger.warning(
-                "partitions %s are idle here: not all of their source topics are assigned", sorted(incomplete)
+                "partitions %s are idle here: not all of their source topics are assigned",
+                _ranges(self._incomplete),
             )
         kept = complete & self._running.keys()
         logger.info(

@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from delaystream.exit_codes import ExitCode
-from tests.integration.harness import Deployment
+from tests.integration.harness import Deployment, wait
 from tests.integration.harness_fixtures import Deploy
 
 
@@ -99,3 +99,27 @@ def test_a_request_topic_made_anew_stops_the_worker(deploy: Deploy) -> None:
     app.kafka.delete(app.requests)
     app.apply_topics()
     _refuses(app, app.requests)
+
+
+def _with_another_request_topic(deploy: Deploy) -> tuple[Deployment, str]:
+    """Two request topics, because a partition needs them all."""
+    app = deploy(partitions=2)
+    other = app.topic("more")
+    app.settings["DELAYSTREAM_REQUEST_TOPICS"] = f"{app.requests},{other}"
+    return app.apply_topics(), other
+
+
+def test_a_request_topic_made_anew_in_use_ends_the_worker(deploy: Deploy) -> None:
+    """While it is gone the worker is not ready and says why; soon after it is back, that it is another."""
+    app, other = _with_another_request_topic(deploy)
+    out = app.destination()
+    worker = app.worker().wait_ready()
+    app.request(b"v", {"destination": out, "delay": "0"}, topic=other)
+    app.kafka.read(out, 1)
+    app.kafka.delete(other)
+    wait(lambda: worker.alive and not worker.ready, "the worker not to be ready", 10)
+    wait(lambda: f"do not know {other}" in worker.get("/health/ready")[1], "it to say why", 10)
+    app.apply_topics()
+    assert worker.wait_exit(20) == ExitCode.CONFIGURATION, worker.output()[-4000:]
+    assert f"{other}-" in worker.reason
+    assert "deleted and created anew" in worker.reason

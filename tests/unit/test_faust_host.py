@@ -73,6 +73,7 @@ class Room:
     def __init__(self) -> None:
         self.with_room: set[TopicPartition] = set()
         self.membership_confirmed = False
+        self.unknown_topics: frozenset[str] = frozenset()
 
 
 def held_to(partitions: int) -> PartitionHost:
@@ -113,6 +114,29 @@ def test_an_assignment_within_the_known_count_is_taken_up() -> None:
         assert [status.partition for status in made.partitions()] == [0, 1, 2, 3]
         assert made._failure is not None
         assert not made._failure.done()
+
+    asyncio.run(scenario())
+
+
+def test_partitions_that_lack_a_topic_are_told() -> None:
+    """A worker at which nothing is whole has nothing else to tell of."""
+
+    async def scenario() -> None:
+        made = held_to(4)
+        room = Room()
+        made._app._consumer = room  # type: ignore[assignment]
+        assert made.withheld is None
+        made.on_assigned(assigned(requests=4, commands=4))
+        assert made.withheld is None
+        made.on_assigned(assigned(commands=4))
+        assert made.partitions() == []
+        assert str(made.withheld).startswith("partitions 0-3 are idle here")
+        room.unknown_topics = frozenset({"requests", "of-others"})
+        assert str(made.withheld).startswith("the brokers do not know requests,")
+        made.on_assigned(frozenset())
+        assert made.withheld is not None
+        room.unknown_topics = frozenset({"of-others"})
+        assert made.withheld is None
 
     asyncio.run(scenario())
 
