@@ -1,5 +1,6 @@
 """The commands by name, and the boundary at which an error becomes a sentence and an exit code."""
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -76,6 +77,9 @@ app.command()(config)
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; errors that people can do something about end in a sentence on standard error."""
+    # What is shown may be anybody's: what the output cannot hold is escaped, as on standard error.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Standalone, typer reports wrong usage itself, and every command ends in SystemExit.
     try:
         app(args=list(arguments), prog_name="delaystream")
