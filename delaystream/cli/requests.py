@@ -129,6 +129,6 @@ def read_value(argument: str | None, file: Path | None, *, null: bool) -> bytes 
             return file.read_bytes()
         except OSError as error:
             raise typer.BadParameter(f"--file {file} cannot be read: {error.strerror}") from None
-    if file is None and sys.stdin.isatty():
+    if sys.stdin is None or (file is None and sys.stdin.isatty()):
         raise typer.BadParameter("no value: give it as the argument, by --file, on standard input, or --null")
     return sys.stdin.buffer.read()

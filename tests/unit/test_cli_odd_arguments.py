@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -209,3 +210,39 @@ def test_output_that_cannot_hold_what_is_shown() -> None:
     )
     assert (run.returncode, run.stderr) == (0, b"")
     assert rb"\xe9" in run.stdout
+
+
+def shell(redirected: str, *arguments: str) -> tuple[int, str]:
+    """Run a command with its streams as a shell may set them; exit code and standard error."""
+    line = shlex.join([sys.executable, "-m", "delaystream", *arguments])
+    run = subprocess.run(
+        ["bash", "-c", f"{line} {redirected}"], capture_output=True, text=True, check=False, timeout=60
+    )
+    return run.returncode, run.stderr
+
+
+DRY_RUN = ("send", "v", "--to", "t", "--delay", "0", "-n")
+
+
+@pytest.mark.parametrize("arguments", [("config", "--json"), ("cron", "@daily"), DRY_RUN, ("--help",)])
+def test_a_closed_output_is_written_to_in_vain(arguments: tuple[str, ...]) -> None:
+    assert shell(">&-", *arguments) == (ExitCode.OK, "")
+    assert shell("2>&-", *arguments) == (ExitCode.OK, "")
+
+
+def test_a_closed_input_has_no_value() -> None:
+    code, said = shell("<&-", "send", "--to", "t", "--delay", "0", "-n")
+    assert (code, "no value" in said) == (ExitCode.USAGE, True), said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("arguments", [("config", "--json"), ("cron", "@daily"), DRY_RUN, ("--help",)])
+def test_an_output_without_room_is_told(arguments: tuple[str, ...]) -> None:
+    code, said = shell("> /dev/full", *arguments)
+    assert code == ExitCode.NO_STORAGE
+    assert said == "delaystream: what is written has no room: No space left on device\n"
+
+
+def test_an_output_that_nobody_reads_on_is_no_news() -> None:
+    code, said = shell("| true; exit ${PIPESTATUS[0]}", "cron", "* * * * *", "-n", "10000")
+    assert (code, said) == (ExitCode.CRASH, "")
