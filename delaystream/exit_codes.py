@@ -22,7 +22,8 @@ class ExitCode(IntEnum):
     STALLED = 70
     """The progress watchdog ended a worker that owned partitions and did nothing. Restarting is right."""
     NO_STORAGE = 74
-    """The data directory cannot be written: missing rights, full, or in use by another worker."""
+    """The data directory cannot be written: missing rights, full, or in use by another worker; or there is no
+    room for what a command writes."""
     TIMEOUT = 75
     """No answer came in the time given (`cancel`, `watch --count`)."""
     CONFIGURATION = 78

@@ -4,6 +4,7 @@ Code of this project logs with `structlog.get_logger()` and keyword arguments. W
 standard library goes through the same formatter, at levels that keep their chatter out.
 """
 
+import json
 import logging
 import re
 import sys
@@ -171,4 +172,8 @@ def _rendering(human: bool, stream: TextIO) -> list[Processor]:
 def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
     """One JSON object: `timestamp`, `level`, `logger`, `event`, then the event's own fields."""
     first = {name: event.pop(name) for name in ("timestamp", "level", "logger", "event") if name in event}
-    return orjson.dumps({**first, **event}, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps({**first, **event}, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError:
+        # What is no UTF-8, such as the name of a file, and integers beyond 64 bits.
+        return json.dumps({str(name): value for name, value in {**first, **event}.items()}, default=str)

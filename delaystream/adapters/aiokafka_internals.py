@@ -310,6 +310,32 @@ def failure(consumer: Consumer | None) -> str | None:
     return None
 
 
+# -- the consumer's topics -------------------------------------------------------------------------------
+#
+# AIOKafkaConsumer asks for topics that a broker did not know once its metadata is five minutes old. Until
+# then a group whose leader it is goes without their partitions, be it that the broker was wrong.
+
+
+def unknown_topics(consumer: Consumer) -> frozenset[str]:
+    """Topics that no broker knew when a started consumer last asked; in the group's leader, all members'.
+
+    Relied on: ``_topics`` of the client are those that it asks for, with the group's in the leader;
+    ``partitions_for_topic`` answers None for one that was not in the last answer.
+    """
+    client = consumer._client
+    return frozenset(
+        topic for topic in tuple(client._topics) if client.cluster.partitions_for_topic(topic) is None
+    )
+
+
+def ask_for_topics(consumer: Consumer) -> None:
+    """Have the topics asked for again; the leader joins anew if the answer is another one than before.
+
+    Relied on: ``force_metadata_update`` has a task do so at once, and what it answers need not be awaited.
+    """
+    consumer._client.force_metadata_update()
+
+
 # -- the consumer's group --------------------------------------------------------------------------------
 
 Heartbeat: TypeAlias = Callable[[], Awaitable[bool]]
@@ -435,6 +461,7 @@ __all__ = [
     "TxnOffsetCommitRequest",
     "abandon",
     "advance",
+    "ask_for_topics",
     "buffered",
     "collect_hosts",
     "create_conn",
@@ -451,4 +478,5 @@ __all__ = [
     "raise_errors",
     "records_of",
     "something_new",
+    "unknown_topics",
 ]

@@ -20,6 +20,7 @@ from faust.types import StreamT
 from delaystream.adapters.batch_fetcher import Fetched, ReaderSettings
 from delaystream.adapters.faust_app import BatchSchema, DelayApp
 from delaystream.adapters.faust_transport import Consumer
+from delaystream.adapters.kafka_source_bounds import TopicShape
 from delaystream.adapters.partition_sources import PartitionSources
 from delaystream.adapters.static_membership import InstanceFenced
 from delaystream.adapters.sticky_assignor import StickyAssignor, StrategyRefused
@@ -34,9 +35,12 @@ logger = logging.getLogger(__name__)
 _VACANT_TICK_S = 0.1
 #: Wait before a processor that ended by itself is started anew.
 _RESTART_S = 0.5
-#: How often it is looked whether a topic has grown: the group notices minutes later, and of the changelog
-#: never.
-_COUNT_EVERY_S = 20.0
+#: How often it is looked whether a topic has grown, or is another one of the same name: the group notices
+#: minutes later or never, and the changelog it does not know.
+_LOOK_EVERY_S = 5.0
+#: A topic that is another one is looked at so often more, and so soon: a broker may be behind.
+_DOUBTED_LOOKS = 2
+_DOUBTED_EVERY_S = 1.0
 
 
 class Processor(Protocol):
@@ -100,8 +104,8 @@ class PartitionHost:
     """The agent's other side; everything happens on the event loop that calls :meth:`run`.
 
     ``new_processor`` makes the processor of a partition; ``source_bounds`` looks up log bounds; ``stored``
-    tells the partitions with local state, so that they come here rather than elsewhere; ``counts`` looks up
-    how many partitions each topic has that is partitioned alike, and may raise LogUnavailable.
+    tells the partitions with local state, so that they come here rather than elsewhere; ``shapes`` looks up
+    the topics that are partitioned alike, and may raise LogUnavailable.
     """
 
     def __init__(
@@ -110,18 +114,23 @@ class PartitionHost:
         new_processor: Callable[[int, Sources], Processor],
         source_bounds: Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, SourceBounds]]],
         stored: Callable[[], Iterable[int]] = tuple,
-        counts: Callable[[], Awaitable[Mapping[str, int]]] | None = None,
+        shapes: Callable[[], Awaitable[Mapping[str, TopicShape]]] | None = None,
     ) -> None:
         self._settings = settings
         self._new_processor = new_processor
         self._source_bounds = source_bounds
-        self._counts = counts
+        self._shapes = shapes
+        #: of each topic, the first that was seen, and how often in a row another one was
+        self._topic_ids: dict[str, str] = {}
+        self._doubts: dict[str, int] = {}
         #: partitions that the state is made for; None: not known, and not checked
         self._partitions: int | None = None
         self._running: dict[int, _Running] = {}
         #: partitions with all of their topics here, and since when (monotonic, s) each has no processor
         self._vacant_since: dict[int, float] = {}
         self._assigned: frozenset[int] = frozenset()
+        #: partitions of which only some topics are here
+        self._incomplete: frozenset[int] = frozenset()
         self._not_before: dict[int, float] = {}
         self._ever_assigned = False
         self._changed = asyncio.Event()
@@ -147,6 +156,21 @@ class PartitionHost:
     def consumer_failure(self) -> str | None:
         """What has ended inside the Kafka client although nobody was told; None while all is well."""
         return self._consumer.failure if self._ever_assigned else None
+
+    @property
+    def withheld(self) -> str | None:
+        """Why partitions are not here that the group would give to this member; None where it has them."""
+        if not self._ever_assigned:
+            return None
+        # Of others' topics this member need not have any.
+        if unknown := sorted(self._consumer.unknown_topics & set(self._settings.topics)):
+            return f"the brokers do not know {', '.join(unknown)}, and no partition is whole without"
+        if self._incomplete:
+            return (
+                f"partitions {_ranges(self._incomplete)} are idle here: not all of their source topics are "
+                "assigned"
+            )
+        return None
 
     @property
     def corrupt_sources(self) -> frozenset[TopicPartition]:
@@ -191,7 +215,7 @@ class PartitionHost:
             asyncio.create_task(self._app.start(), name="faust"),
             asyncio.create_task(self._watch_faust(), name="faust-watch"),
             asyncio.create_task(self._reconcile(), name="reconcile"),
-            asyncio.create_task(self._watch_counts(), name="partition-counts"),
+            asyncio.create_task(self._watch_topics(), name="topics"),
         ]
         try:
             await asyncio.wait([self._failure, *tasks[1:]], return_when=asyncio.FIRST_COMPLETED)
@@ -231,15 +255,16 @@ class PartitionHost:
         reason = self._app.crash_reason
         raise FaustCrashed(f"Faust has crashed: {reason!r}") from reason
 
-    async def _watch_counts(self) -> None:
-        """Look at the topics' partition counts, again and again; raises Misconfigured when one has grown."""
-        while self._counts is not None and not self._stopping:
-            await asyncio.sleep(_COUNT_EVERY_S)
+    async def _watch_topics(self) -> None:
+        """Look at the topics again and again; raises Misconfigured when one is not what it was."""
+        while self._shapes is not None and not self._stopping:
             try:
-                counts = await self._counts()
+                shapes = await self._shapes()
             except LogUnavailable:
-                continue  # those who need Kafka tell of it
-            self._refuse_growth(counts)
+                shapes = {}  # those who need Kafka tell of it
+            self._refuse_growth({topic: shape.partitions for topic, shape in shapes.items()})
+            self._refuse_others({topic: shape.topic_id for topic, shape in shapes.items()})
+            await asyncio.sleep(_DOUBTED_EVERY_S if self._doubts else _LOOK_EVERY_S)
         assert self._failure is not None
         await self._failure
 
@@ -292,9 +317,11 @@ class PartitionHost:
         complete = frozenset(
             n for n in numbers if topics <= {p.topic for p in partitions if p.partition == n}
         )
-        if incomplete := numbers - complete:
+        self._incomplete = frozenset(numbers - complete)
+        if self._incomplete:
             logger.warning(
-                "partitions %s are idle here: not all of their source topics are assigned", sorted(incomplete)
+                "partitions %s are idle here: not all of their source topics are assigned",
+                _ranges(self._incomplete),
             )
         kept = complete & self._running.keys()
         logger.info(
@@ -335,6 +362,23 @@ class PartitionHost:
                 "topic never shrinks: new partitions are not read. Stop all workers and move what is pending "
                 'to another partition count (docs/operations.md, "Moving")'
             )
+
+    def _refuse_others(self, topic_ids: Mapping[str, str]) -> None:
+        """Raise Misconfigured where a topic has another id than at first, and not only by one answer.
+
+        Its log may be as long as the one before, so that reading goes on as if nothing had happened.
+        """
+        for topic, topic_id in topic_ids.items():
+            known = self._topic_ids.setdefault(topic, topic_id)
+            if topic_id == known:
+                self._doubts.pop(topic, None)
+                continue
+            self._doubts[topic] = self._doubts.get(topic, 0) + 1
+            if self._doubts[topic] > _DOUBTED_LOOKS:
+                raise Misconfigured(
+                    f"{topic} had the id {known} when the worker started, and now it has {topic_id}: the "
+                    "topic was deleted and created anew. What was in the old one is lost"
+                )
 
     def is_assigned(self, partition: int) -> bool:
         """True while the partition is here in a confirmed current generation."""

@@ -36,6 +36,8 @@ _JOIN_MARGIN_MS = 5_000
 _SESSION_MARGIN_MS = 5_000
 #: so often a member tries to join that the group has refused
 _REFUSED_RETRY_S = 2.0
+#: so often topics are asked for again that the brokers did not know
+_UNKNOWN_RETRY_S = 1.0
 faust_internals.register_transport(SCHEME, f"{__name__}:Transport")
 
 
@@ -74,6 +76,9 @@ class ConsumerThread(faust_internals.ConsumerThread):
         self.settled = False
         self._confirmed_until = 0.0
         self._confirmed_generation = -1
+        #: topics of the group that the brokers did not know when they were last asked
+        self.unknown_topics: frozenset[str] = frozenset()
+        self._ask_again_at = 0.0
         #: None until the consumer has started
         self._membership: Membership | None = None
 
@@ -176,6 +181,18 @@ class ConsumerThread(faust_internals.ConsumerThread):
     def _confirm(self, generation: int, sent_at: float) -> None:
         self._confirmed_generation = generation
         self._confirmed_until = sent_at + self.batch_app.reader.session_timeout_ms / 1000
+        self._look_for_topics()
+
+    def _look_for_topics(self) -> None:
+        """Ask again for topics that the brokers did not know: they may be back, or a broker was behind.
+
+        Called with each heartbeat, so for as long as this is a member of the group.
+        """
+        consumer, now = self.started_client, time.monotonic()
+        self.unknown_topics = aiokafka_internals.unknown_topics(consumer)
+        if self.unknown_topics and now >= self._ask_again_at:
+            self._ask_again_at = now + _UNKNOWN_RETRY_S
+            aiokafka_internals.ask_for_topics(consumer)
 
     def _refused(self, refused_s: float) -> bool:
         """Whether to give up on a group that has refused this member for so long; tells of it at first."""
@@ -319,6 +336,11 @@ class Consumer(faust_internals.Consumer):
     def failure(self) -> str | None:
         """See :attr:`ConsumerThread.failure`."""
         return self.thread.failure
+
+    @property
+    def unknown_topics(self) -> frozenset[str]:
+        """Topics of the group that the brokers do not know."""
+        return self.thread.unknown_topics
 
     @property
     def corrupt(self) -> frozenset[TopicPartition]:

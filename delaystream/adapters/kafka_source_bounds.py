@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from delaystream.adapters.aiokafka_internals import FindCoordinatorRequest, OffsetFetchRequest
 from delaystream.adapters.kafka_connections import CONNECTION_ERRORS, KafkaConnections
@@ -16,6 +16,13 @@ from delaystream.engine.ports import SourceBounds, TopicPartition
 _OK: Final = 0
 #: FindCoordinator's kind of a consumer group
 _GROUP: Final = 0
+
+
+class TopicShape(NamedTuple):
+    """What of a topic must stay as it is while a worker runs; only the count can change without a new id."""
+
+    topic_id: str
+    partitions: int
 
 
 class KafkaSourceBounds:
@@ -53,14 +60,18 @@ class KafkaSourceBounds:
         except TimeoutError:
             raise LogUnavailable(f"no log bounds: {failure}") from None
 
-    async def partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
-        """How many partitions each topic has that can be described now. Raises LogUnavailable."""
+    async def shapes(self, topics: Iterable[str]) -> dict[str, TopicShape]:
+        """Id and partition count of each topic that can be described now. Raises LogUnavailable."""
         try:
             async with asyncio.timeout(self._timeout_ms / 1000):
                 described = await self._connections.describe(topics)
         except (TimeoutError, *CONNECTION_ERRORS) as error:
-            raise LogUnavailable(f"no partition counts: {error!r}") from error
-        return {name: len(topic.leaders) for name, topic in described.items() if topic.error_code == _OK}
+            raise LogUnavailable(f"the topics were not described: {error!r}") from error
+        return {
+            name: TopicShape(topic.topic_id, len(topic.leaders))
+            for name, topic in described.items()
+            if topic.error_code == _OK
+        }
 
     async def close(self) -> None:
         """Close the connections."""

@@ -48,6 +48,11 @@ class Watched(Protocol):
         ...
 
     @property
+    def withheld(self) -> str | None:
+        """Why partitions are not here that the group would give to this member."""
+        ...
+
+    @property
     def consumer_failure(self) -> str | None:
         """What has ended inside the Kafka client."""
         ...
@@ -74,14 +79,17 @@ class Report(msgspec.Struct, frozen=True):
     partitions: tuple[PartitionStatus, ...]
     #: what is wrong now, in sentences; not yet for long enough to end the process
     complaints: tuple[str, ...]
+    #: partitions are not here that the group would give to this member
+    withheld: bool = False
 
     @property
     def ready(self) -> bool:
-        """True when every partition that is here has recovered and is at work."""
+        """True when every partition that should be here is, has recovered and is at work."""
         # Not asked: whether the group is settled. Partitions that stay go on firing while it is not.
         return (
             self.joined
             and not self.stopping
+            and not self.withheld
             and all(status.phase is Phase.RUNNING for status in self.partitions if status.assigned)
         )
 
@@ -147,6 +155,7 @@ class Watchdog:
             self.stopping,
             partitions,
             tuple(wrong),
+            watched.withheld is not None,
         )
         for complaint, endured_ms in self._patience.endure(wrong, elapsed_ms):
             if endured_ms >= wrong[complaint]:
@@ -161,6 +170,8 @@ class Watchdog:
             wrong["the group has not given this member an assignment"] = self._starting_timeout_ms
         elif not watched.membership_confirmed:
             wrong["the group is undecided, or its coordinator does not answer"] = self._starting_timeout_ms
+        if withheld := watched.withheld:
+            wrong[withheld] = self._starting_timeout_ms
         if failure := watched.consumer_failure:
             wrong[failure] = 0
         if watched.unpolled_ms > _POLLING_MS:

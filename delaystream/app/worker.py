@@ -26,7 +26,7 @@ from delaystream.adapters.kafka_batches import BatchLimits
 from delaystream.adapters.kafka_changelog import AiokafkaChangelog
 from delaystream.adapters.kafka_metadata import KafkaDestinations
 from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
-from delaystream.adapters.kafka_source_bounds import KafkaSourceBounds
+from delaystream.adapters.kafka_source_bounds import KafkaSourceBounds, TopicShape
 from delaystream.adapters.lost_markers import Traces
 from delaystream.adapters.metrics import PrometheusObserver
 from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStores
@@ -143,7 +143,7 @@ class _Worker:
             self._new_processor,
             self._source_bounds,
             lambda: parts.stored_partitions(directory.path),
-            self._partition_counts,
+            self._topic_shapes,
         )
         self._watchdog = Watchdog(
             self._host,
@@ -246,10 +246,10 @@ class _Worker:
             partition, self._engine, self._ports, sources, self._tenants, self._observer
         )
 
-    async def _partition_counts(self) -> Mapping[str, int]:
+    async def _topic_shapes(self) -> Mapping[str, TopicShape]:
         settings = self._settings
         topics = (*settings.request_topics, settings.commands_topic, settings.changelog_topic)
-        return await self._source_bounds.partition_counts(topics)
+        return await self._source_bounds.shapes(topics)
 
     def _new_producer(self, partition: int) -> TransactionalProducer:
         settings = self._settings

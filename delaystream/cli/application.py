@@ -1,7 +1,13 @@
 """The commands by name, and the boundary at which an error becomes a sentence and an exit code."""
 
+import contextlib
+import errno
+import io
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
 import typer
 
@@ -28,6 +34,8 @@ Settings come from flags, then the environment (DELAYSTREAM_...), then the file 
 
 {EXIT_CODES_HELP}
 """
+
+_OUTPUT_ERRORS: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 app = typer.Typer(
     name="delaystream",
@@ -76,6 +84,23 @@ app.command()(config)
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; errors that people can do something about end in a sentence on standard error."""
+    _open_streams()
+    try:
+        code = _run(arguments)
+        # Here rather than when the interpreter ends, who tells of it in its own way.
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS:
+            raise
+        _drop_output()
+        if error.errno == errno.EPIPE:
+            return ExitCode.CRASH  # nobody reads on, as after `| head`: there is nothing to say
+        print(f"delaystream: what is written has no room: {error.strerror}", file=sys.stderr)
+        return ExitCode.NO_STORAGE
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
     # Standalone, typer reports wrong usage itself, and every command ends in SystemExit.
     try:
         app(args=list(arguments), prog_name="delaystream")
@@ -89,6 +114,23 @@ def run(arguments: Sequence[str]) -> int:
             print(f"delaystream: {sentence}", file=sys.stderr)
         return code
     return ExitCode.OK
+
+
+def _open_streams() -> None:
+    """Have both outputs take whatever is shown, and drop it where the caller has closed them."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # until the process ends
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    # What is shown may be anybody's: what the output cannot hold is escaped, as on standard error.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Have what could not be written not be tried again when the interpreter ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _exit_code(error: Exception) -> ExitCode | None:

@@ -31,7 +31,8 @@ def config(
     if as_json:
         import orjson
 
-        sys.stdout.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode() + "\n")
+        shown = [{name: _utf8(value) for name, value in row.items()} for row in rows]
+        sys.stdout.write(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         _print(rows, describe=describe)
 
@@ -93,6 +94,11 @@ def _tenant_rows(loaded: Any) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _utf8(value: Any) -> Any:
+    """A file's name may be any bytes: what is not UTF-8 is escaped, as in the table."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from delaystream.cli import options
-from delaystream.cli.groups import expanded
+from delaystream.cli.groups import ANY_BYTES, expanded, to_bytes
 
 Id = Annotated[str, typer.Argument(help="The id that the request was sent with.", metavar="ID")]
 OptionalId = Annotated[
@@ -192,6 +192,7 @@ def update(
     value: Annotated[
         str | None,
         typer.Argument(help="The new value. Without one, the old one stays.", metavar="VALUE"),
+        ANY_BYTES,
     ] = None,
     to: options.To = None,
     timing: options.Timing,
@@ -242,9 +243,9 @@ def update(
     payload = None
     if replaces:
         payload = _Payload(
-            None if key is None else key.encode(),
+            None if key is None else to_bytes(key),
             read_value(value, file, null=null),
-            [(name, text.encode()) for name, text in options.named_values(header, "--header")],
+            options.record_headers(header),
         )
     _send("update", id, headers, waiting, connection, topic, dry_run=dry_run, payload=payload)
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from delaystream.cli import options
+from delaystream.cli.groups import expanded
 from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from delaystream.core.recurrence.occurrences import Occurrence
 
 
+@expanded
 def cron(
     expression: Annotated[
         str,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from delaystream.cli import options
+from delaystream.cli.groups import expanded
 
 
 def _one_or_three(brokers: int) -> int:
@@ -14,6 +15,7 @@ def _one_or_three(brokers: int) -> int:
     return brokers
 
 
+@expanded
 def dev(
     brokers: Annotated[
         int,

@@ -2,19 +2,31 @@
 
 A group is a dataclass of annotated options, each with a default. `expanded` gives typer a function with the
 options themselves in the group's place, and the command the filled group.
+
+What a shell hands over may be any bytes. It must be UTF-8 wherever it becomes text, so everywhere but in the
+names of files and in what is marked with `ANY_BYTES`.
 """
 
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Final, TypeVar, get_type_hints
+
+import typer
+from typer.models import ArgumentInfo, ParameterInfo
 
 Result = TypeVar("Result")
 
+ANY_BYTES: Final = "any bytes"
+"""Annotates a text that becomes bytes by `to_bytes`, and need not be UTF-8."""
+
 
 def expanded(command: Callable[..., Result]) -> Callable[..., Result]:
-    """The command as typer is to see it; every parameter that is a dataclass becomes its fields."""
+    """The command as typer is to see it; every parameter that is a dataclass becomes its fields.
+
+    A text that is not UTF-8 ends it with `typer.BadParameter`.
+    """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
     groups: dict[str, type] = {}
@@ -26,10 +38,15 @@ def expanded(command: Callable[..., Result]) -> Callable[..., Result]:
             parameters += _options(hint)
         else:
             parameters.append(parameter.replace(annotation=hint))
+    names = {parameter.name: _name(parameter) for parameter in parameters if _is_text(parameter)}
     keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
 
     @wraps(command)
     def run(**given: Any) -> Result:
+        for parameter, name in names.items():
+            for text in _texts(given.get(parameter)):
+                if not is_utf8(text):
+                    raise typer.BadParameter(f"{name} is not UTF-8")
         filled = {
             name: group(**{field.name: given.pop(field.name) for field in fields(group)})
             for name, group in groups.items()
@@ -39,6 +56,35 @@ def expanded(command: Callable[..., Result]) -> Callable[..., Result]:
     run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}
     return run
+
+
+def is_utf8(text: str) -> bool:
+    """Whether an argument was; bytes that are not come as surrogates (PEP 383)."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def to_bytes(text: str) -> bytes:
+    """An argument as the bytes that were typed; what was understood as text is UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _is_text(parameter: inspect.Parameter) -> bool:
+    return ANY_BYTES not in getattr(parameter.annotation, "__metadata__", ())
+
+
+def _name(parameter: inspect.Parameter) -> str:
+    """What the user calls it."""
+    for info in getattr(parameter.annotation, "__metadata__", ()):
+        if isinstance(info, ArgumentInfo):
+            return str(info.metavar or parameter.name.upper())
+        # In an annotation the first name stands where a default would.
+        if isinstance(info, ParameterInfo) and isinstance(info.default, str):
+            return info.default
+    return "--" + parameter.name.strip("_").replace("_", "-")
+
+
+def _texts(value: object) -> list[str]:
+    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
 
 
 def _options(group: type) -> list[inspect.Parameter]:

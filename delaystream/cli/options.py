@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from delaystream.cli.groups import ANY_BYTES, is_utf8, to_bytes
+
 if TYPE_CHECKING:
     from delaystream.config import Loaded, Settings
 
@@ -65,10 +67,13 @@ Coordinates = Annotated[
     ),
 ]
 To = Annotated[str | None, typer.Option("--to", "-t", help="Topic to deliver to.", metavar="TOPIC")]
-RecordKey = Annotated[str | None, typer.Option("--key", "-k", help="The record's key.", metavar="KEY")]
+RecordKey = Annotated[
+    str | None, typer.Option("--key", "-k", help="The record's key.", metavar="KEY"), ANY_BYTES
+]
 RecordHeaders = Annotated[
     list[str] | None,
     typer.Option("--header", "-H", help="A header that is delivered; repeatable.", metavar="NAME=VALUE"),
+    ANY_BYTES,
 ]
 File = Annotated[
     Path | None, typer.Option("--file", "-f", help="Read the value from a file; - is standard input.")
@@ -369,3 +374,13 @@ def named_values(texts: list[str] | None, option: str) -> list[tuple[str, str]]:
             raise typer.BadParameter(f"{option} number {len(pairs) + 1} is not NAME=VALUE")
         pairs.append((name, value))
     return pairs
+
+
+def record_headers(texts: list[str] | None) -> list[tuple[str, bytes]]:
+    """What `RecordHeaders` gives: names are text, values any bytes. Raises `typer.BadParameter`."""
+    headers = []
+    for number, (name, value) in enumerate(named_values(texts, "--header"), 1):
+        if not is_utf8(name):
+            raise typer.BadParameter(f"--header number {number}: its name is not UTF-8")
+        headers.append((name, to_bytes(value)))
+    return headers

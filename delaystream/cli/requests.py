@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from delaystream.cli import options
-from delaystream.cli.groups import expanded
+from delaystream.cli.groups import ANY_BYTES, expanded, to_bytes
 
 
 @expanded
@@ -16,6 +16,7 @@ def send(
     value: Annotated[
         str | None,
         typer.Argument(help="The value. Without it and --file: standard input.", metavar="VALUE"),
+        ANY_BYTES,
     ] = None,
     to: options.To = None,
     timing: options.Timing,
@@ -80,7 +81,7 @@ def send(
     request = schedule_request(
         topic or loaded.settings.request_topics[0],
         to,
-        key=None if key is None else key.encode(),
+        key=None if key is None else to_bytes(key),
         value=read_value(value, file, null=null),
         options={
             **timing.headers(),
@@ -96,7 +97,7 @@ def send(
             "reply-to": reply_to,
             "actor": actor,
         },
-        headers=[(name, text.encode()) for name, text in options.named_values(header, "--header")],
+        headers=options.record_headers(header),
     )
     request = dataclasses.replace(request, partition=partition)
     due = replies.check(loaded.settings, request, "schedule")
@@ -122,12 +123,12 @@ def read_value(argument: str | None, file: Path | None, *, null: bool) -> bytes 
     if null:
         return None
     if argument is not None:
-        return argument.encode()
+        return to_bytes(argument)
     if file is not None and str(file) != "-":
         try:
             return file.read_bytes()
         except OSError as error:
             raise typer.BadParameter(f"--file {file} cannot be read: {error.strerror}") from None
-    if file is None and sys.stdin.isatty():
+    if sys.stdin is None or (file is None and sys.stdin.isatty()):
         raise typer.BadParameter("no value: give it as the argument, by --file, on standard input, or --null")
     return sys.stdin.buffer.read()

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import shutil
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
 
 import typer
 
@@ -80,7 +82,9 @@ def export(
 @expanded
 def import_(
     *,
-    file: Annotated[Path, typer.Argument(help="A file that `delaystream export` wrote.", metavar="FILE")],
+    file: Annotated[
+        Path, typer.Argument(help="A file that `delaystream export` wrote; /dev/stdin too.", metavar="FILE")
+    ],
     from_copy: Annotated[
         bool,
         typer.Option(
@@ -110,11 +114,7 @@ def import_(
 
     settings = connection.load().settings
     client = ClientConfig.parse(settings.kafka)
-    try:
-        opened = file.open("rb")
-    except OSError as error:
-        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
-    with opened:
+    with _seekable(file) as opened:
         partitions = _partitions(settings, client)
         _check_topics(settings, client, partitions)
         ids = topic_ids(connect(client.confluent()), [*settings.request_topics, settings.commands_topic])
@@ -192,6 +192,23 @@ def _progress() -> Any:
         )
 
     return step
+
+
+def _seekable(path: Path) -> BinaryIO:
+    """A file that can be read more than once: what comes from a pipe is kept in a temporary file.
+
+    Raises `typer.BadParameter`.
+    """
+    try:
+        file = path.open("rb")
+        if file.seekable():
+            return file
+        with file:
+            kept = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  # its reader closes it
+            shutil.copyfileobj(file, kept)
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}") from None
+    return kept
 
 
 @contextmanager

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from delaystream.cli import options
+from delaystream.cli.groups import expanded
 
 
+@expanded
 def worker(
     config: options.ConfigFile = None,
     bootstrap_server: options.BootstrapServers = None,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from confluent_kafka.admin import NewPartitions
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import NewPartitions, NewTopic  # type: ignore[attr-defined]
 
 from delaystream.exit_codes import ExitCode
-from tests.integration.harness import Deployment
+from tests.integration.harness import Deployment, wait
 from tests.integration.harness_fixtures import Deploy
 
 
@@ -99,3 +100,58 @@ def test_a_request_topic_made_anew_stops_the_worker(deploy: Deploy) -> None:
     app.kafka.delete(app.requests)
     app.apply_topics()
     _refuses(app, app.requests)
+
+
+def _with_another_request_topic(deploy: Deploy) -> tuple[Deployment, str]:
+    """Two request topics, because a partition needs them all."""
+    app = deploy(partitions=2)
+    other = app.topic("more")
+    app.settings["DELAYSTREAM_REQUEST_TOPICS"] = f"{app.requests},{other}"
+    return app.apply_topics(), other
+
+
+def test_a_request_topic_made_anew_in_use_ends_the_worker(deploy: Deploy) -> None:
+    """While it is gone the worker is not ready and says why; soon after it is back, that it is another."""
+    app, other = _with_another_request_topic(deploy)
+    out = app.destination()
+    worker = app.worker().wait_ready()
+    app.request(b"v", {"destination": out, "delay": "0"}, topic=other)
+    app.kafka.read(out, 1)
+    app.kafka.delete(other)
+    wait(lambda: worker.alive and not worker.ready, "the worker not to be ready", 10)
+    wait(lambda: f"do not know {other}" in worker.get("/health/ready")[1], "it to say why", 10)
+    app.apply_topics()
+    assert worker.wait_exit(20) == ExitCode.CONFIGURATION, worker.output()[-4000:]
+    assert f"{other}-" in worker.reason
+    assert "deleted and created anew" in worker.reason
+
+
+@pytest.mark.parametrize("kind", ["requests", "changelog"])
+def test_a_topic_made_anew_too_fast_to_be_missed_ends_the_worker(deploy: Deploy, kind: str) -> None:
+    """Where nobody found it missing, and its log is as long as the old one's was, only its id tells."""
+    app = deploy(partitions=1).apply_topics()
+    out = app.destination()
+    worker = app.worker().wait_ready()
+    app.request(b"v", {"destination": out, "delay": "0"})
+    app.kafka.read(out, 1)
+    topic: str = getattr(app, kind)
+    config = {"cleanup.policy": "compact"} if kind == "changelog" else {}
+    (deleted,) = app.kafka.admin.delete_topics([topic]).values()
+    deleted.result(30)
+    wait(lambda: _created(app, NewTopic(topic, 1, 1, config=config)), f"{topic} to be made anew", every=0.001)
+    for _ in range(20):
+        app.kafka.produce(topic, [(b"k", b"v", [])])
+    assert worker.wait_exit(20) == ExitCode.CONFIGURATION, worker.output()[-4000:]
+    assert topic in worker.reason
+    assert "deleted and created anew" in worker.reason
+
+
+def _created(app: Deployment, topic: NewTopic) -> bool:
+    (future,) = app.kafka.admin.create_topics([topic]).values()
+    try:
+        future.result(30)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+        return False
+    return True

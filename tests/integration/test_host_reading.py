@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -317,3 +318,38 @@ def test_a_client_that_ends_in_silence_ends_the_host(
 def _failing(processor: Any, fail: Any) -> Any:
     processor.run = fail
     return processor
+
+
+def test_a_broker_that_does_not_know_a_topic_for_a_moment_costs_a_moment(
+    kafka: str, topics: Topics, member: Callable[..., Member]
+) -> None:
+    """One that is behind answers so; the topic is asked for again at once, not in five minutes."""
+    requests, _ = topics
+
+    async def story() -> None:
+        async with member().at_work() as me:
+            await me.notes.until(lambda: me.running == [0, 1])
+            consumer = me.host._consumer.thread.started_client
+            cluster = consumer._client.cluster
+            update = cluster.update_metadata
+
+            def one_is_missing(answer: Any) -> None:
+                cluster.update_metadata = update
+                rows = [(3, *row[1:]) if row[1] == requests else row for row in answer.topics]
+                update(
+                    SimpleNamespace(
+                        API_VERSION=answer.API_VERSION,
+                        brokers=answer.brokers,
+                        controller_id=answer.controller_id,
+                        topics=rows,
+                    )
+                )
+
+            cluster.update_metadata = one_is_missing
+            me.host._consumer.thread.thread_loop.call_soon_threadsafe(consumer._client.force_metadata_update)
+            await me.notes.until(lambda: me.host.withheld is not None)
+            await me.notes.until(lambda: me.host.withheld is None and me.running == [0, 1])
+            produce(kafka, requests, 0, 10)
+            await me.notes.until(lambda: me.notes.offsets(requests, 0)[-1:] == [9])
+
+    run(story())

@@ -30,6 +30,8 @@ class Broker:
 
     def __init__(self, partitions: int = 2) -> None:
         self.partitions = partitions
+        #: whether the topic exists
+        self.knows = True
         #: error codes of the next heartbeats and joins; 0 once there are no more
         self.heartbeats: list[int] = []
         self.joins: list[int] = []
@@ -50,7 +52,7 @@ class Broker:
             API_VERSION=1,
             brokers=[(_NODE, "127.0.0.1", 9, None)],
             controller_id=_NODE,
-            topics=[(0, TOPIC, False, partitions)],
+            topics=[(0, TOPIC, False, partitions) if self.knows else (3, TOPIC, False, [])],
         )
 
     async def send(self, node_id: int, request: Any, **_: Any) -> SimpleNamespace:
@@ -133,7 +135,7 @@ class OneTakesAll:
     def assign(self, cluster: Any, members: Any) -> Any:
         self.calls.append("assign")
         assert cluster.partitions_for_topic("unknown") is None
-        all_partitions = sorted(cluster.partitions_for_topic(TOPIC))
+        all_partitions = sorted(cluster.partitions_for_topic(TOPIC) or ())
         assert {m: (each.subscription, each.user_data) for m, each in members.items()} == dict.fromkeys(
             members, ([TOPIC], b"of the member")
         )
@@ -145,7 +147,7 @@ class OneTakesAll:
     def on_assignment(self, assignment: Any) -> None:
         self.calls.append("on_assignment")
         self.told = assignment.user_data
-        assert {tp.topic for tp in assignment.partitions()} == {TOPIC}
+        assert {tp.topic for tp in assignment.partitions()} <= {TOPIC}
 
 
 class Listener(aiokafka.ConsumerRebalanceListener):  # type: ignore[misc]
@@ -194,6 +196,7 @@ class Group:
             return True
 
         def up_to_date() -> asyncio.Future[bool]:
+            client.cluster.update_metadata(broker.metadata)
             done = asyncio.get_running_loop().create_future()
             done.set_result(True)
             return done

@@ -22,6 +22,7 @@ from typing import Any
 
 import aiokafka
 import pytest
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer import fetcher as fetchers
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchError, FetchResult, PartitionRecords
@@ -587,6 +588,29 @@ async def what_has_ended_inside_is_known() -> None:
     await unstarted.stop()
 
 
+# -- the consumer's topics -------------------------------------------------------------------------------
+
+
+@contract
+async def a_topic_that_is_missing_is_known_and_asked_for_again() -> None:
+    async with started() as group:
+        assert internals.unknown_topics(group.consumer) == frozenset()
+        group.subscribe()
+        await group.assigned()
+        assert internals.unknown_topics(group.consumer) == frozenset()
+        group.broker.knows = False
+        internals.ask_for_topics(group.consumer)
+        await group.assigned()
+        assert group.consumer.assignment() == set()
+        assert internals.unknown_topics(group.consumer) == {TOPIC}
+        group.broker.knows = True
+        assert internals.unknown_topics(group.consumer) == {TOPIC}, "nobody has asked"
+        internals.ask_for_topics(group.consumer)
+        await group.assigned()
+        assert internals.unknown_topics(group.consumer) == frozenset()
+        assert group.consumer.assignment() == set(group.partitions())
+
+
 # -- the consumer's group --------------------------------------------------------------------------------
 
 
@@ -760,7 +784,13 @@ USED: dict[type, dict[str, Contract]] = {
         "_fetcher": what_is_forgotten_is_fetched_on_from_the_position,
         "_coordinator": a_membership_is_told,
         "_subscription": the_consumer_counts_as_one_that_polls,
+        "_client": a_topic_that_is_missing_is_known_and_asked_for_again,
         "_closed": what_has_ended_inside_is_known,
+    },
+    AIOKafkaClient: {
+        "_topics": a_topic_that_is_missing_is_known_and_asked_for_again,
+        "cluster": a_topic_that_is_missing_is_known_and_asked_for_again,
+        "force_metadata_update": a_topic_that_is_missing_is_known_and_asked_for_again,
     },
     Fetcher: {
         "_get_actions_per_node": the_waits_of_each_round_are_decided,
@@ -836,6 +866,10 @@ class _SaysFalse:
 
     def append(self, *row: Any) -> Any:
         return self._builder.append(*row) or False
+
+
+def _or_none_of_it(self: internals.ClusterMetadata, topic: str) -> set[int]:
+    return set(self._partitions.get(topic, ()))
 
 
 _read_record = default_records._DefaultRecordBatchPy._read_msg
@@ -1039,6 +1073,14 @@ CHANGED: dict[str, tuple[Contract, Doctor]] = {
     "the context counts nothing": (
         the_consumer_counts_as_one_that_polls,
         lambda patch: patch.setattr(SubscriptionState, "fetcher_idle_time", 1.0),
+    ),
+    "what the brokers do not know has no partitions": (
+        a_topic_that_is_missing_is_known_and_asked_for_again,
+        lambda patch: patch.setattr(internals.ClusterMetadata, "partitions_for_topic", _or_none_of_it),
+    ),
+    "the leader does not look at what the brokers know": (
+        a_topic_that_is_missing_is_known_and_asked_for_again,
+        lambda patch: patch.setattr(GroupCoordinator, "_on_metadata_change", lambda _: None),
     ),
     "a heartbeat tells nothing": (
         heartbeats_go_through_what_wraps_them,

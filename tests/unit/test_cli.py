@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from delaystream.cli.answers import description, event_line, receipt_line, recor
 from delaystream.cli.dev_session import samples
 from delaystream.cli.export_table import Table
 from delaystream.cli.rendering import delivery_fields, delivery_line, lateness, rendered
-from delaystream.cli.transfer import _new_file
+from delaystream.cli.transfer import _new_file, _seekable
 from delaystream.client import Delivery, Receipt
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.request import Request
 from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
+from delaystream.transfer.checking import checked, numbered
 
 COMMANDS = [
     "worker",
@@ -418,6 +420,19 @@ def test_an_export_as_a_table_has_holds_and_rates(tmp_path: Path) -> None:
     # What would be due then is its end.
     assert hold[:5] == ["2023-11-14T22:13:20.000Z", "hold", "o*", "#a", "k"]
     assert " ".join(hold[5:]) == "the provider is down"
+
+
+def test_an_import_from_a_pipe_is_read_as_often_as_a_file(tmp_path: Path) -> None:
+    """It is checked to its end before anything is done with it."""
+    exported = Path(__file__).parent / "golden" / "export-2.jsonl"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(exported.read_bytes()))
+    writer.start()
+    with _seekable(pipe) as piped, _seekable(exported) as file:
+        writer.join()
+        assert checked(piped) == checked(file)
+        assert [line for _, line, _ in numbered(piped)] == [line for _, line, _ in numbered(file)]
 
 
 def test_an_export_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

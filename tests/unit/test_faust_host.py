@@ -9,6 +9,7 @@ import pytest
 
 from delaystream.adapters.batch_fetcher import ReaderSettings
 from delaystream.adapters.faust_host import FaustCrashed, HostSettings, PartitionHost
+from delaystream.adapters.kafka_source_bounds import TopicShape
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.ports import TopicPartition
 from delaystream.testing import VirtualTimeLoop
@@ -73,6 +74,7 @@ class Room:
     def __init__(self) -> None:
         self.with_room: set[TopicPartition] = set()
         self.membership_confirmed = False
+        self.unknown_topics: frozenset[str] = frozenset()
 
 
 def held_to(partitions: int) -> PartitionHost:
@@ -117,26 +119,64 @@ def test_an_assignment_within_the_known_count_is_taken_up() -> None:
     asyncio.run(scenario())
 
 
+def test_partitions_that_lack_a_topic_are_told() -> None:
+    """A worker at which nothing is whole has nothing else to tell of."""
+
+    async def scenario() -> None:
+        made = held_to(4)
+        room = Room()
+        made._app._consumer = room  # type: ignore[assignment]
+        assert made.withheld is None
+        made.on_assigned(assigned(requests=4, commands=4))
+        assert made.withheld is None
+        made.on_assigned(assigned(commands=4))
+        assert made.partitions() == []
+        assert str(made.withheld).startswith("partitions 0-3 are idle here")
+        room.unknown_topics = frozenset({"requests", "of-others"})
+        assert str(made.withheld).startswith("the brokers do not know requests,")
+        made.on_assigned(frozenset())
+        assert made.withheld is not None
+        room.unknown_topics = frozenset({"of-others"})
+        assert made.withheld is None
+
+    asyncio.run(scenario())
+
+
 def test_a_topic_that_is_not_subscribed_to_and_grows_ends_the_worker() -> None:
     """The changelog, or one whose new partitions went to another member; that Kafka is away ends nothing."""
-    answers: list[Mapping[str, int] | None] = [
-        {"requests": 4, "changelog": 4},
-        None,
-        {"requests": 4, "changelog": 5},
-    ]
+    of_four = {"requests": TopicShape("a", 4), "changelog": TopicShape("b", 4)}
+    grown = of_four | {"changelog": TopicShape("b", 5)}
+    assert watched([of_four, None, grown], "changelog has at least 5 partitions") <= 10
 
-    async def counts() -> Mapping[str, int]:
+
+def watched(answers: list[Mapping[str, TopicShape] | None], refused: str) -> float:
+    """Have a worker look at its topics (None: in vain). How long it took until it ended so, s."""
+
+    async def shapes() -> Mapping[str, TopicShape]:
         answer = answers.pop(0)
         if answer is None:
             raise LogUnavailable("no answer")
         return answer
 
-    async def scenario() -> None:
+    async def scenario() -> float:
         made = held_to(4)
-        made._counts = counts
-        with pytest.raises(Misconfigured, match="changelog has at least 5 partitions"):
-            await made._watch_counts()
+        made._shapes = shapes
+        began = loop.time()
+        with pytest.raises(Misconfigured, match=refused):
+            await made._watch_topics()
         assert not answers
+        return loop.time() - began
 
     with VirtualTimeLoop() as loop:
-        loop.run_until_complete(scenario())
+        return loop.run_until_complete(scenario())
+
+
+def test_a_topic_that_is_another_one_of_its_name_ends_the_worker() -> None:
+    """Its log may go on where the old one ended, so that no offset tells; one answer may be out of date."""
+    old = {"requests": TopicShape("a", 4), "changelog": TopicShape("b", 4)}
+    new = old | {"requests": TopicShape("c", 4)}
+    gone = {"changelog": TopicShape("b", 4)}
+    told = "requests had the id a .* now it has c: .* deleted and created anew"
+    assert watched([old, new, new, new], told) <= 7
+    assert watched([old, gone, None, new, gone, None, new, new], told) < 30
+    watched([old, new, new, old, new, new, old, new, new, new], told)

@@ -41,6 +41,17 @@ def test_json_has_one_object_a_line_from_structlog_and_the_standard_library() ->
     )
 
 
+def test_json_holds_what_is_no_text_and_no_number_of_json() -> None:
+    """A file's name may be any bytes."""
+    stream = io.StringIO()
+    configure_logging("json", "info", stream)
+    structlog.get_logger().info("worker starts", data_dir="/state/\udcff", offset=2**70)
+    (line,) = stream.getvalue().splitlines()
+    found = json.loads(line)
+    assert (found["event"], found["data_dir"], found["offset"]) == ("worker starts", "/state/\udcff", 2**70)
+    assert line.isascii()
+
+
 def test_an_exception_stays_on_its_line() -> None:
     """A log collector reads lines."""
     stream = io.StringIO()

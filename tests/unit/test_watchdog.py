@@ -15,6 +15,7 @@ class Host:
     def __init__(self) -> None:
         self.joined = True
         self.membership_confirmed = True
+        self.withheld: str | None = None
         self.consumer_failure: str | None = None
         self.unpolled_ms = 0
         self.found: list[PartitionStatus] = [PartitionStatus(0, True, Phase.RUNNING, 100, 0)]
@@ -73,6 +74,10 @@ def undecided(host: Host) -> None:
     host.membership_confirmed = False
 
 
+def withheld(host: Host) -> None:
+    host.withheld, host.found = "the brokers do not know requests", []
+
+
 @pytest.mark.parametrize(
     ("wrong", "patience_ms"),
     [
@@ -82,6 +87,7 @@ def undecided(host: Host) -> None:
         (recovering_in_silence, STARTING_MS),
         (not_joined, STARTING_MS),
         (undecided, STARTING_MS),
+        (withheld, STARTING_MS),
     ],
 )
 def test_what_stays_wrong_ends_the_process(
@@ -130,6 +136,16 @@ def test_a_worker_that_stops_is_not_watched(watchdog: Watchdog, host: Host, ends
     watchdog.stopping = True
     look_for(watchdog, 10 * STARTING_MS)
     assert ends == []
+
+
+def test_a_worker_is_not_ready_while_partitions_are_withheld(watchdog: Watchdog, host: Host) -> None:
+    """It has none that could fail to be at work, and does not do what it is there for."""
+    watchdog.look(LOOK_MS)
+    assert watchdog.report.ready
+    withheld(host)
+    watchdog.look(LOOK_MS)
+    assert not watchdog.report.ready
+    assert watchdog.report.complaints == ("the brokers do not know requests",)
 
 
 def test_idle_waiting_is_no_stall(watchdog: Watchdog, host: Host, ends: list[str]) -> None:
