@@ -185,10 +185,11 @@ def test_a_file_of_any_name_is_shown_as_an_origin(
     file.write_text("max_list = 5\n")
     monkeypatch.setenv("DELAYSTREAM_DATA_DIR", NO_TEXT)
     # The test's own output is strict, where a process's is made not to be.
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict"))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8", errors="strict"))
     assert main(["config", "--config", str(file), *more]) == ExitCode.OK
     sys.stdout.flush()
-    shown = sys.stdout.buffer.getvalue()  # type: ignore[attr-defined]
+    shown = written.getvalue()
     assert shown.count(rb"\udcff" if not more else rb"\\udcff") == 2
 
 
