@@ -104,8 +104,8 @@ class RateCommands:
         step.routes.pop((row.destination, row.tenant), None)
         for wheel in state.wheels([row.destination]):
             state.heads.open(wheel)
-        # What this step drains was chosen by the rate before. So it drains nothing of the destination: what is
-        # due in one wheel would overtake what had to wait in the other.
+        # What this step drains was chosen by the rate before. So it drains nothing of the destination: what
+        # is due in one wheel would overtake what had to wait in the other.
         step.moved.add(row.destination)
 
     def _make_room(self, step: Step) -> None:
