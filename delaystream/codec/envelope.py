@@ -361,6 +361,8 @@ class Bulk(msgspec.Struct, frozen=True, array_like=True, tag=11):
     no_receipt: str | None = None
     #: of a resume: fires that were due when it was carried out
     at_once: int = 0
+    #: whether its subject had been read here when it was taken up: what is read later is not over
+    read: bool = True
 
     @property
     def source(self) -> Coordinates:

@@ -249,7 +249,7 @@ class Unnamed:
         fires = self._carry_out(step, bulk, found)
         partition, offset, origin = bulk.subject
         subject = Coordinates(bulk.tenant, partition, offset, origin)
-        outcome = _DONE[bulk.action] if found else self._why_not(step, subject)
+        outcome = _DONE[bulk.action] if found else self._why_not(bulk)
         named = [(due, fire_id(subject.text, index, due)) for due, index in fires]
         no_receipt = self._letters.summary(
             step,
@@ -283,7 +283,7 @@ class Unnamed:
             assert type(entry) is Envelope
             entries.append((key, entry))
         described = status = None
-        outcome = self._why_not(step, subject)
+        outcome = self._why_not(bulk)
         fires = [self._state.fire(key) for key, _ in entries]
         if entries:
             held_by = next((name for key, entry in entries if (name := self._held_by(key, entry))), None)
@@ -340,14 +340,18 @@ class Unnamed:
             fires.append((due_ms, index_of(key)))
         return fires
 
-    def _why_not(self, step: Step, subject: Coordinates) -> Outcome:
-        """Nothing of the subject is pending: it is over, if it was ever read here."""
+    @staticmethod
+    def _why_not(bulk: Bulk) -> Outcome:
+        """Nothing of the subject is pending: it is over, if it was read here before the command was."""
+        return Outcome.TOO_LATE if bulk.read else Outcome.UNKNOWN
+
+    def is_read(self, step: Step, subject: Coordinates) -> bool:
+        """Whether a request was ever read here, as far as can be told, the step in hand included."""
         if subject.origin or subject.partition != self._partition:
-            known = self._state.source_number((subject.topic, subject.partition, subject.origin)) is not None
-            return Outcome.TOO_LATE if known else Outcome.UNKNOWN
+            return self._state.source_number((subject.topic, subject.partition, subject.origin)) is not None
         position = self._state.positions.get(subject.topic)
         read = step.positions.get(subject.topic, 0 if position is None else position.next_offset)
-        return Outcome.TOO_LATE if subject.offset < read else Outcome.UNKNOWN
+        return subject.offset < read
 
 
 def where(bulk: Bulk) -> str:

@@ -185,6 +185,9 @@ MEANT: dict[str, Any] = {
     "gathering-4": Gathering(Action.PAUSE, [0, 2], holds=1, until_ms=1_700_000_000_000),
     "ended-1": Ended(HOLD, 1_700_000_000_000, KEY, Lateness(CatchUp.ALL, "drop", 5)),
     "bulk-4": Bulk("delay-requests", 1, 9, 10, Action.RESUME, Match(), b"s", KEY, at_once=3),
+    "bulk-5": Bulk(
+        "delay-requests", 1, 9, 10, Action.CANCEL, Match(), b"w", KEY, subject=(0, 7, ""), read=False
+    ),
     "gathering-5": Gathering(Action.RESUME, [0, 2], at_once=3),
     "gathering-6": Gathering(Action.CANCEL, [0, 2], 17, "ada", note="incident 12"),
     "before-1": Before(b"bdelay-requests\0key", b"hdelay-requests\0key", HOLD),

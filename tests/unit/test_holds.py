@@ -1480,3 +1480,24 @@ def test_nothing_is_left_of_a_hold_that_was_resumed() -> None:
         assert not kinds & {b"h", b"b", b"g", b"w"}
 
     in_virtual_time(test)
+
+
+def test_what_is_read_while_a_command_about_it_is_at_work_is_not_over() -> None:
+    """A command may be read before the request that it names: on its way it came from another partition."""
+
+    async def test(engine: Engine) -> None:
+        # The command looks through this wheel first, and is long at work on the other one.
+        engine.request(destination="orders", delay="10h", partition=0)
+        for _ in range(400):
+            engine.request(destination="emails", delay="10h", partition=0)
+        await asyncio.sleep(1)
+        control = {"coordinates": at(0, 401)}
+        engine.request(None, action="cancel", reply_to="replies", partition=1, control=control)
+        await asyncio.sleep(0.2)
+        assert engine.request(b"late", destination="orders", delay="1m", partition=0) == 401
+        await asyncio.sleep(30)
+        assert last(engine, "outcome", "count") == ("unknown", 0)
+        await asyncio.sleep(100)
+        assert values(engine) == ["late"]
+
+    in_virtual_time(test, partitions=2, bulk_slice=1)
