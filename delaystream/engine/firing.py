@@ -261,7 +261,8 @@ class Firing:
         if self._rates.active:
             lane = self._state.lanes[wheel]
             drain.buckets = self._rates.buckets(topic, lane, step.loop_ms)
-            if wheel == self._state.common(topic):
+            if not lane:
+                # That of a hold, too: the rate may have come while the hold stood.
                 drain.leaving = self._leaving(topic)
         if (lane := self._state.lanes[wheel]) and not self._rates.lane(lane, topic):
             drain.leaving = self._sources_of(lane)

@@ -547,3 +547,23 @@ def test_a_rate_that_ends_as_something_is_due_lets_nothing_overtake_what_had_to_
         assert [record.value for record in engine.read("orders")] == [b"1", b"2", b"3"]
 
     in_virtual_time(test)
+
+
+def test_what_a_hold_lets_go_has_the_rate_that_was_set_meanwhile() -> None:
+    """It is in the hold's own wheel, and may have got there before the tenant had one for its rate."""
+
+    async def test(engine: Engine) -> None:
+        engine.request(None, action="pause", match_destination="orders", match_new="true")
+        for number in range(20):
+            engine.request(b"%d" % number, destination="orders", delay="1s")
+        await asyncio.sleep(5)
+        engine.request(None, action="rate", destination="orders", rate="60/h")
+        await asyncio.sleep(5)
+        engine.request(None, action="resume", match_destination="orders")
+        began = engine.clock.now_ms()
+        await asyncio.sleep(600)
+        read = engine.read("orders")
+        assert 9 <= len(read) <= 11
+        assert read[-1].appended_ms - began > 500_000
+
+    in_virtual_time(test)
