@@ -74,8 +74,8 @@ class PrometheusObserver:
         self._missed = Counter(
             "delaystream_missed",
             "Due times without a delivery of their own, by reason: late, paused, destination, "
-            "too-many, expired (`on-late: drop`), moved (`on-late: <topic>`), skipped (a later delivery stands "
-            "for it).",
+            "too-many, expired (`on-late: drop`), moved (`on-late: <topic>`), skipped (a later delivery "
+            "stands for it).",
             ["reason", "destination"],
             registry=self.registry,
         )

@@ -72,7 +72,8 @@ class Kaspr(Dialect):
         Row(
             _MISSED,
             "`catch-up`",
-            "`replay` (Kaspr's default): `all`; `skip`: `none`. `grace` is without end, as in Kaspr; `max_catch_up` bounds it",
+            "`replay` (Kaspr's default): `all`; `skip`: `none`. `grace` is without end, as in Kaspr; "
+            "`max_catch_up` bounds it",
         ),
     )
     outgoing = (Row(_FIRE_TIMESTAMP, "the scheduled time of a cron fire, in seconds", "on cron fires only"),)
