@@ -196,9 +196,9 @@ def rates_are_not_lifted() -> Iterator[Engine]:
     """`none` is answered, and the rate stays."""
     original = Rates.command
 
-    def command(self: Rates, row: Any) -> None:
+    def command(self: Rates, row: Any, loop_ms: float) -> None:
         if row.rate is not None:
-            original(self, row)
+            original(self, row, loop_ms)
 
     with patch.object(Rates, "command", command):
         yield Engine()
