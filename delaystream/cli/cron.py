@@ -56,7 +56,7 @@ def cron(
     expression with a wildcard in its seconds, minutes or hours: it goes by elapsed time.
     """
     from delaystream.cli.wording import in_options
-    from delaystream.core.recurrence import Recurrence, check
+    from delaystream.core.recurrence import Recurrence, calendar_ends, check
     from delaystream.core.recurrence.occurrences import occurrences
 
     limits = options.load_settings(config, None, None, settings).settings.limits()
@@ -85,7 +85,8 @@ def cron(
         return
     print(_table(found, timezone))
     if len(found) < count:
-        print("No further time within a century.")
+        ends = calendar_ends(found[-1].due_ms if found else start_ms)
+        print(f"No further time {'before the year 9999' if ends else 'within a century'}.")
 
 
 def _instant(text: str) -> int:

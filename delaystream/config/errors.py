@@ -15,13 +15,15 @@ class ConfigurationError(Exception):
         super().__init__("\n".join(self.problems))
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     """' Did you mean X?' with the known name nearest to `name`, or ''.
 
-    That is the shortest one that has all its words, else the one that is written most like it.
+    That is the shortest one that has all its words, else the one that is written most like it. What all names
+    begin with, `prefix`, makes none of them more like another.
     """
-    names = list(known)
+    names = [other.removeprefix(prefix) for other in known if other.startswith(prefix)]
+    name = name.removeprefix(prefix)
     words = set(_PARTS.findall(name))
     whole = sorted((other for other in names if words <= set(_PARTS.findall(other))), key=len)
     nearest = whole or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f" Did you mean {nearest[0]}?" if nearest else ""
+    return f" Did you mean {prefix}{nearest[0]}?" if nearest and words else ""

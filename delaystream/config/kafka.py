@@ -199,6 +199,9 @@ REFUSED: Final[dict[str, str]] = {
 }
 """Name -> why it is refused, worded to follow the name in a sentence."""
 
+SUGGESTED: Final = (*SUPPORTED, *[name for name, why in REFUSED.items() if why.startswith("is the setting ")])
+"""What somebody may have meant who has mistyped a name: it can be set, here or as a setting of ours."""
+
 
 def variable_names() -> Mapping[str, str]:
     """`KAFKA_BOOTSTRAP_SERVERS` -> `bootstrap.servers`, for every setting that Kafka's clients have."""

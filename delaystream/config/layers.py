@@ -65,15 +65,21 @@ class _Values:
             if name not in self.values:
                 self.values[name] = value
                 self.origins[name] = origin
+        elif name in TABLES:
+            self.problems.append(f"{name} ({origin}) is a table; expected one of its settings, {name}.NAME.")
         else:
             known = [*Settings.model_fields, *(f"kafka.{known}" for known in kafka.SUPPORTED)]
             self.problems.append(f"There is no setting {name} ({origin}).{suggestion(name, known)}")
 
     def _offer_kafka(self, name: str, value: Any, origin: Origin) -> None:
-        if name in kafka.REFUSED:
+        if not name:
+            self.problems.append(
+                f"kafka. ({origin}) names no setting of Kafka's clients; expected kafka.NAME."
+            )
+        elif name in kafka.REFUSED:
             self.problems.append(f"Kafka's {name} ({origin}) cannot be set: it {kafka.REFUSED[name]}.")
         elif name not in kafka.SUPPORTED:
-            hint = suggestion(name, [*kafka.SUPPORTED, *kafka.REFUSED])
+            hint = suggestion(name, kafka.SUGGESTED)
             self.problems.append(f"There is no Kafka client setting {name} ({origin}).{hint}")
         elif name not in self.kafka:
             self.kafka[name] = str(value).lower() if isinstance(value, bool) else str(value)
@@ -146,7 +152,15 @@ def _offer_environment(values: _Values, environ: Mapping[str, str]) -> None:
         elif (name := known.get(variable.removesuffix(FILE_SUFFIX))) and variable.endswith(FILE_SUFFIX):
             _offer_secret(values, name, environ, origin)
         else:
-            values.problems.append(f"There is no setting {variable}.{suggestion(variable, known)}")
+            values.problems.append(f"There is no setting {variable}.{_nearest(variable, known)}")
+
+
+def _nearest(variable: str, known: Mapping[str, str]) -> str:
+    """What somebody may have meant by a variable that is none, as a sentence; '' where nothing is like it."""
+    refused = {f"kafka.{name}" for name in kafka.REFUSED} - {f"kafka.{name}" for name in kafka.SUGGESTED}
+    names = [other for other, name in known.items() if name not in refused]
+    of_kafka = f"{ENVIRONMENT_PREFIX}KAFKA_"
+    return suggestion(variable, names, of_kafka if variable.startswith(of_kafka) else ENVIRONMENT_PREFIX)
 
 
 def _offer_secret(values: _Values, name: str, environ: Mapping[str, str], origin: Origin) -> None:
@@ -224,10 +238,14 @@ def _sentences(
         elif name:
             value = values.values.get(name)
         if name:
-            sentences.append(f"{name} = {value!r} ({values.origins.get(name, 'default')}): {message}.")
+            sentences.append(_ended(f"{name} = {value!r} ({values.origins.get(name, 'default')}): {message}"))
         else:
-            sentences.append(f"{message[:1].upper()}{message[1:]}.")
+            sentences.append(_ended(f"{message[:1].upper()}{message[1:]}"))
     return sentences
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "?")) else f"{sentence}."
 
 
 _EXPECTED = {

@@ -52,6 +52,13 @@ class TenantOffers:
                 topic, field = found[0]
             else:
                 topic, _, field = name.rpartition(".")
+                if not topic or not field:
+                    such = setting_name(names[0] if names else "orders", "max_pending")
+                    problems.append(
+                        f"{TABLE}.{name} ({origin}) names no setting of a request topic; expected "
+                        f"{TABLE}.TOPIC.SETTING, such as {such}."
+                    )
+                    continue
                 if topic not in names:
                     hint = suggestion(topic, names)
                     problems.append(f"There is no request topic {topic} ({TABLE}.{name}, {origin}).{hint}")
@@ -77,8 +84,17 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
             yield prefix + key, value
 
 
-def _unclear(name: str, found: Sequence[tuple[str, str]], known: Iterable[str]) -> str:
+def _whose(variable: str, known: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    """What a variable begins with because of its topic, if that is one of those there are."""
+    topics = {topic for offered in known.values() for topic, _ in offered}
+    begin = [begin for topic in topics if variable.startswith(begin := variable_name(topic, ""))]
+    return max(begin, key=len, default=variable_name("", "")[:-1])
+
+
+def _unclear(
+    name: str, found: Sequence[tuple[str, str]], known: Mapping[str, Sequence[tuple[str, str]]]
+) -> str:
     if not found:
-        return f"There is no setting {name}.{suggestion(name, known)}"
+        return f"There is no setting {name}.{suggestion(name, known, _whose(name, known))}"
     topics = " or ".join(topic for topic, field in found if variable_name(topic, field) == name)
     return f"{name} may be about {topics}: say which in a file, or by --set."

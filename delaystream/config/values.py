@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from delaystream.core.destinations import is_topic_name
 from delaystream.core.rates import RateError, parse_rate
-from delaystream.core.recurrence import zone_refusal
+from delaystream.core.recurrence import zone_problem
 from delaystream.dialects import by_name
 
 SECOND_MS: Final = 1_000
@@ -62,8 +62,8 @@ def _dialects(value: Any) -> Any:
 
 
 def _zone(value: Any) -> Any:
-    if isinstance(value, str) and (refused := zone_refusal(value)) is not None:
-        raise ValueError(refused.detail)
+    if isinstance(value, str) and (problem := zone_problem(value)) is not None:
+        raise ValueError(f"it {problem}")
     return value
 
 

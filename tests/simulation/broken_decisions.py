@@ -106,9 +106,9 @@ def every_late_time_is_missed() -> Iterator[Engine]:
     """Scheduled times that are late are missed, whatever their grace."""
 
     def decide(
-        recurrence: Any, scheduled_ms: int, now_ms: int, catch_up: Any, grace_ms: int, due: Any
+        recurrence: Any, scheduled_ms: int, now_ms: int, catch_up: Any, grace_ms: int, due: Any, *most: Any
     ) -> Verdict:
-        return settle(recurrence, scheduled_ms, now_ms, catch_up, min(grace_ms, 20), due)
+        return settle(recurrence, scheduled_ms, now_ms, catch_up, min(grace_ms, 20), due, *most)
 
     with patch.object(recurring_fires, "settle", decide):
         yield Engine()

@@ -111,6 +111,61 @@ def test_an_unknown_variable_is_an_error_that_suggests_the_right_one(variable: s
     assert f"Did you mean {suggested}?" in problems({variable: "1"})
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "DELAYSTREAM_KAFKA_FOO_BAR",
+        "DELAYSTREAM_KAFKA_ACK",
+        "DELAYSTREAM_FOO",
+        "DELAYSTREAM_",
+        "DELAYSTREAM_TENANTS_DELAY_REQUESTS_FOO",
+        "DELAYSTREAM_TENANTS_FOO",
+    ],
+)
+def test_nothing_is_suggested_that_is_not_like_it_or_cannot_be_set(variable: str) -> None:
+    """What all variables begin with makes none more like another."""
+    assert f"There is no setting {variable}." in problems({variable: "1"}).splitlines()
+
+
+def test_what_is_a_setting_of_ours_is_suggested_by_kafkas_name() -> None:
+    assert "Did you mean group.id?" in problems(**{"kafka.group.idd": "1"})
+    assert problems(**{"kafka.ack": "1"}).endswith("(flag -X ack).")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tenants.", "tenants. (flag --set tenants.) names no setting of a request topic; expected "
+            "tenants.TOPIC.SETTING, such as tenants.delay-requests.max_pending."),
+        ("tenants.orders", "tenants.orders (flag --set tenants.orders) names no setting of a request topic;"),
+        ("tenants.orders.", "tenants.orders. (flag --set tenants.orders.) names no setting of a request"),
+        ("tenants", "tenants (flag --set tenants) is a table; expected one of its settings, tenants.NAME."),
+        ("kafka", "kafka (flag --set kafka) is a table; expected one of its settings, kafka.NAME."),
+        ("kafka.", "kafka. (flag --set kafka.) names no setting of Kafka's clients; expected kafka.NAME."),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_not_whole_says_how_one_is_written(name: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load(pairs={name: "1"}, environ={})
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("zone", "said"),
+    [
+        ("x", "it is no name of a time zone; expected one such as 'Europe/Berlin' or 'UTC'."),
+        ("Europe/Berln", "it is no name of a time zone; did you mean 'Europe/Berlin'?"),
+    ],
+)
+def test_a_default_time_zone_that_is_none_is_said_by_the_settings_name(zone: str, said: str) -> None:
+    text = problems(default_timezone=zone)
+    assert text == f"default_timezone = '{zone}' (flag --default-timezone): {said}"
+    topic = "tenants.delay-requests.default_timezone"
+    with pytest.raises(ConfigurationError) as refused:
+        load(pairs={topic: zone}, environ={})
+    assert str(refused.value) == f"{topic} = '{zone}' (flag --set {topic}): {said}"
+
+
 def test_an_unknown_name_in_the_file_is_an_error_that_suggests_the_right_one(tmp_path: Path) -> None:
     """The same for files, in both tables."""
     text = problems(config=toml(tmp_path, 'http_prot = 1\n[kafka]\nsasl.mechanisms = "PLAIN"\n'))

@@ -140,13 +140,17 @@ def test_it_begins_now(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_fewer_times_than_asked_for_are_said_to_be_all(capsys: pytest.CaptureFixture[str]) -> None:
-    """A century is as far as it looks."""
+    """It looks a century ahead, and not beyond the calendar."""
     start = datetime(9980, 1, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     milliseconds = str(start // timedelta(milliseconds=1))
     assert main(["cron", "0 0 29 2 *", "--from", milliseconds]) == ExitCode.OK
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "No further time within a century."
+    assert lines[-1] == "No further time before the year 9999."
     assert len(lines) == 7
+    assert main(["cron", "0 9 * * *", "--from", "9998-12-31T00:00:00Z"]) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines()[-1] == "No further time before the year 9999."
+    assert main(["cron", "0 9 * * *", "--from", "9998-12-31T10:00:00Z"]) == ExitCode.REFUSED
+    assert "none is worked out from the year 9999 on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,11 @@ _HORIZON_S: Final = 100 * 366 * DAY_S
 day of the week, over a year like 2100), unless a gap swallows every one of its times."""
 
 
+def calendar_ends(after_ms: int) -> bool:
+    """Whether times after another are looked for up to the year 9999, and not for a century."""
+    return after_ms // 1000 + _HORIZON_S >= END_S
+
+
 class Scheduled(msgspec.Struct, frozen=True, gc=False):
     """The instants that a pattern means in a zone; seconds since the epoch."""
 

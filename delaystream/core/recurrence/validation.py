@@ -8,6 +8,7 @@ from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.recurrence.fields import CronError
 from delaystream.core.recurrence.fires import next_after
 from delaystream.core.recurrence.recurrence import Recurrence
+from delaystream.core.recurrence.scheduled import calendar_ends
 from delaystream.core.recurrence.zones import zone_advice, zone_names
 from delaystream.core.rejection import Code, Rejection, shown
 
@@ -43,14 +44,18 @@ def check(recurrence: Recurrence, *, min_interval_ms: int, max_expression: int) 
 
 def zone_refusal(name: str) -> Rejection | None:
     """Why a worker refuses a time zone of that name, None if it does not."""
-    if name in zone_names():
+    problem = zone_problem(name)
+    if problem is None:
         return None
-    advice = zone_advice(name)
     return Rejection(
         Code.INVALID_TIMEZONE,
-        f"delaystream-timezone is {shown(name)}, which is no name of a time zone; {advice}"
-        + ("" if advice[-1] == "?" else "."),
+        f"delaystream-timezone is {shown(name)}, which {problem}" + ("" if problem[-1] == "?" else "."),
     )
+
+
+def zone_problem(name: str) -> str | None:
+    """What is wrong with the name of a time zone and what to write instead, to follow it in a sentence."""
+    return None if name in zone_names() else f"is no name of a time zone; {zone_advice(name)}"
 
 
 def _shortest_gap_ms(recurrence: Recurrence, max_expression: int) -> int:
@@ -81,6 +86,11 @@ def _apart(shortest_ms: int) -> str:
 
 def _never(recurrence: Recurrence) -> str:
     start = format_instant(recurrence.start_ms)
+    if recurrence.end_ms is None and calendar_ends(recurrence.start_ms):
+        return (
+            f"{_named(recurrence)} has no time from its start, {start}, on: none is worked out from the year "
+            "9999 on."
+        )
     if recurrence.end_ms is None:
         return f"{_named(recurrence)} has no time within a century of its start, {start}."
     end = format_instant(recurrence.end_ms)
