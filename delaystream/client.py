@@ -19,6 +19,9 @@ from delaystream.core.request import Coordinates, Header
 SEND_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 15.0
 
+NO_HEADERS: Sequence[Header] = (("(a name is not UTF-8)", None),)
+"""In place of a record's headers that cannot be read."""
+
 _POLL_S = 0.2
 _SUBJECTS = frozenset(
     {"coordinates", "destination", "match-tags", "match-destination", "match-id-prefix", "match-key"}
@@ -359,9 +362,13 @@ class Reader:
 def delivery(message: Message) -> Delivery:
     """A record as confluent-kafka has it, with the headers of a delivery understood.
 
-    Where a delivery was itself delivered from a delivery, the last header of each name is ours.
+    Where a delivery was itself delivered from a delivery, the last header of each name is ours. Of a record
+    with a name that is not UTF-8 confluent-kafka has no header: `NO_HEADERS` stands for them.
     """
-    found = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    try:
+        found = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    except (UnicodeDecodeError, SystemError):  # the latter: its C code answers something beside the error
+        found = list(NO_HEADERS)
     headers = [(name, _bytes(value)) for name, value in found]
     ours = {name: value for name, value in headers if value is not None and name.startswith(names.PREFIX)}
     return Delivery(

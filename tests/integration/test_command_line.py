@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import signal
 import subprocess
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from delaystream.core.instants import parse_instant
 from delaystream.exit_codes import ExitCode
@@ -133,3 +138,33 @@ def test_events_are_told_for_people(app: Deployment) -> None:
         return [line for line in told.splitlines() if id in line]
 
     wait(lambda: any(re.search(rf"  fired +{id}  ", line) for line in lines()), "the event")
+
+
+class _RawName(str):
+    """A header name that no client lets one send, though Kafka takes it."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        return b"\xff\xfe"
+
+
+async def _send_raw_name(app: Deployment, topic: str) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=app.kafka.bootstrap) as producer:
+        batch = producer.create_batch()
+        batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, 0, 1_000_000)
+        batch.append(timestamp=1_000, key=b"k", value=b"v", headers=[(_RawName("x"), b"1"), ("fine", b"2")])
+        await (await producer.send_batch(batch, topic, partition=0))
+
+
+def test_a_record_with_a_name_that_is_no_text_is_shown_without_its_headers(app: Deployment) -> None:
+    """Anybody may write to a destination; and to the topic for receipts, where every command reads."""
+    out = app.destination("raw")
+    asyncio.run(_send_raw_name(app, out))
+    app.kafka.produce(out, [(b"k", b"next", [("fine", b"2")])])
+    shown = _said(app, "watch", out, "--from-beginning", "--count", "2", "--timeout", "20").splitlines()
+    assert "k: v  [(a name is not UTF-8)=(null)]" in shown[0]
+    assert "k: next  [fine=2]" in shown[1]
+    said = _said(app, "watch", out, "--from-beginning", "--count", "1", "--timeout", "20", "-o", "json")
+    found = json.loads(said)
+    assert (found["value"], found["headers"]) == ("v", [["(a name is not UTF-8)", None]])

@@ -18,7 +18,12 @@ HANGS = textwrap.dedent(
     from delaystream.adapters.watchdog import Watchdog
 
     host = SimpleNamespace(
-        joined=True, membership_confirmed=True, consumer_failure=None, unpolled_ms=0, partitions=list
+        joined=True,
+        membership_confirmed=True,
+        withheld=None,
+        consumer_failure=None,
+        unpolled_ms=0,
+        partitions=list,
     )
 
     def hang_here():
