@@ -128,8 +128,8 @@ def test_nothing_is_suggested_that_is_not_like_it_or_cannot_be_set(variable: str
 
 
 def test_what_is_a_setting_of_ours_is_suggested_by_kafkas_name() -> None:
-    assert "Did you mean group.id?" in problems(**{"kafka.group.idd": "1"})
-    assert problems(**{"kafka.ack": "1"}).endswith("(flag -X ack).")
+    assert "Did you mean group.id?" in problems(flags={"kafka.group.idd": "1"})
+    assert problems(flags={"kafka.ack": "1"}).endswith("(flag -X ack).")
 
 
 @pytest.mark.parametrize(
