@@ -4,7 +4,6 @@ The rules come from the package tzdata, not from the operating system: workers w
 """
 
 import calendar
-import io
 import re
 import struct
 from bisect import bisect_right
@@ -13,6 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -133,15 +133,16 @@ def _letters(name: str) -> str:
 @lru_cache(maxsize=1024)
 def zone(name: str) -> ZoneInfo:
     """The zone of that name. Raises UnknownZoneError."""
-    return ZoneInfo.from_file(io.BytesIO(_rules(name)), key=name)
+    with _rules(name).open("rb") as rules:
+        return ZoneInfo.from_file(rules, key=name)
 
 
-def _rules(name: str) -> bytes:
+def _rules(name: str) -> Traversable:
     """A zone's file. Raises UnknownZoneError."""
     if name not in zone_names():
         raise UnknownZoneError(f"the zone database has no {name!r}")
     *folders, file = name.split("/")
-    return (resources.files("tzdata") / "zoneinfo").joinpath(*folders, file).read_bytes()
+    return (resources.files("tzdata") / "zoneinfo").joinpath(*folders, file)
 
 
 @lru_cache(maxsize=1024)
@@ -150,7 +151,7 @@ def _transitions(name: str) -> tuple[int, ...]:
 
     The offset changes at no other instant before the last of them (RFC 8536, section 3.2).
     """
-    rules = _rules(name)
+    rules = _rules(name).read_bytes()
     _, version, utc, standard, leaps, times, types, characters = _TZIF_HEADER.unpack_from(rules)
     assert version >= b"2", "the package's files have 64-bit times"
     first = times * 4 + times + types * 6 + characters + leaps * 8 + standard + utc
