@@ -32,7 +32,7 @@ from delaystream.core.rejection import DESCRIPTIONS
 from delaystream.dialects import NAMES as DIALECTS
 from delaystream.dialects import by_name
 from delaystream.engine.observer import Phase
-from delaystream.engine.pending import PendingChange
+from delaystream.engine.state.pending import PendingChange
 from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
 from delaystream.logging import FIELDS
 from delaystream.topics import ROLES, users

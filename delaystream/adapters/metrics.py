@@ -27,8 +27,8 @@ from delaystream.adapters.metrics_lateness import Lateness
 from delaystream.adapters.metrics_partitions import Partitions
 from delaystream.codec.event import UNFIRED, Unfired
 from delaystream.engine.observer import Phase
-from delaystream.engine.pending import PendingChange
 from delaystream.engine.ports import Clock, TopicPartition
+from delaystream.engine.state.pending import PendingChange
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -14,7 +14,7 @@ import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from delaystream.adapters.metrics_labels import DestinationLabels
-from delaystream.engine.pending import HOUR_MS, PendingChange
+from delaystream.engine.state.pending import HOUR_MS, PendingChange
 
 #: The label of hours that are over: what is due in them is overdue.
 _PAST: Final = "past"

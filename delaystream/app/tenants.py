@@ -8,7 +8,7 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.rates import RateTable, parse_rate
 from delaystream.dialects import by_name
 from delaystream.engine.failures import Misconfigured
-from delaystream.engine.tenants import Tenant, Tenants
+from delaystream.engine.policy.tenants import Tenant, Tenants
 
 
 def tenants_of(settings: Settings) -> Tenants:

@@ -246,7 +246,7 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     deploy: int = -1
     #: the last requests with a request-id, latest last
     answered: list[Answered] = []
-    #: of what defined it (`delaystream.engine.digest`); empty: whatever is sent again, replaces it
+    #: of what defined it (`delaystream.engine.schedules.digest`); empty: whatever is sent again, replaces it
     digest: bytes = b""
     #: wheel entry of the housekeeping wheel, of a pause that ends by itself
     until_key: bytes | None = None

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from delaystream.codec.event import Unfired
-from delaystream.engine.pending import PendingChange
+from delaystream.engine.state.pending import PendingChange
 
 
 class Phase(StrEnum):

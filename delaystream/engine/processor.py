@@ -27,24 +27,22 @@ from delaystream.engine.failures import (
     WriteRefused,
     about_the_record,
 )
-from delaystream.engine.inbox import Arrival, Inbox
-from delaystream.engine.life import Life
+from delaystream.engine.incarnation import Life
+from delaystream.engine.lifecycle.inbox import Arrival, Inbox
+from delaystream.engine.lifecycle.recovery import Progress, Recovery, starting_positions
 from delaystream.engine.observer import Observer, Phase
+from delaystream.engine.policy.destination_health import Troubles
+from delaystream.engine.policy.rates import Rates
+from delaystream.engine.policy.tenants import Tenants
 from delaystream.engine.ports import (
     Ports,
     SourceBatch,
     Sources,
     StateStore,
 )
-from delaystream.engine.progress import Progress
-from delaystream.engine.rates import Rates
-from delaystream.engine.recovery import Recovery
 from delaystream.engine.settings import EngineSettings
-from delaystream.engine.starting import starting_positions
-from delaystream.engine.state import PartitionState
+from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.suspects import Suspects
-from delaystream.engine.tenants import Tenants
-from delaystream.engine.trouble import Troubles
 from delaystream.query.rows import everything
 
 logger = logging.getLogger(__name__)

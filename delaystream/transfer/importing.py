@@ -37,7 +37,7 @@ from delaystream.transfer.rows import PartitionRows, home, homes, meta_row
 ROWS: Final = 2000
 """Rows of one transaction, unless its bytes are reached first."""
 ParseCommand: TypeAlias = Callable[..., Request | Report | Rejection]
-"""`delaystream.engine.tenants.Tenants.parse_command`."""
+"""`delaystream.engine.policy.tenants.Tenants.parse_command`."""
 _TRANSACTION_BYTES: Final = 8 * 1024 * 1024
 
 

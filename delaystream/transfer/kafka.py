@@ -19,6 +19,7 @@ from delaystream.adapters.producer_settings import ProducerSettings
 from delaystream.adapters.rocksdb_store import RocksDbStore, RocksDbStores
 from delaystream.config import Settings
 from delaystream.engine.failures import ProducerFenced
+from delaystream.engine.lifecycle.recovery import read_before, settled_bounds
 from delaystream.engine.ports import (
     Change,
     Marker,
@@ -26,7 +27,6 @@ from delaystream.engine.ports import (
     TopicPartition,
     Transaction,
 )
-from delaystream.engine.recovery import read_before, settled_bounds
 
 _ATTEMPTS: Final = 5
 _STABLE_TIMEOUT_MS: Final = 30_000

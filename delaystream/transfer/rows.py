@@ -37,7 +37,7 @@ from delaystream.codec.keys import (
 )
 from delaystream.core.identity import place
 from delaystream.core.partitioning import owner_partition
-from delaystream.engine.holds import LOOK_MS
+from delaystream.engine.policy.holds import LOOK_MS
 from delaystream.engine.ports import Change
 from delaystream.transfer import lines
 from delaystream.transfer.origins import Origins

@@ -28,9 +28,9 @@ from delaystream.core.identity import split_fire_id, split_schedule_id
 from delaystream.core.limits import Limits
 from delaystream.core.request import Coordinates, Header
 from delaystream.dialects import by_name
+from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.engine.ports import TopicPartition
-from delaystream.engine.step import row_bytes
-from delaystream.engine.tenants import Tenant, Tenants
+from delaystream.engine.state.step import row_bytes
 from delaystream.testing import LogRecord, MemorySources, VirtualTimeLoop
 from delaystream.testing.partition import Topic
 from tests.fuzz.scripts import (

@@ -12,15 +12,15 @@ from msgspec.structs import replace
 from delaystream.codec.envelope import Schedule, Status
 from delaystream.core.misfire import settle
 from delaystream.core.recurrence import next_after
-from delaystream.engine import bulk, recurring_fires
 from delaystream.engine import processor as processor_module
-from delaystream.engine.arming import Arming
-from delaystream.engine.events import Events
-from delaystream.engine.intake import Intake
-from delaystream.engine.life import Life
+from delaystream.engine.accept import bulk
+from delaystream.engine.accept.intake import Intake
+from delaystream.engine.fire import recurring as recurring_fires
+from delaystream.engine.incarnation import Life
+from delaystream.engine.lifecycle.recovery import Recovery, starting_positions
+from delaystream.engine.output.events import Events
 from delaystream.engine.ports import ChangelogRecord, Sources, TopicPartition
-from delaystream.engine.recovery import Recovery
-from delaystream.engine.starting import starting_positions
+from delaystream.engine.schedules.arming import Arming
 from delaystream.testing import MemoryChangelog, MemoryLog, MemorySources
 from delaystream.testing.log import MemoryLog as Log
 from delaystream.testing.partition import Epoch, LogRecord

@@ -29,23 +29,29 @@ from delaystream.core.rates import Bucket
 from delaystream.core.recurrence import timing
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, Action, CatchUp, Request
-from delaystream.engine import bulk, changes, commands, control, firing, holds, named_fires, recurring_fires
-from delaystream.engine.arming import Arming
-from delaystream.engine.bulk import Bulks
-from delaystream.engine.changes import Changes
-from delaystream.engine.control import Control
-from delaystream.engine.deliveries import Deliveries
-from delaystream.engine.events import Events
-from delaystream.engine.holds import Holds
-from delaystream.engine.intake import Intake
-from delaystream.engine.letters import Letters
-from delaystream.engine.life import Life
-from delaystream.engine.named_fires import NamedFires
+from delaystream.engine.accept import bulk
+from delaystream.engine.accept.bulk import Bulks
+from delaystream.engine.accept.intake import Intake
+from delaystream.engine.accept.unnamed import Unnamed
+from delaystream.engine.fire import firing
+from delaystream.engine.fire import named as named_fires
+from delaystream.engine.fire import recurring as recurring_fires
+from delaystream.engine.fire.named import NamedFires
+from delaystream.engine.fire.recurring import RecurringFires
+from delaystream.engine.fire.undeliverable import Withheld
+from delaystream.engine.incarnation import Life
+from delaystream.engine.output.events import Events
+from delaystream.engine.output.letters import Letters
+from delaystream.engine.policy import holds
+from delaystream.engine.policy.holds import Holds
 from delaystream.engine.ports import Transaction
-from delaystream.engine.quota import Quotas
-from delaystream.engine.recurring_fires import RecurringFires
-from delaystream.engine.unnamed import Unnamed
-from delaystream.engine.withheld import Withheld
+from delaystream.engine.schedules import changes, commands
+from delaystream.engine.schedules import definitions as control
+from delaystream.engine.schedules.arming import Arming
+from delaystream.engine.schedules.changes import Changes
+from delaystream.engine.schedules.definitions import Control
+from delaystream.engine.schedules.immediate import Deliveries
+from delaystream.engine.schedules.quotas import Quotas
 from tests.simulation.broken import Breakage
 from tests.simulation.weather import LateProducer
 from tests.simulation.world import Engine

@@ -17,12 +17,12 @@ from delaystream.codec.envelope import Schedule, Status, Wake, decode_schedule, 
 from delaystream.codec.keys import due_of, schedule_key
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.request import Action, Request
-from delaystream.engine import terms
-from delaystream.engine.arming import Arming
-from delaystream.engine.commands import Commands
-from delaystream.engine.control import Control
-from delaystream.engine.rates import Rates
-from delaystream.engine.standing import Standing
+from delaystream.engine.output.standing import Standing
+from delaystream.engine.policy.rates import Rates
+from delaystream.engine.schedules import terms
+from delaystream.engine.schedules.arming import Arming
+from delaystream.engine.schedules.commands import Commands
+from delaystream.engine.schedules.definitions import Control
 from tests.simulation.broken import Breakage
 from tests.simulation.world import Engine
 

@@ -15,9 +15,9 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.engine.failures import EngineError, Misconfigured
 from delaystream.engine.observer import Phase, Silence
+from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.engine.ports import Changelog, Ports, TransactionalProducer
 from delaystream.engine.processor import PartitionProcessor
-from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import (
     Disk,
     LoopClock,

@@ -18,8 +18,8 @@ from delaystream.codec.envelope import (
     decode_source,
     decode_status,
 )
-from delaystream.engine.pointers import pointers
 from delaystream.engine.ports import Row, TopicPartition
+from delaystream.engine.state.pointers import pointers
 from delaystream.testing import Disk, MemoryLog
 from delaystream.testing.partition import (
     Epoch,

@@ -19,7 +19,7 @@ from delaystream.core.rates import RateTable
 from delaystream.engine.observer import Phase
 from delaystream.engine.ports import TopicPartition
 from delaystream.engine.processor import PartitionProcessor
-from delaystream.engine.quota import share
+from delaystream.engine.schedules.quotas import share
 from delaystream.testing import (
     DeadlockError,
     Disk,

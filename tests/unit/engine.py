@@ -14,6 +14,7 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import split_fire_id
 from delaystream.core.limits import Limits
 from delaystream.engine.observer import Observer, Silence
+from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.engine.ports import (
     Headers,
     Ports,
@@ -22,7 +23,6 @@ from delaystream.engine.ports import (
 )
 from delaystream.engine.processor import PartitionProcessor
 from delaystream.engine.settings import EngineSettings
-from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import (
     LogRecord,
     LoopClock,

@@ -10,8 +10,8 @@ from typing import Any
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
+from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.engine.ports import Change, Marker, Row, TopicPartition
-from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing.store import MemoryStateStores, MemoryStore
 from delaystream.transfer import lines
 from delaystream.transfer.checking import checked

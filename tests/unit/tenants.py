@@ -9,8 +9,8 @@ from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.rates import RateTable, parse_rate
+from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.engine.ports import TopicPartition
-from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import MemorySources, VirtualTimeLoop
 from tests.unit.engine import NO_CONTROL, OWN, RECEIPTS, REQUESTS, Control, Engine, carried_out, header
 

@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 import pytest
 
-from delaystream.engine.bulk import Bulks
-from delaystream.engine.step import Step
+from delaystream.engine.accept.bulk import Bulks
+from delaystream.engine.state.step import Step
 from tests.unit.engine import Engine, header, in_virtual_time
 from tests.unit.test_commands import receipts
 from tests.unit.test_recurring import events

@@ -14,8 +14,8 @@ from delaystream.codec.headers import RequestParser
 from delaystream.codec.keys import schedule_key
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
-from delaystream.engine.tenants import Tenant, Tenants
-from delaystream.engine.terms import REMEMBERED
+from delaystream.engine.policy.tenants import Tenant, Tenants
+from delaystream.engine.schedules.terms import REMEMBERED
 from tests.unit.engine import NO_CONTROL, RECEIPTS, REQUESTS, Control, Engine, header, in_virtual_time
 from tests.unit.tenants import tenant, tenants, with_tenants
 from tests.unit.test_recurring import dues, events

@@ -18,8 +18,8 @@ from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.request import Coordinates
+from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.engine.ports import TopicPartition
-from delaystream.engine.tenants import Tenant, Tenants
 from delaystream.testing import LogRecord, MemorySources, VirtualTimeLoop
 from tests.unit.engine import OWN, RECEIPTS, REQUESTS, Engine, header
 

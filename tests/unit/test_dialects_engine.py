@@ -10,7 +10,7 @@ from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.dialects import NAMES, by_name
-from delaystream.engine.tenants import Tenant, Tenants
+from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.testing import LogRecord, VirtualTimeLoop
 from tests.unit.engine import OWN, REQUESTS, Engine
 

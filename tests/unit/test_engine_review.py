@@ -25,8 +25,8 @@ from delaystream.engine.ports import (
     TopicPartition,
     Transaction,
 )
-from delaystream.engine.state import PartitionState
-from delaystream.engine.step import Step
+from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.state.step import Step
 from delaystream.testing import (
     MemoryChangelog,
     MemoryProducer,

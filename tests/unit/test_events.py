@@ -18,7 +18,7 @@ from delaystream.codec.keys import split_schedule_key
 from delaystream.core.instants import LATEST_MS
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Action
-from delaystream.engine.events import _why_completed
+from delaystream.engine.output.events import _why_completed
 from tests.unit.engine import Engine, in_virtual_time
 from tests.unit.tenants import OTHER, other_request, tenant, tenants, with_tenants
 from tests.unit.test_recurring import all_but_stopped, events

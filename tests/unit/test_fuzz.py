@@ -30,11 +30,11 @@ from delaystream.core.recurrence import CronError, Recurrence, check, misses, ne
 from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Header, Request
-from delaystream.engine import intake
-from delaystream.engine.commands import Commands
-from delaystream.engine.intake import Intake
-from delaystream.engine.letters import Letters
-from delaystream.engine.state import PartitionState
+from delaystream.engine.accept import intake
+from delaystream.engine.accept.intake import Intake
+from delaystream.engine.output.letters import Letters
+from delaystream.engine.schedules.commands import Commands
+from delaystream.engine.state.partition_state import PartitionState
 from tests.examples import examples
 from tests.fuzz.scripts import (
     COMMANDS,

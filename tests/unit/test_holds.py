@@ -16,8 +16,8 @@ from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.request import Action, Coordinates, IfExists, Match, Request
-from delaystream.engine.holds import covers
-from delaystream.engine.tenants import Tenant, Tenants
+from delaystream.engine.policy.holds import covers
+from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.testing import VirtualTimeLoop
 from delaystream.transfer import lines
 from tests.unit.engine import OWN, RECEIPTS, REQUESTS, Engine, Watch, header, in_virtual_time

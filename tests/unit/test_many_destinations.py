@@ -15,7 +15,8 @@ from delaystream.adapters import kafka_metadata
 from delaystream.adapters.kafka_connections import TopicMetadata
 from delaystream.adapters.kafka_metadata import KafkaDestinations
 from delaystream.core.wheel import HOUSEKEEPING, WheelHeads
-from delaystream.engine import firing, state
+from delaystream.engine.fire import firing
+from delaystream.engine.state import partition_state as state
 from delaystream.testing import MemoryDestinations
 from delaystream.testing.store import MemoryStore
 from tests.unit.engine import Engine, header, in_virtual_time

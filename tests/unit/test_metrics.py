@@ -8,7 +8,7 @@ from delaystream.adapters.metrics import PrometheusObserver
 from delaystream.adapters.metrics_lateness import LATENESS_BUCKETS_MS
 from delaystream.codec.event import EventType, WhyPassed
 from delaystream.engine.observer import Observer, Phase
-from delaystream.engine.pending import HOUR_MS, PendingChange
+from delaystream.engine.state.pending import HOUR_MS, PendingChange
 
 
 class FixedClock:

@@ -14,15 +14,16 @@ from delaystream.codec.envelope import Schedule, Status
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.misfire import Verdict, settle
 from delaystream.core.recurrence import next_after
-from delaystream.engine import recurring_fires, terms
-from delaystream.engine.arming import Arming
-from delaystream.engine.changes import Changes
-from delaystream.engine.commands import Commands
-from delaystream.engine.describe import Descriptions
-from delaystream.engine.due_fire import DueFire
-from delaystream.engine.events import Events
-from delaystream.engine.named_fires import NamedFires
-from delaystream.engine.step import Step
+from delaystream.engine.fire import recurring as recurring_fires
+from delaystream.engine.fire.due import DueFire
+from delaystream.engine.fire.named import NamedFires
+from delaystream.engine.output.events import Events
+from delaystream.engine.schedules import terms
+from delaystream.engine.schedules.arming import Arming
+from delaystream.engine.schedules.changes import Changes
+from delaystream.engine.schedules.commands import Commands
+from delaystream.engine.schedules.describe import Descriptions
+from delaystream.engine.state.step import Step
 from delaystream.query import view
 from tests.unit.test_model import live
 

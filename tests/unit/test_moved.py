@@ -6,7 +6,7 @@ from delaystream.codec.envelope import FORMAT, Meta, TransferState, encode
 from delaystream.codec.keys import META
 from delaystream.engine.failures import Misconfigured
 from delaystream.engine.ports import Marker
-from delaystream.engine.state import PartitionState
+from delaystream.engine.state.partition_state import PartitionState
 from delaystream.testing.store import MemoryStateStores
 
 

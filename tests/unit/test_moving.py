@@ -16,7 +16,7 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.request import Request
-from delaystream.engine.state import PartitionState
+from delaystream.engine.state.partition_state import PartitionState
 from delaystream.testing import VirtualTimeLoop
 from delaystream.transfer import lines
 from tests.unit.engine import REQUESTS, Engine, header

@@ -6,10 +6,10 @@ import asyncio
 
 from delaystream.codec import keys
 from delaystream.codec.envelope import Schedule, SourceName, Status, encode
-from delaystream.engine.pending import HOUR_MS, PendingChange, recount, recounted
 from delaystream.engine.ports import Change, Marker
-from delaystream.engine.state import PartitionState
-from delaystream.engine.step import Step
+from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.state.pending import HOUR_MS, PendingChange, recount, recounted
+from delaystream.engine.state.step import Step
 from delaystream.testing import MemoryStateStores
 from tests.simulation.reckoning import miscounts
 from tests.unit.engine import Engine, in_virtual_time

@@ -13,7 +13,7 @@ from delaystream.codec.envelope import FORMAT, INLINE_BYTES, Meta, decode_schedu
 from delaystream.core.partitioning import owner_partition
 from delaystream.engine.failures import Misconfigured, StoreFailed
 from delaystream.engine.ports import Marker, TopicPartition
-from delaystream.engine.state import PartitionState
+from delaystream.engine.state.partition_state import PartitionState
 from delaystream.testing import MemoryChangelog, MemoryStateStores
 from delaystream.testing.store import MemoryStore
 from tests.simulation.reckoning import differences, miscounts, whole_state

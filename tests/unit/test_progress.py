@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from delaystream.engine.progress import Progress
+from delaystream.engine.lifecycle.recovery import Progress
 
 
 def test_a_recovery_tells_its_rate_and_the_time_left_every_two_seconds() -> None:

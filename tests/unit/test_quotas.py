@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from delaystream.engine.quota import share
+from delaystream.engine.schedules.quotas import share
 from tests.simulation.reckoning import miscounts
 from tests.unit.engine import Engine, header
 from tests.unit.tenants import OTHER, errors, other_request, start, tenant, tenants, with_tenants

@@ -11,8 +11,8 @@ import pytest
 
 from delaystream.codec.envelope import decode_rate
 from delaystream.core.rates import RateError, RateTable, parse_rate
-from delaystream.engine import rate_commands
-from delaystream.engine.firing import Firing
+from delaystream.engine.accept import rate_commands
+from delaystream.engine.fire.firing import Firing
 from delaystream.engine.ports import TopicPartition
 from delaystream.testing import LogRecord, MemoryProducer
 from tests.simulation.reckoning import miscounts

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from delaystream.core.partitioning import owner_partition
-from delaystream.engine.tenants import Tenants
+from delaystream.engine.policy.tenants import Tenants
 from tests.unit.engine import RECEIPTS, REQUESTS, Engine, header
 from tests.unit.tenants import OTHER, other_request, tenant, tenants, with_tenants
 

@@ -13,9 +13,8 @@ from msgspec.structs import replace
 from delaystream.codec import keys
 from delaystream.codec.envelope import decode_position
 from delaystream.engine.failures import LogUnavailable, Misconfigured
+from delaystream.engine.lifecycle.recovery import fingerprint, read_before, settled_bounds
 from delaystream.engine.observer import Phase
-from delaystream.engine.pending import recount
-from delaystream.engine.pointers import all_pointers
 from delaystream.engine.ports import (
     Changelog,
     ChangelogBatch,
@@ -24,7 +23,8 @@ from delaystream.engine.ports import (
     Row,
     TopicPartition,
 )
-from delaystream.engine.recovery import fingerprint, read_before, settled_bounds
+from delaystream.engine.state.pending import recount
+from delaystream.engine.state.pointers import all_pointers
 from delaystream.testing import MemoryChangelog, MemoryStateStores, VirtualTimeLoop
 from tests.simulation.reckoning import differences, whole_state
 from tests.unit.engine import REQUESTS, Engine, in_virtual_time

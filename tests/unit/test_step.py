@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
-from delaystream.engine.step import Step
+from delaystream.engine.state.step import Step
 
 
 def test_a_step_is_freed_as_soon_as_nobody_refers_to_it() -> None:

@@ -15,16 +15,17 @@ from delaystream.codec import keys
 from delaystream.codec.envelope import Envelope, Pointer, decode_entry, decode_schedule
 from delaystream.codec.headers import RequestParser
 from delaystream.core import misfire
-from delaystream.engine import firing, recurring_fires
-from delaystream.engine.bulk import Bulks
-from delaystream.engine.commands import Commands
-from delaystream.engine.control import Control
+from delaystream.engine.accept.bulk import Bulks
+from delaystream.engine.accept.intake import Intake
 from delaystream.engine.failures import TooManyInternalErrors
-from delaystream.engine.fire_records import FireRecords
-from delaystream.engine.intake import Intake
-from delaystream.engine.letters import Letters
-from delaystream.engine.named_fires import NamedFires
-from delaystream.engine.state import PartitionState
+from delaystream.engine.fire import firing
+from delaystream.engine.fire import recurring as recurring_fires
+from delaystream.engine.fire.named import NamedFires
+from delaystream.engine.fire.records import FireRecords
+from delaystream.engine.output.letters import Letters
+from delaystream.engine.schedules.commands import Commands
+from delaystream.engine.schedules.definitions import Control
+from delaystream.engine.state.partition_state import PartitionState
 from tests.unit.engine import REQUESTS, Engine, header, in_virtual_time
 from tests.unit.test_recurring import accounted, dues, events
 

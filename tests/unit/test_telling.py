@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from delaystream.core.recurrence.zones import UnknownZoneError
-from delaystream.engine import recurring_fires
-from delaystream.engine.telling import EVERY_MS, IN_FULL, KINDS, Telling, Untold
+from delaystream.engine.fire import recurring as recurring_fires
+from delaystream.engine.policy.telling import EVERY_MS, IN_FULL, KINDS, Telling, Untold
 from tests.unit.engine import Engine, in_virtual_time
 
 

@@ -15,8 +15,8 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition
 from delaystream.dialects import by_name
+from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.engine.ports import TopicPartition
-from delaystream.engine.tenants import Tenant, Tenants
 from tests.unit.engine import OWN, RECEIPTS, REQUESTS, Engine, header
 from tests.unit.tenants import (
     BY_REQUESTS,

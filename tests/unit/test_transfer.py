@@ -28,9 +28,9 @@ from delaystream.codec.envelope import (
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import CatchUp, Lateness
-from delaystream.engine.pointers import pointers
 from delaystream.engine.ports import Change, Marker
-from delaystream.engine.state import PartitionState
+from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.state.pointers import pointers
 from delaystream.testing.store import MemoryStateStores, MemoryStore
 from delaystream.transfer import lines
 from delaystream.transfer.checking import Checked, checked

@@ -10,8 +10,8 @@ import pytest
 
 from delaystream.codec.headers import RequestParser
 from delaystream.core.partitioning import owner_partition
-from delaystream.engine.control import Control
-from delaystream.engine.named_fires import NamedFires
+from delaystream.engine.fire.named import NamedFires
+from delaystream.engine.schedules.definitions import Control
 from tests.unit.engine import Engine, header, in_virtual_time
 
 _SECONDS = 0.05

@@ -1,0 +1,1 @@
+"""What is due leaves its wheel and becomes deliveries."""

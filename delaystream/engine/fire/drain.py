@@ -1,0 +1,78 @@
+"""How far one wheel has been drained in one step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from delaystream.codec.envelope import Ended, Hold
+from delaystream.core.rates import Bucket
+from delaystream.engine.policy.destination_health import Trouble
+from delaystream.engine.policy.tenants import Denial
+
+
+class Drain:
+    """One wheel in one step."""
+
+    __slots__ = (
+        "at", "buckets", "cursor", "denial", "done", "ended", "holds", "leaving", "let_go_ms", "limit",
+        "most_fired", "moves", "parked", "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
+    )  # fmt: skip
+
+    def __init__(
+        self, wheel: int, topic: str, trouble: Trouble | None, denial: Denial, partitions: int
+    ) -> None:
+        self.wheel = wheel
+        self.topic = topic
+        self.trouble = trouble
+        self.limit = trouble.limit if trouble is not None else None
+        self.denial = denial
+        #: of the destination; 0 while it cannot be written, or may not be any more
+        self.partitions = 0 if denial.everyone else partitions
+        #: whether any of its fires may have to be withheld
+        self.suspicious = trouble is not None or denial.anyone
+        #: until when its entries were kept back; what is impossible is waited for from then on
+        self.let_go_ms = 0
+        #: what may keep an entry without an id back
+        self.holds: Sequence[Hold] = ()
+        #: what may have kept it back, and says what becomes of it if it is late
+        self.ended: Sequence[Ended] = ()
+        #: what bounds how fast it is drained
+        self.buckets: tuple[Bucket, ...] = ()
+        #: numbers of sources whose entries belong to another wheel by now: of a common wheel, those of
+        #: tenants that have their own; of a tenant's own wheel, all of its, when its rate has ended
+        self.leaving: frozenset[int] = frozenset()
+        #: whether any entry has left it in this very step
+        self.moves = False
+        #: most records that the step may hold for its destination, by its rate
+        self.most_fired = sys.maxsize
+        #: found to be impossible to write in this very step
+        self.parked = False
+        #: the entry that is being decided on
+        self.at: bytes | None = None
+        self.cursor: bytes | None = None
+        self.taken = 0
+        self.done = False
+
+    def park(self, trouble: Trouble) -> None:
+        """The destination cannot be written."""
+        self.parked = True
+        self.trouble = trouble
+        self.suspicious = True
+
+
+def one_in_trouble(drains: list[Drain]) -> list[Drain]:
+    """The wheels of a step, but of a destination in trouble one at a time.
+
+    How much of it is tried is halved until the record at fault is alone, which it never would be while each
+    of two wheels gave one.
+    """
+    tried: set[str] = set()
+    kept: list[Drain] = []
+    for drain in drains:
+        if drain.trouble is not None:
+            if drain.topic in tried:
+                continue
+            tried.add(drain.topic)
+        kept.append(drain)
+    return kept

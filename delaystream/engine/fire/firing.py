@@ -1,0 +1,559 @@
+"""Deciding on what is due: draining the wheels into the step. No await, no clock, no I/O.
+
+Wheels with something due share a step round-robin, each in due order. An entry leaves its wheel in the step
+that fires it, drops it, moves it to the topic for late ones, or puts it among the dead letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from heapq import heappop, heappush
+from typing import Final
+
+from delaystream.codec.envelope import Entry, Envelope, Pointer, Trigger, decode_entry
+from delaystream.codec.keys import HOUSEKEEPING, due_of, source_of, split_wheel_key, wheel_of
+from delaystream.codec.outgoing import anonymous_delivery_headers
+from delaystream.core.rates import room
+from delaystream.engine.accept.doubts import Doubts
+from delaystream.engine.failures import Undecided, about_the_record
+from delaystream.engine.fire.drain import Drain, one_in_trouble
+from delaystream.engine.fire.due import ReadAhead
+from delaystream.engine.fire.named import NamedFires
+from delaystream.engine.fire.undeliverable import Withheld
+from delaystream.engine.observer import Observer
+from delaystream.engine.output.events import Events, asked
+from delaystream.engine.policy.destination_health import Troubles
+from delaystream.engine.policy.holds import Holds
+from delaystream.engine.policy.rates import Rates
+from delaystream.engine.policy.tenants import Tenants
+from delaystream.engine.ports import Destinations
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.state.pending import HOUR_MS
+from delaystream.engine.state.step import Step
+from delaystream.engine.suspects import Stage, Suspects
+
+#: Most entries read from a wheel at once, and about how many bytes of them: what is read is held in memory.
+_CHUNK: Final = 512
+_CHUNK_BYTES: Final = 2 * 1024 * 1024
+#: Entries of the first chunk, when nothing is known of their size.
+_FIRST_CHUNK: Final = 32
+#: Entries of named schedules that are decided on between two looks at the time.
+_AT_ONCE: Final = 16
+#: Most wheels of one step: the destinations of all of them may have to be looked up first.
+_WHEELS_AT_ONCE: Final = 256
+#: Most wheels among them whose destination cannot be written to, as far as is known.
+_TRIED_AT_ONCE: Final = 64
+
+
+class Firing:
+    """Drains wheels into steps."""
+
+    def __init__(
+        self,
+        partition: int,
+        settings: EngineSettings,
+        state: PartitionState,
+        destinations: Destinations,
+        troubles: Troubles,
+        withheld: Withheld,
+        named: NamedFires,
+        observer: Observer,
+        events: Events,
+        tenants: Tenants,
+        rates: Rates,
+        suspects: Suspects,
+        holds: Holds,
+        doubts: Doubts,
+    ) -> None:
+        self._doubts = doubts
+        self._holds = holds
+        self._partition = partition
+        self._settings = settings
+        self._state = state
+        self._destinations = destinations
+        self._troubles = troubles
+        self._withheld = withheld
+        self._named = named
+        self._observer = observer
+        self._events = events
+        self._tenants = tenants
+        self._rates = rates
+        self._suspects = suspects
+        self._chunk = _FIRST_CHUNK
+        #: the wheels that the next step drains
+        self._chosen: list[int] = []
+        #: of closed wheels: when each may be drained again, the event loop's ms
+        self._openings: list[tuple[float, int]] = []
+
+    def choose(self, now_ms: int, loop_ms: float) -> list[str]:
+        """Choose what the next step drains; the destinations of that, which have to be known by then.
+
+        It is no more than a bounded number of wheels, those with the earliest due times: all the others stay
+        due, and have their turn when these are drained or closed. Of destinations that cannot be written to,
+        as far as is known, only a few are tried, or they would take the place of all others.
+        """
+        self._reopen(loop_ms)
+        names = self._state.destinations
+        tried = 0
+        chosen: list[int] = []
+        with closing(self._state.heads.due(now_ms)) as due:
+            for wheel in due:
+                if self._closed(wheel, loop_ms):
+                    continue
+                if wheel and not self._destinations.partitions(names[wheel]):
+                    tried += 1
+                    if tried > _TRIED_AT_ONCE:
+                        self._close(wheel, loop_ms)
+                        continue
+                chosen.append(wheel)
+                if len(chosen) == _WHEELS_AT_ONCE:
+                    break
+        self._chosen = chosen
+        return [names[wheel] for wheel in chosen if wheel]
+
+    def _closed(self, wheel: int, loop_ms: float) -> bool:
+        """Whether a wheel is not to be drained now; then it is left out until it may be."""
+        until = self._closed_until(wheel, loop_ms)
+        if until is None:
+            return False
+        self._close(wheel, until)
+        return True
+
+    def _close(self, wheel: int, until: float) -> None:
+        self._state.heads.close(wheel)
+        heappush(self._openings, (until, wheel))
+
+    def _closed_until(self, wheel: int, loop_ms: float) -> float | None:
+        """Until when a wheel's destination is set aside, or gets no more; None: it may be drained."""
+        if wheel == HOUSEKEEPING:
+            return None
+        topic = self._state.destinations[wheel]
+        until = self._troubles.parked_until(topic, loop_ms)
+        if until is None and self._rates.active:
+            until = self._rates.closed_until(topic, self._state.lanes[wheel], loop_ms)
+        return until
+
+    def _reopen(self, loop_ms: float) -> None:
+        openings = self._openings
+        for _ in range(_TRIED_AT_ONCE):
+            if not openings or openings[0][0] > loop_ms:
+                break
+            self._state.heads.open(heappop(openings)[1])
+
+    def released(self, topic: str) -> None:
+        """A destination is in use again, sooner than it was to be tried."""
+        for wheel in self._state.wheels([topic]):
+            self._state.heads.open(wheel)
+
+    def next_opening(self) -> float | None:
+        """When the next closed wheel that has something due may be drained, the event loop's ms."""
+        return self._openings[0][0] if self._openings else None
+
+    def next_due_ms(self, now_ms: int, loop_ms: float) -> int | None:
+        """When the next entry is due, of the wheels that may be drained now."""
+        self._reopen(loop_ms)
+        while (first := self._state.heads.first()) is not None:
+            due_ms, wheel = first
+            if due_ms > now_ms or not self._closed(wheel, loop_ms):
+                return due_ms
+        return None
+
+    def fire(self, step: Step) -> None:
+        """Drain what is due, round-robin over the wheels, until the step is full.
+
+        A share of the step is kept for fires, however many requests came in: else a flood of requests would
+        hold up what is due.
+        """
+        step.leave_room()
+        drains = [self._begun(step, wheel) for wheel in self._chosen]
+        # Where the last step ran out of room, this one begins with another wheel.
+        turn = step.number % len(drains) if drains else 0
+        # What moves to another wheel may be due before what is in that; from tenants' own it may move on.
+        drains = one_in_trouble(sorted(drains[turn:] + drains[:turn], key=self._rank))
+        while drains:
+            quota = -(-(step.max_records - step.records) // len(drains))
+            for drain in drains:
+                if step.full:
+                    drains = []
+                    break
+                if drain.topic in step.moved and not drain.moves:
+                    drain.done = True
+                    continue
+                self._drain(step, drain, min(quota, self._chunk))
+            drains = [drain for drain in drains if not drain.done]
+
+    def fire_alone(self, step: Step, key: bytes) -> None:
+        """Decide on a suspect and on nothing else, if it is the first of its wheel now."""
+        wheel = wheel_of(key)
+        first = self._state.scan_due(wheel, None, step.now_ms, 1)
+        if not first or first[0][0] != key:
+            if self._state.store.get(key) is None:
+                self._suspects.settled([key])
+            return
+        if self._closed_until(wheel, step.loop_ms) is not None or self._state.heads.is_withheld(wheel):
+            return
+        step.alone = True
+        drain = self._begun(step, wheel)
+        drain.limit, drain.most_fired = 1, step.fires(drain.topic) + 1
+        if self._suspects.stage(key) is Stage.ALONE:
+            last = self._take(step, drain, first)
+        else:
+            last = self._give_up(step, drain, *first[0])
+        if last is not None:
+            self._state.drained(step, wheel, last, exhausted=False)
+            step.settled.append(key)
+
+    def _give_up(self, step: Step, drain: Drain, key: bytes, stored: bytes) -> bytes:
+        """Take an entry that could not be decided on out of its wheel, and put it among the dead letters."""
+        try:
+            self._bury(step, drain, key, stored)
+        except Exception as failure:
+            if about_the_record(failure):
+                raise Undecided(key) from failure
+            raise
+        return key
+
+    def _bury(self, step: Step, drain: Drain, key: bytes, stored: bytes) -> None:
+        rejection = self._suspects.rejection(key)
+        step.records += 1
+        step.size_bytes += len(stored)
+        if self._suspects.stage(key) is Stage.AS_BYTES or drain.wheel == HOUSEKEEPING:
+            self._state.remove(step, key)
+            self._withheld.bury_bytes(step, key, stored, rejection)
+            return
+        entry = decode_entry(stored)
+        if type(entry) is Envelope:
+            self._state.remove_entry(step, key)
+            self._withheld.quarantine(step, drain, key, entry, rejection)
+        else:
+            assert type(entry) is Pointer or type(entry) is Trigger
+            self._state.remove_pointer(step, key)
+            due = self._named.due(step, key, stored, entry, self._named.ahead.alone(step, entry))
+            self._named.give_up(step, drain, due, rejection)
+
+    def _before_suspect(
+        self, entries: list[tuple[bytes, bytes]]
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """The entries before the first that has to be decided on alone, and the key of that one."""
+        for number, (key, _) in enumerate(entries):
+            if key in self._suspects:
+                return entries[:number], key
+        return entries, None
+
+    # -- one wheel ----------------------------------------------------------------------------
+
+    def _begun(self, step: Step, wheel: int) -> Drain:
+        topic = self._state.destinations[wheel]
+        if wheel == HOUSEKEEPING:
+            return Drain(wheel, topic, None, self._tenants.denial(topic), 0)
+        troubles = self._troubles
+        partitions = self._destinations.partitions(topic)
+        drain = Drain(wheel, topic, troubles.get(topic), self._tenants.denial(topic), partitions)
+        if troubles.condemned:
+            drain.suspicious = True
+        drain.let_go_ms = self._state.let_go_ms.get(wheel, 0)
+        if self._holds.any:
+            drain.holds = self._holds.of(topic)
+        if self._holds.any_ended:
+            drain.ended = self._holds.ended_of(topic)
+        if self._rates.active:
+            lane = self._state.lanes[wheel]
+            drain.buckets = self._rates.buckets(topic, lane, step.loop_ms)
+            if not lane:
+                # That of a hold, too: the rate may have come while the hold stood.
+                drain.leaving = self._leaving(topic)
+        if (lane := self._state.lanes[wheel]) and not self._rates.lane(lane, topic):
+            drain.leaving = self._sources_of(lane)
+        return drain
+
+    def _rank(self, drain: Drain) -> int:
+        if not drain.leaving:
+            return 2
+        return 0 if self._state.lanes[drain.wheel] else 1
+
+    def _leaving(self, topic: str) -> frozenset[int]:
+        """Sources of the tenants that have a rate of their own for a destination."""
+        lane = self._rates.lane
+        return frozenset(
+            [number for number, (tenant, _, _) in enumerate(self._state.sources) if lane(tenant, topic)]
+        )
+
+    def _sources_of(self, tenant: str) -> frozenset[int]:
+        return frozenset([number for number, (of, _, _) in enumerate(self._state.sources) if of == tenant])
+
+    def _drain(self, step: Step, drain: Drain, quota: int) -> None:
+        """Take up to ``quota`` due entries out of one wheel, fewer where the step is full before that."""
+        if drain.limit is not None:
+            quota = min(quota, drain.limit - drain.taken)
+        if drain.buckets:
+            quota = min(quota, room(drain.buckets, step.loop_ms))
+            if not quota:
+                drain.done = True
+                return
+        if drain.limit is not None or drain.buckets:
+            # One entry may bring many records: those of a recurring schedule that catches up.
+            drain.most_fired = step.fires(drain.topic) + quota
+        state = self._state
+        entries = state.scan_due(drain.wheel, drain.cursor, step.now_ms, quota)
+        exhausted = len(entries) < quota
+        suspect = None
+        if self._suspects:
+            entries, suspect = self._before_suspect(entries)
+            exhausted = exhausted and suspect is None
+        self._adapt_chunk(sum([len(stored) for _, stored in entries]), len(entries))
+        last = self._take(step, drain, entries)
+        if suspect is not None and (not entries or last == entries[-1][0]):
+            self._suspects.cornered = suspect
+        drain.taken += len(entries)
+        if last is not None:
+            drain.cursor = last + b"\0"
+            state.drained(step, drain.wheel, last, exhausted=exhausted and last == entries[-1][0])
+        elif not entries and suspect is None:
+            state.looked_at(drain.wheel, state.first_due_after(step, drain.wheel))
+        drain.done = (
+            exhausted
+            or suspect is not None
+            or last is None
+            or last != entries[-1][0]
+            or (drain.limit is not None and drain.taken >= drain.limit)
+        )
+
+    def _take(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
+        """Decide on entries of one wheel, in due order; the key of the last that left it.
+
+        Raises Undecided where one of them makes that fail.
+        """
+        drain.at = None
+        try:
+            return self._decide(step, drain, entries)
+        except Exception as failure:
+            if drain.at is not None and about_the_record(failure):
+                raise Undecided(drain.at) from failure
+            raise
+
+    def _decide(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
+        if drain.wheel == HOUSEKEEPING:
+            return self._named.housekeep(step, drain, entries)
+        if not drain.partitions:
+            if entries and not (drain.parked or drain.denial.everyone):
+                self._park(step, drain)
+            return self._give_up_expired(step, drain, entries)
+        fired = step.fires(drain.topic)
+        last = self._deliver(step, drain, entries)
+        if drain.buckets and (count := step.fires(drain.topic) - fired):
+            self._rates.spend(drain.buckets, count, step.loop_ms)
+        return last
+
+    def _adapt_chunk(self, size_bytes: int, count: int) -> None:
+        if size_bytes > _CHUNK_BYTES:
+            self._chunk = max(1, count * _CHUNK_BYTES // size_bytes)
+        elif count >= self._chunk:
+            self._chunk = min(_CHUNK, self._chunk * 2)
+
+    def _park(self, step: Step, drain: Drain) -> None:
+        reason = self._destinations.problem(drain.topic) or "not looked up yet"
+        drain.park(self._troubles.park(drain.topic, reason, step.now_ms, step.loop_ms))
+        self._observer.parked(self._partition, drain.topic, reason)
+
+    def _deliver(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
+        state, named = self._state, self._named
+        changes, local, now_ms = step.changes, step.local, step.now_ms
+        texts, count = state.source_texts, state.counts.add
+        topic, partitions, split = drain.topic, drain.partitions, split_wheel_key
+        outlet = step.outlet(topic, partitions)
+        deliver, fired, fired_at = outlet.deliver, outlet.fired, step.fired_at
+        telling, unsettled = self._events.anonymous, named.unsettled
+        suspicious, leaving = drain.suspicious, drain.leaving
+        # Entries come in due order: those of one hour and one source leave the counters together.
+        hour = maker = removed = size_bytes = plain = 0
+        max_records, max_bytes = step.max_records, step.max_bytes
+        last: bytes | None = None
+        decoded = _decoded(drain, entries)
+        ahead = named.ahead.of(decoded)
+        for number, ((key, stored), entry) in enumerate(zip(entries, decoded, strict=True)):
+            if (
+                step.size_bytes + size_bytes >= max_bytes
+                or step.records + plain >= max_records
+                or len(fired) >= drain.most_fired
+                or (
+                    type(entry) is Envelope
+                    and entry.destination_partition >= partitions
+                    and self._waits(topic, entry)
+                )
+            ):
+                break
+            before, last = last, key
+            drain.at = key
+            # Taken out by a request of this very step, or by a command for many that is on its way.
+            if key in changes or key in local or (unsettled and named.called_off(step, key, stored, entry)):
+                continue
+            _, due_ms, source, offset, index = split(key)
+            if due_ms // HOUR_MS != hour or source != maker:
+                if removed:
+                    count(drain.wheel, hour, maker, -removed)
+                hour, maker, removed = due_ms // HOUR_MS, source, 0
+            removed += 1
+            if type(entry) is not Envelope or (leaving and source in leaving):
+                if not self._deliver_named_or_move(step, drain, key, stored, entry, number, ahead):
+                    removed, last = removed - 1, before
+                    break
+                if not number % _AT_ONCE and step.turn_over():
+                    break
+                continue
+            changes[key] = None
+            plain += 1
+            size_bytes += len(stored)
+            if drain.holds and self._held(step, drain, key, stored, entry):
+                continue
+            late = self._holds.for_once(drain.ended, drain.wheel, key, entry) if drain.ended else entry
+            if (late.grace_ms >= 0 and self._let_go(step, drain, key, due_ms, late)) or (
+                (suspicious or entry.destination_partition >= partitions)
+                and self._given_up(step, drain, key, due_ms, entry)
+            ):
+                continue
+            partition = deliver(
+                entry,
+                anonymous_delivery_headers(
+                    entry.headers, b"%b%d" % (texts[source], offset), index, due_ms, fired_at
+                ),
+                now_ms,
+                now_ms - due_ms,
+                entry.destination_partition,
+                key,
+            )
+            if telling:
+                self._tell(step, key, entry, topic, partition)
+        if removed:
+            count(drain.wheel, hour, maker, -removed)
+        step.size_bytes += size_bytes
+        step.records += plain
+        return last
+
+    def _let_go(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> bool:
+        """Drop or move a fire that is out of its wheel, if it is too late."""
+        late = self._withheld.is_late(step, drain, due_ms, entry)
+        if late:
+            self._withheld.let_go(step, drain, key, self._named.passed(key, entry))
+        return late
+
+    def _given_up(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> bool:
+        """Put a fire that is out of its wheel among the dead letters, if it is impossible."""
+        rejection = self._withheld.refusal(step, drain, key, due_ms, entry)
+        if rejection is None:
+            return False
+        self._withheld.quarantine(step, drain, key, entry, rejection)
+        return True
+
+    def _held(self, step: Step, drain: Drain, key: bytes, stored: bytes, entry: Envelope) -> bool:
+        """Put an entry that is out of its wheel in that of a hold, if one meets it."""
+        hold = self._holds.over(drain.holds, key, entry)
+        if hold is None:
+            return False
+        self._named.moved(step, key, self._holds.keep(step, hold, key, stored), entry)
+        return True
+
+    def _deliver_named_or_move(
+        self,
+        step: Step,
+        drain: Drain,
+        key: bytes,
+        stored: bytes,
+        entry: Entry,
+        number: int,
+        ahead: ReadAhead,
+    ) -> bool:
+        """Fire an entry of a named schedule; or file one in the wheel that its tenant has by now.
+
+        False: it stays where it is, for its destination is to be looked up first.
+        """
+        step.records += 1
+        leaves = bool(drain.leaving) and source_of(key) in drain.leaving
+        if leaves:
+            step.moved.add(drain.topic)
+            drain.moves = True
+        if type(entry) is Envelope:
+            step.changes[key] = None
+            step.size_bytes += len(stored)
+            self._withheld.move(step, key, stored, drain.topic)
+            return True
+        assert type(entry) is Pointer or type(entry) is Trigger
+        # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
+        step.local[key] = None
+        due = self._named.due(step, key, stored, entry, ahead.at(step, number))
+        if leaves:
+            self._named.move(step, drain, due)
+        elif self._waits(drain.topic, due.payload):
+            del step.local[key]
+            return False
+        else:
+            self._named.fire(step, drain, due)
+        return True
+
+    def _waits(self, topic: str, entry: Envelope) -> bool:
+        """Whether a fire waits for what its destination has, because it seems to lack the partition."""
+        if not self._doubts.missing(topic, entry.destination_partition):
+            return False
+        self._doubts.wait(topic)
+        return True
+
+    def _tell(self, step: Step, key: bytes, entry: Envelope, topic: str, partition: int) -> None:
+        _, due_ms, source, offset, index = split_wheel_key(key)
+        coordinates = self._state.coordinates(source, offset)
+        self._events.fired_anonymous(step, coordinates, index, due_ms, topic, partition, asked(entry))
+
+    def _give_up_expired(
+        self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]
+    ) -> bytes | None:
+        """Give up the entries of an unusable destination that have waited long enough, in due order."""
+        withheld, named = self._withheld, self._named
+        last: bytes | None = None
+        for key, stored in entries:
+            if step.size_bytes >= step.max_bytes:
+                break
+            if key in step.changes or key in step.local:
+                last = key
+                continue
+            drain.at = key
+            step.records += 1
+            due_ms = due_of(key)
+            entry = decode_entry(stored)
+            if named.unsettled and named.called_off(step, key, stored, entry):
+                last = key
+                continue
+            if type(entry) is Pointer or type(entry) is Trigger:
+                due = named.due(step, key, stored, entry, named.ahead.alone(step, entry))
+                if withheld.refusal(step, drain, key, due_ms, due.payload) is None:
+                    break
+                self._state.remove_pointer(step, key)
+                named.fire(step, drain, due)
+            else:
+                assert type(entry) is Envelope
+                held = bool(drain.holds) and self._holds.over(drain.holds, key, entry) is not None
+                rejection = None if held else withheld.refusal(step, drain, key, due_ms, entry)
+                if rejection is None and not held:
+                    break
+                self._state.remove_entry(step, key)
+                step.size_bytes += len(stored)
+                if rejection is None:
+                    self._held(step, drain, key, stored, entry)
+                elif withheld.is_late(
+                    step, drain, due_ms, late := self._holds.for_once(drain.ended, drain.wheel, key, entry)
+                ):
+                    withheld.let_go(step, drain, key, named.passed(key, late))
+                else:
+                    withheld.quarantine(step, drain, key, entry, rejection)
+            last = key
+        return last
+
+
+def _decoded(drain: Drain, entries: list[tuple[bytes, bytes]]) -> list[Entry]:
+    """What is stored in the wheel, decoded."""
+    try:
+        return [decode_entry(stored) for _, stored in entries]
+    except Exception:
+        # One at a time, until the one at fault is at hand.
+        for drain.at, stored in entries:
+            decode_entry(stored)
+        raise

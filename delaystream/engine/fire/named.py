@@ -1,0 +1,330 @@
+"""Fires of named schedules: each changes the schedule's record, and the last one ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import (
+    Entry,
+    Envelope,
+    Fire,
+    Forget,
+    Past,
+    Pointer,
+    Release,
+    Schedule,
+    Status,
+    Sweep,
+    Trigger,
+    Triggered,
+    Wake,
+    decode_entry,
+    decode_envelope,
+    decode_schedule,
+    encode,
+)
+from delaystream.codec.event import EventType, WhyPassed
+from delaystream.codec.keys import due_of, index_of, payload_key, schedule_key
+from delaystream.core.identity import named_fire_id, place, schedule_id, trigger_index
+from delaystream.core.misfire import Run
+from delaystream.core.rejection import Rejection
+from delaystream.core.request import ON_LATE_DROP
+from delaystream.engine.accept.bulk import Bulks
+from delaystream.engine.fire.drain import Drain
+from delaystream.engine.fire.due import DueFire, ReadAhead, Stored
+from delaystream.engine.fire.records import FireRecords
+from delaystream.engine.fire.recurring import RecurringFires
+from delaystream.engine.fire.undeliverable import Withheld
+from delaystream.engine.output.events import Events
+from delaystream.engine.policy.lateness import for_once
+from delaystream.engine.schedules.arming import Arming
+from delaystream.engine.schedules.commands import Commands
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.state.step import Step
+
+# Naming a member through its class is slow (Python 3.11).
+_TRIGGERED: Final = Past.TRIGGERED
+_MISSED: Final = Past.MISSED
+_FIRED: Final = Status.FIRED
+
+
+class NamedFires:
+    """Carries out the entries that point to a named schedule, and those of the housekeeping wheel."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        state: PartitionState,
+        arming: Arming,
+        withheld: Withheld,
+        events: Events,
+        bulks: Bulks,
+        commands: Commands,
+    ) -> None:
+        self._commands = commands
+        self._state = state
+        self.ahead = ReadAhead(state)
+        self._arming = arming
+        self._withheld = withheld
+        self._events = events
+        self._bulks = bulks
+        self._records = FireRecords(arming, withheld, events)
+        self._recurring = RecurringFires(settings, arming, withheld, events, self._records)
+
+    def due(
+        self, step: Step, key: bytes, pointer: bytes, entry: Pointer | Trigger, stored: Stored
+    ) -> DueFire:
+        """An entry that came due, with what it points to."""
+        at, record = stored
+        schedule = decode_schedule(record)
+        payload = schedule.payload
+        size_bytes = len(record)
+        if payload is None:
+            payload = self._state.get(step, payload_key(entry.tenant, entry.id))
+            assert payload is not None, "a pending entry has its payload"
+            size_bytes += len(payload)
+        return DueFire(
+            key,
+            due_of(key),
+            entry,
+            pointer,
+            entry.id,
+            at,
+            schedule,
+            decode_envelope(payload),
+            schedule_id(schedule.place, schedule.partition, schedule.offset),
+            size_bytes,
+        )
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether commands for many are at work: ask `called_off` before anything fires."""
+        return self._bulks.busy
+
+    def called_off(self, step: Step, key: bytes, stored: bytes, entry: Entry) -> bool:
+        """Carry out such commands on an entry, or on its schedule; whether that took the entry out."""
+        if type(entry) is Envelope:
+            return self._bulks.settle_entry(step, key, stored, entry)
+        if type(entry) is Pointer or type(entry) is Trigger or type(entry) is Wake:
+            self._bulks.settle(step, entry.tenant, entry.id)
+        return key in step.local
+
+    def passed(self, key: bytes, entry: Envelope) -> Envelope:
+        """An entry without an id as it goes to the topic for late ones, after `called_off` was asked."""
+        return self._bulks.passed(key, entry) if self._bulks.busy else entry
+
+    def moved(self, step: Step, old: bytes, new: bytes, entry: Envelope) -> None:
+        """An entry without an id has another key: whoever counts entries takes notice."""
+        if self._bulks.busy:
+            self._bulks.moved(step, old, new, entry)
+
+    def fire(self, step: Step, drain: Drain, due: DueFire) -> None:
+        """Fire an entry that is out of its wheel: delivered, dropped, moved or given up; re-armed, too."""
+        schedule, entry = due.schedule, due.entry
+        step.size_bytes += due.size_bytes
+        if type(entry) is Trigger:
+            assert any(waiting.key == due.key for waiting in schedule.triggers), "a trigger is known"
+            self._fire_trigger(step, drain, due, entry)
+            return
+        assert due.key in schedule.pending, "a wheel entry is known to its schedule"
+        assert schedule.revision == entry.revision, "a replaced schedule leaves no entry behind"
+        if schedule.recurrence is None:
+            self._fire_one(step, drain, due)
+        else:
+            self._recurring.fire(step, drain, due)
+
+    def move(self, step: Step, drain: Drain, due: DueFire) -> None:
+        """File an entry that is out of its wheel in the tenant's own one for the same destination."""
+        step.size_bytes += due.size_bytes
+        schedule = due.schedule
+        moved = self._withheld.move(step, due.key, due.pointer, drain.topic, pointer=True)
+        schedule = replace(
+            schedule,
+            pending=[moved if key == due.key else key for key in schedule.pending],
+            triggers=[
+                replace(waiting, key=moved) if waiting.key == due.key else waiting
+                for waiting in schedule.triggers
+            ],
+        )
+        step.changes[due.schedule_key] = encode(schedule)
+
+    def give_up(self, step: Step, drain: Drain, due: DueFire, rejection: Rejection) -> None:
+        """Put the fire of an entry that is out of its wheel among the dead letters; its schedule goes on."""
+        step.size_bytes += due.size_bytes
+        schedule, entry = due.schedule, due.entry
+        if type(entry) is Trigger:
+            self._give_up_trigger(step, drain, due, entry, rejection)
+        elif schedule.recurrence is None:
+            fire, _, pending = self._own(due)
+            left, over = replace(schedule, pending=pending), Status.QUARANTINED
+            self._records.give_up(step, drain, due, left, over, fire, due.due_ms, rejection)
+        else:
+            self._recurring.give_up(step, drain, due, rejection)
+
+    # -- one-time -----------------------------------------------------------------------------
+
+    def _fire_one(self, step: Step, drain: Drain, due: DueFire) -> None:
+        schedule, due_ms = due.schedule, due.due_ms
+        fire, index, pending = self._own(due)
+        if schedule.once is not None and due_ms <= schedule.resumed_ms:
+            due = replace(due, payload=for_once(due.payload, schedule.once))
+        if drain.topic == schedule.destination and self._withheld.is_late(step, drain, due_ms, due.payload):
+            self._pass(step, drain, due, replace(schedule, pending=pending), fire)
+            return
+        rejection = self._withheld.refusal(step, drain, due.key, due_ms, due.payload)
+        if rejection is not None:
+            left = replace(schedule, pending=pending)
+            self._records.give_up(step, drain, due, left, Status.QUARANTINED, fire, due_ms, rejection)
+        else:
+            remembered = Fire(due_ms, step.now_ms, schedule.revision, index, schedule.revision_origin)
+            self._go_out(step, drain, due, fire, remembered, _FIRED, pending=pending)
+
+    @staticmethod
+    def _own(due: DueFire) -> tuple[str, int, list[bytes]]:
+        """Fire id and list index of a one-time fire, and what its schedule has in the wheels beside it."""
+        schedule, index = due.schedule, index_of(due.key)
+        fire = named_fire_id(schedule.revision_place, schedule.revision, index, due.due_ms, due.id)
+        pending = schedule.pending
+        return fire, index, [key for key in pending if key != due.key] if len(pending) > 1 else []
+
+    def _pass(self, step: Step, drain: Drain, due: DueFire, schedule: Schedule, fire: str) -> None:
+        """Drop a fire that is too late, or file it under the topic for late ones."""
+        id, due_ms, on_late = due.id, due.due_ms, due.payload.on_late
+        if on_late == ON_LATE_DROP:
+            step.missed[EventType.EXPIRED, drain.topic] += 1
+            remembered = Fire(
+                due_ms, step.now_ms, schedule.revision, 0, schedule.revision_origin, _MISSED, due_ms
+            )
+            schedule = replace(
+                schedule,
+                missed_count=schedule.missed_count + 1,
+                history=self._arming.remembered(schedule.history, remembered),
+            )
+            schedule = self._records.store(step, due, schedule, Status.DROPPED)
+            self._events.passed(
+                step,
+                id,
+                schedule,
+                type=EventType.EXPIRED,
+                run=Run(due_ms, due_ms, 1),
+                reason=WhyPassed.LATE,
+            )
+            return
+        moved = self._withheld.move(step, due.key, due.pointer, on_late, pointer=True)
+        schedule = replace(schedule, pending=[*schedule.pending, moved])
+        step.changes[due.schedule_key] = encode(schedule)
+        step.missed[EventType.MOVED, drain.topic] += 1
+        self._events.moved(step, id, schedule, due_ms=due_ms, fire_id=fire, destination=on_late)
+
+    # -- triggered ----------------------------------------------------------------------------
+
+    def _fire_trigger(self, step: Step, drain: Drain, due: DueFire, trigger: Trigger) -> None:
+        rejection = self._withheld.refusal(step, drain, due.key, due.due_ms, due.payload)
+        if rejection is not None:
+            self._give_up_trigger(step, drain, due, trigger, rejection)
+            return
+        fire, index, triggers = self._triggered(due, trigger)
+        remembered = Fire(
+            due.due_ms, step.now_ms, trigger.revision, index, trigger.revision_origin, _TRIGGERED
+        )
+        over = _FIRED if due.schedule.recurrence is None else Status.COMPLETED
+        stored = self._go_out(step, drain, due, fire, remembered, over, triggers=triggers)
+        self._completed(step, due, stored)
+
+    def _give_up_trigger(
+        self, step: Step, drain: Drain, due: DueFire, trigger: Trigger, rejection: Rejection
+    ) -> None:
+        fire, _, triggers = self._triggered(due, trigger)
+        left = replace(due.schedule, triggers=triggers)
+        over = Status.QUARANTINED if left.recurrence is None else Status.COMPLETED
+        schedule = self._records.give_up(step, drain, due, left, over, fire, due.due_ms, rejection)
+        self._completed(step, due, schedule)
+
+    @staticmethod
+    def _triggered(due: DueFire, trigger: Trigger) -> tuple[str, str, list[Triggered]]:
+        """Fire id and index of a triggered fire, and the others of its schedule that wait."""
+        index = trigger_index(trigger.partition, trigger.offset, trigger.origin)
+        revised = place(trigger.tenant, trigger.revision_origin)
+        fire = named_fire_id(revised, trigger.revision, index, due.due_ms, due.id)
+        return fire, index, [waiting for waiting in due.schedule.triggers if waiting.key != due.key]
+
+    def _completed(self, step: Step, due: DueFire, schedule: Schedule) -> None:
+        """Tell that a recurring schedule had no further time but a triggered one."""
+        if schedule.status is Status.COMPLETED:
+            self._events.completed(step, due.id, schedule)
+
+    # -- both ---------------------------------------------------------------------------------
+
+    def _go_out(
+        self,
+        step: Step,
+        drain: Drain,
+        due: DueFire,
+        fire: str,
+        remembered: Fire,
+        over: Status,
+        **left: list[bytes] | list[Triggered],
+    ) -> Schedule:
+        """Deliver a fire, store its schedule with what is `left` of it, and tell; as it is stored."""
+        schedule, now_ms, due_ms = due.schedule, step.now_ms, due.due_ms
+        count, next_ms = schedule.fire_count + 1, schedule.next_ms
+        delivered = self._records.deliver(
+            step,
+            drain,
+            due,
+            fire,
+            due_ms,
+            count,
+            now_ms - due_ms,
+            0,
+            next_ms if next_ms >= 0 else None,
+            schedule.last_fired_ms,
+        )
+        schedule = replace(
+            schedule,
+            fire_count=count,
+            last_fire_id=fire,
+            last_fired_ms=now_ms,
+            history=self._arming.remembered(schedule.history, remembered),
+            **left,
+        )
+        schedule = self._records.store(step, due, schedule, over)
+        self._events.fired(step, due.id, delivered, schedule)
+        return schedule
+
+    # -- housekeeping ----------------------------------------------------------------------------
+
+    def housekeep(self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+        """Forget ids whose time of being remembered is over, end pauses and holds, go on with bulk commands.
+
+        All of these are entries of the housekeeping wheel; the last that was taken out of it.
+        """
+        last: bytes | None = None
+        for key, stored in entries:
+            if last is not None and step.full:
+                break
+            last = drain.at = key
+            step.records += 1
+            if key in step.local:
+                continue
+            entry = decode_entry(stored)
+            if self.unsettled and self.called_off(step, key, stored, entry):
+                continue
+            step.local[key] = None
+            if type(entry) is Sweep:
+                self._bulks.sweep(step, key, entry)
+            elif type(entry) is Wake:
+                self._commands.wake(step, key, entry)
+            elif type(entry) is Release:
+                self._bulks.release(step, key, entry)
+            else:
+                assert type(entry) is Forget
+                step.changes[schedule_key(entry.tenant, entry.id)] = None
+                if not entry.revision:
+                    # Only what was never known has none.
+                    self._state.counts.forestall(entry.tenant, -1)
+        return last

@@ -1,0 +1,93 @@
+"""What each delivery of a named schedule leaves: the record on its destination, and the schedule's own."""
+
+from __future__ import annotations
+
+from delaystream.codec.envelope import Schedule, Status, encode
+from delaystream.codec.outgoing import delivery_headers
+from delaystream.core.rejection import Rejection
+from delaystream.dialects import filled
+from delaystream.engine.fire.drain import Drain
+from delaystream.engine.fire.due import DueFire
+from delaystream.engine.fire.undeliverable import Withheld
+from delaystream.engine.output.events import Delivered, Events
+from delaystream.engine.schedules.arming import Arming
+from delaystream.engine.state.step import Step
+
+# Naming a member through its class is slow (Python 3.11).
+_FIRED = Status.FIRED
+_PAUSED = Status.PAUSED
+
+
+class FireRecords:
+    """Writes deliveries, and stores what is left of their schedules."""
+
+    def __init__(self, arming: Arming, withheld: Withheld, events: Events) -> None:
+        self._arming = arming
+        self._withheld = withheld
+        self._events = events
+
+    def deliver(
+        self,
+        step: Step,
+        drain: Drain,
+        due: DueFire,
+        fire: str,
+        due_ms: int,
+        fire_count: int,
+        lateness_ms: int,
+        skipped: int = 0,
+        next_ms: int | None = None,
+        last_fired_ms: int = -1,
+    ) -> Delivered:
+        """Write a delivery; `due_ms` is what it tells, `next_ms` the scheduled time after it."""
+        entry, topic = due.payload, drain.topic
+        own = entry.headers
+        if due.schedule.recurrence is not None:
+            own = filled(own, due_ms, next_ms)
+        # While it is paused, nobody knows when it goes on.
+        ahead_ms = None if due.schedule.status is _PAUSED else next_ms
+        headers = delivery_headers(
+            own,
+            due.id,
+            fire,
+            due_ms,
+            step.fired_at,
+            due.source,
+            fire_count,
+            skipped,
+            last_fired_ms,
+            ahead_ms,
+        )
+        partition = step.outlet(topic, drain.partitions).deliver(
+            entry, headers, step.now_ms, lateness_ms, entry.destination_partition, due.key
+        )
+        return Delivered(fire, due_ms, lateness_ms, topic, partition, due.source, fire_count, skipped)
+
+    def give_up(
+        self,
+        step: Step,
+        drain: Drain,
+        due: DueFire,
+        left: Schedule,
+        over: Status,
+        fire: str,
+        due_ms: int,
+        rejection: Rejection,
+    ) -> Schedule:
+        """Put a fire among the dead letters, store what is `left` without it, and tell; as it is stored."""
+        self._withheld.quarantine_named(step, drain, due, fire, due_ms, rejection)
+        schedule = self.store(step, due, left, over)
+        self._events.gave_up(
+            step, due.id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, rejection=rejection
+        )
+        return schedule
+
+    def store(self, step: Step, due: DueFire, schedule: Schedule, over: Status) -> Schedule:
+        """Store what is left of a schedule, which is over if nothing of it is ahead any more."""
+        if not schedule.over:
+            step.changes[due.schedule_key] = encode(schedule)
+            return schedule
+        self._arming.drop_payload(step, schedule.topic, due.id, schedule)
+        if schedule.recurrence is None and schedule.fire_count:
+            over = _FIRED
+        return self._arming.finish(step, due.id, schedule, over)

@@ -1,0 +1,318 @@
+"""Fires of recurring schedules: what has come due is decided, delivered, told, and the next time armed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import Fire, Past, Schedule, Status, encode
+from delaystream.codec.event import EventType, WhyPassed
+from delaystream.codec.keys import due_at
+from delaystream.core.identity import named_fire_id
+from delaystream.core.misfire import Run, Verdict, settle
+from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
+from delaystream.core.rejection import Code, Rejection, shown
+from delaystream.core.request import CatchUp
+from delaystream.engine.failures import about_the_record
+from delaystream.engine.fire.drain import Drain
+from delaystream.engine.fire.due import DueFire
+from delaystream.engine.fire.records import FireRecords
+from delaystream.engine.fire.undeliverable import Withheld
+from delaystream.engine.output.events import Events
+from delaystream.engine.policy.lateness import lateness
+from delaystream.engine.schedules.arming import Arming
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state.step import Step
+
+#: most deliveries of one schedule in one step, when it catches up on all that it has missed
+_CAUGHT_UP_AT_ONCE: Final = 100
+
+#: what is told once it is known how the schedule ends up
+_Told: TypeAlias = Callable[[Schedule], None]
+
+# Naming a member through its class is slow (Python 3.11).
+_COMPLETED: Final = Status.COMPLETED
+
+
+class _Account(msgspec.Struct):
+    """What a step changes in the record of one schedule, fire by fire, and what is to be told of it."""
+
+    fire_count: int
+    run_count: int
+    missed_count: int
+    skipped: int
+    last_fire_id: str | None
+    last_fired_ms: int
+    history: list[Fire]
+    told: list[_Told]
+    #: scheduled times that have left a record in this step: a delivery, or a dead letter
+    records: int = 0
+
+
+def _account_of(schedule: Schedule) -> _Account:
+    return _Account(
+        schedule.fire_count,
+        schedule.run_count,
+        schedule.missed_count,
+        schedule.skipped,
+        schedule.last_fire_id,
+        schedule.last_fired_ms,
+        schedule.history,
+        [],
+    )
+
+
+def _on_schedule(scheduled_ms: int) -> int:
+    """When a scheduled time without jitter is due."""
+    return scheduled_ms
+
+
+def _counted(step: Step, due: DueFire, due_ms: int, account: _Account) -> DueFire:
+    """One more scheduled time leaves a record in the step; the entry that it would have had as its own.
+
+    The first one has its entry, and was counted with it.
+    """
+    account.records += 1
+    if account.records == 1:
+        return due
+    step.records += 1
+    step.size_bytes += due.size_bytes
+    return replace(due, key=due_at(due.key, due_ms), due_ms=due_ms)
+
+
+def _enough(step: Step, drain: Drain, account: _Account) -> bool:
+    """Whether the next scheduled time has to wait for another step."""
+    return (
+        step.full
+        or step.fires(drain.topic) >= drain.most_fired
+        or (drain.limit is not None and account.records >= drain.limit)
+    )
+
+
+class RecurringFires:
+    """Carries out the one entry that a recurring schedule has in the wheels."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        arming: Arming,
+        withheld: Withheld,
+        events: Events,
+        records: FireRecords,
+    ) -> None:
+        self._settings = settings
+        self._arming = arming
+        self._withheld = withheld
+        self._events = events
+        self._records = records
+
+    def fire(self, step: Step, drain: Drain, due: DueFire) -> None:
+        """Decide on every scheduled time up to now, and arm the next one."""
+        schedule, now_ms = due.schedule, step.now_ms
+        recurrence = schedule.recurrence
+        assert recurrence is not None
+        catch_up, grace_ms = lateness(schedule, self._settings)
+        moment = self._moments(due)
+        account = _account_of(schedule)
+        try:
+            most = self._settings.max_catch_up
+            verdict = settle(recurrence, schedule.next_ms, now_ms, catch_up, grace_ms, moment, most)
+        except (CronError, UnknownZoneError) as error:
+            # A newer release stored it, or a zone database with more zones did.
+            code = error.code if isinstance(error, CronError) else Code.INVALID_TIMEZONE
+            self._pause(step, due, Rejection(code, f"when it recurs cannot be read any more: {error}"))
+            return
+        for _ in range(_CAUGHT_UP_AT_ONCE):
+            if verdict.missed is not None or verdict.skipped is not None:
+                self._passed(step, drain, due, verdict, account)
+            scheduled_ms, next_ms = verdict.fire_ms, verdict.next_ms
+            if scheduled_ms is not None:
+                due_ms = moment(scheduled_ms)
+                due = _counted(step, due, due_ms, account)
+                rejection = self._withheld.refusal(step, drain, due.key, due_ms, due.payload)
+                if rejection is not None:
+                    self._give_up(step, drain, due, scheduled_ms, rejection, account)
+                elif not drain.partitions:
+                    # The destination cannot be written yet, and this fire has not waited for long enough.
+                    next_ms = scheduled_ms
+                    break
+                else:
+                    if recurrence.max_fires and account.run_count + 1 >= recurrence.max_fires:
+                        next_ms = None
+                    self._run(step, drain, due, scheduled_ms, now_ms - due_ms, next_ms, account)
+            if next_ms is None or moment(next_ms) > now_ms or _enough(step, drain, account):
+                break
+            verdict = settle(recurrence, next_ms, now_ms, catch_up, grace_ms, moment)
+        pending = []
+        if next_ms is not None:
+            pending.append(self._arming.point(step, schedule, moment(next_ms), due.pointer))
+        self._close(step, due, account, pending, next_ms)
+
+    def _moments(self, due: DueFire) -> Callable[[int], int]:
+        """When each scheduled time is due; the one whose entry this is, when that entry says."""
+        schedule, entry_ms = due.schedule, due.due_ms
+        recurrence = schedule.recurrence
+        if recurrence is None or not recurrence.jitter_ms:
+            return _on_schedule
+        armed_ms, due_of = schedule.next_ms, partial(self._arming.due, due.id, schedule)
+        return lambda scheduled_ms: entry_ms if scheduled_ms == armed_ms else due_of(scheduled_ms)
+
+    def _close(
+        self, step: Step, due: DueFire, account: _Account, pending: list[bytes], next_ms: int | None
+    ) -> None:
+        """Store what is left of a schedule, and tell what has happened to it."""
+        schedule = replace(
+            due.schedule,
+            pending=pending,
+            next_ms=-1 if next_ms is None else next_ms,
+            fire_count=account.fire_count,
+            run_count=account.run_count,
+            missed_count=account.missed_count,
+            skipped=account.skipped,
+            last_fire_id=account.last_fire_id,
+            last_fired_ms=account.last_fired_ms,
+            history=account.history,
+            once=None if next_ms is None or next_ms > due.schedule.resumed_ms else due.schedule.once,
+        )
+        schedule = self._records.store(step, due, schedule, _COMPLETED)
+        for tell in account.told:
+            tell(schedule)
+        if schedule.status is _COMPLETED:
+            self._events.completed(step, due.id, schedule)
+
+    def give_up(self, step: Step, drain: Drain, due: DueFire, rejection: Rejection) -> None:
+        """Give up the scheduled time that is due, and go on with the next.
+
+        The schedule is paused, and nothing of it given up, where the next cannot be worked out.
+        """
+        schedule = due.schedule
+        assert schedule.recurrence is not None
+        try:
+            next_ms = next_after(schedule.recurrence, schedule.next_ms)
+            due_ms = 0 if next_ms is None else self._arming.due(due.id, schedule, next_ms)
+        except Exception as failure:
+            if not about_the_record(failure):
+                raise
+            told = f"its next time cannot be worked out: {type(failure).__name__}: {failure}"
+            self._pause(step, due, Rejection(Code.INTERNAL_ERROR, told))
+            return
+        account = _account_of(schedule)
+        self._give_up(step, drain, due, schedule.next_ms, rejection, account)
+        pending = []
+        if next_ms is not None:
+            pending.append(self._arming.point(step, schedule, due_ms, due.pointer))
+        self._close(step, due, account, pending, next_ms)
+
+    def _pause(self, step: Step, due: DueFire, why: Rejection) -> None:
+        """Take a schedule out of its wheel, its undecided times kept, until somebody resumes it."""
+        schedule = replace(due.schedule, status=Status.PAUSED, pending=[], paused_ms=step.now_ms)
+        self._arming.withhold(due.schedule, schedule)
+        step.changes[due.schedule_key] = encode(schedule)
+        step.warnings.append(f"schedule {shown(due.id)} of {schedule.topic} is paused: {why.detail}")
+        self._events.paused(step, due.id, schedule, why)
+
+    def _give_up(
+        self,
+        step: Step,
+        drain: Drain,
+        due: DueFire,
+        scheduled_ms: int,
+        rejection: Rejection,
+        account: _Account,
+    ) -> None:
+        """Put one scheduled time among the dead letters."""
+        fire = self._fire_id(due, scheduled_ms)
+        self._withheld.quarantine_named(step, drain, due, fire, scheduled_ms, rejection)
+        account.told.append(
+            partial(
+                self._events.gave_up,
+                step,
+                due.id,
+                due_ms=scheduled_ms,
+                fire_id=fire,
+                destination=drain.topic,
+                rejection=rejection,
+            )
+        )
+
+    @staticmethod
+    def _fire_id(due: DueFire, scheduled_ms: int) -> str:
+        schedule = due.schedule
+        return named_fire_id(schedule.revision_place, schedule.revision, 0, scheduled_ms, due.id)
+
+    def _in_time(self, step: Step, schedule: Schedule, run: Run) -> bool:
+        """Whether a run that is missed reaches up to what its grace would have let fire."""
+        assert schedule.recurrence is not None
+        catch_up, grace_ms = lateness(schedule, self._settings)
+        horizon_ms = step.now_ms - grace_ms - schedule.recurrence.jitter_ms
+        return catch_up is CatchUp.ALL and run.to_ms >= horizon_ms
+
+    def _passed(self, step: Step, drain: Drain, due: DueFire, verdict: Verdict, account: _Account) -> None:
+        """Count and tell the scheduled times that do not fire."""
+        for run, type in ((verdict.missed, EventType.MISSED), (verdict.skipped, EventType.SKIPPED)):
+            if run is None:
+                continue
+            if type is EventType.MISSED and self._in_time(step, due.schedule, run):
+                reason = WhyPassed.TOO_MANY
+            elif run.to_ms <= due.schedule.resumed_ms:
+                reason = WhyPassed.PAUSED
+            else:
+                reason = WhyPassed.LATE if drain.trouble is None else WhyPassed.DESTINATION
+            missed = type is EventType.MISSED
+            step.missed[reason if missed else EventType.SKIPPED, drain.topic] += run.number
+            account.missed_count += run.number
+            if not missed:
+                account.skipped += run.number
+            account.history = self._arming.remembered(
+                account.history,
+                Fire(
+                    run.from_ms,
+                    step.now_ms,
+                    due.schedule.revision,
+                    0,
+                    due.schedule.revision_origin,
+                    Past.MISSED if missed else Past.SKIPPED,
+                    run.to_ms,
+                    run.number,
+                ),
+            )
+            account.told.append(partial(self._events.passed, step, due.id, type=type, run=run, reason=reason))
+
+    def _run(
+        self,
+        step: Step,
+        drain: Drain,
+        due: DueFire,
+        scheduled_ms: int,
+        lateness_ms: int,
+        next_ms: int | None,
+        account: _Account,
+    ) -> None:
+        """Deliver one scheduled time."""
+        fire = self._fire_id(due, scheduled_ms)
+        account.fire_count += 1
+        account.run_count += 1
+        account.last_fire_id = fire
+        account.history = self._arming.remembered(
+            account.history,
+            Fire(scheduled_ms, step.now_ms, due.schedule.revision, origin=due.schedule.revision_origin),
+        )
+        delivered = self._records.deliver(
+            step,
+            drain,
+            due,
+            fire,
+            scheduled_ms,
+            account.fire_count,
+            lateness_ms,
+            account.skipped,
+            next_ms,
+            account.last_fired_ms,
+        )
+        account.skipped = 0
+        account.last_fired_ms = step.now_ms
+        account.told.append(partial(self._events.fired, step, due.id, delivered))

@@ -1,0 +1,215 @@
+"""Fires that do not go out: too late, moved to the topic for late ones, or given up as impossible."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import (
+    UNREADABLE,
+    Envelope,
+    Pointer,
+    Schedule,
+    Trigger,
+    decode_entry,
+    decode_schedule,
+    encode,
+)
+from delaystream.codec.event import EventType
+from delaystream.codec.keys import due_of, in_wheel, payload_key, schedule_key, source_of, split_wheel_key
+from delaystream.codec.names import PREFIX
+from delaystream.codec.outgoing import DUE_AT, FIRE_ID, SCHEDULE_ID
+from delaystream.core.rejection import Code, Rejection
+from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header
+from delaystream.engine.fire.drain import Drain
+from delaystream.engine.fire.due import DueFire
+from delaystream.engine.output.events import Events, asked
+from delaystream.engine.output.letters import Letters
+from delaystream.engine.policy.destination_health import Troubles
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.state.step import Step
+
+
+class Withheld:
+    """Takes out of the wheels what is not to be delivered as it was asked for."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        state: PartitionState,
+        troubles: Troubles,
+        letters: Letters,
+        events: Events,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._troubles = troubles
+        self._letters = letters
+        self._events = events
+
+    # -- late ---------------------------------------------------------------------------------
+
+    def is_late(self, step: Step, drain: Drain, due_ms: int, entry: Envelope) -> bool:
+        """Whether a fire has outlived its grace, and something else than firing was asked for then."""
+        return (
+            entry.grace_ms >= 0
+            and step.now_ms - due_ms > entry.grace_ms
+            and entry.on_late not in (ON_LATE_FIRE, drain.topic)
+        )
+
+    def let_go(self, step: Step, drain: Drain, key: bytes, entry: Envelope) -> None:
+        """Drop an anonymous fire that is late, or file it under the topic for late ones.
+
+        The caller has taken it out of its wheel, here as below.
+        """
+        dropped = entry.on_late == ON_LATE_DROP
+        step.missed[EventType.EXPIRED if dropped else EventType.MOVED, drain.topic] += 1
+        if not dropped:
+            self.move(step, key, encode(replace(entry, on_late=ON_LATE_FIRE)), entry.on_late)
+        self._tell(
+            step,
+            EventType.EXPIRED if dropped else EventType.MOVED,
+            key,
+            entry,
+            drain.topic if dropped else entry.on_late,
+        )
+
+    def move(self, step: Step, key: bytes, stored: bytes, topic: str, *, pointer: bool = False) -> bytes:
+        """File an entry under another destination, where it is due at once; its new key."""
+        wheel = self._state.destination(step, topic, self._state.sources[source_of(key)][0])
+        moved = in_wheel(key, wheel)
+        add = self._state.add_pointer if pointer else self._state.add_entry
+        add(step, moved, stored, wheel, due_of(key))
+        return moved
+
+    # -- impossible ---------------------------------------------------------------------------
+
+    def refusal(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> Rejection | None:
+        """Why a fire is given up; None while it is worth trying."""
+        detail = self._impossible(step, drain, key, due_ms, entry)
+        return None if detail is None else Rejection(Code.QUARANTINED, detail)
+
+    def _impossible(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> str | None:
+        partitions = drain.partitions
+        if not drain.suspicious and entry.destination_partition < partitions:
+            return None
+        if key in self._troubles.condemned:
+            return f"{drain.topic} refuses the record: {self._troubles.condemned[key]}"
+        if partitions and entry.destination_partition >= partitions:
+            return (
+                f"destination-partition is {entry.destination_partition}, and {drain.topic} has partitions "
+                f"0 to {partitions - 1}"
+            )
+        denial = drain.denial
+        if denial.anyone and denial.of(self._state.sources[source_of(key)][0]):
+            return f"{drain.topic} is no longer among the allowed destinations"
+        trouble = drain.trouble
+        if trouble is not None:
+            waited_ms = step.now_ms - max(due_ms, trouble.since_ms, drain.let_go_ms)
+            if trouble.parked_at is not None:
+                # A wrong clock may be why: set right, it jumps, and nothing has waited for so long.
+                waited_ms = min(waited_ms, int(step.loop_ms - trouble.parked_at))
+            if waited_ms >= self._settings.destination_timeout_ms:
+                return f"{drain.topic} could not be written for {waited_ms} ms: {trouble.reason}"
+        return None
+
+    def quarantine(self, step: Step, drain: Drain, key: bytes, entry: Envelope, rejection: Rejection) -> None:
+        """Put a fire without an id among the dead letters."""
+        fire = self._state.fire(key)
+        whose = _addressed(drain.topic, fire.source.text, fire.fire_id, fire.due_at_ms)
+        self._bury(step, key, entry, whose, fire.source, rejection)
+        self._tell(step, EventType.QUARANTINED, key, entry, drain.topic, rejection)
+
+    def quarantine_named(
+        self, step: Step, drain: Drain, due: DueFire, fire: str, due_ms: int, rejection: Rejection
+    ) -> None:
+        """Put a fire of a named schedule among the dead letters; the caller tells of it."""
+        # A trigger's key has the coordinates of its command, and what it delivers is the schedule's.
+        schedule = due.schedule
+        source = schedule.source
+        whose = _addressed(drain.topic, due.id, fire, due_ms)
+        # That of the request which asked for it last: it may have been sent again as it was.
+        payload = replace(due.payload, timestamp_ms=schedule.timestamp_ms)
+        self._bury(step, due.key, payload, whose, source, replace(rejection, id=due.id))
+
+    def bury_bytes(self, step: Step, key: bytes, stored: bytes, rejection: Rejection) -> None:
+        """Put an entry that cannot be read, or not be dealt with, among the dead letters as it is stored.
+
+        What it points to goes with it: the payload is in the letter.
+        """
+        _, _, number, offset, _ = split_wheel_key(key)
+        value, id = stored, None
+        if (entry := _pointer(stored)) is not None:
+            id = entry.id
+            at, under = schedule_key(entry.tenant, entry.id), payload_key(entry.tenant, entry.id)
+            row = self._state.get(step, at)
+            value = self._state.get(step, under) or row or stored
+            if (schedule := _schedule(row)) is not None:
+                value = schedule.payload or value
+                for other in (*schedule.pending, *[waiting.key for waiting in schedule.triggers]):
+                    if other != key:
+                        self._state.remove_pointer(step, other)
+                self._state.counts.withhold(schedule.topic, -schedule.withheld)
+            step.changes[at] = step.changes[under] = None
+        source = self._state.coordinates(number, offset)
+        self._letters.bury(step, None, value, (), -1, source, replace(rejection, id=id))
+
+    def _bury(
+        self,
+        step: Step,
+        key: bytes,
+        entry: Envelope,
+        whose: list[Header],
+        source: Coordinates,
+        rejection: Rejection,
+    ) -> None:
+        step.released.append(key)
+        self._letters.bury(
+            step, entry.key, entry.value, entry.headers, entry.timestamp_ms, source, rejection, whose
+        )
+
+    def _tell(
+        self,
+        step: Step,
+        type: EventType,
+        key: bytes,
+        entry: Envelope,
+        destination: str,
+        rejection: Rejection | None = None,
+    ) -> None:
+        fire = self._state.fire(key)
+        self._events.passed_anonymous(
+            step,
+            type,
+            fire.source,
+            asked=asked(entry),
+            due_ms=fire.due_at_ms,
+            fire_id=fire.fire_id,
+            destination=destination,
+            rejection=rejection,
+        )
+
+
+def _pointer(stored: bytes) -> Pointer | Trigger | None:
+    try:
+        entry = decode_entry(stored)
+    except UNREADABLE:
+        return None
+    return entry if isinstance(entry, Pointer | Trigger) else None
+
+
+def _schedule(stored: bytes | None) -> Schedule | None:
+    try:
+        return None if stored is None else decode_schedule(stored)
+    except UNREADABLE:
+        return None
+
+
+def _addressed(destination: str, schedule: str, fire: str, due_ms: int) -> list[Header]:
+    """What makes a dead letter a request again once a delay is added: its destination among its headers."""
+    return [
+        (PREFIX + "destination", destination.encode()),
+        (SCHEDULE_ID, schedule.encode()),
+        (FIRE_ID, fire.encode()),
+        (DUE_AT, b"%d" % due_ms),
+    ]

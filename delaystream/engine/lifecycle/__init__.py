@@ -1,0 +1,1 @@
+"""From an assignment to a running partition: what comes in, and the recovery."""

@@ -1,0 +1,1 @@
+"""What is told: events, receipts, dead letters, and how the partition stands."""

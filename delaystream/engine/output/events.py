@@ -1,0 +1,614 @@
+"""Lifecycle events: what happened to a schedule, told on the events topic in the transaction that does it."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import (
+    Bulk,
+    Envelope,
+    Gathering,
+    Hold,
+    Parked,
+    Schedule,
+    delivered_key,
+    kept_key,
+)
+from delaystream.codec.event import (
+    SCHEMA_VERSION,
+    Event,
+    EventType,
+    WhyPassed,
+    asked_at,
+    definition_of,
+    encode_event,
+    event_of_request,
+    key_told,
+    next_at_ms,
+    shortened,
+)
+from delaystream.core.identity import fire_id
+from delaystream.core.misfire import Run
+from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
+from delaystream.core.rejection import Rejection
+from delaystream.core.request import NO_TERMS, Action, Coordinates, Request
+from delaystream.engine.failures import LogUnavailable
+from delaystream.engine.policy.tenants import Tenants
+from delaystream.engine.ports import Destinations
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state.step import Step
+from delaystream.query.view import PendingFire
+
+_DEFINING = frozenset({
+    EventType.SCHEDULED, EventType.REPLACED, EventType.RESCHEDULED, EventType.UPDATED, EventType.RESUMED,
+})  # fmt: skip
+#: The longest id that can be configured.
+_KEY_BYTES: Final = 4 * 1024
+# Naming a member through its class is slow (Python 3.11).
+_FIRED: Final = EventType.FIRED
+
+
+class Delivered(msgspec.Struct, frozen=True, gc=False):
+    """One fire of a named schedule that goes out, for its event."""
+
+    fire_id: str
+    #: the due time; of a recurring schedule, the scheduled time
+    due_ms: int
+    lateness_ms: int
+    destination: str
+    partition: int
+    #: the request that made the schedule: `topic/partition/offset`
+    source: str
+    fire_count: int
+    #: earlier scheduled times that it stands for
+    skipped: int = 0
+
+
+class Asked(NamedTuple):
+    """What a fire without an id has of its request, for its event: the delivered key, and the timestamp."""
+
+    key: bytes | None
+    timestamp_ms: int
+
+
+def asked(entry: Envelope) -> Asked:
+    """What a stored request without an id has of that."""
+    return Asked(entry.delivered_key, entry.timestamp_ms)
+
+
+class Events:
+    """Writes events into steps; each method does nothing when events are off."""
+
+    def __init__(self, settings: EngineSettings, destinations: Destinations, tenants: Tenants) -> None:
+        self._tenants = tenants
+        #: by request topic: whether its events hold keys
+        self._with_keys: dict[str, bool] = {}
+        self._topic = settings.events_topic
+        #: of an event's value; its key is an id, at most
+        self._most_bytes = settings.own_record_max_bytes - _KEY_BYTES
+        self._destinations = destinations
+        self.on = settings.events
+        #: whether any tenant's requests without an id, and their fires, are told too
+        self.anonymous = settings.events and tenants.tell_anonymous(settings.events_anonymous)
+        self._anonymous_unless_said = settings.events_anonymous
+
+    def emit(self, step: Step, event: Event) -> None:
+        """Write an event; its key is the schedule id, or the destination of one that is of no schedule."""
+        outlet = step.outlets.get(self._topic)
+        if outlet is None:
+            partitions = self._destinations.partitions(self._topic)
+            if not partitions:
+                problem = self._destinations.problem(self._topic) or "unknown"
+                raise LogUnavailable(f"{self._topic}: {problem}; without it what happened would go untold")
+            outlet = step.outlet(self._topic, partitions)
+        value = encode_event(event)
+        if len(value) > self._most_bytes:
+            value = encode_event(shortened(event))
+        step.size_bytes += len(value)
+        key = event.schedule_id or event.destination
+        assert key is not None
+        outlet.write(key.encode(), value, (), step.now_ms)
+
+    def _key(self, tenant: str, key: bytes | None) -> tuple[str | None, str | None]:
+        """`key` and `key_base64` of an event about a request topic's request; `key` is cut already."""
+        if key is None:
+            return None, None
+        with_keys = self._with_keys.get(tenant)
+        if with_keys is None:
+            with_keys = self._with_keys[tenant] = self._tenants.of(tenant).events_key
+        return key_told(key) if with_keys else (None, None)
+
+    def _of_schedule(self, step: Step, type: EventType, id: str, schedule: Schedule, **told: Any) -> Event:
+        """An event of a named schedule, as it stands after what is told; `told` are further fields."""
+        key, key_base64 = self._key(schedule.topic, schedule.key)
+        event = Event(
+            schema_version=SCHEMA_VERSION,
+            type=type,
+            at_ms=step.now_ms,
+            request_topic=schedule.topic,
+            schedule_id=id,
+            source=schedule.source.text,
+            id=id,
+            status=schedule.status,
+            revision=schedule.revision,
+            key=key,
+            key_base64=key_base64,
+            created_at_ms=asked_at(schedule.created_ms),
+            updated_at_ms=asked_at(schedule.updated_ms),
+            next_at_ms=next_at_ms(schedule),
+            **told,
+        )
+        return _signed(event, schedule)
+
+    def answered(
+        self,
+        step: Step,
+        request: Request,
+        type: EventType,
+        schedule: Schedule | None,
+        fire_id: str | None = None,
+        due_ms: int | None = None,
+        no_receipt: str | None = None,
+    ) -> None:
+        """A request or a command about an id was decided."""
+        if not self.on:
+            return
+        assert request.id is not None
+        told: dict[str, Any] = {}
+        if request.actor is not None:
+            told["actor"] = request.actor
+        if request.terms is not NO_TERMS:
+            told |= {"note": request.terms.note, "request_id": request.terms.request_id}
+        if fire_id is not None or due_ms is not None:
+            told |= {"fire_id": fire_id, "due_at_ms": due_ms}
+        if no_receipt is not None:
+            told["no_receipt"] = no_receipt
+        self._changed(step, request.source, request.id, type, schedule, told)
+
+    def changed(
+        self,
+        step: Step,
+        source: Coordinates,
+        id: str,
+        type: EventType,
+        schedule: Schedule,
+        *,
+        actor: str | None = None,
+        note: str | None = None,
+    ) -> None:
+        """A command at `source` was decided for an id that it does not name."""
+        if self.on:
+            self._changed(step, source, id, type, schedule, {"actor": actor, "note": note})
+
+    def _changed(
+        self,
+        step: Step,
+        source: Coordinates,
+        id: str,
+        type: EventType,
+        schedule: Schedule | None,
+        told: dict[str, Any],
+    ) -> None:
+        # Spelt out, as a fire is: these come by the thousand, and each field that is named costs something.
+        if schedule is None:
+            event = Event(
+                schema_version=SCHEMA_VERSION,
+                type=type,
+                at_ms=step.now_ms,
+                request_topic=source.topic,
+                schedule_id=id,
+                source=source.text,
+                id=id,
+            )
+        else:
+            key, key_base64 = self._key(schedule.topic, schedule.key)
+            event = Event(
+                schema_version=SCHEMA_VERSION,
+                type=type,
+                at_ms=step.now_ms,
+                request_topic=source.topic,
+                schedule_id=id,
+                source=source.text,
+                id=id,
+                status=schedule.status,
+                revision=schedule.revision,
+                key=key,
+                created_at_ms=asked_at(schedule.created_ms),
+                updated_at_ms=asked_at(schedule.updated_ms),
+                version=schedule.version or None,
+                definition=definition_of(schedule) if type in _DEFINING else None,
+                next_at_ms=next_at_ms(schedule),
+            )
+            if schedule.declared_by is not None:
+                told |= {"declared_by": schedule.declared_by}
+                if schedule.deploy >= 0:
+                    told["deploy"] = schedule.deploy
+            if (until_ms := schedule.until_ms) is not None:
+                told["until_ms"] = until_ms
+            if key_base64 is not None:
+                told["key_base64"] = key_base64
+            event = _signed(event, schedule)
+        self.emit(step, replace(event, **told) if told else event)
+
+    def fired(self, step: Step, id: str, delivered: Delivered, schedule: Schedule) -> None:
+        """A fire of a named schedule goes out; `schedule` is what it is at the end of that."""
+        if self.on:
+            key, key_base64 = self._key(schedule.topic, schedule.key)
+            event = Event(
+                schema_version=SCHEMA_VERSION,
+                type=_FIRED,
+                at_ms=step.now_ms,
+                request_topic=schedule.topic,
+                schedule_id=id,
+                source=delivered.source,
+                id=id,
+                status=schedule.status,
+                revision=schedule.revision,
+                key=key,
+                created_at_ms=asked_at(schedule.created_ms),
+                updated_at_ms=asked_at(schedule.updated_ms),
+                next_at_ms=next_at_ms(schedule),
+                due_at_ms=delivered.due_ms,
+                fired_at_ms=step.now_ms,
+                lateness_ms=delivered.lateness_ms,
+                fire_id=delivered.fire_id,
+                fire_count=delivered.fire_count,
+                skipped=delivered.skipped,
+                destination=delivered.destination,
+                destination_partition=delivered.partition,
+            )
+            if key_base64 is not None:
+                event = replace(event, key_base64=key_base64)
+            self.emit(step, _signed(event, schedule))
+
+    def passed(
+        self, step: Step, id: str, schedule: Schedule, *, type: EventType, run: Run, reason: WhyPassed
+    ) -> None:
+        """Scheduled times that do not fire: a run of skipped or missed ones, or a due time that expired."""
+        if self.on:
+            self.emit(
+                step,
+                self._of_schedule(
+                    step,
+                    type,
+                    id,
+                    schedule,
+                    destination=schedule.destination,
+                    from_ms=run.from_ms,
+                    to_ms=run.to_ms,
+                    count=run.number,
+                    reason=reason,
+                ),
+            )
+
+    def moved(
+        self, step: Step, id: str, schedule: Schedule, *, due_ms: int, fire_id: str, destination: str
+    ) -> None:
+        """A fire of a named schedule was too late and goes to the topic for late ones, `destination`."""
+        if self.on:
+            self.emit(
+                step,
+                self._of_schedule(
+                    step,
+                    EventType.MOVED,
+                    id,
+                    schedule,
+                    due_at_ms=due_ms,
+                    lateness_ms=step.now_ms - due_ms,
+                    fire_id=fire_id,
+                    destination=destination,
+                ),
+            )
+
+    def gave_up(
+        self,
+        step: Step,
+        id: str,
+        schedule: Schedule,
+        *,
+        due_ms: int,
+        fire_id: str,
+        destination: str,
+        rejection: Rejection,
+    ) -> None:
+        """A fire of a named schedule proved impossible."""
+        if self.on:
+            self.emit(
+                step,
+                self._of_schedule(
+                    step,
+                    EventType.QUARANTINED,
+                    id,
+                    schedule,
+                    due_at_ms=due_ms,
+                    fire_id=fire_id,
+                    destination=destination,
+                    code=rejection.code.value,
+                    detail=rejection.detail,
+                ),
+            )
+
+    def paused(self, step: Step, id: str, schedule: Schedule, why: Rejection) -> None:
+        """A schedule was paused by the worker itself: its next time cannot be worked out."""
+        if self.on:
+            self.emit(
+                step,
+                self._of_schedule(
+                    step, EventType.PAUSED, id, schedule, code=why.code.value, detail=why.detail
+                ),
+            )
+
+    def completed(self, step: Step, id: str, schedule: Schedule) -> None:
+        """A recurring schedule has no further time, and why."""
+        if self.on:
+            self.emit(
+                step,
+                self._of_schedule(
+                    step,
+                    EventType.COMPLETED,
+                    id,
+                    schedule,
+                    fire_count=schedule.fire_count,
+                    reason=_why_completed(schedule),
+                ),
+            )
+
+    def refused(self, step: Step, source: Coordinates, rejection: Rejection, no_receipt: str | None) -> None:
+        """A request was rejected."""
+        if self.on:
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=EventType.REJECTED,
+                    at_ms=step.now_ms,
+                    request_topic=source.topic,
+                    schedule_id=source.text if rejection.id is None else rejection.id,
+                    source=source.text,
+                    id=rejection.id,
+                    actor=rejection.actor,
+                    note=rejection.note,
+                    code=rejection.code.value,
+                    detail=rejection.detail,
+                    no_receipt=no_receipt,
+                ),
+            )
+
+    def bulk(self, step: Step, source: Coordinates, gathered: Gathering, no_receipt: str | None) -> None:
+        """A bulk command has reached every schedule of every partition."""
+        if self.on:
+            self.emit(
+                step,
+                event_of_request(
+                    step.now_ms,
+                    EventType.BULK,
+                    source,
+                    actor=gathered.actor,
+                    note=gathered.note,
+                    action=gathered.action.value,
+                    count=gathered.count,
+                    matched=gathered.matched,
+                    anonymous=gathered.anonymous,
+                    holds=gathered.holds,
+                    until_ms=gathered.until_ms if gathered.until_ms >= 0 else None,
+                    no_receipt=no_receipt,
+                ),
+            )
+
+    def hold_ended(self, step: Step, hold: Hold, partition: int) -> None:
+        """The hold of a bulk pause has ended by itself, on one partition."""
+        if self.on:
+            self.emit(
+                step,
+                event_of_request(
+                    step.now_ms,
+                    EventType.RESUMED,
+                    hold.source,
+                    action=Action.PAUSE.value,
+                    partition=partition,
+                    until_ms=hold.until_ms,
+                ),
+            )
+
+    def of_destination(self, step: Step, type: EventType, partition: int, parked: Parked) -> None:
+        """A partition has set a destination aside, or has it in use again."""
+        over = type is EventType.RELEASED
+        self.emit(
+            step,
+            Event(
+                schema_version=SCHEMA_VERSION,
+                type=type,
+                at_ms=step.now_ms,
+                destination=parked.destination,
+                partition=partition,
+                since_ms=parked.since_ms,
+                reason=None if over else parked.reason,
+            ),
+        )
+
+    def rate_set(self, step: Step, source: Coordinates, gathered: Gathering, no_receipt: str | None) -> None:
+        """A rate is in force on every partition."""
+        if self.on:
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=EventType.RATE,
+                    at_ms=step.now_ms,
+                    request_topic=source.topic,
+                    source=source.text,
+                    actor=gathered.actor,
+                    note=gathered.note,
+                    destination=gathered.destination,
+                    rate=gathered.rate,
+                    no_receipt=no_receipt,
+                ),
+            )
+
+    # -- without an id ------------------------------------------------------------------------
+
+    def passed_anonymous(
+        self,
+        step: Step,
+        type: EventType,
+        source: Coordinates,
+        *,
+        asked: Asked,
+        due_ms: int,
+        fire_id: str,
+        destination: str,
+        rejection: Rejection | None = None,
+    ) -> None:
+        """A fire without an id does not go out as it was asked for: expired, moved or, why, quarantined."""
+        if self.on:
+            key, key_base64 = self._key(source.topic, kept_key(asked.key))
+            self.emit(
+                step,
+                event_of_request(
+                    step.now_ms,
+                    type,
+                    source,
+                    key=key,
+                    key_base64=key_base64,
+                    created_at_ms=asked.timestamp_ms,
+                    due_at_ms=due_ms,
+                    lateness_ms=step.now_ms - due_ms,
+                    fire_id=fire_id,
+                    destination=destination,
+                    code=None if rejection is None else rejection.code.value,
+                    detail=None if rejection is None else rejection.detail,
+                ),
+            )
+
+    def _tells_anonymous(self, tenant: str) -> bool:
+        own = self._tenants.of(tenant).events_anonymous
+        return self._anonymous_unless_said if own is None else own
+
+    def cancelled_anonymous(self, step: Step, fire: PendingFire, bulk: Bulk) -> None:
+        """A command has cancelled a fire without an id."""
+        if self.on:
+            self.emit(
+                step,
+                event_of_request(
+                    step.now_ms,
+                    EventType.CANCELLED,
+                    fire.source,
+                    actor=bulk.actor,
+                    note=bulk.note,
+                    due_at_ms=fire.due_at_ms,
+                    fire_id=fire.fire_id,
+                    destination=fire.destination,
+                ),
+            )
+
+    def about_one(
+        self,
+        step: Step,
+        bulk: Bulk,
+        subject: Coordinates,
+        type: EventType,
+        *,
+        count: int,
+        next_at_ms: int | None,
+        no_receipt: str | None,
+    ) -> None:
+        """A command about one request without an id, the `subject`, was decided."""
+        if self.on:
+            self.emit(
+                step,
+                Event(
+                    schema_version=SCHEMA_VERSION,
+                    type=type,
+                    at_ms=step.now_ms,
+                    request_topic=bulk.tenant,
+                    schedule_id=subject.text,
+                    source=bulk.source.text,
+                    actor=bulk.actor,
+                    note=bulk.note,
+                    action=bulk.action.value,
+                    count=count,
+                    next_at_ms=next_at_ms,
+                    no_receipt=no_receipt,
+                ),
+            )
+
+    def accepted(self, step: Step, request: Request, no_receipt: str | None) -> None:
+        """A request without an id was accepted; only where `anonymous` is on, and its tenant's is."""
+        if not self._tells_anonymous(request.source.topic):
+            return
+        key, key_base64 = self._key(request.source.topic, kept_key(delivered_key(request)))
+        self.emit(
+            step,
+            event_of_request(
+                step.now_ms,
+                EventType.SCHEDULED,
+                request.source,
+                actor=request.actor,
+                note=request.terms.note,
+                key=key,
+                key_base64=key_base64,
+                created_at_ms=request.timestamp_ms,
+                created_by=request.actor,
+                next_at_ms=min(request.due_ms),
+                destination=request.destination,
+                no_receipt=no_receipt,
+            ),
+        )
+
+    def fired_anonymous(
+        self,
+        step: Step,
+        source: Coordinates,
+        index: int,
+        due_ms: int,
+        destination: str,
+        partition: int,
+        asked: Asked,
+    ) -> None:
+        """A fire without an id goes out; only where `anonymous` is on, and its tenant's is."""
+        if not self._tells_anonymous(source.topic):
+            return
+        key, key_base64 = self._key(source.topic, kept_key(asked.key))
+        self.emit(
+            step,
+            event_of_request(
+                step.now_ms,
+                EventType.FIRED,
+                source,
+                key=key,
+                key_base64=key_base64,
+                created_at_ms=asked.timestamp_ms,
+                due_at_ms=due_ms,
+                fired_at_ms=step.now_ms,
+                lateness_ms=step.now_ms - due_ms,
+                fire_id=fire_id(source.text, index, due_ms),
+                destination=destination,
+                destination_partition=partition,
+            ),
+        )
+
+
+def _signed(event: Event, schedule: Schedule) -> Event:
+    """An event with who made and who changed its schedule, where they said who they are."""
+    if schedule.created_by is None and schedule.updated_by is None:
+        return event
+    return replace(event, created_by=schedule.created_by, updated_by=schedule.updated_by)
+
+
+def _why_completed(schedule: Schedule) -> str:
+    """Why a recurring schedule that is over has no further time."""
+    recurrence = schedule.recurrence
+    assert recurrence is not None
+    if recurrence.max_fires and schedule.run_count >= recurrence.max_fires:
+        return "max-fires"
+    if recurrence.end_ms is None:
+        return "no-more-times"
+    try:
+        later_ms = next_after(replace(recurrence, end_ms=None), recurrence.end_ms)
+    except (CronError, UnknownZoneError):
+        # It was read when its last time was decided; a trigger may have outlived the zone since.
+        return "end"
+    return "no-more-times" if later_ms is None else "end"

@@ -1,0 +1,1 @@
+"""What may be delivered, how fast, and when a destination is set aside."""

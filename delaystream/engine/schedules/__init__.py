@@ -1,0 +1,1 @@
+"""One id's life: requests and commands about a named schedule."""

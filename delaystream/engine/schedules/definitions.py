@@ -1,0 +1,482 @@
+"""Deciding on requests that name an id: one id's life, from its first request until it is forgotten.
+
+What a command does, by the status that it finds; it ends in a receipt and an event of that name, but for the
+commands of a bulk. *Over* stands for fired, completed, dropped and quarantined.
+
+========== ============================= =================== =================== ===================
+command    unknown                       pending             paused              over
+========== ============================= =================== =================== ===================
+schedule   scheduled                     replaced, or        as pending; stays   scheduled
+                                         unchanged; by       paused
+                                         ``if-exists`` kept
+                                         or rejected
+cancel     unknown (now *forestalled*)   cancelled           cancelled           too-late
+pause      unknown                       paused              unchanged           too-late
+resume     unknown                       unchanged           resumed             too-late
+trigger    unknown                       triggered, or        as pending          too-late
+                                         rejected: too many
+reschedule unknown                       rescheduled         rescheduled         too-late
+update     unknown                       updated             updated             too-late
+describe   unknown                       described           described           described
+========== ============================= =================== =================== ===================
+
+A *cancelled* id answers ``cancelled`` to another cancel and ``too-late`` to the other commands, a
+*forestalled* one ``unknown`` to all; either refuses a schedule that is older than the cancel, and takes a
+newer one. ``reschedule`` and ``update`` leave a paused schedule paused; one that meets a hold of what arrives
+is paused by them.
+
+What happens to a schedule without a command:
+
+=========================== ========================================= ==================================
+status                      what happens                              status after it, events
+=========================== ========================================= ==================================
+pending, one-time           a due time is delivered                   pending, or fired: ``fired``
+pending, one-time           it is too late, ``on-late: drop``         pending, or dropped: ``expired``
+pending, one-time           it is too late, ``on-late: <topic>``      pending: ``moved``, then ``fired``
+pending, recurring          a scheduled time is delivered             pending, or completed: ``fired``
+                                                                      (and ``completed``)
+pending, recurring          scheduled times passed                    as above: ``skipped``, ``missed``
+pending                     a fire is impossible                      pending, or over: ``quarantined``
+any live                    a triggered fire is delivered             unchanged, or over: ``fired``
+=========================== ========================================= ==================================
+
+An id that is over is remembered for ``id_retention_ms``, by an entry of the housekeeping wheel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import (
+    LIVE,
+    Fire,
+    Hold,
+    Schedule,
+    Status,
+    decode_schedule,
+    delivered_key,
+    encode,
+    envelope_of,
+    kept_actor,
+    kept_key,
+)
+from delaystream.codec.keys import schedule_key
+from delaystream.codec.outgoing import Outcome, delivery_headers
+from delaystream.core.identity import named_fire_id, revision
+from delaystream.core.misfire import DEFAULT_GRACE_MS
+from delaystream.core.order import newer
+from delaystream.core.recurrence import Recurrence
+from delaystream.core.rejection import Code, Rejection, shown
+from delaystream.core.request import NO_TERMS, Action, IfExists, Request
+from delaystream.engine.output.events import Delivered
+from delaystream.engine.policy.holds import Holds
+from delaystream.engine.schedules import terms
+from delaystream.engine.schedules.answers import Answers
+from delaystream.engine.schedules.arming import Arming, jittered
+from delaystream.engine.schedules.changes import Changes
+from delaystream.engine.schedules.commands import Commands
+from delaystream.engine.schedules.digest import digest_of
+from delaystream.engine.schedules.immediate import Deliveries
+from delaystream.engine.schedules.quotas import Quotas
+from delaystream.engine.settings import EngineSettings
+from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.state.step import Step
+
+# Naming a member through its class is slow (Python 3.11).
+_SCHEDULE: Final = Action.SCHEDULE
+_SCHEDULED: Final = Outcome.SCHEDULED
+_REPLACED: Final = Outcome.REPLACED
+_PENDING: Final = Status.PENDING
+_PAUSED: Final = Status.PAUSED
+_FIRED: Final = Status.FIRED
+_KEEP: Final = IfExists.KEEP
+_REJECT: Final = IfExists.REJECT
+_CANCELLED: Final = (Status.CANCELLED, Status.FORESTALLED)
+
+
+def _in_the_way(request: Request, old: Schedule | None, *, live: bool) -> Rejection | None:
+    """Why an id cannot be scheduled: it is in use, or was cancelled by what is newer."""
+    code = detail = None
+    if old is not None and live and request.if_exists is _REJECT:
+        code = Code.ALREADY_EXISTS
+        detail = f"id {shown(request.id or '')} names a {old.status} schedule, and if-exists is 'reject'"
+    elif old is not None and old.status in _CANCELLED and newer(old.moment, request.moment):
+        code = Code.CANCELLED_EARLIER
+        detail = (
+            f"id {shown(request.id or '')} was cancelled by a request with timestamp {old.timestamp_ms}, "
+            f"and this one's is {request.timestamp_ms}; a newer one would be scheduled"
+        )
+    if code is None or detail is None:
+        return None
+    return Rejection(code, detail, id=request.id, reply_to=request.reply_to)
+
+
+def _paused_since(step: Step, request: Request, old: Schedule | None) -> int | None:
+    """Since when what a request defines is paused: a schedule that is, stays so unless it says otherwise."""
+    was = old is not None and old.status is _PAUSED
+    if request.status == "pending" or not (was or request.status == "paused"):
+        return None
+    return old.paused_ms if old is not None and was else step.now_ms
+
+
+def _until_ms(request: Request, old: Schedule | None, hold: Hold | None) -> int | None:
+    """When the pause of what a request defines ends by itself; None: not before a resume.
+
+    What was paused stays so for as long, and for as long as the hold that meets it, if that ends later. Of
+    what is not, the hold says how long, unless the request itself asks to be paused.
+    """
+    if old is not None and old.status is _PAUSED and request.status != "pending":
+        until_ms = old.until_ms
+        if hold is None or until_ms is None:
+            return until_ms
+        return None if hold.until_ms is None else max(until_ms, hold.until_ms)
+    return None if hold is None or request.status == "paused" else hold.until_ms
+
+
+class _Begun(NamedTuple):
+    """What a new definition has in the wheels, and what of it has fired at once."""
+
+    pending: list[bytes]
+    #: one-time: what has not fired, as (due_ms, list index)
+    later: list[tuple[int, int]]
+    fired: list[Delivered]
+    #: what the id remembers of, with what has fired
+    history: list[Fire]
+    recurrence: Recurrence | None = None
+    next_ms: int = -1
+    skipped: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is ahead."""
+        return self.recurrence is None and not self.later
+
+
+def _defined(step: Step, request: Request, revised: int, digest: bytes, begun: _Begun) -> Schedule:
+    """The record of an id that is what a request says, and was nothing before."""
+    source, timestamp_ms = request.source, request.timestamp_ms
+    schedule = Schedule(
+        _FIRED if begun.over else _PENDING,
+        revised,
+        source.topic,
+        source.partition,
+        source.offset,
+        timestamp_ms,
+        request.destination,
+        begun.pending,
+        digest=digest,
+        version=revised,
+        created_ms=timestamp_ms,
+        updated_ms=timestamp_ms,
+        key=kept_key(delivered_key(request)),
+    )
+    # Naming a field costs as much as filling it: what few requests have is named where it is there.
+    if begun.recurrence is not None:
+        schedule = replace(
+            schedule,
+            recurrence=begun.recurrence,
+            next_ms=begun.next_ms,
+            skipped=begun.skipped,
+            catch_up=request.catch_up,
+            grace_ms=DEFAULT_GRACE_MS if request.grace_ms is None else request.grace_ms,
+        )
+    if source.origin:
+        schedule = replace(schedule, origin=source.origin, revision_origin=source.origin)
+    if request.name is not None or request.description is not None or request.tags:
+        schedule = replace(
+            schedule, name=request.name, description=request.description, tags=list(request.tags)
+        )
+    if request.actor is not None:
+        actor = kept_actor(request.actor)
+        schedule = replace(schedule, actor=request.actor, created_by=actor, updated_by=actor)
+    if begun.fired:
+        schedule = replace(
+            schedule,
+            fire_count=len(begun.fired),
+            last_fire_id=begun.fired[-1].fire_id,
+            last_fired_ms=step.now_ms,
+            history=begun.history,
+        )
+    return schedule
+
+
+def _after(schedule: Schedule, old: Schedule, begun: _Begun) -> Schedule:
+    """The same with what the id remembers of the one before."""
+    schedule = replace(
+        schedule,
+        history=begun.history,
+        swept=old.swept,
+        declared_by=old.declared_by,
+        deploy=old.deploy,
+        answered=old.answered,
+    )
+    if old.status not in LIVE:
+        return schedule
+    return replace(schedule, created_ms=old.created_ms, created_by=old.created_by)
+
+
+def _fire_ids(request: Request, revised: int, fires: Sequence[int]) -> list[str]:
+    """Names of a request's fires, for its receipt; none where it asks for no receipt."""
+    if request.reply_to is None or request.id is None:
+        return []
+    place, recurs = request.source.place, request.recurrence is not None
+    return [
+        named_fire_id(place, revised, 0 if recurs else index, due_ms, request.id)
+        for index, due_ms in enumerate(fires)
+    ]
+
+
+class Control:
+    """Applies requests that name an id, on the partition that owns it."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        state: PartitionState,
+        deliveries: Deliveries,
+        arming: Arming,
+        answers: Answers,
+        commands: Commands,
+        changes: Changes,
+        quotas: Quotas,
+        holds: Holds,
+    ) -> None:
+        self._settings = settings
+        self._holds = holds
+        self._quotas = quotas
+        self._state = state
+        self._deliveries = deliveries
+        self._arming = arming
+        self._answers = answers
+        self._commands = commands
+        self._changes = changes
+
+    def apply(self, step: Step, request: Request) -> Rejection | None:
+        """Carry out one request; a rejection changes nothing."""
+        assert request.id is not None
+        stored = self._state.get(step, schedule_key(request.source.topic, request.id))
+        schedule = decode_schedule(stored) if stored is not None else None
+        if request.terms is not NO_TERMS:
+            if before := terms.answered(request, schedule):
+                assert schedule is not None
+                self._answers.repeat(step, request, schedule, before)
+                return None
+            if rejection := terms.refusal(request, schedule):
+                return rejection
+        if request.action is _SCHEDULE:
+            return self._schedule(step, request, schedule)
+        if rejection := self._too_much(step, request, schedule):
+            return rejection
+        return self._commands.apply(step, request, schedule)
+
+    def _too_much(self, step: Step, request: Request, schedule: Schedule | None) -> Rejection | None:
+        """Why there is no room for what a command would leave; None where there is."""
+        if schedule is None:
+            return self._quotas.cancel_refusal(request) if request.action is Action.CANCEL else None
+        rejection = None
+        if self._quotas.any and schedule.status in LIVE:
+            rejection = self._quotas.command_refusal(step, request, schedule)
+        if rejection is None and request.action is Action.TRIGGER:
+            rejection = self._too_many_triggers(request, schedule)
+        return rejection
+
+    def _too_many_triggers(self, request: Request, schedule: Schedule) -> Rejection | None:
+        """Refuse one more fire beside those that wait: each is a part of the schedule's record."""
+        most = self._settings.max_triggers
+        if schedule.status not in LIVE or len(schedule.triggers) < most:
+            return None
+        return Rejection(
+            Code.TOO_MANY_TRIGGERS,
+            f"id {shown(request.id or '')} has {len(schedule.triggers)} triggered fires waiting for "
+            f"{schedule.destination}; expected fewer than {most}",
+            id=request.id,
+            reply_to=request.reply_to,
+        )
+
+    def _schedule(self, step: Step, request: Request, old: Schedule | None) -> Rejection | None:
+        assert request.id is not None
+        live = old is not None and old.status in LIVE
+        if rejection := self._deliveries.out_of_range(request) or _in_the_way(request, old, live=live):
+            return rejection
+        digest = digest_of(request)
+        hold = self._holds.meeting(request) if self._holds.any else None
+        if old is not None and live:
+            if request.if_exists is _KEEP:
+                self._answer(step, request, Outcome.KEPT, old)
+                return None
+            met = hold is not None and old.status is Status.PENDING
+            if digest and digest == old.digest and not met and request.status in (None, old.status.value):
+                self._stay(step, request, old)
+                return None
+        outcome = _REPLACED if live else _SCHEDULED
+        paused_ms = step.now_ms if hold is not None else _paused_since(step, request, old)
+        if self._quotas.any and (
+            rejection := self._quotas.refusal(step, request, old, paused=paused_ms is not None)
+        ):
+            return rejection
+        self._define(step, request, outcome, digest, old, hold, paused_ms)
+        return None
+
+    def _define(
+        self,
+        step: Step,
+        request: Request,
+        outcome: Outcome,
+        digest: bytes,
+        old: Schedule | None,
+        hold: Hold | None,
+        paused_ms: int | None,
+    ) -> None:
+        """Have the id be what a request says, from now on."""
+        assert request.id is not None
+        id, topic, paused = request.id, request.source.topic, paused_ms is not None
+        if old is not None:
+            self._arming.clear(step, topic, id, old)
+        revised = revision(request.source.partition, request.source.offset)
+        if request.recurrence is None:
+            if old is not None:
+                old = self._changes.owe(step, id, old)
+            begun = self._begin(step, request, revised, old, paused=paused)
+            fires = request.due_ms
+        else:
+            begun = self._begin_recurring(step, request, request.recurrence, revised, old, paused=paused)
+            fires = (begun.next_ms,)
+        schedule = _defined(step, request, revised, digest, begun)
+        if old is not None:
+            schedule = _after(schedule, old, begun)
+        if paused_ms is not None:
+            until_ms = _until_ms(request, old, hold)
+            schedule = self._withheld(step, id, schedule, begun, paused_ms, until_ms, hold)
+        elif old is not None and old.status is _PAUSED and request.recurrence is not None:
+            schedule = replace(schedule, resumed_ms=step.now_ms)
+        if request.terms is not NO_TERMS:
+            schedule = terms.noted(replace(schedule, note=request.terms.note), request, outcome)
+        if begun.over:
+            self._arming.finish(step, id, schedule, _FIRED)
+        else:
+            payload = self._arming.keep_payload(step, topic, id, envelope_of(request))
+            step.changes[schedule_key(topic, id)] = encode(replace(schedule, payload=payload))
+        self._answers.tell(step, request, outcome, schedule, fires, _fire_ids(request, revised, fires))
+        for delivered in begun.fired:
+            self._answers.events.fired(step, id, delivered, schedule)
+
+    def _withheld(
+        self,
+        step: Step,
+        id: str,
+        schedule: Schedule,
+        begun: _Begun,
+        paused_ms: int,
+        until_ms: int | None,
+        hold: Hold | None,
+    ) -> Schedule:
+        """A schedule that begins paused: by a hold, by its request, or for what it replaces is paused."""
+        schedule = replace(
+            schedule,
+            status=_PAUSED,
+            paused_ms=paused_ms,
+            held=begun.later,
+            held_by="" if hold is None else hold.name,
+        )
+        if until_ms is not None:
+            schedule = self._arming.wake(step, id, schedule, until_ms)
+        self._state.counts.withhold(schedule.topic, schedule.withheld)
+        return schedule
+
+    def _answer(self, step: Step, request: Request, outcome: Outcome, schedule: Schedule) -> None:
+        """Tell an outcome that leaves a schedule as it is, and remember it where that was asked for."""
+        noted = terms.noted(schedule, request, outcome)
+        if noted is not schedule:
+            assert request.id is not None
+            step.changes[schedule_key(schedule.topic, request.id)] = encode(noted)
+        self._answers.tell(step, request, outcome, noted)
+
+    def _stay(self, step: Step, request: Request, old: Schedule) -> None:
+        """The same definition was sent again: nothing moves but where, and when, it was asked for.
+
+        By that it is told what came before it and what came after.
+        """
+        assert request.id is not None
+        source = request.source
+        schedule = replace(
+            old,
+            partition=source.partition,
+            offset=source.offset,
+            origin=source.origin,
+            timestamp_ms=request.timestamp_ms,
+        )
+        schedule = terms.noted(schedule, request, Outcome.UNCHANGED)
+        step.changes[schedule_key(old.topic, request.id)] = encode(schedule)
+        fires = schedule.ahead
+        ids = [
+            named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, request.id)
+            for due_ms, index in fires
+        ]
+        self._answers.tell(step, request, Outcome.UNCHANGED, schedule, [due_ms for due_ms, _ in fires], ids)
+
+    def _begin_recurring(
+        self,
+        step: Step,
+        request: Request,
+        recurrence: Recurrence,
+        revised: int,
+        old: Schedule | None,
+        *,
+        paused: bool,
+    ) -> _Begun:
+        """Find the first time of a recurring schedule, and file it."""
+        assert request.id is not None
+        id, source = request.id, request.source
+        recurrence, first_ms, skipped = self._arming.begun(old, recurrence, request.timestamp_ms)
+        if old is not None and old.next_ms != first_ms:
+            old = self._changes.owe(step, id, old)
+        pending: list[bytes] = []
+        if not paused:
+            due_ms = jittered(recurrence, source.place, revised, id, first_ms)
+            pending = self._arming.entries(step, id, source, request.destination, revised, ((due_ms, 0),))
+        return _Begun(pending, [], [], [] if old is None else old.history, recurrence, first_ms, skipped)
+
+    def _begin(
+        self, step: Step, request: Request, revised: int, old: Schedule | None, *, paused: bool
+    ) -> _Begun:
+        """Deliver what is due of a one-time schedule, and file the rest."""
+        assert request.id is not None
+        id, source = request.id, request.source
+        step.records += len(request.due_ms) - 1
+        later: list[tuple[int, int]] = []
+        fired: list[Delivered] = []
+        history = [] if old is None else old.history
+        for index, due_ms in enumerate(request.due_ms):
+            if (
+                paused
+                or due_ms > step.now_ms
+                or step.size_bytes >= step.max_bytes
+                or (route := self._deliveries.route(step, request, due_ms)) is None
+            ):
+                later.append((due_ms, index))
+                continue
+            fire = named_fire_id(source.place, revised, index, due_ms, id)
+            where, count = source.text, len(fired) + 1
+            headers = delivery_headers(
+                request.headers,
+                id,
+                fire,
+                due_ms,
+                step.fired_at,
+                where,
+                count,
+                last_fired_ms=step.now_ms if fired else -1,
+            )
+            partition = self._deliveries.write(step, route, request, headers, due_ms)
+            lateness_ms = step.now_ms - due_ms
+            fired.append(Delivered(fire, due_ms, lateness_ms, request.destination, partition, where, count))
+            history = self._arming.remembered(
+                history, Fire(due_ms, step.now_ms, revised, index, source.origin)
+            )
+        pending: list[bytes] = []
+        if later and not paused:
+            pending = self._arming.entries(step, id, source, request.destination, revised, later)
+        return _Begun(pending, later, fired, history)

@@ -1,0 +1,1 @@
+"""The state of one partition, and the step that changes it."""
