@@ -50,7 +50,7 @@ from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.arming import Arming
 from delaystream.engine.schedules.changes import Changes
 from delaystream.engine.schedules.commands import Commands
-from delaystream.engine.schedules.definitions import Control
+from delaystream.engine.schedules.definitions import Definitions
 from delaystream.engine.schedules.describe import Descriptions
 from delaystream.engine.schedules.immediate import Deliveries
 from delaystream.engine.schedules.quotas import Quotas
@@ -71,7 +71,7 @@ _ASKED_MS = 1_000
 _ASKED_TOPICS = 10_000
 
 
-class Life:
+class Incarnation:
     """A fenced producer, a recovered state, and what decides on them."""
 
     def __init__(
@@ -134,7 +134,9 @@ class Life:
         bulks = self._bulks = Bulks(
             partition, settings, state, commands, answers, letters, suspects, holds, descriptions
         )
-        control = Control(settings, state, deliveries, arming, answers, commands, changes, quotas, holds)
+        definitions = Definitions(
+            settings, state, deliveries, arming, answers, commands, changes, quotas, holds
+        )
         rate_commands = RateCommands(partition, settings, state, rates)
         self._intake = Intake(
             partition,
@@ -143,7 +145,7 @@ class Life:
             deliveries,
             letters,
             events,
-            control,
+            definitions,
             bulks,
             quotas,
             suspects,

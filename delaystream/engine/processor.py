@@ -27,7 +27,7 @@ from delaystream.engine.failures import (
     WriteRefused,
     about_the_record,
 )
-from delaystream.engine.incarnation import Life
+from delaystream.engine.incarnation import Incarnation
 from delaystream.engine.lifecycle.inbox import Arrival, Inbox
 from delaystream.engine.lifecycle.recovery import Progress, Recovery, starting_positions
 from delaystream.engine.observer import Observer, Phase
@@ -85,7 +85,7 @@ class PartitionProcessor:
         #: it turned out, while in use, not to be what it should
         self._distrusted = False
         #: fence and recovery, which a request to stop interrupts
-        self._preparing: asyncio.Task[Life] | None = None
+        self._preparing: asyncio.Task[Incarnation] | None = None
         #: the last failure was counted rather than logged
         self._untold = False
         self._progress = Progress(0.0)
@@ -201,7 +201,7 @@ class PartitionProcessor:
         async with AsyncExitStack() as closing:
             self._preparing = asyncio.create_task(self._prepare(closing))
             try:
-                life = await self._preparing
+                incarnation = await self._preparing
             except asyncio.CancelledError:
                 if self._stopping:
                     return
@@ -211,24 +211,24 @@ class PartitionProcessor:
             if not self._sources.assigned:
                 return
             closing.callback(self._sources.close)
-            self._inbox.open(life.starts)
+            self._inbox.open(incarnation.starts)
             self._gap = self._paused = False
-            self._sources.open(life.starts, self.deliver)
-            life.tell_all_pending()
+            self._sources.open(incarnation.starts, self.deliver)
+            incarnation.tell_all_pending()
             self._enter(Phase.RUNNING)
             # Each record that is refused begins a life: of those that are only counted, nothing is said.
             if not self._untold:
                 logger.info(
                     "partition %d: running, %d pending, recovered %d records in %.1f s",
                     self.partition,
-                    life.state.counts.total,
+                    incarnation.state.counts.total,
                     self._progress.applied,
                     self._progress.seconds(self._loop_ms()),
                 )
             self._untold = False
-            await self._serve(life)
+            await self._serve(incarnation)
 
-    async def _prepare(self, closing: AsyncExitStack) -> Life:
+    async def _prepare(self, closing: AsyncExitStack) -> Incarnation:
         """Fence, recover, find out where to read on; what is opened is left to ``closing``."""
         settings, ports = self._settings, self._ports
         if self._distrusted:
@@ -247,7 +247,7 @@ class PartitionProcessor:
         recovery = Recovery(self.partition, settings, ports, changelog, producer, self._recovered)
         store, self._store = self._store, None
         self._store, marker = await recovery.run(store)
-        life = Life(
+        incarnation = Incarnation(
             self.partition,
             settings,
             ports,
@@ -265,12 +265,12 @@ class PartitionProcessor:
             settings,
             self.partition,
             self._sources,
-            life.state.positions,
-            life.prove_ownership,
+            incarnation.state.positions,
+            incarnation.prove_ownership,
             self._observer,
         )
-        await life.begin(starts, topic_ids)
-        return life
+        await incarnation.begin(starts, topic_ids)
+        return incarnation
 
     def _load(self, store: StateStore) -> PartitionState:
         """The state as it is stored. Raises StoreUntrusted where it cannot be read."""
@@ -290,7 +290,7 @@ class PartitionProcessor:
         if store is not None:
             store.close()
 
-    async def _serve(self, life: Life) -> None:
+    async def _serve(self, incarnation: Incarnation) -> None:
         """The loop: wait for work, decide, commit, apply."""
         settings = self._settings
         interval_ms = settings.transaction_interval_ms
@@ -298,17 +298,17 @@ class PartitionProcessor:
         while not self._stopping:
             self._alive()
             self._tell_counted(self._loop_ms())
-            work = await self._work(life)
+            work = await self._work(incarnation)
             loop_ms = self._loop_ms()
             idle_too_long = loop_ms - proven_at > settings.ownership_check_ms
-            if self._challenged or idle_too_long or (not work and life.offsets_overdue(loop_ms)):
+            if self._challenged or idle_too_long or (not work and incarnation.offsets_overdue(loop_ms)):
                 self._challenged = False
                 proven_at = loop_ms
-                await life.prove_ownership()
+                await incarnation.prove_ownership()
             if not work:
-                if life.status_overdue(loop_ms):
+                if incarnation.status_overdue(loop_ms):
                     await self._ports.pace.turn()
-                    if await life.tell_status():
+                    if await incarnation.tell_status():
                         self._healthy()
                         proven_at = self._healthy_at
                 continue
@@ -318,28 +318,28 @@ class PartitionProcessor:
             began = self._loop_ms()
             if self._gap:
                 await self._close_gap()
-            step = await life.decide(self._inbox)
+            step = await incarnation.decide(self._inbox)
             if step.empty:
                 await asyncio.sleep(0)
                 continue
-            await life.commit(step)
+            await incarnation.commit(step)
             self._healthy()
             proven_at = self._healthy_at
             if self._paused and not self._inbox.full:
                 self._paused = False
                 self._sources.resume()
-        if life.offsets_behind:
-            await life.prove_ownership()
+        if incarnation.offsets_behind:
+            await incarnation.prove_ownership()
 
-    async def _work(self, life: Life) -> bool:
+    async def _work(self, incarnation: Incarnation) -> bool:
         """Wait until there is something to do, or for a bounded time; whether there is."""
         loop_ms = self._loop_ms()
         now_ms = self._ports.clock.now_ms()
-        due_ms = life.next_due_ms(now_ms, loop_ms)
+        due_ms = incarnation.next_due_ms(now_ms, loop_ms)
         wait_ms = float(self._settings.idle_wait_max_ms)
         if due_ms is not None:
             wait_ms = min(wait_ms, due_ms - now_ms)
-        opening = life.next_opening()
+        opening = incarnation.next_opening()
         if opening is not None:
             wait_ms = min(wait_ms, max(opening - loop_ms, _LEAST_WAIT_MS))
         if self._inbox or self._gap or self._challenged or wait_ms <= 0:

@@ -16,7 +16,7 @@ from delaystream.engine import processor as processor_module
 from delaystream.engine.accept import bulk
 from delaystream.engine.accept.intake import Intake
 from delaystream.engine.fire import recurring as recurring_fires
-from delaystream.engine.incarnation import Life
+from delaystream.engine.incarnation import Incarnation
 from delaystream.engine.lifecycle.recovery import Recovery, starting_positions
 from delaystream.engine.output.events import Events
 from delaystream.engine.ports import ChangelogRecord, Sources, TopicPartition
@@ -65,13 +65,13 @@ class _FetchesAborted(MemorySources):
 @contextlib.contextmanager
 def local_write_before_commit() -> Iterator[Engine]:
     """RocksDB is ahead of Kafka whenever a commit fails."""
-    original = Life.commit
+    original = Incarnation.commit
 
-    async def commit(self: Life, step: Any) -> None:
+    async def commit(self: Incarnation, step: Any) -> None:
         self.state.store.write(step.rows(), step.local.items(), self._marker)
         await original(self, step)
 
-    with patch.object(Life, "commit", commit):
+    with patch.object(Incarnation, "commit", commit):
         yield Engine()
 
 

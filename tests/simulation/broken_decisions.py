@@ -39,7 +39,7 @@ from delaystream.engine.fire import recurring as recurring_fires
 from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.recurring import RecurringFires
 from delaystream.engine.fire.undeliverable import Withheld
-from delaystream.engine.incarnation import Life
+from delaystream.engine.incarnation import Incarnation
 from delaystream.engine.output.events import Events
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.policy import holds
@@ -49,7 +49,7 @@ from delaystream.engine.schedules import changes, commands
 from delaystream.engine.schedules import definitions as control
 from delaystream.engine.schedules.arming import Arming
 from delaystream.engine.schedules.changes import Changes
-from delaystream.engine.schedules.definitions import Control
+from delaystream.engine.schedules.definitions import Definitions
 from delaystream.engine.schedules.immediate import Deliveries
 from delaystream.engine.schedules.quotas import Quotas
 from tests.simulation.broken import Breakage
@@ -144,9 +144,9 @@ def refused_events_are_left_out() -> Iterator[Engine]:
 @contextlib.contextmanager
 def time_is_that_of_the_step_before() -> Iterator[Engine]:
     """A step tells the time at which the one before it was decided, where nothing is early by that."""
-    original = Life.decide
+    original = Incarnation.decide
 
-    async def decide(self: Life, inbox: Any) -> Any:
+    async def decide(self: Incarnation, inbox: Any) -> Any:
         clock = self._ports.clock
         now_ms, stale_ms = clock.now_ms(), getattr(self, "_before_ms", None)
         self._before_ms = now_ms  # type: ignore[attr-defined]
@@ -158,7 +158,7 @@ def time_is_that_of_the_step_before() -> Iterator[Engine]:
         with patch.object(type(clock), "now_ms", lambda _: held):
             return await original(self, inbox)
 
-    with patch.object(Life, "decide", decide):
+    with patch.object(Incarnation, "decide", decide):
         yield Engine()
 
 
@@ -489,16 +489,16 @@ def what_is_sent_again_is_armed_anew() -> Iterator[Engine]:
 @contextlib.contextmanager
 def what_is_sent_again_moves_its_anchor() -> Iterator[Engine]:
     """The same definition is answered as unchanged, and its interval begins with the new request."""
-    original = Control._stay
+    original = Definitions._stay
 
-    def stay(self: Control, step: Any, request: Any, old: Schedule) -> None:
+    def stay(self: Definitions, step: Any, request: Any, old: Schedule) -> None:
         recurrence = old.recurrence
         if recurrence is not None and recurrence.cron is None:
             moved = replace(recurrence, start_ms=request.timestamp_ms)
             old = replace(old, recurrence=moved)
         original(self, step, request, old)
 
-    with patch.object(Control, "_stay", stay):
+    with patch.object(Definitions, "_stay", stay):
         yield Engine()
 
 

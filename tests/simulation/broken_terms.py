@@ -22,7 +22,7 @@ from delaystream.engine.policy.rates import Rates
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.arming import Arming
 from delaystream.engine.schedules.commands import Commands
-from delaystream.engine.schedules.definitions import Control
+from delaystream.engine.schedules.definitions import Definitions
 from tests.simulation.broken import Breakage
 from tests.simulation.world import Engine
 
@@ -32,11 +32,11 @@ from tests.simulation.world import Engine
 @contextlib.contextmanager
 def answers_are_forgotten_by_the_next_owner() -> Iterator[Engine]:
     """A worker knows of the requests with a `request-id` that it has carried out itself, and of no others."""
-    lives: WeakKeyDictionary[Control, set[str]] = WeakKeyDictionary()
+    lives: WeakKeyDictionary[Definitions, set[str]] = WeakKeyDictionary()
     current: list[set[str]] = []
-    apply, answered = Control.apply, terms.answered
+    apply, answered = Definitions.apply, terms.answered
 
-    def carry_out(self: Control, step: Any, request: Request) -> Any:
+    def carry_out(self: Definitions, step: Any, request: Request) -> Any:
         current[:] = [lives.setdefault(self, set())]
         rejection = apply(self, step, request)
         if rejection is None and request.terms.request_id is not None:
@@ -46,7 +46,7 @@ def answers_are_forgotten_by_the_next_owner() -> Iterator[Engine]:
     def known(request: Request, schedule: Schedule | None) -> Any:
         return answered(request, schedule) if request.terms.request_id in current[0] else None
 
-    with patch.object(Control, "apply", carry_out), patch.object(terms, "answered", known):
+    with patch.object(Definitions, "apply", carry_out), patch.object(terms, "answered", known):
         yield Engine()
 
 

@@ -36,8 +36,8 @@ from delaystream.testing import (
 )
 
 #: Control headers by their names, without the prefix and with `_` for `-`.
-Control = Mapping[str, str]
-NO_CONTROL: Control = MappingProxyType({})
+Definitions = Mapping[str, str]
+NO_CONTROL: Definitions = MappingProxyType({})
 
 REQUESTS = "delay-requests"
 OWN = ("delay-commands", "delay-wheel-changelog", "delay-dead-letters", "delay-events")
@@ -126,7 +126,7 @@ class Engine:
         foreign: Headers = (),
         partition: int = 0,
         timestamp_ms: int | None = None,
-        control: Control = NO_CONTROL,
+        control: Definitions = NO_CONTROL,
         **named: str,
     ) -> int:
         """Produce a request; its control headers by name, without the prefix: `named`, then `control`."""

@@ -12,7 +12,7 @@ from delaystream.core.rates import RateTable, parse_rate
 from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.engine.ports import TopicPartition
 from delaystream.testing import MemorySources, VirtualTimeLoop
-from tests.unit.engine import NO_CONTROL, OWN, RECEIPTS, REQUESTS, Control, Engine, carried_out, header
+from tests.unit.engine import NO_CONTROL, OWN, RECEIPTS, REQUESTS, Definitions, Engine, carried_out, header
 
 OTHER = "other-requests"
 BY_REQUESTS = [REQUESTS, OTHER]
@@ -53,7 +53,7 @@ def start(engine: Engine, made: Tenants, **ports: Any) -> None:
 
 
 def other_request(
-    engine: Engine, partition: int = 0, key: bytes = b"key", control: Control = NO_CONTROL, **named: str
+    engine: Engine, partition: int = 0, key: bytes = b"key", control: Definitions = NO_CONTROL, **named: str
 ) -> None:
     texts = {**named, **control}
     headers = [(f"delaystream-{name.replace('_', '-')}", text.encode()) for name, text in texts.items()]

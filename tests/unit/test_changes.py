@@ -16,7 +16,7 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.engine.schedules.terms import REMEMBERED
-from tests.unit.engine import NO_CONTROL, RECEIPTS, REQUESTS, Control, Engine, header, in_virtual_time
+from tests.unit.engine import NO_CONTROL, RECEIPTS, REQUESTS, Definitions, Engine, header, in_virtual_time
 from tests.unit.tenants import tenant, tenants, with_tenants
 from tests.unit.test_recurring import dues, events
 
@@ -24,7 +24,7 @@ ID = "job"
 
 
 async def ask(
-    engine: Engine, action: str, value: bytes | None = None, control: Control = NO_CONTROL, **named: str
+    engine: Engine, action: str, value: bytes | None = None, control: Definitions = NO_CONTROL, **named: str
 ) -> dict[str, Any]:
     """Send a request about the id, and wait for its receipt."""
     before = len(engine.read("replies"))

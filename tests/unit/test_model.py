@@ -23,7 +23,7 @@ from delaystream.codec.keys import HOUSEKEEPING, schedule_key, split_wheel_key
 from delaystream.core.partitioning import owner_partition
 from delaystream.testing import LogRecord, VirtualTimeLoop
 from tests.examples import examples
-from tests.unit.engine import NO_CONTROL, REQUESTS, Control, Engine, header, triggered
+from tests.unit.engine import NO_CONTROL, REQUESTS, Definitions, Engine, header, triggered
 from tests.unit.model import (
     HISTORY,
     LIVE,
@@ -359,7 +359,7 @@ class Life(RuleBasedStateMachine):
         wanted: str | None = None,
         definition: Any = None,
         terms: Terms = NO_TERMS,
-        control: Control = NO_CONTROL,
+        control: Definitions = NO_CONTROL,
         **named: str,
     ) -> None:
         control = {**named, **control, **self._said(terms)}
@@ -389,7 +389,7 @@ class Life(RuleBasedStateMachine):
         return said
 
     def _request(
-        self, partition: int, value: bytes = b"", control: Control = NO_CONTROL, **named: str
+        self, partition: int, value: bytes = b"", control: Definitions = NO_CONTROL, **named: str
     ) -> None:
         self.engine.request(
             value,

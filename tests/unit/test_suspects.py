@@ -24,7 +24,7 @@ from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.records import FireRecords
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.schedules.commands import Commands
-from delaystream.engine.schedules.definitions import Control
+from delaystream.engine.schedules.definitions import Definitions
 from delaystream.engine.state.partition_state import PartitionState
 from tests.unit.engine import REQUESTS, Engine, header, in_virtual_time
 from tests.unit.test_recurring import accounted, dues, events
@@ -159,7 +159,7 @@ def test_a_command_that_always_fails_leaves_its_schedule_as_it_is() -> None:
 def test_a_request_that_cannot_even_be_refused_is_a_dead_letter_with_its_bytes() -> None:
     async def test(engine: Engine) -> None:
         with (
-            fails(Control, "apply", lambda *_: True),
+            fails(Definitions, "apply", lambda *_: True),
             fails(Letters, "refuse", lambda _, step, topic, partition, record, *rest: record.value == POISON),
         ):
             engine.request(POISON, destination="orders", id="x", delay="10s")

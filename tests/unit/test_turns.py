@@ -11,7 +11,7 @@ import pytest
 from delaystream.codec.headers import RequestParser
 from delaystream.core.partitioning import owner_partition
 from delaystream.engine.fire.named import NamedFires
-from delaystream.engine.schedules.definitions import Control
+from delaystream.engine.schedules.definitions import Definitions
 from tests.unit.engine import Engine, header, in_virtual_time
 
 _SECONDS = 0.05
@@ -22,7 +22,7 @@ _DEAR = 100
     ("what", "name"),
     [
         pytest.param(RequestParser, "_sort", id="read"),
-        pytest.param(Control, "apply", id="decide"),
+        pytest.param(Definitions, "apply", id="decide"),
         pytest.param(NamedFires, "fire", id="fire"),
     ],
 )

@@ -25,7 +25,7 @@ from delaystream.engine.output.letters import Letters
 from delaystream.engine.policy.holds import Holds
 from delaystream.engine.policy.tenants import Tenants
 from delaystream.engine.ports import SourceBatch, SourceRecord
-from delaystream.engine.schedules.definitions import Control
+from delaystream.engine.schedules.definitions import Definitions
 from delaystream.engine.schedules.immediate import Deliveries
 from delaystream.engine.schedules.quotas import Quotas
 from delaystream.engine.settings import EngineSettings
@@ -140,7 +140,7 @@ class Intake:
         deliveries: Deliveries,
         letters: Letters,
         events: Events,
-        control: Control,
+        definitions: Definitions,
         bulks: Bulks,
         quotas: Quotas,
         suspects: Suspects,
@@ -156,7 +156,7 @@ class Intake:
         self._deliveries = deliveries
         self._letters = letters
         self._events = events
-        self._control = control
+        self._definitions = definitions
         self._bulks = bulks
         self._quotas = quotas
 
@@ -354,7 +354,7 @@ class Intake:
         """Decide on a request about an id, after all that commands for many still have to do with that."""
         bulks, tenant = self._bulks, request.source.topic
         bulks.settle(step, tenant, id)
-        rejection = self._control.apply(step, request)
+        rejection = self._definitions.apply(step, request)
         if bulks.busy and request.action is Action.UPDATE:
             # It alone changes what a command for many matches.
             bulks.decided(step, tenant, id)

@@ -229,7 +229,7 @@ def _fire_ids(request: Request, revised: int, fires: Sequence[int]) -> list[str]
     ]
 
 
-class Control:
+class Definitions:
     """Applies requests that name an id, on the partition that owns it."""
 
     def __init__(
