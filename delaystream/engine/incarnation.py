@@ -26,7 +26,7 @@ from delaystream.engine.failures import (
 )
 from delaystream.engine.fire.firing import Firing
 from delaystream.engine.fire.named import NamedFires
-from delaystream.engine.fire.undeliverable import Withheld
+from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.lifecycle.inbox import Inbox, rest
 from delaystream.engine.lifecycle.recovery import advanced
 from delaystream.engine.observer import Observer
@@ -153,15 +153,15 @@ class Incarnation:
             holds,
         )
         self._standing = Standing(partition, settings, state, destinations, troubles, tenants, events)
-        withheld = Withheld(settings, state, troubles, letters, events)
-        named = NamedFires(settings, state, arming, withheld, events, bulks, commands)
+        undeliverable = Undeliverable(settings, state, troubles, letters, events)
+        named = NamedFires(settings, state, arming, undeliverable, events, bulks, commands)
         self._firing = Firing(
             partition,
             settings,
             state,
             destinations,
             troubles,
-            withheld,
+            undeliverable,
             named,
             observer,
             events,

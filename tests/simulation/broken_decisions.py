@@ -38,7 +38,7 @@ from delaystream.engine.fire import named as named_fires
 from delaystream.engine.fire import recurring as recurring_fires
 from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.recurring import RecurringFires
-from delaystream.engine.fire.undeliverable import Withheld
+from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.incarnation import Incarnation
 from delaystream.engine.output.events import Events
 from delaystream.engine.output.letters import Letters
@@ -74,25 +74,28 @@ def droppable_requests_are_not_stored() -> Iterator[Engine]:
 @contextlib.contextmanager
 def droppable_fires_are_dropped_untold() -> Iterator[Engine]:
     """A fire with `on-late: drop` is always taken for late, and no event tells of it."""
-    original = Withheld.is_late
+    original = Undeliverable.is_late
 
-    def is_late(self: Withheld, step: Any, drain: Any, due_ms: int, entry: Any) -> bool:
+    def is_late(self: Undeliverable, step: Any, drain: Any, due_ms: int, entry: Any) -> bool:
         return entry.on_late == ON_LATE_DROP or original(self, step, drain, due_ms, entry)
 
-    with patch.object(Withheld, "is_late", is_late), patch.object(Withheld, "_tell", lambda *_, **__: None):
+    with (
+        patch.object(Undeliverable, "is_late", is_late),
+        patch.object(Undeliverable, "_tell", lambda *_, **__: None),
+    ):
         yield Engine()
 
 
 @contextlib.contextmanager
 def movable_fires_are_moved_in_time() -> Iterator[Engine]:
     """A fire that may go to a topic for late ones always does."""
-    original = Withheld.is_late
+    original = Undeliverable.is_late
 
-    def is_late(self: Withheld, step: Any, drain: Any, due_ms: int, entry: Any) -> bool:
+    def is_late(self: Undeliverable, step: Any, drain: Any, due_ms: int, entry: Any) -> bool:
         movable = entry.on_late not in ("drop", "fire", drain.topic)
         return movable or original(self, step, drain, due_ms, entry)
 
-    with patch.object(Withheld, "is_late", is_late):
+    with patch.object(Undeliverable, "is_late", is_late):
         yield Engine()
 
 
@@ -271,22 +274,22 @@ def letters_are_empty() -> Iterator[Engine]:
 @contextlib.contextmanager
 def impossible_fires_are_given_up_untold() -> Iterator[Engine]:
     """No event tells of a fire without an id that is among the dead letters."""
-    original = Withheld._tell
+    original = Undeliverable._tell
 
-    def tell(self: Withheld, step: Any, type: Any, *rest: Any) -> None:
+    def tell(self: Undeliverable, step: Any, type: Any, *rest: Any) -> None:
         if type is not EventType.QUARANTINED:
             original(self, step, type, *rest)
 
-    with patch.object(Withheld, "_tell", tell):
+    with patch.object(Undeliverable, "_tell", tell):
         yield Engine()
 
 
 @contextlib.contextmanager
 def fires_are_given_up_at_the_first_trouble() -> Iterator[Engine]:
     """A destination that cannot be written is not waited for; only where anything is ever given up."""
-    original = Withheld.refusal
+    original = Undeliverable.refusal
 
-    def refusal(self: Withheld, step: Any, drain: Any, *rest: Any) -> Any:
+    def refusal(self: Undeliverable, step: Any, drain: Any, *rest: Any) -> Any:
         settings = self._settings
         if settings.destination_timeout_ms < 10_000:
             self._settings = replace(settings, destination_timeout_ms=0)
@@ -295,7 +298,7 @@ def fires_are_given_up_at_the_first_trouble() -> Iterator[Engine]:
         finally:
             self._settings = settings
 
-    with patch.object(Withheld, "refusal", refusal):
+    with patch.object(Undeliverable, "refusal", refusal):
         yield Engine()
 
 

@@ -21,7 +21,7 @@ from delaystream.engine.failures import TooManyInternalErrors
 from delaystream.engine.fire import firing
 from delaystream.engine.fire import recurring as recurring_fires
 from delaystream.engine.fire.named import NamedFires
-from delaystream.engine.fire.records import FireRecords
+from delaystream.engine.fire.writer import FireWriter
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.schedules.commands import Commands
 from delaystream.engine.schedules.definitions import Definitions
@@ -280,7 +280,7 @@ def test_a_late_time_of_a_schedule_that_catches_up_is_given_up_and_no_other() ->
         ) -> bool:
             return due_ms == began_ms + 50_000
 
-        with fails(FireRecords, "deliver", fourth):
+        with fails(FireWriter, "deliver", fourth):
             await asyncio.sleep(20)
         assert began_ms + 50_000 not in dues(engine)
         (event,) = events(engine, "quarantined")

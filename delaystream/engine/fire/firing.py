@@ -20,7 +20,7 @@ from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.fire.drain import Drain, one_in_trouble
 from delaystream.engine.fire.due import ReadAhead
 from delaystream.engine.fire.named import NamedFires
-from delaystream.engine.fire.undeliverable import Withheld
+from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.observer import Observer
 from delaystream.engine.output.events import Events, asked
 from delaystream.engine.policy.destination_health import Troubles
@@ -57,7 +57,7 @@ class Firing:
         state: PartitionState,
         destinations: Destinations,
         troubles: Troubles,
-        withheld: Withheld,
+        undeliverable: Undeliverable,
         named: NamedFires,
         observer: Observer,
         events: Events,
@@ -74,7 +74,7 @@ class Firing:
         self._state = state
         self._destinations = destinations
         self._troubles = troubles
-        self._withheld = withheld
+        self._undeliverable = undeliverable
         self._named = named
         self._observer = observer
         self._events = events
@@ -221,12 +221,12 @@ class Firing:
         step.size_bytes += len(stored)
         if self._suspects.stage(key) is Stage.AS_BYTES or drain.wheel == HOUSEKEEPING:
             self._state.remove(step, key)
-            self._withheld.bury_bytes(step, key, stored, rejection)
+            self._undeliverable.bury_bytes(step, key, stored, rejection)
             return
         entry = decode_entry(stored)
         if type(entry) is Envelope:
             self._state.remove_entry(step, key)
-            self._withheld.quarantine(step, drain, key, entry, rejection)
+            self._undeliverable.quarantine(step, drain, key, entry, rejection)
         else:
             assert type(entry) is Pointer or type(entry) is Trigger
             self._state.remove_pointer(step, key)
@@ -433,17 +433,17 @@ class Firing:
 
     def _let_go(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> bool:
         """Drop or move a fire that is out of its wheel, if it is too late."""
-        late = self._withheld.is_late(step, drain, due_ms, entry)
+        late = self._undeliverable.is_late(step, drain, due_ms, entry)
         if late:
-            self._withheld.let_go(step, drain, key, self._named.passed(key, entry))
+            self._undeliverable.let_go(step, drain, key, self._named.passed(key, entry))
         return late
 
     def _given_up(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> bool:
         """Put a fire that is out of its wheel among the dead letters, if it is impossible."""
-        rejection = self._withheld.refusal(step, drain, key, due_ms, entry)
+        rejection = self._undeliverable.refusal(step, drain, key, due_ms, entry)
         if rejection is None:
             return False
-        self._withheld.quarantine(step, drain, key, entry, rejection)
+        self._undeliverable.quarantine(step, drain, key, entry, rejection)
         return True
 
     def _held(self, step: Step, drain: Drain, key: bytes, stored: bytes, entry: Envelope) -> bool:
@@ -476,7 +476,7 @@ class Firing:
         if type(entry) is Envelope:
             step.changes[key] = None
             step.size_bytes += len(stored)
-            self._withheld.move(step, key, stored, drain.topic)
+            self._undeliverable.move(step, key, stored, drain.topic)
             return True
         assert type(entry) is Pointer or type(entry) is Trigger
         # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
@@ -507,7 +507,7 @@ class Firing:
         self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]
     ) -> bytes | None:
         """Give up the entries of an unusable destination that have waited long enough, in due order."""
-        withheld, named = self._withheld, self._named
+        undeliverable, named = self._undeliverable, self._named
         last: bytes | None = None
         for key, stored in entries:
             if step.size_bytes >= step.max_bytes:
@@ -524,26 +524,26 @@ class Firing:
                 continue
             if type(entry) is Pointer or type(entry) is Trigger:
                 due = named.due(step, key, stored, entry, named.ahead.alone(step, entry))
-                if withheld.refusal(step, drain, key, due_ms, due.payload) is None:
+                if undeliverable.refusal(step, drain, key, due_ms, due.payload) is None:
                     break
                 self._state.remove_pointer(step, key)
                 named.fire(step, drain, due)
             else:
                 assert type(entry) is Envelope
                 held = bool(drain.holds) and self._holds.over(drain.holds, key, entry) is not None
-                rejection = None if held else withheld.refusal(step, drain, key, due_ms, entry)
+                rejection = None if held else undeliverable.refusal(step, drain, key, due_ms, entry)
                 if rejection is None and not held:
                     break
                 self._state.remove_entry(step, key)
                 step.size_bytes += len(stored)
                 if rejection is None:
                     self._held(step, drain, key, stored, entry)
-                elif withheld.is_late(
+                elif undeliverable.is_late(
                     step, drain, due_ms, late := self._holds.for_once(drain.ended, drain.wheel, key, entry)
                 ):
-                    withheld.let_go(step, drain, key, named.passed(key, late))
+                    undeliverable.let_go(step, drain, key, named.passed(key, late))
                 else:
-                    withheld.quarantine(step, drain, key, entry, rejection)
+                    undeliverable.quarantine(step, drain, key, entry, rejection)
             last = key
         return last
 

@@ -35,9 +35,9 @@ from delaystream.core.request import ON_LATE_DROP
 from delaystream.engine.accept.bulk import Bulks
 from delaystream.engine.fire.drain import Drain
 from delaystream.engine.fire.due import DueFire, ReadAhead, Stored
-from delaystream.engine.fire.records import FireRecords
 from delaystream.engine.fire.recurring import RecurringFires
-from delaystream.engine.fire.undeliverable import Withheld
+from delaystream.engine.fire.undeliverable import Undeliverable
+from delaystream.engine.fire.writer import FireWriter
 from delaystream.engine.output.events import Events
 from delaystream.engine.policy.lateness import for_once
 from delaystream.engine.schedules.arming import Arming
@@ -60,7 +60,7 @@ class NamedFires:
         settings: EngineSettings,
         state: PartitionState,
         arming: Arming,
-        withheld: Withheld,
+        undeliverable: Undeliverable,
         events: Events,
         bulks: Bulks,
         commands: Commands,
@@ -69,11 +69,11 @@ class NamedFires:
         self._state = state
         self.ahead = ReadAhead(state)
         self._arming = arming
-        self._withheld = withheld
+        self._undeliverable = undeliverable
         self._events = events
         self._bulks = bulks
-        self._records = FireRecords(arming, withheld, events)
-        self._recurring = RecurringFires(settings, arming, withheld, events, self._records)
+        self._records = FireWriter(arming, undeliverable, events)
+        self._recurring = RecurringFires(settings, arming, undeliverable, events, self._records)
 
     def due(
         self, step: Step, key: bytes, pointer: bytes, entry: Pointer | Trigger, stored: Stored
@@ -141,7 +141,7 @@ class NamedFires:
         """File an entry that is out of its wheel in the tenant's own one for the same destination."""
         step.size_bytes += due.size_bytes
         schedule = due.schedule
-        moved = self._withheld.move(step, due.key, due.pointer, drain.topic, pointer=True)
+        moved = self._undeliverable.move(step, due.key, due.pointer, drain.topic, pointer=True)
         schedule = replace(
             schedule,
             pending=[moved if key == due.key else key for key in schedule.pending],
@@ -172,10 +172,12 @@ class NamedFires:
         fire, index, pending = self._own(due)
         if schedule.once is not None and due_ms <= schedule.resumed_ms:
             due = replace(due, payload=for_once(due.payload, schedule.once))
-        if drain.topic == schedule.destination and self._withheld.is_late(step, drain, due_ms, due.payload):
+        if drain.topic == schedule.destination and self._undeliverable.is_late(
+            step, drain, due_ms, due.payload
+        ):
             self._pass(step, drain, due, replace(schedule, pending=pending), fire)
             return
-        rejection = self._withheld.refusal(step, drain, due.key, due_ms, due.payload)
+        rejection = self._undeliverable.refusal(step, drain, due.key, due_ms, due.payload)
         if rejection is not None:
             left = replace(schedule, pending=pending)
             self._records.give_up(step, drain, due, left, Status.QUARANTINED, fire, due_ms, rejection)
@@ -214,7 +216,7 @@ class NamedFires:
                 reason=WhyPassed.LATE,
             )
             return
-        moved = self._withheld.move(step, due.key, due.pointer, on_late, pointer=True)
+        moved = self._undeliverable.move(step, due.key, due.pointer, on_late, pointer=True)
         schedule = replace(schedule, pending=[*schedule.pending, moved])
         step.changes[due.schedule_key] = encode(schedule)
         step.missed[EventType.MOVED, drain.topic] += 1
@@ -223,7 +225,7 @@ class NamedFires:
     # -- triggered ----------------------------------------------------------------------------
 
     def _fire_trigger(self, step: Step, drain: Drain, due: DueFire, trigger: Trigger) -> None:
-        rejection = self._withheld.refusal(step, drain, due.key, due.due_ms, due.payload)
+        rejection = self._undeliverable.refusal(step, drain, due.key, due.due_ms, due.payload)
         if rejection is not None:
             self._give_up_trigger(step, drain, due, trigger, rejection)
             return

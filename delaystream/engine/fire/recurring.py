@@ -20,8 +20,8 @@ from delaystream.core.request import CatchUp
 from delaystream.engine.failures import about_the_record
 from delaystream.engine.fire.drain import Drain
 from delaystream.engine.fire.due import DueFire
-from delaystream.engine.fire.records import FireRecords
-from delaystream.engine.fire.undeliverable import Withheld
+from delaystream.engine.fire.undeliverable import Undeliverable
+from delaystream.engine.fire.writer import FireWriter
 from delaystream.engine.output.events import Events
 from delaystream.engine.policy.lateness import lateness
 from delaystream.engine.schedules.arming import Arming
@@ -100,13 +100,13 @@ class RecurringFires:
         self,
         settings: EngineSettings,
         arming: Arming,
-        withheld: Withheld,
+        undeliverable: Undeliverable,
         events: Events,
-        records: FireRecords,
+        records: FireWriter,
     ) -> None:
         self._settings = settings
         self._arming = arming
-        self._withheld = withheld
+        self._undeliverable = undeliverable
         self._events = events
         self._records = records
 
@@ -133,7 +133,7 @@ class RecurringFires:
             if scheduled_ms is not None:
                 due_ms = moment(scheduled_ms)
                 due = _counted(step, due, due_ms, account)
-                rejection = self._withheld.refusal(step, drain, due.key, due_ms, due.payload)
+                rejection = self._undeliverable.refusal(step, drain, due.key, due_ms, due.payload)
                 if rejection is not None:
                     self._give_up(step, drain, due, scheduled_ms, rejection, account)
                 elif not drain.partitions:
@@ -226,7 +226,7 @@ class RecurringFires:
     ) -> None:
         """Put one scheduled time among the dead letters."""
         fire = self._fire_id(due, scheduled_ms)
-        self._withheld.quarantine_named(step, drain, due, fire, scheduled_ms, rejection)
+        self._undeliverable.quarantine_named(step, drain, due, fire, scheduled_ms, rejection)
         account.told.append(
             partial(
                 self._events.gave_up,

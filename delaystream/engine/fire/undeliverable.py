@@ -30,7 +30,7 @@ from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.step import Step
 
 
-class Withheld:
+class Undeliverable:
     """Takes out of the wheels what is not to be delivered as it was asked for."""
 
     def __init__(

@@ -8,7 +8,7 @@ from delaystream.core.rejection import Rejection
 from delaystream.dialects import filled
 from delaystream.engine.fire.drain import Drain
 from delaystream.engine.fire.due import DueFire
-from delaystream.engine.fire.undeliverable import Withheld
+from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.output.events import Delivered, Events
 from delaystream.engine.schedules.arming import Arming
 from delaystream.engine.state.step import Step
@@ -18,12 +18,12 @@ _FIRED = Status.FIRED
 _PAUSED = Status.PAUSED
 
 
-class FireRecords:
+class FireWriter:
     """Writes deliveries, and stores what is left of their schedules."""
 
-    def __init__(self, arming: Arming, withheld: Withheld, events: Events) -> None:
+    def __init__(self, arming: Arming, undeliverable: Undeliverable, events: Events) -> None:
         self._arming = arming
-        self._withheld = withheld
+        self._undeliverable = undeliverable
         self._events = events
 
     def deliver(
@@ -75,7 +75,7 @@ class FireRecords:
         rejection: Rejection,
     ) -> Schedule:
         """Put a fire among the dead letters, store what is `left` without it, and tell; as it is stored."""
-        self._withheld.quarantine_named(step, drain, due, fire, due_ms, rejection)
+        self._undeliverable.quarantine_named(step, drain, due, fire, due_ms, rejection)
         schedule = self.store(step, due, left, over)
         self._events.gave_up(
             step, due.id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, rejection=rejection
