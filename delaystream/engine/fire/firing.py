@@ -17,7 +17,7 @@ from delaystream.codec.outgoing import anonymous_delivery_headers
 from delaystream.core.rates import room
 from delaystream.engine.accept.doubts import Doubts
 from delaystream.engine.failures import Undecided, about_the_record
-from delaystream.engine.fire.drain import Drain, one_in_trouble
+from delaystream.engine.fire.cursor import WheelCursor, one_in_trouble
 from delaystream.engine.fire.due import ReadAhead
 from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.undeliverable import Undeliverable
@@ -167,22 +167,22 @@ class Firing:
         hold up what is due.
         """
         step.leave_room()
-        drains = [self._begun(step, wheel) for wheel in self._chosen]
+        cursors = [self._begun(step, wheel) for wheel in self._chosen]
         # Where the last step ran out of room, this one begins with another wheel.
-        turn = step.number % len(drains) if drains else 0
+        turn = step.number % len(cursors) if cursors else 0
         # What moves to another wheel may be due before what is in that; from tenants' own it may move on.
-        drains = one_in_trouble(sorted(drains[turn:] + drains[:turn], key=self._rank))
-        while drains:
-            quota = -(-(step.max_records - step.records) // len(drains))
-            for drain in drains:
+        cursors = one_in_trouble(sorted(cursors[turn:] + cursors[:turn], key=self._rank))
+        while cursors:
+            quota = -(-(step.max_records - step.records) // len(cursors))
+            for cursor in cursors:
                 if step.full:
-                    drains = []
+                    cursors = []
                     break
-                if drain.topic in step.moved and not drain.moves:
-                    drain.done = True
+                if cursor.topic in step.moved and not cursor.moves:
+                    cursor.done = True
                     continue
-                self._drain(step, drain, min(quota, self._chunk))
-            drains = [drain for drain in drains if not drain.done]
+                self._drain(step, cursor, min(quota, self._chunk))
+            cursors = [cursor for cursor in cursors if not cursor.done]
 
     def fire_alone(self, step: Step, key: bytes) -> None:
         """Decide on a suspect and on nothing else, if it is the first of its wheel now."""
@@ -195,43 +195,43 @@ class Firing:
         if self._closed_until(wheel, step.loop_ms) is not None or self._state.heads.is_withheld(wheel):
             return
         step.alone = True
-        drain = self._begun(step, wheel)
-        drain.limit, drain.most_fired = 1, step.fires(drain.topic) + 1
+        cursor = self._begun(step, wheel)
+        cursor.limit, cursor.most_fired = 1, step.fires(cursor.topic) + 1
         if self._suspects.stage(key) is Stage.ALONE:
-            last = self._take(step, drain, first)
+            last = self._take(step, cursor, first)
         else:
-            last = self._give_up(step, drain, *first[0])
+            last = self._give_up(step, cursor, *first[0])
         if last is not None:
             self._state.drained(step, wheel, last, exhausted=False)
             step.settled.append(key)
 
-    def _give_up(self, step: Step, drain: Drain, key: bytes, stored: bytes) -> bytes:
+    def _give_up(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes) -> bytes:
         """Take an entry that could not be decided on out of its wheel, and put it among the dead letters."""
         try:
-            self._bury(step, drain, key, stored)
+            self._bury(step, cursor, key, stored)
         except Exception as failure:
             if about_the_record(failure):
                 raise Undecided(key) from failure
             raise
         return key
 
-    def _bury(self, step: Step, drain: Drain, key: bytes, stored: bytes) -> None:
+    def _bury(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes) -> None:
         rejection = self._suspects.rejection(key)
         step.records += 1
         step.size_bytes += len(stored)
-        if self._suspects.stage(key) is Stage.AS_BYTES or drain.wheel == HOUSEKEEPING:
+        if self._suspects.stage(key) is Stage.AS_BYTES or cursor.wheel == HOUSEKEEPING:
             self._state.remove(step, key)
             self._undeliverable.bury_bytes(step, key, stored, rejection)
             return
         entry = decode_entry(stored)
         if type(entry) is Envelope:
             self._state.remove_entry(step, key)
-            self._undeliverable.quarantine(step, drain, key, entry, rejection)
+            self._undeliverable.quarantine(step, cursor, key, entry, rejection)
         else:
             assert type(entry) is Pointer or type(entry) is Trigger
             self._state.remove_pointer(step, key)
             due = self._named.due(step, key, stored, entry, self._named.ahead.alone(step, entry))
-            self._named.give_up(step, drain, due, rejection)
+            self._named.give_up(step, cursor, due, rejection)
 
     def _before_suspect(
         self, entries: list[tuple[bytes, bytes]]
@@ -244,34 +244,34 @@ class Firing:
 
     # -- one wheel ----------------------------------------------------------------------------
 
-    def _begun(self, step: Step, wheel: int) -> Drain:
+    def _begun(self, step: Step, wheel: int) -> WheelCursor:
         topic = self._state.destinations[wheel]
         if wheel == HOUSEKEEPING:
-            return Drain(wheel, topic, None, self._tenants.denial(topic), 0)
+            return WheelCursor(wheel, topic, None, self._tenants.denial(topic), 0)
         troubles = self._troubles
         partitions = self._destinations.partitions(topic)
-        drain = Drain(wheel, topic, troubles.get(topic), self._tenants.denial(topic), partitions)
+        cursor = WheelCursor(wheel, topic, troubles.get(topic), self._tenants.denial(topic), partitions)
         if troubles.condemned:
-            drain.suspicious = True
-        drain.let_go_ms = self._state.let_go_ms.get(wheel, 0)
+            cursor.suspicious = True
+        cursor.let_go_ms = self._state.let_go_ms.get(wheel, 0)
         if self._holds.any:
-            drain.holds = self._holds.of(topic)
+            cursor.holds = self._holds.of(topic)
         if self._holds.any_ended:
-            drain.ended = self._holds.ended_of(topic)
+            cursor.ended = self._holds.ended_of(topic)
         if self._rates.active:
             lane = self._state.lanes[wheel]
-            drain.buckets = self._rates.buckets(topic, lane, step.loop_ms)
+            cursor.buckets = self._rates.buckets(topic, lane, step.loop_ms)
             if not lane:
                 # That of a hold, too: the rate may have come while the hold stood.
-                drain.leaving = self._leaving(topic)
+                cursor.leaving = self._leaving(topic)
         if (lane := self._state.lanes[wheel]) and not self._rates.lane(lane, topic):
-            drain.leaving = self._sources_of(lane)
-        return drain
+            cursor.leaving = self._sources_of(lane)
+        return cursor
 
-    def _rank(self, drain: Drain) -> int:
-        if not drain.leaving:
+    def _rank(self, cursor: WheelCursor) -> int:
+        if not cursor.leaving:
             return 2
-        return 0 if self._state.lanes[drain.wheel] else 1
+        return 0 if self._state.lanes[cursor.wheel] else 1
 
     def _leaving(self, topic: str) -> frozenset[int]:
         """Sources of the tenants that have a rate of their own for a destination."""
@@ -283,67 +283,67 @@ class Firing:
     def _sources_of(self, tenant: str) -> frozenset[int]:
         return frozenset([number for number, (of, _, _) in enumerate(self._state.sources) if of == tenant])
 
-    def _drain(self, step: Step, drain: Drain, quota: int) -> None:
+    def _drain(self, step: Step, cursor: WheelCursor, quota: int) -> None:
         """Take up to ``quota`` due entries out of one wheel, fewer where the step is full before that."""
-        if drain.limit is not None:
-            quota = min(quota, drain.limit - drain.taken)
-        if drain.buckets:
-            quota = min(quota, room(drain.buckets, step.loop_ms))
+        if cursor.limit is not None:
+            quota = min(quota, cursor.limit - cursor.taken)
+        if cursor.buckets:
+            quota = min(quota, room(cursor.buckets, step.loop_ms))
             if not quota:
-                drain.done = True
+                cursor.done = True
                 return
-        if drain.limit is not None or drain.buckets:
+        if cursor.limit is not None or cursor.buckets:
             # One entry may bring many records: those of a recurring schedule that catches up.
-            drain.most_fired = step.fires(drain.topic) + quota
+            cursor.most_fired = step.fires(cursor.topic) + quota
         state = self._state
-        entries = state.scan_due(drain.wheel, drain.cursor, step.now_ms, quota)
+        entries = state.scan_due(cursor.wheel, cursor.position, step.now_ms, quota)
         exhausted = len(entries) < quota
         suspect = None
         if self._suspects:
             entries, suspect = self._before_suspect(entries)
             exhausted = exhausted and suspect is None
         self._adapt_chunk(sum([len(stored) for _, stored in entries]), len(entries))
-        last = self._take(step, drain, entries)
+        last = self._take(step, cursor, entries)
         if suspect is not None and (not entries or last == entries[-1][0]):
             self._suspects.cornered = suspect
-        drain.taken += len(entries)
+        cursor.taken += len(entries)
         if last is not None:
-            drain.cursor = last + b"\0"
-            state.drained(step, drain.wheel, last, exhausted=exhausted and last == entries[-1][0])
+            cursor.position = last + b"\0"
+            state.drained(step, cursor.wheel, last, exhausted=exhausted and last == entries[-1][0])
         elif not entries and suspect is None:
-            state.looked_at(drain.wheel, state.first_due_after(step, drain.wheel))
-        drain.done = (
+            state.looked_at(cursor.wheel, state.first_due_after(step, cursor.wheel))
+        cursor.done = (
             exhausted
             or suspect is not None
             or last is None
             or last != entries[-1][0]
-            or (drain.limit is not None and drain.taken >= drain.limit)
+            or (cursor.limit is not None and cursor.taken >= cursor.limit)
         )
 
-    def _take(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
+    def _take(self, step: Step, cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> bytes | None:
         """Decide on entries of one wheel, in due order; the key of the last that left it.
 
         Raises Undecided where one of them makes that fail.
         """
-        drain.at = None
+        cursor.at = None
         try:
-            return self._decide(step, drain, entries)
+            return self._decide(step, cursor, entries)
         except Exception as failure:
-            if drain.at is not None and about_the_record(failure):
-                raise Undecided(drain.at) from failure
+            if cursor.at is not None and about_the_record(failure):
+                raise Undecided(cursor.at) from failure
             raise
 
-    def _decide(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
-        if drain.wheel == HOUSEKEEPING:
-            return self._named.housekeep(step, drain, entries)
-        if not drain.partitions:
-            if entries and not (drain.parked or drain.denial.everyone):
-                self._park(step, drain)
-            return self._give_up_expired(step, drain, entries)
-        fired = step.fires(drain.topic)
-        last = self._deliver(step, drain, entries)
-        if drain.buckets and (count := step.fires(drain.topic) - fired):
-            self._rates.spend(drain.buckets, count, step.loop_ms)
+    def _decide(self, step: Step, cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> bytes | None:
+        if cursor.wheel == HOUSEKEEPING:
+            return self._named.housekeep(step, cursor, entries)
+        if not cursor.partitions:
+            if entries and not (cursor.parked or cursor.denial.everyone):
+                self._park(step, cursor)
+            return self._give_up_expired(step, cursor, entries)
+        fired = step.fires(cursor.topic)
+        last = self._deliver(step, cursor, entries)
+        if cursor.buckets and (count := step.fires(cursor.topic) - fired):
+            self._rates.spend(cursor.buckets, count, step.loop_ms)
         return last
 
     def _adapt_chunk(self, size_bytes: int, count: int) -> None:
@@ -352,31 +352,31 @@ class Firing:
         elif count >= self._chunk:
             self._chunk = min(_CHUNK, self._chunk * 2)
 
-    def _park(self, step: Step, drain: Drain) -> None:
-        reason = self._destinations.problem(drain.topic) or "not looked up yet"
-        drain.park(self._troubles.park(drain.topic, reason, step.now_ms, step.loop_ms))
-        self._observer.parked(self._partition, drain.topic, reason)
+    def _park(self, step: Step, cursor: WheelCursor) -> None:
+        reason = self._destinations.problem(cursor.topic) or "not looked up yet"
+        cursor.park(self._troubles.park(cursor.topic, reason, step.now_ms, step.loop_ms))
+        self._observer.parked(self._partition, cursor.topic, reason)
 
-    def _deliver(self, step: Step, drain: Drain, entries: list[tuple[bytes, bytes]]) -> bytes | None:
+    def _deliver(self, step: Step, cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> bytes | None:
         state, named = self._state, self._named
         changes, local, now_ms = step.changes, step.local, step.now_ms
         texts, count = state.source_texts, state.counts.add
-        topic, partitions, split = drain.topic, drain.partitions, split_wheel_key
+        topic, partitions, split = cursor.topic, cursor.partitions, split_wheel_key
         outlet = step.outlet(topic, partitions)
         deliver, fired, fired_at = outlet.deliver, outlet.fired, step.fired_at
         telling, unsettled = self._events.anonymous, named.unsettled
-        suspicious, leaving = drain.suspicious, drain.leaving
+        suspicious, leaving = cursor.suspicious, cursor.leaving
         # Entries come in due order: those of one hour and one source leave the counters together.
         hour = maker = removed = size_bytes = plain = 0
         max_records, max_bytes = step.max_records, step.max_bytes
         last: bytes | None = None
-        decoded = _decoded(drain, entries)
+        decoded = _decoded(cursor, entries)
         ahead = named.ahead.of(decoded)
         for number, ((key, stored), entry) in enumerate(zip(entries, decoded, strict=True)):
             if (
                 step.size_bytes + size_bytes >= max_bytes
                 or step.records + plain >= max_records
-                or len(fired) >= drain.most_fired
+                or len(fired) >= cursor.most_fired
                 or (
                     type(entry) is Envelope
                     and entry.destination_partition >= partitions
@@ -385,18 +385,18 @@ class Firing:
             ):
                 break
             before, last = last, key
-            drain.at = key
+            cursor.at = key
             # Taken out by a request of this very step, or by a command for many that is on its way.
             if key in changes or key in local or (unsettled and named.called_off(step, key, stored, entry)):
                 continue
             _, due_ms, source, offset, index = split(key)
             if due_ms // HOUR_MS != hour or source != maker:
                 if removed:
-                    count(drain.wheel, hour, maker, -removed)
+                    count(cursor.wheel, hour, maker, -removed)
                 hour, maker, removed = due_ms // HOUR_MS, source, 0
             removed += 1
             if type(entry) is not Envelope or (leaving and source in leaving):
-                if not self._deliver_named_or_move(step, drain, key, stored, entry, number, ahead):
+                if not self._deliver_named_or_move(step, cursor, key, stored, entry, number, ahead):
                     removed, last = removed - 1, before
                     break
                 if not number % _AT_ONCE and step.turn_over():
@@ -405,12 +405,12 @@ class Firing:
             changes[key] = None
             plain += 1
             size_bytes += len(stored)
-            if drain.holds and self._held(step, drain, key, stored, entry):
+            if cursor.holds and self._held(step, cursor, key, stored, entry):
                 continue
-            late = self._holds.for_once(drain.ended, drain.wheel, key, entry) if drain.ended else entry
-            if (late.grace_ms >= 0 and self._let_go(step, drain, key, due_ms, late)) or (
+            late = self._holds.for_once(cursor.ended, cursor.wheel, key, entry) if cursor.ended else entry
+            if (late.grace_ms >= 0 and self._let_go(step, cursor, key, due_ms, late)) or (
                 (suspicious or entry.destination_partition >= partitions)
-                and self._given_up(step, drain, key, due_ms, entry)
+                and self._given_up(step, cursor, key, due_ms, entry)
             ):
                 continue
             partition = deliver(
@@ -426,29 +426,29 @@ class Firing:
             if telling:
                 self._tell(step, key, entry, topic, partition)
         if removed:
-            count(drain.wheel, hour, maker, -removed)
+            count(cursor.wheel, hour, maker, -removed)
         step.size_bytes += size_bytes
         step.records += plain
         return last
 
-    def _let_go(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> bool:
+    def _let_go(self, step: Step, cursor: WheelCursor, key: bytes, due_ms: int, entry: Envelope) -> bool:
         """Drop or move a fire that is out of its wheel, if it is too late."""
-        late = self._undeliverable.is_late(step, drain, due_ms, entry)
+        late = self._undeliverable.is_late(step, cursor, due_ms, entry)
         if late:
-            self._undeliverable.let_go(step, drain, key, self._named.passed(key, entry))
+            self._undeliverable.let_go(step, cursor, key, self._named.passed(key, entry))
         return late
 
-    def _given_up(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> bool:
+    def _given_up(self, step: Step, cursor: WheelCursor, key: bytes, due_ms: int, entry: Envelope) -> bool:
         """Put a fire that is out of its wheel among the dead letters, if it is impossible."""
-        rejection = self._undeliverable.refusal(step, drain, key, due_ms, entry)
+        rejection = self._undeliverable.refusal(step, cursor, key, due_ms, entry)
         if rejection is None:
             return False
-        self._undeliverable.quarantine(step, drain, key, entry, rejection)
+        self._undeliverable.quarantine(step, cursor, key, entry, rejection)
         return True
 
-    def _held(self, step: Step, drain: Drain, key: bytes, stored: bytes, entry: Envelope) -> bool:
+    def _held(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes, entry: Envelope) -> bool:
         """Put an entry that is out of its wheel in that of a hold, if one meets it."""
-        hold = self._holds.over(drain.holds, key, entry)
+        hold = self._holds.over(cursor.holds, key, entry)
         if hold is None:
             return False
         self._named.moved(step, key, self._holds.keep(step, hold, key, stored), entry)
@@ -457,7 +457,7 @@ class Firing:
     def _deliver_named_or_move(
         self,
         step: Step,
-        drain: Drain,
+        cursor: WheelCursor,
         key: bytes,
         stored: bytes,
         entry: Entry,
@@ -469,26 +469,26 @@ class Firing:
         False: it stays where it is, for its destination is to be looked up first.
         """
         step.records += 1
-        leaves = bool(drain.leaving) and source_of(key) in drain.leaving
+        leaves = bool(cursor.leaving) and source_of(key) in cursor.leaving
         if leaves:
-            step.moved.add(drain.topic)
-            drain.moves = True
+            step.moved.add(cursor.topic)
+            cursor.moves = True
         if type(entry) is Envelope:
             step.changes[key] = None
             step.size_bytes += len(stored)
-            self._undeliverable.move(step, key, stored, drain.topic)
+            self._undeliverable.move(step, key, stored, cursor.topic)
             return True
         assert type(entry) is Pointer or type(entry) is Trigger
         # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
         step.local[key] = None
         due = self._named.due(step, key, stored, entry, ahead.at(step, number))
         if leaves:
-            self._named.move(step, drain, due)
-        elif self._waits(drain.topic, due.payload):
+            self._named.move(step, cursor, due)
+        elif self._waits(cursor.topic, due.payload):
             del step.local[key]
             return False
         else:
-            self._named.fire(step, drain, due)
+            self._named.fire(step, cursor, due)
         return True
 
     def _waits(self, topic: str, entry: Envelope) -> bool:
@@ -504,7 +504,7 @@ class Firing:
         self._events.fired_anonymous(step, coordinates, index, due_ms, topic, partition, asked(entry))
 
     def _give_up_expired(
-        self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]
+        self, step: Step, cursor: WheelCursor, entries: Iterable[tuple[bytes, bytes]]
     ) -> bytes | None:
         """Give up the entries of an unusable destination that have waited long enough, in due order."""
         undeliverable, named = self._undeliverable, self._named
@@ -515,7 +515,7 @@ class Firing:
             if key in step.changes or key in step.local:
                 last = key
                 continue
-            drain.at = key
+            cursor.at = key
             step.records += 1
             due_ms = due_of(key)
             entry = decode_entry(stored)
@@ -524,36 +524,36 @@ class Firing:
                 continue
             if type(entry) is Pointer or type(entry) is Trigger:
                 due = named.due(step, key, stored, entry, named.ahead.alone(step, entry))
-                if undeliverable.refusal(step, drain, key, due_ms, due.payload) is None:
+                if undeliverable.refusal(step, cursor, key, due_ms, due.payload) is None:
                     break
                 self._state.remove_pointer(step, key)
-                named.fire(step, drain, due)
+                named.fire(step, cursor, due)
             else:
                 assert type(entry) is Envelope
-                held = bool(drain.holds) and self._holds.over(drain.holds, key, entry) is not None
-                rejection = None if held else undeliverable.refusal(step, drain, key, due_ms, entry)
+                held = bool(cursor.holds) and self._holds.over(cursor.holds, key, entry) is not None
+                rejection = None if held else undeliverable.refusal(step, cursor, key, due_ms, entry)
                 if rejection is None and not held:
                     break
                 self._state.remove_entry(step, key)
                 step.size_bytes += len(stored)
                 if rejection is None:
-                    self._held(step, drain, key, stored, entry)
+                    self._held(step, cursor, key, stored, entry)
                 elif undeliverable.is_late(
-                    step, drain, due_ms, late := self._holds.for_once(drain.ended, drain.wheel, key, entry)
+                    step, cursor, due_ms, late := self._holds.for_once(cursor.ended, cursor.wheel, key, entry)
                 ):
-                    undeliverable.let_go(step, drain, key, named.passed(key, late))
+                    undeliverable.let_go(step, cursor, key, named.passed(key, late))
                 else:
-                    undeliverable.quarantine(step, drain, key, entry, rejection)
+                    undeliverable.quarantine(step, cursor, key, entry, rejection)
             last = key
         return last
 
 
-def _decoded(drain: Drain, entries: list[tuple[bytes, bytes]]) -> list[Entry]:
+def _decoded(cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> list[Entry]:
     """What is stored in the wheel, decoded."""
     try:
         return [decode_entry(stored) for _, stored in entries]
     except Exception:
         # One at a time, until the one at fault is at hand.
-        for drain.at, stored in entries:
+        for cursor.at, stored in entries:
             decode_entry(stored)
         raise

@@ -33,7 +33,7 @@ from delaystream.core.misfire import Run
 from delaystream.core.rejection import Rejection
 from delaystream.core.request import ON_LATE_DROP
 from delaystream.engine.accept.bulk import Bulks
-from delaystream.engine.fire.drain import Drain
+from delaystream.engine.fire.cursor import WheelCursor
 from delaystream.engine.fire.due import DueFire, ReadAhead, Stored
 from delaystream.engine.fire.recurring import RecurringFires
 from delaystream.engine.fire.undeliverable import Undeliverable
@@ -122,26 +122,26 @@ class NamedFires:
         if self._bulks.busy:
             self._bulks.moved(step, old, new, entry)
 
-    def fire(self, step: Step, drain: Drain, due: DueFire) -> None:
+    def fire(self, step: Step, cursor: WheelCursor, due: DueFire) -> None:
         """Fire an entry that is out of its wheel: delivered, dropped, moved or given up; re-armed, too."""
         schedule, entry = due.schedule, due.entry
         step.size_bytes += due.size_bytes
         if type(entry) is Trigger:
             assert any(waiting.key == due.key for waiting in schedule.triggers), "a trigger is known"
-            self._fire_trigger(step, drain, due, entry)
+            self._fire_trigger(step, cursor, due, entry)
             return
         assert due.key in schedule.pending, "a wheel entry is known to its schedule"
         assert schedule.revision == entry.revision, "a replaced schedule leaves no entry behind"
         if schedule.recurrence is None:
-            self._fire_one(step, drain, due)
+            self._fire_one(step, cursor, due)
         else:
-            self._recurring.fire(step, drain, due)
+            self._recurring.fire(step, cursor, due)
 
-    def move(self, step: Step, drain: Drain, due: DueFire) -> None:
+    def move(self, step: Step, cursor: WheelCursor, due: DueFire) -> None:
         """File an entry that is out of its wheel in the tenant's own one for the same destination."""
         step.size_bytes += due.size_bytes
         schedule = due.schedule
-        moved = self._undeliverable.move(step, due.key, due.pointer, drain.topic, pointer=True)
+        moved = self._undeliverable.move(step, due.key, due.pointer, cursor.topic, pointer=True)
         schedule = replace(
             schedule,
             pending=[moved if key == due.key else key for key in schedule.pending],
@@ -152,38 +152,38 @@ class NamedFires:
         )
         step.changes[due.schedule_key] = encode(schedule)
 
-    def give_up(self, step: Step, drain: Drain, due: DueFire, rejection: Rejection) -> None:
+    def give_up(self, step: Step, cursor: WheelCursor, due: DueFire, rejection: Rejection) -> None:
         """Put the fire of an entry that is out of its wheel among the dead letters; its schedule goes on."""
         step.size_bytes += due.size_bytes
         schedule, entry = due.schedule, due.entry
         if type(entry) is Trigger:
-            self._give_up_trigger(step, drain, due, entry, rejection)
+            self._give_up_trigger(step, cursor, due, entry, rejection)
         elif schedule.recurrence is None:
             fire, _, pending = self._own(due)
             left, over = replace(schedule, pending=pending), Status.QUARANTINED
-            self._records.give_up(step, drain, due, left, over, fire, due.due_ms, rejection)
+            self._records.give_up(step, cursor, due, left, over, fire, due.due_ms, rejection)
         else:
-            self._recurring.give_up(step, drain, due, rejection)
+            self._recurring.give_up(step, cursor, due, rejection)
 
     # -- one-time -----------------------------------------------------------------------------
 
-    def _fire_one(self, step: Step, drain: Drain, due: DueFire) -> None:
+    def _fire_one(self, step: Step, cursor: WheelCursor, due: DueFire) -> None:
         schedule, due_ms = due.schedule, due.due_ms
         fire, index, pending = self._own(due)
         if schedule.once is not None and due_ms <= schedule.resumed_ms:
             due = replace(due, payload=for_once(due.payload, schedule.once))
-        if drain.topic == schedule.destination and self._undeliverable.is_late(
-            step, drain, due_ms, due.payload
+        if cursor.topic == schedule.destination and self._undeliverable.is_late(
+            step, cursor, due_ms, due.payload
         ):
-            self._pass(step, drain, due, replace(schedule, pending=pending), fire)
+            self._pass(step, cursor, due, replace(schedule, pending=pending), fire)
             return
-        rejection = self._undeliverable.refusal(step, drain, due.key, due_ms, due.payload)
+        rejection = self._undeliverable.refusal(step, cursor, due.key, due_ms, due.payload)
         if rejection is not None:
             left = replace(schedule, pending=pending)
-            self._records.give_up(step, drain, due, left, Status.QUARANTINED, fire, due_ms, rejection)
+            self._records.give_up(step, cursor, due, left, Status.QUARANTINED, fire, due_ms, rejection)
         else:
             remembered = Fire(due_ms, step.now_ms, schedule.revision, index, schedule.revision_origin)
-            self._go_out(step, drain, due, fire, remembered, _FIRED, pending=pending)
+            self._go_out(step, cursor, due, fire, remembered, _FIRED, pending=pending)
 
     @staticmethod
     def _own(due: DueFire) -> tuple[str, int, list[bytes]]:
@@ -193,11 +193,11 @@ class NamedFires:
         pending = schedule.pending
         return fire, index, [key for key in pending if key != due.key] if len(pending) > 1 else []
 
-    def _pass(self, step: Step, drain: Drain, due: DueFire, schedule: Schedule, fire: str) -> None:
+    def _pass(self, step: Step, cursor: WheelCursor, due: DueFire, schedule: Schedule, fire: str) -> None:
         """Drop a fire that is too late, or file it under the topic for late ones."""
         id, due_ms, on_late = due.id, due.due_ms, due.payload.on_late
         if on_late == ON_LATE_DROP:
-            step.missed[EventType.EXPIRED, drain.topic] += 1
+            step.missed[EventType.EXPIRED, cursor.topic] += 1
             remembered = Fire(
                 due_ms, step.now_ms, schedule.revision, 0, schedule.revision_origin, _MISSED, due_ms
             )
@@ -219,31 +219,31 @@ class NamedFires:
         moved = self._undeliverable.move(step, due.key, due.pointer, on_late, pointer=True)
         schedule = replace(schedule, pending=[*schedule.pending, moved])
         step.changes[due.schedule_key] = encode(schedule)
-        step.missed[EventType.MOVED, drain.topic] += 1
+        step.missed[EventType.MOVED, cursor.topic] += 1
         self._events.moved(step, id, schedule, due_ms=due_ms, fire_id=fire, destination=on_late)
 
     # -- triggered ----------------------------------------------------------------------------
 
-    def _fire_trigger(self, step: Step, drain: Drain, due: DueFire, trigger: Trigger) -> None:
-        rejection = self._undeliverable.refusal(step, drain, due.key, due.due_ms, due.payload)
+    def _fire_trigger(self, step: Step, cursor: WheelCursor, due: DueFire, trigger: Trigger) -> None:
+        rejection = self._undeliverable.refusal(step, cursor, due.key, due.due_ms, due.payload)
         if rejection is not None:
-            self._give_up_trigger(step, drain, due, trigger, rejection)
+            self._give_up_trigger(step, cursor, due, trigger, rejection)
             return
         fire, index, triggers = self._triggered(due, trigger)
         remembered = Fire(
             due.due_ms, step.now_ms, trigger.revision, index, trigger.revision_origin, _TRIGGERED
         )
         over = _FIRED if due.schedule.recurrence is None else Status.COMPLETED
-        stored = self._go_out(step, drain, due, fire, remembered, over, triggers=triggers)
+        stored = self._go_out(step, cursor, due, fire, remembered, over, triggers=triggers)
         self._completed(step, due, stored)
 
     def _give_up_trigger(
-        self, step: Step, drain: Drain, due: DueFire, trigger: Trigger, rejection: Rejection
+        self, step: Step, cursor: WheelCursor, due: DueFire, trigger: Trigger, rejection: Rejection
     ) -> None:
         fire, _, triggers = self._triggered(due, trigger)
         left = replace(due.schedule, triggers=triggers)
         over = Status.QUARANTINED if left.recurrence is None else Status.COMPLETED
-        schedule = self._records.give_up(step, drain, due, left, over, fire, due.due_ms, rejection)
+        schedule = self._records.give_up(step, cursor, due, left, over, fire, due.due_ms, rejection)
         self._completed(step, due, schedule)
 
     @staticmethod
@@ -264,7 +264,7 @@ class NamedFires:
     def _go_out(
         self,
         step: Step,
-        drain: Drain,
+        cursor: WheelCursor,
         due: DueFire,
         fire: str,
         remembered: Fire,
@@ -276,7 +276,7 @@ class NamedFires:
         count, next_ms = schedule.fire_count + 1, schedule.next_ms
         delivered = self._records.deliver(
             step,
-            drain,
+            cursor,
             due,
             fire,
             due_ms,
@@ -300,7 +300,9 @@ class NamedFires:
 
     # -- housekeeping ----------------------------------------------------------------------------
 
-    def housekeep(self, step: Step, drain: Drain, entries: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    def housekeep(
+        self, step: Step, cursor: WheelCursor, entries: Iterable[tuple[bytes, bytes]]
+    ) -> bytes | None:
         """Forget ids whose time of being remembered is over, end pauses and holds, go on with bulk commands.
 
         All of these are entries of the housekeeping wheel; the last that was taken out of it.
@@ -309,7 +311,7 @@ class NamedFires:
         for key, stored in entries:
             if last is not None and step.full:
                 break
-            last = drain.at = key
+            last = cursor.at = key
             step.records += 1
             if key in step.local:
                 continue

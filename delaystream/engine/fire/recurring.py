@@ -18,7 +18,7 @@ from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import CatchUp
 from delaystream.engine.failures import about_the_record
-from delaystream.engine.fire.drain import Drain
+from delaystream.engine.fire.cursor import WheelCursor
 from delaystream.engine.fire.due import DueFire
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.fire.writer import FireWriter
@@ -84,12 +84,12 @@ def _counted(step: Step, due: DueFire, due_ms: int, account: _Account) -> DueFir
     return replace(due, key=due_at(due.key, due_ms), due_ms=due_ms)
 
 
-def _enough(step: Step, drain: Drain, account: _Account) -> bool:
+def _enough(step: Step, cursor: WheelCursor, account: _Account) -> bool:
     """Whether the next scheduled time has to wait for another step."""
     return (
         step.full
-        or step.fires(drain.topic) >= drain.most_fired
-        or (drain.limit is not None and account.records >= drain.limit)
+        or step.fires(cursor.topic) >= cursor.most_fired
+        or (cursor.limit is not None and account.records >= cursor.limit)
     )
 
 
@@ -110,7 +110,7 @@ class RecurringFires:
         self._events = events
         self._records = records
 
-    def fire(self, step: Step, drain: Drain, due: DueFire) -> None:
+    def fire(self, step: Step, cursor: WheelCursor, due: DueFire) -> None:
         """Decide on every scheduled time up to now, and arm the next one."""
         schedule, now_ms = due.schedule, step.now_ms
         recurrence = schedule.recurrence
@@ -128,23 +128,23 @@ class RecurringFires:
             return
         for _ in range(_CAUGHT_UP_AT_ONCE):
             if verdict.missed is not None or verdict.skipped is not None:
-                self._passed(step, drain, due, verdict, account)
+                self._passed(step, cursor, due, verdict, account)
             scheduled_ms, next_ms = verdict.fire_ms, verdict.next_ms
             if scheduled_ms is not None:
                 due_ms = moment(scheduled_ms)
                 due = _counted(step, due, due_ms, account)
-                rejection = self._undeliverable.refusal(step, drain, due.key, due_ms, due.payload)
+                rejection = self._undeliverable.refusal(step, cursor, due.key, due_ms, due.payload)
                 if rejection is not None:
-                    self._give_up(step, drain, due, scheduled_ms, rejection, account)
-                elif not drain.partitions:
+                    self._give_up(step, cursor, due, scheduled_ms, rejection, account)
+                elif not cursor.partitions:
                     # The destination cannot be written yet, and this fire has not waited for long enough.
                     next_ms = scheduled_ms
                     break
                 else:
                     if recurrence.max_fires and account.run_count + 1 >= recurrence.max_fires:
                         next_ms = None
-                    self._run(step, drain, due, scheduled_ms, now_ms - due_ms, next_ms, account)
-            if next_ms is None or moment(next_ms) > now_ms or _enough(step, drain, account):
+                    self._run(step, cursor, due, scheduled_ms, now_ms - due_ms, next_ms, account)
+            if next_ms is None or moment(next_ms) > now_ms or _enough(step, cursor, account):
                 break
             verdict = settle(recurrence, next_ms, now_ms, catch_up, grace_ms, moment)
         pending = []
@@ -184,7 +184,7 @@ class RecurringFires:
         if schedule.status is _COMPLETED:
             self._events.completed(step, due.id, schedule)
 
-    def give_up(self, step: Step, drain: Drain, due: DueFire, rejection: Rejection) -> None:
+    def give_up(self, step: Step, cursor: WheelCursor, due: DueFire, rejection: Rejection) -> None:
         """Give up the scheduled time that is due, and go on with the next.
 
         The schedule is paused, and nothing of it given up, where the next cannot be worked out.
@@ -201,7 +201,7 @@ class RecurringFires:
             self._pause(step, due, Rejection(Code.INTERNAL_ERROR, told))
             return
         account = _account_of(schedule)
-        self._give_up(step, drain, due, schedule.next_ms, rejection, account)
+        self._give_up(step, cursor, due, schedule.next_ms, rejection, account)
         pending = []
         if next_ms is not None:
             pending.append(self._arming.point(step, schedule, due_ms, due.pointer))
@@ -218,7 +218,7 @@ class RecurringFires:
     def _give_up(
         self,
         step: Step,
-        drain: Drain,
+        cursor: WheelCursor,
         due: DueFire,
         scheduled_ms: int,
         rejection: Rejection,
@@ -226,7 +226,7 @@ class RecurringFires:
     ) -> None:
         """Put one scheduled time among the dead letters."""
         fire = self._fire_id(due, scheduled_ms)
-        self._undeliverable.quarantine_named(step, drain, due, fire, scheduled_ms, rejection)
+        self._undeliverable.quarantine_named(step, cursor, due, fire, scheduled_ms, rejection)
         account.told.append(
             partial(
                 self._events.gave_up,
@@ -234,7 +234,7 @@ class RecurringFires:
                 due.id,
                 due_ms=scheduled_ms,
                 fire_id=fire,
-                destination=drain.topic,
+                destination=cursor.topic,
                 rejection=rejection,
             )
         )
@@ -251,7 +251,9 @@ class RecurringFires:
         horizon_ms = step.now_ms - grace_ms - schedule.recurrence.jitter_ms
         return catch_up is CatchUp.ALL and run.to_ms >= horizon_ms
 
-    def _passed(self, step: Step, drain: Drain, due: DueFire, verdict: Verdict, account: _Account) -> None:
+    def _passed(
+        self, step: Step, cursor: WheelCursor, due: DueFire, verdict: Verdict, account: _Account
+    ) -> None:
         """Count and tell the scheduled times that do not fire."""
         for run, type in ((verdict.missed, EventType.MISSED), (verdict.skipped, EventType.SKIPPED)):
             if run is None:
@@ -261,9 +263,9 @@ class RecurringFires:
             elif run.to_ms <= due.schedule.resumed_ms:
                 reason = WhyPassed.PAUSED
             else:
-                reason = WhyPassed.LATE if drain.trouble is None else WhyPassed.DESTINATION
+                reason = WhyPassed.LATE if cursor.trouble is None else WhyPassed.DESTINATION
             missed = type is EventType.MISSED
-            step.missed[reason if missed else EventType.SKIPPED, drain.topic] += run.number
+            step.missed[reason if missed else EventType.SKIPPED, cursor.topic] += run.number
             account.missed_count += run.number
             if not missed:
                 account.skipped += run.number
@@ -285,7 +287,7 @@ class RecurringFires:
     def _run(
         self,
         step: Step,
-        drain: Drain,
+        cursor: WheelCursor,
         due: DueFire,
         scheduled_ms: int,
         lateness_ms: int,
@@ -303,7 +305,7 @@ class RecurringFires:
         )
         delivered = self._records.deliver(
             step,
-            drain,
+            cursor,
             due,
             fire,
             scheduled_ms,

@@ -20,7 +20,7 @@ from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import DUE_AT, FIRE_ID, SCHEDULE_ID
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header
-from delaystream.engine.fire.drain import Drain
+from delaystream.engine.fire.cursor import WheelCursor
 from delaystream.engine.fire.due import DueFire
 from delaystream.engine.output.events import Events, asked
 from delaystream.engine.output.letters import Letters
@@ -49,21 +49,21 @@ class Undeliverable:
 
     # -- late ---------------------------------------------------------------------------------
 
-    def is_late(self, step: Step, drain: Drain, due_ms: int, entry: Envelope) -> bool:
+    def is_late(self, step: Step, cursor: WheelCursor, due_ms: int, entry: Envelope) -> bool:
         """Whether a fire has outlived its grace, and something else than firing was asked for then."""
         return (
             entry.grace_ms >= 0
             and step.now_ms - due_ms > entry.grace_ms
-            and entry.on_late not in (ON_LATE_FIRE, drain.topic)
+            and entry.on_late not in (ON_LATE_FIRE, cursor.topic)
         )
 
-    def let_go(self, step: Step, drain: Drain, key: bytes, entry: Envelope) -> None:
+    def let_go(self, step: Step, cursor: WheelCursor, key: bytes, entry: Envelope) -> None:
         """Drop an anonymous fire that is late, or file it under the topic for late ones.
 
         The caller has taken it out of its wheel, here as below.
         """
         dropped = entry.on_late == ON_LATE_DROP
-        step.missed[EventType.EXPIRED if dropped else EventType.MOVED, drain.topic] += 1
+        step.missed[EventType.EXPIRED if dropped else EventType.MOVED, cursor.topic] += 1
         if not dropped:
             self.move(step, key, encode(replace(entry, on_late=ON_LATE_FIRE)), entry.on_late)
         self._tell(
@@ -71,7 +71,7 @@ class Undeliverable:
             EventType.EXPIRED if dropped else EventType.MOVED,
             key,
             entry,
-            drain.topic if dropped else entry.on_late,
+            cursor.topic if dropped else entry.on_late,
         )
 
     def move(self, step: Step, key: bytes, stored: bytes, topic: str, *, pointer: bool = False) -> bytes:
@@ -84,50 +84,56 @@ class Undeliverable:
 
     # -- impossible ---------------------------------------------------------------------------
 
-    def refusal(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> Rejection | None:
+    def refusal(
+        self, step: Step, cursor: WheelCursor, key: bytes, due_ms: int, entry: Envelope
+    ) -> Rejection | None:
         """Why a fire is given up; None while it is worth trying."""
-        detail = self._impossible(step, drain, key, due_ms, entry)
+        detail = self._impossible(step, cursor, key, due_ms, entry)
         return None if detail is None else Rejection(Code.QUARANTINED, detail)
 
-    def _impossible(self, step: Step, drain: Drain, key: bytes, due_ms: int, entry: Envelope) -> str | None:
-        partitions = drain.partitions
-        if not drain.suspicious and entry.destination_partition < partitions:
+    def _impossible(
+        self, step: Step, cursor: WheelCursor, key: bytes, due_ms: int, entry: Envelope
+    ) -> str | None:
+        partitions = cursor.partitions
+        if not cursor.suspicious and entry.destination_partition < partitions:
             return None
         if key in self._troubles.condemned:
-            return f"{drain.topic} refuses the record: {self._troubles.condemned[key]}"
+            return f"{cursor.topic} refuses the record: {self._troubles.condemned[key]}"
         if partitions and entry.destination_partition >= partitions:
             return (
-                f"destination-partition is {entry.destination_partition}, and {drain.topic} has partitions "
+                f"destination-partition is {entry.destination_partition}, and {cursor.topic} has partitions "
                 f"0 to {partitions - 1}"
             )
-        denial = drain.denial
+        denial = cursor.denial
         if denial.anyone and denial.of(self._state.sources[source_of(key)][0]):
-            return f"{drain.topic} is no longer among the allowed destinations"
-        trouble = drain.trouble
+            return f"{cursor.topic} is no longer among the allowed destinations"
+        trouble = cursor.trouble
         if trouble is not None:
-            waited_ms = step.now_ms - max(due_ms, trouble.since_ms, drain.let_go_ms)
+            waited_ms = step.now_ms - max(due_ms, trouble.since_ms, cursor.let_go_ms)
             if trouble.parked_at is not None:
                 # A wrong clock may be why: set right, it jumps, and nothing has waited for so long.
                 waited_ms = min(waited_ms, int(step.loop_ms - trouble.parked_at))
             if waited_ms >= self._settings.destination_timeout_ms:
-                return f"{drain.topic} could not be written for {waited_ms} ms: {trouble.reason}"
+                return f"{cursor.topic} could not be written for {waited_ms} ms: {trouble.reason}"
         return None
 
-    def quarantine(self, step: Step, drain: Drain, key: bytes, entry: Envelope, rejection: Rejection) -> None:
+    def quarantine(
+        self, step: Step, cursor: WheelCursor, key: bytes, entry: Envelope, rejection: Rejection
+    ) -> None:
         """Put a fire without an id among the dead letters."""
         fire = self._state.fire(key)
-        whose = _addressed(drain.topic, fire.source.text, fire.fire_id, fire.due_at_ms)
+        whose = _addressed(cursor.topic, fire.source.text, fire.fire_id, fire.due_at_ms)
         self._bury(step, key, entry, whose, fire.source, rejection)
-        self._tell(step, EventType.QUARANTINED, key, entry, drain.topic, rejection)
+        self._tell(step, EventType.QUARANTINED, key, entry, cursor.topic, rejection)
 
     def quarantine_named(
-        self, step: Step, drain: Drain, due: DueFire, fire: str, due_ms: int, rejection: Rejection
+        self, step: Step, cursor: WheelCursor, due: DueFire, fire: str, due_ms: int, rejection: Rejection
     ) -> None:
         """Put a fire of a named schedule among the dead letters; the caller tells of it."""
         # A trigger's key has the coordinates of its command, and what it delivers is the schedule's.
         schedule = due.schedule
         source = schedule.source
-        whose = _addressed(drain.topic, due.id, fire, due_ms)
+        whose = _addressed(cursor.topic, due.id, fire, due_ms)
         # That of the request which asked for it last: it may have been sent again as it was.
         payload = replace(due.payload, timestamp_ms=schedule.timestamp_ms)
         self._bury(step, due.key, payload, whose, source, replace(rejection, id=due.id))

@@ -6,7 +6,7 @@ from delaystream.codec.envelope import Schedule, Status, encode
 from delaystream.codec.outgoing import delivery_headers
 from delaystream.core.rejection import Rejection
 from delaystream.dialects import filled
-from delaystream.engine.fire.drain import Drain
+from delaystream.engine.fire.cursor import WheelCursor
 from delaystream.engine.fire.due import DueFire
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.output.events import Delivered, Events
@@ -29,7 +29,7 @@ class FireWriter:
     def deliver(
         self,
         step: Step,
-        drain: Drain,
+        cursor: WheelCursor,
         due: DueFire,
         fire: str,
         due_ms: int,
@@ -40,7 +40,7 @@ class FireWriter:
         last_fired_ms: int = -1,
     ) -> Delivered:
         """Write a delivery; `due_ms` is what it tells, `next_ms` the scheduled time after it."""
-        entry, topic = due.payload, drain.topic
+        entry, topic = due.payload, cursor.topic
         own = entry.headers
         if due.schedule.recurrence is not None:
             own = filled(own, due_ms, next_ms)
@@ -58,7 +58,7 @@ class FireWriter:
             last_fired_ms,
             ahead_ms,
         )
-        partition = step.outlet(topic, drain.partitions).deliver(
+        partition = step.outlet(topic, cursor.partitions).deliver(
             entry, headers, step.now_ms, lateness_ms, entry.destination_partition, due.key
         )
         return Delivered(fire, due_ms, lateness_ms, topic, partition, due.source, fire_count, skipped)
@@ -66,7 +66,7 @@ class FireWriter:
     def give_up(
         self,
         step: Step,
-        drain: Drain,
+        cursor: WheelCursor,
         due: DueFire,
         left: Schedule,
         over: Status,
@@ -75,10 +75,10 @@ class FireWriter:
         rejection: Rejection,
     ) -> Schedule:
         """Put a fire among the dead letters, store what is `left` without it, and tell; as it is stored."""
-        self._undeliverable.quarantine_named(step, drain, due, fire, due_ms, rejection)
+        self._undeliverable.quarantine_named(step, cursor, due, fire, due_ms, rejection)
         schedule = self.store(step, due, left, over)
         self._events.gave_up(
-            step, due.id, schedule, due_ms=due_ms, fire_id=fire, destination=drain.topic, rejection=rejection
+            step, due.id, schedule, due_ms=due_ms, fire_id=fire, destination=cursor.topic, rejection=rejection
         )
         return schedule
 

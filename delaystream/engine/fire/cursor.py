@@ -11,12 +11,12 @@ from delaystream.engine.policy.destination_health import Trouble
 from delaystream.engine.policy.tenants import Denial
 
 
-class Drain:
+class WheelCursor:
     """One wheel in one step."""
 
     __slots__ = (
-        "at", "buckets", "cursor", "denial", "done", "ended", "holds", "leaving", "let_go_ms", "limit",
-        "most_fired", "moves", "parked", "partitions", "suspicious", "taken", "topic", "trouble", "wheel",
+        "at", "buckets", "denial", "done", "ended", "holds", "leaving", "let_go_ms", "limit", "most_fired",
+        "moves", "parked", "partitions", "position", "suspicious", "taken", "topic", "trouble", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -50,7 +50,7 @@ class Drain:
         self.parked = False
         #: the entry that is being decided on
         self.at: bytes | None = None
-        self.cursor: bytes | None = None
+        self.position: bytes | None = None
         self.taken = 0
         self.done = False
 
@@ -61,18 +61,18 @@ class Drain:
         self.suspicious = True
 
 
-def one_in_trouble(drains: list[Drain]) -> list[Drain]:
+def one_in_trouble(cursors: list[WheelCursor]) -> list[WheelCursor]:
     """The wheels of a step, but of a destination in trouble one at a time.
 
     How much of it is tried is halved until the record at fault is alone, which it never would be while each
     of two wheels gave one.
     """
     tried: set[str] = set()
-    kept: list[Drain] = []
-    for drain in drains:
-        if drain.trouble is not None:
-            if drain.topic in tried:
+    kept: list[WheelCursor] = []
+    for cursor in cursors:
+        if cursor.trouble is not None:
+            if cursor.topic in tried:
                 continue
-            tried.add(drain.topic)
-        kept.append(drain)
+            tried.add(cursor.topic)
+        kept.append(cursor)
     return kept
