@@ -34,7 +34,7 @@ from delaystream.engine.output.events import Events
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.output.standing import Standing
 from delaystream.engine.pace import Turn
-from delaystream.engine.policy.destination_health import Troubles
+from delaystream.engine.policy.destination_health import DestinationHealth
 from delaystream.engine.policy.holds import Holds
 from delaystream.engine.policy.rates import Rates
 from delaystream.engine.policy.tenants import Tenants
@@ -81,7 +81,7 @@ class Incarnation:
         ports: Ports,
         tenants: Tenants,
         observer: Observer,
-        troubles: Troubles,
+        health: DestinationHealth,
         rates: Rates,
         topics: Sequence[str],
         load: Callable[[], PartitionState],
@@ -94,7 +94,7 @@ class Incarnation:
         self._ports = ports
         self._tenants = tenants
         self._observer = observer
-        self._troubles = troubles
+        self._health = health
         self._topics = frozenset(topics)
         self._marker = marker
         self._producer = producer
@@ -117,14 +117,14 @@ class Incarnation:
     def _compose(self) -> None:
         """Load the state as it is stored, and make what decides on it."""
         partition, settings, suspects = self._partition, self._settings, self._suspects
-        troubles, rates, tenants, observer = self._troubles, self._rates, self._tenants, self._observer
+        health, rates, tenants, observer = self._health, self._rates, self._tenants, self._observer
         state = self.state = self._load()
         destinations = self._ports.destinations
         events = Events(settings, destinations, tenants)
-        letters = Letters(settings, destinations, troubles, events)
+        letters = Letters(settings, destinations, health, events)
         holds = Holds(settings, state)
         doubts = self._doubts = Doubts(state, destinations)
-        deliveries = Deliveries(state, destinations, troubles, rates, holds)
+        deliveries = Deliveries(state, destinations, health, rates, holds)
         quotas = Quotas(partition, settings, tenants, state.counts, deliveries)
         arming = Arming(settings, state)
         answers = Answers(letters, events)
@@ -152,15 +152,15 @@ class Incarnation:
             rate_commands,
             holds,
         )
-        self._standing = Standing(partition, settings, state, destinations, troubles, tenants, events)
-        undeliverable = Undeliverable(settings, state, troubles, letters, events)
+        self._standing = Standing(partition, settings, state, destinations, health, tenants, events)
+        undeliverable = Undeliverable(settings, state, health, letters, events)
         named = NamedFires(settings, state, arming, undeliverable, events, bulks, commands)
         self._firing = Firing(
             partition,
             settings,
             state,
             destinations,
-            troubles,
+            health,
             undeliverable,
             named,
             observer,
@@ -246,7 +246,7 @@ class Incarnation:
         settings = self._settings
         now_ms = self._ports.clock.now_ms()
         loop_ms = asyncio.get_running_loop().time() * 1000
-        width = self._troubles.width
+        width = self._health.width
         max_records = width.of(settings.transaction_max_records)
         max_bytes = width.of(settings.transaction_max_bytes)
         taken = inbox.take(max_records, max_bytes)
@@ -270,12 +270,12 @@ class Incarnation:
             return
         for topic, lane in self.state.forget_names(step):
             self._rates.forget(topic, lane)
-            if not self.state.wheels([topic]) and self._troubles.forget(topic):
+            if not self.state.wheels([topic]) and self._health.forget(topic):
                 self._observer.parked(self._partition, topic, None)
 
     def _release_unused(self, loop_ms: float) -> None:
         """Set nothing aside any more that nothing waits for."""
-        for topic in self._troubles.unused(loop_ms):
+        for topic in self._health.unused(loop_ms):
             self._observer.parked(self._partition, topic, None)
 
     async def _roll_back(self, undecided: Undecided) -> None:
@@ -431,12 +431,12 @@ class Incarnation:
             self._note(step, refusal, loop.time() * 1000)
             raise
         except TransactionFailed:
-            self._troubles.width.failed(step.size_bytes / self._settings.transaction_max_bytes)
+            self._health.width.failed(step.size_bytes / self._settings.transaction_max_bytes)
             raise
         if due:
             self._offsets_at_ms = began * 1000
             self.offsets_behind = False
-        self._troubles.width.succeeded()
+        self._health.width.succeeded()
         if rows := step.changes or step.names:
             last = last_offsets[self._changelog]
             key, value = next(reversed(rows.items()))
@@ -456,30 +456,30 @@ class Incarnation:
             if refusal.record_at_fault:
                 self._note_record(step, refusal, now_ms, loop_ms)
             else:
-                self._troubles.park(topic, refusal.reason, now_ms, loop_ms)
+                self._health.park(topic, refusal.reason, now_ms, loop_ms)
             self._ports.destinations.invalidate(topic)
-            if topic in self._troubles:
+            if topic in self._health:
                 self._observer.parked(self._partition, topic, refusal.reason)
 
     def _note_record(self, step: Step, refusal: WriteRefused, now_ms: int, loop_ms: float) -> None:
         """One record cannot be written: the next attempt does without it, or comes closer to which it is."""
-        troubles, topic = self._troubles, refusal.topic
+        health, topic = self._health, refusal.topic
         where = (topic, refusal.partition, refusal.row)
         if topic == self._settings.dead_letters_topic:
-            troubles.letter_refused(step.largest_row(*where), loop_ms)
+            health.letter_refused(step.largest_row(*where), loop_ms)
         if step.replied(*where):
-            troubles.mute(topic, loop_ms)
+            health.stop_receipts(topic, loop_ms)
         elif suspects := step.origins(*where):
-            troubles.narrow(topic, suspects, refusal.reason, now_ms)
+            health.bisect(topic, suspects, refusal.reason, now_ms)
         else:
-            troubles.divert(topic, refusal.reason, now_ms)
+            health.through_wheel(topic, refusal.reason, now_ms)
 
     def _tell(self, step: Step, change: PendingChange, seconds: float) -> None:
         for topic, outlet in step.outlets.items():
-            if outlet.rows and topic in self._troubles and self._troubles.succeeded(topic):
+            if outlet.rows and topic in self._health and self._health.succeeded(topic):
                 self._firing.released(topic)
                 self._observer.parked(self._partition, topic, None)
-        if step.unanswered and (count := self._troubles.unanswered(step.unanswered, step.loop_ms)):
+        if step.unanswered and (count := self._health.unanswered(step.unanswered, step.loop_ms)):
             logger.warning(
                 "partition %d: %d requests got no receipt although they asked for one; the last one's: %s",
                 self._partition,
@@ -488,12 +488,12 @@ class Incarnation:
             )
         letters = step.outlets.get(self._settings.dead_letters_topic)
         if letters is not None and letters.rows:
-            self._troubles.letter_taken(asyncio.get_running_loop().time() * 1000)
+            self._health.letter_taken(asyncio.get_running_loop().time() * 1000)
         for key in step.released:
-            self._troubles.condemned.pop(key, None)
+            self._health.poisoned.pop(key, None)
         self._suspects.settled(step.settled)
         for sentence in step.warnings:
-            if self._troubles.telling.in_full("paused", sentence, step.loop_ms):
+            if self._health.telling.in_full("paused", sentence, step.loop_ms):
                 logger.warning("partition %d: %s", self._partition, sentence)
         self._observer.committed(
             self._partition,

@@ -31,7 +31,7 @@ from delaystream.engine.incarnation import Incarnation
 from delaystream.engine.lifecycle.inbox import Arrival, Inbox
 from delaystream.engine.lifecycle.recovery import Progress, Recovery, starting_positions
 from delaystream.engine.observer import Observer, Phase
-from delaystream.engine.policy.destination_health import Troubles
+from delaystream.engine.policy.destination_health import DestinationHealth
 from delaystream.engine.policy.rates import Rates
 from delaystream.engine.policy.tenants import Tenants
 from delaystream.engine.ports import (
@@ -70,7 +70,9 @@ class PartitionProcessor:
         self._sources = sources
         self._tenants = tenants
         self._observer = observer
-        self._troubles = Troubles(settings.destination_backoff_min_ms, settings.destination_backoff_max_ms)
+        self._health = DestinationHealth(
+            settings.destination_backoff_min_ms, settings.destination_backoff_max_ms
+        )
         self._rates = Rates(tenants, settings.partitions)
         self._suspects = Suspects(ports.internal_errors)
         self._inbox = Inbox(settings)
@@ -253,7 +255,7 @@ class PartitionProcessor:
             ports,
             self._tenants,
             self._observer,
-            self._troubles,
+            self._health,
             self._rates,
             self._sources.topics,
             partial(self._load, self._store),
@@ -390,13 +392,13 @@ class PartitionProcessor:
         self._untold = False
         if isinstance(failure, WriteRefused):
             kind = (failure.topic, failure.record_at_fault)
-            self._untold = not self._troubles.telling.in_full(kind, sentence, loop_ms)
+            self._untold = not self._health.telling.in_full(kind, sentence, loop_ms)
         if not self._untold:
             logger.warning("partition %d: %s: %s", self.partition, name, sentence)
         self._tell_counted(loop_ms)
 
     def _tell_counted(self, loop_ms: float) -> None:
-        for untold in self._troubles.telling.due(loop_ms):
+        for untold in self._health.telling.due(loop_ms):
             logger.warning(
                 "partition %d: %d more like it were not logged; the last one: %s",
                 self.partition,

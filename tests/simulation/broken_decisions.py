@@ -264,7 +264,7 @@ def letters_are_empty() -> Iterator[Engine]:
     original = Letters.bury
 
     def bury(self: Letters, step: Any, *rest: Any) -> None:
-        with patch.object(self._troubles, "letter_max_bytes", lambda loop_ms: 0):
+        with patch.object(self._health, "letter_max_bytes", lambda loop_ms: 0):
             original(self, step, *rest)
 
     with patch.object(Letters, "bury", bury):

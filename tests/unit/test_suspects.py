@@ -255,7 +255,7 @@ def test_an_entry_that_cannot_be_read_is_a_dead_letter_with_the_bytes_that_are_s
         (letter,) = engine.read("delay-dead-letters")
         assert header(letter, "error") == "internal-error"
         assert POISON in (letter.value or b"")
-        assert engine.processors[0]._troubles.condemned == {}
+        assert engine.processors[0]._health.poisoned == {}
         assert not engine.processors[0]._suspects
         stored = [key for key in engine.stores.disks[0].values if key[:1] in b"wp"]
         assert all(key < keys.wheel_bound(keys.HOUSEKEEPING + 1) for key in stored if key[:1] == b"w")

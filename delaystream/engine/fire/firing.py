@@ -23,7 +23,7 @@ from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.observer import Observer
 from delaystream.engine.output.events import Events, asked
-from delaystream.engine.policy.destination_health import Troubles
+from delaystream.engine.policy.destination_health import DestinationHealth
 from delaystream.engine.policy.holds import Holds
 from delaystream.engine.policy.rates import Rates
 from delaystream.engine.policy.tenants import Tenants
@@ -56,7 +56,7 @@ class Firing:
         settings: EngineSettings,
         state: PartitionState,
         destinations: Destinations,
-        troubles: Troubles,
+        health: DestinationHealth,
         undeliverable: Undeliverable,
         named: NamedFires,
         observer: Observer,
@@ -73,7 +73,7 @@ class Firing:
         self._settings = settings
         self._state = state
         self._destinations = destinations
-        self._troubles = troubles
+        self._health = health
         self._undeliverable = undeliverable
         self._named = named
         self._observer = observer
@@ -130,7 +130,7 @@ class Firing:
         if wheel == HOUSEKEEPING:
             return None
         topic = self._state.destinations[wheel]
-        until = self._troubles.parked_until(topic, loop_ms)
+        until = self._health.parked_until(topic, loop_ms)
         if until is None and self._rates.active:
             until = self._rates.closed_until(topic, self._state.lanes[wheel], loop_ms)
         return until
@@ -248,10 +248,10 @@ class Firing:
         topic = self._state.destinations[wheel]
         if wheel == HOUSEKEEPING:
             return WheelCursor(wheel, topic, None, self._tenants.denial(topic), 0)
-        troubles = self._troubles
+        health = self._health
         partitions = self._destinations.partitions(topic)
-        cursor = WheelCursor(wheel, topic, troubles.get(topic), self._tenants.denial(topic), partitions)
-        if troubles.condemned:
+        cursor = WheelCursor(wheel, topic, health.get(topic), self._tenants.denial(topic), partitions)
+        if health.poisoned:
             cursor.suspicious = True
         cursor.let_go_ms = self._state.let_go_ms.get(wheel, 0)
         if self._holds.any:
@@ -354,7 +354,7 @@ class Firing:
 
     def _park(self, step: Step, cursor: WheelCursor) -> None:
         reason = self._destinations.problem(cursor.topic) or "not looked up yet"
-        cursor.park(self._troubles.park(cursor.topic, reason, step.now_ms, step.loop_ms))
+        cursor.park(self._health.park(cursor.topic, reason, step.now_ms, step.loop_ms))
         self._observer.parked(self._partition, cursor.topic, reason)
 
     def _deliver(self, step: Step, cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> bytes | None:

@@ -24,7 +24,7 @@ from delaystream.engine.fire.cursor import WheelCursor
 from delaystream.engine.fire.due import DueFire
 from delaystream.engine.output.events import Events, asked
 from delaystream.engine.output.letters import Letters
-from delaystream.engine.policy.destination_health import Troubles
+from delaystream.engine.policy.destination_health import DestinationHealth
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.step import Step
@@ -37,13 +37,13 @@ class Undeliverable:
         self,
         settings: EngineSettings,
         state: PartitionState,
-        troubles: Troubles,
+        health: DestinationHealth,
         letters: Letters,
         events: Events,
     ) -> None:
         self._settings = settings
         self._state = state
-        self._troubles = troubles
+        self._health = health
         self._letters = letters
         self._events = events
 
@@ -97,8 +97,8 @@ class Undeliverable:
         partitions = cursor.partitions
         if not cursor.suspicious and entry.destination_partition < partitions:
             return None
-        if key in self._troubles.condemned:
-            return f"{cursor.topic} refuses the record: {self._troubles.condemned[key]}"
+        if key in self._health.poisoned:
+            return f"{cursor.topic} refuses the record: {self._health.poisoned[key]}"
         if partitions and entry.destination_partition >= partitions:
             return (
                 f"destination-partition is {entry.destination_partition}, and {cursor.topic} has partitions "

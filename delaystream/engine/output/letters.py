@@ -14,7 +14,7 @@ from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.output.events import Events
-from delaystream.engine.policy.destination_health import Troubles
+from delaystream.engine.policy.destination_health import DestinationHealth
 from delaystream.engine.ports import Destinations, Headers, SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state.step import RECEIPT, Step, row_bytes
@@ -27,12 +27,12 @@ class Letters:
     """Writes receipts and dead letters into steps."""
 
     def __init__(
-        self, settings: EngineSettings, destinations: Destinations, troubles: Troubles, events: Events
+        self, settings: EngineSettings, destinations: Destinations, health: DestinationHealth, events: Events
     ) -> None:
         self._settings = settings
         self._events = events
         self._destinations = destinations
-        self._troubles = troubles
+        self._health = health
 
     def receipt(
         self,
@@ -119,8 +119,8 @@ class Letters:
         if not partitions:
             problem = self._destinations.problem(topic) or "it cannot be written to"
             return self._unanswered(step, f"{shown(topic)}: {problem}")
-        if not self._troubles.takes_receipts(topic, step.loop_ms):
-            trouble = self._troubles.get(topic)
+        if not self._health.takes_receipts(topic, step.loop_ms):
+            trouble = self._health.get(topic)
             problem = "it refused a receipt" if trouble is None else trouble.reason
             return self._unanswered(step, f"{shown(topic)}: {problem}")
         key, value, headers = row
@@ -198,7 +198,7 @@ class Letters:
             raise LogUnavailable(f"{topic}: {problem}; without it a refused request would be lost")
         letter = _letter([*headers, *whose], source, timestamp_ms, rejection)
         size_bytes = row_bytes(key, value, letter) + _unseen_bytes(letter)
-        most_bytes = min(self._settings.own_record_max_bytes, self._troubles.letter_max_bytes(step.loop_ms))
+        most_bytes = min(self._settings.own_record_max_bytes, self._health.letter_max_bytes(step.loop_ms))
         if size_bytes > most_bytes:
             told = f"{rejection.detail} [{size_bytes} bytes are left out: the topic takes {most_bytes}]"
             key = value = None

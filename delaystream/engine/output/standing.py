@@ -24,7 +24,7 @@ from delaystream.codec.envelope import (
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import STATUS
 from delaystream.engine.output.events import Events
-from delaystream.engine.policy.destination_health import Troubles
+from delaystream.engine.policy.destination_health import DestinationHealth
 from delaystream.engine.policy.tenants import Tenants
 from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
@@ -43,14 +43,14 @@ class Standing:
         settings: EngineSettings,
         state: PartitionState,
         destinations: Destinations,
-        troubles: Troubles,
+        health: DestinationHealth,
         tenants: Tenants,
         events: Events,
     ) -> None:
         self._partition = partition
         self._settings = settings
         self._destinations = destinations
-        self._troubles = troubles
+        self._health = health
         self._events = events
         self._rates = tenants.bounds()
         self._stored = _read(state.store.get(STATUS))
@@ -77,16 +77,16 @@ class Standing:
         if not (old or self._differs()):
             return
         status = self._now(step.now_ms)
-        told = self._events.on and settings.events_topic not in self._troubles
+        told = self._events.on and settings.events_topic not in self._health
         if told and not self._destinations.partitions(settings.events_topic):
             return  # it waits: what happened is told together with the row
         step.changes[STATUS] = encode(status)
         if told:
             self._tell(step, status)
-        self._stored, self._changes, self._waits_since = status, self._troubles.changes, None
+        self._stored, self._changes, self._waits_since = status, self._health.changes, None
 
     def _differs(self) -> bool:
-        changes = self._troubles.changes
+        changes = self._health.changes
         if self._changes == changes:
             return False
         stored = self._stored
@@ -96,7 +96,7 @@ class Standing:
         return True
 
     def _now(self, now_ms: int) -> PartitionStatus:
-        parked = sorted(self._troubles.parked().items())
+        parked = sorted(self._health.parked().items())
         return PartitionStatus(
             self._settings.owner,
             self._settings.host,

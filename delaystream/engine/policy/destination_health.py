@@ -64,7 +64,7 @@ class Width:
                 self._halvings -= 1
 
 
-class Troubles:
+class DestinationHealth:
     """The destinations of one partition that are in trouble, by topic."""
 
     #: from one line about missing receipts to the next
@@ -79,7 +79,7 @@ class Troubles:
         #: what a record can cause again and again, in the log
         self.telling = Telling()
         #: wheel entries that were alone in a refused write, and why
-        self.condemned: dict[bytes, str] = {}
+        self.poisoned: dict[bytes, str] = {}
         #: the largest dead letter that is tried with all its bytes, and until when, the event loop's ms
         self._letter_max_bytes, self._letters_until = sys.maxsize, 0.0
         self.width = Width()
@@ -87,7 +87,7 @@ class Troubles:
         self._unanswered = 0
         self._unanswered_told = float("-inf")
         #: until when no receipts are written to a topic, the event loop's ms
-        self._muted: dict[str, float] = {}
+        self._receipts_stopped: dict[str, float] = {}
 
     def __contains__(self, topic: str) -> bool:
         return topic in self._troubles
@@ -158,11 +158,11 @@ class Troubles:
 
     def takes_receipts(self, topic: str, loop_ms: float) -> bool:
         """False while the topic is not to be tried, or refuses what receipts look like."""
-        return self.parked_until(topic, loop_ms) is None and self._muted.get(topic, 0.0) <= loop_ms
+        return self.parked_until(topic, loop_ms) is None and self._receipts_stopped.get(topic, 0.0) <= loop_ms
 
-    def mute(self, topic: str, loop_ms: float) -> None:
+    def stop_receipts(self, topic: str, loop_ms: float) -> None:
         """The topic may have refused a receipt, as it was: write none there for the longest backoff."""
-        self._muted[topic] = loop_ms + self._backoff_max_ms
+        self._receipts_stopped[topic] = loop_ms + self._backoff_max_ms
 
     def unanswered(self, count: int, loop_ms: float) -> int:
         """Requests got no receipt although they asked for one: how many to tell of now.
@@ -175,16 +175,16 @@ class Troubles:
         told, self._unanswered, self._unanswered_told = self._unanswered, 0, loop_ms
         return told
 
-    def divert(self, topic: str, reason: str, now_ms: int) -> None:
+    def through_wheel(self, topic: str, reason: str, now_ms: int) -> None:
         """The topic refused a record that came from no wheel: have all take their way through one."""
         self._troubles.setdefault(topic, Trouble(reason, now_ms))
 
-    def narrow(self, topic: str, suspects: list[bytes], reason: str, now_ms: int) -> None:
+    def bisect(self, topic: str, suspects: list[bytes], reason: str, now_ms: int) -> None:
         """One of the entries cannot be written as it is: try half as many, condemn it once it is alone."""
         trouble = self._troubles.setdefault(topic, Trouble(reason, now_ms))
         trouble.reason = reason
         if len(suspects) == 1:
-            self.condemned[suspects[0]] = reason
+            self.poisoned[suspects[0]] = reason
         trouble.limit = max(1, len(suspects) // 2)
 
     def succeeded(self, topic: str) -> bool:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from delaystream.core.rates import Bucket, room
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Header, Request
-from delaystream.engine.policy.destination_health import Troubles
+from delaystream.engine.policy.destination_health import DestinationHealth
 from delaystream.engine.policy.holds import Holds
 from delaystream.engine.policy.rates import Rates
 from delaystream.engine.ports import Destinations
@@ -22,7 +22,7 @@ class Deliveries:
         self,
         state: PartitionState,
         destinations: Destinations,
-        troubles: Troubles,
+        health: DestinationHealth,
         rates: Rates,
         holds: Holds,
     ) -> None:
@@ -30,7 +30,7 @@ class Deliveries:
         self._holds = holds
         self._rates = rates
         self._destinations = destinations
-        self._troubles = troubles
+        self._health = health
 
     def out_of_range(self, request: Request) -> Rejection | None:
         """Refuse a partition that the destination does not have, if it is known not to have it."""
@@ -72,7 +72,7 @@ class Deliveries:
         A destination that nobody has looked up yet is not in trouble.
         """
         destinations = self._destinations
-        if topic in self._troubles or (
+        if topic in self._health or (
             not destinations.partitions(topic) and destinations.problem(topic) is not None
         ):
             return True
@@ -96,7 +96,7 @@ class Deliveries:
 
     def _found(self, step: Step, topic: str, tenant: str) -> Route | None:
         route = None
-        if topic not in self._troubles and (partitions := self._destinations.partitions(topic)):
+        if topic not in self._health and (partitions := self._destinations.partitions(topic)):
             wheel = self._state.destination(step, topic, tenant)
             buckets = self._buckets(step, topic, wheel)
             outlet, behind = step.outlet(topic, partitions), self._behind(topic, tenant, wheel)
