@@ -57,7 +57,7 @@ class Processor(Protocol):
         """Live until stopped or no longer assigned."""
         ...
 
-    def challenge(self) -> None:
+    def request_ownership_check(self) -> None:
         """Make sure that the partition is still its own."""
         ...
 
@@ -340,7 +340,7 @@ class PartitionHost:
         for partition in list(self._running):
             if partition in complete:
                 self._running[partition].sources.continue_after_rebalance()
-                self._running[partition].processor.challenge()
+                self._running[partition].processor.request_ownership_check()
             else:
                 self._stop_processor(partition)
         self._changed.set()

@@ -142,7 +142,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
                     await self._write(writer, deliveries, transaction.offsets)
                     await self._coordinator.end(self._identity, commit=True)
                 else:
-                    await self._coordinator.check_owner(self._identity)
+                    await self._coordinator.check_ownership(self._identity)
         except TimeoutError:
             raise TransactionFailed(f"no end in time: {self._coordinator.waiting_for}") from None
         except ProducerFenced:

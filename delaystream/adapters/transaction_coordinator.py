@@ -151,7 +151,7 @@ class TransactionCoordinator:
         request = EndTxnRequest(self._transactional_id, identity.producer_id, identity.epoch, commit)
         await self._ask(_TRANSACTION, self._transactional_id, request, _whole)
 
-    async def check_owner(self, identity: Identity) -> None:
+    async def check_ownership(self, identity: Identity) -> None:
         """Raise ProducerFenced unless the transactional id is still ours; outside of transactions only.
 
         The coordinator looks at the epoch before it finds that there is nothing to end.

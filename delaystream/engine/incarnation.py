@@ -198,7 +198,7 @@ class Incarnation:
         """When the next destination that has something due may be tried again, the event loop's ms."""
         return self._firing.next_opening()
 
-    async def prove_ownership(self) -> None:
+    async def check_ownership(self) -> None:
         """Commit the source positions as they are. Raises ProducerFenced if there is another owner by now."""
         await self._producer.commit(Transaction({}, self._offsets()))
         self._offsets_at_ms = asyncio.get_running_loop().time() * 1000
@@ -293,7 +293,7 @@ class Incarnation:
             exc_info=failure,
         )
         self._observer.internal_error(self._partition)
-        await self.prove_ownership()
+        await self.check_ownership()
         self._suspects.failed(culprit, failure, asyncio.get_running_loop().time() * 1000)
         self._compose()
 

@@ -78,7 +78,7 @@ class PartitionProcessor:
         self._inbox = Inbox(settings)
         self._paused = False
         self._gap = False
-        self._challenged = False
+        self._check_requested = False
         self._wake = asyncio.Event()
         self._stopping = False
         self._finished = asyncio.Event()
@@ -115,13 +115,13 @@ class PartitionProcessor:
         self._paused = self._paused or self._inbox.full
         return not self._paused
 
-    def challenge(self) -> None:
+    def request_ownership_check(self) -> None:
         """Ownership was in doubt (a rebalance): make sure of it, even if there is nothing to do.
 
         A worker that stood still while another one owned the partition may get it back without having heard
         of that, and would not notice what the other one has stored before it next commits.
         """
-        self._challenged = True
+        self._check_requested = True
         self._wake.set()
 
     async def stop(self) -> None:
@@ -268,7 +268,7 @@ class PartitionProcessor:
             self.partition,
             self._sources,
             incarnation.state.positions,
-            incarnation.prove_ownership,
+            incarnation.check_ownership,
             self._observer,
         )
         await incarnation.begin(starts, topic_ids)
@@ -303,10 +303,10 @@ class PartitionProcessor:
             work = await self._work(incarnation)
             loop_ms = self._loop_ms()
             idle_too_long = loop_ms - proven_at > settings.ownership_check_ms
-            if self._challenged or idle_too_long or (not work and incarnation.offsets_overdue(loop_ms)):
-                self._challenged = False
+            if self._check_requested or idle_too_long or (not work and incarnation.offsets_overdue(loop_ms)):
+                self._check_requested = False
                 proven_at = loop_ms
-                await incarnation.prove_ownership()
+                await incarnation.check_ownership()
             if not work:
                 if incarnation.status_overdue(loop_ms):
                     await self._ports.pace.turn()
@@ -331,7 +331,7 @@ class PartitionProcessor:
                 self._paused = False
                 self._sources.resume()
         if incarnation.offsets_behind:
-            await incarnation.prove_ownership()
+            await incarnation.check_ownership()
 
     async def _work(self, incarnation: Incarnation) -> bool:
         """Wait until there is something to do, or for a bounded time; whether there is."""
@@ -344,7 +344,7 @@ class PartitionProcessor:
         opening = incarnation.next_opening()
         if opening is not None:
             wait_ms = min(wait_ms, max(opening - loop_ms, _LEAST_WAIT_MS))
-        if self._inbox or self._gap or self._challenged or wait_ms <= 0:
+        if self._inbox or self._gap or self._check_requested or wait_ms <= 0:
             return True
         self._wake.clear()
         try:

@@ -85,7 +85,7 @@ class NoteTaker:
         self.sources.close()
         self.phase = Phase.STOPPED
 
-    def challenge(self) -> None:
+    def request_ownership_check(self) -> None:
         self.challenges += 1
 
     async def stop(self) -> None:

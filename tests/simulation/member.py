@@ -48,7 +48,7 @@ class _Trace(Silence):
 
 
 async def _challenge(processor: PartitionProcessor) -> None:
-    processor.challenge()
+    processor.request_ownership_check()
 
 
 class Member:

@@ -333,7 +333,7 @@ async def starting_positions(
     partition: int,
     sources: Sources,
     applied: Mapping[str, SourcePosition],
-    prove_ownership: Callable[[], Awaitable[None]],
+    check_ownership: Callable[[], Awaitable[None]],
     observer: Observer,
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Fetch position and topic id of each source topic.
@@ -356,16 +356,16 @@ async def starting_positions(
         where = f"{topic}-{partition}"
         if position is None:
             if log.committed:
-                await prove_ownership()
+                await check_ownership()
                 raise Misconfigured(_without_its_state(settings, where, partition, log))
             positions[topic] = log.start
             if log.start > 0:
-                await prove_ownership()
+                await check_ownership()
                 _tell_first(settings, where, topic, log.start)
                 observer.trimmed(partition, topic, log.start)
             continue
         if position.topic_id != log.topic_id:
-            await prove_ownership()
+            await check_ownership()
             raise Misconfigured(
                 f"{where} was read up to offset {position.next_offset} when the topic's id was "
                 f"{position.topic_id}; now it is {log.topic_id}: the topic was deleted and created anew. "
@@ -382,7 +382,7 @@ async def starting_positions(
                 f"{where}: retention removed offsets {position.next_offset} to {log.start - 1} before they "
                 f"were read, up to {lost} requests"
             )
-            await prove_ownership()
+            await check_ownership()
             if not settings.continue_on_lost_requests:
                 raise Misconfigured(
                     f"{sentence}. Nothing more is read until someone decides; "
