@@ -261,13 +261,13 @@ def the_quota_refuses_all() -> Iterator[Engine]:
 @contextlib.contextmanager
 def letters_are_empty() -> Iterator[Engine]:
     """Dead letters hold coordinates alone, however small the record was."""
-    original = Letters.bury
+    original = Letters.dead_letter
 
-    def bury(self: Letters, step: Any, *rest: Any) -> None:
+    def dead_letter(self: Letters, step: Any, *rest: Any) -> None:
         with patch.object(self._health, "letter_max_bytes", lambda loop_ms: 0):
             original(self, step, *rest)
 
-    with patch.object(Letters, "bury", bury):
+    with patch.object(Letters, "dead_letter", dead_letter):
         yield Engine()
 
 

@@ -90,9 +90,9 @@ CANCEL = Send(REQUESTS, 0, b"key", None, control(action="cancel", id="a"))
 Patched = Callable[..., Any]
 
 
-def _without_value(bury: Patched) -> Patched:
+def _without_value(dead_letter: Patched) -> Patched:
     def changed(letters: Letters, step: Any, key: Any, value: Any, *rest: Any) -> None:
-        bury(letters, step, key, None, *rest)
+        dead_letter(letters, step, key, None, *rest)
 
     return changed
 
@@ -125,8 +125,8 @@ def _does_nothing(_: Patched) -> Patched:
 @pytest.mark.parametrize(
     ("owner", "name", "broken", "happenings"),
     [
-        (Letters, "bury", _does_nothing, (REFUSED,)),
-        (Letters, "bury", _without_value, (REFUSED,)),
+        (Letters, "dead_letter", _does_nothing, (REFUSED,)),
+        (Letters, "dead_letter", _without_value, (REFUSED,)),
         (Letters, "refuse", _does_nothing, (REFUSED,)),
         (Intake, "_schedule", _does_nothing, (NOW,)),
         (Intake, "_schedule", _fails, (NOW,)),

@@ -610,7 +610,7 @@ class Bulks:
         """Whether a suspect is passed over; its record is a dead letter then."""
         if self._suspects.stage(key) is Stage.ALONE:
             return False
-        self._letters.bury(step, key, stored, (), -1, source, self._suspects.rejection(key))
+        self._letters.dead_letter(step, key, stored, (), -1, source, self._suspects.rejection(key))
         step.settled.append(key)
         return True
 

@@ -238,7 +238,7 @@ class Intake:
             rejection = replace(rejection, id=request.id, reply_to=request.reply_to)
         if stage is Stage.AS_BYTES:
             source = Coordinates(topic, self._partition, record.offset)
-            self._letters.bury(step, record.key, record.value, (), record.timestamp, source, rejection)
+            self._letters.dead_letter(step, record.key, record.value, (), record.timestamp, source, rejection)
         else:
             self._letters.refuse(step, topic, self._partition, record, request, rejection)
 

@@ -208,20 +208,20 @@ class Firing:
     def _give_up(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes) -> bytes:
         """Take an entry that could not be decided on out of its wheel, and put it among the dead letters."""
         try:
-            self._bury(step, cursor, key, stored)
+            self._dead_letter(step, cursor, key, stored)
         except Exception as failure:
             if about_the_record(failure):
                 raise Undecided(key) from failure
             raise
         return key
 
-    def _bury(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes) -> None:
+    def _dead_letter(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes) -> None:
         rejection = self._suspects.rejection(key)
         step.records += 1
         step.size_bytes += len(stored)
         if self._suspects.stage(key) is Stage.AS_BYTES or cursor.wheel == HOUSEKEEPING:
             self._state.remove(step, key)
-            self._undeliverable.bury_bytes(step, key, stored, rejection)
+            self._undeliverable.dead_letter_bytes(step, key, stored, rejection)
             return
         entry = decode_entry(stored)
         if type(entry) is Envelope:

@@ -123,7 +123,7 @@ class Undeliverable:
         """Put a fire without an id among the dead letters."""
         fire = self._state.fire(key)
         whose = _addressed(cursor.topic, fire.source.text, fire.fire_id, fire.due_at_ms)
-        self._bury(step, key, entry, whose, fire.source, rejection)
+        self._dead_letter(step, key, entry, whose, fire.source, rejection)
         self._tell(step, EventType.QUARANTINED, key, entry, cursor.topic, rejection)
 
     def quarantine_named(
@@ -136,9 +136,9 @@ class Undeliverable:
         whose = _addressed(cursor.topic, due.id, fire, due_ms)
         # That of the request which asked for it last: it may have been sent again as it was.
         payload = replace(due.payload, timestamp_ms=schedule.timestamp_ms)
-        self._bury(step, due.key, payload, whose, source, replace(rejection, id=due.id))
+        self._dead_letter(step, due.key, payload, whose, source, replace(rejection, id=due.id))
 
-    def bury_bytes(self, step: Step, key: bytes, stored: bytes, rejection: Rejection) -> None:
+    def dead_letter_bytes(self, step: Step, key: bytes, stored: bytes, rejection: Rejection) -> None:
         """Put an entry that cannot be read, or not be dealt with, among the dead letters as it is stored.
 
         What it points to goes with it: the payload is in the letter.
@@ -158,9 +158,9 @@ class Undeliverable:
                 self._state.counts.withhold(schedule.topic, -schedule.withheld)
             step.changes[at] = step.changes[under] = None
         source = self._state.coordinates(number, offset)
-        self._letters.bury(step, None, value, (), -1, source, replace(rejection, id=id))
+        self._letters.dead_letter(step, None, value, (), -1, source, replace(rejection, id=id))
 
-    def _bury(
+    def _dead_letter(
         self,
         step: Step,
         key: bytes,
@@ -170,7 +170,7 @@ class Undeliverable:
         rejection: Rejection,
     ) -> None:
         step.released.append(key)
-        self._letters.bury(
+        self._letters.dead_letter(
             step, entry.key, entry.value, entry.headers, entry.timestamp_ms, source, rejection, whose
         )
 

@@ -151,7 +151,7 @@ class Letters:
         produced = _as_produced(topic, self._settings.commands_topic, partition, record, request)
         source, timestamp_ms, own = produced
         headers: Sequence[Header] = [(_printable(name), value) for name, value in own]
-        self.bury(step, record.key, record.value, headers, timestamp_ms, source, rejection)
+        self.dead_letter(step, record.key, record.value, headers, timestamp_ms, source, rejection)
         if type(request) is Request:
             # Decided after parsing: the request itself knows who asks, and why it gets no receipt.
             rejection = replace(
@@ -174,7 +174,7 @@ class Letters:
             )
         self._events.refused(step, source, rejection, no_receipt)
 
-    def bury(
+    def dead_letter(
         self,
         step: Step,
         key: bytes | None,
