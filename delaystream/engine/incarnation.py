@@ -475,8 +475,8 @@ class Incarnation:
             health.through_wheel(topic, refusal.reason, now_ms)
 
     def _tell(self, step: Step, change: PendingChange, seconds: float) -> None:
-        for topic, outlet in step.outlets.items():
-            if outlet.rows and topic in self._health and self._health.succeeded(topic):
+        for topic, topic_writes in step.by_topic.items():
+            if topic_writes.rows and topic in self._health and self._health.succeeded(topic):
                 self._firing.released(topic)
                 self._observer.parked(self._partition, topic, None)
         if step.unanswered and (count := self._health.unanswered(step.unanswered, step.loop_ms)):
@@ -486,7 +486,7 @@ class Incarnation:
                 count,
                 step.unanswered_why,
             )
-        letters = step.outlets.get(self._settings.dead_letters_topic)
+        letters = step.by_topic.get(self._settings.dead_letters_topic)
         if letters is not None and letters.rows:
             self._health.letter_taken(asyncio.get_running_loop().time() * 1000)
         for key in step.released:
@@ -499,7 +499,11 @@ class Incarnation:
             self._partition,
             accepted=step.accepted,
             rejected=step.rejected,
-            fired={topic: outlet.fired for topic, outlet in step.outlets.items() if outlet.fired},
+            fired={
+                topic: topic_writes.fired
+                for topic, topic_writes in step.by_topic.items()
+                if topic_writes.fired
+            },
             seconds=seconds,
         )
         if step.missed:

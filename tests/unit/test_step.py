@@ -12,7 +12,7 @@ def test_a_step_is_freed_as_soon_as_nobody_refers_to_it() -> None:
     gc.disable()
     try:
         step = Step(0, 1, 0.0, 10, 10)
-        step.outlet("orders", 4).write(b"key", b"value", (), 0)
+        step.writes_to("orders", 4).write(b"key", b"value", (), 0)
         assert step.partitions == 1
         gone = weakref.ref(step)
         del step
@@ -23,7 +23,7 @@ def test_a_step_is_freed_as_soon_as_nobody_refers_to_it() -> None:
 
 def test_rows_without_a_key_are_spread_in_runs() -> None:
     step = Step(0, 1, 0.0, 1000, 1000)
-    outlet = step.outlet("orders", 4)
+    topic_writes = step.writes_to("orders", 4)
     for _ in range(160):
-        outlet.write(None, b"value", (), 0)
-    assert sorted(len(rows) for rows in outlet.rows.values()) == [32, 32, 32, 64]
+        topic_writes.write(None, b"value", (), 0)
+    assert sorted(len(rows) for rows in topic_writes.rows.values()) == [32, 32, 32, 64]

@@ -464,7 +464,7 @@ class Bulks:
             bulk.at_once,
         )
         settings = self._settings
-        step.outlet(settings.commands_topic, settings.partitions).write(
+        step.writes_to(settings.commands_topic, settings.partitions).write(
             None, None, report_headers(report), step.now_ms, source.partition
         )
 
@@ -690,10 +690,10 @@ def send_to_others(
     gathering: Gathering,
 ) -> None:
     """Send a command that was just read on a partition to all others; what all report is gathered here."""
-    outlet = step.outlet(settings.commands_topic, settings.partitions)
+    topic_writes = step.writes_to(settings.commands_topic, settings.partitions)
     headers = attach(record.headers, request)
     for other in range(settings.partitions):
         if other != partition:
-            outlet.write(None, None, headers, step.now_ms, other)
+            topic_writes.write(None, None, headers, step.now_ms, other)
     source = request.source
     step.changes[gathering_key(source.place, source.partition, source.offset)] = encode(gathering)

@@ -345,7 +345,7 @@ class Intake:
                 f"partition {owner} owns the id, and the command is on partition {self._partition}: "
                 "only workers may write to the commands topic",
             )
-        step.outlet(settings.commands_topic, settings.partitions).write(
+        step.writes_to(settings.commands_topic, settings.partitions).write(
             record.key, record.value, attach(record.headers, request), step.now_ms, owner
         )
         return None
@@ -405,7 +405,7 @@ class Intake:
             )
         # With key and value, which a dead letter keeps: it may be refused there.
         step.size_bytes += len(record.value or b"")
-        step.outlet(settings.commands_topic, settings.partitions).write(
+        step.writes_to(settings.commands_topic, settings.partitions).write(
             record.key, record.value, attach(record.headers, request), step.now_ms, holder
         )
         return None

@@ -88,7 +88,7 @@ class RateCommands:
         if source.origin:
             return  # it was imported on its way, and nobody here gathers what is reported of it
         settings = self._settings
-        step.outlet(settings.commands_topic, settings.partitions).write(
+        step.writes_to(settings.commands_topic, settings.partitions).write(
             None,
             None,
             report_headers(Report(source, self._partition, 0, request.reply_to)),

@@ -362,8 +362,8 @@ class Firing:
         changes, local, now_ms = step.changes, step.local, step.now_ms
         texts, count = state.source_texts, state.counts.add
         topic, partitions, split = cursor.topic, cursor.partitions, split_wheel_key
-        outlet = step.outlet(topic, partitions)
-        deliver, fired, fired_at = outlet.deliver, outlet.fired, step.fired_at
+        topic_writes = step.writes_to(topic, partitions)
+        deliver, fired, fired_at = topic_writes.deliver, topic_writes.fired, step.fired_at
         telling, unsettled = self._events.anonymous, named.unsettled
         suspicious, leaving = cursor.suspicious, cursor.leaving
         # Entries come in due order: those of one hour and one source leave the counters together.

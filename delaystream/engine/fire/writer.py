@@ -58,7 +58,7 @@ class FireWriter:
             last_fired_ms,
             ahead_ms,
         )
-        partition = step.outlet(topic, cursor.partitions).deliver(
+        partition = step.writes_to(topic, cursor.partitions).deliver(
             entry, headers, step.now_ms, lateness_ms, entry.destination_partition, due.key
         )
         return Delivered(fire, due_ms, lateness_ms, topic, partition, due.source, fire_count, skipped)

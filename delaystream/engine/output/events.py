@@ -97,20 +97,20 @@ class Events:
 
     def emit(self, step: Step, event: Event) -> None:
         """Write an event; its key is the schedule id, or the destination of one that is of no schedule."""
-        outlet = step.outlets.get(self._topic)
-        if outlet is None:
+        topic_writes = step.by_topic.get(self._topic)
+        if topic_writes is None:
             partitions = self._destinations.partitions(self._topic)
             if not partitions:
                 problem = self._destinations.problem(self._topic) or "unknown"
                 raise LogUnavailable(f"{self._topic}: {problem}; without it what happened would go untold")
-            outlet = step.outlet(self._topic, partitions)
+            topic_writes = step.writes_to(self._topic, partitions)
         value = encode_event(event)
         if len(value) > self._most_bytes:
             value = encode_event(shortened(event))
         step.size_bytes += len(value)
         key = event.schedule_id or event.destination
         assert key is not None
-        outlet.write(key.encode(), value, (), step.now_ms)
+        topic_writes.write(key.encode(), value, (), step.now_ms)
 
     def _key(self, tenant: str, key: bytes | None) -> tuple[str | None, str | None]:
         """`key` and `key_base64` of an event about a request topic's request; `key` is cut already."""

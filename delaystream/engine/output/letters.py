@@ -127,7 +127,7 @@ class Letters:
         size_bytes = row_bytes(key, value, headers)
         if size_bytes > self._settings.own_record_max_bytes:
             return self._unanswered(step, f"{shown(topic)}: the receipt would have {size_bytes} bytes")
-        step.outlet(topic, partitions).write(key, value, headers, step.now_ms, origin=RECEIPT)
+        step.writes_to(topic, partitions).write(key, value, headers, step.now_ms, origin=RECEIPT)
         return None
 
     @staticmethod
@@ -210,7 +210,9 @@ class Letters:
                 f"the dead letter of {source.topic}/{source.partition}/{source.offset} is without its "
                 f"{size_bytes} bytes: {topic} takes {most_bytes}"
             )
-        step.outlet(topic, partitions).write(key, value, letter, step.now_ms, source.partition % partitions)
+        step.writes_to(topic, partitions).write(
+            key, value, letter, step.now_ms, source.partition % partitions
+        )
         step.rejected[rejection.code.value] += rejection.records
 
 

@@ -99,8 +99,8 @@ class Deliveries:
         if topic not in self._health and (partitions := self._destinations.partitions(topic)):
             wheel = self._state.destination(step, topic, tenant)
             buckets = self._buckets(step, topic, wheel)
-            outlet, behind = step.outlet(topic, partitions), self._behind(topic, tenant, wheel)
-            route = Route(wheel, outlet, buckets, behind)
+            topic_writes, behind = step.writes_to(topic, partitions), self._behind(topic, tenant, wheel)
+            route = Route(wheel, topic_writes, buckets, behind)
         step.routes[topic, tenant] = route
         return route
 
@@ -136,7 +136,7 @@ class Deliveries:
         """Deliver a request in the accepting transaction; the partition that it goes to."""
         step.size_bytes += row_bytes(request.key, request.value, request.headers)
         asked, now_ms = request.destination_partition, step.now_ms
-        partition = route.outlet.deliver(
+        partition = route.topic_writes.deliver(
             request, headers, now_ms, now_ms - due_ms, -1 if asked is None else asked
         )
         if route.buckets:

@@ -46,7 +46,7 @@ def row_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     return size
 
 
-class Outlet:
+class TopicWrites:
     """The rows of one step for one topic, by partition."""
 
     __slots__ = ("_keyless", "_spread", "_written", "fired", "origins", "partitions", "rows", "topic")
@@ -113,7 +113,7 @@ class Route(msgspec.Struct):
     """Where this step's deliveries at once of one tenant go, for one destination that can be written to."""
 
     wheel: int
-    outlet: Outlet
+    topic_writes: TopicWrites
     #: what bounds the fires of the wheel; () for nothing
     buckets: tuple[Bucket, ...]
     #: the common wheel, where something older of the tenant's may wait still; None: it may not
@@ -155,7 +155,7 @@ class Step:
         self.names: dict[bytes, bytes | None] = {}
         #: changes of the local store alone: pointers, which follow from what is in `changes`
         self.local: dict[bytes, bytes | None] = {}
-        self.outlets: dict[str, Outlet] = {}
+        self.by_topic: dict[str, TopicWrites] = {}
         #: by destination and tenant; None: nothing of it goes out in the accepting transaction
         self.routes: dict[tuple[str, str], Route | None] = {}
         #: next offset to apply, by source topic
@@ -190,7 +190,7 @@ class Step:
             self.changes
             or self.names
             or self.positions
-            or any(outlet.rows for outlet in self.outlets.values())
+            or any(topic_writes.rows for topic_writes in self.by_topic.values())
         )
 
     @property
@@ -214,17 +214,17 @@ class Step:
         """How many partitions are written to, the changelog's aside."""
         return len(self.written)
 
-    def outlet(self, topic: str, partitions: int) -> Outlet:
+    def writes_to(self, topic: str, partitions: int) -> TopicWrites:
         """Where this step's rows for a topic go."""
-        outlet = self.outlets.get(topic)
-        if outlet is None:
-            outlet = self.outlets[topic] = Outlet(topic, partitions, self.number, self.written)
-        return outlet
+        topic_writes = self.by_topic.get(topic)
+        if topic_writes is None:
+            topic_writes = self.by_topic[topic] = TopicWrites(topic, partitions, self.number, self.written)
+        return topic_writes
 
     def fires(self, topic: str) -> int:
         """How many fires go to a topic."""
-        outlet = self.outlets.get(topic)
-        return len(outlet.fired) if outlet is not None else 0
+        topic_writes = self.by_topic.get(topic)
+        return len(topic_writes.fired) if topic_writes is not None else 0
 
     def transaction(self, changelog: TopicPartition, offsets: dict[TopicPartition, int]) -> Transaction:
         """The writes, ready for the producer, and the group's offsets if they are to be committed."""
@@ -232,9 +232,9 @@ class Step:
         writes: dict[TopicPartition, list[Row]] = {}
         if self.changes or self.names:
             writes[changelog] = [(key, value, (), now_ms) for key, value in self.rows()]
-        for outlet in self.outlets.values():
-            for number, rows in outlet.rows.items():
-                writes[TopicPartition(outlet.topic, number)] = rows
+        for topic_writes in self.by_topic.values():
+            for number, rows in topic_writes.rows.items():
+                writes[TopicPartition(topic_writes.topic, number)] = rows
         return Transaction(writes, offsets)
 
     def rows(self) -> Iterable[tuple[bytes, bytes | None]]:
@@ -243,8 +243,8 @@ class Step:
 
     def largest_row(self, topic: str, partition: int, row: int | None = None) -> int:
         """Size in bytes of the row, or of the largest, that went to a topic partition."""
-        outlet = self.outlets.get(topic)
-        rows = outlet.rows.get(partition, []) if outlet is not None else []
+        topic_writes = self.by_topic.get(topic)
+        rows = topic_writes.rows.get(partition, []) if topic_writes is not None else []
         if row is not None:
             rows = rows[row : row + 1]
         return max((row_bytes(key, value, headers) for key, value, headers, _ in rows), default=0)
@@ -258,6 +258,6 @@ class Step:
         return RECEIPT in self._origins(topic, partition, row)
 
     def _origins(self, topic: str, partition: int, row: int | None) -> list[bytes | None]:
-        outlet = self.outlets.get(topic)
-        origins = outlet.origins.get(partition, []) if outlet is not None else []
+        topic_writes = self.by_topic.get(topic)
+        origins = topic_writes.origins.get(partition, []) if topic_writes is not None else []
         return origins if row is None else origins[row : row + 1]
