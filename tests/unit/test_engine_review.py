@@ -86,7 +86,7 @@ def test_entries_added_in_one_step_in_any_order_are_all_found_again() -> None:
     stores = MemoryStateStores()
     state = PartitionState(stores.open(0), 1, "delaystream")
     first = Step(1_000, 1)
-    wheel = state.destination(first, "orders")
+    wheel = state.wheel_number(first, "orders")
     state.source(first, REQUESTS, 0)
     later = keys.wheel_key(wheel, 900, 0, 1, 0)
     state.add_entry(first, later, b"later", wheel, 900)

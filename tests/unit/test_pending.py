@@ -22,7 +22,7 @@ def test_counts_follow_entries_as_they_come_and_go() -> None:
     stores = MemoryStateStores()
     state = PartitionState(stores.open(0), 1, "delaystream")
     first = Step(0, 1)
-    wheel, other = state.destination(first, "orders"), state.destination(first, "emails")
+    wheel, other = state.wheel_number(first, "orders"), state.wheel_number(first, "emails")
     a, b = state.source(first, "tenant-a", 0), state.source(first, "tenant-b", 0)
     entries = [
         keys.wheel_key(wheel, 1, a, 1, 0),

@@ -282,12 +282,12 @@ class Intake:
                 continue
             if stored is None:
                 stored = encode(envelope_of(request))
-                wheel = state.destination(step, request.destination, source.topic)
+                wheel = state.wheel_number(step, request.destination, source.topic)
                 number = state.source(step, source.topic, source.partition)
                 hold = self._holds.meeting(request) if self._holds.any else None
             into = wheel
             if hold is not None and due_ms <= now_ms:
-                into = state.destination(step, request.destination, source.topic, hold.name)
+                into = state.wheel_number(step, request.destination, source.topic, hold.name)
             key = wheel_key(into, due_ms, number, source.offset, index)
             state.add_entry(step, key, stored, into, due_ms, number)
             step.size_bytes += len(stored)

@@ -334,7 +334,7 @@ class Unnamed:
                 due_ms = bulk.due_ms
             # A time that is given anew is held as any other, whatever a trigger asked for before.
             entry = replace(entry, released=bulk.action is Action.TRIGGER)
-            into = self._state.destination(step, self._state.destinations[wheel_of(key)], bulk.tenant)
+            into = self._state.wheel_number(step, self._state.destinations[wheel_of(key)], bulk.tenant)
             anew = due_at(in_wheel(key, into), due_ms)
             self._state.add_entry(step, anew, encode(entry), into, due_ms)
             fires.append((due_ms, index_of(key)))

@@ -76,7 +76,7 @@ class Undeliverable:
 
     def move(self, step: Step, key: bytes, stored: bytes, topic: str, *, pointer: bool = False) -> bytes:
         """File an entry under another destination, where it is due at once; its new key."""
-        wheel = self._state.destination(step, topic, self._state.sources[source_of(key)][0])
+        wheel = self._state.wheel_number(step, topic, self._state.sources[source_of(key)][0])
         moved = in_wheel(key, wheel)
         add = self._state.add_pointer if pointer else self._state.add_entry
         add(step, moved, stored, wheel, due_of(key))

@@ -85,7 +85,7 @@ class Arming:
         """Put an entry in the wheel of a schedule's destination; its key."""
         state = self._state
         number = state.source(step, schedule.topic, schedule.partition, schedule.origin)
-        wheel = state.destination(step, schedule.destination, schedule.topic)
+        wheel = state.wheel_number(step, schedule.destination, schedule.topic)
         key = wheel_key(wheel, due_ms, number, schedule.offset, index)
         state.add_pointer(step, key, pointer, wheel, due_ms, number)
         return key
@@ -107,7 +107,7 @@ class Arming:
         """Put fires, as (due_ms, list index), of a revision in the wheel of a destination; their keys."""
         state, topic, offset = self._state, source.topic, source.offset
         number = state.source(step, topic, source.partition, source.origin)
-        wheel = state.destination(step, destination, topic)
+        wheel = state.wheel_number(step, destination, topic)
         pointer = encode(Pointer(topic, id, revision))
         keys: list[bytes] = []
         for at_ms, index in fires:
@@ -120,7 +120,7 @@ class Arming:
         """Put a fire that is due now in the wheel, beside those of the schedule."""
         state = self._state
         number = state.source(step, command.topic, command.partition, command.origin)
-        wheel = state.destination(step, schedule.destination, schedule.topic)
+        wheel = state.wheel_number(step, schedule.destination, schedule.topic)
         key = wheel_key(wheel, step.now_ms, number, command.offset, 0)
         waiting = Triggered(
             key, schedule.revision, command.partition, command.origin, schedule.revision_origin

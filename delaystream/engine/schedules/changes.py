@@ -315,7 +315,7 @@ class Changes:
     def _moved(self, step: Step, schedule_id: str, schedule: Schedule) -> list[Triggered]:
         """Triggered fires that wait go to the new destination as well."""
         state = self._state
-        wheel = state.destination(step, schedule.destination, schedule.topic)
+        wheel = state.wheel_number(step, schedule.destination, schedule.topic)
         moved = []
         for waiting in schedule.triggers:
             state.remove_pointer(step, waiting.key)

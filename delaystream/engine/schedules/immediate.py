@@ -76,7 +76,7 @@ class Deliveries:
             not destinations.partitions(topic) and destinations.problem(topic) is not None
         ):
             return True
-        wheel = self._state.destination(step, topic, tenant)
+        wheel = self._state.wheel_number(step, topic, tenant)
         behind = self._behind(topic, tenant, wheel)
         return self._held(step, wheel, self._buckets(step, topic, wheel), behind)
 
@@ -97,7 +97,7 @@ class Deliveries:
     def _found(self, step: Step, topic: str, tenant: str) -> Route | None:
         route = None
         if topic not in self._health and (partitions := self._destinations.partitions(topic)):
-            wheel = self._state.destination(step, topic, tenant)
+            wheel = self._state.wheel_number(step, topic, tenant)
             buckets = self._buckets(step, topic, wheel)
             topic_writes, behind = step.writes_to(topic, partitions), self._behind(topic, tenant, wheel)
             route = Route(wheel, topic_writes, buckets, behind)
@@ -111,8 +111,8 @@ class Deliveries:
         """
         if (tenant, topic) not in self._rates.commanded:
             return None
-        common = self._state.common(topic)
-        return self._state.lane(topic, tenant) if wheel == common else common
+        common = self._state.common_wheel(topic)
+        return self._state.own_wheel(topic, tenant) if wheel == common else common
 
     def _buckets(self, step: Step, topic: str, wheel: int) -> tuple[Bucket, ...]:
         if not self._rates.active:

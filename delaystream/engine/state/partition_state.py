@@ -145,7 +145,7 @@ class PartitionState:
 
     # -- changing -----------------------------------------------------------------------------
 
-    def destination(self, step: Step, topic: str, tenant: str = "", withheld_by: str = "") -> int:
+    def wheel_number(self, step: Step, topic: str, tenant: str = "", withheld_by: str = "") -> int:
         """The number of a destination's wheel for a tenant's entries, interned at its first use.
 
         What is `withheld_by` something has a wheel of its own, which is drained when that is over.
@@ -160,11 +160,11 @@ class PartitionState:
             step.names[keys.destination_key(number)] = name.encode()
         return number
 
-    def common(self, topic: str) -> int | None:
+    def common_wheel(self, topic: str) -> int | None:
         """The number of a destination's common wheel, if it has one."""
         return self._destination_numbers.get(topic)
 
-    def lane(self, topic: str, tenant: str) -> int | None:
+    def own_wheel(self, topic: str, tenant: str) -> int | None:
         """The number of a destination's wheel for a tenant's own entries, if there is one."""
         return self._destination_numbers.get(keys.wheel_name(topic, tenant, ""))
 
@@ -320,7 +320,7 @@ class PartitionState:
 
     def keep_back(self, step: Step, key: bytes, stored: bytes, tenant: str, name: str) -> bytes:
         """Put an entry that is out of its wheel in that of what keeps it back; its new key."""
-        wheel = self.destination(step, self.destinations[keys.wheel_of(key)], tenant, name)
+        wheel = self.wheel_number(step, self.destinations[keys.wheel_of(key)], tenant, name)
         kept = keys.in_wheel(key, wheel)
         self.add_entry(step, kept, stored, wheel, keys.due_of(key))
         return kept
