@@ -18,9 +18,9 @@ from typing import Any
 import typer
 
 from delaystream.adapters.clock import SystemClock
-from delaystream.adapters.metrics import PrometheusObserver
-from delaystream.adapters.static_membership import Fencings
-from delaystream.adapters.surroundings_metrics import ClockSkew, StateDisk
+from delaystream.adapters.membership.static_membership import Fencings
+from delaystream.adapters.operate.metrics import PrometheusObserver
+from delaystream.adapters.operate.preflight_metrics import ClockSkew, StateDisk
 from delaystream.cli.application import app
 from delaystream.codec.event import EVENT_DESCRIPTIONS, WhyPassed, json_schema
 from delaystream.config import Settings, environment_name

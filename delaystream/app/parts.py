@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from delaystream.adapters.batch_fetcher import ReaderSettings
-from delaystream.adapters.client_config import ClientConfig
-from delaystream.adapters.faust_host import HostSettings
-from delaystream.adapters.kafka_changelog import ChangelogSettings
-from delaystream.adapters.producer_settings import ProducerSettings
+from delaystream.adapters.kafka.changelog import ChangelogSettings
+from delaystream.adapters.membership.batch_fetcher import ReaderSettings
+from delaystream.adapters.membership.faust_host import HostSettings
+from delaystream.adapters.security.client_config import ClientConfig
+from delaystream.adapters.transactions.settings import ProducerSettings
 from delaystream.config import ConfigurationError, Settings
 
 if TYPE_CHECKING:
-    from delaystream.adapters.tracing import Tracing
+    from delaystream.adapters.operate.tracing import Tracing
 
 
 def client_config(settings: Settings) -> ClientConfig:
@@ -28,7 +28,7 @@ def tracing(settings: Settings) -> Tracing | None:
     if settings.tracing == "off":
         return None
     try:
-        from delaystream.adapters.tracing import TracedTopics, Tracing  # noqa: PLC0415
+        from delaystream.adapters.operate.tracing import TracedTopics, Tracing  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             [f"tracing = otlp needs {error.name}: install delaystream[tracing], or set tracing = off."]

@@ -10,8 +10,8 @@ from typing import Final
 import structlog
 from aiokafka.errors import KafkaError
 
-from delaystream.adapters.faust_host import FaustCrashed
-from delaystream.adapters.http import HttpError
+from delaystream.adapters.membership.faust_host import FaustCrashed
+from delaystream.adapters.operate.http import HttpError
 from delaystream.config import ConfigurationError
 from delaystream.engine.failures import (
     LogUnavailable,

@@ -13,9 +13,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from delaystream.adapters.client_config import ClientConfig
-from delaystream.adapters.group_rights import may_join
-from delaystream.adapters.oauth_tokens import TokenUnavailable
+from delaystream.adapters.membership.group_rights import may_join
+from delaystream.adapters.security.client_config import ClientConfig
+from delaystream.adapters.security.oauth_tokens import TokenUnavailable
 from delaystream.config import Settings
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.topics import Admin, TopicsError, check, connect, missing_rights, plan, summed_up, users

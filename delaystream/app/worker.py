@@ -16,23 +16,23 @@ import msgspec
 import structlog
 
 from delaystream import __version__
-from delaystream.adapters.client_config import ClientConfig
-from delaystream.adapters.client_versions import TESTED, require_tested, untested
 from delaystream.adapters.clock import ClockWatch, SystemClock
-from delaystream.adapters.data_directory import DataDirectory
-from delaystream.adapters.faust_host import PartitionHost
-from delaystream.adapters.http import HttpServer
-from delaystream.adapters.kafka_batches import BatchLimits
-from delaystream.adapters.kafka_changelog import AiokafkaChangelog
-from delaystream.adapters.kafka_metadata import KafkaDestinations
-from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
-from delaystream.adapters.kafka_source_bounds import KafkaSourceBounds, TopicShape
-from delaystream.adapters.lost_markers import Traces
-from delaystream.adapters.metrics import PrometheusObserver
-from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStores
-from delaystream.adapters.static_membership import Fencings, InstanceFenced
-from delaystream.adapters.surroundings_metrics import ClockSkew, StateDisk
-from delaystream.adapters.watchdog import Watchdog
+from delaystream.adapters.internals.versions import TESTED, require_tested, untested
+from delaystream.adapters.kafka.changelog import AiokafkaChangelog
+from delaystream.adapters.kafka.metadata import KafkaDestinations
+from delaystream.adapters.kafka.source_bounds import KafkaSourceBounds, TopicShape
+from delaystream.adapters.membership.faust_host import PartitionHost
+from delaystream.adapters.membership.static_membership import Fencings, InstanceFenced
+from delaystream.adapters.operate.http import HttpServer
+from delaystream.adapters.operate.metrics import PrometheusObserver
+from delaystream.adapters.operate.preflight_metrics import ClockSkew, StateDisk
+from delaystream.adapters.operate.watchdog import Watchdog
+from delaystream.adapters.security.client_config import ClientConfig
+from delaystream.adapters.storage.data_directory import DataDirectory
+from delaystream.adapters.storage.rocksdb_store import RocksDbSettings, RocksDbStores
+from delaystream.adapters.transactions.batches import BatchLimits
+from delaystream.adapters.transactions.lost_markers import Traces
+from delaystream.adapters.transactions.producer import AiokafkaTransactionalProducer
 from delaystream.app import parts, process
 from delaystream.app.surroundings import Surroundings, look_around
 from delaystream.app.tenants import require_shares, tenants_of

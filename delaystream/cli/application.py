@@ -151,7 +151,7 @@ _ERRORS = {
     "delaystream.client.MissingTopicError": ExitCode.CONFIGURATION,
     "delaystream.client.MissingPartitionError": ExitCode.REFUSED,
     "delaystream.client.UnavailableError": ExitCode.UNAVAILABLE,
-    "delaystream.adapters.oauth_tokens.TokenUnavailable": ExitCode.UNAVAILABLE,
+    "delaystream.adapters.security.oauth_tokens.TokenUnavailable": ExitCode.UNAVAILABLE,
     "delaystream.topics.cluster.TopicsRefused": ExitCode.CONFIGURATION,
     "delaystream.topics.cluster.TopicsError": ExitCode.UNAVAILABLE,
     "delaystream.transfer.kafka.TransferError": ExitCode.REFUSED,

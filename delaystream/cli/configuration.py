@@ -23,7 +23,7 @@ def config(
     From a flag, the environment, the file of --config, or the default. Secrets are masked. Exits with 78 when
     a setting is wrong, and says which.
     """
-    from delaystream.adapters.client_config import ClientConfig
+    from delaystream.adapters.security.client_config import ClientConfig
 
     loaded = connection.load()
     ClientConfig.parse(loaded.settings.kafka)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from delaystream.adapters.client_config import ClientConfig
+from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.cli.rendering import delivery_line, number_of
 from delaystream.client import Reader, RequestRecord, Sender, UnavailableError, schedule_request
 from delaystream.config import Settings

@@ -103,7 +103,7 @@ def send(settings: "Settings", asked: Asked, waiting: "Waiting") -> None:
     Ends the command with 65 when the outcome is not what was asked for, with 75 when there is none in time,
     or Ctrl-C ends the wait.
     """
-    from delaystream.adapters.client_config import ClientConfig
+    from delaystream.adapters.security.client_config import ClientConfig
     from delaystream.client import MissingTopicError, Reader, Sender, await_receipt
 
     client = ClientConfig.parse(settings.kafka)

@@ -98,7 +98,7 @@ class Access:
 
 
 def _connect(settings: "Settings") -> Any:
-    from delaystream.adapters.client_config import ClientConfig
+    from delaystream.adapters.security.client_config import ClientConfig
     from delaystream.topics import connect
 
     return connect(ClientConfig.parse(settings.kafka).confluent())

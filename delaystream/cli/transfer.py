@@ -19,7 +19,7 @@ from delaystream.exit_codes import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from delaystream.adapters.client_config import ClientConfig
+    from delaystream.adapters.security.client_config import ClientConfig
     from delaystream.config import Settings
     from delaystream.transfer import Export, Import
 
@@ -58,7 +58,7 @@ def export(
     move to another partition count with it.
     """
     from delaystream import transfer
-    from delaystream.adapters.client_config import ClientConfig
+    from delaystream.adapters.security.client_config import ClientConfig
 
     if final and (file is None or output != "jsonl"):
         raise typer.BadParameter("--final needs --file, and writes JSON Lines")
@@ -108,7 +108,7 @@ def import_(
     goes on; one that is complete changes nothing when it is run again.
     """
     from delaystream import transfer
-    from delaystream.adapters.client_config import ClientConfig
+    from delaystream.adapters.security.client_config import ClientConfig
     from delaystream.app.tenants import tenants_of
     from delaystream.topics import connect, topic_ids
 

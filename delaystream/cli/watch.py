@@ -47,7 +47,7 @@ def watch(
     """
     import orjson
 
-    from delaystream.adapters.client_config import ClientConfig
+    from delaystream.adapters.security.client_config import ClientConfig
     from delaystream.cli.answers import record_line
     from delaystream.cli.rendering import delivery_fields
     from delaystream.client import ANSWER_TIMEOUT_S, Reader

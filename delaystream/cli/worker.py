@@ -70,11 +70,11 @@ def worker(
     )
     # The quick checks come before the slow imports: a wrong setting shows at once, and a library of another
     # version may lack what the imports look for.
-    from delaystream.adapters.client_versions import require_tested
+    from delaystream.adapters.internals.versions import require_tested
 
     require_tested(allow_others=loaded.settings.allow_untested_clients)
 
-    from delaystream.adapters.client_config import ClientConfig
+    from delaystream.adapters.security.client_config import ClientConfig
 
     ClientConfig.parse(loaded.settings.kafka)
     loaded.settings.require_for_worker()

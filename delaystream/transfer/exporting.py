@@ -19,7 +19,7 @@ import msgspec
 from confluent_kafka import Message
 
 from delaystream import __version__
-from delaystream.adapters.client_config import ClientConfig
+from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.client import delivery
 from delaystream.codec.envelope import FORMAT, Meta, TransferState, encode
 from delaystream.codec.keys import META

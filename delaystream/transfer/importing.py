@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, TypeAlias
 
 import msgspec
 
-from delaystream.adapters.client_config import ClientConfig
+from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.codec.command import Report
 from delaystream.codec.envelope import TransferState
 from delaystream.config import Settings

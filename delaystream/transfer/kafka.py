@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-from delaystream.adapters.client_config import ClientConfig
-from delaystream.adapters.data_directory import DataDirectory
-from delaystream.adapters.kafka_changelog import AiokafkaChangelog, ChangelogSettings
-from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
-from delaystream.adapters.producer_settings import ProducerSettings
-from delaystream.adapters.rocksdb_store import RocksDbStore, RocksDbStores
+from delaystream.adapters.kafka.changelog import AiokafkaChangelog, ChangelogSettings
+from delaystream.adapters.security.client_config import ClientConfig
+from delaystream.adapters.storage.data_directory import DataDirectory
+from delaystream.adapters.storage.rocksdb_store import RocksDbStore, RocksDbStores
+from delaystream.adapters.transactions.producer import AiokafkaTransactionalProducer
+from delaystream.adapters.transactions.settings import ProducerSettings
 from delaystream.config import Settings
 from delaystream.engine.failures import ProducerFenced
 from delaystream.engine.lifecycle.recovery import read_before, settled_bounds

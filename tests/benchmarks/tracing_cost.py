@@ -12,7 +12,7 @@ from statistics import median
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from delaystream.adapters.tracing import TracedTopics, Tracing
+from delaystream.adapters.operate.tracing import TracedTopics, Tracing
 from delaystream.testing import MemoryProducer, MemorySources, VirtualTimeLoop
 from tests.unit.engine import OWN, REQUESTS, Engine
 

@@ -12,9 +12,9 @@ from aiokafka.structs import TopicPartition as KafkaPartition
 from confluent_kafka import ConsumerGroupTopicPartitions
 from confluent_kafka import TopicPartition as GroupPartition
 
-from delaystream.adapters.kafka_changelog import AiokafkaChangelog, ChangelogSettings
-from delaystream.adapters.kafka_metadata import KafkaDestinations
-from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
+from delaystream.adapters.kafka.changelog import AiokafkaChangelog, ChangelogSettings
+from delaystream.adapters.kafka.metadata import KafkaDestinations
+from delaystream.adapters.transactions.producer import AiokafkaTransactionalProducer
 from delaystream.engine.ports import Row, Sources, TopicPartition
 from tests.conformance.world import GROUP, Read
 from tests.integration.harness_kafka import Kafka

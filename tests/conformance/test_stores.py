@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from delaystream.adapters.data_directory import DataDirectory
-from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStores
+from delaystream.adapters.storage.data_directory import DataDirectory
+from delaystream.adapters.storage.rocksdb_store import RocksDbSettings, RocksDbStores
 from delaystream.engine.failures import StoreFailed
 from delaystream.engine.ports import (
     Change,

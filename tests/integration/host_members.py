@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from delaystream.adapters.batch_fetcher import ReaderSettings
-from delaystream.adapters.faust_host import HostSettings, PartitionHost
+from delaystream.adapters.membership.batch_fetcher import ReaderSettings
+from delaystream.adapters.membership.faust_host import HostSettings, PartitionHost
 from delaystream.engine.observer import Phase
 from delaystream.engine.ports import (
     SourceBatch,

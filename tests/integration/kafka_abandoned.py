@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from delaystream.adapters.kafka_batches import BatchLimits
-from delaystream.adapters.kafka_connections import KafkaConnections
-from delaystream.adapters.producer_settings import ProducerSettings
-from delaystream.adapters.transaction_coordinator import TransactionCoordinator
-from delaystream.adapters.transaction_writer import Delivery, TransactionWriter
+from delaystream.adapters.kafka.connections import KafkaConnections
+from delaystream.adapters.transactions.batches import BatchLimits
+from delaystream.adapters.transactions.coordinator import TransactionCoordinator
+from delaystream.adapters.transactions.settings import ProducerSettings
+from delaystream.adapters.transactions.writer import Delivery, TransactionWriter
 from delaystream.engine.ports import Row, TopicPartition
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from delaystream.adapters.kafka_connections import KafkaConnections
-from delaystream.adapters.kafka_protocol import Produce
+from delaystream.adapters.kafka.connections import KafkaConnections
+from delaystream.adapters.kafka.protocol import Produce
 from delaystream.dev import EmbeddedBroker
 from tests.integration.harness import Deployment, Worker, wait
 from tests.integration.harness_fixtures import Deploy

@@ -15,7 +15,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from delaystream.adapters.faust_host import FaustCrashed
+from delaystream.adapters.membership.faust_host import FaustCrashed
 from tests.integration.host_members import Member
 
 pytestmark = pytest.mark.timeout(90)

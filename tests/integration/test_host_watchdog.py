@@ -15,7 +15,7 @@ HANGS = textwrap.dedent(
     """
     import asyncio, time
     from types import SimpleNamespace
-    from delaystream.adapters.watchdog import Watchdog
+    from delaystream.adapters.operate.watchdog import Watchdog
 
     host = SimpleNamespace(
         joined=True,

@@ -12,9 +12,9 @@ from uuid import uuid4
 import pytest
 from aiokafka.record.util import calc_crc32c
 
-from delaystream.adapters.kafka_changelog import AiokafkaChangelog, ChangelogSettings
-from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
-from delaystream.adapters.transaction_writer import Delivery
+from delaystream.adapters.kafka.changelog import AiokafkaChangelog, ChangelogSettings
+from delaystream.adapters.transactions.producer import AiokafkaTransactionalProducer
+from delaystream.adapters.transactions.writer import Delivery
 from delaystream.dev import EmbeddedBroker
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.ports import Row, TopicPartition, Transaction

@@ -18,9 +18,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from delaystream.adapters.kafka_metadata import DestinationSettings, KafkaDestinations
-from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
-from delaystream.adapters.kafka_source_bounds import KafkaSourceBounds
+from delaystream.adapters.kafka.metadata import DestinationSettings, KafkaDestinations
+from delaystream.adapters.kafka.source_bounds import KafkaSourceBounds
+from delaystream.adapters.transactions.producer import AiokafkaTransactionalProducer
 from delaystream.dev import EmbeddedBroker
 from delaystream.engine.failures import LogUnavailable, WriteRefused
 from delaystream.engine.ports import Row, TopicPartition, Transaction

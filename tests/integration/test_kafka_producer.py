@@ -14,10 +14,10 @@ from uuid import uuid4
 
 import pytest
 
-from delaystream.adapters.kafka_batches import BatchLimits
-from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
-from delaystream.adapters.producer_settings import ProducerSettings
-from delaystream.adapters.transaction_writer import Delivery, TransactionWriter
+from delaystream.adapters.transactions.batches import BatchLimits
+from delaystream.adapters.transactions.producer import AiokafkaTransactionalProducer
+from delaystream.adapters.transactions.settings import ProducerSettings
+from delaystream.adapters.transactions.writer import Delivery, TransactionWriter
 from delaystream.dev import EmbeddedBroker
 from delaystream.engine.failures import (
     LogUnavailable,

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from delaystream.adapters.kafka_producer import AiokafkaTransactionalProducer
-from delaystream.adapters.lost_markers import Traces
-from delaystream.adapters.transaction_coordinator import Backoff
-from delaystream.adapters.transaction_writer import Delivery
+from delaystream.adapters.transactions.coordinator import Backoff
+from delaystream.adapters.transactions.lost_markers import Traces
+from delaystream.adapters.transactions.producer import AiokafkaTransactionalProducer
+from delaystream.adapters.transactions.writer import Delivery
 from delaystream.dev import EmbeddedBroker
 from delaystream.engine.ports import Row, TopicPartition, Transaction
 from tests.integration.harness_kafka import Kafka

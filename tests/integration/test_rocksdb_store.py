@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from delaystream.adapters import data_directory, rocksdb_store
-from delaystream.adapters.data_directory import DataDirectory
-from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStore, RocksDbStores
+from delaystream.adapters.storage import data_directory, rocksdb_store
+from delaystream.adapters.storage.data_directory import DataDirectory
+from delaystream.adapters.storage.rocksdb_store import RocksDbSettings, RocksDbStore, RocksDbStores
 from delaystream.engine.failures import StoreFailed, StoreUntrusted
 from delaystream.engine.ports import Marker, StateStore, StateStores
 
@@ -114,8 +114,8 @@ def test_a_crash_loses_the_latest_writes_and_keeps_the_order(tmp_path: Path) -> 
     """Whatever is there after a kill, the marker says exactly how much that is."""
     writer = """
         from pathlib import Path
-        from delaystream.adapters.data_directory import DataDirectory
-        from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStores
+        from delaystream.adapters.storage.data_directory import DataDirectory
+        from delaystream.adapters.storage.rocksdb_store import RocksDbSettings, RocksDbStores
         from delaystream.engine.ports import Marker
         import os, sys
         stores = RocksDbStores(
@@ -277,8 +277,8 @@ def test_a_full_disk_is_a_failure_with_a_reason(stores: RocksDbStores) -> None:
     script = """
         import os, resource, signal, sys
         from pathlib import Path
-        from delaystream.adapters.data_directory import DataDirectory
-        from delaystream.adapters.rocksdb_store import RocksDbSettings, RocksDbStores
+        from delaystream.adapters.storage.data_directory import DataDirectory
+        from delaystream.adapters.storage.rocksdb_store import RocksDbSettings, RocksDbStores
         from delaystream.engine.failures import StoreFailed
         from delaystream.engine.ports import Marker
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -319,7 +319,7 @@ def test_a_read_only_data_directory_is_a_sentence(tmp_path: Path) -> None:
     script = """
         import os, sys
         from pathlib import Path
-        from delaystream.adapters.data_directory import DataDirectory
+        from delaystream.adapters.storage.data_directory import DataDirectory
         from delaystream.engine.failures import StoreFailed
         if os.geteuid() == 0:
             os.setuid(65534)

@@ -13,8 +13,8 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.record.util import calc_crc32c, encode_varint
 from aiokafka.structs import TopicPartition
 
-from delaystream.adapters.record_batches import Decompressor, FetchedBatches
-from delaystream.adapters.record_reader import Piece, RecordReader
+from delaystream.adapters.kafka.record_batches import Decompressor, FetchedBatches
+from delaystream.adapters.membership.record_reader import Piece, RecordReader
 from delaystream.engine.ports import Headers, SourceRecord
 
 CODECS = {

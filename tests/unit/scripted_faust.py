@@ -12,10 +12,10 @@ import aiokafka
 from faust.types import TP
 from mode import Seconds
 
-from delaystream.adapters import faust_internals
-from delaystream.adapters.batch_fetcher import ReaderSettings
-from delaystream.adapters.faust_app import BatchSchema, DelayApp
-from delaystream.adapters.sticky_assignor import StickyAssignor
+from delaystream.adapters.internals import faust as faust_internals
+from delaystream.adapters.membership.batch_fetcher import ReaderSettings
+from delaystream.adapters.membership.faust_app import BatchSchema, DelayApp
+from delaystream.adapters.membership.sticky_assignor import StickyAssignor
 from tests.unit.contracts import patience_s
 from tests.unit.scripted_group import TOPIC, Broker, Group
 

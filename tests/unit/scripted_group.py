@@ -12,7 +12,7 @@ from typing import Any
 import aiokafka
 from aiokafka.structs import TopicPartition
 
-from delaystream.adapters.aiokafka_internals import (
+from delaystream.adapters.internals.aiokafka import (
     ConsumerProtocolMemberAssignment,
     ConsumerProtocolMemberMetadata,
 )

@@ -41,11 +41,11 @@ from aiokafka.record.util import encode_varint
 from aiokafka.structs import TopicPartition
 
 # Puts our class in the place of aiokafka's, as in a worker.
-import delaystream.adapters.batch_fetcher  # noqa: F401
-from delaystream.adapters import aiokafka_internals as internals
-from delaystream.adapters import kafka_protocol
-from delaystream.adapters.aiokafka_internals import FetchWait, Membership
-from delaystream.adapters.record_batches import FetchedBatches
+import delaystream.adapters.membership.batch_fetcher  # noqa: F401
+from delaystream.adapters.internals import aiokafka as internals
+from delaystream.adapters.internals.aiokafka import FetchWait, Membership
+from delaystream.adapters.kafka import protocol as kafka_protocol
+from delaystream.adapters.kafka.record_batches import FetchedBatches
 from tests.unit.contracts import Contract, Contracts, Doctor, is_broken, renamed, stuck
 from tests.unit.record_batches import batch, marker, raw_batch, record
 from tests.unit.scripted_group import TOPIC, Broker, joined, started

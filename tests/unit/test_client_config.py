@@ -9,7 +9,7 @@ import trustme
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from confluent_kafka import Consumer, Producer
 
-from delaystream.adapters.client_config import ClientConfig
+from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.config import ConfigurationError
 
 PLAIN_JAAS = (

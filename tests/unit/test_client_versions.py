@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from delaystream.adapters.client_versions import TESTED, require_tested, untested
+from delaystream.adapters.internals.versions import TESTED, require_tested, untested
 from delaystream.cli import main
 from delaystream.config import ConfigurationError
 from delaystream.exit_codes import ExitCode

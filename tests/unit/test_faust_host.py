@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from delaystream.adapters.batch_fetcher import ReaderSettings
-from delaystream.adapters.faust_host import FaustCrashed, HostSettings, PartitionHost
-from delaystream.adapters.kafka_source_bounds import TopicShape
+from delaystream.adapters.kafka.source_bounds import TopicShape
+from delaystream.adapters.membership.batch_fetcher import ReaderSettings
+from delaystream.adapters.membership.faust_host import FaustCrashed, HostSettings, PartitionHost
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.ports import TopicPartition
 from delaystream.testing import VirtualTimeLoop

@@ -23,7 +23,8 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from delaystream.adapters import faust_internals, faust_transport
+from delaystream.adapters.internals import faust as faust_internals
+from delaystream.adapters.membership import faust_transport
 from tests.unit import scripted_faust
 from tests.unit.contracts import Contract, Contracts, Doctor, is_broken, renamed
 from tests.unit.scripted_faust import app, running

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from delaystream.adapters.faust_host import PartitionStatus
-from delaystream.adapters.http import HttpError, HttpServer
-from delaystream.adapters.watchdog import Report
+from delaystream.adapters.membership.faust_host import PartitionStatus
+from delaystream.adapters.operate.http import HttpError, HttpServer
+from delaystream.adapters.operate.watchdog import Report
 from delaystream.engine.observer import Phase
 
 

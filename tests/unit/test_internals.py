@@ -24,7 +24,8 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, SubscriptionState, TopicPartitionState
 
 import delaystream
-from delaystream.adapters import aiokafka_internals, faust_internals
+from delaystream.adapters.internals import aiokafka as aiokafka_internals
+from delaystream.adapters.internals import faust as faust_internals
 
 ROOT = Path(__file__).resolve().parents[2]
 OWNERS: dict[str, ModuleType] = {owner.__name__: owner for owner in (aiokafka_internals, faust_internals)}
@@ -35,8 +36,8 @@ DOCUMENTED = frozenset(
 )
 #: Private names of others that are used all the same, none of them of these libraries: where, and what it is.
 ELSEWHERE = {
-    "delaystream/adapters/kafka_changelog.py": {"changelog._retrying", "changelog._find_leader"},  # its own
-    "delaystream/adapters/watchdog.py": {"os._exit"},
+    "delaystream/adapters/kafka/changelog.py": {"changelog._retrying", "changelog._find_leader"},  # its own
+    "delaystream/adapters/operate/watchdog.py": {"os._exit"},
     "delaystream/app/process.py": {"os._exit"},
     "delaystream/app/worker.py": {"os._exit"},
     # librdkafka's own errors have such names in its documentation.
@@ -343,12 +344,12 @@ PUT_BACK = [
     "import aiokafka\naiokafka.AIOKafkaConsumer.start = None",
     "import aiokafka\ndel aiokafka.AIOKafkaConsumer.start",
     "from aiokafka import AIOKafkaConsumer\nAIOKafkaConsumer.anything = None",
-    "from delaystream.adapters.aiokafka_internals import FetchResult\nFetchResult.check_assignment = None",
+    "from delaystream.adapters.internals.aiokafka import FetchResult\nFetchResult.check_assignment = None",
     "from delaystream.adapters import aiokafka_internals as a\na.aiokafka_fetcher.MemoryRecords = x",
     "from delaystream.adapters import faust_internals\nfaust_internals.TRANSPORTS.aliases['x'] = 'y'",
-    "from delaystream.adapters.faust_internals import driver",
-    "from delaystream.adapters.aiokafka_internals import _ForgivingBuffer",
-    "import delaystream.adapters.faust_internals as f\nf.driver",
+    "from delaystream.adapters.internals.faust import driver",
+    "from delaystream.adapters.internals.aiokafka import _ForgivingBuffer",
+    "import delaystream.adapters.internals.faust as f\nf.driver",
     "(one, coordinator.reset_generation) = 1, 2",
     "coordinator.request_rejoin: int = 1",
 ]
@@ -370,7 +371,7 @@ def test_a_reach_that_is_put_back_is_found(code: str) -> None:
         "super()._anything()",
         "reader.position = 1",
         "self.__class__.__name__",
-        "from delaystream.adapters.aiokafka_internals import Membership\nMembership(consumer).generation",
+        "from delaystream.adapters.internals.aiokafka import Membership\nMembership(consumer).generation",
         "import modern",
     ],
 )

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.adapters.clock import SystemClock
-from delaystream.adapters.kafka_batches import (
+from delaystream.adapters.kafka.changelog import committed_records
+from delaystream.adapters.kafka.record_batches import Decompressor
+from delaystream.adapters.transactions.batches import (
     COMPRESSION_CODECS,
     BatchLimits,
     Identity,
     Sequences,
     build_batches,
 )
-from delaystream.adapters.kafka_changelog import committed_records
-from delaystream.adapters.producer_settings import ProducerSettings
-from delaystream.adapters.record_batches import Decompressor
+from delaystream.adapters.transactions.settings import ProducerSettings
 from delaystream.engine.failures import LogUnavailable, WriteRefused
 from delaystream.engine.ports import Row, TopicPartition
 from tests.examples import examples

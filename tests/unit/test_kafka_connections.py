@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 
-from delaystream.adapters.kafka_connections import KafkaConnections
-from delaystream.adapters.kafka_protocol import DescribeTopics
+from delaystream.adapters.kafka.connections import KafkaConnections
+from delaystream.adapters.kafka.protocol import DescribeTopics
 
 #: More than the sockets of both sides take in: a part of it stays with the transport.
 _MORE_THAN_SOCKETS_TAKE = ["a" * 30_000] * 1_000

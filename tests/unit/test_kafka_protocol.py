@@ -4,7 +4,7 @@ from aiokafka.protocol.produce import ProduceRequest_v8
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.adapters.kafka_protocol import Produce
+from delaystream.adapters.kafka.protocol import Produce
 
 batches = st.binary(max_size=200).map(bytearray)
 partitions = st.lists(st.tuples(st.integers(min_value=0, max_value=2**31 - 1), batches), max_size=4)

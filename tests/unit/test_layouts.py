@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
-from delaystream.adapters.sticky_assignor import Claim, StickyAssignor, Told, _claim
+from delaystream.adapters.membership.sticky_assignor import Claim, StickyAssignor, Told, _claim
 from delaystream.codec import envelope
 from delaystream.codec.command import COMMAND_HEADER, Command, Report, attach, detach, report_headers
 from delaystream.codec.event import SCHEMA_VERSION, Definition, Event, EventType, decode_event, encode_event

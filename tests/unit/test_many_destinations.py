@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.adapters import kafka_metadata
-from delaystream.adapters.kafka_connections import TopicMetadata
-from delaystream.adapters.kafka_metadata import KafkaDestinations
+from delaystream.adapters.kafka import metadata as kafka_metadata
+from delaystream.adapters.kafka.connections import TopicMetadata
+from delaystream.adapters.kafka.metadata import KafkaDestinations
 from delaystream.core.wheel import HOUSEKEEPING, WheelHeads
 from delaystream.engine.fire import firing
 from delaystream.engine.state import partition_state as state

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from delaystream.adapters.metrics import PrometheusObserver
-from delaystream.adapters.metrics_lateness import LATENESS_BUCKETS_MS
+from delaystream.adapters.operate.metrics import PrometheusObserver
+from delaystream.adapters.operate.metrics_lateness import LATENESS_BUCKETS_MS
 from delaystream.codec.event import EventType, WhyPassed
 from delaystream.engine.observer import Observer, Phase
 from delaystream.engine.state.pending import HOUR_MS, PendingChange

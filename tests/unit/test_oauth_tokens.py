@@ -15,8 +15,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from delaystream.adapters.client_config import ClientConfig
-from delaystream.adapters.oauth_tokens import TokenLogin, TokenUnavailable
+from delaystream.adapters.security.client_config import ClientConfig
+from delaystream.adapters.security.oauth_tokens import TokenLogin, TokenUnavailable
 
 SECRET = "s3cret/with+signs="
 

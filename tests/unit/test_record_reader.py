@@ -20,9 +20,9 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.adapters.kafka_changelog import committed_records
-from delaystream.adapters.record_batches import BatchRefusedError, Decompressor, FetchedBatches
-from delaystream.adapters.record_reader import Piece, RecordReader
+from delaystream.adapters.kafka.changelog import committed_records
+from delaystream.adapters.kafka.record_batches import BatchRefusedError, Decompressor, FetchedBatches
+from delaystream.adapters.membership.record_reader import Piece, RecordReader
 from delaystream.core.rejection import Code, Rejection
 from delaystream.engine.failures import LogUnavailable
 from tests.examples import examples

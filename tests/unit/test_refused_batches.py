@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from delaystream.adapters.record_batches import LegacyRecord
+from delaystream.adapters.kafka.record_batches import LegacyRecord
 from delaystream.core.rejection import Code, Rejection
 from delaystream.engine.observer import Silence
 from delaystream.engine.ports import SourceBatch, TopicPartition

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from delaystream.adapters import static_membership
-from delaystream.adapters.static_membership import Fencings, Holder, InstanceFenced
+from delaystream.adapters.membership import static_membership
+from delaystream.adapters.membership.static_membership import Fencings, Holder, InstanceFenced
 from delaystream.exit_codes import ExitCode
 from delaystream.testing import VirtualTimeLoop
 

@@ -11,7 +11,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.adapters.sticky_assignor import Claim, StickyAssignor, _claim, owners
+from delaystream.adapters.membership.sticky_assignor import Claim, StickyAssignor, _claim, owners
 
 claims = st.dictionaries(
     st.sampled_from("abcdefg"),

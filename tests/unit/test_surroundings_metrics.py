@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
-from delaystream.adapters.surroundings_metrics import ClockSkew, StateDisk
+from delaystream.adapters.operate.preflight_metrics import ClockSkew, StateDisk
 
 
 def value(collector: Collector, name: str, **labels: str) -> float | None:

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from delaystream.adapters.tracing import TracedTopics, Tracing, _accept_id
+from delaystream.adapters.operate.tracing import TracedTopics, Tracing, _accept_id
 from delaystream.testing import MemoryProducer, MemorySources, VirtualTimeLoop
 from tests.unit.engine import OWN, REQUESTS, Engine, header
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from delaystream.adapters.kafka_batches import BatchLimits, Identity
-from delaystream.adapters.kafka_connections import TopicMetadata
-from delaystream.adapters.producer_settings import ProducerSettings
-from delaystream.adapters.surroundings_metrics import ClockSkew
-from delaystream.adapters.transaction_writer import Delivery, TransactionWriter
+from delaystream.adapters.kafka.connections import TopicMetadata
+from delaystream.adapters.operate.preflight_metrics import ClockSkew
+from delaystream.adapters.transactions.batches import BatchLimits, Identity
+from delaystream.adapters.transactions.settings import ProducerSettings
+from delaystream.adapters.transactions.writer import Delivery, TransactionWriter
 from delaystream.engine.failures import WriteRefused
 from delaystream.engine.ports import Row, TopicPartition
 

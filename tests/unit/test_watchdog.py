@@ -2,8 +2,8 @@
 
 import pytest
 
-from delaystream.adapters.faust_host import PartitionStatus
-from delaystream.adapters.watchdog import Watchdog
+from delaystream.adapters.membership.faust_host import PartitionStatus
+from delaystream.adapters.operate.watchdog import Watchdog
 from delaystream.engine.observer import Phase
 
 PROGRESS_MS = 60_000

@@ -16,7 +16,7 @@ from typing import Literal
 import pytest
 
 from delaystream import __version__
-from delaystream.adapters.metrics_lateness import LATENESS_BUCKETS_MS
+from delaystream.adapters.operate.metrics_lateness import LATENESS_BUCKETS_MS
 from tests.deploy.monitoring import load as figures
 from tests.deploy.monitoring.stage import MISSING, Sample
 

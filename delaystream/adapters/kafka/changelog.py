@@ -1,0 +1,330 @@
+"""One partition of the changelog, read committed, as fast as it goes.
+
+A consumer would build a record object of eleven fields for each record and keep a group's machinery; this
+asks the leader for large fetches, has aiokafka's C code parse the batches, and has the next fetch under way
+while the caller applies the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from aiokafka.errors import CorruptRecordException
+
+from delaystream.adapters.internals.aiokafka import FetchRequest
+from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
+from delaystream.adapters.kafka.offsets import (
+    EARLIEST,
+    LANE,
+    LATEST,
+    READ_COMMITTED,
+    READ_UNCOMMITTED,
+    list_offsets,
+)
+from delaystream.adapters.kafka.protocol import error_name
+from delaystream.adapters.kafka.record_batches import (
+    DEFAULT_MAX_BYTES,
+    BatchRefusedError,
+    Decompressor,
+    FetchedBatches,
+    is_abort_marker,
+    uncompressed,
+    unreadable,
+)
+from delaystream.engine.failures import LogUnavailable, Misconfigured
+from delaystream.engine.ports import (
+    Changelog,
+    ChangelogBatch,
+    ChangelogRecord,
+    LogBounds,
+    TopicPartition,
+)
+
+_OK: Final = 0
+_UNKNOWN_TOPIC: Final = 3
+_TOPIC_AUTHORIZATION_FAILED: Final = 29
+# A fetch waits on the broker; what is asked meanwhile goes another way.
+_LANE: Final = "fetch"
+#: the timestamp type of a batch: its broker's time of append
+_LOG_APPEND_TIME: Final = 1
+
+
+class ChangelogSettings(msgspec.Struct, frozen=True):
+    """Bounds of a changelog reader; durations in ms, sizes in bytes."""
+
+    #: for anything that is asked of the broker, retries included
+    timeout_ms: int = 10_000
+    #: how long the broker waits for something to hand out
+    fetch_max_wait_ms: int = 500
+    #: of one fetch; what is held in memory is twice that, and one larger batch is let through
+    fetch_max_bytes: int = 2 * 1024 * 1024
+    #: what a record batch may decompress to; workers write far smaller ones
+    batch_max_decompressed_bytes: int = DEFAULT_MAX_BYTES
+    retry_backoff_ms: int = 50
+
+
+class AiokafkaChangelog(Changelog):
+    """Reader of one partition; opened with :meth:`open`."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        topic: str,
+        partition: int,
+        bounds: ChangelogSettings | None = None,
+    ) -> None:
+        self._target = TopicPartition(topic, partition)
+        self._bounds = bounds or ChangelogSettings()
+        self._connections = KafkaConnections(settings, request_timeout_ms=self._bounds.timeout_ms)
+        self._decompressor = Decompressor(self._bounds.batch_max_decompressed_bytes)
+        self._leader = NO_LEADER
+        self._topic_id = ""
+        self._ahead: tuple[int, asyncio.Task[Any]] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        settings: Mapping[str, Any],
+        topic: str,
+        partition: int,
+        bounds: ChangelogSettings | None = None,
+    ) -> AiokafkaChangelog:
+        """Find the topic. Raises LogUnavailable, or Misconfigured where topic or partition is missing."""
+        changelog = cls(settings, topic, partition, bounds)
+        try:
+            await changelog._retrying(changelog._find_leader)
+        except BaseException:
+            await changelog.close()
+            raise
+        return changelog
+
+    @property
+    def topic_id(self) -> str:
+        """The topic's id when the reader was opened."""
+        return self._topic_id
+
+    async def bounds(self) -> LogBounds:
+        """Log start, last stable offset and high watermark. Raises LogUnavailable."""
+        result: LogBounds = await self._retrying(self._bounds_now)
+        return result
+
+    async def read(self, position: int) -> ChangelogBatch:
+        """The next fetch from ``position``; empty after ``fetch_max_wait_ms`` where nothing follows."""
+
+        async def fetch() -> ChangelogBatch:
+            return self._parse(position, await self._fetched(position))
+
+        batch: ChangelogBatch = await self._retrying(fetch)
+        if batch.next_position > position:
+            following = asyncio.create_task(self._fetch(batch.next_position))
+            self._ahead = (batch.next_position, following)
+            # Lets the request out before the caller applies the batch and holds up the loop.
+            await asyncio.sleep(0)
+        return batch
+
+    async def record_at(self, offset: int) -> ChangelogRecord | None:
+        """The committed record at an offset, with its append time. Raises LogUnavailable."""
+
+        async def look() -> ChangelogRecord | None:
+            data, aborted = self._answered(offset, await self._look(offset))
+            try:
+                return committed_record(offset, data, aborted, self._decompressor)
+            except (UnicodeDecodeError, BatchRefusedError) as error:
+                raise self._foreign(offset, error) from error
+
+        record: ChangelogRecord | None = await self._retrying(look)
+        return record
+
+    async def close(self) -> None:
+        """Give up what is under way and close the connections."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead[1].cancel()
+            await asyncio.gather(ahead[1], return_exceptions=True)
+        await self._connections.close()
+
+    # -- requests --------------------------------------------------------------------------------
+
+    async def _retrying(self, attempt: Any) -> Any:
+        """Repeat an attempt over moved leaders and lost connections, for ``timeout_ms`` at most."""
+        failure = "no answer"
+        try:
+            async with asyncio.timeout(self._bounds.timeout_ms / 1000):
+                while True:
+                    try:
+                        if self._leader == NO_LEADER:
+                            await self._find_leader()
+                        return await attempt()
+                    except _Passing as error:
+                        failure = str(error)
+                    except CONNECTION_ERRORS as error:
+                        failure = repr(error)
+                    self._leader = NO_LEADER
+                    await asyncio.sleep(self._bounds.retry_backoff_ms / 1000)
+        except TimeoutError:
+            raise LogUnavailable(f"{self._target.topic}-{self._target.partition}: {failure}") from None
+
+    async def _find_leader(self) -> None:
+        topic, partition = self._target
+        described = (await self._connections.describe([topic]))[topic]
+        if described.error_code == _UNKNOWN_TOPIC:
+            raise Misconfigured(f"the changelog topic {topic} does not exist")
+        if described.error_code == _TOPIC_AUTHORIZATION_FAILED:
+            raise Misconfigured(f"not authorized to read the changelog topic {topic}")
+        if described.error_code != _OK:
+            raise _Passing(error_name(described.error_code))
+        if partition >= len(described.leaders):
+            raise Misconfigured(f"the changelog topic {topic} has no partition {partition}")
+        if self._topic_id not in {"", described.topic_id}:
+            raise LogUnavailable(f"the changelog topic {topic} was deleted and created anew")
+        self._topic_id = described.topic_id
+        self._leader = described.leaders[partition]
+        if self._leader == NO_LEADER:
+            raise _Passing("no leader")
+
+    async def _bounds_now(self) -> LogBounds:
+        answers = []
+        for isolation, timestamp in (
+            (READ_UNCOMMITTED, EARLIEST),
+            (READ_COMMITTED, LATEST),
+            (READ_UNCOMMITTED, LATEST),
+        ):
+            found = await list_offsets(self._connections, self._leader, [self._target], timestamp, isolation)
+            code, offset = found[self._target]
+            self._check(code)
+            answers.append(offset)
+        return LogBounds(*answers)
+
+    async def _fetched(self, position: int) -> Any:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            if ahead[0] == position:
+                return await ahead[1]
+            ahead[1].cancel()
+            await asyncio.gather(ahead[1], return_exceptions=True)
+        return await self._fetch(position)
+
+    async def _fetch(self, position: int) -> Any:
+        request = self._request(position, self._bounds.fetch_max_wait_ms, self._bounds.fetch_max_bytes)
+        return await self._connections.request(self._leader, _LANE, request)
+
+    async def _look(self, offset: int) -> Any:
+        # One batch, which is handed out whole whatever its size, and at once: it is there, or will never be.
+        # The bounds' lane, so that it need not wait behind a fetch for what comes next.
+        return await self._connections.request(self._leader, LANE, self._request(offset, 0, 1))
+
+    def _request(self, position: int, max_wait_ms: int, max_bytes: int) -> FetchRequest:
+        topic, partition = self._target
+        topics = [(topic, [(partition, position, max_bytes)])]
+        return FetchRequest(max_wait_ms, 1, max_bytes, READ_COMMITTED, topics)
+
+    def _check(self, code: int) -> None:
+        if code == _TOPIC_AUTHORIZATION_FAILED:
+            raise Misconfigured(f"not authorized to read the changelog topic {self._target.topic}")
+        if code != _OK:
+            raise _Passing(error_name(code))
+
+    # -- records ---------------------------------------------------------------------------------
+
+    def _answered(self, position: int, response: Any) -> tuple[bytes, Iterable[tuple[int, int]]]:
+        """What a fetch answered: record batches, and the aborted transactions among them."""
+        self._check(getattr(response, "error_code", _OK))
+        # Fetch v5 to v11; v11 has the preferred replica before the records.
+        _, code, _, stable, _, aborted, *_, data = response.topics[0][1][0]
+        self._check(code)
+        if not data and position < stable:
+            raise _Passing(f"nothing was handed out at {position}, below the last stable offset {stable}")
+        return data, aborted or ()
+
+    def _parse(self, position: int, response: Any) -> ChangelogBatch:
+        data, aborted = self._answered(position, response)
+        try:
+            return committed_records(position, data, aborted, self._decompressor)
+        except (UnicodeDecodeError, BatchRefusedError) as error:
+            raise self._foreign(position, error) from error
+
+    def _foreign(self, position: int, error: Exception) -> Misconfigured:
+        topic, partition = self._target
+        sentence = (
+            f"{topic}-{partition} holds a record behind offset {position} that delaystream did not write"
+        )
+        if isinstance(error, BatchRefusedError):
+            sentence += f": its batch {error}"
+        return Misconfigured(sentence)
+
+
+class _Passing(Exception):
+    """An answer that may be another one in a moment."""
+
+
+def committed_records(
+    position: int, data: bytes, aborted: Iterable[tuple[int, int]], decompressor: Decompressor
+) -> ChangelogBatch:
+    """Records of committed transactions in fetched batches, from ``position`` on.
+
+    Raises UnicodeDecodeError or BatchRefusedError for what no worker has written.
+    ``aborted`` are the aborted transactions in that range: producer id, first offset. A producer's records
+    are left out from that offset on to its next abort marker (KIP-98).
+    """
+    records: list[tuple[int, bytes, bytes | None]] = []
+    for batch, committed in _batches(data, aborted, decompressor):
+        if committed:
+            if batch.base_offset >= position:
+                records += [(record.offset, record.key, record.value) for record in batch]
+            else:
+                records += [(r.offset, r.key, r.value) for r in batch if r.offset >= position]
+        position = max(position, batch.next_offset)
+    return ChangelogBatch(records, position)
+
+
+def committed_record(
+    offset: int, data: bytes, aborted: Iterable[tuple[int, int]], decompressor: Decompressor
+) -> ChangelogRecord | None:
+    """The committed record at an offset, among batches fetched from there; ``aborted``, errors as above."""
+    for batch, committed in _batches(data, aborted, decompressor):
+        if committed:
+            by_broker = batch.timestamp_type == _LOG_APPEND_TIME
+            for record in batch:
+                if record.offset == offset:
+                    return ChangelogRecord(record.key, record.value, record.timestamp if by_broker else None)
+        if batch.next_offset > offset:
+            break
+    return None
+
+
+def _batches(
+    data: bytes, aborted: Iterable[tuple[int, int]], decompressor: Decompressor
+) -> Iterator[tuple[Any, bool]]:
+    """Every fetched batch, and whether its records were committed; then it is uncompressed."""
+    starting = sorted(aborted, key=lambda entry: entry[1], reverse=True)
+    aborting: set[int] = set()
+    fetched = FetchedBatches(data)
+    while fetched.has_next():
+        try:
+            batch: Any = fetched.next_batch()
+        except CorruptRecordException as error:
+            raise LogUnavailable(str(error)) from error
+        if not batch.validate_crc():
+            raise LogUnavailable(f"a record batch at offset {batch.base_offset} does not match its checksum")
+        if batch.producer_id is None:
+            raise unreadable("it has a message format without transactions")
+        while starting and starting[-1][1] <= batch.base_offset:
+            aborting.add(starting.pop()[0])
+        if batch.is_control_batch:
+            if batch.producer_id in aborting and _ends(batch, fetched.data, decompressor):
+                aborting.discard(batch.producer_id)
+            yield batch, False
+        elif batch.is_transactional and batch.producer_id in aborting:
+            yield batch, False
+        else:
+            yield uncompressed(batch, fetched.data, decompressor)[0], True
+
+
+def _ends(batch: Any, data: memoryview, decompressor: Decompressor) -> bool:
+    try:
+        return is_abort_marker(batch, data, decompressor)
+    except CorruptRecordException as error:
+        raise LogUnavailable(str(error)) from error

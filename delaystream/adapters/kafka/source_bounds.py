@@ -1,0 +1,137 @@
+"""Bounds of the source partitions, and the group's offsets there: for the check of what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from delaystream.adapters.internals.aiokafka import FindCoordinatorRequest, OffsetFetchRequest
+from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, KafkaConnections
+from delaystream.adapters.kafka.offsets import EARLIEST, LANE, LATEST, list_offsets
+from delaystream.adapters.kafka.protocol import error_name
+from delaystream.engine.failures import LogUnavailable
+from delaystream.engine.ports import SourceBounds, TopicPartition
+
+_OK: Final = 0
+#: FindCoordinator's kind of a consumer group
+_GROUP: Final = 0
+
+
+class TopicShape(NamedTuple):
+    """What of a topic must stay as it is while a worker runs; only the count can change without a new id."""
+
+    topic_id: str
+    partitions: int
+
+
+class KafkaSourceBounds:
+    """Looks up log start, high watermark, topic id and the group's offset; for all partitions of a worker.
+
+    A missing topic is LogUnavailable as well: it was there when the worker started, and may come back.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        group: str,
+        *,
+        timeout_ms: int = 10_000,
+        retry_backoff_ms: int = 100,
+    ) -> None:
+        self._group = group
+        self._connections = KafkaConnections(settings, request_timeout_ms=timeout_ms)
+        self._timeout_ms = timeout_ms
+        self._retry_backoff_ms = retry_backoff_ms
+
+    async def __call__(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, SourceBounds]:
+        """Bounds of every partition asked for. Raises LogUnavailable when one cannot be had in time."""
+        failure = "no answer"
+        try:
+            async with asyncio.timeout(self._timeout_ms / 1000):
+                while True:
+                    try:
+                        return await self._look_up(partitions)
+                    except _Unanswered as error:
+                        failure = str(error)
+                    except CONNECTION_ERRORS as error:
+                        failure = repr(error)
+                    await asyncio.sleep(self._retry_backoff_ms / 1000)
+        except TimeoutError:
+            raise LogUnavailable(f"no log bounds: {failure}") from None
+
+    async def shapes(self, topics: Iterable[str]) -> dict[str, TopicShape]:
+        """Id and partition count of each topic that can be described now. Raises LogUnavailable."""
+        try:
+            async with asyncio.timeout(self._timeout_ms / 1000):
+                described = await self._connections.describe(topics)
+        except (TimeoutError, *CONNECTION_ERRORS) as error:
+            raise LogUnavailable(f"the topics were not described: {error!r}") from error
+        return {
+            name: TopicShape(topic.topic_id, len(topic.leaders))
+            for name, topic in described.items()
+            if topic.error_code == _OK
+        }
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connections.close()
+
+    async def _look_up(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, SourceBounds]:
+        topics = await self._connections.describe({topic for topic, _ in partitions})
+        by_leader: dict[int, list[TopicPartition]] = {}
+        for at in partitions:
+            topic = topics[at.topic]
+            _check(at, topic.error_code)
+            if at.partition >= len(topic.leaders):
+                raise _Unanswered(
+                    f"{at.topic} has {len(topic.leaders)} partitions, {at.partition} is missing"
+                )
+            by_leader.setdefault(topic.leaders[at.partition], []).append(at)
+        committed = await self._committed(partitions)
+        bounds = {}
+        for leader, led in by_leader.items():
+            starts = await self._offsets(leader, led, EARLIEST)
+            ends = await self._offsets(leader, led, LATEST)
+            for at in led:
+                topic_id = topics[at.topic].topic_id
+                bounds[at] = SourceBounds(starts[at], ends[at], topic_id, committed.get(at))
+        return bounds
+
+    async def _committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Offsets of the group, of those that have one."""
+        found = await self._connections.ask_any(FindCoordinatorRequest(self._group, _GROUP))
+        if found.error_code != _OK:
+            raise _Unanswered(f"the coordinator of group {self._group}: {error_name(found.error_code)}")
+        topics: dict[str, list[int]] = {}
+        for topic, partition in partitions:
+            topics.setdefault(topic, []).append(partition)
+        request = OffsetFetchRequest(self._group, list(topics.items()))
+        response = await self._connections.request(int(found.coordinator_id), LANE, request)
+        if response.error_code != _OK:
+            raise _Unanswered(f"offsets of group {self._group}: {error_name(response.error_code)}")
+        committed: dict[TopicPartition, int] = {}
+        for topic, answers in response.topics:
+            for partition, offset, _, code in answers:
+                at = TopicPartition(topic, partition)
+                _check(at, code)
+                if offset >= 0:
+                    committed[at] = offset
+        return committed
+
+    async def _offsets(
+        self, leader: int, partitions: Iterable[TopicPartition], timestamp: int
+    ) -> dict[TopicPartition, int]:
+        answers = await list_offsets(self._connections, leader, partitions, timestamp)
+        for at, (code, _) in answers.items():
+            _check(at, code)
+        return {at: offset for at, (_, offset) in answers.items()}
+
+
+class _Unanswered(Exception):
+    """An answer that may be another one in a moment."""
+
+
+def _check(at: TopicPartition, code: int) -> None:
+    if code != _OK:
+        raise _Unanswered(f"{at.topic}-{at.partition}: {error_name(code)}")

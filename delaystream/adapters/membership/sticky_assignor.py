@@ -1,0 +1,200 @@
+"""Who owns which partition: sticky, and the same member for partition p of every source topic.
+
+Faust's own assignor groups topics by their subscribers: while the set of request topics is changed member
+by member, partition 3 of two topics may land on two members, and then nobody can process partition 3. Here a
+partition number is assigned as a whole, whatever the topics.
+
+What members and their leader write for each other are msgpack arrays with a version first. New fields are
+appended, and a reader skips those that it does not know. A member claims the newest version that it speaks,
+and the leader writes to each member in the newest one that both of them speak: so workers of two versions
+share a group while they are replaced one by one. What no member of an older version could work with takes a
+new name of the strategy, and the group then refuses to mix them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from delaystream.adapters.internals.aiokafka import (
+    AbstractPartitionAssignor,
+    ClusterMetadata,
+    ConsumerProtocolMemberAssignment,
+    ConsumerProtocolMemberMetadata,
+)
+from delaystream.engine.failures import Misconfigured
+
+logger = logging.getLogger(__name__)
+
+#: of Kafka's own consumer protocol
+_CONSUMER_PROTOCOL: Final = 0
+#: every member of the group speaks it
+_OLDEST: Final = 1
+_NEVER: Final = -1
+
+STRATEGY: Final = "delaystream-sticky-2"
+"""The strategy's name; without the number it is of workers whose words for each other had no version."""
+
+
+class StrategyRefused(Misconfigured):
+    """The group has members that do not know this worker's strategy."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(
+            f"the group {group} has members that share its partitions in another way than {STRATEGY}: "
+            "workers of another version of delaystream, or another program with this group id. This worker "
+            "cannot join beside them. Stop all workers of the other version first, then start this one; "
+            "those with DELAYSTREAM_INSTANCE_ID are in the group until their session has timed out"
+        )
+
+
+class Claim(msgspec.Struct, array_like=True, frozen=True):
+    """What a member tells of itself when it joins, and any leader reads.
+
+    ``version`` is the newest that it speaks; ``owned`` are the partitions of its last assignment, made in
+    that ``round``; ``stored`` are those that it has local state of, and so would take over fastest.
+    """
+
+    version: int = _OLDEST
+    round: int = _NEVER
+    owned: tuple[int, ...] = ()
+    stored: tuple[int, ...] = ()
+
+
+def owners(claims: Mapping[str, Claim], partitions: int) -> dict[int, str]:
+    """Decide the owner of each partition number.
+
+    Nobody holds more than one partition more than anybody else. Within that, a partition stays where it
+    was; one that has to move goes to a member with local state of it, if there is room.
+    """
+    if not claims:
+        return {}
+    held: dict[str, list[int]] = {member: [] for member in sorted(claims)}
+    taken: set[int] = set()
+    # Of two members that claim the same partition, the one with the older round was away meanwhile.
+    for member in sorted(claims, key=lambda name: (-claims[name].round, name)):
+        for partition in claims[member].owned:
+            if partition < partitions and partition not in taken:
+                taken.add(partition)
+                held[member].append(partition)
+
+    least, extra = divmod(partitions, len(held))
+    by_holding = sorted(held, key=lambda name: (-len(held[name]), name))
+    quota = {member: least + (place < extra) for place, member in enumerate(by_holding)}
+
+    wanted_elsewhere = {partition: member for member in sorted(claims) for partition in claims[member].stored}
+    free = [partition for partition in range(partitions) if partition not in taken]
+    for member, partitions_held in held.items():
+        # Those to give up come last: what another member has local state of.
+        partitions_held.sort(key=lambda p: (wanted_elsewhere.get(p, member) != member, p))
+        free += partitions_held[quota[member] :]
+        del partitions_held[quota[member] :]
+
+    homeless = []
+    for partition in sorted(free):
+        keeper = next(
+            (m for m in held if partition in claims[m].stored and len(held[m]) < quota[m]),
+            None,
+        )
+        if keeper is None:
+            homeless.append(partition)
+        else:
+            held[keeper].append(partition)
+    for partition in homeless:
+        member = min(held, key=lambda name: (len(held[name]) - quota[name], name))
+        held[member].append(partition)
+    return {partition: member for member, partitions_held in held.items() for partition in partitions_held}
+
+
+class Told(msgspec.Struct, array_like=True, frozen=True):
+    """What the leader tells a member beside its partitions, in version 1: in which ``round`` it dealt."""
+
+    version: int
+    round: int
+
+
+class StickyAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka is not typed
+    """The group's partition assignment strategy, carried out by whichever member leads the group.
+
+    A topic's partition goes to the partition number's owner if that member subscribes to the topic, else to
+    nobody: a member that lacks one of the topics must not read the others.
+    """
+
+    version = 1
+    """The newest version that this member speaks."""
+
+    def __init__(self, stored: Callable[[], Iterable[int]] = tuple) -> None:
+        self._stored = stored
+        self._round = _NEVER
+        self._owned: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The strategy's name; all members of a group must have one in common."""
+        return STRATEGY
+
+    def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
+        """Describe this member to the leader."""
+        claim = Claim(self.version, self._round, self._owned, tuple(sorted(self._stored())))
+        user_data = msgspec.msgpack.encode(claim)
+        return ConsumerProtocolMemberMetadata(_CONSUMER_PROTOCOL, sorted(topics), user_data)
+
+    def assign(
+        self, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
+    ) -> dict[str, ConsumerProtocolMemberAssignment]:
+        """Assign every partition of every topic that any member subscribes to."""
+        claims = {member: _claim(metadata.user_data) for member, metadata in members.items()}
+        subscriptions = {member: set(metadata.subscription) for member, metadata in members.items()}
+        topics = sorted(set().union(*subscriptions.values()))
+        counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
+        owner_of = owners(claims, max(counts.values(), default=0))
+        following = max((claim.round for claim in claims.values()), default=_NEVER) + 1
+        return {
+            member: ConsumerProtocolMemberAssignment(
+                _CONSUMER_PROTOCOL,
+                [
+                    (topic, [p for p in range(counts[topic]) if owner_of[p] == member])
+                    for topic in topics
+                    if topic in subscriptions[member]
+                ],
+                self.told(max(_OLDEST, min(self.version, claims[member].version)), following),
+            )
+            for member in members
+        }
+
+    def told(self, version: int, round: int) -> bytes:
+        """What a member that speaks `version` is told beside its partitions."""
+        return msgspec.msgpack.encode(Told(version, round))
+
+    def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
+        """Remember what was assigned, to claim it next time."""
+        self._round = self.heard(assignment.user_data)
+        self._owned = tuple(sorted({tp.partition for tp in assignment.partitions()}))
+
+    def heard(self, user_data: bytes) -> int:
+        """The round that the leader tells; a claim without one gives way to all others."""
+        if not user_data:
+            return _NEVER
+        try:
+            told = msgspec.msgpack.decode(user_data, type=Told)
+        except msgspec.MsgspecError as error:
+            logger.warning("what the group's leader wrote cannot be read: %s", error)
+            return _NEVER
+        if told.version != _OLDEST:
+            logger.warning("the group's leader wrote version %d, and this worker reads 1", told.version)
+            return _NEVER
+        return told.round
+
+
+def _claim(user_data: bytes) -> Claim:
+    """What a member claims; one whose claim is damaged claims nothing, and the others go on."""
+    if not user_data:
+        return Claim()
+    try:
+        return msgspec.msgpack.decode(user_data, type=Claim)
+    except msgspec.MsgspecError as error:
+        logger.warning("what a member of the group claims cannot be read: %s", error)
+        return Claim()

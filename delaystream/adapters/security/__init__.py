@@ -1,0 +1,1 @@
+"""What clients of every kind are configured with: addresses, TLS, SASL."""

@@ -1,0 +1,1 @@
+"""The transactional producer (KIP-98) in a straight line, every wait bounded."""
