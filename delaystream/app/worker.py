@@ -31,10 +31,10 @@ from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.adapters.storage.data_directory import DataDirectory
 from delaystream.adapters.storage.rocksdb_store import RocksDbSettings, RocksDbStores
 from delaystream.adapters.transactions.batches import BatchLimits
-from delaystream.adapters.transactions.lost_markers import Traces
+from delaystream.adapters.transactions.lost_markers import ProducerMemory
 from delaystream.adapters.transactions.producer import AiokafkaTransactionalProducer
 from delaystream.app import parts, process
-from delaystream.app.surroundings import Surroundings, look_around
+from delaystream.app.preflight import Preflight, preflight
 from delaystream.app.tenants import require_shares, tenants_of
 from delaystream.config import Settings
 from delaystream.engine.pace import Pace
@@ -100,7 +100,7 @@ async def _serve(settings: Settings) -> None:
         for name, version in untested().items():
             library = f"{name} {version}, tested: {TESTED[name]}"
             logger.warning("a client library has another version than the tested one", library=library)
-        looking = asyncio.create_task(asyncio.to_thread(look_around, settings, client))
+        looking = asyncio.create_task(asyncio.to_thread(preflight, settings, client))
         if await process.first(looking, stop):
             worker.compose(await looking)
             await worker.join(stop)
@@ -128,7 +128,7 @@ class _Worker:
             self._observer.registry.register(collector)
         self._tenants = tenants_of(settings)
         #: by partition
-        self._traces: dict[int, Traces] = {}
+        self._memory: dict[int, ProducerMemory] = {}
         self._limits = BatchLimits(parts.producer_settings(settings, client).max_batch_bytes)
         self._tracing = parts.tracing(settings)
         if self._tracing is not None:
@@ -158,18 +158,18 @@ class _Worker:
         http.start()
         stack.callback(http.stop)
 
-    def compose(self, surroundings: Surroundings) -> None:
+    def compose(self, found: Preflight) -> None:
         """Make what depends on the cluster."""
         settings = self._settings
-        self._observer.request_partitions(surroundings.partitions)
-        self._host.hold_to(surroundings.partitions)
-        require_shares(settings, surroundings.partitions)
+        self._observer.request_partitions(found.partitions)
+        self._host.hold_to(found.partitions)
+        require_shares(settings, found.partitions)
         self._observer.quotas(
             {topic: settings.requests(topic).max_pending for topic in settings.request_topics}
         )
         self._engine = msgspec.structs.replace(
-            settings.engine(surroundings.partitions),
-            changelog_delete_retention_ms=surroundings.delete_retention_ms,
+            settings.engine(found.partitions),
+            changelog_delete_retention_ms=found.delete_retention_ms,
             owner=settings.instance_id or f"{socket.gethostname()}-{os.getpid()}",
             host=socket.gethostname(),
         )
@@ -260,7 +260,7 @@ class _Worker:
             bounds=parts.producer_settings(settings, self._client),
             limits=self._limits,
             swept=TopicPartition(settings.changelog_topic, partition),
-            traces=self._traces.setdefault(partition, Traces()),
+            memory=self._memory.setdefault(partition, ProducerMemory()),
             clocks=self._clock_skew,
         )
         return producer if self._tracing is None else self._tracing.producer(partition, producer)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from delaystream.adapters.transactions.coordinator import Backoff
-from delaystream.adapters.transactions.lost_markers import Traces
+from delaystream.adapters.transactions.lost_markers import ProducerMemory
 from delaystream.adapters.transactions.producer import AiokafkaTransactionalProducer
 from delaystream.adapters.transactions.writer import Delivery
 from delaystream.dev import EmbeddedBroker
@@ -52,13 +52,13 @@ class Story:
 
         asyncio.run(bounded())
 
-    async def producer(self, traces: Traces | None = None) -> AiokafkaTransactionalProducer:
+    async def producer(self, memory: ProducerMemory | None = None) -> AiokafkaTransactionalProducer:
         producer = AiokafkaTransactionalProducer(
             {"bootstrap_servers": self.kafka.bootstrap},
             self.name,
             "group",
             swept=self.changelog,
-            traces=traces,
+            memory=memory,
         )
         await producer.fence()
         # The fence's own markers are written by the time that another transaction has begun.
@@ -108,15 +108,15 @@ def test_an_abort_without_a_marker_stays_an_abort(broker: EmbeddedBroker) -> Non
     story = Story(broker, "aborted")
 
     async def told() -> None:
-        traces = Traces()
-        producer = await story.producer(traces)
+        memory = ProducerMemory()
+        producer = await story.producer(memory)
         await producer._lost_markers.begin(producer._identity, frozenset([story.healthy]), Backoff(1, 100))
         await story.write_behind(producer, story.changelog)
         await story.write_behind(producer, story.bereft)
         await producer._coordinator.end(producer._identity, commit=False)
-        traces.partitions |= {story.bereft}
+        memory.partitions |= {story.bereft}
         await producer.close()
-        successor = await story.producer(traces)
+        successor = await story.producer(memory)
         writes = {target: [row(b"2")] for target in (story.changelog, story.healthy, story.bereft)}
         await successor.commit(Transaction(writes, {}))
         await successor.close()
@@ -131,14 +131,14 @@ def test_a_destination_is_ended_as_its_transaction_was(broker: EmbeddedBroker) -
     story = Story(broker, "destination")
 
     async def told() -> None:
-        traces = Traces()
-        producer = await story.producer(traces)
+        memory = ProducerMemory()
+        producer = await story.producer(memory)
         await producer.commit(Transaction({story.healthy: [row(b"1")]}, {}))
         await story.write_behind(producer, story.bereft)
         await producer.commit(Transaction({story.healthy: [row(b"2")]}, {}))
-        traces.partitions |= {story.bereft}
+        memory.partitions |= {story.bereft}
         await producer.close()
-        await (await story.producer(traces)).close()
+        await (await story.producer(memory)).close()
 
     story.run(told)
     assert story.values(story.bereft, 1) == [b"behind"]
@@ -150,11 +150,11 @@ def test_a_producer_that_lost_a_connection_makes_sure_of_its_last_transaction(br
     story = Story(broker, "connection")
 
     async def told() -> None:
-        traces = Traces()
-        producer = await story.producer(traces)
+        memory = ProducerMemory()
+        producer = await story.producer(memory)
         await story.write_behind(producer, story.bereft)
         await producer.commit(Transaction({story.healthy: [row(b"1")]}, {}))
-        traces.partitions |= {story.bereft}
+        memory.partitions |= {story.bereft}
         for connection in producer._connections._open.values():
             connection.close()
         await producer.commit(Transaction({story.healthy: [row(b"2")]}, {}))
@@ -171,11 +171,11 @@ def test_nothing_is_written_before_the_last_marker_was_seen(broker: EmbeddedBrok
     story = Story(broker, "unseen")
 
     async def told() -> None:
-        traces = Traces()
-        producer = await story.producer(traces)
+        memory = ProducerMemory()
+        producer = await story.producer(memory)
         await story.write_behind(producer, story.changelog)
         await producer.commit(Transaction({story.healthy: [row(b"1")]}, {}))
-        traces.partitions |= {story.changelog}
+        memory.partitions |= {story.changelog}
         producer._lost_markers.committed(
             {story.changelog: story.kafka.end_offsets(story.changelog.topic)[0] - 1}
         )
@@ -183,7 +183,7 @@ def test_nothing_is_written_before_the_last_marker_was_seen(broker: EmbeddedBrok
         await story.write_behind(producer, story.changelog)
         await producer._coordinator.end(producer._identity, commit=False)
         await producer.close()
-        await (await story.producer(traces)).close()
+        await (await story.producer(memory)).close()
 
     story.run(told)
     assert story.values(story.changelog, 1) == [b"behind"]
@@ -197,17 +197,17 @@ def test_traces_of_before_another_owner_are_not_followed(broker: EmbeddedBroker)
     story = Story(broker, "overtaken")
 
     async def told() -> None:
-        traces = Traces()
-        ours = await story.producer(traces)
+        memory = ProducerMemory()
+        ours = await story.producer(memory)
         await ours._lost_markers.begin(ours._identity, frozenset([story.healthy]), Backoff(1, 100))
         await story.write_behind(ours, story.bereft)
-        traces.partitions |= {story.bereft}
+        memory.partitions |= {story.bereft}
         other = await story.producer()
         await other.commit(Transaction({story.healthy: [row(b"1")]}, {}))
         await other.close()
         await ours.close()
-        again = await story.producer(traces)
-        assert story.bereft not in traces.partitions
+        again = await story.producer(memory)
+        assert story.bereft not in memory.partitions
         await again.commit(Transaction({story.healthy: [row(b"2")]}, {}))
         await again.close()
 

@@ -37,7 +37,7 @@ _RETRY_S: Final = 1.0
 
 
 @dataclass
-class Traces:
+class ProducerMemory:
     """What the producers of one transactional id in this process remember of each other."""
 
     #: who wrote last
@@ -61,7 +61,7 @@ class LostMarkers:
         connections: KafkaConnections,
         coordinator: TransactionCoordinator,
         own: TopicPartition | None,
-        traces: Traces,
+        memory: ProducerMemory,
     ) -> None:
         self._connections = connections
         self._coordinator = coordinator
@@ -69,43 +69,43 @@ class LostMarkers:
         self._own_leader = NO_LEADER
         #: offset of the last record in ``own`` whose marker was not seen yet
         self._last_offset = -1
-        self._traces = traces
+        self._memory = memory
         self._losses = connections.lost()
         self._next_try_at = 0.0
 
     @property
     def repairing(self) -> bool:
         """Whether what is open now is to be committed, whatever becomes of the transaction in hand."""
-        return bool(self._traces.repairing)
+        return bool(self._memory.repairing)
 
     async def before_fence(self) -> LastTransaction:
         """How the last transaction stands; a repair that was interrupted is ended first."""
-        traces = self._traces
+        memory = self._memory
         last = await self._coordinator.last_transaction()
-        if traces.repairing is not None and last.state == _ONGOING and last.identity == traces.identity:
+        if memory.repairing is not None and last.state == _ONGOING and last.identity == memory.identity:
             with contextlib.suppress(ProducerFenced, TransactionFailed):
-                await self._coordinator.end(last.identity, commit=traces.repairing)
+                await self._coordinator.end(last.identity, commit=memory.repairing)
             last = await self._coordinator.last_transaction()
         return last
 
     async def after_fence(self, last: LastTransaction, identity: Identity) -> None:
         """Repair what earlier producers left; ``last`` is what was found before the fence."""
-        traces = self._traces
+        memory = self._memory
         touched = set(last.partitions)
         if self._own is not None:
             touched.add(self._own)
-        if _is_of(last, traces.identity):
-            touched |= traces.partitions
+        if _is_of(last, memory.identity):
+            touched |= memory.partitions
         else:
-            traces.unsettled.clear()
+            memory.unsettled.clear()
         commit = last.state in _COMMITTED
         for target in touched:
             if last.state in _NOTHING_SINCE_FENCE or target != self._own:
                 # What an earlier repair could not reach has had no record since.
-                traces.unsettled.setdefault(target, commit)
+                memory.unsettled.setdefault(target, commit)
             else:
-                traces.unsettled[target] = commit
-        traces.identity, traces.partitions, traces.repairing = identity, frozenset(), None
+                memory.unsettled[target] = commit
+        memory.identity, memory.partitions, memory.repairing = identity, frozenset(), None
         await self._settle(identity)
 
     async def begin(self, identity: Identity, targets: frozenset[TopicPartition], backoff: Backoff) -> None:
@@ -114,10 +114,10 @@ class LostMarkers:
         Raises WriteRefused for a partition that cannot be written to.
         """
         await self._make_sure(identity, backoff)
-        for target in self._traces.unsettled:
+        for target in self._memory.unsettled:
             if target in targets:
                 raise WriteRefused(*target, "it has no leader", record_at_fault=False)
-        self._traces.partitions = targets
+        self._memory.partitions = targets
         await self._coordinator.add_partitions(identity, targets)
 
     def committed(self, last_offsets: Mapping[TopicPartition, int]) -> None:
@@ -126,7 +126,7 @@ class LostMarkers:
             self._last_offset = last_offsets.get(self._own, self._last_offset)
 
     async def _make_sure(self, identity: Identity, backoff: Backoff) -> None:
-        traces = self._traces
+        memory = self._memory
         completed = False
         while True:
             losses = self._connections.lost()
@@ -134,7 +134,7 @@ class LostMarkers:
                 self._losses = losses
                 self._doubt()
             now_s = asyncio.get_running_loop().time()
-            if traces.unsettled and now_s >= self._next_try_at:
+            if memory.unsettled and now_s >= self._next_try_at:
                 self._next_try_at = now_s + _RETRY_S
                 await self._settle(identity)
             if self._last_offset < 0 or await self._stable_offset() > self._last_offset:
@@ -148,7 +148,7 @@ class LostMarkers:
 
     def _doubt(self) -> None:
         """The last transaction was committed; its markers may be missing."""
-        self._traces.unsettled.update(dict.fromkeys(self._traces.partitions, True))
+        self._memory.unsettled.update(dict.fromkeys(self._memory.partitions, True))
         self._next_try_at = 0.0
 
     async def _stable_offset(self) -> int:
@@ -172,7 +172,7 @@ class LostMarkers:
         return -1
 
     async def _settle(self, identity: Identity) -> None:
-        unsettled = self._traces.unsettled
+        unsettled = self._memory.unsettled
         leaderless = await self._leaderless()
         for commit in (True, False):
             targets = {target for target, kind in unsettled.items() if kind is commit} - leaderless
@@ -183,7 +183,7 @@ class LostMarkers:
     async def _end(self, identity: Identity, targets: Set[TopicPartition], *, commit: bool) -> None:
         """A transaction without records in those of the partitions that can be written to."""
         while targets:
-            self._traces.repairing = commit
+            self._memory.repairing = commit
             try:
                 await self._coordinator.add_partitions(identity, targets)
             except WriteRefused as refusal:
@@ -192,11 +192,11 @@ class LostMarkers:
             else:
                 await self._coordinator.end(identity, commit=commit)
                 break
-        self._traces.repairing = None
+        self._memory.repairing = None
 
     async def _leaderless(self) -> set[TopicPartition]:
         """Partitions that a marker would not reach now; one whose topic is gone is not among them."""
-        unsettled = self._traces.unsettled
+        unsettled = self._memory.unsettled
         if not unsettled:
             return set()
         try:

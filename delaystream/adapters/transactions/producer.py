@@ -29,7 +29,7 @@ from delaystream.adapters.kafka.protocol import error_name
 from delaystream.adapters.tasks import end
 from delaystream.adapters.transactions.batches import BatchLimits, Identity
 from delaystream.adapters.transactions.coordinator import TransactionCoordinator
-from delaystream.adapters.transactions.lost_markers import LostMarkers, Traces
+from delaystream.adapters.transactions.lost_markers import LostMarkers, ProducerMemory
 from delaystream.adapters.transactions.settings import ProducerSettings
 from delaystream.adapters.transactions.writer import BrokerClocks, Delivery, TransactionWriter
 from delaystream.engine.failures import (
@@ -70,7 +70,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         bounds: ProducerSettings | None = None,
         limits: BatchLimits | None = None,
         swept: TopicPartition | None = None,
-        traces: Traces | None = None,
+        memory: ProducerMemory | None = None,
         clocks: BrokerClocks | None = None,
     ) -> None:
         self._bounds = bounds or ProducerSettings()
@@ -79,7 +79,9 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         self._group = group
         self._connections = KafkaConnections(settings, request_timeout_ms=self._bounds.request_timeout_ms)
         self._coordinator = TransactionCoordinator(self._connections, transactional_id, self._bounds.backoff)
-        self._lost_markers = LostMarkers(self._connections, self._coordinator, swept, traces or Traces())
+        self._lost_markers = LostMarkers(
+            self._connections, self._coordinator, swept, memory or ProducerMemory()
+        )
         self._state = _State.NEW
         self._clocks = clocks
         self._identity = Identity(-1, -1)

@@ -25,7 +25,7 @@ logger = structlog.get_logger(__name__)
 _TIMEOUT_S = 10.0
 
 
-class Surroundings:
+class Preflight:
     """What was found: ``partitions`` of the request topics, ``delete_retention_ms`` of the changelog."""
 
     def __init__(self, partitions: int, delete_retention_ms: int) -> None:
@@ -33,7 +33,7 @@ class Surroundings:
         self.delete_retention_ms = delete_retention_ms
 
 
-def look_around(settings: Settings, client: ClientConfig) -> Surroundings:
+def preflight(settings: Settings, client: ClientConfig) -> Preflight:
     """Check the topics; blocks for some seconds at most.
 
     What weakens delaystream's promises is logged as a warning. Raises Misconfigured where something breaks
@@ -61,7 +61,7 @@ def look_around(settings: Settings, client: ClientConfig) -> Surroundings:
             "`delaystream topics apply` creates what is missing, `delaystream topics check` looks again."
         )
         raise Misconfigured("\n".join(errors))
-    return Surroundings(partitions, _delete_retention_ms(admin, settings.changelog_topic))
+    return Preflight(partitions, _delete_retention_ms(admin, settings.changelog_topic))
 
 
 def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> set[str]:
