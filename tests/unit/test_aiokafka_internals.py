@@ -73,6 +73,8 @@ class OneAnswer:
             await reader.readexactly(size - 8)
             writer.write(struct.pack(">ii", len(answer) + 4, correlation_id) + answer)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
+        # One that nothing refers to is closed when it is freed (Python 3.13).
+        self.kept = writer
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[AIOKafkaConnection]:
