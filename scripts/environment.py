@@ -193,14 +193,15 @@ def _fetch(python: Path, requirements: dict[str, str], wheels: Path, show: Calla
             told += 1
             show(f"{told}/{len(requirements)}  {line.split()[1]}")
 
-    def fetch(lane: list[str]) -> None:
-        file = wheels / f"{_name(lane[0])}.txt"
+    def fetch(number: int, lane: list[str]) -> None:
+        # By its number: one package may be locked twice, for two Pythons.
+        file = wheels / f"lane-{number}.txt"
         file.write_text("".join(requirements[key] for key in lane), "utf-8")
         options = ["--progress-bar=off", "--dest", str(wheels), "-r", str(file)]
         _pip(python, ["download", *_LOCKED, *options], hear, running)
 
     with ThreadPoolExecutor(LANES) as pool:
-        fetches = [pool.submit(fetch, lane) for lane in _lanes(list(requirements))]
+        fetches = [pool.submit(fetch, *lane) for lane in enumerate(_lanes(list(requirements)))]
         try:
             for done in as_completed(fetches):
                 done.result()

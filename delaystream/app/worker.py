@@ -161,7 +161,7 @@ class _Worker:
     def compose(self, found: Preflight) -> None:
         """Make what depends on the cluster."""
         settings = self._settings
-        self._observer.request_partitions(found.partitions)
+        self._observer.request_partitions(found.partitions, settings.request_topics)
         self._host.hold_to(found.partitions)
         require_shares(settings, found.partitions)
         self._observer.quotas(

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -190,3 +191,19 @@ def test_each_package_is_fetched_once_and_the_heaviest_alone() -> None:
     assert sorted(key for lane in lanes[1:] for key in lane) == sorted(keys)
     assert len(lanes) == environment.LANES
     assert environment._lanes(["p==1"]) == [["p==1"]]
+
+
+def test_a_package_that_is_locked_for_two_pythons_is_asked_for_in_both_versions(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which one is for this Python, pip says."""
+    asked: list[str] = []
+
+    def pip(python: Path, arguments: list[str], *rest: object) -> None:
+        time.sleep(0.2)  # until every list is written
+        asked.append(Path(arguments[-1]).read_text())
+
+    monkeypatch.setattr(environment, "_pip", pip)
+    both = {f"one=={version}": f"one=={version}\n" for version in ("1.0", "2.0")}
+    environment._fetch(Path(sys.executable), both, tmp_path, lambda _: None)
+    assert sorted(asked) == ["one==1.0\n", "one==2.0\n"]

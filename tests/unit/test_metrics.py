@@ -124,7 +124,9 @@ def test_each_partition_counts_what_it_has_parked(observer: PrometheusObserver) 
 
 def test_partitions_to_own_are_shown_once_they_are_known(observer: PrometheusObserver) -> None:
     assert samples(observer)["delaystream_request_partitions"] == 0
-    observer.request_partitions(16)
+    observer.request_partitions(16, ["delay-requests"])
+    # Prometheus sees no increase in what a counter has when it first appears.
+    assert samples(observer)['delaystream_requests_accepted_total{topic="delay-requests"}'] == 0
     assert samples(observer)["delaystream_request_partitions"] == 16
 
 

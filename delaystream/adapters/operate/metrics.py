@@ -214,9 +214,14 @@ class PrometheusObserver:
         for topic, partition in sources:
             self._corrupt.labels(topic, partition).set(1)
 
-    def request_partitions(self, count: int) -> None:
-        """How many partitions there are to own, in all workers together."""
+    def request_partitions(self, count: int, topics: Iterable[str]) -> None:
+        """How many partitions there are to own, in all workers together, of each of these topics.
+
+        Their counters begin at 0: Prometheus sees no increase in what a counter has when it first appears.
+        """
         self._request_partitions.set(count)
+        for topic in topics:
+            self._accepted.labels(topic)
 
     def quotas(self, most: Mapping[str, int]) -> None:
         """How much each request topic may have pending, in all workers together; 0: no bound."""

@@ -75,10 +75,14 @@ def measured(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 
 def _measure(stage: Stage, prometheus: Prometheus, started_s: float) -> Measured:
     first = stage.start_worker("worker-1")
+    # What a counter has before it is seen for the first time is no increase.
+    accepted = "delaystream_requests_accepted_total"
+    wait(lambda: bool(prometheus.query(accepted, time.time())), "the first scrape")
     load = Load(stage)
     load.seed()
     wait(lambda: first.metric("delaystream_pending_entries") == figures.SEEDED, "the seed to be stored")
     second = stage.start_worker("worker-2")
+    wait(lambda: len(prometheus.query(accepted, time.time())) == 2, "the first scrape of the second")
     wait(lambda: _shared(first, second), "two partitions each")
     recovered_entries = int(second.metric("delaystream_pending_entries"))
     load.stick()
