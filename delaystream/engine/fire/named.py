@@ -72,8 +72,8 @@ class NamedFires:
         self._undeliverable = undeliverable
         self._events = events
         self._bulks = bulks
-        self._records = FireWriter(arming, undeliverable, events)
-        self._recurring = RecurringFires(settings, arming, undeliverable, events, self._records)
+        self._writer = FireWriter(arming, undeliverable, events)
+        self._recurring = RecurringFires(settings, arming, undeliverable, events, self._writer)
 
     def due(
         self, step: Step, key: bytes, pointer: bytes, entry: Pointer | Trigger, stored: Stored
@@ -161,7 +161,7 @@ class NamedFires:
         elif schedule.recurrence is None:
             fire, _, pending = self._own(due)
             left, over = replace(schedule, pending=pending), Status.QUARANTINED
-            self._records.give_up(step, cursor, due, left, over, fire, due.due_ms, rejection)
+            self._writer.give_up(step, cursor, due, left, over, fire, due.due_ms, rejection)
         else:
             self._recurring.give_up(step, cursor, due, rejection)
 
@@ -180,7 +180,7 @@ class NamedFires:
         rejection = self._undeliverable.refusal(step, cursor, due.key, due_ms, due.payload)
         if rejection is not None:
             left = replace(schedule, pending=pending)
-            self._records.give_up(step, cursor, due, left, Status.QUARANTINED, fire, due_ms, rejection)
+            self._writer.give_up(step, cursor, due, left, Status.QUARANTINED, fire, due_ms, rejection)
         else:
             remembered = Fire(due_ms, step.now_ms, schedule.revision, index, schedule.revision_origin)
             self._go_out(step, cursor, due, fire, remembered, _FIRED, pending=pending)
@@ -206,7 +206,7 @@ class NamedFires:
                 missed_count=schedule.missed_count + 1,
                 history=self._arming.remembered(schedule.history, remembered),
             )
-            schedule = self._records.store(step, due, schedule, Status.DROPPED)
+            schedule = self._writer.store(step, due, schedule, Status.DROPPED)
             self._events.passed(
                 step,
                 id,
@@ -243,7 +243,7 @@ class NamedFires:
         fire, _, triggers = self._triggered(due, trigger)
         left = replace(due.schedule, triggers=triggers)
         over = Status.QUARANTINED if left.recurrence is None else Status.COMPLETED
-        schedule = self._records.give_up(step, cursor, due, left, over, fire, due.due_ms, rejection)
+        schedule = self._writer.give_up(step, cursor, due, left, over, fire, due.due_ms, rejection)
         self._completed(step, due, schedule)
 
     @staticmethod
@@ -274,7 +274,7 @@ class NamedFires:
         """Deliver a fire, store its schedule with what is `left` of it, and tell; as it is stored."""
         schedule, now_ms, due_ms = due.schedule, step.now_ms, due.due_ms
         count, next_ms = schedule.fire_count + 1, schedule.next_ms
-        delivered = self._records.deliver(
+        delivered = self._writer.deliver(
             step,
             cursor,
             due,
@@ -294,7 +294,7 @@ class NamedFires:
             history=self._arming.remembered(schedule.history, remembered),
             **left,
         )
-        schedule = self._records.store(step, due, schedule, over)
+        schedule = self._writer.store(step, due, schedule, over)
         self._events.fired(step, due.id, delivered, schedule)
         return schedule
 

@@ -102,13 +102,13 @@ class RecurringFires:
         arming: Arming,
         undeliverable: Undeliverable,
         events: Events,
-        records: FireWriter,
+        writer: FireWriter,
     ) -> None:
         self._settings = settings
         self._arming = arming
         self._undeliverable = undeliverable
         self._events = events
-        self._records = records
+        self._writer = writer
 
     def fire(self, step: Step, cursor: WheelCursor, due: DueFire) -> None:
         """Decide on every scheduled time up to now, and arm the next one."""
@@ -178,7 +178,7 @@ class RecurringFires:
             history=account.history,
             once=None if next_ms is None or next_ms > due.schedule.resumed_ms else due.schedule.once,
         )
-        schedule = self._records.store(step, due, schedule, _COMPLETED)
+        schedule = self._writer.store(step, due, schedule, _COMPLETED)
         for tell in account.told:
             tell(schedule)
         if schedule.status is _COMPLETED:
@@ -303,7 +303,7 @@ class RecurringFires:
             account.history,
             Fire(scheduled_ms, step.now_ms, due.schedule.revision, origin=due.schedule.revision_origin),
         )
-        delivered = self._records.deliver(
+        delivered = self._writer.deliver(
             step,
             cursor,
             due,
