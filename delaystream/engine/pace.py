@@ -12,6 +12,8 @@ from typing import Final
 
 #: Turns that may be taken at once after a quiet time.
 _BURST_S: Final = 0.25
+#: Records or entries that are read, or decided on, between two looks at whether a turn is over.
+AT_ONCE: Final = 16
 
 
 class Pace:

@@ -22,6 +22,7 @@ from delaystream.engine.accept.rate_commands import RateCommands
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.output.events import Asked, Events
 from delaystream.engine.output.letters import Letters
+from delaystream.engine.pace import AT_ONCE
 from delaystream.engine.policy.holds import Holds
 from delaystream.engine.policy.tenants import Tenants
 from delaystream.engine.ports import SourceBatch, SourceRecord
@@ -36,9 +37,6 @@ from delaystream.engine.suspects import Stage, Suspects
 # Naming a member through its class is slow (Python 3.11).
 _SCHEDULE: Final = Action.SCHEDULE
 _RATE: Final = Action.RATE
-
-#: Records that are read, or decided on, between two looks at the time.
-_AT_ONCE: Final = 16
 
 #: A record with what its headers say.
 Parsed: TypeAlias = tuple[SourceRecord, Request | Report | Rejection]
@@ -110,8 +108,8 @@ def _read_some(
     turn_over: Callable[[], bool],
 ) -> list[Parsed]:
     requests: list[Parsed] = []
-    for first in range(0, len(records), _AT_ONCE):
-        requests += [(record, read(record)) for record in records[first : first + _AT_ONCE]]
+    for first in range(0, len(records), AT_ONCE):
+        requests += [(record, read(record)) for record in records[first : first + AT_ONCE]]
         if turn_over():
             break
     return requests
@@ -175,7 +173,7 @@ class Intake:
                     step.records >= max_records
                     or step.size_bytes >= max_bytes
                     or len(written) >= max_partitions
-                    or (taken and not taken % _AT_ONCE and turn_over())
+                    or (taken and not taken % AT_ONCE and turn_over())
                 ):
                     break
                 if suspects and (topic, record.offset) in suspects:

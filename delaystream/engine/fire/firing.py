@@ -23,6 +23,7 @@ from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.observer import Observer
 from delaystream.engine.output.events import Events, asked
+from delaystream.engine.pace import AT_ONCE
 from delaystream.engine.policy.destination_health import DestinationHealth
 from delaystream.engine.policy.holds import Holds
 from delaystream.engine.policy.rates import Rates
@@ -39,8 +40,6 @@ _CHUNK: Final = 512
 _CHUNK_BYTES: Final = 2 * 1024 * 1024
 #: Entries of the first chunk, when nothing is known of their size.
 _FIRST_CHUNK: Final = 32
-#: Entries of named schedules that are decided on between two looks at the time.
-_AT_ONCE: Final = 16
 #: Most wheels of one step: the destinations of all of them may have to be looked up first.
 _WHEELS_AT_ONCE: Final = 256
 #: Most wheels among them whose destination cannot be written to, as far as is known.
@@ -399,7 +398,7 @@ class Firing:
                 if not self._deliver_named_or_move(step, cursor, key, stored, entry, number, ahead):
                     removed, last = removed - 1, before
                     break
-                if not number % _AT_ONCE and step.turn_over():
+                if not number % AT_ONCE and step.turn_over():
                     break
                 continue
             changes[key] = None
