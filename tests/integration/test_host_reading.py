@@ -332,9 +332,16 @@ def test_a_broker_that_does_not_know_a_topic_for_a_moment_costs_a_moment(
             consumer = me.host._consumer.thread.started_client
             cluster = consumer._client.cluster
             update = cluster.update_metadata
+            #: what the host says when the next answer is there: before it, no test may look in time
+            said: list[str | None] = []
+
+            def all_are_there(answer: Any) -> None:
+                said.append(me.host.withheld)
+                cluster.update_metadata = update
+                update(answer)
 
             def one_is_missing(answer: Any) -> None:
-                cluster.update_metadata = update
+                cluster.update_metadata = all_are_there
                 rows = [(3, *row[1:]) if row[1] == requests else row for row in answer.topics]
                 update(
                     SimpleNamespace(
@@ -347,7 +354,8 @@ def test_a_broker_that_does_not_know_a_topic_for_a_moment_costs_a_moment(
 
             cluster.update_metadata = one_is_missing
             me.host._consumer.thread.thread_loop.call_soon_threadsafe(consumer._client.force_metadata_update)
-            await me.notes.until(lambda: me.host.withheld is not None)
+            await me.notes.until(lambda: bool(said))
+            assert said == [f"the brokers do not know {requests}, and no partition is whole without"]
             await me.notes.until(lambda: me.host.withheld is None and me.running == [0, 1])
             produce(kafka, requests, 0, 10)
             await me.notes.until(lambda: me.notes.offsets(requests, 0)[-1:] == [9])
