@@ -90,7 +90,7 @@ def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> set
                 )
             elif acl.operation == "DescribeConfigs":
                 logger.warning(
-                    "the settings of a destination cannot be read, so transactions there may never end",
+                    "cannot check whether transactions can end in a destination",
                     topic=acl.name,
                     problem=problem,
                 )
