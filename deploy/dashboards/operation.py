@@ -11,7 +11,7 @@ _OURS = f"and on (namespace, job, instance) delaystream_ready{{{CHOSEN}}}"
 
 
 def operation() -> Json:
-    """What somebody opens who was woken up."""
+    """The dashboard for people on call."""
     return dashboard(
         "delaystream-operation",
         "delaystream: operation",

@@ -1,4 +1,4 @@
-"""For a tenant, or the owner of a destination: what of mine comes in, goes out, waits, is refused?"""
+"""For a tenant, or the owner of a destination: my incoming, delivered, waiting and refused requests."""
 
 from __future__ import annotations
 
