@@ -97,7 +97,7 @@ def _missing(spec: TopicSpec) -> Difference:
     sentence = f"The topic {spec.name} does not exist."
     if spec.required:
         return Difference(spec.name, "exists", "error", "yes", "no", sentence)
-    sentence = f"{sentence[:-1]}: there will be no receipts there, and requests are carried out without."
+    sentence = f"{sentence[:-1]}: there will be no receipts there, and requests work without them."
     return Difference(spec.name, "exists", "warning", "yes", "no", sentence)
 
 
@@ -131,8 +131,8 @@ def _of_replicas(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
     replicas = topic.replication_factor
     if replicas < spec.replication_factor:
         sentence = (
-            f"{spec.name} has replication factor {replicas} instead of {spec.replication_factor}; what is "
-            f"stored there is lost with fewer brokers."
+            f"{spec.name} has replication factor {replicas} instead of {spec.replication_factor}; records "
+            f"there can be lost with a broker."
         )
         expected, actual = str(spec.replication_factor), str(replicas)
         yield Difference(spec.name, "replication.factor", "warning", expected, actual, sentence)

@@ -195,7 +195,7 @@ def operation() -> Json:
             ),
             graph(
                 "Local state, by worker",
-                "What it occupies on disk.",
+                "Its size on disk.",
                 [Query(f"delaystream_state_bytes{{{CHOSEN}}}", "{{instance}}")],
                 "bytes",
                 width=8,

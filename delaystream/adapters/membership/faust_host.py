@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 _VACANT_TICK_S = 0.1
 #: Wait before the restart of a processor that ended by itself.
 _RESTART_S = 0.5
-#: How often the host checks whether a topic has more partitions, or was deleted and created again. The group
+#: How often the host checks whether a topic has more partitions, or was deleted and created anew. The group
 #: notices this minutes later or never, and it does not know the changelog.
 _LOOK_EVERY_S = 5.0
 #: A topic with a new id is checked this many times more, at this interval: a broker may be behind.

@@ -303,7 +303,7 @@ def _watch_strategy(member: Membership, give_up: Callable[[float], bool]) -> Non
             except InconsistentGroupProtocolError:
                 now = time.monotonic()
                 since = now if since is None else since
-                # The worker ends once the attempt is given up; until then there is nothing to do here.
+                # The worker ends once ``give_up`` says so; until then there is nothing to do here.
                 await member.until_closing(None if give_up(now - since) else _REFUSED_RETRY_S)
                 return False
             since = None

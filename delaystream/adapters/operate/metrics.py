@@ -138,7 +138,7 @@ class PrometheusObserver:
                 self._partitions.phases[partition] = phase
 
     def recovery(self, partition: int, applied: int, position: int, end: int) -> None:
-        """Recovery has applied so many records and stands at ``position`` of ``end``."""
+        """Recovery has applied this many records and is at ``position`` of ``end``."""
         with self._partitions.lock:
             before, *_ = self._partitions.recovery.get(partition, (0, 0, 0))
             # A recovery that begins again counts from zero.
@@ -216,7 +216,7 @@ class PrometheusObserver:
             self._corrupt.labels(topic, partition).set(1)
 
     def request_partitions(self, count: int, topics: Iterable[str]) -> None:
-        """Take the partition count of each request topic: all workers together own so many.
+        """Take the partition count of each request topic: all workers together own them.
 
         Their counters begin at 0: Prometheus sees no increase in the value with which a counter first
         appears.

@@ -64,7 +64,7 @@ class PendingGauges:
         )
         tenants = GaugeMetricFamily(
             "delaystream_tenant_pending_entries",
-            "Fires that a request topic has pending: what its quota is held against.",
+            "Pending fires of a request topic; its quota bounds them.",
             labels=["partition", "topic"],
         )
         for partition, counts in sorted(self._partitions.items()):
