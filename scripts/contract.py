@@ -168,7 +168,11 @@ class Receipt(_Part, frozen=True, kw_only=True):
 
     key: str
     value: str
-    always: tuple[str, ...]
+    always: Annotated[tuple[str, ...], Meta(description="Fields of every receipt.")]
+    repeated: Annotated[
+        tuple[str, ...],
+        Meta(description="What a receipt with `repeated` may have beside those, and nothing else."),
+    ]
     fields: dict[str, Field]
     outcomes: dict[str, Outcome]
 
