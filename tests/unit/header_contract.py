@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import UNSET
@@ -246,6 +246,29 @@ def _update(update: Update) -> dict[str, Any]:
 
 def _given(told: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not UNSET}
+
+
+def broken(action: str, given: Iterable[str]) -> set[str]:
+    """The codes of all rules that a request with these headers breaks, by the contract's tables."""
+    names = set(given)
+    codes = {code for need in CONTRACT["actions"][action]["needs"] for code in _missing(need, names)}
+    for name in names:
+        header = CONTRACT["headers"][name]
+        if action in header["ignored_on"]:
+            continue
+        if action not in header["on"]:
+            codes.add(CONTRACT["not_taken_code"])
+            continue
+        rule = header["on"][action]
+        codes |= {code for need in rule.get("needs", ()) for code in _missing(need, names)}
+        codes |= {excluded["code"] for excluded in rule.get("excludes", ()) if names & {*excluded["names"]}}
+    return codes
+
+
+def _missing(need: Mapping[str, Any], names: set[str]) -> Iterator[str]:
+    counts = "beside" not in need or bool(names & {*need["beside"]})
+    if counts and not names & {*need["any_of"]}:
+        yield need["code"]
 
 
 def names(parts: Sequence[Mapping[str, Any]]) -> list[str]:

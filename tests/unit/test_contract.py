@@ -28,7 +28,7 @@ from delaystream.core.recurrence import CronError
 from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.rejection import DESCRIPTIONS, Code, Rejection
 from delaystream.core.request import Action, CatchUp, Coordinates, IfExists, Request, WantedStatus
-from tests.unit.header_contract import CONTRACT, PREFIX, as_contract, asked
+from tests.unit.header_contract import CONTRACT, PREFIX, as_contract, asked, broken
 from tests.unit.test_setup import ROOT, script
 
 contract = script("contract")
@@ -165,29 +165,6 @@ def test_the_fields_of_a_request_are_those_that_the_code_reads() -> None:
 
 
 # -- what headers need and exclude -------------------------------------------------------------------
-
-
-def broken(action: str, given: Iterable[str]) -> set[str]:
-    """The codes of all rules that a request with these headers breaks, by the contract's tables."""
-    names = set(given)
-    codes = {code for need in ACTIONS[action]["needs"] for code in _missing(need, names)}
-    for name in names:
-        header = HEADERS[name]
-        if action in header["ignored_on"]:
-            continue
-        if action not in header["on"]:
-            codes.add(CONTRACT["not_taken_code"])
-            continue
-        rule = header["on"][action]
-        codes |= {code for need in rule.get("needs", ()) for code in _missing(need, names)}
-        codes |= {excluded["code"] for excluded in rule.get("excludes", ()) if names & {*excluded["names"]}}
-    return codes
-
-
-def _missing(need: Mapping[str, Any], names: set[str]) -> Iterator[str]:
-    counts = "beside" not in need or bool(names & {*need["beside"]})
-    if counts and not names & {*need["any_of"]}:
-        yield need["code"]
 
 
 def example_of(name: str, beside: Iterable[str]) -> str:

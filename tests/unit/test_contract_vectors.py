@@ -22,6 +22,7 @@ from tests.unit.header_contract import (
     PREFIX,
     VECTORS,
     as_contract,
+    broken,
     content,
     expected,
     headers_of,
@@ -88,6 +89,19 @@ def test_every_header_has_vectors_of_each_kind() -> None:
             assert [told for told in names(REQUESTS) if told.startswith(f"{name}: {kind}")]
     assert {vector["request"].get("action", "schedule") for vector in ACCEPTED} == set(Action)
     assert accepted >= {name.removeprefix(PREFIX) for name in OUTGOING_HEADERS}
+
+
+def test_no_vector_breaks_two_rules_and_the_one_is_that_of_its_code() -> None:
+    """Which of two is named is no part of the contract. Of what stands together, the tables tell."""
+    defaults = {"default_destination", "default_timezone"}
+    for vector in REQUESTS:
+        control = _control(vector) & CONTRACT["headers"].keys()
+        if control != _control(vector) or defaults & vector.get("settings", {}).keys():
+            continue
+        contents = {name.lower(): value for name, value in headers_of(vector)}
+        action = (contents.get(f"{PREFIX}action") or b"schedule").decode("utf-8", "replace")
+        if action in CONTRACT["actions"]:
+            assert broken(action, control) <= {vector.get("code")}, vector["name"]
 
 
 def _control(vector: dict[str, Any]) -> set[str]:
