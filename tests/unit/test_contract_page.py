@@ -39,8 +39,8 @@ def test_the_reader_on_the_page_tells_which_vector_does_not_hold(tmp_path: Path)
     finished = run(tmp_path)
     assert finished.returncode == 1
     assert [line.partition(":")[0] for line in finished.stdout.splitlines()[:-1]] == [
-        "duration '5s'",
-        f"owner of {wrong['owners'][0]['key']!r}",
+        "'5s'",
+        repr(wrong["owners"][0]["key"]),
     ]
 
 
