@@ -21,8 +21,9 @@ async def every_outcome(engine: Engine) -> None:
     """All that can become of a request, at least once, and of most in more than one way."""
 
     def ask(**control: str) -> int:
-        named = {"destination": "orders", **control} if "action" not in control else control
-        return engine.request(value=None, control={"reply-to": "replies"}, **named)
+        named = {name.replace("_", "-"): text for name, text in control.items()}
+        where = {} if "action" in named else {"destination": "orders"}
+        return engine.request(value=None, control={"reply-to": "replies", **where, **named})
 
     def coordinates(offset: int) -> str:
         return f"{REQUESTS}/0/{offset}"
