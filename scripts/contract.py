@@ -15,6 +15,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from delaystream.core.rejection import DESCRIPTIONS
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "delaystream" / "contract"
 DOCS: Final = ROOT / "docs" / "contract"
@@ -367,6 +369,9 @@ def schema(name: str) -> dict[str, Any]:
 def formed(name: str) -> str:
     """A file in its one form: what says the most stands on one line each."""
     written = json.loads((PACKAGE / f"{name}.json").read_text("utf-8"))
+    for code, told in written.get("codes", {}).items():
+        # The sentences are the code's own.
+        told["about"] = DESCRIPTIONS.get(code, told["about"])
     return _formed(written, depth=3 if name == "headers" else 2, level=0) + "\n"
 
 
