@@ -24,7 +24,7 @@ from typing import Final
 
 import orjson
 
-from delaystream.core.rejection import Code
+from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Coordinates, Header
 
 SCHEDULE_ID: Final = "delaystream-schedule-id"
@@ -144,25 +144,19 @@ def anonymous_delivery_headers(
 
 
 def dead_letter_headers(
-    original_headers: Sequence[Header],
-    code: Code,
-    detail: str,
-    topic: str,
-    partition: int,
-    offset: int,
-    timestamp_ms: int,
+    original_headers: Sequence[Header], source: Coordinates, timestamp_ms: int, rejection: Rejection
 ) -> list[Header]:
-    """The refused record's headers untouched, then the reason and its coordinates. A new list.
+    """The refused record's headers untouched, then the reason and where and when it was. A new list.
 
     A record refused twice carries two sets: the last one is the latest.
     """
     return [
         *original_headers,
-        (ERROR, code.encode()),
-        (ERROR_DETAIL, detail.encode("utf-8", "backslashreplace")),
-        (ERROR_TOPIC, topic.encode()),
-        (ERROR_PARTITION, b"%d" % partition),
-        (ERROR_OFFSET, b"%d" % offset),
+        (ERROR, rejection.code.encode()),
+        (ERROR_DETAIL, rejection.detail.encode("utf-8", "backslashreplace")),
+        (ERROR_TOPIC, source.topic.encode()),
+        (ERROR_PARTITION, b"%d" % source.partition),
+        (ERROR_OFFSET, b"%d" % source.offset),
         (ERROR_TIMESTAMP, b"%d" % timestamp_ms),
     ]
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from delaystream.core.instants import InstantError, parse_instant
+from delaystream.core.record import Record
 from delaystream.core.rejection import shown
 from delaystream.dialects.cron_fields import listed_steps
 from delaystream.dialects.translation import (
@@ -23,7 +24,6 @@ from delaystream.dialects.translation import (
     UNLIMITED,
     Dialect,
     Fill,
-    Record,
     Row,
     Spoken,
     Translated,

@@ -348,12 +348,12 @@ def denied_receipts_undo_their_requests() -> Iterator[Engine]:
     """A request that asks for a receipt where none may be written is refused."""
     original = Intake._decide
 
-    def decide(self: Intake, step: Any, topic: str, record: Any, request: Any) -> bool:
+    def decide(self: Intake, step: Any, record: Any, request: Any) -> bool:
         if type(request) is Request and request.no_receipt is not None:
             rejection = Rejection(Code.INVALID_REPLY_TO, request.no_receipt, id=request.id)
-            self._letters.refuse(step, topic, self._partition, record, request, rejection)
+            self._letters.refuse(step, record, request, rejection)
             return False
-        return original(self, step, topic, record, request)
+        return original(self, step, record, request)
 
     with patch.object(Intake, "_decide", decide):
         yield Engine()

@@ -34,8 +34,9 @@ from delaystream.config.settings import LARGEST_RECEIPT_BYTES, Settings
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import named_fire_id, trigger_index
 from delaystream.core.instants import LATEST_MS
+from delaystream.core.record import Record
 from delaystream.core.recurrence import NO_TIMING, Recurrence, Timing
-from delaystream.core.rejection import Code
+from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Coordinates, Header, Match, Request
 from tests.unit.record_batches import batch
 
@@ -125,13 +126,13 @@ def request(case: Case) -> tuple[Request, list[Header]]:
     headers = [*foreign(settings, control), *control]
     parser = RequestParser(DestinationFilter(["*"], []), settings.limits())
     read = parser.parse(
-        REQUESTS,
-        SOURCE.partition,
-        SOURCE.offset,
-        NOW_MS - 3_600_000,
-        bytes(settings.max_key_bytes),
-        bytes(settings.max_value_bytes),
-        headers,
+        Record(
+            Coordinates(REQUESTS, SOURCE.partition, SOURCE.offset),
+            NOW_MS - 3_600_000,
+            bytes(settings.max_key_bytes),
+            bytes(settings.max_value_bytes),
+            headers,
+        ),
         NOW_MS - 3_600_000,
     )
     assert isinstance(read, Request), read
@@ -233,9 +234,7 @@ def dead_letters(case: Case) -> Iterator[Row]:
     yield (
         accepted.key,
         accepted.value,
-        dead_letter_headers(
-            headers, Code.INTERNAL_ERROR, detail, REQUESTS, SOURCE.partition, SOURCE.offset, LATEST_MS
-        ),
+        dead_letter_headers(headers, SOURCE, LATEST_MS, Rejection(Code.INTERNAL_ERROR, detail)),
     )
 
 

@@ -11,7 +11,7 @@ from delaystream.codec.outgoing import (
     delivery_headers,
     receipt,
 )
-from delaystream.core.rejection import Code
+from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Coordinates, Header
 
 SOURCE = Coordinates("delay-requests", 3, 42)
@@ -42,7 +42,9 @@ def test_a_delivery_carries_the_foreign_headers_first_and_then_where_it_comes_fr
 
 def test_a_dead_letter_keeps_every_header_and_says_why_and_where_from() -> None:
     original: list[Header] = [("delaystream-delay", b"30"), ("trace", None)]
-    headers = dead_letter_headers(original, Code.INVALID_DELAY, "no unit: 'ä'.", "delay-requests", 3, 42, -1)
+    headers = dead_letter_headers(
+        original, Coordinates("delay-requests", 3, 42), -1, Rejection(Code.INVALID_DELAY, "no unit: 'ä'.")
+    )
     assert headers == [
         *original,
         ("delaystream-error", b"invalid-delay"),
@@ -57,7 +59,7 @@ def test_a_dead_letter_keeps_every_header_and_says_why_and_where_from() -> None:
 def test_everything_written_is_dropped_on_intake() -> None:
     written = [
         *delivery_headers([], "s", "f", 1, ("delaystream-fired-at", b"2"), "t/0/1", 1, 1),
-        *dead_letter_headers([], Code.NO_SCHEDULE, "d", "t", 0, 1, 2),
+        *dead_letter_headers([], SOURCE, 2, Rejection(Code.NO_SCHEDULE, "d")),
         *(header for header in receipt(Outcome.SCHEDULED, SOURCE, None, 1)[2] if header[0] != "content-type"),
     ]
     kept_for_later = {"delaystream-last-fired-at", "delaystream-next-at"}

@@ -10,12 +10,13 @@ from msgspec.structs import replace
 from delaystream.codec.command import Command, Report, detach
 from delaystream.codec.envelope import Schedule
 from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
+from delaystream.core.record import Record
 from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.output.events import Events
 from delaystream.engine.policy.destination_health import DestinationHealth
-from delaystream.engine.ports import Destinations, Headers, SourceRecord
+from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state.step import RECEIPT, Step, row_bytes
 
@@ -141,17 +142,16 @@ class Letters:
     def refuse(
         self,
         step: Step,
-        topic: str,
-        partition: int,
-        record: SourceRecord,
+        record: Record,
         request: Request | Report | Rejection,
         rejection: Rejection,
     ) -> None:
         """Put a refused record among the dead letters, its bytes untouched, and tell whoever asked."""
-        produced = _as_produced(topic, self._settings.commands_topic, partition, record, request)
-        source, timestamp_ms, own = produced
-        headers: Sequence[Header] = [(_printable(name), value) for name, value in own]
-        self.dead_letter(step, record.key, record.value, headers, timestamp_ms, source, rejection)
+        produced = record
+        if record.source.topic == self._settings.commands_topic:
+            produced = _as_produced(record, request)
+        headers = [(_printable(name), value) for name, value in produced.headers]
+        self.dead_letter(step, replace(produced, headers=headers), rejection)
         if type(request) is Request:
             # Decided after parsing: the request itself knows who asks, and why it gets no receipt.
             rejection = replace(
@@ -165,27 +165,23 @@ class Letters:
                 rejection.reply_to,
                 receipt(
                     Outcome.REJECTED,
-                    source,
+                    produced.source,
                     rejection.id,
                     step.now_ms,
                     code=rejection.code,
                     detail=rejection.detail,
                 ),
             )
-        self._events.refused(step, source, rejection, no_receipt)
+        self._events.refused(step, produced.source, rejection, no_receipt)
 
     def dead_letter(
         self,
         step: Step,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[Header],
-        timestamp_ms: int,
-        source: Coordinates,
+        record: Record,
         rejection: Rejection,
         whose: Sequence[Header] = (),
     ) -> None:
-        """Write a dead letter; one that would be too large has neither key, value nor headers.
+        """Write a record as a dead letter; one that would be too large has neither key, value nor headers.
 
         But it has those that tell ``whose`` fire it is, and says how much is left out.
 
@@ -196,16 +192,17 @@ class Letters:
         if not partitions:
             problem = self._destinations.problem(topic) or "unknown"
             raise LogUnavailable(f"{topic}: {problem}; without it a refused request would be lost")
-        letter = _letter([*headers, *whose], source, timestamp_ms, rejection)
+        source, timestamp_ms, key, value = record.source, record.timestamp_ms, record.key, record.value
+        letter = dead_letter_headers([*record.headers, *whose], source, timestamp_ms, rejection)
         size_bytes = row_bytes(key, value, letter) + _unseen_bytes(letter)
         most_bytes = min(self._settings.own_record_max_bytes, self._health.letter_max_bytes(step.loop_ms))
         if size_bytes > most_bytes:
             told = f"{rejection.detail} [{size_bytes} bytes are left out: the topic takes {most_bytes}]"
             key = value = None
-            letter = _letter(whose, source, timestamp_ms, replace(rejection, detail=told))
+            letter = dead_letter_headers(whose, source, timestamp_ms, replace(rejection, detail=told))
             if row_bytes(None, None, letter) + _unseen_bytes(letter) > most_bytes:
                 # Not even that: the least that tells which record it is, and why.
-                letter = _letter((), source, timestamp_ms, rejection)
+                letter = dead_letter_headers((), source, timestamp_ms, rejection)
             step.warnings.append(
                 f"the dead letter of {source.topic}/{source.partition}/{source.offset} is without its "
                 f"{size_bytes} bytes: {topic} takes {most_bytes}"
@@ -222,40 +219,18 @@ def _unseen_bytes(headers: Sequence[Header]) -> int:
     return wide + _LENGTHS_BYTES * len(headers)
 
 
-def _letter(
-    headers: Sequence[Header], source: Coordinates, timestamp_ms: int, rejection: Rejection
-) -> list[Header]:
-    return dead_letter_headers(
-        headers,
-        rejection.code,
-        rejection.detail,
-        source.topic,
-        source.partition,
-        source.offset,
-        timestamp_ms,
-    )
+def _as_produced(record: Record, request: Request | Report | Rejection) -> Record:
+    """A refused record of the commands topic as it was produced, before any re-routing.
 
-
-def _as_produced(
-    topic: str,
-    commands_topic: str,
-    partition: int,
-    record: SourceRecord,
-    request: Request | Report | Rejection,
-) -> tuple[Coordinates, int, Headers]:
-    """Where and when a refused request was produced, before any re-routing, and its headers there.
-
-    The time is -1 where it is unknown. What only looks like re-routed (a forged record, or one on a request
-    topic) keeps every header.
+    What only looks like re-routed (a forged record) keeps every header.
     """
-    if topic == commands_topic:
-        command, own = detach(record.headers)
-        if type(request) is Request:
-            return request.source, request.timestamp_ms, own
-        if command is not None:
-            timestamp_ms = command.timestamp_ms if type(command) is Command else record.timestamp
-            return command.source, timestamp_ms, own
-    return Coordinates(topic, partition, record.offset), record.timestamp, record.headers
+    command, own = detach(record.headers)
+    if type(request) is Request:
+        return replace(record, source=request.source, timestamp_ms=request.timestamp_ms, headers=own)
+    if command is None:
+        return record
+    timestamp_ms = command.timestamp_ms if type(command) is Command else record.timestamp_ms
+    return replace(record, source=command.source, timestamp_ms=timestamp_ms, headers=own)
 
 
 def _printable(name: str) -> str:
