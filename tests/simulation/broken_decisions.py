@@ -23,7 +23,7 @@ from delaystream.codec.envelope import (
 )
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import wheel_of
-from delaystream.codec.outgoing import anonymous_delivery_headers
+from delaystream.codec.outgoing import Answer, anonymous_delivery_headers
 from delaystream.core.misfire import Verdict, settle
 from delaystream.core.rates import Bucket
 from delaystream.core.recurrence import timing
@@ -307,18 +307,9 @@ def receipts_name_other_fires() -> Iterator[Engine]:
     """A receipt gives the fires of a request the ids of others."""
     original = Letters.receipt
 
-    def receipt(
-        self: Letters,
-        step: Any,
-        request: Any,
-        outcome: Any,
-        due_ms: Any = (),
-        fire_ids: Any = (),
-        *rest: Any,
-        **further: Any,
-    ) -> str | None:
-        others = [f"{fire}0" for fire in fire_ids]
-        return original(self, step, request, outcome, due_ms, others, *rest, **further)
+    def receipt(self: Letters, step: Any, request: Any, answer: Answer) -> str | None:
+        others = [(due_ms, f"{fire}0") for due_ms, fire in answer.fires]
+        return original(self, step, request, replace(answer, fires=others))
 
     with patch.object(Letters, "receipt", receipt):
         yield Engine()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from delaystream.codec.headers import RequestParser
 from delaystream.codec.names import KINDS, SUPPORTED
-from delaystream.codec.outgoing import OUTGOING_HEADERS, dead_letter_headers, delivery_headers
+from delaystream.codec.outgoing import OUTGOING_HEADERS, Delivery, dead_letter_headers, delivery_headers
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.record import Record
@@ -184,7 +184,7 @@ def test_a_cancel_needs_an_id_and_looks_at_nothing_but_reply_to() -> None:
 
 def test_a_delivered_record_can_be_sent_again_as_a_request() -> None:
     delivered = delivery_headers(
-        [("trace", b"1")], "a/0/1", "a/0/1/0/5", 5, ("delaystream-fired-at", b"6"), "a/0/1", 1
+        [("trace", b"1")], Delivery("a/0/1", "a/0/1/0/5", 5, "a/0/1", 1), ("delaystream-fired-at", b"6")
     )
     assert scheduled(*delivered).headers == [("trace", b"1")]
 

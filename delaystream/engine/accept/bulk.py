@@ -59,7 +59,7 @@ from delaystream.codec.keys import (
     split_schedule_key,
     wheel_key,
 )
-from delaystream.codec.outgoing import Outcome
+from delaystream.codec.outgoing import Answer, Outcome
 from delaystream.core.identity import revision
 from delaystream.core.order import newer
 from delaystream.core.record import Record
@@ -641,7 +641,7 @@ class Bulks:
         self._gathering.discard(key)
         if gathering.action is Action.RATE:
             no_receipt = self._letters.summary(
-                step, source, report.reply_to, gathering.no_receipt, Outcome.RATE_SET, {}
+                step, source, report.reply_to, gathering.no_receipt, Answer(Outcome.RATE_SET)
             )
             self._answers.events.rate_set(step, source, gathering, no_receipt)
             return
@@ -660,7 +660,7 @@ class Bulks:
         if gathering.until_ms >= 0:
             counted["until_ms"] = gathering.until_ms
         no_receipt = self._letters.summary(
-            step, source, report.reply_to, gathering.no_receipt, outcome, counted
+            step, source, report.reply_to, gathering.no_receipt, Answer(outcome, counted=counted)
         )
         self._answers.events.bulk(step, source, gathering, no_receipt)
 

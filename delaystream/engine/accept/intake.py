@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from delaystream.codec.command import Report, attach
 from delaystream.codec.envelope import Hold, delivered_key, encode, envelope_of
 from delaystream.codec.keys import wheel_key
-from delaystream.codec.outgoing import Outcome, anonymous_delivery_headers
+from delaystream.codec.outgoing import Answer, Outcome, anonymous_delivery_headers
 from delaystream.core.identity import fire_id
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.record import Record
@@ -167,8 +167,7 @@ class Intake:
             return rejection
         no_receipt = None
         if request.reply_to is not None or request.no_receipt is not None:
-            fire_ids = self._fire_ids(request)
-            no_receipt = self._letters.receipt(step, request, Outcome.SCHEDULED, times, fire_ids)
+            no_receipt = self._letters.receipt(step, request, Answer(Outcome.SCHEDULED, self._fires(request)))
         if self._events.anonymous:
             self._events.accepted(step, request, no_receipt)
         state = self._state
@@ -217,9 +216,9 @@ class Intake:
             self._events.fired_anonymous(step, source, index, due_ms, request.destination, partition, asked)
 
     @staticmethod
-    def _fire_ids(request: Request) -> list[str]:
+    def _fires(request: Request) -> list[tuple[int, str]]:
         where = request.source.text
-        return [fire_id(where, index, due_ms) for index, due_ms in enumerate(request.due_ms)]
+        return [(due_ms, fire_id(where, index, due_ms)) for index, due_ms in enumerate(request.due_ms)]
 
     def _addressed(
         self, step: Step, record: Record, request: Request, *, is_command: bool

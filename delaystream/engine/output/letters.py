@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
 from delaystream.codec.command import Command, Report, detach
-from delaystream.codec.envelope import Schedule
-from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
+from delaystream.codec.outgoing import Answer, Outcome, dead_letter_headers, receipt
 from delaystream.core.record import Record
 from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
@@ -35,104 +34,46 @@ class Letters:
         self._destinations = destinations
         self._health = health
 
-    def receipt(
-        self,
-        step: Step,
-        request: Request,
-        outcome: Outcome,
-        due_ms: Sequence[int] = (),
-        fire_ids: Sequence[str] = (),
-        won: str | None = None,
-        schedule: Schedule | None = None,
-        *,
-        repeated: bool = False,
-        at_once: int | None = None,
-        described: dict[str, object] | None = None,
-    ) -> str | None:
-        """Tell what became of a request, if it asked; the fires that it has been given, one by one.
-
-        `schedule` is the one of its id as it is now, `repeated` that it had been carried out before.
+    def receipt(self, step: Step, request: Request, answer: Answer) -> str | None:
+        """Tell what became of a request, if it asked.
 
         Why there is no receipt although it asked; None where there is one, or nobody asked.
         """
         if request.reply_to is None:
-            return self._unanswered(step, request.no_receipt)
-        return self._reply(
-            step,
-            request.reply_to,
-            receipt(
-                outcome,
-                request.source,
-                request.id,
-                step.now_ms,
-                due_ms,
-                fire_ids,
-                won=won,
-                status=None if schedule is None else schedule.status,
-                version=None if schedule is None or not schedule.version else schedule.version,
-                repeated=repeated,
-                at_once=at_once,
-                described=described,
-                until_ms=None if schedule is None else schedule.until_ms,
-            ),
-        )
+            return self.unanswered(step, request.no_receipt)
+        row = receipt(request.source, request.id, answer, step.now_ms)
+        return self._reply(step, request.reply_to, row)
 
     def summary(
-        self,
-        step: Step,
-        source: Coordinates,
-        reply_to: str | None,
-        no_receipt: str | None,
-        outcome: Outcome,
-        counted: Mapping[str, int],
-        fires: Sequence[tuple[int, str]] = (),
-        about: str | None = None,
-        *,
-        status: str | None = None,
-        described: dict[str, object] | None = None,
+        self, step: Step, source: Coordinates, reply_to: str | None, no_receipt: str | None, answer: Answer
     ) -> str | None:
         """Tell what became of a command that took a sweep, if it asked, and what it counted.
 
-        Where it was `about` one request without an id, also the `fires` that this has now, as (due_ms, fire
-        id); where a description was asked for, that and the `status`. Why there is no receipt, as `receipt`
-        says it.
+        Why there is no receipt, as `receipt` says it.
         """
         if reply_to is None:
-            return self._unanswered(step, no_receipt)
-        due_ms, fire_ids = [due for due, _ in fires], [fire for _, fire in fires]
-        row = receipt(
-            outcome,
-            source,
-            None,
-            step.now_ms,
-            due_ms,
-            fire_ids,
-            status=status,
-            described=described,
-            counted=counted,
-            about=about,
-        )
-        return self._reply(step, reply_to, row)
+            return self.unanswered(step, no_receipt)
+        return self._reply(step, reply_to, receipt(source, None, answer, step.now_ms))
 
     def _reply(self, step: Step, topic: str, row: tuple[bytes, bytes, list[Header]]) -> str | None:
         # A receipt never holds anything up: where it cannot be delivered, there is none.
         partitions = self._destinations.partitions(topic)
         if not partitions:
             problem = self._destinations.problem(topic) or "it cannot be written to"
-            return self._unanswered(step, f"{shown(topic)}: {problem}")
+            return self.unanswered(step, f"{shown(topic)}: {problem}")
         if not self._health.takes_receipts(topic, step.loop_ms):
             trouble = self._health.get(topic)
             problem = "it refused a receipt" if trouble is None else trouble.reason
-            return self._unanswered(step, f"{shown(topic)}: {problem}")
+            return self.unanswered(step, f"{shown(topic)}: {problem}")
         key, value, headers = row
         size_bytes = row_bytes(key, value, headers)
         if size_bytes > self._settings.own_record_max_bytes:
-            return self._unanswered(step, f"{shown(topic)}: the receipt would have {size_bytes} bytes")
+            return self.unanswered(step, f"{shown(topic)}: the receipt would have {size_bytes} bytes")
         step.writes_to(topic, partitions).write(key, value, headers, step.now_ms, origin=RECEIPT)
         return None
 
     @staticmethod
-    def _unanswered(step: Step, why: str | None) -> str | None:
+    def unanswered(step: Step, why: str | None) -> str | None:
         """Note that there is no receipt although one was asked for, if so."""
         if why is not None:
             step.unanswered += 1
@@ -158,18 +99,13 @@ class Letters:
                 rejection, no_receipt=request.no_receipt, actor=request.actor, note=request.terms.note
             )
         if rejection.reply_to is None:
-            no_receipt = self._unanswered(step, rejection.no_receipt)
+            no_receipt = self.unanswered(step, rejection.no_receipt)
         else:
             no_receipt = self._reply(
                 step,
                 rejection.reply_to,
                 receipt(
-                    Outcome.REJECTED,
-                    produced.source,
-                    rejection.id,
-                    step.now_ms,
-                    code=rejection.code,
-                    detail=rejection.detail,
+                    produced.source, rejection.id, Answer(Outcome.REJECTED, refusal=rejection), step.now_ms
                 ),
             )
         self._events.refused(step, produced.source, rejection, no_receipt)
