@@ -36,9 +36,9 @@ class ApplicationSettings(Section):
 
     allow_untested_clients: bool = Field(
         False,
-        description="Whether a worker starts although aiokafka or faust-streaming is installed in another "
-        "version than the one it was tested with. It uses private parts of both: what these mean may have "
-        "changed, and with it what the guarantees rest on.",
+        description="Whether a worker, an export and an import go on although aiokafka or faust-streaming is "
+        "installed in another version than the one they were tested with. They use private parts of both: "
+        "what these mean may have changed, and with it what the guarantees rest on.",
     )
 
     request_topics: TopicList = Field(
