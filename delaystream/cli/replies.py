@@ -51,8 +51,10 @@ def check(
     from delaystream.cli.wording import in_options
     from delaystream.codec.headers import RequestParser
     from delaystream.core.destinations import DestinationFilter
+    from delaystream.core.record import Record
     from delaystream.core.recurrence import next_after
     from delaystream.core.rejection import Rejection
+    from delaystream.core.request import Coordinates
 
     now_ms = time.time_ns() // 1_000_000
     if timestamp_ms is None:
@@ -63,9 +65,8 @@ def check(
     parser = RequestParser(
         destinations, requests.limits(), requests.default_destination, requests.default_timezone
     )
-    parsed = parser.parse(
-        request.topic, 0, 0, timestamp_ms, request.key, request.value, list(request.headers), now_ms
-    )
+    source = Coordinates(request.topic, 0, 0)
+    parsed = parser.parse(Record(source, timestamp_ms, request.key, request.value, request.headers), now_ms)
     if isinstance(parsed, Rejection):
         detail = in_options(parsed.detail, command)
         refuse(f"not sent, a worker would refuse it as {parsed.code.value}: {detail}")

@@ -57,14 +57,15 @@ def export(
     none is disturbed, unless by --final. Values, keys and headers are base64. docs/operations.md says how to
     move to another partition count with it.
     """
-    from delaystream import transfer
-    from delaystream.adapters.security.client_config import ClientConfig
-
     if final and (file is None or output != "jsonl"):
         raise typer.BadParameter("--final needs --file, and writes JSON Lines")
     if reopen and (final or file is not None):
         raise typer.BadParameter("--reopen stands alone")
-    settings = connection.load().settings
+    settings = _settings(connection)
+
+    from delaystream import transfer
+    from delaystream.adapters.security.client_config import ClientConfig
+
     client = ClientConfig.parse(settings.kafka)
     partitions = _partitions(settings, client)
     if reopen:
@@ -107,12 +108,13 @@ def import_(
     refuse to. Ids, fire ids and due times stay as they were. An import that was interrupted is run again, and
     goes on; one that is complete changes nothing when it is run again.
     """
+    settings = _settings(connection)
+
     from delaystream import transfer
     from delaystream.adapters.security.client_config import ClientConfig
     from delaystream.app.tenants import tenants_of
     from delaystream.topics import connect, topic_ids
 
-    settings = connection.load().settings
     client = ClientConfig.parse(settings.kafka)
     with _seekable(file) as opened:
         partitions = _partitions(settings, client)
@@ -136,6 +138,21 @@ def import_(
         print(f"nothing to do: {what} of {done.transfer} are here already")
     else:
         print(f"imported {what} of {done.transfer} into {number_of(partitions, 'partition')}")
+
+
+def _settings(connection: options.Connection) -> "Settings":
+    """The settings, where the client libraries are those that were tested, or somebody insists.
+
+    This comes before the imports that need the libraries: one of another version may lack what they look for.
+    Raises ConfigurationError.
+    """
+    from delaystream.adapters.internals.versions import TESTED, require_tested, untested
+
+    settings = connection.load().settings
+    require_tested(allow_others=settings.allow_untested_clients)
+    for name, version in untested().items():
+        print(f"delaystream: {name} {version} is installed, tested: {TESTED[name]}", file=sys.stderr)
+    return settings
 
 
 def _partitions(settings: "Settings", client: "ClientConfig") -> int:

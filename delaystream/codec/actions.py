@@ -25,6 +25,7 @@ from delaystream.core.globs import MOST_CHARACTERS
 from delaystream.core.instants import format_instant
 from delaystream.core.limits import Limits
 from delaystream.core.rates import RateError, parse_count
+from delaystream.core.record import Record
 from delaystream.core.recurrence import NO_TIMING, Timing
 from delaystream.core.rejection import Code, shown
 from delaystream.core.request import (
@@ -48,6 +49,8 @@ _ALONE: Final = (Action.CANCEL, Action.PAUSE, Action.RESUME, Action.TRIGGER)
 _PLAIN: Final = frozenset({"id", "action", "reply-to", "actor"})
 _BULK: Final = (Action.CANCEL, Action.PAUSE, Action.RESUME)
 _BY_COORDINATES: Final = (Action.CANCEL, Action.RESCHEDULE, Action.TRIGGER, Action.DESCRIBE)
+RETIMING: Final = (Action.RESCHEDULE, Action.UPDATE)
+"""What changes when something fires."""
 _LATENESS: Final = frozenset({"catch-up", "on-late", "grace"})
 
 _ANY: Final = frozenset({"action", "reply-to", "actor", "note"})
@@ -67,16 +70,14 @@ _NOT_ON_CANCEL: Final = frozenset({"until", "rate"})
 """What is neither a schedule's nor an update's, nor a cancel's."""
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """A record whose headers are sorted, and what is known of it before its action is looked at."""
+class Sorted(msgspec.Struct, frozen=True, gc=False):
+    """A record as it was produced, its headers sorted, and what any request says whatever it asks for."""
 
-    source: Coordinates
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
+    record: Record
+    """Its timestamp is not negative."""
     foreign: list[Header]
     control: dict[str, bytes]
-    now_ms: int
+    """By kind, the name without the prefix."""
     id: str | None
     reply_to: str | None
     no_receipt: str | None
@@ -91,15 +92,15 @@ class Actions:
         self._limits = limits
         self._due = due
 
-    def read(self, action: Action, record: Record, carried: Command | None) -> Request:
+    def read(self, action: Action, asked: Sorted, now_ms: int, carried: Command | None) -> Request:
         """The command of a record; its times are those that are `carried`, if any. Raises `RefusedError`."""
-        control, id = record.control, record.id
+        record, control, id = asked.record, asked.control, asked.id
         if id is not None and action in _ALONE and control.keys() <= _PLAIN:
             # The usual command, without the cost of looking for anything else.
             return Request(
-                record.source, record.timestamp_ms, record.key, record.value, record.foreign, action, id,
-                "", (), None, None, False, _REPLACE, ON_LATE_FIRE, None, record.reply_to, None, None, (),
-                None, _LATEST, _actor(control), None, record.no_receipt,
+                record.source, record.timestamp_ms, record.key, record.value, asked.foreign, action, id,
+                "", (), None, None, False, _REPLACE, ON_LATE_FIRE, None, asked.reply_to, None, None, (),
+                None, _LATEST, _actor(control), None, asked.no_receipt,
             )  # fmt: skip
         _check_taken(control, action)
         subject = _subject(control, action, id, record.source)
@@ -109,38 +110,38 @@ class Actions:
             instead = "coordinates"
         elif match is not None:
             instead = min(control.keys() & MATCHES)
-        if action is Action.DESCRIBE and record.reply_to is None:
-            raise _nobody_to_tell(record.no_receipt)
-        due_ms, timing = self._times(action, record, subject, carried)
+        if action is Action.DESCRIBE and asked.reply_to is None:
+            raise _nobody_to_tell(asked.no_receipt)
+        if carried is None:
+            due_ms, timing = self._times(action, asked, subject, now_ms)
+        else:
+            due_ms, timing = _carried(action, carried)
         return Request(
-            record.source, record.timestamp_ms, record.key, record.value, record.foreign, action, id,
+            record.source, record.timestamp_ms, record.key, record.value, asked.foreign, action, id,
             self._destination(control, action), due_ms,
-            None, None, False, _REPLACE, ON_LATE_FIRE, None, record.reply_to, None, None, (), None,
+            None, None, False, _REPLACE, ON_LATE_FIRE, None, asked.reply_to, None, None, (), None,
             actor=_actor(control),
             match=match,
-            no_receipt=record.no_receipt,
+            no_receipt=asked.no_receipt,
             terms=read_terms(control, id, instead),
             subject=subject,
-            until_ms=self._until(record) if action is Action.PAUSE else None,
-            lateness=self._lateness(record) if action is Action.RESUME else None,
+            until_ms=self._until(asked, now_ms) if action is Action.PAUSE else None,
+            lateness=self._lateness(asked) if action is Action.RESUME else None,
             timing=timing,
             update=(
                 read_update(control, record.value, self._destinations) if action is Action.UPDATE else None
             ),
             rate=_rate(control) if action is Action.RATE else None,
-            defaults=record.defaults,
+            defaults=asked.defaults,
         )  # fmt: skip
 
     def _times(
-        self, action: Action, record: Record, subject: Coordinates | None, carried: Command | None
+        self, action: Action, asked: Sorted, subject: Coordinates | None, now_ms: int
     ) -> tuple[tuple[int, ...], Timing | None]:
         """One-time due times, and what changes of a recurrence."""
-        if action is not Action.RESCHEDULE and action is not Action.UPDATE:
+        if action not in RETIMING:
             return (), None
-        timestamp_ms = record.timestamp_ms
-        if carried is not None:
-            return carried.due_ms, carried.timing or NO_TIMING
-        control, now_ms = record.control, record.now_ms
+        control, timestamp_ms = asked.control, asked.record.timestamp_ms
         one_time = not control.keys().isdisjoint(ONE_TIME)
         if action is Action.RESCHEDULE and control.keys().isdisjoint(TIMING):
             raise no_schedule((*SCHEDULES, *sorted(TIMING - {*SCHEDULES})))
@@ -162,23 +163,24 @@ class Actions:
             raise RefusedError(Code.MISSING_DESTINATION, detail)
         return values.topic(PREFIX + "destination", content, Code.INVALID_DESTINATION, self._destinations)
 
-    def _until(self, record: Record) -> int | None:
-        content = record.control.get("until")
+    def _until(self, asked: Sorted, now_ms: int) -> int | None:
+        content = asked.control.get("until")
         if content is None or content == CLEARED:
             return None
         name = PREFIX + "until"
-        latest_ms = record.now_ms + self._limits.max_delay_ms
+        latest_ms = now_ms + self._limits.max_delay_ms
         until_ms = values.instant(name, content, Code.INVALID_UNTIL, latest_ms)
-        if until_ms > record.timestamp_ms:
+        timestamp_ms = asked.record.timestamp_ms
+        if until_ms > timestamp_ms:
             return until_ms
         raise RefusedError(
             Code.INVALID_UNTIL,
             f"{name} is {shown(content)}, and the record's timestamp is "
-            f"{format_instant(record.timestamp_ms)}; expected a time after that.",
+            f"{format_instant(timestamp_ms)}; expected a time after that.",
         )
 
-    def _lateness(self, record: Record) -> Lateness | None:
-        control = record.control
+    def _lateness(self, asked: Sorted) -> Lateness | None:
+        control = asked.control
         if control.keys().isdisjoint(_LATENESS):
             return None
         catch_up = given(
@@ -190,8 +192,13 @@ class Actions:
             None if catch_up is UNSET else catch_up,
             None if on_late is UNSET else on_late,
             None if grace_ms is UNSET else grace_ms,
-            record.defaults.grace_of(recurs=False, diverts=on_late not in (UNSET, ON_LATE_FIRE)),
+            asked.defaults.grace_of(recurs=False, diverts=on_late not in (UNSET, ON_LATE_FIRE)),
         )
+
+
+def _carried(action: Action, carried: Command) -> tuple[tuple[int, ...], Timing | None]:
+    """The times of a command that was re-routed, as they were worked out when it was first seen."""
+    return (carried.due_ms, carried.timing or NO_TIMING) if action in RETIMING else ((), None)
 
 
 def _actor(control: dict[str, bytes]) -> str | None:

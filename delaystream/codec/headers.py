@@ -50,7 +50,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from delaystream.codec import values
-from delaystream.codec.actions import Actions, Record
+from delaystream.codec.actions import RETIMING, Actions, Sorted
 from delaystream.codec.command import COMMAND_HEADER, Command, Report, detach
 from delaystream.codec.due import CLOCK_DIFFERENCE_MS, DueTimes, remember
 from delaystream.codec.names import DROPPED, KINDS, PREFIX, kind_of
@@ -63,14 +63,14 @@ from delaystream.core.defaults import Defaults
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.instants import format_instant
 from delaystream.core.limits import Limits
+from delaystream.core.record import Record
 from delaystream.core.recurrence import NO_TIMING, Recurrence
 from delaystream.core.rejection import Code, Rejection, shown
-from delaystream.core.request import ON_LATE_FIRE, Action, Coordinates, Header, IfExists, Request
+from delaystream.core.request import ON_LATE_FIRE, Action, Header, IfExists, Request
 
 # An enumeration's member costs a slow look-up each time it is named through its class (Python 3.11).
 _SCHEDULE: Final = Action.SCHEDULE
 _REPLACE: Final = IfExists.REPLACE
-_RETIMING: Final = (Action.RESCHEDULE, Action.UPDATE)
 
 _WITHOUT_OPTIONS: Final = frozenset({"destination", "delay", "at", "id", "action", "reply-to"})
 
@@ -131,96 +131,69 @@ class RequestParser:
             return report
         return replace(report, reply_to=None)
 
-    def parse(
-        self,
-        topic: str,
-        partition: int,
-        offset: int,
-        timestamp_ms: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[Header],
-        now_ms: int,
-    ) -> Request | Rejection:
+    def parse(self, record: Record, now_ms: int) -> Request | Rejection:
         """What the record of a request topic asks for, or why it is refused; no input makes it raise.
 
-        Delays count from `timestamp_ms`, the record's own; negative means none, and `now_ms` counts instead.
+        Delays count from the record's own timestamp; where it has none, from `now_ms`.
         """
         try:
-            foreign, control = self._sort(key, value, headers)
+            foreign, control = self._sort(record)
+            timestamp_ms = record.timestamp_ms
             if timestamp_ms < 0:
+                record = replace(record, timestamp_ms=now_ms)
                 timestamp_ms = now_ms
             elif not _EARLIEST_MS <= timestamp_ms <= now_ms + self._ahead_ms:
                 raise _not_the_present(timestamp_ms)
-            source = Coordinates(topic, partition, offset)
             if "destination" in control and (
                 "delay" in control or ("at" in control and self._defaults.timezone is None)
             ):
                 # The usual requests, without the cost of looking for anything else.
                 if len(control) == 2:
                     return Request(
-                        source, timestamp_ms, key, value, foreign, _SCHEDULE, None,
+                        record.source, timestamp_ms, record.key, record.value, foreign, _SCHEDULE, None,
                         self._destination(control, None), self._due(control, timestamp_ms, now_ms),
                         None, None, False, _REPLACE, ON_LATE_FIRE, None, None, None, None, (),
                     )  # fmt: skip
                 if len(control) == 3 and (id := control.get("id")) is not None:
                     return Request(
-                        source, timestamp_ms, key, value, foreign, _SCHEDULE,
+                        record.source, timestamp_ms, record.key, record.value, foreign, _SCHEDULE,
                         values.schedule_name(PREFIX + "id", id, self._limits),
                         self._destination(control, None), self._due(control, timestamp_ms, now_ms),
                         None, None, False, _REPLACE, ON_LATE_FIRE, None, None, None, None, (),
                         relative="delay" in control,
                     )  # fmt: skip
-            return self._request(source, timestamp_ms, key, value, foreign, control, now_ms, None)
+            return self._request(record, foreign, control, now_ms, None)
         except RefusedError as refused:
-            return Rejection(refused.code, refused.detail, *sender(headers, self._limits, self._filter))
+            return self._refused(refused, record.headers)
 
-    def parse_command(
-        self,
-        topic: str,
-        partition: int,
-        offset: int,
-        timestamp_ms: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[Header],
-        now_ms: int,
-    ) -> Request | Report | Rejection:
+    def parse_command(self, record: Record, now_ms: int) -> Request | Report | Rejection:
         """What a record of the commands topic asks for: the request as it was when it was first seen, or what
         a partition has to report of a bulk command.
 
         A request's source, timestamp, default destination and due times are those of the command header; the
         record's own coordinates and timestamp only appear in the sentence of the rejection `invalid-command`.
         """
-        command, own = detach(headers)
+        command, own = detach(record.headers)
         if type(command) is Report:
             return command
-        if type(command) is not Command:
-            detail = (
-                f"The record at {topic}/{partition}/{offset} with timestamp {timestamp_ms} does not end in a "
-                f"{COMMAND_HEADER} header of a known version; expected no writers but the workers."
-            )
-            return Rejection(Code.INVALID_COMMAND, detail, *sender(own, self._limits, self._filter))
         try:
-            foreign, control = self._sort(key, value, own)
-            request = self._request(
-                command.source, command.timestamp_ms, key, value, foreign, control, now_ms, command
-            )
+            if type(command) is not Command:
+                raise _no_command(record)
+            produced = Record(command.source, command.timestamp_ms, record.key, record.value, own)
+            foreign, control = self._sort(produced)
+            request = self._request(produced, foreign, control, now_ms, command)
+            if not _agree(request, command):
+                raise _disagreeing(record)
         except RefusedError as refused:
-            return Rejection(refused.code, refused.detail, *sender(own, self._limits, self._filter))
-        if _agree(request, command):
-            return request
-        detail = (
-            f"The {COMMAND_HEADER} header of the record at {topic}/{partition}/{offset} belongs to another "
-            "request than the headers before it; expected no writers but the workers."
-        )
-        return Rejection(Code.INVALID_COMMAND, detail, *sender(own, self._limits, self._filter))
+            return self._refused(refused, own)
+        return request
 
-    def _sort(
-        self, key: bytes | None, value: bytes | None, headers: Sequence[Header]
-    ) -> tuple[list[Header], dict[str, bytes]]:
+    def _refused(self, refused: RefusedError, headers: Sequence[Header]) -> Rejection:
+        return Rejection(refused.code, refused.detail, *sender(headers, self._limits, self._filter))
+
+    def _sort(self, record: Record) -> tuple[list[Header], dict[str, bytes]]:
         """The foreign headers, and the control headers by kind; the sizes of everything are checked."""
-        limits = self._limits
+        limits, key, value, headers = self._limits, record.key, record.value, record.headers
         if len(headers) > limits.max_headers:
             detail = f"The record has {len(headers)} headers; expected at most {limits.max_headers}."
             raise RefusedError(Code.TOO_MANY_HEADERS, detail)
@@ -266,15 +239,13 @@ class RequestParser:
 
     def _request(
         self,
-        source: Coordinates,
-        timestamp_ms: int,
-        key: bytes | None,
-        value: bytes | None,
+        record: Record,
         foreign: list[Header],
         control: dict[str, bytes],
         now_ms: int,
         command: Command | None,
     ) -> Request:
+        """The request of a record as it was produced; its times are those of the command, if there is one."""
         action = _SCHEDULE
         id = reply_to = no_receipt = None
         if (content := control.get("id")) is not None:
@@ -288,10 +259,8 @@ class RequestParser:
             # Due times are worked out now, before anybody knows what there is under the id.
             control.setdefault("timezone", defaults.timezone.encode())
         if action is not _SCHEDULE:
-            record = Record(
-                source, timestamp_ms, key, value, foreign, control, now_ms, id, reply_to, no_receipt, defaults
-            )
-            return self._actions.read(action, record, command)
+            sorted_ = Sorted(record, foreign, control, id, reply_to, no_receipt, defaults)
+            return self._actions.read(action, sorted_, now_ms, command)
         options = (
             NO_OPTIONS if control.keys() <= _WITHOUT_OPTIONS else read_options(control, id, self._filter)
         )
@@ -299,13 +268,16 @@ class RequestParser:
         if command is None:
             destination = self._destination(control, self._default_destination)
             if options is not NO_OPTIONS:
-                recurrence = read_recurrence(control, timestamp_ms, now_ms, self._limits, defaults.cron_zone)
-            due_ms = () if recurrence is not None else self._due(control, timestamp_ms, now_ms)
+                recurrence = read_recurrence(
+                    control, record.timestamp_ms, now_ms, self._limits, defaults.cron_zone
+                )
+            due_ms = () if recurrence is not None else self._due(control, record.timestamp_ms, now_ms)
         else:
             destination = self._destination(control, command.destination)
             due_ms, recurrence = command.due_ms, command.recurrence
         return Request(
-            source, timestamp_ms, key, value, foreign, action, id, destination, due_ms,
+            record.source, record.timestamp_ms, record.key, record.value, foreign,
+            action, id, destination, due_ms,
             options.destination_partition, options.destination_key, options.destination_key is not None,
             options.if_exists, options.on_late, _grace_ms(options, recurrence, defaults),
             reply_to, options.name, options.description, options.tags, recurrence, options.catch_up,
@@ -341,7 +313,7 @@ def _grace_ms(options: Options, recurrence: Recurrence | None, defaults: Default
 def _has_local_times(action: Action, control: dict[str, bytes]) -> bool:
     """Whether a request has local times and no zone for them."""
     content = control.get("at")
-    if content is None or "timezone" in control or not (action is _SCHEDULE or action in _RETIMING):
+    if content is None or "timezone" in control or not (action is _SCHEDULE or action in RETIMING):
         return False
     return not content.isdigit() and values.any_local(PREFIX + "at", content)
 
@@ -358,12 +330,30 @@ def _timed(request: Request, command: Command) -> bool:
     if action is _SCHEDULE:
         return timing is None and one_time != recurring
     if timing is None:
-        return not (one_time or recurring or action in _RETIMING)
+        return not (one_time or recurring or action in RETIMING)
     if recurring or (one_time and timing != NO_TIMING):
         return False
     if action is Action.RESCHEDULE:
         return one_time or timing != NO_TIMING
     return action is Action.UPDATE
+
+
+def _no_command(record: Record) -> RefusedError:
+    """The record of the commands topic is none that a worker has written there."""
+    return RefusedError(
+        Code.INVALID_COMMAND,
+        f"The record at {record.source.text} with timestamp {record.timestamp_ms} does not end in a "
+        f"{COMMAND_HEADER} header of a known version; expected no writers but the workers.",
+    )
+
+
+def _disagreeing(record: Record) -> RefusedError:
+    """The header of the workers is none of this request's."""
+    return RefusedError(
+        Code.INVALID_COMMAND,
+        f"The {COMMAND_HEADER} header of the record at {record.source.text} belongs to another "
+        "request than the headers before it; expected no writers but the workers.",
+    )
 
 
 def _not_the_present(timestamp_ms: int) -> RefusedError:

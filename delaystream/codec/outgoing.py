@@ -22,9 +22,10 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
+import msgspec
 import orjson
 
-from delaystream.core.rejection import Code
+from delaystream.core.rejection import Rejection
 from delaystream.core.request import Coordinates, Header
 
 SCHEDULE_ID: Final = "delaystream-schedule-id"
@@ -87,39 +88,45 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
 
 
-def delivery_headers(
-    headers: Sequence[Header],
-    schedule_id: str,
-    fire_id: str,
-    due_ms: int,
-    fired_at: Header,
-    source: str,
-    fire_count: int,
-    skipped: int = 0,
-    last_fired_ms: int = -1,
-    next_ms: int | None = None,
-) -> list[Header]:
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """One delivery of a named schedule: what its headers tell, but for when it is written."""
+
+    schedule_id: str
+    fire_id: str
+    due_ms: int
+    """Of a recurring schedule, the scheduled time."""
+    source: str
+    """The request's `topic/partition/offset`."""
+    fire_count: int
+    """How often the schedule has fired, this delivery included."""
+    skipped: int = 0
+    """Earlier scheduled times that it stands for."""
+    last_fired_ms: int = -1
+    """When the schedule fired before; -1 for the first fire."""
+    next_ms: int | None = None
+    """The scheduled time after it; None where there is none."""
+
+
+def delivery_headers(headers: Sequence[Header], delivery: Delivery, fired_at: Header) -> list[Header]:
     """The foreign headers of the request as they are, then those of a delivery. A new list.
 
-    `fired_at` is the whole header, made once for all fires of a transaction; `source` is the request's
-    `topic/partition/offset`; `skipped` earlier scheduled times are stood for. `last_fired_ms` is -1 for the
-    first fire, and `next_ms` None where no scheduled time is ahead.
+    `fired_at` is the whole header, made once for all fires of a transaction.
     """
     written = [
         *headers,
-        (SCHEDULE_ID, schedule_id.encode()),
-        (FIRE_ID, fire_id.encode()),
-        (DUE_AT, b"%d" % due_ms),
+        (SCHEDULE_ID, delivery.schedule_id.encode()),
+        (FIRE_ID, delivery.fire_id.encode()),
+        (DUE_AT, b"%d" % delivery.due_ms),
         fired_at,
-        (SOURCE, source.encode()),
-        (FIRE_COUNT, b"%d" % fire_count),
+        (SOURCE, delivery.source.encode()),
+        (FIRE_COUNT, b"%d" % delivery.fire_count),
     ]
-    if skipped:
-        written.append((SKIPPED, b"%d" % skipped))
-    if last_fired_ms >= 0:
-        written.append((LAST_FIRED_AT, b"%d" % last_fired_ms))
-    if next_ms is not None:
-        written.append((NEXT_AT, b"%d" % next_ms))
+    if delivery.skipped:
+        written.append((SKIPPED, b"%d" % delivery.skipped))
+    if delivery.last_fired_ms >= 0:
+        written.append((LAST_FIRED_AT, b"%d" % delivery.last_fired_ms))
+    if delivery.next_ms is not None:
+        written.append((NEXT_AT, b"%d" % delivery.next_ms))
     return written
 
 
@@ -144,95 +151,100 @@ def anonymous_delivery_headers(
 
 
 def dead_letter_headers(
-    original_headers: Sequence[Header],
-    code: Code,
-    detail: str,
-    topic: str,
-    partition: int,
-    offset: int,
-    timestamp_ms: int,
+    original_headers: Sequence[Header], source: Coordinates, timestamp_ms: int, rejection: Rejection
 ) -> list[Header]:
-    """The refused record's headers untouched, then the reason and its coordinates. A new list.
+    """The refused record's headers untouched, then the reason and where and when it was. A new list.
 
     A record refused twice carries two sets: the last one is the latest.
     """
     return [
         *original_headers,
-        (ERROR, code.encode()),
-        (ERROR_DETAIL, detail.encode("utf-8", "backslashreplace")),
-        (ERROR_TOPIC, topic.encode()),
-        (ERROR_PARTITION, b"%d" % partition),
-        (ERROR_OFFSET, b"%d" % offset),
+        (ERROR, rejection.code.encode()),
+        (ERROR_DETAIL, rejection.detail.encode("utf-8", "backslashreplace")),
+        (ERROR_TOPIC, source.topic.encode()),
+        (ERROR_PARTITION, b"%d" % source.partition),
+        (ERROR_OFFSET, b"%d" % source.offset),
         (ERROR_TIMESTAMP, b"%d" % timestamp_ms),
     ]
 
 
+class ScheduleStatus(msgspec.Struct, frozen=True, gc=False):
+    """Where a schedule stands, as a receipt tells it."""
+
+    status: str
+    version: int | None = None
+    """None for a request without an id."""
+    until_ms: int | None = None
+    """When its pause ends by itself."""
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What became of a request, as its receipt tells it; None and empty for what it does not tell."""
+
+    outcome: Outcome
+    fires: Sequence[tuple[int, str]] = ()
+    """Due time and fire id of each that is scheduled."""
+    refusal: Rejection | None = None
+    """With `rejected`: why."""
+    schedule: ScheduleStatus | None = None
+    """Where the schedule stands now."""
+    won: str | None = None
+    """With `too-late`: the last fire before the command."""
+    repeated: bool = False
+    """A request with this request-id was carried out before, and how is told again."""
+    at_once: int | None = None
+    """With `resumed`: how many fires are due now."""
+    described: dict[str, object] | None = None
+    """With `described`: the schedule."""
+    counted: Mapping[str, int] = NOTHING_COUNTED
+    """What a command about many, or about a request without an id, has counted."""
+    about: str | None = None
+    """The request without an id that the command is about, `topic/partition/offset`."""
+
+
 def receipt(
-    outcome: Outcome,
-    source: Coordinates,
-    id: str | None,
-    decided_ms: int,
-    due_ms: Sequence[int] = (),
-    fire_ids: Sequence[str] = (),
-    code: Code | None = None,
-    detail: str | None = None,
-    won: str | None = None,
-    status: str | None = None,
-    version: int | None = None,
-    repeated: bool = False,
-    at_once: int | None = None,
-    described: dict[str, object] | None = None,
-    counted: Mapping[str, int] = NOTHING_COUNTED,
-    about: str | None = None,
-    until_ms: int | None = None,
+    source: Coordinates, id: str | None, answer: Answer, decided_ms: int
 ) -> tuple[bytes, bytes, list[Header]]:
     """Key, value and headers of the record that tells what became of the request at `source`.
 
     The key is the schedule's id in UTF-8. The value is a JSON object with, always, `outcome`, `schedule_id`,
     `source`, `request_topic` and `decided_at_ms`; `id` when the request has one; `fires`, a list of
     `due_at_ms` and `fire_id`, when something is scheduled; `code` and `detail` with `rejected`; `status`,
-    where the schedule stands now, with all else about an id; `fire_id` with `too-late`; what was `counted`,
-    for a bulk command and one `about` a request without an id, which then is the `schedule_id`. `due_ms` and
-    `fire_ids` belong together, item by item; `won` is the last fire before the command. `version` is that of
-    the schedule; `repeated` tells that a request with this request-id was carried out before, and how;
-    `at_once` is how many fires are due now, with `resumed`; `described` is the schedule, with `described`.
-    `until_ms` is when the schedule's pause ends by itself.
+    where the schedule stands now, with all else about an id; `fire_id` with `too-late`; what was counted,
+    for a bulk command and one about a request without an id, which then is the `schedule_id`.
     """
-    schedule = about or (source.text if id is None else id)
+    named = answer.about or (source.text if id is None else id)
     body: dict[str, object] = {
-        "outcome": outcome.value,
-        "schedule_id": schedule,
+        "outcome": answer.outcome.value,
+        "schedule_id": named,
         "request_topic": source.topic,
         "source": source.text,
         "decided_at_ms": decided_ms,
     }
     if id is not None:
         body["id"] = id
-    if due_ms:
-        body["fires"] = [
-            {"due_at_ms": due, "fire_id": fire} for due, fire in zip(due_ms, fire_ids, strict=True)
-        ]
-    if code is not None:
-        body["code"] = code.value
-    if detail is not None:
-        body["detail"] = detail
-    if status is not None:
-        body["status"] = status
-    if version is not None:
-        body["version"] = version
-    if until_ms is not None:
-        body["until_ms"] = until_ms
-    if repeated:
+    if answer.fires:
+        body["fires"] = [{"due_at_ms": due_ms, "fire_id": fire} for due_ms, fire in answer.fires]
+    if answer.refusal is not None:
+        body["code"] = answer.refusal.code.value
+        body["detail"] = answer.refusal.detail
+    if answer.schedule is not None:
+        body["status"] = answer.schedule.status
+        if answer.schedule.version is not None:
+            body["version"] = answer.schedule.version
+        if answer.schedule.until_ms is not None:
+            body["until_ms"] = answer.schedule.until_ms
+    if answer.repeated:
         body["repeated"] = True
-    if at_once is not None:
-        body["fires_at_once"] = at_once
-    if described is not None:
-        body["schedule"] = described
-    if won is not None:
-        body["fire_id"] = won
-    body.update(counted)
+    if answer.at_once is not None:
+        body["fires_at_once"] = answer.at_once
+    if answer.described is not None:
+        body["schedule"] = answer.described
+    if answer.won is not None:
+        body["fire_id"] = answer.won
+    body.update(answer.counted)
     return (
-        schedule.encode(),
+        named.encode(),
         orjson.dumps(body),
-        [(RECEIPT, outcome.value.encode()), ("content-type", b"application/json")],
+        [(RECEIPT, answer.outcome.value.encode()), ("content-type", b"application/json")],
     )

@@ -36,9 +36,9 @@ class ApplicationSettings(Section):
 
     allow_untested_clients: bool = Field(
         False,
-        description="Whether a worker starts although aiokafka or faust-streaming is installed in another "
-        "version than the one it was tested with. It uses private parts of both. These may have changed, and "
-        "the guarantees rest on them.",
+        description="Whether a worker, an export and an import run although aiokafka or faust-streaming is "
+        "installed in another version than the one they were tested with. They use private parts of both. "
+        "These may have changed, and the guarantees rest on them.",
     )
 
     request_topics: TopicList = Field(

@@ -19,12 +19,12 @@ What differs, and is meant to:
 
 from typing import Final
 
+from delaystream.core.record import Record
 from delaystream.core.rejection import shown
 from delaystream.core.request import Header
 from delaystream.dialects.cron_fields import DAY, HOUR, MINUTE, MONTH, WEEKDAY, Grammar, rewritten
 from delaystream.dialects.translation import (
     Dialect,
-    Record,
     Row,
     Spoken,
     Translated,

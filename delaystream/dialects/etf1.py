@@ -15,9 +15,9 @@ What differs, and is meant to:
 
 from typing import Final
 
+from delaystream.core.record import Record
 from delaystream.dialects.translation import (
     Dialect,
-    Record,
     Row,
     Spoken,
     Translated,

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from delaystream.core.instants import InstantError, parse_instant
+from delaystream.core.record import Record
 from delaystream.core.rejection import shown
 from delaystream.dialects.cron_fields import listed_steps
 from delaystream.dialects.translation import (
@@ -24,7 +25,6 @@ from delaystream.dialects.translation import (
     UNLIMITED,
     Dialect,
     Fill,
-    Record,
     Row,
     Spoken,
     Translated,

@@ -25,6 +25,7 @@ from typing import ClassVar, Final
 
 from delaystream.core.durations import LONGEST_MS
 from delaystream.core.instants import InstantError, format_instant, parse_instant
+from delaystream.core.record import Record
 from delaystream.core.request import Header
 from delaystream.dialects.cron_fields import (
     DAY,
@@ -41,7 +42,6 @@ from delaystream.dialects.translation import (
     UNLIMITED,
     Dialect,
     Fill,
-    Record,
     Row,
     Spoken,
     Translated,

@@ -7,11 +7,12 @@ is parsed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
+from delaystream.core.record import Record
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Coordinates, Header
 
@@ -48,17 +49,6 @@ class Row(msgspec.Struct, frozen=True):
     notes: str = ""
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """The input of a translation: everything except the value's bytes."""
-
-    source: Coordinates
-    timestamp_ms: int
-    """Not negative."""
-    key: bytes | None
-    headers: Sequence[Header]
-    has_value: bool = True
-
-
 class Dialect(ABC):
     """One other system's header language."""
 
@@ -77,7 +67,8 @@ class Dialect(ABC):
     def translate(self, record: Record) -> Translated | Rejection | None:
         """The record in our header names. None: it has no header of this dialect, and is read as ours.
 
-        A rejection names the other system's header. It never raises.
+        The record has a timestamp. A translation looks at all of it but the value's bytes. A rejection names
+        the other system's header. No input makes it raise.
         """
         try:
             return self._translated(record)

@@ -15,8 +15,9 @@ from delaystream.core.instants import format_instant
 from delaystream.core.rejection import shown
 from delaystream.engine.accept.bulk import Bulks
 from delaystream.engine.accept.doubts import FRESH_MS, Doubts
-from delaystream.engine.accept.intake import Intake, ParsedBatch, parse, topics_named
+from delaystream.engine.accept.intake import Intake
 from delaystream.engine.accept.rate_commands import RateCommands
+from delaystream.engine.accept.reading import ParsedBatch, Reader
 from delaystream.engine.failures import (
     Culprit,
     LogUnavailable,
@@ -107,6 +108,7 @@ class Incarnation:
         self.offsets_behind = False
         self._load = load
         self._suspects = suspects
+        self._reader = Reader(partition, settings, tenants, suspects)
         self._rates = rates
         #: id of each source topic
         self.topic_ids: dict[str, str] = {}
@@ -317,7 +319,7 @@ class Incarnation:
         batches = deque(taken)
         turn = Turn(asyncio.get_running_loop().time, _TURN_S)
         parsed = self._parsed(batches, now_ms, turn)
-        topics = set() if parsed is None else topics_named(parsed)
+        topics = set() if parsed is None else parsed.topics_named
         topics.update(self._firing.choose(now_ms, loop_ms))
         topics.update(self._bulks.replies)
         topics.add(settings.dead_letters_topic)
@@ -349,7 +351,7 @@ class Incarnation:
                 break
             parsed = self._parsed(batches, now_ms, turn)
             if parsed is not None and (
-                not self._known(topics_named(parsed), loop_ms) or self._doubts.of(parsed, step)
+                not self._known(parsed.topics_named, loop_ms) or self._doubts.of(parsed, step)
             ):
                 left = [parsed.batch, *batches]
                 break
@@ -361,10 +363,7 @@ class Incarnation:
 
     def _parsed(self, batches: deque[SourceBatch], now_ms: int, turn: Turn) -> ParsedBatch | None:
         """The next of the batches, read; None after the last."""
-        if not batches:
-            return None
-        batch = batches.popleft()
-        return parse(self._tenants, self._settings, self._partition, batch, now_ms, self._suspects, turn.over)
+        return self._reader.read(batches.popleft(), now_ms, turn.over) if batches else None
 
     def _take(self, step: Step, parsed: ParsedBatch) -> int:
         position = self.state.positions.get(parsed.batch.topic)

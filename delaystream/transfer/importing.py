@@ -24,8 +24,9 @@ from delaystream.codec.command import Report
 from delaystream.codec.envelope import TransferState
 from delaystream.config import Settings
 from delaystream.core.partitioning import owner_partition
+from delaystream.core.record import Record
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import Request
+from delaystream.core.request import Coordinates, Request
 from delaystream.engine.ports import Change, Row
 from delaystream.transfer import lines
 from delaystream.transfer.checking import Checked, checked, numbered
@@ -36,7 +37,7 @@ from delaystream.transfer.rows import PartitionRows, home, homes, meta_row
 
 ROWS: Final = 2000
 """Rows of one transaction, unless its bytes are reached first."""
-ParseCommand: TypeAlias = Callable[..., Request | Report | Rejection]
+ParseCommand: TypeAlias = Callable[[Record, int], Request | Report | Rejection]
 """`delaystream.engine.policy.tenants.Tenants.parse_command`."""
 _TRANSACTION_BYTES: Final = 8 * 1024 * 1024
 
@@ -233,17 +234,10 @@ class _Writing:
                 pass
 
     def _owner(self, line: lines.InFlight) -> int:
-        """The partition that executes a command; an unreadable one is refused by any partition."""
-        found = self._parse_command(
-            self._settings.commands_topic,
-            line.partition,
-            line.offset,
-            line.timestamp_ms,
-            line.key,
-            line.value,
-            line.headers,
-            line.timestamp_ms,
-        )
+        """The partition that carries a command out; one that cannot be read is refused wherever it lands."""
+        source = Coordinates(self._settings.commands_topic, line.partition, line.offset)
+        record = Record(source, line.timestamp_ms, line.key, line.value, line.headers)
+        found = self._parse_command(record, line.timestamp_ms)
         if isinstance(found, Request) and found.id is not None:
             return owner_partition(found.id, self._partitions)
         if isinstance(found, Request) and found.subject is not None:

@@ -21,10 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from delaystream.codec import envelope
 from delaystream.codec.command import COMMAND_HEADER, attach
 from delaystream.codec.envelope import UNREADABLE
+from delaystream.core.record import Record
 from delaystream.core.recurrence import CronError, Recurrence, check, due_ms, misses, next_after
 from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import Action, Header, Request
+from delaystream.core.request import Action, Coordinates, Header, Request
 from tests.fuzz.scripts import COMMANDS, NARROW, REQUESTS, SPOKEN, VALUES, YEAR_MS, Script, scripts
 from tests.fuzz.world import World, run
 
@@ -86,7 +87,11 @@ def headers(data: bytes) -> None:
     topic = _TOPICS[given_.number() % len(_TOPICS)]
     stamp_ms = given_.number(8) - (1 << 63)
     key, value = given_.content(), given_.content()
-    read = _policies().of(topic).parse(topic, 0, 7, stamp_ms, key, value, given_.headers(), NOW_MS)
+    read = (
+        _policies()
+        .of(topic)
+        .parse(Record(Coordinates(topic, 0, 7), stamp_ms, key, value, given_.headers()), NOW_MS)
+    )
     assert isinstance(read, Request | Rejection)
 
 
@@ -115,7 +120,9 @@ def command(data: bytes) -> None:
     given_ = Bytes(data)
     own = _OWN[given_.number() % len(_OWN)]
     header: Header = (COMMAND_HEADER, data[1:])
-    read = _policies().parse_command(COMMANDS, 0, 7, NOW_MS, b"key", b"value", [*own, header], NOW_MS)
+    read = _policies().parse_command(
+        Record(Coordinates(COMMANDS, 0, 7), NOW_MS, b"key", b"value", [*own, header]), NOW_MS
+    )
     if isinstance(read, Request):
         named = read.id is not None or read.match is not None or read.subject is not None
         assert named or read.action is Action.RATE
@@ -136,7 +143,11 @@ _OWN: Final[list[list[Header]]] = [
 
 def _command_seeds() -> Iterator[bytes]:
     for number, own in enumerate(_OWN[1:], start=1):
-        request = _policies().of(REQUESTS).parse(REQUESTS, 0, 7, NOW_MS, b"key", b"value", own, NOW_MS)
+        request = (
+            _policies()
+            .of(REQUESTS)
+            .parse(Record(Coordinates(REQUESTS, 0, 7), NOW_MS, b"key", b"value", own), NOW_MS)
+        )
         assert isinstance(request, Request)
         yield bytes((number,)) + (attach([], request)[-1][1] or b"")
     yield b"\0" + msgspec.msgpack.encode([2, REQUESTS, 0, 7, 0, "", [], None, [0, 3, "replies"]])

@@ -18,7 +18,8 @@ from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition
-from delaystream.core.request import Request
+from delaystream.core.record import Record
+from delaystream.core.request import Coordinates, Request
 from delaystream.exit_codes import ExitCode
 from tests.integration.harness import Deployment, command, wait
 from tests.integration.harness_fixtures import Deploy
@@ -46,10 +47,11 @@ def command_on_its_way(app: Deployment, out: str, id: str, due_ms: int) -> None:
     """What a worker wrote for the owner of an id, and the owner had not applied when it stopped."""
     record = schedule_request(app.requests, out, at=str(due_ms), value=b"on its way", options={"id": id})
     now_ms = int(time.time() * 1000)
+    # A place that no other record of the test has.
+    place = Coordinates(app.requests, 0, 1_000_000)
     parsed = RequestParser(DestinationFilter(["*"]), Limits()).parse(
-        # A place that no other record of the test has.
-        app.requests, 0, 1_000_000, now_ms, None, record.value, list(record.headers), now_ms
-    )  # fmt: skip
+        Record(place, now_ms, None, record.value, record.headers), now_ms
+    )
     assert isinstance(parsed, Request)
     owner = owner_partition(id, OLD_PARTITIONS)
     app.kafka.produce(app.commands, [(None, record.value, attach(record.headers, parsed))], partition=owner)

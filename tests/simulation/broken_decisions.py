@@ -23,7 +23,7 @@ from delaystream.codec.envelope import (
 )
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import wheel_of
-from delaystream.codec.outgoing import anonymous_delivery_headers
+from delaystream.codec.outgoing import Answer, anonymous_delivery_headers
 from delaystream.core.misfire import Verdict, settle
 from delaystream.core.rates import Bucket
 from delaystream.core.recurrence import timing
@@ -307,18 +307,9 @@ def receipts_name_other_fires() -> Iterator[Engine]:
     """A receipt gives the fires of a request the ids of others."""
     original = Letters.receipt
 
-    def receipt(
-        self: Letters,
-        step: Any,
-        request: Any,
-        outcome: Any,
-        due_ms: Any = (),
-        fire_ids: Any = (),
-        *rest: Any,
-        **further: Any,
-    ) -> str | None:
-        others = [f"{fire}0" for fire in fire_ids]
-        return original(self, step, request, outcome, due_ms, others, *rest, **further)
+    def receipt(self: Letters, step: Any, request: Any, answer: Answer) -> str | None:
+        others = [(due_ms, f"{fire}0") for due_ms, fire in answer.fires]
+        return original(self, step, request, replace(answer, fires=others))
 
     with patch.object(Letters, "receipt", receipt):
         yield Engine()
@@ -348,12 +339,12 @@ def denied_receipts_undo_their_requests() -> Iterator[Engine]:
     """A request that asks for a receipt where none may be written is refused."""
     original = Intake._decide
 
-    def decide(self: Intake, step: Any, topic: str, record: Any, request: Any) -> bool:
+    def decide(self: Intake, step: Any, record: Any, request: Any) -> bool:
         if type(request) is Request and request.no_receipt is not None:
             rejection = Rejection(Code.INVALID_REPLY_TO, request.no_receipt, id=request.id)
-            self._letters.refuse(step, topic, self._partition, record, request, rejection)
+            self._letters.refuse(step, record, request, rejection)
             return False
-        return original(self, step, topic, record, request)
+        return original(self, step, record, request)
 
     with patch.object(Intake, "_decide", decide):
         yield Engine()

@@ -12,9 +12,10 @@ from msgspec import UNSET
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
+from delaystream.core.record import Record
 from delaystream.core.recurrence import Recurrence, Timing
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import Action, Header, Lateness, Match, Request, Update
+from delaystream.core.request import Action, Coordinates, Header, Lateness, Match, Request, Update
 from tests.unit.test_setup import ROOT
 
 FILES: Final = ROOT / "delaystream" / "contract"
@@ -99,16 +100,9 @@ def asked(control: Mapping[str, str]) -> Request | Rejection:
 
 
 def _read(worker: RequestParser, record: Mapping[str, Any], headers: Sequence[Header]) -> Request | Rejection:
-    return worker.parse(
-        record["topic"],
-        record["partition"],
-        record["offset"],
-        record["timestamp_ms"],
-        content(record["key"]),
-        content(record["value"]),
-        headers,
-        NOW_MS,
-    )
+    source = Coordinates(record["topic"], record["partition"], record["offset"])
+    key, value = content(record["key"]), content(record["value"])
+    return worker.parse(Record(source, record["timestamp_ms"], key, value, headers), NOW_MS)
 
 
 def expected(vector: Mapping[str, Any]) -> dict[str, Any]:

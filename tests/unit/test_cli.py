@@ -23,7 +23,8 @@ from delaystream.client import Delivery, Receipt
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
-from delaystream.core.request import Request
+from delaystream.core.record import Record
+from delaystream.core.request import Coordinates, Request
 from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
 from delaystream.transfer.checking import checked, numbered
 
@@ -675,7 +676,8 @@ def test_the_samples_of_dev_are_requests_that_a_worker_takes() -> None:
     parser = RequestParser(DestinationFilter(["*"]), Limits())
     for _, record in samples("delay-requests", now_ms):
         request = parser.parse(
-            record.topic, 0, 0, now_ms, record.key, record.value, list(record.headers), now_ms
+            Record(Coordinates(record.topic, 0, 0), now_ms, record.key, record.value, list(record.headers)),
+            now_ms,
         )
         assert isinstance(request, Request)
         assert len(request.due_ms) == 1

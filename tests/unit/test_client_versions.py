@@ -1,4 +1,4 @@
-"""A worker starts with the client libraries that it was tested with, or says why it does not."""
+"""A worker, an export and an import run with the client libraries that were tested, or say why not."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from delaystream.exit_codes import ExitCode
 from tests.unit.test_setup import ROOT
 
 WORKER = ["worker", "--destinations-allow", "*", "-b", "127.0.0.1:1", "--http-port", "0"]
+EXPORT = ["export", "-b", "127.0.0.1:1"]
+IMPORT = ["import", os.devnull, "-b", "127.0.0.1:1"]
 
 
 def test_what_is_pinned_locked_and_installed_is_what_was_tested() -> None:
@@ -33,10 +35,15 @@ def test_what_is_pinned_locked_and_installed_is_what_was_tested() -> None:
     require_tested(allow_others=False)
 
 
+@pytest.mark.parametrize("command", [WORKER, EXPORT, IMPORT], ids=lambda command: command[0])
 @pytest.mark.parametrize("name", TESTED)
 @pytest.mark.parametrize("version", ["0.13.9", "99", None])
 def test_another_version_is_refused(
-    name: str, version: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: list[str],
+    name: str,
+    version: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """With 78, and with all that is needed to go on: what is installed, what was tested, how to insist."""
     real = metadata.version
@@ -49,7 +56,7 @@ def test_another_version_is_refused(
         return version
 
     monkeypatch.setattr(metadata, "version", installed)
-    assert main(WORKER) == ExitCode.CONFIGURATION
+    assert main(command) == ExitCode.CONFIGURATION
     [told] = capsys.readouterr().err.splitlines()
     assert f"{name} {version or 'of an unknown version'} is installed" in told
     assert f"with {TESTED[name]} only" in told
@@ -68,11 +75,14 @@ def beside(directory: Path, name: str, version: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)])}
 
 
-def test_the_refusal_comes_before_anything_of_the_library_is_needed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [WORKER, EXPORT, IMPORT], ids=lambda arguments: arguments[0])
+def test_the_refusal_comes_before_anything_of_the_library_is_needed(
+    arguments: list[str], tmp_path: Path
+) -> None:
     """One that has nothing of what is looked for in it would end the worker with a traceback."""
     environment = beside(tmp_path, "aiokafka", "0.15.1")
     (tmp_path / "aiokafka.py").write_text("raise ImportError('not what it was')\n")
-    command = [sys.executable, "-P", "-m", "delaystream", *WORKER]
+    command = [sys.executable, "-P", "-m", "delaystream", *arguments]
     ended = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -98,3 +108,19 @@ def test_who_insists_gets_a_worker_that_tells_of_it(tmp_path: Path) -> None:
         told += worker.stdout.read()
     assert f"faust-streaming 0.16.0, tested: {TESTED['faust-streaming']}" in told
     assert worker.returncode == ExitCode.OK, told
+
+
+@pytest.mark.parametrize("command", [EXPORT, IMPORT], ids=lambda command: command[0])
+def test_who_insists_is_told_and_gets_further(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As far as a certificate that is not there, which is looked for next."""
+    monkeypatch.setattr(metadata, "version", lambda _: "99")
+    monkeypatch.setenv("DELAYSTREAM_ALLOW_UNTESTED_CLIENTS", "true")
+    tls = ["--property", "security.protocol=SSL", "--property", "ssl.ca.location=/nonexistent/ca.pem"]
+    assert main([*command, *tls]) == ExitCode.CONFIGURATION
+    *told, refused = capsys.readouterr().err.splitlines()
+    assert told == [
+        f"delaystream: {name} 99 is installed, tested: {version}" for name, version in TESTED.items()
+    ]
+    assert "there is no file /nonexistent/ca.pem" in refused

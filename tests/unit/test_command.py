@@ -13,8 +13,9 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import revision
 from delaystream.core.instants import LATEST_MS
 from delaystream.core.limits import Limits
+from delaystream.core.record import Record
 from delaystream.core.rejection import Code, Rejection
-from delaystream.core.request import Action, Header, Request
+from delaystream.core.request import Action, Coordinates, Header, Request
 
 SENT_MS = 1_700_000_000_000
 FILTER = DestinationFilter(["*"], ["delay-requests", "delay-commands"])
@@ -30,7 +31,9 @@ NAMED: list[Header] = [
 
 
 def first_seen(headers: list[Header]) -> Request:
-    request = PARSER.parse("delay-requests", 3, 42, SENT_MS, b"key", b"value", headers, SENT_MS + 10)
+    request = PARSER.parse(
+        Record(Coordinates("delay-requests", 3, 42), SENT_MS, b"key", b"value", headers), SENT_MS + 10
+    )
     assert isinstance(request, Request)
     return request
 
@@ -38,7 +41,8 @@ def first_seen(headers: list[Header]) -> Request:
 def re_read(headers: list[Header], parser: RequestParser = PARSER) -> Request | Report | Rejection:
     """As the owner reads it from the commands topic: at other coordinates, with another timestamp, later."""
     return parser.parse_command(
-        "delay-commands", 9, 7, SENT_MS + 999, b"key", b"value", headers, SENT_MS + 86_400_000
+        Record(Coordinates("delay-commands", 9, 7), SENT_MS + 999, b"key", b"value", headers),
+        SENT_MS + 86_400_000,
     )
 
 
@@ -62,7 +66,9 @@ def test_the_requests_own_headers_travel_untouched() -> None:
 
 
 def test_a_request_without_a_timestamp_keeps_the_time_it_was_first_seen() -> None:
-    request = PARSER.parse("delay-requests", 3, 42, -1, b"key", b"value", NAMED, SENT_MS + 10)
+    request = PARSER.parse(
+        Record(Coordinates("delay-requests", 3, 42), -1, b"key", b"value", NAMED), SENT_MS + 10
+    )
     assert isinstance(request, Request)
     assert request.timestamp_ms == SENT_MS + 10
     assert re_read(attach(NAMED, request)) == request
@@ -135,7 +141,9 @@ def test_the_defaults_of_the_request_topic_travel_with_what_is_handed_on(headers
     keep = [] if ("delaystream-action", b"update") not in headers else control(payload="keep")
     headers = [*headers, *(header for header in keep if header[0] not in dict(headers))]
     for here, there in ((TOKYO, PARSER), (PARSER, TOKYO)):
-        request = here.parse("delay-requests", 0, 42, SENT_MS, b"key", b"value", headers, SENT_MS + 10)
+        request = here.parse(
+            Record(Coordinates("delay-requests", 0, 42), SENT_MS, b"key", b"value", headers), SENT_MS + 10
+        )
         assert isinstance(request, Request)
         assert re_read(attach(headers, request), there) == request
 
@@ -175,7 +183,9 @@ def test_the_owners_own_allow_list_counts_too() -> None:
 
 def test_a_command_on_a_request_topic_is_an_unknown_header() -> None:
     headers = attach(NAMED, first_seen(NAMED))
-    rejection = PARSER.parse("delay-requests", 3, 42, SENT_MS, b"key", b"value", headers, SENT_MS)
+    rejection = PARSER.parse(
+        Record(Coordinates("delay-requests", 3, 42), SENT_MS, b"key", b"value", headers), SENT_MS
+    )
     assert isinstance(rejection, Rejection)
     assert rejection.code is Code.UNKNOWN_HEADER
 

@@ -434,9 +434,9 @@ def _written(record: str, headers: Iterable[tuple[str, bytes | None]], *, all_of
 def test_deliveries_have_the_headers_that_the_contract_tells() -> None:
     fired_at = (outgoing.FIRED_AT, b"1800000000000")
     name, source = "delay-requests/r7/0/1800000000000/x/y", "delay-requests@origin/3/17"
-    full = outgoing.delivery_headers([], "x/y", name, 1, fired_at, source, 2, 3, 4, 5)
+    full = outgoing.delivery_headers([], outgoing.Delivery("x/y", name, 1, source, 2, 3, 4, 5), fired_at)
     _written("deliveries", full, all_of_them=True)
-    least = outgoing.delivery_headers([], "x/y", name, 1, fired_at, source, 2)
+    least = outgoing.delivery_headers([], outgoing.Delivery("x/y", name, 1, source, 2), fired_at)
     _written("deliveries", least, all_of_them=False)
     anonymous = outgoing.anonymous_delivery_headers([], b"delay-requests/3/17", 1, 5, fired_at)
     _written("deliveries", anonymous, all_of_them=False)
@@ -447,7 +447,9 @@ def test_deliveries_have_the_headers_that_the_contract_tells() -> None:
 
 def test_dead_letters_have_the_headers_that_the_contract_tells() -> None:
     for code in Code:
-        letter = outgoing.dead_letter_headers([], code, "No.", "delay-requests", 3, 17, -1)
+        letter = outgoing.dead_letter_headers(
+            [], Coordinates("delay-requests", 3, 17), -1, Rejection(code, "No.")
+        )
         _written("dead_letters", letter, all_of_them=True)
 
 
@@ -456,10 +458,18 @@ def test_receipts_have_the_headers_and_the_fields_that_the_contract_tells() -> N
     counted = dict.fromkeys(("count", "matched", "anonymous", "holds"), 1)
     told = RECEIPT["fields"]
     for outcome in Outcome:
-        key, value, headers = outgoing.receipt(
-            outcome, source, "x", 1, [2], ["f"], Code.INVALID_AT, "No.", "w", "pending", 3,
-            repeated=True, at_once=1, described={}, counted=counted, until_ms=9,
-        )  # fmt: skip
+        answer = outgoing.Answer(
+            outcome,
+            [(2, "f")],
+            Rejection(Code.INVALID_AT, "No."),
+            outgoing.ScheduleStatus("pending", 3, 9),
+            "w",
+            repeated=True,
+            at_once=1,
+            described={},
+            counted=counted,
+        )
+        key, value, headers = outgoing.receipt(source, "x", answer, 1)
         _written("receipts", headers, all_of_them=True)
         body = json.loads(value)
         assert body.keys() == told.keys()
@@ -468,5 +478,5 @@ def test_receipts_have_the_headers_and_the_fields_that_the_contract_tells() -> N
         assert {name: json_types[type(body[name])] for name in body} == {
             name: field["type"] for name, field in told.items()
         }
-        least = json.loads(outgoing.receipt(outcome, source, None, 1)[1])
+        least = json.loads(outgoing.receipt(source, None, outgoing.Answer(outcome), 1)[1])
         assert {*least} == {*RECEIPT["always"]}

@@ -10,10 +10,11 @@ from delaystream.codec import names
 from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
+from delaystream.core.record import Record
 from delaystream.core.rejection import Code, Rejection
-from delaystream.core.request import Action, Header, Request
+from delaystream.core.request import Action, Coordinates, Header, Request
 from delaystream.dialects import NAMES, Translated, by_name, filled
-from delaystream.dialects.translation import PREFIX, Record
+from delaystream.dialects.translation import PREFIX
 from tests.unit.dialect_vectors import (
     AT_MS,
     AT_S,
@@ -36,7 +37,7 @@ def translate(
 ) -> Translated | Rejection | None:
     headers: list[Header] = [(n, v.encode() if isinstance(v, str) else v) for n, v in theirs.items()]
     headers.insert(len(headers) // 2, USERS[0])
-    record = Record(SOURCE, NOW_MS, key, [*headers, USERS[1]], has_value)
+    record = Record(SOURCE, NOW_MS, key, b"v" if has_value else None, [*headers, USERS[1]])
     return by_name(dialect).translate(record)
 
 
@@ -115,7 +116,7 @@ def test_a_header_given_twice_or_null_is_refused(dialect: str) -> None:
         ([(name, b"a"), (name, b"a")], Code.DUPLICATE_HEADER),
         ([(name, None)], Code.NULL_HEADER),
     ):
-        found = by_name(dialect).translate(Record(SOURCE, NOW_MS, b"k", headers))
+        found = by_name(dialect).translate(Record(SOURCE, NOW_MS, b"k", b"v", headers))
         assert isinstance(found, Rejection)
         assert found.code is code
 
@@ -277,7 +278,9 @@ def test_our_parser_takes_it(dialect: str, theirs: Theirs, ours: dict[str, str])
     found = translate(dialect, theirs)
     assert isinstance(found, Translated)
     parser = RequestParser(DestinationFilter(["*"]), Limits(), "default")
-    parsed = parser.parse("requests", 3, 17, NOW_MS, found.key, b"v", found.headers, NOW_MS)
+    parsed = parser.parse(
+        Record(Coordinates("requests", 3, 17), NOW_MS, found.key, b"v", found.headers), NOW_MS
+    )
     assert isinstance(parsed, Request), parsed
     assert parsed.action is Action(ours.get("action", "schedule"))
     assert parsed.id == ours.get("id")
@@ -316,6 +319,6 @@ def test_no_record_makes_it_raise(
     dialect: str, headers: list[Header], key: bytes | None, has_value: bool
 ) -> None:
     """Whatever a producer sends is a request, a rejection, or not for this dialect; and always the same."""
-    record = Record(SOURCE, NOW_MS, key, headers, has_value)
+    record = Record(SOURCE, NOW_MS, key, b"v" if has_value else None, headers)
     found = by_name(dialect).translate(record)
     assert found == by_name(dialect).translate(record)

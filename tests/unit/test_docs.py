@@ -21,7 +21,8 @@ from delaystream.config.kafka import variable_names
 from delaystream.config.settings import TABLES
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
-from delaystream.core.request import Request
+from delaystream.core.record import Record
+from delaystream.core.request import Coordinates, Request
 from tests.unit.test_setup import ROOT, script
 
 documentation = script("documentation")
@@ -201,7 +202,7 @@ def _bare(requirement: str) -> str:
 def accepted(topic: str, key: bytes, value: bytes, headers: dict[str, str]) -> Request:
     parser = RequestParser(DestinationFilter(["*"]), Limits())
     pairs = [(name, content.encode()) for name, content in headers.items()]
-    request = parser.parse(topic, 0, 0, NOW_MS, key, value, pairs, NOW_MS)
+    request = parser.parse(Record(Coordinates(topic, 0, 0), NOW_MS, key, value, pairs), NOW_MS)
     assert isinstance(request, Request), request
     return request
 

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from delaystream.cli.answers import description, receipt_line, record_line
 from delaystream.cli.rendering import delivery_fields
@@ -26,10 +27,11 @@ from delaystream.codec.command import COMMAND_HEADER, detach
 from delaystream.codec.envelope import UNREADABLE
 from delaystream.core.durations import DurationError, format_duration, parse_duration
 from delaystream.core.instants import EARLIEST_MS, LATEST_MS, InstantError, format_instant, parse_instant
+from delaystream.core.record import Record
 from delaystream.core.recurrence import CronError, Recurrence, check, misses, next_after
 from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.rejection import Code, Rejection
-from delaystream.core.request import Header, Request
+from delaystream.core.request import Coordinates, Header, Request
 from delaystream.engine.accept import intake
 from delaystream.engine.accept.intake import Intake
 from delaystream.engine.output.letters import Letters
@@ -91,8 +93,8 @@ Patched = Callable[..., Any]
 
 
 def _without_value(dead_letter: Patched) -> Patched:
-    def changed(letters: Letters, step: Any, key: Any, value: Any, *rest: Any) -> None:
-        dead_letter(letters, step, key, None, *rest)
+    def changed(letters: Letters, step: Any, record: Record, *rest: Any) -> None:
+        dead_letter(letters, step, replace(record, value=None), *rest)
 
     return changed
 
@@ -193,7 +195,7 @@ def test_whatever_a_record_holds_it_is_a_request_or_a_rejection(
     dialect = topic.removesuffix("-requests")
     strategy = spoken_headers(dialect) if dialect in DIALECTS else _any_headers
     headers = data.draw(strategy)
-    read = _tenants.of(topic).parse(topic, 0, 7, stamp_ms, key, value, headers, now_ms)
+    read = _tenants.of(topic).parse(Record(Coordinates(topic, 0, 7), stamp_ms, key, value, headers), now_ms)
     _readable(read)
     if isinstance(read, Request):
         assert all(0 <= due_ms < 1 << 63 for due_ms in read.due_ms)
@@ -207,7 +209,9 @@ def test_whatever_a_command_holds_it_is_a_request_a_report_or_a_rejection(
     own: list[Header], command: list[Header], value: bytes | None, stamp_ms: int
 ) -> None:
     headers = [*own, *command]
-    _readable(_tenants.parse_command(COMMANDS, 0, 7, stamp_ms, b"key", value, headers, NOW_MS))
+    _readable(
+        _tenants.parse_command(Record(Coordinates(COMMANDS, 0, 7), stamp_ms, b"key", value, headers), NOW_MS)
+    )
     detach(headers)
 
 

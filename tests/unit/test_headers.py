@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from delaystream.codec.headers import RequestParser
 from delaystream.codec.names import KINDS, SUPPORTED
-from delaystream.codec.outgoing import OUTGOING_HEADERS, dead_letter_headers, delivery_headers
+from delaystream.codec.outgoing import OUTGOING_HEADERS, Delivery, dead_letter_headers, delivery_headers
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
+from delaystream.core.record import Record
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Coordinates, Header, IfExists, Request
 
@@ -30,9 +31,14 @@ def parse(
     default: str | None = None,
 ) -> Request | Rejection:
     parser = RequestParser(FILTER, limits or Limits(), default)
-    first = parser.parse("delay-requests", 3, 42, timestamp_ms, key, value, headers, NOW_MS)
+    first = parser.parse(
+        Record(Coordinates("delay-requests", 3, 42), timestamp_ms, key, value, headers), NOW_MS
+    )
     # What is remembered from the first time must not change the answer.
-    assert parser.parse("delay-requests", 3, 42, timestamp_ms, key, value, headers, NOW_MS) == first
+    assert (
+        parser.parse(Record(Coordinates("delay-requests", 3, 42), timestamp_ms, key, value, headers), NOW_MS)
+        == first
+    )
     return first
 
 
@@ -178,13 +184,15 @@ def test_a_cancel_needs_an_id_and_looks_at_nothing_but_reply_to() -> None:
 
 def test_a_delivered_record_can_be_sent_again_as_a_request() -> None:
     delivered = delivery_headers(
-        [("trace", b"1")], "a/0/1", "a/0/1/0/5", 5, ("delaystream-fired-at", b"6"), "a/0/1", 1
+        [("trace", b"1")], Delivery("a/0/1", "a/0/1/0/5", 5, "a/0/1", 1), ("delaystream-fired-at", b"6")
     )
     assert scheduled(*delivered).headers == [("trace", b"1")]
 
 
 def test_a_dead_letter_can_be_repaired_and_sent_again_as_a_request() -> None:
-    refused = dead_letter_headers([("trace", b"1")], Code.NO_SCHEDULE, "nothing says when", "a", 0, 1, -1)
+    refused = dead_letter_headers(
+        [("trace", b"1")], Coordinates("a", 0, 1), -1, Rejection(Code.NO_SCHEDULE, "nothing says when")
+    )
     assert scheduled(*refused, *refused[1:]).headers == [("trace", b"1")]
 
 
@@ -550,7 +558,9 @@ def test_more_names_and_values_than_are_remembered_are_still_read_alike() -> Non
     for round_ in range(2):
         for number in range(6000):
             headers: list[Header] = [TO_ORDERS, ("delaystream-delay", b"%dms" % number), (f"h{number}", b"x")]
-            request = parser.parse("delay-requests", 0, number, SENT_MS, None, None, headers, NOW_MS)
+            request = parser.parse(
+                Record(Coordinates("delay-requests", 0, number), SENT_MS, None, None, headers), NOW_MS
+            )
             assert isinstance(request, Request), (round_, number)
             assert request.due_ms == (SENT_MS + number,)
             assert request.headers == [(f"h{number}", b"x")]

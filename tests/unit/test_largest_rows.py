@@ -29,13 +29,22 @@ from delaystream.codec.envelope import (
 )
 from delaystream.codec.headers import RequestParser
 from delaystream.codec.keys import before_key, bulk_key, hold_key, payload_key, schedule_key, wheel_key
-from delaystream.codec.outgoing import Outcome, dead_letter_headers, delivery_headers, receipt
+from delaystream.codec.outgoing import (
+    Answer,
+    Delivery,
+    Outcome,
+    ScheduleStatus,
+    dead_letter_headers,
+    delivery_headers,
+    receipt,
+)
 from delaystream.config.settings import LARGEST_RECEIPT_BYTES, Settings
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import named_fire_id, trigger_index
 from delaystream.core.instants import LATEST_MS
+from delaystream.core.record import Record
 from delaystream.core.recurrence import NO_TIMING, Recurrence, Timing
-from delaystream.core.rejection import Code
+from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Coordinates, Header, Match, Request
 from tests.unit.record_batches import batch
 
@@ -125,13 +134,13 @@ def request(case: Case) -> tuple[Request, list[Header]]:
     headers = [*foreign(settings, control), *control]
     parser = RequestParser(DestinationFilter(["*"], []), settings.limits())
     read = parser.parse(
-        REQUESTS,
-        SOURCE.partition,
-        SOURCE.offset,
-        NOW_MS - 3_600_000,
-        bytes(settings.max_key_bytes),
-        bytes(settings.max_value_bytes),
-        headers,
+        Record(
+            Coordinates(REQUESTS, SOURCE.partition, SOURCE.offset),
+            NOW_MS - 3_600_000,
+            bytes(settings.max_key_bytes),
+            bytes(settings.max_value_bytes),
+            headers,
+        ),
         NOW_MS - 3_600_000,
     )
     assert isinstance(read, Request), read
@@ -233,9 +242,7 @@ def dead_letters(case: Case) -> Iterator[Row]:
     yield (
         accepted.key,
         accepted.value,
-        dead_letter_headers(
-            headers, Code.INTERNAL_ERROR, detail, REQUESTS, SOURCE.partition, SOURCE.offset, LATEST_MS
-        ),
+        dead_letter_headers(headers, SOURCE, LATEST_MS, Rejection(Code.INTERNAL_ERROR, detail)),
     )
 
 
@@ -252,7 +259,7 @@ def deliveries(case: Case) -> Iterator[Row]:
     yield (
         accepted.key,
         accepted.value,
-        delivery_headers(own, id, fire, LATEST_MS, fired, source, 1 << 40, 9, LATEST_MS, LATEST_MS),
+        delivery_headers(own, Delivery(id, fire, LATEST_MS, source, 1 << 40, 9, LATEST_MS, LATEST_MS), fired),
     )
 
 
@@ -260,11 +267,14 @@ def receipts(case: Case) -> Iterator[Row]:
     accepted, _ = request(case)
     id = named(case)
     times = accepted.due_ms
-    fires = [named_fire_id(SOURCE.place, REVISION, index, due_ms, id) for index, due_ms in enumerate(times)]
-    yield receipt(
-        Outcome.RESCHEDULED, SOURCE, id, LATEST_MS, times, fires, won=fires[0], status="quarantined"
-    )
-    yield receipt(Outcome.REJECTED, SOURCE, id, LATEST_MS, code=Code.INTERNAL_ERROR, detail="\x01" * 1_000)
+    fires = [
+        (due_ms, named_fire_id(SOURCE.place, REVISION, index, due_ms, id))
+        for index, due_ms in enumerate(times)
+    ]
+    told = Answer(Outcome.RESCHEDULED, fires, won=fires[0][1], schedule=ScheduleStatus("quarantined"))
+    yield receipt(SOURCE, id, told, LATEST_MS)
+    refused = Answer(Outcome.REJECTED, refusal=Rejection(Code.INTERNAL_ERROR, "\x01" * 1_000))
+    yield receipt(SOURCE, id, refused, LATEST_MS)
 
 
 #: Events are left out: they are cut to what their topic takes.

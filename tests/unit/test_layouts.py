@@ -25,6 +25,7 @@ from delaystream.codec.headers import RequestParser
 from delaystream.core.defaults import NO_DEFAULTS, Defaults
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
+from delaystream.core.record import Record
 from delaystream.core.recurrence import Recurrence, Timing
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.transfer import lines
@@ -116,7 +117,7 @@ def written(command: Command | Report) -> bytes:
         return report_headers(command)[-1][1] or b""
     parser = RequestParser(DestinationFilter(["*"]), Limits())
     cancel = [*HEADERS, ("delaystream-action", b"cancel")]
-    request = parser.parse("t", 0, 0, SENT_MS, None, None, cancel, SENT_MS)
+    request = parser.parse(Record(Coordinates("t", 0, 0), SENT_MS, None, None, cancel), SENT_MS)
     assert isinstance(request, Request)
     request = msgspec.structs.replace(
         request,

@@ -15,7 +15,8 @@ from delaystream.codec.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition
-from delaystream.core.request import Request
+from delaystream.core.record import Record
+from delaystream.core.request import Coordinates, Request
 from delaystream.engine.state.partition_state import PartitionState
 from delaystream.testing import VirtualTimeLoop
 from delaystream.transfer import lines
@@ -345,7 +346,9 @@ def test_a_request_does_not_replace_what_a_dialect_named_by_its_coordinates_else
             await old.stop()
             now_ms = old.clock.now_ms()
             request = (
-                speakers().of(REQUESTS).parse(REQUESTS, 0, 1, now_ms, b"k", b"on its way", spoken, now_ms)
+                speakers()
+                .of(REQUESTS)
+                .parse(Record(Coordinates(REQUESTS, 0, 1), now_ms, b"k", b"on its way", spoken), now_ms)
             )
             assert isinstance(request, Request)
             on_its_way = lines.InFlight(0, 0, now_ms, b"k", b"on its way", attach(spoken, request))
@@ -400,7 +403,7 @@ def in_flight(partition: int, id: str, due_ms: int, offset: int = 5) -> lines.In
         ("delaystream-reply-to", b"replies"),
     ]
     request = RequestParser(DestinationFilter(["*"]), Limits()).parse(
-        REQUESTS, 0, offset, due_ms - 1_000, b"k", b"on its way", headers, due_ms - 1_000
+        Record(Coordinates(REQUESTS, 0, offset), due_ms - 1_000, b"k", b"on its way", headers), due_ms - 1_000
     )
     assert isinstance(request, Request)
     return lines.InFlight(partition, 0, due_ms, b"k", b"on its way", attach(headers, request))
@@ -442,7 +445,7 @@ def test_a_bulk_command_that_was_on_its_way_is_not_taken_for_one_of_the_same_coo
         ]
         now_ms = old.clock.now_ms()
         request = RequestParser(DestinationFilter(["*"]), Limits()).parse(
-            REQUESTS, 0, 0, now_ms, None, None, headers, now_ms
+            Record(Coordinates(REQUESTS, 0, 0), now_ms, None, None, headers), now_ms
         )
         assert isinstance(request, Request)
         on_its_way = [
@@ -474,7 +477,7 @@ def test_a_bulk_command_on_its_way_reports_to_nobody_where_there_are_fewer_parti
         headers = [("delaystream-action", b"cancel"), ("delaystream-match-destination", b"*")]
         now_ms = old.clock.now_ms()
         request = RequestParser(DestinationFilter(["*"]), Limits()).parse(
-            REQUESTS, 2, 0, now_ms, None, None, headers, now_ms
+            Record(Coordinates(REQUESTS, 2, 0), now_ms, None, None, headers), now_ms
         )
         assert isinstance(request, Request)
         await old.stop()

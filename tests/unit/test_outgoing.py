@@ -6,27 +6,28 @@ from hypothesis import strategies as st
 
 from delaystream.codec.outgoing import (
     OUTGOING_HEADERS,
+    Answer,
+    Delivery,
     Outcome,
     dead_letter_headers,
     delivery_headers,
     receipt,
 )
-from delaystream.core.rejection import Code
+from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Coordinates, Header
 
 SOURCE = Coordinates("delay-requests", 3, 42)
+SCHEDULED = Answer(Outcome.SCHEDULED)
 
 
 def test_a_delivery_carries_the_foreign_headers_first_and_then_where_it_comes_from() -> None:
     foreign: list[Header] = [("trace", b"\xff"), ("trace", None)]
     headers = delivery_headers(
         foreign,
-        "ä",
-        "delay-requests/r1/0/1700000000000/ä",
-        1_700_000_000_000,
+        Delivery(
+            "ä", "delay-requests/r1/0/1700000000000/ä", 1_700_000_000_000, "delay-requests/3/42", fire_count=1
+        ),
         ("delaystream-fired-at", b"1700000000007"),
-        "delay-requests/3/42",
-        1,
     )
     assert headers == [
         *foreign,
@@ -42,7 +43,9 @@ def test_a_delivery_carries_the_foreign_headers_first_and_then_where_it_comes_fr
 
 def test_a_dead_letter_keeps_every_header_and_says_why_and_where_from() -> None:
     original: list[Header] = [("delaystream-delay", b"30"), ("trace", None)]
-    headers = dead_letter_headers(original, Code.INVALID_DELAY, "no unit: 'ä'.", "delay-requests", 3, 42, -1)
+    headers = dead_letter_headers(
+        original, Coordinates("delay-requests", 3, 42), -1, Rejection(Code.INVALID_DELAY, "no unit: 'ä'.")
+    )
     assert headers == [
         *original,
         ("delaystream-error", b"invalid-delay"),
@@ -56,16 +59,16 @@ def test_a_dead_letter_keeps_every_header_and_says_why_and_where_from() -> None:
 
 def test_everything_written_is_dropped_on_intake() -> None:
     written = [
-        *delivery_headers([], "s", "f", 1, ("delaystream-fired-at", b"2"), "t/0/1", 1, 1),
-        *dead_letter_headers([], Code.NO_SCHEDULE, "d", "t", 0, 1, 2),
-        *(header for header in receipt(Outcome.SCHEDULED, SOURCE, None, 1)[2] if header[0] != "content-type"),
+        *delivery_headers([], Delivery("s", "f", 1, "t/0/1", 1, 1), ("delaystream-fired-at", b"2")),
+        *dead_letter_headers([], SOURCE, 2, Rejection(Code.NO_SCHEDULE, "d")),
+        *(name for name in receipt(SOURCE, None, SCHEDULED, 1)[2] if name[0] != "content-type"),
     ]
     kept_for_later = {"delaystream-last-fired-at", "delaystream-next-at"}
     assert {name for name, _ in written} == OUTGOING_HEADERS - kept_for_later
 
 
 def test_a_receipt_for_a_scheduled_request_lists_its_fires() -> None:
-    key, value, headers = receipt(Outcome.REPLACED, SOURCE, "order-7", 5, (10, 20), ("f1", "f2"))
+    key, value, headers = receipt(SOURCE, "order-7", Answer(Outcome.REPLACED, [(10, "f1"), (20, "f2")]), 5)
     assert key == b"order-7"
     assert orjson.loads(value) == {
         "outcome": "replaced",
@@ -80,7 +83,8 @@ def test_a_receipt_for_a_scheduled_request_lists_its_fires() -> None:
 
 
 def test_a_receipt_for_a_refused_request_says_why() -> None:
-    key, value, _ = receipt(Outcome.REJECTED, SOURCE, None, 5, code=Code.INVALID_DELAY, detail="no unit.")
+    refused = Answer(Outcome.REJECTED, refusal=Rejection(Code.INVALID_DELAY, "no unit."))
+    key, value, _ = receipt(SOURCE, None, refused, 5)
     assert key == b"delay-requests/3/42"
     body = orjson.loads(value)
     assert (body["outcome"], body["code"], body["detail"]) == ("rejected", "invalid-delay", "no unit.")
@@ -88,13 +92,14 @@ def test_a_receipt_for_a_refused_request_says_why() -> None:
 
 
 def test_a_receipt_for_a_late_cancel_names_the_fire_that_came_first() -> None:
-    body = orjson.loads(receipt(Outcome.TOO_LATE, SOURCE, "order-7", 5, won="f1")[1])
+    body = orjson.loads(receipt(SOURCE, "order-7", Answer(Outcome.TOO_LATE, won="f1"), 5)[1])
     assert (body["outcome"], body["fire_id"]) == ("too-late", "f1")
 
 
 @given(st.sampled_from(Outcome), st.none() | st.text(min_size=1), st.text())
 def test_a_receipt_is_json_for_any_id(outcome: Outcome, id: str | None, detail: str) -> None:
-    key, value, headers = receipt(outcome, SOURCE, id, 5, detail=detail)
+    answer = Answer(outcome, refusal=Rejection(Code.INTERNAL_ERROR, detail))
+    key, value, headers = receipt(SOURCE, id, answer, 5)
     body = orjson.loads(value)
     assert body["schedule_id"].encode() == key
     assert dict(headers)["delaystream-receipt"] == outcome.value.encode()

@@ -103,7 +103,7 @@ def test_every_dependency_of_the_project_is_locked() -> None:
 
 #: What makes, tests or shows the project: none of it runs with it.
 TOOLS = re.compile(
-    r"pytest|xdist|hypothesis|mkdocs|mypy(?!-extensions)|ruff|lint|docker|testcontainers|jinja|babel|hatch|editables|"
+    r"pytest|xdist|hypothesis|mkdocs|mypy(?!-extensions)|ruff|lint|docker|testcontainers|jinja|babel|hatch|"
     r"matplotlib|numpy|trustme|cryptography|opentelemetry|cronsim|uv$"
 )
 #: Packages of a group that something which runs needs too.

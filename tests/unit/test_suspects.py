@@ -14,6 +14,7 @@ import pytest
 from delaystream.codec import keys
 from delaystream.codec.envelope import Envelope, Pointer, decode_entry, decode_schedule
 from delaystream.codec.headers import RequestParser
+from delaystream.codec.outgoing import Delivery
 from delaystream.core import misfire
 from delaystream.engine.accept.bulk import Bulks
 from delaystream.engine.accept.intake import Intake
@@ -69,7 +70,7 @@ def in_fault(test: Callable[[Engine], Any], **settings: Any) -> None:
 # -- requests ------------------------------------------------------------------------------------
 
 WHERE_A_REQUEST_FAILS = [
-    pytest.param(RequestParser, "_sort", lambda *args: POISON in args, id="reading its headers"),
+    pytest.param(RequestParser, "_sort", lambda _, record: record.value == POISON, id="reading its headers"),
     pytest.param(Intake, "_schedule", lambda _, step, request: request.value == POISON, id="deciding on it"),
     pytest.param(
         Letters, "receipt", lambda _, step, request, *rest: request.value == POISON, id="answering it"
@@ -160,7 +161,7 @@ def test_a_request_that_cannot_even_be_refused_is_a_dead_letter_with_its_bytes()
     async def test(engine: Engine) -> None:
         with (
             fails(Definitions, "apply", lambda *_: True),
-            fails(Letters, "refuse", lambda _, step, topic, partition, record, *rest: record.value == POISON),
+            fails(Letters, "refuse", lambda _, step, record, *rest: record.value == POISON),
         ):
             engine.request(POISON, destination="orders", id="x", delay="10s")
             engine.request(destination="orders", delay="0")
@@ -275,10 +276,8 @@ def test_a_late_time_of_a_schedule_that_catches_up_is_given_up_and_no_other() ->
         await asyncio.sleep(60)
         engine.start()
 
-        def fourth(
-            _: Any, step: Any, drain: Any, due: Any, fire: str, due_ms: int, *rest: Any, **more: Any
-        ) -> bool:
-            return due_ms == began_ms + 50_000
+        def fourth(_: Any, step: Any, cursor: Any, due: Any, delivery: Delivery, *rest: Any) -> bool:
+            return delivery.due_ms == began_ms + 50_000
 
         with fails(FireWriter, "deliver", fourth):
             await asyncio.sleep(20)

@@ -1,6 +1,6 @@
-"""The versions of the client libraries that a worker was tested with.
+"""The versions of the client libraries that delaystream was tested with.
 
-delaystream uses private parts of both (`aiokafka_internals.py`, `faust_internals.py`). In another version
+delaystream uses private parts of both (`aiokafka.py` and `faust.py` beside this module). In another version
 these parts may mean something else without any error. Then users would be the first to find that records are
 lost or delivered twice.
 """
@@ -29,7 +29,7 @@ def require_tested(*, allow_others: bool) -> None:
         raise ConfigurationError(
             f"{name} {version} is installed, and delaystream, which uses private parts of it, was tested "
             f"with {TESTED[name]} only: install {name}=={TESTED[name]}, or set "
-            "DELAYSTREAM_ALLOW_UNTESTED_CLIENTS=true to start the worker all the same."
+            "DELAYSTREAM_ALLOW_UNTESTED_CLIENTS=true to go on all the same."
             for name, version in found.items()
         )
 

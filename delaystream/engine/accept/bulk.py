@@ -59,16 +59,16 @@ from delaystream.codec.keys import (
     split_schedule_key,
     wheel_key,
 )
-from delaystream.codec.outgoing import Outcome
+from delaystream.codec.outgoing import Answer, Outcome
 from delaystream.core.identity import revision
 from delaystream.core.order import newer
+from delaystream.core.record import Record
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Coordinates, Match, Request
 from delaystream.engine.accept.unnamed import FIRST_WHEEL, Unnamed, where
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.policy.holds import Holds
-from delaystream.engine.ports import SourceRecord
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.commands import Commands
@@ -302,7 +302,7 @@ class Bulks:
         self._at_work[key] = bulk
         step.changes[key] = encode(bulk)
 
-    def spread(self, step: Step, record: SourceRecord, request: Request) -> Rejection | None:
+    def spread(self, step: Step, record: Record, request: Request) -> Rejection | None:
         """Begin with a command that was just read, and send it to all other partitions; all report here.
 
         A rejection changes nothing.
@@ -610,7 +610,8 @@ class Bulks:
         """Whether a suspect is passed over; its record is a dead letter then."""
         if self._suspects.stage(key) is Stage.ALONE:
             return False
-        self._letters.dead_letter(step, key, stored, (), -1, source, self._suspects.rejection(key))
+        row = Record(source, -1, key, stored, ())
+        self._letters.dead_letter(step, row, self._suspects.rejection(key))
         step.settled.append(key)
         return True
 
@@ -640,7 +641,7 @@ class Bulks:
         self._gathering.discard(key)
         if gathering.action is Action.RATE:
             no_receipt = self._letters.summary(
-                step, source, report.reply_to, gathering.no_receipt, Outcome.RATE_SET, {}
+                step, source, report.reply_to, gathering.no_receipt, Answer(Outcome.RATE_SET)
             )
             self._answers.events.rate_set(step, source, gathering, no_receipt)
             return
@@ -659,7 +660,7 @@ class Bulks:
         if gathering.until_ms >= 0:
             counted["until_ms"] = gathering.until_ms
         no_receipt = self._letters.summary(
-            step, source, report.reply_to, gathering.no_receipt, outcome, counted
+            step, source, report.reply_to, gathering.no_receipt, Answer(outcome, counted=counted)
         )
         self._answers.events.bulk(step, source, gathering, no_receipt)
 
@@ -685,7 +686,7 @@ def send_to_others(
     step: Step,
     settings: EngineSettings,
     partition: int,
-    record: SourceRecord,
+    record: Record,
     request: Request,
     gathering: Gathering,
 ) -> None:

@@ -16,7 +16,7 @@ from msgspec import UNSET
 from delaystream.codec.envelope import UNREADABLE, decode_schedule
 from delaystream.codec.keys import schedule_key
 from delaystream.core.request import Request
-from delaystream.engine.accept.intake import ParsedBatch
+from delaystream.engine.accept.reading import ParsedBatch
 from delaystream.engine.ports import Destinations
 from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.step import Step

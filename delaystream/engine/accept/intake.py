@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Final, TypeAlias
+from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
 from delaystream.codec.command import Report, attach
 from delaystream.codec.envelope import Hold, delivered_key, encode, envelope_of
 from delaystream.codec.keys import wheel_key
-from delaystream.codec.outgoing import Outcome, anonymous_delivery_headers
+from delaystream.codec.outgoing import Answer, Outcome, anonymous_delivery_headers
 from delaystream.core.identity import fire_id
 from delaystream.core.partitioning import owner_partition
+from delaystream.core.record import Record
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Coordinates, Request
 from delaystream.engine.accept.bulk import Bulks
 from delaystream.engine.accept.rate_commands import RateCommands
+from delaystream.engine.accept.reading import ParsedBatch, Said
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.output.events import Asked, Events
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.pace import AT_ONCE
 from delaystream.engine.policy.holds import Holds
-from delaystream.engine.policy.tenants import Tenants
-from delaystream.engine.ports import SourceBatch, SourceRecord
 from delaystream.engine.schedules.definitions import Definitions
 from delaystream.engine.schedules.immediate import Deliveries
 from delaystream.engine.schedules.quotas import Quotas
@@ -37,94 +34,6 @@ from delaystream.engine.suspects import Stage, Suspects
 # Naming a member through its class is slow (Python 3.11).
 _SCHEDULE: Final = Action.SCHEDULE
 _RATE: Final = Action.RATE
-
-#: A record with what its headers say.
-Parsed: TypeAlias = tuple[SourceRecord, Request | Report | Rejection]
-
-
-class ParsedBatch(msgspec.Struct):
-    """A batch, and what the headers of its first records say: of all, unless that took too long."""
-
-    batch: SourceBatch
-    requests: list[Parsed]
-
-
-def parse(
-    tenants: Tenants,
-    settings: EngineSettings,
-    partition: int,
-    batch: SourceBatch,
-    now_ms: int,
-    suspects: Suspects,
-    turn_over: Callable[[], bool],
-) -> ParsedBatch:
-    """Read the headers of every record, or of the first ones; what cannot be read is a rejection.
-
-    Raises Undecided for a record on which that fails as nobody expected.
-    """
-    topic = batch.topic
-    parse_one = tenants.parse_command if topic == settings.commands_topic else tenants.of(topic).parse
-    unreadable = batch.unreadable
-
-    def read(record: SourceRecord) -> Request | Report | Rejection:
-        if record.offset in unreadable:
-            return unreadable[record.offset]
-        return parse_one(
-            topic,
-            partition,
-            record.offset,
-            record.timestamp,
-            record.key,
-            record.value,
-            record.headers,
-            now_ms,
-        )
-
-    if not suspects:
-        with suppress(Exception):
-            return ParsedBatch(batch, _read_some(batch.records, read, turn_over))
-    requests: list[Parsed] = []
-    for record in batch.records:
-        if requests and turn_over():
-            break
-        culprit = (topic, record.offset)
-        stage = suspects.stage(culprit)
-        try:
-            requests.append(
-                (record, suspects.rejection(culprit) if stage is Stage.AS_BYTES else read(record))
-            )
-        except Exception as failure:
-            if not about_the_record(failure):
-                raise
-            if stage is not Stage.GIVEN_UP:
-                raise Undecided(culprit) from failure
-            requests.append((record, suspects.rejection(culprit)))
-    return ParsedBatch(batch, requests)
-
-
-def _read_some(
-    records: Sequence[SourceRecord],
-    read: Callable[[SourceRecord], Request | Report | Rejection],
-    turn_over: Callable[[], bool],
-) -> list[Parsed]:
-    requests: list[Parsed] = []
-    for first in range(0, len(records), AT_ONCE):
-        requests += [(record, read(record)) for record in records[first : first + AT_ONCE]]
-        if turn_over():
-            break
-    return requests
-
-
-def topics_named(batch: ParsedBatch) -> set[str]:
-    """Every topic that deciding on the batch may write to."""
-    topics: set[str] = set()
-    for _, request in batch.requests:
-        if type(request) is Request:
-            topics.add(request.destination)
-        if request.reply_to is not None:
-            topics.add(request.reply_to)
-    topics.discard("")
-    return topics
 
 
 class Intake:
@@ -166,7 +75,7 @@ class Intake:
         written = step.written
         accepted = taken = 0
         suspects, turn_over = self._suspects, step.turn_over
-        at: SourceRecord | None = None
+        at: Record | None = None
         try:
             for record, request in parsed.requests:
                 if (
@@ -176,73 +85,67 @@ class Intake:
                     or (taken and not taken % AT_ONCE and turn_over())
                 ):
                     break
-                if suspects and (topic, record.offset) in suspects:
+                offset = record.source.offset
+                if suspects and (topic, offset) in suspects:
                     if not step.records:
                         at = record
-                        self._decide_alone(step, topic, record, request)
+                        self._decide_alone(step, record, request)
                         taken += 1
                     break
                 taken += 1
-                if record.offset < applied:
+                if offset < applied:
                     continue
                 at = record
                 step.records += 1
-                if self._decide(step, topic, record, request):
+                if self._decide(step, record, request):
                     accepted += 1
         except Exception as failure:
             if at is not None and about_the_record(failure):
-                raise Undecided((topic, at.offset)) from failure
+                raise Undecided((topic, at.source.offset)) from failure
             raise
         if accepted and not is_command:
             step.accepted[topic] += accepted
         if taken == len(parsed.batch.records):
             step.positions[topic] = parsed.batch.stop
         elif taken:
-            step.positions[topic] = parsed.requests[taken - 1][0].offset + 1
+            step.positions[topic] = parsed.requests[taken - 1][0].source.offset + 1
         return taken
 
-    def _decide(
-        self, step: Step, topic: str, record: SourceRecord, request: Request | Report | Rejection
-    ) -> bool:
+    def _decide(self, step: Step, record: Record, request: Said) -> bool:
         """Carry out one request, or refuse it; whether it was accepted."""
         if type(request) is Request:
             if request.id is None and request.action is _SCHEDULE:
                 rejection = self._schedule(step, request)
             else:
-                is_command = topic == self._settings.commands_topic
+                is_command = record.source.topic == self._settings.commands_topic
                 rejection = self._addressed(step, record, request, is_command=is_command)
         else:
             rejection = self._not_a_request(step, record, request)
         if rejection is None:
             return True
-        self._letters.refuse(step, topic, self._partition, record, request, rejection)
+        self._letters.refuse(step, record, request, rejection)
         return False
 
-    def _decide_alone(
-        self, step: Step, topic: str, record: SourceRecord, request: Request | Report | Rejection
-    ) -> None:
+    def _decide_alone(self, step: Step, record: Record, request: Said) -> None:
         """Decide on a suspect, with nothing else in the step; or give it up, if that has failed before."""
-        culprit = (topic, record.offset)
+        culprit = (record.source.topic, record.source.offset)
         stage = self._suspects.stage(culprit)
         step.alone = True
         step.records += 1
         step.settled.append(culprit)
         if stage is Stage.ALONE:
-            self._decide(step, topic, record, request)
+            self._decide(step, record, request)
             return
         step.size_bytes += row_bytes(record.key, record.value, record.headers)
         rejection = self._suspects.rejection(culprit)
         if type(request) is Request:
             rejection = replace(rejection, id=request.id, reply_to=request.reply_to)
         if stage is Stage.AS_BYTES:
-            source = Coordinates(topic, self._partition, record.offset)
-            self._letters.dead_letter(step, record.key, record.value, (), record.timestamp, source, rejection)
+            self._letters.dead_letter(step, replace(record, headers=()), rejection)
         else:
-            self._letters.refuse(step, topic, self._partition, record, request, rejection)
+            self._letters.refuse(step, record, request, rejection)
 
-    def _not_a_request(
-        self, step: Step, record: SourceRecord, request: Request | Report | Rejection
-    ) -> Rejection | None:
+    def _not_a_request(self, step: Step, record: Record, request: Said) -> Rejection | None:
         step.size_bytes += row_bytes(record.key, record.value, record.headers)
         if type(request) is Report:
             self._bulks.gather(step, request)
@@ -264,8 +167,7 @@ class Intake:
             return rejection
         no_receipt = None
         if request.reply_to is not None or request.no_receipt is not None:
-            fire_ids = self._fire_ids(request)
-            no_receipt = self._letters.receipt(step, request, Outcome.SCHEDULED, times, fire_ids)
+            no_receipt = self._letters.receipt(step, request, Answer(Outcome.SCHEDULED, self._fires(request)))
         if self._events.anonymous:
             self._events.accepted(step, request, no_receipt)
         state = self._state
@@ -314,12 +216,12 @@ class Intake:
             self._events.fired_anonymous(step, source, index, due_ms, request.destination, partition, asked)
 
     @staticmethod
-    def _fire_ids(request: Request) -> list[str]:
+    def _fires(request: Request) -> list[tuple[int, str]]:
         where = request.source.text
-        return [fire_id(where, index, due_ms) for index, due_ms in enumerate(request.due_ms)]
+        return [(due_ms, fire_id(where, index, due_ms)) for index, due_ms in enumerate(request.due_ms)]
 
     def _addressed(
-        self, step: Step, record: SourceRecord, request: Request, *, is_command: bool
+        self, step: Step, record: Record, request: Request, *, is_command: bool
     ) -> Rejection | None:
         """Apply a request with an id here, or hand it to its owner; a bulk command to every partition."""
         if is_command and request.source.partition >= self._settings.partitions and not request.source.origin:
@@ -358,18 +260,14 @@ class Intake:
             bulks.decided(step, tenant, id)
         return rejection
 
-    def _rate(
-        self, step: Step, record: SourceRecord, request: Request, *, is_command: bool
-    ) -> Rejection | None:
+    def _rate(self, step: Step, record: Record, request: Request, *, is_command: bool) -> Rejection | None:
         """Begin with a rate, or with this partition's part of it."""
         if not is_command:
             return self._rate_commands.spread(step, record, request)
         self._rate_commands.apply(step, request)
         return None
 
-    def _unnamed(
-        self, step: Step, record: SourceRecord, request: Request, *, is_command: bool
-    ) -> Rejection | None:
+    def _unnamed(self, step: Step, record: Record, request: Request, *, is_command: bool) -> Rejection | None:
         """Apply a command that names no id: about a destination, many, or one request."""
         subject = request.subject
         if request.action is _RATE:
@@ -382,7 +280,7 @@ class Intake:
         return self._about_one(step, record, request, subject, is_command=is_command)
 
     def _about_one(
-        self, step: Step, record: SourceRecord, request: Request, subject: Coordinates, *, is_command: bool
+        self, step: Step, record: Record, request: Request, subject: Coordinates, *, is_command: bool
     ) -> Rejection | None:
         """Apply a command about one request without an id, or hand it to where that is pending."""
         settings = self._settings

@@ -15,11 +15,11 @@ from delaystream.codec.command import Report, report_headers
 from delaystream.codec.envelope import Gathering, Rate, encode, kept_actor
 from delaystream.codec.keys import rate_key
 from delaystream.core.order import newer
+from delaystream.core.record import Record
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Request
 from delaystream.engine.accept.bulk import send_to_others
 from delaystream.engine.policy.rates import Rates
-from delaystream.engine.ports import SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.step import Step
@@ -37,7 +37,7 @@ class RateCommands:
         self._state = state
         self._rates = rates
 
-    def spread(self, step: Step, record: SourceRecord, request: Request) -> Rejection | None:
+    def spread(self, step: Step, record: Record, request: Request) -> Rejection | None:
         """Carry out a command that was just read, and send it to all other partitions; all report here."""
         if self._full and (request.source.topic, request.destination) not in self._rates.commanded:
             return Rejection(

@@ -33,7 +33,7 @@ from delaystream.codec.keys import (
     wheel_bound,
     wheel_of,
 )
-from delaystream.codec.outgoing import Outcome
+from delaystream.codec.outgoing import Answer, Outcome, ScheduleStatus
 from delaystream.core.identity import fire_id
 from delaystream.core.order import Moment, newer
 from delaystream.core.request import Action, Coordinates
@@ -251,16 +251,8 @@ class Unnamed:
         subject = Coordinates(bulk.tenant, partition, offset, origin)
         outcome = _DONE[bulk.action] if found else self._why_not(bulk)
         named = [(due, fire_id(subject.text, index, due)) for due, index in fires]
-        no_receipt = self._letters.summary(
-            step,
-            bulk.source,
-            bulk.reply_to,
-            bulk.no_receipt,
-            outcome,
-            {"count": len(found)},
-            named,
-            subject.text,
-        )
+        answer = Answer(outcome, named, counted={"count": len(found)}, about=subject.text)
+        no_receipt = self._letters.summary(step, bulk.source, bulk.reply_to, bulk.no_receipt, answer)
         self._answers.events.about_one(
             step,
             bulk,
@@ -289,18 +281,15 @@ class Unnamed:
             held_by = next((name for key, entry in entries if (name := self._held_by(key, entry))), None)
             outcome = Outcome.DESCRIBED
             status, described = self._descriptions.of_unnamed(fires, entries[0][1], held_by)
-        self._letters.summary(
-            step,
-            bulk.source,
-            bulk.reply_to,
-            bulk.no_receipt,
+        answer = Answer(
             outcome,
-            {"count": len(entries)},
             [(fire.due_at_ms, fire.fire_id) for fire in fires],
-            subject.text,
-            status=status,
+            schedule=None if status is None else ScheduleStatus(status),
             described=described,
+            counted={"count": len(entries)},
+            about=subject.text,
         )
+        self._letters.summary(step, bulk.source, bulk.reply_to, bulk.no_receipt, answer)
 
     def _held_by(self, key: bytes, entry: Envelope) -> str | None:
         """The hold that keeps an entry back, or will when it is due; None for none."""

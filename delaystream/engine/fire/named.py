@@ -28,6 +28,7 @@ from delaystream.codec.envelope import (
 )
 from delaystream.codec.event import EventType, WhyPassed
 from delaystream.codec.keys import due_of, index_of, payload_key, schedule_key
+from delaystream.codec.outgoing import Delivery
 from delaystream.core.identity import named_fire_id, place, schedule_id, trigger_index
 from delaystream.core.misfire import Run
 from delaystream.core.rejection import Rejection
@@ -274,18 +275,9 @@ class NamedFires:
         """Deliver a fire, store its schedule with what is `left` of it, and tell; as it is stored."""
         schedule, now_ms, due_ms = due.schedule, step.now_ms, due.due_ms
         count, next_ms = schedule.fire_count + 1, schedule.next_ms
-        delivered = self._writer.deliver(
-            step,
-            cursor,
-            due,
-            fire,
-            due_ms,
-            count,
-            now_ms - due_ms,
-            0,
-            next_ms if next_ms >= 0 else None,
-            schedule.last_fired_ms,
-        )
+        ahead_ms = next_ms if next_ms >= 0 else None
+        delivery = Delivery(due.id, fire, due_ms, due.source, count, 0, schedule.last_fired_ms, ahead_ms)
+        delivered = self._writer.deliver(step, cursor, due, delivery, now_ms - due_ms)
         schedule = replace(
             schedule,
             fire_count=count,

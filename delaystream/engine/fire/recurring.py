@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from delaystream.codec.envelope import Fire, Past, Schedule, Status, encode
 from delaystream.codec.event import EventType, WhyPassed
 from delaystream.codec.keys import due_at
+from delaystream.codec.outgoing import Delivery
 from delaystream.core.identity import named_fire_id
 from delaystream.core.misfire import Run, Verdict, settle
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
@@ -303,18 +304,17 @@ class RecurringFires:
             account.history,
             Fire(scheduled_ms, step.now_ms, due.schedule.revision, origin=due.schedule.revision_origin),
         )
-        delivered = self._writer.deliver(
-            step,
-            cursor,
-            due,
+        delivery = Delivery(
+            due.id,
             fire,
             scheduled_ms,
+            due.source,
             account.fire_count,
-            lateness_ms,
             account.skipped,
-            next_ms,
             account.last_fired_ms,
+            next_ms,
         )
+        delivered = self._writer.deliver(step, cursor, due, delivery, lateness_ms)
         account.skipped = 0
         account.last_fired_ms = step.now_ms
         account.told.append(partial(self._events.fired, step, due.id, delivered))

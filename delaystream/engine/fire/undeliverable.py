@@ -18,6 +18,7 @@ from delaystream.codec.event import EventType
 from delaystream.codec.keys import due_of, in_wheel, payload_key, schedule_key, source_of, split_wheel_key
 from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import DUE_AT, FIRE_ID, SCHEDULE_ID
+from delaystream.core.record import Record
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header
 from delaystream.engine.fire.cursor import WheelCursor
@@ -123,7 +124,8 @@ class Undeliverable:
         """Put a fire without an id among the dead letters."""
         fire = self._state.fire(key)
         whose = _addressed(cursor.topic, fire.source.text, fire.fire_id, fire.due_at_ms)
-        self._dead_letter(step, key, entry, whose, fire.source, rejection)
+        step.released.append(key)
+        self._letters.dead_letter(step, _delivered(entry, fire.source), rejection, whose)
         self._tell(step, EventType.QUARANTINED, key, entry, cursor.topic, rejection)
 
     def quarantine_named(
@@ -136,7 +138,8 @@ class Undeliverable:
         whose = _addressed(cursor.topic, due.id, fire, due_ms)
         # That of the request which asked for it last: it may have been sent again as it was.
         payload = replace(due.payload, timestamp_ms=schedule.timestamp_ms)
-        self._dead_letter(step, due.key, payload, whose, source, replace(rejection, id=due.id))
+        step.released.append(due.key)
+        self._letters.dead_letter(step, _delivered(payload, source), replace(rejection, id=due.id), whose)
 
     def dead_letter_bytes(self, step: Step, key: bytes, stored: bytes, rejection: Rejection) -> None:
         """Put an entry that cannot be read, or not be dealt with, among the dead letters as it is stored.
@@ -158,21 +161,8 @@ class Undeliverable:
                 self._state.counts.withhold(schedule.topic, -schedule.withheld)
             step.changes[at] = step.changes[under] = None
         source = self._state.coordinates(number, offset)
-        self._letters.dead_letter(step, None, value, (), -1, source, replace(rejection, id=id))
-
-    def _dead_letter(
-        self,
-        step: Step,
-        key: bytes,
-        entry: Envelope,
-        whose: list[Header],
-        source: Coordinates,
-        rejection: Rejection,
-    ) -> None:
-        step.released.append(key)
-        self._letters.dead_letter(
-            step, entry.key, entry.value, entry.headers, entry.timestamp_ms, source, rejection, whose
-        )
+        stands_for = Record(source, -1, None, value, ())
+        self._letters.dead_letter(step, stands_for, replace(rejection, id=id))
 
     def _tell(
         self,
@@ -194,6 +184,11 @@ class Undeliverable:
             destination=destination,
             rejection=rejection,
         )
+
+
+def _delivered(entry: Envelope, source: Coordinates) -> Record:
+    """What a fire would have delivered, as the record that was asked to be."""
+    return Record(source, entry.timestamp_ms, entry.key, entry.value, entry.headers)
 
 
 def _pointer(stored: bytes) -> Pointer | Trigger | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from delaystream.codec.envelope import Schedule, Status, encode
-from delaystream.codec.outgoing import delivery_headers
+from delaystream.codec.outgoing import Delivery, delivery_headers
 from delaystream.core.rejection import Rejection
 from delaystream.dialects import filled
 from delaystream.engine.fire.cursor import WheelCursor
@@ -31,37 +33,22 @@ class FireWriter:
         step: Step,
         cursor: WheelCursor,
         due: DueFire,
-        fire: str,
-        due_ms: int,
-        fire_count: int,
+        delivery: Delivery,
         lateness_ms: int,
-        skipped: int = 0,
-        next_ms: int | None = None,
-        last_fired_ms: int = -1,
     ) -> Delivered:
-        """Write a delivery; `due_ms` is what it tells, `next_ms` the scheduled time after it."""
+        """Write a delivery."""
         entry, topic = due.payload, cursor.topic
         own = entry.headers
         if due.schedule.recurrence is not None:
-            own = filled(own, due_ms, next_ms)
-        # While it is paused, nobody knows when it goes on.
-        ahead_ms = None if due.schedule.status is _PAUSED else next_ms
-        headers = delivery_headers(
-            own,
-            due.id,
-            fire,
-            due_ms,
-            step.fired_at,
-            due.source,
-            fire_count,
-            skipped,
-            last_fired_ms,
-            ahead_ms,
-        )
+            own = filled(own, delivery.due_ms, delivery.next_ms)
+        if due.schedule.status is _PAUSED and delivery.next_ms is not None:
+            # While it is paused, nobody knows when it goes on.
+            delivery = replace(delivery, next_ms=None)
+        headers = delivery_headers(own, delivery, step.fired_at)
         partition = step.writes_to(topic, cursor.partitions).deliver(
             entry, headers, step.now_ms, lateness_ms, entry.destination_partition, due.key
         )
-        return Delivered(fire, due_ms, lateness_ms, topic, partition, due.source, fire_count, skipped)
+        return Delivered.of(delivery, lateness_ms, topic, partition)
 
     def give_up(
         self,

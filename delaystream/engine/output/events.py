@@ -30,6 +30,7 @@ from delaystream.codec.event import (
     next_at_ms,
     shortened,
 )
+from delaystream.codec.outgoing import Delivery
 from delaystream.core.identity import fire_id
 from delaystream.core.misfire import Run
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
@@ -65,6 +66,20 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
     fire_count: int
     #: earlier scheduled times that it stands for
     skipped: int = 0
+
+    @classmethod
+    def of(cls, delivery: Delivery, lateness_ms: int, destination: str, partition: int) -> Delivered:
+        """A delivery, with where it was written and how late."""
+        return cls(
+            delivery.fire_id,
+            delivery.due_ms,
+            lateness_ms,
+            destination,
+            partition,
+            delivery.source,
+            delivery.fire_count,
+            delivery.skipped,
+        )
 
 
 class Asked(NamedTuple):

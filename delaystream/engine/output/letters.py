@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
 from delaystream.codec.command import Command, Report, detach
-from delaystream.codec.envelope import Schedule
-from delaystream.codec.outgoing import Outcome, dead_letter_headers, receipt
+from delaystream.codec.outgoing import Answer, Outcome, dead_letter_headers, receipt
+from delaystream.core.record import Record
 from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.output.events import Events
 from delaystream.engine.policy.destination_health import DestinationHealth
-from delaystream.engine.ports import Destinations, Headers, SourceRecord
+from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state.step import RECEIPT, Step, row_bytes
 
@@ -34,104 +34,46 @@ class Letters:
         self._destinations = destinations
         self._health = health
 
-    def receipt(
-        self,
-        step: Step,
-        request: Request,
-        outcome: Outcome,
-        due_ms: Sequence[int] = (),
-        fire_ids: Sequence[str] = (),
-        won: str | None = None,
-        schedule: Schedule | None = None,
-        *,
-        repeated: bool = False,
-        at_once: int | None = None,
-        described: dict[str, object] | None = None,
-    ) -> str | None:
-        """Tell what became of a request, if it asked; the fires that it has been given, one by one.
-
-        `schedule` is the one of its id as it is now, `repeated` that it had been carried out before.
+    def receipt(self, step: Step, request: Request, answer: Answer) -> str | None:
+        """Tell what became of a request, if it asked.
 
         Why there is no receipt although it asked; None where there is one, or nobody asked.
         """
         if request.reply_to is None:
-            return self._unanswered(step, request.no_receipt)
-        return self._reply(
-            step,
-            request.reply_to,
-            receipt(
-                outcome,
-                request.source,
-                request.id,
-                step.now_ms,
-                due_ms,
-                fire_ids,
-                won=won,
-                status=None if schedule is None else schedule.status,
-                version=None if schedule is None or not schedule.version else schedule.version,
-                repeated=repeated,
-                at_once=at_once,
-                described=described,
-                until_ms=None if schedule is None else schedule.until_ms,
-            ),
-        )
+            return self.unanswered(step, request.no_receipt)
+        row = receipt(request.source, request.id, answer, step.now_ms)
+        return self._reply(step, request.reply_to, row)
 
     def summary(
-        self,
-        step: Step,
-        source: Coordinates,
-        reply_to: str | None,
-        no_receipt: str | None,
-        outcome: Outcome,
-        counted: Mapping[str, int],
-        fires: Sequence[tuple[int, str]] = (),
-        about: str | None = None,
-        *,
-        status: str | None = None,
-        described: dict[str, object] | None = None,
+        self, step: Step, source: Coordinates, reply_to: str | None, no_receipt: str | None, answer: Answer
     ) -> str | None:
         """Tell what became of a command that took a sweep, if it asked, and what it counted.
 
-        Where it was `about` one request without an id, also the `fires` that this has now, as (due_ms, fire
-        id); where a description was asked for, that and the `status`. Why there is no receipt, as `receipt`
-        says it.
+        Why there is no receipt, as `receipt` says it.
         """
         if reply_to is None:
-            return self._unanswered(step, no_receipt)
-        due_ms, fire_ids = [due for due, _ in fires], [fire for _, fire in fires]
-        row = receipt(
-            outcome,
-            source,
-            None,
-            step.now_ms,
-            due_ms,
-            fire_ids,
-            status=status,
-            described=described,
-            counted=counted,
-            about=about,
-        )
-        return self._reply(step, reply_to, row)
+            return self.unanswered(step, no_receipt)
+        return self._reply(step, reply_to, receipt(source, None, answer, step.now_ms))
 
     def _reply(self, step: Step, topic: str, row: tuple[bytes, bytes, list[Header]]) -> str | None:
         # A receipt never holds anything up: where it cannot be delivered, there is none.
         partitions = self._destinations.partitions(topic)
         if not partitions:
             problem = self._destinations.problem(topic) or "it cannot be written to"
-            return self._unanswered(step, f"{shown(topic)}: {problem}")
+            return self.unanswered(step, f"{shown(topic)}: {problem}")
         if not self._health.takes_receipts(topic, step.loop_ms):
             trouble = self._health.get(topic)
             problem = "it refused a receipt" if trouble is None else trouble.reason
-            return self._unanswered(step, f"{shown(topic)}: {problem}")
+            return self.unanswered(step, f"{shown(topic)}: {problem}")
         key, value, headers = row
         size_bytes = row_bytes(key, value, headers)
         if size_bytes > self._settings.own_record_max_bytes:
-            return self._unanswered(step, f"{shown(topic)}: the receipt would have {size_bytes} bytes")
+            return self.unanswered(step, f"{shown(topic)}: the receipt would have {size_bytes} bytes")
         step.writes_to(topic, partitions).write(key, value, headers, step.now_ms, origin=RECEIPT)
         return None
 
     @staticmethod
-    def _unanswered(step: Step, why: str | None) -> str | None:
+    def unanswered(step: Step, why: str | None) -> str | None:
         """Note that there is no receipt although one was asked for, if so."""
         if why is not None:
             step.unanswered += 1
@@ -141,51 +83,41 @@ class Letters:
     def refuse(
         self,
         step: Step,
-        topic: str,
-        partition: int,
-        record: SourceRecord,
+        record: Record,
         request: Request | Report | Rejection,
         rejection: Rejection,
     ) -> None:
         """Put a refused record among the dead letters, its bytes untouched, and tell whoever asked."""
-        produced = _as_produced(topic, self._settings.commands_topic, partition, record, request)
-        source, timestamp_ms, own = produced
-        headers: Sequence[Header] = [(_printable(name), value) for name, value in own]
-        self.dead_letter(step, record.key, record.value, headers, timestamp_ms, source, rejection)
+        produced = record
+        if record.source.topic == self._settings.commands_topic:
+            produced = _as_produced(record, request)
+        headers = [(_printable(name), value) for name, value in produced.headers]
+        self.dead_letter(step, replace(produced, headers=headers), rejection)
         if type(request) is Request:
             # Decided after parsing: the request itself knows who asks, and why it gets no receipt.
             rejection = replace(
                 rejection, no_receipt=request.no_receipt, actor=request.actor, note=request.terms.note
             )
         if rejection.reply_to is None:
-            no_receipt = self._unanswered(step, rejection.no_receipt)
+            no_receipt = self.unanswered(step, rejection.no_receipt)
         else:
             no_receipt = self._reply(
                 step,
                 rejection.reply_to,
                 receipt(
-                    Outcome.REJECTED,
-                    source,
-                    rejection.id,
-                    step.now_ms,
-                    code=rejection.code,
-                    detail=rejection.detail,
+                    produced.source, rejection.id, Answer(Outcome.REJECTED, refusal=rejection), step.now_ms
                 ),
             )
-        self._events.refused(step, source, rejection, no_receipt)
+        self._events.refused(step, produced.source, rejection, no_receipt)
 
     def dead_letter(
         self,
         step: Step,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[Header],
-        timestamp_ms: int,
-        source: Coordinates,
+        record: Record,
         rejection: Rejection,
         whose: Sequence[Header] = (),
     ) -> None:
-        """Write a dead letter; one that would be too large has neither key, value nor headers.
+        """Write a record as a dead letter; one that would be too large has neither key, value nor headers.
 
         But it has those that tell ``whose`` fire it is, and says how much is left out.
 
@@ -196,16 +128,17 @@ class Letters:
         if not partitions:
             problem = self._destinations.problem(topic) or "unknown"
             raise LogUnavailable(f"{topic}: {problem}; without it a refused request would be lost")
-        letter = _letter([*headers, *whose], source, timestamp_ms, rejection)
+        source, timestamp_ms, key, value = record.source, record.timestamp_ms, record.key, record.value
+        letter = dead_letter_headers([*record.headers, *whose], source, timestamp_ms, rejection)
         size_bytes = row_bytes(key, value, letter) + _unseen_bytes(letter)
         most_bytes = min(self._settings.own_record_max_bytes, self._health.letter_max_bytes(step.loop_ms))
         if size_bytes > most_bytes:
             told = f"{rejection.detail} [{size_bytes} bytes are left out: the topic takes {most_bytes}]"
             key = value = None
-            letter = _letter(whose, source, timestamp_ms, replace(rejection, detail=told))
+            letter = dead_letter_headers(whose, source, timestamp_ms, replace(rejection, detail=told))
             if row_bytes(None, None, letter) + _unseen_bytes(letter) > most_bytes:
                 # Not even that: the least that tells which record it is, and why.
-                letter = _letter((), source, timestamp_ms, rejection)
+                letter = dead_letter_headers((), source, timestamp_ms, rejection)
             step.warnings.append(
                 f"the dead letter of {source.topic}/{source.partition}/{source.offset} is without its "
                 f"{size_bytes} bytes: {topic} takes {most_bytes}"
@@ -222,40 +155,18 @@ def _unseen_bytes(headers: Sequence[Header]) -> int:
     return wide + _LENGTHS_BYTES * len(headers)
 
 
-def _letter(
-    headers: Sequence[Header], source: Coordinates, timestamp_ms: int, rejection: Rejection
-) -> list[Header]:
-    return dead_letter_headers(
-        headers,
-        rejection.code,
-        rejection.detail,
-        source.topic,
-        source.partition,
-        source.offset,
-        timestamp_ms,
-    )
+def _as_produced(record: Record, request: Request | Report | Rejection) -> Record:
+    """A refused record of the commands topic as it was produced, before any re-routing.
 
-
-def _as_produced(
-    topic: str,
-    commands_topic: str,
-    partition: int,
-    record: SourceRecord,
-    request: Request | Report | Rejection,
-) -> tuple[Coordinates, int, Headers]:
-    """Where and when a refused request was produced, before any re-routing, and its headers there.
-
-    The time is -1 where it is unknown. What only looks like re-routed (a forged record, or one on a request
-    topic) keeps every header.
+    What only looks like re-routed (a forged record) keeps every header.
     """
-    if topic == commands_topic:
-        command, own = detach(record.headers)
-        if type(request) is Request:
-            return request.source, request.timestamp_ms, own
-        if command is not None:
-            timestamp_ms = command.timestamp_ms if type(command) is Command else record.timestamp
-            return command.source, timestamp_ms, own
-    return Coordinates(topic, partition, record.offset), record.timestamp, record.headers
+    command, own = detach(record.headers)
+    if type(request) is Request:
+        return replace(record, source=request.source, timestamp_ms=request.timestamp_ms, headers=own)
+    if command is None:
+        return record
+    timestamp_ms = command.timestamp_ms if type(command) is Command else record.timestamp_ms
+    return replace(record, source=command.source, timestamp_ms=timestamp_ms, headers=own)
 
 
 def _printable(name: str) -> str:

@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from delaystream.codec.command import COMMAND_HEADER, Report, detach
 from delaystream.codec.envelope import Bound
 from delaystream.codec.headers import RequestParser
 from delaystream.core.rates import RateTable
+from delaystream.core.record import Record
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import Coordinates, Header, Request
+from delaystream.core.request import Request
 from delaystream.dialects import Dialect, Translated
-from delaystream.dialects.translation import Record
-from delaystream.engine.ports import Headers
 
 _MEMO_ENTRIES: Final = 10_000
 _UNLIMITED: Final = RateTable()
@@ -55,29 +55,18 @@ class Tenant:
         self.rates = rates
         self.dialects = tuple(dialects)
         #: as the parser's, of a record in any of the languages that the topic speaks
-        self.parse: Callable[..., Request | Rejection] = self._translated if dialects else parser.parse
-
-    def _translated(
-        self,
-        topic: str,
-        partition: int,
-        offset: int,
-        timestamp_ms: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Headers,
-        now_ms: int,
-    ) -> Request | Rejection:
-        source = Coordinates(topic, partition, offset)
-        record = Record(
-            source, timestamp_ms if timestamp_ms >= 0 else now_ms, key, headers, value is not None
+        self.parse: Callable[[Record, int], Request | Rejection] = (
+            self._translated if dialects else parser.parse
         )
-        translated = self.translate(record)
+
+    def _translated(self, record: Record, now_ms: int) -> Request | Rejection:
+        stamped = record if record.timestamp_ms >= 0 else replace(record, timestamp_ms=now_ms)
+        translated = self.translate(stamped)
         if type(translated) is Rejection:
-            return self.parser.addressed(translated, headers)
+            return self.parser.addressed(translated, record.headers)
         if type(translated) is Translated:
-            key, headers = translated.key, translated.headers
-        return self.parser.parse(topic, partition, offset, timestamp_ms, key, value, headers, now_ms)
+            record = replace(record, key=translated.key, headers=translated.headers)
+        return self.parser.parse(record, now_ms)
 
     def translate(self, record: Record) -> Translated | Rejection | None:
         """A record in our names; None when it speaks none of the dialects, and is read as it is."""
@@ -155,19 +144,9 @@ class Tenants:
             self._denials[destination] = denial
         return denial
 
-    def parse_command(
-        self,
-        topic: str,
-        partition: int,
-        offset: int,
-        timestamp_ms: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[Header],
-        now_ms: int,
-    ) -> Request | Report | Rejection:
+    def parse_command(self, record: Record, now_ms: int) -> Request | Report | Rejection:
         """What a record of the commands topic asks for, by the policy of the topic that it came in by."""
-        command, own = detach(headers)
+        command, own = detach(record.headers)
         if isinstance(command, Report):
             return self.of(command.source.topic).parser.judged(command)
         if command is None:
@@ -175,13 +154,12 @@ class Tenants:
         else:
             tenant = self.of(command.source.topic)
             if tenant.dialects:
-                record = Record(command.source, command.timestamp_ms, key, own, value is not None)
-                translated = tenant.translate(record)
+                translated = tenant.translate(
+                    Record(command.source, command.timestamp_ms, record.key, record.value, own)
+                )
                 if type(translated) is Rejection:
                     return tenant.parser.addressed(translated, own)
                 if type(translated) is Translated:
-                    key = translated.key
-                    headers = [*translated.headers, (COMMAND_HEADER, headers[-1][1])]
-        return tenant.parser.parse_command(
-            topic, partition, offset, timestamp_ms, key, value, headers, now_ms
-        )
+                    headers = [*translated.headers, (COMMAND_HEADER, record.headers[-1][1])]
+                    record = replace(record, key=translated.key, headers=headers)
+        return tenant.parser.parse_command(record, now_ms)

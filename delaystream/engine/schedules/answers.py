@@ -7,7 +7,7 @@ from typing import Final
 
 from delaystream.codec.envelope import Answered, Schedule
 from delaystream.codec.event import EventType
-from delaystream.codec.outgoing import Outcome
+from delaystream.codec.outgoing import Answer, Outcome, ScheduleStatus
 from delaystream.core.request import Request
 from delaystream.engine.output.events import Events
 from delaystream.engine.output.letters import Letters
@@ -45,16 +45,12 @@ class Answers:
         The last fire is told to a command that came too late, as the one that won.
         """
         won = schedule.last_fire_id if schedule is not None and outcome is _TOO_LATE else None
-        no_receipt = self._letters.receipt(
-            step,
-            request,
-            outcome,
-            due_ms,
-            fire_ids,
-            won,
-            schedule,
-            at_once=at_once,
-        )
+        if request.reply_to is None:
+            no_receipt = self._letters.unanswered(step, request.no_receipt)
+        else:
+            fires = [*zip(due_ms, fire_ids, strict=True)]
+            answer = Answer(outcome, fires, schedule=_status(schedule), won=won, at_once=at_once)
+            no_receipt = self._letters.receipt(step, request, answer)
         if self.events.on:
             triggered = outcome is _TRIGGERED
             self.events.answered(
@@ -76,10 +72,18 @@ class Answers:
         described: dict[str, object] | None = None,
     ) -> None:
         """Tell the outcome to whoever asked, and nobody else: nothing has happened."""
-        self._letters.receipt(step, request, outcome, schedule=schedule, described=described)
+        self._letters.receipt(step, request, Answer(outcome, schedule=_status(schedule), described=described))
 
     def repeat(self, step: Step, request: Request, schedule: Schedule, before: Answered) -> None:
         """Tell the outcome again of a request that was carried out before."""
         outcome = Outcome(before.outcome)
-        no_receipt = self._letters.receipt(step, request, outcome, schedule=schedule, repeated=True)
+        no_receipt = self._letters.receipt(
+            step, request, Answer(outcome, schedule=_status(schedule), repeated=True)
+        )
         self.events.answered(step, request, EventType.REPEATED, schedule, no_receipt=no_receipt)
+
+
+def _status(schedule: Schedule | None) -> ScheduleStatus | None:
+    if schedule is None:
+        return None
+    return ScheduleStatus(schedule.status, schedule.version or None, schedule.until_ms)

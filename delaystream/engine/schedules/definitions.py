@@ -64,7 +64,7 @@ from delaystream.codec.envelope import (
     kept_key,
 )
 from delaystream.codec.keys import schedule_key
-from delaystream.codec.outgoing import Outcome, delivery_headers
+from delaystream.codec.outgoing import Delivery, Outcome, delivery_headers
 from delaystream.core.identity import named_fire_id, revision
 from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.order import newer
@@ -459,20 +459,11 @@ class Definitions:
                 later.append((due_ms, index))
                 continue
             fire = named_fire_id(source.place, revised, index, due_ms, id)
-            where, count = source.text, len(fired) + 1
-            headers = delivery_headers(
-                request.headers,
-                id,
-                fire,
-                due_ms,
-                step.fired_at,
-                where,
-                count,
-                last_fired_ms=step.now_ms if fired else -1,
-            )
+            last_fired_ms = step.now_ms if fired else -1
+            delivery = Delivery(id, fire, due_ms, source.text, len(fired) + 1, 0, last_fired_ms)
+            headers = delivery_headers(request.headers, delivery, step.fired_at)
             partition = self._deliveries.write(step, route, request, headers, due_ms)
-            lateness_ms = step.now_ms - due_ms
-            fired.append(Delivered(fire, due_ms, lateness_ms, request.destination, partition, where, count))
+            fired.append(Delivered.of(delivery, step.now_ms - due_ms, request.destination, partition))
             history = self._arming.remembered(
                 history, Fire(due_ms, step.now_ms, revised, index, source.origin)
             )
