@@ -306,10 +306,7 @@ class _Life:
         if self._ends_by_itself(told):
             self._ended(told)
             return
-        overtaken = request.is_for_many and request.offset < self.decided.get(request.partition, -1)
-        # Whoever ends a hold lets go of all that is passed on to it, also of what is newer than the resume.
-        # What another partition said of that may have come before the resume, and pass it on to that hold.
-        if overtaken and not (request.action == "resume" and self.status == "paused"):
+        if request.is_for_many and request.offset < self.decided.get(request.partition, -1):
             self._wrong(told, "the partition has said something later of it, which was decided on before")
         if kind in ("scheduled", "replaced"):
             # What was said of what the id stood for before is done with.

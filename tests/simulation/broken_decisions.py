@@ -570,7 +570,7 @@ def schedules_are_let_go_by_the_first_of_two_holds() -> Iterator[Engine]:
 @contextlib.contextmanager
 def sweeps_look_at_later_holds() -> Iterator[Engine]:
     """A command for many that is at work finds the holds as they are by now."""
-    with patch.object(Bulks, "_known", lambda self, _: [*self._holds._standing.values()]):
+    with patch.object(Bulks, "_known", lambda self, *_: [*self._holds._standing.values()]):
         yield Engine()
 
 

@@ -948,6 +948,19 @@ def test_a_command_for_many_leaves_out_none_that_was_there(action: str) -> None:
     assert audit([later, request], deliveries, events=events).ok
 
 
+@pytest.mark.parametrize(("source", "holds"), [("orders/0/2", False), ("orders/1/2", True)])
+def test_a_resume_of_many_lets_nothing_go_that_its_partition_says_later(source: str, holds: bool) -> None:
+    """Not what is kept back by a hold that it has ended, either: that was over when the later one came."""
+    pause, resume = command("pause", source=source), bulk("resume")
+    resumed = tell("resumed", request=resume, next_at_ms=NOW_MS + EVERY_MS, version=9)
+    events = [FIRED[0], paused(pause), resumed, sum_of(resume, 1), *FIRED[1:]]
+    for event in events[4:]:
+        event.value = json.dumps(json.loads(event.value or b"") | {"version": 9}).encode()
+    report = audit([beat(), pause, resume], BEATEN, events=events)
+    assert report.ok is holds, report
+    assert holds or list(report.wrong) == ["inconsistent"]
+
+
 def _about(request: Asked, event: Delivered) -> Delivered:
     body = json.loads(event.value or b"") | {"source": request.source}
     return Delivered(

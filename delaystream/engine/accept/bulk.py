@@ -21,7 +21,8 @@ step is bounded (`_SLICES`); what they are compared with for a later command, or
 A sweep takes time, and everything that one request partition says about an id has one order. So what is still
 at work is carried out on an id before any later command, and before a fire, decides on it (`Bulks.settle`);
 the sweep then passes it by. The partition that reads a command begins with its own part in the same step.
-By that order a sweep also knows the holds: as they were when it began.
+By that order a sweep also knows the holds: as they were when it began. What comes after a later command that
+has begun or ended some finds these as that has left them, whoever comes by.
 """
 
 from __future__ import annotations
@@ -211,7 +212,7 @@ class Bulks:
         schedule = decode_schedule(stored)
         if schedule.status not in LIVE:
             return 0
-        changed = False
+        changed, passed = False, self._passed(schedule)
         swept = schedule.swept
         if swept:
             at_work = {bulk.place for bulk in self._at_work.values()}
@@ -232,7 +233,7 @@ class Bulks:
                 # Like any cancel it refuses what is older; the coordinates stay, for they name the entries.
                 timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)
                 before_it = replace(before_it, timestamp_ms=timestamp_ms)
-            after = self._commands.switch_one_of_many(step, id, before_it, bulk, self._known(of))
+            after = self._commands.switch_one_of_many(step, id, before_it, bulk, self._known(of, passed))
             if after is None:
                 self._keep(step, of, counted)
                 continue
@@ -255,11 +256,55 @@ class Bulks:
             changed = True
         return len(stored) if changed else 0
 
-    def _known(self, of: bytes) -> Sequence[Hold]:
-        """The holds as a command at work knows them."""
+    def _known(self, of: bytes, passed: Sequence[bytes]) -> Sequence[Hold]:
+        """The holds as a command at work knows them; by a schedule that others have `passed`."""
+        number = self._at_work[of].number
+        if passed and self._at_work[passed[0]].number > number:
+            return self._holds.as_of(self._at_work, passed)[of]
         if self._views is None:
             self._views = self._holds.as_of(self._at_work)
         return self._views[of]
+
+    def _passed(self, schedule: Schedule) -> list[bytes]:
+        """The commands at work that have changed holds before a schedule came, by key, latest first.
+
+        One that is done with what the id was before may be newer than what it is now.
+        """
+        if not schedule.swept:
+            return []
+        tenant, swept = schedule.topic, {*schedule.swept}
+        return [
+            key
+            for key, bulk in reversed(self._at_work.items())
+            if bulk.holds
+            and bulk.tenant == tenant
+            and bulk.place in swept
+            and newer(schedule.moment, bulk.moment)
+        ]
+
+    def arrived(self, step: Step, tenant: str, id: str) -> None:
+        """A schedule has come while commands are at work: those that it is newer than are done with it.
+
+        So what they have done to holds was done before it came, also where an older command, from another
+        request partition, has still to come by and is about it.
+        """
+        key = schedule_key(tenant, id)
+        stored = step.changes.get(key)
+        if stored is None:
+            return
+        schedule = decode_schedule(stored)
+        if schedule.status not in LIVE:
+            return
+        new = [
+            bulk.place
+            for bulk in self._at_work.values()
+            if bulk.tenant == tenant
+            and bulk.holds
+            and bulk.place not in schedule.swept
+            and newer(schedule.moment, bulk.moment)
+        ]
+        if new:
+            step.changes[key] = encode(replace(schedule, swept=[*schedule.swept, *new]))
 
     def decided(self, step: Step, tenant: str, id: str) -> None:
         """A command has changed what is matched of an id: what was at work has been settled before it.
