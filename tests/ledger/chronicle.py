@@ -79,8 +79,8 @@ class Chronicle:
         self.asked = {request.source: request for request in named}
         self.bulks = [request for request in named if request.is_for_many]
         self.outcomes: dict[str, list[str]] = defaultdict(list)
-        #: schedules that a command for many changed
-        self.swept: dict[str, Counter[str]] = defaultdict(Counter)
+        #: schedules that a command for many changed, each by its id and how often that was forgotten before
+        self.swept: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
         self.sums: dict[str, list[Told]] = defaultdict(list)
         #: the requests to describe an id
         self.described: dict[tuple[str, str], list[Asked]] = defaultdict(list)
@@ -210,6 +210,8 @@ class _Life:
         self.course: list[tuple[int, str | None, Asked | None]] = []
         """Since when, by the broker's clock, it has had which status and payload."""
         self.terms = Terms(self.audit, id)
+        self.forgotten = 0
+        """How often it may have been forgotten, and was as good as new when it was scheduled."""
         self.until_ms: int | None = None
         """When its pause ends by itself."""
         self.states = [State()]
@@ -337,6 +339,8 @@ class _Life:
     def _decided(self, told: Told, request: Asked, *, forgotten: bool) -> None:
         """A request was accepted, in one way or another."""
         kind = told.kind
+        if kind == "scheduled" and (forgotten or self.status is None):
+            self.forgotten += 1
         finds = _FINDS[request.action].get(kind, frozenset())
         if self.status not in finds and not (forgotten and None in finds):
             self._wrong(told, f"it was {self.status}, and asked for is {request.action}")
@@ -532,7 +536,7 @@ class _Life:
         if passes:
             makes = "paused"
         else:
-            chronicle.swept[request.source][self.id] += 1
+            chronicle.swept[request.source][self.id, self.forgotten] += 1
         if not request.selects(self.id, self.payload) or kind != makes or self.status not in finds:
             self._wrong(
                 told, f"it was {self.status}; {request.action} of {request.prefix}* {request.selector}"
@@ -574,11 +578,13 @@ class _Life:
             return
         began_ms = request.timestamp_ms
         selections = self.audit.selections
-        if request.action == "resume" and self.payload is not None and selections.may_hold(self.payload):
-            # Another hold may have kept it back.
-            return
         before = [entry for entry in self.course if entry[0] < began_ms][-1:]
         during = [entry for entry in self.course if began_ms <= entry[0] <= done_ms]
+        if request.action == "resume" and any(
+            payload is not None and selections.may_hold(payload) for _, _, payload in before + during
+        ):
+            # Another hold may have kept it back.
+            return
         if before and all(
             status in finds and self._was_there(payload, request) and request.selects(self.id, payload)
             for _, status, payload in before + during

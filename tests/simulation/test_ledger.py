@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.ledger import Asked, Beat, Circumstances, Delivered, Report, audit
+from tests.ledger import Asked, Beat, Circumstances, Delivered, Report, Selector, audit
 
 NOW_MS = 1_700_000_000_000
 EVERY_MS = 1_000
@@ -959,6 +959,25 @@ def test_a_resume_of_many_lets_nothing_go_that_its_partition_says_later(source: 
     report = audit([beat(), pause, resume], BEATEN, events=events)
     assert report.ok is holds, report
     assert holds or list(report.wrong) == ["inconsistent"]
+
+
+@pytest.mark.parametrize(("pauses", "left_out"), [("out", False), ("elsewhere", True)])
+def test_a_resume_of_many_leaves_what_another_hold_may_keep_back(pauses: str, left_out: bool) -> None:
+    """By what it was then, whatever the id is by now."""
+    pause = command("pause")
+    hold = bulk("pause", source="orders/1/0", prefix=None, selector=Selector(pauses))
+    resume = bulk("resume", source="orders/1/1", timestamp_ms=NOW_MS + 20)
+    done = sum_of(resume, 0)
+    done.appended_ms = NOW_MS + 500
+    later = beat(source="orders/0/3", destination="third")
+    defined = {"destination": "third", "every_ms": EVERY_MS, "start_at_ms": NOW_MS, "catch_up": "latest"}
+    defined |= {"end_at_ms": NOW_MS + 3 * EVERY_MS, "grace_ms": 900_000}
+    facts: dict[str, Any] = {"status": "paused", "next_at_ms": None, "definition": defined}
+    replaced = tell("replaced", request=later, **facts)
+    replaced.appended_ms = NOW_MS + 800
+    events = [FIRED[0], paused(pause), sum_of(hold, 0), done, replaced]
+    report = audit([beat(), pause, hold, resume, later], [], events=events)
+    assert any("left out" in sentence for sentence in report.inconsistent) is left_out, report
 
 
 def _about(request: Asked, event: Delivered) -> Delivered:
