@@ -1505,6 +1505,19 @@ def test_nothing_pending_is_too_late_and_nothing_read_is_unknown() -> None:
     in_virtual_time(test, partitions=2)
 
 
+@pytest.mark.parametrize("action", ["cancel", "reschedule", "trigger", "describe"])
+def test_what_was_read_in_the_very_step_of_the_command_was_read(action: str) -> None:
+    async def test(engine: Engine) -> None:
+        offset = engine.request(b"at once", destination="orders", delay="0")
+        when = {"delay": "1s"} if action == "reschedule" else {}
+        ask(engine, action, coordinates=at(0, offset), **when)
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count") == ("too-late", 0)
+        assert values(engine) == ["at once"]
+
+    in_virtual_time(test)
+
+
 def test_a_request_that_was_moved_here_is_named_with_its_origin() -> None:
     async def test(old: Engine, new: Engine) -> None:
         offset = old.request(b"a", destination="orders", delay="1h")

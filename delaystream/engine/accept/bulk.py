@@ -433,7 +433,7 @@ class Bulks:
             subject=(subject.partition, subject.offset, subject.origin),
             due_ms=request.due_ms[0] if request.due_ms else -1,
             no_receipt=request.no_receipt,
-            read=self._unnamed.is_read(step, subject),
+            read=self._unnamed.is_read(step, subject, source),
         )
         self._take_up(step, key, bulk)
         return None
