@@ -63,6 +63,8 @@ class Audit:
         self.receipts: dict[str, dict[str, Any]] = {}
         self.receipt_records: dict[str, Delivered] = {}
         self.told: list[Told] = []
+        #: the same by the source that they name
+        self.told_of: dict[str, list[Told]] = defaultdict(list)
         #: what is told of destinations
         self.of_no_schedule: list[Told] = []
 
@@ -352,6 +354,7 @@ class Audit:
                 self.wrong(told, "nobody asked for it")
                 continue
             self.told.append(told)
+            self.told_of[request.source].append(told)
             self.known_time(told, told.at_ms, record)
             named = facts["source"] if "id" not in facts else facts["id"]
             if request.subject is not None and told.kind != "rejected":

@@ -112,7 +112,7 @@ def describe_unnamed(audit: Audit, command: Asked) -> None:
     """The description of a request without an id is that of what was pending of it, as asked for."""
     receipt, request = audit.receipts.get(command.source), audit.asked.get(command.subject or "")
     refused = audit.count_refused(command)
-    if any(told.facts["source"] == command.source and told.kind != "rejected" for told in audit.told):
+    if any(told.kind != "rejected" for told in audit.told_of[command.source]):
         audit.wrong(command.source, "it is told of, and nothing has happened")
     if receipt is None or request is None:
         return
@@ -147,7 +147,7 @@ def _is_pending(audit: Audit, command: Asked, request: Asked, named: dict[str, i
 def _ends(audit: Audit, request: Asked) -> list[tuple[str, Delivered]]:
     """The fires of a request without an id that have an end, each with the record that tells of it."""
     over = ("expired", "quarantined", "cancelled")
-    told = [event for event in audit.told if event.facts["source"] == request.source and event.kind in over]
+    told = [event for event in audit.told_of[request.source] if event.kind in over]
     return [
         *((fire.fire_id, fire.record) for fire in audit.fires[request.source]),
         *((event.facts["fire_id"], event.record) for event in told if "fire_id" in event.facts),

@@ -42,6 +42,8 @@ class Selections:
             if request.action == "cancel" and request.selector is not None and request.selector.anonymous
         ]
         self.resumes = [request for request in selectors if request.action == "resume"]
+        #: those that say something of what is late
+        self.spoken = [request for request in self.resumes if request.once is not None]
         subjects = [request for request in audit.asked.values() if request.subject is not None]
         #: commands about one request; that somebody asks changes nothing
         self.commands = [request for request in subjects if request.action != "describe"]
@@ -115,17 +117,15 @@ class Selections:
 
         One that was held when it was due, and let go by a resume, goes by the word of that alone.
         """
+        if not self.spoken:
+            return [request]
         asked = record.appended_ms
         pauses = [
             pause
             for pause in self.pauses
             if _meets(pause, request) and (asked is None or pause.timestamp_ms <= asked)
         ]
-        spoken = [
-            resume.once
-            for resume in self.resumes
-            if resume.once is not None and any(_covers(resume, pause) for pause in pauses)
-        ]
+        spoken = [resume.once for resume in self.spoken if any(_covers(resume, pause) for pause in pauses)]
         if not spoken:
             return [request]
         if (resume := self._let_go(pauses, request, due_ms, record)) is not None:
