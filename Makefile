@@ -47,7 +47,7 @@ test-containers: setup ## the integration tests on brokers in containers (needs 
 	@DELAYSTREAM_TEST_BROKER=containers $(RUN) -m pytest tests/integration tests/conformance/test_broker.py $(ARGS)
 
 soak: setup ## faults for SECONDS=... over two workers and three brokers, then count what was lost, early or doubled
-	@DELAYSTREAM_SOAK_SECONDS=$(SECONDS) $(RUN) -m pytest -s --timeout=$$(( $(SECONDS) + 900 )) tests/integration/test_soak.py $(ARGS)
+	@DELAYSTREAM_SOAK_SECONDS=$(SECONDS) $(RUN) -m pytest -s --timeout=$$(( 2 * $(SECONDS) + 900 )) tests/integration/test_soak.py $(ARGS)
 
 fuzz: setup ## each fuzz target for SECONDS=..., what it learns is kept in build/fuzz; ARGS="TARGET" (Linux on x86-64)
 	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/fuzz.txt

@@ -231,7 +231,7 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     #: what it delivers, an envelope as it is stored; None: under a key of its own, or over
     payload: bytes | None = None
     #: (partition, offset, origin) of bulk commands that are done with it before their sweeps come by: they
-    #: were carried out on it, or it did not match them before a later command changed it
+    #: were carried out on it, or it did not match them before a later command changed it, or came after them
     swept: list[tuple[int, int, str]] = []
     #: id of the topic that partition and offset are of, and of the one that the revision is of, where that is
     #: another topic of this name than the one that is read here: what was imported. Empty: it is that one

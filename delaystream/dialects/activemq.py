@@ -15,6 +15,7 @@ What differs, and is meant to:
 - Repeats count from the first fire; ActiveMQ counts each from the actual time of the one before.
 - A cron expression is in UTC, or in the zone of `delaystream-timezone`; ActiveMQ takes the broker's zone.
 - A cron expression together with delay, period or repeat (a burst at every fire) is refused.
+- `REMOVEALL` ends what the request topic has asked for before it, and in ActiveMQ all jobs of the broker.
 """
 
 from typing import Final
@@ -45,6 +46,9 @@ _JOB_ID: Final = "scheduledJobId"
 _ACTION: Final = "AMQ_SCHEDULER_ACTION"
 _NAMES: Final = frozenset({_DELAY, _PERIOD, _REPEAT, _CRON, _JOB_ID, _ACTION})
 
+_BOUNDS: Final = frozenset({"ACTION_START_TIME", "ACTION_END_TIME"})
+"""Between which a job is to come that an action is about. They mean nothing without one."""
+
 _FOREVER: Final = -1
 _MAX_REPEAT: Final = 1000
 _GRAMMAR: Final = Grammar((MINUTE, HOUR, DAY, MONTH, WEEKDAY), multiples=True)
@@ -61,7 +65,12 @@ class ActiveMq(Dialect):
         Row(_REPEAT, "`max-fires`", "one more than it says, at most 1000; -1: no end; needs a period"),
         Row(_CRON, "`cron`", "5 fields, numbers only; steps are multiples, as ActiveMQ reads them"),
         Row(_JOB_ID, "`delay: 0`", "set by the sender: the message is not scheduled, but sent at once"),
-        Row(_ACTION, "`action`", "`REMOVE` with `scheduledJobId`: `cancel`; others are refused"),
+        Row(
+            _ACTION,
+            "`action`",
+            "`REMOVE` with `scheduledJobId`: `cancel`; `REMOVEALL`: `cancel` with `match-destination: *` and "
+            "`match-anonymous: true`, and no `ACTION_START_TIME` or `ACTION_END_TIME`; others are refused",
+        ),
         Row("(none)", "`id`", "the request's `topic/partition/offset`"),
     )
     outgoing = (Row(_JOB_ID, "the schedule's id"),)
@@ -75,16 +84,24 @@ def _translate(record: Record) -> Translated | None:
     if not spoken:
         return None
     if (action := spoken.text(_ACTION)) is not None:
-        if action != "REMOVE":
-            raise unsupported(f"{_ACTION} is {shown(action)}", "REMOVE with scheduledJobId is read")
-        removed = control("id", spoken.required(_JOB_ID, "the id of the job to remove"))
         ours = [header for header in spoken.rest if names_ours([header])]
-        return Translated(record.key, [removed, control("action", "cancel"), *ours])
+        return Translated(record.key, [control("action", "cancel"), *_removed(action, spoken), *ours])
     if (job := spoken.content(_JOB_ID)) is not None:
         return Translated(record.key, [control("delay", "0"), *spoken.rest, (_JOB_ID, job)])
     id = coordinates_id(record.source)
     job_id = (_JOB_ID, id.encode())
     return Translated(record.key, [control("id", id), *_timing(record, spoken), *spoken.rest, job_id])
+
+
+def _removed(action: str, spoken: Spoken) -> list[Header]:
+    """What a cancel is about."""
+    if action == "REMOVE":
+        return [control("id", spoken.required(_JOB_ID, "the id of the job to remove"))]
+    if action != "REMOVEALL":
+        raise unsupported(f"{_ACTION} is {shown(action)}", "REMOVE and REMOVEALL are read")
+    if bounds := sorted(_BOUNDS & {name for name, _ in spoken.rest}):
+        raise unsupported(f"{bounds[0]} is given", f"{_ACTION} REMOVEALL without it is about all jobs")
+    return [control("match-destination", "*"), control("match-anonymous", "true")]
 
 
 def _timing(record: Record, spoken: Spoken) -> list[Header]:

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from delaystream.core.identity import revision
 from tests.integration.harness import Deployment
 from tests.integration.harness_kafka import Delivery
-from tests.ledger import Asked, Beat, Circumstances, Delivered, Report, Selector, audit
+from tests.ledger import Asked, Beat, Circumstances, Delivered, Report, Selector, audit, sent_again
 
 _TICK_SECONDS = 0.02
 _DESTINATIONS = {"soak-a": 1, "soak-b": 3}
@@ -25,13 +26,14 @@ class Traffic:
 
     Most are anonymous, some are lists, some are to be dropped or moved when they are late, some name an id
     and are replaced or cancelled later, some recur a few times, a few are to be refused. Some are commands:
-    about an id, about all that matches, about one request without an id. The producer is
-    idempotent. Even so librdkafka may write a request twice when its broker is killed (under a new epoch),
-    and one that it gives up may stand there all the same: what was asked for is what stands on the topic, by
-    its coordinates. Two records are two requests.
+    about an id, about all that matches, about one request without an id, about a destination's rate. Some
+    pauses end by themselves. Some requests are sent again by their name, are for one version, or say whose
+    they are. The producer is idempotent. Even so librdkafka may write a request twice when its broker is
+    killed (under a new epoch), and one that it gives up may stand there all the same: what was asked for is
+    what stands on the topic, by its coordinates. Two records are two requests.
 
-    Without ``holding`` nothing is paused: what fires is late by the worker's doing alone, so that lateness
-    may be measured.
+    Without ``holding`` nothing is paused, and no rate is set: what fires is late by the worker's doing alone,
+    so that lateness may be measured.
     """
 
     def __init__(
@@ -56,6 +58,11 @@ class Traffic:
         self._failure: BaseException | None = None
         self._ids: deque[tuple[str, int]] = deque(maxlen=200)
         self._beats: deque[tuple[str, int]] = deque(maxlen=50)
+        #: of each id, the version that the last request about it may have given it
+        self._versions: dict[str, int] = {}
+        #: requests that name themselves, with their control headers
+        self._named: deque[tuple[Asked, dict[str, str]]] = deque(maxlen=20)
+        self._paced: set[str] = set()
         self._sent = 0
         #: every request that was sent, by the number in its header
         self._requests: dict[str, Asked] = {}
@@ -144,6 +151,9 @@ class Traffic:
     def _send(self) -> None:
         dice, now_ms = self._random, int(time.time() * 1000)
         kind = dice.random()
+        if self._named and dice.random() < 0.01:
+            self._send_again(now_ms)
+            return
         key = None if kind < 0.1 else b"customer-%d" % dice.randrange(40)
         value = b"%d " % self._sent + dice.randbytes(dice.randrange(200))
         destination = dice.choice(list(self._partitions))
@@ -175,7 +185,37 @@ class Traffic:
         if asked.action == "schedule" and dice.random() < 0.1:
             asked.tags = ("urgent",)
             control["tags"] = "urgent"
+        if asked.id is not None:
+            self._say_more(asked, control)
         self._produce(asked, control, partition)
+
+    def _say_more(self, asked: Asked, control: dict[str, str]) -> None:
+        """What a request about an id says beside what it asks for, of some."""
+        dice = self._random
+        if dice.random() < 0.1:
+            versions = (0, self._versions.get(str(asked.id), 7), 7)
+            asked.if_version = dice.choice(versions)
+            control["if-version"] = str(asked.if_version)
+            asked.errors |= {"version-changed"}
+        if asked.action == "describe":
+            return
+        if dice.random() < 0.1:
+            asked.request_id = control["request-id"] = f"request {self._sent}"
+            self._named.append((asked, control))
+        if asked.action in ("schedule", "update", "cancel") and dice.random() < 0.15:
+            asked.declared_by = control["declared-by"] = dice.choice(("team a", "team b"))
+            if dice.random() < 0.8:
+                asked.deploy = dice.randrange(4)
+                control["deploy"] = str(asked.deploy)
+                asked.errors |= {"deploy-superseded"}
+
+    def _send_again(self, now_ms: int) -> None:
+        """A request that names itself once more, as by a client that has not seen the answer."""
+        first, control = self._random.choice(self._named)
+        asked = sent_again(first, now_ms)
+        asked.headers = [("number", b"%d" % self._sent)]
+        self._requests[str(self._sent)] = asked
+        self._produce(asked, control, self._home(asked.id))
 
     def _home(self, id: str | None) -> int:
         """One id stays on one partition: only then is an order promised, and checked."""
@@ -209,20 +249,39 @@ class Traffic:
             self._select(asked, control)
             control["action"] = asked.action
             return dice.randrange(self._app.partitions)
-        subjects = [one for one in self.asked[-200:] if self._is_plain(one)] if choice < 0.2 else []
+        if self._holding and 0.08 <= choice < 0.1:
+            return self._pace(asked, control, dice.choice((150, 300, None)))
+        subjects = [one for one in self.asked[-200:] if self._is_plain(one)] if choice < 0.25 else []
         if subjects:
-            asked.action, subject = dice.choice(("cancel", "reschedule", "trigger")), dice.choice(subjects)
+            actions = ("cancel", "reschedule", "trigger", "describe")
+            asked.action, subject = dice.choice(actions), dice.choice(subjects)
             asked.subject = control["coordinates"] = subject.source
             if asked.action == "reschedule":
                 control["delay"] = f"{dice.randrange(1, self._longest)}ms"
         else:
             asked.id = control["id"] = self._some_id()
             asked.errors = frozenset({"cancelled-earlier", "never-fires"})
-            asked.action = dice.choice((*self._holding, "trigger", "reschedule", "cancel"))
+            asked.action = dice.choice((*self._holding, "trigger", "reschedule", "cancel", "describe"))
             if asked.action == "reschedule":
                 self._anew(asked, control)
+            self._end(asked, control)
         control["action"] = asked.action
         return self._home(asked.id) if asked.id else dice.randrange(self._app.partitions)
+
+    def _end(self, asked: Asked, control: dict[str, str]) -> None:
+        """When a pause ends by itself, of some."""
+        if asked.action == "pause" and self._random.random() < 0.5:
+            asked.until_ms = asked.timestamp_ms + self._random.randrange(500, self._longest)
+            control["until"] = str(asked.until_ms)
+
+    def _pace(self, asked: Asked, control: dict[str, str], rate: int | None) -> int:
+        """How many records a second a destination gets, until that is said anew."""
+        asked.action, asked.rate = "rate", rate
+        control["action"] = "rate"
+        asked.destination = control["destination"] = self._random.choice(list(self._partitions))
+        control["rate"] = "none" if rate is None else str(rate)
+        self._paced.add(asked.destination)
+        return self._random.randrange(self._app.partitions)
 
     @staticmethod
     def _is_plain(asked: Asked) -> bool:
@@ -271,9 +330,10 @@ class Traffic:
         if anonymous:
             control["match-anonymous"] = "true"
         asked.selector = Selector(destination, key, tag, arriving, anonymous)
+        self._end(asked, control)
 
     def wake(self) -> None:
-        """Resume whatever commands have left paused, on every partition after all that was sent to it."""
+        """Resume what commands have left paused, on every partition after all that was sent; lift rates."""
         for partition in range(self._app.partitions):
             for prefix in ("id-", "beat-", None):
                 now_ms = int(time.time() * 1000)
@@ -287,6 +347,12 @@ class Traffic:
                 self._requests[str(self._sent)] = asked
                 self._sent += 1
                 self._produce(asked, control, partition)
+        for destination in sorted(self._paced):
+            asked = Asked("", None, None, [("number", b"%d" % self._sent)], destination, ())
+            asked.timestamp_ms, asked.action = int(time.time() * 1000), "rate"
+            self._requests[str(self._sent)] = asked
+            self._sent += 1
+            self._produce(asked, {"action": "rate", "destination": destination, "rate": "none"}, 0)
         left = self._producer.flush(120)
         assert left == 0, f"{left} commands were neither acknowledged nor given up"
 
@@ -347,7 +413,9 @@ class Traffic:
     def _note(self, asked: Asked) -> None:
         """It stands on the topic."""
         end_ms = asked.beat.end_ms if asked.beat is not None else None
-        self.last_due_ms = max(self.last_due_ms, *asked.due_ms, end_ms or 0)
+        self.last_due_ms = max(self.last_due_ms, *asked.due_ms, end_ms or 0, asked.until_ms or 0)
+        if asked.id is not None:
+            self._versions[asked.id] = revision(asked.partition[1], asked.offset)
         self.asked.append(asked)
 
     def audit(self, records: Sequence[Delivery]) -> Report:
@@ -366,6 +434,8 @@ class Traffic:
             request_partitions=self._app.partitions,
             receipts_hindered=True,
             drained=True,
+            # Brokers die: any topic may be out of reach at any time, that of events included.
+            troubled=lambda *_: True,
         )
         return audit(
             self.asked,

@@ -25,7 +25,8 @@ cut short                 a command about its id was carried out before: cancell
 broker's, to which the decision lies between the commit before it and its own append. *Impossible* is what the
 destination's bounds, and the troubles that it had, make so.
 
-Nothing that a pause holds back goes out before a resume: `tests.ledger.selections`.
+Nothing that a pause holds back goes out before a resume: `tests.ledger.selections`. What passed meanwhile
+goes by the resume's word on what is late, for that once.
 
 What a request says beside what it asks for is heeded: a repeated one changes nothing and is answered as
 before; one for another version, or of a lower deploy, is refused, and no other is; a version changes with
@@ -43,6 +44,6 @@ against what the id must be by then: `tests.ledger.chronicle`.
 """
 
 from tests.ledger.audit import audit
-from tests.ledger.records import Asked, Beat, Circumstances, Delivered, Report, Selector
+from tests.ledger.records import Asked, Beat, Circumstances, Delivered, Once, Report, Selector, sent_again
 
-__all__ = ["Asked", "Beat", "Circumstances", "Delivered", "Report", "Selector", "audit"]
+__all__ = ["Asked", "Beat", "Circumstances", "Delivered", "Once", "Report", "Selector", "audit", "sent_again"]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from delaystream.core.identity import fire_id
-from tests.ledger.records import Asked, Fire, Told
+from tests.ledger.records import Asked, Delivered, Fire, Told
 from tests.ledger.selections import ends
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _Fire:
             self._facts(event)
         topic = self.request.destination
         for event in events["moved"]:
-            topic = self.request.on_late
+            topic = event.facts["destination"]
             self._was_late(event, topic if topic not in ("fire", "drop") else None, topic)
         if events["cancelled"] and not audit.selections.may_cancel(self.request):
             audit.wrong(events["cancelled"][0], "no command is about it")
@@ -128,7 +128,7 @@ class _Fire:
     def _facts(self, event: Told) -> None:
         facts = event.facts
         if event.kind == "cancelled":
-            where = (self.request.destination, self.request.on_late)
+            where = (self.request.destination, self.request.on_late, *self.audit.late_topics)
             if facts["due_at_ms"] != self.due_ms or facts["destination"] not in where:
                 self.audit.wrong(event, f"it is due at {self.due_ms}, for {self.request.destination}")
             return
@@ -138,13 +138,17 @@ class _Fire:
             self.audit.wrong(event, "it was not given up")
 
     def _was_late(self, event: Told, on_late: str | None, destination: str) -> None:
-        request = self.request
-        if request.on_late != on_late or not request.diverts:
-            self.audit.wrong(event, f"asked for is {request.on_late}")
-        elif not request.is_late(self.due_ms, event.at_ms):
-            self.audit.wrong(event, f"it was not late by then: grace is {request.grace_ms} ms")
+        words = [word for word in self._words(event.record) if word.on_late == on_late and word.diverts]
+        if not words:
+            self.audit.wrong(event, f"asked for is {self.request.on_late}")
+        elif not any(word.is_late(self.due_ms, event.at_ms) for word in words):
+            self.audit.wrong(event, f"it was not late by then: grace is {words[0].grace_ms} ms")
         if event.facts["destination"] != destination:
             self.audit.wrong(event, f"it is for {destination}")
+
+    def _words(self, record: Delivered) -> list[Asked]:
+        """What may have been said of it when it is late, by its request or by a resume."""
+        return self.audit.selections.words(self.request, self.due_ms, record)
 
     def _was_impossible(self, event: Told, topic: str) -> None:
         if event.facts["destination"] != topic:
@@ -165,8 +169,9 @@ class _Fire:
             audit.wrong(self.fire_id, "delivered where nothing can be")
         if record.topic != topic:
             audit.wrong(self.fire_id, f"delivered to {record.topic}, and it is for {topic}")
-        if not moved and request.diverts and request.is_late(self.due_ms, fire.fired_ms):
-            audit.wrong(self.fire_id, f"delivered, {request.on_late} when late, and it was")
+        words = [] if moved else self._words(record)
+        if words and all(word.diverts and word.is_late(self.due_ms, fire.fired_ms) for word in words):
+            audit.wrong(self.fire_id, f"delivered, {words[-1].on_late} when late, and it was")
         if record.header("fire-count") != str(self.index + 1) or any(
             record.header(name) for name in ("skipped", "last-fired-at", "next-at")
         ):

@@ -13,6 +13,7 @@ from delaystream.core.identity import split_fire_id
 from delaystream.core.partitioning import partition_for_key
 from tests.ledger.anonymous import judge_anonymous
 from tests.ledger.chronicle import Chronicle
+from tests.ledger.descriptions import describe_unnamed
 from tests.ledger.destinations import judge_destinations
 from tests.ledger.order import judge_order
 from tests.ledger.records import PASSED, Asked, Circumstances, Delivered, Fire, Report, Told
@@ -52,6 +53,8 @@ class Audit:
         self.asked = {request.source: request for request in asked}
         self.circumstances = circumstances
         self.report = Report(requests=len(self.asked))
+        #: topics that resumes name for what is late
+        self.late_topics = {r.once.on_late for r in self.asked.values() if r.once is not None}
         #: by fire id
         self.deliveries: dict[str, Fire] = {}
         #: of requests without an id
@@ -60,6 +63,8 @@ class Audit:
         self.receipts: dict[str, dict[str, Any]] = {}
         self.receipt_records: dict[str, Delivered] = {}
         self.told: list[Told] = []
+        #: the same by the source that they name
+        self.told_of: dict[str, list[Told]] = defaultdict(list)
         #: what is told of destinations
         self.of_no_schedule: list[Told] = []
 
@@ -86,6 +91,8 @@ class Audit:
             if not named and not request.is_of_no_schedule:
                 judge_anonymous(self, request, anonymous[request.source])
         self.selections.judge()
+        for request in self.selections.described:
+            describe_unnamed(self, request)
         Chronicle(self).judge()
         judge_destinations(self)
         judge_order(self)
@@ -153,8 +160,9 @@ class Audit:
                 continue
             if request.id is None:
                 self.fires[source].append(fire)
+                self.content(request, fire)
+            # What an id delivers may have been changed: its chronicle knows.
             self._on_time(fire, what)
-            self._content(request, fire, what)
 
     def _on_time(self, fire: Fire, what: str) -> None:
         report, record, due_ms = self.report, fire.record, fire.due_ms
@@ -168,10 +176,11 @@ class Audit:
         if record.timestamp_ms != fire.fired_ms:
             report.damaged.append(f"{what}: timestamp {record.timestamp_ms}, fired at {fire.fired_ms}")
 
-    def _content(self, request: Asked, fire: Fire, what: str) -> None:
+    def content(self, request: Asked, fire: Fire) -> None:
         """It is what was asked for, where it was asked for."""
         report, record = self.report, fire.record
-        if record.topic not in (request.destination, request.on_late):
+        what = f"{record.where}: {fire.fire_id}"
+        if record.topic not in (request.destination, request.on_late, *self.late_topics):
             report.damaged.append(f"{what}: is for {request.destination}")
         key = request.delivered_key if request.has_delivered_key else request.key
         if record.key != key or record.value != request.value:
@@ -215,6 +224,12 @@ class Audit:
         partitions = given.partitions.get(record.topic)
         if partitions is not None and record.partition != request.partition[1] % partitions:
             damaged.append(f"{what}: on partition {record.partition}")
+        if request.id is None or record.header("error") != "quarantined":
+            self.letter_holds(request, record)
+
+    def letter_holds(self, request: Asked, record: Delivered) -> None:
+        """A dead letter has what was asked for, where its topic takes that."""
+        given = self.circumstances
         foreign = iter(record.foreign)
         whole = (record.key, record.value) == (request.key, request.value) and all(
             (name, value) in foreign for name, value in request.headers
@@ -222,7 +237,8 @@ class Audit:
         largest = given.largest.get(record.topic)
         bare = record.key is None and record.value is None and not record.foreign
         if not whole and not (bare and largest is not None and _size(request) + _ADDED_BYTES > largest):
-            damaged.append(f"{what}: key, value or headers are not the request's: {record}")
+            what = f"dead letter of {request.source}"
+            self.report.damaged.append(f"{what}: key, value or headers are not the request's: {record}")
 
     def _letters_are_told(self) -> None:
         """Each dead letter has one event with its code, about the same fire; each event has its letter."""
@@ -338,6 +354,7 @@ class Audit:
                 self.wrong(told, "nobody asked for it")
                 continue
             self.told.append(told)
+            self.told_of[request.source].append(told)
             self.known_time(told, told.at_ms, record)
             named = facts["source"] if "id" not in facts else facts["id"]
             if request.subject is not None and told.kind != "rejected":

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from delaystream.core.identity import named_fire_id, revision, split_fire_id, trigger_index
 from tests.ledger.descriptions import State, describe
-from tests.ledger.records import PASSED, Asked, Beat, Delivered, Told
+from tests.ledger.records import PASSED, Asked, Beat, Delivered, Once, Told
 from tests.ledger.terms import Terms
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class Chronicle:
         self.asked = {request.source: request for request in named}
         self.bulks = [request for request in named if request.is_for_many]
         self.outcomes: dict[str, list[str]] = defaultdict(list)
-        #: schedules that a command for many changed
-        self.swept: dict[str, Counter[str]] = defaultdict(Counter)
+        #: schedules that a command for many changed, each by its id and how often that was forgotten before
+        self.swept: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
         self.sums: dict[str, list[Told]] = defaultdict(list)
         #: the requests to describe an id
         self.described: dict[tuple[str, str], list[Asked]] = defaultdict(list)
@@ -189,8 +189,10 @@ class _Life:
         self.next_ms: int | None = None
         self.ahead: dict[int, int] = {}
         """Due times of a one-time schedule by their place in the list."""
-        self.moved: set[int] = set()
-        """Which of them are on their way to the topic for late ones."""
+        self.moved: dict[int, str] = {}
+        """Which of them are on their way to a topic for late ones."""
+        self.stays: tuple[int, int] | None = None
+        """A scheduled time, and when it is due: where an update has left it."""
         self.triggered: dict[str, int] = {}
         self.runs = self.skipped = self.fires = 0
         self.decided: dict[tuple[str, int], int] = {}
@@ -201,6 +203,10 @@ class _Life:
         """A run of times that are said to be replaced; the event of what replaces them is next."""
         self.last_fire: str | None = None
         self.resumed_ms = -1
+        self.once: Once | None = None
+        """What the last resume has said of what was late by then."""
+        self.looked = self.by_once = False
+        """Whether what has passed of it was looked at, and whether that began before the resume."""
         self.held = False
         """Whether it is paused because a hold met it when it arrived."""
         self.kept = False
@@ -210,6 +216,8 @@ class _Life:
         self.course: list[tuple[int, str | None, Asked | None]] = []
         """Since when, by the broker's clock, it has had which status and payload."""
         self.terms = Terms(self.audit, id)
+        self.forgotten = 0
+        """How often it may have been forgotten, and was as good as new when it was scheduled."""
         self.until_ms: int | None = None
         """When its pause ends by itself."""
         self.states = [State()]
@@ -238,6 +246,7 @@ class _Life:
             # What one step tells of an id says where it stands after the step.
             if stating is not None:
                 self._standing(stating)
+            self._looked_through()
         if self.incomplete:
             self.report.lost.append(f"{self.id}: no event says that it is completed")
         if self.status != "paused" or self.given.drained:
@@ -264,8 +273,14 @@ class _Life:
         if self.status != "pending":
             return None
         if self.next_ms is not None and self.beat is not None:
-            return self.beat.due(self.next_ms, self._fire_id(0, self.next_ms))
+            return self._moment(self.beat, self.next_ms)
         return min(self.ahead.values(), default=None)
+
+    def _moment(self, beat: Beat, scheduled_ms: int, fire_id: str | None = None) -> int:
+        """When a scheduled time is due; that of a fire that is told of, by its own id."""
+        if self.stays is not None and self.stays[0] == scheduled_ms:
+            return self.stays[1]
+        return beat.due(scheduled_ms, fire_id or self._fire_id(0, scheduled_ms))
 
     def _state(self, told: Told) -> State:
         """What it is after an event."""
@@ -283,6 +298,12 @@ class _Life:
             triggered=len(self.triggered),
             forgotten_ms=forgotten_ms,
         )
+
+    def _looked_through(self) -> None:
+        """The word of a resume is over once all that had passed by then is decided on."""
+        if self.looked and self.beat is not None and (self.next_ms is None or self.next_ms > self.resumed_ms):
+            self.once = None
+        self.looked = self.by_once = False
 
     def _standing(self, told: Told) -> None:
         """Where it stands, as it was told and as it must be."""
@@ -303,13 +324,11 @@ class _Life:
     def _outcome(self, told: Told) -> None:
         kind, source = told.kind, told.facts["source"]
         request = self.chronicle.asked[source]
+        self._looked_through()
         if self._ends_by_itself(told):
             self._ended(told)
             return
-        overtaken = request.is_for_many and request.offset < self.decided.get(request.partition, -1)
-        # Whoever ends a hold lets go of all that is passed on to it, also of what is newer than the resume.
-        # What another partition said of that may have come before the resume, and pass it on to that hold.
-        if overtaken and not (request.action == "resume" and self.status == "paused"):
+        if request.is_for_many and request.offset < self.decided.get(request.partition, -1):
             self._wrong(told, "the partition has said something later of it, which was decided on before")
         if kind in ("scheduled", "replaced"):
             # What was said of what the id stood for before is done with.
@@ -340,6 +359,8 @@ class _Life:
     def _decided(self, told: Told, request: Asked, *, forgotten: bool) -> None:
         """A request was accepted, in one way or another."""
         kind = told.kind
+        if kind == "scheduled" and (forgotten or self.status is None):
+            self.forgotten += 1
         finds = _FINDS[request.action].get(kind, frozenset())
         if self.status not in finds and not (forgotten and None in finds):
             self._wrong(told, f"it was {self.status}, and asked for is {request.action}")
@@ -429,9 +450,9 @@ class _Life:
             self._resumed_in_time(told, request)
         if kind == "resumed" or self.status != "paused":
             self.held = self.kept = False
-        self.status = "paused" if kind == "paused" else "pending"
+        self.status, self.stays = "paused" if kind == "paused" else "pending", None
         if kind == "resumed":
-            self.resumed_ms = told.at_ms
+            self.resumed_ms, self.once = told.at_ms, None if request is None else request.once
         # What is held goes back to where it was: a fire that was moved is decided on anew.
         self.moved.clear()
 
@@ -503,10 +524,7 @@ class _Life:
             self._wrong(told, f"it was defined by {self.payload}, and asked for is {request}")
         self.payload = self.stands_for = request
         self.swept_ms = 0
-        fires = [(self.next_ms, 0)] if self.next_ms is not None else []
-        fires += sorted((due_ms, index) for index, due_ms in self.ahead.items())
-        named = [(due_ms, self._fire_id(index, due_ms)) for due_ms, index in fires if due_ms is not None]
-        self.audit.receipt_names(request, named)
+        self.audit.receipt_names(request, self._named())
         self._receipt_status(told, request)
 
     def _is_same(self, request: Asked) -> bool:
@@ -522,7 +540,7 @@ class _Life:
 
     def _cut(self) -> None:
         self.next_ms = None
-        self.ahead, self.moved = {}, set()
+        self.ahead, self.moved = {}, {}
         self.triggered.clear()
 
     def _swept(self, told: Told, request: Asked) -> None:
@@ -535,7 +553,7 @@ class _Life:
         if passes:
             makes = "paused"
         else:
-            chronicle.swept[request.source][self.id] += 1
+            chronicle.swept[request.source][self.id, self.forgotten] += 1
         if not request.selects(self.id, self.payload) or kind != makes or self.status not in finds:
             self._wrong(
                 told, f"it was {self.status}; {request.action} of {request.prefix}* {request.selector}"
@@ -577,11 +595,13 @@ class _Life:
             return
         began_ms = request.timestamp_ms
         selections = self.audit.selections
-        if request.action == "resume" and self.payload is not None and selections.may_hold(self.payload):
-            # Another hold may have kept it back.
-            return
         before = [entry for entry in self.course if entry[0] < began_ms][-1:]
         during = [entry for entry in self.course if began_ms <= entry[0] <= done_ms]
+        if request.action == "resume" and any(
+            payload is not None and selections.may_hold(payload) for _, _, payload in before + during
+        ):
+            # Another hold may have kept it back.
+            return
         if before and all(
             status in finds and self._was_there(payload, request) and request.selects(self.id, payload)
             for _, status, payload in before + during
@@ -590,11 +610,16 @@ class _Life:
 
     def _define(self, told: Told, request: Asked) -> None:
         anew = told.kind in ("scheduled", "replaced")
+        if told.kind == "updated" and self.payload is not None:
+            self.payload = self.payload.changed(request)
+            if request.beat is None and not request.due_ms:
+                self._redefine(told, request)
+                return
         paused = told.facts.get("status") == "paused" and self.status == "pending"
         met = paused and self.audit.selections.may_pause(request)
         if told.kind == "replaced" and self._is_same(request) and request.beat is not None and not met:
             self._wrong(told, "it was the same")
-        facts, beat = told.facts, request.beat
+        beat = request.beat
         old = self.beat if self.status in _LIVE else None
         kept = not anew and old is not None and beat is not None
         if kept and old is not None and beat is not None:
@@ -608,7 +633,7 @@ class _Life:
             was_paused = self.status == "paused"
             paused = request.wanted == "paused" or (was_paused and request.wanted is None)
             resumed = was_paused and not paused and beat is not None
-            self.resumed_ms = told.at_ms if resumed else -1
+            self.resumed_ms, self.once = told.at_ms if resumed else -1, None
             self._cut()
             self.changed = False
             self.payload = self.stands_for = request
@@ -629,14 +654,8 @@ class _Life:
             self._arrived(told, self.payload, -1)
         self.changed = self.changed or not anew
         self.definition, self.runs = request, self.runs if kept else 0
-        partitions = self.given.request_partitions
-        self.revision = facts["revision"]
-        if partitions is not None:
-            expected = revision(request.partition[1], request.offset)
-            if expected != self.revision:
-                self._wrong(told, f"the revision is {expected}")
-            self.revision = expected
-        self.ahead, self.moved = dict(enumerate(request.due_ms)), set()
+        self._revise(told, request)
+        self.ahead, self.moved = dict(enumerate(request.due_ms)), {}
         self.next_ms = beat.after(request.timestamp_ms) if beat is not None else None
         if carried is None:
             self.skipped = 0
@@ -653,6 +672,33 @@ class _Life:
         ]
         self.audit.receipt_names(request, fires)
         self._definition(told, beat)
+
+    def _redefine(self, told: Told, request: Asked) -> None:
+        """What it delivers has changed, or where to, and not when."""
+        self.changed, self.moved = True, {}
+        due_ms = self._due_ms
+        stays = None if self.next_ms is None or due_ms is None else (self.next_ms, due_ms)
+        if self.status == "pending" and self.payload is not None:
+            self._arrived(told, self.payload, -1)
+        self._revise(told, request)
+        self.stays = stays if self.status == "pending" else None
+        self._owes(told, None, None)
+        self.audit.receipt_names(request, self._named())
+        self._definition(told, self.beat)
+
+    def _revise(self, told: Told, request: Asked) -> None:
+        self.revision, self.stays = told.facts["revision"], None
+        if self.given.request_partitions is not None:
+            expected = revision(request.partition[1], request.offset)
+            if expected != self.revision:
+                self._wrong(told, f"the revision is {expected}")
+            self.revision = expected
+
+    def _named(self) -> list[tuple[int, str]]:
+        """Its fires that are ahead, but for triggered ones."""
+        fires = [(self.next_ms, 0)] if self.next_ms is not None else []
+        fires += sorted((due_ms, index) for index, due_ms in self.ahead.items())
+        return [(due_ms, self._fire_id(index, due_ms)) for due_ms, index in fires if due_ms is not None]
 
     def _owes(self, told: Told, old: Beat | None, undecided_ms: int | None) -> None:
         """Times that had passed, and that the new definition does not decide on, are told of as replaced."""
@@ -700,6 +746,8 @@ class _Life:
         payload = self.payload
         if payload is not None and definition["destination"] != payload.destination:
             self._wrong(told, f"it is for {payload.destination}")
+        if payload is not None and tuple(definition.get("tags", ())) != payload.tags:
+            self._wrong(told, f"its tags are {payload.tags}")
         if beat is None:
             # Those that are left out went out at once.
             left = Counter(definition.get("due_at_ms", ()))
@@ -783,54 +831,71 @@ class _Life:
             return
         if count < 1 or to_ms != from_ms + (count - 1) * beat.every_ms:
             self._wrong(told, f"one every {beat.every_ms} ms")
+        words = self._words(from_ms)
         self.next_ms = beat.after(to_ms)
         paused = to_ms <= self.resumed_ms
         if paused != (reason == "paused") or reason not in ("paused", "late", "destination"):
             self._wrong(told, f"it was last resumed at {self.resumed_ms}")
         if told.kind == "missed":
-            if to_ms >= at_ms - self._grace_ms() - beat.jitter_ms:
-                self._wrong(told, f"not all of it was late by then: grace is {self._grace_ms()} ms")
+            if all(to_ms >= at_ms - grace_ms - beat.jitter_ms for _, grace_ms in words):
+                self._wrong(told, f"not all of it was late by then: said is {words}")
             return
         self.skipped += count
-        if self.catch_up == "all":
+        if all(catch_up == "all" for catch_up, _ in words):
             self._wrong(told, "it is to catch up on all")
-        if self.next_ms is None or beat.due(self.next_ms, self._fire_id(0, self.next_ms)) > at_ms:
+        if self.next_ms is None or self._moment(beat, self.next_ms) > at_ms:
             self._wrong(told, f"{self.next_ms} was not due by then, and cannot stand for them")
 
-    def _grace_ms(self) -> int:
-        """How late a scheduled time may be and still fire."""
-        return (
-            min(self.grace_ms, self.given.misfire_threshold_ms) if self.catch_up == "none" else self.grace_ms
-        )
+    def _words(self, scheduled_ms: int) -> list[tuple[str, int]]:
+        """What may be said of a time that passed: `catch-up`, and how late it may be and still fire.
+
+        What had passed at a resume goes by the word of that, and so does what is decided on together with it.
+        """
+        self.looked, words = True, []
+        passed = scheduled_ms <= self.resumed_ms
+        self.by_once = self.by_once or passed
+        if self.once is not None and self.by_once:
+            words.append((self.once.catch_up, self.once.grace_ms))
+        if self.once is None or not passed:
+            words.append((None, None))
+        said = []
+        for catch_up, grace_ms in words:
+            kind = catch_up or self.catch_up
+            most_ms = self.grace_ms if grace_ms is None else grace_ms
+            said.append((kind, min(most_ms, self.given.misfire_threshold_ms) if kind == "none" else most_ms))
+        return said
+
+    def _word(self, due_ms: int) -> Asked:
+        """What a one-time schedule does when it is late: its own word, or for this once that of a resume."""
+        assert self.payload is not None
+        return self.payload.by(self.once if due_ms <= self.resumed_ms else None)
 
     def _expired(self, told: Told) -> None:
-        facts, payload = told.facts, self.payload
-        assert payload is not None
+        facts = told.facts
         due_ms = facts["from_ms"]
+        word = self._word(due_ms)
         self.report.dropped += 1
         self._take_any(told, due_ms)
         if (facts["to_ms"], facts["count"], facts["reason"]) != (due_ms, 1, "late"):
             self._wrong(told, "a due time by itself, and late")
-        self._was_late(told, due_ms, payload.on_late == "drop")
+        self._was_late(told, due_ms, word.on_late == "drop")
 
     def _was_late(self, told: Told, due_ms: int, asked: bool) -> None:
-        payload = self.payload
-        assert payload is not None
+        payload = self._word(due_ms)
         if self.status == "paused":
             self._wrong(told, "it is paused")
         if not asked or not payload.diverts or not payload.is_late(due_ms, told.at_ms):
             self._wrong(told, f"{payload.on_late} when later than {payload.grace_ms} ms")
 
     def _moved(self, told: Told) -> None:
-        facts, payload = told.facts, self.payload
-        assert payload is not None
+        facts = told.facts
         due_ms = facts["due_at_ms"]
-        index = self._place(told)
+        word, index = self._word(due_ms), self._place(told)
         if index is None or self.ahead.get(index) != due_ms or index in self.moved:
             self._wrong(told, f"ahead are {self.ahead}, moved {self.moved}")
             return
-        self.moved.add(index)
-        self._was_late(told, due_ms, facts["destination"] == payload.on_late)
+        self.moved[index] = word.on_late
+        self._was_late(told, due_ms, facts["destination"] == word.on_late)
         if facts["lateness_ms"] != told.at_ms - due_ms:
             self._wrong(told, f"it is due at {due_ms}")
 
@@ -865,10 +930,7 @@ class _Life:
             return payload.destination
         if index is None or self.ahead.pop(index, None) != due_ms:
             self._wrong(told, f"ahead are {self.ahead}")
-        if index in self.moved:
-            self.moved.discard(index)
-            return payload.on_late
-        return payload.destination
+        return payload.destination if index is None else self.moved.pop(index, payload.destination)
 
     def _given_up(self, told: Told) -> None:
         payload, due_ms = self.payload, told.facts["due_at_ms"]
@@ -883,6 +945,9 @@ class _Life:
             self._wrong(told, f"it is for {topic}")
         if not self.audit.is_impossible(payload, topic, due_ms, told.at_ms):
             self._wrong(told, "it could be delivered, or was to be waited for")
+        for letter in self.audit.letters[payload.source]:
+            if letter.header("fire-id") == told.facts["fire_id"]:
+                self.audit.letter_holds(payload, letter)
 
     def _fired(self, told: Told) -> None:
         facts, payload = told.facts, self.payload
@@ -895,14 +960,14 @@ class _Life:
             if self.triggered.pop(fire_id) != due_ms:
                 self._wrong(told, f"triggered are {self.triggered}")
         elif self.beat is not None:
-            ready_ms = self.beat.due(due_ms, fire_id)
+            ready_ms = self._moment(self.beat, due_ms, fire_id)
             skipped, self.skipped = self.skipped, 0
             self._take(told, due_ms)
             self._beaten(told, self.beat, due_ms, fired_ms)
         else:
-            topic = self._take(told, due_ms)
-            if topic == payload.destination and payload.diverts and payload.is_late(due_ms, fired_ms):
-                self._wrong(told, f"{payload.on_late} when late, and it was")
+            topic, word = self._take(told, due_ms), self._word(due_ms)
+            if topic == payload.destination and word.diverts and word.is_late(due_ms, fired_ms):
+                self._wrong(told, f"{word.on_late} when late, and it was")
         expected = (topic, fired_ms - ready_ms, self.fires, skipped, told.at_ms)
         found = (
             facts["destination"],
@@ -921,18 +986,19 @@ class _Life:
 
     def _beaten(self, told: Told, beat: Beat, scheduled_ms: int, fired_ms: int) -> None:
         """A scheduled time may fire: it is not too late, and none that is due comes after it, or all do."""
+        words = self._words(scheduled_ms)
         self.runs += 1
         if beat.max_fires and self.runs >= beat.max_fires:
             self.next_ms = None
         if self.runs > beat.max_fires > 0:
             self._wrong(told, f"at most {beat.max_fires} fires")
-        if scheduled_ms < fired_ms - self._grace_ms() - beat.jitter_ms:
-            self._wrong(told, f"missed when later than {self._grace_ms()} ms, and it was")
+        if all(scheduled_ms < fired_ms - grace_ms - beat.jitter_ms for _, grace_ms in words):
+            self._wrong(told, f"missed when later than {words}, and it was")
         later_ms = beat.after(scheduled_ms)
         if (
-            self.catch_up != "all"
+            all(catch_up != "all" for catch_up, _ in words)
             and later_ms is not None
-            and beat.due(later_ms, self._fire_id(0, later_ms)) <= fired_ms
+            and self._moment(beat, later_ms) <= fired_ms
         ):
             self._wrong(told, f"{later_ms} was due as well, and was to stand for it")
 
@@ -946,6 +1012,7 @@ class _Life:
             again = fire_id in self.audit.deliveries
             (self.report.duplicated if again else self.report.lost).append(f"{self.id}: the fire {fire_id}")
             return
+        self.audit.content(payload, self.audit.deliveries[fire_id])
         expected = (
             facts["destination"],
             facts["destination_partition"],

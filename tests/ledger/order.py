@@ -19,13 +19,14 @@ def judge_order(audit: Audit) -> None:
     the moment on at which they are accepted.
     """
     lanes: dict[tuple[object, ...], list[tuple[int, int, int, int, Asked, Fire]]] = defaultdict(list)
+    described = {command.subject for command in audit.selections.described}
     for source, fires in audit.fires.items():
         request = audit.asked[source]
         # A request with an id may be accepted by another partition than its own, nobody knows when.
         if request.accepted_ms is None or request.id is not None:
             continue
-        # What was held back, or triggered, goes out later, or sooner, than others.
-        if audit.selections.may_hold(request):
+        # What was held back, triggered or described goes out later, or sooner, than others.
+        if audit.selections.may_hold(request) or source in described:
             continue
         for fire in fires:
             record = fire.record

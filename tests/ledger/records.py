@@ -136,6 +136,14 @@ class Selector:
         )
 
 
+class Once(NamedTuple):
+    """What a resume says of what is late, for what it lets go; None: the schedule's own word."""
+
+    catch_up: str | None = None
+    on_late: str | None = None
+    grace_ms: int | None = None
+
+
 @dataclass(slots=True)
 class Asked:
     """One request, as its producer knows it. Only the first six fields are needed for a plain one."""
@@ -188,6 +196,10 @@ class Asked:
     deploy: int | None = None
     until_ms: int | None = None
     """Of a pause: when it is to end by itself."""
+    update: Mapping[str, Any] | None = None
+    """Of an update: the fields that it changes of the request that says what, and where to."""
+    once: Once | None = None
+    """Of a resume: what it says of what is late."""
     rate: float | None = None
     """Of a command about its destination: records a second; None: as the settings say."""
 
@@ -233,14 +245,45 @@ class Asked:
             self.destination_partition,
         )  # fmt: skip
 
+    def changed(self, command: Asked) -> Asked:
+        """What it is after an update: this one stands for it still, and when it fires is told elsewhere."""
+        if not command.update:
+            return self
+        return replace(self, **command.update, hopeless=self.hopeless and set(command.update) <= {"tags"})
+
     @property
     def diverts(self) -> bool:
         """Whether something else than firing was asked for when it is late."""
         return self.grace_ms is not None and self.on_late not in ("fire", self.destination)
 
+    def by(self, once: Once | None) -> Asked:
+        """The same, one-time, with what a resume says of what is late."""
+        if once is None:
+            return self
+        return replace(
+            self,
+            on_late=self.on_late if once.on_late is None else once.on_late,
+            grace_ms=self.grace_ms if once.grace_ms is None else once.grace_ms,
+        )
+
     def is_late(self, due_ms: int, at_ms: int) -> bool:
         """Whether a one-time fire that is decided on at a time has outlived its grace."""
         return self.grace_ms is not None and at_ms - due_ms > self.grace_ms
+
+
+def sent_again(first: Asked, now_ms: int) -> Asked:
+    """A request whose record is produced once more, as it is then."""
+    request = replace(first, source="", timestamp_ms=now_ms, accepted_ms=None)
+    if first.relative:
+        request.due_ms = tuple(due_ms - first.timestamp_ms + now_ms for due_ms in first.due_ms)
+    if (beat := first.beat) is not None:
+        if beat.start_ms == first.timestamp_ms:
+            request.beat = beat = replace(beat, start_ms=now_ms, anchor_ms=beat.anchor_ms and now_ms)
+        if beat.after(now_ms) is None:
+            request.errors = frozenset({"never-fires"})
+    if first.until_ms is not None and first.until_ms <= now_ms:
+        request.errors = frozenset({"invalid-until"})
+    return request
 
 
 @dataclass(slots=True)

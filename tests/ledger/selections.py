@@ -42,7 +42,12 @@ class Selections:
             if request.action == "cancel" and request.selector is not None and request.selector.anonymous
         ]
         self.resumes = [request for request in selectors if request.action == "resume"]
-        self.commands = [request for request in audit.asked.values() if request.subject is not None]
+        #: those that say something of what is late
+        self.spoken = [request for request in self.resumes if request.once is not None]
+        subjects = [request for request in audit.asked.values() if request.subject is not None]
+        #: commands about one request; that somebody asks changes nothing
+        self.commands = [request for request in subjects if request.action != "describe"]
+        self.described = [request for request in subjects if request.action == "describe"]
 
     # -- holds
 
@@ -104,6 +109,61 @@ class Selections:
             if other.until_ms is not None and _covers(other, pause)
         ]
         return min(ends, default=float("inf"))
+
+    # -- what is late
+
+    def words(self, request: Asked, due_ms: int, record: Delivered) -> list[Asked]:
+        """What may be said of a fire that is decided on with a record: by its request, or by a resume.
+
+        One that was held when it was due, and let go by a resume, goes by the word of that alone.
+        """
+        if not self.spoken:
+            return [request]
+        asked = record.appended_ms
+        pauses = [
+            pause
+            for pause in self.pauses
+            if _meets(pause, request) and (asked is None or pause.timestamp_ms <= asked)
+        ]
+        spoken = [resume.once for resume in self.spoken if any(_covers(resume, pause) for pause in pauses)]
+        if not spoken:
+            return [request]
+        if (resume := self._let_go(pauses, request, due_ms, record)) is not None:
+            return [request.by(resume.once)]
+        return [request, *(request.by(once) for once in spoken)]
+
+    def _let_go(self, pauses: list[Asked], request: Asked, due_ms: int, record: Delivered) -> Asked | None:
+        """The resume that has ended all that held something back when it was due, if that is known."""
+        given, decided_ms = self.audit.circumstances, record.appended_ms
+        ending = any(pause.until_ms is not None for pause in pauses)
+        if decided_ms is None or ending or self.about.get(request.source):
+            return None
+        held_ms = due_ms + given.clock_behind_ms + given.clock_ahead_ms
+        for resume in self.resumes:
+            from_ms = resume.timestamp_ms
+            if held_ms >= from_ms or from_ms > decided_ms:
+                continue
+            stood = [pause for pause in pauses if self._is_done(pause, from_ms) and _covers(resume, pause)]
+            first_ms = max((pause.timestamp_ms for pause in stood), default=0)
+            others = [other for other in self.resumes if other is not resume]
+            if (
+                len(stood) == len(pauses)
+                and any(_arriving(pause) or _is_before(request, pause) for pause in stood)
+                # Others had ended before the last of these pauses, or came too late, or to nothing.
+                and all(
+                    self._is_done(other, first_ms)
+                    or other.timestamp_ms > decided_ms
+                    or self._is_done(resume, other.timestamp_ms)
+                    for other in others
+                )
+            ):
+                return resume
+        return None
+
+    def _is_done(self, command: Asked, by_ms: int) -> bool:
+        """Whether a command for many has told its sum before a moment."""
+        told = self.sums.get(command.source)
+        return told is not None and told.record.appended_ms is not None and told.record.appended_ms < by_ms
 
     # -- cancels
 

@@ -100,7 +100,7 @@ class Terms:
     def changed(self, told: Told) -> None:
         """A command has changed something: the version is another one, and was never there."""
         version = told.facts.get("version")
-        if version is None or version in self._versions:
+        if version is None or (version in self._versions and not self._doubtful):
             self._wrong(told, f"versions were {self._versions}, and it is to be a new one")
         else:
             self._versions.add(version)
@@ -134,6 +134,8 @@ class Terms:
     def _forget(self) -> None:
         self.version, self._declared = None, None
         self._answered, self._doubtful = [], False
+        # A command for many that is at work may reach the id again, in its next life.
+        self._versions = set()
 
     def _answer(self, request: Asked) -> _Answer | None:
         if request.request_id is None:

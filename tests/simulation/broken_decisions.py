@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
@@ -522,6 +523,50 @@ def changes_reset_what_they_do_not_give() -> Iterator[Engine]:
         yield Engine()
 
 
+def _updates_without(**left_out: Any) -> contextlib.AbstractContextManager[Any]:
+    """Updates that leave out what they give of some fields."""
+    payload, updated = Changes._payload, Changes._updated
+
+    def new_payload(self: Changes, step: Any, request: Any, old: Any, update: Any, recurring: bool) -> Any:
+        return payload(self, step, request, old, replace(update, **left_out), recurring)
+
+    def new_row(self: Changes, step: Any, id: str, old: Any, schedule: Any, update: Any, payload: Any) -> Any:
+        return updated(self, step, id, old, schedule, replace(update, **left_out), payload)
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Changes, "_payload", new_payload))
+    stack.enter_context(patch.object(Changes, "_updated", new_row))
+    return stack
+
+
+@contextlib.contextmanager
+def updates_keep_the_payload() -> Iterator[Engine]:
+    """`payload: replace` is taken for `keep`."""
+    with _updates_without(replaces_payload=False):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def updates_keep_the_key() -> Iterator[Engine]:
+    """An update does not change the key that is delivered."""
+    with _updates_without(destination_key=UNSET):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def updates_keep_the_tags() -> Iterator[Engine]:
+    """An update does not change what a selector finds a schedule by."""
+    with _updates_without(tags=UNSET):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def updates_keep_the_destination() -> Iterator[Engine]:
+    """An update does not change where a schedule delivers to."""
+    with _updates_without(destination=UNSET):
+        yield Engine()
+
+
 # -- what has no id
 
 
@@ -561,7 +606,7 @@ def schedules_are_let_go_by_the_first_of_two_holds() -> Iterator[Engine]:
 @contextlib.contextmanager
 def sweeps_look_at_later_holds() -> Iterator[Engine]:
     """A command for many that is at work finds the holds as they are by now."""
-    with patch.object(Bulks, "_known", lambda self, _: [*self._holds._standing.values()]):
+    with patch.object(Bulks, "_known", lambda self, *_: [*self._holds._standing.values()]):
         yield Engine()
 
 
@@ -657,6 +702,10 @@ DECISIONS: list[Breakage] = [
     deployments_resume_what_is_paused,
     what_is_owed_is_left_out,
     changes_reset_what_they_do_not_give,
+    updates_keep_the_payload,
+    updates_keep_the_key,
+    updates_keep_the_tags,
+    updates_keep_the_destination,
     misfires_wait_for_their_grace,
     holds_are_forgotten_by_the_next_owner,
     holds_let_pass_what_arrives,

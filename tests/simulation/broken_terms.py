@@ -14,10 +14,15 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import Schedule, Status, Wake, decode_schedule, encode
-from delaystream.codec.keys import due_of, schedule_key
+from delaystream.codec.keys import due_of, schedule_key, wheel_of
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.request import Action, Request
+from delaystream.engine.accept.unnamed import Unnamed, where
+from delaystream.engine.fire import recurring
+from delaystream.engine.fire.recurring import RecurringFires
 from delaystream.engine.output.standing import Standing
+from delaystream.engine.policy import lateness as policy
+from delaystream.engine.policy.holds import Holds
 from delaystream.engine.policy.rates import Rates
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.arming import Arming
@@ -149,6 +154,50 @@ def pauses_end_early() -> Iterator[Engine]:
         yield Engine()
 
 
+# -- what a resume says of what is late
+
+
+@contextlib.contextmanager
+def resumes_say_nothing_of_schedules() -> Iterator[Engine]:
+    """What a resume says of what is late is taken, and a schedule goes by its own word."""
+    original = Commands.switch
+
+    def switch(self: Commands, step: Any, id: str, schedule: Schedule, *rest: Any) -> Schedule | None:
+        return original(self, step, id, schedule, *rest[:2])
+
+    with patch.object(Commands, "switch", switch):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def resumes_say_nothing_of_what_has_no_id() -> Iterator[Engine]:
+    """What a resume says of what is late is for schedules alone."""
+    with patch.object(Holds, "for_once", lambda _self, _ended, _wheel, _key, entry: entry):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def the_word_of_a_resume_lasts() -> Iterator[Engine]:
+    """What a resume says of what is late holds for what comes after it, too."""
+
+    def lateness(schedule: Schedule, settings: Any) -> Any:
+        return policy.lateness(replace(schedule, resumed_ms=1 << 60), settings)
+
+    original = RecurringFires._close
+
+    def close(
+        self: RecurringFires, step: Any, due: Any, account: Any, pending: Any, next_ms: int | None
+    ) -> None:
+        once = due.schedule.once
+        original(self, step, due, account, pending, next_ms)
+        stored = step.changes.get(due.schedule_key)
+        if stored is not None and once is not None:
+            step.changes[due.schedule_key] = encode(replace(decode_schedule(stored), once=once))
+
+    with patch.object(recurring, "lateness", lateness), patch.object(RecurringFires, "_close", close):
+        yield Engine()
+
+
 # -- descriptions
 
 
@@ -178,6 +227,31 @@ def descriptions_change_what_they_describe() -> Iterator[Engine]:
             self.switch(step, request.id, schedule, Action.RESUME)
 
     with patch.object(Commands, "_describe", describe):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def descriptions_by_coordinates_leave_out_what_came_due() -> Iterator[Engine]:
+    """What is set aside while a request is looked for is not described."""
+    original = Unnamed._describe
+
+    def describe(self: Unnamed, step: Any, bulk: Any, found: Any) -> None:
+        aside = where(bulk)
+        original(
+            self,
+            step,
+            bulk,
+            [(key, stored) for key, stored in found if self._state.withheld_by[wheel_of(key)] != aside],
+        )
+
+    with patch.object(Unnamed, "_describe", describe):
+        yield Engine()
+
+
+@contextlib.contextmanager
+def descriptions_by_coordinates_know_no_holds() -> Iterator[Engine]:
+    """What a hold keeps back is described as pending."""
+    with patch.object(Unnamed, "_held_by", lambda *_: None):
         yield Engine()
 
 
@@ -244,6 +318,11 @@ TERMS: list[Breakage] = [
     pauses_change_no_version,
     ends_of_pauses_are_forgotten_by_the_next_owner,
     pauses_end_early,
+    resumes_say_nothing_of_schedules,
+    resumes_say_nothing_of_what_has_no_id,
+    the_word_of_a_resume_lasts,
+    descriptions_by_coordinates_leave_out_what_came_due,
+    descriptions_by_coordinates_know_no_holds,
     descriptions_are_of_the_step_before,
     descriptions_change_what_they_describe,
     rates_are_forgotten_by_the_next_owner,

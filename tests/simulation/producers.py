@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from delaystream.core.rejection import Code
 from delaystream.engine.ports import TopicPartition
-from tests.ledger import Asked, Beat, Selector
+from tests.ledger import Asked, Beat, Selector, sent_again
 from tests.simulation.storm import LIMITED
-from tests.simulation.terms import Header, TermsOfRequests, sent_again
+from tests.simulation.terms import Header, TermsOfRequests
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -27,6 +27,10 @@ _KINDS = (
 )
 #: kinds that are about the ids of recurring schedules, plans and commands
 _CONTROLLED = ("beat", "plan", "command", "bulk")
+#: headers that say when
+_WHEN = frozenset(
+    f"delaystream-{name}" for name in ("at", "every", "cron", "start", "end", "max-fires", "jitter")
+)
 _DELAYS_MS = (0, 1, 50, 300, 300, 1_000, 2_500, 6_000)
 
 
@@ -51,6 +55,7 @@ class Producers:
         self._selects = self._selecting.choice((0.0, 0.1, 0.2))
         self._terms = TermsOfRequests(world)
         #: in some worlds one selector follows at once on another, on the same partition
+        self._changing = Random(f"{world.seed}-producers-changing")
         self._hurrying = Random(f"{world.seed}-producers-hurrying")
         self._hurries = self._hurrying.choice((0.0, 0.5, 0.8))
         #: where cancels of unknown ids have a bound, some make ids up
@@ -179,6 +184,7 @@ class Producers:
             request.action = random.choice(("pause", "pause", "resume", "cancel"))
             request.selector = self._selector(random, request.action, control)
             self._terms.end(request, control)
+            self._terms.resume(request, control)
         control.append(("delaystream-action", request.action.encode()))
         self._note(at, request, world.log.append(at, (None, None, control, request.timestamp_ms)))
         return at
@@ -272,6 +278,7 @@ class Producers:
             control.append(("delaystream-action", request.action.encode()))
             control.append(("delaystream-match-id-prefix", request.prefix.encode()))
             self._terms.end(request, control)
+            self._terms.resume(request, control)
             return partition
         request.id = random.choice(("b-1", "b-1", "b-2", "b-ü/"))
         control.append(("delaystream-id", request.id.encode()))
@@ -287,7 +294,7 @@ class Producers:
                 # It may be over with the bounds that the schedule has.
                 request.errors |= {Code.NEVER_FIRES}
                 if request.action == "update":
-                    control.append(("delaystream-payload", b"keep"))
+                    self._change(request, control)
         else:
             self._when(request, control, kind)
             control.append(("delaystream-destination", request.destination.encode()))
@@ -300,6 +307,30 @@ class Producers:
         if self._strays and random.random() < 0.3:
             return partition
         return self._homes.setdefault((topic, request.id), partition)
+
+    def _change(self, request: Asked, control: list[Header]) -> None:
+        """What an update changes beside when it fires, or in place of that."""
+        random, update = self._changing, dict[str, object]()
+        if random.random() < 0.5:
+            control[:] = [header for header in control if header[0] not in _WHEN]
+            request.beat, request.due_ms = None, ()
+        if random.random() < 0.3:
+            update["destination"] = random.choice(("dest-a", "dest-b"))
+            control.append(("delaystream-destination", str(update["destination"]).encode()))
+            request.errors |= {Code.DESTINATION_PARTITION_OUT_OF_RANGE}
+        if random.random() < 0.3:
+            tags = random.choice((("urgent",), ()))
+            update["tags"] = tags
+            control.append(("delaystream-tags", ",".join(tags).encode() or b"none"))
+        if random.random() < 0.3:
+            key = random.choice((b"c", b""))
+            update |= {"has_delivered_key": True, "delivered_key": key}
+            control.append(("delaystream-destination-key", key))
+        replaces = random.random() < 0.4
+        if replaces:
+            update |= {"key": request.key, "value": request.value, "headers": request.headers}
+        control.append(("delaystream-payload", b"replace" if replaces else b"keep"))
+        request.update = update
 
     def _when(self, request: Asked, control: list[Header], kind: str) -> None:
         random, now_ms = self._random, request.timestamp_ms

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
 from delaystream.core.rejection import Code
 from delaystream.engine.ports import TopicPartition
-from tests.ledger import Asked
+from tests.ledger import Asked, Once, Selector, sent_again
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -37,7 +36,14 @@ class TermsOfRequests:
         #: how many pauses end by themselves, some after the storm
         self._ends = random.choice((0.0, 0.9))
         self._holding = Random(f"{world.seed}-producers-terms-holding")
+        self._letting_go = Random(f"{world.seed}-producers-terms-letting-go")
+        self._says = self._letting_go.choice((0.0, 0.6))
         self._describes = random.choice((0.0, 0.0, 0.2))
+        self._holds = self._letting_go.choice((0.0, 0.0, 0.2))
+        #: the resumes that end the holds of tags of their own, each with when it is to be sent
+        self._to_resume: list[tuple[int, Sent]] = []
+        self._asking = Random(f"{world.seed}-producers-terms-asking")
+        self._asks = self._asking.choice((0.0, 0.3))
         self._repeats = 0.15 if self._chance else 0.0
         self._paces = random.choice((0.0, 0.0, 0.0, 0.1, 0.1))
         self._count = 0
@@ -50,6 +56,7 @@ class TermsOfRequests:
         """Some of these, to what a request about an id says."""
         random = self._random
         self.end(request, control)
+        self.resume(request, control)
         if random.random() >= self._chance:
             return
         if random.random() < 0.4:
@@ -77,6 +84,50 @@ class TermsOfRequests:
         if request.action == "pause" and random.random() < self._ends:
             request.until_ms = request.timestamp_ms + random.choice((100, 700, 2_500, 9_000))
             control.append(("delaystream-until", b"%d" % request.until_ms))
+
+    def resume(self, request: Asked, control: list[Header]) -> None:
+        """What a resume says of what is late, of some."""
+        random = self._letting_go
+        if request.action != "resume" or random.random() >= self._says:
+            return
+        catch_up = random.choice((None, "latest", "all", "none"))
+        on_late = random.choice((None, "fire", "drop", "dest-late"))
+        grace_ms = random.choice((None, 0, 150, 2_000))
+        grace = None if grace_ms is None else f"{grace_ms}ms" if grace_ms else "0"
+        words = {"catch-up": catch_up, "on-late": on_late, "grace": grace}
+        said = [(f"delaystream-{name}", word.encode()) for name, word in words.items() if word is not None]
+        if said:
+            request.once = Once(catch_up, on_late, grace_ms)
+            control.extend(said)
+
+    def _held_and_let_go(self) -> Iterator[Sent]:
+        """What one pause alone holds while it comes due, and then a resume lets go."""
+        random, world = self._letting_go, self._world
+        now_ms = world.clock.now_ms()
+        if random.random() < self._holds:
+            self._count += 1
+            tag = f"held {self._count}"
+            at = TopicPartition(
+                random.choice(world.request_topics), random.randrange(world.settings.partitions)
+            )
+            pause, resume = self._asked("pause", now_ms), self._asked("resume", now_ms)
+            pause.selector, resume.selector = Selector(tag=tag, arriving=True), Selector(tag=tag)
+            selects: Header = ("delaystream-match-tags", tag.encode())
+            yield at, pause, [*self._command(pause), selects, ("delaystream-match-new", b"true")]
+            request = Asked("", b"a", b"%d" % self._count, [], "dest-a", (now_ms + 600,), now_ms)
+            request.tags, request.relative = (tag,), True
+            said = {"delay": "600ms", "destination": request.destination, "tags": tag}
+            headers: list[Header] = [(f"delaystream-{name}", word.encode()) for name, word in said.items()]
+            request.errors |= {Code.QUOTA_EXCEEDED}
+            yield at, request, headers
+            control = [*self._command(resume), selects]
+            self.resume(resume, control)
+            self._to_resume.append((now_ms + random.choice((1_200, 2_500)), (at, resume, control)))
+        for sent in [sent for sent in self._to_resume if sent[0] <= now_ms]:
+            self._to_resume.remove(sent)
+            at, resume, control = sent[1]
+            resume.timestamp_ms = now_ms
+            yield at, resume, control
 
     def _version(self, topic: str, id: str | None = None) -> int:
         """The last version that was told of an id, or of anything; 0 if nothing was."""
@@ -109,6 +160,9 @@ class TermsOfRequests:
             yield from self._late_deployment()
         if random.random() < self._describes:
             yield self._description(asked)
+        yield from self._held_and_let_go()
+        if self._asking.random() < self._asks:
+            yield from self._description_by_coordinates(asked)
         if random.random() < self._paces:
             yield self._rate(*random.choice(_RATES))
             # What changes often is in force for no time: nobody could tell whether it is kept to.
@@ -142,7 +196,30 @@ class TermsOfRequests:
         assert id is not None
         request = self._asked("describe", world.clock.now_ms())
         request.id = id
-        return at, request, [*self._command(request), ("delaystream-id", id.encode())]
+        control = [*self._command(request), ("delaystream-id", id.encode())]
+        if self._chance and self._asking.random() < 0.3:
+            request.if_version = self._asking.choice(
+                (0, self._version(at.topic, id), self._version(at.topic, id))
+            )
+            request.errors |= {Code.VERSION_CHANGED}
+            control.append(("delaystream-if-version", b"%d" % request.if_version))
+        return at, request, control
+
+    def _description_by_coordinates(self, asked: list[Asked]) -> Iterator[Sent]:
+        """Of one request without an id; only of what goes where it was asked for."""
+        random, world = self._asking, self._world
+        plain = [r for r in asked if r.due_ms and r.id is None and r.on_late == "fire" and not r.hopeless]
+        plain = [r for r in plain if r.action == "schedule"]
+        if not plain:
+            return
+        subject = random.choice(plain[-12:])
+        topic, partition = subject.partition
+        if random.random() < 0.3:
+            partition = random.randrange(world.settings.partitions)
+        request = self._asked("describe", world.clock.now_ms())
+        request.subject = subject.source
+        at = TopicPartition(topic, partition)
+        yield at, request, [*self._command(request), ("delaystream-coordinates", subject.source.encode())]
 
     def _rate(self, written: bytes, rate: float | None) -> Sent:
         random, world = self._random, self._world
@@ -171,18 +248,3 @@ class TermsOfRequests:
     @staticmethod
     def _command(request: Asked) -> list[Header]:
         return [("delaystream-action", request.action.encode()), ("delaystream-reply-to", b"receipts")]
-
-
-def sent_again(first: Asked, now_ms: int) -> Asked:
-    """A request whose record is produced once more, as it is then."""
-    request = replace(first, source="", timestamp_ms=now_ms, accepted_ms=None)
-    if first.relative:
-        request.due_ms = tuple(due_ms - first.timestamp_ms + now_ms for due_ms in first.due_ms)
-    if (beat := first.beat) is not None:
-        if beat.start_ms == first.timestamp_ms:
-            request.beat = beat = replace(beat, start_ms=now_ms, anchor_ms=beat.anchor_ms and now_ms)
-        if beat.after(now_ms) is None:
-            request.errors = frozenset({Code.NEVER_FIRES})
-    if first.until_ms is not None and first.until_ms <= now_ms:
-        request.errors = frozenset({Code.INVALID_UNTIL})
-    return request

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.ledger import Asked, Beat, Circumstances, Delivered, Report, audit
+from tests.ledger import Asked, Beat, Circumstances, Delivered, Once, Report, Selector, audit
 
 NOW_MS = 1_700_000_000_000
 EVERY_MS = 1_000
@@ -946,6 +946,113 @@ def test_a_command_for_many_leaves_out_none_that_was_there(action: str) -> None:
     events = [event if event is done else _about(later, event) for event in events]
     deliveries = [_delivering(later, record) for record in BEATEN]
     assert audit([later, request], deliveries, events=events).ok
+
+
+@pytest.mark.parametrize("once", [Once(on_late="drop", grace_ms=0), Once(grace_ms=0), None], ids=str)
+def test_what_passed_during_a_pause_goes_by_the_word_of_the_resume(once: Once | None) -> None:
+    """For this once, and only by what that says."""
+    asker, pause = plan(1), command("pause")
+    resume = command("resume", 2, once=once)
+    begun = [tell("scheduled", request=asker), paused(pause, next_at_ms=None)]
+    resumed = tell("resumed", 2, resume, next_at_ms=NOW_MS + EVERY_MS)
+    facts = {"next_at_ms": None, "from_ms": NOW_MS + EVERY_MS, "to_ms": NOW_MS + EVERY_MS}
+    expired = tell("expired", 2, asker, status="dropped", **facts)
+    dropped = audit([asker, pause, resume], [], events=[*begun, resumed, expired])
+    assert dropped.ok is (once is not None and once.on_late == "drop"), dropped
+    late_ms = EVERY_MS + 3
+    told = {
+        "due_at_ms": NOW_MS + EVERY_MS,
+        "lateness_ms": late_ms,
+        "fired_at_ms": NOW_MS + EVERY_MS + late_ms,
+    }
+    fired = tell("fired", 2, asker, status="fired", fire_id=fire_id(1), fire_count=1, **told)
+    delivered = [beaten(1, ahead=False, late_ms=late_ms)]
+    went_out = audit([asker, pause, resume], delivered, events=[*begun, resumed, fired])
+    assert went_out.ok is not dropped.ok, went_out
+
+
+@pytest.mark.parametrize("value", [b"v0", b"new"])
+def test_what_is_delivered_is_as_the_last_update_says(value: bytes) -> None:
+    asker = plan(1)
+    change = command("update", update={"value": b"new", "tags": ("a",)})
+    defined: dict[str, Any] = {"destination": "out", "due_at_ms": [NOW_MS + EVERY_MS], "tags": ["a"]}
+    when = {"next_at_ms": NOW_MS + EVERY_MS, "revision": 2}
+    named = fire_id(1).replace("r1", "r2")
+    fired = tell("fired", 1, asker, revision=2, fire_id=named, status="fired")
+    delivered = beaten(1, ahead=False)
+    names = {"delaystream-fire-id": named.encode()}
+    delivered.headers = [(name, names.get(name, content)) for name, content in delivered.headers]
+    delivered.value = value
+
+    def report(**facts: Any) -> Report:
+        updated = tell("updated", request=change, definition=defined | facts, **when)
+        return audit([asker, change], [delivered], events=[tell("scheduled", request=asker), updated, fired])
+
+    assert report().ok is (value == b"new"), report()
+    assert "inconsistent" in report(tags=[]).wrong
+
+
+def test_a_description_by_coordinates_is_of_what_is_pending_then() -> None:
+    request = asked(due_ms=(NOW_MS, NOW_MS + 500))
+    ask = asked(1, action="describe", subject="orders/0/0", due_ms=(), receipt_expected=True)
+
+    def report(*indexes: int, between: bool = True, outcome: str = "described", **facts: Any) -> Report:
+        due_ms = [request.due_ms[index] for index in indexes]
+        fires = [
+            {"due_at_ms": request.due_ms[index], "fire_id": f"orders/0/0/{index}/{request.due_ms[index]}"}
+            for index in indexes
+        ]
+        told: dict[str, Any] = {"source": request.source, "definition": {"destination": "out"}}
+        told |= {"on_late": "fire", "upcoming_at_ms": due_ms, **facts}
+        named = {"schedule_id": request.source, "count": len(fires), "fires": fires}
+        named["decided_at_ms"] = NOW_MS + 150
+        answer = receipt(ask, outcome, schedule=told, status="pending", **named)
+        answer.key, answer.appended_ms = request.source.encode(), NOW_MS + 200
+        answer.decided_after_ms = NOW_MS + 100
+        fired = [fire(request), fire(request, 1, at=1)]
+        if between:
+            fired[0].decided_after_ms, fired[1].decided_after_ms = NOW_MS - 1, NOW_MS + 300
+        return audit([request, ask], fired, events=[], receipts=[answer])
+
+    assert report(1).ok, report(1)
+    assert report(0, 1, between=False).wrong.keys() == {"inconsistent"}
+    assert not report(0, 1).ok
+    assert not report(outcome="too-late").ok
+    assert not report(1, definition={"destination": "elsewhere"}).ok
+    assert not report(1, upcoming_at_ms=[NOW_MS]).ok
+    assert not report(outcome="unknown").ok
+
+
+@pytest.mark.parametrize(("source", "holds"), [("orders/0/2", False), ("orders/1/2", True)])
+def test_a_resume_of_many_lets_nothing_go_that_its_partition_says_later(source: str, holds: bool) -> None:
+    """Not what is kept back by a hold that it has ended, either: that was over when the later one came."""
+    pause, resume = command("pause", source=source), bulk("resume")
+    resumed = tell("resumed", request=resume, next_at_ms=NOW_MS + EVERY_MS, version=9)
+    events = [FIRED[0], paused(pause), resumed, sum_of(resume, 1), *FIRED[1:]]
+    for event in events[4:]:
+        event.value = json.dumps(json.loads(event.value or b"") | {"version": 9}).encode()
+    report = audit([beat(), pause, resume], BEATEN, events=events)
+    assert report.ok is holds, report
+    assert holds or list(report.wrong) == ["inconsistent"]
+
+
+@pytest.mark.parametrize(("pauses", "left_out"), [("out", False), ("elsewhere", True)])
+def test_a_resume_of_many_leaves_what_another_hold_may_keep_back(pauses: str, left_out: bool) -> None:
+    """By what it was then, whatever the id is by now."""
+    pause = command("pause")
+    hold = bulk("pause", source="orders/1/0", prefix=None, selector=Selector(pauses))
+    resume = bulk("resume", source="orders/1/1", timestamp_ms=NOW_MS + 20)
+    done = sum_of(resume, 0)
+    done.appended_ms = NOW_MS + 500
+    later = beat(source="orders/0/3", destination="third")
+    defined = {"destination": "third", "every_ms": EVERY_MS, "start_at_ms": NOW_MS, "catch_up": "latest"}
+    defined |= {"end_at_ms": NOW_MS + 3 * EVERY_MS, "grace_ms": 900_000}
+    facts: dict[str, Any] = {"status": "paused", "next_at_ms": None, "definition": defined}
+    replaced = tell("replaced", request=later, **facts)
+    replaced.appended_ms = NOW_MS + 800
+    events = [FIRED[0], paused(pause), sum_of(hold, 0), done, replaced]
+    report = audit([beat(), pause, hold, resume, later], [], events=events)
+    assert any("left out" in sentence for sentence in report.inconsistent) is left_out, report
 
 
 def _about(request: Asked, event: Delivered) -> Delivered:

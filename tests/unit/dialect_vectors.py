@@ -235,6 +235,11 @@ VECTORS: dict[str, tuple[str, Theirs, dict[str, str]]] = {
         {"AMQ_SCHEDULER_ACTION": "REMOVE", "scheduledJobId": "requests/3/4"},
         {"action": "cancel", "id": "requests/3/4"},
     ),
+    "activemq: remove all jobs": (
+        "activemq",
+        {"AMQ_SCHEDULER_ACTION": "REMOVEALL"},
+        {"action": "cancel", "match-destination": "*", "match-anonymous": "true"},
+    ),
 }
 
 REFUSED: dict[str, tuple[str, Theirs, Code]] = {
@@ -332,6 +337,11 @@ REFUSED: dict[str, tuple[str, Theirs, Code]] = {
         "activemq",
         {"AMQ_SCHEDULED_DELAY": (-5).to_bytes(8, "big", signed=True)},
         Code.DIALECT_INVALID,
+    ),
+    "activemq: remove the jobs of an hour": (
+        "activemq",
+        {"AMQ_SCHEDULER_ACTION": "REMOVEALL", "ACTION_START_TIME": "1893456000000"},
+        Code.DIALECT_UNSUPPORTED,
     ),
     "activemq: browsing": ("activemq", {"AMQ_SCHEDULER_ACTION": "BROWSE"}, Code.DIALECT_UNSUPPORTED),
 }

@@ -260,13 +260,19 @@ def _compared(engine_test: Any, **settings: int) -> Counter[int]:
     by_step: Counter[int] = Counter()
     original: Any = Bulks._settle
 
+    about: Any = Bulks._about_schedule
+
     def settle(self: Bulks, step: Step, key: bytes, stored: bytes, *sweeping: Any) -> int:
-        together = sweeping[0] if sweeping and isinstance(sweeping[0], list) else self._at_work
-        by_step[step.number] += len(together)
+        by_step[step.number] += len(sweeping[0]) if sweeping else 0
         settled: int = original(self, step, key, stored, *sweeping)
         return settled
 
-    with patch.object(Bulks, "_settle", settle):
+    def compared(self: Bulks, step: Step, *schedule: Any) -> Any:
+        found = about(self, step, *schedule)
+        by_step[step.number] += len(found)
+        return found
+
+    with patch.object(Bulks, "_settle", settle), patch.object(Bulks, "_about_schedule", compared):
         in_virtual_time(engine_test, **settings)
     return by_step
 
@@ -310,7 +316,8 @@ def test_a_step_of_what_comes_later_is_bounded_by_what_it_is_compared_with(later
                 engine.request(action="pause", id=f"a-{number}", until=until)
         await asyncio.sleep(10)
         for number in range(count):
-            engine.request(action="pause", match_tags=f"c-{number}", match_id_prefix="a", reply_to="replies")
+            # Whether a glob fits is known when it is compared, and not before.
+            engine.request(action="pause", match_destination=f"[c]-{number}*", reply_to="replies")
         if later == "commands":
             for number in range(200):
                 engine.request(action="trigger", id=f"a-{number}")
@@ -321,6 +328,27 @@ def test_a_step_of_what_comes_later_is_bounded_by_what_it_is_compared_with(later
     by_step = _compared(test, bulk_slice=1, transaction_max_records=100)
     # A step has room for 100 records, and a quarter more for what is due.
     assert max(by_step.values()) <= 1.5 * 100 * 8
+
+
+def test_what_one_command_by_key_has_cancelled_is_nothing_to_the_next() -> None:
+    """There is no key any more to find the next one by."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(20):
+            engine.request(id=f"a-{number}", delay="1h", destination="orders")
+        await asyncio.sleep(5)
+        for action in ("cancel", "pause"):
+            engine.request(action=action, match_key="key", reply_to="replies")
+        engine.request(action="trigger", id="a-7", reply_to="replies")
+        await asyncio.sleep(60)
+        told = [(r["outcome"], r.get("count"), r.get("matched")) for r in receipts(engine)]
+        assert sorted(told, key=str) == [
+            ("cancelled", 20, 20),
+            ("no-match", 0, 0),
+            ("too-late", None, None),
+        ]
+
+    in_virtual_time(test, bulk_slice=1)
 
 
 def test_who_has_no_room_in_a_step_comes_first_in_the_next() -> None:

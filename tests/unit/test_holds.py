@@ -27,6 +27,8 @@ from tests.unit.test_moving import between_clusters
 from tests.unit.test_recurring import events
 
 Conditions = dict[str, str]
+#: seconds after which a command has begun on every partition, where its sweep takes longer
+AT_WORK = 0.02
 
 
 def ask(engine: Engine, action: str, **control: str) -> int:
@@ -954,6 +956,97 @@ def test_a_resume_at_work_does_not_look_at_what_comes_after_it(second: str) -> N
     in_virtual_time(test, bulk_slice=2)
 
 
+@pytest.mark.parametrize("late", [{}, {"on_late": "drop", "grace": "0"}], ids=str)
+def test_a_schedule_is_kept_back_by_no_hold_that_had_ended_before_it_came(late: Conditions) -> None:
+    """Its partition has ended the hold before it asked for the schedule; a resume that is still at work came
+    to its owner when the hold stood, lets the schedule go, and has the last word on what is late of it.
+    """
+
+    async def test(engine: Engine) -> None:
+        for number in range(40):
+            engine.request(b"other", destination="emails", id=f"a-{number}", delay="1h")
+        await asyncio.sleep(5)
+        ask(engine, "pause", match_destination="orders", match_new="true")
+        ask(engine, "pause", match_tags="a", match_new="true")
+        await asyncio.sleep(5)
+        asked_ms = engine.clock.now_ms()
+        await asyncio.sleep(5)
+        engine.request(action="resume", partition=1, reply_to="replies", control={"match_tags": "a"})
+        await asyncio.sleep(AT_WORK)
+        ends = ask(engine, "resume", match_destination="orders", **late)
+        named = {"id": "x", "tags": "a", "status": "paused", "delay": "0", "destination": "orders"}
+        engine.request(b"value", timestamp_ms=asked_ms, control=named)
+        await asyncio.sleep(30)
+        assert [event["type"] for event in events(engine) if event.get("id") == "x"] == [
+            "scheduled",
+            "resumed",
+            "fired",
+        ]
+        assert {receipt["source"]: receipt["count"] for receipt in receipts(engine)[-2:]} == {
+            f"{REQUESTS}/0/{ends}": 0,
+            f"{REQUESTS}/1/0": 1,
+        }
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
+@pytest.mark.parametrize("again", [{}, {"until": "never"}], ids=["a new hold", "the end of one"])
+def test_a_resume_at_work_lets_nothing_go_that_came_under_a_later_hold(again: Conditions) -> None:
+    """What a partition asks for after its pause is kept back, whoever was at work at its owner by then."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(40):
+            engine.request(b"other", destination="emails", id=f"a-{number}", delay="1h")
+        await asyncio.sleep(5)
+        ends_ms = engine.clock.now_ms() + 60_000
+        if again:
+            ask(engine, "pause", match_destination="orders", match_new="true", until=str(ends_ms))
+            await asyncio.sleep(5)
+        asked_ms = engine.clock.now_ms()
+        await asyncio.sleep(5)
+        engine.request(action="resume", partition=1, control={"match_tags": "a"})
+        await asyncio.sleep(AT_WORK)
+        ask(engine, "pause", match_destination="orders", match_new="true")
+        named = {"id": "x", "tags": "a", "delay": "0", "destination": "orders"}
+        engine.request(b"value", timestamp_ms=asked_ms, control=named)
+        await asyncio.sleep(100)
+        assert [event["type"] for event in events(engine) if event.get("id") == "x"] == ["scheduled"]
+        assert values(engine) == []
+        ask(engine, "resume", match_destination="orders")
+        await asyncio.sleep(5)
+        assert values(engine) == ["value"]
+
+    in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
+def test_a_command_that_was_carried_out_on_what_an_id_was_before_began_no_hold_for_what_is_older() -> None:
+    """What is read late was asked for before all of them, and they come by in their order."""
+
+    async def test(engine: Engine) -> None:
+        for number in range(40):
+            engine.request(b"other", destination="emails", id=f"a-{number}", delay="1h")
+        await asyncio.sleep(5)
+        asked_ms = engine.clock.now_ms()
+        await asyncio.sleep(5)
+        until_ms = engine.clock.now_ms() + 60_000
+        for action, match in (
+            ("pause", {"match_destination": "orders", "until": str(until_ms)}),
+            ("resume", {"match_destination": "orders"}),
+            ("pause", {"match_destination": "*"}),
+        ):
+            engine.request(action=action, partition=1, control=match)
+        await asyncio.sleep(AT_WORK)
+        for action, destination in (("schedule", "emails"), ("cancel", "emails"), ("schedule", "orders")):
+            named = {"id": "x", "action": action, "destination": destination, "delay": "1h"}
+            engine.request(b"value", timestamp_ms=asked_ms, control=named)
+        await asyncio.sleep(30)
+        told = [(e["type"], e.get("until_ms")) for e in events(engine) if e.get("id") == "x"]
+        assert told[3:] == [("scheduled", None), ("paused", until_ms), ("resumed", None)]
+
+    in_virtual_time(test, partitions=2, bulk_slice=1)
+
+
 @pytest.mark.parametrize("then", [1, 3])
 def test_an_import_knows_what_a_resume_said(then: int) -> None:
     async def test(old: Engine, new: Engine) -> None:
@@ -1410,6 +1503,19 @@ def test_nothing_pending_is_too_late_and_nothing_read_is_unknown() -> None:
         assert values(engine) == ["a", "b"]
 
     in_virtual_time(test, partitions=2)
+
+
+@pytest.mark.parametrize("action", ["cancel", "reschedule", "trigger", "describe"])
+def test_what_was_read_in_the_very_step_of_the_command_was_read(action: str) -> None:
+    async def test(engine: Engine) -> None:
+        offset = engine.request(b"at once", destination="orders", delay="0")
+        when = {"delay": "1s"} if action == "reschedule" else {}
+        ask(engine, action, coordinates=at(0, offset), **when)
+        await asyncio.sleep(1)
+        assert last(engine, "outcome", "count") == ("too-late", 0)
+        assert values(engine) == ["at once"]
+
+    in_virtual_time(test)
 
 
 def test_a_request_that_was_moved_here_is_named_with_its_origin() -> None:

@@ -26,7 +26,7 @@ from delaystream.core.defaults import NO_DEFAULTS, Defaults
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.record import Record
-from delaystream.core.recurrence import Recurrence, Timing
+from delaystream.core.recurrence import NO_TIMING, Recurrence, Timing
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.transfer import lines
 from delaystream.transfer.checking import checked, numbered
@@ -106,6 +106,17 @@ COMMANDS: dict[str, Command | Report] = {
     "report-1": Report(SOURCE, 2, 17, "replies"),
     "changed-3": Command(
         SOURCE, SENT_MS, "", (), timing=Timing(cron="0 9 * * *"), defaults=Defaults("Asia/Tokyo", 7_000)
+    ),
+    "moved-3": Command(
+        SOURCE, SENT_MS, "", (SENT_MS + 5_000,), timing=NO_TIMING, defaults=Defaults("Asia/Tokyo", 7_000)
+    ),
+    "bounded-3": Command(
+        SOURCE,
+        SENT_MS,
+        "",
+        (),
+        timing=Timing(every_ms=60_000, start_ms=SENT_MS + 1_000, end_ms=None, max_fires=4, jitter_ms=None),
+        defaults=NO_DEFAULTS,
     ),
     "imported-1": Command(Coordinates("delay-requests", 3, 42, "w2WxZ0kXSyGk1zvVnXbVhA"), SENT_MS, "", ()),
 }

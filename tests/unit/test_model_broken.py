@@ -97,6 +97,16 @@ def a_new_definition_remembers_no_misses() -> AbstractContextManager[Any]:
     return patch.object(Changes, "owe", owe)
 
 
+def replaced_times_are_not_counted() -> AbstractContextManager[Any]:
+    """What a change does not decide on any more is told and remembered, and is not in the count."""
+    original = Changes.owe
+
+    def owe(self: Changes, step: Step, id: str, old: Schedule) -> Schedule:
+        return replace(original(self, step, id, old), missed_count=old.missed_count)
+
+    return patch.object(Changes, "owe", owe)
+
+
 def an_outage_begins_anew() -> AbstractContextManager[Any]:
     """After a fire that was late the next one is counted from now, and those between are lost."""
 
@@ -173,6 +183,7 @@ BREAKAGES: list[Breakage] = [
     misses_are_silent,
     history_is_not_bounded,
     a_new_definition_remembers_no_misses,
+    replaced_times_are_not_counted,
     an_outage_begins_anew,
     pause_leaves_the_fire,
     repeats_are_carried_out,

@@ -21,11 +21,13 @@ step is bounded (`_SLICES`); what they are compared with for a later command, or
 A sweep takes time, and everything that one request partition says about an id has one order. So what is still
 at work is carried out on an id before any later command, and before a fire, decides on it (`Bulks.settle`);
 the sweep then passes it by. The partition that reads a command begins with its own part in the same step.
-By that order a sweep also knows the holds: as they were when it began.
+By that order a sweep also knows the holds: as they were when it began. What comes after a later command that
+has begun or ended some finds these as that has left them, whoever comes by.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -54,17 +56,21 @@ from delaystream.codec.keys import (
     bulk_key,
     due_of,
     gathering_key,
+    offset_of,
     place_of,
     schedule_key,
+    source_of,
     split_schedule_key,
     wheel_key,
+    wheel_of,
 )
 from delaystream.codec.outgoing import Answer, Outcome
 from delaystream.core.identity import revision
-from delaystream.core.order import newer
+from delaystream.core.order import Moment, newer
 from delaystream.core.record import Record
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Coordinates, Match, Request
+from delaystream.engine.accept.at_work import AtWork
 from delaystream.engine.accept.unnamed import FIRST_WHEEL, Unnamed, where
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.output.letters import Letters
@@ -132,7 +138,7 @@ class Bulks:
         #: the step that has last carried out a command about one request
         self._decided = -1
         #: those whose sweeps have not ended, in their order, by their keys
-        self._at_work: dict[bytes, Bulk] = {}
+        self._at_work = AtWork()
         #: the holds as each of them knows them; None: they have changed
         self._views: dict[bytes, Sequence[Hold]] | None = None
         found = [(key, decode_bulk(value)) for key, value in everything(state.store, b"b", b"c")]
@@ -165,21 +171,34 @@ class Bulks:
         key = schedule_key(tenant, id)
         stored = self._state.get(step, key)
         if stored is not None:
-            step.records += len(self._at_work) // _COMPARED_AT_ONCE
             self._settle(step, key, stored)
 
     def settle_entry(self, step: Step, key: bytes, stored: bytes, entry: Envelope) -> bool:
         """Carry out on an entry without an id what is on its way to it; whether that took it out."""
-        step.records += len(self._at_work) // _COMPARED_AT_ONCE
-        for of, bulk in [*self._at_work.items()]:
-            if bulk.sweeps_wheels:
-                settled = self._unnamed.settle(step, bulk, key, stored, entry)
-                if settled is not None:
-                    self._keep(step, of, settled)
-                    if bulk.subject is not None:
-                        self.moved(step, key, settled.found[-1], entry)
-                    return True
+        compared = self._about_entry(key, entry)
+        step.records += len(compared) // _COMPARED_AT_ONCE
+        for of in compared:
+            bulk = self._at_work[of]
+            settled = self._unnamed.settle(step, bulk, key, stored, entry)
+            if settled is not None:
+                self._keep(step, of, settled)
+                if bulk.subject is not None:
+                    self.moved(step, key, settled.found[-1], entry)
+                return True
         return False
+
+    def _about_entry(self, key: bytes, entry: Envelope) -> list[bytes]:
+        """The commands at work that may be about an entry without an id."""
+        state = self._state
+        moment = Moment(state.sources[source_of(key)], offset_of(key), entry.timestamp_ms)
+        topic = state.destinations[wheel_of(key)]
+        return self._at_work.about_entry(moment, topic, entry.tags, entry.delivered_key)
+
+    def _about_schedule(self, step: Step, id: str, schedule: Schedule) -> list[bytes]:
+        """The commands at work that may be about a schedule."""
+        return self._at_work.about_schedule(
+            id, schedule, lambda: self._state.payload(step, id, schedule).delivered_key
+        )
 
     def passed(self, key: bytes, entry: Envelope) -> Envelope:
         """An entry without an id that goes to the topic for late ones, now that all at work is settled on it.
@@ -195,8 +214,9 @@ class Bulks:
 
     def moved(self, step: Step, old: bytes, new: bytes, entry: Envelope) -> None:
         """A hold has given an entry without an id another key."""
-        for of, bulk in [*self._at_work.items()]:
-            if bulk.sweeps_wheels and (counted := self._unnamed.moved(bulk, old, new, entry)) is not bulk:
+        for of in self._about_entry(old, entry):
+            bulk = self._at_work[of]
+            if (counted := self._unnamed.moved(bulk, old, new, entry)) is not bulk:
                 self._keep(step, of, counted)
 
     def _settle(
@@ -211,12 +231,13 @@ class Bulks:
         schedule = decode_schedule(stored)
         if schedule.status not in LIVE:
             return 0
-        changed = False
-        swept = schedule.swept
-        if swept:
-            at_work = {bulk.place for bulk in self._at_work.values()}
-            swept = [place for place in swept if place in at_work]
-        for of in [*self._at_work] if sweeping is None else sweeping:
+        changed, passed = False, self._passed(schedule)
+        swept = self._still_swept(schedule)
+        compared = deque(self._about_schedule(step, id, schedule) if sweeping is None else sweeping)
+        if sweeping is None:
+            step.records += len(compared) // _COMPARED_AT_ONCE
+        while compared:
+            of = compared.popleft()
             bulk = self._at_work[of]
             place = bulk.place
             if place in swept or not self._is_about(step, bulk, key, tenant, id, schedule):
@@ -232,11 +253,15 @@ class Bulks:
                 # Like any cancel it refuses what is older; the coordinates stay, for they name the entries.
                 timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)
                 before_it = replace(before_it, timestamp_ms=timestamp_ms)
-            after = self._commands.switch_one_of_many(step, id, before_it, bulk, self._known(of))
+            after = self._commands.switch_one_of_many(step, id, before_it, bulk, self._known(of, passed))
             if after is None:
                 self._keep(step, of, counted)
                 continue
             schedule, changed = after, True
+            if sweeping is None and after.status in LIVE:
+                # What it is about may be another one's affair by now: it is kept back by another hold.
+                left = self._about_schedule(step, id, schedule)
+                compared = deque(key for key in left if self._at_work[key].number > bulk.number)
             source = bulk.source
             stays = after.status is Status.PAUSED
             told = EventType.PAUSED if stays else _EVENTS[bulk.action]
@@ -255,11 +280,62 @@ class Bulks:
             changed = True
         return len(stored) if changed else 0
 
-    def _known(self, of: bytes) -> Sequence[Hold]:
-        """The holds as a command at work knows them."""
+    def _still_swept(self, schedule: Schedule) -> list[tuple[int, int, str]]:
+        """The places of the commands at work that are done with a schedule."""
+        if not schedule.swept:
+            return []
+        at_work = {bulk.place for bulk in self._at_work.values()}
+        return [place for place in schedule.swept if place in at_work]
+
+    def _known(self, of: bytes, passed: Sequence[bytes]) -> Sequence[Hold]:
+        """The holds as a command at work knows them; by a schedule that others have `passed`."""
+        number = self._at_work[of].number
+        if passed and self._at_work[passed[0]].number > number:
+            return self._holds.as_of(self._at_work, passed)[of]
         if self._views is None:
             self._views = self._holds.as_of(self._at_work)
         return self._views[of]
+
+    def _passed(self, schedule: Schedule) -> list[bytes]:
+        """The commands at work that have changed holds before a schedule came, by key, latest first.
+
+        One that is done with what the id was before may be newer than what it is now.
+        """
+        if not schedule.swept:
+            return []
+        tenant, swept = schedule.topic, {*schedule.swept}
+        return [
+            key
+            for key, bulk in reversed(self._at_work.items())
+            if bulk.holds
+            and bulk.tenant == tenant
+            and bulk.place in swept
+            and newer(schedule.moment, bulk.moment)
+        ]
+
+    def arrived(self, step: Step, tenant: str, id: str) -> None:
+        """A schedule has come while commands are at work: those that it is newer than are done with it.
+
+        So what they have done to holds was done before it came, also where an older command, from another
+        request partition, has still to come by and is about it.
+        """
+        key = schedule_key(tenant, id)
+        stored = step.changes.get(key)
+        if stored is None:
+            return
+        schedule = decode_schedule(stored)
+        if schedule.status not in LIVE:
+            return
+        new = [
+            bulk.place
+            for bulk in self._at_work.values()
+            if bulk.tenant == tenant
+            and bulk.holds
+            and bulk.place not in schedule.swept
+            and newer(schedule.moment, bulk.moment)
+        ]
+        if new:
+            step.changes[key] = encode(replace(schedule, swept=[*schedule.swept, *new]))
 
     def decided(self, step: Step, tenant: str, id: str) -> None:
         """A command has changed what is matched of an id: what was at work has been settled before it.
@@ -277,8 +353,9 @@ class Bulks:
             return
         new = [
             bulk.place
-            for bulk in self._at_work.values()
-            if bulk.place not in schedule.swept and self._is_about(step, bulk, key, tenant, id, schedule)
+            for of in self._about_schedule(step, id, schedule)
+            if (bulk := self._at_work[of]).place not in schedule.swept
+            and self._is_about(step, bulk, key, tenant, id, schedule)
         ]
         if new:
             step.changes[key] = encode(replace(schedule, swept=[*schedule.swept, *new]))
@@ -388,7 +465,7 @@ class Bulks:
             subject=(subject.partition, subject.offset, subject.origin),
             due_ms=request.due_ms[0] if request.due_ms else -1,
             no_receipt=request.no_receipt,
-            read=self._unnamed.is_read(step, subject),
+            read=self._unnamed.is_read(step, subject, source),
         )
         self._take_up(step, key, bulk)
         return None
@@ -440,7 +517,7 @@ class Bulks:
             self._state.add_pointer(step, entry_key, encode(entry), HOUSEKEEPING, due_of(entry_key))
         if not done:
             return
-        bulk = self._at_work.pop(of)
+        bulk = self._at_work.end(of)
         step.changes[of] = None
         self._holds.swept(step, of)
         self._views = None

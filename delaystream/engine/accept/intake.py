@@ -255,7 +255,9 @@ class Intake:
         bulks, tenant = self._bulks, request.source.topic
         bulks.settle(step, tenant, id)
         rejection = self._definitions.apply(step, request)
-        if bulks.busy and request.action is Action.UPDATE:
+        if bulks.busy and request.action is _SCHEDULE:
+            bulks.arrived(step, tenant, id)
+        elif bulks.busy and request.action is Action.UPDATE:
             # It alone changes what a command for many matches.
             bulks.decided(step, tenant, id)
         return rejection

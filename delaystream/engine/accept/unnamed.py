@@ -334,8 +334,13 @@ class Unnamed:
         """Nothing of the subject is pending: it is over, if it was read here before the command was."""
         return Outcome.TOO_LATE if bulk.read else Outcome.UNKNOWN
 
-    def is_read(self, step: Step, subject: Coordinates) -> bool:
-        """Whether a request was ever read here, as far as can be told, the step in hand included."""
+    def is_read(self, step: Step, subject: Coordinates, command: Coordinates) -> bool:
+        """Whether a request was read here before a command about it, as far as can be told.
+
+        The step in hand included: what stands before the command on its own partition was read before it.
+        """
+        if (subject.partition, subject.origin) == (command.partition, command.origin):
+            return subject.offset < command.offset
         if subject.origin or subject.partition != self._partition:
             return self._state.source_number((subject.topic, subject.partition, subject.origin)) is not None
         position = self._state.positions.get(subject.topic)

@@ -23,7 +23,7 @@ work that came before, what a command changes of the holds is kept as it was (`H
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import count
 from typing import Final
 
@@ -145,17 +145,19 @@ class Holds:
                 found = hold
         return found
 
-    def as_of(self, at_work: dict[bytes, Bulk]) -> dict[bytes, Sequence[Hold]]:
+    def as_of(self, at_work: dict[bytes, Bulk], passed: Container[bytes] = ()) -> dict[bytes, Sequence[Hold]]:
         """The holds as each of the bulk commands at work has left them, by its key.
 
         What a later one has begun is not among them; what it has ended, renewed or given another end is as it
-        was. The commands are given in their order.
+        was, but for what those have done that are `passed`. The commands are given in their order.
         """
         views: dict[bytes, Sequence[Hold]] = {}
         seen = dict(self._standing)
         view: Sequence[Hold] = [*seen.values()]
         for of in reversed(at_work):
             views[of] = view
+            if of in passed:
+                continue
             begun, before = begun_key(of), self._before.get(of, {})
             if before or begun in seen:
                 seen.pop(begun, None)
