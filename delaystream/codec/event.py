@@ -132,7 +132,8 @@ class Definition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     tags: list[str] = []
 
 
-class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+# What comes by the thousand is made in the order of the fields: to name one costs as much as to write it.
+class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One thing that happened."""
 
     schema_version: Literal[2]
