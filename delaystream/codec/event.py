@@ -328,10 +328,15 @@ def definition_of(schedule: Schedule) -> Definition:
         ahead = [due_of(key) for key in schedule.pending]
         if schedule.held:
             ahead += [due_ms for due_ms, _ in schedule.held]
-        definition = Definition(schedule.destination, ahead)
         if schedule.name is None and schedule.description is None and not schedule.tags:
-            return definition
-        return replace(definition, name=schedule.name, description=schedule.description, tags=schedule.tags)
+            return Definition(schedule.destination, ahead)
+        return Definition(
+            schedule.destination,
+            ahead,
+            name=schedule.name,
+            description=schedule.description,
+            tags=schedule.tags,
+        )
     calendar = recurrence.cron is not None
     return Definition(
         schedule.destination,

@@ -63,7 +63,7 @@ class Coordinates(msgspec.Struct, frozen=True, gc=False):
     @property
     def place(self) -> str:
         """The topic, marked with its origin: by this it is told apart, and written where names are made."""
-        return place(self.topic, self.origin)
+        return place(self.topic, self.origin) if self.origin else self.topic
 
     @property
     def text(self) -> str:

@@ -38,7 +38,7 @@ from delaystream.engine.fire.due import DueFire, ReadAhead, Stored
 from delaystream.engine.fire.recurring import RecurringFires
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.fire.writer import FireWriter
-from delaystream.engine.output.events import Delivered, Events
+from delaystream.engine.output.events import Events
 from delaystream.engine.policy.lateness import for_once
 from delaystream.engine.schedules.arming import Arming
 from delaystream.engine.schedules.commands import Commands
@@ -186,7 +186,10 @@ class NamedFires:
             if pending or schedule.held or schedule.triggers or schedule.until_key is not None:
                 self._go_out(step, cursor, due, fire, remembered, _FIRED, pending=pending)
             else:
-                delivered = self._deliver(step, cursor, due, fire)
+                count, late_ms, last_ms = schedule.fire_count + 1, step.now_ms - due_ms, schedule.last_fired_ms
+                delivered = self._writer.deliver(
+                    step, cursor, due, fire, due_ms, count, late_ms, 0, None, last_ms
+                )
                 history = self._arming.remembered(schedule.history, remembered)
                 ended = self._writer.end(step, due, delivered, history)
                 self._events.fired(step, due.id, delivered, ended)
@@ -278,35 +281,31 @@ class NamedFires:
         **left: list[bytes] | list[Triggered],
     ) -> Schedule:
         """Deliver a fire, store its schedule with what is `left` of it, and tell; as it is stored."""
-        delivered, schedule = self._deliver(step, cursor, due, fire), due.schedule
+        schedule, now_ms, due_ms = due.schedule, step.now_ms, due.due_ms
+        count, next_ms = schedule.fire_count + 1, schedule.next_ms
+        delivered = self._writer.deliver(
+            step,
+            cursor,
+            due,
+            fire,
+            due_ms,
+            count,
+            now_ms - due_ms,
+            0,
+            next_ms if next_ms >= 0 else None,
+            schedule.last_fired_ms,
+        )
         schedule = replace(
             schedule,
-            fire_count=delivered.fire_count,
+            fire_count=count,
             last_fire_id=fire,
-            last_fired_ms=step.now_ms,
+            last_fired_ms=now_ms,
             history=self._arming.remembered(schedule.history, remembered),
             **left,
         )
         schedule = self._writer.store(step, due, schedule, over)
         self._events.fired(step, due.id, delivered, schedule)
         return schedule
-
-    def _deliver(self, step: Step, cursor: WheelCursor, due: DueFire, fire: str) -> Delivered:
-        """Deliver a fire of the due time that its entry has."""
-        schedule, due_ms = due.schedule, due.due_ms
-        next_ms = schedule.next_ms
-        return self._writer.deliver(
-            step,
-            cursor,
-            due,
-            fire,
-            due_ms,
-            schedule.fire_count + 1,
-            step.now_ms - due_ms,
-            0,
-            next_ms if next_ms >= 0 else None,
-            schedule.last_fired_ms,
-        )
 
     # -- housekeeping ----------------------------------------------------------------------------
 

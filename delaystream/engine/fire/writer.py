@@ -71,7 +71,8 @@ class FireWriter:
         What `store` makes of it, with one copy of the record: most schedules end like this.
         """
         schedule = due.schedule
-        self._arming.drop_payload(step, schedule.topic, due.id, schedule)
+        if schedule.payload is None:
+            self._arming.drop_payload(step, schedule.topic, due.id, schedule)
         schedule = replace(
             schedule,
             status=_FIRED,

@@ -159,15 +159,12 @@ class Events:
         if not self.on:
             return
         assert request.id is not None
-        told: dict[str, Any] = {}
-        if request.actor is not None:
-            told["actor"] = request.actor
-        if request.terms is not NO_TERMS:
-            told |= {"note": request.terms.note, "request_id": request.terms.request_id}
-        if fire_id is not None or due_ms is not None:
-            told |= {"fire_id": fire_id, "due_at_ms": due_ms}
-        if no_receipt is not None:
-            told["no_receipt"] = no_receipt
+        told: dict[str, Any] | None = None
+        if request.actor is not None or request.terms is not NO_TERMS:
+            terms = request.terms
+            told = {"actor": request.actor, "note": terms.note, "request_id": terms.request_id}
+        if fire_id is not None or due_ms is not None or no_receipt is not None:
+            told = {**(told or {}), "fire_id": fire_id, "due_at_ms": due_ms, "no_receipt": no_receipt}
         self._changed(step, request.source, request.id, type, schedule, told)
 
     def changed(
@@ -192,7 +189,7 @@ class Events:
         id: str,
         type: EventType,
         schedule: Schedule | None,
-        told: dict[str, Any],
+        told: dict[str, Any] | None,
     ) -> None:
         at_ms, where = step.now_ms, source.text
         if schedule is None:

@@ -45,16 +45,12 @@ class Answers:
         The last fire is told to a command that came too late, as the one that won.
         """
         won = schedule.last_fire_id if schedule is not None and outcome is _TOO_LATE else None
-        no_receipt = self._letters.receipt(
-            step,
-            request,
-            outcome,
-            due_ms,
-            fire_ids,
-            won,
-            schedule,
-            at_once=at_once,
-        )
+        no_receipt = None
+        # Most ask for none.
+        if request.reply_to is not None or request.no_receipt is not None:
+            no_receipt = self._letters.receipt(
+                step, request, outcome, due_ms, fire_ids, won, schedule, at_once=at_once
+            )
         if self.events.on:
             triggered = outcome is _TRIGGERED
             self.events.answered(
