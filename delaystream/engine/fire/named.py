@@ -186,7 +186,8 @@ class NamedFires:
             if pending or schedule.held or schedule.triggers or schedule.until_key is not None:
                 self._go_out(step, cursor, due, fire, remembered, _FIRED, pending=pending)
             else:
-                count, late_ms, last_ms = schedule.fire_count + 1, step.now_ms - due_ms, schedule.last_fired_ms
+                count, late_ms = schedule.fire_count + 1, step.now_ms - due_ms
+                last_ms = schedule.last_fired_ms
                 delivered = self._writer.deliver(
                     step, cursor, due, fire, due_ms, count, late_ms, 0, None, last_ms
                 )
