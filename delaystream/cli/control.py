@@ -1,4 +1,4 @@
-"""`delaystream cancel`, `pause`, `resume`, …: what is there already, and how fast it is delivered."""
+"""`delaystream cancel`, `pause`, `resume`, …: commands about existing schedules, and about rates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ IdOrCoordinates = Annotated[
 
 @dataclass(frozen=True)
 class _Payload:
-    """What a schedule is to deliver from now on."""
+    """The new payload of a schedule."""
 
     key: bytes | None
     value: bytes | None
@@ -305,7 +305,7 @@ def rate(
 def _check_one(
     action: str, id: str | None, coordinates: str | None, selection: options.Selection | None = None
 ) -> None:
-    """Refuse a command that is about nothing, or about more than one thing."""
+    """Refuse a command without a subject, or with more than one."""
     if sum((id is not None, coordinates is not None, bool(selection))) == 1:
         return
     ways = ["an ID"]
