@@ -278,12 +278,12 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     @property
     def place(self) -> str:
         """The topic that partition and offset are of, as it is written in names."""
-        return place(self.topic, self.origin)
+        return place(self.topic, self.origin) if self.origin else self.topic
 
     @property
     def revision_place(self) -> str:
         """The topic that the revision is of, as it is written in fire ids."""
-        return place(self.topic, self.revision_origin)
+        return place(self.topic, self.revision_origin) if self.revision_origin else self.topic
 
     @property
     def ahead(self) -> list[tuple[int, int]]:

@@ -132,7 +132,8 @@ class Definition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     tags: list[str] = []
 
 
-class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+# What comes by the thousand is made in the order of the fields: to name one costs as much as to write it.
+class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One thing that happened."""
 
     schema_version: Literal[2]
@@ -327,10 +328,15 @@ def definition_of(schedule: Schedule) -> Definition:
         ahead = [due_of(key) for key in schedule.pending]
         if schedule.held:
             ahead += [due_ms for due_ms, _ in schedule.held]
-        definition = Definition(schedule.destination, ahead)
         if schedule.name is None and schedule.description is None and not schedule.tags:
-            return definition
-        return replace(definition, name=schedule.name, description=schedule.description, tags=schedule.tags)
+            return Definition(schedule.destination, ahead)
+        return Definition(
+            schedule.destination,
+            ahead,
+            name=schedule.name,
+            description=schedule.description,
+            tags=schedule.tags,
+        )
     calendar = recurrence.cron is not None
     return Definition(
         schedule.destination,

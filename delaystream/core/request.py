@@ -64,7 +64,7 @@ class Coordinates(msgspec.Struct, frozen=True, gc=False):
     @property
     def place(self) -> str:
         """The topic, marked with its origin. It identifies the topic, and is written into names."""
-        return place(self.topic, self.origin)
+        return place(self.topic, self.origin) if self.origin else self.topic
 
     @property
     def text(self) -> str:

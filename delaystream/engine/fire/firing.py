@@ -483,7 +483,9 @@ class Firing:
         due = self._named.due(step, key, stored, entry, ahead.at(step, number))
         if leaves:
             self._named.move(step, cursor, due)
-        elif self._waits(cursor.topic, due.payload):
+        elif due.payload.destination_partition >= cursor.partitions and self._waits(
+            cursor.topic, due.payload
+        ):
             del step.local[key]
             return False
         else:

@@ -184,7 +184,15 @@ class NamedFires:
             self._writer.give_up(step, cursor, due, left, Status.QUARANTINED, fire, due_ms, rejection)
         else:
             remembered = Fire(due_ms, step.now_ms, schedule.revision, index, schedule.revision_origin)
-            self._go_out(step, cursor, due, fire, remembered, _FIRED, pending=pending)
+            if pending or schedule.held or schedule.triggers or schedule.until_key is not None:
+                self._go_out(step, cursor, due, fire, remembered, _FIRED, pending=pending)
+            else:
+                count, last_ms = schedule.fire_count + 1, schedule.last_fired_ms
+                delivery = Delivery(due.id, fire, due_ms, due.source, count, 0, last_ms)
+                delivered = self._writer.deliver(step, cursor, due, delivery, step.now_ms - due_ms)
+                history = self._arming.remembered(schedule.history, remembered)
+                ended = self._writer.end(step, due, delivered, history)
+                self._events.fired(step, due.id, delivered, ended)
 
     @staticmethod
     def _own(due: DueFire) -> tuple[str, int, list[bytes]]:

@@ -15,7 +15,7 @@ from delaystream.codec.keys import due_at
 from delaystream.codec.outgoing import Delivery
 from delaystream.core.identity import named_fire_id
 from delaystream.core.misfire import Run, Verdict, settle
-from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
+from delaystream.core.recurrence import CronError, Recurrence, UnknownZoneError, next_after
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import CatchUp
 from delaystream.engine.failures import about_the_record
@@ -118,7 +118,6 @@ class RecurringFires:
         assert recurrence is not None
         catch_up, grace_ms = lateness(schedule, self._settings)
         moment = self._moments(due)
-        account = _account_of(schedule)
         try:
             most = self._settings.max_catch_up
             verdict = settle(recurrence, schedule.next_ms, now_ms, catch_up, grace_ms, moment, most)
@@ -127,6 +126,9 @@ class RecurringFires:
             code = error.code if isinstance(error, CronError) else Code.INVALID_TIMEZONE
             self._pause(step, due, Rejection(code, f"when it recurs cannot be read any more: {error}"))
             return
+        if self._fired_on_time(step, cursor, due, recurrence, verdict, moment):
+            return
+        account = _account_of(schedule)
         for _ in range(_CAUGHT_UP_AT_ONCE):
             if verdict.missed is not None or verdict.skipped is not None:
                 self._passed(step, cursor, due, verdict, account)
@@ -152,6 +154,54 @@ class RecurringFires:
         if next_ms is not None:
             pending.append(self._arming.point(step, schedule, moment(next_ms), due.pointer))
         self._close(step, due, account, pending, next_ms)
+
+    def _fired_on_time(
+        self,
+        step: Step,
+        cursor: WheelCursor,
+        due: DueFire,
+        recurrence: Recurrence,
+        verdict: Verdict,
+        moment: Callable[[int], int],
+    ) -> bool:
+        """Deliver the one scheduled time that is due and arm the one after it, where that is all there is.
+
+        Most fires are like this, and it takes no account of them. False: nothing was done.
+        """
+        schedule, next_ms = due.schedule, verdict.next_ms
+        if (
+            verdict.fire_ms is None
+            or next_ms is None
+            or verdict.skipped is not None
+            or verdict.missed is not None
+            or schedule.skipped
+            or schedule.once is not None
+            or recurrence.max_fires
+            or not cursor.partitions
+            or (next_due_ms := moment(next_ms)) <= step.now_ms
+        ):
+            return False
+        scheduled_ms = verdict.fire_ms
+        due_ms = moment(scheduled_ms)
+        if self._undeliverable.refusal(step, cursor, due.key, due_ms, due.payload) is not None:
+            return False
+        fire, count, now_ms = self._fire_id(due, scheduled_ms), schedule.fire_count + 1, step.now_ms
+        remembered = Fire(scheduled_ms, now_ms, schedule.revision, origin=schedule.revision_origin)
+        delivery = Delivery(due.id, fire, scheduled_ms, due.source, count, 0, schedule.last_fired_ms, next_ms)
+        delivered = self._writer.deliver(step, cursor, due, delivery, now_ms - due_ms)
+        schedule = replace(
+            schedule,
+            pending=[self._arming.point(step, schedule, next_due_ms, due.pointer)],
+            fire_count=count,
+            last_fire_id=fire,
+            next_ms=next_ms,
+            run_count=schedule.run_count + 1,
+            history=self._arming.remembered(schedule.history, remembered),
+            last_fired_ms=now_ms,
+        )
+        step.changes[due.schedule_key] = encode(schedule)
+        self._events.fired(step, due.id, delivered, schedule)
+        return True
 
     def _moments(self, due: DueFire) -> Callable[[int], int]:
         """When each scheduled time is due; the one whose entry this is, when that entry says."""

@@ -89,6 +89,8 @@ class Undeliverable:
         self, step: Step, cursor: WheelCursor, key: bytes, due_ms: int, entry: Envelope
     ) -> Rejection | None:
         """Why a fire is given up; None while it is worth trying."""
+        if not cursor.suspicious and entry.destination_partition < cursor.partitions:
+            return None
         detail = self._impossible(step, cursor, key, due_ms, entry)
         return None if detail is None else Rejection(Code.QUARANTINED, detail)
 
@@ -96,8 +98,6 @@ class Undeliverable:
         self, step: Step, cursor: WheelCursor, key: bytes, due_ms: int, entry: Envelope
     ) -> str | None:
         partitions = cursor.partitions
-        if not cursor.suspicious and entry.destination_partition < partitions:
-            return None
         if key in self._health.poisoned:
             return f"{cursor.topic} refuses the record: {self._health.poisoned[key]}"
         if partitions and entry.destination_partition >= partitions:

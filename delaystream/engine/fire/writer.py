@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import Schedule, Status, encode
+from delaystream.codec.envelope import Fire, Schedule, Status, encode
 from delaystream.codec.outgoing import Delivery, delivery_headers
 from delaystream.core.rejection import Rejection
 from delaystream.dialects import filled
@@ -49,6 +49,29 @@ class FireWriter:
             entry, headers, step.now_ms, lateness_ms, entry.destination_partition, due.key
         )
         return Delivered.of(delivery, lateness_ms, topic, partition)
+
+    def end(self, step: Step, due: DueFire, delivered: Delivered, history: list[Fire]) -> Schedule:
+        """Store a one-time schedule of which the last fire was delivered, and nothing else is ahead.
+
+        What `store` makes of it, with one copy of the record: most schedules end like this.
+        """
+        schedule = due.schedule
+        if schedule.payload is None:
+            self._arming.drop_payload(step, schedule.topic, due.id, schedule)
+        schedule = replace(
+            schedule,
+            status=_FIRED,
+            pending=[],
+            fire_count=delivered.fire_count,
+            last_fire_id=delivered.fire_id,
+            forget_key=self._arming.forget(step, due.id, schedule),
+            history=history,
+            payload=None,
+            once=None,
+            last_fired_ms=step.now_ms,
+        )
+        step.changes[due.schedule_key] = encode(schedule)
+        return schedule
 
     def give_up(
         self,

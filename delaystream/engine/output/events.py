@@ -40,7 +40,7 @@ from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.policy.tenants import Tenants
 from delaystream.engine.ports import Destinations
 from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.step import Step
+from delaystream.engine.state.step import Step, TopicWrites
 from delaystream.query.view import PendingFire
 
 _DEFINING = frozenset({
@@ -112,13 +112,7 @@ class Events:
 
     def emit(self, step: Step, event: Event) -> None:
         """Write an event; its key is the schedule id, or the destination of one that is of no schedule."""
-        topic_writes = step.by_topic.get(self._topic)
-        if topic_writes is None:
-            partitions = self._destinations.partitions(self._topic)
-            if not partitions:
-                problem = self._destinations.problem(self._topic) or "unknown"
-                raise LogUnavailable(f"{self._topic}: {problem}; without it what happened would go untold")
-            topic_writes = step.writes_to(self._topic, partitions)
+        topic_writes = step.by_topic.get(self._topic) or self._begun(step)
         value = encode_event(event)
         if len(value) > self._most_bytes:
             value = encode_event(shortened(event))
@@ -126,6 +120,14 @@ class Events:
         key = event.schedule_id or event.destination
         assert key is not None
         topic_writes.write(key.encode(), value, (), step.now_ms)
+
+    def _begun(self, step: Step) -> TopicWrites:
+        """Where the first event of a step goes, and all others of it."""
+        partitions = self._destinations.partitions(self._topic)
+        if not partitions:
+            problem = self._destinations.problem(self._topic) or "unknown"
+            raise LogUnavailable(f"{self._topic}: {problem}; without it what happened would go untold")
+        return step.writes_to(self._topic, partitions)
 
     def _key(self, tenant: str, key: bytes | None) -> tuple[str | None, str | None]:
         """`key` and `key_base64` of an event about a request topic's request; `key` is cut already."""
@@ -172,15 +174,12 @@ class Events:
         if not self.on:
             return
         assert request.id is not None
-        told: dict[str, Any] = {}
-        if request.actor is not None:
-            told["actor"] = request.actor
-        if request.terms is not NO_TERMS:
-            told |= {"note": request.terms.note, "request_id": request.terms.request_id}
-        if fire_id is not None or due_ms is not None:
-            told |= {"fire_id": fire_id, "due_at_ms": due_ms}
-        if no_receipt is not None:
-            told["no_receipt"] = no_receipt
+        told: dict[str, Any] | None = None
+        if request.actor is not None or request.terms is not NO_TERMS:
+            terms = request.terms
+            told = {"actor": request.actor, "note": terms.note, "request_id": terms.request_id}
+        if fire_id is not None or due_ms is not None or no_receipt is not None:
+            told = {**(told or {}), "fire_id": fire_id, "due_at_ms": due_ms, "no_receipt": no_receipt}
         self._changed(step, request.source, request.id, type, schedule, told)
 
     def changed(
@@ -205,79 +204,84 @@ class Events:
         id: str,
         type: EventType,
         schedule: Schedule | None,
-        told: dict[str, Any],
+        told: dict[str, Any] | None,
     ) -> None:
-        # Spelt out, as a fire is: these come by the thousand, and each field that is named costs something.
+        at_ms, where = step.now_ms, source.text
         if schedule is None:
-            event = Event(
-                schema_version=SCHEMA_VERSION,
-                type=type,
-                at_ms=step.now_ms,
-                request_topic=source.topic,
-                schedule_id=id,
-                source=source.text,
-                id=id,
-            )
+            event = Event(SCHEMA_VERSION, type, at_ms, source.topic, id, where, id)
         else:
             key, key_base64 = self._key(schedule.topic, schedule.key)
+            created_ms, updated_ms, until_ms = schedule.created_ms, schedule.updated_ms, schedule.until_ms
             event = Event(
-                schema_version=SCHEMA_VERSION,
-                type=type,
-                at_ms=step.now_ms,
-                request_topic=source.topic,
-                schedule_id=id,
-                source=source.text,
-                id=id,
-                status=schedule.status,
-                revision=schedule.revision,
-                key=key,
-                created_at_ms=asked_at(schedule.created_ms),
-                updated_at_ms=asked_at(schedule.updated_ms),
-                version=schedule.version or None,
-                definition=definition_of(schedule) if type in _DEFINING else None,
-                next_at_ms=next_at_ms(schedule),
+                SCHEMA_VERSION,
+                type,
+                at_ms,
+                source.topic,
+                id,
+                where,
+                id,
+                schedule.status,
+                schedule.revision,
+                None,
+                key,
+                key_base64,
+                created_ms if created_ms >= 0 else None,
+                schedule.created_by,
+                updated_ms if updated_ms >= 0 else None,
+                schedule.updated_by,
+                schedule.version or None,
+                None,
+                until_ms,
+                None,
+                schedule.declared_by,
+                schedule.deploy if schedule.deploy >= 0 and schedule.declared_by is not None else None,
+                definition_of(schedule) if type in _DEFINING else None,
+                next_at_ms(schedule),
             )
-            if schedule.declared_by is not None:
-                told |= {"declared_by": schedule.declared_by}
-                if schedule.deploy >= 0:
-                    told["deploy"] = schedule.deploy
-            if (until_ms := schedule.until_ms) is not None:
-                told["until_ms"] = until_ms
-            if key_base64 is not None:
-                told["key_base64"] = key_base64
-            event = _signed(event, schedule)
         self.emit(step, replace(event, **told) if told else event)
 
     def fired(self, step: Step, id: str, delivered: Delivered, schedule: Schedule) -> None:
         """A fire of a named schedule goes out; `schedule` is what it is at the end of that."""
         if self.on:
             key, key_base64 = self._key(schedule.topic, schedule.key)
+            created_ms, updated_ms, at_ms = schedule.created_ms, schedule.updated_ms, step.now_ms
             event = Event(
-                schema_version=SCHEMA_VERSION,
-                type=_FIRED,
-                at_ms=step.now_ms,
-                request_topic=schedule.topic,
-                schedule_id=id,
-                source=delivered.source,
-                id=id,
-                status=schedule.status,
-                revision=schedule.revision,
-                key=key,
-                created_at_ms=asked_at(schedule.created_ms),
-                updated_at_ms=asked_at(schedule.updated_ms),
-                next_at_ms=next_at_ms(schedule),
-                due_at_ms=delivered.due_ms,
-                fired_at_ms=step.now_ms,
-                lateness_ms=delivered.lateness_ms,
-                fire_id=delivered.fire_id,
-                fire_count=delivered.fire_count,
-                skipped=delivered.skipped,
-                destination=delivered.destination,
-                destination_partition=delivered.partition,
+                SCHEMA_VERSION,
+                _FIRED,
+                at_ms,
+                schedule.topic,
+                id,
+                delivered.source,
+                id,
+                schedule.status,
+                schedule.revision,
+                # It happens by itself.
+                None,
+                key,
+                key_base64,
+                created_ms if created_ms >= 0 else None,
+                schedule.created_by,
+                updated_ms if updated_ms >= 0 else None,
+                schedule.updated_by,
+                # What a command would say.
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                next_at_ms(schedule),
+                delivered.due_ms,
+                at_ms,
+                delivered.lateness_ms,
+                delivered.fire_id,
+                delivered.fire_count,
+                delivered.skipped,
+                delivered.destination,
+                delivered.partition,
             )
-            if key_base64 is not None:
-                event = replace(event, key_base64=key_base64)
-            self.emit(step, _signed(event, schedule))
+            self.emit(step, event)
 
     def passed(
         self, step: Step, id: str, schedule: Schedule, *, type: EventType, run: Run, reason: WhyPassed

@@ -197,6 +197,16 @@ class Arming:
                 return [*history[:-1], longer]
         return [*history[max(0, len(history) - length + 1) :], fire]
 
+    def forget(self, step: Step, id: str, schedule: Schedule) -> bytes:
+        """Have an id that is over forgotten in time; the key of its entry, which its record holds."""
+        state, tenant = self._state, schedule.topic
+        number = state.source(step, tenant, schedule.partition, schedule.origin)
+        due_ms = step.now_ms + self._settings.id_retention_ms
+        key = wheel_key(HOUSEKEEPING, due_ms, number, schedule.offset, 0)
+        entry = encode(Forget(tenant, id, schedule.revision))
+        state.add_pointer(step, key, entry, HOUSEKEEPING, due_ms, number)
+        return key
+
     def finish(self, step: Step, id: str, schedule: Schedule, status: Status) -> Schedule:
         """Store the record of an id that is over, with its last status, to be forgotten in time."""
         state = self._state
@@ -205,12 +215,6 @@ class Arming:
         if schedule.until_key is not None and step.local.get(schedule.until_key, b"") is not None:
             # A triggered fire was all that was ahead of it, and is out: there is no pause any more to end.
             state.remove_pointer(step, schedule.until_key)
-        number = state.source(step, schedule.topic, schedule.partition, schedule.origin)
-        due_ms = step.now_ms + self._settings.id_retention_ms
-        key = wheel_key(HOUSEKEEPING, due_ms, number, schedule.offset, 0)
-        tenant = schedule.topic
-        forget = encode(Forget(tenant, id, schedule.revision))
-        state.add_pointer(step, key, forget, HOUSEKEEPING, due_ms, number)
         schedule = replace(
             schedule,
             status=status,
@@ -219,11 +223,11 @@ class Arming:
             triggers=[],
             next_ms=-1,
             payload=None,
-            forget_key=key,
+            forget_key=self.forget(step, id, schedule),
             until_key=None,
             once=None,
         )
-        step.changes[schedule_key(tenant, id)] = encode(schedule)
+        step.changes[schedule_key(schedule.topic, id)] = encode(schedule)
         return schedule
 
 

@@ -97,13 +97,13 @@ _REJECT: Final = IfExists.REJECT
 _CANCELLED: Final = (Status.CANCELLED, Status.FORESTALLED)
 
 
-def _in_the_way(request: Request, old: Schedule | None, *, live: bool) -> Rejection | None:
+def _in_the_way(request: Request, old: Schedule, *, live: bool) -> Rejection | None:
     """Why an id cannot be scheduled: it is in use, or was cancelled by what is newer."""
     code = detail = None
-    if old is not None and live and request.if_exists is _REJECT:
+    if live and request.if_exists is _REJECT:
         code = Code.ALREADY_EXISTS
         detail = f"id {shown(request.id or '')} names a {old.status} schedule, and if-exists is 'reject'"
-    elif old is not None and old.status in _CANCELLED and newer(old.moment, request.moment):
+    elif old.status in _CANCELLED and newer(old.moment, request.moment):
         code = Code.CANCELLED_EARLIER
         detail = (
             f"id {shown(request.id or '')} was cancelled by a request with timestamp {old.timestamp_ms}, "
@@ -155,7 +155,9 @@ class _Begun(NamedTuple):
         return self.recurrence is None and not self.later
 
 
-def _defined(step: Step, request: Request, revised: int, digest: bytes, begun: _Begun) -> Schedule:
+def _defined(
+    step: Step, request: Request, revised: int, digest: bytes, begun: _Begun, payload: bytes | None
+) -> Schedule:
     """The record of an id that is what a request says, and was nothing before."""
     source, timestamp_ms = request.source, request.timestamp_ms
     schedule = Schedule(
@@ -167,6 +169,7 @@ def _defined(step: Step, request: Request, revised: int, digest: bytes, begun: _
         timestamp_ms,
         request.destination,
         begun.pending,
+        payload=payload,
         digest=digest,
         version=revised,
         created_ms=timestamp_ms,
@@ -299,7 +302,12 @@ class Definitions:
     def _schedule(self, step: Step, request: Request, old: Schedule | None) -> Rejection | None:
         assert request.id is not None
         live = old is not None and old.status in LIVE
-        if rejection := self._deliveries.out_of_range(request) or _in_the_way(request, old, live=live):
+        rejection = None
+        if request.destination_partition is not None:
+            rejection = self._deliveries.out_of_range(request)
+        if rejection is None and old is not None:
+            rejection = _in_the_way(request, old, live=live)
+        if rejection is not None:
             return rejection
         digest = digest_of(request)
         hold = self._holds.meeting(request) if self._holds.any else None
@@ -344,7 +352,8 @@ class Definitions:
         else:
             begun = self._begin_recurring(step, request, request.recurrence, revised, old, paused=paused)
             fires = (begun.next_ms,)
-        schedule = _defined(step, request, revised, digest, begun)
+        payload = None if begun.over else self._arming.keep_payload(step, topic, id, envelope_of(request))
+        schedule = _defined(step, request, revised, digest, begun, payload)
         if old is not None:
             schedule = _after(schedule, old, begun)
         if paused_ms is not None:
@@ -357,8 +366,7 @@ class Definitions:
         if begun.over:
             self._arming.finish(step, id, schedule, _FIRED)
         else:
-            payload = self._arming.keep_payload(step, topic, id, envelope_of(request))
-            step.changes[schedule_key(topic, id)] = encode(replace(schedule, payload=payload))
+            step.changes[schedule_key(topic, id)] = encode(schedule)
         self._answers.tell(step, request, outcome, schedule, fires, _fire_ids(request, revised, fires))
         for delivered in begun.fired:
             self._answers.events.fired(step, id, delivered, schedule)

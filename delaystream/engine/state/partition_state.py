@@ -316,7 +316,8 @@ class PartitionState:
             watermark = self._watermarks.get(wheel)
             if watermark is not None and key < watermark:
                 self._watermarks[wheel] = key
-        self.counts.add(wheel, due_ms // HOUR_MS, source if source >= 0 else keys.source_of(key), 1)
+        if wheel:
+            self.counts.add(wheel, due_ms // HOUR_MS, source if source >= 0 else keys.source_of(key), 1)
 
     def keep_back(self, step: Step, key: bytes, stored: bytes, tenant: str, name: str) -> bytes:
         """Put an entry that is out of its wheel in that of what keeps it back; its new key."""

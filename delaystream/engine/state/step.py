@@ -40,9 +40,7 @@ def row_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     if value is not None:
         size += len(value)
     for name, content in headers:
-        size += len(name)
-        if content is not None:
-            size += len(content)
+        size += len(name) if content is None else len(name) + len(content)
     return size
 
 
