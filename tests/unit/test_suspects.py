@@ -212,9 +212,9 @@ def test_a_fire_that_fails_is_tried_alone_then_quarantined_and_the_others_go_out
                 lambda headers, coordinates, *rest: coordinates.endswith(b"/2"),
             ),
             named: (
-                NamedFires,
-                "_go_out",
-                lambda _, step, drain, due, *rest, **left: due.id == POISON.decode(),
+                FireWriter,
+                "deliver",
+                lambda _, step, cursor, due, *rest: due.id == POISON.decode(),
             ),
         }
         with fails(*delivers[send], times=times) as failed:
