@@ -11,7 +11,7 @@ from delaystream.testing.interruption import Calm, Interruptions
 from delaystream.testing.log import MemoryLog
 from delaystream.testing.loop import DeadlockError, Killed, Process, RunawayError, VirtualTimeLoop
 from delaystream.testing.partition import LogRecord
-from delaystream.testing.producer import MemoryProducer
+from delaystream.testing.producer import MemoryProducer, SteadyProducer
 from delaystream.testing.sources import MemorySources
 from delaystream.testing.store import Disk, MemoryStateStores, MemoryStore
 
@@ -33,5 +33,6 @@ __all__ = [
     "MemoryStore",
     "Process",
     "RunawayError",
+    "SteadyProducer",
     "VirtualTimeLoop",
 ]
