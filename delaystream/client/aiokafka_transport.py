@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from aiokafka.structs import RecordMetadata
 
+from delaystream.client.checking import wall_ms
 from delaystream.client.deliveries import Delivery
 from delaystream.client.outcomes import MissingTopicError, UnavailableError
 from delaystream.client.records import RequestRecord, Sent
@@ -48,6 +49,10 @@ class AiokafkaTransport:
         self._starting = asyncio.Lock()
         self._producer: AIOKafkaProducer | None = None
         self._readers: list[tuple[AIOKafkaConsumer, asyncio.Task[None]]] = []
+
+    def now_ms(self) -> int:
+        """See the protocol."""
+        return wall_ms()
 
     async def partitions(self, topic: str) -> int:
         """See `AsyncTransport`."""

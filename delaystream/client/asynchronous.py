@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from delaystream.client.async_sending import AsyncPending, AsyncSending, AsyncSettled
+from delaystream.client.checking import wall_ms
 from delaystream.client.composing import CheckedRequest, Composer
 from delaystream.client.descriptions import ScheduleDescription
 from delaystream.client.options import Changes
@@ -55,7 +56,8 @@ class AsyncClient(Verbs[Answer[Accepted], Answer[ScheduleDescription | None]]):
         transport: AsyncTransport | None = None,
         settings: Settings | None = None,
     ) -> None:
-        super().__init__(Composer(request_topic, reply_to, settings, serializer))
+        now_ms = wall_ms if transport is None else transport.now_ms
+        super().__init__(Composer(request_topic, reply_to, settings, serializer, now_ms))
         if transport is None:
             properties = kafka_settings(kafka, settings)
             self._sending = AsyncSending(partial(_connect, properties))

@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from delaystream.client.checking import wall_ms
 from delaystream.client.composing import CheckedRequest, Composer
 from delaystream.client.descriptions import ScheduleDescription
 from delaystream.client.options import Changes
@@ -59,7 +60,8 @@ class Client(Verbs[Accepted, ScheduleDescription | None]):
         transport: Transport | None = None,
         settings: Settings | None = None,
     ) -> None:
-        super().__init__(Composer(request_topic, reply_to, settings, serializer))
+        now_ms = wall_ms if transport is None else transport.now_ms
+        super().__init__(Composer(request_topic, reply_to, settings, serializer, now_ms))
         if transport is None:
             properties = kafka_settings(kafka, settings)
             self._sending = Sending(partial(_connect, properties))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,11 @@ REQUEST_TOPIC: Final = "delay-requests"
 RECEIPTS_TOPIC: Final = "delay-receipts"
 
 
+def wall_ms() -> int:
+    """Milliseconds since the epoch, by this machine's clock."""
+    return time.time_ns() // 1_000_000
+
+
 class Checker:
     """Parses requests of one topic as a worker with these settings would; for use by any thread.
 
@@ -27,19 +33,23 @@ class Checker:
     the partition, what has the id by now, how much may be pending.
     """
 
-    def __init__(self, parser: RequestParser) -> None:
+    def __init__(self, parser: RequestParser, now_ms: Callable[[], int] = wall_ms) -> None:
         self._parser = parser
+        self._now_ms = now_ms
         self._lock = Lock()  # a parser is for one thread at a time
 
     @classmethod
-    def of(cls, topic: str, settings: Settings | None = None) -> Checker:
-        """For the requests of `topic`; without settings with the limits and names that are the defaults."""
+    def of(cls, topic: str, settings: Settings | None = None, now_ms: Callable[[], int] = wall_ms) -> Checker:
+        """For the requests of `topic`; without settings with the limits and names that are the defaults.
+
+        Times are held against the clock `now_ms`.
+        """
         from delaystream.codec.headers import RequestParser
         from delaystream.core.destinations import DestinationFilter
         from delaystream.core.limits import Limits
 
         if settings is None:
-            return cls(RequestParser(DestinationFilter(["*"], [topic], RECEIPTS_TOPIC), Limits()))
+            return cls(RequestParser(DestinationFilter(["*"], [topic], RECEIPTS_TOPIC), Limits()), now_ms)
         requests = settings.requests(topic)
         return cls(
             RequestParser(
@@ -48,7 +58,8 @@ class Checker:
                 requests.limits(),
                 requests.default_destination,
                 requests.default_timezone,
-            )
+            ),
+            now_ms,
         )
 
     def check(self, record: RequestRecord, timestamp_ms: int | None = None) -> Request:
@@ -58,7 +69,7 @@ class Checker:
         """
         from delaystream.core.rejection import Rejection
 
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = self._now_ms()
         if timestamp_ms is None:
             timestamp_ms = now_ms
         with self._lock:
@@ -91,4 +102,4 @@ def check(record: RequestRecord) -> tuple[datetime, ...]:
     """
     checker = Checker.of(record.topic)
     checker.check(record)
-    return checker.due_at(record, time.time_ns() // 1_000_000)
+    return checker.due_at(record, wall_ms())

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from delaystream.client.checking import RECEIPTS_TOPIC, REQUEST_TOPIC, Checker
+from delaystream.client.checking import RECEIPTS_TOPIC, REQUEST_TOPIC, Checker, wall_ms
 from delaystream.client.outcomes import Accepted, Receipt, RejectedError
 from delaystream.client.payloads import Serializer
 from delaystream.client.records import Place, RequestRecord, Sent
@@ -46,6 +46,7 @@ class Composer:
         reply_to: str | None,
         settings: Settings | None = None,
         serializer: Serializer | None = None,
+        now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         if settings is not None:
             topic = topic or settings.request_topics[0]
@@ -53,7 +54,7 @@ class Composer:
         topic = topic or REQUEST_TOPIC
         self.place = Place(topic, serializer=serializer)
         self._reply_to = reply_to or RECEIPTS_TOPIC
-        self._checker = Checker.of(topic, settings)
+        self._checker = Checker.of(topic, settings, now_ms)
 
     def composed(self, record: RequestRecord, *, waits: bool) -> CheckedRequest:
         """The record, checked. With `waits` its receipt is asked for, unless it does so itself.

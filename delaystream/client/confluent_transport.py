@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from delaystream.client.checking import wall_ms
 from delaystream.client.outcomes import MissingTopicError, UnavailableError
 from delaystream.client.reading import ANSWER_TIMEOUT_S, Reader, known_partitions
 from delaystream.client.records import RequestRecord, Sent
@@ -62,6 +63,10 @@ class ConfluentTransport:
         self._lock = Lock()
         self._ended = Event()
         self._threads: list[Thread] = []
+
+    def now_ms(self) -> int:
+        """See the protocol."""
+        return wall_ms()
 
     def partitions(self, topic: str) -> int:
         """See `Transport`."""

@@ -22,6 +22,9 @@ Fail = Callable[[UnavailableError], None]
 class Transport(Protocol):
     """For callers that block; any thread may use it."""
 
+    def now_ms(self) -> int:
+        """The time that requests are held against, ms since the epoch: of Kafka the machine's."""
+
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has, asked anew. Raises UnavailableError, MissingTopicError."""
 
@@ -44,6 +47,9 @@ class Transport(Protocol):
 
 class AsyncTransport(Protocol):
     """For callers in an event loop, and for that one alone."""
+
+    def now_ms(self) -> int:
+        """As `Transport.now_ms`."""
 
     async def partitions(self, topic: str) -> int:
         """As `Transport.partitions`."""

@@ -72,14 +72,21 @@ class _Destinations(MemoryDestinations):
         return super()._look(name)
 
 
-class _Failures(Silence):
-    """Remembers that a partition has failed."""
+class _Watch(Silence):
+    """Remembers which partitions have failed, and when the earliest entry of each is due."""
 
     def __init__(self) -> None:
-        self.partitions: list[int] = []
+        self.failed: list[int] = []
+        self.due_ms: dict[int, int] = {}
 
     def internal_error(self, partition: int) -> None:
-        self.partitions.append(partition)
+        self.failed.append(partition)
+
+    def pending(self, partition: int, count: int, oldest_due_ms: int | None) -> None:
+        if oldest_due_ms is None or not count:  # that of what was cancelled may be left
+            self.due_ms.pop(partition, None)
+        else:
+            self.due_ms[partition] = oldest_due_ms
 
 
 class MemoryWorker:
@@ -103,7 +110,7 @@ class MemoryWorker:
         )
         self.log = MemoryLog(self.now_ms)
         self._stores = MemoryStateStores(lasting=True)
-        self._failures = _Failures()
+        self._watch = _Watch()
         self._keyless = 0
         self._create_topics()
         self._processors = self._made()
@@ -136,6 +143,18 @@ class MemoryWorker:
             next_ms = self._timeline.next_ms
         return None if next_ms is None or next_ms >= _NEVER_MS // 2 else self.start_ms + next_ms
 
+    @property
+    def next_fire_ms(self) -> int | None:
+        """When the next entry is to be looked at, of those that nothing keeps back; None: there is none.
+
+        It is no later than the next fire. What is due and cannot be delivered is tried again some time.
+        """
+        with self.lock:
+            due_ms = min(self._watch.due_ms.values(), default=None)
+        if due_ms is None or due_ms > self.now_ms():
+            return due_ms
+        return self.next_ms
+
     def stop(self) -> None:
         """Stop every processor. Raises what one of them ended with."""
         with self.lock:
@@ -156,9 +175,9 @@ class MemoryWorker:
         self._timeline.close()
 
     def _raise_failures(self) -> None:
-        if self._failures.partitions:
-            partitions = sorted(set(self._failures.partitions))
-            self._failures.partitions.clear()
+        if self._watch.failed:
+            partitions = sorted(set(self._watch.failed))
+            self._watch.failed.clear()
             raise EngineFailedError(
                 f"The engine failed on partition {', '.join(map(str, partitions))} as nobody expected: "
                 "please report it with the traceback that the logger delaystream.engine has written."
@@ -252,7 +271,7 @@ class MemoryWorker:
                     log, [*plan.requests, settings.commands_topic], partition, interruptions=undisturbed
                 ),
                 Tenants(Tenant(parser)),
-                self._failures,
+                self._watch,
             )
             for partition in range(plan.partitions)
         ]

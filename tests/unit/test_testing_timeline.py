@@ -104,7 +104,7 @@ def test_the_loop_around_it_is_there_again_when_a_run_fails() -> None:
         timeline = Timeline(most_steps=10)
 
         async def spin() -> None:
-            while True:
+            while True:  # noqa: ASYNC110 - it spins
                 await asyncio.sleep(0)
 
         timeline.create_task(spin())
