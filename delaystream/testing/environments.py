@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from threading import Lock
 from types import TracebackType
 from typing import Any, Final, TypeAlias, Unpack
@@ -67,6 +67,7 @@ MOST_ROUNDS: Final = 1_000
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _LAST: Final = 5
+_NOT_AWAITED: Final = "The handler of '{topic}' is to be awaited, which takes `async with environment()`"
 _TURNS: Final = 10
 
 _handling: ContextVar[str | None] = ContextVar("delaystream_handling", default=None)
@@ -425,9 +426,7 @@ class Environment(_World):
         """
         self._require_open("consume()")
         if iscoroutinefunction(handler):
-            raise TypeError(
-                f"The handler of {topic!r} is a coroutine function: it takes `async with environment()`"
-            )
+            raise TypeError(_NOT_AWAITED.format(topic=topic))
         self._consume(topic, handler)
 
     def close(self) -> None:
@@ -459,7 +458,11 @@ class Environment(_World):
                     break
                 topics.append(consumer.topic)
                 with _handled(consumer.topic):
-                    consumer.handler(delivery)
+                    result = consumer.handler(delivery)
+                if isawaitable(result):
+                    if iscoroutine(result):
+                        result.close()
+                    raise TypeError(_NOT_AWAITED.format(topic=consumer.topic))
         if topics:
             self._count_round(sorted(set(topics)))
         return bool(topics)

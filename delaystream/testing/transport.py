@@ -6,19 +6,22 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from threading import RLock
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from delaystream.client.deliveries import Delivery
 from delaystream.client.outcomes import MissingTopicError, UnavailableError
 from delaystream.client.records import RequestRecord, Sent
 from delaystream.client.transport import Done, Fail, Take
 from delaystream.core.request import Coordinates
-from delaystream.testing.loop import DeadlockError
+from delaystream.testing.loop import DeadlockError, RunawayError
 from delaystream.testing.partition import LogError, UnknownTopicError
 from delaystream.testing.readers import TopicReader
 from delaystream.testing.worker import MemoryWorker
 
 T = TypeVar("T")
+
+MOST_PIECES: Final = 1_000
+"""Due times that may pass while something is waited for without a bound."""
 
 
 class Followers:
@@ -54,9 +57,10 @@ class Followers:
     def until(self, done: Callable[[], bool], timeout_s: float | None) -> Iterator[None]:
         """Let time pass until something is so, and no longer; after each piece of it others have their turn.
 
-        Raises TimeoutError, and DeadlockError where there is no timeout and nothing that could make it so.
+        Raises TimeoutError. Without a timeout raises DeadlockError where there is nothing that could make it
+        so, and RunawayError where it is not so although much has happened.
         """
-        worker = self._worker
+        worker, pieces = self._worker, 0
         until_ms = None if timeout_s is None else worker.now_ms() + round(timeout_s * 1000)
         while not done():
             self.settle()
@@ -70,6 +74,12 @@ class Followers:
                 raise DeadlockError(
                     "What is waited for cannot come: nothing is due in the environment, and there is no time "
                     "after which to give up. Give one (`wait=timedelta(...)`), or look at env.dead_letters()."
+                )
+            pieces += 1
+            if until_ms is None and pieces > MOST_PIECES:
+                raise RunawayError(
+                    f"What is waited for is still not there after {MOST_PIECES} due times, and there is no "
+                    "time after which to give up: give one (`wait=timedelta(...)`)."
                 )
             self.run(min(at_ms for at_ms in (until_ms, next_ms) if at_ms is not None))
 

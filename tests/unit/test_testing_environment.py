@@ -491,8 +491,13 @@ def test_many_deliveries_at_one_moment_are_no_circle() -> None:
 def test_a_coroutine_function_is_not_consumed_with_where_nobody_awaits_it() -> None:
     async def handle(delivery: Delivery) -> None: ...
 
-    with environment() as env, pytest.raises(TypeError, match="async with environment"):
-        env.consume("emails", handle)
+    with environment() as env:
+        with pytest.raises(TypeError, match="async with environment"):
+            env.consume("emails", handle)
+        env.consume("emails", lambda delivery: asyncio.sleep(0))
+        env.client.schedule("emails", b"", delay=HOUR)
+        with pytest.raises(TypeError, match="async with environment"):
+            env.advance(HOUR)
 
 
 # -- tenants, topics, partitions
