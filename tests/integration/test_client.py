@@ -205,8 +205,7 @@ def test_a_thousand_receipts_find_their_requests(client: Side, app: Deployment) 
     out, tag = app.destination(f"client-thousand-{uuid4().hex}"), uuid4().hex
     with client.batch() as batch:
         pending = [
-            batch.schedule(out, b"", id=f"{tag}-{number}", delay=FAR, wait=WAIT)
-            for number in range(1000)
+            batch.schedule(out, b"", id=f"{tag}-{number}", delay=FAR, wait=WAIT) for number in range(1000)
         ]
     for number, one in enumerate(pending):
         told = one.result()
