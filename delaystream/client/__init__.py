@@ -42,6 +42,7 @@ from delaystream.client.transport import AsyncTransport, Transport
 from delaystream.core.request import Coordinates
 
 if TYPE_CHECKING:
+    from delaystream.client.async_sending import AsyncPending
     from delaystream.client.asynchronous import AsyncBatch, AsyncClient
     from delaystream.client.blocking import Batch, Client
     from delaystream.client.sending import Pending
@@ -53,6 +54,7 @@ __all__ = [
     "Accepted",
     "AsyncBatch",
     "AsyncClient",
+    "AsyncPending",
     "AsyncTransport",
     "Batch",
     "Changes",
@@ -95,6 +97,7 @@ __all__ = [
 _LATER = {
     "AsyncBatch": "asynchronous",
     "AsyncClient": "asynchronous",
+    "AsyncPending": "async_sending",
     "Batch": "blocking",
     "Client": "blocking",
     "Handle": "verbs",
