@@ -70,8 +70,8 @@ _LAST: Final = 5
 _NOT_AWAITED: Final = "The handler of '{topic}' is to be awaited, which takes `async with environment()`"
 _TURNS: Final = 10
 
-_handling: ContextVar[str | None] = ContextVar("delaystream_handling", default=None)
-"""The topic whose delivery is being handled here."""
+_handling: ContextVar[tuple[tuple[int, str], ...]] = ContextVar("delaystream_handling", default=())
+"""Whose deliveries are being handled here: environments by their identity, and the topic of each."""
 
 
 @dataclass(frozen=True)
@@ -118,22 +118,23 @@ def environment(
 
 
 class EnvironmentContext:
-    """Made by `environment`; each `with` begins anew."""
+    """Made by `environment`; each `with` begins anew, one after the other."""
 
     def __init__(self, plan: TopicPlan, start_ms: int) -> None:
         self.plan = plan
         self.start_ms = start_ms
-        self._open: list[Environment | AsyncEnvironment] = []
+        self._entered = Lock()
+        self._opened: Environment | AsyncEnvironment | None = None
 
     def __enter__(self) -> Environment:
-        opened = Environment(MemoryWorker(self.plan, self.start_ms))
-        self._open.append(opened)
+        self._enter()
+        opened = self._opened = Environment(MemoryWorker(self.plan, self.start_ms))
         return opened
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        opened = self._open.pop()
+        opened = self._leave()
         assert isinstance(opened, Environment)
         if error is None:
             opened.close()
@@ -141,19 +142,28 @@ class EnvironmentContext:
             opened._abandon()
 
     async def __aenter__(self) -> AsyncEnvironment:
-        opened = AsyncEnvironment(MemoryWorker(self.plan, self.start_ms))
-        self._open.append(opened)
+        self._enter()
+        opened = self._opened = AsyncEnvironment(MemoryWorker(self.plan, self.start_ms))
         return opened
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        opened = self._open.pop()
+        opened = self._leave()
         assert isinstance(opened, AsyncEnvironment)
         if error is None:
             await opened.close()
         else:
             opened._abandon()
+
+    def _enter(self) -> None:
+        if not self._entered.acquire(blocking=False):
+            raise RuntimeError("This environment is open already: call environment() for another one")
+
+    def _leave(self) -> Environment | AsyncEnvironment | None:
+        opened, self._opened = self._opened, None
+        self._entered.release()
+        return opened
 
 
 @contextmanager
@@ -218,8 +228,7 @@ class _World:
     def _require_open(self, what: str) -> None:
         if self._closed:
             raise RuntimeError(f"{what}: the environment is closed, its `with` is over")
-        topic = _handling.get()
-        if topic is not None:
+        for topic in [topic for handled, topic in _handling.get() if handled == id(self)]:
             raise RuntimeError(
                 f"{what} in the handler of {topic!r}: time stands still while a delivery is handled. Let the "
                 "handler schedule what comes later, and call it from the test."
@@ -457,7 +466,7 @@ class Environment(_World):
                 if (delivery := self._taken(consumer)) is None:
                     break
                 topics.append(consumer.topic)
-                with _handled(consumer.topic):
+                with _handled(self, consumer.topic):
                     result = consumer.handler(delivery)
                 if isawaitable(result):
                     if iscoroutine(result):
@@ -553,7 +562,7 @@ class AsyncEnvironment(_World):
                 if (delivery := self._taken(consumer)) is None:
                     break
                 topics.append(consumer.topic)
-                with _handled(consumer.topic):
+                with _handled(self, consumer.topic):
                     result = consumer.handler(delivery)
                     if isawaitable(result):
                         await result
@@ -569,9 +578,9 @@ async def _give_way() -> None:
 
 
 @contextmanager
-def _handled(topic: str) -> Iterator[None]:
-    """A delivery of the topic is being handled."""
-    token = _handling.set(topic)
+def _handled(handled: _World, topic: str) -> Iterator[None]:
+    """A delivery of the topic is being handled, in an environment."""
+    token = _handling.set((*_handling.get(), (id(handled), topic)))
     try:
         yield
     finally:

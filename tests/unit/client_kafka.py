@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from delaystream.client import Delivery, MissingTopicError, RequestRecord, Sent, UnavailableError
+from delaystream.client.checking import wall_ms
 from delaystream.client.transport import Done, Fail, Take
 from delaystream.codec.outgoing import Outcome, receipt
 from delaystream.core.request import Coordinates
@@ -62,6 +63,9 @@ class HeldTransport:
         self.events: list[Callable[[], None]] = []
         self.closed_within: float | None = None
 
+    def now_ms(self) -> int:
+        return wall_ms()
+
     def partitions(self, topic: str) -> int:
         return self.log.count(topic)
 
@@ -100,6 +104,9 @@ class HeldAsyncTransport:
     def __init__(self, log: Log, *, at_once: bool = True) -> None:
         self._held = HeldTransport(log, at_once=at_once)
         self.events = self._held.events
+
+    def now_ms(self) -> int:
+        return wall_ms()
 
     async def partitions(self, topic: str) -> int:
         return self._held.partitions(topic)

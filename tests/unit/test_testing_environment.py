@@ -466,6 +466,15 @@ def test_time_stands_still_for_a_handler() -> None:
             env.advance(DAY)
 
 
+def test_a_handler_may_let_time_pass_in_another_environment() -> None:
+    with environment() as one, environment() as other:
+        one.consume("emails", lambda delivery: other.advance(DAY))
+        other.client.schedule("letters", b"", delay=DAY)
+        one.client.schedule("emails", b"", delay=HOUR)
+        one.advance(HOUR)
+        other.assert_delivered("letters", count=1)
+
+
 def test_handlers_that_go_round_in_circles_are_stopped() -> None:
     with environment() as env:
         env.consume("ping", lambda delivery: env.client.schedule("pong", b"", delay=NOW))
@@ -556,8 +565,8 @@ def test_one_context_may_be_entered_again_and_begins_anew() -> None:
     made = environment()
     with made as env:
         env.client.schedule("t", b"", id="a", delay=HOUR)
-        with made as inner:
-            inner.refute_scheduled(id="a")
+        with pytest.raises(RuntimeError, match="open already"):
+            made.__enter__()
         env.assert_scheduled(id="a")
     with made as env:
         env.refute_scheduled(id="a")
