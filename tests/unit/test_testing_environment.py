@@ -280,6 +280,16 @@ def test_nothing_was_delivered_to_a_topic_that_nobody_has_named() -> None:
             env.assert_delivered("nowhere")
 
 
+def test_schedules_are_listed_by_what_fires_next_and_those_that_are_over_last() -> None:
+    with environment() as env:
+        for number, name in enumerate(["over", "paused", "late", "soon"]):
+            env.client.schedule("t", b"", id=name, delay=[MINUTE, DAY, 2 * DAY, HOUR][number])
+        env.client.schedule("t", b"", delay=DAY)
+        env.client.pause("paused")
+        env.advance(MINUTE)
+        assert [one.id for one in env.scheduled()] == ["soon", None, "late", "paused", "over"]
+
+
 def test_events_tell_what_has_happened() -> None:
     with environment() as env:
         env.client.schedule("emails", b"1", id="a", delay=HOUR)
@@ -535,6 +545,25 @@ def test_many_partitions_are_as_one() -> None:
         found = env.deliveries("t")
         assert {delivery.partition for delivery in found} == {0, 1, 2}
         assert [delivery.schedule_id for delivery in found] == [f"id-{number}" for number in range(100)]
+
+
+def test_a_handler_is_given_what_many_partitions_have_in_the_order_of_delivery() -> None:
+    with environment(topics={"t": 3}) as env:
+        for number in range(30):
+            env.client.schedule("t", b"%d" % number, key=f"key-{number}", delay=HOUR * (number + 1))
+        env.advance(2 * DAY)
+        seen: list[Delivery] = []
+        env.consume("t", seen.append)
+        env.advance(NOW)
+        assert [int(delivery.value or b"") for delivery in seen] == list(range(30))
+        assert {delivery.partition for delivery in seen} == {0, 1, 2}
+
+
+def test_there_is_a_request_topic_and_it_has_a_partition() -> None:
+    with pytest.raises(ValueError, match="no request topic"):
+        environment(request_topics=[])
+    with pytest.raises(ValueError, match="partitions=0"):
+        environment(partitions=0)
 
 
 def test_a_destination_that_is_missing_waits_as_on_a_cluster() -> None:
