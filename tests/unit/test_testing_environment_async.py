@@ -81,6 +81,14 @@ async def test_a_receipt_that_does_not_come_is_waited_for_in_virtual_time() -> N
 
 
 @in_a_loop
+async def test_a_request_is_held_against_the_time_in_the_environment() -> None:
+    async with environment(start=datetime(2090, 1, 1, tzinfo=UTC)) as env:
+        await env.client.schedule("emails", b"1", at=env.now + DAY)
+        await env.advance(DAY)
+        env.assert_delivered("emails", count=1)
+
+
+@in_a_loop
 async def test_many_receipts_are_waited_for_at_once() -> None:
     async with environment() as env:
         accepted = await asyncio.gather(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from delaystream.engine.waking import Waking
-from delaystream.testing import VirtualTimeLoop
+from delaystream.testing import Timeline, VirtualTimeLoop
 
 
 def in_virtual_time(story: Callable[[VirtualTimeLoop], Coroutine[Any, Any, None]]) -> None:
@@ -65,6 +65,15 @@ def test_a_ring_at_the_very_end_is_heard() -> None:
             assert await resting
 
     in_virtual_time(story)
+
+
+def test_a_rest_that_was_ended_leaves_no_timer() -> None:
+    """A partition with much to do would leave thousands of them."""
+    timeline, waking = Timeline(), Waking()
+    timeline.create_task(waking.rest(10))
+    timeline.call_later(3, waking.ring)
+    timeline.run(3_000)
+    assert timeline.next_ms is None
 
 
 def test_a_rest_that_is_cancelled_leaves_nothing_behind() -> None:
