@@ -13,8 +13,11 @@ from delaystream.testing import Timeline, VirtualTimeLoop
 
 
 def in_virtual_time(story: Callable[[VirtualTimeLoop], Coroutine[Any, Any, None]]) -> None:
+    failures: list[dict[str, Any]] = []
     with VirtualTimeLoop() as loop:
+        loop.set_exception_handler(lambda _, failure: failures.append(failure))
         loop.run_until_complete(story(loop))
+    assert not failures
 
 
 def test_a_rest_ends_when_its_time_is_over() -> None:
@@ -28,6 +31,7 @@ def test_a_rest_ends_when_its_time_is_over() -> None:
 def test_a_rest_ends_when_somebody_rings() -> None:
     async def story(loop: VirtualTimeLoop) -> None:
         waking = Waking()
+        loop.call_later(3, waking.ring)
         loop.call_later(3, waking.ring)
         assert await waking.rest(10)
         assert loop.time() == 3
