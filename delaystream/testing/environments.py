@@ -37,6 +37,7 @@ from delaystream.testing.expectations import (
     line,
     listed,
     moment,
+    require_known,
     schedules,
 )
 from delaystream.testing.log import MemoryLog
@@ -296,6 +297,7 @@ class _World:
         `next_at` is a time or, as a timedelta, how far ahead it is. With `status` something that is over will
         do, too. Raises AssertionError, which says what is there instead.
         """
+        require_known(expected)
         found = self.scheduled()
         wanted = [one for one in found if "status" in expected or one.live]
         judged = [(differences(one, expected, self.now), one) for one in wanted]
@@ -306,6 +308,7 @@ class _World:
 
     def refute_scheduled(self, **expected: Unpack[Expected]) -> None:
         """That nothing is pending or paused that is like this. Raises AssertionError, which says what is."""
+        require_known(expected)
         live = [one for one in self.scheduled() if "status" in expected or one.live]
         found = [one for one in live if not differences(one, expected, self.now)]
         if found:

@@ -126,13 +126,20 @@ def _scheduled(view: ScheduleView, topic: str, delivered: Envelope | None) -> Sc
     )
 
 
-def differences(one: Scheduled, expected: Mapping[str, Any], now: datetime) -> list[str]:
-    """The names of what is not as expected. Raises TypeError for what is none of `Expected`."""
+def require_known(expected: Mapping[str, Any]) -> None:
+    """Raise TypeError for what is none of `Expected`, ValueError for a time of no place: nothing is like it."""
     unknown = sorted(expected.keys() - _NAMES)
     if unknown:
         raise TypeError(
             f"Nothing about a schedule is called {unknown[0]}; there is {', '.join(sorted(_NAMES))}."
         )
+    next_at = expected.get("next_at")
+    if isinstance(next_at, datetime) and next_at.utcoffset() is None:
+        raise ValueError(f"next_at={next_at!r} has no time zone: write datetime(..., tzinfo=UTC)")
+
+
+def differences(one: Scheduled, expected: Mapping[str, Any], now: datetime) -> list[str]:
+    """The names of what is not as expected."""
     return [name for name, value in expected.items() if not _is(one, name, value, now)]
 
 

@@ -208,6 +208,15 @@ def test_what_may_be_expected_is_known_by_name() -> None:
             env.assert_scheduled(due=DAY)  # type: ignore[call-arg]
 
 
+def test_what_nothing_can_be_like_is_not_refuted() -> None:
+    """Else a slip of the pen would pass for ever."""
+    with environment() as env:
+        with pytest.raises(TypeError, match="called due"):
+            env.refute_scheduled(due=DAY)  # type: ignore[call-arg]
+        with pytest.raises(ValueError, match="no time zone"):
+            env.refute_scheduled(next_at=datetime(2030, 1, 2))  # noqa: DTZ001 - that is the point
+
+
 def test_a_failed_assertion_says_what_is_closest_and_what_there_is() -> None:
     with environment() as env:
         env.client.schedule("emails", b"1", id="a", delay=HOUR)
