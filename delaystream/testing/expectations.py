@@ -127,7 +127,7 @@ def _scheduled(view: ScheduleView, topic: str, delivered: Envelope | None) -> Sc
 
 
 def require_known(expected: Mapping[str, Any]) -> None:
-    """Raise TypeError for what is none of `Expected`, ValueError for a time of no place: nothing is like it."""
+    """Raise TypeError for what is none of `Expected`, ValueError for a time without zone."""
     unknown = sorted(expected.keys() - _NAMES)
     if unknown:
         raise TypeError(
