@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from delaystream.client.outcomes import RejectedError
 from delaystream.client.records import RequestRecord
 from delaystream.client.timing import aware
+from delaystream.core.rejection import Rejection
 
 if TYPE_CHECKING:
     from delaystream.codec.headers import RequestParser
@@ -56,8 +57,6 @@ class Checker:
 
         Raises RejectedError with the code that a worker would refuse it with.
         """
-        from delaystream.core.rejection import Rejection
-
         now_ms = time.time_ns() // 1_000_000
         if timestamp_ms is None:
             timestamp_ms = now_ms
@@ -65,9 +64,8 @@ class Checker:
             parsed = self._parser.parse(
                 record.topic, 0, 0, timestamp_ms, record.key, record.value, record.headers, now_ms
             )
-        if type(parsed) is Rejection:
+        if isinstance(parsed, Rejection):
             raise RejectedError(parsed.code.value, parsed.detail)
-        assert not isinstance(parsed, Rejection)
         return parsed
 
     def due_at(self, record: RequestRecord, timestamp_ms: int) -> tuple[datetime, ...]:
