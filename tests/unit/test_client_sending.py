@@ -115,6 +115,14 @@ def test_a_receipt_that_comes_before_the_acknowledgement_is_kept(kind: str) -> N
     assert case.schedule(id="x", wait=WAIT).outcome == "scheduled"
 
 
+def test_a_receipt_is_waited_for_as_long_as_was_said(kind: str) -> None:
+    """From the acknowledgement on, also where that was there before anybody waited."""
+    case = Case(kind)
+    with pytest.raises(ReceiptTimeout):
+        case.schedule(wait=WAIT)
+    assert 0 < case.transport.waited_s[-1] <= WAIT.total_seconds()
+
+
 def test_receipts_of_others_and_what_is_none_are_passed_over(kind: str) -> None:
     case = Case(kind)
     mark: list[tuple[str, bytes | None]] = [("delaystream-receipt", b"scheduled")]
