@@ -140,7 +140,7 @@ class EnvironmentContext:
         if error is None:
             opened.close()
         else:
-            opened._abandon()
+            opened.abandon()
 
     async def __aenter__(self) -> AsyncEnvironment:
         self._enter()
@@ -155,7 +155,7 @@ class EnvironmentContext:
         if error is None:
             await opened.close()
         else:
-            opened._abandon()
+            opened.abandon()
 
     def _enter(self) -> None:
         if not self._entered.acquire(blocking=False):
@@ -178,9 +178,9 @@ def async_environment(**options: Any) -> Iterator[AsyncEnvironment]:
     opened = AsyncEnvironment(MemoryWorker(context.plan, context.start_ms))
     try:
         yield opened
-        opened._end_outside()
+        opened.end_outside()
     finally:
-        opened._abandon()
+        opened.abandon()
 
 
 class _Consumer:
@@ -383,7 +383,7 @@ class _World:
             raise ValueError(f"There is no topic {topic!r}, and none is created")
         self._consumers.append(_Consumer(topic, TopicReader(self._worker, topic, self._worker.halt), handler))
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """Leave everything as it is: the test has failed already."""
         if not self._closed:
             self._closed = True
@@ -449,7 +449,7 @@ class Environment(_World):
             self._pass_until(self._worker.now_ms())
             self.client.close()
         except BaseException:
-            self._abandon()
+            self.abandon()
             raise
         self._closed = True
         self._worker.stop()
@@ -528,12 +528,12 @@ class AsyncEnvironment(_World):
             await self._pass_until(self._worker.now_ms())
             await self.client.close()
         except BaseException:
-            self._abandon()
+            self.abandon()
             raise
         self._closed = True
         self._worker.stop()
 
-    def _end_outside(self) -> None:
+    def end_outside(self) -> None:
         """End where nothing can be awaited any more."""
         if self._closed:
             return

@@ -148,7 +148,7 @@ class AsyncMemoryTransport:
         loop = asyncio.get_running_loop()
 
         def take(record: Delivery) -> None:
-            if asyncio._get_running_loop() is loop:
+            if _running_loop() is loop:
                 each(record)
                 return
             try:
@@ -168,6 +168,13 @@ class AsyncMemoryTransport:
 
     async def close(self, timeout_s: float) -> None:
         """See the protocol."""
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _partitions(worker: MemoryWorker, topic: str) -> int:

@@ -16,6 +16,8 @@ from delaystream.testing.expectations import Expected
 ROOT = Path(__file__).parents[2]
 #: delaystream's own by its module: it may be installed here or not
 PLUGINS = ("-p", "no:cacheprovider", "-p", "no:delaystream", "-p", "delaystream.testing.plugin")
+#: what `with` and the fixtures call
+ENDS = ("close", "abandon", "end_outside")
 PAGE = (ROOT / "docs" / "testing.md").read_text("utf-8")
 
 
@@ -48,7 +50,7 @@ def test_the_page_names_what_there_is() -> None:
         assert f"`{name}`" in PAGE
     for kind in (Environment, AsyncEnvironment):
         for name in dir(kind):
-            if not name.startswith("_") and name not in ("close", "advance_to"):
+            if not name.startswith("_") and name not in ENDS:
                 assert f"env.{name}" in PAGE or f"`{name}" in PAGE, name
 
 

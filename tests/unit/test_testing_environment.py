@@ -502,7 +502,7 @@ def test_handlers_that_go_round_in_circles_are_stopped() -> None:
         with pytest.raises(RunawayError) as raised:
             env.advance(DAY)
         assert "1000 rounds at 2030-01-01T01:00:00Z" in str(raised.value)
-        env._abandon()
+        env.abandon()
 
 
 def test_many_deliveries_at_one_moment_are_no_circle() -> None:
