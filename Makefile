@@ -38,7 +38,7 @@ test-cluster: setup ## install, upgrade, roll back, evict and uninstall the char
 	@$(RUN) scripts/cluster_tools.py
 	@$(RUN) -m pytest -q tests/cluster $(ARGS)
 
-chart: setup ## renew what of the chart follows from the code: schema, topics, README
+chart: setup ## renew the generated parts of the chart: schema, topics, README
 	@$(RUN) -m scripts.chart
 	@"$$($(RUN) scripts/deploy_tools.py helm-docs | sed 's/^[^ ]* *//')" --chart-search-root helm/delaystream --log-level error
 
@@ -72,5 +72,5 @@ image: ## build the container image, tagged with the version (needs a Docker eng
 	docker build --build-arg VERSION="$$version" --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
 	  -t "delaystream:$$version" -t delaystream:latest $(ARGS) .
 
-clean: ## remove what the targets above made, except the embedded broker's state and cache
+clean: ## remove the results of the targets above, except the embedded broker's state and cache
 	rm -rf .venv .venv-* .venv.lock dist build/fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,6 +1,6 @@
-"""Exit codes of the command `delaystream`: what a script or an orchestrator may rely on.
+"""Exit codes of the command `delaystream`, which scripts and orchestrators may rely on.
 
-0 to 2 are the shell's habit; from 64 on BSD's `sysexits.h`, where it has a word for the case.
+0 to 2 follow the shell. Codes from 64 on are those of BSD's `sysexits.h` that fit.
 """
 
 from enum import IntEnum
@@ -10,20 +10,20 @@ class ExitCode(IntEnum):
     """Why the process ended; `EXIT_CODES_HELP` is the text for people."""
 
     OK = 0
-    """Done; for `worker`, stopped by SIGTERM or SIGINT with every partition given up cleanly."""
+    """Done; for `worker`: stopped by SIGTERM or SIGINT, with every partition released cleanly."""
     CRASH = 1
     """An unexpected error; the log's last line says which. Restarting is right."""
     USAGE = 2
     """The command line is wrong."""
     REFUSED = 65
-    """What was asked for was refused: `cancel` came too late, `topics check` found a difference."""
+    """The command was refused: `cancel` came too late, `topics check` found a difference."""
     UNAVAILABLE = 69
-    """Kafka did not answer in time, or does not let us in. Restarting may help."""
+    """Kafka did not answer in time, or refused the login. Restarting may help."""
     STALLED = 70
     """The progress watchdog ended a worker that owned partitions and did nothing. Restarting is right."""
     NO_STORAGE = 74
     """The data directory cannot be written: missing rights, full, or in use by another worker; or there is no
-    room for what a command writes."""
+    room for a command's output."""
     TIMEOUT = 75
     """No answer came in the time given (`cancel`, `watch --count`)."""
     CONFIGURATION = 78

@@ -1,7 +1,7 @@
 """Logs: one event a line on standard error, for people on a terminal and as JSON otherwise.
 
-Code of this project logs with `structlog.get_logger()` and keyword arguments. What libraries log with the
-standard library goes through the same formatter, at levels that keep their chatter out.
+Code of this project logs with `structlog.get_logger()` and keyword arguments. Log lines of libraries, from
+the standard library's logging, go through the same formatter; their levels keep unimportant lines out.
 """
 
 import json
@@ -23,33 +23,33 @@ FIELDS = {
     "timestamp": "When, ISO 8601; in UTC, with `Z`, in JSON.",
     "level": "debug, info, warning, error or critical.",
     "logger": "The module that logs; those of libraries have their own names (`aiokafka.…`, `faust.…`).",
-    "event": "What happened. Do not match on the text: fields and metrics are the promise.",
+    "event": "The event, as text. Do not match on the text: fields and metrics are the promise.",
     "exception": "A traceback, on the same line. Without local variables.",
     "app_id": "The setting `app_id`.",
-    "count": "How many more there were than the lines that name them.",
+    "count": "Number of further cases, which have no line of their own.",
     "data_dir": "The directory of the local state.",
-    "error": "What a library said of a failure.",
+    "error": "A library's description of a failure.",
     "exit_code": "The exit code that the process ends with.",
     "host": "Where the HTTP server listens.",
     "library": "A client library: its name, the version that is installed, and the one that was tested.",
     "partition": "The partition of the request topics.",
     "pid": "The process id.",
     "port": "The HTTP server's port.",
-    "problem": "What is wrong with a topic, in a sentence; `missing ACL: …` names the ACL.",
+    "problem": "The fault of a topic, as a sentence; `missing ACL: …` names the ACL.",
     "reason": "Why the worker ends, or waits to begin, in one or more sentences.",
     "request_topics": "The setting `request_topics`.",
     "signal": "The signal that the process was sent.",
-    "tasks": "What each task waits for, when the worker hangs.",
+    "tasks": "The stack of each task, when the worker hangs.",
     "topic": "A topic.",
     "topics": "Several topics.",
     "version": "delaystream's version.",
 }
-"""What the fields of a line mean."""
+"""The meanings of a line's fields."""
 
 _PARTITION = "partition %d: "
 
 _LIBRARY_LEVELS = {
-    # Faust and mode tell of every service they start; what matters of it the worker logs itself.
+    # Faust and mode log every service that they start. The worker itself logs the important ones.
     "faust": logging.WARNING,
     "mode": logging.WARNING,
     "venusian": logging.WARNING,
@@ -65,7 +65,7 @@ def configure_logging(
 ) -> None:
     """Set up structlog and the standard library's root logger; may be called again.
 
-    At `debug` the libraries log at `info`: their own debug output is larger than what it explains.
+    At `debug` the libraries log at `info`: their own debug output is too large to be useful.
     """
     stream = stream or sys.stderr
     human = log_format == "human" or (log_format == "auto" and stream.isatty())
@@ -111,10 +111,10 @@ def configure_logging(
 
 
 class RepeatFilter(logging.Filter):
-    """Lets named loggers say the same thing once in ``interval_s``, and then how often it was said.
+    """Lets named loggers log the same message once in ``interval_s``, and then with the number of repeats.
 
     While a broker is down, Kafka's clients report each attempt to connect, twenty times a second. Messages
-    are the same that differ in digits only.
+    that differ only in digits count as the same.
     """
 
     _DIGITS: Final = re.compile(r"\d+")
@@ -129,11 +129,11 @@ class RepeatFilter(logging.Filter):
         self._loggers = loggers
         self._interval_s = interval_s
         self._clock = clock
-        #: when a message was let through, and how many were not since
+        #: when a message was last let through, and how many have been dropped since
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to log a record; its message gets the count of those before it that were not."""
+        """Whether to log a record; its message gets the number of dropped ones before it."""
         if not record.name.startswith(self._loggers):
             return True
         key = (record.name, self._DIGITS.sub("#", record.getMessage()))
@@ -152,7 +152,7 @@ class RepeatFilter(logging.Filter):
 
 
 def _add_partition(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Make a field of the partition that the engine's lines begin with: it logs with the standard library."""
+    """Turn the partition at the start of the engine's lines into a field: they come from standard logging."""
     arguments = event.pop("positional_args")
     text = event["_record"].msg
     if arguments and isinstance(text, str) and text.startswith(_PARTITION):
@@ -162,7 +162,7 @@ def _add_partition(logger: WrappedLogger, method: str, event: EventDict) -> Even
 
 def _rendering(human: bool, stream: TextIO) -> list[Processor]:
     if human:
-        # The default, rich's, shows the local variables of each frame: passwords and payloads among them.
+        # The default, rich's, shows the local variables of each frame, with passwords and payloads.
         plain = structlog.dev.plain_traceback
         colors = stream.isatty()
         return [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=40, exception_formatter=plain)]
@@ -175,5 +175,5 @@ def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
     try:
         return orjson.dumps({**first, **event}, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except orjson.JSONEncodeError:
-        # What is no UTF-8, such as the name of a file, and integers beyond 64 bits.
+        # For text that is not UTF-8, such as a file name, and for integers beyond 64 bits.
         return json.dumps({str(name): value for name, value in {**first, **event}.items()}, default=str)

@@ -1,9 +1,9 @@
-"""Known vulnerabilities of what is locked, by pip-audit; a release command, for it needs the network.
+"""Looks up known vulnerabilities of the locked packages, with pip-audit; for releases: it needs the network.
 
 Exits 0 when every package was looked up and none is known to be vulnerable; 1 when one is; 2 when any could
-not be checked. pip-audit by itself exits 0 when it found out nothing, as it does behind a mirror that has no
-advisories: so every skipped package counts as a failure here, and a package that is known to be vulnerable
-is looked up first, to see that the service knows anything at all.
+not be checked. pip-audit itself exits 0 when it learned nothing, for instance behind a mirror without
+advisories. So every skipped package counts as a failure here. A package that is known to be vulnerable is
+looked up first, to prove that the service has any data.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ CANARY = "jinja2==2.4.1"
 """Vulnerable since 2014 (CVE-2014-0012, among others)."""
 
 ACCEPTED: dict[str, str] = {}
-"""Advisories that do not concern delaystream, by id: why, and until when to look again."""
+"""Advisories that do not concern delaystream, by id: the reason, and the date of the next review."""
 
 CLEAN, VULNERABLE, UNKNOWN = 0, 1, 2
 TIMEOUT_S = 600
 
 
 class Finding(NamedTuple):
-    """What a report says, as sentences; `checked` packages were looked up."""
+    """The content of a report, as sentences; `checked` packages were looked up."""
 
     checked: int
     vulnerable: list[str]
@@ -72,7 +72,7 @@ def _normal(name: str) -> str:
 
 
 def verdict(canary: Finding, findings: dict[str, Finding]) -> tuple[int, list[str]]:
-    """The exit code, and what to say."""
+    """The exit code, and the sentences to print."""
     said = []
     if not canary.vulnerable:
         reason = "; ".join(canary.unchecked) or "it says that nothing is wrong with it"

@@ -1,7 +1,7 @@
-"""What of the chart follows from the code, schema and topics: `python -m scripts.chart` writes it.
+"""The generated parts of the chart, schema and topics: `python -m scripts.chart` writes them.
 
-The shape of the values is below; the names, types and bounds of `settings` are those of the code, so that a
-setting added there is known to the chart. The types that are passed through are Kubernetes' own
+The shape of the values is below; the names, types and bounds of `settings` are those of the code, so the
+chart knows every new setting. Types that are passed through are Kubernetes' own
 (`helm/schema/kubernetes.json`, made by `scripts/kubernetes_schemas.py`). JSON Schema draft 7 is what every
 Helm 3 and 4 reads.
 """
@@ -81,7 +81,7 @@ def settings() -> Schema:
 
 
 def kafka_properties() -> Schema:
-    """Kafka's settings that may be given: none that is secret, none that has a value of its own."""
+    """The permitted Kafka settings: without secrets, and without those that have a value of their own."""
     names = [name for name in SUPPORTED if name not in SECRET and name not in CHARTS_OWN_PROPERTIES]
     return {
         name: {"type": ["string", "integer", "boolean"], "description": SUPPORTED[name]} for name in names
@@ -235,7 +235,7 @@ def _kubernetes(name: str) -> Schema:
 
 
 def files() -> dict[Path, str]:
-    """Every file of the chart that follows from the code, with its text."""
+    """Every generated file of the chart, with its text."""
     return {
         CHART / "values.schema.json": json.dumps(schema(), indent=1) + "\n",
         # A chart can read its own files only.

@@ -1,8 +1,8 @@
 """Every check of the project, one by one, announced and timed: `checks.py [all|lint|docs|unit|deploy]`.
 
 `deploy` is what `make test-deploy` runs: the deployment, with the ecosystem's own tools; not part of `all`.
-Exits 0 when all passed, 1 when one did not, 2 when there is no such check. A failed check does not keep the
-others from running. The last lines name what failed, each test by the name that pytest takes.
+Exits 0 when all passed, 1 when one did not, 2 when there is no such check. A failed check does not stop the
+others. The last lines name the failures, each test by its pytest name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEV_LOCK = ROOT / "requirements" / "dev.txt"
 TEST_LOCK = ROOT / "requirements" / "test.txt"
 #: The simulation, and the conformance of the log and the stores that it runs on.
 SIMULATION = ["tests/simulation", "tests/conformance/test_memory_log.py", "tests/conformance/test_stores.py"]
-#: The files that take longest, longest first: so no process works alone for long at the end.
+#: The slowest files, slowest first, so that no process works alone for long at the end.
 LONGEST = [
     "tests/integration/test_dev_broker.py",
     "tests/integration/test_faults_topics.py",
@@ -45,11 +45,11 @@ INTEGRATION = "integration"
 OTHER_SEEDS = "150"
 #: Where `tests/conftest.py` writes the name of each test that fails, when it fails.
 FAILURES = "DELAYSTREAM_TEST_FAILURES"
-#: So many failed tests of a check are named at the end; what breaks more than that is in the log above.
+#: Most failed tests of a check that are named at the end; the log above has all of them.
 NAMED = 20
 
 
-#: what is running now, to be stopped with everything
+#: the running processes, which a stop has to end
 _running: set[subprocess.Popen[bytes]] = set()
 
 
@@ -71,7 +71,7 @@ class Outcome:
     seconds: float
     problem: str | None
     tests: tuple[str, ...] = ()
-    """Each that failed, with the first line of why."""
+    """Each failed test, with the first line of its reason."""
 
 
 def lint(python: str) -> list[Check]:
@@ -164,7 +164,7 @@ def _run(check: Check, position: str, failures: Path, output: IO[bytes] | None) 
     finally:
         _running.discard(process)
     if problem is not None:
-        # What a failed run may have left behind (brokers, workers) goes with its process group.
+        # End the process group, with brokers and workers that a failed run may have left.
         _stop(process, signal.SIGTERM)
     seconds = time.monotonic() - started
     if output is None:
@@ -186,10 +186,10 @@ def _stop(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
 
 
 class Others:
-    """The tests on every other supported Python that runs here, beside what tests real brokers.
+    """The tests on every other supported Python that runs here, in parallel with the tests on real brokers.
 
-    That waits for half of its time. They take what it leaves of the processors, and are shown when both are
-    done. An environment that cannot be made is an outcome.
+    Those wait for half of their time. These use the remaining processor time, and are shown when both are
+    done. An environment that cannot be made counts as an outcome.
     """
 
     def __init__(self) -> None:
@@ -247,7 +247,7 @@ def absent() -> list[str]:
 def main(arguments: list[str]) -> int:
     """Run what was asked for, then say plainly how it ended."""
     started = time.monotonic()
-    # What runs below is in sessions of its own: it must be stopped here, for either signal.
+    # The checks run in sessions of their own, so this process must stop them, for either signal.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     python = sys.executable
     what = arguments[0] if arguments else "all"

@@ -20,7 +20,7 @@ KUBERNETES = "v1.36.3"
 KWOK = "v0.8.0"
 #: The file with how kwok plays nodes and pods.
 STAGES = "kwok-stages.yaml"
-#: What is in it, by its place in kwok's module: everything happens at once.
+#: The parts of that file, by their paths in kwok's module; these stages happen at once.
 _STAGES = (
     "node/fast/node-initialize.yaml",
     "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
@@ -39,7 +39,7 @@ def directory() -> Path:
 def install() -> Path:
     """Build what is not there yet; returns the directory that holds the programs and STAGES.
 
-    Raises ToolMissing when something cannot be had or built.
+    Raises ToolMissing when something is not available or cannot be built.
     """
     target = directory()
     target.mkdir(parents=True, exist_ok=True)

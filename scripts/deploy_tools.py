@@ -2,10 +2,10 @@
 
 Each is installed once into the user's cache (DELAYSTREAM_CACHE_DIR, else `delaystream` in XDG's cache
 directory) and found there again by its version. Go programs are built by the Go tool chain, which verifies
-every module against the checksum database. Debian packages are unpacked into the cache: nothing of the
-system is changed but apt's lists. Tools from PyPI are locked in `requirements/deploy.txt`.
+every module against the checksum database. Debian packages are unpacked into the cache: only apt's lists
+change on the system. Tools from PyPI are locked in `requirements/deploy.txt`.
 
-A tool that cannot be had is never skipped: `ToolMissing` says in one sentence what is needed.
+An unavailable tool is never skipped: `ToolMissing` says in one sentence what is needed.
 """
 
 from __future__ import annotations

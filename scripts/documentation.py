@@ -1,7 +1,7 @@
-"""The tables of docs/ that follow from the code: `python -m scripts.documentation` writes them.
+"""The generated tables of docs/: `python -m scripts.documentation` writes them.
 
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is between is replaced.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; the lines between are replaced.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _dialect(name: str) -> str:
 
 
 def _header(text: str) -> str:
-    """A header's name as code; what is no name stays as it is."""
+    """A header's name as code; other text stays unchanged."""
     return (
         text if " " in text.split(":", maxsplit=1)[0] or "`" in text or text.startswith("(") else _code(text)
     )
@@ -181,7 +181,7 @@ def _default(name: str, value: Any) -> str:
 
 
 def _with_unit(name: str, value: Any) -> str | None:
-    """Milliseconds and bytes as people say them; None where a number is a plain one."""
+    """Milliseconds and bytes in readable units; None for a plain number."""
     if name.endswith("_ms"):
         return format_duration(value)
     if name.endswith("_bytes"):
@@ -256,7 +256,7 @@ def main() -> int:
             print(path.relative_to(ROOT))
     for path, schema in schemas().items():
         path.write_text(schema, "utf-8")
-    # What the chart takes follows from the same settings; the header contract is written by hand.
+    # The chart is generated from the same settings; the header contract is written by hand.
     scripts = ("scripts.chart", "scripts.contract")
     return max(
         subprocess.run([sys.executable, "-m", name], cwd=ROOT, check=False).returncode for name in scripts

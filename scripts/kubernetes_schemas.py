@@ -164,7 +164,7 @@ def custom(definition: Schema) -> None:
 
 
 def _strict(node: Any) -> Any:
-    """Kubernetes drops what it does not know; a check must refuse it."""
+    """Kubernetes drops unknown fields; a check must refuse them."""
     if isinstance(node, list):
         return [_strict(each) for each in node]
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""What a worker logs, read from the code: for the tables of docs/logs.md."""
+"""The log lines of a worker, read from the code for the tables of docs/logs.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOT_FIELDS = frozenset({"exc_info", "stack_info", "extra", "stacklevel"})
 
 
 class LogLine(NamedTuple):
-    """One event: its level, its text with … for what varies, and its fields."""
+    """One event: its level, its text with … for the variable parts, and its fields."""
 
     level: str
     event: str

@@ -1,6 +1,6 @@
-"""What `make run` does: `run.py VENV [OPTION...]`, the options of `delaystream dev`.
+"""Runs `make run`: `run.py VENV [OPTION...]`, with the options of `delaystream dev`.
 
-The environment gets what runs and nothing else; what `make test` adds to it later, or has added, stays.
+The environment gets only the packages of a worker; packages that `make test` adds stay.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The software bill of materials of a release, in CycloneDX: `sbom.py [FILE]`, default dist/….cdx.json.
 
-Made from the locks, so that it holds what an installation really gets: the Python packages that run, with
-the hash of every file that pip accepts for them, and, as optional ones, the jars that `delaystream dev`
-fetches. The same commit makes the same file. It is checked against CycloneDX's schema before it is written.
+Made from the locks, so it lists the packages of a real installation: the Python packages that run, with the
+hash of every file that pip accepts for them, and, as optional ones, the jars that `delaystream dev` fetches.
+The same commit makes the same file. It is checked against CycloneDX's schema before it is written.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def validate(tools: Path, text: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the bill; says where it is and what it holds."""
+    """Write the bill; prints its path and its content."""
     tools = prepare(ROOT / ".venv-audit", Path(sys.executable), [LOCKS / "audit.txt"], project=False).parent
     bill = complete(python_packages(tools), jars())
     text = json.dumps(bill, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

@@ -1,4 +1,4 @@
-"""Wall-clock time, and a watch that tells when it is stepped."""
+"""Wall-clock time, and a watch that reports when the clock is stepped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from delaystream.engine.ports import Clock
 logger = logging.getLogger(__name__)
 
 _INTERVAL_S: Final = 1.0
-#: What a step must differ by from the passing of time to be told: NTP's slewing stays below.
+#: Smallest step that is logged, ms. NTP's slewing stays below it.
 _STEP_MS: Final = 500
 
 
@@ -27,9 +27,9 @@ class SystemClock(Clock):
 class ClockWatch:
     """Compares the wall clock with the event loop's, which never steps.
 
-    Due times are points of the wall clock and follow it: after a step forward, everything that it passed over
-    is due; after a step back, nothing fires until the clock has come to its due time again. Both are right by
-    that clock, and look like early or late fires by any other: hence the word in the log.
+    Due times follow the wall clock. After a step forward, everything that the clock passed over is due. After
+    a step back, nothing fires until the clock has reached its due time again. Both are right by this clock,
+    but look like early or late fires by any other clock. So each step is logged.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -51,7 +51,7 @@ class ClockWatch:
             self.stepped_ms += step_ms
             if step_ms > 0:
                 logger.warning(
-                    "the system's clock went forward by %d ms: what it passed over is due now", step_ms
+                    "the system's clock went forward by %d ms: all due times in between are due now", step_ms
                 )
             else:
                 logger.warning(

@@ -1,4 +1,4 @@
-"""The composition root of a worker: every part is made and connected here, and nowhere else."""
+"""The composition root of a worker: all parts are made and connected here, and nowhere else."""
 
 from delaystream.app.worker import run_worker
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def client_config(settings: Settings) -> ClientConfig:
-    """Kafka's client settings, as they are given. Raises ConfigurationError."""
+    """Kafka's client settings, checked. Raises ConfigurationError."""
     client = ClientConfig.parse(settings.kafka)
     client.aiokafka()  # reads the certificates
     return client
 
 
 def tracing(settings: Settings) -> Tracing | None:
-    """Tracing, unless it is off. Raises ConfigurationError where its packages are missing."""
+    """Tracing; None when it is off. Raises ConfigurationError when its packages are missing."""
     if settings.tracing == "off":
         return None
     try:
@@ -43,7 +43,7 @@ def tracing(settings: Settings) -> Tracing | None:
 
 
 def host_settings(settings: Settings, client: ClientConfig) -> HostSettings:
-    """Those of the group's member."""
+    """The settings of the group's member."""
     return HostSettings(
         topics=(*settings.request_topics, settings.commands_topic),
         reader=ReaderSettings(
@@ -58,12 +58,12 @@ def host_settings(settings: Settings, client: ClientConfig) -> HostSettings:
 
 
 def changelog_settings(settings: Settings) -> ChangelogSettings:
-    """Those of every reader of the changelog."""
+    """The settings of every changelog reader."""
     return ChangelogSettings(batch_max_decompressed_bytes=settings.batch_max_decompressed_bytes)
 
 
 def producer_settings(settings: Settings, client: ClientConfig) -> ProducerSettings:
-    """Those of every transactional producer: each wait is well below the transaction's timeout."""
+    """The settings of every transactional producer: each wait is well below the transaction timeout."""
     timeout_ms = settings.transaction_timeout_ms
     return ProducerSettings(
         transaction_timeout_ms=timeout_ms,
@@ -76,5 +76,5 @@ def producer_settings(settings: Settings, client: ClientConfig) -> ProducerSetti
 
 
 def stored_partitions(directory: Path) -> list[int]:
-    """The partitions that there is local state of."""
+    """The partitions with local state."""
     return [int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal()]

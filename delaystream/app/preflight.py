@@ -1,4 +1,4 @@
-"""What a worker makes sure of before it joins the group: the topics are there, and are what they must be."""
+"""The checks of a worker before it joins the group: the topics exist and are as they must be."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TIMEOUT_S = 10.0
 
 
 class Preflight:
-    """What was found: ``partitions`` of the request topics, ``delete_retention_ms`` of the changelog."""
+    """The findings: ``partitions`` of the request topics, ``delete_retention_ms`` of the changelog."""
 
     def __init__(self, partitions: int, delete_retention_ms: int) -> None:
         self.partitions = partitions
@@ -36,7 +36,7 @@ class Preflight:
 def preflight(settings: Settings, client: ClientConfig) -> Preflight:
     """Check the topics; blocks for some seconds at most.
 
-    What weakens delaystream's promises is logged as a warning. Raises Misconfigured where something breaks
+    A fault that weakens delaystream's promises is logged as a warning. Raises Misconfigured when faults break
     them, with a sentence for each, and LogUnavailable when Kafka does not answer.
     """
     try:
@@ -65,12 +65,12 @@ def preflight(settings: Settings, client: ClientConfig) -> Preflight:
 
 
 def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> set[str]:
-    """Name every ACL that is missing, rather than fail at the first one, or much later.
+    """Report all missing ACLs together, instead of failing at the first one, or much later.
 
-    A destination may be written to from tomorrow on, so that it is only warned of; so is the topic for
-    receipts, which is not worth a worker that does not start. Those of delaystream's topics are returned that
-    are warned of: what they are cannot be read. The right to the transactional ids shows when the first
-    partition is fenced.
+    A missing right to a destination is only a warning, because the right may come tomorrow. So is one to the
+    topic for receipts: a worker should start without receipts. Returns those of delaystream's topics that got
+    a warning, because their settings cannot be read. A missing right to the transactional ids shows at the
+    fence of the first partition.
     """
     needed = next(user.acls for user in users(settings) if user.role == "worker")
     own = set(settings.own_topics) - {settings.receipts_topic}
@@ -90,7 +90,7 @@ def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> set
                 )
             elif acl.operation == "DescribeConfigs":
                 logger.warning(
-                    "whether transactions can end in a destination cannot be seen",
+                    "cannot check whether transactions can end in a destination",
                     topic=acl.name,
                     problem=problem,
                 )
@@ -104,7 +104,7 @@ def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> set
 
 
 def _partitions(admin: Admin, topic: str) -> int:
-    """Partition count; 0 for a topic that is missing."""
+    """Partition count; 0 for a missing topic."""
     try:
         found = admin.reach(_TIMEOUT_S).topics.get(topic)
     except TopicsError as error:

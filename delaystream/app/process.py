@@ -1,4 +1,4 @@
-"""The worker's process: signals, the last tasks, and the exit code that says why it ended."""
+"""The worker's process: signals, the last tasks, and the exit code."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from delaystream.exit_codes import ExitCode
 
 logger = structlog.get_logger(__name__)
 
-#: Longest wait, at the very end, for tasks that were cancelled.
+#: Longest wait, at the very end, for cancelled tasks.
 _CANCEL_S: Final = 2.0
 
 
 def signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set; a second signal ends the process at once."""
+    """An event that SIGTERM and SIGINT set. A second signal ends the process at once."""
     stop = asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:
@@ -47,7 +47,7 @@ def signals() -> asyncio.Event:
 
 
 async def first(work: asyncio.Task[object], stop: asyncio.Event) -> bool:
-    """Wait for work to be done or for the stop; whether it was the work."""
+    """Wait for the end of the work or for the stop; returns whether the work ended."""
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -55,7 +55,7 @@ async def first(work: asyncio.Task[object], stop: asyncio.Event) -> bool:
 
 
 async def cancel_rest() -> None:
-    """Cancel what is left; Faust's services may ignore that, so not for long."""
+    """Cancel the remaining tasks and wait briefly: Faust's services may ignore a cancel."""
     rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in rest:
         task.cancel()
@@ -64,7 +64,7 @@ async def cancel_rest() -> None:
 
 
 def explain(failure: BaseException) -> ExitCode:
-    """Log why the worker ends; the code tells a script whether a restart may help."""
+    """Log why the worker ends. The code that it returns tells a script whether a restart may help."""
     cause = failure.__cause__ if isinstance(failure, FaustCrashed) and failure.__cause__ else failure
     codes: list[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode]] = [
         ((Misconfigured, ConfigurationError, HttpError), ExitCode.CONFIGURATION),

@@ -12,7 +12,7 @@ from delaystream.engine.policy.tenants import Tenant, Tenants
 
 
 def tenants_of(settings: Settings) -> Tenants:
-    """Raises ConfigurationError for a default destination that is denied."""
+    """Make the policies. Raises ConfigurationError for a default destination that is denied."""
     shared = _tenant(settings, settings, RateTable(), "default_destination")
     own = {
         topic: _tenant(settings, requests, _rates(requests), setting_name(topic, "default_destination"))
@@ -23,7 +23,7 @@ def tenants_of(settings: Settings) -> Tenants:
 
 
 def require_shares(settings: Settings, partitions: int) -> None:
-    """Raise Misconfigured where a quota is too small for every partition to have a share of it."""
+    """Raise Misconfigured when a quota is too small to give every partition a share."""
     for topic in settings.request_topics:
         most = settings.requests(topic).max_pending
         if 0 < most < partitions:

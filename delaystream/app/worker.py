@@ -1,4 +1,4 @@
-"""A worker: made from the settings, run until a signal or a failure, ended with an exit code."""
+"""A worker: made from the settings, runs until a signal or a failure, ends with an exit code."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ from delaystream.exit_codes import ExitCode
 
 logger = structlog.get_logger(__name__)
 
-#: Container objects beyond those that are freed, before the garbage collector looks for cycles among them. A
-#: busy worker has a million alive, the records of its steps, and none in a cycle: with 200,000 a twentieth of
-#: its time went into walking them.
+#: The garbage collector looks for cycles once this many more container objects were made than freed. A busy
+#: worker has a million of them alive, the records of its steps, and none is in a cycle. With 200,000 the
+#: collector took a twentieth of the worker's time.
 _GC_THRESHOLDS: Final = (2_000_000, 10, 10)
-#: More than a recovery may wait for an open transaction on the changelog.
+#: Longer than a recovery may wait for an open transaction on the changelog.
 _STARTING_MARGIN_MS: Final = 30_000
 
 
 def run_worker(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT (then 0), or until it cannot go on; returns the process's exit code.
+    """Run until SIGTERM or SIGINT (exit code 0), or until a failure; returns the process's exit code.
 
-    Blocks; to be called in the main thread, once in a process. Never returns while a thread hangs that would
-    keep the process alive: then the process ends here.
+    Blocks. Call it in the main thread, once in a process. If a thread hangs that would keep the process
+    alive, it does not return but ends the process.
     """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -108,7 +108,7 @@ async def _serve(settings: Settings) -> None:
 
 
 class _Worker:
-    """The parts of one worker. The HTTP server is there from the start, to say that nothing is ready."""
+    """The parts of one worker. The HTTP server runs from the start, to say that nothing is ready yet."""
 
     def __init__(
         self, settings: Settings, client: ClientConfig, directory: DataDirectory, stack: AsyncExitStack
@@ -159,7 +159,7 @@ class _Worker:
         stack.callback(http.stop)
 
     def compose(self, found: Preflight) -> None:
-        """Make what depends on the cluster."""
+        """Make the parts that depend on the cluster."""
         settings = self._settings
         self._observer.request_partitions(found.partitions, settings.request_topics)
         self._host.hold_to(found.partitions)
@@ -189,7 +189,7 @@ class _Worker:
         )
 
     async def join(self, stop: asyncio.Event) -> None:
-        """Run as the member of the group that the settings name, if that is not another worker's name."""
+        """Run as the group member that the settings name, unless another worker has that name."""
         settings, instance_id = self._settings, self._settings.instance_id
         if instance_id is None:
             await self.run(stop)
@@ -208,7 +208,7 @@ class _Worker:
             raise
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until asked to stop; raises what ended it otherwise."""
+        """Serve until asked to stop; raises any error that ends it before."""
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -224,7 +224,7 @@ class _Worker:
             await self._host.stop()
             await serving
         except BaseException:
-            # A processor that is left alone would commit on, unwatched.
+            # An abandoned processor would go on committing, unwatched.
             self._watchdog.stopping = True
             await self._host.stop()
             raise

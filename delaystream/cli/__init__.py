@@ -1,4 +1,4 @@
-"""The command `delaystream`. What a command needs is imported when it runs: `--help` is quick."""
+"""The command `delaystream`. Each command imports its modules when it runs, so that `--help` is quick."""
 
 import sys
 from collections.abc import Sequence

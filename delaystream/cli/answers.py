@@ -1,4 +1,4 @@
-"""Receipts, descriptions and events as lines for people, with nothing in them that a terminal obeys."""
+"""Receipts, descriptions and events as lines for people, without terminal control characters."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -13,14 +13,14 @@ from delaystream.core.durations import format_duration
 if TYPE_CHECKING:
     from delaystream.client import Delivery, Receipt
 
-#: What every receipt has, and what the line says in its own way.
+#: Fields that every receipt has, or that the line shows in another form.
 _RECEIPT_FRAME: Final = frozenset(
     {
         "outcome", "schedule_id", "source", "request_topic", "decided_at_ms", "id", "fires", "code", "detail",
         "schedule",
     }
 )  # fmt: skip
-#: The same of an event.
+#: The same fields of an event.
 _EVENT_FRAME: Final = frozenset(
     {"schema_version", "type", "at_ms", "request_topic", "schedule_id", "id", "definition"}
 )
@@ -29,15 +29,15 @@ _LISTED: Final = frozenset({"definition", "history", "upcoming_at_ms", "payload"
 _TIMES: Final = frozenset({"until_ms", "since_ms", "from_ms", "to_ms"})
 _LATEST_MS: Final = 253_402_300_799_999
 _INDENT: Final = 20
-#: of the longest kind of what a history has, `triggered`
+#: width of the longest kind in a history, `triggered`
 _KIND: Final = 9
 
 
 def receipt_line(receipt: "Receipt", about: str | None = None, command: str = "schedule") -> str:
-    """One line: the outcome, the schedule, why it was refused, the next fires, and whatever else it tells.
+    """One line: the outcome, the schedule, the reason of a refusal, the next fires, and all other fields.
 
-    `about` takes the schedule's place where a command is about none. `command` is the action that was asked
-    for: a refusal names its options.
+    `about` takes the schedule's place if the command is about no schedule. `command` is the requested action:
+    a refusal names its options.
     """
     detail = None if receipt.detail is None else in_options(receipt.detail, command)
     parts = [receipt.outcome, about or receipt.schedule_id, *filter(None, (receipt.code, detail))]
@@ -48,7 +48,7 @@ def receipt_line(receipt: "Receipt", about: str | None = None, command: str = "s
 
 
 def description(receipt: "Receipt") -> str:
-    """What a schedule is and where it stands, a line for each thing; one line for any other receipt."""
+    """A schedule and its state, one line for each field; one line for any other receipt."""
     told = receipt.body.get("schedule")
     if not isinstance(told, Mapping):
         return receipt_line(receipt)
@@ -67,7 +67,7 @@ def description(receipt: "Receipt") -> str:
 
 
 def record_line(record: "Delivery", events_topic: str) -> str:
-    """One line for any record: of an event or a receipt what it tells, else what was delivered."""
+    """One line for any record: the content of an event or a receipt, otherwise the delivery."""
     from delaystream.client import Receipt
     from delaystream.codec.outgoing import RECEIPT
 
@@ -79,7 +79,7 @@ def record_line(record: "Delivery", events_topic: str) -> str:
 
 
 def event_line(record: "Delivery") -> str | None:
-    """One line: when, what happened, to which schedule, and what else is told; None for what is no event."""
+    """One line: when, what happened, to which schedule, and other fields; None if it is no event."""
     try:
         told = msgspec.json.decode(record.value or b"", type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -93,13 +93,13 @@ def event_line(record: "Delivery") -> str | None:
 
 
 def _due_times(fires: object) -> list[int]:
-    """Of the fires in a receipt, which anybody may have written."""
+    """The due times of the fires in a receipt, which anybody may have written."""
     found = [fire.get("due_at_ms") for fire in _listed(fires) if isinstance(fire, dict)]
     return [due_ms for due_ms in found if isinstance(due_ms, int)]
 
 
 def _fields(told: object, left_out: frozenset[str] = frozenset()) -> list[str]:
-    """Each thing that is told, with its name."""
+    """Each field, with its name."""
     if not isinstance(told, Mapping):
         return [str(told)]
     named = ((_label(name), _shown(name, value)) for name, value in told.items() if name not in left_out)
@@ -107,10 +107,10 @@ def _fields(told: object, left_out: frozenset[str] = frozenset()) -> list[str]:
 
 
 def _past(entry: object) -> str:
-    """An entry of a history: what became of due times comes first, whatever else is told of them follows."""
+    """An entry of a history: first the outcome of its due times, then its other fields."""
     kind = entry.get("kind") if isinstance(entry, Mapping) else None
     if not isinstance(kind, str):
-        # As an older worker told it.
+        # The form of an older worker.
         return "  ".join(_fields(entry))
     return "  ".join([f"{kind:<{_KIND}}", *_fields(entry, frozenset({"kind"}))])
 
@@ -134,7 +134,7 @@ def _label(name: str) -> str:
 
 
 def _shown(name: str, value: object) -> str | None:
-    """The value as people read it; empty for what is true, None for what is not."""
+    """The value for people; empty for true, None for false."""
     if value is None or value is False:
         return None
     if isinstance(value, list):
@@ -149,7 +149,7 @@ def _shown(name: str, value: object) -> str | None:
 
 
 def _number(name: str, value: int) -> str:
-    """By its name: milliseconds since the epoch, milliseconds that something lasts, or a count."""
+    """The number by its name: milliseconds since the epoch, a duration in milliseconds, or a count."""
     if (name.endswith("_at_ms") or name in _TIMES) and 0 <= value <= _LATEST_MS:
         return instants([value])
     return format_duration(value) if name.endswith("_ms") and value >= 0 else str(value)

@@ -83,19 +83,19 @@ app.command()(config)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; errors that people can do something about end in a sentence on standard error."""
+    """Run one command. Errors that people can correct end with a sentence on standard error."""
     _open_streams()
     try:
         code = _run(arguments)
-        # Here rather than when the interpreter ends, who tells of it in its own way.
+        # Flush here: at its end the interpreter would report the error in its own form.
         sys.stdout.flush()
     except OSError as error:
         if error.errno not in _OUTPUT_ERRORS:
             raise
         _drop_output()
         if error.errno == errno.EPIPE:
-            return ExitCode.CRASH  # nobody reads on, as after `| head`: there is nothing to say
-        print(f"delaystream: what is written has no room: {error.strerror}", file=sys.stderr)
+            return ExitCode.CRASH  # the reader is gone, as after `| head`: there is nothing to say
+        print(f"delaystream: there is no room for the output: {error.strerror}", file=sys.stderr)
         return ExitCode.NO_STORAGE
     return code
 
@@ -117,25 +117,26 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _open_streams() -> None:
-    """Have both outputs take whatever is shown, and drop it where the caller has closed them."""
+    """Make both outputs accept any text, and drop it if the caller has closed them."""
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # until the process ends
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    # What is shown may be anybody's: what the output cannot hold is escaped, as on standard error.
+    # The text may come from anybody. Characters that the output cannot encode are escaped, as on standard
+    # error.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _drop_output() -> None:
-    """Have what could not be written not be tried again when the interpreter ends."""
+    """Drop the unwritten text, so that the interpreter does not try to write it again at its end."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _exit_code(error: Exception) -> ExitCode | None:
-    """The code for an error whose message is a sentence for people; None for any other."""
-    # By name: importing all these modules would cost every command the time that only failures need.
+    """The code for an error whose message is a sentence for people; None for other errors."""
+    # By name: an import of all these modules would slow down every command, and only failures need them.
     kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
     for name, code in _ERRORS.items():
         if name in kinds:
@@ -143,7 +144,7 @@ def _exit_code(error: Exception) -> ExitCode | None:
     return None
 
 
-#: The first that fits: a kind stands before the kinds that it is one of.
+#: The first match counts: a subclass stands before its base classes.
 _ERRORS = {
     "delaystream.config.errors.ConfigurationError": ExitCode.CONFIGURATION,
     "delaystream.engine.failures.Misconfigured": ExitCode.CONFIGURATION,

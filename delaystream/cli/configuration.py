@@ -73,7 +73,7 @@ def _rows(loaded: Any) -> list[dict[str, Any]]:
 
 
 def _tenant_rows(loaded: Any) -> list[dict[str, Any]]:
-    """What the tables of request topics set; what they leave out is the shared setting."""
+    """The settings in the tables of request topics; the shared settings hold for the rest."""
     from delaystream.config import tenant_settings
 
     rows = []
@@ -97,7 +97,7 @@ def _tenant_rows(loaded: Any) -> list[dict[str, Any]]:
 
 
 def _utf8(value: Any) -> Any:
-    """A file's name may be any bytes: what is not UTF-8 is escaped, as in the table."""
+    """A file's name may be any bytes. Bytes that are not UTF-8 are escaped, as in the table."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""`delaystream cancel`, `pause`, `resume`, …: what is there already, and how fast it is delivered."""
+"""`delaystream cancel`, `pause`, `resume`, …: commands about existing schedules, and about rates."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -291,7 +291,7 @@ def rate(
 def _check_one(
     action: str, id: str | None, coordinates: str | None, selection: options.Selection | None = None
 ) -> None:
-    """Refuse a command that is about nothing, or about more than one thing."""
+    """Refuse a command without a subject, or with more than one."""
     if sum((id is not None, coordinates is not None, bool(selection))) == 1:
         return
     ways = ["an ID"]

@@ -37,7 +37,7 @@ WORKER_STOP_TIMEOUT_MS = 20_000
 SAMPLES_TIMEOUT_S = 30.0
 
 HEAP_OF_SEVERAL_MEBIBYTES = 256
-"""Of each broker, where there are several: as processes they take some 240 MB each."""
+"""Heap of each broker, if there are several: each process then takes some 240 MB."""
 
 _LOG_LINES = 25
 _LOOK_S = 0.1
@@ -48,13 +48,13 @@ class _WorkerEnded(Exception):
 
 
 class _BrokerEnded(Exception):
-    """So many brokers ended by themselves that the others can do nothing."""
+    """Too many brokers ended by themselves: the others have no majority."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run. `port` is the first broker's; `http_port` None: the settings' port if it is free, else
-    another one."""
+    """The options of a run. `port` is the first broker's. `http_port` None: the settings' port if it is free,
+    otherwise another one."""
 
     settings: Settings
     data_dir: Path
@@ -68,7 +68,7 @@ class Plan:
 
 
 class Session:
-    """Owns the brokers and the worker of one run; whatever happens, they stop with it, the worker first."""
+    """Owns the brokers and the worker of one run. They always stop with it, the worker first."""
 
     def __init__(self, wanted: Plan) -> None:
         self._plan = wanted
@@ -98,7 +98,8 @@ class Session:
         with _interruptible():
             try:
                 self._start_kafka()
-                # Before the worker: what came due while nothing ran lands as soon as it is there.
+                # The watch begins before the worker: events that came due while nothing ran arrive as soon as
+                # it runs.
                 with Reader(self._client.confluent(), DESTINATION) as reader:
                     if self._plan.with_worker:
                         self._start_worker()
@@ -121,7 +122,7 @@ class Session:
         try:
             self._cluster.start()
         except (PortInUseError, DataDirInUseError) as error:
-            # Who starts a second one mostly has forgotten the first.
+            # Somebody who starts a second session has usually forgotten the first.
             raise type(error)(f"{error}\n{_another(self._plan.port)}") from error
         if brokers > 1:
             _say(f"Kafka is at {self._cluster.bootstrap_servers}")
@@ -151,7 +152,8 @@ class Session:
             "--http-port",
             str(self._http_port),
         ]
-        # The broker here is plain: what the environment says about another cluster is not for it.
+        # The broker here has no login and no TLS: environment variables about another cluster must not reach
+        # it.
         for name in [name for name in os.environ if name.startswith("DELAYSTREAM_KAFKA_")]:
             del os.environ[name]
         _say("starting a worker ...")
@@ -176,7 +178,7 @@ class Session:
 
     def _stay(self, reader: Reader) -> None:
         if self._plan.with_worker:
-            self._print_deliveries(reader, 0.5, "what came due meanwhile:")
+            self._print_deliveries(reader, 0.5, "due while nothing ran:")
             if self._plan.samples:
                 self._send_samples(reader)
         while True:
@@ -238,7 +240,7 @@ class Session:
         return ExitCode(code) if code in set(ExitCode) - {ExitCode.OK} else ExitCode.CRASH
 
     def _stop(self) -> None:
-        # Stopping takes seconds at most, each part is bounded: a second Ctrl-C must not leave one behind.
+        # The stop takes seconds, and each part has a bound. A second Ctrl-C must not leave a process behind.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         if self._worker is not None and self._worker.poll() is None:
@@ -277,7 +279,7 @@ Kafka is at {servers}{self._brokers()}. Send your own:
 """
 
     def _brokers(self) -> str:
-        """Where each of several brokers is, for those who would like to see one end."""
+        """The process of each of several brokers, for people who want to end one."""
         if self._plan.brokers == 1:
             return ""
         lines = [
@@ -289,7 +291,7 @@ Kafka is at {servers}{self._brokers()}. Send your own:
 
 
 def samples(request_topic: str, now_ms: int) -> list[tuple[str, RequestRecord]]:
-    """What is sent at first, each with its description; one delivery for each."""
+    """The sample requests, each with its description; one delivery for each."""
 
     def sample(text: str, **when: Any) -> RequestRecord:
         headers = [("content-type", b"text/plain")]
@@ -306,7 +308,7 @@ def samples(request_topic: str, now_ms: int) -> list[tuple[str, RequestRecord]]:
 
 
 def _another(port: int) -> str:
-    """What to do where another session has what this one needs."""
+    """Advice for the case that another session holds a resource that this one needs."""
     options = f"--port {port + 100} --data-dir .delaystream/second"
     return (
         "Another `delaystream dev` (or `make run`) may be running: use that one, stop it, or start this one "
@@ -321,7 +323,7 @@ def _http_port(asked: int | None, default: int) -> int:
 
 
 def _command() -> str:
-    """How the reader of our output starts this command."""
+    """The command line with which the reader of our output starts this command."""
     if shutil.which("delaystream"):
         return "delaystream"
     interpreter = Path(sys.executable)
@@ -334,7 +336,7 @@ def _command() -> str:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM interrupts as Ctrl-C does; afterwards the handlers are as before."""
+    """Let SIGTERM interrupt as Ctrl-C does; afterwards the handlers are as before."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         # A shell starts its background jobs with SIGINT ignored.

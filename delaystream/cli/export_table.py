@@ -1,4 +1,4 @@
-"""An export as a table for people: a line for each fire, by partition, and for each hold and rate."""
+"""An export as a table for people: a line for each fire, hold and rate, by partition."""
 
 import base64
 from typing import IO, Any
@@ -11,11 +11,11 @@ _HEAD = f"{'due':<24}  {'status':<9}  {'destination':<24}  {'schedule':<32}  {'k
 
 
 class Table:
-    """Takes the lines of an export, and writes those of the table."""
+    """Turns the lines of an export into the lines of the table."""
 
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
-        #: every partition has the same ones
+        #: all partitions have the same ones
         self._told: set[tuple[str, ...]] = set()
         out.write(_HEAD.encode())
 

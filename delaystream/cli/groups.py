@@ -1,10 +1,10 @@
 """Options that belong together, declared once: a command takes the group as one parameter.
 
-A group is a dataclass of annotated options, each with a default. `expanded` gives typer a function with the
-options themselves in the group's place, and the command the filled group.
+A group is a dataclass of annotated options, each with a default. `expanded` makes a function for typer, with
+the single options in place of the group, that calls the command with the filled group.
 
-What a shell hands over may be any bytes. It must be UTF-8 wherever it becomes text, so everywhere but in the
-names of files and in what is marked with `ANY_BYTES`.
+A shell's arguments may be any bytes. Arguments that become text must be UTF-8: all except names of files, and
+parameters marked with `ANY_BYTES`.
 """
 
 import inspect
@@ -23,7 +23,7 @@ ANY_BYTES: Final = "any bytes"
 
 
 def expanded(command: Callable[..., Result]) -> Callable[..., Result]:
-    """The command as typer is to see it; every parameter that is a dataclass becomes its fields.
+    """The command in the form for typer; every dataclass parameter becomes its fields.
 
     A text that is not UTF-8 ends it with `typer.BadParameter`.
     """
@@ -59,12 +59,12 @@ def expanded(command: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether an argument was; bytes that are not come as surrogates (PEP 383)."""
+    """Whether an argument was UTF-8; other bytes arrive as surrogates (PEP 383)."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def to_bytes(text: str) -> bytes:
-    """An argument as the bytes that were typed; what was understood as text is UTF-8."""
+    """An argument as the typed bytes; its text is encoded as UTF-8."""
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -73,11 +73,11 @@ def _is_text(parameter: inspect.Parameter) -> bool:
 
 
 def _name(parameter: inspect.Parameter) -> str:
-    """What the user calls it."""
+    """The option's name on the command line."""
     for info in getattr(parameter.annotation, "__metadata__", ()):
         if isinstance(info, ArgumentInfo):
             return str(info.metavar or parameter.name.upper())
-        # In an annotation the first name stands where a default would.
+        # In an annotation the first name takes the place of a default.
         if isinstance(info, ParameterInfo) and isinstance(info.default, str):
             return info.default
     return "--" + parameter.name.strip("_").replace("_", "-")

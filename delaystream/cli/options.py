@@ -92,7 +92,7 @@ DryRun = Annotated[
 
 @dataclass(frozen=True)
 class Connection:
-    """Which settings, and which Kafka."""
+    """The settings and the Kafka cluster."""
 
     config: ConfigFile = None
     bootstrap_server: BootstrapServers = None
@@ -106,7 +106,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class Timing:
-    """When: the headers of a schedule's time."""
+    """The headers of a schedule's times."""
 
     delay: Annotated[
         str | None,
@@ -161,7 +161,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Lateness:
-    """What becomes of a fire that is late."""
+    """The rule for late fires."""
 
     catch_up: Annotated[
         str | None,
@@ -201,7 +201,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Terms:
-    """Why, and on which conditions."""
+    """The reason and the conditions of a request."""
 
     note: Note = None
     if_version: Annotated[
@@ -220,7 +220,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Declaration:
-    """Which set of schedules an id belongs to."""
+    """The set of schedules that an id belongs to."""
 
     declared_by: Annotated[
         str | None, typer.Option(help="Whose set of schedules the id belongs to.", metavar="TEXT")
@@ -236,7 +236,7 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which schedules, where it is not one by its id."""
+    """A selection of schedules, in place of one id."""
 
     match_tags: Annotated[
         str | None,
@@ -273,7 +273,7 @@ Output = Literal["human", "json"]
 
 @dataclass(frozen=True)
 class Waiting:
-    """Whether to wait for the outcome, and where it is to be told."""
+    """Whether to wait for the outcome, and the topic of the receipt."""
 
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the receipt and print it.")] = True
     reply_to: ReplyTo = None
@@ -286,7 +286,7 @@ class Waiting:
     )
 
     def topic(self, settings: Settings) -> str | None:
-        """Where the receipt goes; None when nobody waits for one."""
+        """The topic of the receipt; None when nobody waits for one."""
         if self.reply_to is not None:
             return self.reply_to
         return settings.receipts_topic if self.wait else None
@@ -294,7 +294,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Answer:
-    """Where an answer is to be told that is all there is to a command."""
+    """The topic and the form of an answer, for commands that only ask."""
 
     reply_to: ReplyTo = None
     timeout: Annotated[
@@ -305,7 +305,7 @@ class Answer:
     ] = "human"
 
     def waiting(self) -> Waiting:
-        """To wait is not optional."""
+        """These commands always wait."""
         return Waiting(reply_to=self.reply_to, timeout=self.timeout, output=self.output)
 
 
@@ -317,7 +317,7 @@ def load_settings(
     flags: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Loaded:
-    """The settings of a command, its flags first. Raises ConfigurationError and `typer.BadParameter`."""
+    """The settings of a command; its flags win. Raises ConfigurationError and `typer.BadParameter`."""
     from delaystream.config import load
 
     given: dict[str, Any] = dict(flags or {})
@@ -336,7 +336,7 @@ def _setting_pairs(texts: list[str] | None) -> dict[str, str]:
 
 
 def load_local_settings(config: Path | None, pairs: list[str] | None) -> Loaded:
-    """The settings for a broker of our own: every destination allowed, no other cluster's client settings.
+    """The settings for our own broker: all destinations allowed, no client settings of another cluster.
 
     Raises ConfigurationError.
     """
@@ -364,14 +364,14 @@ def named_values(texts: list[str] | None, option: str) -> list[tuple[str, str]]:
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not name or not equals:
-            # Without its text, which may be a password.
+            # The message omits the text, which may be a password.
             raise typer.BadParameter(f"{option} number {len(pairs) + 1} is not NAME=VALUE")
         pairs.append((name, value))
     return pairs
 
 
 def record_headers(texts: list[str] | None) -> list[tuple[str, bytes]]:
-    """What `RecordHeaders` gives: names are text, values any bytes. Raises `typer.BadParameter`."""
+    """The headers from `RecordHeaders`: names are text, values any bytes. Raises `typer.BadParameter`."""
     headers = []
     for number, (name, value) in enumerate(named_values(texts, "--header"), 1):
         if not is_utf8(name):

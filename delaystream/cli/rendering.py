@@ -1,4 +1,4 @@
-"""Records as text: for people, and as JSON that loses nothing."""
+"""Records as text: for people, and as JSON without loss."""
 
 import base64
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ _CONTROL_PREFIX = "delaystream-"
 
 
 def printable(text: str) -> str:
-    """The text on one line, with what a terminal would obey, or could not show, escaped."""
+    """The text on one line; control characters and unprintable characters are escaped."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else _escaped(character) for character in text)
@@ -25,7 +25,7 @@ def _escaped(character: str) -> str:
 
 
 def rendered(content: bytes | None) -> str:
-    """Bytes on one line: as text where they are printable UTF-8, else escaped; cut after 200 characters."""
+    """Bytes on one line: printable UTF-8 as text, other bytes escaped; cut after 200 characters."""
     if content is None:
         return "(null)"
     try:
@@ -62,7 +62,7 @@ def instants(times_ms: "Sequence[int]") -> str:
 def delivery_line(record: "Delivery") -> str:
     """One line: local time of the fire, lateness, partition and offset, key, value, headers.
 
-    Of a delivery the foreign headers only, of any other record (a dead letter, a receipt) all.
+    A delivery shows only its foreign headers; any other record (a dead letter, a receipt) shows all.
     """
     shown = [
         f"{printable(name)}={rendered(value)}"
@@ -77,7 +77,7 @@ def delivery_line(record: "Delivery") -> str:
 
 
 def clock_time(timestamp_ms: int) -> str:
-    """The local time of day; the number itself where a producer wrote what is no time."""
+    """The local time of day; the number itself if a producer wrote no valid time."""
     try:
         at = datetime.fromtimestamp(timestamp_ms / 1000, UTC).astimezone()
     except (OverflowError, ValueError, OSError):
@@ -86,7 +86,7 @@ def clock_time(timestamp_ms: int) -> str:
 
 
 def delivery_fields(record: "Delivery") -> dict[str, Any]:
-    """For JSON: bytes that are not UTF-8 become `{"base64": ...}`; headers stay a list, names may repeat."""
+    """For JSON: bytes that are not UTF-8 become `{"base64": ...}`. Headers are a list: names may repeat."""
     return {
         "topic": record.topic,
         "partition": record.partition,

@@ -1,4 +1,4 @@
-"""A request on its way from the command line: checked, sent or only shown, and its receipt."""
+"""A request from the command line: checks it, sends or only shows it, and waits for its receipt."""
 
 import sys
 import time
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 ONE_TIMEOUT_S = 15.0
 MANY_TIMEOUT_S = 300.0
 
-#: Outcomes that are not what was asked for.
+#: Outcomes that mean that the request was not fulfilled.
 _REFUSED = frozenset({"rejected", "too-late", "unknown", "no-match"})
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, and how it is spoken of."""
+    """A request, and the sentences about it."""
 
     request: "RequestRecord"
     command: str
     """Its action."""
     summary: Callable[[int], str]
-    """What is said of it once it stands on its topic, by the timestamp that it has there, ms."""
+    """The sentence after it was sent, from the timestamp that it has on its topic, ms."""
     about: str | None = None
-    """What it is about, where that is no schedule."""
+    """The subject of the request, if it is no schedule."""
     timeout_s: float = ONE_TIMEOUT_S
-    """The longest wait for its receipt, unless another is asked for."""
+    """The longest wait for its receipt, unless the user gives another."""
 
 
 def check(
     settings: "Settings", request: "RequestRecord", command: str, timestamp_ms: int | None = None
 ) -> str:
-    """When it would be due, as a worker will see it; empty for a command that has no time.
+    """Its due times, as a worker will compute them; empty for a command that has no time.
 
-    With the record's own timestamp it is when it is due, else when it would be if it were sent now.
+    With the record's own timestamp these are its real due times; otherwise those of a request sent now.
 
     Ends the command when a worker would refuse the request.
     """
@@ -70,7 +70,7 @@ def check(
 
 
 def refuse(sentence: str) -> NoReturn:
-    """End the command: what it asks for is refused."""
+    """End the command with a refusal."""
     print(f"delaystream: {sentence}", file=sys.stderr)
     raise typer.Exit(ExitCode.REFUSED)
 
@@ -90,10 +90,10 @@ def show(request: "RequestRecord", due: str) -> None:
 
 
 def send(settings: "Settings", asked: Asked, waiting: "Waiting") -> None:
-    """Send it, say where it stands and, if that is asked for, wait for its receipt and print it.
+    """Send it, and print its coordinates. If the user wants it, wait for the receipt and print that.
 
-    Ends the command with 65 when the outcome is not what was asked for, with 75 when there is none in time,
-    or Ctrl-C ends the wait.
+    Ends the command with 65 when the request was not fulfilled, with 75 when no outcome comes in time, or
+    when Ctrl-C ends the wait.
     """
     from delaystream.client import Client, MissingTopicError, ReceiptTimeout, RejectedError
 
@@ -128,7 +128,7 @@ def send(settings: "Settings", asked: Asked, waiting: "Waiting") -> None:
 
 
 def _tell(sent: "Sent", asked: Asked, *, quiet: bool) -> None:
-    # With --output json, standard output holds the receipt and nothing else.
+    # With --output json, standard output has only the receipt.
     print(
         f"{sent.source.text}  {asked.summary(sent.timestamp_ms)}",
         file=sys.stderr if quiet else sys.stdout,
@@ -137,17 +137,16 @@ def _tell(sent: "Sent", asked: Asked, *, quiet: bool) -> None:
 
 
 def _not_waited(source: "Coordinates") -> NoReturn:
-    """Who ends the wait with Ctrl-C is told that the request is not taken back by that."""
+    """End the command after Ctrl-C, and say that the request stays in force."""
     print(
-        f"\ndelaystream: not waited for. The request stands at {source.text} and is carried out all "
-        "the same, if it was not yet.",
+        f"\ndelaystream: no longer waiting. The request stands at {source.text}, and stays in force.",
         file=sys.stderr,
     )
     raise typer.Exit(ExitCode.TIMEOUT) from None
 
 
 def _missing(settings: "Settings", reply_to: str) -> str:
-    """What to do about a topic for receipts that does not exist."""
+    """Advice for a missing topic for receipts."""
     if reply_to == settings.receipts_topic:
         return (
             "The receipt needs it: `delaystream topics apply` creates it. Or name another one by --reply-to, "
@@ -160,7 +159,7 @@ def _missing(settings: "Settings", reply_to: str) -> str:
 
 
 def _report_none(source: "Coordinates", reply_to: str, timeout_s: float, *, own: bool) -> NoReturn:
-    """End the command: nobody knows what became of the request."""
+    """End the command: the outcome of the request is unknown."""
     question = (
         "is a worker running, and may it write there?"
         if own

@@ -110,7 +110,8 @@ def send(
         if reply_to is not None:
             return "sent"
         due = replies.check(loaded.settings, request, "schedule", timestamp_ms)
-        # What has the id by now decides whether it is scheduled at all, which only a receipt can tell.
+        # The present owner of the id decides whether the request is scheduled at all. Only a receipt can
+        # tell.
         return f"due {due}" if id is None else f"sent; if it is scheduled, due {due}"
 
     waiting = options.Waiting(wait=reply_to is not None, reply_to=reply_to, timeout=timeout)
@@ -118,7 +119,7 @@ def send(
 
 
 def read_value(argument: str | None, file: Path | None, *, null: bool) -> bytes | None:
-    """The value that is given, at most once; without any, standard input. Raises `typer.BadParameter`."""
+    """The value, given at most once; otherwise standard input. Raises `typer.BadParameter`."""
     if sum((argument is not None, file is not None, null)) > 1:
         raise typer.BadParameter("give the value once: as the argument, by --file, or --null")
     if null:

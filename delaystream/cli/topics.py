@@ -22,7 +22,7 @@ topics = typer.Typer(
 
 @dataclass(frozen=True)
 class Planned:
-    """What the topics should be."""
+    """The plan of the topics."""
 
     partitions: Annotated[
         int | None,
@@ -53,7 +53,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Access:
-    """Who the users are, for the forms that hold ACLs."""
+    """The users, for the forms with ACLs."""
 
     user: Annotated[
         list[str] | None,
@@ -74,12 +74,12 @@ class Access:
     def rendered(
         self, specs: "list[TopicSpec]", settings: "Settings", form: str, bootstrap_servers: str | None
     ) -> str:
-        """The topics, or the ACLs, or both, in that form."""
+        """The topics, the ACLs or both, in the chosen form."""
         from delaystream.topics import StrimziTarget, kafka_acls, render, strimzi, terraform, users
 
         if form in {"table", "json", "kafka-topics"}:
             return render(specs, cast("Any", form), bootstrap_servers=bootstrap_servers)
-        # ACLs without destinations would look whole, and let nothing be delivered.
+        # ACLs without destinations would look complete, but no delivery would be allowed.
         settings.require_for_worker()
         everybody = users(settings, self._names())
         if form == "kafka-acls":

@@ -183,7 +183,7 @@ def _told(done: "Export") -> None:
 
 
 def _progress() -> Any:
-    """Steps on standard error; one line that is written over where it is a terminal."""
+    """Progress on standard error; on a terminal, one line that is overwritten."""
     terminal = sys.stderr.isatty()
 
     def step(text: str) -> None:
@@ -195,7 +195,7 @@ def _progress() -> Any:
 
 
 def _seekable(path: Path) -> BinaryIO:
-    """A file that can be read more than once: what comes from a pipe is kept in a temporary file.
+    """A file that can be read more than once. The content of a pipe is kept in a temporary file.
 
     Raises `typer.BadParameter`.
     """
@@ -213,7 +213,7 @@ def _seekable(path: Path) -> BinaryIO:
 
 @contextmanager
 def _new_file(path: Path | None, *, as_table: bool) -> "Iterator[BinaryIO]":
-    """Standard output, or a file that is there under its name only when it is complete."""
+    """Standard output, or a file that gets its name only when it is complete."""
     if path is None:
         yield _out(sys.stdout.buffer, as_table=as_table)
         sys.stdout.flush()

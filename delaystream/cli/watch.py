@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from delaystream.client.reading import Reader
 
 _LOOK_S = 0.5
-"""How long it may take until it shows that nobody reads our output any more."""
+"""Longest delay until a closed output is noticed."""
 
 
 @expanded
@@ -78,7 +78,7 @@ def watch(
 
 
 def _read(reader: "Reader", deadline: float | None) -> "Iterator[Delivery]":
-    """Records as they come, until the deadline, or until nobody reads our output any more."""
+    """Records as they come, until the deadline, or until the reader of our output is gone."""
     while not _is_closed():
         left_s = _LOOK_S if deadline is None else min(_LOOK_S, deadline - time.monotonic())
         if left_s <= 0:
@@ -87,10 +87,10 @@ def _read(reader: "Reader", deadline: float | None) -> "Iterator[Delivery]":
 
 
 def _is_closed() -> bool:
-    """Whether standard output is a pipe whose reader is gone: a write would tell, but there may be none."""
+    """Whether the reader of standard output is gone. A write would show that, but there may be none."""
     try:
         poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)  # errors and hang-ups are told without being asked for
+        poll.register(sys.stdout.fileno(), 0)  # errors and hang-ups are always reported
         found = poll.poll(0)
     except (AttributeError, OSError, ValueError):  # no poll on this system, or no descriptor
         return False

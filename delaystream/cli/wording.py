@@ -1,11 +1,11 @@
-"""Sentences that workers write about headers, in the words of whoever typed options."""
+"""Rewrites workers' sentences about headers, for users who typed options."""
 
 import re
 from typing import Final
 
 from delaystream.codec.names import PREFIX, SUPPORTED
 
-#: What is quoted is what somebody wrote, as it was written.
+#: Quoted text is the user's own, and stays as it is.
 _HEADER: Final = re.compile(
     rf"(?:the headers? )?(?<!['\w-]){PREFIX}({'|'.join(sorted(SUPPORTED, reverse=True))})(?![\w-])"
 )
@@ -18,7 +18,7 @@ _PLACES: Final[dict[str, dict[str, str]]] = {
     "rate": {**_COMMAND, "destination": "TOPIC", "rate": "RATE"},
     "cron": {"cron": "EXPRESSION"},
 }
-"""Of each command, the headers that are no option of the same name."""
+"""For each command, the headers that have no option of the same name."""
 
 
 def in_options(sentence: str, command: str = "schedule") -> str:

@@ -68,8 +68,8 @@ def worker(
             "log_level": log_level,
         },
     )
-    # The quick checks come before the slow imports: a wrong setting shows at once, and a library of another
-    # version may lack what the imports look for.
+    # The quick checks come before the slow imports. A wrong setting shows at once, and the imports may fail
+    # with another version of a library.
     from delaystream.adapters.internals.versions import require_tested
 
     require_tested(allow_others=loaded.settings.allow_untested_clients)

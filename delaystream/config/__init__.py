@@ -1,4 +1,4 @@
-"""The settings: which there are, and where their values come from.
+"""The settings, and where their values come from.
 
 `load()` merges flag > environment > file > default into one frozen `Settings` and keeps each origin.
 """

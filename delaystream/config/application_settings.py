@@ -1,4 +1,4 @@
-"""Which application a worker belongs to: its identity, its topics, where it keeps its state."""
+"""The application of a worker: its identity, its topics, and the directory of its state."""
 
 from pathlib import Path
 
@@ -30,15 +30,15 @@ class ApplicationSettings(Section):
         45 * SECOND_MS,
         ge=1 * SECOND_MS,
         le=30 * MINUTE_MS,
-        description="How long a silent worker keeps its partitions; a takeover after a crash takes so long. "
-        "The broker's group.min/max.session.timeout.ms bound it.",
+        description="How long a silent worker keeps its partitions: a takeover after a crash takes this "
+        "long. The broker's group.min/max.session.timeout.ms bound it.",
     )
 
     allow_untested_clients: bool = Field(
         False,
         description="Whether a worker starts although aiokafka or faust-streaming is installed in another "
-        "version than the one it was tested with. It uses private parts of both: what these mean may have "
-        "changed, and with it what the guarantees rest on.",
+        "version than the one it was tested with. It uses private parts of both. These may have changed, and "
+        "the guarantees rest on them.",
     )
 
     request_topics: TopicList = Field(
@@ -52,6 +52,7 @@ class ApplicationSettings(Section):
     dead_letters_topic: Topic = Field("delay-dead-letters", description="Refused requests, impossible fires.")
     receipts_topic: Topic = Field(
         "delay-receipts",
-        description="Receipts: where the command line waits for them unless --reply-to says otherwise. Every "
-        "request may name it in `reply-to`, whatever destinations_allow says; nothing else is written there.",
+        description="Receipts. The command line waits here, unless --reply-to names another topic. Every "
+        "request may name it in `reply-to`, whatever destinations_allow says. Only receipts are written to "
+        "it.",
     )

@@ -1,4 +1,4 @@
-"""What is wrong with the settings."""
+"""Errors of the settings."""
 
 import difflib
 import re
@@ -18,8 +18,8 @@ class ConfigurationError(Exception):
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     """' Did you mean X?' with the known name nearest to `name`, or ''.
 
-    That is the shortest one that has all its words, else the one that is written most like it. What all names
-    begin with, `prefix`, makes none of them more like another.
+    The nearest name is the shortest one that has all words of `name`, otherwise the one with the most similar
+    spelling. `prefix` is the common beginning of all names; it does not count as similarity.
     """
     names = [other.removeprefix(prefix) for other in known if other.startswith(prefix)]
     name = name.removeprefix(prefix)

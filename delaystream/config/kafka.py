@@ -1,4 +1,4 @@
-"""Kafka's client settings, by the Java client's names: which are honoured, and why the others are not.
+"""Kafka's client settings, by the Java client's names: those that are supported, and why others are not.
 
 Source: Kafka's producer, consumer and common client configurations; the `ssl.*.location` of librdkafka are
 accepted beside the PEM forms of KIP-651.
@@ -17,8 +17,8 @@ SUPPORTED: Final[dict[str, str]] = {
     "sasl.password": "password (or sasl.jaas.config)",
     "sasl.jaas.config": "a PlainLoginModule or ScramLoginModule line with username and password, or an "
     "OAuthBearerLoginModule line with clientId, clientSecret and scope",
-    "sasl.oauthbearer.token.endpoint.url": "OAUTHBEARER: https:// of what issues tokens for a client id and "
-    "secret, or file:/// of a token that something else renews",
+    "sasl.oauthbearer.token.endpoint.url": "OAUTHBEARER: https:// address that issues tokens for a client id "
+    "and secret, or file:/// of a token that something else renews",
     "sasl.oauthbearer.client.credentials.client.id": "OAUTHBEARER: client id (or sasl.jaas.config)",
     "sasl.oauthbearer.client.credentials.client.secret": "OAUTHBEARER: client secret (or sasl.jaas.config)",
     "sasl.oauthbearer.scope": "OAUTHBEARER: scope to ask for",
@@ -41,7 +41,7 @@ SUPPORTED: Final[dict[str, str]] = {
     "heartbeat.interval.ms": "time between heartbeats to the group coordinator",
     "max.poll.interval.ms": "longest time between two polls of a member",
     "max.partition.fetch.bytes": "most bytes of one partition in one fetch",
-    "compression.type": "of what delaystream writes: none, gzip, snappy, lz4 or zstd",
+    "compression.type": "codec of delaystream's records: none, gzip, snappy, lz4 or zstd",
 }
 """Name -> meaning."""
 
@@ -58,7 +58,7 @@ SECRET: Final = frozenset(
 )
 """Settings whose values are never shown."""
 
-_DECIDED = "is decided by delaystream, its guarantees rest on it"
+_DECIDED = "is set by delaystream, because its guarantees rest on it"
 _JAVA = "names a Java class, and this is not the Java client"
 _ABSENT = "has no counterpart in the Kafka client that delaystream uses (aiokafka)"
 _TICKETS = (
@@ -200,7 +200,7 @@ REFUSED: Final[dict[str, str]] = {
 """Name -> why it is refused, worded to follow the name in a sentence."""
 
 SUGGESTED: Final = (*SUPPORTED, *[name for name, why in REFUSED.items() if why.startswith("is the setting ")])
-"""What somebody may have meant who has mistyped a name: it can be set, here or as a setting of ours."""
+"""Names to suggest for a mistyped one: those that can be set, here or as a setting of ours."""
 
 
 def variable_names() -> Mapping[str, str]:

@@ -1,7 +1,7 @@
-"""From flags, environment and file to `Settings`, with the origin of every value.
+"""Merges flags, environment and file into `Settings`, with the origin of every value.
 
-pydantic-settings merges such layers too, but keeps no origins, passes over unknown variables, and knows no
-dotted names; so pydantic validates and this module merges.
+pydantic-settings merges such layers too, but it keeps no origins, ignores unknown variables, and knows no
+dotted names. So pydantic validates, and this module merges.
 """
 
 import os
@@ -31,12 +31,12 @@ _OTHERS = re.compile(r"DELAYSTREAM_(TEST|SOAK|SIMULATION|BENCH)_\w+|DELAYSTREAM_
 _SERVICE_LINK = re.compile(
     r"DELAYSTREAM_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
 )
-"""What Kubernetes puts into every container for a Service that is called `delaystream` or `delaystream-…`."""
+"""Variables that Kubernetes sets in every container for a Service called `delaystream` or `delaystream-…`."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The settings, and where each came from: by setting name, and `kafka.<name>` for Kafka's."""
+    """The settings, and the origin of each: by setting name, and by `kafka.<name>` for Kafka's."""
 
     settings: Settings
     origins: Mapping[str, Origin]
@@ -47,7 +47,7 @@ class Loaded:
 
 
 class _Values:
-    """Values and origins, filled from the strongest layer to the weakest: the first one given stays."""
+    """Values and origins, filled from the strongest layer to the weakest. The first value stays."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -97,9 +97,9 @@ def load(
     """Merge flag > environment > file > default.
 
     `flags` maps setting names, or `kafka.<name>`, to values; None stands for a flag that was not given.
-    `pairs` are those of `--set NAME=VALUE`; a flag of its own name wins.
-    Without `config` the file is the one that DELAYSTREAM_CONFIG names, if any. `defaults` replaces defaults
-    of the model (a command's own). Raises ConfigurationError with everything that is wrong.
+    `pairs` come from `--set NAME=VALUE`; a setting's own flag wins over them. Without `config`,
+    DELAYSTREAM_CONFIG names the file, if there is one. `defaults` replaces defaults of the model, for a
+    command that has its own. Raises ConfigurationError with all faults.
     """
     environ = os.environ if environ is None else environ
     values = _Values()
@@ -156,7 +156,7 @@ def _offer_environment(values: _Values, environ: Mapping[str, str]) -> None:
 
 
 def _nearest(variable: str, known: Mapping[str, str]) -> str:
-    """What somebody may have meant by a variable that is none, as a sentence; '' where nothing is like it."""
+    """A suggestion for an unknown variable, as a sentence; '' when no known one is similar."""
     refused = {f"kafka.{name}" for name in kafka.REFUSED} - {f"kafka.{name}" for name in kafka.SUGGESTED}
     names = [other for other, name in known.items() if name not in refused]
     of_kafka = f"{ENVIRONMENT_PREFIX}KAFKA_"
@@ -270,11 +270,11 @@ _EXPECTED = {
     "literal_error": "{expected}",
     "string_pattern_mismatch": "text of the form {pattern}",
 }
-"""What pydantic says in its own words, by its names for it."""
+"""Our words for pydantic's errors, by pydantic's error type."""
 
 
 def _message(problem: Any) -> str:
-    """What is wrong with a value, as the rest of a sentence."""
+    """The fault of a value, as the rest of a sentence."""
     expected = _EXPECTED.get(problem["type"])
     if expected is None:
         return str(problem["msg"]).removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""How a worker is looked at."""
+"""Settings for observing a worker."""
 
 from typing import Literal
 
@@ -32,5 +32,5 @@ class ObservationSettings(Section):
         "auto", description="auto: human on a terminal, JSON otherwise."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged."
+        "info", description="Lowest level that is logged."
     )

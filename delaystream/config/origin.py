@@ -1,4 +1,4 @@
-"""Where a setting's value came from."""
+"""The origin of a setting's value."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Layer = Literal["flag", "environment", "file", "default"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from: the layer, and the flag, variable or file by name."""
+    """The layer of a value, and the name of the flag, variable or file."""
 
     layer: Layer
     name: str = ""

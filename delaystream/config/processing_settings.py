@@ -8,7 +8,7 @@ from delaystream.config.values import DAY_MS, HOUR_MS, KIB, MIB, MINUTE_MS, SECO
 
 
 class ProcessingSettings(Section):
-    """The engine's bounds, and those of what surrounds it."""
+    """The bounds of the engine, and of the parts around it."""
 
     list_max_bytes: int = Field(
         32 * MIB, ge=MIB, le=1024 * MIB, description="Size times due times of a request without an id."
@@ -18,16 +18,16 @@ class ProcessingSettings(Section):
         20,
         ge=0,
         le=10 * SECOND_MS,
-        description="Least time between two transactions of a partition under load.",
+        description="Shortest time between two transactions of a partition under load.",
     )
     transaction_max_records: int = Field(
         8_000, ge=1, le=100_000, description="Most requests and fires in one transaction."
     )
     transaction_max_bytes: int = Field(
-        8 * MIB, ge=64 * KIB, le=256 * MIB, description="About the most bytes written by one transaction."
+        8 * MIB, ge=64 * KIB, le=256 * MIB, description="Most bytes of one transaction, approximately."
     )
     transaction_max_partitions: int = Field(
-        500, ge=1, le=10_000, description="About the most destination partitions of one transaction."
+        500, ge=1, le=10_000, description="Most destination partitions of one transaction, approximately."
     )
     transaction_timeout_ms: int = Field(
         10 * SECOND_MS,
@@ -39,7 +39,7 @@ class ProcessingSettings(Section):
         200,
         ge=1,
         le=10_000,
-        description="Most transactions of one worker; with many partitions it stretches the interval.",
+        description="Most transactions of one worker in a second; with many partitions the interval grows.",
     )
     inbox_max_records: int = Field(
         20_000,
@@ -51,14 +51,19 @@ class ProcessingSettings(Section):
         64 * MIB,
         ge=MIB,
         le=1024 * MIB,
-        description="What a record batch may decompress to; a larger one is dead-lettered as a whole.",
+        description="Largest decompressed size of a record batch; a larger one is dead-lettered as a whole.",
     )
-    inbox_max_bytes: int = Field(32 * MIB, ge=64 * KIB, le=1024 * MIB, description="The same in bytes.")
+    inbox_max_bytes: int = Field(
+        32 * MIB,
+        ge=64 * KIB,
+        le=1024 * MIB,
+        description="Most bytes of fetched requests of a partition that wait; then fetching pauses.",
+    )
     destination_timeout_ms: int = Field(
         24 * HOUR_MS,
         ge=0,
         le=365 * DAY_MS,
-        description="How long a fire that proves impossible is tried again, before it is dead-lettered.",
+        description="How long an impossible fire is tried again, before it is dead-lettered.",
     )
     destination_backoff_min_ms: int = Field(
         500, ge=1, le=HOUR_MS, description="First wait before a failing destination is tried again."
@@ -76,7 +81,7 @@ class ProcessingSettings(Section):
         description="How long an id is remembered after its schedule ended or was cancelled.",
     )
     on_requests_lost: Literal["stop", "continue"] = Field(
-        "stop", description="When retention removed requests before they were read."
+        "stop", description="A worker's reaction when retention removed requests before they were read."
     )
     restart_backoff_min_ms: int = Field(
         100, ge=1, le=HOUR_MS, description="First wait before a failed partition recovers again."
@@ -91,17 +96,17 @@ class ProcessingSettings(Section):
         5 * MINUTE_MS,
         ge=1 * SECOND_MS,
         le=DAY_MS,
-        description="A partition that fails on end for this long ends the worker.",
+        description="A partition that fails for this long without a success ends the worker.",
     )
     events: bool = Field(
-        True, description="Whether what happens to schedules with an id is told on the events topic."
+        True, description="Whether the events topic reports what happens to schedules with an id."
     )
     history_length: int = Field(
         20,
         ge=0,
         le=1_000,
-        description="Fires, and runs of times that did not fire, that the record of a schedule with an id "
-        "remembers.",
+        description="Most fires, and runs of times that did not fire, in the history of a schedule with an "
+        "id.",
     )
     max_triggers: int = Field(
         100,
@@ -119,28 +124,28 @@ class ProcessingSettings(Section):
         10_000,
         ge=1,
         le=10_000_000,
-        description="With `catch-up: all`, most scheduled times of one schedule that have passed and may "
-        "still fire; those before them are missed.",
+        description="With `catch-up: all`, most passed times of one schedule that may still fire; earlier "
+        "ones are missed.",
     )
     bulk_slice: int = Field(
         1_000,
         ge=1,
         le=100_000,
-        description="Most schedules, or fires without an id, that one transaction goes through for a bulk "
-        "command; four times as many for all that are at work.",
+        description="Most schedules, or fires without an id, that one transaction goes through for one bulk "
+        "command; four times as many for all bulk commands that are running.",
     )
     max_holds: int = Field(
         100,
         ge=1,
         le=10_000,
-        description="Most bulk pauses of one request topic that hold requests back at a time.",
+        description="Most bulk pauses of one request topic that hold requests back at the same time.",
     )
     max_commands_at_work: int = Field(
         1_000,
         ge=1,
         le=100_000,
-        description="Most bulk commands, and commands by `coordinates`, of one request topic that are at "
-        "work on a partition when it takes another one.",
+        description="Most bulk commands, and commands by `coordinates`, of one request topic that may be "
+        "running on a partition when it accepts another one.",
     )
     max_remembered_cancels: int = Field(
         1_000_000,
@@ -168,19 +173,19 @@ class ProcessingSettings(Section):
         1 * SECOND_MS,
         ge=0,
         le=HOUR_MS,
-        description="How long a change of that row waits for a transaction that it can go with.",
+        description="How long a change of that row waits for a transaction that can carry it.",
     )
     ownership_check_ms: int = Field(
         60 * SECOND_MS,
         ge=1 * SECOND_MS,
         le=DAY_MS,
-        description="How often an idle partition makes sure that it is still its own.",
+        description="How often an idle partition checks that its worker still owns it.",
     )
     idle_wait_max_ms: int = Field(
         1 * SECOND_MS,
         ge=10,
         le=MINUTE_MS,
-        description="Longest sleep of an idle partition; notices clock steps.",
+        description="Longest sleep of an idle partition; a clock step is noticed within it.",
     )
     progress_timeout_ms: int = Field(
         60 * SECOND_MS,

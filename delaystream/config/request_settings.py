@@ -1,4 +1,4 @@
-"""What requests may ask for, and how much of it; a request topic may have a table of its own."""
+"""Rights and bounds of requests; a request topic may have a table of its own."""
 
 from pydantic import Field
 
@@ -46,7 +46,7 @@ class RequestSettings(Section):
         1 * SECOND_MS,
         ge=1,
         le=DAY_MS,
-        description="Least time between two fires of a recurring schedule, anywhere in its pattern.",
+        description="Shortest time between two fires of a recurring schedule, anywhere in its pattern.",
     )
 
     max_pending: int = Field(
@@ -58,9 +58,8 @@ class RequestSettings(Section):
     )
     destination_rates: Rates = Field(
         (),
-        description="Most records a second to a destination, of all workers together, each partition with "
-        "an equal share: names and globs, comma-separated (`emails=50,sms-*=600/m`); the first that fits "
-        "counts.",
+        description="Most records a second to a destination, from all workers together; each partition has "
+        "an equal share. Names and globs, comma-separated (`emails=50,sms-*=600/m`); the first match counts.",
     )
     default_timezone: OptionalZone = Field(
         None,
@@ -71,26 +70,26 @@ class RequestSettings(Section):
         None,
         ge=0,
         le=3650 * DAY_MS,
-        description="How late is too late for requests that recur, or have `delaystream-on-late`, and no "
-        "`delaystream-grace`. None: 15 minutes where they recur, else never.",
+        description="Default of `delaystream-grace`, for requests that recur or have `delaystream-on-late`. "
+        "None: 15 minutes for those that recur; the others are never too late.",
     )
     events_anonymous: bool = Field(
         False,
-        description="Whether requests without an id, and their fires, are told on the events topic too.",
+        description="Whether the events topic also reports requests without an id, and their fires.",
     )
     events_key: bool = Field(
-        True, description="Whether events hold the keys that are delivered, up to 256 bytes of them."
+        True, description="Whether events have the key that is delivered, up to 256 bytes of it."
     )
     dialects: Dialects = Field(
         (),
-        description="Other systems' headers that requests may have: of kaspr, etf1, nats, karafka and "
-        "activemq, comma-separated. The first that a record speaks counts.",
+        description="Other systems whose headers requests may use: kaspr, etf1, nats, karafka, activemq; "
+        "comma-separated. The first one that a record's headers belong to counts.",
     )
 
     describe_payload: bool = Field(
         False,
-        description="Whether the receipt of `describe` has key, value and headers of what is delivered: "
-        "whoever may write requests can read them then.",
+        description="Whether the receipt of `describe` has the delivery's key, value and headers. Then "
+        "everybody who may write requests can read them.",
     )
 
     def limits(self) -> Limits:

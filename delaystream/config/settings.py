@@ -1,8 +1,8 @@
-"""Every setting of delaystream, put together: the source for code, help and docs.
+"""Every setting of delaystream: the source of code, help and docs.
 
 Durations end in `_ms`, sizes in `_bytes`. The environment variable of a setting is `DELAYSTREAM_` and its
-name in capitals; in a file it stands under its own name; Kafka's client settings are in the table `kafka`,
-and what differs for one request topic in the table `tenants.<topic>`.
+name in capitals; in a file it stands under its own name. Kafka's client settings are in the table `kafka`;
+settings that differ for one request topic are in the table `tenants.<topic>`.
 """
 
 from collections.abc import Mapping
@@ -22,35 +22,36 @@ from delaystream.engine.settings import EngineSettings
 ENVIRONMENT_PREFIX = "DELAYSTREAM_"
 
 _FRAMING_BYTES = 4 * KIB
-"""What Kafka's record format adds to one record's key, value and headers, generously."""
+"""A generous bound of the bytes that Kafka's record format adds to one record's key, value and headers."""
 
 _FRAMED_BYTES = 64 * KIB
-"""Beside value and headers: a key, which takes up to 48 KiB of these, the framing, and what we add to a
-record that has few due times, few headers and a short id."""
+"""Bytes of a record in addition to value and headers: a key (up to 48 KiB of these), the framing, and our
+additions to a record with few due times, few headers and a short id."""
 
 _SPARE_BYTES = _FRAMED_BYTES - 48 * KIB - _FRAMING_BYTES
-"""Of the above for what we add."""
+"""The part of the above for our additions."""
 
 _ADDED_BYTES = 4 * KIB
 _DUE_BYTES = 9
 _HEADER_FRAMING_BYTES = 12
 _ADDED_IDS = 3
-"""What we add at most to a record: topics, coordinates, a sentence that says why; a due time of the command
-header; the lengths of a header, in msgpack or in Kafka's format; and how often the id stands in it."""
+"""The most that we add to a record. In this order: topics, coordinates and a sentence with the reason; one
+due time in the command header; the lengths of a header, in msgpack or in Kafka's format; the number of times
+that the record has the id."""
 
 _RECEIPT_FIRE_BYTES = 400
 _RECEIPT_IDS = 3
 _JSON_CHARACTER_BYTES = 6
-"""In a receipt: a fire without the schedule's id; how often the id stands in it beside its fires; and a byte
-of an id that JSON escapes (`\\u0001`)."""
+"""Of a receipt, in this order: one fire without the schedule's id; the number of times that the receipt has
+the id, its fires not counted; one byte of an id that JSON escapes (`\\u0001`)."""
 
 LARGEST_RECEIPT_BYTES = 16 * MIB
-"""Of receipts that are larger, which only long lists with long ids could make, there are none."""
+"""A larger receipt is not written. Only long lists with long ids could make one."""
 
 _WAITING_BYTES = 40
 _TRIGGERED_BYTES = 128
 _REMEMBERED_BYTES = 128
-"""In the record of a named schedule: a fire that waits, and one that its history remembers."""
+"""In the record of a named schedule: a waiting fire, a triggered fire, and a fire in its history."""
 
 
 TABLES = frozenset({"kafka", TABLE})
@@ -67,7 +68,7 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
     """All settings, validated and frozen. Made by `delaystream.config.load`; tests may call it."""
 
     tenants: Mapping[Topic, TenantSettings] = Field(
-        default_factory=dict, description="What differs for the requests of one topic, by request topic."
+        default_factory=dict, description="Settings that differ for one request topic, by topic."
     )
     kafka: Mapping[str, str] = Field(
         default_factory=lambda: {"bootstrap.servers": "localhost:9092"},
@@ -108,7 +109,7 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
             )
 
     def requests(self, topic: str) -> RequestSettings:
-        """What holds for the requests of one topic: its own table, and for the rest the shared settings."""
+        """The settings of one topic's requests: its own table, and the shared settings for the rest."""
         tenant = self.tenants.get(topic)
         return self if tenant is None else tenant.requests(self)
 
@@ -133,9 +134,9 @@ class Settings(ObservationSettings, ProcessingSettings, RequestSettings, Applica
     def max_message_bytes(self) -> int:
         """`max.message.bytes` that our own topics need; also our producers' limit.
 
-        The largest of what is written for one request fits: the request re-routed, with its due times; its
-        payload; the record of a named schedule, which the headers, the pending times, the waiting triggers
-        and the history make up; a receipt with all fires, up to 16 MiB.
+        It fits the largest record that is written for one request. Candidates are: the re-routed request with
+        its due times; its payload; the record of a named schedule, which consists of headers, pending times,
+        waiting triggers and history; and a receipt with all fires, up to 16 MiB.
         """
         return max(self._largest_row(self.requests(topic)) for topic in self.request_topics)
 

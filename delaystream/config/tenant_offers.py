@@ -1,4 +1,4 @@
-"""What the layers say about tenants, put together once it is known which request topics there are."""
+"""The layers' values for tenants, merged once the request topics are known."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from delaystream.config.tenant_settings import (
 
 
 class TenantOffers:
-    """Offers from the strongest layer to the weakest: the first one of a setting stays."""
+    """Offers from the strongest layer to the weakest. The first offer of a setting stays."""
 
     def __init__(self) -> None:
         #: (`<topic>.<setting>`, or a variable; value; origin)
@@ -30,14 +30,14 @@ class TenantOffers:
         self._offers.append((variable, True, value, origin))
 
     def offer_table(self, table: Mapping[str, Any], origin: Origin) -> None:
-        """The table `tenants` of a file. An unquoted `[tenants.a.b]` is a table in a table, and as good."""
+        """The table `tenants` of a file. An unquoted `[tenants.a.b]` is a table in a table, and works too."""
         for name, value in _leaves(table):
             self.offer(name, value, origin)
 
     def resolved(
         self, topics: Sequence[Any]
     ) -> tuple[dict[str, dict[str, Any]], dict[str, Origin], list[str]]:
-        """Values by topic and setting, origins by `tenants.<topic>.<setting>`, and all that is wrong."""
+        """Values by topic and setting, origins by `tenants.<topic>.<setting>`, and all faults."""
         names = [str(topic) for topic in topics]
         tables: dict[str, dict[str, Any]] = {}
         origins: dict[str, Origin] = {}
@@ -77,7 +77,7 @@ class TenantOffers:
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in table.items():
-        # The one setting that may be a table itself.
+        # This is the one setting that may be a table itself.
         if isinstance(value, dict) and key != "destination_rates":
             yield from _leaves(value, f"{prefix}{key}.")
         else:
@@ -85,7 +85,7 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
 
 
 def _whose(variable: str, known: Mapping[str, Sequence[tuple[str, str]]]) -> str:
-    """What a variable begins with because of its topic, if that is one of those there are."""
+    """The beginning of a variable that stands for its topic, if there is such a topic."""
     topics = {topic for offered in known.values() for topic, _ in offered}
     begin = [begin for topic in topics if variable.startswith(begin := variable_name(topic, ""))]
     return max(begin, key=len, default=variable_name("", "")[:-1])

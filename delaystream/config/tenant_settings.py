@@ -1,4 +1,4 @@
-"""The table of one request topic: what its requests may do, where that differs from what all may."""
+"""The table of one request topic: its settings where they differ from the shared ones."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,28 +11,28 @@ from delaystream.config.values import Section, Topic
 
 TABLE: Final = "tenants"
 _VARIABLE_PREFIX: Final = "DELAYSTREAM_TENANTS_"
-#: Settings that hold beside the shared one, not instead of it.
+#: Settings that hold in addition to the shared one, not instead of it.
 BESIDE: Final = frozenset({"destination_rates"})
 _MEANINGS: Final = {
     "default_destination": "Where its requests without `delaystream-destination` are delivered. Empty: they "
     "are refused.",
     "destinations_allow": "Topics that its requests may be delivered to.",
     "max_pending": "Most fires that it may have pending, in all partitions together. 0: no bound.",
-    "destination_rates": "Most records a second of its own to a destination, beside the shared "
-    "`destination_rates`. What waits for it keeps other tenants' records for the destination no longer.",
+    "destination_rates": "Its own limit of records a second to a destination, in addition to the shared "
+    "`destination_rates`. Records that wait for it do not delay other tenants' records.",
     "default_timezone": "Time zone of its `delaystream-cron`, and of local times in its `delaystream-at`, "
     "without `delaystream-timezone`.",
-    "default_grace_ms": "How late is too late for its requests that recur, or have `delaystream-on-late`, "
-    "and no `delaystream-grace`.",
-    "events_anonymous": "Whether its requests without an id, and their fires, are told on the events topic.",
-    "events_key": "Whether its events hold the keys that are delivered.",
-    "dialects": "Other systems' headers that its requests may have. Empty: none.",
+    "default_grace_ms": "Default of `delaystream-grace`, for its requests that recur or have "
+    "`delaystream-on-late`.",
+    "events_anonymous": "Whether the events topic reports its requests without an id, and their fires.",
+    "events_key": "Whether its events have the key that is delivered.",
+    "dialects": "Other systems whose headers its requests may use. Empty: none.",
 }
 
 
 class _Base(Section):
     def requests(self, shared: RequestSettings) -> RequestSettings:
-        """What holds for the topic's requests: its own settings, and for the rest the shared ones."""
+        """The settings of the topic's requests: its own, and the shared ones for the rest."""
         values: dict[str, Any] = {}
         for name in RequestSettings.model_fields:
             own = getattr(self, name)
@@ -48,7 +48,7 @@ def _optional(name: str) -> tuple[Any, Any]:
     kind: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     if name == "default_destination":
         kind = Topic | Literal[""]
-    # The bounds are in the annotation, which None is not held against.
+    # The bounds are in the annotation, and None is not checked against them.
     return kind | None, Field(None, description=_MEANINGS.get(name, field.description))
 
 
@@ -58,7 +58,7 @@ TenantSettings: type[_Base] = create_model("TenantSettings", __base__=_Base, **_
 
 
 def setting_name(topic: str, field: str) -> str:
-    """`tenants.orders.max_pending`, as `--set`, errors and `delaystream config` have it."""
+    """`tenants.orders.max_pending`: the form in `--set`, in errors and in `delaystream config`."""
     return f"{TABLE}.{topic}.{field}"
 
 
@@ -73,7 +73,7 @@ def is_variable(name: str) -> bool:
 
 
 def variables(topics: Iterable[str]) -> Mapping[str, list[tuple[str, str]]]:
-    """The (topic, setting) that each variable may stand for: more than one where topics look alike."""
+    """The (topic, setting) pairs that each variable may stand for; several when topics look alike."""
     known: dict[str, list[tuple[str, str]]] = {}
     for topic in topics:
         for field in TenantSettings.model_fields:

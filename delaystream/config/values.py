@@ -1,4 +1,4 @@
-"""Kinds of values that settings have: units, topics, and lists as they are written in a variable."""
+"""The types of settings' values: units, topics, and lists in the form that a variable has."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -19,13 +19,13 @@ MIB: Final = 1024 * KIB
 
 
 class Section(BaseModel):
-    """Settings that change for one reason: frozen, and what is unknown is refused."""
+    """Settings that change for one reason. Frozen; unknown settings are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def split(value: Any) -> Any:
-    """A comma-separated text as a list of its items; anything else as it is."""
+    """A comma-separated text as a list of its items; other values unchanged."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 

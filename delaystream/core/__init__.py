@@ -1,1 +1,1 @@
-"""Pure decisions and their types: no I/O, and no clock but the time that is passed in."""
+"""Pure decisions and their types: no I/O and no clock. Time is an argument."""

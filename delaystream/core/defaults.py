@@ -1,4 +1,4 @@
-"""What a request topic's settings say where neither a request nor the schedule that it changes does."""
+"""Defaults of a request topic, for values that neither a request nor its existing schedule has."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import msgspec
 
 
 class Defaults(msgspec.Struct, frozen=True, gc=False):
-    """The defaults of the topic that a request was produced to, when it was first read."""
+    """The defaults of a request's topic at the time of the first read."""
 
     timezone: str | None = None
-    """Of cron expressions, and of local times in `at`; None: UTC, and no local times."""
+    """For cron expressions, and for local times in `at`. None: UTC, and local times are refused."""
     grace_ms: int | None = None
-    """How late is too late, ms; None: never, and of what recurs 15 minutes (`core.misfire`)."""
+    """The longest lateness, ms. None: no bound; for recurring schedules 15 minutes (`core.misfire`)."""
 
     @property
     def cron_zone(self) -> str:
@@ -21,9 +21,9 @@ class Defaults(msgspec.Struct, frozen=True, gc=False):
         return self.timezone or "UTC"
 
     def grace_of(self, *, recurs: bool, diverts: bool) -> int | None:
-        """The grace of what has none; None where there is no default of its own.
+        """The grace of a schedule without one; None if the topic has no default.
 
-        It means something to what recurs, and to what says what is to be done when it is late (`diverts`).
+        Grace has a meaning for recurring schedules, and for those with a rule for late fires (`diverts`).
         """
         return self.grace_ms if recurs or diverts else None
 

@@ -1,4 +1,4 @@
-"""Which topics records may be written to on a request's behalf: destinations, receipts, late topics."""
+"""The topics that a request may cause writes to: destinations, topics for receipts and for late fires."""
 
 import re
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ def is_topic_name(text: str) -> bool:
 
 
 class DestinationFilter:
-    """The allow-list, and what no allow-list can open.
+    """The allow-list, and the topics that no allow-list can open.
 
     `allow` holds topic names and globs (`*`, `?`, `[...]`). Always denied: names that are not topic names,
-    `__*` (Kafka's own), every request topic and every topic of the project itself (`denied`). Of these,
-    `receipts` may be written to by receipts, whatever is allowed, and by nothing else.
+    `__*` (Kafka's own), every request topic and every topic of the project itself (`denied`). Among these,
+    `receipts` always accepts receipts, and nothing else.
     """
 
     def __init__(self, allow: Iterable[str], denied: Iterable[str] = (), receipts: str | None = None) -> None:
@@ -29,7 +29,7 @@ class DestinationFilter:
         self._memo: dict[str, str | None] = {}
 
     def permits(self, topic: str) -> bool:
-        """Whether records may be delivered to `topic`; remembered, up to 10,000 topics."""
+        """Whether records may be delivered to `topic`; remembers up to 10,000 topics."""
         return self.refusal(topic) is None
 
     def refusal(self, topic: str) -> str | None:

@@ -5,17 +5,17 @@ Two notations, and `0`:
     compact    `15m`, `1h30m`, `500ms`, `1.5h`     units d, h, m, s, ms, in this order, each at most once
     ISO 8601   `PT15M`, `P1DT2H`, `PT0.5S`         days and below: a month or a year has no fixed length
 
-A unit is required (is `30` seconds or milliseconds?). The smallest number written may have a fraction, as
-`java.time.Duration` and Go's `time.Duration` print it; the whole must come out in whole milliseconds.
+A unit is required (is `30` seconds or milliseconds?). The last number may have a fraction, as
+`java.time.Duration` and Go's `time.Duration` print it. The sum must be a whole number of milliseconds.
 """
 
 import re
 from typing import Final
 
 LONGEST_MS: Final = 36_500 * 24 * 60 * 60 * 1000
-"""A century: no length of time that is kept is longer, so that each fits wherever it is stored."""
+"""A century. No longer duration is stored, so that each fits into its field."""
 EXPECTED_LONG: Final = "a duration with units such as '15m', '1h30m', '500ms' or 'PT15M'"
-"""Where there is none of no length."""
+"""The same, if a duration of 0 is not allowed."""
 EXPECTED: Final = f"{EXPECTED_LONG}, or '0'"
 
 # Milliseconds of each unit, in the order of the groups of both expressions below.
@@ -33,7 +33,7 @@ _CALENDAR = re.compile(r"P[0-9.]+[YMW].*", re.ASCII | re.IGNORECASE)
 
 
 class DurationError(ValueError):
-    """The text is not a duration; the message says what is wrong with it, worded to follow the text."""
+    """The text is not a duration; the message says why, worded to follow the text."""
 
 
 _SIMPLE_UNITS_MS: Final = {b"d": 86_400_000, b"h": 3_600_000, b"m": 60_000, b"s": 1000}
@@ -41,9 +41,9 @@ _SIMPLE_DIGITS: Final = 15
 
 
 def simple_duration(content: bytes) -> int | None:
-    """Milliseconds of the notation that programs write, one number and one unit; None for any other.
+    """Milliseconds of one number and one unit, the notation that programs write; None for any other.
 
-    A tenth of the cost of `parse_duration`, for delays that are seldom the same twice.
+    It costs a tenth of `parse_duration`. Delays are seldom the same twice, so a cache would not help.
     """
     if content[-2:] == b"ms":
         number, unit_ms = content[:-2], 1
@@ -55,7 +55,7 @@ def simple_duration(content: bytes) -> int | None:
 
 
 def parse_duration(text: str) -> int:
-    """Milliseconds, never negative; spaces around `text` do not count. Raises `DurationError`."""
+    """Milliseconds, never negative; spaces around `text` are ignored. Raises `DurationError`."""
     text = text.strip()
     match = _COMPACT.fullmatch(text) or _ISO.fullmatch(text)
     if match is None or not any(match.groups()):
@@ -69,7 +69,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(duration_ms: int) -> str:
-    """The compact notation of a duration that is not negative: `1h30m`; `0` for none."""
+    """The compact notation of a duration that is not negative: `1h30m`; `0` for zero."""
     if duration_ms == 0:
         return "0"
     parts = []

@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Final
 
 MOST_CHARACTERS: Final = 249
-"""Of a glob that a request gives: the longest topic name."""
+"""Longest glob in a request: the length of the longest topic name."""
 
-#: `fnmatch` keeps tens of thousands of compiled globs, which anybody may send, of kilobytes each
+#: `fnmatch` keeps tens of thousands of compiled globs of kilobytes each, and anybody may send globs
 _KEPT: Final = 512
 
 
@@ -19,5 +19,5 @@ def _compiled(glob: str) -> Callable[[str], re.Match[str] | None]:
 
 
 def matches_glob(name: str, glob: str) -> bool:
-    """Whether a topic name matches a glob, whole."""
+    """Whether a whole topic name matches a glob."""
     return _compiled(glob)(name) is not None

@@ -1,4 +1,4 @@
-"""Names of schedules and fires: deterministic, so that every retry of a fire carries the same one.
+"""Names of schedules and fires. They are deterministic, so every retry of a fire has the same name.
 
 Grammar (a topic name holds none of `/` and `@`, and an id, which may hold anything, comes last):
 
@@ -11,12 +11,12 @@ Grammar (a topic name holds none of `/` and `@`, and an id, which may hold anyth
 `<topic>` is the request topic, which is the tenant; partition and offset are those of the request. The second
 part begins with a digit or with `r`, so a named fire id never equals an anonymous one. The due time of a
 recurring schedule's fire is its scheduled time, without jitter, and its list index is 0. A triggered fire has
-`t<partition>.<offset>` of its command in place of the list index, and the time of the decision on it as its
-due time.
+`t<partition>.<offset>` of its command in place of the list index. Its due time is the time at which the
+trigger was decided.
 
-`<origin>` is there for what was imported and was asked for on another topic of the same name, as a rule on
-another cluster: it is that topic's id. Offsets, and with them revisions, begin anew on each topic, so that
-names would repeat without it. A command that was imported has it too: `t<partition>.<offset>@<origin>`.
+`<origin>` is present for an imported schedule whose request was on another topic of the same name, usually on
+another cluster. It is that topic's id. Offsets, and with them revisions, begin at 0 on each topic, so names
+would repeat without it. An imported command has it too: `t<partition>.<offset>@<origin>`.
 """
 
 from typing import Final
@@ -24,38 +24,39 @@ from typing import Final
 import msgspec
 
 REVISION_PARTITIONS: Final = 1 << 15
-"""More than a topic has. Revisions do not hang on their number, which a move to other topics changes."""
+"""More partitions than a topic has. So revisions do not depend on the partition count, which a move to other
+topics changes."""
 
 
 _DIGITS: Final = 24
-"""Of a number in a name, at most: a revision is an offset of 63 bits times `REVISION_PARTITIONS`."""
+"""Most digits of a number in a name: a revision is an offset of 63 bits times `REVISION_PARTITIONS`."""
 
 
 def place(topic: str, origin: str) -> str:
-    """A request topic, marked with its id where it is not the topic of that name that is read here."""
+    """A request topic, marked with its id unless it is the topic of that name that is read here."""
     return f"{topic}@{origin}" if origin else topic
 
 
 def revision(partition: int, offset: int) -> int:
-    """A number that no other request of a topic ever gets, whatever is remembered of its id.
+    """A number that no other request of a topic ever gets, even after its schedule id was forgotten.
 
-    A count would begin anew once the id is forgotten, and repeat the fire ids of the same due times.
+    A counter would begin again once the id is forgotten, and would repeat the fire ids of the same due times.
     """
     return offset * REVISION_PARTITIONS + partition + 1
 
 
 def partition_of(revision: int) -> int:
-    """The partition of the request that a revision, from 1, is of."""
+    """The partition of the request behind a revision; revisions begin at 1."""
     return (revision - 1) % REVISION_PARTITIONS
 
 
 def schedule_id(place: str, partition: int, offset: int, id: str | None = None) -> str:
-    """The id the producer chose or, without one, the request's coordinates."""
+    """The id that the producer chose; without one, the request's coordinates."""
     return f"{place}/{partition}/{offset}" if id is None else id
 
 
 def split_schedule_id(text: str) -> tuple[str, int, int, str] | None:
-    """(topic, partition, offset, origin or '') of a request's coordinates; None for what are none."""
+    """(topic, partition, offset, origin or '') of a request's coordinates; None for another text."""
     parts = text.split("/")
     if len(parts) != 3 or not (_is_number(parts[1]) and _is_number(parts[2])):
         return None
@@ -66,33 +67,33 @@ def split_schedule_id(text: str) -> tuple[str, int, int, str] | None:
 
 
 def fire_id(coordinates: str, index: int, due_ms: int) -> str:
-    """The name of one fire of a request without an id: the same for every attempt at it.
+    """The name of one fire of a request without an id, the same for every attempt.
 
     `coordinates` are `place/partition/offset` of the request, and `index` is the position in its list of due
-    times, from 0. Deliveries have it in bytes (`delaystream.codec.outgoing.anonymous_delivery_headers`).
+    times, from 0. Deliveries have it as bytes (`delaystream.codec.outgoing.anonymous_delivery_headers`).
     """
     return f"{coordinates}/{index}/{due_ms}"
 
 
 def named_fire_id(place: str, revision: int, index: int | str, due_ms: int, id: str) -> str:
-    """The name of one fire of a named schedule: its own, and the same for every attempt at it.
+    """The name of one fire of a named schedule: unique, and the same for every attempt.
 
-    `index` is the position in the request's list of due times (from 0), or `trigger_index`; `revision` tells
-    apart the requests that ever defined the schedule: none is used twice for one id, not even after the id
-    was forgotten; `place` is that of the request of the revision.
+    `index` is the position in the request's list of due times (from 0), or `trigger_index`; `revision`
+    distinguishes the requests that ever defined the schedule: an id never has the same one twice, even after
+    it was forgotten. `place` is that of the revision's request.
     """
     return f"{place}/r{revision}/{index}/{due_ms}/{id}"
 
 
 def trigger_index(partition: int, offset: int, origin: str = "") -> str:
-    """What stands for the list index in the id of a triggered fire, by the coordinates of its command."""
+    """The part in place of the list index in a triggered fire's id, from the coordinates of its command."""
     return place(f"t{partition}.{offset}", origin)
 
 
 class FireName(msgspec.Struct, frozen=True):
-    """What a fire id says."""
+    """The parts of a fire id."""
 
-    #: `place/partition/offset` of the request where it has no id, else the place of the revision's request
+    #: `place/partition/offset` of a request without an id; otherwise the place of the revision's request
     of: str
     index: int | str
     due_ms: int
@@ -102,12 +103,12 @@ class FireName(msgspec.Struct, frozen=True):
 
     @property
     def triggered(self) -> bool:
-        """Whether a command asked for it, and not the schedule's times."""
+        """Whether a command asked for the fire, and not the schedule's times."""
         return isinstance(self.index, str)
 
 
 def split_fire_id(text: str) -> FireName | None:
-    """A fire id, taken apart; None for what is none."""
+    """The parts of a fire id; None for another text."""
     place, _, rest = text.partition("/")
     second, _, rest = rest.partition("/")
     if second.startswith("r"):
@@ -125,5 +126,5 @@ def split_fire_id(text: str) -> FireName | None:
 
 
 def _is_number(text: str) -> bool:
-    # The length keeps int() from meeting thousands of digits; isascii, those of other scripts.
+    # The length check keeps thousands of digits away from int(), isascii the digits of other scripts.
     return text.isascii() and text.isdigit() and len(text) <= _DIGITS

@@ -1,8 +1,9 @@
 """Points in time as text: `delaystream-at`.
 
 RFC 3339 with its offset (`2026-03-29T02:30:00+01:00`, `...Z`), or milliseconds since the epoch. A fraction
-finer than a millisecond is rounded up: nothing comes early. The leap second `:60` counts as the next one.
-Without an offset it is a local time, which needs a zone to be an instant; seconds may be left out of it.
+finer than a millisecond is rounded up, so nothing fires early. The leap second `:60` counts as the next
+second. A text without an offset is a local time, which needs a zone to be an instant. Seconds may be left out
+of a local time.
 """
 
 import re
@@ -16,9 +17,9 @@ EXPECTED: Final = (
 )
 
 EARLIEST_MS: Final = 31_536_000_000
-"""1971-01-01T00:00:00Z: below it lie all seconds since the epoch of now and of the next 900 years."""
+"""1971-01-01T00:00:00Z. All epoch seconds of the present and of the next 900 years are below it."""
 LATEST_MS: Final = 253_402_300_799_999
-"""The last millisecond of the year 9999: above it lie microseconds and nanoseconds of the present."""
+"""The last millisecond of the year 9999. Epoch microseconds and nanoseconds of the present are above it."""
 
 _FIRST_MS: Final = -62_135_596_800_000
 """The first millisecond of the year 1."""
@@ -36,19 +37,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class InstantError(ValueError):
-    """The text is not a point in time; the message says what is wrong, worded to follow the text."""
+    """The text is not a point in time; the message says why, worded to follow the text."""
 
 
 class NoOffsetError(InstantError):
-    """It is a local time."""
+    """The text is a local time."""
 
 
 class NotMillisecondsError(InstantError):
-    """The instant lies where only a mix-up of seconds, milliseconds and microseconds puts it."""
+    """Only a mix-up of seconds, milliseconds and microseconds gives this instant."""
 
 
 def parse_instant(text: str) -> int:
-    """Milliseconds since the epoch, from `EARLIEST_MS` to `LATEST_MS`; spaces around `text` do not count.
+    """Milliseconds since the epoch, from `EARLIEST_MS` to `LATEST_MS`; ignores spaces around `text`.
 
     Raises `InstantError`, and its subclasses: `NotMillisecondsError` when the value is out of those bounds,
     `NoOffsetError` for a local time.
@@ -60,7 +61,7 @@ def parse_instant(text: str) -> int:
 def parse_local(text: str) -> int:
     """Milliseconds since 1970-01-01 00:00:00 on a local clock, in the bounds of `parse_instant`.
 
-    Raises `InstantError` as that does, also for what is no local time.
+    Raises `InstantError` as that does, and also for a text that is no local time.
     """
     match = _LOCAL.fullmatch(text.strip())
     if match is None:
@@ -105,7 +106,7 @@ def _parse_rfc_3339(text: str) -> int:
 
 
 def _milliseconds(written: Sequence[str | None], offset: timedelta) -> int:
-    """Since the epoch, of year, month, day, hour, minute, second and fraction on a clock `offset` ahead."""
+    """Milliseconds since the epoch of year, month, day, … and fraction on a clock `offset` ahead."""
     *date_and_time, fraction = written
     year, month, day, hour, minute, second = (int(number or "") for number in date_and_time)
     leap = second == 60

@@ -1,10 +1,10 @@
-"""Which of two things was asked for first: the one order that everything about them follows."""
+"""The order of requests: which of two was made first. Everything follows this order."""
 
 from typing import NamedTuple
 
 
 class Moment(NamedTuple):
-    """When something was asked for, as far as Kafka can tell."""
+    """When a request was made, as far as Kafka can tell."""
 
     source: tuple[str, int, str]
     """The request partition: topic, number, and the topic's origin, as in coordinates."""
@@ -14,7 +14,7 @@ class Moment(NamedTuple):
 
 
 def newer(one: Moment, other: Moment) -> bool:
-    """Whether one was asked for after the other; of two of one moment, neither was.
+    """Whether this moment is later than another; two equal moments have no order.
 
     Within one request partition the order is that of the offsets. Across partitions, and across two topics of
     one name, only the records' timestamps can tell.

@@ -1,4 +1,4 @@
-"""Which partition a key belongs to: murmur2, as the Java client's default partitioner computes it.
+"""The partition of a key: murmur2, as the Java client's default partitioner computes it.
 
 Source: `org.apache.kafka.common.utils.Utils.murmur2` and `toPositive` in Apache Kafka's clients.
 """
@@ -14,9 +14,9 @@ def partition_for_key(key: bytes, partitions: int) -> int:
 
 
 def owner_partition(id: str, partitions: int) -> int:
-    """The partition whose processor owns the schedule `id`, of whatever request topic.
+    """The partition whose processor owns the schedule `id`; the same for all request topics.
 
-    It is the one on which a producer with Java's default partitioner puts a record whose key is the id: such
-    a request is at its owner already.
+    A producer with Java's default partitioner puts a record whose key is the id on this partition. Such a
+    request is at its owner already.
     """
     return partition_for_key(id.encode(), partitions)

@@ -1,4 +1,4 @@
-"""Rates: how many records a second a destination gets, and the token bucket that holds it to that."""
+"""Rates: the records a second to a destination, and the token bucket that enforces them."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ _MEMO_ENTRIES: Final = 10_000
 _MOST: Final = 10_000_000.0
 _BURST_MS: Final = 1_000
 _REOPENS_WITH_MS: Final = 100
-#: What adding up fractions of a record may leave out.
+#: Rounding error of added fractions of a record.
 _ROUNDING: Final = 1e-6
 _PER_SECOND: Final = {"s": 1, "m": 60, "h": 3600}
 _COUNT: Final = r"(?P<count>[0-9]{1,9}(\.[0-9]{1,9})?)(/(?P<unit>[smh]))?"
@@ -18,13 +18,13 @@ _RATE: Final = re.compile(r"(?P<glob>[^=,\s]+)\s*=\s*" + _COUNT)
 
 
 class RateError(ValueError):
-    """A rate is not written as it should be; the message follows on what was written."""
+    """The text is not a rate; the message is worded to follow the text."""
 
 
 def parse_rate(text: str) -> tuple[str, float]:
     """`emails=50`, `sms-*=600/m` -> the topic name or glob, and records a second.
 
-    The unit is `/s` (the default), `/m` or `/h`. Raises RateError, for 0 too: nothing would be delivered.
+    The unit is `/s` (the default), `/m` or `/h`. Raises RateError, also for 0, which would deliver nothing.
     """
     found = _RATE.fullmatch(text.strip())
     if found is None:
@@ -50,7 +50,7 @@ def _per_second(found: re.Match[str]) -> float:
 
 
 class RateTable:
-    """Records a second by destination: names and globs, of which the first that fits counts."""
+    """Records a second by destination: names and globs, of which the first match counts."""
 
     def __init__(self, rates: Iterable[tuple[str, float]] = ()) -> None:
         self._rates = tuple(rates)
@@ -61,7 +61,7 @@ class RateTable:
 
     @property
     def written(self) -> tuple[tuple[str, float], ...]:
-        """Globs and records a second, in their order."""
+        """Globs and records a second, in the given order."""
         return self._rates
 
     def of(self, destination: str) -> float:
@@ -78,24 +78,24 @@ class RateTable:
 
 
 class Bucket:
-    """The tokens of one destination, or of one tenant's part of it; times are the event loop's, ms.
+    """The tokens of a destination, or of a tenant for it; times are the event loop's, ms.
 
-    A bucket holds at most one second's worth of records, and begins with one. When it is empty it is closed
-    until there is enough for a tenth of a second, so that a limited destination costs ten transactions a
-    second and not one for each record; when that will be is computed, so nobody looks in between. Within any
-    t seconds no more than rate · t records go out, and in addition as many as the rate, at least one.
+    A bucket holds at most one second's worth of records, and begins with one. An empty bucket is closed until
+    it has enough for a tenth of a second. So a limited destination costs ten transactions a second, and not
+    one for each record. The time of the next opening is computed, so nobody polls. In any t seconds at most
+    rate · t records go out, plus one second's worth of records, at least one.
     """
 
     __slots__ = ("_at_ms", "_capacity", "_per_ms", "_reopens_with", "_tokens", "lane", "opens_ms", "topic")
 
     def __init__(self, topic: str, lane: str, rate: float, loop_ms: float) -> None:
         self.topic = topic
-        #: the tenant that it is for; empty: all of them
+        #: the tenant that it limits; empty: all tenants together
         self.lane = lane
         self._set(rate)
         self._tokens = 1.0
         self._at_ms = loop_ms
-        #: closed before this time
+        #: closed until this time
         self.opens_ms = loop_ms
 
     def _set(self, rate: float) -> None:
@@ -104,9 +104,9 @@ class Bucket:
         self._reopens_with = max(1.0, self._per_ms * _REOPENS_WITH_MS)
 
     def retime(self, rate: float, loop_ms: float) -> None:
-        """Go on at another rate with what there is: a rate that changes, however often, adds nothing.
+        """Go on at another rate with the present tokens: a change of the rate, however often, adds none.
 
-        The same rate changes nothing at all.
+        The same rate changes nothing.
         """
         if rate / 1000 == self._per_ms:
             return
@@ -122,7 +122,7 @@ class Bucket:
         return max(0, int(self._tokens + _ROUNDING)) if loop_ms >= self.opens_ms else 0
 
     def spend(self, count: int, loop_ms: float) -> None:
-        """So many records went out, which may close the bucket."""
+        """Take the tokens of records that went out; this may close the bucket."""
         self._tokens -= count
         self._close_if_empty(loop_ms)
 
@@ -137,5 +137,5 @@ class Bucket:
 
 
 def room(buckets: Iterable[Bucket], loop_ms: float) -> int:
-    """Records that may go out now by all of one wheel's buckets, of which there is at least one."""
+    """Records that all buckets of a wheel let out now; there is at least one bucket."""
     return min(bucket.room(loop_ms) for bucket in buckets)

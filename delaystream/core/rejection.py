@@ -1,4 +1,4 @@
-"""Why a request is refused: stable codes, and the value that carries one to dead letters and receipts."""
+"""Rejections of requests: stable codes, and the value that brings one to dead letters and receipts."""
 
 from enum import StrEnum
 from typing import Final
@@ -7,9 +7,9 @@ import msgspec
 
 
 class Code(StrEnum):
-    """The stable name of a reason in `delaystream-error`, receipts and metrics; see `DESCRIPTIONS`.
+    """The stable name of a reason, in `delaystream-error`, receipts and metrics; see `DESCRIPTIONS`.
 
-    A code is never renamed or reused for something else; new ones may be added.
+    A code is never renamed and never gets another meaning. New codes may be added.
     """
 
     MISSING_DESTINATION = "missing-destination"
@@ -104,10 +104,10 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
         "The destination has fewer partitions than `destination-partition` asks for."
     ),
     Code.NO_SCHEDULE: (
-        "None of `delay`, `at`, `every` and `cron`, and of a reschedule nothing else that says when."
+        "None of `delay`, `at`, `every` and `cron` is given, and a reschedule changes no other time field."
     ),
     Code.DELAY_AND_AT: "More than one of `delay`, `at`, `every` and `cron`.",
-    Code.INVALID_DELAY: "`delay` is not a duration with a unit, nor `0`.",
+    Code.INVALID_DELAY: "`delay` is neither a duration with a unit nor `0`.",
     Code.DELAY_TOO_LONG: "The due time lies further ahead than the configured maximum.",
     Code.INVALID_AT: (
         "`at` is neither RFC 3339 with an offset nor epoch milliseconds, nor a local time beside `timezone`."
@@ -127,18 +127,22 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     ),
     Code.JITTER_TOO_LONG: "`jitter` is not shorter than the shortest time between two fires.",
     Code.NEVER_FIRES: "No time of the schedule ever comes, or none between `start` and `end`.",
-    Code.INVALID_EVERY: "`every` is not a duration with a unit, nor within the configured bounds.",
-    Code.INVALID_START: "`start` is no point in time, or further ahead than the configured maximum.",
-    Code.INVALID_END: "`end` is no point in time.",
+    Code.INVALID_EVERY: "`every` is not a duration with a unit, or it is outside the configured bounds.",
+    Code.INVALID_START: "`start` is not a point in time, or it is further ahead than the configured maximum.",
+    Code.INVALID_END: "`end` is not a point in time.",
     Code.INVALID_MAX_FIRES: "`max-fires` is not a whole number from 1.",
-    Code.INVALID_JITTER: "`jitter` is not a duration with a unit, nor `0`, or longer than a century.",
-    Code.INVALID_DST: "`dst-gap` is not `shift` or `skip`, or `dst-overlap` not `first`, `second` or `both`.",
+    Code.INVALID_JITTER: (
+        "`jitter` is neither a duration with a unit nor `0`, or it is longer than a century."
+    ),
+    Code.INVALID_DST: (
+        "`dst-gap` is not `shift` or `skip`, or `dst-overlap` is not `first`, `second` or `both`."
+    ),
     Code.INVALID_CATCH_UP: "`catch-up` is not `latest`, `all` or `none`.",
     Code.INVALID_MATCH: (
         "`match-tags`, `match-destination` or `match-id-prefix` is empty, has more than 100 tags or is "
         "longer than a topic name, or `match-new` or `match-anonymous` is not `true` or `false`."
     ),
-    Code.NOT_APPLICABLE: "A header that means nothing here: it is for another action or kind of schedule.",
+    Code.NOT_APPLICABLE: "A header has no meaning here: it is for another action or kind of schedule.",
     Code.LIST_TOO_LONG: "More due times in one request than the configured maximum.",
     Code.INVALID_ID: "`id` is empty.",
     Code.ID_REQUIRED: "The action or a header, such as `every` or `if-exists`, needs an `id`: there is none.",
@@ -146,34 +150,36 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.INVALID_ACTION: "`action` is not one of the known actions.",
     Code.INVALID_IF_EXISTS: "`if-exists` is not `replace`, `keep` or `reject`.",
     Code.INVALID_ON_LATE: "`on-late` is not `fire`, `drop` or a topic name.",
-    Code.INVALID_GRACE: "`grace` is not a duration with a unit, nor `0`, or longer than a century.",
+    Code.INVALID_GRACE: "`grace` is neither a duration with a unit nor `0`, or it is longer than a century.",
     Code.INVALID_REPLY_TO: "`reply-to` is not a Kafka topic name.",
     Code.REPLY_TO_REQUIRED: "`action: describe` has no `reply-to`, or one that nothing may be written to.",
     Code.INVALID_NOTE: "`note` is longer than 1024 bytes.",
     Code.INVALID_TAGS: "`tags` has more than 100 tags.",
     Code.INVALID_UNTIL: (
-        "`until` is no point in time after the record's timestamp, or further ahead than the configured "
-        "maximum."
+        "`until` is not a point in time after the record's timestamp, or it is further ahead than the "
+        "configured maximum."
     ),
     Code.INVALID_STATUS: "`status` is not `pending` or `paused`.",
     Code.INVALID_COORDINATES: (
-        "`coordinates` is not `topic/partition/offset`, or of another request topic than the command."
+        "`coordinates` is not `topic/partition/offset`, or it names another request topic than the command's."
     ),
     Code.INVALID_VERSION: "`if-version` is not a whole number from 0 to 2^63-1.",
     Code.INVALID_REQUEST_ID: "`request-id` is empty or longer than 128 bytes.",
     Code.INVALID_DECLARED_BY: "`declared-by` is empty or longer than 128 bytes.",
     Code.INVALID_DEPLOY: "`deploy` is not a whole number from 0 to 2^63-1.",
-    Code.NOTHING_TO_CHANGE: "An update says nothing that it could change.",
+    Code.NOTHING_TO_CHANGE: "An update has nothing to change.",
     Code.INVALID_PAYLOAD: (
         "`payload` is not `keep` or `replace`, or it is missing from an update that has a value."
     ),
-    Code.INVALID_RATE: "`rate` is missing, or not a number of records a second, minute or hour, nor `none`.",
+    Code.INVALID_RATE: (
+        "`rate` is missing, or neither a number of records a second, minute or hour nor `none`."
+    ),
     Code.UNKNOWN_HEADER: "A header has the prefix `delaystream-` and a name that is not in the contract.",
     Code.DUPLICATE_HEADER: "A control header is given more than once.",
     Code.NULL_HEADER: "A control header has a null value.",
     Code.NOT_UTF8: "A control header's value is not UTF-8.",
     Code.NOT_SUPPORTED: (
-        "A header or an action that the contract reserves and this version does not carry out."
+        "The contract reserves the header or the action, and this version does not support it."
     ),
     Code.KEY_TOO_LARGE: "The record's key is larger than the configured maximum.",
     Code.VALUE_TOO_LARGE: "The record's value is larger than the configured maximum.",
@@ -183,7 +189,7 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
         "The record cannot be read at all, for instance a header name that is not UTF-8."
     ),
     Code.INVALID_TIMESTAMP: (
-        "The record's timestamp is no time of the present in epoch milliseconds: it is in 1970 or before, or "
+        "The record's timestamp is not a present time in epoch milliseconds: it is in 1970 or earlier, or "
         "further ahead than a due time may be."
     ),
     Code.BATCH_TOO_LARGE: (
@@ -199,41 +205,41 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.VERSION_CHANGED: "The id does not have the version in `if-version`; with 0, it exists.",
     Code.DEPLOY_SUPERSEDED: "A later `deploy` of the same `declared-by` has decided on the id.",
     Code.CANCELLED_EARLIER: "A cancel of this id with a newer timestamp arrived before the request did.",
-    Code.QUOTA_EXCEEDED: "The request topic has as much pending as it may have (`max_pending`).",
+    Code.QUOTA_EXCEEDED: "The request topic has reached its quota of pending fires (`max_pending`).",
     Code.DIALECT_MISSING: "A header, or the key, that the topic's dialect requires is missing.",
-    Code.DIALECT_INVALID: "A header of the topic's dialect has a value that its own system would not take.",
-    Code.DIALECT_UNSUPPORTED: "A feature of the topic's dialect that delaystream does not carry out.",
-    Code.TOO_MANY_RATES: "As many destinations have a rate by command as may have one.",
-    Code.TOO_MANY_TRIGGERS: "The id has as many triggered fires waiting as it may have (`max_triggers`).",
-    Code.TOO_MANY_HOLDS: "The request topic has as many bulk pauses standing as it may have (`max_holds`).",
+    Code.DIALECT_INVALID: "A header of the topic's dialect has a value that its own system would not accept.",
+    Code.DIALECT_UNSUPPORTED: "delaystream does not support this feature of the topic's dialect.",
+    Code.TOO_MANY_RATES: "The number of destinations with a rate by command has reached its limit.",
+    Code.TOO_MANY_TRIGGERS: "The id has reached its limit of waiting triggered fires (`max_triggers`).",
+    Code.TOO_MANY_HOLDS: "The request topic has reached its limit of bulk pauses in force (`max_holds`).",
     Code.TOO_MANY_COMMANDS: (
-        "As many bulk commands, and commands by `coordinates`, of the request topic are at work as may be "
+        "The request topic has reached its limit of running bulk commands and commands by `coordinates` "
         "(`max_commands_at_work`)."
     ),
     Code.TOO_MANY_CANCELS: (
-        "As many cancels of unknown ids are remembered of the request topic as may be "
+        "The request topic has reached its limit of remembered cancels of unknown ids "
         "(`max_remembered_cancels`)."
     ),
     Code.QUARANTINED: (
         "The fire proved impossible: too large for the destination, or refused until the timeout."
     ),
     Code.INTERNAL_ERROR: (
-        "The worker failed on the record, twice: a fault of delaystream, which its log tells in full."
+        "The worker failed on the record, twice: a fault of delaystream. The log shows the whole error."
     ),
 }
-"""What each code means, for people; the documentation's table is generated from it."""
+"""The meaning of each code, for people. The table in the documentation is generated from it."""
 
 _SHOWN_CHARACTERS = 60
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """A request that is refused. It goes to the dead letters with its bytes untouched.
+    """A request that is refused. It goes to the dead letters with unchanged bytes.
 
-    `detail` is one sentence: the header, the offending value (truncated, printable), what would be accepted.
-    `id` and `reply_to` (a topic that receipts may be written to) are those of the request where they could be
-    read, for the receipt; `no_receipt` says why there will be none although one was asked for. `actor` and
-    `note` are those of a request that could not be read as a whole, for its event.
-    `records` is how many were refused with it: more than one for a record that stands for a whole batch.
+    `detail` is one sentence: the header, the bad value (truncated, printable), and what would be accepted.
+    `id` and `reply_to` (a topic that receipts may be written to) are the request's, if they could be read,
+    for the receipt. `no_receipt` says why there will be no receipt although one was requested. `actor` and
+    `note` come from a request that could not be parsed as a whole, for its event. `records` is the number of
+    refused records: more than one if the record stands for a whole batch.
     """
 
     code: Code
@@ -252,9 +258,9 @@ HEADER_NAME_NOT_UTF8: Final = Rejection(
 
 
 def shown(value: str | bytes) -> str:
-    """The first 60 characters of `value` as a sentence may hold them: quoted, escaped if not printable."""
+    """The first 60 characters of `value`, for a sentence: quoted, and escaped if not printable."""
     if isinstance(value, bytes):
-        # Four bytes are the longest character, so this holds at least one character more than is shown.
+        # A character has at most four bytes, so this has at least one character more than is shown.
         value = value[: (_SHOWN_CHARACTERS + 1) * 4].decode("utf-8", "backslashreplace")
     if len(value) <= _SHOWN_CHARACTERS:
         return repr(value)

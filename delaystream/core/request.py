@@ -1,4 +1,4 @@
-"""A delay request after parsing: what to deliver, where and when. Later layers see no control header."""
+"""A delay request after parsing: payload, destination and times. Later layers see no control header."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -14,11 +14,12 @@ from delaystream.core.order import Moment
 from delaystream.core.recurrence import Recurrence, Timing
 
 Header = tuple[str, bytes | None]
-"""One Kafka record header: name, value (None is Kafka's null). Order and repeats of a list of them matter."""
+"""One Kafka record header: name, value (None is Kafka's null). In a list of headers, order and repeats
+matter."""
 
 
 class Action(StrEnum):
-    """What a request asks for (header `delaystream-action`)."""
+    """The action of a request (header `delaystream-action`)."""
 
     SCHEDULE = "schedule"
     CANCEL = "cancel"
@@ -32,7 +33,7 @@ class Action(StrEnum):
 
 
 class IfExists(StrEnum):
-    """What to do when the id already names a pending schedule (header `delaystream-if-exists`)."""
+    """The reaction when the id already names a pending schedule (header `delaystream-if-exists`)."""
 
     REPLACE = "replace"
     KEEP = "keep"
@@ -40,7 +41,7 @@ class IfExists(StrEnum):
 
 
 class CatchUp(StrEnum):
-    """What a recurring schedule does about scheduled times that passed unfired (`delaystream-catch-up`)."""
+    """How a recurring schedule treats scheduled times that passed unfired (`delaystream-catch-up`)."""
 
     LATEST = "latest"
     ALL = "all"
@@ -52,49 +53,49 @@ WantedStatus: TypeAlias = Literal["pending", "paused"]
 
 
 class Coordinates(msgspec.Struct, frozen=True, gc=False):
-    """Where a record stands in Kafka; of a request, where its producer put it, before any re-routing."""
+    """The position of a record in Kafka. For a request: where its producer put it, before any re-routing."""
 
     topic: str
     partition: int
     offset: int
     origin: str = ""
-    """The topic's id, where it is not the topic of that name that is read here: what was imported."""
+    """The topic's id, for an imported record whose topic is not the one of that name that is read here."""
 
     @property
     def place(self) -> str:
-        """The topic, marked with its origin: by this it is told apart, and written where names are made."""
+        """The topic, marked with its origin. It identifies the topic, and is written into names."""
         return place(self.topic, self.origin)
 
     @property
     def text(self) -> str:
-        """`place/partition/offset`, as headers, events and names have it."""
+        """`place/partition/offset`, as in headers, events and names."""
         return schedule_id(self.place, self.partition, self.offset)
 
 
 class Match(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What of a tenant's a bulk command is about: what meets every condition given.
+    """The selection of a bulk command: those of a tenant's schedules that meet every given condition.
 
     The conditions are `tags`, `destination`, `id_prefix` and `key`; at least one is given.
     """
 
     tags: tuple[str, ...] = ()
-    """All of them are among the schedule's."""
+    """The schedule has all of these tags."""
     destination: str | None = None
     """A topic name or a glob (`*`, `?`, `[...]`)."""
     id_prefix: str | None = None
     key: bytes | None = None
-    """The key that is delivered, byte for byte; b"" is the empty key, and nothing stands for the null key."""
+    """The delivered key, byte for byte. b"" is the empty key; the null key cannot be selected."""
     arriving: bool = False
-    """Of a pause: what matches and arrives before a resume is held as well."""
+    """For a pause: also hold matching schedules that arrive before a resume."""
     anonymous: bool = False
-    """Of a cancel: it is about requests without an id as well. A pause and a resume always are."""
+    """For a cancel: include requests without an id. A pause and a resume always include them."""
 
     def fits_topic(self, topic: str) -> bool:
-        """Whether what is delivered to a topic meets the condition on that."""
+        """Whether deliveries to a topic meet the condition on the destination."""
         return self.destination is None or matches_glob(topic, self.destination)
 
     def fits_tags(self, tags: Sequence[str]) -> bool:
-        """Whether what has these tags meets the condition on those."""
+        """Whether a schedule with these tags meets the condition on tags."""
         return not self.tags or set(self.tags).issubset(tags)
 
 
@@ -103,74 +104,68 @@ ON_LATE_DROP = "drop"
 
 
 class Terms(msgspec.Struct, frozen=True, gc=False):
-    """What a request says beside what it asks for; None for what is not given.
+    """Accompanying terms of a request; None: not given.
 
     All but `note` need an id.
     """
 
     note: str | None = None
-    """Why, for people: at most 1024 bytes of UTF-8."""
+    """The reason, for people: at most 1024 bytes of UTF-8."""
     if_version: int | None = None
-    """Only when the id has this version, from 0 to 2^63-1; 0: only when it does not exist."""
+    """Act only if the id has this version, from 0 to 2^63-1; 0: only if it does not exist."""
     request_id: str | None = None
-    """Names this request, 1 to 128 bytes: sent again, it is answered again and not carried out again.
+    """Names this request, 1 to 128 bytes. The same request again is answered again, but not executed again.
 
-    Unless it was rejected, or found no such id.
+    Exception: a request that was rejected, or found no such id, is executed again.
     """
     declared_by: str | None = None
-    """Whose set of schedules the id belongs to, 1 to 128 bytes."""
+    """The owner of the set of schedules that the id belongs to, 1 to 128 bytes."""
     deploy: int | None = None
-    """Which deployment of that set, from 0 to 2^63-1: a lower one is refused."""
+    """The number of the set's deployment, from 0 to 2^63-1; a lower one is refused."""
 
 
 NO_TERMS: Final = Terms()
 
 
 class Lateness(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a resume does about what is late, for this once; None: as the schedule itself says."""
+    """How one resume treats late fires; None: as the schedule itself says."""
 
     catch_up: CatchUp | None = None
     on_late: str | None = None
     """As `Request.on_late`."""
     grace_ms: int | None = None
     default_grace_ms: int | None = None
-    """Beside `on_late`: the grace of a schedule that has none either."""
+    """With `on_late`: the grace of a schedule that has none of its own."""
 
 
 class Update(msgspec.Struct, frozen=True, gc=False):
-    """What changes of a schedule but for when it fires: UNSET is not given and stays, None is cleared."""
+    """A schedule's changes, without those of its times. UNSET: not given, stays. None: cleared."""
 
     replaces_payload: bool = False
-    """Whether the request's key, value and headers take the place of the stored ones."""
+    """Whether the request's key, value and headers replace the stored ones."""
     destination: str | UnsetType = UNSET
     destination_partition: int | UnsetType = UNSET
     destination_key: bytes | UnsetType = UNSET
     on_late: str | UnsetType | None = UNSET
-    """As `Request.on_late`; cleared it is 'fire' again."""
+    """As `Request.on_late`; when cleared, it is 'fire' again."""
     grace_ms: int | UnsetType | None = UNSET
     catch_up: CatchUp | UnsetType = UNSET
     name: str | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
-    """Cleared they are ()."""
+    """When cleared, they are ()."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
     """One accepted delay request; built by `delaystream.codec.headers.RequestParser` only.
 
-    Every action has `source`, `timestamp_ms`, `key`, `value`, `headers`, `reply_to`, `actor` and `terms`.
-    What else means something depends on it; the rest has its default, and `destination` is empty:
+    Every action has `source`, `timestamp_ms`, `key`, `value`, `headers`, `reply_to`, `actor` and `terms`. The
+    action decides which other fields have a meaning. The rest has its defaults, and `destination` is empty:
 
-    | action | also |
-    |---|---|
-    | `schedule` | what is not listed below, and `status` |
-    | `cancel` | `id`, `subject` or `match` |
-    | `pause` | `id` or `match`, `until_ms` |
-    | `resume` | `id` or `match`, `lateness` |
-    | `trigger`, `describe` | `id` or `subject` |
-    | `reschedule` | `id` or `subject`, `due_ms`, `timing` |
-    | `update` | `id`, `due_ms`, `timing`, `update` |
-    | `rate` | `destination`, `rate` |
+    | action | also | |---|---| | `schedule` | all fields not listed below, and `status` | | `cancel` | `id`,
+    `subject` or `match` | | `pause` | `id` or `match`, `until_ms` | | `resume` | `id` or `match`, `lateness`
+    | | `trigger`, `describe` | `id` or `subject` | | `reschedule` | `id` or `subject`, `due_ms`, `timing` | |
+    `update` | `id`, `due_ms`, `timing`, `update` | | `rate` | `destination`, `rate` |
     """
 
     source: Coordinates
@@ -180,62 +175,65 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: list[Header]
-    """The foreign headers only, in order, repeats included; delivered byte for byte."""
+    """Only the foreign headers, in order, with repeats; delivered byte for byte."""
     action: Action
     id: str | None
-    """1 to `Limits.max_id_bytes` bytes of UTF-8, any characters; None: only its coordinates name it."""
+    """1 to `Limits.max_id_bytes` bytes of UTF-8, any characters. None: only the coordinates name the request.
+    """
     destination: str
     due_ms: tuple[int, ...]
     """Resolved due times in the order of the header's list, repeats kept; the position is the list index.
 
     () for a recurring schedule, and for commands that set no such times."""
     destination_partition: int | None
-    """Not negative; whether the destination has that partition is not known here."""
+    """Not negative. Nobody has checked here that the destination has this partition."""
     destination_key: bytes | None
     has_destination_key: bool
     """Whether `destination_key` replaces `key` on delivery."""
     if_exists: IfExists
     on_late: str
-    """'fire', 'drop', or the topic to deliver to when a fire is later than `grace_ms`."""
+    """Rule for a fire that is later than `grace_ms`: 'fire', 'drop', or the topic to deliver to."""
     grace_ms: int | None
-    """None: never too late; of a recurring schedule, its default."""
+    """None: never too late; for a recurring schedule, the default grace."""
     reply_to: str | None
     """A topic that receipts may be written to."""
     name: str | None
     description: str | None
     tags: tuple[str, ...]
     recurrence: Recurrence | None = None
-    """Set for a recurring schedule, which then has an id."""
+    """Set for a recurring schedule, which always has an id."""
     catch_up: CatchUp = CatchUp.LATEST
-    """Of a recurring schedule."""
+    """Only for a recurring schedule."""
     actor: str | None = None
-    """Who asks, as the request itself says; nobody has checked it."""
+    """The requester's name, as the request itself states it; unchecked."""
     match: Match | None = None
-    """Set for a bulk command, which then has no id."""
+    """Set for a bulk command, which has no id."""
     no_receipt: str | None = None
-    """Why there will be no receipt although one was asked for; `reply_to` is None then."""
+    """Why there will be no receipt although one was requested; then `reply_to` is None."""
     terms: Terms = NO_TERMS
     status: WantedStatus | None = None
     """None: not given."""
     subject: Coordinates | None = None
-    """The request without an id that a command is about, in `source.topic`; the command then has no id."""
+    """The request without an id, in `source.topic`, that a command addresses; the command has no id."""
     until_ms: int | None = None
     """When a pause ends by itself, after `timestamp_ms`; None: never."""
     lateness: Lateness | None = None
-    """Set for a resume that says anything of it."""
+    """Set for a resume that has its own rule for late fires."""
     timing: Timing | None = None
-    """Set for `reschedule` and `update`: what changes of when a recurring schedule fires."""
+    """Set for `reschedule` and `update`: the change of a recurring schedule's times."""
     update: Update | None = None
     """Set for `update`."""
     relative: bool = False
-    """Whether its due times count from its own timestamp (`delay`): sent again, it asks for other ones."""
+    """Whether its due times count from its own timestamp (`delay`): the same request again has other due
+    times."""
     rate: float | None = None
-    """Records a second, more than 0; None: whatever the settings say again."""
+    """Records a second, more than 0. None: the settings' rate holds again."""
     defaults: Defaults = NO_DEFAULTS
-    """Of its topic: `reschedule` and `update` need them where the schedule has nothing to keep."""
+    """The defaults of its topic. `reschedule` and `update` need them for values that the schedule does not
+    have."""
 
     @property
     def moment(self) -> Moment:
-        """When it was asked for."""
+        """The moment of the request."""
         source = self.source
         return Moment((source.topic, source.partition, source.origin), source.offset, self.timestamp_ms)

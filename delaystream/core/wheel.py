@@ -1,8 +1,8 @@
-"""The heads of the wheels: which destinations have something due, and when the next one will.
+"""The heads of the wheels: which destinations have due entries, and when the next entry will be due.
 
-Each destination has a wheel of its own (a range of ordered keys in the store); this module holds only one
-number for each, a lower bound of its earliest due time, in a heap. A tick therefore costs nothing for a
-wheel with nothing due, and the top of the heap is the next wake-up.
+Each destination has a wheel of its own (a range of ordered keys in the store); this module has only one
+number for each wheel, a lower bound of its earliest due time, in a heap. So a tick costs nothing for a wheel
+without due entries, and the top of the heap is the next wake-up.
 
 A worked example, with wheels 1 (entries due at 5 and 9) and 2 (due at 7)::
 
@@ -11,17 +11,17 @@ A worked example, with wheels 1 (entries due at 5 and 9) and 2 (due at 7)::
     set(1, 9)             heads {1: 9, 2: 7}, next_due() -> 7
     add(2, 3)             an entry due at 3 comes in: heads {1: 9, 2: 3}
 
-An entry that is taken out (cancelled) leaves the bound where it is: it then is too low, which costs one
-look at the wheel and loses nothing.
+A removed (cancelled) entry leaves the bound unchanged. The bound is then too low, which costs one look at the
+wheel and loses nothing.
 
-A wheel that is not to be drained for a while (its destination is set aside, its rate is used up) is *closed*.
-It keeps its head, and costs nothing until it is opened again, however many there are::
+A wheel that must not be drained for a while (its destination is parked, its rate is used up) is *closed*. It
+keeps its head. Closed wheels cost nothing until they are opened again, however many there are::
 
     close(2)              heads {1: 9, 2: 3}, next_due() -> 9, oldest() -> 3
     open(2)               next_due() -> 3
 
-A wheel that is *withheld* is not waited for by anybody: neither next_due() nor oldest() knows of it until it
-is let go, whatever is closed and opened meanwhile.
+Nobody waits for a *withheld* wheel. next_due() and oldest() ignore it until it is let go, even if it is
+closed or opened meanwhile.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from collections.abc import Generator
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-#: The wheel of housekeeping: nothing in it is delivered, and it is never closed.
+#: The wheel of housekeeping. Its entries are not delivered, and it is never closed.
 HOUSEKEEPING: Final = 0
-#: Outdated items of a heap that are put up with, beside as many as there are wheels.
+#: Tolerated number of outdated items in a heap, in addition to the number of wheels.
 _OUTDATED: Final = 256
 
 
@@ -43,8 +43,8 @@ class WheelHeads:
         self._heads: dict[int, int] = {}
         self._closed: set[int] = set()
         self._withheld: set[int] = set()
-        #: (due_ms, wheel) of the open wheels and of the closed ones; in neither: housekeeping, and those that
-        #: are withheld
+        #: (due_ms, wheel) of the open wheels, and of the closed ones; housekeeping and withheld wheels are in
+        #: neither
         self._open_heap: list[tuple[int, int]] = []
         self._closed_heap: list[tuple[int, int]] = []
 
@@ -53,14 +53,14 @@ class WheelHeads:
         return self._heads.get(wheel)
 
     def add(self, wheel: int, due_ms: int) -> None:
-        """An entry has come in."""
+        """Count in a new entry."""
         head = self._heads.get(wheel)
         if head is None or due_ms < head:
             self._heads[wheel] = due_ms
             self._push(due_ms, wheel)
 
     def set(self, wheel: int, due_ms: int | None) -> None:
-        """The wheel was looked at: its earliest entry is due at ``due_ms``, or it is empty (None)."""
+        """Set the head after a look at the wheel: the earliest entry is due at ``due_ms``; None: no entry."""
         if due_ms is None:
             self._heads.pop(wheel, None)
         elif self._heads.get(wheel) != due_ms:
@@ -68,7 +68,7 @@ class WheelHeads:
             self._push(due_ms, wheel)
 
     def close(self, wheel: int) -> None:
-        """Leave the wheel out of what is due until it is opened."""
+        """Leave the wheel out of the due ones until it is opened."""
         if wheel in self._withheld:
             return
         self._closed.add(wheel)
@@ -76,7 +76,7 @@ class WheelHeads:
             self._push(due_ms, wheel)
 
     def open(self, wheel: int) -> None:
-        """The wheel may be drained again."""
+        """Let the wheel be drained again."""
         if wheel in self._closed:
             self._closed.discard(wheel)
             if (due_ms := self._heads.get(wheel)) is not None:
@@ -88,14 +88,14 @@ class WheelHeads:
         self._withheld.add(wheel)
 
     def let_go(self, wheel: int) -> None:
-        """A wheel that was withheld is as any other."""
+        """Make a withheld wheel an ordinary one again."""
         if wheel in self._withheld:
             self._withheld.discard(wheel)
             if (due_ms := self._heads.get(wheel)) is not None:
                 self._push(due_ms, wheel)
 
     def is_withheld(self, wheel: int) -> bool:
-        """Whether it is left out of everything."""
+        """Whether the wheel is left out of everything."""
         return wheel in self._withheld
 
     def _push(self, due_ms: int, wheel: int) -> None:
@@ -103,7 +103,7 @@ class WheelHeads:
             return
         closed = wheel in self._closed
         heap = self._closed_heap if closed else self._open_heap
-        # A head that goes to and fro between now and next year leaves an item for next year each time.
+        # A head that alternates between now and next year leaves an item for next year each time.
         if len(heap) > 2 * len(self._heads) + _OUTDATED:
             heap[:] = [
                 (due_ms, wheel)
@@ -117,7 +117,7 @@ class WheelHeads:
     def due(self, now_ms: int) -> Generator[int]:
         """Open wheels whose head is due at ``now_ms`` or earlier, earliest first; housekeeping before all.
 
-        They stay where they are. A wheel may be closed while it is at hand; the iterator is to be closed.
+        The wheels stay in the heap. The caller may close the current wheel, and must close the iterator.
         """
         if (housekeeping := self._heads.get(HOUSEKEEPING)) is not None and housekeeping <= now_ms:
             yield HOUSEKEEPING
@@ -148,7 +148,7 @@ class WheelHeads:
         return None if first is None else first[0]
 
     def oldest(self) -> int | None:
-        """Due time of the earliest head of all wheels, closed ones too, but for housekeeping."""
+        """Due time of the earliest head of all wheels, with closed ones, without housekeeping."""
         tops = (self._top(self._open_heap, closed=False), self._top(self._closed_heap, closed=True))
         return min([top[0] for top in tops if top is not None], default=None)
 
@@ -158,7 +158,7 @@ class WheelHeads:
         return heap[0] if heap else None
 
     def _stands(self, item: tuple[int, int], *, closed: bool) -> bool:
-        """Whether an item of a heap is not outdated."""
+        """Whether an item of a heap is current."""
         due_ms, wheel = item
         return (
             self._heads.get(wheel) == due_ms

@@ -38,8 +38,8 @@ _SILENT.addHandler(logging.NullHandler())
 class EmbeddedBroker:
     """One broker on one data directory. Not for several threads at once.
 
-    The broker ends with this process, however this process ends (see `GuardedProcess`). What was written
-    survives a stop and a kill, for this object and for a later one on the same directory. `with
+    The broker ends with this process, however this process ends (see `GuardedProcess`). Written records
+    survive a stop and a kill, for this object and for a later one on the same directory. `with
     EmbeddedBroker(path) as broker:` starts and stops it. It is a cluster of its own, or has a seat in an
     `EmbeddedCluster`.
     """
@@ -60,10 +60,10 @@ class EmbeddedBroker:
         """Describe a broker; nothing is done before `start`.
 
         `port` 0 means a free one, chosen at the first start and kept by this object. `seat` None: a cluster
-        of its own, whose controller's port is chosen at each start. `version` is one of
-        `locked_versions()`. `properties` are Kafka's broker properties and win over the built-in ones.
-        `listeners` come beside the one without any security, which this object itself uses; their ports are
-        chosen like the broker's own.
+        of its own, whose controller's port is chosen at each start. `version` is one of `locked_versions()`.
+        `properties` are Kafka's broker properties and win over the built-in ones. `listeners` are added to
+        the listener without security, which this object itself uses. Their ports are chosen like the broker's
+        own.
         """
         self.version = version
         self._data = DataDir(data_dir, version)
@@ -78,23 +78,23 @@ class EmbeddedBroker:
 
     @property
     def data_dir(self) -> Path:
-        """Where everything of this broker is kept."""
+        """The directory of everything that this broker keeps."""
         return self._data.path
 
     @property
     def log_file(self) -> Path:
-        """Where the broker logs."""
+        """The broker's log file."""
         return self._data.log_file
 
     @property
     def bootstrap_servers(self) -> str:
-        """`host:port`. Raises `BrokerError` before the first start when the port was left open."""
+        """`host:port`. Raises `BrokerError` before the first start if no port was given."""
         if not self._port:
             raise BrokerError("The broker has no port before its first start.")
         return f"{LOOPBACK}:{self._port}"
 
     def address(self, listener: str) -> str:
-        """`host:port` of a further listener. Raises `BrokerError` before the first start, or without it."""
+        """`host:port` of a further listener. Raises `BrokerError` if it is unknown, or before the start."""
         for known, port in self._listeners.items():
             if known.name == listener and port:
                 return f"{LOOPBACK}:{port}"
@@ -107,18 +107,18 @@ class EmbeddedBroker:
 
     @property
     def is_running(self) -> bool:
-        """Whether the broker's process is there (a paused one is)."""
+        """Whether the broker's process exists (true for a paused one)."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, timeout_ms: int = START_TIMEOUT_MS) -> Self:
-        """Fetch what is missing, format an empty data directory, start the broker, wait until it answers.
+        """Fetch missing jars, format an empty data directory, start the broker, wait until it answers.
 
         `timeout_ms` bounds the wait for an answer, not the first download. Raises a `BrokerError`
         (`JarError`, `JavaMissingError`, `PortInUseError`, `DataDirInUseError`, `BrokerStartError`); nothing
         is left running then.
         """
         known = self._port, self._listeners
-        # The ports of a seat are not this broker's to choose.
+        # The cluster chooses the ports of a seat.
         attempts = _START_ATTEMPTS if self._seat is None else 1
         while True:
             attempts -= 1
@@ -130,8 +130,7 @@ class EmbeddedBroker:
                     raise
 
     def launch(self) -> Self:
-        """Do as `start`, without waiting for an answer: one of several brokers cannot answer before most of
-        them run.
+        """Start without waiting for an answer: one of several brokers cannot answer before most of them run.
 
         Raises a `BrokerError`; nothing is left running then.
         """
@@ -163,12 +162,12 @@ class EmbeddedBroker:
         return self
 
     def answers(self, among: int = 1) -> bool:
-        """Tell whether the broker serves requests, and knows so many brokers that do, itself among them.
+        """Tell whether the broker serves requests, and knows this many serving brokers, itself included.
 
         Raises `BrokerStartError` when it has ended.
 
-        A KRaft broker listens early, but answers nobody before the controller has registered it and it has
-        caught up: the first answer, whichever it is, means ready.
+        A KRaft broker listens early. It answers only when the controller has registered it and it has caught
+        up. So the first answer of any kind means ready.
         """
         process = self._process
         if process is None:
@@ -265,8 +264,8 @@ class EmbeddedBroker:
     def _java_options(self) -> list[str]:
         return [
             f"-Xmx{self._heap_mebibytes}m",
-            # For a process that is started often and on small machines: compile quickly rather than well, and
-            # a collector without threads of its own.
+            # The process starts often, and on small machines: compile quickly rather than well, and use a
+            # collector without threads of its own.
             "-XX:TieredStopAtLevel=1",
             "-XX:+UseSerialGC",
             "-XX:-UsePerfData",

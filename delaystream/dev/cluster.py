@@ -1,5 +1,5 @@
-"""Several real Kafka brokers as children of this process, each a controller too: a cluster that outlives the
-loss of any one of them."""
+"""Several real Kafka brokers as children of this process, each also a controller: a cluster that survives the
+loss of any one."""
 
 import json
 import time
@@ -25,9 +25,9 @@ _VOTE = Path("kafka") / "__cluster_metadata-0" / "quorum-state"
 class EmbeddedCluster:
     """Brokers that form one cluster, numbered from 1. Not for several threads at once.
 
-    Of a cluster of one broker the directory is the broker's own; of more, each broker has the directory of
-    its number below it. All end with this process. `with EmbeddedCluster(path, brokers=3) as cluster:` starts
-    and stops them. A single one may be stopped, killed, paused and started again meanwhile.
+    With one broker, the directory is the broker's own. With several, each has a directory below it, named by
+    its number. All end with this process. `with EmbeddedCluster(path, brokers=3) as cluster:` starts and
+    stops them. A single one may be stopped, killed, paused and started again meanwhile.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class EmbeddedCluster:
     ) -> None:
         """Describe a cluster; nothing is done before `start`.
 
-        `port` is the first broker's, 0 for a free one; each further broker has the next one, or a free one
-        where that is taken. Topics have as many replicas as there are brokers, 3 at most, of which one may be
+        `port` is the first broker's, 0 for a free one; each further broker has the next port, or a free one
+        if that is taken. Topics have as many replicas as there are brokers, 3 at most, of which one may be
         missing. The rest is as of `EmbeddedBroker`.
         """
         self.data_dir = data_dir.absolute()
@@ -70,7 +70,7 @@ class EmbeddedCluster:
 
     @property
     def has_majority(self) -> bool:
-        """Whether so many brokers run that they can agree on anything (paused ones count)."""
+        """Whether a majority of the brokers runs (paused ones count)."""
         running = sum(broker.is_running for broker in self._brokers.values())
         return running > len(self._nodes) // 2
 
@@ -78,8 +78,8 @@ class EmbeddedCluster:
     def controller(self) -> int | None:
         """The broker that leads the quorum of the controllers, as they last knew; None before there was one.
 
-        Read from the files in which each keeps its vote, because Kafka's clients are told of some broker in
-        its place (KIP-590).
+        Read from the files in which each broker keeps its vote, because brokers tell Kafka's clients another
+        broker in its place (KIP-590).
         """
         votes = [broker.data_dir / _VOTE for broker in self._brokers.values()]
         known = [json.loads(vote.read_bytes()) for vote in votes if vote.exists()]
@@ -95,7 +95,7 @@ class EmbeddedCluster:
         if any(broker.is_running for broker in self._brokers.values()):
             raise BrokerError("The cluster is running already.")
         directories = self._directories()
-        # Once, and not in several threads: what is missing is fetched here.
+        # Missing jars are fetched here, once, and not in several threads.
         class_path(kafka_lock(self._version), progress=self._progress)
         chosen = bool(self._brokers)
         attempts = 1 if chosen else _START_ATTEMPTS
@@ -129,7 +129,7 @@ class EmbeddedCluster:
             waited_for = [broker for broker in waited_for if not broker.answers(among=len(self._nodes))]
 
     def stop(self, timeout_ms: int = STOP_TIMEOUT_MS) -> None:
-        """Shut all brokers down in good order, all at once; what takes longer than `timeout_ms` is killed.
+        """Shut all brokers down cleanly, at the same time; one that takes longer than `timeout_ms` is killed.
 
         Idempotent.
         """
@@ -152,7 +152,7 @@ class EmbeddedCluster:
 
     def _all(self, act: Callable[[EmbeddedBroker], object]) -> None:
         with ThreadPoolExecutor(len(self._nodes), thread_name_prefix="broker") as pool:
-            # Raises what the first one raised, after all of them are done.
+            # Raises the error of the first one that failed, after all of them are done.
             list(pool.map(act, self._brokers.values()))
 
     def _seated(self, directories: Mapping[int, Path]) -> dict[int, EmbeddedBroker]:
@@ -184,7 +184,7 @@ class EmbeddedCluster:
         }
 
     def _directories(self) -> dict[int, Path]:
-        """Each broker's own. Raises `BrokerStartError` where they were made for another number of brokers."""
+        """Each broker's directory. Raises `BrokerStartError` if they belong to another number of brokers."""
         alone = DataDir(self.data_dir, self._version).cluster_id is not None
         several = sorted(path.parent for path in self.data_dir.glob("[0-9]*/broker.json"))
         wanted = len(self._nodes)

@@ -1,4 +1,4 @@
-"""The files that an embedded broker is started with: its properties and its log configuration. Pure text."""
+"""The files for the start of an embedded broker: its properties and its log configuration. Pure text."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from delaystream.dev.jars import version_key
 LOOPBACK = "127.0.0.1"
 FIRST_NODE = 1
 REPLICAS = 3
-"""How many brokers have a record, where there are so many brokers."""
+"""Replicas of each record, if there are this many brokers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Listener:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def properties(self) -> dict[str, str]:
-        """The broker's properties that `settings` stand for."""
+        """The broker's properties for `settings`."""
         return {f"listener.name.{self.name.lower()}.{key}": value for key, value in self.settings.items()}
 
 
@@ -34,7 +34,7 @@ class Seat:
     """A broker's place in a cluster whose brokers are all controllers as well.
 
     `controllers` are the voters of the quorum: the port of each node's controller, by node. `cluster_id`
-    None: the one that the data directory has, or a new one.
+    None: that of the data directory, or a new one.
     """
 
     node: int
@@ -43,12 +43,12 @@ class Seat:
 
     @property
     def replicas(self) -> int:
-        """How many brokers have a record."""
+        """The number of replicas of a record."""
         return min(REPLICAS, len(self.controllers))
 
     @property
     def in_sync(self) -> int:
-        """How many brokers must have a record before it counts as written: one may be missing."""
+        """The number of replicas that must have a record before it counts as written: one may be missing."""
         return max(1, self.replicas - 1)
 
 
@@ -59,11 +59,11 @@ def server_properties(
     extra: Mapping[str, str] | None = None,
     listeners: Mapping[Listener, int] | None = None,
 ) -> dict[str, str]:
-    """Return the properties of a broker that is a controller too, reachable from this machine only.
+    """Return the properties of a broker that is also a controller, and reachable from this machine only.
 
-    Everything that concerns a topic's life (retention, compaction, transactions) is left at Kafka's defaults,
-    so that what holds here holds elsewhere; what differs is what so few nodes cannot have, or what makes them
-    start late. `listeners` are further ones, with their ports. `extra` wins over all of it.
+    Everything about a topic's life (retention, compaction, transactions) has Kafka's defaults, so that
+    behaviour here is the same elsewhere. The differences are settings that need more nodes, or that delay the
+    start. `listeners` are additional, with their ports. `extra` wins over everything.
     """
     more = {} if listeners is None else listeners
     others = [f"{listener.name}://{LOOPBACK}:{at}" for listener, at in more.items()]
@@ -72,7 +72,7 @@ def server_properties(
     replicas, in_sync = str(seat.replicas), str(seat.in_sync)
     replication = {
         "default.replication.factor": replicas,
-        # Of __consumer_offsets too, which has no property of its own for it.
+        # It also holds for __consumer_offsets, which has no such property of its own.
         "min.insync.replicas": in_sync,
         "offsets.topic.replication.factor": replicas,
         "transaction.state.log.replication.factor": replicas,

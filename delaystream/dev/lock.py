@@ -1,8 +1,8 @@
 """Write a lock of jars: `python -m delaystream.dev.lock 4.3.1`. For maintainers; users only read locks.
 
-This is the one place that resolves dependencies. It fetches into an empty directory, so that what is locked
-is what the repository serves today, and jgo compares each file with the checksum that the repository
-publishes: a difference, which jgo only warns of, ends the run.
+Only this module resolves dependencies. It fetches into an empty directory, so that it locks the files that
+the repository serves today. jgo compares each file with the repository's checksum. On a difference jgo only
+warns; here it ends the run.
 """
 
 import argparse
@@ -19,8 +19,8 @@ KAFKA = "org.apache.kafka:kafka_2.13"
 def logging_jars(version: str) -> list[str]:
     """Return the jars with which a Kafka version can write a log.
 
-    Kafka's own description of the broker names none (its archive adds them). They are locked as they stand,
-    without what they depend on: resolved together with the broker, the versions that their parent recommends
+    Kafka's own description of the broker names none (its archive adds them). They are locked without their
+    dependencies. If they were resolved together with the broker, the versions that their parent recommends
     (of kafka-clients, among others) would win over Kafka's own.
     """
     if version_key(version) >= (4, 0):
@@ -29,12 +29,11 @@ def logging_jars(version: str) -> list[str]:
 
 
 def resolve(root: str, extra: list[str], repository: Path) -> Lock:
-    """Resolve `root` (`group:artifact:version`) with all that it needs at run time, and add `extra` as it
-    stands.
+    """Resolve `root` (`group:artifact:version`) with its run-time dependencies, and add `extra` unchanged.
 
     `{log4j}` in an extra coordinate stands for the version of log4j-core that the root brings. Raises
-    `JarError` when a jar cannot be had, has a classifier (the lock could not name it), or a Kafka jar is of
-    another version.
+    `JarError` when a jar is not available, has a classifier (the lock could not name it), or a Kafka jar is
+    of another version.
     """
     maven = maven_context(repository)
     inputs, transitive = maven.resolver.resolve([maven.create_dependency(root)])
@@ -57,7 +56,7 @@ def resolve(root: str, extra: list[str], repository: Path) -> Lock:
 
 
 def write(lock: Lock, path: Path) -> None:
-    """Write a lock file that `Lock.read` reads, one jar a line so that a change of version reads well."""
+    """Write a lock file for `Lock.read`, one jar a line, so that a change of version has a readable diff."""
     lines = [
         "# Written by python -m delaystream.dev.lock; not to be edited.",
         f'root = "{lock.root}"',

@@ -8,12 +8,11 @@ from delaystream.dev.configuration import LOOPBACK
 from delaystream.dev.errors import PortInUseError
 
 FREE_PORTS = range(20_000, 29_000)
-"""Where a free port is looked for: below the ports that systems give to outgoing connections (from 32768 on
-Linux).
+"""Range of the search for a free port: below the ports that systems give to outgoing connections (from 32768
+on Linux).
 
-A broker that is stopped for a while would otherwise lose its port to a client: one that keeps on connecting
-to the dead broker's port is, sooner or later, given that very port as its own, and is then connected to
-itself.
+Otherwise a stopped broker could lose its port to a client. A client that keeps connecting to the dead
+broker's port gets, sooner or later, this port as its own, and is then connected to itself.
 """
 
 _ATTEMPTS = 100
@@ -22,7 +21,7 @@ _ATTEMPTS = 100
 def is_free(port: int) -> bool:
     """Tell whether a server can listen on `port` of the loopback interface now."""
     with socket.socket() as probe:
-        # As Java does: connections of an earlier server that are still winding down do not count.
+        # As in Java: closing connections of an earlier server do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

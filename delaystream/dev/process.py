@@ -1,4 +1,4 @@
-"""A process that does not outlive this one, however this one ends."""
+"""A child process that ends with this process, however this process ends."""
 
 import os
 import signal
@@ -16,19 +16,17 @@ class GuardedProcess:
 
     The guard is a shell that reads from a pipe whose other end only this process holds. The kernel closes
     that end when this process dies, by SIGKILL too; the guard reads end-of-file and kills the group.
-    Considered instead: `prctl(PR_SET_PDEATHSIG)` exists on Linux only, and fires when the *thread* that
-    started the child ends, which here would kill a broker that was started from a worker thread; `atexit`
-    does not run after SIGKILL.
+    Considered instead: `prctl(PR_SET_PDEATHSIG)` exists on Linux only. It acts when the *thread* that started
+    the child ends, and would kill a broker that a worker thread started. `atexit` does not run after SIGKILL.
 
-    The guard leads the group and lives as long as its child, so that the group's number cannot be given to
-    strangers in the meantime. A group of its own also keeps a terminal's Ctrl-C from the child: who started
-    it decides the order in which things stop. A child made by a plain `fork` (not `subprocess`) of this
-    process holds the pipe too, and the guard then waits for that child as well.
+    The guard leads the group and lives as long as its child, so no stranger can get the group's number in the
+    meantime. The group also keeps a terminal's Ctrl-C away from the child: the parent decides the order in
+    which processes stop. A child from a plain `fork` (not `subprocess`) of this process also holds the pipe.
+    The guard then waits for that child, too.
     """
 
     def __init__(self, command: Sequence[str | Path], *, output: Path, inherited: Sequence[int] = ()) -> None:
-        """Start `command`; it appends both its outputs to the file `output` and inherits the given
-        descriptors."""
+        """Start `command`; it appends its outputs to the file `output` and inherits the given descriptors."""
         reading, self._lifeline = os.pipe()
         try:
             self._guard = subprocess.Popen(

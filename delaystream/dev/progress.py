@@ -1,4 +1,4 @@
-"""How the progress of a download is told: to a person at a terminal, to a log, or to nobody."""
+"""The progress of a download: for a person at a terminal, for a log, or for nobody."""
 
 import sys
 import time
@@ -11,15 +11,15 @@ from rich.progress import Progress as Bar
 
 Advance = Callable[[int], None]
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Called with what is fetched and its size in bytes; the context's value is called with each further
-bytes."""
+"""Called with the name of the download and its size in bytes. The context's value is called with the number
+of each further bytes."""
 
 _MEBIBYTE = 1024 * 1024
 
 
 @contextmanager
 def quiet(what: str, total_bytes: int) -> Iterator[Advance]:
-    """Tell nobody."""
+    """Report nothing."""
     yield lambda more_bytes: None
 
 

@@ -1,6 +1,6 @@
 """Other systems' header languages: a record written for one of them, read as a request of ours.
 
-`by_name` finds one; `delaystream.dialects.translation` says what each of them is. Opt-in, by request topic.
+`by_name` finds a dialect; `delaystream.dialects.translation` defines what one is. A request topic opts in.
 """
 
 from delaystream.dialects.registry import NAMES, by_name, filled

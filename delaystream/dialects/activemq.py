@@ -2,16 +2,17 @@
 
 Sources: https://activemq.apache.org/components/classic/documentation/delay-and-schedule-message-delivery, and
 `SchedulerBroker.java`, `JobSchedulerImpl.java` and `CronParser.java` of https://github.com/apache/activemq.
-Numbers are read as text, and as the 4 or 8 bytes that Camel's Kafka component makes of a Java Integer or Long
+Numbers may be text, or the 4 or 8 bytes that Camel's Kafka component makes from a Java Integer or Long
 (`DefaultKafkaHeaderSerializer`, https://github.com/apache/camel).
 
-Every job has an id there, which its deliveries carry and by which it can be removed. Here it is the request's
-coordinates, `topic/partition/offset`, which a producer learns from Kafka's acknowledgement. The destination
-is not among the headers: it is the request topic's default one, or `delaystream-destination`.
+In ActiveMQ every job has an id. Its deliveries carry the id, and a request with the id removes the job. Here
+the id is the request's coordinates, `topic/partition/offset`, which a producer learns from Kafka's
+acknowledgement. The headers have no destination: it is the request topic's default one, or
+`delaystream-destination`.
 
 What differs, and is meant to:
 
-- Repeats keep their distance from the first one; ActiveMQ counts each from the moment of the one before.
+- Repeats count from the first fire; ActiveMQ counts each from the actual time of the one before.
 - A cron expression is in UTC, or in the zone of `delaystream-timezone`; ActiveMQ takes the broker's zone.
 - A cron expression together with delay, period or repeat (a burst at every fire) is refused.
 """
@@ -109,7 +110,7 @@ def _timing(record: Record, spoken: Spoken) -> list[Header]:
 
 
 def _number(spoken: Spoken, name: str, least: int = 0) -> int:
-    """A number as text, or as the bytes of a Java Integer or Long; 0 when it is not given."""
+    """A number, from text or from the bytes of a Java Integer or Long; 0 when it is not given."""
     content = spoken.content(name)
     if content is None:
         return 0

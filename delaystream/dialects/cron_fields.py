@@ -1,8 +1,8 @@
-"""Cron expressions of systems that read them in their own way, as expressions that ours reads the same.
+"""Rewrites cron expressions of other systems into expressions that mean the same to our parser.
 
-Schedulers agree on the fields and differ on steps, wildcards and on what two restricted day fields mean. So
-an expression is read by its own system's rules, and written anew as numbers, ranges and lists, without what
-is ambiguous: a day field is `*` only where its system treats it as one.
+Schedulers agree on the fields. They differ on steps, on wildcards, and on the meaning of two restricted day
+fields. So an expression is read by its own system's rules, and rewritten as numbers, ranges and lists,
+without ambiguous parts: a day field is `*` only if its system treats it as `*`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,12 +34,12 @@ NAMED_WEEKDAY: Final = WEEKDAY._replace(names={name: at for at, name in enumerat
 
 
 class Grammar(NamedTuple):
-    """How a system reads its expressions."""
+    """The rules by which a system reads its expressions."""
 
     fields: tuple[Field, ...]
     """The last three are day of month, month, day of week."""
     multiples: bool = False
-    """Whether a step takes the multiples of its number, wherever the range begins."""
+    """Whether a step selects the multiples of its number, independent of the start of the range."""
     open_steps: bool = False
     """Whether `5/10` means from 5 to the end in steps of 10."""
 
@@ -50,7 +50,7 @@ class _Values(NamedTuple):
 
 
 def rewritten(header: str, expression: str, grammar: Grammar) -> str:
-    """The expression as ours; raises `DialectError` for one that its own system refuses."""
+    """The expression in our form; raises `DialectError` if its own system refuses it."""
     tokens = expression.split()
     if len(tokens) != len(grammar.fields):
         count = len(grammar.fields)
@@ -62,7 +62,7 @@ def rewritten(header: str, expression: str, grammar: Grammar) -> str:
         raise invalid(header, expression, str(error)) from None
     day, month, weekday = read[-3:]
     if not day.wildcard and not weekday.wildcard and (len(day.numbers) == 31 or len(weekday.numbers) == 7):
-        # Either day field is enough, and one of them holds every day.
+        # One matching day field is enough, and one of the fields has every day.
         day = weekday = _Values(frozenset(), wildcard=True)
     clock = [
         _clock_token(token, values, field)
@@ -72,9 +72,9 @@ def rewritten(header: str, expression: str, grammar: Grammar) -> str:
 
 
 def listed_steps(expression: str) -> str:
-    """An expression whose `*/n` in the day fields are not wildcards, as croniter reads them: as ranges.
+    """An expression with ranges for `*/n` in the day fields: croniter does not read `*/n` as a wildcard.
 
-    The last five of the fields are those of a crontab; what cannot be read is left for the parser to refuse.
+    The last five fields are those of a crontab. An unreadable field stays, and the parser refuses it.
     """
     tokens = expression.split()
     if len(tokens) in {5, 6}:
@@ -87,7 +87,7 @@ def listed_steps(expression: str) -> str:
 
 
 class _FieldError(Exception):
-    """A field cannot be read; the message says what was expected."""
+    """A field cannot be read; the message says what is expected."""
 
 
 def _values(token: str, field: Field, grammar: Grammar) -> _Values:
@@ -128,7 +128,7 @@ def _number(text: str, field: Field) -> int:
 
 
 def _clock_token(token: str, values: _Values, field: Field) -> str:
-    # What follows real time through a change of the clocks is told by the wildcard: it is kept.
+    # The wildcard decides whether the expression follows elapsed time at clock changes, so it is kept.
     span, _, step = token.partition("/")
     if span in {"*", "?"} and field.least == 0 and "," not in token:
         return f"*/{step}" if step else "*"
@@ -140,7 +140,7 @@ def _token(values: _Values) -> str:
 
 
 def _items(numbers: list[int]) -> Iterator[str]:
-    """The numbers as ranges, with steps, where three or more of them are as far from each other."""
+    """The numbers as a list; three or more at equal distances become a range with a step."""
     at = 0
     while at < len(numbers):
         end = at + 1

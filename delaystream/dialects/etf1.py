@@ -3,14 +3,14 @@
 Source: the README, `schedule/kafka/schedule.go`, `store/kafka/store.go` and `runner/kafka/handler.go` of
 https://github.com/etf1/kafka-message-scheduler (November 2025).
 
-The record's key is the schedule's id there, and a record with that key and a null value deletes the schedule.
-It does so here too, on topics with this dialect only: in delaystream's own language a null value is a
-tombstone to be delivered. The delivered key is `scheduler-target-key`, null without it.
+In etf1 the record's key is the schedule's id, and a record with that key and a null value deletes the
+schedule. On topics with this dialect it does so here, too. In delaystream's own headers a null value is a
+tombstone that is delivered. The delivered key is `scheduler-target-key`, or null without it.
 
 What differs, and is meant to:
 
-- A time in the past is delivered at once; etf1 drops it, unless within `SCHEDULE_GRACE_INTERVAL`.
-- Nothing is written back to the request topic, and there is no history topic: what was delivered is an event.
+- A time in the past is delivered at once; etf1 drops it outside of `SCHEDULE_GRACE_INTERVAL`.
+- Nothing is written back to the request topic. There is no history topic: a delivery is an event.
 """
 
 from typing import Final
@@ -76,7 +76,7 @@ def _translate(record: Record) -> Translated | None:
         control("id", id),
         control("at", seconds_as_instant(_EPOCH, epoch)),
         control("destination", spoken.required(_TARGET_TOPIC, "the topic to deliver to")),
-        # Delivered again, what an earlier delivery added is that delivery's.
+        # If a delivery is sent as a request, headers that the earlier delivery added do not count.
         *(header for header in record.headers if header[0] not in _OUTGOING),
         (_TIMESTAMP, b"%d" % (record.timestamp_ms // 1000)),
         (_KEY, record.key),

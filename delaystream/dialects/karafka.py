@@ -5,13 +5,13 @@ https://github.com/karafka/karafka, `proxy.rb`, `dispatcher.rb`, `consumer.rb` a
 (August 2026; envelope version 1.0.0).
 
 The record's key is the schedule's id; `schedule_target_key` is the key to deliver with. A record of the type
-`cancel`, or `tombstone`, ends the schedule that its key names.
+`cancel` or `tombstone` ends the schedule with its key.
 
 What differs, and is meant to:
 
 - Nothing is written back to the request topic.
-- `schedule_target_partition_key` is refused: which partition it means depends on the partitioner that the
-  Karafka process was configured with. `schedule_target_partition` says it without a doubt.
+- `schedule_target_partition_key` is refused, because its partition depends on the partitioner of the Karafka
+  process. `schedule_target_partition` is unambiguous.
 """
 
 import re

@@ -1,15 +1,16 @@
 """Kaspr's scheduler: `x-scheduler-*`.
 
-Sources: Kaspr's user guide (https://kaspr.dev/docs/user-guide/scheduler) and, where it is silent,
+Sources: Kaspr's user guide (https://kaspr.dev/docs/user-guide/scheduler) and, for gaps in it,
 `kaspr/scheduler/manager.py`, `ticker.py` and `utils.py` of https://github.com/vmirz/kaspr (June 2026).
 
 What differs, and is meant to:
 
-- A second `ADD` with a request id in Kaspr leaves the first message to be delivered as well; here it replaces
-  it. One-time and cron schedules share one space of ids; in Kaspr each kind has its own.
-- Kaspr counts in whole seconds and delivers what is due within the present one; here nothing comes early.
+- In Kaspr a second `ADD` with the same request id does not stop the first message; here it replaces the
+  first. One-time and cron schedules share their ids here; in Kaspr each kind has its own.
+- Kaspr counts in whole seconds, and delivers messages that are due within the present second; here nothing is
+  early.
 - A time without an offset is UTC, as the user guide says (Kaspr's code takes the host's zone).
-- Kaspr delivers `x-scheduler-cron-missed-fire-policy` along with the message; here it is taken out.
+- Kaspr delivers the header `x-scheduler-cron-missed-fire-policy` with the message; here it is removed.
 """
 
 from collections.abc import Mapping
@@ -113,7 +114,7 @@ def _translate(record: Record) -> Translated | None:
 
 
 def _instant(text: str) -> str:
-    """Our `at`; Kaspr reads what `datetime.fromisoformat` does, a date alone and a space included."""
+    """Our `at`. Kaspr reads all forms of `datetime.fromisoformat`, such as a date alone, or with a space."""
     time = text if len(text) > _OFFSET_AT else f"{text}T00:00:00"
     if "Z" not in time and "z" not in time and not any(sign in time[_OFFSET_AT:] for sign in "+-"):
         time += "Z"

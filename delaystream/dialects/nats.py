@@ -1,21 +1,21 @@
 """NATS JetStream's message schedules: `Nats-Schedule` and its companions.
 
-Sources: ADR-51 (https://github.com/nats-io/nats-architecture-and-design, revision 7) and, where it is silent,
+Sources: ADR-51 (https://github.com/nats-io/nats-architecture-and-design, revision 7) and, for gaps in it,
 `server/scheduler.go`, `server/cron.go` and `server/stream.go` of https://github.com/nats-io/nats-server
 (August 2026).
 
-The subject that holds a schedule is its name in NATS; here it is the record's key. A record without a key has
-no name: a one-time one cannot be addressed, a recurring one is named by its coordinates.
+In NATS a schedule's name is the subject that holds it; here it is the record's key. A record without a key
+has no name. A one-time schedule then cannot be addressed; a recurring one has its coordinates as its name.
 
-A schedule that was missed, however often and however long ago, fires once and then goes on (`catch-up:
-latest` without an end to `grace`). Its own `Nats-TTL` ends it.
+A schedule with missed fires, however many and however old, fires once and then goes on (`catch-up: latest`
+with unlimited `grace`). Its own `Nats-TTL` ends it.
 
 What differs, and is meant to:
 
 - Kafka has no per-message time to live: `Nats-Schedule-TTL` is delivered as `Nats-TTL`, and nothing expires.
 - `Nats-Schedule-Source` (sampling of another subject) and `Nats-Schedule-Rollup` are refused.
-- Ending a schedule by `Nats-Schedule-Next: purge` does that alone: with a value to publish, it is refused.
-- `@every` keeps its distance from the first fire; NATS counts from each fire, rounded to the second.
+- `Nats-Schedule-Next: purge` only ends a schedule. With a value to publish, it is refused.
+- `@every` counts from the first fire; NATS counts from each fire, rounded to the second.
 """
 
 import re
@@ -232,14 +232,14 @@ def _no_time_zone(spoken: Spoken) -> None:
 
 
 def _life_ms(spoken: Spoken) -> int | None:
-    """How long the schedule lives; None for ever, which is what more than a century is taken for."""
+    """The life of the schedule; None: for ever. More than a century counts as for ever."""
     text = spoken.text(_TTL)
     life_ms = None if text is None else _time_to_live_ms(_TTL, text)
     return None if life_ms is None or life_ms > LONGEST_MS else life_ms
 
 
 def _time_to_live_ms(name: str, text: str) -> int | None:
-    """Milliseconds of a TTL; None for one that never ends. Whole seconds may stand alone, 0 is none."""
+    """Milliseconds of a TTL; None if it never ends. Whole seconds need no unit; 0 is no TTL."""
     if text.lower() == "never":
         return None
     if text.isascii() and text.isdigit() and len(text) <= 12:

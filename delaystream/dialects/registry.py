@@ -15,17 +15,17 @@ _DIALECTS: Final[dict[str, Dialect]] = {
 }
 
 NAMES: Final = tuple(_DIALECTS)
-"""What a setting may name."""
+"""The names that a setting may have."""
 
 
 _FILLS: Final = {name: fill for dialect in _DIALECTS.values() for name, fill in dialect.fills.items()}
 
 
 def filled(headers: list[Header], scheduled_ms: int, next_ms: int | None) -> list[Header]:
-    """The headers of a recurring schedule's delivery, with what only the fire can tell.
+    """The headers of a recurring schedule's delivery, completed with values that only the fire knows.
 
-    `next_ms` is the scheduled time after this one; None after the last. The very list where there is nothing
-    to fill.
+    `next_ms` is the scheduled time after this one; None after the last. Returns the same list if there is
+    nothing to fill.
     """
     for name, value in headers:
         if value == TO_FILL and name in _FILLS:

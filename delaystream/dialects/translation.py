@@ -1,9 +1,9 @@
-"""What a dialect is: the one function that translates a record, and what it needs to say so.
+"""The interface of a dialect: the function that translates a record, and its types.
 
-A translation changes the headers and, where the other system keeps the delivered key in a header, the key;
-never the value. It holds no state and no clock: the same record gives the same translation wherever and
-however often it is read. So a record travels as it was produced, to the partition that owns its id and to the
-dead letters, and is translated where it is parsed.
+A translation changes the headers, and the key if the other system has the delivered key in a header. It never
+changes the value. It has no state and no clock: the same record always gives the same translation. So a
+record travels unchanged to the partition that owns its id, or to the dead letters, and is translated where it
+is parsed.
 """
 
 from abc import ABC, abstractmethod
@@ -16,17 +16,17 @@ from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Coordinates, Header
 
 PREFIX: Final = "delaystream-"
-"""Of our own control headers, as in `delaystream.codec.names`."""
+"""The prefix of our own control headers, as in `delaystream.codec.names`."""
 
 UNLIMITED: Final = "36500d"
-"""A grace that never ends, for systems that fire what they missed however late."""
+"""A grace without an end, for systems that fire missed times however late."""
 
 
 Fill: TypeAlias = Callable[[int, int | None], bytes]
 """The value of a header at a fire, from its scheduled time and the next one; None after the last."""
 
 TO_FILL: Final = b"\0delaystream fills this in\0"
-"""The value of a header that is told when the schedule fires; one that no producer means."""
+"""Placeholder for a header value that is known only at the fire; no producer would send it."""
 
 
 class Translated(msgspec.Struct, frozen=True, gc=False):
@@ -35,7 +35,8 @@ class Translated(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     """The key to deliver with."""
     headers: list[Header]
-    """Our control headers, and those that the other system would deliver, its own outgoing ones included."""
+    """Our control headers, and the headers that the other system would deliver, with its own outgoing ones.
+    """
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -43,12 +44,12 @@ class Row(msgspec.Struct, frozen=True):
 
     theirs: str
     ours: str
-    """The control header, without prefix, or in words what is done."""
+    """The control header, without prefix, or a description in words."""
     notes: str = ""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """What a translation may look at: everything but the value's bytes."""
+    """The input of a translation: everything except the value's bytes."""
 
     source: Coordinates
     timestamp_ms: int
@@ -62,20 +63,21 @@ class Dialect(ABC):
     """One other system's header language."""
 
     name: ClassVar[str]
-    """What the setting calls it."""
+    """Its name in the setting."""
     system: ClassVar[str]
-    """What people call it."""
+    """Its name for people."""
     table: ClassVar[tuple[Row, ...]]
     """Every header that it reads, in the order of its documentation."""
     outgoing: ClassVar[tuple[Row, ...]]
     """The headers that it adds to deliveries."""
     fills: ClassVar[Mapping[str, Fill]] = {}
-    """Headers of recurring schedules that only a fire can tell. A translation adds them empty."""
+    """Headers of recurring schedules whose values are known only at a fire. A translation adds placeholders.
+    """
 
     def translate(self, record: Record) -> Translated | Rejection | None:
-        """The record in our names; None when it does not speak this language, and is read as ours.
+        """The record in our header names. None: it has no header of this dialect, and is read as ours.
 
-        A rejection names the other system's header. No input makes it raise.
+        A rejection names the other system's header. It never raises.
         """
         try:
             return self._translated(record)
@@ -88,7 +90,7 @@ class Dialect(ABC):
 
 
 class DialectError(Exception):
-    """One record is refused; stays inside the dialects."""
+    """One record is refused. The error stays inside the dialects."""
 
     def __init__(self, code: Code, detail: str) -> None:
         super().__init__(detail)
@@ -107,7 +109,7 @@ def invalid(name: str, value: str | bytes, expected: str) -> DialectError:
 
 
 def unsupported(what: str, instead: str) -> DialectError:
-    """The other system does it, and delaystream does not."""
+    """The other system supports it, but delaystream does not."""
     return DialectError(Code.DIALECT_UNSUPPORTED, f"{what}, which delaystream does not carry out; {instead}.")
 
 
@@ -166,7 +168,7 @@ def control(name: str, value: str) -> Header:
 
 
 def coordinates_id(source: Coordinates) -> str:
-    """The id of a schedule whose own system gives it none: where its request stands."""
+    """The id of a schedule whose own system gives it none: the coordinates of its request."""
     return source.text
 
 
@@ -187,7 +189,7 @@ def seconds_as_instant(name: str, text: str) -> str:
 
 
 _MILLISECONDS_FROM: Final = 10**11
-"""Seconds reach it in the year 5138, milliseconds did in 1973."""
+"""Epoch seconds reach it in the year 5138; epoch milliseconds did in 1973."""
 
 
 def names_ours(headers: Iterable[Header]) -> bool:

@@ -1,1 +1,1 @@
-"""What people see of schedules, and how it is read from a partition's rows: pure, whoever holds the rows."""
+"""The public view of schedules, and how to read it from a partition's rows. Pure: any store may hold them."""

@@ -1,4 +1,4 @@
-"""One partition's rows, read: who it is of, what is pending, what stands over it."""
+"""Reads one partition's rows: its owner, its pending fires, its rates and holds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from delaystream.query.view import PendingFire, ScheduleView, view_of
 
 
 class UnknownLayout(Exception):
-    """The rows have a layout that this version does not read."""
+    """The rows have a layout that this version cannot read."""
 
     def __init__(self, layout: int) -> None:
         super().__init__(f"rows of layout {layout}")
@@ -41,7 +41,7 @@ class UnknownLayout(Exception):
 
 
 class StoredSchedule(msgspec.Struct, frozen=True):
-    """A named schedule as it is stored, and what it delivers; None once it is over."""
+    """A named schedule as it is stored, with its payload; None once it is over."""
 
     tenant: str
     id: str
@@ -50,15 +50,15 @@ class StoredSchedule(msgspec.Struct, frozen=True):
 
     @property
     def view(self) -> ScheduleView:
-        """What people see of it, but for the times ahead: each of those costs a look at its calendar."""
+        """The public view, without the times ahead: each of those has to be computed from the calendar."""
         return view_of(self.id, self.row, upcoming=0)
 
 
 class StoredPartition:
-    """The rows of one partition, with the names that they have numbers for.
+    """The rows of one partition, and the names behind their numbers.
 
-    The names and the holds are those of when this is made; all else is read as it is asked for. Rows that
-    cannot be decoded raise what `delaystream.codec.envelope.UNREADABLE` says. Raises UnknownLayout.
+    The names and the holds are read when the object is made, everything else on demand. Rows that cannot be
+    decoded raise one of `delaystream.codec.envelope.UNREADABLE`. Raises UnknownLayout.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -69,14 +69,14 @@ class StoredPartition:
         if self.meta is not None and self.meta.format != FORMAT:
             raise UnknownLayout(self.meta.format)
         self.holds: list[Hold] = [decode_hold(value) for _, value in everything(rows, b"h", b"i")]
-        #: holds that have ended, and have something left
+        #: holds that have ended, with some entries left
         self.ended: list[Ended] = [decode_ended(value) for _, value in everything(rows, b"e", b"f")]
         standing = {hold.name for hold in (*self.holds, *[ended.hold for ended in self.ended])}
         #: destination, tenant and hold of each
         self._wheels: dict[int, tuple[str, str | None, str | None]] = {}
         for key, value in everything(rows, b"d", b"e"):
             topic, tenant, hold = keys.split_wheel_name(value.decode())
-            # What is set aside for anything else than a hold is as good as in its own wheel.
+            # An entry set aside for any other reason than a hold counts as in its own wheel.
             held_by = hold if hold in standing else None
             self._wheels[keys.split_number(key)] = (topic, tenant or None, held_by)
         self._sources: dict[int, SourceName] = {
@@ -84,30 +84,30 @@ class StoredPartition:
         }
 
     def positions(self) -> Iterator[tuple[str, SourcePosition]]:
-        """Up to where each source topic was applied."""
+        """The applied position of each source topic."""
         for key, value in everything(self._rows, b"o", b"p"):
             yield keys.split_offset_key(key), decode_position(value)
 
     def rates(self) -> Iterator[Rate]:
-        """What commands have set, by tenant and destination."""
+        """The rates that commands have set, by tenant and destination."""
         for _, value in everything(self._rows, b"v", b"w"):
             yield decode_rate(value)
 
     def entries(self) -> Iterator[tuple[PendingFire, Entry]]:
-        """What is in the wheels of destinations, by wheel and due time."""
+        """The entries of the destinations' wheels, by wheel and due time."""
         first = keys.wheel_bound(keys.HOUSEKEEPING + 1)
         for key, value in everything(self._rows, first, keys.WHEEL_END):
             yield self.fire(key), decode_entry(value)
 
     def schedules(self) -> Iterator[StoredSchedule]:
-        """Named schedules, by tenant and id; those too that are over."""
+        """Named schedules, by tenant and id; includes those that are over."""
         for key, value in everything(self._rows, b"s", b"t"):
             tenant, id = keys.split_schedule_key(key)
             row = decode_schedule(value)
             yield StoredSchedule(tenant, id, row, payload_of(self._rows.get, id, row))
 
     def fire(self, key: bytes) -> PendingFire:
-        """What an entry of a wheel is, by its key."""
+        """An entry of a wheel, from its key."""
         wheel, due_ms, number, offset, index = keys.split_wheel_key(key)
         destination, tenant, held_by = self._wheels[wheel]
         source = self._sources[number]

@@ -1,4 +1,4 @@
-"""A partition's rows in key order, as whoever reads them needs them: from a local store or a copy of one."""
+"""A partition's rows in key order, for all readers: from a local store or a copy of one."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def everything(rows: Rows, start: bytes, stop: bytes, chunk: int = 1000) -> Iter
 
 
 def payload_of(get: Callable[[bytes], bytes | None], id: str, schedule: Schedule) -> Envelope | None:
-    """What a schedule delivers, from its own row or from the one beside it; None for one that is over."""
+    """A schedule's payload, from its own row or from its payload row; None once it is over."""
     stored = schedule.payload or get(payload_key(schedule.topic, id))
     return None if stored is None else decode_envelope(stored)

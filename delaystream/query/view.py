@@ -1,4 +1,4 @@
-"""What people see of a schedule: one value, wherever it is told."""
+"""The public view of a schedule: one value for all uses."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.request import Coordinates
 
 UPCOMING: Final = 10
-"""Times ahead that a view has, at most."""
+"""Most times ahead in a view."""
 
 
 class PendingFire(msgspec.Struct, frozen=True):
-    """An entry of a wheel, with the names that its key has numbers for."""
+    """An entry of a wheel, with names for the numbers in its key."""
 
     destination: str
     due_at_ms: int
     source: Coordinates
-    """Of the request; of a triggered fire, of the command."""
+    """Coordinates of the request; for a triggered fire, of the command."""
     index: int
     """The position in the request's list of due times, from 0."""
     wheel_tenant: str | None = None
     """The tenant that has a wheel of its own for the destination."""
     held_by: str | None = None
-    """What keeps it back, or did."""
+    """The hold that keeps it back, or did."""
 
     @property
     def fire_id(self) -> str:
-        """Its name, if it is of a request without an id."""
+        """The fire's id, if it belongs to a request without an id."""
         return fire_id(self.source.text, self.index, self.due_at_ms)
 
 
@@ -47,7 +47,7 @@ class PastFire(msgspec.Struct, frozen=True):
 
 
 class PastRun(msgspec.Struct, frozen=True):
-    """Due times in a schedule's history that had no fire, one or more that follow one another."""
+    """One or more consecutive due times without a fire, in a schedule's history."""
 
     kind: Past
     """MISSED or SKIPPED."""
@@ -57,35 +57,35 @@ class PastRun(msgspec.Struct, frozen=True):
     """The last of them."""
     count: int
     decided_at_ms: int
-    """When the last of them was decided on."""
+    """When the engine decided about the last of them."""
 
 
 class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
-    """A schedule, or a request without an id, as it stands; None is what is not known, or not so.
+    """The present state of a schedule, or of a request without an id. None: unknown, or not so.
 
-    What it delivers is left out: key, value and headers are for those who may see them. A request without an
-    id is what is pending of it: it has no revision, no version, no history, and counts nothing.
+    The payload is left out: only some people may see key, value and headers. Of a request without an id only
+    the pending fires are known: there is no revision, no version, no history and no counter.
     """
 
     source: Coordinates
-    """Where the request stood that asked for it last."""
+    """Coordinates of the request that defined it last."""
     id: str | None = None
     status: Status
     definition: Definition
     next_at_ms: int | None = None
-    """The earliest due time in the wheels, with its jitter; a schedule that is paused has none there."""
+    """The earliest due time in the wheels, with its jitter; a paused schedule has none there."""
     upcoming_at_ms: Sequence[int] = ()
-    """Times ahead without jitter, `UPCOMING` at most; of what is paused those that it would have."""
+    """Times ahead without jitter, `UPCOMING` at most; of a paused schedule, the times that it would have."""
     revision: int | None = None
     version: int | None = None
     fire_count: int = 0
     missed_count: int = 0
     triggered: int = 0
-    """Triggered fires that are still to come."""
+    """Number of triggered fires that are still pending."""
     last_fire_id: str | None = None
     last_fired_at_ms: int | None = None
     history: Sequence[PastFire | PastRun] = ()
-    """What became of its last due times, the latest last."""
+    """The outcome of its last due times, the latest last."""
     created_at_ms: int | None = None
     """Timestamp of the request that made it."""
     created_by: str | None = None
@@ -97,18 +97,18 @@ class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
     declared_by: str | None = None
     deploy: int | None = None
     on_late: str | None = None
-    """Of a request without an id, what becomes of a late fire; of others it is with what they deliver."""
+    """The rule for late fires, of a request without an id; named schedules have it in their payload."""
     paused_at_ms: int | None = None
     until_ms: int | None = None
     """When its pause ends by itself."""
     held_by: str | None = None
     """The hold that keeps it back, or any of its fires."""
     forget_at_ms: int | None = None
-    """When an id that is over is forgotten."""
+    """When the id of an ended schedule is forgotten."""
 
 
 def view_of(id: str, schedule: Schedule, upcoming: int = UPCOMING) -> ScheduleView:
-    """A named schedule by its row, with so many times ahead at most: each costs a look at its calendar."""
+    """A named schedule from its row; at most ``upcoming`` times ahead, each computed from its calendar."""
     return ScheduleView(
         source=schedule.source,
         id=id,
@@ -142,9 +142,9 @@ def view_of(id: str, schedule: Schedule, upcoming: int = UPCOMING) -> ScheduleVi
 def view_of_unnamed(
     fires: Sequence[PendingFire], entry: Envelope, held_by: str | None = None
 ) -> ScheduleView:
-    """A request without an id by what is pending of it, in due order, of which `entry` is the first.
+    """A request without an id, from its pending fires in due order; `entry` is the first of them.
 
-    `held_by` is the hold that keeps any of it back, or will when that is due.
+    `held_by` is the hold that keeps back any of its fires, or will when they are due.
     """
     first = fires[0]
     due_ms = [fire.due_at_ms for fire in fires]
@@ -164,14 +164,14 @@ def view_of_unnamed(
 def _past(id: str, schedule: Schedule, fire: Fire) -> PastFire | PastRun:
     if fire.kind in RUNS:
         return PastRun(fire.kind, fire.due_ms, fire.to_ms, fire.count, fire.fired_ms)
-    # The request of an earlier revision may have stood in another topic of the name than that of this one.
+    # The request of an earlier revision may have been in another topic of the same name.
     where = place(schedule.topic, fire.origin)
     name = named_fire_id(where, fire.revision, fire.index, fire.due_ms, id)
     return PastFire(fire.due_ms, fire.fired_ms, name, fire.kind)
 
 
 def _upcoming(schedule: Schedule, most: int) -> list[int]:
-    """Scheduled times ahead of a live schedule."""
+    """The scheduled times ahead of a live schedule."""
     if schedule.status not in LIVE:
         return []
     recurrence = schedule.recurrence
@@ -186,6 +186,6 @@ def _upcoming(schedule: Schedule, most: int) -> list[int]:
             times.append(time_ms)
             time_ms = next_after(recurrence, time_ms)
     except (CronError, UnknownZoneError):
-        # A newer release stored it: what was worked out before holds.
+        # A newer release stored it: the times computed before remain valid.
         pass
     return times

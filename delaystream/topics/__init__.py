@@ -1,4 +1,4 @@
-"""The project's topics as code: `plan` what they should be, `check` what differs, `apply` it, `render` it."""
+"""The project's topics as code: `plan` them, `check` a cluster against the plan, `apply` or `render` it."""
 
 from delaystream.topics.access import ROLES, Acl, Role, User, users
 from delaystream.topics.cluster import Admin, TopicsError, TopicsRefused, apply, check, connect, topic_ids

@@ -1,7 +1,7 @@
-"""Who needs which rights on a cluster with ACLs: the least that each role can do its work with.
+"""The least rights that each role needs on a cluster with ACLs.
 
-`topics/topics.json` says it by kind of topic; names come from the settings. Operations are Kafka's. Its
-StandardAuthorizer takes Describe to be part of Read and Write, and DescribeConfigs of AlterConfigs; Create
+`topics/topics.json` says it by kind of topic; names come from the settings. Operations are Kafka's. In its
+StandardAuthorizer, Read and Write include Describe, and AlterConfigs includes DescribeConfigs; Create
 includes neither.
 """
 
@@ -23,7 +23,7 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 class RequestPolicy(Protocol):
-    """What is asked of the settings of one request topic."""
+    """The settings of one request topic that this module needs."""
 
     @property
     def destinations_allow(self) -> Sequence[str]:
@@ -31,21 +31,22 @@ class RequestPolicy(Protocol):
 
 
 class AccessSettings(TopicSettings, Protocol):
-    """What is asked of the settings; `delaystream.config` has them."""
+    """The settings that this module needs; `delaystream.config` has them."""
 
     @property
     def app_id(self) -> str:
-        """The workers' group, and what their transactional ids begin with."""
+        """The workers' group, and the prefix of their transactional ids."""
 
     def requests(self, topic: str) -> "RequestPolicy":
-        """What holds for the requests of one topic."""
+        """The settings of one topic's requests."""
 
 
 class Acl(msgspec.Struct, frozen=True):
-    """One operation that is allowed on one resource, or on all whose names begin with `name` (`prefixed`).
+    """Allows one operation on one resource, or on all whose names begin with `name` (`prefixed`).
 
-    The literal name `*` stands for all resources of the kind, as everywhere in Kafka. `remark` says what the
-    ACL allows beyond what is meant, where ACLs cannot say it more narrowly; empty otherwise.
+    The literal name `*` stands for all resources of the kind, as everywhere in Kafka. `remark` names the
+    excess of an ACL that allows more than intended, because no narrower one can be expressed; otherwise it is
+    empty.
     """
 
     resource: Resource
@@ -72,9 +73,9 @@ class User(msgspec.Struct, frozen=True):
 def users(settings: AccessSettings, names: Mapping[Role, str] | None = None) -> list[User]:
     """Return one user for each role, with the rights that the role needs.
 
-    `names` overrides `<app-id>-<role>`. Where there are several request topics, each has a requester and a
-    reader of its own, with the topic's name behind theirs: tenants do not read each other's records, nor the
-    receipts of all of them.
+    `names` overrides `<app-id>-<role>`. With several request topics, each has a requester and a reader of its
+    own, whose names end with the topic's. So tenants cannot read each other's records, or the receipts of all
+    tenants.
     """
     given = names or {}
     everybody = []
@@ -116,7 +117,7 @@ def _user(role: Role, name: str, settings: AccessSettings, tenants: Sequence[str
 
 
 def _narrowest(pattern: str) -> Acl:
-    """The narrowest ACL that covers every topic which a name or glob of the allow-list means."""
+    """The narrowest ACL that covers every topic that a name or glob of the allow-list matches."""
     glob = _GLOB.search(pattern)
     if glob is None:
         return Acl("topic", pattern, "")
@@ -133,7 +134,7 @@ def _narrowest(pattern: str) -> Acl:
 
 
 def by_resource(acls: Sequence[Acl]) -> Iterator[tuple[Acl, list[str]]]:
-    """The first ACL of each resource, and all operations that are allowed on it, in their order."""
+    """The first ACL of each resource, and all allowed operations on it, in their order."""
     operations: dict[tuple[Resource, str, bool], list[str]] = {}
     first: dict[tuple[Resource, str, bool], Acl] = {}
     for acl in acls:

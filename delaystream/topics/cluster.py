@@ -1,4 +1,4 @@
-"""The project's topics on a cluster: what is there, what differs, and making it so."""
+"""The project's topics on a cluster: finds them, compares them, and creates or corrects them."""
 
 import logging
 import time
@@ -25,7 +25,7 @@ from delaystream.topics.specification import TopicSpec
 
 REQUEST_TIMEOUT_S = 30.0
 VISIBLE_TIMEOUT_S = 30.0
-"""How long a created topic may take until the brokers show it."""
+"""Longest time until the brokers show a created topic."""
 
 _VISIBLE_POLL_S = 0.1
 _FIRST_PATIENCE_S = 1.0
@@ -38,7 +38,7 @@ _FINAL = {
     KafkaError.INVALID_PARTITIONS,
     KafkaError.INVALID_REPLICATION_FACTOR,
 }
-"""What the cluster refuses for good."""
+"""Errors that will not pass."""
 _NEVER_CHANGED = {"exists", "partitions", "replication.factor"}
 
 _INHERITED = frozenset(
@@ -58,11 +58,11 @@ class TopicsError(Exception):
 
 
 class TopicsRefused(TopicsError):
-    """The cluster refused, and would again: a person is needed."""
+    """The cluster refused, and will refuse again: a person has to act."""
 
 
 class _Librdkafka:
-    """Takes what librdkafka logs: what matters of it is told by the errors that its calls end with."""
+    """Takes librdkafka's log lines. The errors of its calls say all that matters."""
 
     @staticmethod
     def log(_: int, message: str, *arguments: Any) -> None:
@@ -79,8 +79,8 @@ class Admin(AdminClient):
         super().__init__(settings, logger=_Librdkafka())
 
     def reach(self, timeout_s: float) -> Any:
-        """Return the cluster's metadata. Raises `TopicsError` when there is none in time, or as soon as the
-        cluster does not let us in: who is refused once is refused again."""
+        """Return the cluster's metadata. Raises `TopicsError` when it does not come in time. It does so at
+        once when the cluster refuses the login, which another try would not change."""
         deadline = time.monotonic() + timeout_s
         patience_s = _FIRST_PATIENCE_S
         while True:
@@ -110,10 +110,10 @@ def check(admin: Admin, specs: Sequence[TopicSpec], *, exact_partitions: bool = 
 def apply(admin: Admin, specs: Sequence[TopicSpec], *, alter: bool = True) -> list[Change]:
     """Create the topics that are missing and, with `alter`, correct the settings that `check` would report.
 
-    Partition counts and replicas of existing topics are never changed, nor are more replicas asked for in
-    sync than a topic has: nothing could be written to it any more. A missing topic whose partitions
-    belong with those of an existing one gets as many as that one has: `check` afterwards tells what remains.
-    Applying twice changes nothing. Raises `TopicsError`.
+    It never changes partition counts and replicas of existing topics. It never raises min.insync.replicas
+    above the replicas that a topic has, because nothing could be written to the topic then. If the partitions
+    of a missing topic belong together with those of an existing one, it gets the same number. `check`
+    afterwards shows the remaining differences. Applying twice changes nothing. Raises `TopicsError`.
     """
     found = _find(admin, specs)
     existing = [spec for spec in specs if spec.name in found]
@@ -137,7 +137,7 @@ def topic_ids(admin: Admin, names: Iterable[str]) -> dict[str, str]:
 
     A topic that is deleted and created again has another id. Raises `TopicsError`.
     """
-    # librdkafka writes them in base64, Kafka in its form for URLs (org.apache.kafka.common.Uuid).
+    # librdkafka writes them in base64, Kafka in base64's form for URLs (org.apache.kafka.common.Uuid).
     url = str.maketrans("+/", "-_")
     return {name: str(topic.topic_id).translate(url) for name, topic in _describe(admin, names).items()}
 
@@ -153,7 +153,8 @@ def _find(admin: Admin, specs: Sequence[TopicSpec]) -> dict[str, FoundTopic]:
         try:
             entries = _result(answer, f"The settings of {resource.name} cannot be read")
         except TopicsError as error:
-            # Another broker answers than the one that described it: this one has not heard of it yet.
+            # Another broker answers than the one that described the topic, and it does not know the topic
+            # yet.
             if _code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise
             continue
@@ -206,15 +207,15 @@ def _create(admin: AdminClient, specs: Sequence[TopicSpec], common: int | None) 
         try:
             _result(answers[spec.name], f"The topic {spec.name} cannot be created")
         except TopicsError as error:
-            # Somebody was faster; `check` tells whether it is as it should be.
+            # Somebody else created it first; `check` tells whether it is as it should be.
             code = _code(error)
             if code == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
             if code == KafkaError.INVALID_REPLICATION_FACTOR:
                 raise TopicsRefused(
                     f"{error} A cluster with fewer brokers than {spec.replication_factor} can have fewer "
-                    "replicas, and loses more when one is lost: `--environment single-node` plans one of "
-                    "each, `--replication-factor N` as many as are asked for."
+                    "replicas, but loses more when a broker is lost: `--environment single-node` plans one "
+                    "replica, `--replication-factor N` plans N."
                 ) from error.__cause__
             raise
         sentence = (
@@ -226,8 +227,7 @@ def _create(admin: AdminClient, specs: Sequence[TopicSpec], common: int | None) 
 
 
 def _await_visible(admin: Admin, specs: Sequence[TopicSpec], altered: Sequence[Difference]) -> None:
-    """Wait until the cluster shows what was done: the controller answers before the brokers have heard of
-    it."""
+    """Wait until the cluster shows the changes: the controller answers before the brokers know them."""
     deadline = time.monotonic() + VISIBLE_TIMEOUT_S
     while True:
         found = _find(admin, specs)

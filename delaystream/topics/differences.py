@@ -1,4 +1,4 @@
-"""How a topic can differ from its specification, and which differences matter. Pure."""
+"""The differences between a topic and its specification, and which of them matter. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ from delaystream.topics.specification import TopicSpec
 
 Severity = Literal["error", "warning"]
 
-#: Kafka's own default of the limit on timestamps that lie ahead
+#: Kafka's own default of the limit on timestamps in the future
 _HOUR_MS = 3_600_000
 
 
@@ -30,7 +30,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One thing that was done to a topic."""
+    """One change that was made to a topic."""
 
     topic: str
     action: Literal["created", "altered"]
@@ -38,9 +38,10 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class FoundTopic(msgspec.Struct, frozen=True):
-    """What a topic is on a cluster; `config` holds all its settings as they are in effect.
+    """A topic as it is on a cluster; `config` has all its effective settings.
 
-    `inherited` are those that are not set on the topic itself: they are the brokers', or Kafka's defaults.
+    `inherited` are the settings that are not set on the topic itself: they come from the brokers, or are
+    Kafka's defaults.
     """
 
     partitions: int
@@ -54,10 +55,10 @@ def differences(
 ) -> list[Difference]:
     """Compare topics with their specifications; in the order of `specs`, a topic's errors first.
 
-    Topics whose partitions belong together must agree with one another; that they have the specified number
-    is asked only with `exact_partitions`. Settings that tune (segment sizes, for one) are not compared, and
-    neither are values on the safe side: more replicas, longer retention, larger records. What is wrong with
-    a topic that workers can do without is a warning.
+    Topics whose partitions belong together must have the same number. Only `exact_partitions` requires the
+    specified number. Tuning settings (segment sizes, for example) are not compared. Values on the safe side
+    pass: more replicas, longer retention, larger records. A fault of a topic that workers can do without is a
+    warning.
     """
     common = common_partitions(specs, found)
     every: list[Difference] = []
@@ -79,7 +80,7 @@ def differences(
 
 
 def summed_up(found: Sequence[Difference]) -> list[str]:
-    """The sentences, where one that holds of several topics alike is said once and names them."""
+    """The sentences. One that is true of several topics appears once, with all their names."""
     alike: dict[str, list[Difference]] = {}
     for difference in found:
         alike.setdefault(difference.sentence.removeprefix(f"{difference.topic} has "), []).append(difference)
@@ -87,7 +88,7 @@ def summed_up(found: Sequence[Difference]) -> list[str]:
     for rest, of in alike.items():
         *others, last = [difference.topic for difference in of]
         several = f"{', '.join(others)} and {last} have {rest}"
-        # What does not begin so names its topic, and is said of no other.
+        # A sentence with another beginning names its topic, and is about no other.
         said.append(several if others else of[0].sentence)
     return said
 
@@ -96,7 +97,7 @@ def _missing(spec: TopicSpec) -> Difference:
     sentence = f"The topic {spec.name} does not exist."
     if spec.required:
         return Difference(spec.name, "exists", "error", "yes", "no", sentence)
-    sentence = f"{sentence[:-1]}: there will be no receipts there, and requests are carried out without."
+    sentence = f"{sentence[:-1]}: there will be no receipts there, and requests work without them."
     return Difference(spec.name, "exists", "warning", "yes", "no", sentence)
 
 
@@ -130,8 +131,8 @@ def _of_replicas(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
     replicas = topic.replication_factor
     if replicas < spec.replication_factor:
         sentence = (
-            f"{spec.name} has replication factor {replicas} instead of {spec.replication_factor}; what is "
-            f"stored there is lost with fewer brokers."
+            f"{spec.name} has replication factor {replicas} instead of {spec.replication_factor}; records "
+            f"there can be lost with a broker."
         )
         expected, actual = str(spec.replication_factor), str(replicas)
         yield Difference(spec.name, "replication.factor", "warning", expected, actual, sentence)
@@ -147,7 +148,7 @@ def _of_replicas(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
 
 def _of_settings(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
     policy = spec.config.get("cleanup.policy", "")
-    # Where nothing is deleted by age or size, it does not matter by which ones.
+    # If nothing is deleted by age or size, the limits do not matter.
     deletes = "delete" in _parts(topic.config.get("cleanup.policy", "delete")) | _parts(policy)
     for setting, expected in spec.config.items():
         actual = topic.config.get(setting)
@@ -164,7 +165,7 @@ def _of_settings(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
 
 
 def _of_timestamps(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
-    """Limits on timestamps that stop whoever writes with the time of writing, as workers do."""
+    """Limits on timestamps that stop writers, such as workers, whose timestamp is the time of writing."""
     if not spec.written_by_workers or topic.config.get("message.timestamp.type") == "LogAppendTime":
         return
     for setting in ("message.timestamp.before.max.ms", "message.timestamp.after.max.ms"):
@@ -175,7 +176,7 @@ def _of_timestamps(spec: TopicSpec, topic: FoundTopic) -> Iterator[Difference]:
         reason = (
             "the broker may refuse the marker that ends a transaction, and then it never ends"
             if endless
-            else "a worker whose clock is off by more can write nothing, and its partitions stand still"
+            else "a worker whose clock is off by more cannot write, and its partitions stand still"
         )
         sentence = f"{spec.name} has {setting}={actual} instead of {_HOUR_MS} or more; {reason}."
         severity: Severity = "error" if endless else "warning"
@@ -187,12 +188,12 @@ def _parts(policy: str) -> set[str]:
 
 
 def _same_policy(expected: str, actual: str) -> bool:
-    # Without any policy all is kept, which is safe but for what has to be compacted.
+    # Without any policy everything is kept. That is safe, except for topics that must be compacted.
     return _parts(actual) == _parts(expected) or (not _parts(actual) and expected == "delete")
 
 
 def _at_least(expected: str, actual: str) -> bool:
-    # Kafka writes "without limit" as -1.
+    # Kafka's -1 means "without limit".
     return int(actual) == -1 or (int(expected) != -1 and int(actual) >= int(expected))
 
 
@@ -222,7 +223,7 @@ _RULES: dict[str, tuple[Callable[[str, str], bool], Severity, str]] = {
     "message.timestamp.type": (
         str.__eq__,
         "warning",
-        "what a worker writes while its clock is wrong is refused, or deleted sooner than intended",
+        "records that a worker writes while its clock is wrong are refused, or deleted sooner than intended",
     ),
     "retention.ms": (_at_least, "warning", "records are deleted sooner than intended, read or not"),
     "retention.bytes": (

@@ -1,4 +1,4 @@
-"""The topics and the users with their ACLs as other tools take them: Strimzi, Kafka's own scripts, Terraform.
+"""The topics, and the users with their ACLs, in the forms of Strimzi, Kafka's own scripts and Terraform.
 
 Sources: Strimzi's KafkaTopic and KafkaUser (kafka.strimzi.io/v1), Kafka's AclCommand, the Terraform provider
 Mongey/kafka.
@@ -35,7 +35,7 @@ _TERRAFORM_RESOURCES: dict[Resource, str] = {
 
 
 class StrimziTarget(msgspec.Struct, frozen=True):
-    """Where Strimzi's resources go: the Kafka object's name, the namespace (None: that of kubectl)."""
+    """The target of Strimzi's resources: the Kafka object's name, the namespace (None: that of kubectl)."""
 
     cluster: str = "kafka"
     namespace: str | None = None
@@ -43,7 +43,7 @@ class StrimziTarget(msgspec.Struct, frozen=True):
 
 
 def principal(user: User, authentication: Authentication) -> str:
-    """Return Kafka's name for a user: of a certificate it is the whole subject."""
+    """Return Kafka's name for a user. For a certificate it is the whole subject."""
     return f"User:CN={user.name}" if authentication == "tls" else f"User:{user.name}"
 
 
@@ -108,7 +108,7 @@ def _metadata(name: str, target: StrimziTarget) -> dict[str, Any]:
 
 
 def _kubernetes_name(name: str) -> str:
-    """`name` if Kubernetes takes it (RFC 1123), else one like it that is as unique."""
+    """`name` if Kubernetes accepts it (RFC 1123), otherwise a similar name that is as unique."""
     if re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name) and not re.search(r"\.[.-]|-\.", name):
         return name
     like = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:200]
@@ -142,7 +142,7 @@ def _acl_lines(user: User, authentication: Authentication, servers: str) -> Iter
 
 
 def terraform(specs: Sequence[TopicSpec], users: Sequence[User], authentication: Authentication) -> str:
-    """Return resources for the provider Mongey/kafka; its own block, with the brokers, is the reader's."""
+    """Return resources for the provider Mongey/kafka. The reader adds the provider block with the brokers."""
     source, version = TERRAFORM_PROVIDER
     head = (
         "terraform {\n  required_providers {\n    kafka = {\n"
@@ -163,7 +163,7 @@ def _terraform_topic(spec: TopicSpec) -> str:
         f"  partitions         = {spec.partitions}\n"
         f"  replication_factor = {spec.replication_factor}\n"
         f"  config = {{\n{settings}\n  }}\n"
-        # A topic with another partition count, or a new one of the same name, is another application.
+        # Another partition count, or a new topic of the same name, would be another application.
         "  lifecycle {\n    prevent_destroy = true\n    ignore_changes  = [partitions]\n  }\n}"
     )
 

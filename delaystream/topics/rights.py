@@ -1,4 +1,4 @@
-"""Which of the rights that a role needs a client lacks, as the brokers themselves tell it (KIP-430)."""
+"""Finds the rights of a role that a client lacks, as the brokers themselves report them (KIP-430)."""
 
 from collections.abc import Iterable
 
@@ -15,10 +15,10 @@ _INCLUDE_DESCRIBE = frozenset({"Read", "Write", "Describe"})
 
 
 def missing_rights(admin: AdminClient, acls: Iterable[Acl]) -> list[Acl]:
-    """Return those of `acls` that this client does not have, as far as they concern topics that exist.
+    """Return those `acls` that this client does not have, for topics that exist.
 
-    ACLs for prefixes and for all topics are passed over, and so is everything but topics. Raises
-    `TopicsError` when the cluster does not answer.
+    ACLs for prefixes, for all topics and for other resources are ignored. Raises `TopicsError` when the
+    cluster does not answer.
     """
     wanted: dict[str, list[Acl]] = {}
     for acl in acls:
@@ -32,7 +32,8 @@ def missing_rights(admin: AdminClient, acls: Iterable[Acl]) -> list[Acl]:
     missing: list[Acl] = []
     for topic, answer in answers.items():
         try:
-            # A topic that may be described has Describe among its operations; without any, nothing was told.
+            # A topic that may be described has Describe among its operations. No operation at all means that
+            # the broker did not report them.
             allowed = answer.result().authorized_operations or list(AclOperation)
         except KafkaException as error:
             missing += _unless_absent(topic, wanted[topic], error)
@@ -43,7 +44,7 @@ def missing_rights(admin: AdminClient, acls: Iterable[Acl]) -> list[Acl]:
 
 
 def _unless_absent(topic: str, wanted: list[Acl], error: KafkaException) -> list[Acl]:
-    """What is missing of a topic that may not even be described; nothing, of one that does not exist."""
+    """The missing ACLs of a topic that may not even be described; none if the topic does not exist."""
     code = error.args[0].code()
     if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
         return []

@@ -1,6 +1,6 @@
-"""What the project's topics should be.
+"""The specification of the project's topics.
 
-`topics/topics.json` is the one description; a wheel carries it inside the package.
+`topics/topics.json` is the only description; a wheel has it inside the package.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ Environment = Literal["production", "single-node"]
 
 
 class TopicSettings(Protocol):
-    """What is asked of the settings; `delaystream.config` has them."""
+    """The settings that this module needs; `delaystream.config` has them."""
 
     @property
     def request_topics(self) -> Sequence[str]:
-        """Topics that requests are read from."""
+        """The request topics."""
 
     @property
     def commands_topic(self) -> str:
@@ -42,11 +42,11 @@ class TopicSettings(Protocol):
 
     @property
     def max_message_bytes(self) -> int:
-        """The largest value and headers allowed, and 64 KiB."""
+        """The largest record that these topics must accept."""
 
 
 class TopicSpec(msgspec.Struct, frozen=True):
-    """What one topic should be. `config` holds Kafka's topic settings, values as text."""
+    """The specification of one topic. `config` has Kafka's topic settings, values as text."""
 
     name: str
     partitions: int
@@ -56,9 +56,9 @@ class TopicSpec(msgspec.Struct, frozen=True):
     partitioned_alike: bool = False
     """Whether partition n of this topic belongs together with partition n of the others so marked."""
     written_by_workers: bool = True
-    """Whether it is written to in workers' transactions, with the time of writing as timestamp."""
+    """Whether workers write to it in transactions, with the time of writing as timestamp."""
     required: bool = True
-    """Whether workers need it; without another one they do all but what it is for."""
+    """Whether workers need it. Without a topic that is not required, only that topic's purpose is lost."""
 
 
 class _Described(msgspec.Struct, frozen=True):
@@ -79,9 +79,9 @@ class _Defaults(msgspec.Struct, frozen=True):
 
 
 class NeededRights(msgspec.Struct, frozen=True):
-    """Operations that a role needs: on each kind of topic, on the workers' group, on groups that begin with
-    its own name, on groups by name (`delaystream watch` names one, and joins it not), on transactional
-    ids."""
+    """Operations that a role needs: on each kind of topic, on the workers' group, on groups whose names begin
+    with its own, on named groups (`delaystream watch` names one, but does not join it), on transactional ids.
+    """
 
     purpose: str
     topics: dict[str, list[str]]
@@ -92,7 +92,7 @@ class NeededRights(msgspec.Struct, frozen=True):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What `topics.json` holds."""
+    """The content of `topics.json`."""
 
     description: str
     defaults: _Defaults
@@ -104,19 +104,19 @@ class Description(msgspec.Struct, frozen=True):
 def description() -> Description:
     """Read the one description."""
     packaged = files("delaystream.topics") / "topics.json"
-    # A wheel has the file inside the package; a source tree has it where people look for it.
+    # A wheel has the file inside the package; a source tree has it at the top, where people look for it.
     source_tree = Path(__file__).parents[2] / "topics" / "topics.json"
     text = packaged.read_bytes() if packaged.is_file() else source_tree.read_bytes()
     return msgspec.json.decode(text, type=Description)
 
 
 def default_partitions() -> int:
-    """Return how many partitions the topics get when nobody says."""
+    """Return the default partition count of the topics."""
     return description().defaults.partitions
 
 
 def names_by_kind(settings: TopicSettings) -> dict[str, list[str]]:
-    """Return the names of the topics by their kind in the description."""
+    """Return the names of the topics, by their kind in the description."""
     return {
         "requests": list(settings.request_topics),
         "commands": [settings.commands_topic],
@@ -134,11 +134,11 @@ def plan(
     environment: Environment = "production",
     replication_factor: int | None = None,
 ) -> list[TopicSpec]:
-    """Return what the topics should be: the request topics, then commands, changelog, events, dead letters
-    and receipts.
+    """Return the specifications: the request topics, then commands, changelog, events, dead letters and
+    receipts.
 
-    All take the settings' largest record, the request topics too: a request that a broker lets in must also
-    fit where it goes from there. Raises `ValueError` for counts below 1.
+    All accept the settings' largest record, the request topics too: a request that a broker accepts must also
+    fit into the topics that it goes to from there. Raises `ValueError` for counts below 1.
     """
     described = description()
     profile = described.environments[environment]
@@ -146,7 +146,7 @@ def plan(
     replicas = profile.replication_factor if replication_factor is None else replication_factor
     if partitions < 1 or replicas < 1:
         raise ValueError(f"partitions ({partitions}) and replication factor ({replicas}) must be 1 or more")
-    # A topic with fewer replicas than must be in sync could not be written to.
+    # A topic with fewer replicas than min.insync.replicas could not be written to.
     in_sync = min(int(profile.config["min.insync.replicas"]), replicas)
     common = {
         **profile.config,

@@ -1,6 +1,6 @@
-"""Plain values as YAML, so that what is printed needs no YAML library.
+"""Writes plain values as YAML, without a YAML library.
 
-Strings are written as JSON writes them, which every reader of YAML 1.2 takes.
+Strings are written as in JSON, which every YAML 1.2 reader accepts.
 """
 
 import json

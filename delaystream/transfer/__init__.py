@@ -1,4 +1,4 @@
-"""Everything that is pending as JSON Lines, out of one application's state and into another's."""
+"""Moves everything pending from one application's state into another's, as JSON Lines."""
 
 from delaystream.transfer.exporting import Export, export, reopen
 from delaystream.transfer.importing import Allowed, Import, import_

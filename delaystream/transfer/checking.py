@@ -1,4 +1,4 @@
-"""The file of an export, read to its end before anything is done with it."""
+"""Checks the file of an export to its end, before anything is done with it."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -13,19 +13,19 @@ _NO_EXPORT: Final = "The file is not an export, as `delaystream export` writes i
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """A file that was read to its end."""
+    """A file that was read to its end and checked."""
 
     header: lines.Header
     end: lines.End
     topic_ids: Mapping[tuple[str, int], str]
-    """Of the partitions of its source topics, as they were when they were read."""
+    """The topic ids of its source partitions at the time of the export."""
 
     @property
     def name(self) -> str:
-        """What the state of an importing application remembers.
+        """The name of the transfer, which the state of an importing application keeps.
 
-        A final export of one transfer always has the same entries, for its application is closed; of other
-        exports no two are the same.
+        A final export of one transfer always has the same entries, because its application is closed. Two
+        other exports are never the same.
         """
         return self.header.transfer if self.header.final else f"copy {self.end.digest}"
 
@@ -39,7 +39,7 @@ def checked(file: BinaryIO) -> Checked:
     number = 0
     for number, line, text in numbered(file):
         if isinstance(line, lines.Header) != (number == 1):
-            raise TransferError(f"Line {number}: an export begins with its header, and has one of them.")
+            raise TransferError(f"Line {number}: an export begins with its header, and has only one.")
         if isinstance(line, lines.End):
             assert header is not None
             found = lines.End(
@@ -73,12 +73,12 @@ def checked(file: BinaryIO) -> Checked:
 
 
 def _of_another_format(header: lines.Header) -> str:
-    """What to do about a file that this version does not read."""
+    """The advice for a file that this version does not read."""
     advice = "import it with that version"
     if header.format < lines.FORMAT:
         advice += (
-            ", or take it back where it came from (`delaystream export --reopen` with that version, if it "
-            "was a final export)"
+            ", or take it back in the old application (`delaystream export --reopen` with that version, if "
+            "it was a final export)"
         )
     return (
         f"The file has format {header.format}, written by delaystream {header.version}, and this version "
@@ -87,9 +87,9 @@ def _of_another_format(header: lines.Header) -> str:
 
 
 def numbered(file: BinaryIO) -> Iterator[tuple[int, lines.Line, bytes]]:
-    """The lines of a file from its beginning, with their numbers and as they are. Raises TransferError."""
+    """The lines of a file from its beginning, unchanged, with their numbers. Raises TransferError."""
     file.seek(0)
-    # Not `for text in file`: the position behind the end is asked for.
+    # Not `for text in file`, because the position after the end is needed.
     for number, text in enumerate(iter(file.readline, b""), 1):
         try:
             yield number, lines.decoded(text), text

@@ -1,9 +1,9 @@
-"""Writing an export.
+"""Writes an export.
 
-An ordinary one is a copy: each partition as it was when it was read, while the workers go on. A final one is
-one end of a move, and closes the application first: its partitions are taken over from whatever workers have
-them, one after the other, and each one's state says from then on that it was exported. Only then is anything
-read, so that the file holds all that will ever be. Doing it again gives the same transfer and the same lines.
+An ordinary export is a copy: each partition as it was when it was read, while the workers go on. A final
+export is the first half of a move, and closes the application first. It takes over the partitions from their
+workers, one after the other, and marks each one's state as exported. Only then does it read, so the file has
+everything that the application will ever have. A second run gives the same transfer and the same lines.
 """
 
 import hashlib
@@ -36,18 +36,18 @@ _SELECTORS: Final = (f"{PREFIX}match-", f"{PREFIX}coordinates")
 _ACTION: Final = f"{PREFIX}action"
 
 UNREAD_COUNTED: Final = 10_000
-"""Unread requests are counted up to this number."""
+"""The count of unread requests stops at this number."""
 
 
 class Export(msgspec.Struct, frozen=True):
-    """What was exported."""
+    """The result of an export."""
 
     transfer: str
     anonymous: int
     schedules: int
     commands: int
     unread: dict[str, int]
-    """Requests that nobody has read, by topic; up to `UNREAD_COUNTED` for each partition."""
+    """Number of unread requests, by topic; up to `UNREAD_COUNTED` for each partition."""
 
 
 class _Digesting:
@@ -77,9 +77,10 @@ async def export(
     remembered: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Export:
-    """Write everything pending to `out`; with `remembered` the ids too that are over and not forgotten.
+    """Write everything pending to `out`; with `remembered` also ids that are over but not forgotten.
 
-    A final export has all of these. Raises TransferError, LogUnavailable, Misconfigured, UnavailableError.
+    A final export always has these ids. Raises TransferError, LogUnavailable, Misconfigured,
+    UnavailableError.
     """
     with ExitStack() as stack:
         scratch = stack.enter_context(
@@ -140,7 +141,7 @@ class _Writing:
         final: bool,
     ) -> None:
         self._settings = settings
-        #: of the request topics and the commands topic that there are
+        #: of those request topics and commands topic that exist
         self._topic_ids = topic_ids
         self._final = final
         self._out = out
@@ -174,7 +175,7 @@ class _Writing:
         positions = {position.topic: position for position in reading.positions()}
         for topic, id in self._topic_ids.items():
             if topic not in positions:
-                # Nothing was applied from it yet: all that is there is still to be read.
+                # Nothing was applied from it yet, so all its records are unread.
                 low, _ = self._sources.bounds(topic, reading.partition)
                 positions[topic] = lines.Position(reading.partition, topic, low, id)
         commands = positions.pop(self._settings.commands_topic, None)
@@ -185,7 +186,7 @@ class _Writing:
 
     def _position(self, position: lines.Position) -> None:
         topic = position.topic
-        # A topic of that name that was created anew, or is gone, holds nothing that this position is about.
+        # The topic was deleted, and perhaps created again: it has no record that this position could mean.
         if self._topic_ids.get(topic) == position.topic_id:
             unread = self._sources.count(topic, position.partition, position.next_offset, UNREAD_COUNTED)
             self._unread[topic] = self._unread.get(topic, 0) + unread
@@ -193,7 +194,7 @@ class _Writing:
         self._out.write(position)
 
     def in_flight(self) -> None:
-        """Commands that their owners had not applied; last of all: any partition may have written some."""
+        """Commands that their owners have not applied. They come last: any partition may write some."""
         for position in self._command_positions:
             found, end = self._sources.records(position.topic, position.partition, position.next_offset)
             for line in _commands(position.partition, found):
@@ -201,7 +202,7 @@ class _Writing:
                     raise TransferError(
                         "A command for all partitions, or for one request by its coordinates, stands at "
                         f"{self._settings.commands_topic}/{position.partition}/{line.offset}, and is not "
-                        "carried out: let the workers do so, and export then."
+                        "executed yet: let the workers execute it, then export again."
                     )
                 self._out.write(line)
                 self._commands += 1
@@ -216,7 +217,7 @@ class _Writing:
 
 
 def _for_all(line: lines.InFlight) -> bool:
-    """Whether a command is about many schedules, or about a destination."""
+    """Whether a command is for many schedules, or for a destination."""
     return any(
         name.lower().startswith(_SELECTORS) or (name.lower() == _ACTION and value == b"rate")
         for name, value in line.headers
@@ -238,8 +239,8 @@ async def _close(
     partitions: int,
     progress: Callable[[str], None],
 ) -> str:
-    """Have every partition's state say that it was exported; the name of the transfer."""
-    # What cannot be exported is found before anything is closed for it.
+    """Mark every partition's state as exported; returns the name of the transfer."""
+    # Find a state that cannot be exported before any partition is closed.
     metas = await _metas(scratch, partitions, check=True)
     begun = {
         meta.transfer for meta in metas if meta is not None and meta.transfer_state == TransferState.EXPORTED
@@ -258,9 +259,9 @@ async def _close(
 
 
 async def reopen(settings: Settings, client: ClientConfig, partitions: int) -> str | None:
-    """Take a final export back: workers may fire here again. The transfer, None when there was none.
+    """Take a final export back: workers may fire here again. Returns the transfer; None if there was none.
 
-    Only for an export that was imported nowhere: nobody here can know. Raises as `export` does.
+    Only for an export that was imported nowhere, which this code cannot check. Raises as `export` does.
     """
     with (
         TemporaryDirectory(prefix="delaystream-") as directory,

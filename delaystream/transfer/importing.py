@@ -1,13 +1,13 @@
-"""Reading an export into an application that has no state yet.
+"""Reads an export into an application that has no state yet.
 
 1. The file is read from beginning to end and checked: every line, the counts, the digest.
-2. Every partition of the application is taken over from whatever worker has it, and must hold nothing, or a
-   part of this very file. Its state says that the import is under way: no worker fires from it.
-3. The rows are written. They are the same for the same file, whoever writes them and how often.
-4. Each partition's last transaction writes the commands that were on their way to it, and says that all is
-   here. What has been said so is never written to again.
+2. Every partition of the application is taken over from its worker. It must be empty, or hold a part of this
+   very file. Its state is marked as being imported, and no worker fires from it.
+3. The rows are written. The same file always gives the same rows, in every run.
+4. Each partition's last transaction writes the commands that were on their way to it, and marks the partition
+   as complete. The import never writes to a complete partition again.
 
-So an import that dies anywhere is run again, and one that is run once too often changes nothing.
+So an import that died can be run again, and a superfluous run changes nothing.
 """
 
 import time
@@ -42,23 +42,23 @@ _TRANSACTION_BYTES: Final = 8 * 1024 * 1024
 
 
 class Import(msgspec.Struct, frozen=True):
-    """What was imported."""
+    """The result of an import."""
 
     transfer: str
     anonymous: int
     schedules: int
     commands: int
     already: bool
-    """All of it was there: nothing was written."""
+    """Everything was there already, and nothing was written."""
 
 
 class Allowed(msgspec.Struct, frozen=True):
-    """What the person who imports takes upon themselves."""
+    """The risks that the user of the import accepts."""
 
     copy: bool = False
-    """An export that is not final: whatever fired since it was made, fires again."""
+    """An export that is not final: everything that has fired since then fires again."""
     unread: bool = False
-    """Requests that nobody had read, on topics that this application does not read."""
+    """Unread requests on topics that this application does not read."""
 
 
 async def import_(
@@ -75,16 +75,15 @@ async def import_(
 ) -> Import:
     """Read a seekable file into the application of the settings.
 
-    `topic_ids` are those of its request topics and its commands topic; `parse_command` reads what stands on
-    the latter. Raises TransferError, LogUnavailable,
-    Misconfigured, TransactionFailed.
+    `topic_ids` are the ids of its request topics and its commands topic; `parse_command` parses records of
+    the commands topic. Raises TransferError, LogUnavailable, Misconfigured, TransactionFailed.
     """
     read = checked(file)
     if not read.header.final and not allowed.copy:
         raise TransferError(
-            "The file is no final export: the application that it came from may have fired since, and may do "
-            "so again. Export with --final to move, or say --from-copy to restore a copy: what fired since "
-            "then fires again, with the same fire id where the request topics are the same ones."
+            "The file is no final export: its application may have fired since, and may go on firing. Export "
+            "with --final to move. To restore a copy, add --from-copy: everything that fired since the "
+            "export then fires again, with the same fire id if the request topics are the same ones."
         )
     _check_sources(file, topic_ids, allowed)
     writing = _Writing(settings, client, partitions, read, parse_command, topic_ids, rows, progress)
@@ -105,7 +104,7 @@ def _check_sources(file: BinaryIO, topic_ids: Mapping[str, str], allowed: Allowe
     if lost and not allowed.unread:
         told = ", ".join(f"{count} on {topic}" for topic, count in lost.items())
         raise TransferError(
-            f"Requests that nobody had read when the export was made would stay unread: {told}, which this "
+            f"Requests that were unread at the time of the export would stay unread: {told}, which this "
             "application does not read. Let the workers read them before the export, or add the topic to "
             "request_topics; --leave-unread goes on without them."
         )
@@ -143,14 +142,14 @@ class _Writing:
 
     @property
     def open(self) -> bool:
-        """Whether any partition does not have all yet."""
+        """Whether any partition is incomplete."""
         return bool(self._owners)
 
     async def take_over(self, stack: AsyncExitStack) -> None:
-        """Fence, look, and say that an import is under way; only then is any row written."""
+        """Fence each partition, check it, and mark it as being imported; only then is a row written."""
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="delaystream-")))
         scratch = stack.enter_context(closing(Scratch(self._settings, self._client, directory)))
-        # First a look without a fence: what is complete may be at work already, and is left alone.
+        # Check first without a fence: a worker may already run a complete partition, and is left alone.
         unfinished = [
             partition
             for partition in range(self._partitions)
@@ -160,7 +159,7 @@ class _Writing:
             self._progress(f"taking over partition {partition} of {self._partitions}")
             owner = await stack.enter_async_context(Owner(self._settings, self._client, partition))
             await owner.fence()
-            # Under the fence, and marked under the very same one: nobody can have written in between.
+            # The check and the mark happen under the same fence, so nobody can write in between.
             if await self._is_unfinished(scratch, partition, settled=True):
                 await owner.write([self._meta(TransferState.IMPORTING)], attempts=1)
                 self._owners[partition] = owner
@@ -186,7 +185,7 @@ class _Writing:
             )
         if meta.transfer_state == TransferState.EXPORTED:
             raise TransferError(
-                f"{where} is where the file came from: an import needs another changelog topic."
+                f"{where} is the changelog that the file was exported from: an import needs another one."
             )
         if meta.partitions != self._partitions:
             raise TransferError(
@@ -222,7 +221,7 @@ class _Writing:
                 await self._add(partition, self._rows[partition].named(line))
             case lines.Rate():
                 for partition in range(self._partitions):
-                    # Each of the old ones has them all.
+                    # Each of the old partitions has them all.
                     if partition % self._read.header.partitions == line.partition:
                         await self._add(partition, self._rows[partition].rate(line))
             case lines.InFlight():
@@ -234,7 +233,7 @@ class _Writing:
                 pass
 
     def _owner(self, line: lines.InFlight) -> int:
-        """The partition that carries a command out; one that cannot be read is refused wherever it lands."""
+        """The partition that executes a command; an unreadable one is refused by any partition."""
         found = self._parse_command(
             self._settings.commands_topic,
             line.partition,
@@ -269,10 +268,10 @@ class _Writing:
         self._bytes[partition] = 0
 
     async def finish(self) -> None:
-        """Partition by partition: its commands, and that all is here."""
+        """Write each partition's commands, and mark it as complete."""
         for partition, owner in self._owners.items():
             commands = self._commands.get(partition, [])
-            # With commands, an outcome that is not known is left to the next run: they must not be repeated.
+            # Commands must not be repeated, so with commands an unknown outcome is left to the next run.
             await owner.write([self._meta(TransferState.IMPORTED)], {partition: commands}, attempts=1)
             self._progress(f"partition {partition} is complete")
 

@@ -1,7 +1,7 @@
-"""What an export and an import need of Kafka: one partition's changelog, read and written as its owner.
+"""Kafka for exports and imports: reads and writes one partition's changelog as the partition's owner.
 
-Whoever writes here is the partition's owner: the transactional id is the workers' own, so that its fence ends
-whatever worker had it, and a worker's fence ends what is done here. Nothing is written without a fence.
+A writer here is the partition's owner. It uses the workers' own transactional id, so its fence ends the
+worker that had the partition, and a worker's fence ends the writer. Nothing is written without a fence.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class TransferError(Exception):
 
 
 class Owner:
-    """One partition of an application, taken over from whatever worker owns it; a context manager."""
+    """One partition of an application, taken over from its worker; a context manager."""
 
     def __init__(self, settings: Settings, client: ClientConfig, partition: int) -> None:
         self._settings = settings
@@ -53,7 +53,7 @@ class Owner:
         await self._close()
 
     async def fence(self) -> None:
-        """End whatever worker owns the partition. Raises LogUnavailable."""
+        """End the worker that owns the partition. Raises LogUnavailable."""
         await self._fenced()
 
     async def write(
@@ -65,8 +65,9 @@ class Owner:
     ) -> None:
         """Write rows of the changelog, and commands by partition, in one transaction.
 
-        Fenced by a worker that still runs it fences back and tries again. With one attempt, nobody else can
-        have written between the fence and this. Raises TransferError, LogUnavailable, TransactionFailed.
+        When a running worker fences it, it fences back and tries again. With one attempt, nobody else can
+        have written between the fence and this transaction. Raises TransferError, LogUnavailable,
+        TransactionFailed.
         """
         now_ms = time.time_ns() // 1_000_000
         writes: dict[TopicPartition, list[Row]] = {
@@ -115,7 +116,7 @@ class Owner:
 
 
 class Scratch:
-    """Copies of changelog partitions in RocksDB, in a directory that is thrown away by whoever gave it."""
+    """Copies of changelog partitions in RocksDB; the caller owns and removes the directory."""
 
     def __init__(self, settings: Settings, client: ClientConfig, directory: Path) -> None:
         self._settings = settings
@@ -124,18 +125,18 @@ class Scratch:
         self._stores = RocksDbStores(self._directory)
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Release the directory."""
         self._directory.release()
 
     def forget(self, partition: int) -> None:
-        """Throw a copy away that was closed: the next one is of what is there then."""
+        """Delete a closed copy, so that the next copy is a fresh one."""
         self._stores.destroy(partition)
 
     async def copy(self, partition: int, *, settled: bool) -> RocksDbStore:
         """The committed state of a partition, as it is now; the caller closes it.
 
-        With `settled` no transaction may be open any more, and one that is, is waited for: what was fenced.
-        Else it is what was stable when the copy began. Raises LogUnavailable.
+        With `settled` the copy waits until no transaction is open, as for a partition that was fenced.
+        Otherwise it has the records that were stable when the copy began. Raises LogUnavailable.
         """
         settings = self._settings
         changelog = await AiokafkaChangelog.open(
@@ -162,7 +163,7 @@ class Scratch:
 
 
 async def topic_id(settings: Settings, client: ClientConfig) -> str:
-    """The id of the changelog topic. Raises LogUnavailable, or Misconfigured where it is missing."""
+    """The id of the changelog topic. Raises LogUnavailable, or Misconfigured when it is missing."""
     changelog = await AiokafkaChangelog.open(client.aiokafka(), settings.changelog_topic, 0)
     try:
         return changelog.topic_id

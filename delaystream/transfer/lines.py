@@ -12,9 +12,9 @@
 | `command` | a request on its way to the partition that owns its id |
 | `end` | how many entries there are, and the digest of all lines before it |
 
-What is stored is told field by field, by the names of `delaystream.codec.envelope`, so that nothing is lost;
-`..._at` beside `..._at_ms` is the same time for people, and is not read. A field that is missing has its
-default; a type or a field that is not known is refused.
+The lines have every stored field, by its name in `delaystream.codec.envelope`, so that nothing is lost.
+`..._at` beside `..._at_ms` is the same time for people, and is not read. A missing field has its default; an
+unknown type or field is refused.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ from delaystream.query.view import PendingFire
 FORMAT: Final = 2
 
 TOLD_APART: Final = frozenset({"pending", "forget_key", "until_key", "triggers", "payload"})
-"""Fields of a schedule's record that a line tells in its own way: `fires`, `payload` and their like."""
+"""Fields of a schedule's record that a line has in another form: `fires`, `payload` and others."""
 TOLD_LATER: Final[Mapping[str, Any]] = {
     "pending": [],
     "forget_key": None,
@@ -43,13 +43,13 @@ TOLD_LATER: Final[Mapping[str, Any]] = {
 }
 
 OF_A_HOLD: Final[Mapping[str, Any]] = {"until_key": None}
-"""The fields of a hold that a line tells in its own way."""
+"""The fields of a hold that a line has in another form."""
 
 Stored = TypeVar("Stored", Envelope, Schedule, Hold)
 
 
 class LineError(ValueError):
-    """A line cannot be read; the message says what is wrong with it."""
+    """A line cannot be read; the message says why."""
 
 
 class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header", omit_defaults=False):
@@ -64,7 +64,7 @@ class Header(msgspec.Struct, frozen=True, tag_field="type", tag="header", omit_d
     exported_at: str
     version: str
     transfer: str = ""
-    """Names the move that this export is part of; empty when the application may still fire."""
+    """Name of the move that this export belongs to; empty if the application may still fire."""
     final: bool = False
 
 
@@ -76,7 +76,7 @@ class Position(msgspec.Struct, frozen=True, tag_field="type", tag="position"):
     next_offset: int
     topic_id: str
     unread: int = 0
-    """Records behind it at the time of the export, up to a bound."""
+    """Number of records after it at the time of the export, up to a bound."""
 
 
 class Fire(msgspec.Struct, frozen=True):
@@ -85,17 +85,17 @@ class Fire(msgspec.Struct, frozen=True):
     destination: str
     due_at_ms: int
     source: str
-    """`place/partition/offset` of the request; `delaystream.core.identity` says what a place is."""
+    """`place/partition/offset` of the request; `delaystream.core.identity` defines a place."""
     index: int
     wheel_tenant: str | None = None
     """The tenant that has a wheel of its own for the destination."""
     due_at: str = ""
     held_by: str | None = None
-    """The hold that keeps it back, or did."""
+    """The hold that keeps it back, or did so before."""
 
 
 class Triggered(msgspec.Struct, frozen=True):
-    """A fire that a command asked for, and that was not delivered yet; its source is the command."""
+    """A fire that a command triggered and that is not delivered yet; its source is the command."""
 
     fire: Fire
     revision: int
@@ -111,7 +111,7 @@ class Anonymous(msgspec.Struct, frozen=True, tag_field="type", tag="anonymous"):
 
 
 class Named(msgspec.Struct, frozen=True, tag_field="type", tag="schedule"):
-    """A named schedule, of whatever status."""
+    """A named schedule, of any status."""
 
     partition: int
     tenant: str
@@ -119,7 +119,7 @@ class Named(msgspec.Struct, frozen=True, tag_field="type", tag="schedule"):
     status: str
     fires: list[Fire]
     forget_at_ms: int | None
-    """When an id that is over is forgotten."""
+    """When the id of an ended schedule is forgotten."""
     schedule: dict[str, Any]
     payload: dict[str, Any] | None
     triggers: list[Triggered] = []
@@ -130,13 +130,13 @@ class Named(msgspec.Struct, frozen=True, tag_field="type", tag="schedule"):
 
 
 class Rate(msgspec.Struct, frozen=True, tag_field="type", tag="rate"):
-    """A tenant's rate for a destination, as a command has set it; each partition has it."""
+    """A tenant's rate for a destination, set by a command; each partition has it."""
 
     partition: int
     tenant: str
     destination: str
     rate: float | None
-    """Records a second; None: what the settings say, and older commands are refused."""
+    """Records a second. None: the settings' rate holds, and older commands are refused."""
     source: str
     """`place/partition/offset` of the command."""
     timestamp_ms: int
@@ -154,13 +154,13 @@ class Holding(msgspec.Struct, frozen=True, tag_field="type", tag="hold"):
 
 
 class EndedHold(msgspec.Struct, frozen=True, tag_field="type", tag="ended-hold"):
-    """A hold of one partition that has ended, while something that it kept back may be pending."""
+    """A hold of one partition that has ended, while fires that it kept back may still be pending."""
 
     partition: int
     hold: dict[str, Any]
     ended_at_ms: int
     once: Lateness | None = None
-    """What becomes of that if it is late."""
+    """The rule for those fires if they are late."""
 
 
 class InFlight(msgspec.Struct, frozen=True, tag_field="type", tag="command"):
@@ -206,7 +206,7 @@ def decoded(text: bytes) -> Line:
 
 
 def fire(pending: PendingFire) -> Fire:
-    """The part of a line that is an entry of a wheel, with its time for people too."""
+    """The part of a line that is an entry of a wheel; it also has the time for people."""
     due_ms = pending.due_at_ms
     return Fire(
         pending.destination,
@@ -231,12 +231,12 @@ def ended_hold(partition: int, ended: Ended) -> EndedHold:
 
 
 def as_fields(stored: msgspec.Struct, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """What is stored, field by field, in JSON's types."""
+    """A stored struct, field by field, in JSON's types."""
     return {name: _plain(getattr(stored, name)) for name in stored.__struct_fields__ if name not in left_out}
 
 
 def from_fields(given: Mapping[str, Any], kind: type[Stored], set_later: Mapping[str, Any]) -> Stored:
-    """The reverse of `as_fields`; `set_later` are the fields that were left out. Raises LineError."""
+    """The reverse of `as_fields`; `set_later` are the omitted fields. Raises LineError."""
     values = {**given, **{name: msgspec.to_builtins(value) for name, value in set_later.items()}}
     if isinstance(recurrence := values.get("recurrence"), Mapping):
         values["recurrence"] = _array(recurrence, Recurrence)
@@ -251,7 +251,7 @@ def from_fields(given: Mapping[str, Any], kind: type[Stored], set_later: Mapping
 
 
 def _plain(value: Any) -> Any:
-    """Structs within by the names of their fields: nobody could read their arrays."""
+    """Write inner structs with field names, because nobody could read their arrays."""
     if isinstance(value, msgspec.Struct) and value.__struct_config__.array_like:
         return as_fields(value)
     if isinstance(value, list) and value and isinstance(value[0], msgspec.Struct):
@@ -260,7 +260,7 @@ def _plain(value: Any) -> Any:
 
 
 def _array(given: Any, kind: type[msgspec.Struct]) -> list[Any]:
-    """A struct that is stored as an array, from its fields by name; what is missing has its default."""
+    """A struct that is stored as an array, from named fields; missing fields have their defaults."""
     if not isinstance(given, Mapping):
         raise LineError(f"a {kind.__name__.lower()} is an object with the names of its fields")
     defaults = _defaults(kind)
@@ -277,7 +277,7 @@ def _array(given: Any, kind: type[msgspec.Struct]) -> list[Any]:
 
 @cache
 def _defaults(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The fields of a struct in order, with their defaults in JSON's types; NODEFAULT where there is none."""
+    """The fields of a struct in order, with their defaults in JSON's types; NODEFAULT if there is none."""
     found = {}
     for field in msgspec.structs.fields(kind):
         made = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()

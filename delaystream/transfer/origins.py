@@ -1,8 +1,8 @@
-"""Whose coordinates those in an export are: of the request topics here, or of others of the same names.
+"""Origins: whether coordinates in an export belong to our request topics, or to others of the same names.
 
-Offsets of two topics say nothing about each other, and both begin at 0. So what was asked for on a topic with
-another id keeps that id as its *origin*: it is compared by timestamps with what is asked for here, and none
-of its names can be one that is given here. What comes back to where it was asked for loses its origin again.
+Offsets of two topics cannot be compared, and both begin at 0. So a request from a topic with another id keeps
+that id as its *origin*. It is compared with requests here by timestamp, and its names cannot equal any name
+that is given here. A request that returns to its own topic loses the origin again.
 """
 
 from collections.abc import Mapping
@@ -18,21 +18,21 @@ from delaystream.transfer.checking import Checked
 
 
 class Origins:
-    """The origins that one file's coordinates have in one application.
+    """The origins of one file's coordinates in one application.
 
-    `topic_ids` are those of the application's request topics.
+    `topic_ids` are the ids of the application's request topics.
     """
 
     def __init__(self, read: Checked, topic_ids: Mapping[str, str]) -> None:
         self._exported = read.topic_ids
-        #: of partitions that nothing was read from
+        #: the origin of partitions that nothing was read from
         self._of_topics = {topic: id for (topic, _), id in read.topic_ids.items()}
-        #: of a topic that nothing was read from is only known whose it was
+        #: the origin of topics that nothing was read from: only the application is known
         self._unknown = read.header.changelog_topic_id
         self._here = topic_ids
 
     def of(self, topic: str, partition: int, origin: str) -> str:
-        """The origin of coordinates that had `origin` in the old application. Raises LineError."""
+        """The origin here of coordinates that had `origin` in the old application. Raises LineError."""
         known = origin or self._exported.get((topic, partition)) or self._of_topics.get(topic, self._unknown)
         if not is_origin(known):
             raise lines.LineError(f"{known!r} is not a topic's id")
@@ -53,9 +53,9 @@ class Origins:
     def named(self, line: lines.Named) -> lines.Named:
         """A schedule with its origins. Raises LineError.
 
-        An id that a dialect made of the request's coordinates is made of them anew: a request here may come
-        to have the same ones, and would replace it. Where deliveries tell it in a header of that dialect's,
-        they tell the new one, by which the schedule can be cancelled here.
+        A dialect may have made the id from the request's coordinates. Then the id is made again, because a
+        later request here may get the same coordinates and would replace the schedule. Deliveries that have
+        the id in a header of the dialect get the new id, which cancels the schedule here.
         """
         schedule = lines.from_fields(line.schedule, Schedule, lines.TOLD_LATER)
         origin = self.of(line.tenant, schedule.partition, schedule.origin)
@@ -75,13 +75,13 @@ class Origins:
         return replace(line, id=id, schedule=fields, payload=payload)
 
     def hold(self, line: lines.Holding | lines.EndedHold) -> Hold:
-        """A hold with its origin, and its name by that. Raises LineError."""
+        """A hold with its origin, and with the name that follows from it. Raises LineError."""
         hold = lines.from_fields(line.hold, Hold, lines.OF_A_HOLD)
         origin = self.of(hold.tenant, hold.partition, hold.origin)
         return replace(hold, origin=origin, name=self.held_by(hold.name))
 
     def held_by(self, name: str) -> str:
-        """The name that a hold has here. Raises LineError."""
+        """The name of a hold here. Raises LineError."""
         topic, partition, offset, origin = self.source(name)
         return schedule_id(place(topic, origin), partition, offset)
 
@@ -94,7 +94,7 @@ class Origins:
 
 
 def _renamed(payload: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
-    """A payload whose headers have a new id in the place of the old one."""
+    """A payload whose headers have the new id instead of the old one."""
     stored = lines.from_fields(payload, Envelope, {})
     headers = [(name, new.encode() if value == old.encode() else value) for name, value in stored.headers]
     return lines.as_fields(replace(stored, headers=headers))

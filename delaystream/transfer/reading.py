@@ -1,4 +1,4 @@
-"""One partition's state, as the lines of an export. Reads a store that holds nothing but the changelog."""
+"""Turns one partition's state into the lines of an export. The store must hold only the changelog's rows."""
 
 from collections.abc import Iterator
 
@@ -10,15 +10,15 @@ from delaystream.query.rows import Rows
 from delaystream.transfer import lines
 
 _FIRST_KEY = b"\1"
-"""Below it a store keeps what is its own."""
+"""Keys below it belong to the store itself."""
 
-#: kinds of keys that this module reads, and those of recoveries and of the owner, which say nothing of what
-#: is pending
+#: kinds of keys that this module reads; and those of recoveries and of the owner, which do not concern
+#: pending fires
 _KINDS = frozenset({b"d", b"e", b"h", b"i", b"n", b"o", b"m", b"s", b"p", b"r", b"v", b"w"})
 
 
 class UnknownState(Exception):
-    """The state holds something that this version cannot tell; the message is a sentence."""
+    """The state has something that this version cannot export; the message is a sentence."""
 
 
 class PartitionReading:
@@ -37,12 +37,12 @@ class PartitionReading:
 
     @property
     def meta(self) -> Meta | None:
-        """What the state was made for; None for a partition that was never written to."""
+        """The meta row of the state; None for a partition that was never written to."""
         return self._rows.meta
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing at all."""
+        """Whether the partition has no rows at all."""
         return not self._store.scan(_FIRST_KEY, b"\xff", 1)
 
     def check(self) -> None:
@@ -53,19 +53,19 @@ class PartitionReading:
             if kind not in _KINDS:
                 raise UnknownState(
                     f"Partition {self.partition} holds work under way (keys of kind {kind!r}), which an "
-                    "export cannot tell: let the workers finish it, and export then."
+                    "export cannot contain: let the workers finish it, then export again."
                 )
             start = bytes([kind[0] + 1])
 
     def positions(self) -> list[lines.Position]:
-        """Up to where each source topic was applied."""
+        """The applied position of each source topic."""
         return [
             lines.Position(self.partition, topic, position.next_offset, position.topic_id)
             for topic, position in self._rows.positions()
         ]
 
     def rates(self) -> Iterator[lines.Rate]:
-        """What commands have set, by tenant and destination."""
+        """The rates that commands have set, by tenant and destination."""
         for rate in self._rows.rates():
             where = Coordinates(rate.tenant, rate.partition, rate.offset, rate.origin).text
             yield lines.Rate(
@@ -80,11 +80,11 @@ class PartitionReading:
             )
 
     def holds(self) -> list[lines.Holding]:
-        """The bulk pauses that stand."""
+        """The bulk pauses in force."""
         return [lines.holding(self.partition, hold) for hold in self._rows.holds]
 
     def ended(self) -> list[lines.EndedHold]:
-        """Those that have ended, and have something left."""
+        """The holds that have ended, with some entries left."""
         return [lines.ended_hold(self.partition, ended) for ended in self._rows.ended]
 
     def anonymous(self) -> Iterator[lines.Anonymous]:
@@ -96,7 +96,7 @@ class PartitionReading:
                 raise UnknownState(f"Partition {self.partition} has a wheel that this version does not know.")
 
     def named(self, *, remembered: bool) -> Iterator[lines.Named]:
-        """Named schedules, by tenant and id; with `remembered` those too that are over."""
+        """Named schedules, by tenant and id; with `remembered` also those that are over."""
         for stored in self._rows.schedules():
             if remembered or stored.row.forget_key is None:
                 yield self._named(stored)

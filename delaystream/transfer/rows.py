@@ -1,8 +1,8 @@
-"""The state of a new application, row by row, from the lines of an export.
+"""Turns the lines of an export into the rows of a new application's state.
 
-The same lines in the same order always make the same rows: an import that was interrupted writes them again,
-and nothing changes. Coordinates and due times stay those of the export. So do fire ids, where the request
-topic is the same one; else they have an origin from then on, for another request may come to have the same
+The same lines in the same order always make the same rows, so an interrupted import writes them again and
+nothing changes. Coordinates and due times stay those of the export. Fire ids stay, too, if the request topic
+is the same one. Otherwise they have an origin from then on, because another request may get the same
 coordinates (`delaystream.transfer.origins`).
 """
 
@@ -44,9 +44,9 @@ from delaystream.transfer.origins import Origins
 
 
 def home(line: lines.Anonymous | lines.Named | lines.Position, partitions: int) -> int:
-    """The partition of the new application that a line belongs to.
+    """The partition of the new application that owns a line.
 
-    What stood together without an id still does, so that its order remains.
+    Requests without an id that shared a partition still share one, so their order remains.
     """
     if isinstance(line, lines.Named):
         return owner_partition(line.id, partitions)
@@ -54,7 +54,7 @@ def home(line: lines.Anonymous | lines.Named | lines.Position, partitions: int) 
 
 
 def homes(line: lines.Holding | lines.EndedHold, exported: int, partitions: int) -> list[int]:
-    """The partitions that a hold of one of the `exported` ones belongs to: of more, each gets its share."""
+    """The partitions of a hold from one of the `exported` ones; with several, each gets its share."""
     return [
         partition
         for partition in range(partitions)
@@ -63,12 +63,12 @@ def homes(line: lines.Holding | lines.EndedHold, exported: int, partitions: int)
 
 
 def meta_row(partitions: int, app_id: str, transfer: str, state: str) -> Change:
-    """What the partition's state was made for, and how far the import is."""
+    """The meta row of the partition, with the progress of the import."""
     return META, encode(Meta(partitions, FORMAT, app_id=app_id, transfer=transfer, transfer_state=state))
 
 
 class PartitionRows:
-    """Rows of one partition; interns the names that they hold, in the order in which they come."""
+    """Rows of one partition; interns their names, in the order of appearance."""
 
     def __init__(self, origins: Origins) -> None:
         self._origins = origins
@@ -77,11 +77,11 @@ class PartitionRows:
         self._sources: dict[tuple[str, int, str], int] = {}
 
     def position(self, line: lines.Position) -> list[Change]:
-        """Read on from where the old application stood."""
+        """The position from which to read on: that of the old application."""
         return [(offset_key(line.topic), encode(SourcePosition(line.next_offset, line.topic_id)))]
 
     def rate(self, line: lines.Rate) -> list[Change]:
-        """A rate that a command has set."""
+        """A rate set by a command."""
         _, partition, offset, origin = self._origins.source(line.source)
         row = Rate(
             line.tenant,
@@ -104,7 +104,7 @@ class PartitionRows:
         return changes
 
     def hold(self, line: lines.Holding | lines.EndedHold) -> list[Change]:
-        """A bulk pause that stands, or one that has ended."""
+        """A bulk pause in force, or one that has ended."""
         if isinstance(line, lines.EndedHold):
             return self._ended_hold(line)
         changes: list[Change] = []
@@ -117,7 +117,7 @@ class PartitionRows:
         return changes
 
     def _ended_hold(self, line: lines.EndedHold) -> list[Change]:
-        """A bulk pause that has ended; it is looked at anew whether anything is left of it."""
+        """A bulk pause that has ended. Later a new check decides whether any of its entries are left."""
         changes: list[Change] = []
         hold = self._origins.hold(line)
         number = self._source(changes, hold.tenant, hold.partition, hold.origin)
@@ -130,9 +130,9 @@ class PartitionRows:
         return changes
 
     def named(self, line: lines.Named) -> list[Change]:
-        """A schedule: the names that its fires need, its payload if it is large, its record last.
+        """A schedule: the names that its fires need, its payload if it is large, then its record.
 
-        `line` is as `Origins.named` made it.
+        `line` comes from `Origins.named`.
         """
         changes: list[Change] = []
         pending = [self._wheel_key(changes, fire) for fire in line.fires]

@@ -1,4 +1,4 @@
-"""Records behind an applied position: requests that nobody has read, commands on their way."""
+"""Reads records after an applied position: unread requests, and commands on their way."""
 
 import time
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class SourceReader:
         self._consumer.close()
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """The first offset that is there, and the end. Raises UnavailableError."""
+        """The first available offset, and the end. Raises UnavailableError."""
         place = TopicPartition(topic, partition)
         try:
             low, high = self._consumer.get_watermark_offsets(place, timeout=_ANSWER_TIMEOUT_S)
@@ -48,12 +48,12 @@ class SourceReader:
         return low, high
 
     def records(self, topic: str, partition: int, start: int) -> tuple[Iterator[Message], int]:
-        """Committed records from `start` on, and the end up to which they go. Raises UnavailableError."""
+        """Committed records from `start` on, and the end offset of the read. Raises UnavailableError."""
         low, high = self.bounds(topic, partition)
         return self._until(topic, partition, max(start, low), high), high
 
     def count(self, topic: str, partition: int, start: int, most: int) -> int:
-        """How many committed records there are from `start` on, `most` at most."""
+        """Number of committed records from `start` on, `most` at most."""
         found, _ = self.records(topic, partition, start)
         return sum(1 for _, _ in zip(range(most), found, strict=False))
 

@@ -13,7 +13,7 @@ DIRECTORY = Path(__file__).resolve().parents[2] / "helm" / "delaystream" / "file
 
 
 def files() -> dict[Path, str]:
-    """Each dashboard's file and what it holds."""
+    """Each dashboard's file and content."""
     made = {"overview": overview(), "operation": operation(), "tenants": tenants()}
     return {DIRECTORY / f"{name}.json": json.dumps(value, indent=2) + "\n" for name, value in made.items()}
 

@@ -84,7 +84,7 @@ def _chooser(
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        # Not the list of all values: what has no such label at all is meant too.
+        # Not the list of all values, because series without the label must match, too.
         "allValue": ".*",
         "current": {"selected": True, "text": "All", "value": "$__all"},
         "hide": 0,

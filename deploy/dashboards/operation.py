@@ -11,7 +11,7 @@ _OURS = f"and on (namespace, job, instance) delaystream_ready{{{CHOSEN}}}"
 
 
 def operation() -> Json:
-    """What somebody opens who was woken up."""
+    """The dashboard for people on call."""
     return dashboard(
         "delaystream-operation",
         "delaystream: operation",
@@ -195,7 +195,7 @@ def operation() -> Json:
             ),
             graph(
                 "Local state, by worker",
-                "What it occupies on disk.",
+                "Its size on disk.",
                 [Query(f"delaystream_state_bytes{{{CHOSEN}}}", "{{instance}}")],
                 "bytes",
                 width=8,

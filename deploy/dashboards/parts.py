@@ -1,4 +1,4 @@
-"""What dashboards are made of: queries, panels and rows, as Grafana's dashboard JSON has them."""
+"""The parts of dashboards: queries, panels and rows, as Grafana's dashboard JSON."""
 
 from __future__ import annotations
 

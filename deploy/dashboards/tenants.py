@@ -1,4 +1,4 @@
-"""For a tenant, or the owner of a destination: what of mine comes in, goes out, waits, is refused?"""
+"""For a tenant, or the owner of a destination: my incoming, delivered, waiting and refused requests."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def tenants() -> Json:
             ),
             graph(
                 "Not delivered in their own right",
-                "Due times without a delivery of their own, a second: given up (late, expired, destination), paused, or skipped because a later one stands for them.",
+                "Due times without a delivery of their own, a second: missed (late, expired, destination), paused, or skipped because a later one covers them.",
                 [
                     Query(
                         f"sum by (destination, reason) (rate(delaystream_missed_total{{{_DESTINATION}}}[$__rate_interval]))",

@@ -1,8 +1,8 @@
 """A sample producer: ordinary records whose headers say when and where; nothing here knows delaystream.
 
-REQUESTS_PER_SECOND requests to `delay-requests` on BOOTSTRAP_SERVERS, until SIGTERM: most due within half a
-minute, some at once, some in an hour; a few are named and then replaced or cancelled; one in a hundred is
-wrong, to show what a dead letter is. With REQUESTS it ends after so many.
+REQUESTS_PER_SECOND requests to `delay-requests` on BOOTSTRAP_SERVERS, until SIGTERM: most are due within half
+a minute, some at once, some in an hour. A few are named, and then replaced or cancelled. One in a hundred is
+wrong, to show a dead letter. With REQUESTS it ends after this number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def request(number: int) -> tuple[str, Sequence[tuple[str, str]]]:
         return key, [to, ("delaystream-delay", "0")]
     if kind < 20:
         return key, [to, ("delaystream-delay", "1h")]
-    # What is about one id has one key: requests on one partition apply in their order.
+    # Requests for one id have the same key, because requests on one partition apply in their order.
     if kind < 30:
         return order, [to, ("delaystream-delay", "20s"), ("delaystream-id", f"{order}-{kind % 3}")]
     if kind == 30:
@@ -40,7 +40,7 @@ def request(number: int) -> tuple[str, Sequence[tuple[str, str]]]:
 
 
 def main() -> int:
-    """Send at a steady rate; a broker that is away for a while is waited for."""
+    """Send at a steady rate; wait while a broker is down."""
     rate = float(os.environ.get("REQUESTS_PER_SECOND", "20"))
     most = int(os.environ.get("REQUESTS", "0"))
     producer = Producer({"bootstrap.servers": os.environ["BOOTSTRAP_SERVERS"], "linger.ms": 20})

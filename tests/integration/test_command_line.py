@@ -110,7 +110,7 @@ def test_who_does_not_wait_any_longer_is_told_that_the_request_stands(app: Deplo
         cancel.send_signal(signal.SIGINT)
         _, told = cancel.communicate(timeout=10)
         assert cancel.returncode == ExitCode.TIMEOUT
-        assert f"The request stands at {idle}/0/0 and is carried out all the same" in told.decode()
+        assert f"The request stands at {idle}/0/0, and stays in force" in told.decode()
     finally:
         cancel.kill()
         cancel.wait()

@@ -241,7 +241,7 @@ def test_a_closed_input_has_no_value() -> None:
 def test_an_output_without_room_is_told(arguments: tuple[str, ...]) -> None:
     code, said = shell("> /dev/full", *arguments)
     assert code == ExitCode.NO_STORAGE
-    assert said == "delaystream: what is written has no room: No space left on device\n"
+    assert said == "delaystream: there is no room for the output: No space left on device\n"
 
 
 def test_an_output_that_nobody_reads_on_is_no_news() -> None:

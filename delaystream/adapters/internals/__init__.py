@@ -1,1 +1,1 @@
-"""What is private in aiokafka and Faust, and used all the same; the versions that it was tried with."""
+"""The private parts of aiokafka and Faust that delaystream uses, and the versions they were tested with."""

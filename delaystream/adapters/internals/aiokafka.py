@@ -1,4 +1,4 @@
-"""All that delaystream takes from inside aiokafka: what for, and what of it must stay as it is.
+"""Every private part of aiokafka that delaystream uses: its purpose, and the behaviour that it relies on.
 
 aiokafka's documented parts are its consumer, its producer, `aiokafka.errors`, `aiokafka.structs` and
 `aiokafka.abc`: any module may use those. Everything else of it is used here and nowhere else
@@ -6,8 +6,8 @@ aiokafka's documented parts are its consumer, its producer, `aiokafka.errors`, `
 worker refuses another one (:mod:`delaystream.adapters.internals.versions`), and each part has a contract with
 the installed library in `tests/unit/test_aiokafka_internals.py`.
 
-What happens once for each fetch or batch is a call here. What happens for each record is not: the classes
-that do it are handed out as they are.
+Work that is done once for each fetch or batch is a call here. Work that is done for each record is not: this
+module exports the classes that do it, unchanged.
 """
 
 from __future__ import annotations
@@ -65,23 +65,24 @@ Consumer: TypeAlias = aiokafka.AIOKafkaConsumer
 
 # -- connections -----------------------------------------------------------------------------------------
 #
-# AIOKafkaConnection, create_conn, collect_hosts, CloseReason. For requests that aiokafka's client would not
-# send, or would send in its own time: its metadata requests create topics, and its tasks outlive a failure.
+# AIOKafkaConnection, create_conn, collect_hosts, CloseReason. They serve requests that aiokafka's client
+# would not send, or would send at times of its own: its metadata requests create topics, and its tasks
+# outlive a failure.
 # Relied on: create_conn() connects, asks for the broker's versions and logs in; connected() turns false with
-# the socket; send() encodes in the newest version that both sides know, writes before it returns, and what
-# it returns raises TimeoutError after request_timeout_ms; close() fails what is unanswered and returns a
-# future; collect_hosts() reads what AIOKafkaConsumer takes as bootstrap_servers.
+# the socket; send() encodes in the newest version that both sides know, writes before it returns, and returns
+# an awaitable that raises TimeoutError after request_timeout_ms; close() fails the unanswered requests and
+# returns a future; collect_hosts() reads what AIOKafkaConsumer takes as bootstrap_servers.
 
 
 def abandon(connection: AIOKafkaConnection, reason: CloseReason) -> asyncio.Future[None]:
-    """Close a connection at once: what it still has to send is dropped, since nobody awaits the answer.
+    """Close a connection at once. Unsent data is dropped: nobody awaits the answers.
 
-    The future is done when the socket is closed. aiokafka offers only the closing that sends the rest first.
+    The future is done when the socket is closed. aiokafka itself can only close after it has sent the rest.
     Relied on: ``_writer`` is asyncio's stream writer, None once closed.
     """
     if connection._writer is not None:
-        # Before it is closed. A transport that is closed first goes on sending, for as long as a silent
-        # broker lets it; and once it has sent everything, asyncio's abort() fails on it.
+        # The abort comes before the close. A transport that is closed first goes on sending for as long as a
+        # silent broker lets it. Once it has sent everything, asyncio's abort() fails on it.
         connection._writer.transport.abort()
     closed: asyncio.Future[None] = connection.close(reason=reason)
     return closed
@@ -95,8 +96,8 @@ def abandon(connection: AIOKafkaConnection, reason: CloseReason) -> asyncio.Futu
 # with tagged fields; encode() of a struct may be replaced; a schema decodes to tuples and to attributes.
 #
 # FindCoordinator-, Heartbeat-, OffsetFetch-, Offset-, DescribeConfigs-, Fetch-, InitProducerId-,
-# AddPartitionsToTxn-, AddOffsetsToTxn-, TxnOffsetCommit- and EndTxnRequest, ProduceRequest_v8: what the
-# transactional producer and the lookups are made of.
+# AddPartitionsToTxn-, AddOffsetsToTxn-, TxnOffsetCommit- and EndTxnRequest, ProduceRequest_v8: the
+# transactional producer and the lookups are built from these.
 # Relied on: the order of their arguments, and the fields of their answers.
 
 # -- record batches --------------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ def abandon(connection: AIOKafkaConnection, reason: CloseReason) -> asyncio.Futu
 
 
 class _ForgivingBuffer(bytearray):
-    """Bytes that decode to text whatever they are; what is not UTF-8 becomes surrogates (PEP 383)."""
+    """Bytes that always decode to text; bytes that are not UTF-8 become surrogates (PEP 383)."""
 
     def __getitem__(self, index: Any) -> Any:
         part = super().__getitem__(index)
@@ -122,7 +123,7 @@ class _ForgivingBuffer(bytearray):
 class ForgivingBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # final only towards type checkers
     """An uncompressed batch of message format 2, parsed in Python (20 µs a record); names may be any bytes.
 
-    aiokafka's parsers raise at a name that is not UTF-8, and the record could not even be told of.
+    aiokafka's parsers raise at a header name that is not UTF-8, so the record could not even be reported.
     Relied on: ``_buffer`` holds the bytes from ``__iter__`` on, ``_pos`` is where ``_read_msg`` reads on, and
     names are decoded by ``decode`` of a slice of the buffer.
     """
@@ -142,47 +143,49 @@ class ForgivingBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # final only
 
 # -- what was fetched of one partition -------------------------------------------------------------------
 #
-# FetchResult, FetchError, PartitionRecords: what the fetcher keeps of an answer for one partition.
-# Relied on: check_assignment() is whether the partition is still to be read from that answer's position on;
-# check_raise() raises the broker's error; next_fetch_offset is the position behind what was taken.
+# FetchResult, FetchError, PartitionRecords: the part of an answer that the fetcher keeps for one partition.
+# Relied on: check_assignment() tells whether the consumer still reads the partition from that answer's
+# position on; check_raise() raises the broker's error; next_fetch_offset is the position after the last
+# record taken.
 
 
 def parse_fetched_with(batches: type) -> None:
-    """Have every consumer of this process split what it fetches with a class of ours. A patch.
+    """Make every consumer of this process parse fetched bytes with our class. A patch.
 
-    aiokafka's own class decompresses whatever comes, without a bound.
-    Relied on: the fetcher looks up ``MemoryRecords`` in its module each time, makes one of an answer's bytes,
-    and asks it for ``has_next``, ``next_batch`` and ``size_in_bytes`` alone.
+    aiokafka's own class decompresses without a bound.
+    Relied on: the fetcher looks up ``MemoryRecords`` in its module each time, builds one from an answer's
+    bytes, and calls only ``has_next``, ``next_batch`` and ``size_in_bytes`` of it.
     """
     aiokafka_fetcher.MemoryRecords = batches
 
 
 class Opened(NamedTuple):
-    """What is read of a fetch result, batch by batch."""
+    """A fetch result that is being read, batch by batch."""
 
     #: made by the class of :func:`parse_fetched_with`
     batches: Any
     #: producers whose transaction is aborted at the batch that is being read
     aborted: set[int]
-    #: have the aborted transactions that begin up to an offset counted in
+    #: adds the aborted transactions that begin at or before an offset
     count_aborted: Callable[[int], None]
 
 
 def opened(records: PartitionRecords) -> Opened:
-    """Take over the reading of a fetch result, for which aiokafka makes an object of eleven fields a record.
+    """Take over a fetch result: aiokafka would make an object of eleven fields for each of its records.
 
-    Relied on: ``_records`` is what ``parse_fetched_with`` made; ``_consume_aborted_up_to`` moves what begins
-    up to an offset from the answer's list of aborted transactions to ``_aborted_producers``, which stays the
-    same set; ``_records_iterator`` does nothing before it is asked.
+    Relied on: ``_records`` is an object of the class given to ``parse_fetched_with``;
+    ``_consume_aborted_up_to`` moves the aborted transactions that begin at or before an offset from the
+    answer's list to ``_aborted_producers``, which stays the same set; ``_records_iterator`` does nothing
+    until it is iterated.
     """
-    # Its own iterator, which nobody uses, refers back to it: the two would keep a megabyte of fetched bytes
-    # until the collector's next full run.
+    # Nobody uses its own iterator, which refers back to it. The cycle would keep a megabyte of fetched bytes
+    # until the garbage collector's next full run.
     records._records_iterator = None
     return Opened(records._records, records._aborted_producers, records._consume_aborted_up_to)
 
 
 def records_of(result: FetchResult) -> PartitionRecords | None:
-    """What a fetch result holds; None when it was given up.
+    """The records of a fetch result; None when the consumer has discarded them.
 
     Relied on: ``_partition_records`` stays the same object until ``check_assignment`` fails.
     """
@@ -191,26 +194,26 @@ def records_of(result: FetchResult) -> PartitionRecords | None:
 
 # -- the consumer's fetching -----------------------------------------------------------------------------
 #
-# AIOKafkaConsumer hands out single records. These take what its fetcher has buffered as a whole. All are
-# called in the consumer's thread, after it has started.
+# AIOKafkaConsumer hands out single records. These calls take whole results that its fetcher has buffered. All
+# run in the consumer's thread, after it has started.
 
 
 class FetchWait(NamedTuple):
-    """Until when a broker holds its answer back: so many bytes are there, or so many ms have passed."""
+    """How long a broker holds back its answer: until it has these bytes, or these ms have passed."""
 
     min_bytes: int
     max_wait_ms: int
 
 
 def decide_fetch_waits(consumer: Consumer, backoff_s: float, wait: Callable[[bool], FetchWait]) -> None:
-    """Have ``wait`` decide, before each round of fetches, how long brokers hold back their answers. A patch.
+    """Let ``wait`` decide, before each round of fetches, how long brokers hold back their answers. A patch.
 
-    It is told whether some assigned partition is left out of the round, because something of it is buffered
-    or it is paused. ``backoff_s`` is for how long a partition with something buffered keeps the other
-    partitions of its broker from being fetched. A consumer has one wait for its whole life.
-    Relied on: the fetcher calls ``_get_actions_per_node`` with the assignment before each round, and that
-    puts ``_fetch_min_bytes`` and ``_fetch_max_wait_ms`` into the requests; ``_prefetch_backoff`` is given to
-    each fetch result.
+    Its argument is true when the round leaves out an assigned partition, because the partition is paused or
+    has buffered records. A partition with buffered records keeps the other partitions of its broker from
+    being fetched for ``backoff_s``. A consumer has one wait for its whole life.
+    Relied on: the fetcher calls ``_get_actions_per_node`` with the assignment before each round; that method
+    puts ``_fetch_min_bytes`` and ``_fetch_max_wait_ms`` into the requests; each fetch result gets
+    ``_prefetch_backoff``.
     """
     fetcher = consumer._fetcher
     decide = fetcher._get_actions_per_node
@@ -225,26 +228,26 @@ def decide_fetch_waits(consumer: Consumer, backoff_s: float, wait: Callable[[boo
 
 
 def fetching(consumer: Consumer) -> AbstractContextManager[None]:
-    """Within it the consumer counts as one that polls: else it leaves the group after max_poll_interval_ms.
+    """Count the consumer as polling in this context; else it leaves the group after max_poll_interval_ms.
 
-    Relied on: the idle time that the coordinator looks at counts from the end of the last such context.
+    Relied on: the coordinator measures idle time from the end of the last such context.
     """
     context: AbstractContextManager[None] = consumer._subscription.fetch_context()
     return context
 
 
 def raise_errors(consumer: Consumer) -> None:
-    """Raise what the group's coordination has to report, as ``getmany`` would.
+    """Raise the pending error of the group's coordination, as ``getmany`` would.
 
-    Relied on: ``check_errors`` raises the pending error once, and has the coordination go on.
+    Relied on: ``check_errors`` raises the pending error once, then lets the coordination go on.
     """
     consumer._coordinator.check_errors()
 
 
 def something_new(consumer: Consumer) -> asyncio.Future[None]:
-    """A future that is done once something more is buffered, and fails with what ends the consumer.
+    """A future that is done once more is buffered; it fails with the error that ends the consumer.
 
-    Whoever does not wait any more cancels it.
+    A caller that stops waiting cancels it.
     Relied on: the fetcher keeps each such waiter until it is done, and wakes all of them.
     """
     waiter: asyncio.Future[None] = consumer._fetcher._create_fetch_waiter()
@@ -252,7 +255,7 @@ def something_new(consumer: Consumer) -> asyncio.Future[None]:
 
 
 def buffered(consumer: Consumer) -> list[tuple[KafkaPartition, FetchResult | FetchError]]:
-    """What was fetched and not taken, by partition, in the order in which it is to be taken.
+    """The fetch results not yet taken, by partition, in the order in which they should be taken.
 
     Relied on: ``_records`` is an ordered dictionary with at most one result of each partition; a partition
     with an entry is not fetched.
@@ -261,14 +264,14 @@ def buffered(consumer: Consumer) -> list[tuple[KafkaPartition, FetchResult | Fet
 
 
 def is_buffered(consumer: Consumer, tp: KafkaPartition, result: FetchResult | FetchError) -> bool:
-    """Whether it is still there: a seek and a rebalance take it away."""
+    """Whether the result is still there: a seek or a rebalance removes it."""
     return consumer._fetcher._records.get(tp) is result
 
 
 def forget(consumer: Consumer, tp: KafkaPartition) -> None:
-    """Let go of a fetch result, so that the partition is fetched on.
+    """Release a fetch result, so that the consumer goes on fetching the partition.
 
-    Relied on: ``_wait_consume_future``, when it is done, has the fetcher begin its next round.
+    Relied on: the fetcher begins its next round when ``_wait_consume_future`` is done.
     """
     fetcher = consumer._fetcher
     fetcher._records.pop(tp, None)
@@ -276,12 +279,12 @@ def forget(consumer: Consumer, tp: KafkaPartition) -> None:
 
 
 def others_first(consumer: Consumer, tp: KafkaPartition) -> None:
-    """Have other partitions' results come before this one's, the next time."""
+    """Put this partition's result behind those of the other partitions, for the next call."""
     consumer._fetcher._records.move_to_end(tp)
 
 
 def advance(consumer: Consumer, tp: KafkaPartition, position: int) -> None:
-    """Have the partition fetched on from a position; unlike a seek, what is buffered of it stays.
+    """Set the position of the next fetch; unlike a seek, this keeps what is buffered.
 
     Relied on: the position in the assignment's state is where the next fetch begins.
     """
@@ -289,12 +292,12 @@ def advance(consumer: Consumer, tp: KafkaPartition, position: int) -> None:
 
 
 def is_closed(consumer: Consumer) -> bool:
-    """Whether it was stopped."""
+    """Whether the client was stopped."""
     return bool(consumer._closed)
 
 
 def failure(consumer: Consumer | None) -> str | None:
-    """What has ended for good inside a consumer, although nobody was told; callable from any thread.
+    """The background task of a consumer that has ended unreported, as a sentence; callable from any thread.
 
     Relied on: ``_fetcher`` is None until the consumer has started; ``_fetch_task`` and ``_coordination_task``
     run for as long as it lives.
@@ -312,15 +315,15 @@ def failure(consumer: Consumer | None) -> str | None:
 
 # -- the consumer's topics -------------------------------------------------------------------------------
 #
-# AIOKafkaConsumer asks for topics that a broker did not know once its metadata is five minutes old. Until
-# then a group whose leader it is goes without their partitions, be it that the broker was wrong.
+# When a broker does not know a topic, AIOKafkaConsumer asks again only once its metadata is five minutes old.
+# Until then a group that it leads goes without the topic's partitions, even if the broker was wrong.
 
 
 def unknown_topics(consumer: Consumer) -> frozenset[str]:
-    """Topics that no broker knew when a started consumer last asked; in the group's leader, all members'.
+    """Topics that no broker knew when a started consumer last asked; in the leader, those of all members.
 
-    Relied on: ``_topics`` of the client are those that it asks for, with the group's in the leader;
-    ``partitions_for_topic`` answers None for one that was not in the last answer.
+    Relied on: ``_topics`` of the client are the topics that it asks for; in the leader they include the
+    group's. ``partitions_for_topic`` answers None for a topic that was not in the last answer.
     """
     client = consumer._client
     return frozenset(
@@ -329,9 +332,10 @@ def unknown_topics(consumer: Consumer) -> frozenset[str]:
 
 
 def ask_for_topics(consumer: Consumer) -> None:
-    """Have the topics asked for again; the leader joins anew if the answer is another one than before.
+    """Ask the brokers for the topics again; if the answer has changed, the leader joins anew.
 
-    Relied on: ``force_metadata_update`` has a task do so at once, and what it answers need not be awaited.
+    Relied on: ``force_metadata_update`` makes a task do so at once, and the future that it returns need not
+    be awaited.
     """
     consumer._client.force_metadata_update()
 
@@ -343,11 +347,11 @@ Join: TypeAlias = Callable[[Any], Awaitable[bool]]
 
 
 class Membership:
-    """A started consumer's membership in its group, which aiokafka tells nobody of.
+    """A started consumer's membership in its group; aiokafka does not publish it.
 
     The properties may be read from any thread.
-    Relied on: ``_coordinator`` is a ``GroupCoordinator``, the same for the consumer's life, and finds the
-    methods that are wrapped here by their names each time.
+    Relied on: ``_coordinator`` is a ``GroupCoordinator``, the same one for the consumer's life, and looks up
+    the methods that are wrapped here by name on each call.
     """
 
     def __init__(self, consumer: Consumer) -> None:
@@ -355,51 +359,53 @@ class Membership:
 
     @property
     def generation(self) -> int:
-        """Of the group, as this member last heard; -1: it is not a member."""
+        """The group's generation as this member last heard it; -1: it is not a member."""
         return int(self._coordinator.generation)
 
     @property
     def member_id(self) -> str:
-        """What the group calls this member; empty: it is not a member."""
+        """The member id that the group gave; empty: it is not a member."""
         return str(self._coordinator.member_id)
 
     @property
     def rejoin_needed(self) -> bool:
-        """Whether this member is about to join anew.
+        """Whether this member is about to rejoin.
 
-        Relied on: ``_rejoin_needed_fut`` is done from when a rebalance is heard of until the group is joined.
+        Relied on: ``_rejoin_needed_fut`` is done from the first news of a rebalance until the member has
+        joined.
         """
         return bool(self._coordinator._rejoin_needed_fut.done())
 
     async def heartbeat(self) -> bool:
-        """Send one now; whether it succeeded, which it also does while the group rebalances."""
+        """Send a heartbeat now; returns whether it succeeded. It also succeeds while the group rebalances."""
         succeeded: bool = await self._coordinator._do_heartbeat()
         return succeeded
 
     async def until_closing(self, timeout_s: float | None = None) -> None:
-        """Wait until the consumer stops, or for so long.
+        """Wait until the consumer stops, or until the time is over.
 
-        Relied on: ``_closing`` is done as soon as it is told to stop, while it still waits for its tasks.
+        Relied on: ``_closing`` is done as soon as the consumer is told to stop, while it still waits for its
+        tasks.
         """
         await asyncio.wait([self._coordinator._closing], timeout=timeout_s)
 
     def wrap_heartbeat(self, wrap: Callable[[Heartbeat], Heartbeat]) -> None:
-        """Have every heartbeat go through what ``wrap`` makes of aiokafka's own. A patch.
+        """Replace aiokafka's heartbeat by what ``wrap`` makes of it. A patch.
 
-        Relied on: ``_do_heartbeat`` sends one and answers whether it succeeded.
+        Relied on: ``_do_heartbeat`` sends one and returns whether it succeeded.
         """
         self._coordinator._do_heartbeat = wrap(self._coordinator._do_heartbeat)
 
     def wrap_join(self, wrap: Callable[[Join], Join]) -> None:
-        """Have every attempt to join the group go through what ``wrap`` makes of aiokafka's own. A patch.
+        """Replace aiokafka's attempt to join the group by what ``wrap`` makes of it. A patch.
 
-        Relied on: ``_do_rejoin_group`` takes the subscription, joins, synchronises and has the assignment
-        taken up; False has it called again at once.
+        Relied on: ``_do_rejoin_group`` takes the subscription, joins, synchronises and applies the
+        assignment; aiokafka calls it again at once when it returns False.
         """
         self._coordinator._do_rejoin_group = wrap(self._coordinator._do_rejoin_group)
 
     def wrap_reset(self, wrap: Callable[[Callable[[], None]], Callable[[], None]]) -> None:
-        """Have the end of a membership that the group does not know any more go through this. A patch.
+        """Call this when aiokafka resets a membership that the group no longer knows. A patch.
 
         Relied on: ``reset_generation`` is called while ``member_id`` is still the old one, and clears it.
         """
@@ -412,7 +418,7 @@ class Membership:
 # ClusterMetadata: for a strategy of our own (sticky_assignor.py).
 # Relied on: a member calls metadata() when it joins and on_assignment() before its listener hears of the
 # assignment; the leader calls assign() with what the members wrote; partitions_for_topic() of the cluster
-# answers for every subscribed topic, None for one that is unknown.
+# answers for every subscribed topic, with None for an unknown one.
 
 __all__ = [
     "AIOKafkaConnection",

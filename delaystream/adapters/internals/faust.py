@@ -1,12 +1,12 @@
-"""All that delaystream takes from inside Faust: what for, and what of it must stay as it is.
+"""Every private part of Faust that delaystream uses: its purpose, and the behaviour that it relies on.
 
 Faust's documented parts are `faust` and `faust.types`: any module may use those. Everything else of it is
 used here and nowhere else (`tests/unit/test_internals.py` sees to it), and may change with any release. So
 its version is pinned, a worker refuses another one (:mod:`delaystream.adapters.internals.versions`), and each
 part has a contract with the installed library in `tests/unit/test_faust_internals.py`.
 
-Here stand the classes that Faust makes or calls, each with the method of Faust that it replaces; what
-happens in their place is in `faust_transport.py` and `faust_app.py`, under names of our own.
+This module has the classes that Faust makes or calls, each with the Faust methods that it replaces. The
+replacements are in `faust_transport.py` and `faust_app.py`, under names of our own.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ from faust.types import TP
 
 
 def register_transport(scheme: str, path: str) -> None:
-    """Have an app whose broker has this URL scheme use the transport at ``module:Class``. A patch.
+    """Make apps whose broker URL has this scheme use the transport at ``module:Class``. A patch.
 
-    The documented way, an entry point, is there only where the package is installed.
-    Relied on: ``aliases`` is what the app looks its URL's scheme up in.
+    The documented way is an entry point, which exists only where the package is installed.
+    Relied on: the app looks up its URL's scheme in ``aliases``.
     """
     TRANSPORTS.aliases[scheme] = path
 
 
 class RebalanceListener(driver.ConsumerRebalanceListener):
-    """Tells the consumer's thread of a rebalance before anybody else hears of it.
+    """Informs the consumer's thread of a rebalance before anybody else.
 
     Relied on: aiokafka calls it, in the consumer's thread, as soon as it hears; ``_thread`` is the thread's
     service.
     """
 
     def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> Awaitable[None]:
-        """Hear that the group rebalances."""
+        """Take the news that the group rebalances."""
         cast(ConsumerThread, self._thread).on_rebalance()
         result: Awaitable[None] = super().on_partitions_revoked(revoked)
         return result
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread that owns the aiokafka consumer, with a consumer of our own making.
+    """The thread that owns the aiokafka consumer; it creates the consumer as we need it.
 
-    Faust's own consumer has no assignment strategy but Faust's, reads uncommitted, and takes its connection
-    settings from the app.
+    Faust's own consumer knows only Faust's assignment strategy, reads uncommitted records, and takes its
+    connection settings from the app.
     Relied on: ``__post_init__`` runs once, when the service is made; ``_create_worker_consumer`` makes the
-    consumer when it starts, in its thread; ``_consumer`` is that, None before.
+    consumer when it starts, in its thread; ``_consumer`` is that consumer, and None before.
     """
 
-    #: at which Faust's services say that they start and stop
+    #: the log level at which Faust's services say that they start and stop
     mundane_level = "debug"
 
     def __post_init__(self) -> None:
@@ -68,15 +68,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make what the thread has of its own; once, before it starts."""
+        """Make the thread's own objects; called once, before it starts."""
 
     @abstractmethod
     def new_client(self) -> aiokafka.AIOKafkaConsumer:
-        """Make the consumer; in the thread."""
+        """Make the consumer; called in the thread."""
 
     @abstractmethod
     def on_rebalance(self) -> None:
-        """Hear, in the thread and at once, that the group rebalances."""
+        """Take the news that the group rebalances; called at once, in the thread."""
 
     @property
     def client(self) -> aiokafka.AIOKafkaConsumer | None:
@@ -92,21 +92,21 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return self.new_client()
 
     def close(self) -> None:
-        """Leave the client alone: it is closed in its own thread when that stops.
+        """Do nothing: the client is closed in its own thread when that stops.
 
-        Faust would close it from the main thread's loop, when a rebalance finds the app stopping.
+        Faust would close it from the main thread's loop when the app stops during a rebalance.
         """
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Leave the watching to the watchdog, which exits the process; Faust would log."""
+        """Do nothing: the watchdog watches, and ends the process. Faust would only log."""
 
 
 class Consumer(driver.Consumer):
-    """The main thread's side of the consumer, with a thread and a loop of our own making.
+    """The main thread's side of the consumer, with our own thread and our own loop.
 
     Relied on: ``_new_consumer_thread`` makes the thread, once, when the service is made; ``_drain_messages``
-    is the whole life of the service that moves messages to the agents, and is told which service that is;
-    whatever calls ``perform_seek`` needs nothing of it.
+    is all that the service which moves messages to the agents runs, and gets that service as an argument; no
+    caller of ``perform_seek`` needs a result.
     """
 
     RebalanceListener = RebalanceListener
@@ -119,7 +119,7 @@ class Consumer(driver.Consumer):
 
     @abstractmethod
     async def hand_out(self, stopping: Callable[[], bool]) -> None:
-        """Move what is fetched to the agents until it is time to stop."""
+        """Move fetched messages to the agents until it is time to stop."""
 
     def _new_consumer_thread(self) -> ConsumerThread:
         self.thread = self.new_thread()
@@ -136,10 +136,10 @@ class Consumer(driver.Consumer):
 
 
 class Tables(TableManager):
-    """Faust's table manager without its wait of one second for tables that nobody defines.
+    """Faust's table manager without its wait of one second for tables, of which there are none.
 
-    Relied on: beside that wait, ``_update_channels`` and the start of the recovery are all that ``on_start``
-    does.
+    Relied on: ``on_start`` does that wait, ``_update_channels`` and the start of the recovery, and nothing
+    else.
     """
 
     mundane_level = "debug"
@@ -151,30 +151,29 @@ class Tables(TableManager):
 
 
 class Boot(BootStrategy):
-    """Starts what consuming needs: transactions have producers of their own.
+    """Starts only what consuming needs: transactions have producers of their own.
 
-    Relied on: the app starts what its strategy lists, and these flags leave parts out.
+    Relied on: the app starts the services that its strategy lists, and these flags leave some out.
     """
 
     enable_kafka_producer = False
     enable_web = False
-    #: Faust's monitor samples itself every second; what matters is in our own metrics.
+    #: Faust's monitor samples itself every second; our own metrics have all that matters.
     enable_sensors = False
 
 
 class App(faust.App):
-    """A Faust app that writes nothing: neither directories, nor records.
+    """A Faust app that writes no directories and no records.
 
-    Relied on: ``_create_directories`` is called when the app first starts, and ``_producer_flush`` in each
-    rebalance and when it stops; nothing else would touch the data directory or make the app's producer do
-    anything.
+    Relied on: the app calls ``_create_directories`` when it first starts, and ``_producer_flush`` in each
+    rebalance and when it stops; nothing else touches the data directory or uses the app's producer.
     """
 
     BootStrategy = Boot
     mundane_level = "debug"
 
     def _create_directories(self) -> None:
-        """Create none: there are no tables, and state is where DELAYSTREAM_DATA_DIR says."""
+        """Create none: there are no tables, and DELAYSTREAM_DATA_DIR says where the state is."""
 
     async def _producer_flush(self, logger: Any) -> None:
         """Flush nothing: Faust's producer is never started."""

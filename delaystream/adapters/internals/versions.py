@@ -1,7 +1,8 @@
 """The versions of the client libraries that a worker was tested with.
 
 delaystream uses private parts of both (`aiokafka_internals.py`, `faust_internals.py`). In another version
-they may mean something else without any error; that something is lost or delivered twice, others would find.
+these parts may mean something else without any error. Then users would be the first to find that records are
+lost or delivered twice.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from typing import Final
 from delaystream.config.errors import ConfigurationError
 
 TESTED: Final[Mapping[str, str]] = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
-"""By the distribution's name, as pyproject.toml pins them."""
+"""Version by distribution name, as pyproject.toml pins them."""
 
 
 def untested() -> dict[str, str]:
-    """The libraries that are installed in another version than the tested one, and in which."""
+    """The libraries whose installed version is not the tested one, each with its installed version."""
     installed = {name: _installed(name) for name in TESTED}
     return {name: version for name, version in installed.items() if version != TESTED[name]}
 
 
 def require_tested(*, allow_others: bool) -> None:
-    """Raise ConfigurationError, with a sentence for each library that has another version; or let it be."""
+    """Raise ConfigurationError with a sentence for each library that has another version."""
     if (found := untested()) and not allow_others:
         raise ConfigurationError(
             f"{name} {version} is installed, and delaystream, which uses private parts of it, was tested "

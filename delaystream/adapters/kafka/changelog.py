@@ -1,8 +1,8 @@
-"""One partition of the changelog, read committed, as fast as it goes.
+"""Reads one partition of the changelog, committed records only, as fast as possible.
 
-A consumer would build a record object of eleven fields for each record and keep a group's machinery; this
-asks the leader for large fetches, has aiokafka's C code parse the batches, and has the next fetch under way
-while the caller applies the one before.
+A consumer would build an object of eleven fields for each record, and would run the machinery of a group.
+This reader asks the leader for large fetches, parses batches with aiokafka's C code, and sends the next fetch
+while the caller applies the previous one.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ from delaystream.engine.ports import (
 _OK: Final = 0
 _UNKNOWN_TOPIC: Final = 3
 _TOPIC_AUTHORIZATION_FAILED: Final = 29
-# A fetch waits on the broker; what is asked meanwhile goes another way.
+# A fetch waits on the broker, so other requests go by another connection.
 _LANE: Final = "fetch"
-#: the timestamp type of a batch: its broker's time of append
+#: timestamp type of a batch: the broker's append time
 _LOG_APPEND_TIME: Final = 1
 
 
 class ChangelogSettings(msgspec.Struct, frozen=True):
     """Bounds of a changelog reader; durations in ms, sizes in bytes."""
 
-    #: for anything that is asked of the broker, retries included
+    #: for any request to the broker, retries included
     timeout_ms: int = 10_000
-    #: how long the broker waits for something to hand out
+    #: how long the broker waits for records
     fetch_max_wait_ms: int = 500
-    #: of one fetch; what is held in memory is twice that, and one larger batch is let through
+    #: of one fetch; memory holds two of them, and a single larger batch is let through
     fetch_max_bytes: int = 2 * 1024 * 1024
-    #: what a record batch may decompress to; workers write far smaller ones
+    #: largest decompressed size of a record batch; workers write far smaller ones
     batch_max_decompressed_bytes: int = DEFAULT_MAX_BYTES
     retry_backoff_ms: int = 50
 
@@ -112,7 +112,7 @@ class AiokafkaChangelog(Changelog):
         return result
 
     async def read(self, position: int) -> ChangelogBatch:
-        """The next fetch from ``position``; empty after ``fetch_max_wait_ms`` where nothing follows."""
+        """The next fetch from ``position``; empty after ``fetch_max_wait_ms`` if nothing follows."""
 
         async def fetch() -> ChangelogBatch:
             return self._parse(position, await self._fetched(position))
@@ -121,7 +121,7 @@ class AiokafkaChangelog(Changelog):
         if batch.next_position > position:
             following = asyncio.create_task(self._fetch(batch.next_position))
             self._ahead = (batch.next_position, following)
-            # Lets the request out before the caller applies the batch and holds up the loop.
+            # The request leaves before the caller applies the batch, which holds up the loop.
             await asyncio.sleep(0)
         return batch
 
@@ -139,7 +139,7 @@ class AiokafkaChangelog(Changelog):
         return record
 
     async def close(self) -> None:
-        """Give up what is under way and close the connections."""
+        """Cancel running requests and close the connections."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead[1].cancel()
@@ -149,7 +149,7 @@ class AiokafkaChangelog(Changelog):
     # -- requests --------------------------------------------------------------------------------
 
     async def _retrying(self, attempt: Any) -> Any:
-        """Repeat an attempt over moved leaders and lost connections, for ``timeout_ms`` at most."""
+        """Repeat an attempt when leaders move or connections break, for ``timeout_ms`` at most."""
         failure = "no answer"
         try:
             async with asyncio.timeout(self._bounds.timeout_ms / 1000):
@@ -212,8 +212,8 @@ class AiokafkaChangelog(Changelog):
         return await self._connections.request(self._leader, _LANE, request)
 
     async def _look(self, offset: int) -> Any:
-        # One batch, which is handed out whole whatever its size, and at once: it is there, or will never be.
-        # The bounds' lane, so that it need not wait behind a fetch for what comes next.
+        # One batch. The broker returns it whole, whatever its size, and at once: it exists now or never will.
+        # It uses the connection of the bounds, so that it does not wait behind the fetch of the next records.
         return await self._connections.request(self._leader, LANE, self._request(offset, 0, 1))
 
     def _request(self, position: int, max_wait_ms: int, max_bytes: int) -> FetchRequest:
@@ -230,7 +230,7 @@ class AiokafkaChangelog(Changelog):
     # -- records ---------------------------------------------------------------------------------
 
     def _answered(self, position: int, response: Any) -> tuple[bytes, Iterable[tuple[int, int]]]:
-        """What a fetch answered: record batches, and the aborted transactions among them."""
+        """The answer to a fetch: record batches, and the aborted transactions among them."""
         self._check(getattr(response, "error_code", _OK))
         # Fetch v5 to v11; v11 has the preferred replica before the records.
         _, code, _, stable, _, aborted, *_, data = response.topics[0][1][0]
@@ -257,7 +257,7 @@ class AiokafkaChangelog(Changelog):
 
 
 class _Passing(Exception):
-    """An answer that may be another one in a moment."""
+    """An error that may be gone in a moment."""
 
 
 def committed_records(
@@ -265,9 +265,9 @@ def committed_records(
 ) -> ChangelogBatch:
     """Records of committed transactions in fetched batches, from ``position`` on.
 
-    Raises UnicodeDecodeError or BatchRefusedError for what no worker has written.
-    ``aborted`` are the aborted transactions in that range: producer id, first offset. A producer's records
-    are left out from that offset on to its next abort marker (KIP-98).
+    Raises UnicodeDecodeError or BatchRefusedError for a record that no worker has written. ``aborted`` are
+    the aborted transactions in that range: producer id, first offset. A producer's records are left out from
+    that offset to its next abort marker (KIP-98).
     """
     records: list[tuple[int, bytes, bytes | None]] = []
     for batch, committed in _batches(data, aborted, decompressor):
@@ -298,7 +298,7 @@ def committed_record(
 def _batches(
     data: bytes, aborted: Iterable[tuple[int, int]], decompressor: Decompressor
 ) -> Iterator[tuple[Any, bool]]:
-    """Every fetched batch, and whether its records were committed; then it is uncompressed."""
+    """Every fetched batch, and whether its records were committed. Committed batches are uncompressed."""
     starting = sorted(aborted, key=lambda entry: entry[1], reverse=True)
     aborting: set[int] = set()
     fetched = FetchedBatches(data)

@@ -40,7 +40,7 @@ _CONNECTION_SETTINGS: Final = frozenset(
     }
 )
 
-#: what a connection can fail with; all of them are worth another try on a new connection
+#: errors of a connection; after each of them another try on a new connection makes sense
 CONNECTION_ERRORS: Final = (KafkaError, OSError, TimeoutError, EOFError)
 
 NO_LEADER: Final = -1
@@ -53,14 +53,14 @@ _CLOSE_TIMEOUT_S: Final = 1.0
 
 
 class TopicMetadata(msgspec.Struct, frozen=True):
-    """A topic as a broker described it; ``error_code`` 0 means that it exists and may be described."""
+    """A topic as a broker described it. ``error_code`` 0: it exists, and we may describe it."""
 
     name: str
     error_code: int
     topic_id: str
-    #: node id of each partition's leader, NO_LEADER where there is none
+    #: node id of each partition's leader; NO_LEADER if there is none
     leaders: tuple[int, ...]
-    #: false if we asked and are not authorized to write
+    #: false if we asked, and are not authorized to write
     writable: bool = True
 
 
@@ -70,11 +70,11 @@ class _Address(NamedTuple):
 
 
 class KafkaConnections:
-    """Connections by node and lane, opened when first used.
+    """Connections by node and lane, each opened at its first use.
 
     ``settings`` has aiokafka's names (``bootstrap_servers``, ``security_protocol``, …); those that do not
-    concern a connection are ignored. A broker answers the requests of one connection one after the other:
-    what must not wait behind something slow goes on a lane of its own.
+    concern a connection are ignored. A broker answers the requests of one connection one after the other. A
+    request that must not wait behind a slow one goes on a lane of its own.
     """
 
     def __init__(self, settings: Mapping[str, Any], *, request_timeout_ms: int = 5_000) -> None:
@@ -106,7 +106,7 @@ class KafkaConnections:
         return await self.answer(connection, connection.send(request))
 
     async def answer(self, connection: AIOKafkaConnection, sent: Any) -> Any:
-        """The response to what was sent on a connection, which is given up when it does not come in time."""
+        """The response to a request that was sent; the connection is closed when it does not come in time."""
         try:
             return await sent
         except TimeoutError as error:
@@ -118,7 +118,7 @@ class KafkaConnections:
     ) -> dict[str, TopicMetadata]:
         """Describe topics, never creating any; raises one of CONNECTION_ERRORS.
 
-        With ``authorizations`` it is also asked whether we may write.
+        With ``authorizations`` the request also asks whether we may write.
         """
         response = await self.ask_any(DescribeTopics(list(topics), authorizations=authorizations))
         self._brokers = {node_id: _Address(host, port) for node_id, host, port, *_ in response.brokers}
@@ -138,7 +138,7 @@ class KafkaConnections:
         return described
 
     async def ask_any(self, request: Request[Any]) -> Any:
-        """Send a request to whichever broker answers; raises one of CONNECTION_ERRORS."""
+        """Send a request to any broker that answers; raises one of CONNECTION_ERRORS."""
         key = (None, "any")
         connection = self._open.get(key)
         if connection is None or not connection.connected():
@@ -172,7 +172,7 @@ class KafkaConnections:
             raise KafkaConnectionError(f"no connection to {addresses}: {failure!r}")
 
     def lost(self) -> int:
-        """How many connections broke so far."""
+        """How many connections have broken so far."""
         for key, connection in list(self._open.items()):
             if not connection.connected():
                 self._losses += 1
@@ -180,7 +180,7 @@ class KafkaConnections:
         return self._losses
 
     def forget(self, node_id: int, lane: str) -> None:
-        """Close a connection on which something did not come back; the next use opens another."""
+        """Close a connection on which an answer did not come; the next use opens another."""
         connection = self._open.pop((node_id, lane), None)
         if connection is not None:
             self._losses += 1

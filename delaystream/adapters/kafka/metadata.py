@@ -1,7 +1,7 @@
-"""What is known of the topics that are delivered to.
+"""The known state of the destination topics.
 
-Looked up by requests that never create a topic, apart from the producers, so that a missing destination
-holds up nobody: what is known is answered at once, what is old is looked up again in the background.
+The requests never create a topic. They do not go through the producers, so a missing destination delays
+nobody. A known answer is given at once; an old one is renewed in the background.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _PROBLEMS: Final = {
 _TOPIC: Final = 2
 _TIMESTAMP_TYPE: Final = "message.timestamp.type"
 _LOG_APPEND_TIME: Final = "LogAppendTime"
-#: An end marker alone in its batch.
+#: Size of a batch that holds an end marker alone.
 _MARKER_BYTES: Final = 78
-#: Least values of the settings by which a broker refuses its own markers, which its coordinator never writes
-#: again. The second is the first one's name before Kafka 3.6.
+#: Smallest safe values of these topic settings. Below them a broker may refuse its own markers, and the
+#: coordinator never writes these again. The second setting is the first one's name before Kafka 3.6.
 _LEAST_FOR_MARKERS: Final = {
     "message.timestamp.before.max.ms": LEAST_MARKER_AGE_MS,
     "message.timestamp.difference.max.ms": LEAST_MARKER_AGE_MS,
@@ -51,25 +51,25 @@ _LEAST_FOR_MARKERS: Final = {
     "segment.bytes": _MARKER_BYTES,
 }
 
-#: Topics of which is remembered what was logged; then all is forgotten, and told again.
+#: Most topics for which the last log line is remembered. Beyond that all are forgotten and logged again.
 _TOLD_TOPICS: Final = 10_000
-#: Topics that are told of by name within a minute; the others are counted. Anybody can name any topic.
+#: Most topics that are logged by name within a minute; the others are counted. Anybody can name any topic.
 _TOLD_BY_NAME: Final = 20
 _TOLD_EVERY_S: Final = 60.0
-#: Topics of which is remembered what was seen, but for those that can be written to.
+#: Most topics whose state is remembered, not counting those that can be written to.
 _SEEN_TOPICS: Final = 10_000
 
 
 class DestinationSettings(msgspec.Struct, frozen=True):
     """Bounds of the lookups, in ms."""
 
-    #: a topic that can be written is looked up again, in the background, when it was seen longer ago
+    #: a writable topic is looked up again, in the background, when its last look-up is older than this
     usable_age_ms: int = 60_000
-    #: one that cannot be written is looked up again at its next use
+    #: a topic that cannot be written is looked up again at its next use when its look-up is older than this
     problem_age_ms: int = 2_000
     #: longest wait of :meth:`KafkaDestinations.ensure`
     ensure_timeout_ms: int = 1_000
-    #: after which a lookup is given up
+    #: a lookup is abandoned after this
     lookup_timeout_ms: int = 5_000
 
 
@@ -80,7 +80,7 @@ class _Seen(msgspec.Struct, frozen=True):
 
 
 class KafkaDestinations(Destinations):
-    """Shared by the processors of a worker; all calls from one event loop.
+    """Shared by the processors of a worker; all calls come from one event loop.
 
     ``settings`` are connection settings by aiokafka's names; ``now_s`` is a monotonic clock.
     """
@@ -96,14 +96,15 @@ class KafkaDestinations(Destinations):
         self._now_s = now_s
         self._seen: dict[str, _Seen] = {}
         self._lookups: dict[str, asyncio.Task[None]] = {}
-        #: what was last logged of a topic: it is looked up every few seconds while it cannot be written to
+        #: the last line logged about a topic; while it cannot be written to, it is looked up every few
+        #: seconds
         self._told: dict[str, str | None] = {}
-        #: since when topics are told of by name, how many were, and how many were only counted
+        #: since when topics are logged by name, how many were, and how many were only counted
         self._telling_since_s = now_s()
         self._told_by_name = self._counted = 0
 
     def partitions(self, topic: str) -> int:
-        """Partition count as last seen; 0 when the topic cannot be written, or is not known."""
+        """Partition count as last seen; 0 when the topic cannot be written or is not known."""
         seen = self._seen.get(topic)
         if seen is None:
             return 0
@@ -112,17 +113,17 @@ class KafkaDestinations(Destinations):
         return seen.partitions
 
     def problem(self, topic: str) -> str | None:
-        """Why a topic cannot be written; None when it can, or was not looked up."""
+        """Why a topic cannot be written; None when it can be, or was never looked up."""
         seen = self._seen.get(topic)
         return None if seen is None else seen.problem
 
     def age_ms(self, topic: str) -> float:
-        """How long ago the answer about a topic came."""
+        """Age of the last answer about a topic."""
         seen = self._seen.get(topic)
         return math.inf if seen is None else self._age_ms(seen)
 
     async def ensure(self, topics: Iterable[str], within_ms: float = math.inf) -> None:
-        """Look up what is not known or not fresh; gives up waiting after ``ensure_timeout_ms``."""
+        """Look up the topics that are unknown or not fresh; stops waiting after ``ensure_timeout_ms``."""
         wanted = [topic for topic in topics if not self._is_fresh(topic, within_ms)]
         if wanted:
             self._look_up(wanted)
@@ -131,11 +132,11 @@ class KafkaDestinations(Destinations):
                 await asyncio.wait(lookups, timeout=self._bounds.ensure_timeout_ms / 1000)
 
     def invalidate(self, topic: str) -> None:
-        """Forget a topic that was refused, so that it is looked up before its next use."""
+        """Forget a topic that a broker refused, so that it is looked up before its next use."""
         self._seen.pop(topic, None)
 
     async def close(self) -> None:
-        """Give up lookups under way and close the connections."""
+        """Cancel running lookups and close the connections."""
         await end(list(set(self._lookups.values())))
         await self._connections.close()
 
@@ -150,7 +151,7 @@ class KafkaDestinations(Destinations):
         return (self._now_s() - seen.at_s) * 1000
 
     def _look_up(self, topics: Iterable[str]) -> None:
-        """Start one lookup for those topics that none is under way for."""
+        """Start one lookup for the topics that no running lookup covers."""
         wanted = [topic for topic in topics if topic not in self._lookups]
         if wanted:
             lookup = asyncio.create_task(self._describe(wanted))
@@ -166,7 +167,7 @@ class KafkaDestinations(Destinations):
                 for topic, problem in (await self._endless(usable)).items():
                     judged[topic] = _Seen(0, problem, self._now_s())
         except CONNECTION_ERRORS as error:
-            # What was known stays known; of the rest, that Kafka is silent says nothing.
+            # Known answers stay. A silent Kafka says nothing about the other topics.
             logger.debug("destinations could not be looked up", topics=topics, error=repr(error))
         else:
             for topic, seen in judged.items():
@@ -181,7 +182,7 @@ class KafkaDestinations(Destinations):
                 del self._lookups[topic]
 
     def _tell(self, topic: str, problem: str) -> None:
-        """Log what is wrong with a topic; of many, how many they are."""
+        """Log what is wrong with a topic; when there are many, log their number."""
         now_s = self._now_s()
         if now_s - self._telling_since_s >= _TOLD_EVERY_S:
             self._telling_since_s, self._told_by_name = now_s, 0
@@ -200,9 +201,9 @@ class KafkaDestinations(Destinations):
         self._seen[topic] = seen
 
     async def _endless(self, topics: list[str]) -> dict[str, str]:
-        """Those of the topics in which a transaction may never end, and why.
+        """The topics in which a transaction may never end, each with the reason.
 
-        Nothing of a topic whose settings we may not look at, or a broker does not tell.
+        Topics are left out when we may not read their settings, or when no broker answers.
         """
         if not topics:
             return {}
@@ -231,11 +232,11 @@ class KafkaDestinations(Destinations):
 
 
 def marker_refused(settings: Mapping[str, str | None]) -> str | None:
-    """Why a broker may refuse its own transaction marker in a topic with these settings; None: it will not.
+    """Why a broker may refuse its own transaction marker in a topic with these settings; None: it accepts it.
 
-    The coordinator (of Kafka 4.3, and of all before) takes such a refusal for an error in its own program and
-    does not try again: the transactional id can do nothing any more until another broker coordinates it, or
-    the same one anew. A partition that was added to a transaction is enough: an abort has a marker, too.
+    The coordinator (up to Kafka 4.3 at least) treats such a refusal as a bug of its own and does not try
+    again. The transactional id is then blocked until another broker coordinates it, or the same broker has
+    restarted. One partition added to a transaction is enough: an abort writes a marker, too.
     """
     for name, least in _LEAST_FOR_MARKERS.items():
         timestamp = name.startswith("message.timestamp")

@@ -10,7 +10,7 @@ from delaystream.adapters.kafka.connections import KafkaConnections
 from delaystream.engine.ports import TopicPartition
 
 _CONSUMER: Final = -1
-#: of the connection that short questions about a partition go by
+#: the lane of short requests about a partition
 LANE: Final = "offsets"
 
 READ_UNCOMMITTED: Final = 0

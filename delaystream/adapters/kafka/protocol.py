@@ -1,6 +1,6 @@
 """Requests that aiokafka 0.14 does not offer in the version needed here, written with its own types.
 
-Metadata v12 has topic ids (KIP-516); Produce v8 names the records of a batch that were refused (KIP-467);
+Metadata v12 has topic ids (KIP-516); Produce v8 names the refused records of a batch (KIP-467);
 DescribeTransactions tells how a transactional id's last transaction ended (KIP-664); DescribeGroups v4 has
 the members' instance ids (KIP-345). Every broker from 3.0 on answers all four.
 """
@@ -128,7 +128,7 @@ class MetadataRequest_v12(RequestStruct):  # type: ignore[misc]  # noqa: N801 - 
 
 
 class DescribeTopics(Request[MetadataRequest_v12]):  # type: ignore[misc]
-    """Metadata of the named topics; never creates one (aiokafka's own request does, by default)."""
+    """Metadata of the named topics; never creates a topic (aiokafka's own request does, by default)."""
 
     API_KEY: ClassVar[int] = 3
 
@@ -149,9 +149,9 @@ _string = String("utf-8").encode
 
 
 class ProduceBatches_v8(ProduceRequest_v8):  # type: ignore[misc]  # noqa: N801 - as above
-    """Its record batches are copied once on their way into the request, where a schema copies them six times.
+    """Copies its record batches into the request once; a schema would copy them six times.
 
-    They are megabytes, and copying was a tenth of what a busy worker did.
+    They are megabytes, and copying took a tenth of a busy worker's time.
     """
 
     def encode(self) -> bytes:

@@ -1,8 +1,8 @@
 """Record batches as a fetch response holds them, opened within a bound of memory.
 
-aiokafka's parsers decompress a batch by themselves, whatever comes out of it: 30 kB on the wire can be
-gigabytes. Here a batch is decompressed into a buffer of fixed size first, and the compiled parser is given an
-uncompressed batch. What a compressed format claims of its size is believed only where it is over the bound.
+aiokafka's parsers decompress a batch themselves, however large the result is: 30 kB on the wire can be
+gigabytes. Here a batch is first decompressed into a buffer of fixed size, and the compiled parser gets an
+uncompressed batch. The size that a compressed format claims is believed only when it exceeds the bound.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from delaystream.adapters.internals.aiokafka import DefaultRecordBatch, Forgivin
 from delaystream.core.rejection import Code
 from delaystream.engine.ports import Headers, SourceRecord
 
-#: What a batch may decompress to where nothing else is said, bytes.
+#: Default bound of a decompressed batch, bytes.
 DEFAULT_MAX_BYTES: Final = 64 * 1024 * 1024
 
 _LOG_OVERHEAD: Final = 12  # base offset (int64) and length (int32) come before what the length counts
@@ -35,7 +35,8 @@ _INT64: Final = Struct(">q")
 _CODECS: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 _CODEC_MASK: Final = 0x07
 
-# Message format 2: where its header has the attributes and the number of records, and how long the header is.
+# Message format 2: the positions of the attributes and of the number of records in the header, and its
+# length.
 _ATTRIBUTES_AT: Final = 21
 _COUNT_AT: Final = 57
 _HEADER_BYTES: Final = 61
@@ -45,19 +46,19 @@ _LEGACY_HEAD: Final = Struct(">qiIbb")
 _LEGACY_MIN_BYTES: Final = 14
 _LOG_APPEND_TIME: Final = 0x08
 
-# The key of a control record: its version, of which later ones begin alike, and its type.
+# The key of a control record: its version and its type. Keys of later versions begin the same way.
 _CONTROL_KEY: Final = Struct(">hh")
 _ABORT: Final = 0
 
-#: A buffer in which so much was written is given back to the system afterwards, bytes.
+#: A buffer that held more than this is given back to the system after use, bytes.
 _KEPT_BYTES: Final = 4 * 1024 * 1024
-#: A header takes two bytes at least in a batch, and about so many once it is parsed.
+#: A header takes at least two bytes in a batch, and about this many once it is parsed.
 _HEADER_WIRE_BYTES: Final = 2
 HEADER_OVERHEAD_BYTES: Final = 120
 
 
 class BatchRefusedError(Exception):
-    """Why a record batch, or what is left of it, is not read: a code, and the end of a sentence about it."""
+    """Why a record batch, or its unread rest, is not read: a code, and the end of a sentence about it."""
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(reason)
@@ -66,7 +67,7 @@ class BatchRefusedError(Exception):
 
 
 def unreadable(reason: object) -> BatchRefusedError:
-    """The batch, or what is left of it, is not as the protocol has it."""
+    """The batch, or its unread rest, does not follow the protocol."""
     return BatchRefusedError(
         Code.UNREADABLE_BATCH,
         f"cannot be read: {reason}; its checksum is right, so it was produced like this",
@@ -84,10 +85,10 @@ class LegacyRecord(msgspec.Struct, frozen=True):
 
 
 class LegacyBatch:
-    """What a message of format 0 or 1 says of itself; nothing behind its checksum is read.
+    """The header of a message of format 0 or 1; its key and its value are not read.
 
-    aiokafka's class reads the key and the value when it is made: with bytes that were damaged, it raises
-    whatever its compiled code comes upon before anyone can ask for the checksum.
+    aiokafka's class reads the key and the value when it is made. With damaged bytes it raises some error from
+    its compiled code before anyone can verify the checksum.
     """
 
     is_control_batch: Final = False
@@ -101,14 +102,14 @@ class LegacyBatch:
         self._checked = data[_MAGIC_AT:]
 
     def validate_crc(self) -> bool:
-        """Whether the message is as it was when it was produced."""
+        """Whether the checksum matches the message."""
         return crc32(self._checked) == self._checksum
 
 
 class FetchedBatches:
     """The batches in a fetch response, in order; stands in for aiokafka's ``MemoryRecords``.
 
-    A batch that the response holds in part is left out, as the protocol has it.
+    A batch that the response holds only in part is left out, as the protocol demands.
     """
 
     def __init__(self, response: bytes | None) -> None:
@@ -116,11 +117,11 @@ class FetchedBatches:
         self._size = len(self._response)
         self._position = 0
         self._length = 0
-        #: the bytes of the batch that was handed out last
+        #: the bytes of the last batch handed out
         self.data = self._response[:0]
 
     def size_in_bytes(self) -> int:
-        """Of the whole response."""
+        """The size of the whole response."""
         return self._size
 
     def has_next(self) -> bool:
@@ -132,14 +133,14 @@ class FetchedBatches:
         return rest >= self._length
 
     def next_offset(self) -> int:
-        """The first offset of the batch that follows, after :meth:`has_next`."""
+        """The first offset of the next batch; call :meth:`has_next` first."""
         offset: int = _INT64.unpack_from(self._response, self._position)[0]
         return offset
 
     def next_batch(self) -> Any:
         """aiokafka's batch, or a LegacyBatch, for its header and checksum. Raises CorruptRecordException.
 
-        After :meth:`has_next`.
+        Call :meth:`has_next` first.
         """
         length, begin = self._length, self._position
         data = self._response[begin : begin + _LOG_OVERHEAD + length]
@@ -155,7 +156,7 @@ class FetchedBatches:
 
 
 def _snappy_into(data: memoryview, output: memoryview) -> int:
-    """Snappy's raw format; or blocks of it, each behind its size, as the Java client frames them."""
+    """Snappy's raw format; or blocks of it with their sizes in front, as the Java client frames them."""
     if bytes(data[:8]) != b"\x82SNAPPY\0":
         return int(cramjam.snappy.decompress_raw_into(data, output))
     position, written = 16, 0
@@ -177,14 +178,16 @@ _DECOMPRESS_INTO: Final[dict[str, Callable[[memoryview, memoryview], int]]] = {
     "zstd": cramjam.zstd.decompress_into,
 }
 
-# What cramjam says where the output buffer is too small: Rust's write_all, and the raw snappy decoder.
+# The texts of cramjam's errors when the output buffer is too small: from Rust's write_all, and from the raw
+# snappy decoder.
 _TOO_SMALL: Final = ("failed to write whole buffer", "is smaller than required")
 
 
 class Decompressor:
-    """Decompresses into one buffer of ``max_bytes``, of which only what was written takes memory.
+    """Decompresses into one buffer of ``max_bytes``; only its written part takes memory.
 
-    For one thread. Raises BatchRefusedError for what does not fit or cannot be decompressed.
+    For one thread. Raises BatchRefusedError when the result does not fit, or when the data cannot be
+    decompressed.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -192,7 +195,7 @@ class Decompressor:
         self._buffer: memoryview | None = None
 
     def decompress(self, codec: int, data: memoryview, head: bytes = b"") -> bytes:
-        """``head``, and behind it what ``data`` decompresses to."""
+        """``head``, followed by the decompressed ``data``."""
         name = _CODECS.get(codec)
         if name is None:
             raise unreadable(f"its compression {codec} is none of {', '.join(_CODECS.values())}")
@@ -216,7 +219,7 @@ class Decompressor:
 
 
 def record_count(data: memoryview) -> int:
-    """How many records a batch of message format 2 says to hold."""
+    """The number of records that a batch of message format 2 claims to hold."""
     count: int = _INT32.unpack_from(data, _COUNT_AT)[0]
     return count
 
@@ -224,7 +227,7 @@ def record_count(data: memoryview) -> int:
 def uncompressed(batch: Any, data: memoryview, decompressor: Decompressor) -> tuple[Any, memoryview]:
     """A batch of message format 2 and its bytes, decompressed. Raises BatchRefusedError.
 
-    ``batch`` and ``data`` are what FetchedBatches handed out.
+    ``batch`` and ``data`` come from FetchedBatches.
     """
     codec = data[_ATTRIBUTES_AT + 1] & _CODEC_MASK
     if not codec:
@@ -238,20 +241,20 @@ def uncompressed(batch: Any, data: memoryview, decompressor: Decompressor) -> tu
 # -- the records of a batch ----------------------------------------------------------------------------
 
 
-#: Most headers of some hundred records that are read in pure Python, at 2 µs each.
+#: Most headers in one read of some hundred records by pure Python, which takes 2 µs for each.
 _MOST_FORGIVEN: Final = 50_000
 _COUNTED_AT_ONCE: Final = 500
 
 
 class OpenBatch:
-    """A record batch whose records are being read, in order, once."""
+    """A record batch that is being read: its records in order, once."""
 
     def __init__(self, batch: Any, data: memoryview, decompressor: Decompressor) -> None:
-        """Decompress what FetchedBatches handed out; its checksum is known to be right.
+        """Decompress a batch from FetchedBatches; its checksum was verified before.
 
         Raises BatchRefusedError.
         """
-        #: kept without the exception, whose traceback would refer back to here
+        #: kept without the exception, whose traceback would refer back to this object
         self._failure: tuple[Code, str] | None = None
         self._max_headers = decompressor.max_bytes // (HEADER_OVERHEAD_BYTES // _HEADER_WIRE_BYTES)
         if data[_MAGIC_AT] < 2:
@@ -264,15 +267,15 @@ class OpenBatch:
         self._data = data
         # The compiled batch can be iterated once only, also by its own iterator.
         self._records = chain(batch)
-        #: where the headers of the next records are counted from; None where they cannot be too many
+        #: where counting the headers of the next records begins; None when they cannot be too many
         few = self.size_bytes <= _HEADER_WIRE_BYTES * self._max_headers
         self._headers_from = None if few else _HEADER_BYTES
 
     def read(self, most: int) -> list[SourceRecord]:
         """Up to ``most`` further records, none at the end.
 
-        What can be read is handed out before BatchRefusedError is raised. Raises UnicodeDecodeError at a
-        header name that is not UTF-8, or MemoryError: :meth:`forgiving` goes on from there.
+        Records that can be read are handed out before BatchRefusedError is raised. Raises UnicodeDecodeError
+        at a header name that is not UTF-8, or MemoryError. :meth:`forgiving` reads on from there.
         """
         if self._failure is not None:
             raise BatchRefusedError(*self._failure)
@@ -280,7 +283,7 @@ class OpenBatch:
             self._headers_from = self._count_headers(self._headers_from, most)
         records: list[SourceRecord] = []
         try:
-            # Unlike list(), this keeps what came before an exception.
+            # Unlike list(), this keeps the records that came before an exception.
             records.extend(islice(self._records, most))
         except (UnicodeDecodeError, MemoryError):
             if not records:
@@ -295,9 +298,9 @@ class OpenBatch:
         return records
 
     def forgiving(self, position: int) -> None:
-        """Read on from an offset in pure Python (20 µs a record); any bytes are names of headers.
+        """Read on from an offset in pure Python (20 µs a record); any bytes are allowed as header names.
 
-        Raises BatchRefusedError where there are so many of them that it would take long.
+        Raises BatchRefusedError when there are so many headers that reading would take long.
         """
         self._max_headers = min(self._max_headers, _MOST_FORGIVEN)
         self._headers_from = None
@@ -311,7 +314,7 @@ class OpenBatch:
         """Go through records without parsing them; returns where the next ones begin."""
         data: Any = self._data
         headers = 0
-        # Where a record is not well-formed, the parser will say so.
+        # If a record is not well-formed, the parser will say so.
         with suppress(ValueError, IndexError):
             for _ in range(records):
                 length, at = decode_varint_py(data, position)
@@ -332,12 +335,13 @@ class OpenBatch:
 
 
 def is_abort_marker(batch: Any, data: memoryview, decompressor: Decompressor) -> bool:
-    """Whether a control batch ends a transaction that was aborted; one without a record does not.
+    """Whether a control batch is an abort marker. A batch without a record is not.
 
-    Compaction leaves those. Raises CorruptRecordException for one that cannot be read, also where it matches
-    its checksum: brokers alone write control batches (they refuse a client's), so it was damaged on a broker.
-    To go past it would lose or repeat records, depending on what it was: taken for no abort marker, what its
-    producer commits later is left out; taken for one, what its producer aborted is read.
+    Compaction leaves batches without a record. Raises CorruptRecordException for a control batch that cannot
+    be read, even if it matches its checksum: only brokers write control batches (they refuse a client's), so
+    it was damaged on a broker. Skipping it would lose or repeat records. If it was an abort marker and is
+    ignored, the records that its producer commits later are left out. If it was none and is taken for one,
+    records that its producer aborted are read.
     """
     try:
         records = OpenBatch(batch, data, decompressor).read(1)
@@ -356,7 +360,7 @@ def is_abort_marker(batch: Any, data: memoryview, decompressor: Decompressor) ->
 
 
 def _legacy_records(data: memoryview, decompressor: Decompressor) -> Iterator[LegacyRecord]:
-    """The records of a message in format 0 or 1: itself, or what a compressed one wraps."""
+    """The records of a message in format 0 or 1: the message itself, or those that a compressed one wraps."""
     codec = data[_MAGIC_AT + 1] & _CODEC_MASK
     wrapper = _read_legacy(data)
     if not codec:
@@ -371,7 +375,7 @@ def _legacy_records(data: memoryview, decompressor: Decompressor) -> Iterator[Le
 
 
 def _wrapped(inner: memoryview, wrapper: LegacyRecord, magic: int, appended: int) -> Iterator[LegacyRecord]:
-    # In format 1 the inner offsets are relative; the wrapper has the last one's (KIP-31).
+    # In format 1 the inner offsets are relative; the wrapper has the offset of the last record (KIP-31).
     base = 0
     if magic and len(inner):
         last, position = 0, 0

@@ -1,4 +1,4 @@
-"""Bounds of the source partitions, and the group's offsets there: for the check of what is stored."""
+"""Bounds of the source partitions, and the group's offsets: stored positions are checked against them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import SourceBounds, TopicPartition
 
 _OK: Final = 0
-#: FindCoordinator's kind of a consumer group
+#: FindCoordinator's key type of a consumer group
 _GROUP: Final = 0
 
 
 class TopicShape(NamedTuple):
-    """What of a topic must stay as it is while a worker runs; only the count can change without a new id."""
+    """The id and the partition count of a topic: neither may change while a worker runs.
+
+    The count alone can change without a new id.
+    """
 
     topic_id: str
     partitions: int
 
 
 class KafkaSourceBounds:
-    """Looks up log start, high watermark, topic id and the group's offset; for all partitions of a worker.
+    """Looks up log start, high watermark, topic id and group offset, for all partitions of a worker.
 
-    A missing topic is LogUnavailable as well: it was there when the worker started, and may come back.
+    Raises LogUnavailable for a missing topic, too: it was there when the worker started, and may come back.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class KafkaSourceBounds:
         self._retry_backoff_ms = retry_backoff_ms
 
     async def __call__(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, SourceBounds]:
-        """Bounds of every partition asked for. Raises LogUnavailable when one cannot be had in time."""
+        """Bounds of every given partition. Raises LogUnavailable when one of them does not arrive in time."""
         failure = "no answer"
         try:
             async with asyncio.timeout(self._timeout_ms / 1000):
@@ -61,7 +64,7 @@ class KafkaSourceBounds:
             raise LogUnavailable(f"no log bounds: {failure}") from None
 
     async def shapes(self, topics: Iterable[str]) -> dict[str, TopicShape]:
-        """Id and partition count of each topic that can be described now. Raises LogUnavailable."""
+        """Id and partition count of every topic that can be described now. Raises LogUnavailable."""
         try:
             async with asyncio.timeout(self._timeout_ms / 1000):
                 described = await self._connections.describe(topics)
@@ -99,7 +102,7 @@ class KafkaSourceBounds:
         return bounds
 
     async def _committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Offsets of the group, of those that have one."""
+        """The group's offsets, for the partitions that have one."""
         found = await self._connections.ask_any(FindCoordinatorRequest(self._group, _GROUP))
         if found.error_code != _OK:
             raise _Unanswered(f"the coordinator of group {self._group}: {error_name(found.error_code)}")
@@ -129,7 +132,7 @@ class KafkaSourceBounds:
 
 
 class _Unanswered(Exception):
-    """An answer that may be another one in a moment."""
+    """An error that may be gone in a moment."""
 
 
 def _check(at: TopicPartition, code: int) -> None:

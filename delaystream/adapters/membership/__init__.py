@@ -1,1 +1,1 @@
-"""Who owns a partition, and the batches that it is handed: Faust and the group's consumer."""
+"""Partition ownership, and the batches that a partition receives: Faust and the group's consumer."""

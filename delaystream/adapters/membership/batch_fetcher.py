@@ -1,8 +1,8 @@
-"""Whole batches out of aiokafka's fetcher, under positions that are always told and never looked up.
+"""Whole batches from aiokafka's fetcher, at positions that are always given and never looked up.
 
-Each seek has an epoch of its own and every :class:`Fetched` carries the epoch under which it was read, so
-that what was on its way before a seek or a rebalance is told from what follows on. Everything here runs in
-the thread of the aiokafka consumer, except what says otherwise.
+Each seek has an epoch of its own, and every :class:`Fetched` carries the epoch of the seek before it. So a
+batch that was on its way before a seek or a rebalance is recognised as old. Everything here runs in the
+thread of the aiokafka consumer, unless a docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ logger = logging.getLogger(__name__)
 #: Longest wait of one call for batches; the fetch loop comes around at least so often.
 _POLL_S = 1.0
 
-#: A batch that does not match its checksum is fetched again after so long, for as long as it takes: another
-#: replica may have it whole. Each of so many times it is told again.
+#: A batch that does not match its checksum is fetched again after this time, without end: another replica may
+#: have an intact copy. It is logged once in this many attempts.
 _CORRUPT_BACKOFF_S = 1.0
 _CORRUPT_TOLD_EVERY = 60
 
-#: Requests that come no further apart than this are a stream: the next are worth waiting for.
+#: Requests with no larger gap than this are a stream: it pays to wait for the next ones.
 _STREAMING_S = 0.1
 
 
 class ReaderSettings(msgspec.Struct, frozen=True):
-    """How the request topics are read; durations in ms, sizes in bytes."""
+    """Settings for reading the request topics; durations in ms, sizes in bytes."""
 
     #: aiokafka's arguments for a consumer: bootstrap_servers, security_protocol, sasl_*, ssl_context, …
     client: Mapping[str, Any]
@@ -47,27 +47,27 @@ class ReaderSettings(msgspec.Struct, frozen=True):
     #: static membership (KIP-345): a restart within the session timeout moves nothing
     group_instance_id: str | None = None
     session_timeout_ms: int = 45_000
-    #: how soon a member hears of a rebalance, and so most of what a takeover takes
+    #: how soon a member learns of a rebalance; this is most of the time of a takeover
     heartbeat_interval_ms: int = 500
-    #: how long the others wait for a member that does not rejoin; at least the session timeout is used
+    #: how long the others wait for a member that does not rejoin; never less than the session timeout
     rebalance_timeout_ms: int = 10_000
-    #: a worker that does not poll for so long leaves the group
+    #: a worker that does not poll within this time leaves the group
     max_poll_interval_ms: int = 300_000
     request_timeout_ms: int = 40_000
-    #: bounds of one batch; the bytes are exceeded by up to 512 records, or by a single large one
+    #: bounds of one batch; up to 512 records, or a single large one, may exceed the bytes
     batch_max_records: int = 2_000
     batch_max_bytes: int = 2 * 1024 * 1024
-    #: what a record batch may decompress to; a larger one is refused as a whole
+    #: largest decompressed size of a record batch; a larger batch is refused as a whole
     batch_max_decompressed_bytes: int = DEFAULT_MAX_BYTES
-    #: bounds of one fetch; a single larger record batch is still read
+    #: bounds of one fetch; a single record batch that is larger is still read
     partition_fetch_max_bytes: int = 1024 * 1024
     fetch_max_bytes: int = 8 * 1024 * 1024
-    #: longest a broker holds back an empty answer while every partition waits for more …
+    #: longest time that a broker holds back an empty answer while every partition waits for more …
     idle_fetch_wait_ms: int = 500
-    #: … and while some partition is not part of that fetch: how long it may have to wait its turn
+    #: … and while some partition is not part of that fetch: it may have to wait this long for its turn
     busy_fetch_wait_ms: int = 20
-    #: while requests keep coming, a broker gathers so many bytes for one answer, or for so long: each answer
-    #: costs both sides the same, however little is in it
+    #: while requests keep coming, a broker collects this many bytes for one answer, or for this long: each
+    #: answer costs both sides the same, however small it is
     gather_bytes: int = 64 * 1024
     gather_wait_ms: int = 15
 
@@ -75,7 +75,7 @@ class ReaderSettings(msgspec.Struct, frozen=True):
 class Fetched(msgspec.Struct):
     """A batch of one topic partition, read since the seek that has this epoch.
 
-    No batch: the position is out of the log's range, retention has removed what was to be read.
+    No batch: the position is out of the log's range, because retention has removed the next records.
     """
 
     partition: TopicPartition
@@ -83,21 +83,21 @@ class Fetched(msgspec.Struct):
     batch: SourceBatch | None
 
 
-# Batches are opened here, within a bound; aiokafka's own parser of a response decompresses whatever comes.
+# Batches are opened here, within a bound. aiokafka's own parser decompresses without a bound.
 internals.parse_fetched_with(FetchedBatches)
 
 
 class _Corrupt(msgspec.Struct):
-    """A position at which a batch does not match its checksum."""
+    """The position of a batch that does not match its checksum."""
 
     position: int
     fetches: int
-    #: when to fetch it again; None: that is under way
+    #: when to fetch it again; None: the fetch is running
     retry_at: float | None
 
 
 class BatchFetcher:
-    """Hands out what aiokafka has fetched for partitions that are in ``with_room``.
+    """Hands out aiokafka's fetched batches of the partitions in ``with_room``.
 
     The set belongs to another thread and may change at any time.
     """
@@ -105,7 +105,8 @@ class BatchFetcher:
     def __init__(self, settings: ReaderSettings, with_room: Set[TopicPartition]) -> None:
         self._settings = settings
         self._with_room = with_room
-        #: of each partition: the last seek's epoch, the position behind what was handed out, what is left
+        #: of each partition: the last seek's epoch, the position after the last record handed out, and the
+        #: rest
         self._epochs: dict[TopicPartition, int] = {}
         self._handed_out: dict[TopicPartition, int] = {}
         self._readers: dict[TopicPartition, RecordReader] = {}
@@ -116,10 +117,10 @@ class BatchFetcher:
         self._taken_at = float("-inf")
 
     def adapt(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
-        """Have a fetch wait at the broker for as long as does no harm.
+        """Let a fetch wait at the broker for as long as that does no harm.
 
-        Long, only if it is for all partitions: others would have to wait as long. A little, while requests
-        keep coming: for more of them.
+        It waits long only if it is for all partitions, because the others would have to wait as long. While
+        requests keep coming it waits a little, to collect more of them.
         """
         settings = self._settings
 
@@ -131,7 +132,7 @@ class BatchFetcher:
         internals.decide_fetch_waits(consumer, settings.busy_fetch_wait_ms / 1000, wait)
 
     def hold_all(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
-        """Begin a new assignment: nothing is read before it is sought."""
+        """Begin a new assignment: nothing is read before a seek."""
         self._epochs.clear()
         self._handed_out.clear()
         self._readers.clear()
@@ -144,7 +145,7 @@ class BatchFetcher:
     def seek(
         self, consumer: aiokafka.AIOKafkaConsumer, partition: TopicPartition, position: int, epoch: int
     ) -> None:
-        """Read on from a position; nothing if the partition is not assigned (any more)."""
+        """Read on from a position; does nothing if the partition is not, or no longer, assigned."""
         tp = KafkaPartition(*partition)
         if internals.is_closed(consumer) or tp not in consumer.assignment():
             return
@@ -156,24 +157,24 @@ class BatchFetcher:
         self._handed_out[partition] = position
 
     def wake(self) -> None:
-        """Look again which partitions have room."""
+        """Check again which partitions have room."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     @property
     def corrupt(self) -> frozenset[TopicPartition]:
-        """Where the next batch does not match its checksum; callable from any thread."""
+        """The partitions whose next batch does not match its checksum; callable from any thread."""
         return frozenset(tuple(self._corrupt))
 
     async def fetch(self, consumer: aiokafka.AIOKafkaConsumer) -> list[Fetched]:
-        """Wait up to a second for batches. Raises what the client has to report: it cannot go on."""
+        """Wait up to a second for batches. Raises the client's pending error: then it cannot go on."""
         deadline = time.monotonic() + _POLL_S
         with internals.fetching(consumer):
             while True:
                 if failure := internals.failure(consumer):
                     raise ConsumerStoppedError(failure)
                 internals.raise_errors(consumer)
-                # Before looking, so that nothing that arrives meanwhile goes unnoticed.
+                # The future is made before the look, so that no arrival in between goes unnoticed.
                 waiter = self._waiter = internals.something_new(consumer)
                 batches = await self._take_buffered(consumer)
                 remaining = deadline - time.monotonic()
@@ -213,8 +214,8 @@ class BatchFetcher:
                 internals.others_first(consumer, tp)
             internals.advance(consumer, tp, piece.stop)
             start = self._handed_out[partition]
-            # Without a record it may still tell that aborted ones were passed: were the position left before
-            # them, retention would seem to have taken what nobody has read.
+            # Even a batch without records moves the position past aborted records. If the position stayed
+            # before them, retention would later seem to have removed unread records.
             if piece.stop <= start:
                 continue
             size_bytes += piece.size_bytes
@@ -267,7 +268,7 @@ class BatchFetcher:
         return []
 
     def _fetch_again(self, partition: TopicPartition, position: int, error: CorruptRecordException) -> None:
-        """Have what does not match its checksum fetched once more, after a while."""
+        """Fetch a batch that does not match its checksum once more, after a while."""
         corrupt = self._corrupt.get(partition)
         if corrupt is None or corrupt.position != position:
             corrupt = self._corrupt[partition] = _Corrupt(position, 0, None)

@@ -1,7 +1,7 @@
-"""The Faust app of a worker: its engine for membership, rebalances and the agent; nothing of its tables.
+"""The Faust app of a worker: membership, rebalances and the agent, without tables.
 
-What Faust would create or start on its own and delaystream does not use is left out here, in one place: its
-web server, its producer, its leader topic, its data directory, and the waits for tables.
+Faust would create or start more parts than delaystream uses. This module leaves them out, in one place: the
+web server, the producer, the leader topic, the data directory, and the waits for tables.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from delaystream.adapters.membership.faust_transport import SCHEME, MembershipLi
 from delaystream.adapters.membership.sticky_assignor import StickyAssignor
 
 _NEVER_S = 86_400.0
-#: Batches between Faust's fetcher and the agent, which takes them at once.
+#: Most batches between Faust's fetcher and the agent, which takes them at once.
 _AGENT_QUEUE = 16
 
 
 class BatchSchema(faust.Schema[Any, Any]):
-    """Hands a message's value on as it is: it is a batch, not bytes."""
+    """Passes a message's value on unchanged: it is a batch, not bytes."""
 
     def compile(self, app: AppT, **_: Any) -> Any:
         """Make the function that turns a message into an event."""
@@ -44,9 +44,9 @@ class DelayApp(faust_internals.App):
         self.membership_listener = membership_listener
         super().__init__(
             reader.group_id,
-            # The addresses are in the reader's settings, with everything else that a connection needs.
+            # The reader's settings have the addresses, and everything else that a connection needs.
             broker=f"{SCHEME}://",
-            # Offsets are committed in our transactions; Faust would look every three seconds.
+            # Our transactions commit the offsets. Faust would check every three seconds.
             broker_commit_interval=_NEVER_S,
             broker_session_timeout=reader.session_timeout_ms / 1000,
             broker_request_timeout=max(reader.request_timeout_ms, reader.session_timeout_ms) / 1000,

@@ -1,9 +1,10 @@
-"""Runs a processor for every partition that Faust's membership gives to this worker.
+"""Runs a processor for every partition that the group assigns to this worker.
 
 Faust says who owns a partition. The host starts a processor once the full set of the partition's source
-topics is assigned in a confirmed generation, keeps it running (and firing) through rebalances that leave it
-here, and stops it when the partition is gone. A processor that ends by itself is started anew for as long as
-the partition is here: it was fenced by a stale owner, or while the group was undecided.
+topics is assigned in a confirmed generation. It keeps the processor running (and firing) through rebalances
+that leave the partition here, and stops it when the partition is gone. A processor that ends by itself was
+fenced by a stale owner, or while the group was undecided. The host starts it again for as long as the
+partition is here.
 """
 
 from __future__ import annotations
@@ -31,26 +32,26 @@ from delaystream.engine.ports import SourceBounds, Sources, TopicPartition
 
 logger = logging.getLogger(__name__)
 
-#: How often the host looks whether an assigned partition that lacks a processor could have one by now.
+#: How often the host checks whether it can now start a missing processor of an assigned partition.
 _VACANT_TICK_S = 0.1
-#: Wait before a processor that ended by itself is started anew.
+#: Wait before the restart of a processor that ended by itself.
 _RESTART_S = 0.5
-#: How often it is looked whether a topic has grown, or is another one of the same name: the group notices
-#: minutes later or never, and the changelog it does not know.
+#: How often the host checks whether a topic has more partitions, or was deleted and created anew. The group
+#: notices this minutes later or never, and it does not know the changelog.
 _LOOK_EVERY_S = 5.0
-#: A topic that is another one is looked at so often more, and so soon: a broker may be behind.
+#: A topic with a new id is checked this many times more, at this interval: a broker may be behind.
 _DOUBTED_LOOKS = 2
 _DOUBTED_EVERY_S = 1.0
 
 
 class Processor(Protocol):
-    """What the host knows of a partition processor."""
+    """A partition processor, as the host sees it."""
 
     phase: Phase
 
     @property
     def stalled_ms(self) -> int:
-        """How long there was no sign of life."""
+        """Time since the last sign of life."""
         ...
 
     async def run(self) -> None:
@@ -58,16 +59,16 @@ class Processor(Protocol):
         ...
 
     def request_ownership_check(self) -> None:
-        """Make sure that the partition is still its own."""
+        """Ask the processor to check that it still owns the partition."""
         ...
 
     async def stop(self) -> None:
-        """Finish what is in hand."""
+        """Finish the current step, then end."""
         ...
 
 
 class HostSettings(msgspec.Struct, frozen=True):
-    """What a host reads, and how long it waits."""
+    """The topics that a host reads, and its time limits."""
 
     #: every source topic, the commands topic last
     topics: tuple[str, ...]
@@ -89,7 +90,7 @@ class _Running:
 
 
 class PartitionStatus(msgspec.Struct, frozen=True):
-    """One partition that is assigned here, or was until now."""
+    """One partition that is assigned here, or whose processor is still running."""
 
     partition: int
     assigned: bool
@@ -103,9 +104,9 @@ class PartitionStatus(msgspec.Struct, frozen=True):
 class PartitionHost:
     """The agent's other side; everything happens on the event loop that calls :meth:`run`.
 
-    ``new_processor`` makes the processor of a partition; ``source_bounds`` looks up log bounds; ``stored``
-    tells the partitions with local state, so that they come here rather than elsewhere; ``shapes`` looks up
-    the topics that are partitioned alike, and may raise LogUnavailable.
+    ``new_processor`` makes the processor of a partition; ``source_bounds`` looks up log bounds. ``stored``
+    returns the partitions with local state, so that the group prefers this member for them. ``shapes`` looks
+    up the topics that must have the same partition count, and may raise LogUnavailable.
     """
 
     def __init__(
@@ -120,16 +121,16 @@ class PartitionHost:
         self._new_processor = new_processor
         self._source_bounds = source_bounds
         self._shapes = shapes
-        #: of each topic, the first that was seen, and how often in a row another one was
+        #: of each topic: the first id that was seen, and how often in a row another one was
         self._topic_ids: dict[str, str] = {}
         self._doubts: dict[str, int] = {}
-        #: partitions that the state is made for; None: not known, and not checked
+        #: partition count that the state is made for; None: unknown, and not checked
         self._partitions: int | None = None
         self._running: dict[int, _Running] = {}
-        #: partitions with all of their topics here, and since when (monotonic, s) each has no processor
+        #: partitions with all of their topics here; and since when (monotonic, s) each has had no processor
         self._vacant_since: dict[int, float] = {}
         self._assigned: frozenset[int] = frozenset()
-        #: partitions of which only some topics are here
+        #: partitions with only some of their topics here
         self._incomplete: frozenset[int] = frozenset()
         self._not_before: dict[int, float] = {}
         self._ever_assigned = False
@@ -154,17 +155,17 @@ class PartitionHost:
 
     @property
     def consumer_failure(self) -> str | None:
-        """What has ended inside the Kafka client although nobody was told; None while all is well."""
+        """The part of the Kafka client that has ended unreported, as a sentence; None while all is well."""
         return self._consumer.failure if self._ever_assigned else None
 
     @property
     def withheld(self) -> str | None:
-        """Why partitions are not here that the group would give to this member; None where it has them."""
+        """Why this member lacks partitions that the group would assign to it; None when it lacks none."""
         if not self._ever_assigned:
             return None
-        # Of others' topics this member need not have any.
+        # This member need not have partitions of topics that only others read.
         if unknown := sorted(self._consumer.unknown_topics & set(self._settings.topics)):
-            return f"the brokers do not know {', '.join(unknown)}, and no partition is whole without"
+            return f"the brokers do not know {', '.join(unknown)}, which every partition needs"
         if self._incomplete:
             return (
                 f"partitions {_ranges(self._incomplete)} are idle here: not all of their source topics are "
@@ -179,7 +180,7 @@ class PartitionHost:
 
     @property
     def unpolled_ms(self) -> int:
-        """How long the fetch loop has not come around, which it does every second; 0 before it starts."""
+        """Time since the fetch loop last came around, which it does every second; 0 before it starts."""
         if not self._ever_assigned or self._stopping or self._app.rebalancing:
             return 0
         return int((time.monotonic() - self._consumer.polled_at) * 1000)
@@ -205,11 +206,11 @@ class PartitionHost:
     # -- life -------------------------------------------------------------------------------------------
 
     def hold_to(self, partitions: int) -> None:
-        """Have :meth:`run` end with Misconfigured once a topic has more partitions than these."""
+        """Make :meth:`run` end with Misconfigured once a topic has more partitions than this."""
         self._partitions = partitions
 
     async def run(self) -> None:
-        """Join the group and serve its assignments until :meth:`stop`; raises what ended it otherwise."""
+        """Join the group and serve its assignments until :meth:`stop`; raises any error that ends it."""
         self._failure = asyncio.get_running_loop().create_future()
         tasks = [
             asyncio.create_task(self._app.start(), name="faust"),
@@ -226,7 +227,7 @@ class PartitionHost:
             await end(tasks)
 
     async def stop(self) -> None:
-        """Stop the processors, then leave the group; within the settings' time, whatever hangs."""
+        """Stop the processors, then leave the group; within the settings' time, even if something hangs."""
         self._stopping = True
         self._changed.set()
         for partition in list(self._running):
@@ -244,11 +245,11 @@ class PartitionHost:
             self._failure.set_result(None)
 
     async def _watch_faust(self) -> None:
-        """Faust tells nobody of a crash; whoever waits for something of its app wakes."""
+        """Wait for a crash of Faust, which nobody reports: only a waiter on its app wakes."""
         await self._app.wait_for_stopped(asyncio.Event().wait())
         if self._stopping or not self._app.crashed:
-            # A fetcher that is cancelled while the group rebalances takes that for a crash, also when it is
-            # the stop that cancels it. Processors stop before Faust does: nothing is at stake any more.
+            # A fetcher that is cancelled during a rebalance reports a crash, also when the cause is our own
+            # stop. The processors have stopped before Faust, so nothing can be lost by then.
             assert self._failure is not None
             await self._failure
             return
@@ -256,12 +257,12 @@ class PartitionHost:
         raise FaustCrashed(f"Faust has crashed: {reason!r}") from reason
 
     async def _watch_topics(self) -> None:
-        """Look at the topics again and again; raises Misconfigured when one is not what it was."""
+        """Check the topics again and again; raises Misconfigured when one has changed."""
         while self._shapes is not None and not self._stopping:
             try:
                 shapes = await self._shapes()
             except LogUnavailable:
-                shapes = {}  # those who need Kafka tell of it
+                shapes = {}  # the parts that need Kafka report this
             self._refuse_growth({topic: shape.partitions for topic, shape in shapes.items()})
             self._refuse_others({topic: shape.topic_id for topic, shape in shapes.items()})
             await asyncio.sleep(_DOUBTED_EVERY_S if self._doubts else _LOOK_EVERY_S)
@@ -275,7 +276,7 @@ class PartitionHost:
             async for fetched in batches:
                 self._take(fetched)
         except Exception as failure:
-            # Faust would log it, start another agent and go on.
+            # Faust would log the error, start another agent and go on.
             self._fail(failure)
             raise
 
@@ -291,11 +292,11 @@ class PartitionHost:
         return cast(Consumer, self._app.consumer)
 
     def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        """Hear of a new generation's assignment."""
+        """Take the assignment of a new generation."""
         try:
             self._assign(partitions)
         except Exception as failure:
-            # aiokafka would log it, and go on as if the assignment had been taken up.
+            # aiokafka would log the error, and go on as if the assignment had been applied.
             self._fail(failure)
             raise
 
@@ -348,8 +349,8 @@ class PartitionHost:
     def _refuse_growth(self, counts: Mapping[str, int]) -> None:
         """Raise Misconfigured where a topic has more partitions than the state is made for.
 
-        One that grew alone is refused like all together: what is acknowledged on its new partitions is read
-        by nobody, and a producer sends an id to another partition than its owner.
+        One grown topic is refused just as if all had grown. Nobody reads the records on its new partitions,
+        although they were acknowledged, and producers now send an id to a partition that does not own it.
         """
         known = self._partitions
         if known is None:
@@ -359,14 +360,14 @@ class PartitionHost:
             raise Misconfigured(
                 f"Topics have grown: {now} partitions, and request topics, commands and changelog had "
                 f"{known} each when the worker started. The owners of ids depend on that number, and a "
-                "topic never shrinks: new partitions are not read. Stop all workers and move what is pending "
+                "topic never shrinks: new partitions are not read. Stop all workers and move the state "
                 'to another partition count (docs/operations.md, "Moving")'
             )
 
     def _refuse_others(self, topic_ids: Mapping[str, str]) -> None:
-        """Raise Misconfigured where a topic has another id than at first, and not only by one answer.
+        """Raise Misconfigured when several answers in a row give a topic another id than the first one.
 
-        Its log may be as long as the one before, so that reading goes on as if nothing had happened.
+        The new log may be as long as the old one, and reading would go on as if nothing had happened.
         """
         for topic, topic_id in topic_ids.items():
             known = self._topic_ids.setdefault(topic, topic_id)
@@ -377,7 +378,7 @@ class PartitionHost:
             if self._doubts[topic] > _DOUBTED_LOOKS:
                 raise Misconfigured(
                     f"{topic} had the id {known} when the worker started, and now it has {topic_id}: the "
-                    "topic was deleted and created anew. What was in the old one is lost"
+                    "topic was deleted and created anew. Everything in the old one is lost"
                 )
 
     def is_assigned(self, partition: int) -> bool:
@@ -385,7 +386,7 @@ class PartitionHost:
         return partition in self._assigned and self.membership_confirmed
 
     async def _reconcile(self) -> None:
-        """Start what is assigned and not running."""
+        """Start the processors that are assigned and not running."""
         while not self._stopping:
             self._changed.clear()
             now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Faust's transport, changed so that whole fetched lists travel instead of single records.
+"""Faust's transport, changed to carry whole fetched batches instead of single records.
 
 Faust moves a record through four tasks and queues (6-7 thousand a second and core). Here one Faust message
 is one `Fetched`: up to some thousand records of one topic
@@ -33,33 +33,33 @@ logger = logging.getLogger(__name__)
 #: The URL scheme by which a Faust app chooses this transport.
 SCHEME = "delaystream"
 _JOIN_MARGIN_MS = 5_000
-#: after its session timed out a member is gone within this
+#: a member is gone within this time after its session timed out
 _SESSION_MARGIN_MS = 5_000
-#: so often a member tries to join that the group has refused
+#: interval between attempts to join a group that has refused this member
 _REFUSED_RETRY_S = 2.0
-#: so often topics are asked for again that the brokers did not know
+#: interval between questions about topics that the brokers did not know
 _UNKNOWN_RETRY_S = 1.0
 faust_internals.register_transport(SCHEME, f"{__name__}:Transport")
 
 
 class MembershipListener(Protocol):
-    """Hears of rebalances, in the main thread."""
+    """Is informed of rebalances, in the main thread."""
 
     def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        """A generation of the group began; this is all that this member has in it."""
+        """A generation of the group began; these are all the partitions that this member has in it."""
         ...
 
     def on_fenced(self, failure: InstanceFenced) -> None:
-        """Another member has this one's instance id, and with it all that this one had."""
+        """Another member has this one's instance id, and with it all of its partitions."""
         ...
 
     def on_refused(self, failure: StrategyRefused) -> None:
-        """The group has had members that this one cannot share with for longer than a session lasts."""
+        """For longer than a session, the group has had members that this one cannot share with."""
         ...
 
 
 class BatchApp(Protocol):
-    """What the transport needs of the Faust app beside what every app has."""
+    """The additional methods that the transport needs of the Faust app."""
 
     reader: ReaderSettings
     assignment_strategy: StickyAssignor
@@ -73,24 +73,24 @@ class ConsumerThread(faust_internals.ConsumerThread):
         """Start with nothing assigned and nothing confirmed."""
         self.batch_app = cast(BatchApp, self.app)
         self.batches = BatchFetcher(self.batch_app.reader, cast(Consumer, self.consumer).with_room)
-        #: false from the first word of a rebalance until its outcome is known
+        #: false from the first news of a rebalance until its outcome is known
         self.settled = False
         self._confirmed_until = 0.0
         self._confirmed_generation = -1
-        #: topics of the group that the brokers did not know when they were last asked
+        #: topics of the group that the brokers did not know at the last question
         self.unknown_topics: frozenset[str] = frozenset()
         self._ask_again_at = 0.0
         #: None until the consumer has started
         self._membership: Membership | None = None
 
-    # -- what the main thread asks --------------------------------------------------------------------
+    # -- called from the main thread --------------------------------------------------------------------
 
     @property
     def membership_confirmed(self) -> bool:
         """True while the broker is known to hold this member's assignment valid.
 
-        A heartbeat that succeeded keeps the session for its timeout, counted from when it was sent; a
-        process that was suspended for longer must not believe in what it had before.
+        A successful heartbeat keeps the session for its timeout, counted from the time of sending. A process
+        that was suspended for longer must not rely on its old assignment.
         """
         member = self._membership
         if member is None or not self.settled or time.monotonic() >= self._confirmed_until:
@@ -99,7 +99,7 @@ class ConsumerThread(faust_internals.ConsumerThread):
 
     @property
     def failure(self) -> str | None:
-        """What has ended for good inside the client, although nobody was told."""
+        """The part of the client that has ended unreported, as a sentence; None while all is well."""
         return None if self.should_stop else aiokafka_internals.failure(self.client)
 
     def request_seek(self, partition: TopicPartition, position: int, epoch: int) -> None:
@@ -122,17 +122,18 @@ class ConsumerThread(faust_internals.ConsumerThread):
             self.batches.seek(self.client, partition, position, epoch)
 
     def on_rebalance(self) -> None:
-        """Hear that the group rebalances: the membership is unsettled before anything else happens."""
+        """Mark the membership as unsettled, before anything else happens in a rebalance."""
         self.settled = False
 
     def new_client(self) -> aiokafka.AIOKafkaConsumer:
-        """Make the consumer, which reads committed and never sets a position by itself."""
+        """Make the consumer. It reads only committed records, and never sets a position by itself."""
         reader = self.batch_app.reader
         rebalance_timeout_ms = max(reader.rebalance_timeout_ms, reader.session_timeout_ms)
         arguments: dict[str, Any] = {
             "heartbeat_interval_ms": reader.heartbeat_interval_ms,
             "max_poll_interval_ms": reader.max_poll_interval_ms,
-            # To join may take as long as the slowest member; given up before, it would only begin anew.
+            # A join may take as long as the slowest member needs. An earlier timeout would only start it
+            # again.
             "request_timeout_ms": max(reader.request_timeout_ms, rebalance_timeout_ms + _JOIN_MARGIN_MS),
             "max_partition_fetch_bytes": reader.partition_fetch_max_bytes,
             **reader.client,
@@ -143,7 +144,7 @@ class ConsumerThread(faust_internals.ConsumerThread):
             group_instance_id=reader.group_instance_id,
             partition_assignment_strategy=[self.batch_app.assignment_strategy],
             enable_auto_commit=False,
-            # Positions are always set; one that retention has removed is an alarm, not a reset.
+            # Positions are always set. If retention has removed one, that is an alarm, not a reset.
             auto_offset_reset="none",
             isolation_level="read_committed",
             session_timeout_ms=reader.session_timeout_ms,
@@ -166,12 +167,12 @@ class ConsumerThread(faust_internals.ConsumerThread):
         self._membership = member
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Begin a rebalance. Nothing is taken from the processors before the outcome is known."""
+        """Begin a rebalance. The processors keep their partitions until the outcome is known."""
         if not self.app.should_stop:
             await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Hold everything assigned until its processor seeks; make sure of the membership."""
+        """Pause all assigned partitions until their processors seek; confirm the membership."""
         assert self._membership is not None
         self.batches.hold_all(self.started_client)
         await self._membership.heartbeat()
@@ -187,7 +188,7 @@ class ConsumerThread(faust_internals.ConsumerThread):
     def _look_for_topics(self) -> None:
         """Ask again for topics that the brokers did not know: they may be back, or a broker was behind.
 
-        Called with each heartbeat, so for as long as this is a member of the group.
+        Called with each heartbeat, so only while this is a member of the group.
         """
         consumer, now = self.started_client, time.monotonic()
         self.unknown_topics = aiokafka_internals.unknown_topics(consumer)
@@ -196,7 +197,7 @@ class ConsumerThread(faust_internals.ConsumerThread):
             aiokafka_internals.ask_for_topics(consumer)
 
     def _refused(self, refused_s: float) -> bool:
-        """Whether to give up on a group that has refused this member for so long; tells of it at first."""
+        """Whether to give up on a group that refuses this member; logs the first refusal."""
         reader = self.batch_app.reader
         failure = StrategyRefused(reader.group_id)
         if not refused_s:
@@ -207,7 +208,7 @@ class ConsumerThread(faust_internals.ConsumerThread):
         return True
 
     async def _still_ours(self, member_id: str) -> bool | None:
-        """Whether nobody else has this member's instance id; None where the broker does not say."""
+        """Whether nobody else has this member's instance id; None if the broker does not say."""
         reader = self.batch_app.reader
         instance_id = reader.group_instance_id
         assert instance_id is not None
@@ -224,13 +225,13 @@ class ConsumerThread(faust_internals.ConsumerThread):
 
 
 def _watch_heartbeats(member: Membership, confirm: Callable[[int, float], None]) -> None:
-    """Have every successful heartbeat confirmed: its generation, and when it was sent."""
+    """Record every successful heartbeat: its generation, and when it was sent."""
 
     def watched(send: Heartbeat) -> Heartbeat:
         async def heartbeat() -> bool:
             sent_at, generation = time.monotonic(), member.generation
             succeeded = await send()
-            # A heartbeat "succeeds" while the group rebalances, too; then a rejoin is needed.
+            # A heartbeat also "succeeds" while the group rebalances; then a rejoin is needed.
             if succeeded and generation == member.generation and not member.rejoin_needed:
                 confirm(generation, sent_at)
             return succeeded
@@ -241,11 +242,11 @@ def _watch_heartbeats(member: Membership, confirm: Callable[[int, float], None])
 
 
 def _watch_identity(member: Membership, still_ours: Callable[[str], Awaitable[bool | None]]) -> None:
-    """Have a member that is not known any more join again only if nobody took its place.
+    """Let a member that the group no longer knows join again only if nobody took its place.
 
-    A session that timed out and an instance id that another member took look alike to aiokafka, but for a
-    member that is about to join: that one is refused by an error which aiokafka does not know
-    (FENCED_INSTANCE_ID).
+    To aiokafka, a session that timed out and an instance id that another member took look alike. The
+    exception is a member that is about to join: the broker refuses it with an error that aiokafka does not
+    know (FENCED_INSTANCE_ID).
     """
     known = ""
 
@@ -262,12 +263,13 @@ def _watch_identity(member: Membership, still_ours: Callable[[str], Awaitable[bo
             nonlocal known
             if known and not await may_join(known):
                 return False
-            # From here on the id may have been given to us without our hearing of it.
+            # From here on the broker may have given us the id, although its answer was lost.
             known = ""
             try:
                 return await join(subscription)
             except KafkaError:
-                # Asked before the error goes to the user: it says nothing of who took the place.
+                # This check comes before the error reaches the user, because the error does not say who took
+                # the place.
                 if member.member_id and await may_join(member.member_id) is False:
                     return False
                 raise
@@ -277,7 +279,7 @@ def _watch_identity(member: Membership, still_ours: Callable[[str], Awaitable[bo
     async def may_join(member_id: str) -> bool | None:
         ours = await still_ours(member_id)
         if ours is False:
-            # The worker ends; until then there is nothing to do here.
+            # The worker ends soon; until then there is nothing to do here.
             await member.until_closing()
         return ours
 
@@ -286,10 +288,10 @@ def _watch_identity(member: Membership, still_ours: Callable[[str], Awaitable[bo
 
 
 def _watch_strategy(member: Membership, give_up: Callable[[float], bool]) -> None:
-    """Have a join that the group refuses for its members' sake tried again, until it is time to give up.
+    """Repeat a join that the group refuses because of its members, until it is time to give up.
 
     Such members may be about to leave: one with an instance id is in the group for a session timeout after
-    its process has ended. ``give_up`` is told for how long the group has refused, s.
+    its process has ended. The argument of ``give_up`` is how long the group has refused, s.
     """
     since: float | None = None
 
@@ -301,7 +303,7 @@ def _watch_strategy(member: Membership, give_up: Callable[[float], bool]) -> Non
             except InconsistentGroupProtocolError:
                 now = time.monotonic()
                 since = now if since is None else since
-                # The worker ends once it is given up; until then there is nothing to do here.
+                # The worker ends once ``give_up`` says so; until then there is nothing to do here.
                 await member.until_closing(None if give_up(now - since) else _REFUSED_RETRY_S)
                 return False
             since = None
@@ -318,7 +320,7 @@ class Consumer(faust_internals.Consumer):
     thread: ConsumerThread
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        #: Partitions that may be handed out. Written by the main thread, looked at by the consumer thread.
+        #: Partitions that may be handed out. The main thread writes it, the consumer thread reads it.
         self.with_room: set[TopicPartition] = set()
         self.polled_at = time.monotonic()
         self._last_epoch = 0
@@ -355,18 +357,18 @@ class Consumer(faust_internals.Consumer):
         return self._last_epoch
 
     def give_room(self, partitions: Iterable[TopicPartition]) -> None:
-        """Have batches of these handed out from now on."""
+        """Hand out batches of these partitions from now on."""
         before = len(self.with_room)
         self.with_room.update(partitions)
         if len(self.with_room) != before:
             self.thread.wake()
 
     def take_room(self, partitions: Iterable[TopicPartition]) -> None:
-        """Have no more batches of these handed out."""
+        """Hand out no more batches of these partitions."""
         self.with_room.difference_update(partitions)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Let Faust know of the assignment, then the host."""
+        """Inform Faust of the assignment, then the host."""
         await super().on_partitions_assigned(assigned, generation_id)
         listener = cast(BatchApp, self.app).membership_listener
         listener.on_assigned(frozenset(TopicPartition(tp.topic, tp.partition) for tp in assigned))
@@ -374,7 +376,7 @@ class Consumer(faust_internals.Consumer):
     async def hand_out(self, stopping: Callable[[], bool]) -> None:
         """Move batches from the consumer thread to the agent; Faust runs this as a service of its own.
 
-        Ends only with an exception or because the app stops: anything else is for the watchdog.
+        It ends only with an exception, or because the app stops. The watchdog handles everything else.
         """
         while not stopping():
             self.polled_at = time.monotonic()
@@ -402,6 +404,6 @@ def _message(fetched: Fetched, generation: int) -> Message:
 
 
 class Transport(faust_internals.Transport):
-    """Kafka by aiokafka, in whole batches."""
+    """Kafka through aiokafka, in whole batches."""
 
     Consumer = Consumer

@@ -1,6 +1,6 @@
-"""Whether this client may join the workers' group, found out before it tries.
+"""Checks whether this client may join the workers' group, before it tries.
 
-aiokafka would wait on, and tell nobody why.
+aiokafka would wait without end, and not say why.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RETRY_S: Final = 0.1
 
 
 async def may_join(settings: Mapping[str, Any], group: str) -> bool:
-    """Ask with the heartbeat of a member that does not exist: refused for that, or for want of the ACL.
+    """Ask with the heartbeat of a member that does not exist: the error tells whether the ACL is missing.
 
     ``settings`` are connection settings by aiokafka's names. Raises LogUnavailable when nobody answers.
     """

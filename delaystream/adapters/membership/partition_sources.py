@@ -13,7 +13,7 @@ from delaystream.engine.ports import SourceBatch, SourceBounds, TopicPartition
 
 logger = logging.getLogger(__name__)
 
-#: Wait before a position that the log does not have is brought to the processor's notice, again and again.
+#: Interval at which the processor is told about a position that the log does not have.
 _OUT_OF_RANGE_S = 1.0
 
 
@@ -37,7 +37,7 @@ class PartitionSources:
         self._is_assigned = is_assigned
         self._source_bounds = source_bounds
         self._deliver: Callable[[SourceBatch], bool] | None = None
-        #: of each topic: the epoch of the last seek, and the position behind the last batch delivered
+        #: of each topic: the epoch of the last seek, and the position after the last batch delivered
         self._epochs: dict[str, int] = {}
         self._expected: dict[str, int] = {}
 
@@ -67,12 +67,12 @@ class PartitionSources:
         self._consumer.give_room(self._all_partitions())
 
     def seek(self, topic: str, position: int) -> None:
-        """Read on from another position; what was read before is dropped on its way."""
+        """Read on from another position; batches that are still on their way are dropped."""
         self._expected[topic] = position
         self._epochs[topic] = self._consumer.request_seek(TopicPartition(topic, self._partition), position)
 
     def resume(self) -> None:
-        """There is room again."""
+        """The processor has room again."""
         if self._deliver is not None:
             self._consumer.give_room(self._all_partitions())
 
@@ -85,7 +85,7 @@ class PartitionSources:
     # -- the host's side --------------------------------------------------------------------------------
 
     def accept(self, fetched: Fetched) -> None:
-        """Deliver a batch if it was read since the last seek; it then follows on from the one before."""
+        """Deliver a batch if it was read since the last seek; it then continues the one before."""
         topic = fetched.partition.topic
         if self._deliver is None or fetched.epoch != self._epochs.get(topic):
             return
@@ -96,7 +96,7 @@ class PartitionSources:
             loop = asyncio.get_running_loop()
             loop.call_later(_OUT_OF_RANGE_S, self._tell_of_loss, topic, fetched.epoch)
         elif batch.start != expected:
-            # Something between the client and here dropped a batch, as Faust does in a rebalance.
+            # A batch was dropped between the client and this point, as Faust does in a rebalance.
             self.seek(topic, expected)
         else:
             self._expected[topic] = batch.stop
@@ -104,13 +104,13 @@ class PartitionSources:
                 self._consumer.take_room(self._all_partitions())
 
     def continue_after_rebalance(self) -> None:
-        """The partition stayed here, in a new generation that has everything paused: read on."""
+        """Read on: the partition stayed here, but the new generation begins with all partitions paused."""
         if self._deliver is not None:
             for topic, position in self._expected.items():
                 self.seek(topic, position)
 
     def _tell_of_loss(self, topic: str, epoch: int) -> None:
-        """Have the processor find a gap: it then looks at the log's bounds and decides."""
+        """Show the processor a gap: it then looks up the log's bounds and decides."""
         if self._deliver is not None and epoch == self._epochs.get(topic):
             beyond = self._expected[topic] + 1
             self._deliver(SourceBatch(topic, [], beyond, beyond, 0))

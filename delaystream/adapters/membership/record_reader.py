@@ -1,9 +1,9 @@
-"""Fetched bytes as records, in bounded pieces, without a slow object for each record.
+"""Turns fetched bytes into records, in bounded pieces, without a slow object for each record.
 
-aiokafka's compiled parser makes one small object a record, which already is a
-:class:`~delaystream.engine.ports.SourceRecord`; its own consumer then wraps each in a dataclass of eleven
-fields, which costs more than the parsing. What is transactional about a log (aborted batches, control
-batches) is decided by aiokafka's ``PartitionRecords``, here only walked batch by batch.
+aiokafka's compiled parser makes one small object for each record, which already is a
+:class:`~delaystream.engine.ports.SourceRecord`. Its own consumer then wraps each in a dataclass of eleven
+fields, which costs more than the parsing. aiokafka's ``PartitionRecords`` decides about transactions (aborted
+batches, control batches); this module only walks it batch by batch.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from delaystream.adapters.kafka.record_batches import (
 from delaystream.core.rejection import HEADER_NAME_NOT_UTF8, Rejection
 from delaystream.engine.ports import SourceRecord
 
-#: Records parsed before their size is looked at again.
+#: Number of records parsed between two checks of their size.
 _CHUNK = 512
-#: What a record occupies beside its key, value and headers: objects; bytes.
+#: Memory of a record's objects, without its key, value and headers; bytes.
 _RECORD_OVERHEAD = 400
 
 
 class Piece(msgspec.Struct):
     """Committed records in offset order, up to fetch position ``stop``; may be empty.
 
-    ``unreadable`` says of records why they cannot be read. The last of them may stand for the rest of its
-    record batch, up to ``stop``: it has its offset alone.
+    ``unreadable`` says why records cannot be read. The last of these may stand for the rest of its record
+    batch, up to ``stop``; it has only an offset.
     """
 
     records: list[SourceRecord]
@@ -49,7 +49,7 @@ class Piece(msgspec.Struct):
 
 
 class RecordReader:
-    """What is left of one fetch response of one topic partition; its batches are :class:`FetchedBatches`.
+    """The unread rest of a fetch response for one topic partition; its batches are :class:`FetchedBatches`.
 
     ``exhausted`` turns true with the last piece.
     """
@@ -62,8 +62,8 @@ class RecordReader:
         self._decompressor = decompressor
         self._corrupt = ""
         self._batch: OpenBatch | None = None
-        #: of that batch: where it begins and ends; its records and its last timestamp, as its header has
-        #: them (0 and -1 in formats without); how many were read, and the last offset; whether header
+        #: of that batch: where it begins and ends; the record count and the last timestamp in its header (0
+        #: and -1 in formats without them); how many records were read, and the last offset; whether header
         #: names may be any bytes
         self._start = 0
         self._stop = 0
@@ -75,14 +75,14 @@ class RecordReader:
 
     @property
     def position(self) -> int:
-        """Fetch position behind the pieces taken so far."""
+        """Fetch position after the pieces taken so far."""
         return int(self.fetched.next_fetch_offset)
 
     def take(self, max_records: int, max_bytes: int) -> Piece:
-        """Parse on; stops at the first chunk that reaches a bound, and behind a batch that is refused.
+        """Parse on; stops at the first chunk that reaches a bound, and after a batch that is refused.
 
-        Raises CorruptRecordException where a batch does not match its checksum, or is a control batch that
-        matters and cannot be read; what comes before it is handed out first.
+        Raises CorruptRecordException at a batch that does not match its checksum, and at a control batch that
+        matters and cannot be read. Records before it are handed out first.
         """
         if self._corrupt:
             raise CorruptRecordException(self._corrupt)
@@ -97,7 +97,7 @@ class RecordReader:
                 chunk = self._read_chunk(min(_CHUNK, max_records - len(records)))
             except BatchRefusedError as error:
                 if self.position >= self._stop or 0 < self._count <= self._read:
-                    self._close_batch()  # bytes behind the last record
+                    self._close_batch()  # bytes after the last record
                     continue
                 record, rejection = self._refuse(error)
                 records.append(record)
@@ -128,7 +128,7 @@ class RecordReader:
             batch.forgiving(self.position)
             return []
         if not chunk:
-            # A batch keeps its last offset even if compaction removed the record.
+            # A batch keeps its last offset even if compaction has removed that record.
             self._close_batch()
             return chunk
         self._check_offsets(chunk)
@@ -151,7 +151,7 @@ class RecordReader:
             raise unreadable(f"the offsets of its records, {first} to {last}, do not rise within it")
 
     def _size_bytes(self, chunk: list[SourceRecord]) -> int:
-        """About what records take in memory."""
+        """Approximate memory of records, bytes."""
         assert self._batch is not None
         if self._count > 0:
             contents = self._batch.size_bytes * len(chunk) // self._count
@@ -161,7 +161,7 @@ class RecordReader:
         return contents + _RECORD_OVERHEAD * len(chunk) + HEADER_OVERHEAD_BYTES * headers
 
     def _refuse(self, error: BatchRefusedError) -> tuple[LegacyRecord, Rejection]:
-        """Go past what is left of the batch: a record that stands for it, and why it is refused."""
+        """Skip the rest of the batch; returns a record that stands for it, and why it is refused."""
         first = max(self._start, self.position)
         left = self._stop - first
         records = max(1, min(left, self._count - self._read)) if self._count else left
@@ -194,7 +194,7 @@ class RecordReader:
                     self._aborted.discard(batch.producer_id)
             aborted = batch.is_transactional and batch.producer_id in self._aborted
             modern = batch.producer_id is not None
-            # A last offset that lies before the first must not hold the reading up.
+            # A last offset before the first one must not stop the reading.
             self._stop = max(batch.next_offset, batch.base_offset + 1) if modern else batch.next_offset
             if aborted or batch.is_control_batch or self._stop <= self.position:
                 self._close_batch()
@@ -211,7 +211,7 @@ class RecordReader:
 
 
 def undecodable_offsets(records: Iterable[SourceRecord]) -> list[int]:
-    """Offsets of records with a header name that stands for bytes which are not UTF-8."""
+    """Offsets of records with a header name whose bytes were not UTF-8."""
     return [record.offset for record in records if any(not _encodable(name) for name, _ in record.headers)]
 
 

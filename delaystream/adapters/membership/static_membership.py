@@ -1,9 +1,9 @@
-"""Static membership (KIP-345): who holds an instance id, and what a worker does when another takes its own.
+"""Static membership (KIP-345): who holds an instance id, and how a worker reacts when it loses its own.
 
-A member that joins under an instance id takes it over from whoever had it. That is how a worker comes back
-from a restart, and how two workers with one id by mistake would take it from each other for ever: the one
-that lost it is told that its member id is unknown, as after a session that timed out, and joins anew. So it
-looks first, and does not join while somebody else holds the id.
+A member that joins with an instance id takes the id from its previous holder. So a worker comes back after a
+restart. But two workers that have the same id by mistake would take it from each other for ever: the loser is
+told that its member id is unknown, as after a session timeout, and joins again. So a worker checks first, and
+does not join while somebody else holds the id.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _GROUP: Final = 0
 _LOOK_TIMEOUT_S: Final = 10.0
 _RETRY_S: Final = 0.1
 _WATCH_S: Final = 1.0
-#: after its session timed out a member is gone within this
+#: a member is gone within this time after its session timed out
 _MARGIN_MS: Final = 5_000
 _FILE: Final = "fenced.json"
 
@@ -41,7 +41,7 @@ class Holder(NamedTuple):
 
     member_id: str
     client_id: str
-    #: as the broker sees it: an address
+    #: the address, as the broker sees it
     host: str
 
 
@@ -59,7 +59,7 @@ class InstanceFenced(Misconfigured):
 
 
 async def holder_of(settings: Mapping[str, Any], group: str, instance_id: str) -> Holder | None:
-    """Who has an instance id in a group; None: nobody.
+    """The member that has an instance id in a group; None: nobody has it.
 
     ``settings`` are connection settings by aiokafka's names. Raises LogUnavailable when nobody answers.
     """
@@ -97,13 +97,13 @@ def _among(members: list[tuple[Any, ...]], instance_id: str) -> Holder | None:
 class Fencings(Collector):
     """How often a worker lost its instance id to another, remembered in its data directory.
 
-    A supervisor may start it again, whatever the exit code says (Kubernetes does): it must not take the id
-    back then, or the two would end each other in turn.
+    A supervisor may start the worker again whatever its exit code is, as Kubernetes does. It must not take
+    the id back then, or the two workers would end each other in turn.
     """
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / _FILE
-        #: which id was lost and not had again
+        #: the id that was lost and not regained
         self._lost: str | None = None
         self.count = 0
         try:
@@ -112,18 +112,18 @@ class Fencings(Collector):
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("what was known of fencings cannot be read", error=f"{self._file}: {error!r}")
+            logger.warning("the record of lost instance ids cannot be read", error=f"{self._file}: {error!r}")
 
     def fenced(self, instance_id: str) -> None:
-        """Another worker has the id."""
+        """Record that another worker has the id."""
         self._remember(instance_id, self.count + 1)
 
     async def wait_for(
         self, settings: Mapping[str, Any], group: str, instance_id: str, session_timeout_ms: int
     ) -> None:
-        """Return once the id may be had: at once, unless it was lost before.
+        """Return once this worker may take the id: at once, unless it was lost before.
 
-        Then it is waited for until a member that is gone would have timed out. Raises InstanceFenced if
+        A lost id is waited for until a vanished holder would have timed out. Raises InstanceFenced if
         somebody still has it, or LogUnavailable.
         """
         if self._lost != instance_id:
@@ -147,7 +147,7 @@ class Fencings(Collector):
         try:
             self._file.write_text(json.dumps({"lost": lost, "count": count}))
         except OSError as error:
-            logger.warning("a fencing cannot be remembered", error=f"{self._file}: {error!r}")
+            logger.warning("the loss of the instance id cannot be recorded", error=f"{self._file}: {error!r}")
 
     def collect(self) -> Iterator[Metric]:
         """One counter."""

@@ -1,14 +1,14 @@
-"""Who owns which partition: sticky, and the same member for partition p of every source topic.
+"""The assignment of partitions: sticky, and one member for partition p of every source topic.
 
-Faust's own assignor groups topics by their subscribers: while the set of request topics is changed member
-by member, partition 3 of two topics may land on two members, and then nobody can process partition 3. Here a
-partition number is assigned as a whole, whatever the topics.
+Faust's own assignor groups topics by their subscribers. While the set of request topics is changed member by
+member, it may give partition 3 of two topics to two members, and then nobody can process partition 3. This
+assignor assigns a partition number as a whole, for all topics.
 
-What members and their leader write for each other are msgpack arrays with a version first. New fields are
-appended, and a reader skips those that it does not know. A member claims the newest version that it speaks,
-and the leader writes to each member in the newest one that both of them speak: so workers of two versions
-share a group while they are replaced one by one. What no member of an older version could work with takes a
-new name of the strategy, and the group then refuses to mix them.
+Members and their leader exchange msgpack arrays that begin with a version. New fields are appended, and a
+reader skips fields that it does not know. A member states the newest version that it speaks, and the leader
+writes to each member in the newest version that both speak. So workers of two versions share a group while
+they are replaced one by one. A change that an older member could not work with takes a new strategy name, and
+the group then refuses to mix the two.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from delaystream.engine.failures import Misconfigured
 
 logger = logging.getLogger(__name__)
 
-#: of Kafka's own consumer protocol
+#: version of Kafka's own consumer protocol
 _CONSUMER_PROTOCOL: Final = 0
-#: every member of the group speaks it
+#: the first version, which every member of the group speaks
 _OLDEST: Final = 1
 _NEVER: Final = -1
 
 STRATEGY: Final = "delaystream-sticky-2"
-"""The strategy's name; without the number it is of workers whose words for each other had no version."""
+"""The strategy's name. The name without a number is that of older workers, whose data had no version."""
 
 
 class StrategyRefused(Misconfigured):
@@ -52,10 +52,11 @@ class StrategyRefused(Misconfigured):
 
 
 class Claim(msgspec.Struct, array_like=True, frozen=True):
-    """What a member tells of itself when it joins, and any leader reads.
+    """The user data with which a member joins; the leader reads it.
 
-    ``version`` is the newest that it speaks; ``owned`` are the partitions of its last assignment, made in
-    that ``round``; ``stored`` are those that it has local state of, and so would take over fastest.
+    ``version`` is the newest that it speaks. ``owned`` are the partitions of its last assignment, which was
+    made in ``round``. ``stored`` are the partitions of which it has local state, so that it would take them
+    over fastest.
     """
 
     version: int = _OLDEST
@@ -67,14 +68,14 @@ class Claim(msgspec.Struct, array_like=True, frozen=True):
 def owners(claims: Mapping[str, Claim], partitions: int) -> dict[int, str]:
     """Decide the owner of each partition number.
 
-    Nobody holds more than one partition more than anybody else. Within that, a partition stays where it
-    was; one that has to move goes to a member with local state of it, if there is room.
+    The members' partition counts differ by at most one. Within that bound, a partition stays with its owner.
+    A partition that has to move goes to a member with local state of it, if that member has room.
     """
     if not claims:
         return {}
     held: dict[str, list[int]] = {member: [] for member in sorted(claims)}
     taken: set[int] = set()
-    # Of two members that claim the same partition, the one with the older round was away meanwhile.
+    # When two members claim the same partition, the one with the older round was away in between.
     for member in sorted(claims, key=lambda name: (-claims[name].round, name)):
         for partition in claims[member].owned:
             if partition < partitions and partition not in taken:
@@ -88,7 +89,7 @@ def owners(claims: Mapping[str, Claim], partitions: int) -> dict[int, str]:
     wanted_elsewhere = {partition: member for member in sorted(claims) for partition in claims[member].stored}
     free = [partition for partition in range(partitions) if partition not in taken]
     for member, partitions_held in held.items():
-        # Those to give up come last: what another member has local state of.
+        # Partitions of which another member has local state come last: they are given up first.
         partitions_held.sort(key=lambda p: (wanted_elsewhere.get(p, member) != member, p))
         free += partitions_held[quota[member] :]
         del partitions_held[quota[member] :]
@@ -110,17 +111,17 @@ def owners(claims: Mapping[str, Claim], partitions: int) -> dict[int, str]:
 
 
 class Told(msgspec.Struct, array_like=True, frozen=True):
-    """What the leader tells a member beside its partitions, in version 1: in which ``round`` it dealt."""
+    """The user data of an assignment, in version 1: the ``round`` in which the leader made it."""
 
     version: int
     round: int
 
 
 class StickyAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka is not typed
-    """The group's partition assignment strategy, carried out by whichever member leads the group.
+    """The group's partition assignment strategy; the member that leads the group runs it.
 
-    A topic's partition goes to the partition number's owner if that member subscribes to the topic, else to
-    nobody: a member that lacks one of the topics must not read the others.
+    A topic's partition goes to the owner of the partition number if that member subscribes to the topic.
+    Otherwise nobody gets it: a member that lacks one of the topics must not read the others.
     """
 
     version = 1
@@ -166,35 +167,35 @@ class StickyAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokaf
         }
 
     def told(self, version: int, round: int) -> bytes:
-        """What a member that speaks `version` is told beside its partitions."""
+        """The user data of an assignment, for a member that speaks `version`."""
         return msgspec.msgpack.encode(Told(version, round))
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
-        """Remember what was assigned, to claim it next time."""
+        """Remember the assignment, to claim it next time."""
         self._round = self.heard(assignment.user_data)
         self._owned = tuple(sorted({tp.partition for tp in assignment.partitions()}))
 
     def heard(self, user_data: bytes) -> int:
-        """The round that the leader tells; a claim without one gives way to all others."""
+        """The round in the leader's user data; a claim without a round gives way to all others."""
         if not user_data:
             return _NEVER
         try:
             told = msgspec.msgpack.decode(user_data, type=Told)
         except msgspec.MsgspecError as error:
-            logger.warning("what the group's leader wrote cannot be read: %s", error)
+            logger.warning("the group leader's assignment cannot be read: %s", error)
             return _NEVER
         if told.version != _OLDEST:
-            logger.warning("the group's leader wrote version %d, and this worker reads 1", told.version)
+            logger.warning("the group leader's assignment has version %d, this worker reads 1", told.version)
             return _NEVER
         return told.round
 
 
 def _claim(user_data: bytes) -> Claim:
-    """What a member claims; one whose claim is damaged claims nothing, and the others go on."""
+    """A member's claim. A damaged one counts as empty, and the other members go on."""
     if not user_data:
         return Claim()
     try:
         return msgspec.msgpack.decode(user_data, type=Claim)
     except msgspec.MsgspecError as error:
-        logger.warning("what a member of the group claims cannot be read: %s", error)
+        logger.warning("the claim of a group member cannot be read: %s", error)
         return Claim()

@@ -1,1 +1,1 @@
-"""What an operator sees: metrics, tracing, health, and the watchdog."""
+"""The operator's view of a worker: metrics, tracing, health, and the watchdog."""

@@ -1,7 +1,8 @@
-"""/metrics and /health, in a thread of their own: they answer while the event loop is busy.
+"""/metrics and /health, in a thread of their own, so that they answer while the event loop is busy.
 
-Liveness is about this process: a dead event loop or client. Readiness is about its partitions: all that are
-owned here have recovered. Neither looks at Kafka; a broker that is down is not cured by restarting workers.
+Liveness is about this process: it fails with a dead event loop or client. Readiness is about the partitions:
+all that are owned here have recovered. Neither checks Kafka: a restart of workers does not cure a broker that
+is down.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from delaystream.adapters.operate.watchdog import Report
 
 logger = structlog.get_logger(__name__)
 
-#: A report older than this says nothing about now.
+#: A report older than this is out of date.
 _FRESH_S = 10.0
 _STOP_S = 2.0
 
@@ -72,7 +73,7 @@ class HttpServer:
         logger.info("http server listens", host=self.host, port=self.port)
 
     def stop(self) -> None:
-        """Let go of the port, within seconds."""
+        """Release the port, within seconds."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(_STOP_S)

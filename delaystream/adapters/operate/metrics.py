@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: an observer of the engine, and the names that dashboards and alerts rely on.
+"""The metrics of a worker: an observer of the engine, and the names that dashboards and alerts rely on.
 
 Names follow Prometheus' conventions: ``delaystream_`` first, base units, ``_total`` for what only grows.
 """
@@ -38,12 +38,13 @@ _TRANSACTION_BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2,
 class PrometheusObserver:
     """An :class:`~delaystream.engine.observer.Observer` with a registry of its own.
 
-    Called by the engine's thread, read by the HTTP server's. ``clock`` tells how overdue something is;
-    ``destinations`` is how many of them have labels of their own, ``hours_ahead`` how many hours have.
+    Called by the engine's thread, read by the HTTP server's. ``clock`` gives the time for overdue ages;
+    ``destinations`` is the number of destinations with labels of their own, ``hours_ahead`` the number of
+    hours.
     """
 
     def __init__(self, clock: Clock, *, destinations: int = 200, hours_ahead: int = 24) -> None:
-        # A sample of each series' birth would double their number.
+        # A sample for the creation of each series would double their number.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._clock = clock
@@ -83,8 +84,8 @@ class PrometheusObserver:
         self._trimmed = Counter(
             "delaystream_requests_trimmed",
             "Offsets of a request topic or the commands topic that were removed before they were read: up to "
-            "so many requests are lost. An application that begins on an older topic counts what that has "
-            "removed.",
+            "so many requests are lost. An application that begins on an existing topic also counts the "
+            "offsets removed before.",
             ["topic"],
             registry=self.registry,
         )
@@ -102,7 +103,7 @@ class PrometheusObserver:
         )
         self._internal_errors = Counter(
             "delaystream_internal_errors",
-            "Faults of delaystream: deciding on a record, or a partition's work, failed as nobody expected.",
+            "Faults of delaystream: unexpected errors in deciding on a record, or in a partition's work.",
             registry=self.registry,
         )
         self._ready = Gauge(
@@ -110,7 +111,7 @@ class PrometheusObserver:
         )
         self._corrupt = Gauge(
             "delaystream_source_corrupt",
-            "1 for each partition whose next record batch does not match its checksum, until it does.",
+            "1 for each partition while its next record batch does not match its checksum.",
             ["topic", "partition"],
             registry=self.registry,
         )
@@ -122,14 +123,14 @@ class PrometheusObserver:
         )
         self._request_partitions = Gauge(
             "delaystream_request_partitions",
-            "Partitions of each request topic, as found at the start: each needs an owner. 0 before that.",
+            "Partitions of each request topic, counted at the start: each needs an owner. 0 before that.",
             registry=self.registry,
         )
 
     # -- the engine's side ------------------------------------------------------------------------------
 
     def phase(self, partition: int, phase: Phase) -> None:
-        """A processor entered a phase of its life."""
+        """A processor entered a phase."""
         with self._partitions.lock:
             if phase is Phase.STOPPED:
                 self._partitions.forget(partition)
@@ -137,10 +138,10 @@ class PrometheusObserver:
                 self._partitions.phases[partition] = phase
 
     def recovery(self, partition: int, applied: int, position: int, end: int) -> None:
-        """Recovery has applied so many records and stands at ``position`` of ``end``."""
+        """Recovery has applied this many records and is at ``position`` of ``end``."""
         with self._partitions.lock:
             before, *_ = self._partitions.recovery.get(partition, (0, 0, 0))
-            # A recovery that begins anew counts from zero again.
+            # A recovery that begins again counts from zero.
             self._partitions.recovered_total += applied - before if applied >= before else applied
             self._partitions.recovery[partition] = (applied, position, end)
 
@@ -166,7 +167,7 @@ class PrometheusObserver:
             self._partitions.committed_ms[partition] = self._clock.now_ms()
 
     def missed(self, partition: int, missed: Mapping[tuple[Unfired, str], int]) -> None:
-        """A committed transaction gave up due times, or let others stand for them: by reason, destination."""
+        """A committed transaction dropped due times, or covered them by others: by reason, destination."""
         for (reason, destination), count in missed.items():
             self._missed.labels(reason, self._destinations.of(destination)).inc(count)
 
@@ -179,16 +180,16 @@ class PrometheusObserver:
         self._aborted.labels(reason).inc()
 
     def internal_error(self, partition: int) -> None:
-        """Something failed as nobody expected."""
+        """An unexpected error occurred."""
         self._internal_errors.inc()
 
     def pending(self, partition: int, count: int, oldest_due_ms: int | None) -> None:
-        """Entries in the wheels, and when the earliest of them is due."""
+        """The number of entries in the wheels, and when the earliest is due."""
         with self._partitions.lock:
             self._partitions.pending[partition] = (count, oldest_due_ms)
 
     def counted(self, partition: int, change: PendingChange, *, anew: bool) -> None:
-        """The counts of pending entries that have changed; ``anew``: all of them."""
+        """The changed counts of pending entries; ``anew``: all counts."""
         with self._partitions.lock:
             self._partitions.counts.counted(partition, change, anew=anew)
 
@@ -205,26 +206,27 @@ class PrometheusObserver:
     # -- the other side ----------------------------------------------------------------------------------
 
     def ready(self, ready: bool) -> None:
-        """Whether the worker says of itself that it is ready."""
+        """Take the worker's report whether it is ready."""
         self._ready.set(1 if ready else 0)
 
     def corrupt(self, sources: Iterable[TopicPartition]) -> None:
-        """Where nothing can be read on now."""
+        """Take the partitions whose reading is blocked now."""
         self._corrupt.clear()
         for topic, partition in sources:
             self._corrupt.labels(topic, partition).set(1)
 
     def request_partitions(self, count: int, topics: Iterable[str]) -> None:
-        """How many partitions there are to own, in all workers together, of each of these topics.
+        """Take the partition count of each request topic: all workers together own them.
 
-        Their counters begin at 0: Prometheus sees no increase in what a counter has when it first appears.
+        Their counters begin at 0: Prometheus sees no increase in the value with which a counter first
+        appears.
         """
         self._request_partitions.set(count)
         for topic in topics:
             self._accepted.labels(topic)
 
     def quotas(self, most: Mapping[str, int]) -> None:
-        """How much each request topic may have pending, in all workers together; 0: no bound."""
+        """Take the quota of each request topic: most pending fires in all workers together; 0: no bound."""
         for topic, count in most.items():
             self._quotas.labels(topic).set(count)
 

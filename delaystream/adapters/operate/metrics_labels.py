@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-#: The label of all destinations that have none of their own.
+#: The label of all destinations that have no label of their own.
 OTHERS: Final = "other"
 
 
 class DestinationLabels:
-    """The first ``most`` destinations have labels of their own, further ones are counted together.
+    """Gives the first ``most`` destinations labels of their own, and counts further ones together.
 
-    Destinations come from requests: without a bound anyone could make series without end.
+    Destinations come from requests: without a bound anyone could create any number of series.
     """
 
     def __init__(self, most: int) -> None:

@@ -1,4 +1,4 @@
-"""The histogram of lateness: what users feel."""
+"""The histogram of lateness, which is what users notice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-#: Upper bounds of the lateness buckets, ms: from what a tick takes to what an outage takes.
+#: Upper bounds of the lateness buckets, ms: from the length of a tick to that of an outage.
 LATENESS_BUCKETS_MS: Final = (
     1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 250, 500,
     1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000, 3_600_000,
@@ -18,7 +18,7 @@ LATENESS_BUCKETS_MS: Final = (
 
 
 class Lateness(Collector):
-    """A histogram that takes a list at a time: one bisection for each bucket, not one for each record."""
+    """A histogram that takes a list at once: one bisection for each bucket, not for each record."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

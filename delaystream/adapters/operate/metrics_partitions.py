@@ -16,7 +16,7 @@ from delaystream.engine.ports import Clock
 
 
 class Partitions(Collector):
-    """What is known of each partition that is here now; a partition that is given up leaves no sample."""
+    """The state of each partition that is here now; a released partition leaves no sample."""
 
     def __init__(self, clock: Clock, destinations: DestinationLabels, hours_ahead: int) -> None:
         self._clock = clock
@@ -31,7 +31,7 @@ class Partitions(Collector):
         self.recovered_total = 0
 
     def forget(self, partition: int) -> None:
-        """The partition is given up."""
+        """Remove a partition that was released."""
         self.phases.pop(partition, None)
         self.pending.pop(partition, None)
         self.counts.forget(partition)
@@ -62,7 +62,7 @@ class Partitions(Collector):
     def _phases(self) -> Iterator[Metric]:
         phases = GaugeMetricFamily(
             "delaystream_partitions",
-            "Partitions owned here, by where in their life they are.",
+            "Partitions owned here, by phase.",
             labels=["phase"],
         )
         present = list(self.phases.values())

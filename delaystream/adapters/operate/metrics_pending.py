@@ -1,7 +1,7 @@
-"""The gauges of what is pending, by destination, by hour ahead and by tenant.
+"""The gauges of pending fires, by destination, by hour ahead and by tenant.
 
-The engine says what changes; nothing is counted when Prometheus asks. The labels are bounded: destinations by
-a setting, hours ahead by another, partitions by those that are here, tenants by the settings themselves.
+The engine reports changes, so nothing is counted when Prometheus asks. The labels are bounded: destinations
+and hours ahead by a setting each, partitions by those that are here, tenants by the settings.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from delaystream.adapters.operate.metrics_labels import DestinationLabels
 from delaystream.engine.state.pending import HOUR_MS, PendingChange
 
-#: The label of hours that are over: what is due in them is overdue.
+#: The label of past hours: their fires are overdue.
 _PAST: Final = "past"
-#: Follows on the last hour that has a label of its own.
+#: Follows the last hour that has a label of its own.
 _LATER: Final = "+"
 
 
@@ -29,7 +29,7 @@ class _Counts(msgspec.Struct):
 
 
 class PendingGauges:
-    """The counts of the partitions that are here; whoever calls holds the lock of the gauges."""
+    """The counts of the partitions that are here. Callers hold the lock of the gauges."""
 
     def __init__(self, destinations: DestinationLabels, hours_ahead: int) -> None:
         self._destinations = destinations
@@ -37,7 +37,7 @@ class PendingGauges:
         self._partitions: dict[int, _Counts] = {}
 
     def counted(self, partition: int, change: PendingChange, *, anew: bool) -> None:
-        """Take over what has changed."""
+        """Apply changed counts."""
         if anew or partition not in self._partitions:
             self._partitions[partition] = _Counts({}, {}, {})
         counts = self._partitions[partition]
@@ -46,7 +46,7 @@ class PendingGauges:
         counts.tenants.update(change.tenants)
 
     def forget(self, partition: int) -> None:
-        """The partition is given up."""
+        """Remove a partition that was released."""
         self._partitions.pop(partition, None)
 
     def collect(self, now_ms: int) -> Iterator[Metric]:
@@ -58,13 +58,13 @@ class PendingGauges:
         )
         hours = GaugeMetricFamily(
             "delaystream_pending_hour_entries",
-            "Fires that wait for their due time, by how many hours that is ahead; 0: in the present hour of "
-            "the clock, past: before it.",
+            "Fires that wait for their due time, by the hours until then; 0: in the present hour of the "
+            "clock, past: before it.",
             labels=["partition", "hours_ahead"],
         )
         tenants = GaugeMetricFamily(
             "delaystream_tenant_pending_entries",
-            "Fires that a request topic has pending: what its quota is held against.",
+            "Pending fires of a request topic; its quota bounds them.",
             labels=["partition", "topic"],
         )
         for partition, counts in sorted(self._partitions.items()):
@@ -84,7 +84,7 @@ class PendingGauges:
         return bounded
 
     def _ahead(self, counts: dict[int, int], now_ms: int) -> dict[str, int]:
-        """Counts by label, every label of them: a graph has no holes then."""
+        """Counts by label, with every label present, so that graphs have no gaps."""
         last = self._hours_ahead
         labels = [_PAST, *map(str, range(last)), f"{last}{_LATER}"]
         present = now_ms // HOUR_MS

@@ -1,7 +1,7 @@
-"""What Prometheus sees of a worker's surroundings: the disk of its state, and its clock beside the brokers'.
+"""Metrics of a worker's surroundings: the disk of its state, and its clock compared with the brokers'.
 
-Measured here because nobody else can: a volume's own metrics do not say which one a worker writes to, and a
-clock that is wrong makes every fire early or late without a trace in the lateness, which is counted by it.
+Only the worker can measure them. A volume's own metrics do not say which worker writes to it. A wrong clock
+makes every fire early or late, and the lateness does not show it, because the same clock measures it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _BLOCK_BYTES: Final = 512
 
 
 class StateDisk(Collector):
-    """The data directory and the file system that it is on; looked at when Prometheus asks."""
+    """The data directory and its file system; read when Prometheus asks."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def collect(self) -> Iterator[Metric]:
-        """Nothing of a directory that cannot be read: absence is what an alert can see."""
+        """Collect nothing for a directory that cannot be read: an alert can see the absence."""
         used = GaugeMetricFamily("delaystream_state_bytes", "Disk space that local state occupies.")
         free = GaugeMetricFamily(
-            "delaystream_state_disk_free_bytes", "Free space for local state, on the disk that it is on."
+            "delaystream_state_disk_free_bytes", "Free space on the disk of local state."
         )
         size = GaugeMetricFamily("delaystream_state_disk_size_bytes", "Size of the disk of local state.")
         try:
@@ -45,12 +45,12 @@ class StateDisk(Collector):
 
 
 class ClockSkew(Collector):
-    """How far this worker's clock is ahead of the brokers', as far as their append times prove it.
+    """How far this worker's clock is ahead of the brokers' clocks, as proven by their append times.
 
-    A record in a topic with ``message.timestamp.type=LogAppendTime`` is answered with the time at which its
-    broker appended it, by the broker's clock. That was between the moments of sending and of the answer: what
-    lies outside of these bounds is skew, what lies within may be travel time and counts as none. So a slow
-    broker, or a worker that stood still, makes the measure coarser but never wrong.
+    For a topic with ``message.timestamp.type=LogAppendTime``, a broker's answer has the time at which it
+    appended the record, by its own clock. The append was between the sending and the answer. A time outside
+    of these bounds is skew. A time within them may be travel time, and counts as no skew. So a slow broker,
+    or a worker that stood still, makes the measure coarser but never wrong.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class ClockSkew(Collector):
         self._skew_ms: dict[int, int] = {}
 
     def appended(self, broker: int, sent_ms: int, answered_ms: int, append_ms: int) -> None:
-        """Take note of one answer; all times in ms since the epoch, ``append_ms`` by the broker's clock."""
+        """Record one answer; all times in ms since the epoch, ``append_ms`` by the broker's clock."""
         if append_ms < sent_ms:
             skew_ms = sent_ms - append_ms
         elif append_ms > answered_ms:
@@ -69,12 +69,12 @@ class ClockSkew(Collector):
             self._skew_ms[broker] = skew_ms
 
     def skew_ms(self, broker: int) -> int | None:
-        """How far our clock was ahead of a broker's when it last answered, ms; None if it never has."""
+        """How far our clock was ahead of a broker's at its last answer, ms; None if it never answered."""
         with self._lock:
             return self._skew_ms.get(broker)
 
     def collect(self) -> Iterator[Metric]:
-        """One sample for each broker that has answered; brokers are few."""
+        """One sample for each broker that has answered; there are few brokers."""
         skew = GaugeMetricFamily(
             "delaystream_clock_skew_seconds",
             "How far this worker's clock is ahead of a broker's (negative: behind), by its append times.",
@@ -87,7 +87,7 @@ class ClockSkew(Collector):
 
 
 def _occupied_bytes(directory: Path) -> int:
-    """Bytes on disk of all files below; one that vanishes meanwhile, as compaction has it, is not counted."""
+    """Bytes on disk of all files below. A file that vanishes meanwhile, in a compaction, is not counted."""
     total = 0
     for parent, _, names in os.walk(directory):
         for name in names:

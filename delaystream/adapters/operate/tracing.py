@@ -1,16 +1,17 @@
-"""OpenTelemetry spans of what happened to requests whose `traceparent` (W3C Trace Context) says `sampled`.
+"""OpenTelemetry spans of requests whose `traceparent` (W3C Trace Context) says `sampled`.
 
 `accept <request topic>` (consumer) goes from the reading of a request to the commit of its transaction;
 `fire <destination>` (producer) is the transaction that delivers it. Both are children of the request's
 `traceparent`; a fire links to its accept.
 
-Only what is committed has spans: they are made from the transaction, after its commit. A fire may be years
-after its accept and in another process, so the id of an accept's span follows from the request's coordinates,
-and the fire's link is exact without anything being stored. Headers pass through untouched: what a consumer
-does is a child of whoever sent the request. Nothing here is loaded, and nothing costs, while tracing is off.
+Only committed work has spans: they are made from the transaction, after its commit. A fire may come years
+after its accept, in another process. So the id of an accept's span is computed from the request's
+coordinates, and the fire's link is exact although nothing is stored. Headers pass through untouched, so a
+consumer's span is a child of the requester's span. While tracing is off, nothing of this is loaded and
+nothing costs time.
 
-OpenTelemetry's own variables say where spans go and how many (OTEL_EXPORTER_OTLP_ENDPOINT,
-OTEL_TRACES_SAMPLER, …).
+OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, …) say where spans go, and
+how many.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ _TRACESTATE: Final = "tracestate"
 _SAMPLED: Final = 1
 _TRACEPARENT_CHARACTERS: Final = 55
 _WAITING_MAX: Final = 50_000
-"""Most requests of a partition that are remembered from reading to commit; more have no accept span."""
+"""Most requests of a partition that are remembered between reading and commit; others have no accept span."""
 
 _propagator: Final = TraceContextTextMapPropagator()
 
 
 class TracedTopics(NamedTuple):
-    """Which topics are whose."""
+    """The topics by role."""
 
     requests: frozenset[str]
     changelog: str
@@ -62,13 +63,13 @@ class TracedTopics(NamedTuple):
 
 
 class Tracing:
-    """Spans of one worker: a thread sends them, out of a bounded queue; what is too much for it is lost."""
+    """Spans of one worker. A thread sends them from a bounded queue; spans that do not fit are lost."""
 
     def __init__(self, topics: TracedTopics, exporter: SpanExporter | None = None) -> None:
         self._topics = topics
         self._ids = _Ids()
         service = Resource.create({SERVICE_NAME: "delaystream", SERVICE_VERSION: __version__})
-        # Variables win over what stands in code: OTEL_SERVICE_NAME names the service.
+        # Variables win over values in code: OTEL_SERVICE_NAME names the service.
         resource = service.merge(Resource.create())
         self._provider = TracerProvider(resource=resource, id_generator=self._ids)
         self._provider.add_span_processor(BatchSpanProcessor(exporter or _otlp()))
@@ -76,18 +77,18 @@ class Tracing:
         self._waiting: dict[int, _Waiting] = {}
 
     def sources(self, partition: int, sources: Sources) -> Sources:
-        """The same sources; what they deliver is remembered."""
+        """The same sources, whose records are remembered."""
         waiting = self._waiting[partition] = {}
         return cast(Sources, _TracedSources(sources, waiting, self._topics.requests))
 
     def producer(self, partition: int, producer: TransactionalProducer) -> TransactionalProducer:
-        """The same producer; what it commits has spans."""
+        """The same producer, whose commits make spans."""
         return _TracedProducer(
             producer, lambda began_ns, transaction, last: self._tell(partition, began_ns, transaction, last)
         )
 
     def close(self) -> None:
-        """Send what waits, and end the thread."""
+        """Send the queued spans, and end the thread."""
         self._provider.shutdown()
 
     # -- after a commit ----------------------------------------------------------------------------------
@@ -146,7 +147,7 @@ class Tracing:
         for place, (_, _, headers, fired_ms) in enumerate(rows):
             if not _is_sampled(headers):
                 continue
-            # A delivery that was sent again as a request has the headers of both: ours are the last.
+            # A delivery that was sent again as a request has the headers of both: ours come last.
             ours = {name: value for name, value in headers if name in _DELIVERED and value is not None}
             if outgoing.FIRE_ID not in ours:
                 continue
@@ -192,7 +193,7 @@ class _TracedSources:
         self._topics = topics
 
     def open(self, positions: Mapping[str, int], deliver: Callable[[SourceBatch], bool]) -> None:
-        """Begin anew: what was read before is read again."""
+        """Begin again: records read before will be read again."""
         self._waiting.clear()
 
         def remembered(batch: SourceBatch) -> bool:
@@ -236,7 +237,7 @@ class _TracedProducer(TransactionalProducer):
 
 
 class _Ids(RandomIdGenerator):
-    """Random, but for the one span whose id is known beforehand."""
+    """Random ids, except for the one span whose id is known beforehand."""
 
     next_span: int | None = None
 
@@ -260,7 +261,7 @@ def _is_sampled(headers: Headers) -> bool:
 
 
 def _context(headers: Headers) -> Context:
-    """The remote parent; an empty context for a `traceparent` that is none, which makes a new trace."""
+    """The remote parent. An invalid `traceparent` gives an empty context, and so a new trace."""
     carrier: dict[str, str] = {}
     for name, value in headers:
         if name in {_TRACEPARENT, _TRACESTATE} and value is not None:
@@ -269,9 +270,9 @@ def _context(headers: Headers) -> Context:
 
 
 def _accept_id(coordinates: bytes) -> int:
-    """The id of the accept span of a request, which is never 0 (W3C: not valid).
+    """The id of the accept span of a request; never 0, which W3C calls invalid.
 
-    It was accepted without the origin that an import marked its coordinates with.
+    The request was accepted before an import added the origin to its coordinates, so the origin is left out.
     """
     topic, slash, rest = coordinates.partition(b"/")
     accepted = topic.partition(b"@")[0] + slash + rest
@@ -291,7 +292,7 @@ def _where(kind: str, name: str, target: TopicPartition, offset: int | None) -> 
 
 
 def _positions(rows: Sequence[Row]) -> dict[str, int]:
-    """How far each source topic was applied, by the changelog's rows."""
+    """The applied position of each source topic, from the changelog's rows."""
     positions = {}
     for key, value, _, _ in rows:
         if key is not None and value is not None and key.startswith(b"o"):

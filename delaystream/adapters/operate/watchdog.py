@@ -1,9 +1,9 @@
-"""Ends a worker that looks alive and does nothing, so that an orchestrator can start another.
+"""Ends a worker that looks alive but does nothing, so that an orchestrator can start another.
 
-A Kafka consumer can die without a word, a group can stay undecided, a processor can wait for something that
-never comes, the event loop itself can hang. The watchdog looks at all of it several times a second; whatever
-is wrong has to be wrong on end for the progress timeout. Time in which the process was suspended does not
-count: it could not do anything either.
+A Kafka consumer can die silently, a group can stay undecided, a processor can wait for something that never
+comes, and the event loop itself can hang. The watchdog checks all of this several times a second. It acts on
+a fault that lasts without a break for the progress timeout. Time in which the process was suspended does not
+count, because the process could not work then.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from delaystream.exit_codes import ExitCode
 logger = structlog.get_logger(__name__)
 
 _INTERVAL_S = 0.5
-#: An actor that showed a sign of life this recently is not stalled.
+#: A processor with a sign of life this recently is not stalled.
 _LIVELY_MS = 2_000
-#: The fetch loop comes around every second; a busy one a little later.
+#: The fetch loop comes around every second, and a little later when it is busy.
 _POLLING_MS = 5_000
 
 
 class Watched(Protocol):
-    """What the watchdog looks at: a :class:`~delaystream.adapters.membership.faust_host.PartitionHost`."""
+    """The watched host: a :class:`~delaystream.adapters.membership.faust_host.PartitionHost`."""
 
     @property
     def joined(self) -> bool:
@@ -49,17 +49,17 @@ class Watched(Protocol):
 
     @property
     def withheld(self) -> str | None:
-        """Why partitions are not here that the group would give to this member."""
+        """Why this member lacks partitions that the group would assign to it."""
         ...
 
     @property
     def consumer_failure(self) -> str | None:
-        """What has ended inside the Kafka client."""
+        """The part of the Kafka client that has ended."""
         ...
 
     @property
     def unpolled_ms(self) -> int:
-        """How long the fetch loop has not come around."""
+        """Time since the fetch loop last came around."""
         ...
 
     def partitions(self) -> list[PartitionStatus]:
@@ -68,24 +68,24 @@ class Watched(Protocol):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """How the worker was at one look; read by the HTTP server's thread."""
+    """The worker's state at one check; the HTTP server's thread reads it."""
 
-    #: counts the looks
+    #: number of the check
     number: int
     at_s: float
     joined: bool
     membership_confirmed: bool
     stopping: bool
     partitions: tuple[PartitionStatus, ...]
-    #: what is wrong now, in sentences; not yet for long enough to end the process
+    #: present faults, as sentences; not yet long enough to end the process
     complaints: tuple[str, ...]
-    #: partitions are not here that the group would give to this member
+    #: this member lacks partitions that the group would assign to it
     withheld: bool = False
 
     @property
     def ready(self) -> bool:
-        """True when every partition that should be here is, has recovered and is at work."""
-        # Not asked: whether the group is settled. Partitions that stay go on firing while it is not.
+        """True when every partition that should be here is here, has recovered and is running."""
+        # A settled group is not required: during a rebalance, partitions that stay go on firing.
         return (
             self.joined
             and not self.stopping
@@ -95,13 +95,13 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Patience:
-    """For how long, on end, something has been wrong."""
+    """How long each fault has lasted without a break."""
 
     def __init__(self) -> None:
         self._endured_ms: dict[str, float] = {}
 
     def endure(self, complaints: Iterable[str], elapsed_ms: float) -> Iterator[tuple[str, float]]:
-        """Take note of all that is wrong at this look; yields each with the time that it has lasted."""
+        """Record the faults of this check; yields each with the time that it has lasted."""
         self._endured_ms = {
             complaint: self._endured_ms.get(complaint, 0.0) + elapsed_ms for complaint in complaints
         }
@@ -111,8 +111,9 @@ class Patience:
 class Watchdog:
     """Looks at a host from its event loop, and at the event loop from a thread.
 
-    ``starting_timeout_ms`` is the patience with what may wait for others: the group, an open transaction on
-    the changelog. ``end`` is called once, from either, with one sentence; it does not return in production.
+    ``starting_timeout_ms`` is the patience with faults that others may cause: the group, an open transaction
+    on the changelog. ``end`` is called once, from the loop or the thread, with one sentence; it does not
+    return in production.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Watchdog:
         self.report = Report(0, time.monotonic(), False, False, False, (), ())
 
     async def run(self) -> None:
-        """Look, several times a second, until cancelled."""
+        """Check several times a second, until cancelled."""
         thread = threading.Thread(target=self._watch_loop, name="watchdog", daemon=True)
         thread.start()
         try:
@@ -143,7 +144,7 @@ class Watchdog:
             self._closing.set()
 
     def look(self, elapsed_ms: float) -> None:
-        """Look once; what is wrong counts as having been so since the last look."""
+        """Check once; a fault counts from the previous check."""
         watched = self._watched
         partitions = tuple(watched.partitions())
         wrong = {} if self.stopping else self._complaints(partitions)
@@ -163,7 +164,7 @@ class Watchdog:
                 return
 
     def _complaints(self, partitions: Iterable[PartitionStatus]) -> dict[str, int]:
-        """What is wrong now, each with the patience that it deserves, ms."""
+        """The present faults, each with the time that it may last, ms."""
         watched = self._watched
         wrong: dict[str, int] = {}
         if not watched.joined:
@@ -188,7 +189,7 @@ class Watchdog:
         return wrong
 
     def _watch_loop(self) -> None:
-        """End the process when no look has been taken; counts its own ticks, not the time."""
+        """End the process when no check happened for too long; counts its own ticks, not the time."""
         seen, missed_s = self.report.number, 0.0
         while not self._closing.wait(1.0):
             number = self.report.number
@@ -199,7 +200,7 @@ class Watchdog:
 
 
 def end_process(reason: str) -> None:
-    """Log why, and where everything stands; then end without waiting for anything that may hang."""
+    """Log the reason and all stacks; then end, without waiting for anything that may hang."""
     logger.critical("the worker makes no progress and is ended", reason=reason, tasks=_tasks())
     faulthandler.dump_traceback(sys.stderr, all_threads=True)
     sys.stderr.flush()
@@ -207,7 +208,7 @@ def end_process(reason: str) -> None:
 
 
 def _tasks() -> str:
-    """The stacks of the tasks of this thread's event loop; empty where there is none."""
+    """The stacks of the tasks of this thread's event loop; empty if there is no loop."""
     try:
         tasks = asyncio.all_tasks()
     except RuntimeError:

@@ -1,1 +1,1 @@
-"""What clients of every kind are configured with: addresses, TLS, SASL."""
+"""The configuration of all Kafka clients: addresses, TLS, SASL."""

@@ -1,7 +1,7 @@
 """Kafka's client settings, by the Java client's names, for the two clients in use.
 
-aiokafka carries the records and the group membership, confluent-kafka the tools and the topic ids.
-The names that get here are those of `delaystream.config.kafka.SUPPORTED`.
+aiokafka carries the records and the group membership; confluent-kafka serves the tools and reads topic ids.
+Only names in `delaystream.config.kafka.SUPPORTED` get here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CONFLUENT = {
 
 @dataclass(frozen=True, repr=False)
 class ClientConfig:
-    """Checked client settings; made by `parse`."""
+    """Checked client settings; `parse` makes them."""
 
     bootstrap_servers: tuple[str, ...]
     security_protocol: str
@@ -73,9 +73,9 @@ class ClientConfig:
         return config
 
     def aiokafka(self) -> dict[str, Any]:
-        """Keyword arguments that aiokafka's producer, consumer, client and admin client have in common.
+        """Keyword arguments common to aiokafka's producer, consumer, client and admin client.
 
-        Raises ConfigurationError when certificates are not usable.
+        Raises ConfigurationError when certificates cannot be used.
         """
         arguments: dict[str, Any] = {
             "bootstrap_servers": list(self.bootstrap_servers),
@@ -95,19 +95,19 @@ class ClientConfig:
         return arguments
 
     def aiokafka_producer(self) -> dict[str, Any]:
-        """`aiokafka()` and what only a producer takes."""
+        """`aiokafka()`, and the arguments that only a producer takes."""
         compression = {} if self.compression is None else {"compression_type": self.compression}
         return {**self.aiokafka(), **compression}
 
     def aiokafka_consumer(self) -> dict[str, Any]:
-        """`aiokafka()` and what only a consumer takes."""
+        """`aiokafka()`, and the arguments that only a consumer takes."""
         rack = {} if self.client_rack is None else {"client_rack": self.client_rack}
         return {**self.aiokafka(), **rack, **_renamed(self.numbers, _AIOKAFKA_CONSUMER)}
 
     def confluent(self) -> dict[str, Any]:
-        """Settings that confluent-kafka's Producer, Consumer and AdminClient have in common.
+        """Settings common to confluent-kafka's Producer, Consumer and AdminClient.
 
-        Raises TokenUnavailable where the login needs a token and there is none: the clients themselves would
+        Raises TokenUnavailable when the login needs a token and there is none. The clients themselves would
         wait for ten seconds, and not say why.
         """
         conf: dict[str, Any] = {

@@ -53,7 +53,7 @@ class Login:
 
 @dataclass(frozen=True, repr=False)
 class Tls:
-    """Whom to trust (None: the system's authorities), and who we are (None: nobody in particular)."""
+    """The authorities to trust (None: the system's), and our own certificate (None: we show none)."""
 
     authorities: Pem | None
     certificate: Pem | None
@@ -62,7 +62,7 @@ class Tls:
     check_hostname: bool
 
     def context(self) -> ssl.SSLContext:
-        """A TLS client context. Raises ConfigurationError when the PEM data is not usable."""
+        """A TLS client context. Raises ConfigurationError when the PEM data cannot be used."""
         try:
             pem = None if self.authorities is None else self.authorities.read()
             context = ssl.create_default_context(cadata=pem)
@@ -75,7 +75,8 @@ class Tls:
 
     def _load_chain(self, context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
         texts = [certificate.read()] if key == certificate else [certificate.read(), key.read()]
-        # Python takes key and certificate from files only; this one is readable by us alone and gone at once.
+        # Python takes key and certificate from files only. Only we can read this file, and it is deleted at
+        # once.
         with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
             file.write("\n".join(texts))
             file.flush()
@@ -84,7 +85,7 @@ class Tls:
 
 
 class SecurityReading:
-    """Reads the security settings; what is wrong with them is added to `problems`, one sentence each."""
+    """Reads the security settings; adds one sentence to `problems` for each fault."""
 
     def __init__(self, properties: Mapping[str, str], protocol: str, problems: list[str]) -> None:
         self._properties = properties
@@ -136,7 +137,7 @@ class SecurityReading:
         return ("?", "?") if options is None else (options.get("username"), options.get("password"))
 
     def _jaas(self, line: str, expected: str, example: str, mechanism: str) -> dict[str, str] | None:
-        """The options of a JAAS line; None, and a problem, when it is for another mechanism."""
+        """The options of a JAAS line. For another mechanism: None, and a problem is added."""
         module = _JAAS_MODULE.match(line)
         if module is None or module[1] != expected:
             self._problems.append(

@@ -1,7 +1,7 @@
 """Tokens for SASL's OAUTHBEARER (KIP-255, KIP-768, KIP-1139): from a token endpoint, or from a file.
 
-The endpoint is asked with the client's id and secret (RFC 6749, section 4.4). A file is for tokens that
-something else renews, such as a service account's that Kubernetes projects; it is read at each login.
+The endpoint gets the client's id and secret (RFC 6749, section 4.4). A file serves tokens that something else
+renews, such as a service account's token, which Kubernetes projects. It is read at each login.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ENDPOINT_TIMEOUT_S: Final = 10.0
 
 _ANSWER_MAX_BYTES: Final = 1024 * 1024
 _REUSED_SHARE: Final = 0.8
-"""The share of its life for which a token is used again, as by sasl.login.refresh.window.factor of Java."""
+"""A token is reused for this share of its life, like Java's sasl.login.refresh.window.factor."""
 _UNKNOWN_LIFETIME_S: Final = 60.0
-"""Of a token that does not say when it ends."""
+"""Assumed life of a token that does not say when it ends."""
 
 
 class TokenUnavailable(OSError):
-    """There is no token to be had now; the message says why, and holds no secret."""
+    """No token is available now. The message says why, and holds no secret."""
 
 
 class Token(NamedTuple):
@@ -44,7 +44,7 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Endpoint:
-    """Where tokens are issued, and to whom."""
+    """A token endpoint, and the client that asks it."""
 
     url: str
     client_id: str
@@ -134,17 +134,17 @@ class TokenLogin(AbstractTokenProvider):  # type: ignore[misc]
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows none: the client's secret is for one address."""
+    """Follows no redirect: the client's secret is for one address."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Have the redirect reported as the error that it is here."""
+        """Report the redirect as an error."""
 
 
 _opener: Final = urllib.request.build_opener(_NoRedirects)
 
 
 def _code(error: urllib.error.HTTPError) -> str:
-    """The error's code (RFC 6749, section 5.2); nothing else of the answer, which may echo secrets."""
+    """Only the error's code (RFC 6749, section 5.2): the rest of the answer may echo secrets."""
     try:
         code = json.loads(error.read(_ANSWER_MAX_BYTES))["error"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -155,7 +155,7 @@ def _code(error: urllib.error.HTTPError) -> str:
 
 
 def _expiry(text: str) -> float:
-    """When a JSON Web Token says that it ends (RFC 7519); soon, for one that does not say."""
+    """The expiry in a JSON Web Token (RFC 7519); soon, if it has none."""
     try:
         payload = text.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -165,7 +165,7 @@ def _expiry(text: str) -> float:
 
 
 def checked_url(url: str) -> str | None:
-    """What is wrong with the address of a token endpoint, worded to follow it; None when it is usable."""
+    """The fault of a token endpoint's address, worded to follow the address; None when it is usable."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "file":
         return (
@@ -179,7 +179,7 @@ def checked_url(url: str) -> str | None:
 
 
 def source_of(url: str, client_id: str, client_secret: str, scope: str | None) -> Endpoint | TokenFile:
-    """Where tokens come from, for an address that `checked_url` let pass."""
+    """The source of tokens, for an address that `checked_url` accepted."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "file":
         return TokenFile(Path(urllib.parse.unquote(parts.path)))

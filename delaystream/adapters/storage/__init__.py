@@ -1,1 +1,1 @@
-"""RocksDB, and the directory that it lies in."""
+"""RocksDB, and its directory."""

@@ -1,4 +1,4 @@
-"""The directory of one application's local state on this machine, held by one process at a time."""
+"""The directory of an application's local state on this machine; one process at a time holds it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DataDirectory:
     def acquire(
         cls, data_dir: Path, app_id: str, *, min_free_bytes: int = _DEFAULT_MIN_FREE_BYTES
     ) -> DataDirectory:
-        """Create and lock the directory, and see that it can be written.
+        """Create and lock the directory, and check that it can be written.
 
         Raises StoreFailed with a sentence for people: not writable, full, or in use by another process.
         """
@@ -46,7 +46,7 @@ class DataDirectory:
         return cls(path, lock)
 
     def release(self) -> None:
-        """Let go of the lock; calling it again does nothing."""
+        """Release the lock; a second call does nothing."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)

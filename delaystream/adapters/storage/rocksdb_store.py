@@ -1,7 +1,7 @@
 """Local state in RocksDB: one database with one column family for each partition.
 
-The write-ahead log is off. What a crash loses is what was written last, in the order of writing, and the
-changelog has it; so every batch carries the marker that says how far the changelog was applied.
+The write-ahead log is off. A crash loses the last writes, in the order of writing, and the changelog still
+has them. So every batch carries a marker that says how far the changelog was applied.
 """
 
 from __future__ import annotations
@@ -42,36 +42,36 @@ from delaystream.engine.ports import (
 
 _log = logging.getLogger(__name__)
 
-#: before every kind of key that the engine has
+#: sorts before every key of the engine
 _MARKER_KEY: Final = b"\0marker"
 _KEYS_CHUNK: Final = 10_000
 
 _encode_marker = msgspec.msgpack.Encoder().encode
 _decode_marker = msgspec.msgpack.Decoder(Marker).decode
 
-# rocksdict raises a bare Exception whose text is RocksDB's status, or the operating system's. These are about
-# the machine; whatever else is wrong is wrong with the files, and the changelog has what they held.
+# rocksdict raises a bare Exception whose text is RocksDB's status, or the operating system's. These texts are
+# about the machine. Every other error is about the files, whose content the changelog has.
 _MACHINE_FAULTS: Final = ("Permission denied", "Read-only file system", "File exists", "Not a directory")
 _IO_ERROR: Final = "IO error"
 _FILE_MISSING: Final = "No such file"
 
 
 class RocksDbSettings(msgspec.Struct, frozen=True):
-    """Bounds of the stores of a worker; sizes in bytes, together where not said otherwise."""
+    """Bounds of a worker's stores; sizes in bytes, for all stores together unless stated otherwise."""
 
     block_cache_bytes: int = 64 * 1024 * 1024
-    #: memory for writes not yet on disk: what is replayed after a crash, at most
+    #: memory for writes not yet on disk: at most this much is replayed after a crash
     write_buffers_bytes: int = 96 * 1024 * 1024
-    #: of one memtable of one store
+    #: size of one memtable of one store
     write_buffer_bytes: int = 32 * 1024 * 1024
     block_bytes: int = 8 * 1024
-    #: files open in one store
+    #: most open files of one store
     max_open_files: int = 512
     max_background_jobs: int = 2
-    #: a store that is written to is flushed this often, so that little is replayed after a crash
+    #: a store with new writes is flushed this often, so that little is replayed after a crash
     flush_interval_ms: int = 60_000
-    #: dropped ranges that come faster from one key on, or after fewer deletions, are left out: each costs
-    #: the scans behind it a little
+    #: a range is dropped from one key on only after this time and this many deletions, because each dropped
+    #: range makes later scans a little slower
     drop_interval_ms: int = 1_000
     drop_min_deletions: int = 5_000
 
@@ -103,7 +103,7 @@ class RocksDbStores(StateStores):
         return store
 
     def destroy(self, partition: int) -> None:
-        """Delete a store, moved away first: half a deletion is never mistaken for a store."""
+        """Delete a store. It is moved away first, so that a half-deleted one is never taken for a store."""
         path = self._path(partition)
         discarded = path.with_name(f"{path.name}.discarded")
         try:
@@ -123,10 +123,10 @@ class RocksDbStores(StateStores):
         table = BlockBasedOptions()
         table.set_block_cache(self._cache)
         table.set_block_size(settings.block_bytes)
-        # Indexes and filters grow with the state: in the cache they are bounded.
+        # Indexes and filters grow with the state. Inside the cache they are bounded.
         table.set_cache_index_and_filter_blocks(True)
         table.set_pin_l0_filter_and_index_blocks_in_cache(True)
-        # An id that was never seen is asked for with every new named schedule.
+        # Every new named schedule looks up an id that does not exist yet.
         table.set_bloom_filter(10, False)
         table.set_format_version(5)
         options = Options(raw_mode=True)
@@ -137,12 +137,12 @@ class RocksDbStores(StateStores):
         options.set_write_buffer_size(settings.write_buffer_bytes)
         options.set_max_write_buffer_number(3)
         options.set_level_compaction_dynamic_level_bytes(True)
-        # Due times arrive in any order: fewer and larger compactions took a fifth off the cost of a write.
+        # Due times arrive in any order. Fewer and larger compactions made a write cheaper by a fifth.
         options.set_level_zero_file_num_compaction_trigger(8)
         options.set_max_bytes_for_level_base(512 * 1024 * 1024)
         options.set_max_background_jobs(settings.max_background_jobs)
         options.set_max_open_files(settings.max_open_files)
-        # A wheel that was drained is all tombstones: have files that are half of them compacted soon.
+        # A drained wheel is all tombstones: compact files soon when half of their entries are tombstones.
         options.add_compact_on_deletion_collector_factory(10_000, 5_000, 0.5)
         options.set_keep_log_file_num(2)
         options.set_max_log_file_size(1024 * 1024)
@@ -164,11 +164,11 @@ class RocksDbStore(StateStore):
         self._deletions = 0
         self._closed = False
         self._without_log = WriteOptions()
-        # A property, which the package's stub calls a method.
+        # This is a property, although the package's stub calls it a method.
         self._without_log.disable_wal = True  # type: ignore[method-assign, assignment]
 
     def check_format(self) -> None:
-        """Raise StoreUntrusted for what another version of this program wrote."""
+        """Raise StoreUntrusted for a store that another version of this program wrote."""
         marker = self.marker()
         if marker is not None and marker.format != STORE_FORMAT:
             raise StoreUntrusted(f"{self._path} has format {marker.format}, not {STORE_FORMAT}")
@@ -205,7 +205,7 @@ class RocksDbStore(StateStore):
     def keys(self, start: bytes, stop: bytes) -> Iterable[bytes]:
         """All keys in order. Raises StoreUntrusted.
 
-        Read in chunks: an iterator that outlives a pause of the caller would hold the database's lock.
+        It reads in chunks: an open iterator would hold the database's lock while the caller pauses.
         """
         while chunk := self._keys(start, stop):
             yield from chunk
@@ -222,7 +222,7 @@ class RocksDbStore(StateStore):
         return chunk
 
     def _check_end(self, start: bytes, stop: bytes) -> None:
-        """Raise where an iteration ended at a block that cannot be read: rocksdict ends it without a word."""
+        """Raise if an iteration ended at an unreadable block: rocksdict ends it silently."""
         iterator = self._database.iter(_up_to(stop))
         iterator.seek(start)
         iterator.status()
@@ -254,10 +254,10 @@ class RocksDbStore(StateStore):
             raise _failure(self._path, error) from error
 
     def drop_range(self, start: bytes, stop: bytes) -> None:
-        """A hint, taken when enough was deleted and the last one from ``start`` on was long enough ago.
+        """Drop a range. A hint: skipped after few deletions, or soon after the last one from ``start`` on.
 
-        So pass a wheel's beginning each time. Without it a scan from there passes every tombstone that is
-        not compacted yet: half a second for half a million.
+        So pass a wheel's beginning each time. Otherwise a scan from there reads every tombstone that is not
+        compacted yet: half a second for half a million.
         """
         if self._deletions < self._drop_min_deletions:
             return
@@ -273,7 +273,7 @@ class RocksDbStore(StateStore):
                 raise _failure(self._path, error) from error
 
     def marker(self) -> Marker | None:
-        """The marker of the last write. Raises StoreUntrusted where it is none of ours."""
+        """The marker of the last write. Raises StoreUntrusted when it is not one of ours."""
         stored = self.get(_MARKER_KEY)
         if stored is None:
             return None
@@ -283,7 +283,7 @@ class RocksDbStore(StateStore):
             raise StoreUntrusted(f"{self._path} has a marker that cannot be read: {error}") from error
 
     def close(self) -> None:
-        """Flush, and let go of the lock; calling it again does nothing."""
+        """Flush, and release the lock; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -302,7 +302,7 @@ def _up_to(stop: bytes) -> ReadOptions:
 
 
 def _failure(path: Path, error: Exception) -> Exception:
-    """The port's exception for RocksDB's; what is no failure of RocksDB is returned as it is."""
+    """Translates RocksDB's exception into the port's; returns other exceptions unchanged."""
     if type(error) is not Exception:
         return error
     text = str(error)

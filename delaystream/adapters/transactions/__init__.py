@@ -1,1 +1,1 @@
-"""The transactional producer (KIP-98) in a straight line, every wait bounded."""
+"""The transactional producer (KIP-98): straight-line code, and every wait has a bound."""

@@ -1,4 +1,4 @@
-"""Rows to record batches (message format v2), with the sequence numbers of an idempotent producer."""
+"""Turns rows into record batches (message format v2), with the sequence numbers of an idempotent producer."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _MAGIC: Final = 2
 
 COMPRESSION_CODECS: Final = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
-# What the record format and its C encoder refuse: a header name that is not UTF-8, a timestamp of 70 bits, …
+# Errors of the record format and its C encoder: a header name that is not UTF-8, a timestamp of 70 bits, …
 _ENCODING_ERRORS: Final = (TypeError, ValueError, OverflowError)
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What the transaction coordinator gave this producer (KIP-98)."""
+    """The identity that the transaction coordinator gave this producer (KIP-98)."""
 
     producer_id: int
     epoch: int
 
 
 class Batch(msgspec.Struct):
-    """One record batch: rows ``first`` to ``first + count - 1`` of a partition's rows."""
+    """One record batch, of the partition's rows ``first`` to ``first + count - 1``."""
 
     first: int
     count: int
@@ -40,8 +40,8 @@ class Batch(msgspec.Struct):
 class BatchLimits:
     """The largest batch to build, in bytes, by topic.
 
-    A topic may take less (``max.message.bytes``); that shows when it refuses a batch of several records,
-    and is remembered for the following transactions.
+    A topic may accept less (``max.message.bytes``). It shows this by refusing a batch of several records, and
+    the limit is remembered for later transactions.
     """
 
     def __init__(self, default_bytes: int) -> None:
@@ -53,7 +53,7 @@ class BatchLimits:
         return self._by_topic.get(topic, self._default_bytes)
 
     def refused(self, topic: str, size_bytes: int) -> None:
-        """A batch of several records and of this size was too large."""
+        """Record that a batch of several records, of this size, was too large."""
         self._by_topic[topic] = min(self.of(topic), max(1, size_bytes // 2))
 
 
@@ -81,7 +81,7 @@ def build_batches(
     limit_bytes: int,
     compression: int,
 ) -> list[Batch]:
-    """Batches of the rows from ``first`` on; a row larger than the limit gets a batch of its own.
+    """Make batches of the rows from ``first`` on; a row larger than the limit gets a batch of its own.
 
     Raises WriteRefused when a row cannot be encoded.
     """

@@ -1,7 +1,7 @@
 """The coordinator side of a transaction (KIP-98): identity, partitions, offsets, end.
 
-Every call retries while coordinators move or finish an earlier transaction, and has no bound of its own:
-the caller's timeout bounds it. Retries are safe: each of these requests is idempotent under one epoch.
+Every call retries while coordinators move or finish an earlier transaction. The caller's timeout is its only
+bound. Retries are safe: each of these requests is idempotent under one epoch.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ _GROUP: Final = 0
 _TRANSACTION: Final = 1
 _LANE: Final = "coordination"
 
-#: answers that end a retry loop, by the partition they are about (None: the request as a whole)
+#: answers that end a retry loop, by the partition concerned (None: the whole request)
 Codes = Mapping[TopicPartition | None, int]
 
 
 def topic_refused(topic: str, code: int) -> str:
-    """Why a topic may not be written to, for a sentence."""
+    """Why a topic may not be written to, as a part of a sentence."""
     return f"missing ACL: Write on topic {topic}" if code == _TOPIC_AUTHORIZATION_FAILED else error_name(code)
 
 
@@ -71,23 +71,23 @@ class Backoff:
         self._max_ms = max_ms
 
     async def pause(self) -> None:
-        """Wait, the next time for longer."""
+        """Wait; the next wait is longer."""
         await asyncio.sleep(self._next_ms / 1000)
         self._next_ms = min(self._next_ms * 2, self._max_ms)
 
 
 class LastTransaction(NamedTuple):
-    """What the coordinator knows of a transactional id's last transaction."""
+    """The last transaction of a transactional id, as the coordinator knows it."""
 
     identity: Identity
-    #: as the coordinator names it: ``Ongoing``, ``PrepareCommit``, ``CompleteAbort``, ``Empty``, …
+    #: in the coordinator's words: ``Ongoing``, ``PrepareCommit``, ``CompleteAbort``, ``Empty``, …
     state: str
-    #: those that its markers were not written to yet
+    #: the partitions that still lack its marker
     partitions: frozenset[TopicPartition]
 
     @property
     def stuck(self) -> str | None:
-        """What lacks its end, for a sentence, if it was decided how it ends; None otherwise."""
+        """The partitions that lack the decided end, as a part of a sentence; None if there are none."""
         if self.state not in _DECIDED or not self.partitions:
             return None
         return ", ".join(sorted(f"{topic}-{partition}" for topic, partition in self.partitions))
@@ -103,11 +103,11 @@ class TransactionCoordinator:
         self._transactional_id = transactional_id
         self._backoff = backoff
         self._nodes: dict[tuple[int, str], int] = {}
-        #: why the last attempt had to be repeated, for the sentence of whoever runs out of time
+        #: why the last attempt had to be repeated, for the error of a caller that runs out of time
         self.waiting_for = "no coordinator was found"
 
     async def last_transaction(self) -> LastTransaction:
-        """Look, without changing anything."""
+        """Look it up, without changing anything."""
         request = DescribeTransaction(self._transactional_id)
         response = await self._ask(_TRANSACTION, self._transactional_id, request, _found_or_not)
         _, _, state, _, _, producer_id, epoch, topics, _ = response.transactions[0]
@@ -116,17 +116,17 @@ class TransactionCoordinator:
 
     @property
     def coordinated_by(self) -> int | None:
-        """The broker that coordinates the transactional id, as last known."""
+        """The last known coordinator of the transactional id."""
         return self._nodes.get((_TRANSACTION, self._transactional_id))
 
     async def init_producer_id(self, transaction_timeout_ms: int) -> Identity:
-        """Fence earlier owners of the id, and have their open transaction completed."""
+        """Fence earlier owners of the id; the coordinator completes their open transaction."""
         request = InitProducerIdRequest(self._transactional_id, transaction_timeout_ms)
         response = await self._ask(_TRANSACTION, self._transactional_id, request, _whole)
         return Identity(response.producer_id, response.producer_epoch)
 
     async def add_partitions(self, identity: Identity, targets: Iterable[TopicPartition]) -> None:
-        """Make partitions part of the transaction; starts it. Raises WriteRefused for one that cannot be."""
+        """Add partitions to the transaction; starts it. Raises WriteRefused for one that cannot be added."""
         request = AddPartitionsToTxnRequest(
             self._transactional_id, identity.producer_id, identity.epoch, _by_topic(targets)
         )
@@ -135,7 +135,7 @@ class TransactionCoordinator:
     async def add_offsets(
         self, identity: Identity, group: str, offsets: Mapping[TopicPartition, int]
     ) -> None:
-        """Commit a group's offsets as part of the transaction; starts it."""
+        """Add a group's offsets to the transaction; starts it."""
         request = AddOffsetsToTxnRequest(self._transactional_id, identity.producer_id, identity.epoch, group)
         await self._ask(_TRANSACTION, self._transactional_id, request, _whole)
         topics: dict[str, list[tuple[int, int, str]]] = {}
@@ -152,9 +152,9 @@ class TransactionCoordinator:
         await self._ask(_TRANSACTION, self._transactional_id, request, _whole)
 
     async def check_ownership(self, identity: Identity) -> None:
-        """Raise ProducerFenced unless the transactional id is still ours; outside of transactions only.
+        """Raise ProducerFenced unless the transactional id is still ours. Only outside of transactions.
 
-        The coordinator looks at the epoch before it finds that there is nothing to end.
+        The coordinator checks the epoch first, and only then finds that there is nothing to end.
         """
         request = EndTxnRequest(self._transactional_id, identity.producer_id, identity.epoch, True)
         await self._ask(_TRANSACTION, self._transactional_id, request, _whole_or_nothing_open)
@@ -179,7 +179,7 @@ class TransactionCoordinator:
             await backoff.pause()
 
     async def _judge(self, name: str, codes: Codes) -> None:
-        """Raise unless asking again can help."""
+        """Raise, unless another attempt can help."""
         for target, code in codes.items():
             sentence = f"{name}: {error_name(code)}"
             if code in FENCED:
@@ -192,7 +192,7 @@ class TransactionCoordinator:
                 raise TransactionFailed(sentence if target is None else f"{sentence} for {target}")
 
     def _misconfigured(self, name: str, code: int, key: str | None = None) -> str:
-        """What a person has to put right, in a sentence."""
+        """A sentence about a fault that a person has to correct."""
         match code:
             case 30:
                 acl = f"Read on group {key}" if key else "Read on the workers' group"
@@ -205,7 +205,7 @@ class TransactionCoordinator:
     async def _judge_topic(self, target: TopicPartition, code: int) -> None:
         if code in _TOPIC_REFUSED:
             raise WriteRefused(*target, topic_refused(target.topic, code), record_at_fault=False)
-        # A broker may not have heard of a topic yet; the answer for the others is then "not attempted".
+        # A broker may not know a new topic yet; the answer for the other topics is then "not attempted".
         if code == _UNKNOWN_TOPIC and await self._is_missing(target):
             raise WriteRefused(*target, "it does not exist", record_at_fault=False)
 

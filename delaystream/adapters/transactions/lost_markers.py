@@ -1,16 +1,16 @@
-"""Markers that a broker lost are written again.
+"""Writes transaction markers again that a broker lost.
 
 A coordinator that has decided a transaction writes a marker to each of its partitions. Brokers 4.0 and later
-leave out partitions that have no leader at that moment, as all of a broker that shuts down, and take the
-transaction for completed (KAFKA-20734). Such a partition then holds an open transaction: its read_committed
-readers wait, and the next marker of the same producer id, whichever it is, decides the fate of records whose
-transaction was decided long ago. A commit that was confirmed would be undone in one partition and not in
-another.
+leave out partitions that have no leader at that moment, such as all partitions of a broker that shuts down,
+and treat the transaction as completed (KAFKA-20734). Such a partition then holds an open transaction. Its
+read_committed readers wait. The next marker of the same producer id, commit or abort, ends the open
+transaction, although its end was decided long ago. So a confirmed commit could be undone in one partition and
+not in another.
 
-So nothing is written before the markers of the last transaction are known to be there: on the changelog,
-which no other producer writes to, by its last stable offset; elsewhere, where a connection broke since. What
-is missing is made up for by a transaction without records that ends the same partitions in the same way.
-Where there was nothing to repair, it changes nothing.
+So nothing is written before the markers of the last transaction are known to exist. On the changelog, which
+no other producer writes to, the last stable offset shows this. Other partitions are in doubt when a
+connection has broken since. A transaction without records then ends the same partitions in the same way. If
+no marker was missing, it changes nothing.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _RETRY_S: Final = 1.0
 
 @dataclass
 class ProducerMemory:
-    """What the producers of one transactional id in this process remember of each other."""
+    """Memory shared by the successive producers of one transactional id in this process."""
 
-    #: who wrote last
+    #: the identity that wrote last
     identity: Identity | None = None
-    #: where the last transaction wrote to
+    #: the partitions of the last transaction
     partitions: frozenset[TopicPartition] = frozenset()
-    #: partitions that are to be ended again, and whether with a commit
+    #: partitions to end again, and whether with a commit
     unsettled: dict[TopicPartition, bool] = field(default_factory=dict)
-    #: how a transaction without records that is open ends; None when none is open
+    #: how the open transaction without records ends; None when none is open
     repairing: bool | None = None
 
 
 class LostMarkers:
-    """Ends again what the last transaction of a transactional id may have left open.
+    """Ends partitions again that the last transaction of a transactional id may have left open.
 
     ``own`` is a partition that nobody else writes to: the changelog's.
     """
@@ -67,7 +67,7 @@ class LostMarkers:
         self._coordinator = coordinator
         self._own = own
         self._own_leader = NO_LEADER
-        #: offset of the last record in ``own`` whose marker was not seen yet
+        #: offset of the last record in ``own`` whose marker is not confirmed yet
         self._last_offset = -1
         self._memory = memory
         self._losses = connections.lost()
@@ -75,11 +75,11 @@ class LostMarkers:
 
     @property
     def repairing(self) -> bool:
-        """Whether what is open now is to be committed, whatever becomes of the transaction in hand."""
+        """Whether an open repair must be committed, whatever happens to the current step."""
         return bool(self._memory.repairing)
 
     async def before_fence(self) -> LastTransaction:
-        """How the last transaction stands; a repair that was interrupted is ended first."""
+        """Look up the last transaction; an interrupted repair is ended first."""
         memory = self._memory
         last = await self._coordinator.last_transaction()
         if memory.repairing is not None and last.state == _ONGOING and last.identity == memory.identity:
@@ -89,7 +89,7 @@ class LostMarkers:
         return last
 
     async def after_fence(self, last: LastTransaction, identity: Identity) -> None:
-        """Repair what earlier producers left; ``last`` is what was found before the fence."""
+        """Repair the traces of earlier producers; ``last`` is the result of :meth:`before_fence`."""
         memory = self._memory
         touched = set(last.partitions)
         if self._own is not None:
@@ -101,7 +101,7 @@ class LostMarkers:
         commit = last.state in _COMMITTED
         for target in touched:
             if last.state in _NOTHING_SINCE_FENCE or target != self._own:
-                # What an earlier repair could not reach has had no record since.
+                # A partition that an earlier repair could not reach has had no record since.
                 memory.unsettled.setdefault(target, commit)
             else:
                 memory.unsettled[target] = commit
@@ -109,7 +109,7 @@ class LostMarkers:
         await self._settle(identity)
 
     async def begin(self, identity: Identity, targets: frozenset[TopicPartition], backoff: Backoff) -> None:
-        """Begin a transaction with its partitions, once nothing is left of the last one.
+        """Begin a transaction with its partitions, once the last one has ended everywhere.
 
         Raises WriteRefused for a partition that cannot be written to.
         """
@@ -121,7 +121,7 @@ class LostMarkers:
         await self._coordinator.add_partitions(identity, targets)
 
     def committed(self, last_offsets: Mapping[TopicPartition, int]) -> None:
-        """Take note of what was committed: its markers have yet to be seen."""
+        """Record a commit whose markers are not confirmed yet."""
         if self._own is not None:
             self._last_offset = last_offsets.get(self._own, self._last_offset)
 
@@ -147,12 +147,12 @@ class LostMarkers:
             await backoff.pause()
 
     def _doubt(self) -> None:
-        """The last transaction was committed; its markers may be missing."""
+        """Mark the partitions of the last, committed transaction: their markers may be missing."""
         self._memory.unsettled.update(dict.fromkeys(self._memory.partitions, True))
         self._next_try_at = 0.0
 
     async def _stable_offset(self) -> int:
-        """The last stable offset of our own partition, or -1 where nobody can say."""
+        """The last stable offset of our own partition; -1 if it is unknown."""
         assert self._own is not None
         try:
             if self._own_leader == NO_LEADER:
@@ -181,13 +181,13 @@ class LostMarkers:
                 del unsettled[target]
 
     async def _end(self, identity: Identity, targets: Set[TopicPartition], *, commit: bool) -> None:
-        """A transaction without records in those of the partitions that can be written to."""
+        """Run a transaction without records, in those partitions that can be written to."""
         while targets:
             self._memory.repairing = commit
             try:
                 await self._coordinator.add_partitions(identity, targets)
             except WriteRefused as refusal:
-                # Without the topic, or the right to write to it, there is nothing that we could repair.
+                # We cannot repair a topic that is gone, or that we may not write to.
                 targets = {target for target in targets if target.topic != refusal.topic}
             else:
                 await self._coordinator.end(identity, commit=commit)
@@ -195,7 +195,7 @@ class LostMarkers:
         self._memory.repairing = None
 
     async def _leaderless(self) -> set[TopicPartition]:
-        """Partitions that a marker would not reach now; one whose topic is gone is not among them."""
+        """Partitions that a marker would not reach now, without those whose topic is gone."""
         unsettled = self._memory.unsettled
         if not unsettled:
             return set()
@@ -212,7 +212,7 @@ class LostMarkers:
 
 
 def _is_of(last: LastTransaction, identity: Identity | None) -> bool:
-    """Whether nobody else has used the transactional id since; a timeout raises the epoch by one."""
+    """Whether nobody else has used the transactional id since. A timeout raises the epoch by one."""
     if identity is None:
         return False
     same = last.identity.producer_id == identity.producer_id

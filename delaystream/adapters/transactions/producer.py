@@ -2,17 +2,18 @@
 
 One commit, step by step:
 
-1. the leader of every partition that is written to is known, or looked up without creating topics;
+1. the producer knows the leader of every partition of the transaction, or looks it up without creating
+   topics;
 2. the last transaction's marker is seen on the changelog, and the transaction coordinator adds the
    partitions; meanwhile the rows become record batches;
 3. the batches go to their leaders, several in flight, while the group's offsets are added as well;
 4. every answer has been seen, and none was a refusal;
 5. the coordinator commits.
 
-aiokafka's connections and its C record builder are used, but not its ``AIOKafkaProducer``: that one commits
-although a write failed, cannot be used after a failure, hangs on a topic that was deleted, cannot pass
-sequence number 2**31, and works through background tasks that a caller can neither bound nor end. The
-protocol itself is KIP-98's: in a straight line it is short, and each of its waits has a deadline.
+aiokafka's connections and its C record builder are used, but not its ``AIOKafkaProducer``: that class commits
+although a write failed, cannot be used after a failure, hangs on a deleted topic, cannot pass sequence number
+2**31, and works through background tasks that a caller can neither bound nor end. The protocol is KIP-98's.
+As straight-line code it is short, and each of its waits has a deadline.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ class _State(Enum):
 class AiokafkaTransactionalProducer(TransactionalProducer):
     """Producer with a transactional id, for one partition of one application.
 
-    ``settings`` are connection settings by aiokafka's names. ``limits`` may be shared by all producers of a
-    worker, so that each learns a topic's limit but once. ``swept`` is a partition that nobody else writes
-    to, the changelog's, where each transaction's end is made sure of. ``traces`` are handed from one producer
-    of the transactional id to the next, so that it can do so wherever the one before it wrote to.
+    ``settings`` are connection settings by aiokafka's names. All producers of a worker may share ``limits``,
+    so that they learn a topic's limit only once. ``swept`` is the changelog's partition, which nobody else
+    writes to: there the producer confirms each transaction's end. ``traces`` pass from one producer of the
+    transactional id to the next, which can then repair the partitions that the one before it wrote to.
     ``clocks`` compares our clock with the brokers'.
     """
 
@@ -90,8 +91,8 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
     async def fence(self) -> None:
         """InitProducerId.
 
-        Raises LogUnavailable, TransactionStuck where the last transaction is not completed, or Misconfigured
-        where we are not allowed to.
+        Raises LogUnavailable, TransactionStuck if the last transaction is not completed, or Misconfigured if
+        we lack a right.
         """
         try:
             async with asyncio.timeout(self._bounds.fence_timeout_ms / 1000):
@@ -111,7 +112,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         self._state = _State.READY
 
     async def _not_fenced(self) -> LogUnavailable:
-        """Why there is no identity after all of the time that a fence may take."""
+        """The error of a fence that got no identity in time."""
         waited_for = self._coordinator.waiting_for
         sentence = f"{self._transactional_id} could not be fenced: {waited_for}"
         with contextlib.suppress(TimeoutError, TransactionFailed, ProducerFenced, Misconfigured):
@@ -130,7 +131,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         """Write and commit; see the port. After any failure only ``close`` is allowed.
 
-        With nothing to write and no offsets it only finds out whether another producer has this id now.
+        With nothing to write and no offsets, it only checks whether another producer has this id now.
         """
         writer = self._writer
         if self._state is not _State.READY or writer is None:
@@ -160,7 +161,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         state, self._state = self._state, _State.CLOSED
         try:
             if state is _State.IN_TRANSACTION:
-                # What cannot be aborted now is aborted by the next fence, or by the broker's timeout.
+                # If the abort fails now, the next fence or the broker's timeout aborts the transaction.
                 with contextlib.suppress(TimeoutError, TransactionFailed, ProducerFenced, WriteRefused):
                     async with asyncio.timeout(self._bounds.abort_timeout_ms / 1000):
                         commit = self._lost_markers.repairing
@@ -171,7 +172,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
     async def _write(
         self, writer: TransactionWriter, deliveries: list[Delivery], offsets: Mapping[TopicPartition, int]
     ) -> None:
-        """Write everything and see every answer."""
+        """Write everything, and await every answer."""
         tasks: list[asyncio.Task[None]] = []
         try:
             async with asyncio.timeout(self._bounds.write_timeout_ms / 1000):
@@ -180,7 +181,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
                 if targets:
                     beginning = self._lost_markers.begin(self._identity, targets, self._bounds.backoff())
                     tasks.append(asyncio.create_task(beginning))
-                    # Let its first request out before the processor is busy building batches.
+                    # Let the first request leave before the processor is busy with building batches.
                     await asyncio.sleep(0)
                     for delivery in deliveries:
                         writer.build(delivery)
@@ -198,7 +199,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
     def _late(
         self, writer: TransactionWriter, deliveries: list[Delivery]
     ) -> TransactionFailed | WriteRefused:
-        """Where only some partitions are late, their topic is at fault; where all are, Kafka is."""
+        """If only some partitions are late, their topic is at fault; if all are, Kafka is."""
         late = [
             delivery for delivery in deliveries if delivery.pending or not writer.has_leader(delivery.target)
         ]

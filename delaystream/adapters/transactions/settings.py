@@ -18,17 +18,18 @@ class ProducerSettings(msgspec.Struct, frozen=True):
     transaction_timeout_ms: int = 10_000
     #: from a transaction's start to the last answer to a write
     write_timeout_ms: int = 5_000
-    #: of one request; less than the above, so that a broker that went silent is asked once more
+    #: of one request; less than the above, so that a silent broker is asked once more
     request_timeout_ms: int = 2_500
     #: from a transaction's start to its end
     commit_timeout_ms: int = 8_000
-    #: for InitProducerId, which waits for an earlier owner's transaction to be completed
+    #: for InitProducerId, which waits until an earlier owner's transaction is completed
     fence_timeout_ms: int = 30_000
-    #: for the abort of what is open when the producer is closed
+    #: for the abort of an open transaction when the producer is closed
     abort_timeout_ms: int = 1_000
     #: less than a topic's default max.message.bytes
     max_batch_bytes: int = 1_000_000
-    #: a larger record is refused here; beyond socket.request.max.bytes a broker would hang up instead
+    #: a larger record is refused here; beyond socket.request.max.bytes a broker would close the connection
+    #: instead
     max_record_bytes: int = 64 * 1024 * 1024
     compression: str = "none"
     retry_backoff_min_ms: int = 1

@@ -1,4 +1,4 @@
-"""The writes of a transaction: rows to batches, batches to leaders, and every answer taken in."""
+"""The writes of a transaction: rows become batches, batches go to leaders, and every answer is awaited."""
 
 from __future__ import annotations
 
@@ -31,22 +31,23 @@ _INVALID_TIMESTAMP: Final = 32
 _RECORD_AT_FAULT: Final = frozenset({2, *_BATCH_TOO_LARGE, 43, 87})
 # INVALID_TOPIC_EXCEPTION, TOPIC_AUTHORIZATION_FAILED, POLICY_VIOLATION
 _TOPIC_AT_FAULT: Final = frozenset({17, _TOPIC_AUTHORIZATION_FAILED, 44})
-# What leaders, replicas and the verification of transactions (KIP-890) answer for a while: UNKNOWN_TOPIC,
+# Passing errors of leaders, replicas and the verification of transactions (KIP-890): UNKNOWN_TOPIC,
 # LEADER_NOT_AVAILABLE, NOT_LEADER, REQUEST_TIMED_OUT, REPLICA_NOT_AVAILABLE, NETWORK_EXCEPTION,
-# COORDINATOR_*, NOT_ENOUGH_REPLICAS[_AFTER_APPEND], CONCURRENT_TRANSACTIONS, KAFKA_STORAGE_ERROR,
-# FENCED_ and UNKNOWN_LEADER_EPOCH
+# COORDINATOR_*, NOT_ENOUGH_REPLICAS[_AFTER_APPEND], CONCURRENT_TRANSACTIONS, KAFKA_STORAGE_ERROR, FENCED_ and
+# UNKNOWN_LEADER_EPOCH
 _PASSING: Final = frozenset({_UNKNOWN_TOPIC, 5, 6, 7, 9, 13, 14, 15, 16, 19, 20, 51, 56, 74, 75})
-# of these, the ones after which the leader may be another: all but NOT_ENOUGH_REPLICAS and the coordinators'
+# those after which the leader may have changed: all but NOT_ENOUGH_REPLICAS and the coordinators'
 _LEADER_MOVED: Final = frozenset({_UNKNOWN_TOPIC, 5, 6, 7, 9, 13, 56, 74, 75})
 _NETWORK_EXCEPTION: Final = 13
 
-#: requests on the way to one leader; a broker recognises repetitions among a producer's last five batches
+#: most requests on the way to one leader; a broker recognises repetitions among a producer's last five
+#: batches
 _MAX_IN_FLIGHT: Final = 5
 _LANE: Final = "data"
 #: in an answer: the topic's records carry their producer's time, not the broker's
 _NO_APPEND_TIME: Final = -1
 
-#: skew, in ms, that explains nothing: the broker's limit is too narrow for a clock that is right
+#: up to this skew, in ms, the clocks agree: a refusal then means that the broker's limit is too narrow
 _CLOCKS_AGREE_MS: Final = 1_000
 
 
@@ -54,16 +55,16 @@ class BrokerClocks(Protocol):
     """Compares our clock with the brokers'."""
 
     def appended(self, broker: int, sent_ms: int, answered_ms: int, append_ms: int) -> None:
-        """Hear when a request was sent and answered by our clock, and appended by the broker's; in ms."""
+        """Take the times of one request: sent and answered by our clock, appended by the broker's; in ms."""
         ...
 
     def skew_ms(self, broker: int) -> int | None:
-        """How far our clock is ahead of a broker's (negative: behind); None where nothing was heard."""
+        """How far our clock is ahead of a broker's (negative: behind); None if it is unknown."""
         ...
 
 
 class Delivery(msgspec.Struct):
-    """The rows for one partition on their way."""
+    """The rows for one partition that are being written."""
 
     target: TopicPartition
     rows: list[Row]
@@ -77,8 +78,8 @@ class Delivery(msgspec.Struct):
 class TransactionWriter:
     """Writes for one producer identity; knows leaders and sequence numbers.
 
-    Has no bound of its own in time: the caller's timeout bounds it. ``clocks`` hears the append times that
-    brokers answer with, once a request at most, and explains a timestamp that a broker refuses.
+    The caller's timeout is its only bound in time. ``clocks`` gets the append times in the brokers' answers,
+    at most one for each request, and explains why a broker refuses a timestamp.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class TransactionWriter:
         self.sequences = Sequences()
 
     async def look_up(self, targets: Iterable[TopicPartition]) -> None:
-        """Find the leaders that are not known yet. Raises WriteRefused where there is no such partition."""
+        """Look up the unknown leaders. Raises WriteRefused when there is no such partition."""
         wanted = [target for target in targets if self._leader(target) == NO_LEADER]
         backoff = self._bounds.backoff()
         while wanted:
@@ -157,18 +158,18 @@ class TransactionWriter:
             for delivery in failed:
                 self._judge(delivery)
             if failed:
-                # One at a time from here on: what follows a missing batch is refused as out of order.
+                # From here on one at a time: a batch that follows a missing one is refused as out of order.
                 in_flight = 1
                 await backoff.pause()
                 await self.look_up(delivery.target for delivery in failed)
 
     async def _send_wave(self, deliveries: list[Delivery], in_flight: int) -> None:
-        """Send up to ``in_flight`` batches of each partition, and take in every answer."""
+        """Send up to ``in_flight`` batches of each partition, and await every answer."""
         sent: list[tuple[int, dict[TopicPartition, tuple[Delivery, Batch]], asyncio.Task[Any]]] = []
         for delivery in deliveries:
             delivery.failed = _OK
         try:
-            # A repetition that the broker recognises is answered with the append time of the original.
+            # When the broker recognises a repetition, its answer has the append time of the original.
             clocks = self._clocks if in_flight == _MAX_IN_FLIGHT else None
             for place in range(in_flight):
                 by_leader: dict[int, dict[TopicPartition, tuple[Delivery, Batch]]] = {}
@@ -182,8 +183,8 @@ class TransactionWriter:
                         (leader, batches, asyncio.create_task(self._produce(leader, batches, clocks)))
                     )
             for leader, batches, task in sent:
-                # Its exception is not to pass through here, see `end`. One that is done is not waited for:
-                # that would take two turns of the event loop, in which other partitions decide.
+                # The task's exception must not pass through this frame, see `end`. A finished task is not
+                # awaited: that would take two turns of the event loop, in which other partitions decide.
                 if not task.done():
                     await asyncio.wait([task])
                 error = task.exception()
@@ -220,7 +221,7 @@ class TransactionWriter:
                 delivery, batch = batches[TopicPartition(topic, partition)]
                 if code != _OK:
                     self._take_failure(delivery, code, message)
-                    # What every record shares, the time of writing, is judged when all answers are in.
+                    # Every record has the same time of writing, so that is judged when all answers are in.
                     if record_errors and delivery.pending[0] is batch and code != _INVALID_TIMESTAMP:
                         self._refuse(
                             delivery, record_errors[0][1] or message, batch.first + record_errors[0][0]
@@ -236,7 +237,7 @@ class TransactionWriter:
             delivery.failed, delivery.detail = code, detail
 
     def _judge(self, delivery: Delivery) -> None:
-        """Prepare another attempt, or raise if that cannot help."""
+        """Prepare another attempt, or raise if another attempt cannot help."""
         code, batch, target = delivery.failed, delivery.pending[0], delivery.target
         if code in _BATCH_TOO_LARGE and batch.count > 1:
             self._limits.refused(target.topic, len(batch.payload))
@@ -244,7 +245,8 @@ class TransactionWriter:
         elif code in _RECORD_AT_FAULT:
             self._refuse(delivery, delivery.detail, batch.first if batch.count == 1 else None)
         elif code == _INVALID_TIMESTAMP:
-            # All that is written carries the time of writing by our clock: another record would fare alike.
+            # Every record carries the time of writing by our clock, so every other record would be refused,
+            # too.
             reason = timestamp_refused(*self._broker_and_skew(target))
             raise WriteRefused(*target, reason, record_at_fault=False)
         elif code in _TOPIC_AT_FAULT:
@@ -267,9 +269,9 @@ class TransactionWriter:
 
 
 def timestamp_refused(broker: int, skew_ms: int | None) -> str:
-    """Why a broker refused what was written with the time of writing, for a sentence.
+    """Why a broker refused our time of writing, as a part of a sentence.
 
-    Without figures that change from one attempt to the next beyond the skew, in whole seconds.
+    The text has the skew in whole seconds, and no other figure that changes from one attempt to the next.
     """
     limits = "message.timestamp.before.max.ms or message.timestamp.after.max.ms of the topic"
     if skew_ms is None:
@@ -290,17 +292,17 @@ def timestamp_refused(broker: int, skew_ms: int | None) -> str:
 
 
 def _in_flight(delivery: Delivery, most: int) -> int:
-    """How many of a partition's batches may be on the way at once.
+    """How many batches of a partition may be on the way at once.
 
     The first batch that a producer ever writes to a partition goes alone. A broker that does not know the
-    producer yet takes any sequence number for its first: were that batch refused for a moment, the one behind
-    it would be written in its place.
+    producer yet accepts any sequence number as its first. If it refused the first batch for a moment, it
+    would write the next one in its place.
     """
     return min(len(delivery.pending), 1 if delivery.pending and delivery.pending[0].sequence == 0 else most)
 
 
 def _append_time_ms(response: Any) -> int:
-    """Of the first partition that has one: a request is appended all at once."""
+    """The append time of the first partition that has one; a request is appended all at once."""
     for _, partitions in response.topics:
         for _, code, _, append_ms, *_ in partitions:
             if code == _OK and append_ms != _NO_APPEND_TIME:

@@ -1,4 +1,4 @@
-"""Recurring schedules: which times a cron expression or an interval means. Pure: time is an argument."""
+"""Recurring schedules: the times of a cron expression or an interval. Pure: time is an argument."""
 
 from delaystream.core.recurrence.fields import CronError
 from delaystream.core.recurrence.fires import Misses, carried_on, due_ms, jittered_ms, misses, next_after

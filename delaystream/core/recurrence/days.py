@@ -1,4 +1,4 @@
-"""Which days of a month the two day fields of a cron expression mean.
+"""The days of a month that the two day fields of a cron expression select.
 
 | day of month | | day of week | |
 |---|---|---|---|
@@ -8,9 +8,9 @@
 | `LW` | the last working day | | |
 | `*`, `?` | every day | `*`, `?` | every day |
 
-A working day is Monday to Friday; the nearest one is sought within the month. When both fields say something,
-a day need match only one of them; when one of them begins with `*` (`*/2` too) or is `?`, it must match both:
-that is Vixie's and Debian's cron.
+A working day is Monday to Friday; the nearest one is searched for within the month. When both fields are
+restricted, a day must match only one of them. When one of them begins with `*` (`*/2` too) or is `?`, a day
+must match both. That is the rule of Vixie's and Debian's cron.
 """
 
 import re
@@ -21,7 +21,7 @@ from delaystream.core.recurrence.fields import DAY, WEEKDAY, CronError, every_nu
 from delaystream.core.rejection import Code, shown
 
 DayTable = tuple[int, ...]
-"""The matching days of every kind of month, as sets of the numbers 1 to 31; indexed by `kind_of_month`."""
+"""The matching days of every kind of month, as sets of numbers from 1 to 31; indexed by `kind_of_month`."""
 
 SHORTEST_MONTH: Final = 28
 _SATURDAY: Final = 6
@@ -40,7 +40,7 @@ def kind_of_month(first_weekday: int, length: int) -> int:
 class _MonthDays(NamedTuple):
     days: int
     nearest: int
-    """Days whose nearest working day is meant."""
+    """Days that stand for their nearest working day."""
     last: bool
     last_working_day: bool
 
@@ -54,7 +54,7 @@ class _Weekdays(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def day_table(days_of_month: str, days_of_week: str) -> DayTable:
-    """The days that the two fields, in upper case, mean together. Raises CronError."""
+    """The days that the two fields select together; fields in upper case. Raises CronError."""
     of_month = _month_days("*" if days_of_month == "?" else days_of_month)
     of_week = _weekdays("*" if days_of_week == "?" else days_of_week)
     both = days_of_month[0] in "*?" or days_of_week[0] in "*?"
@@ -84,7 +84,7 @@ def _month_days(text: str) -> _MonthDays:
 
 
 def _from_the_end(term: str, days: int, *, plain: bool) -> CronError:
-    """`L-3`, the third day before the last: other crons have it."""
+    """Refuse `L-3`, the third day before the last, which other crons have."""
     complaint = f"{shown(term)} counts from the end of the month, which is not supported; write "
     if not plain or not 1 <= days < SHORTEST_MONTH:
         return CronError(Code.INVALID_CRON, complaint + "the days out")

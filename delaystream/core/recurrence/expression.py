@@ -1,11 +1,11 @@
-"""A cron expression as text -> the times that it means.
+"""A cron expression as text -> its times.
 
     minute hour day-of-month month day-of-week              `30 9 * * MON-FRI`
     second minute hour day-of-month month day-of-week       `*/10 * * * * *`
     a name                                                  `@daily`
 
-Fields are separated by spaces or tabs; letters may be of either case. What may stand in a field is told in
-`fields` and `days`.
+Fields are separated by spaces or tabs; upper and lower case are equal. `fields` and `days` define the content
+of a field.
 """
 
 import re
@@ -33,7 +33,7 @@ _ZONE: Final = re.compile(r"(?:^|\s)((?:CRON_)?TZ=\S*)", re.IGNORECASE)
 
 @lru_cache(maxsize=16_384)
 def parse_cron(expression: str) -> CronPattern:
-    """The pattern of an expression that comes at least once. Raises CronError."""
+    """The pattern of an expression that matches at least once. Raises CronError."""
     if not (expression.isascii() and expression.replace("\t", " ").isprintable()):
         raise CronError(Code.INVALID_CRON, "it has characters other than printable ASCII, spaces and tabs")
     if (zone := _ZONE.search(expression)) is not None:
@@ -68,7 +68,7 @@ def parse_cron(expression: str) -> CronPattern:
         hours=_numbers(HOUR, hour),
         months=_numbers(MONTH, month),
         days=day_table(day, weekday),
-        # Debian's cron looks at the first character of minute and hour; seconds it does not have.
+        # Debian's cron checks the first character of minute and hour; it has no seconds.
         follows_clock="*" in {second[0], minute[0], hour[0]},
     )
     if not pattern.ever():

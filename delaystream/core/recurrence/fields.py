@@ -1,7 +1,8 @@
 """One field of a cron expression -> the set of its numbers. The only module that knows croniter.
 
-A set is an int with bit n for the number n. croniter 5 expands lists, ranges and steps; it is handed only
-what it reads as Vixie's cron does. These it does not, and they are rewritten or refused before it sees them:
+A set is an int with bit n for the number n. croniter 5 expands lists, ranges and steps. It gets only terms
+that it reads as Vixie's cron does. It reads the following in another way, so they are rewritten or refused
+first:
 
 | written | croniter reads | here |
 |---|---|---|
@@ -33,20 +34,20 @@ class CronError(ValueError):
 
 
 class Field(NamedTuple):
-    """What may stand in one place of an expression."""
+    """One place of an expression, and its possible values."""
 
     name: str
     low: int
     high: int
-    """In an expression; the weekday 7 is Sunday, as 0 is."""
+    """Highest number in an expression; the weekday 7 is Sunday, as 0 is."""
     position: int
-    """Where croniter expects such a field in an expression of five."""
+    """The position of such a field in croniter's expression of five fields."""
     words: tuple[str, ...] = ()
     """Names of the numbers from `low` on."""
 
     @property
     def size(self) -> int:
-        """How many different numbers there are."""
+        """The number of different values."""
         return 7 if self.high == 7 else self.high - self.low + 1
 
 
@@ -102,13 +103,13 @@ def number(field: Field, text: str) -> int:
 
 
 def _tamed(field: Field, term: str) -> str:
-    """The term as croniter reads it right. Raises CronError."""
+    """The term in a form that croniter reads correctly. Raises CronError."""
     match = _TERM.fullmatch(term)
     if match is None:
         raise _refusal(field, term)
     step = 1 if match["step"] is None else int(match["step"])
     if not 1 <= step <= field.size:
-        # Vixie's cron takes `*/90` for `0`: whoever writes it means something else.
+        # Vixie's cron reads `*/90` as `0`, which is hardly what its author means.
         raise CronError(
             Code.INVALID_CRON, f"the step in {shown(term)} of the {field.name} must be 1 to {field.size}"
         )
@@ -153,5 +154,5 @@ def _refusal(field: Field, term: str) -> CronError:
 
 
 def _shortened(field: Field, word: str) -> str:
-    """The name that a longer one begins with, `MON` of `MONDAY`; the word itself where none does."""
+    """The name at the beginning of a longer one, `MON` of `MONDAY`; otherwise the word itself."""
     return word[:3] if word[:3] in field.words else word

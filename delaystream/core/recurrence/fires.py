@@ -1,4 +1,4 @@
-"""The scheduled times of a recurrence: the next one, how many were missed, and the spread around them."""
+"""The scheduled times of a recurrence: the next one, the number missed, and the jitter."""
 
 from functools import lru_cache
 from hashlib import blake2b
@@ -22,9 +22,9 @@ class Misses(NamedTuple):
 def next_after(recurrence: Recurrence, after_ms: int) -> int | None:
     """The first scheduled time strictly after `after_ms`, within start and end; None when there is none.
 
-    Pass the scheduled time of the last fire, never the time at which it happened: then nothing drifts.
-    `max_fires` is counted by the caller. `recurrence` has passed `check`; one that passed it in a release
-    that could read more raises ValueError (CronError, UnknownZoneError).
+    Pass the scheduled time of the last fire, not the time at which it happened, so that nothing drifts. The
+    caller counts `max_fires`. `recurrence` has passed `check`. If it did so in a release that could read
+    more, this raises ValueError (CronError, UnknownZoneError).
     """
     after_ms = max(after_ms, recurrence.start_ms - 1)
     if recurrence.cron is None:
@@ -41,9 +41,9 @@ def next_after(recurrence: Recurrence, after_ms: int) -> int | None:
 
 
 def misses(recurrence: Recurrence, after_ms: int, until_ms: int) -> Misses:
-    """The scheduled times in (`after_ms`, `until_ms`], within start and end: counted, not visited.
+    """Count the scheduled times in (`after_ms`, `until_ms`], within start and end, without visiting them.
 
-    The work grows with the years in the span, not with the times: a month of seconds costs what a day does.
+    The work grows with the years in the span, not with the times: a month of seconds costs as much as a day.
     Raises as `next_after` does.
     """
     after_ms = max(after_ms, recurrence.start_ms - 1)
@@ -67,11 +67,11 @@ def misses(recurrence: Recurrence, after_ms: int, until_ms: int) -> Misses:
 
 
 def due_ms(recurrence: Recurrence, scheduled_ms: int, fire_id: str) -> int:
-    """When the fire of a scheduled time is due: with its jitter, the same for one fire id.
+    """The due time of a scheduled time: with its jitter, which is always the same for one fire id.
 
-    It is before the next scheduled time, and not after `end_ms`: where clocks change, two times come closer
-    than anywhere in the pattern, and the jitter of the first is then shortened in proportion. Due times are
-    therefore in the order of their scheduled ones. Raises as `next_after` does.
+    It is before the next scheduled time, and not after `end_ms`. At a clock change two times may be closer
+    than anywhere in the pattern. Then the jitter of the first is shortened in proportion. So due times have
+    the order of their scheduled times. Raises as `next_after` does.
     """
     jitter_ms = recurrence.jitter_ms
     if not jitter_ms:
@@ -86,22 +86,22 @@ def due_ms(recurrence: Recurrence, scheduled_ms: int, fire_id: str) -> int:
         return drawn_ms
     if room_ms >= jitter_ms:
         return drawn_ms
-    # In proportion, so that schedules which share a time stay spread, and none is due later than it was.
+    # In proportion: schedules that share a time stay spread, and none is due later than before.
     return scheduled_ms + (drawn_ms - scheduled_ms) * (room_ms + 1) // (jitter_ms + 1)
 
 
 def carried_on(
     recurrence: Recurrence, asked_ms: int, old: Recurrence, undecided_ms: int
 ) -> tuple[Recurrence, int] | None:
-    """A recurrence that takes the place of one with the same times, and the first scheduled time of it.
+    """A recurrence that continues an old one with the same times, and its first scheduled time.
 
-    It goes on where the old one stands, at `undecided_ms`: what was scheduled before the request, and is held
-    back by its jitter, is not lost, and what was decided while the request was under way is not decided
-    again. None when it begins anew: its times are others, or those of the old one were still to begin.
+    It goes on at the old one's position, `undecided_ms`. A time before the request that its jitter holds back
+    is not lost. A time that was decided while the request was on its way is not decided again. None when the
+    new one begins from its start: its times differ, or the old one had not begun.
 
-    An interval has the same times when it has the same start, and without one (it is `asked_ms` then) it
-    keeps that of the old one: sent again, it goes on in step. The start of a cron expression bounds it and no
-    more; without one, that of the old one stays as well.
+    An interval has the same times if it has the same start. An interval without a start (then it is
+    `asked_ms`) keeps the old start, so a repeated request keeps its rhythm. The start of a cron expression is
+    only a bound; without one, the old start stays, too.
     """
     if recurrence.cron is None:
         if recurrence.every_ms != old.every_ms:
@@ -137,7 +137,7 @@ def jittered_ms(scheduled_ms: int, fire_id: str, jitter_ms: int) -> int:
     return scheduled_ms + drawn % (jitter_ms + 1)
 
 
-# Schedules that share an expression come due together, and their next time is worked out once.
+# Schedules that share an expression are due together, and their next time is computed once.
 @lru_cache(maxsize=65_536)
 def _next_cron(cron: str, zone: str, gap: DstGap, overlap: DstOverlap, after_s: int) -> int | None:
     return scheduled(parse_cron(cron), zone, gap, overlap).next_after(after_s)
@@ -147,7 +147,7 @@ def _next_cron(cron: str, zone: str, gap: DstGap, overlap: DstOverlap, after_s: 
 def _count_cron(
     cron: str, zone: str, gap: DstGap, overlap: DstOverlap, after_s: int, until_s: int
 ) -> tuple[int, int]:
-    """How many instants lie in (`after_s`, `until_s`], and the last of them: `after_s` if there is none."""
+    """The number of instants in (`after_s`, `until_s`], and the last of them; `after_s` if there is none."""
     times = scheduled(parse_cron(cron), zone, gap, overlap)
     last_s = times.last_until(until_s, after_s)
     return times.count(after_s, until_s), after_s if last_s is None else last_s

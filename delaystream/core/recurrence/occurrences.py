@@ -1,4 +1,4 @@
-"""Scheduled times one by one, for people: with local time, and what a change of the clocks did to them."""
+"""Scheduled times one by one, for people: with local time, and with the effect of clock changes."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ class Occurrence(NamedTuple):
     local: datetime
     """In the zone of the schedule."""
     note: str | None
-    """Of a gap or a fold of the local clock that touches this time, or that left out times before it."""
+    """A note about a gap or a fold of the local clock that touches this time, or removed times before it."""
 
 
 def occurrences(recurrence: Recurrence, after_ms: int, number: int) -> list[Occurrence]:

@@ -1,4 +1,4 @@
-"""The times that a cron expression means on a clock that is never put forward or back.
+"""The times of a cron expression on a clock that is never put forward or back.
 
 A local time is an int: seconds since 1970-01-01 00:00:00 on that clock, negative before it.
 """
@@ -28,7 +28,7 @@ class CronPattern(msgspec.Struct, frozen=True, gc=False):
     months: int
     days: DayTable
     follows_clock: bool
-    """Whether it fires by elapsed time, as a wildcard does, when clocks are put forward or back."""
+    """Whether it fires by elapsed time when clocks are put forward or back, as a wildcard does."""
 
     def next(self, local_s: int) -> int | None:
         """The first time at or after `local_s`; None if there is none before the year 10000."""
@@ -59,7 +59,7 @@ class CronPattern(msgspec.Struct, frozen=True, gc=False):
         return None
 
     def count(self, from_s: int, to_s: int) -> int:
-        """How many times lie in [`from_s`, `to_s`); the work grows with the months between, not the times."""
+        """Number of times in [`from_s`, `to_s`); the work grows with the months between, not the times."""
         if from_s >= to_s:
             return 0
         first, first_second = divmod(from_s, DAY_S)
@@ -69,7 +69,7 @@ class CronPattern(msgspec.Struct, frozen=True, gc=False):
         return self._count_days(first, last) * self._times_before(DAY_S) - before + after
 
     def shortest_gap_s(self) -> int:
-        """Least time between two of them anywhere in the pattern; exact up to a day, `DAY_S + 1` for more."""
+        """Shortest distance of two times anywhere in the pattern; exact up to a day, `DAY_S + 1` for more."""
         seconds, minutes, hours = self.seconds, self.minutes, self.hours
         in_minute = _highest(seconds) - _lowest(seconds)
         in_hour = _highest(minutes) * 60 + _highest(seconds) - _lowest(minutes) * 60 - _lowest(seconds)
@@ -85,7 +85,7 @@ class CronPattern(msgspec.Struct, frozen=True, gc=False):
 
     def ever(self) -> bool:
         """Whether any day matches at all: 30 February does not."""
-        # Every kind of year, by first day and length, comes within 400 years.
+        # Every kind of year, by first day and length, occurs within 400 years.
         return any(days for _, _, days in self._kinds_of_months())
 
     def _days(self, year: int, month: int) -> int:
@@ -141,7 +141,7 @@ class CronPattern(msgspec.Struct, frozen=True, gc=False):
         return _highest(self.hours) * 3600 + _highest(self.minutes) * 60 + _highest(self.seconds)
 
     def _times_before(self, second: int) -> int:
-        """How many times of day are earlier than `second`, from 0 to `DAY_S`."""
+        """The number of times of day before `second`, which is from 0 to `DAY_S`."""
         hour, rest = divmod(second, 3600)
         minute, rest = divmod(rest, 60)
         of_minute = self.seconds.bit_count()
@@ -161,7 +161,7 @@ class CronPattern(msgspec.Struct, frozen=True, gc=False):
             length = SHORTEST_MONTH + kind // 7
             first_weekday = (kind + length) % 7
             if days >> length & 1 and self.months >> following & 1:
-                # Whether the 1st matches does not depend on the length of its month, be it February.
+                # Whether the 1st matches does not depend on the length of its month, not even in February.
                 follower = kind_of_month(first_weekday, _LENGTHS[following])
                 if self.days[follower] >> 1 & 1:
                     return True
@@ -198,7 +198,7 @@ def _mirrored(numbers: int, size: int) -> int:
 
 
 def _nearest(numbers: int, unit_s: int, span_s: int) -> Iterator[int]:
-    """From the last time within one number to the first within the next, `span_s` is from first to last."""
+    """From the last time within one number to the first within the next; `span_s` is from first to last."""
     distance = 1
     while distance <= _highest(numbers):
         if numbers & numbers >> distance:

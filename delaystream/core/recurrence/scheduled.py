@@ -1,8 +1,8 @@
-"""From local times to instants: what becomes of a pattern where clocks are put forward or back.
+"""From local times to instants: a pattern's times when clocks are put forward or back.
 
 A zone is cut into pieces of constant offset (`zones`). Each instant of a piece has one local time, so a piece
-*covers* a range of local times; where it meets the next one, the two ranges leave a gap or overlap. Clocks
-forward at the instant T::
+*covers* a range of local times; where two pieces meet, their ranges leave a gap or overlap. Clocks forward at
+the instant T::
 
     local   …  01:30   02:00        03:00   03:30  …      dst-gap shift   any time in the gap means T, once
             ─ before ─▶│ gap        │◀─ after ──                  skip    nothing does
@@ -14,8 +14,8 @@ Clocks back at T; the policy says which of the two pieces covers the overlap::
                        │◀── after ──────────── …                      both    both
 
 A pattern that follows the clock (a wildcard among its seconds, minutes or hours) fires by elapsed time:
-`skip` and `both`, whatever the policy says. That is Debian's cron(8), whose limit of three hours is not kept:
-a day that was left out is a gap like any other.
+`skip` and `both`, whatever the policy says. That is the rule of Debian's cron(8), but without its limit of
+three hours: a day that a zone left out is a gap like any other.
 """
 
 from typing import Final
@@ -27,17 +27,17 @@ from delaystream.core.recurrence.recurrence import DstGap, DstOverlap
 from delaystream.core.recurrence.zones import END_S, FIRST_S, Piece, piece_at
 
 _HORIZON_S: Final = 100 * 366 * DAY_S
-"""How far ahead a time is looked for. A pattern that comes at all comes within 40 years (29 February on one
-day of the week, over a year like 2100), unless a gap swallows every one of its times."""
+"""How far ahead the search for a time goes. A pattern that ever matches does so within 40 years (29 February
+on one day of the week, across a year like 2100), unless gaps remove all of its times."""
 
 
 def calendar_ends(after_ms: int) -> bool:
-    """Whether times after another are looked for up to the year 9999, and not for a century."""
+    """Whether the year 9999, and not the horizon of a century, ends the search after a time."""
     return after_ms // 1000 + _HORIZON_S >= END_S
 
 
 class Scheduled(msgspec.Struct, frozen=True, gc=False):
-    """The instants that a pattern means in a zone; seconds since the epoch."""
+    """The instants of a pattern in a zone; seconds since the epoch."""
 
     pattern: CronPattern
     zone: str
@@ -45,7 +45,7 @@ class Scheduled(msgspec.Struct, frozen=True, gc=False):
     """A time in a gap means the end of the gap."""
     in_first: bool
     in_second: bool
-    """Which occurrences of an ambiguous time count."""
+    """The occurrences of an ambiguous time that count."""
 
     def next_after(self, after_s: int) -> int | None:
         """The first instant after `after_s`; None when there is none within a century."""
@@ -61,8 +61,9 @@ class Scheduled(msgspec.Struct, frozen=True, gc=False):
                 return None
             if local_s < high_s:
                 return local_s - piece.offset_s
-            # The last day of the piece was looked at, and with it all that clocks put back could repeat: on
-            # to the time found. A day before it as a local time is before its instant in every zone.
+            # The search has covered the last day of the piece, and so all times that clocks put back could
+            # repeat. It goes on near the time found: one day before it, as a local time, is before its
+            # instant in every zone.
             seen = piece.end_s - at_s > DAY_S
             at_s = max(piece.end_s, local_s - DAY_S) if seen else piece.end_s
         return None
@@ -85,7 +86,7 @@ class Scheduled(msgspec.Struct, frozen=True, gc=False):
         return None
 
     def count(self, after_s: int, until_s: int) -> int:
-        """How many instants lie in (`after_s`, `until_s`]; the work grows with the months between."""
+        """The number of instants in (`after_s`, `until_s`]; the work grows with the months between."""
         at_s = max(after_s + 1, FIRST_S)
         end_s = min(until_s + 1, END_S)
         number = 0
@@ -113,7 +114,7 @@ class Scheduled(msgspec.Struct, frozen=True, gc=False):
 
 
 class LocalClock(msgspec.Struct, frozen=True):
-    """The clock of a zone, under a policy for when it is put forward or back."""
+    """The clock of a zone, with a policy for its changes."""
 
     zone: str
     """A name of the zone database."""
@@ -121,11 +122,11 @@ class LocalClock(msgspec.Struct, frozen=True):
     overlap: DstOverlap = "first"
 
     def instants(self, local_ms: int) -> tuple[int, ...]:
-        """What one local time means, in milliseconds since the epoch and in order.
+        """The instants of one local time, in milliseconds since the epoch and in order.
 
-        Two where it comes twice and both count, none where it does not exist and nothing is shifted.
-        `local_ms` are milliseconds since 1970-01-01 00:00:00 on this clock, at least two days before the
-        year 9999. The first instant after a gap has no fraction of the local time that was left out.
+        Two if it occurs twice and both count; none if it does not exist and is not shifted. `local_ms` are
+        milliseconds since 1970-01-01 00:00:00 on this clock, at least two days before the year 9999. A
+        shifted time is exactly the first instant after the gap, without the fraction of the local time.
         """
         local_s = local_ms // 1000
         in_first, in_second = self.overlap != "second", self.overlap != "first"
@@ -145,20 +146,20 @@ class LocalClock(msgspec.Struct, frozen=True):
 
 
 def _covered(piece: Piece, *, in_first: bool, in_second: bool) -> tuple[int, int]:
-    """The local times that have their instant in the piece: from the first, to before the second."""
+    """The local times whose instants are in the piece: from the first value to before the second."""
     low = piece.offset_s if in_second else max(piece.offset_s, piece.before_s)
     high = piece.offset_s if in_first else min(piece.offset_s, piece.after_s)
     return piece.start_s + low, piece.end_s + high
 
 
 def _left_out(piece: Piece) -> tuple[int, int]:
-    """The local times that do not exist before the piece begins, as `_covered` tells them; else a span that
-    holds none."""
+    """The local times that the change at the beginning of the piece removes, in the form of `_covered`; an
+    empty span if there are none."""
     return piece.start_s + piece.before_s, piece.start_s + piece.offset_s
 
 
 def scheduled(pattern: CronPattern, zone: str, gap: DstGap, overlap: DstOverlap) -> Scheduled:
-    """The instants of `pattern` in the zone of that name, under a policy."""
+    """The instants of `pattern` in the named zone, under a policy."""
     if pattern.follows_clock:
         return Scheduled(pattern, zone, shifts=False, in_first=True, in_second=True)
     return Scheduled(pattern, zone, gap == "shift", overlap != "second", overlap != "first")

@@ -1,4 +1,4 @@
-"""What a request says of when a schedule recurs, as a change to what it had before."""
+"""A request's change of a schedule's recurrence."""
 
 from typing import Final
 
@@ -9,10 +9,10 @@ from delaystream.core.recurrence.recurrence import DstGap, DstOverlap, Recurrenc
 
 
 class Timing(msgspec.Struct, frozen=True, gc=False):
-    """The fields of a recurrence: UNSET is not given and stays as it was, None is cleared.
+    """The fields of a recurrence. UNSET: not given, stays as it was. None: cleared.
 
-    At most one of `every_ms` and `cron` is given. It is read alone: what a schedule has to be for it (a time
-    zone needs a cron expression) is not known yet.
+    At most one of `every_ms` and `cron` is given. It is parsed without the schedule. Conditions on the
+    schedule (a time zone needs a cron expression) are checked later.
     """
 
     every_ms: int | UnsetType = UNSET
@@ -27,7 +27,7 @@ class Timing(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def recurs(self) -> bool:
-        """Whether it says by itself how a schedule recurs."""
+        """Whether it defines a recurrence by itself."""
         return self.every_ms is not UNSET or self.cron is not UNSET
 
 
@@ -35,11 +35,12 @@ NO_TIMING: Final = Timing()
 
 
 def retimed(old: Recurrence | None, timing: Timing, asked_ms: int, default_zone: str = "UTC") -> Recurrence:
-    """What `timing` makes of a recurrence; without one (None), what it means of its own.
+    """A recurrence changed by `timing`; without a recurrence (None), the one that `timing` defines.
 
-    It then begins at `asked_ms`, unless it says when, and `timing.recurs` must hold. Whether the outcome can
-    be accepted says `check`. A time zone means nothing to an interval, and is dropped where one begins; a
-    cron expression that has none to keep, or whose zone is cleared, is in the `default_zone`.
+    In the second case `timing.recurs` must be true, and the recurrence begins at `asked_ms` unless it has a
+    start. `check` decides whether the result is acceptable. A time zone has no meaning for an interval, so a
+    change to an interval drops it. A cron expression without an old zone, or with a cleared one, gets the
+    `default_zone`.
     """
     if old is None:
         old = Recurrence(None, 0, start_ms=asked_ms)

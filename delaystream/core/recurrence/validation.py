@@ -1,4 +1,4 @@
-"""Whether a recurrence can be accepted: a rejection with its code, or None."""
+"""Checks whether a recurrence can be accepted: returns a rejection with its code, or None."""
 
 from functools import lru_cache
 
@@ -14,10 +14,10 @@ from delaystream.core.rejection import Code, Rejection, shown
 
 
 def check(recurrence: Recurrence, *, min_interval_ms: int, max_expression: int) -> Rejection | None:
-    """Why a worker refuses `recurrence`, None if it does not; nothing else may be called before this.
+    """Why a worker refuses `recurrence`; None if it accepts it. Call this before anything else.
 
-    `min_interval_ms`, up to a day, bounds how often it fires anywhere in its pattern, by the local clock: on
-    the day on which clocks are put forward, two fires may come nearer. `max_expression` is in characters.
+    `min_interval_ms`, up to a day, is the shortest distance of two fires in its pattern, by the local clock.
+    On the day on which clocks are put forward, two fires may be closer. `max_expression` is in characters.
     """
     try:
         shortest_ms = _shortest_gap_ms(recurrence, max_expression)
@@ -43,7 +43,7 @@ def check(recurrence: Recurrence, *, min_interval_ms: int, max_expression: int) 
 
 
 def zone_refusal(name: str) -> Rejection | None:
-    """Why a worker refuses a time zone of that name, None if it does not."""
+    """Why a worker refuses a time zone of that name; None if it accepts it."""
     problem = zone_problem(name)
     if problem is None:
         return None
@@ -54,7 +54,7 @@ def zone_refusal(name: str) -> Rejection | None:
 
 
 def zone_problem(name: str) -> str | None:
-    """What is wrong with the name of a time zone and what to write instead, to follow it in a sentence."""
+    """The fault of a time zone's name, and what to write instead; worded to follow the name."""
     return None if name in zone_names() else f"is no name of a time zone; {zone_advice(name)}"
 
 

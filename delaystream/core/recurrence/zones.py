@@ -1,6 +1,7 @@
 """Time zones as pieces of constant offset from UTC.
 
-The rules come from the package tzdata, not from the operating system: workers with the same version agree.
+The rules come from the package tzdata and not from the operating system, so workers of the same version
+agree.
 """
 
 import calendar
@@ -17,16 +18,17 @@ from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 FIRST_S: Final = -62_072_956_800
-"""0003-01-01T00:00:00Z: no instant before it is looked at."""
+"""0003-01-01T00:00:00Z: earlier instants are not used."""
 END_S: Final = 253_370_764_800
-"""9999-01-01T00:00:00Z: nor from it on. Local times of all offsets stay within Python's years 1 to 9999."""
+"""9999-01-01T00:00:00Z: instants from here on are not used. So local times of all offsets stay within
+Python's years 1 to 9999."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY: Final = _EPOCH.toordinal()
 _DAY_S: Final = 86_400
 _PROBE_S: Final = 2 * _DAY_S
-"""No zone changes its offset twice within this time: the nearest two changes in the database are a week
-apart, and a test looks at all of them."""
+"""No zone changes its offset twice within this time. The closest two changes in the database are a week
+apart, and a test checks all of them."""
 _TZIF_HEADER: Final = struct.Struct(">4s c 15x 6I")
 """Magic, version, and the numbers of UT/local and standard/wall indicators, leap seconds, transitions,
 types and characters (RFC 8536, section 3.1)."""
@@ -42,13 +44,13 @@ _FIXED: Final = re.compile(r"Etc/GMT(?P<sign>[+-])(?P<hours>[1-9][0-9]?)")
 
 
 class UnknownZoneError(ValueError):
-    """The zone database has no zone of that name; the message says so."""
+    """The zone database has no zone of that name."""
 
 
 class Piece(NamedTuple):
     """A span of time in which a zone's offset is constant. Seconds: instants since the epoch, and offsets.
 
-    Pieces also end where a year of UTC does; the offset then is the same `before` and `after`.
+    Pieces also end with each year of UTC; then the offset is the same `before` and `after`.
     """
 
     start_s: int
@@ -70,7 +72,7 @@ def zone_names() -> frozenset[str]:
 
 @lru_cache(maxsize=1024)  # a mistake is often made again
 def zone_advice(name: str) -> str:
-    """What to write instead of `name`, which is no zone: the end of a sentence."""
+    """The advice for `name`, which is no zone: the end of a sentence."""
     if (offset := _OFFSET.fullmatch(name.strip())) is not None:
         return _advice_on_offset(offset)
     near = nearest_zone(name)
@@ -82,7 +84,7 @@ def zone_advice(name: str) -> str:
 
 
 def _advice_on_offset(offset: re.Match[str]) -> str:
-    """`UTC+8`, `GMT-3`, `+02:00`: what is an offset from UTC, and no zone."""
+    """The advice for an offset from UTC in place of a zone: `UTC+8`, `GMT-3`, `+02:00`."""
     hours, ahead = int(offset["hours"]), offset["sign"] == "+"
     advice = "an offset is no zone; write the name of one, as 'Europe/Berlin' is"
     if int(offset["minutes"] or 0):
@@ -94,21 +96,22 @@ def _advice_on_offset(offset: re.Match[str]) -> str:
 
 
 def _meant(hours: int, *, ahead: bool) -> str:
-    """What a zone like `Etc/GMT+8` means."""
+    """The meaning of a zone like `Etc/GMT+8`."""
     side = "ahead of" if ahead else "behind"
     return f"is {hours} hour{'s' * (hours != 1)} {side} UTC, as Etc has the signs the other way round"
 
 
 @lru_cache(maxsize=1024)
 def nearest_zone(name: str) -> str | None:
-    """The name that was probably meant; None when none is near. People leave out the continent, too."""
+    """The name that was probably meant; None if none is similar. People also leave out the continent."""
     written = _letters(name)
     for key in (written, _letters(name.rpartition("/")[2])):
         if key in _names_by_letters():
             return _names_by_letters()[key]
-    # Comparing with all names takes milliseconds, and anybody may send a name: the first letter is right.
+    # A comparison with all names takes milliseconds, and anybody may send a name. So only names with the same
+    # first letter are compared.
     candidates = [known for known in _names_by_letters() if known[:1] == written[:1]]
-    # Another number, or another sign, is another zone, and not a slip.
+    # Another number or another sign is another zone, and not a typing error.
     candidates = [known for known in candidates if _NUMBERS.findall(known) == _NUMBERS.findall(written)]
     near = get_close_matches(written[:_LONGEST_NAME], candidates, n=1, cutoff=0.75)
     return _names_by_letters()[near[0]] if near else None
@@ -116,7 +119,7 @@ def nearest_zone(name: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _names_by_letters() -> dict[str, str]:
-    """Every name by its letters, with and without the continent."""
+    """All names by their letters, with and without the continent."""
     names: dict[str, str] = {}
     for known in sorted(zone_names()):
         names[_letters(known)] = known
@@ -126,7 +129,7 @@ def _names_by_letters() -> dict[str, str]:
 
 
 def _letters(name: str) -> str:
-    """What counts of a name: letters, digits, and the sign of a number, which is no hyphen between words."""
+    """A name's letters, digits, and the sign of a number; a hyphen between words is dropped."""
     return _NOT_COUNTED.sub("", name.lower())
 
 
@@ -147,7 +150,7 @@ def _rules(name: str) -> Traversable:
 
 @lru_cache(maxsize=1024)
 def _transitions(name: str) -> tuple[int, ...]:
-    """The instants that a zone's file lists, in order; what comes after the last follows from a rule.
+    """The instants that a zone's file lists, in order; after the last one a rule holds.
 
     The offset changes at no other instant before the last of them (RFC 8536, section 3.2).
     """
@@ -162,7 +165,7 @@ def _transitions(name: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=1024)
 def _last_listed(name: str) -> int:
-    """The year of UTC of the last instant that a zone's file lists; the year 1 where it lists none."""
+    """The year of UTC of the last instant that a zone's file lists; the year 1 if it lists none."""
     listed = _transitions(name)
     return _year_of(min(max(listed[-1], FIRST_S), END_S - 1)) if listed else 1
 
@@ -182,9 +185,9 @@ def _year_of(instant_s: int) -> int:
 
 @lru_cache(maxsize=8192)
 def _pieces(zone_name: str, year: int) -> tuple[Piece, ...]:
-    """The pieces of one year of UTC, in order and without a hole.
+    """The pieces of one year of UTC, in order and without gaps.
 
-    Anybody may ask for any year of any zone: a year costs some microseconds, also when none is remembered.
+    Anybody may ask for any year of any zone. A year costs some microseconds, even without the cache.
     """
     rules, last = zone(zone_name), _last_listed(zone_name)
     start_s, end_s = _new_year(year), _new_year(year + 1)
@@ -193,7 +196,7 @@ def _pieces(zone_name: str, year: int) -> tuple[Piece, ...]:
         within = listed[bisect_right(listed, start_s - 1) : bisect_right(listed, end_s - 1)]
         return _cut(rules, start_s, end_s, ((at_s, _offset(rules, at_s)) for at_s in within))
     if year > last + 1:
-        # Only the rule is left, which knows months, weeks and days of the week.
+        # Only the rule holds here. It knows months, weeks and days of the week.
         alike = _pieces_by_rule(zone_name, calendar.isleap(year), date(year, 1, 1).weekday())
         return tuple([Piece(start_s + begin, start_s + end, *offsets) for begin, end, *offsets in alike])
     return _cut(rules, start_s, end_s, _changes(rules, start_s - 1, end_s - 1))
@@ -201,7 +204,7 @@ def _pieces(zone_name: str, year: int) -> tuple[Piece, ...]:
 
 @lru_cache(maxsize=8192)
 def _pieces_by_rule(zone_name: str, leap: bool, weekday: int) -> tuple[Piece, ...]:
-    """The pieces of a year that follows a zone's rule, by how it begins; seconds since its beginning."""
+    """The pieces of a year under a zone's rule, by its kind of year; seconds since its beginning."""
     year = _last_listed(zone_name) + 2
     while calendar.isleap(year) is not leap or date(year, 1, 1).weekday() != weekday:
         year += 1
@@ -211,13 +214,13 @@ def _pieces_by_rule(zone_name: str, leap: bool, weekday: int) -> tuple[Piece, ..
 
 
 def _cut(rules: ZoneInfo, start_s: int, end_s: int, changes: Iterable[tuple[int, int]]) -> tuple[Piece, ...]:
-    """A span of time in pieces; the instants at which the offset may change, and what it is from then on."""
+    """Cut a span of time into pieces at ``changes``: instants with the offset from then on."""
     before_s = offset_s = _offset(rules, start_s - 1)
     begins_s = start_s
     pieces = []
     for change_s, after_s in changes:
         if after_s == offset_s:
-            # What else changes is the name of the time.
+            # Other entries change only the name of the time.
             continue
         if change_s > begins_s:
             pieces.append(Piece(begins_s, change_s, before_s, offset_s, after_s))
@@ -227,12 +230,12 @@ def _cut(rules: ZoneInfo, start_s: int, end_s: int, changes: Iterable[tuple[int,
 
 
 def _changes(rules: ZoneInfo, from_s: int, to_s: int) -> Iterator[tuple[int, int]]:
-    """The instants in (`from_s`, `to_s`] at which the offset changes, and what it is from then on."""
+    """The instants in (`from_s`, `to_s`] at which the offset changes, and the offset after each."""
     offset_s = _offset(rules, from_s)
     while from_s < to_s:
         probe_s = min(from_s + _PROBE_S, to_s)
         if (changed_s := _offset(rules, probe_s)) != offset_s:
-            # It changes after `old_s` and not after `new_s`.
+            # The change is after `old_s` and not after `new_s`.
             old_s, new_s = from_s, probe_s
             while new_s - old_s > 1:
                 middle_s = (old_s + new_s) // 2

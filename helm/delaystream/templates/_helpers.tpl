@@ -59,7 +59,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* A setting by its name; what is not set is "". */}}
+{{/* A setting by its name; "" if it is not set. */}}
 {{- define "delaystream.setting" -}}
 {{- $context := index . 0 -}}{{- $name := index . 1 -}}{{- $default := index . 2 -}}
 {{- $value := get $context.Values.settings $name -}}
@@ -312,7 +312,7 @@ dead_letters: {{ list (include "delaystream.setting" (list . "dead_letters_topic
 receipts: {{ list (include "delaystream.setting" (list . "receipts_topic" "delay-receipts")) | toJson }}
 {{- end -}}
 
-{{/* A name if Kubernetes takes it (RFC 1123), else one like it that is as unique: as `delaystream topics print` has it. */}}
+{{/* A name if Kubernetes accepts it (RFC 1123), otherwise a similar name that is as unique: the same as `delaystream topics print` makes. */}}
 {{- define "delaystream.objectName" -}}
 {{- if and (regexMatch "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$" .) (not (regexMatch "[.][.-]|-[.]" .)) (le (len .) 253) -}}
 {{- . -}}
