@@ -156,7 +156,7 @@ def _settings(connection: options.Connection) -> "Settings":
 
 
 def _partitions(settings: "Settings", client: "ClientConfig") -> int:
-    from delaystream.client import partitions_of
+    from delaystream.client.reading import partitions_of
 
     return partitions_of(client.confluent(), settings.changelog_topic)
 

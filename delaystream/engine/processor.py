@@ -43,6 +43,7 @@ from delaystream.engine.ports import (
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.suspects import Suspects
+from delaystream.engine.waking import Waking
 from delaystream.query.rows import everything
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class PartitionProcessor:
         self._paused = False
         self._gap = False
         self._check_requested = False
-        self._wake = asyncio.Event()
+        self._wake = Waking()
         self._stopping = False
         self._finished = asyncio.Event()
         #: kept open from one life to the next: it is never ahead of the changelog, whatever failed
@@ -109,7 +110,7 @@ class PartitionProcessor:
         if arrival is Arrival.GAP:
             self._gap = True
         if arrival is not Arrival.OLD:
-            self._wake.set()
+            self._wake.ring()
         # Once it was said that there is no room, only resume() is heard: a batch that was on its way by then
         # must not make us forget to call it.
         self._paused = self._paused or self._inbox.full
@@ -122,12 +123,12 @@ class PartitionProcessor:
         of that, and would not notice what the other one has stored before it next commits.
         """
         self._check_requested = True
-        self._wake.set()
+        self._wake.ring()
 
     async def stop(self) -> None:
         """Finish the transaction in hand, close the producer and the store; returns when that is done."""
         self._stopping = True
-        self._wake.set()
+        self._wake.ring()
         if self._preparing is not None:
             self._preparing.cancel()
         if self.phase is not Phase.STOPPED:
@@ -347,10 +348,7 @@ class PartitionProcessor:
         if self._inbox or self._gap or self._check_requested or wait_ms <= 0:
             return True
         self._wake.clear()
-        try:
-            async with asyncio.timeout(wait_ms / 1000):
-                await self._wake.wait()
-        except TimeoutError:
+        if not await self._wake.rest(wait_ms / 1000):
             if due_ms is not None and due_ms <= self._ports.clock.now_ms():
                 return True
             self._healthy()
@@ -429,10 +427,5 @@ class PartitionProcessor:
     async def _sleep(self, duration_ms: float) -> None:
         """Sleep, but not past a request to stop."""
         self._wake.clear()
-        if self._stopping:
-            return
-        try:
-            async with asyncio.timeout(duration_ms / 1000):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+        if not self._stopping:
+            await self._wake.rest(duration_ms / 1000)

@@ -18,17 +18,19 @@ What it leaves out: replication, segments, sequence numbers, batches. Not for us
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from delaystream.engine.ports import LogBounds, Row, TopicPartition
 from delaystream.testing.partition import (
     Epoch,
+    LogError,
     LogRecord,
     OpenTransaction,
     Outcome,
     PartitionLog,
     PositionOutOfRangeError,
     RecordRefusedError,
+    SettledRecord,
     StaleEpochError,
     TimestampRefusedError,
     Topic,
@@ -200,12 +202,7 @@ class MemoryLog:
         transaction = self._transaction(epoch)
         rows = list(rows)
         log = self.partition(at)
-        for index, row in enumerate(rows):
-            try:
-                self._check(log.topic, row)
-            except RecordRefusedError as refusal:
-                refusal.row = index
-                raise
+        self._check_all(log.topic, rows)
         if log not in transaction.unmarked:
             transaction.unmarked.append(log)
             log.open[transaction] = log.end
@@ -224,6 +221,54 @@ class MemoryLog:
         producer = self._checked(epoch)
         if producer.current is not None:
             self._end(producer, "committed" if commit else "aborted")
+
+    def commit(
+        self,
+        epoch: Epoch,
+        writes: Mapping[TopicPartition, Sequence[Row]],
+        group: str,
+        offsets: Mapping[TopicPartition, int],
+    ) -> dict[TopicPartition, int]:
+        """A whole transaction between which and its end nothing can come; the last offset in each partition.
+
+        What is refused leaves nothing behind, not even what it would have aborted. Raises as :meth:`write`.
+        """
+        producer = self._producers[epoch.transactional_id]
+        if producer.number != epoch.number or producer.current is not None:
+            self._checked(epoch)
+            raise AssertionError("a transaction is open")
+        checked: list[tuple[TopicPartition, PartitionLog, Sequence[Row]]] = []
+        for at, rows in writes.items():
+            try:
+                log = self.partition(at)
+                self._check_all(log.topic, rows)
+            except LogError as refusal:
+                refusal.at = at
+                raise
+            checked.append((at, log, rows))
+        now_ms = self._now_ms()
+        last: dict[TopicPartition, int] = {}
+        for at, log, rows in checked:
+            by_broker, append, offset = log.topic.append_time, log.records.append, log.end
+            for key, value, headers, timestamp_ms in rows:
+                at_ms = now_ms if by_broker else timestamp_ms
+                # A tuple of what holds no references is nothing that the garbage collector goes through.
+                kept = tuple(headers)
+                append(
+                    SettledRecord(
+                        offset, at_ms, key, value, kept, now_ms, None, False, now_ms, None, by_broker
+                    )
+                )
+                offset += 1
+            last[at] = offset - 1
+            # The marker takes an offset, and nobody sees it.
+            log.end = offset + 1
+        for at, offset in offsets.items():
+            self.group_offsets[group, at] = offset
+        for at in last:
+            if at in self._listeners:
+                self._changed(at)
+        return last
 
     def expire(self) -> None:
         """Abort the transactions that are open for longer than their timeout, and fence their owners."""
@@ -304,6 +349,14 @@ class MemoryLog:
         log.records.append(record)
         log.end += 1
         return record.offset
+
+    def _check_all(self, topic: Topic, rows: Iterable[Row]) -> None:
+        for index, row in enumerate(rows):
+            try:
+                self._check(topic, row)
+            except RecordRefusedError as refusal:
+                refusal.row = index
+                raise
 
     def _check(self, topic: Topic, row: Row) -> None:
         if topic.refusal is not None:

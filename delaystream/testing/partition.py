@@ -14,7 +14,9 @@ Outcome = Literal["open", "committed", "aborted"]
 
 
 class LogError(Exception):
-    """What the broker answers instead of carrying a request out."""
+    """What the broker answers instead of carrying a request out; `at` is the partition that it is about."""
+
+    at: TopicPartition | None = None
 
 
 class UnknownTopicError(LogError):
@@ -92,6 +94,10 @@ class LogRecord(msgspec.Struct):
     def visible(self) -> bool:
         """Whether a read_committed reader gets to see it."""
         return not self.control and (self.transaction is None or self.transaction.outcome == "committed")
+
+
+class SettledRecord(LogRecord, gc=False):
+    """One of a transaction that was begun and committed at once: it refers to nothing that refers to it."""
 
 
 _offset = attrgetter("offset")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
 from delaystream.engine.ports import TopicPartition, Transaction
@@ -10,6 +11,7 @@ from delaystream.testing.interruption import Calm, Interruptions
 from delaystream.testing.log import MemoryLog
 from delaystream.testing.partition import (
     Epoch,
+    LogError,
     RecordRefusedError,
     StaleEpochError,
     TimestampRefusedError,
@@ -94,13 +96,8 @@ class MemoryProducer:
                 await self._at("write", at.topic)
                 written[at] = self._log.write(epoch, at, rows)
                 await self._at("written", at.topic)
-            except (UnknownTopicError, TopicRefusedError, TimestampRefusedError) as error:
-                raise WriteRefused(at.topic, at.partition, str(error), record_at_fault=False) from error
-            except RecordRefusedError as error:
-                row = error.row if self.names_rows else None
-                raise WriteRefused(
-                    at.topic, at.partition, str(error), record_at_fault=True, row=row
-                ) from error
+            except _REFUSALS as error:
+                raise _refused(error, at, names_rows=self.names_rows) from error
         if transaction.offsets:
             await self._at("offsets")
             self._log.add_offsets(epoch, self._group, transaction.offsets)
@@ -114,3 +111,44 @@ class MemoryProducer:
 
     async def _at(self, point: str, subject: str | None = None) -> None:
         await self._interruptions.at(point, subject or self._transactional_id)
+
+
+class SteadyProducer:
+    """A :class:`~delaystream.engine.ports.TransactionalProducer` to which nothing happens.
+
+    Each transaction is carried out in one piece: nothing can come between its beginning and its end.
+    """
+
+    def __init__(self, log: MemoryLog, transactional_id: str, group: str) -> None:
+        self._log = log
+        self._transactional_id = transactional_id
+        self._group = group
+        self._epoch: Epoch | None = None
+
+    async def fence(self) -> None:
+        """See the port."""
+        self._epoch = self._log.init_producer(self._transactional_id)
+
+    async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
+        """See the port."""
+        assert self._epoch is not None, "commit() before fence()"
+        epoch, log = self._epoch, self._log
+        try:
+            return log.commit(epoch, transaction.writes, self._group, transaction.offsets)
+        except StaleEpochError as error:
+            raise ProducerFenced(str(error)) from error
+        except _REFUSALS as error:
+            raise _refused(error, error.at or TopicPartition("", -1)) from error
+
+    async def close(self) -> None:
+        """See the port."""
+
+
+_REFUSALS: Final = (UnknownTopicError, TopicRefusedError, TimestampRefusedError, RecordRefusedError)
+
+
+def _refused(error: LogError, at: TopicPartition, *, names_rows: bool = True) -> WriteRefused:
+    if isinstance(error, RecordRefusedError):
+        row = error.row if names_rows else None
+        return WriteRefused(at.topic, at.partition, str(error), record_at_fault=True, row=row)
+    return WriteRefused(at.topic, at.partition, str(error), record_at_fault=False)

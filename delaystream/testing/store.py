@@ -11,9 +11,13 @@ from delaystream.testing.interruption import Calm, Interruptions
 
 
 class Disk:
-    """What one store has on disk. Writes are atomic; the last of them may be lost in a crash."""
+    """What one store has on disk. Writes are atomic; the last of them may be lost in a crash.
 
-    def __init__(self) -> None:
+    One that never crashes (``lasting``) need not remember how to undo them.
+    """
+
+    def __init__(self, *, lasting: bool = False) -> None:
+        self.lasting = lasting
         self.values: dict[bytes, bytes] = {}
         self.order: list[bytes] = []
         self.marker: Marker | None = None
@@ -35,6 +39,17 @@ class Disk:
                 insort(self.order, key)
             self.values[key] = value
         return key, old
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value stored under a key."""
+        return self.values.get(key)
+
+    def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` entries with ``start <= key < stop``, in key order."""
+        values, order = self.values, self.order
+        first = bisect_left(order, start)
+        last = min(bisect_left(order, stop, first), first + limit)
+        return [(key, values[key]) for key in order[first:last]]
 
     def lose(self, writes: int) -> None:
         """Undo the last so many writes that were not flushed: a crash without a write-ahead log."""
@@ -78,9 +93,7 @@ class MemoryStore:
         """See the port."""
         disk = self._open
         self._interruptions.at_once("look", self._name)
-        first = bisect_left(disk.order, start)
-        last = min(bisect_left(disk.order, stop), first + limit)
-        return [(key, disk.values[key]) for key in disk.order[first:last]]
+        return disk.scan(start, stop, limit)
 
     def keys(self, start: bytes, stop: bytes) -> Iterable[bytes]:
         """See the port."""
@@ -90,6 +103,13 @@ class MemoryStore:
     def write(self, changes: Iterable[Change], local: Iterable[Change], marker: Marker) -> None:
         """See the port."""
         disk = self._open
+        if disk.lasting:
+            for key, value in changes:
+                disk.put(key, value)
+            for key, value in local:
+                disk.put(key, value)
+            disk.marker = marker
+            return
         self._interruptions.at_once("store", self._name)
         undo = [disk.put(key, value) for key, value in changes]
         undo += [disk.put(key, value) for key, value in local]
@@ -101,7 +121,7 @@ class MemoryStore:
         """See the port; a key that is still there is lost, as it would be."""
         disk = self._open
         undo = [disk.put(key, None) for key in self.keys(start, stop)]
-        if undo:
+        if undo and not disk.lasting:
             disk.unflushed.append((undo, disk.marker))
 
     def marker(self) -> Marker | None:
@@ -121,14 +141,15 @@ class MemoryStateStores:
     It outlives the processes that use it: :meth:`crash` is what the death of one does to it.
     """
 
-    def __init__(self, *, interruptions: Interruptions | None = None) -> None:
+    def __init__(self, *, interruptions: Interruptions | None = None, lasting: bool = False) -> None:
         self.disks: dict[int, Disk] = {}
+        self._lasting = lasting
         self._interruptions = interruptions or Calm()
 
     def open(self, partition: int) -> MemoryStore:
         """See the port."""
         self._interruptions.at_once("open-store", str(partition))
-        disk = self.disks.setdefault(partition, Disk())
+        disk = self.disks.setdefault(partition, Disk(lasting=self._lasting))
         if disk.holder is not None:
             raise StoreFailed(f"the store of partition {partition} is locked by another process")
         if disk.corrupt:

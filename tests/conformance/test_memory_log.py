@@ -8,15 +8,16 @@ import pytest
 
 from delaystream.engine.failures import WriteRefused
 from delaystream.engine.ports import TopicPartition, Transaction
-from delaystream.testing import LoopClock, MemoryLog, MemoryProducer, VirtualTimeLoop
+from delaystream.testing import LoopClock, MemoryLog, MemoryProducer, SteadyProducer, VirtualTimeLoop
 from delaystream.testing.partition import StaleEpochError
 from tests.conformance.cases import CASES, Case
 from tests.conformance.world import rows, run_in_memory
 
 
+@pytest.mark.parametrize("producer", [MemoryProducer, SteadyProducer])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_memory(case: Case) -> None:
-    run_in_memory(case)
+def test_memory(case: Case, producer: type[MemoryProducer | SteadyProducer]) -> None:
+    run_in_memory(case, producer)
 
 
 def test_a_transaction_that_times_out_is_aborted_and_its_owner_fenced() -> None:

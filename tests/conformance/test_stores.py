@@ -39,6 +39,11 @@ def memory() -> Iterator[StateStores]:
 
 
 @contextmanager
+def lasting() -> Iterator[StateStores]:
+    yield MemoryStateStores(lasting=True)
+
+
+@contextmanager
 def rocksdb() -> Iterator[StateStores]:
     with ExitStack() as cleanup:
         path = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
@@ -48,7 +53,7 @@ def rocksdb() -> Iterator[StateStores]:
         yield RocksDbStores(directory, RocksDbSettings(drop_interval_ms=0, drop_min_deletions=0))
 
 
-@pytest.fixture(params=[memory, rocksdb], ids=["memory", "rocksdb"])
+@pytest.fixture(params=[memory, lasting, rocksdb], ids=["memory", "lasting", "rocksdb"])
 def stores(request: pytest.FixtureRequest) -> Iterator[StateStores]:
     with request.param() as made:
         yield made

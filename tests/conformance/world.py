@@ -22,6 +22,7 @@ from delaystream.testing import (
     MemoryLog,
     MemoryProducer,
     MemorySources,
+    SteadyProducer,
     VirtualTimeLoop,
 )
 
@@ -92,16 +93,22 @@ class World(Protocol):
     async def close(self) -> None: ...
 
 
-def run_in_memory(case: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+def run_in_memory(
+    case: Callable[[World], Coroutine[Any, Any, None]],
+    producer: type[MemoryProducer | SteadyProducer] = MemoryProducer,
+) -> None:
     """Run a case on the log in memory, in virtual time."""
     with VirtualTimeLoop() as loop:
-        loop.run_until_complete(case(MemoryWorld(loop)))
+        loop.run_until_complete(case(MemoryWorld(loop, producer)))
 
 
 class MemoryWorld:
     """The log in memory."""
 
-    def __init__(self, loop: VirtualTimeLoop) -> None:
+    def __init__(
+        self, loop: VirtualTimeLoop, producer: type[MemoryProducer | SteadyProducer] = MemoryProducer
+    ) -> None:
+        self._producer = producer
         self.clock = LoopClock(loop)
 
         def later(mark: Callable[[], None]) -> None:
@@ -166,7 +173,7 @@ class MemoryWorld:
         return self.clock.now_ms()
 
     def producer(self, transactional_id: str) -> TransactionalProducer:
-        return MemoryProducer(self.log, transactional_id, GROUP)
+        return self._producer(self.log, transactional_id, GROUP)
 
     async def changelog(self, topic: str, partition: int = 0) -> Changelog:
         return await MemoryChangelog.open(self.log, topic, partition, batch_records=3)

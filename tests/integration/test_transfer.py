@@ -45,7 +45,7 @@ def grow(app: Deployment) -> None:
 
 def command_on_its_way(app: Deployment, out: str, id: str, due_ms: int) -> None:
     """What a worker wrote for the owner of an id, and the owner had not applied when it stopped."""
-    record = schedule_request(app.requests, out, at=str(due_ms), value=b"on its way", options={"id": id})
+    record = schedule_request(app.requests, out, b"on its way", at=str(due_ms), id=id)
     now_ms = int(time.time() * 1000)
     # A place that no other record of the test has.
     place = Coordinates(app.requests, 0, 1_000_000)
