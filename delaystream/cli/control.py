@@ -1,8 +1,7 @@
 """`delaystream cancel`, `pause`, `resume`, …: what is there already, and how fast it is delivered."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,15 +17,6 @@ IdOrCoordinates = Annotated[
     str | None,
     typer.Argument(help="The id that the request was sent with; or --coordinates.", metavar="ID"),
 ]
-
-
-@dataclass(frozen=True)
-class _Payload:
-    """What a schedule is to deliver from now on."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
 
 
 @expanded
@@ -55,15 +45,15 @@ def cancel(
     without a receipt in time.
     """
     _check_one("cancel", id, coordinates, selection)
-    headers = {
+    said = {
         "coordinates": coordinates,
-        **selection.headers(),
-        "match-anonymous": "true" if match_anonymous else None,
-        **terms.headers(),
-        **declaration.headers(),
+        **selection.options(),
+        "match_anonymous": match_anonymous or None,
+        **terms.options(),
+        **declaration.options(),
         "actor": actor,
     }
-    _send("cancel", id, headers, waiting, connection, topic, dry_run=dry_run)
+    _send("cancel", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
 @expanded
@@ -96,14 +86,14 @@ def pause(
     Example: delaystream pause --match-key customer-17 --match-new
     """
     _check_one("pause", id, None, selection)
-    headers = {
-        **selection.headers(),
-        "match-new": "true" if match_new else None,
+    said = {
+        **selection.options(),
+        "match_new": match_new or None,
         "until": until,
-        **terms.headers(),
+        **terms.options(),
         "actor": actor,
     }
-    _send("pause", id, headers, waiting, connection, topic, dry_run=dry_run)
+    _send("pause", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
 @expanded
@@ -129,8 +119,8 @@ def resume(
     receipt in time.
     """
     _check_one("resume", id, None, selection)
-    headers = {**selection.headers(), **lateness.headers(), **terms.headers(), "actor": actor}
-    _send("resume", id, headers, waiting, connection, topic, dry_run=dry_run)
+    said = {**selection.options(), **lateness.options(), **terms.options(), "actor": actor}
+    _send("resume", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
 @expanded
@@ -154,8 +144,8 @@ def trigger(
     receipt in time.
     """
     _check_one("trigger", id, coordinates)
-    headers = {"coordinates": coordinates, **terms.headers(), "actor": actor}
-    _send("trigger", id, headers, waiting, connection, topic, dry_run=dry_run)
+    said = {"coordinates": coordinates, **terms.options(), "actor": actor}
+    _send("trigger", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
 @expanded
@@ -181,8 +171,8 @@ def reschedule(
     Example: delaystream reschedule order-42 --delay 1h
     """
     _check_one("reschedule", id, coordinates)
-    headers = {"coordinates": coordinates, **timing.headers(), **terms.headers(), "actor": actor}
-    _send("reschedule", id, headers, waiting, connection, topic, dry_run=dry_run)
+    said = {"coordinates": coordinates, **timing.options(), **terms.options(), "actor": actor}
+    _send("reschedule", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
 @expanded
@@ -228,26 +218,22 @@ def update(
     replaces = value is not None or file is not None or null
     if not replaces and (key is not None or header):
         raise typer.BadParameter("--key and --header are of a new value: give that, too")
-    headers = {
-        "payload": "replace" if replaces else None,
+    said: dict[str, Any] = {
         "destination": to,
-        **timing.headers(),
-        **lateness.headers(),
-        "destination-partition": None if destination_partition is None else str(destination_partition),
-        "destination-key": destination_key,
-        **labels.headers(),
-        **terms.headers(),
-        **declaration.headers(),
+        **timing.options(),
+        **lateness.options(),
+        "destination_partition": destination_partition,
+        "destination_key": destination_key,
+        **labels.options(),
+        **terms.options(),
+        **declaration.options(),
         "actor": actor,
     }
-    payload = None
     if replaces:
-        payload = _Payload(
-            None if key is None else to_bytes(key),
-            read_value(value, file, null=null),
-            options.record_headers(header),
-        )
-    _send("update", id, headers, waiting, connection, topic, dry_run=dry_run, payload=payload)
+        said["value"] = read_value(value, file, null=null)
+        said["key"] = None if key is None else to_bytes(key)
+        said["headers"] = options.record_headers(header)
+    _send("update", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
 @expanded
@@ -270,8 +256,8 @@ def describe(
     Exits with 0 when it is told, 65 when the id is unknown, 75 without an answer in time.
     """
     _check_one("describe", id, coordinates)
-    headers = {"coordinates": coordinates, **terms.headers(), "actor": actor}
-    _send("describe", id, headers, answer.waiting(), connection, topic, dry_run=dry_run)
+    said = {"coordinates": coordinates, **terms.options(), "actor": actor}
+    _send("describe", id, said, answer.waiting(), connection, topic, dry_run=dry_run)
 
 
 @expanded
@@ -297,9 +283,9 @@ def rate(
 
     Example: delaystream rate emails 600/m --note 'the provider asked for it'
     """
-    headers = {"destination": destination, "rate": rate, "note": note, "actor": actor}
+    said = {"destination": destination, "rate": rate, "note": note, "actor": actor}
     about = f"{destination} {rate}"
-    _send("rate", None, headers, waiting, connection, topic, dry_run=dry_run, about=about)
+    _send("rate", None, said, waiting, connection, topic, dry_run=dry_run, about=about)
 
 
 def _check_one(
@@ -319,35 +305,31 @@ def _check_one(
 def _send(
     action: str,
     id: str | None,
-    headers: Mapping[str, str | None],
+    said: Mapping[str, Any],
     waiting: options.Waiting,
     connection: options.Connection,
     topic: str | None,
     *,
     dry_run: bool,
-    payload: _Payload | None = None,
     about: str | None = None,
 ) -> None:
     from delaystream.cli import replies
-    from delaystream.client import control_request
+    from delaystream.client import update_request
+    from delaystream.client.records import command_request
 
     loaded = connection.load()
-    request = control_request(
-        topic or loaded.settings.request_topics[0],
-        action,
-        id,
-        {**headers, "reply-to": waiting.topic(loaded.settings)},
-    )
-    if payload is not None:
-        request = replace(
-            request, key=payload.key, value=payload.value, headers=[*request.headers, *payload.headers]
-        )
+    to = topic or loaded.settings.request_topics[0]
+    said = {**said, "reply_to": waiting.topic(loaded.settings)}
+    if action == "update" and id is not None:
+        request = update_request(to, id, **said)
+    else:
+        request = command_request(to, action, id, said)
     due = replies.check(loaded.settings, request, action)
     if dry_run:
         replies.show(request, due)
         return
-    many = any(name.startswith("match-") and value is not None for name, value in headers.items())
+    many = any(name.startswith("match_") and value is not None for name, value in said.items())
     timeout_s = replies.MANY_TIMEOUT_S if many or action == "rate" else replies.ONE_TIMEOUT_S
-    said = f"{action} requested" if about is None else f"{action} requested: {about}"
-    asked = replies.Asked(request, action, lambda _: said, about, timeout_s)
+    sentence = f"{action} requested" if about is None else f"{action} requested: {about}"
+    asked = replies.Asked(request, action, lambda _: sentence, about, timeout_s)
     replies.send(loaded.settings, asked, waiting)

@@ -17,7 +17,8 @@ from typing import Any
 
 from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.cli.rendering import delivery_line, number_of
-from delaystream.client import Reader, RequestRecord, Sender, UnavailableError, schedule_request
+from delaystream.client import Client, RequestRecord, UnavailableError, schedule_request
+from delaystream.client.reading import Reader
 from delaystream.config import Settings
 from delaystream.core.instants import format_instant
 from delaystream.dev.broker import HEAP_MEBIBYTES
@@ -183,10 +184,10 @@ class Session:
 
     def _send_samples(self, reader: Reader) -> None:
         requests = samples(self._settings.request_topics[0], time.time_ns() // 1_000_000)
-        sender = Sender(self._client.confluent_producer())
-        for said, request in requests:
-            sender.send(request)
-            _say(f"sent: {said}")
+        with Client(self._cluster.bootstrap_servers) as client:
+            for said, request in requests:
+                client.send(request)
+                _say(f"sent: {said}")
         _say(f"\nwhat lands on the topic {DESTINATION} (time, lateness, place, key: value):")
         missing = len(requests)
         deadline = time.monotonic() + SAMPLES_TIMEOUT_S
@@ -292,9 +293,7 @@ def samples(request_topic: str, now_ms: int) -> list[tuple[str, RequestRecord]]:
 
     def sample(text: str, **when: Any) -> RequestRecord:
         headers = [("content-type", b"text/plain")]
-        return schedule_request(
-            request_topic, DESTINATION, key=b"sample", value=text.encode(), headers=headers, **when
-        )
+        return schedule_request(request_topic, DESTINATION, text, key="sample", headers=headers, **when)
 
     at_ms = now_ms + 4_000
     return [
@@ -302,7 +301,7 @@ def samples(request_topic: str, now_ms: int) -> list[tuple[str, RequestRecord]]:
         ("delay 1s", sample("after a second", delay="1s")),
         ("delay 2500ms", sample("after two and a half", delay="2500ms")),
         (f"at {format_instant(at_ms)}", sample("at a point in time", at=str(at_ms))),
-        ("delay PT6S, id sample", sample("with an id", delay="PT6S", options={"id": f"sample-{now_ms}"})),
+        ("delay PT6S, id sample", sample("with an id", delay="PT6S", id=f"sample-{now_ms}")),
     ]
 
 

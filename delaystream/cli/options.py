@@ -154,9 +154,9 @@ class Timing:
         typer.Option(help="A local time that comes twice: first, second or both.", metavar="CHOICE"),
     ] = None
 
-    def headers(self) -> dict[str, str | None]:
-        """The control headers, without their prefix; None for what was not given."""
-        return _headers(self)
+    def options(self) -> dict[str, object]:
+        """As the client has them; None for what was not given."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,9 @@ class Lateness:
     ] = None
     grace: Annotated[str | None, typer.Option(help="How late is too late.", metavar="DURATION")] = None
 
-    def headers(self) -> dict[str, str | None]:
-        """The control headers, without their prefix; None for what was not given."""
-        return _headers(self)
+    def options(self) -> dict[str, object]:
+        """As the client has them; None for what was not given."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,9 @@ class Labels:
         str | None, typer.Option(help="A comma list; --match-tags finds them.", metavar="TAG,...")
     ] = None
 
-    def headers(self) -> dict[str, str | None]:
-        """The control headers, without their prefix; None for what was not given."""
-        return _headers(self)
+    def options(self) -> dict[str, object]:
+        """As the client has them; None for what was not given."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -213,9 +213,9 @@ class Terms:
         typer.Option(help="Name this request: sent again, it changes nothing more.", metavar="TEXT"),
     ] = None
 
-    def headers(self) -> dict[str, str | None]:
-        """The control headers, without their prefix; None for what was not given."""
-        return _headers(self)
+    def options(self) -> dict[str, object]:
+        """As the client has them; None for what was not given."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -229,9 +229,9 @@ class Declaration:
         int | None, typer.Option(help="Which deployment of it: a lower one is refused.", metavar="N", min=0)
     ] = None
 
-    def headers(self) -> dict[str, str | None]:
-        """The control headers, without their prefix; None for what was not given."""
-        return _headers(self)
+    def options(self) -> dict[str, object]:
+        """As the client has them; None for what was not given."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -252,12 +252,12 @@ class Selection:
         None
     )
 
-    def headers(self) -> dict[str, str | None]:
-        """The control headers, without their prefix; None for what was not given."""
-        return _headers(self)
+    def options(self) -> dict[str, object]:
+        """As the client has them; None for what was not given."""
+        return dict(vars(self))
 
     def __bool__(self) -> bool:
-        return any(value is not None for value in self.headers().values())
+        return any(value is not None for value in vars(self).values())
 
 
 ReplyTo = Annotated[
@@ -307,12 +307,6 @@ class Answer:
     def waiting(self) -> Waiting:
         """To wait is not optional."""
         return Waiting(reply_to=self.reply_to, timeout=self.timeout, output=self.output)
-
-
-def _headers(group: Any) -> dict[str, str | None]:
-    return {
-        name.replace("_", "-"): None if value is None else str(value) for name, value in vars(group).items()
-    }
 
 
 def load_settings(

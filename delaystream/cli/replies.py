@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -12,7 +13,7 @@ from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from delaystream.cli.options import Waiting
-    from delaystream.client import Receipt, RequestRecord, Sender, Sent
+    from delaystream.client import Receipt, RequestRecord, Sent
     from delaystream.config import Settings
     from delaystream.core.request import Coordinates
 
@@ -49,26 +50,17 @@ def check(
     """
     from delaystream.cli.rendering import instants
     from delaystream.cli.wording import in_options
-    from delaystream.codec.headers import RequestParser
-    from delaystream.core.destinations import DestinationFilter
+    from delaystream.client import RejectedError
+    from delaystream.client.checking import Checker
     from delaystream.core.recurrence import next_after
-    from delaystream.core.rejection import Rejection
 
-    now_ms = time.time_ns() // 1_000_000
     if timestamp_ms is None:
-        timestamp_ms = now_ms
-    # What the workers allow is not known here; what no worker can allow is.
-    destinations = DestinationFilter(["*"], settings.own_topics, settings.receipts_topic)
-    requests = settings.requests(request.topic)
-    parser = RequestParser(
-        destinations, requests.limits(), requests.default_destination, requests.default_timezone
-    )
-    parsed = parser.parse(
-        request.topic, 0, 0, timestamp_ms, request.key, request.value, list(request.headers), now_ms
-    )
-    if isinstance(parsed, Rejection):
-        detail = in_options(parsed.detail, command)
-        refuse(f"not sent, a worker would refuse it as {parsed.code.value}: {detail}")
+        timestamp_ms = time.time_ns() // 1_000_000
+    try:
+        parsed = Checker.of(request.topic, settings).check(request, timestamp_ms)
+    except RejectedError as rejected:
+        detail = in_options(rejected.detail, command)
+        refuse(f"not sent, a worker would refuse it as {rejected.code}: {detail}")
     if parsed.no_receipt is not None:
         refuse(f"not sent, there would be no receipt: {parsed.no_receipt}")
     if parsed.recurrence is None:
@@ -103,55 +95,55 @@ def send(settings: "Settings", asked: Asked, waiting: "Waiting") -> None:
     Ends the command with 65 when the outcome is not what was asked for, with 75 when there is none in time,
     or Ctrl-C ends the wait.
     """
-    from delaystream.adapters.security.client_config import ClientConfig
-    from delaystream.client import MissingTopicError, Reader, Sender, await_receipt
+    from delaystream.client import Client, MissingTopicError, ReceiptTimeout, RejectedError
 
-    client = ClientConfig.parse(settings.kafka)
-    sender = Sender(client.confluent_producer())
     as_json = waiting.output == "json"
     reply_to = waiting.topic(settings)
-    if reply_to is None or not waiting.wait:
-        _produce(sender, asked, quiet=False)
-        return
-    timeout_s = waiting.timeout or asked.timeout_s
-    reader = Reader(client.confluent(), reply_to)
-    try:
-        reader.start()
-    except MissingTopicError as error:
-        reader.close()
-        raise MissingTopicError(f"{error} Nothing was sent. {_missing(settings, reply_to)}") from None
-    try:
-        source = _produce(sender, asked, quiet=as_json).source
-        receipt = _awaited(lambda: await_receipt(reader, source, timeout_s), source)
-    finally:
-        reader.close()
-    if receipt is None:
-        _report_none(source, reply_to, timeout_s, own=reply_to == settings.receipts_topic)
+    with Client(settings=settings, request_topic=asked.request.topic, reply_to=reply_to) as client:
+        batch = client.batch()
+        if reply_to is None or not waiting.wait:
+            _tell(batch.send(asked.request).sent(), asked, quiet=False)
+            return
+        timeout_s = waiting.timeout or asked.timeout_s
+        try:
+            pending = batch.send(asked.request, wait=timedelta(seconds=timeout_s))
+        except MissingTopicError as error:
+            if error.topic != reply_to:
+                raise
+            raise MissingTopicError(
+                reply_to, f"{error} Nothing was sent. {_missing(settings, reply_to)}"
+            ) from None
+        source = pending.sent().source
+        _tell(pending.sent(), asked, quiet=as_json)
+        try:
+            receipt = pending.result().receipt
+        except RejectedError as rejected:
+            receipt = rejected.receipt
+        except ReceiptTimeout:
+            _report_none(source, reply_to, timeout_s, own=reply_to == settings.receipts_topic)
+        except KeyboardInterrupt:
+            _not_waited(source)
+    assert receipt is not None
     _report(receipt, asked, as_json=as_json)
 
 
-def _produce(sender: "Sender", asked: Asked, *, quiet: bool) -> "Sent":
-    sent = sender.send(asked.request)
+def _tell(sent: "Sent", asked: Asked, *, quiet: bool) -> None:
     # With --output json, standard output holds the receipt and nothing else.
     print(
         f"{sent.source.text}  {asked.summary(sent.timestamp_ms)}",
         file=sys.stderr if quiet else sys.stdout,
         flush=True,
     )
-    return sent
 
 
-def _awaited(wait: Callable[[], "Receipt | None"], source: "Coordinates") -> "Receipt | None":
-    """What the wait ends with; who ends it with Ctrl-C is told that the request is not taken back by that."""
-    try:
-        return wait()
-    except KeyboardInterrupt:
-        print(
-            f"\ndelaystream: not waited for. The request stands at {source.text} and is carried out all "
-            "the same, if it was not yet.",
-            file=sys.stderr,
-        )
-        raise typer.Exit(ExitCode.TIMEOUT) from None
+def _not_waited(source: "Coordinates") -> NoReturn:
+    """Who ends the wait with Ctrl-C is told that the request is not taken back by that."""
+    print(
+        f"\ndelaystream: not waited for. The request stands at {source.text} and is carried out all "
+        "the same, if it was not yet.",
+        file=sys.stderr,
+    )
+    raise typer.Exit(ExitCode.TIMEOUT) from None
 
 
 def _missing(settings: "Settings", reply_to: str) -> str:

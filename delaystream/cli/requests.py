@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -78,26 +78,27 @@ def send(
     from delaystream.client import schedule_request
 
     loaded = connection.load()
+    said: Any = {
+        **timing.options(),
+        "id": id,
+        "if_exists": if_exists,
+        **lateness.options(),
+        "destination_partition": destination_partition,
+        "destination_key": destination_key,
+        **labels.options(),
+        "status": status,
+        **terms.options(),
+        **declaration.options(),
+        "reply_to": reply_to,
+        "actor": actor,
+    }
     request = schedule_request(
         topic or loaded.settings.request_topics[0],
         to,
+        read_value(value, file, null=null),
         key=None if key is None else to_bytes(key),
-        value=read_value(value, file, null=null),
-        options={
-            **timing.headers(),
-            "id": id,
-            "if-exists": if_exists,
-            **lateness.headers(),
-            "destination-partition": None if destination_partition is None else str(destination_partition),
-            "destination-key": destination_key,
-            **labels.headers(),
-            "status": status,
-            **terms.headers(),
-            **declaration.headers(),
-            "reply-to": reply_to,
-            "actor": actor,
-        },
         headers=options.record_headers(header),
+        **said,
     )
     request = dataclasses.replace(request, partition=partition)
     due = replies.check(loaded.settings, request, "schedule")

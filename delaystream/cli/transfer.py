@@ -139,7 +139,7 @@ def import_(
 
 
 def _partitions(settings: "Settings", client: "ClientConfig") -> int:
-    from delaystream.client import partitions_of
+    from delaystream.client.reading import partitions_of
 
     return partitions_of(client.confluent(), settings.changelog_topic)
 

@@ -13,7 +13,8 @@ from delaystream.cli.groups import expanded
 from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from delaystream.client import Delivery, Reader
+    from delaystream.client import Delivery
+    from delaystream.client.reading import Reader
 
 _LOOK_S = 0.5
 """How long it may take until it shows that nobody reads our output any more."""
@@ -50,7 +51,7 @@ def watch(
     from delaystream.adapters.security.client_config import ClientConfig
     from delaystream.cli.answers import record_line
     from delaystream.cli.rendering import delivery_fields
-    from delaystream.client import ANSWER_TIMEOUT_S, Reader
+    from delaystream.client.reading import ANSWER_TIMEOUT_S, Reader
 
     loaded = connection.load()
     conf = ClientConfig.parse(loaded.settings.kafka).confluent()

@@ -20,7 +20,7 @@ from confluent_kafka import Message
 
 from delaystream import __version__
 from delaystream.adapters.security.client_config import ClientConfig
-from delaystream.client import delivery
+from delaystream.client.reading import delivery
 from delaystream.codec.envelope import FORMAT, Meta, TransferState, encode
 from delaystream.codec.keys import META
 from delaystream.codec.names import PREFIX

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from delaystream.cli.answers import description, receipt_line, record_line
 from delaystream.cli.rendering import delivery_fields
-from delaystream.client import Receipt, delivery
+from delaystream.client import Receipt
+from delaystream.client.reading import delivery
 from delaystream.codec import envelope
 from delaystream.codec.command import COMMAND_HEADER, detach
 from delaystream.codec.envelope import UNREADABLE

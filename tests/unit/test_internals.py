@@ -41,7 +41,8 @@ ELSEWHERE = {
     "delaystream/app/process.py": {"os._exit"},
     "delaystream/app/worker.py": {"os._exit"},
     # librdkafka's own errors have such names in its documentation.
-    "delaystream/client.py": {"KafkaError._UNKNOWN_TOPIC"},
+    "delaystream/client/confluent_transport.py": {"KafkaError._MSG_TIMED_OUT", "KafkaError._UNKNOWN_TOPIC"},
+    "delaystream/client/reading.py": {"KafkaError._UNKNOWN_TOPIC"},
     "delaystream/topics/cluster.py": {"KafkaError._AUTHENTICATION", "KafkaError._SSL"},
     "delaystream/transfer/sources.py": {"KafkaError._PARTITION_EOF"},
     "delaystream/core/recurrence/pattern.py": {"mirrored._next_time"},  # its own

@@ -1,0 +1,194 @@
+"""The client for callers that block."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from delaystream.client.composing import CheckedRequest, Composer
+from delaystream.client.descriptions import ScheduleDescription
+from delaystream.client.options import Changes
+from delaystream.client.outcomes import Accepted, RejectedError, UnknownIdError
+from delaystream.client.payloads import Serializer
+from delaystream.client.preview import preview
+from delaystream.client.sending import Pending, Sending, Settled
+from delaystream.client.transport import Transport
+from delaystream.client.verbs import (
+    CLOSE_TIMEOUT,
+    CONFLICTS,
+    RECEIPT_WAIT,
+    Change,
+    Verbs,
+    accepted_as_it_is,
+    described,
+    itself,
+    kafka_settings,
+    raise_first,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from delaystream.config import Settings
+
+T = TypeVar("T")
+
+
+class Client(Verbs[Accepted, ScheduleDescription | None]):
+    """Sends requests, and waits: for Kafka's acknowledgement, and for a receipt where that is asked for.
+
+    A context manager; `close()` has everything sent first. Any number of threads may use one client; after a
+    fork the child has connections of its own. Nothing is connected before the first request.
+
+    `kafka` are bootstrap servers, or client settings by the Java client's names (`bootstrap.servers`,
+    `security.protocol`, …). In their place `settings` are those of the command line, against whose limits
+    requests are held, or a `transport` takes the place of Kafka. Receipts are waited for on the topic
+    `reply_to`, which is read from its end on when the first one is. `serializer` makes bytes of values.
+    """
+
+    def __init__(
+        self,
+        kafka: str | Mapping[str, str] | None = None,
+        *,
+        request_topic: str | None = None,
+        reply_to: str | None = None,
+        serializer: Serializer | None = None,
+        transport: Transport | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        super().__init__(Composer(request_topic, reply_to, settings, serializer))
+        if transport is None:
+            properties = kafka_settings(kafka, settings)
+            self._sending = Sending(partial(_connect, properties))
+        else:
+            self._sending = Sending(lambda: transport)
+
+    @classmethod
+    def from_settings(
+        cls,
+        *,
+        request_topic: str | None = None,
+        reply_to: str | None = None,
+        serializer: Serializer | None = None,
+    ) -> Self:
+        """A client by the settings of the command line: environment, file, defaults.
+
+        `request_topic` is by default the first of `request_topics`,
+        `reply_to` is `receipts_topic`. Raises ConfigurationError.
+        """
+        from delaystream.config import load
+
+        return cls(
+            settings=load().settings,
+            request_topic=request_topic,
+            reply_to=reply_to,
+            serializer=serializer,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self, timeout: timedelta = CLOSE_TIMEOUT) -> None:
+        """Have everything that was sent acknowledged, for at most so long, and let go of every connection."""
+        self._sending.close(timeout.total_seconds())
+
+    preview = staticmethod(preview)
+
+    def batch(self) -> Batch:
+        """The same verbs, each of which waits for nothing; a context manager that ends when all is done."""
+        return Batch(self, self._composer, self._sending)
+
+    def change(self, id: str, change: Change, *, wait: timedelta = RECEIPT_WAIT) -> Accepted:
+        """See `Verbs.change`."""
+        attempts = CONFLICTS
+        while True:
+            attempts -= 1
+            found = self.describe(id, wait=wait)
+            if found is None:
+                raise UnknownIdError(f"No schedule has the id {id!r}.")
+            if (changes := change(found)) is None:
+                return accepted_as_it_is(found)
+            try:
+                unchanged: Changes = {**changes, "if_version": found.version}
+                return self.update(id, wait=wait, **unchanged)
+            except RejectedError as rejected:
+                if rejected.code != "version-changed" or not attempts:
+                    raise
+
+    def _carry_out(self, request: CheckedRequest, wait: timedelta | None) -> Accepted:
+        return self._sending.begin(request, seconds(wait), itself).result()
+
+    def _ask_for(self, request: CheckedRequest, wait: timedelta) -> ScheduleDescription | None:
+        return self._sending.begin(request, seconds(wait), described).result()
+
+
+class Batch(Verbs[Pending[Accepted], Pending[ScheduleDescription | None]]):
+    """Many requests of one client on their way at once: each verb returns what is pending, and waits for
+    nothing.
+
+    At the end of its `with` all are acknowledged, and their receipts are there where they are waited for. The
+    first failure whose `result()` nobody has asked for is raised then, with a note that counts the others. As
+    many are in flight as the transport lets be. A refusal before sending is raised at once.
+    """
+
+    def __init__(self, client: Client, composer: Composer, sending: Sending) -> None:
+        super().__init__(composer)
+        self._client = client
+        self._sending = sending
+        self._pending: deque[Pending[Any]] = deque()
+        self._failed: deque[Pending[Any]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for all that is pending. Raises the first failure that nobody has looked at."""
+        while self._pending:
+            self._let_go(self._pending.popleft())
+        failures = [failure for one in self._failed if not one.looked_at and (failure := one.settle()[1])]
+        self._failed.clear()
+        raise_first(failures)
+
+    def change(self, id: str, change: Change, *, wait: timedelta = RECEIPT_WAIT) -> Pending[Accepted]:
+        """See `Verbs.change`: it goes back and forth, so it is done when this returns."""
+        return Settled(self._client.change(id, change, wait=wait))
+
+    def _carry_out(self, request: CheckedRequest, wait: timedelta | None) -> Pending[Accepted]:
+        return self._taken(self._sending.begin(request, seconds(wait), itself))
+
+    def _ask_for(self, request: CheckedRequest, wait: timedelta) -> Pending[ScheduleDescription | None]:
+        return self._taken(self._sending.begin(request, seconds(wait), described))
+
+    def _taken(self, pending: Pending[T]) -> Pending[T]:
+        self._pending.append(pending)
+        while self._pending[0].done():
+            self._let_go(self._pending.popleft())
+            if not self._pending:
+                break
+        return pending
+
+    def _let_go(self, pending: Pending[Any]) -> None:
+        if pending.settle()[1] is not None:
+            self._failed.append(pending)
+
+
+def _connect(properties: Mapping[str, str]) -> Transport:
+    from delaystream.adapters.security.client_config import ClientConfig
+    from delaystream.client.confluent_transport import ConfluentTransport
+
+    client = ClientConfig.parse(properties)
+    return ConfluentTransport(client.confluent_producer(), client.confluent())

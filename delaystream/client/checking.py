@@ -1,0 +1,94 @@
+"""Requests read as a worker reads them, before they are sent."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from delaystream.client.outcomes import RejectedError
+from delaystream.client.records import RequestRecord
+from delaystream.client.timing import aware
+
+if TYPE_CHECKING:
+    from delaystream.codec.headers import RequestParser
+    from delaystream.config import Settings
+    from delaystream.core.request import Request
+
+REQUEST_TOPIC: Final = "delay-requests"
+RECEIPTS_TOPIC: Final = "delay-receipts"
+
+
+class Checker:
+    """Parses requests of one topic as a worker with these settings would; for use by any thread.
+
+    What only the workers know is not looked at: their allow-list, whether the destination is there and has
+    the partition, what has the id by now, how much may be pending.
+    """
+
+    def __init__(self, parser: RequestParser) -> None:
+        self._parser = parser
+        self._lock = Lock()  # a parser is for one thread at a time
+
+    @classmethod
+    def of(cls, topic: str, settings: Settings | None = None) -> Checker:
+        """For the requests of `topic`; without settings with the limits and names that are the defaults."""
+        from delaystream.codec.headers import RequestParser
+        from delaystream.core.destinations import DestinationFilter
+        from delaystream.core.limits import Limits
+
+        if settings is None:
+            return cls(RequestParser(DestinationFilter(["*"], [topic], RECEIPTS_TOPIC), Limits()))
+        requests = settings.requests(topic)
+        return cls(
+            RequestParser(
+                # What the workers allow is not known here; what no worker can allow is.
+                DestinationFilter(["*"], settings.own_topics, settings.receipts_topic),
+                requests.limits(),
+                requests.default_destination,
+                requests.default_timezone,
+            )
+        )
+
+    def check(self, record: RequestRecord, timestamp_ms: int | None = None) -> Request:
+        """What the record asks for, by the timestamp that it has on its topic, or as if it were sent now.
+
+        Raises RejectedError with the code that a worker would refuse it with.
+        """
+        from delaystream.core.rejection import Rejection
+
+        now_ms = time.time_ns() // 1_000_000
+        if timestamp_ms is None:
+            timestamp_ms = now_ms
+        with self._lock:
+            parsed = self._parser.parse(
+                record.topic, 0, 0, timestamp_ms, record.key, record.value, record.headers, now_ms
+            )
+        if type(parsed) is Rejection:
+            raise RejectedError(parsed.code.value, parsed.detail)
+        assert not isinstance(parsed, Rejection)
+        return parsed
+
+    def due_at(self, record: RequestRecord, timestamp_ms: int) -> tuple[datetime, ...]:
+        """When the record is due that has this timestamp on its topic; of what recurs the first time."""
+        from delaystream.core.recurrence import next_after
+
+        try:
+            parsed = self.check(record, timestamp_ms)
+        except RejectedError:
+            return ()  # a broker's clock that is far off: what the worker makes of it, its receipt says
+        if parsed.recurrence is None:
+            return tuple(map(aware, parsed.due_ms))
+        first_ms = next_after(parsed.recurrence, timestamp_ms)
+        return () if first_ms is None else (aware(first_ms),)
+
+
+def check(record: RequestRecord) -> tuple[datetime, ...]:
+    """When a request would be due if it were sent now: what a worker with default limits makes of it.
+
+    Raises RejectedError where a worker would refuse it.
+    """
+    checker = Checker.of(record.topic)
+    checker.check(record)
+    return checker.due_at(record, time.time_ns() // 1_000_000)

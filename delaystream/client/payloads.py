@@ -1,0 +1,96 @@
+"""Values, keys and headers in Python's types, as bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+import orjson
+
+from delaystream.core.request import Header
+
+Serializer: TypeAlias = Callable[[Any], bytes | None]
+"""Bytes of a value; None is a tombstone."""
+Key: TypeAlias = bytes | str | None
+HeaderValue: TypeAlias = bytes | str | None
+Headers: TypeAlias = Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]]
+"""Headers that are delivered: a list of pairs where a name repeats."""
+
+
+def payload(value: Any, serializer: Serializer | None = None) -> bytes | None:
+    """A record's value.
+
+    Bytes are what they are, text is UTF-8, None is a tombstone; a pydantic or msgspec model, a dataclass, a
+    dict and whatever else orjson takes is JSON. `serializer` takes the place of all that but None. Raises
+    ValueError for text that is not Unicode, TypeError for what cannot be written.
+    """
+    if value is None or type(value) is bytes:
+        return value
+    if serializer is not None:
+        return serializer(value)
+    if isinstance(value, str):
+        return utf8("value", value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    return _json(value)
+
+
+def _json(value: Any) -> bytes:
+    if isinstance(value, msgspec.Struct):
+        return msgspec.json.encode(value)
+    if (dump := getattr(type(value), "model_dump_json", None)) is not None:
+        return utf8("value", dump(value))
+    try:
+        return orjson.dumps(value, _nested)
+    except orjson.JSONEncodeError as error:
+        if "surrogates" in str(error):
+            raise ValueError(f"A text in the value holds a lone surrogate: {error}.") from None
+        raise TypeError(
+            f"A value of the type {type(value).__qualname__} cannot be written as JSON: {error}. Give bytes, "
+            f"or a "
+            "serializer."
+        ) from None
+
+
+def _nested(value: Any) -> Any:
+    """What orjson does not know of, within what it knows."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
+    if (dump := getattr(type(value), "model_dump", None)) is not None:
+        return dump(value, mode="json")
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if dataclasses.is_dataclass(value):  # one with a field that orjson leaves to us
+        return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    raise TypeError(f"it holds a {type(value).__qualname__}")
+
+
+def record_key(key: Key) -> bytes | None:
+    """A record's key: text is UTF-8."""
+    if key is None or type(key) is bytes:
+        return key
+    return utf8("key", key) if isinstance(key, str) else bytes(key)
+
+
+def record_headers(headers: Headers) -> list[Header]:
+    """Headers in order. Raises ValueError for a text that is not Unicode."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    found: list[Header] = []
+    for name, value in pairs:
+        utf8("the name of a header", name)
+        found.append((name, utf8(f"the header {name}", value) if isinstance(value, str) else value))
+    return found
+
+
+def utf8(what: str, text: str) -> bytes:
+    """A text's bytes. Raises ValueError with a sentence where it holds half of a pair (a lone surrogate)."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{what} is not Unicode: {text[error.start]!a} at character {error.start} is a lone surrogate, "
+            f"which "
+            "UTF-8 cannot hold."
+        ) from None

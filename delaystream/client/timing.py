@@ -1,0 +1,129 @@
+"""Times and lengths of time in Python's types, as the header contract writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import TypeAlias
+from zoneinfo import ZoneInfo
+
+Duration: TypeAlias = timedelta | str
+"""A length of time; a text is in the contract's notation (`15m`, `PT15M`)."""
+Instant: TypeAlias = datetime | str
+"""A point in time; a text is in the contract's notation. A datetime without offset needs a time zone."""
+Zone: TypeAlias = tzinfo | str
+"""A time zone of the IANA database: a `ZoneInfo`, or its name."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_FINER = timedelta(microseconds=999)
+
+
+def aware(time_ms: int) -> datetime:
+    """Milliseconds since the epoch as a datetime in UTC; the nearest one that there is beyond its range."""
+    try:
+        return _EPOCH + time_ms * _MILLISECOND
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC) if time_ms > 0 else datetime.min.replace(tzinfo=UTC)
+
+
+def length(length_ms: int) -> timedelta:
+    """Milliseconds as a timedelta."""
+    return timedelta(milliseconds=length_ms)
+
+
+def epoch_ms(at: datetime) -> int:
+    """Milliseconds since the epoch of a datetime with an offset; what is finer is rounded up, as in
+    headers."""
+    return (at - _EPOCH + _FINER) // _MILLISECOND
+
+
+def duration_text(duration: Duration) -> str:
+    """As `delay` has it; what is finer than a millisecond is rounded up."""
+    if isinstance(duration, str):
+        return duration
+    milliseconds = (duration + _FINER) // _MILLISECOND
+    return f"{milliseconds}ms" if milliseconds else "0"
+
+
+def durations_text(durations: Duration | Sequence[Duration]) -> str:
+    """One length of time, or a list of them."""
+    if isinstance(durations, timedelta | str):
+        return duration_text(durations)
+    return ",".join(map(duration_text, durations))
+
+
+def zone_name(zone: Zone) -> str:
+    """The name in the IANA database. Raises ValueError for a zone that has none."""
+    if isinstance(zone, str):
+        return zone
+    if zone is UTC:
+        return "UTC"
+    name = zone.key if isinstance(zone, ZoneInfo) else None
+    if name is None:
+        raise ValueError(
+            f"The time zone {zone!r} has no name in the IANA database; give a ZoneInfo, or its name such as "
+            "'Europe/Berlin'."
+        )
+    return name
+
+
+def instants_text(name: str, times: Instant | Sequence[Instant], zone: Zone | None) -> str:
+    """One point in time, or a list of them, as `at` has them.
+
+    A datetime without offset is a local time of `zone`, and is sent as one: what it means is worked out when
+    it is read, by `dst_gap` and `dst_overlap`. Raises ValueError where there is no zone.
+    """
+    if isinstance(times, datetime | str):
+        return _local_text(name, times, zone)
+    return ",".join(_local_text(name, at, zone) for at in times)
+
+
+def _local_text(name: str, at: Instant, zone: Zone | None) -> str:
+    if isinstance(at, str):
+        return at
+    if at.utcoffset() is not None:
+        return str(epoch_ms(at))
+    if zone is None:
+        raise _naive(name, at)
+    if at.fold:
+        raise ValueError(
+            f"{name}={at!r} has fold=1 and no offset: say dst_overlap='second', or give it its time zone."
+        )
+    return _rounded_up(at).isoformat(timespec="milliseconds")
+
+
+def instant_text(name: str, at: Instant, zone: Zone | None = None) -> str:
+    """One point in time where the contract has no local ones: a datetime without offset is worked out here.
+
+    Raises ValueError where it has neither offset nor zone, and where the zone is not known.
+    """
+    if isinstance(at, str):
+        return at
+    if at.utcoffset() is None:
+        if zone is None:
+            raise _naive(name, at)
+        at = at.replace(tzinfo=_zone(zone))
+    return str(epoch_ms(at))
+
+
+def _zone(zone: Zone) -> tzinfo:
+    if not isinstance(zone, str):
+        return zone
+    try:
+        return ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"timezone={zone!r} is not a name of the IANA time zone database.") from None
+
+
+def _rounded_up(at: datetime) -> datetime:
+    rest = at.microsecond % 1000
+    return at + timedelta(microseconds=1000 - rest) if rest else at
+
+
+def _naive(name: str, at: datetime) -> ValueError:
+    return ValueError(
+        f"{name}={at!r} is a local time of no place: give timezone, as in timezone='Europe/Berlin', or a "
+        f"datetime "
+        "with an offset, as in datetime.now(UTC)."
+    )
