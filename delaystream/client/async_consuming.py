@@ -29,13 +29,11 @@ from delaystream.client.consuming import Checkpoint, Consuming, Fires
 from delaystream.client.deliveries import Delivery
 from delaystream.client.outcomes import UnavailableError
 from delaystream.client.records import RequestRecord
-from delaystream.client.retrying import Backoff, Retry, without_payload
+from delaystream.client.retrying import Backoff, Retry
 from delaystream.client.timing import Duration
 
 ANSWER_TIMEOUT_S: Final = 30.0
 """The longest wait for what brokers acknowledge, or answer."""
-LARGEST_BYTES: Final = 8 * 1024 * 1024
-"""Of a record. What topics take is less, and theirs to say."""
 
 Place: TypeAlias = tuple[str, int]
 
@@ -118,14 +116,14 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         )
         self._producer_settings = {
             **producer,
-            "max_request_size": LARGEST_BYTES,
+            "max_request_size": told.largest_bytes,
             "value_serializer": _written,
             "enable_idempotence": True,
             "acks": "all",
         }
         self._producers: dict[Place | None, AIOKafkaProducer] = {}
         self._open: set[Place] = set()
-        self._sent: dict[Place | None, list[tuple[asyncio.Future[Any], Delivery | None]]] = {}
+        self._sent: dict[Place | None, list[tuple[str, asyncio.Future[Any]]]] = {}
         self._checkpoint = Checkpoint()
         self._fires = Fires(told.remembered_fires)
         self._read: deque[AsyncReceivedDelivery] = deque()
@@ -139,7 +137,6 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         self._fetched: dict[Place, int] = {}
         self._since = 0.0
         self._failure: Exception | None = None
-        self._too_large: dict[str, int] = {}
         self._started = self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -203,7 +200,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         Raises ValueError where there is a transaction, and no delivery in hand.
         """
         place = None if self._hand is None else _place(self._hand)
-        await self._produce(place, record, None)
+        await self._produce(place, record)
 
     async def retry(
         self,
@@ -420,31 +417,16 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
     # -- producing ----------------------------------------------------------------------------
 
     async def _answered(self, delivery: Delivery, answer: Retry) -> Retry:
-        """Produce what becomes of a delivery; what its topic does not take in a smaller form."""
-        while True:
-            answer = self._fitting(delivery, answer)
+        """Produce what becomes of a delivery; in a smaller form where it is larger than may be."""
+        for form in self._told.forms(delivery, answer):
             try:
-                await self._produce(_place(delivery), answer.record, delivery)
-            except MessageSizeTooLargeError as error:
-                if answer.record.value is None:
-                    raise _unavailable(f"{answer.record.topic} took no record", error) from None
-                self._mark_too_large(delivery)
-            else:
-                return answer
+                await self._produce(_place(delivery), form.record)
+            except MessageSizeTooLargeError:
+                continue
+            return form
+        raise UnavailableError(f"{answer.record.topic} took no record: not even one without a payload.")
 
-    def _fitting(self, delivery: Delivery, answer: Retry) -> Retry:
-        refusals = self._too_large.get(delivery.coordinates, 0)
-        if refusals and not answer.is_dead_letter:
-            answer = self._told.dead_letter(
-                delivery, "The request to retry it is larger than its topic takes"
-            )
-            refusals -= 1
-        return without_payload(answer) if refusals else answer
-
-    def _mark_too_large(self, delivery: Delivery) -> None:
-        self._too_large[delivery.coordinates] = self._too_large.get(delivery.coordinates, 0) + 1
-
-    async def _produce(self, place: Place | None, record: RequestRecord, about: Delivery | None) -> None:
+    async def _produce(self, place: Place | None, record: RequestRecord) -> None:
         if not self._told.is_transactional:
             place = None
         elif place not in self._open:
@@ -462,7 +444,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
             raise
         except KafkaError as error:
             raise _unavailable(f"{record.topic} took no record", error) from None
-        self._sent.setdefault(place, []).append((sent, about if record.value is not None else None))
+        self._sent.setdefault(place, []).append((record.topic, sent))
 
     # -- settling -----------------------------------------------------------------------------
 
@@ -483,20 +465,11 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         self._fires.keep()
 
     async def _acknowledged(self) -> None:
-        while sent := self._sent.pop(None, []):
-            for future, about in sent:
-                try:
-                    await asyncio.wait_for(future, ANSWER_TIMEOUT_S)
-                except MessageSizeTooLargeError as error:
-                    if about is None:
-                        raise _unavailable("A record was not taken", error) from None
-                    self._mark_too_large(about)
-                    await self._answered(
-                        about, self._told.dead_letter(about, "It is larger than its topic takes")
-                    )
-                except (KafkaError, TimeoutError) as error:
-                    raise _unavailable("A record was not taken", error) from None
-        self._too_large.clear()
+        for topic, sent in self._sent.pop(None, []):
+            try:
+                await asyncio.wait_for(sent, ANSWER_TIMEOUT_S)
+            except (KafkaError, TimeoutError) as error:
+                raise _unavailable(f"{topic} took no record", error) from None
 
     async def _commit(self) -> None:
         try:
@@ -529,23 +502,31 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
                 f"{place[0]}/{place[1]} was given to another consumer ({_said(error)})."
             ) from None
         except (KafkaError, TimeoutError) as error:
-            self._note_refused(place)
+            refused = self._refused(place)
             try:
                 await self._abort(place)
             except (KafkaError, TimeoutError):
                 raise _unavailable("The transaction cannot be ended", error) from None
+            if refused is not None:
+                # It would be refused again, for ever.
+                raise UnavailableError(refused) from None
             if rewinds:
                 await self._rewind(place)
         else:
             self._open.discard(place)
             self._sent.pop(place, None)
 
-    def _note_refused(self, place: Place) -> None:
-        """Which records were too large, so that they are smaller the next time."""
-        for future, about in self._sent.pop(place, []):
-            failure = future.exception() if future.done() and not future.cancelled() else None
-            if about is not None and isinstance(failure, MessageSizeTooLargeError):
-                self._mark_too_large(about)
+    def _refused(self, place: Place) -> str | None:
+        """Which record of a transaction was refused, in a sentence, and not only given up with it."""
+        for topic, sent in self._sent.get(place, ()):
+            failure = sent.exception() if sent.done() and not sent.cancelled() else None
+            if (
+                isinstance(failure, KafkaError)
+                and not failure.retriable
+                and not isinstance(failure, ProducerFenced)
+            ):
+                return f"{topic} took no record: {_said(failure)}."
+        return None
 
     async def _abort(self, place: Place) -> None:
         self._sent.pop(place, None)

@@ -14,13 +14,11 @@ from delaystream.client.consuming import Checkpoint, Consuming, Fires
 from delaystream.client.deliveries import Delivery
 from delaystream.client.outcomes import MissingTopicError, UnavailableError
 from delaystream.client.records import RequestRecord
-from delaystream.client.retrying import Backoff, Retry, without_payload
+from delaystream.client.retrying import Backoff, Retry
 from delaystream.client.timing import Duration
 
 ANSWER_TIMEOUT_S: Final = 30.0
 """The longest wait for what brokers acknowledge, or answer."""
-LARGEST_BYTES: Final = 8 * 1024 * 1024
-"""Of a record. What topics take is less, and theirs to say."""
 
 _POLL_S: Final = 0.2
 _UNKNOWN: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
@@ -127,9 +125,6 @@ class DeliveryConsumer:
         self._since = 0.0
         self._failure: Exception | None = None
         self._refused: list[str] = []
-        #: by coordinates how often something about a delivery was larger than its topic takes; those that wait
-        self._too_large: dict[str, int] = {}
-        self._oversized: list[Delivery] = []
         self._leaving: set[tuple[str, int]] = set()
         self._started = self._closed = False
 
@@ -202,7 +197,7 @@ class DeliveryConsumer:
                 {
                     "linger.ms": 2,
                     "message.timeout.ms": int(ANSWER_TIMEOUT_S * 1000),
-                    "message.max.bytes": LARGEST_BYTES,
+                    "message.max.bytes": self._told.largest_bytes,
                     "log_level": 0,
                     **self._producer_conf,
                     **({"transactional.id": self._told.transactional_id} if self._is_transactional else {}),
@@ -352,44 +347,22 @@ class DeliveryConsumer:
     # -- producing ----------------------------------------------------------------------------
 
     def _answered(self, delivery: Delivery, answer: Retry) -> Retry:
-        """Produce what becomes of a delivery; what its topic does not take in a smaller form."""
-        while True:
-            answer = self._fitting(delivery, answer)
+        """Produce what becomes of a delivery; in a smaller form where it is larger than may be."""
+        for form in self._told.forms(delivery, answer):
             try:
-                self._produce(answer.record, delivery)
+                self._produce(form.record)
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE or answer.record.value is None:
-                    raise self._unavailable(f"{answer.record.topic} took no record", error) from None
-                self._mark_too_large(delivery)
+                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise self._unavailable(f"{form.record.topic} took no record", error) from None
             else:
-                return answer
+                return form
+        raise UnavailableError(f"{answer.record.topic} took no record: not even one without a payload.")
 
-    def _fitting(self, delivery: Delivery, answer: Retry) -> Retry:
-        refusals = self._too_large.get(delivery.coordinates, 0)
-        if refusals and not answer.is_dead_letter:
-            answer = self._told.dead_letter(
-                delivery, "The request to retry it is larger than its topic takes"
-            )
-            refusals -= 1
-        return without_payload(answer) if refusals else answer
-
-    def _mark_too_large(self, delivery: Delivery) -> None:
-        self._too_large[delivery.coordinates] = self._too_large.get(delivery.coordinates, 0) + 1
-
-    def _produce(self, record: RequestRecord, about: Delivery | None = None) -> None:
+    def _produce(self, record: RequestRecord) -> None:
         partition = -1 if record.partition is None else record.partition
 
         def told(error: KafkaError | None, _message: Message) -> None:
-            if error is None:
-                return
-            if (
-                error.code() == KafkaError.MSG_SIZE_TOO_LARGE
-                and about is not None
-                and record.value is not None
-            ):
-                self._mark_too_large(about)
-                self._oversized.append(about)
-            else:
+            if error is not None:
                 self._refused.append(f"{record.topic} took no record: {error.str()}")
 
         while True:
@@ -419,14 +392,6 @@ class DeliveryConsumer:
         if self._producer is None:
             return
         left = self._producer.flush(ANSWER_TIMEOUT_S)
-        while self._oversized and not left:
-            oversized, self._oversized = self._oversized, []
-            for delivery in oversized:
-                self._answered(
-                    delivery, self._told.dead_letter(delivery, "It is larger than its topic takes")
-                )
-            left = self._producer.flush(ANSWER_TIMEOUT_S)
-        self._too_large.clear()
         refused, self._refused = self._refused, []
         if refused:
             raise UnavailableError(f"{refused[0]}.")
@@ -463,11 +428,14 @@ class DeliveryConsumer:
             if not (error.args[0].txn_requires_abort() or error.args[0].code() in _LATER):
                 raise self._unavailable("The transaction cannot be committed", error) from None
             self._note(error.args[0])
+            refused = list(self._refused)
             self._abort(rewinds=True)
+            if refused:
+                # It would be refused again, for ever.
+                raise UnavailableError(f"{refused[0]}.") from None
         else:
             self._in_transaction = False
             self._refused.clear()
-            self._too_large.clear()
             self._settled()
 
     def _settled(self) -> None:
@@ -481,7 +449,6 @@ class DeliveryConsumer:
         self._checkpoint.clear()
         self._fires.forget()
         self._refused.clear()
-        self._oversized.clear()
         if not self._in_transaction:
             return
         try:

@@ -8,7 +8,7 @@ same name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from hashlib import blake2b
@@ -23,6 +23,7 @@ from delaystream.client.retrying import (
     RetryTopics,
     dead_letter,
     retry,
+    without_payload,
 )
 from delaystream.client.timing import Duration
 from delaystream.core.destinations import is_topic_name
@@ -34,6 +35,8 @@ SETTLE_RECORDS: Final = 500
 """Deliveries that are settled together, at most."""
 SETTLE_AFTER: Final = timedelta(milliseconds=500)
 """How long a delivery that was handled waits for others to be settled with it, at most."""
+LARGEST_BYTES: Final = 1_040_000
+"""Of a record that is produced: topics take 1 MiB, batch and all, unless they are told to take more."""
 REMEMBERED_FIRES: Final = 100_000
 """Fire ids that a consumer remembers to drop copies by, where it does: some 12 MB."""
 
@@ -50,6 +53,7 @@ class ConsumingOptions(TypedDict, total=False):
     dead_letters: str
     settle_records: int
     settle_after: timedelta
+    largest_bytes: int
     from_beginning: bool
     kafka: Mapping[str, Any]
 
@@ -58,11 +62,16 @@ class ConsumingOptions(TypedDict, total=False):
 class Consuming:
     """What a consumer is told; ValueError for what makes no sense.
 
-    `transactional_id`: what is produced and the offsets are one transaction; each process has an id of its
-    own, the same after a restart. `isolation` is as Kafka has it. `remembered_fires`: by how many fire ids
-    copies are dropped; 0 for none. `retries`: the policy of `retry()` without another. `topics`: where
-    retries and dead letters go. `from_beginning`: where a group begins that has no offsets yet, else at the
-    end. `kafka`: further settings, by the names of the client.
+    - `transactional_id`: what is produced and the offsets are one transaction. By confluent-kafka each member
+      of the group has an id of its own, the same after a restart; by aiokafka all members have the same.
+    - `isolation` is as Kafka has it. `remembered_fires`: by how many fire ids copies are dropped, 0 for none;
+      not given, none with read_committed, else `REMEMBERED_FIRES`.
+    - `retries`: the policy of a `retry()` that says no other. `topics`: where retries and dead letters go.
+    - `largest_bytes`: of a record that is produced; a retry that would be larger is a dead letter, and a dead
+      letter that would be has no key and value.
+    - `settle_records`, `settle_after`: what is settled together, at most.
+    - `from_beginning`: where a group begins that has no offsets yet, else at the end.
+    - `kafka`: further settings of the consumer, by the names of the client.
     """
 
     sources: tuple[str, ...]
@@ -74,6 +83,7 @@ class Consuming:
     retries: RetryPolicy = field(default_factory=RetryPolicy.of)
     settle_records: int = SETTLE_RECORDS
     settle_after: timedelta = SETTLE_AFTER
+    largest_bytes: int = LARGEST_BYTES
     from_beginning: bool = True
     kafka: Mapping[str, Any] = field(default_factory=dict)
 
@@ -143,6 +153,14 @@ class Consuming:
         elif max_attempts is not None:
             policy = RetryPolicy(policy.backoff, max_attempts)
         return retry(delivery, policy, self.topics, error=error, once=once)
+
+    def forms(self, delivery: Delivery, answer: Retry) -> Iterator[Retry]:
+        """What becomes of a delivery, from its own form to the smallest."""
+        yield answer
+        if not answer.is_dead_letter:
+            answer = self.dead_letter(delivery, "The request to retry it is larger than may be")
+            yield answer
+        yield without_payload(answer)
 
     def dead_letter(self, delivery: Delivery, error: BaseException | str | None) -> Retry:
         """The dead letter of a delivery that is given up."""

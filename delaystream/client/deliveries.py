@@ -6,10 +6,11 @@ reading raise. What is no delivery, or has a header of ours that is none, has No
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from delaystream.client.timing import aware, length
 from delaystream.codec import names, outgoing
@@ -23,6 +24,11 @@ NO_HEADERS: Final[Sequence[Header]] = (("(a name is not UTF-8)", None),)
 """In place of a record's headers that cannot be read."""
 ATTEMPT: Final = names.PREFIX + names.ATTEMPT
 """The header that counts attempts."""
+
+# Never `message.headers()`: of a name that is not UTF-8 it answers a tuple with nothing in it, and leaves an
+# error behind. Where that is written as a call, Python looks for the error only the first few times; then it
+# takes the tuple, and the process dies. A call from C is always looked at.
+_headers_of: Final[Callable[[Message], list[tuple[str, bytes | None]] | None]] = methodcaller("headers")
 
 _MOST_DIGITS: Final = 18
 _LONGEST_MS: Final = timedelta(days=999_999_999) // timedelta(milliseconds=1)
@@ -121,7 +127,7 @@ class Delivery:
         Of a record with a name that is not UTF-8 confluent-kafka has no header: `NO_HEADERS` stands for them.
         """
         try:
-            found = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+            found = _headers_of(message) or []
         except (UnicodeDecodeError, SystemError):  # the latter: its C code answers something beside the error
             found = list(NO_HEADERS)
         place = (message.topic() or "", message.partition() or 0, message.offset() or 0)
