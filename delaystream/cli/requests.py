@@ -72,7 +72,7 @@ def send(
 
     Example: delaystream send --to reports --cron '0 9 * * MON-FRI' --timezone Europe/Paris --id daily go
     """
-    import dataclasses
+    from msgspec.structs import replace
 
     from delaystream.cli import replies
     from delaystream.client import schedule_request
@@ -100,7 +100,7 @@ def send(
         headers=options.record_headers(header),
         **said,
     )
-    request = dataclasses.replace(request, partition=partition)
+    request = replace(request, partition=partition)
     due = replies.check(loaded.settings, request, "schedule")
     if dry_run:
         replies.show(request, due)

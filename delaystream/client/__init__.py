@@ -54,6 +54,7 @@ from delaystream.core.request import Coordinates
 
 if TYPE_CHECKING:
     from delaystream.client.async_consuming import AsyncDeliveryConsumer, AsyncReceivedDelivery
+    from delaystream.client.async_sending import AsyncPending
     from delaystream.client.asynchronous import AsyncBatch, AsyncClient
     from delaystream.client.blocking import Batch, Client
     from delaystream.client.blocking_consuming import DeliveryConsumer, ReceivedDelivery
@@ -67,6 +68,7 @@ __all__ = [
     "AsyncBatch",
     "AsyncClient",
     "AsyncDeliveryConsumer",
+    "AsyncPending",
     "AsyncReceivedDelivery",
     "AsyncTransport",
     "Backoff",
@@ -130,6 +132,7 @@ _LATER = {
     "ReceivedDelivery": "blocking_consuming",
     "AsyncBatch": "asynchronous",
     "AsyncClient": "asynchronous",
+    "AsyncPending": "async_sending",
     "Batch": "blocking",
     "Client": "blocking",
     "Handle": "verbs",

@@ -191,7 +191,7 @@ class Batch(Verbs[Pending[Accepted], Pending[ScheduleDescription | None]]):
         """Wait for all that is pending. Raises the first failure that nobody has looked at."""
         while self._pending:
             self._let_go(self._pending.popleft())
-        failures = [failure for one in self._failed if not one.looked_at and (failure := one.settle()[1])]
+        failures = [failure for one in self._failed if not one.looked_at and (failure := one.failure())]
         self._failed.clear()
         raise_first(failures)
 
@@ -214,7 +214,7 @@ class Batch(Verbs[Pending[Accepted], Pending[ScheduleDescription | None]]):
         return pending
 
     def _let_go(self, pending: Pending[Any]) -> None:
-        if pending.settle()[1] is not None:
+        if pending.failure() is not None:
             self._failed.append(pending)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from delaystream.client.checking import RECEIPTS_TOPIC, REQUEST_TOPIC, Checker
 from delaystream.client.outcomes import Accepted, Receipt, RejectedError
@@ -20,21 +20,20 @@ if TYPE_CHECKING:
 _REPLY_TO = f"{PREFIX}reply-to"
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedRequest:
+class CheckedRequest(msgspec.Struct, frozen=True):
     """A request that a worker would take, as far as that can be known here."""
 
     record: RequestRecord
     reply_to: str | None
     """Where its receipt is waited for."""
-    due_times: Callable[[int], tuple[datetime, ...]]
+    checker: Checker
 
     def accepted(self, sent: Sent, receipt: Receipt | None = None) -> Accepted:
         """What is told of it once it stands on its topic. Raises RejectedError for a receipt that refuses
         it."""
         if receipt is not None and receipt.outcome == "rejected":
             raise RejectedError(receipt.code or "", receipt.detail or "", receipt)
-        return Accepted(sent, self.record.id, receipt, self.due_times)
+        return Accepted(sent, self.record.id, receipt, partial(self.checker.due_at, self.record))
 
 
 class Composer:
@@ -60,14 +59,14 @@ class Composer:
 
         Raises RejectedError where a worker would refuse it, ValueError where no receipt could come.
         """
-        reply_to = _reply_to_of(record)
-        if waits and reply_to is None:
+        reply_to = None
+        if waits and (reply_to := _reply_to_of(record)) is None:
             reply_to = self._reply_to
             record = replace(record, headers=[*record.headers, (_REPLY_TO, reply_to.encode())])
         request = self._checker.check(record)
         if request.no_receipt is not None:
             raise ValueError(f"There would be no receipt: {request.no_receipt}")
-        return CheckedRequest(record, reply_to if waits else None, partial(self._checker.due_at, record))
+        return CheckedRequest(record, reply_to, self._checker)
 
 
 def _reply_to_of(record: RequestRecord) -> str | None:

@@ -152,8 +152,13 @@ class Receipt:
 
     @property
     def count(self) -> int | None:
-        """Of a bulk command: how many fires or schedules it was about."""
+        """Of a bulk command: how many schedules it has changed; of one by coordinates: how many fires."""
         return self._number("count")
+
+    @property
+    def anonymous(self) -> int | None:
+        """Of a bulk command: how many fires without an id it has changed."""
+        return self._number("anonymous")
 
 
 @dataclass(frozen=True, slots=True)

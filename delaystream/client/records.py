@@ -7,8 +7,10 @@ What they return is checked when it is sent with a client, by `delaystream.clien
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final, Self, Unpack
+
+import msgspec
+from msgspec.structs import replace
 
 from delaystream.client.options import (
     CancelOptions,
@@ -37,8 +39,7 @@ _SUBJECTS: Final = (
 _OF_A_VALUE: Final = ("key", "headers")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct, frozen=True):
     """A record for a request topic, as any client could produce it."""
 
     topic: str
@@ -57,19 +58,18 @@ class RequestRecord:
         """
         if self.id is None or self.partition is not None:
             return self
-        return replace(self, partition=owner_partition(self.id, partitions))
+        partition = owner_partition(self.id, partitions)
+        return type(self)(self.topic, self.key, self.value, self.headers, partition, self.id)
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """A record that was acknowledged: where it stands, and the timestamp that it has there, ms."""
 
     source: Coordinates
     timestamp_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where requests go, and how their values are written."""
 
     topic: str

@@ -94,6 +94,13 @@ class Sending:
         with self._lock:
             self._waiting.pop(pending, None)
 
+    def waiter(self, pending: Pending[Any]) -> Future[None]:
+        """What is done with its acknowledgement, unless that is there already; one, whoever asks."""
+        with self._lock:
+            if pending.waiter is None:
+                pending.waiter = Future()
+            return pending.waiter
+
     def doubt(self, topic: str) -> None:
         """Sending to a topic has failed."""
         self._counts.doubt(topic)
@@ -129,11 +136,16 @@ class Sending:
             with self._lock:
                 oldest = next(iter(self._waiting), None)
             if oldest is not None:
-                oldest.settle()
+                oldest.failure()
 
 
 class Pending(Generic[T]):
     """A request on its way, and what comes of it. `result()` waits for that."""
+
+    __slots__ = (
+        "_answer", "_finish", "_request", "_sending", "_sent_at_s", "_settled", "_told", "_wait_s",
+        "looked_at", "receipts", "waiter",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -146,7 +158,9 @@ class Pending(Generic[T]):
         self._request = request
         self._wait_s = wait_s
         self._finish = finish
-        self._sent: Future[Sent] = Future()
+        self._answer: Sent | UnavailableError | None = None
+        self.waiter: Future[None] | None = None
+        """Made where somebody waits for the acknowledgement: a future is dear."""
         self._told: Future[Receipt] | None = None if wait_s is None else Future()
         self._sent_at_s = 0.0
         self._settled: tuple[T | None, Exception | None] | None = None
@@ -157,52 +171,63 @@ class Pending(Generic[T]):
 
     def done(self) -> bool:
         """Whether the result is there."""
-        if self._settled is not None:
-            return True
-        if self._told is None or (self._sent.done() and self._sent.exception() is not None):
-            return self._sent.done()
-        return self._told.done()
+        if self._told is None or isinstance(self._answer, UnavailableError):
+            return self._answer is not None or self._settled is not None
+        return self._told.done() or self._settled is not None
 
     def sent(self) -> Sent:
         """Where it stands, once Kafka has acknowledged it; its receipt is not waited for.
 
         Raises UnavailableError.
         """
-        return self._sending.transport.wait(self._sent, None)
+        if self._answer is None:
+            waiter = self._sending.waiter(self)
+            # It may have come meanwhile, and then nobody tells the waiter.
+            if self._answer is None:
+                self._sending.transport.wait(waiter, None)
+        answer = self._answer
+        if isinstance(answer, UnavailableError):
+            raise answer
+        assert answer is not None
+        return answer
 
     def result(self) -> T:
         """What came of it, once it is there. Raises what is in the way of that."""
         self.looked_at = True
-        value, failure = self.settle()
-        if failure is not None:
+        if (failure := self.failure()) is not None:
             raise failure
-        return cast("T", value)
+        if self._settled is not None:
+            return cast("T", self._settled[0])
+        return self._finish(self._request.accepted(self.sent()))
 
-    def settle(self) -> tuple[T | None, Exception | None]:
-        """Wait for what comes of it, without looking at it: a result or an error."""
+    def failure(self) -> Exception | None:
+        """What is in the way of a result, once that is known; whoever asks has not looked at it."""
         if self._settled is None:
             try:
-                self._settled = self._finish(self._accepted()), None
+                if self._told is None:
+                    self.sent()
+                    return None
+                self._settled = self._finish(self._carried_out(self._told)), None
             except ClientError as failure:
                 self._settled = None, failure
             finally:
                 if self._told is not None:
                     self._sending.settled(self)
-        return self._settled
+        return self._settled[1]
 
     def acknowledged(self, answer: Sent | UnavailableError) -> None:
         """For the transport: Kafka has answered."""
-        receipts = self.receipts
+        if self.receipts is not None:
+            self._sent_at_s = time.monotonic()
+            if isinstance(answer, UnavailableError):
+                self.receipts.retract()
+            else:
+                self.receipts.expect(answer.source, self._answered)
         if isinstance(answer, UnavailableError):
             self._sending.doubt(self._request.record.topic)
-            if receipts is not None:
-                receipts.retract()
-            self._sent.set_exception(answer)
-            return
-        self._sent_at_s = time.monotonic()
-        if receipts is not None:
-            receipts.expect(answer.source, self._answered)
-        self._sent.set_result(answer)
+        self._answer = answer
+        if (waiter := self.waiter) is not None:
+            waiter.set_result(None)
 
     def _answered(self, answer: Receipt | UnavailableError) -> None:
         assert self._told is not None
@@ -212,26 +237,28 @@ class Pending(Generic[T]):
             self._told.set_result(answer)
         self._sending.settled(self)
 
-    def _accepted(self) -> Accepted:
-        transport = self._sending.transport
-        sent = transport.wait(self._sent, None)
-        if self._told is None or self._wait_s is None or self.receipts is None:
-            return self._request.accepted(sent)
-        left_s = max(0.0, self._sent_at_s + self._wait_s - time.monotonic())
+    def _carried_out(self, told: Future[Receipt]) -> Accepted:
+        sent = self.sent()
+        wait_s = self._wait_s or 0.0
+        left_s = max(0.0, self._sent_at_s + wait_s - time.monotonic())
         try:
-            receipt = transport.wait(self._told, left_s)
+            receipt = self._sending.transport.wait(told, left_s)
         except TimeoutError:
-            raise ReceiptTimeout(sent.source, self._request.reply_to or "", self._wait_s) from None
+            raise ReceiptTimeout(sent.source, self._request.reply_to or "", wait_s) from None
         finally:
-            self.receipts.forget(sent.source)
+            if self.receipts is not None:
+                self.receipts.forget(sent.source)
         return self._request.accepted(sent, receipt)
 
 
 class Settled(Pending[T]):
     """What is there already."""
 
+    __slots__ = ()
+
     def __init__(self, value: T) -> None:
         self._settled = (value, None)
+        self._told = None
         self.looked_at = False
 
 

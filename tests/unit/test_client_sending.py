@@ -1,0 +1,311 @@
+"""What the clients do with Kafka, without one: a test says when it acknowledges, and what is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from delaystream.client import (
+    AsyncClient,
+    Changes,
+    Client,
+    MissingTopicError,
+    ReceiptTimeout,
+    RejectedError,
+    ScheduleDescription,
+    UnavailableError,
+    schedule_request,
+)
+from delaystream.client import async_sending as async_sending_module
+from delaystream.client import sending as sending_module
+from delaystream.client.composing import Composer
+from delaystream.client.partitions import PartitionCounts
+from delaystream.client.receipts import Receipts
+from delaystream.client.sending import Sending
+from delaystream.codec.outgoing import Outcome
+from delaystream.core.partitioning import owner_partition
+from delaystream.core.request import Coordinates
+from tests.unit.client_kafka import HeldAsyncTransport, HeldTransport, Log
+
+WAIT = timedelta(seconds=5)
+KINDS = ("blocking", "async")
+
+
+class Case:
+    """A client of either kind on a log of the test's own; its calls block."""
+
+    def __init__(self, kind: str, *, at_once: bool = True) -> None:
+        self.log = Log(delay_requests=8, delay_receipts=1)
+        self._runner = asyncio.Runner() if kind == "async" else None
+        self.transport: Any
+        if self._runner is None:
+            self.transport = HeldTransport(self.log, at_once=at_once)
+            self.client: Any = Client(transport=self.transport)
+        else:
+            self.transport = HeldAsyncTransport(self.log, at_once=at_once)
+            self.client = self.run(self._made())
+
+    async def _made(self) -> AsyncClient:
+        return AsyncClient(transport=self.transport)
+
+    def run(self, result: Any) -> Any:
+        return self._runner.run(result) if self._runner and inspect.iscoroutine(result) else result
+
+    def schedule(self, **named: Any) -> Any:
+        return self.run(self.client.schedule("out", b"", delay="1h", **named))
+
+    def soon(self, *events: Callable[[], None]) -> None:
+        """What happens while somebody waits, in this order."""
+        self.transport.events.extend(events)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_partitions_are_asked_once_and_not_for_each_request(kind: str) -> None:
+    case = Case(kind)
+    for number in range(100):
+        case.schedule(id=f"id-{number}")
+    assert case.log.asked == {"delay-requests": 1}
+    assert [record.partition for record in case.log.produced] == [
+        owner_partition(f"id-{number}", 8) for number in range(100)
+    ]
+
+
+def test_a_topic_that_has_grown_is_asked_anew_once_sending_has_failed(kind: str) -> None:
+    case = Case(kind)
+    case.schedule(id="x")
+    case.log.partitions["delay-requests"] = 12
+    case.log.refusal = UnavailableError("no")
+    with pytest.raises(UnavailableError):
+        case.schedule(id="x")
+    case.log.refusal = None
+    case.schedule(id="x")
+    owners = [owner_partition("x", count) for count in (8, 8, 12)]
+    assert owners[1] != owners[2]
+    assert [record.partition for record in case.log.produced] == owners
+
+
+def test_what_was_heard_of_partitions_is_forgotten_after_a_while() -> None:
+    counts = PartitionCounts(longest_s=0)
+    counts.heard("t", 3)
+    assert counts.known("t") is None
+    counts = PartitionCounts()
+    counts.heard("t", 3)
+    assert counts.known("t") == 3
+
+
+def test_a_receipt_that_comes_before_the_acknowledgement_is_kept(kind: str) -> None:
+    """A worker may be quicker than a broker's answer is."""
+    case = Case(kind, at_once=False)
+    case.soon(lambda: case.log.answer(0, Outcome.SCHEDULED), case.transport.acknowledge)
+    assert case.schedule(id="x", wait=WAIT).outcome == "scheduled"
+
+
+def test_receipts_of_others_and_what_is_none_are_passed_over(kind: str) -> None:
+    case = Case(kind)
+    mark: list[tuple[str, bytes | None]] = [("delaystream-receipt", b"scheduled")]
+    other = Coordinates("delay-requests", 7, 1_000).text.encode()
+    case.soon(
+        lambda: case.log.tell(b'{"outcome":"cancelled","source":"%b"}' % other, mark),
+        lambda: case.log.tell(b"not JSON", mark),
+        lambda: case.log.tell(b'{"source": 7}', mark),
+        lambda: case.log.tell(b'["source"]', mark),
+        lambda: case.log.tell(b'{"source": "\xff"}', mark),
+        lambda: case.log.tell(None, mark),
+        lambda: case.log.tell(b'{"outcome":"cancelled","source":"delay-requests/0/0"}', []),
+        lambda: case.log.answer(0, Outcome.KEPT),
+    )
+    assert case.schedule(wait=WAIT).outcome == "kept"
+
+
+def test_a_receipt_that_does_not_come_is_its_own_error(kind: str) -> None:
+    """And one that comes after that is nobody's."""
+    case = Case(kind)
+    with pytest.raises(ReceiptTimeout, match=r"No receipt on delay-receipts within 5 s.*stands at") as late:
+        case.schedule(wait=WAIT)
+    assert late.value.source == case.log.source(0)
+    assert isinstance(late.value, TimeoutError)
+    case.log.answer(0, Outcome.SCHEDULED)
+    case.soon(lambda: case.log.answer(1, Outcome.SCHEDULED))
+    assert case.schedule(wait=WAIT).outcome == "scheduled"
+
+
+def test_a_topic_that_cannot_be_read_any_more_fails_whoever_waits_and_is_read_anew(kind: str) -> None:
+    case = Case(kind)
+    case.soon(lambda: case.log.followed["delay-receipts"][1](UnavailableError("gone")))
+    with pytest.raises(UnavailableError, match="gone"):
+        case.schedule(wait=WAIT)
+    case.soon(lambda: case.log.answer(1, Outcome.SCHEDULED))
+    assert case.schedule(wait=WAIT).outcome == "scheduled"
+    assert case.log.asked["delay-receipts"] == 2
+
+
+def test_nothing_is_sent_whose_receipt_cannot_be_read(kind: str) -> None:
+    case = Case(kind)
+    with pytest.raises(MissingTopicError) as missing:
+        case.schedule(wait=WAIT, reply_to="nowhere")
+    assert missing.value.topic == "nowhere"
+    assert case.log.produced == []
+
+
+def test_a_refusal_by_receipt_has_the_receipt(kind: str) -> None:
+    case = Case(kind)
+    mark: list[tuple[str, bytes | None]] = [("delaystream-receipt", b"rejected")]
+    body = (
+        b'{"outcome":"rejected","code":"quota-exceeded","detail":"Too many.","source":"delay-requests/0/0"}'
+    )
+    case.soon(lambda: case.log.tell(body, mark))
+    with pytest.raises(RejectedError, match=r"quota-exceeded: Too many\.") as refused:
+        case.schedule(wait=WAIT)
+    assert refused.value.receipt is not None
+    assert refused.value.receipt.source == "delay-requests/0/0"
+
+
+def test_as_many_receipts_are_waited_for_as_may_be(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for one more waits for the oldest, and not for ever."""
+    case = Case(kind)
+    monkeypatch.setattr(sending_module.Sending.__init__, "__defaults__", (2,))
+    monkeypatch.setattr(async_sending_module.AsyncSending.__init__, "__defaults__", (2,))
+    case = Case(kind)
+    batch = case.client.batch()
+
+    def schedule() -> Any:
+        return case.run(batch.schedule("out", b"", delay="1h", wait=WAIT))
+
+    first, second = schedule(), schedule()
+    case.soon(lambda: case.log.answer(0, Outcome.SCHEDULED))
+    third = schedule()
+    assert (first.done(), second.done(), third.done()) == (True, False, False)
+    schedule()
+    assert second.done()
+    with pytest.raises(ReceiptTimeout):
+        case.run(second.result())
+
+
+def test_a_batch_waits_for_all_and_raises_what_nobody_has_looked_at(kind: str) -> None:
+    case = Case(kind, at_once=False)
+
+    def finish(batch: Any) -> Any:
+        return case.run(batch.finish())
+
+    batch = case.client.batch()
+    pending = [case.run(batch.schedule("out", b"", delay="1h")) for _ in range(3)]
+    assert not any(one.done() for one in pending)
+    case.soon(case.transport.acknowledge)
+    finish(batch)
+    assert all(one.done() for one in pending)
+    assert case.run(pending[2].result()).source == case.log.source(2)
+    case.log.refusal = UnavailableError("no room")
+    looked_at, _ = (case.run(batch.schedule("out", b"", delay="1h")) for _ in range(2))
+    case.transport.acknowledge()
+    with pytest.raises(UnavailableError):
+        case.run(looked_at.result())
+    with pytest.raises(UnavailableError, match="no room") as failed:
+        finish(batch)
+    assert not hasattr(failed.value, "__notes__")
+    finish(batch)  # told once
+
+
+def test_a_refusal_before_sending_takes_nothing_with_it(kind: str) -> None:
+    case = Case(kind)
+    with pytest.raises(RejectedError):
+        case.schedule(id="")
+    with pytest.raises(ValueError, match="There would be no receipt"):
+        case.schedule(reply_to="__consumer_offsets", wait=WAIT)
+    assert case.log.produced == []
+
+
+def test_a_change_gives_up_after_ten_times(kind: str) -> None:
+    case = Case(kind)
+    mark: list[tuple[str, bytes | None]] = [("delaystream-receipt", b"described")]
+    changes: list[int | None] = []
+
+    def change(now: ScheduleDescription) -> Changes:
+        changes.append(now.version)
+        return {"tags": ["a"]}
+
+    def describe() -> None:
+        at = len(case.log.produced) - 1
+        source = case.log.source(at).text.encode()
+        body = b'{"outcome":"described","schedule_id":"x","id":"x","version":5,"schedule":{},"source":"%b"}'
+        case.log.tell(body % source, mark)
+
+    def refuse() -> None:
+        source = case.log.source(len(case.log.produced) - 1).text.encode()
+        body = b'{"outcome":"rejected","code":"version-changed","detail":"It has another.","source":"%b"}'
+        case.log.tell(body % source, mark)
+
+    for _ in range(10):
+        case.soon(describe, refuse)
+    with pytest.raises(RejectedError, match="version-changed"):
+        case.run(case.client.handle("x").update(change))
+    assert changes == [5] * 10
+    updates = [record for record in case.log.produced if ("delaystream-if-version", b"5") in record.headers]
+    assert len(updates) == 10
+
+
+def test_early_receipts_have_a_bound() -> None:
+    """On a topic that many write to, what is kept for acknowledgements that are slow does not grow."""
+    receipts, told = Receipts(early=2), list[Any]()
+    log = Log(delay_receipts=1)
+    log.followed["delay-receipts"] = (receipts.take, receipts.fail)
+    log.produced = [schedule_request("delay-requests", "out", delay="1s") for _ in range(4)]
+    log.answer(3, Outcome.SCHEDULED)  # nobody has announced anything
+    receipts.announce()
+    receipts.announce()
+    for number in range(3):
+        log.answer(number, Outcome.SCHEDULED)
+    for number in (0, 3):
+        receipts.expect(log.source(number), told.append)
+    assert told == []
+    receipts.announce()
+    log.answer(2, Outcome.SCHEDULED)
+    receipts.expect(log.source(2), told.append)
+    assert [one.source for one in told] == [log.source(2).text]
+
+
+def test_a_closed_client_sends_nothing_more(kind: str) -> None:
+    case = Case(kind)
+    case.schedule()
+    case.run(case.client.close(timedelta(seconds=3)))
+    with pytest.raises(RuntimeError, match="closed"):
+        case.schedule()
+
+
+def test_two_threads_that_wait_for_one_acknowledgement_are_both_told() -> None:
+    """Whoever asks first makes what is waited for, and the second does not replace it."""
+    log = Log(delay_requests=1)
+    transport = HeldTransport(log, at_once=False)
+    waited: list[Future[Any]] = []
+    wait = transport.wait
+
+    def second(future: Future[Any], timeout_s: float | None) -> Any:
+        waited.append(future)
+        if len(waited) == 1:
+            transport.events.append(transport.acknowledge)
+            pending.sent()
+        return wait(future, timeout_s)
+
+    transport.wait = second  # type: ignore[method-assign]
+    composer = Composer("delay-requests", None)
+    request = composer.composed(schedule_request(composer.place, "out", delay="1s"), waits=False)
+    pending = Sending(lambda: transport).begin(request, None, lambda accepted: accepted)
+    assert pending.sent().source == log.source(0)
+    assert len(waited) == 2
+    assert waited[0] is waited[1]
+
+
+def test_a_client_is_made_from_something() -> None:
+    with pytest.raises(TypeError, match="takes bootstrap servers"):
+        Client()
+    with pytest.raises(Exception, match=r"acks is no setting"):
+        Client({"bootstrap.servers": "a:1", "acks": "0"})
