@@ -127,6 +127,8 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         self._checkpoint = Checkpoint()
         self._fires = Fires(told.remembered_fires)
         self._read: deque[AsyncReceivedDelivery] = deque()
+        #: what was fetched and not looked at yet, and how often partitions had been shared out before
+        self._arrived: deque[tuple[int, Mapping[TopicPartition, Sequence[Any]]]] = deque()
         self._hand: AsyncReceivedDelivery | None = None
         #: held while a delivery is in hand and while anything is settled: partitions do not leave meanwhile
         self._lock = asyncio.Lock()
@@ -180,6 +182,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
             await self._lock.acquire()
             try:
                 self._raise_failure()
+                await self._look_at_arrived()
                 if not self._read or self._is_full():
                     await self._settle()
                 while self._read:
@@ -200,7 +203,10 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         Raises ValueError where there is a transaction, and no delivery in hand.
         """
         place = None if self._hand is None else _place(self._hand)
-        await self._produce(place, record)
+        try:
+            await self._produce(place, record)
+        except MessageSizeTooLargeError as error:
+            raise _unavailable(f"{record.topic} took no record", error) from None
 
     async def retry(
         self,
@@ -272,6 +278,8 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
                 self._failure = error
             self._checkpoint.clear()
             self._fires.forget()
+            self._open.clear()
+            self._sent.clear()
             for place in list(self._producers):
                 if place is not None:
                     await self._producers.pop(place).stop()
@@ -340,15 +348,19 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
             if error.retriable:
                 return
             raise UnavailableError(f"Nothing can be read: {_said(error)}.") from None
-        if not fetched:
-            return
-        async with self._lock:
-            if self._shared_out != before:
-                # Fetched of partitions that went, or have come since: reading begins at what is committed.
+        # Nothing is awaited from there to here, and whoever waits may be cancelled from here on.
+        self._arrived.append((before, fetched))
+
+    async def _look_at_arrived(self) -> None:
+        while self._arrived:
+            before, fetched = self._arrived[0]
+            if self._shared_out == before:
+                self._take_in(fetched)
+            else:
+                # Of partitions that went, or have come since: reading begins at what is committed.
                 for partition in fetched:
                     await self._rewind((partition.topic, partition.partition))
-                return
-            self._take_in(fetched)
+            self._arrived.popleft()
 
     def _take_in(self, fetched: Mapping[TopicPartition, Sequence[Any]]) -> None:
         for partition, records in fetched.items():
@@ -376,6 +388,9 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
                     self._take_in(await self._consumer.getmany(partition, timeout_ms=_PROBE_MS))
                 except UnicodeDecodeError:
                     await self._read_stretch(partition)
+                except KafkaError as error:
+                    if not error.retriable:
+                        raise _unavailable("Nothing can be read", error) from None
 
     async def _read_stretch(self, partition: TopicPartition) -> None:
         place = (partition.topic, partition.partition)
@@ -440,9 +455,9 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
                 record.partition,
                 headers=list(record.headers),
             )
-        except MessageSizeTooLargeError:
-            raise
         except KafkaError as error:
+            if isinstance(error, MessageSizeTooLargeError):
+                raise
             raise _unavailable(f"{record.topic} took no record", error) from None
         self._sent.setdefault(place, []).append((record.topic, sent))
 

@@ -185,9 +185,13 @@ class DeliveryConsumer:
     def send(self, record: RequestRecord) -> None:
         """Produce a record in the consumer's transaction; without one before the next offsets are committed.
 
-        The record may be a request, by the functions of `delaystream.client`, or of any other topic.
+        The record may be a request, by the functions of `delaystream.client`, or of any other topic. Raises
+        UnavailableError where it is larger than may be.
         """
-        self._produce(record)
+        try:
+            self._produce(record)
+        except KafkaException as error:
+            raise self._unavailable(f"{record.topic} took no record", error) from None
 
     @property
     def producer(self) -> Producer:
