@@ -148,6 +148,8 @@ class Actions:
             raise id_required(f"{PREFIX}{min(control.keys() & TIMING)} is given")
         timing = read_changes(control, timestamp_ms, now_ms, self._limits)
         due_ms = self._due.read(control, timestamp_ms, now_ms) if one_time else ()
+        if subject is not None and len(due_ms) > 1:
+            raise _one_time_only(len(due_ms))
         return due_ms, timing
 
     def _destination(self, control: dict[str, bytes], action: Action) -> str:
@@ -311,6 +313,13 @@ def _rate(control: dict[str, bytes]) -> float | None:
         return parse_count(written)
     except RateError as error:
         raise RefusedError(Code.INVALID_RATE, f"{name}: {shown(written)} {error}, or 'none'.") from None
+
+
+def _one_time_only(times: int) -> RefusedError:
+    """A request without an id would be due more than once."""
+    return RefusedError(
+        Code.LIST_TOO_LONG, f"{PREFIX}coordinates is given with {times} times; expected one of them."
+    )
 
 
 def _nobody_to_tell(no_receipt: str | None) -> RefusedError:

@@ -45,7 +45,8 @@ def kind_of(name: str) -> str:
     lower = name[:_COMPARED_CHARACTERS].lower()
     if not lower.startswith(PREFIX):
         return FOREIGN
-    kind = KINDS.get(lower)
+    # Of the letters beyond ASCII, the Kelvin sign is a small k in lower case.
+    kind = KINDS.get(lower) if name.isascii() else None
     if kind is None and lower[len(PREFIX) :] in RESERVED:
         raise RefusedError(
             Code.NOT_SUPPORTED,

@@ -52,7 +52,7 @@ def retimed(old: Recurrence | None, timing: Timing, asked_ms: int, default_zone:
     if cron is None:
         timezone, dst_gap, dst_overlap = "UTC", "shift", "first"
     elif timing.timezone is not UNSET:
-        timezone = timing.timezone or default_zone
+        timezone = default_zone if timing.timezone is None else timing.timezone
     elif old.cron is None:
         timezone = default_zone
     return Recurrence(
