@@ -125,7 +125,7 @@ class AsyncPending(Generic[T]):
         self._told: asyncio.Future[Receipt] | None = None
         self._receipts: Receipts | None = None
         self._wait_s = 0.0
-        self._sent_at_s = 0.0
+        self._sent_at_s: float | None = None
         self._settled: tuple[T | None, Exception | None] | None = None
         self.looked_at = False
         """Whether its result was asked for."""
@@ -175,7 +175,8 @@ class AsyncPending(Generic[T]):
         sent = await self._transport.wait(self._sent, None)
         if self._told is None or self._receipts is None:
             return self._request.accepted(sent)
-        left_s = max(0.0, self._sent_at_s + self._wait_s - time.monotonic())
+        # What was acknowledged already has its callback only on the way.
+        left_s = max(0.0, self._acknowledged(self._sent) + self._wait_s - time.monotonic())
         try:
             receipt = await self._transport.wait(self._told, left_s)
         except TimeoutError:
@@ -184,15 +185,18 @@ class AsyncPending(Generic[T]):
             self._receipts.forget(sent.source)
         return self._request.accepted(sent, receipt)
 
-    def _acknowledged(self, sent: asyncio.Future[Sent]) -> None:
+    def _acknowledged(self, sent: asyncio.Future[Sent]) -> float:
+        """Kafka has answered: when that was heard, on the monotonic clock, however often it is asked."""
+        if self._sent_at_s is not None:
+            return self._sent_at_s
+        self._sent_at_s = time.monotonic()
         if sent.cancelled() or sent.exception() is not None:
             self._sending.doubt(self._request.record.topic)
             if self._receipts is not None:
                 self._receipts.retract()
-            return
-        self._sent_at_s = time.monotonic()
-        if self._receipts is not None:
+        elif self._receipts is not None:
             self._receipts.expect(sent.result().source, self._answered)
+        return self._sent_at_s
 
     def _answered(self, answer: Receipt | UnavailableError) -> None:
         if self._told is not None and not self._told.done():

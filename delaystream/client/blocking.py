@@ -168,7 +168,8 @@ class Batch(Verbs[Pending[Accepted], Pending[ScheduleDescription | None]]):
 
     At the end of its `with` all are acknowledged, and their receipts are there where they are waited for. The
     first failure whose `result()` nobody has asked for is raised then, with a note that counts the others. As
-    many are in flight as the transport lets be. A refusal before sending is raised at once.
+    many are in flight as the transport lets be. A refusal before sending is raised at once. A batch is for
+    one thread.
     """
 
     def __init__(self, client: Client, composer: Composer, sending: Sending) -> None:

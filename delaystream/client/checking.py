@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime
-from threading import Lock
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from threading import local
+from typing import TYPE_CHECKING, Final, cast
 
 from delaystream.client.outcomes import RejectedError
 from delaystream.client.records import RequestRecord
 from delaystream.client.timing import aware
+from delaystream.core.rejection import Rejection
 
 if TYPE_CHECKING:
     from delaystream.codec.headers import RequestParser
@@ -27,47 +30,29 @@ class Checker:
     the partition, what has the id by now, how much may be pending.
     """
 
-    def __init__(self, parser: RequestParser) -> None:
-        self._parser = parser
-        self._lock = Lock()  # a parser is for one thread at a time
+    def __init__(self, make_parser: Callable[[], RequestParser]) -> None:
+        self._make_parser = make_parser
+        # A parser is for one thread. A lock instead might be held by another thread while the process forks.
+        self._of_thread = local()
 
     @classmethod
     def of(cls, topic: str, settings: Settings | None = None) -> Checker:
         """For the requests of `topic`; without settings with the limits and names that are the defaults."""
-        from delaystream.codec.headers import RequestParser
-        from delaystream.core.destinations import DestinationFilter
-        from delaystream.core.limits import Limits
-
-        if settings is None:
-            return cls(RequestParser(DestinationFilter(["*"], [topic], RECEIPTS_TOPIC), Limits()))
-        requests = settings.requests(topic)
-        return cls(
-            RequestParser(
-                # What the workers allow is not known here; what no worker can allow is.
-                DestinationFilter(["*"], settings.own_topics, settings.receipts_topic),
-                requests.limits(),
-                requests.default_destination,
-                requests.default_timezone,
-            )
-        )
+        return cls(partial(_parser, topic, settings))
 
     def check(self, record: RequestRecord, timestamp_ms: int | None = None) -> Request:
         """What the record asks for, by the timestamp that it has on its topic, or as if it were sent now.
 
         Raises RejectedError with the code that a worker would refuse it with.
         """
-        from delaystream.core.rejection import Rejection
-
         now_ms = time.time_ns() // 1_000_000
         if timestamp_ms is None:
             timestamp_ms = now_ms
-        with self._lock:
-            parsed = self._parser.parse(
-                record.topic, 0, 0, timestamp_ms, record.key, record.value, record.headers, now_ms
-            )
-        if type(parsed) is Rejection:
+        parsed = self._parser.parse(
+            record.topic, 0, 0, timestamp_ms, record.key, record.value, record.headers, now_ms
+        )
+        if isinstance(parsed, Rejection):
             raise RejectedError(parsed.code.value, parsed.detail)
-        assert not isinstance(parsed, Rejection)
         return parsed
 
     def due_at(self, record: RequestRecord, timestamp_ms: int) -> tuple[datetime, ...]:
@@ -82,6 +67,31 @@ class Checker:
             return tuple(map(aware, parsed.due_ms))
         first_ms = next_after(parsed.recurrence, timestamp_ms)
         return () if first_ms is None else (aware(first_ms),)
+
+    @property
+    def _parser(self) -> RequestParser:
+        try:
+            return cast("RequestParser", self._of_thread.parser)
+        except AttributeError:
+            self._of_thread.parser = parser = self._make_parser()
+            return parser
+
+
+def _parser(topic: str, settings: Settings | None) -> RequestParser:
+    from delaystream.codec.headers import RequestParser
+    from delaystream.core.destinations import DestinationFilter
+    from delaystream.core.limits import Limits
+
+    if settings is None:
+        return RequestParser(DestinationFilter(["*"], [topic], RECEIPTS_TOPIC), Limits())
+    requests = settings.requests(topic)
+    return RequestParser(
+        # What the workers allow is not known here; what no worker can allow is.
+        DestinationFilter(["*"], settings.own_topics, settings.receipts_topic),
+        requests.limits(),
+        requests.default_destination,
+        requests.default_timezone,
+    )
 
 
 def check(record: RequestRecord) -> tuple[datetime, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -44,7 +45,7 @@ class ConfluentTransport:
         self, producer: Mapping[str, Any], consumer: Mapping[str, Any], in_flight: int = IN_FLIGHT
     ) -> None:
         self._consumer = consumer
-        self._errors: list[str] = []
+        self._errors: deque[str] = deque(maxlen=1)  # the latest says why
         self._producer = Producer(
             {
                 "linger.ms": _LINGER_MS,

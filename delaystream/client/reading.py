@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -69,7 +70,7 @@ class Reader:
         from_beginning: bool = False,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
-        self._errors: list[str] = []
+        self._errors: deque[str] = deque(maxlen=1)  # the latest says why
         self._topic = topic
         self._from_beginning = from_beginning
         self._answer_timeout_s = answer_timeout_s

@@ -24,16 +24,17 @@ from delaystream.client.options import (
     control_headers,
 )
 from delaystream.client.payloads import Headers, Key, Serializer, payload, record_headers, record_key
+from delaystream.codec.names import PREFIX
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.request import Coordinates, Header
 
 _SUBJECTS: Final = (
     "coordinates",
     "destination",
-    "match_destination",
-    "match_id_prefix",
-    "match_key",
-    "match_tags",
+    "match-destination",
+    "match-id-prefix",
+    "match-key",
+    "match-tags",
 )
 """What a command is about that names no id."""
 _OF_A_VALUE: Final = ("key", "headers")
@@ -203,21 +204,13 @@ def command_request(
 
 def _subject(headers: Sequence[Header]) -> bytes:
     """What a command without an id is about, in one form whatever the order of its options."""
-    said = control_headers_of(headers)
+    said = dict(headers)
+    names = [PREFIX + subject for subject in _SUBJECTS]
     return b"\n".join(
-        b"%b=%b" % (name.replace("_", "-").encode(), said[name]) for name in _SUBJECTS if name in said
+        b"%b=%b" % (name.removeprefix(PREFIX).encode(), value)
+        for name in names
+        if (value := said.get(name)) is not None
     )
-
-
-def control_headers_of(headers: Sequence[Header]) -> dict[str, bytes]:
-    """Control headers by the option's name."""
-    from delaystream.codec.names import PREFIX
-
-    return {
-        name.removeprefix(PREFIX).replace("-", "_"): value
-        for name, value in headers
-        if value is not None and name.startswith(PREFIX)
-    }
 
 
 def _place(place: str | Place) -> Place:

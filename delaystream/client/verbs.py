@@ -22,7 +22,7 @@ from delaystream.client.options import (
     tag_list,
 )
 from delaystream.client.outcomes import Accepted
-from delaystream.client.payloads import CORRELATION_ID, Headers, Key, record_headers
+from delaystream.client.payloads import CORRELATION_ID, Headers, HeaderValue, Key, record_headers
 from delaystream.client.records import (
     RequestRecord,
     Sent,
@@ -102,8 +102,7 @@ class Verbs(ABC, Generic[AcceptedT_co, DescribedT_co]):
         wait: timedelta | None = None,
         **options: Unpack[ScheduleOptions],
     ) -> AcceptedT_co:
-        """Deliver `value` to the topic `destination`, later: `delay` or `at`; or again and again: `every`,
-        `cron`.
+        """Deliver `value` to the topic `destination`: later (`delay`, `at`) or recurring (`every`, `cron`).
 
         Without `id` only its coordinates name it. An id that is in use is replaced, unless `if_exists` says
         otherwise.
@@ -125,7 +124,7 @@ class Verbs(ABC, Generic[AcceptedT_co, DescribedT_co]):
         wait: timedelta | None = None,
     ) -> AcceptedT_co:
         """Deliver `value` to `topic` once, `delay` from now; the header `correlation_id` goes with it."""
-        pairs = list(headers.items() if hasattr(headers, "items") else headers)
+        pairs: list[tuple[str, HeaderValue]] = [*record_headers(headers)]
         if correlation_id is not None:
             pairs.append((CORRELATION_ID, correlation_id))
         return self.schedule(topic, value, key=key, headers=pairs, delay=delay, wait=wait)

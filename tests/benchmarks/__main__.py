@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from delaystream.dev.broker import EmbeddedBroker
-from tests.benchmarks import capacity, lateness, report, scheduling, throughput
+from tests.benchmarks import capacity, client, lateness, report, scheduling, throughput
 from tests.benchmarks.bench import Bench, Row
 from tests.integration.harness_kafka import Kafka
 
@@ -26,6 +26,7 @@ SCENARIOS = {
     "cron": scheduling.cron,
     "bulk-cancel": scheduling.bulk_cancel,
     "events": scheduling.events,
+    "client": client.sending,
 }
 _RESULTS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
 

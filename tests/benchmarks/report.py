@@ -77,6 +77,8 @@ def shown(row: Row) -> str:
     beside = ""
     if "ceiling_per_second" in row.detail:
         beside = f"  {row.detail['per_second']:,}/s, copy {row.detail['ceiling_per_second']:,}/s"
+    elif "plain_per_second" in row.detail:
+        beside = f"  {row.detail['processor_us']} us of processor time each; {_plain(row)}"
     elif "per_second" in row.detail:
         beside = f"  {row.detail['per_second']:,}/s"
     faults = {name: row.detail[name] for name in ("lost", "duplicated", "early") if row.detail.get(name)}
@@ -84,6 +86,12 @@ def shown(row: Row) -> str:
     figure = f"{_number(row.value)} {row.unit}"
     return (
         f"{verdict}  {row.name:24} {figure:>18}  {sign} {_number(row.limit):>7}{beside}{wrong}   {row.what}"
+    )
+
+
+def _plain(row: Row) -> str:
+    return (
+        f"a plain producer {row.detail['plain_per_second']:,}/s, {row.detail['plain_processor_us']} us each"
     )
 
 
@@ -101,6 +109,8 @@ def table(rows: Iterable[Row]) -> str:
             figure += f" ({row.detail['per_second']:,}/s"
             if "ceiling_per_second" in row.detail:
                 figure += f"; the copy: {row.detail['ceiling_per_second']:,}/s"
+            if "plain_per_second" in row.detail:
+                figure += f"; {_plain(row)}"
             figure += ")"
         lines.append(
             f"| {row.name} | {row.what} | {figure} | {sign} {_number(row.limit)} {row.unit} |"

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import uuid4
 
+from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.client import Client
+from delaystream.client.confluent_transport import ConfluentTransport
 from tests.integration.harness import Deployment
 
 WAIT = timedelta(seconds=20)
@@ -70,6 +72,18 @@ def test_threads_share_a_client(app: Deployment) -> None:
         cancelled = client.cancel(match_id_prefix=tag, wait=WAIT).receipt
         assert cancelled is not None
         assert cancelled.count == 200
+
+
+def test_who_sends_more_than_may_be_in_flight_waits(app: Deployment) -> None:
+    """Nothing is lost and nothing is refused: the queue of the producer is the bound."""
+    topic = app.kafka.create(app.topic(f"bounded-{uuid4().hex}"), 2)
+    config = ClientConfig.parse({"bootstrap.servers": app.kafka.bootstrap})
+    transport = ConfluentTransport(config.confluent_producer(), config.confluent(), in_flight=16)
+    with Client(transport=transport, request_topic=topic) as client, client.batch() as batch:
+        for number in range(2_000):
+            batch.schedule("x", str(number), delay="1h")
+    values = sorted(int(record.value or b"-1") for record in app.kafka.read(topic, 2_000))
+    assert values == list(range(2_000))
 
 
 def test_the_child_of_a_fork_has_connections_of_its_own(app: Deployment) -> None:

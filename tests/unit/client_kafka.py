@@ -60,7 +60,7 @@ class HeldTransport:
         self.at_once = at_once
         self.unacknowledged: list[tuple[int, Done]] = []
         self.events: list[Callable[[], None]] = []
-        self.closed_within: float | None = None
+        self.waited_s: list[float | None] = []
 
     def partitions(self, topic: str) -> int:
         return self.log.count(topic)
@@ -82,6 +82,7 @@ class HeldTransport:
         self.log.followed[topic] = (each, fail)
 
     def wait(self, future: Future[T], timeout_s: float | None) -> T:
+        self.waited_s.append(timeout_s)
         while not future.done():
             if not self.events:
                 assert timeout_s is not None, "this would wait for ever"
@@ -90,7 +91,7 @@ class HeldTransport:
         return future.result(0)
 
     def close(self, timeout_s: float) -> None:
-        self.closed_within = timeout_s
+        assert timeout_s > 0
         self.acknowledge()
 
 
@@ -100,6 +101,7 @@ class HeldAsyncTransport:
     def __init__(self, log: Log, *, at_once: bool = True) -> None:
         self._held = HeldTransport(log, at_once=at_once)
         self.events = self._held.events
+        self.waited_s = self._held.waited_s
 
     async def partitions(self, topic: str) -> int:
         return self._held.partitions(topic)
@@ -123,6 +125,9 @@ class HeldAsyncTransport:
         self._held.follow(topic, each, fail)
 
     async def wait(self, future: asyncio.Future[T], timeout_s: float | None) -> T:
+        self.waited_s.append(timeout_s)
+        if future.done():
+            return future.result()
         while not future.done():
             await asyncio.sleep(0)  # callbacks
             if future.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
@@ -24,11 +25,15 @@ from delaystream.client import (
 )
 from delaystream.client import async_sending as async_sending_module
 from delaystream.client import sending as sending_module
+from delaystream.client.checking import Checker
 from delaystream.client.composing import Composer
 from delaystream.client.partitions import PartitionCounts
 from delaystream.client.receipts import Receipts
 from delaystream.client.sending import Sending
+from delaystream.codec.headers import RequestParser
 from delaystream.codec.outgoing import Outcome
+from delaystream.core.destinations import DestinationFilter
+from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.request import Coordinates
 from tests.unit.client_kafka import HeldAsyncTransport, HeldTransport, Log
@@ -108,6 +113,14 @@ def test_a_receipt_that_comes_before_the_acknowledgement_is_kept(kind: str) -> N
     case = Case(kind, at_once=False)
     case.soon(lambda: case.log.answer(0, Outcome.SCHEDULED), case.transport.acknowledge)
     assert case.schedule(id="x", wait=WAIT).outcome == "scheduled"
+
+
+def test_a_receipt_is_waited_for_as_long_as_was_said(kind: str) -> None:
+    """From the acknowledgement on, also where that was there before anybody waited."""
+    case = Case(kind)
+    with pytest.raises(ReceiptTimeout):
+        case.schedule(wait=WAIT)
+    assert 0 < case.transport.waited_s[-1] <= WAIT.total_seconds()
 
 
 def test_receipts_of_others_and_what_is_none_are_passed_over(kind: str) -> None:
@@ -309,3 +322,32 @@ def test_a_client_is_made_from_something() -> None:
         Client()
     with pytest.raises(Exception, match=r"acks is no setting"):
         Client({"bootstrap.servers": "a:1", "acks": "0"})
+
+
+def test_a_client_by_settings_holds_requests_against_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the environment, as the command line has them; nothing is connected for that."""
+    monkeypatch.setenv("DELAYSTREAM_MAX_LIST", "2")
+    monkeypatch.setenv("DELAYSTREAM_KAFKA_BOOTSTRAP_SERVERS", "localhost:1")
+    for client in (Client.from_settings(), AsyncClient.from_settings()):
+        with pytest.raises(RejectedError, match="list-too-long"):
+            client.schedule("out", b"", delay=["1s", "2s", "3s"])
+
+
+def test_each_thread_checks_with_a_parser_of_its_own() -> None:
+    """What a parser remembers is for one thread; and no lock can be left held by a fork."""
+    made: list[int] = []
+    topic = "delay-requests"
+
+    def make() -> RequestParser:
+        made.append(threading.get_ident())
+        return RequestParser(DestinationFilter(["*"]), Limits())
+
+    checker = Checker(make)
+    request = schedule_request(topic, "out", delay="1s")
+    threads = [threading.Thread(target=checker.check, args=(request,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    checker.check(request)
+    checker.check(request)
+    assert len(made) == 3
