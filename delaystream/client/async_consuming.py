@@ -52,7 +52,7 @@ _NULL: Final = object()
 class AsyncReceivedDelivery(Delivery):
     """A delivery in the hands of a consumer, until it asks for the next one."""
 
-    _consumer: AsyncDeliveryConsumer | None = field(default=None, repr=False, compare=False)
+    consumer: AsyncDeliveryConsumer | None = field(default=None, repr=False, compare=False)
 
     async def retry(
         self,
@@ -76,9 +76,9 @@ class AsyncReceivedDelivery(Delivery):
 
 
 def _of(delivery: AsyncReceivedDelivery) -> AsyncDeliveryConsumer:
-    if delivery._consumer is None:
+    if delivery.consumer is None:
         raise ValueError("The delivery is in the hands of no consumer; expected one that a consumer gave.")
-    return delivery._consumer
+    return delivery.consumer
 
 
 class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -366,7 +366,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         for partition, records in fetched.items():
             if records:
                 self._fetched[partition.topic, partition.partition] = records[-1].offset + 1
-            self._read.extend(AsyncReceivedDelivery.of_record(record, _consumer=self) for record in records)
+            self._read.extend(AsyncReceivedDelivery.of_record(record, consumer=self) for record in records)
 
     async def _read_otherwise(self) -> None:
         """Read on with the other client where a record is one that aiokafka cannot read.
@@ -395,7 +395,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
     async def _read_stretch(self, partition: TopicPartition) -> None:
         place = (partition.topic, partition.partition)
         messages, stop = await asyncio.to_thread(_stretch, self._other, place, self._fetched[place])
-        self._read.extend(AsyncReceivedDelivery.of_message(message, _consumer=self) for message in messages)
+        self._read.extend(AsyncReceivedDelivery.of_message(message, consumer=self) for message in messages)
         self._fetched[place] = stop
         self._consumer.seek(partition, stop)
 

@@ -46,7 +46,7 @@ _NOTHING: Final = frozenset({KafkaError._NO_OFFSET})
 class ReceivedDelivery(Delivery):
     """A delivery in the hands of a consumer, until it asks for the next one."""
 
-    _consumer: DeliveryConsumer | None = field(default=None, repr=False, compare=False)
+    consumer: DeliveryConsumer | None = field(default=None, repr=False, compare=False)
 
     def retry(
         self,
@@ -70,9 +70,9 @@ class ReceivedDelivery(Delivery):
 
 
 def _of(delivery: ReceivedDelivery) -> DeliveryConsumer:
-    if delivery._consumer is None:
+    if delivery.consumer is None:
         raise ValueError("The delivery is in the hands of no consumer; expected one that a consumer gave.")
-    return delivery._consumer
+    return delivery.consumer
 
 
 class DeliveryConsumer:
@@ -275,7 +275,7 @@ class DeliveryConsumer:
         if (error := message.error()) is not None:
             self._heed(error)
             return None
-        delivery = ReceivedDelivery.of_message(message, _consumer=self)
+        delivery = ReceivedDelivery.of_message(message, consumer=self)
         if not self._checkpoint.first:
             self._since = time.monotonic()
         if self._fires.is_copy(delivery):

@@ -109,10 +109,11 @@ class Consuming:
             retries=RetryPolicy.of() if policy is None else policy,
             **known,
         )
-        found._check()
+        found.check()
         return found
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises ValueError with a sentence."""
         if not self.sources:
             raise ValueError("There is no topic to consume.")
         for topic in (*self.sources, self.topics.dead_letters):
