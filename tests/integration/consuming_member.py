@@ -43,8 +43,8 @@ def blocking(bootstrap: str, member: str, topics: dict[str, str], *, transaction
     settings = {"group.instance.id": member, "session.timeout.ms": 6000}
     with client.consumer(
         topics["source"],
-        group="billing",
-        transactional_id=f"billing-{member}" if transactional else None,
+        group=topics["source"],
+        transactional_id=f"{topics['source']}-{member}" if transactional else None,
         dead_letters=topics["dead_letters"],
         kafka=settings,
     ) as consumer:
@@ -62,8 +62,8 @@ async def asynchronous(bootstrap: str, member: str, topics: dict[str, str], *, t
     client = AsyncClient(bootstrap, request_topic=topics["requests"])
     async with client.consumer(
         topics["source"],
-        group="billing",
-        transactional_id="billing" if transactional else None,
+        group=topics["source"],
+        transactional_id=topics["source"] if transactional else None,
         dead_letters=topics["dead_letters"],
         kafka={"group_instance_id": member, "session_timeout_ms": 6000},
     ) as consumer:
@@ -82,13 +82,13 @@ def own_transaction(bootstrap: str, member: str, topics: dict[str, str]) -> None
 
     settings: dict[str, Any] = {"bootstrap.servers": bootstrap}
     producer = Producer(
-        {**settings, "transactional.id": f"billing-{member}", "partitioner": "murmur2_random"}
+        {**settings, "transactional.id": f"{topics['source']}-{member}", "partitioner": "murmur2_random"}
     )
     producer.init_transactions(30)
     consumer = Consumer(
         {
             **settings,
-            "group.id": "billing",
+            "group.id": topics["source"],
             "group.instance.id": member,
             "session.timeout.ms": 6000,
             "auto.offset.reset": "earliest",
