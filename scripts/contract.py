@@ -184,10 +184,11 @@ class Rejection(_Part, frozen=True, kw_only=True):
 
     about: About
     found: Annotated[
-        Literal["request", "state", "dialect", "bytes"],
+        Literal["request", "state", "dialect", "bytes", "consumer"],
         Meta(
             description="By what: the request and the worker's settings (these have vectors); what the "
-            "worker knows besides; a topic that takes another system's headers; the bytes on the log."
+            "worker knows besides; a topic that takes another system's headers; the bytes on the log; "
+            "a consumer, of a delivery."
         ),
     ]
 

@@ -11,6 +11,16 @@ from typing import TYPE_CHECKING, Any
 from delaystream.client.checking import RECEIPTS_TOPIC, check
 from delaystream.client.deliveries import Delivery
 from delaystream.client.descriptions import PastTimes, Payload, ScheduleDefinition, ScheduleDescription
+from delaystream.client.events import (
+    EventError,
+    Events,
+    EventVersionError,
+    InvalidEventError,
+    ScheduledEvent,
+    UnknownEventError,
+    event_record,
+    read_event,
+)
 from delaystream.client.options import CLEAR, Changes, ScheduleOptions
 from delaystream.client.outcomes import (
     Accepted,
@@ -38,13 +48,16 @@ from delaystream.client.records import (
     trigger_request,
     update_request,
 )
+from delaystream.client.retrying import Backoff, Retry, RetryPolicy, RetryTopics, dead_letter, retry
 from delaystream.client.transport import AsyncTransport, Transport
 from delaystream.core.request import Coordinates
 
 if TYPE_CHECKING:
+    from delaystream.client.async_consuming import AsyncDeliveryConsumer, AsyncReceivedDelivery
     from delaystream.client.async_sending import AsyncPending
     from delaystream.client.asynchronous import AsyncBatch, AsyncClient
     from delaystream.client.blocking import Batch, Client
+    from delaystream.client.blocking_consuming import DeliveryConsumer, ReceivedDelivery
     from delaystream.client.sending import Pending
     from delaystream.client.verbs import Handle
 
@@ -54,15 +67,23 @@ __all__ = [
     "Accepted",
     "AsyncBatch",
     "AsyncClient",
+    "AsyncDeliveryConsumer",
     "AsyncPending",
+    "AsyncReceivedDelivery",
     "AsyncTransport",
+    "Backoff",
     "Batch",
     "Changes",
     "Client",
     "ClientError",
     "Coordinates",
     "Delivery",
+    "DeliveryConsumer",
+    "EventError",
+    "EventVersionError",
+    "Events",
     "Handle",
+    "InvalidEventError",
     "MissingPartitionError",
     "MissingTopicError",
     "Occurrence",
@@ -72,29 +93,43 @@ __all__ = [
     "Place",
     "Receipt",
     "ReceiptTimeout",
+    "ReceivedDelivery",
     "RejectedError",
     "RequestRecord",
+    "Retry",
+    "RetryPolicy",
+    "RetryTopics",
     "ScheduleDefinition",
     "ScheduleDescription",
     "ScheduleOptions",
+    "ScheduledEvent",
     "Sent",
     "Transport",
     "UnavailableError",
+    "UnknownEventError",
     "UnknownIdError",
     "cancel_request",
     "check",
+    "dead_letter",
     "describe_request",
+    "event_record",
     "pause_request",
     "preview",
     "rate_request",
+    "read_event",
     "reschedule_request",
     "resume_request",
+    "retry",
     "schedule_request",
     "trigger_request",
     "update_request",
 ]
 
 _LATER = {
+    "AsyncDeliveryConsumer": "async_consuming",
+    "AsyncReceivedDelivery": "async_consuming",
+    "DeliveryConsumer": "blocking_consuming",
+    "ReceivedDelivery": "blocking_consuming",
     "AsyncBatch": "asynchronous",
     "AsyncClient": "asynchronous",
     "AsyncPending": "async_sending",

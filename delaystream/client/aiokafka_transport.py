@@ -152,12 +152,9 @@ class AiokafkaTransport:
     async def _read(self, consumer: AIOKafkaConsumer, topic: str, each: Take, fail: Fail) -> None:
         try:
             while True:
-                for place, messages in (await consumer.getmany(timeout_ms=_AT_ONCE)).items():
+                for messages in (await consumer.getmany(timeout_ms=_AT_ONCE)).values():
                     for message in messages:
-                        where = (place.topic, place.partition, message.offset)
-                        each(
-                            Delivery.of(where, message.timestamp, message.key, message.value, message.headers)
-                        )
+                        each(Delivery.of_record(message))
         except KafkaError as error:
             fail(UnavailableError(f"Topic {topic} cannot be read: {_said(error)}."))
 

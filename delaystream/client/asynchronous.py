@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 
 from delaystream.client.async_sending import AsyncPending, AsyncSending, AsyncSettled
 from delaystream.client.checking import wall_ms
 from delaystream.client.composing import CheckedRequest, Composer
+from delaystream.client.consuming import Consuming, ConsumingOptions, kafka_needed
 from delaystream.client.descriptions import ScheduleDescription
 from delaystream.client.options import Changes
 from delaystream.client.outcomes import Accepted, RejectedError, UnknownIdError
 from delaystream.client.payloads import Serializer
 from delaystream.client.preview import preview
+from delaystream.client.retrying import DEAD_LETTERS_TOPIC, RetryTopics
 from delaystream.client.transport import AsyncTransport
 from delaystream.client.verbs import (
     CLOSE_TIMEOUT,
@@ -33,6 +35,7 @@ from delaystream.client.verbs import (
 )
 
 if TYPE_CHECKING:
+    from delaystream.client.async_consuming import AsyncDeliveryConsumer
     from delaystream.config import Settings
 
 T = TypeVar("T")
@@ -58,8 +61,10 @@ class AsyncClient(Verbs[Answer[Accepted], Answer[ScheduleDescription | None]]):
     ) -> None:
         now_ms = wall_ms if transport is None else transport.now_ms
         super().__init__(Composer(request_topic, reply_to, settings, serializer, now_ms))
+        self._properties: Mapping[str, str] | None = None
+        self._dead_letters = DEAD_LETTERS_TOPIC if settings is None else settings.dead_letters_topic
         if transport is None:
-            properties = kafka_settings(kafka, settings)
+            self._properties = properties = kafka_settings(kafka, settings)
             self._sending = AsyncSending(partial(_connect, properties))
         else:
             self._sending = AsyncSending(lambda: transport)
@@ -102,6 +107,20 @@ class AsyncClient(Verbs[Answer[Accepted], Answer[ScheduleDescription | None]]):
         It ends when all is done.
         """
         return AsyncBatch(self, self._composer, self._sending)
+
+    def consumer(
+        self, topics: str | Sequence[str], *, group: str, **options: Unpack[ConsumingOptions]
+    ) -> AsyncDeliveryConsumer:
+        """As `Client.consumer`; all members of a group have the same `transactional_id`."""
+        from delaystream.adapters.security.client_config import ClientConfig
+        from delaystream.client.async_consuming import AsyncDeliveryConsumer
+
+        client = ClientConfig.parse(kafka_needed(self._properties))
+        known: ConsumingOptions = {"dead_letters": self._dead_letters, **options}
+        told = Consuming.of(topics, group, RetryTopics(self._composer.place), known)
+        return AsyncDeliveryConsumer(
+            told, client.aiokafka_consumer(), client.aiokafka_producer(), client.confluent()
+        )
 
     async def change(self, id: str, change: Change, *, wait: timedelta = RECEIPT_WAIT) -> Accepted:
         """See `Verbs.change`."""

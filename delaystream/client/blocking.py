@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from delaystream.client.checking import wall_ms
 from delaystream.client.composing import CheckedRequest, Composer
+from delaystream.client.consuming import Consuming, ConsumingOptions, kafka_needed
 from delaystream.client.descriptions import ScheduleDescription
 from delaystream.client.options import Changes
 from delaystream.client.outcomes import Accepted, RejectedError, UnknownIdError
 from delaystream.client.payloads import Serializer
 from delaystream.client.preview import preview
+from delaystream.client.retrying import DEAD_LETTERS_TOPIC, RetryTopics
 from delaystream.client.sending import Pending, Sending, Settled
 from delaystream.client.transport import Transport
 from delaystream.client.verbs import (
@@ -33,6 +35,9 @@ from delaystream.client.verbs import (
 )
 
 if TYPE_CHECKING:
+    from confluent_kafka import Producer
+
+    from delaystream.client.blocking_consuming import DeliveryConsumer
     from delaystream.config import Settings
 
 T = TypeVar("T")
@@ -62,8 +67,10 @@ class Client(Verbs[Accepted, ScheduleDescription | None]):
     ) -> None:
         now_ms = wall_ms if transport is None else transport.now_ms
         super().__init__(Composer(request_topic, reply_to, settings, serializer, now_ms))
+        self._properties: Mapping[str, str] | None = None
+        self._dead_letters = DEAD_LETTERS_TOPIC if settings is None else settings.dead_letters_topic
         if transport is None:
-            properties = kafka_settings(kafka, settings)
+            self._properties = properties = kafka_settings(kafka, settings)
             self._sending = Sending(partial(_connect, properties))
         else:
             self._sending = Sending(lambda: transport)
@@ -107,6 +114,31 @@ class Client(Verbs[Accepted, ScheduleDescription | None]):
     def batch(self) -> Batch:
         """The same verbs, each of which waits for nothing; a context manager that ends when all is done."""
         return Batch(self, self._composer, self._sending)
+
+    def consumer(
+        self,
+        topics: str | Sequence[str],
+        *,
+        group: str,
+        producer: Producer | None = None,
+        **options: Unpack[ConsumingOptions],
+    ) -> DeliveryConsumer:
+        """Deliveries of topics, as a member of a consumer group: what fails can be retried, or dead-lettered.
+
+        Without more it is at least once, and no retry is asked for twice. With `transactional_id`, or a
+        `producer` of the caller's whose transactions have been initialised, what is produced, retries and
+        offsets are one transaction: exactly once. See `delaystream.client.consuming.Consuming` for the
+        options. Raises ValueError for what makes no sense, and where the client is not one of Kafka's.
+        """
+        from delaystream.adapters.security.client_config import ClientConfig
+        from delaystream.client.blocking_consuming import DeliveryConsumer
+
+        client = ClientConfig.parse(kafka_needed(self._properties))
+        known: ConsumingOptions = {"dead_letters": self._dead_letters, **options}
+        told = Consuming.of(topics, group, RetryTopics(self._composer.place), known)
+        return DeliveryConsumer(
+            told, client.confluent(), client.confluent_producer() if producer is None else producer
+        )
 
     def change(self, id: str, change: Change, *, wait: timedelta = RECEIPT_WAIT) -> Accepted:
         """See `Verbs.change`."""

@@ -117,6 +117,7 @@ class ScheduleOptions(Naming, Declaring, Timing, Lateness, Placing, Labelling, t
     id: str | None
     if_exists: Literal["replace", "keep", "reject"] | None
     status: Literal["pending", "paused"] | None
+    attempt: Number | None
 
 
 class CancelOptions(Naming, Declaring, Selecting, total=False):
@@ -187,6 +188,13 @@ def _tags(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
     return utf8(name, ",".join(tags))
 
 
+def tag_list(tags: Tags | Clear | None) -> list[str]:
+    """Tags one by one."""
+    if tags is None or isinstance(tags, Clear):
+        return []
+    return [tags] if isinstance(tags, str) else list(tags)
+
+
 def _key(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
     return utf8(name, value) if isinstance(value, str) else bytes(value)
 
@@ -224,7 +232,7 @@ _WRITERS: Final[Mapping[str, Writer]] = {
             "action", "destination", "cron", "dst_gap", "dst_overlap", "max_fires", "catch_up", "on_late",
             "id", "coordinates", "match_destination", "match_id_prefix", "match_new", "match_anonymous",
             "if_exists", "if_version", "status", "payload", "rate", "destination_partition", "reply_to",
-            "name", "description", "actor", "note", "request_id", "declared_by", "deploy",
+            "name", "description", "actor", "note", "request_id", "declared_by", "deploy", "attempt",
         ),
         _text,
     ),

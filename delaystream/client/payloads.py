@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import orjson
 
 from delaystream.core.request import Header
+
+CORRELATION_ID: Final = "correlation_id"
+"""The header with what a record belongs to, as FastStream has it: a tag of an event's request, too."""
 
 Serializer: TypeAlias = Callable[[Any], bytes | None]
 """Bytes of a value; None is a tombstone."""

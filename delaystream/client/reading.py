@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from delaystream.client.deliveries import Delivery
 from delaystream.client.outcomes import MissingTopicError, UnavailableError
-from delaystream.core.request import Header
 
 ANSWER_TIMEOUT_S = 15.0
 """The longest wait for what a broker answers at once."""
-
-NO_HEADERS: Sequence[Header] = (("(a name is not UTF-8)", None),)
-"""In place of a record's headers that cannot be read."""
 
 _POLL_S = 0.2
 _AT_ONCE = 500
@@ -146,26 +142,8 @@ class Reader:
             for message in (first, *self._consumer.consume(_AT_ONCE, 0)):
                 if (error := message.error()) is not None:
                     raise UnavailableError(f"Topic {self._topic} cannot be read: {error.str()}.")
-                yield delivery(message)
+                yield Delivery.of_message(message)
 
     def _why(self) -> str:
         self._consumer.poll(0)  # nothing is assigned yet: this only has the errors so far told
         return f" ({self._errors[-1]})" if self._errors else ""
-
-
-def delivery(message: Message) -> Delivery:
-    """A record as confluent-kafka has it, with the headers of a delivery understood.
-
-    Of a record with a name that is not UTF-8 confluent-kafka has no header: `NO_HEADERS` stands for them.
-    """
-    try:
-        found = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    except (UnicodeDecodeError, SystemError):  # the latter: its C code answers something beside the error
-        found = list(NO_HEADERS)
-    place = (message.topic() or "", message.partition() or 0, message.offset() or 0)
-    headers = [(name, _bytes(value)) for name, value in found]
-    return Delivery.of(place, message.timestamp()[1], _bytes(message.key()), _bytes(message.value()), headers)
-
-
-def _bytes(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value

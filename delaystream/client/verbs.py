@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack
 
 from delaystream.client.composing import CheckedRequest, Composer
 from delaystream.client.descriptions import ScheduleDescription
+from delaystream.client.events import ScheduledEvent, event_record
 from delaystream.client.options import (
     CancelOptions,
     Changes,
@@ -18,9 +19,10 @@ from delaystream.client.options import (
     ScheduleOptions,
     Telling,
     TriggerOptions,
+    tag_list,
 )
 from delaystream.client.outcomes import Accepted
-from delaystream.client.payloads import Headers, HeaderValue, Key, record_headers
+from delaystream.client.payloads import CORRELATION_ID, Headers, HeaderValue, Key, record_headers
 from delaystream.client.records import (
     RequestRecord,
     Sent,
@@ -52,8 +54,6 @@ CLOSE_TIMEOUT: Final = timedelta(seconds=30)
 """How long `close()` waits for acknowledgements, at most."""
 CONFLICTS: Final = 10
 """How often a change is tried that others come before, at most."""
-CORRELATION_ID: Final = "correlation_id"
-"""The header of `publish_with_delay`, as FastStream has it."""
 
 
 class Verbs(ABC, Generic[AcceptedT_co, DescribedT_co]):
@@ -128,6 +128,27 @@ class Verbs(ABC, Generic[AcceptedT_co, DescribedT_co]):
         if correlation_id is not None:
             pairs.append((CORRELATION_ID, correlation_id))
         return self.schedule(topic, value, key=key, headers=pairs, delay=delay, wait=wait)
+
+    def schedule_event(
+        self,
+        event: ScheduledEvent,
+        *,
+        correlation_id: str | None = None,
+        headers: Headers = (),
+        wait: timedelta | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> AcceptedT_co:
+        """Deliver an event to the topic of its class, later: as `schedule`.
+
+        Its name and the correlation id are tags of the request, beside those given, and headers of the
+        delivery.
+        """
+        record = event_record(event, correlation_id)
+        given: ScheduleOptions = {**options, "tags": [*record.tags, *tag_list(options.get("tags"))]}
+        pairs = [*record.headers, *record_headers(headers)]
+        return self.schedule(
+            record.destination, record.value, key=record.key, headers=pairs, wait=wait, **given
+        )
 
     def update(self, id: str, *, wait: timedelta | None = None, **changes: Unpack[Changes]) -> AcceptedT_co:
         """Change what is given of a schedule, and keep the rest; `CLEAR` takes away.
@@ -262,6 +283,21 @@ class Handle(Generic[AcceptedT_co, DescribedT_co]):
         """See `Verbs.schedule`."""
         named: ScheduleOptions = {**options, "id": self.id}
         return self._client.schedule(destination, value, key=key, headers=headers, wait=wait, **named)
+
+    def schedule_event(
+        self,
+        event: ScheduledEvent,
+        *,
+        correlation_id: str | None = None,
+        headers: Headers = (),
+        wait: timedelta | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> AcceptedT_co:
+        """See `Verbs.schedule_event`."""
+        named: ScheduleOptions = {**options, "id": self.id}
+        return self._client.schedule_event(
+            event, correlation_id=correlation_id, headers=headers, wait=wait, **named
+        )
 
     def cancel(self, *, wait: timedelta | None = None, **options: Unpack[CancelOptions]) -> AcceptedT_co:
         """See `Verbs.cancel`."""

@@ -35,6 +35,7 @@ Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
 | `if-version` | with `id`: 0 to 2^63-1 | none |
 | `request-id` | with `id`: 1 to 128 bytes | none |
 | `declared-by`, `deploy` | of `schedule`, `update`, `cancel` with `id`: 1 to 128 bytes; 0 to 2^63-1 | none |
+| `attempt` | 1 to 2147483647: delivered as it is, as the last of the record's own headers | none |
 | what deliveries, dead letters and receipts carry (`codec.outgoing`) | dropped | |
 
 Exactly one of `delay`, `at`, `every` and `cron`; a delay counts from the record's timestamp. What a
@@ -53,7 +54,7 @@ from delaystream.codec import values
 from delaystream.codec.actions import RETIMING, Actions, Sorted
 from delaystream.codec.command import COMMAND_HEADER, Command, Report, detach
 from delaystream.codec.due import CLOCK_DIFFERENCE_MS, DueTimes, remember
-from delaystream.codec.names import DROPPED, KINDS, PREFIX, kind_of
+from delaystream.codec.names import ATTEMPT, DROPPED, KINDS, PREFIX, kind_of
 from delaystream.codec.options import NO_OPTIONS, Options, read_options
 from delaystream.codec.sender import sender
 from delaystream.codec.timing import read_recurrence
@@ -192,7 +193,10 @@ class RequestParser:
         return Rejection(refused.code, refused.detail, *sender(headers, self._limits, self._filter))
 
     def _sort(self, record: Record) -> tuple[list[Header], dict[str, bytes]]:
-        """The foreign headers, and the control headers by kind; the sizes of everything are checked."""
+        """What is delivered: the foreign headers, then `attempt`; and the other control headers by kind.
+
+        The sizes of everything are checked.
+        """
         limits, key, value, headers = self._limits, record.key, record.value, record.headers
         if len(headers) > limits.max_headers:
             detail = f"The record has {len(headers)} headers; expected at most {limits.max_headers}."
@@ -221,12 +225,20 @@ class RequestParser:
                 if kind in control:
                     raise RefusedError(Code.DUPLICATE_HEADER, f"{name} is given twice; expected it once.")
                 control[kind] = content
+        if ATTEMPT in control:
+            # Delivered with the record, so that whoever fails on it again counts on.
+            foreign.append((PREFIX + ATTEMPT, values.attempt(PREFIX + ATTEMPT, control.pop(ATTEMPT))))
         if header_bytes > limits.max_header_bytes // 4:
-            # A character of a name is up to four bytes; they are counted where that may matter.
-            header_bytes += sum(len(name.encode("utf-8", "surrogatepass")) - len(name) for name, _ in headers)
-        if header_bytes > limits.max_header_bytes:
-            raise _too_large(Code.HEADERS_TOO_LARGE, "headers hold", header_bytes, limits.max_header_bytes)
+            self._check_header_bytes(header_bytes, headers)
         return foreign, control
+
+    def _check_header_bytes(self, header_bytes: int, headers: Sequence[Header]) -> None:
+        """Refuse headers that are too large together: of their names `header_bytes` counts characters."""
+        # A character is up to four bytes.
+        header_bytes += sum(len(name.encode("utf-8", "surrogatepass")) - len(name) for name, _ in headers)
+        most = self._limits.max_header_bytes
+        if header_bytes > most:
+            raise _too_large(Code.HEADERS_TOO_LARGE, "headers hold", header_bytes, most)
 
     def _learn(self, name: str) -> str:
         """The kind of a header whose name is not among those remembered."""

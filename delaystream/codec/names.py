@@ -16,10 +16,14 @@ SUPPORTED: Final = (
     "match-destination", "match-id-prefix", "match-key", "match-new", "match-anonymous",
     "destination-partition", "destination-key", "reply-to", "name", "description", "tags", "actor", "note",
     "until", "status", "coordinates", "if-version", "request-id", "declared-by", "deploy", "payload", "rate",
+    "attempt",
 )  # fmt: skip
 """The control headers, without the prefix."""
 
-RESERVED: Final = ("attempt", "max-attempts", "backoff")
+ATTEMPT: Final = "attempt"
+"""The control header that is not taken out: it says which attempt at the same work a delivery is."""
+
+RESERVED: Final = ("max-attempts", "backoff")
 """Names that are kept for control headers to come."""
 
 FOREIGN: Final = ""

@@ -26,6 +26,8 @@ from delaystream.core.rejection import Code, shown
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates
 
 _MAX_PARTITION: Final = 2**31 - 1
+MAX_ATTEMPT: Final = 2**31 - 1
+"""No record is tried more often."""
 MOST_TAGS: Final = 100
 """Of one request, and of one selector."""
 #: of what Kafka and the state have 64 bits for, with a sign
@@ -142,6 +144,15 @@ def partition_number(name: str, value: bytes) -> int:
     raise RefusedError(
         Code.INVALID_DESTINATION_PARTITION,
         f"{name} is {shown(value)}; expected a whole number from 0 to {_MAX_PARTITION}.",
+    )
+
+
+def attempt(name: str, value: bytes) -> bytes:
+    """The bytes themselves, of a number from 1 to 2147483647."""
+    if value.isdigit() and len(value) <= 10 and 1 <= int(value) <= MAX_ATTEMPT:
+        return value
+    raise RefusedError(
+        Code.INVALID_ATTEMPT, f"{name} is {shown(value)}; expected a whole number from 1 to {MAX_ATTEMPT}."
     )
 
 

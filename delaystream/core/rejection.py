@@ -61,6 +61,7 @@ class Code(StrEnum):
     INVALID_PAYLOAD = "invalid-payload"
     NOTHING_TO_CHANGE = "nothing-to-change"
     INVALID_RATE = "invalid-rate"
+    INVALID_ATTEMPT = "invalid-attempt"
     UNKNOWN_HEADER = "unknown-header"
     DUPLICATE_HEADER = "duplicate-header"
     NULL_HEADER = "null-header"
@@ -90,6 +91,8 @@ class Code(StrEnum):
     TOO_MANY_CANCELS = "too-many-cancels"
     QUARANTINED = "quarantined"
     INTERNAL_ERROR = "internal-error"
+    ATTEMPTS_EXHAUSTED = "attempts-exhausted"
+    GIVEN_UP = "given-up"
 
 
 DESCRIPTIONS: Final[dict[Code, str]] = {
@@ -174,6 +177,7 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.INVALID_RATE: (
         "`rate` is missing, or neither a number of records a second, minute or hour nor `none`."
     ),
+    Code.INVALID_ATTEMPT: "`attempt` is not a whole number from 1 to 2147483647.",
     Code.UNKNOWN_HEADER: "A header has the prefix `delaystream-` and a name that is not in the contract.",
     Code.DUPLICATE_HEADER: "A control header is given more than once.",
     Code.NULL_HEADER: "A control header has a null value.",
@@ -226,6 +230,10 @@ DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.INTERNAL_ERROR: (
         "The worker failed on the record, twice: a fault of delaystream. The log shows the whole error."
     ),
+    Code.ATTEMPTS_EXHAUSTED: (
+        "A consumer could not handle the delivery, and that was the last attempt that it allows."
+    ),
+    Code.GIVEN_UP: "A consumer could not handle the delivery, and says that no further attempt would help.",
 }
 """The meaning of each code, for people. The table in the documentation is generated from it."""
 

@@ -20,7 +20,7 @@ from confluent_kafka import Message
 
 from delaystream import __version__
 from delaystream.adapters.security.client_config import ClientConfig
-from delaystream.client.reading import delivery
+from delaystream.client.deliveries import Delivery
 from delaystream.codec.envelope import FORMAT, Meta, TransferState, encode
 from delaystream.codec.keys import META
 from delaystream.codec.names import PREFIX
@@ -226,7 +226,7 @@ def _for_all(line: lines.InFlight) -> bool:
 
 def _commands(partition: int, found: Iterator[Message]) -> Iterator[lines.InFlight]:
     for message in found:
-        record = delivery(message)
+        record = Delivery.of_message(message)
         yield lines.InFlight(
             partition, record.offset, record.timestamp_ms, record.key, record.value, list(record.headers)
         )

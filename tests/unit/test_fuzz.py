@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from delaystream.cli.answers import description, receipt_line, record_line
 from delaystream.cli.rendering import delivery_fields
 from delaystream.client import Receipt
-from delaystream.client.reading import delivery
+from delaystream.client.deliveries import Delivery
 from delaystream.codec import envelope
 from delaystream.codec.command import COMMAND_HEADER, detach
 from delaystream.codec.envelope import UNREADABLE
@@ -342,7 +342,7 @@ def test_any_record_can_be_watched(
     import orjson
 
     printable = [(name.encode("utf-8", "replace").decode(), content) for name, content in headers]
-    record = delivery(Message(key, value, printable, stamp_ms))  # type: ignore[arg-type]
+    record = Delivery.of_message(Message(key, value, printable, stamp_ms))  # type: ignore[arg-type]
     assert "\n" not in record_line(record, record.topic)
     assert "\n" not in record_line(record, "other")
     orjson.dumps(delivery_fields(record))

@@ -281,6 +281,12 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
     (Code.UNKNOWN_HEADER, [TO_ORDERS, IN_5_S, control("x" * 5000, b"x")], "expected one of"),
     (Code.UNKNOWN_HEADER, [TO_ORDERS, IN_5_S, control("command", b"\x96")], "'delaystream-command'"),
     (Code.UNKNOWN_HEADER, [TO_ORDERS, IN_5_S, control("delay ", b"5s")], "'delaystream-delay '"),
+    *(
+        (Code.INVALID_ATTEMPT, [TO_ORDERS, IN_5_S, control("attempt", value)], "from 1 to 2147483647")
+        for value in (b"0", b"-1", b"2147483648", b"99999999999", b"", b"one", b"1.0", b"\xff", "²".encode())
+    ),
+    (Code.DUPLICATE_HEADER, [TO_ORDERS, IN_5_S, *[control("attempt", b"2")] * 2], "attempt is given twice"),
+    (Code.NULL_HEADER, [TO_ORDERS, IN_5_S, control("attempt", None)], "delaystream-attempt is null"),
     (Code.DUPLICATE_HEADER, [TO_ORDERS, IN_5_S, IN_5_S], "delaystream-delay is given twice"),
     (Code.DUPLICATE_HEADER, [TO_ORDERS, IN_5_S, ("DelayStream-Delay", b"5s")], "given twice"),
     (Code.NULL_HEADER, [TO_ORDERS, control("delay", None)], "delaystream-delay is null"),
@@ -436,6 +442,8 @@ def test_every_code_that_the_parser_decides_has_a_case_here() -> None:
         Code.TOO_MANY_COMMANDS,
         Code.TOO_MANY_CANCELS,
         Code.INTERNAL_ERROR,
+        Code.ATTEMPTS_EXHAUSTED,  # consumers write these: test_retrying.py
+        Code.GIVEN_UP,
         Code.INVALID_TIMESTAMP,  # below
         Code.REPLY_TO_REQUIRED,  # test_headers_commands.py
         Code.INVALID_NOTE,
@@ -566,6 +574,21 @@ def test_more_names_and_values_than_are_remembered_are_still_read_alike() -> Non
             assert request.headers == [(f"h{number}", b"x")]
 
 
+@pytest.mark.parametrize("number", [b"1", b"2147483647", b"07"])
+@pytest.mark.parametrize("id", [[], [("delaystream-id", b"order-7")]])
+def test_an_attempt_is_delivered_behind_the_foreign_headers(number: bytes, id: list[Header]) -> None:
+    request = scheduled(("a", b"1"), ("Delaystream-Attempt", number), *id, ("b", None))
+    assert request.headers == [("a", b"1"), ("b", None), ("delaystream-attempt", number)]
+
+
+def test_a_delivery_that_is_sent_again_keeps_its_attempt_and_no_other_header_of_a_delivery() -> None:
+    sent = scheduled(("a", b"1"), ("delaystream-attempt", b"3"))
+    delivered = delivery_headers(
+        sent.headers, Delivery("s", "f", 1, "t/0/1", 1), ("delaystream-fired-at", b"2")
+    )
+    assert scheduled(*delivered).headers == [("a", b"1"), ("delaystream-attempt", b"3")]
+
+
 names = st.sampled_from(
     [*KINDS, *(name.upper() for name in KINDS), "delaystream-command", "delaystream-dealy", "trace"]
 ) | st.text(max_size=20).map(lambda text: "delaystream-" + text)
@@ -587,7 +610,9 @@ def test_no_record_makes_the_parser_raise(
     result = parse(*headers, value=value, timestamp_ms=timestamp_ms)
     if isinstance(result, Request):
         assert all(due_ms >= 0 for due_ms in result.due_ms)
-        assert not any(name.lower().startswith("delaystream-") for name, _ in result.headers)
+        ours = [header for header in result.headers if header[0].lower().startswith("delaystream-")]
+        assert len(ours) <= 1
+        assert all(name == "delaystream-attempt" and 1 <= int(text or b"") < 2**31 for name, text in ours)
     else:
         result.detail.encode()
 

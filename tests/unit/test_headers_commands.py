@@ -338,7 +338,7 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
     ),
     *(
         (Code.NOT_SUPPORTED, [TO_ORDERS, IN_5_S, control(name, b"3")], f"'delaystream-{name}'")
-        for name in ("attempt", "max-attempts", "backoff", "Backoff")
+        for name in ("max-attempts", "backoff", "Backoff")
     ),
 ]  # fmt: skip
 

@@ -41,6 +41,12 @@ ELSEWHERE = {
     "delaystream/app/process.py": {"os._exit"},
     "delaystream/app/worker.py": {"os._exit"},
     # librdkafka's own errors have such names in its documentation.
+    "delaystream/client/blocking_consuming.py": {
+        "KafkaError._ASSIGNMENT_LOST",
+        "KafkaError._AUTHENTICATION",
+        "KafkaError._NO_OFFSET",
+        "KafkaError._UNKNOWN_TOPIC",
+    },
     "delaystream/client/confluent_transport.py": {"KafkaError._MSG_TIMED_OUT", "KafkaError._UNKNOWN_TOPIC"},
     "delaystream/client/reading.py": {"KafkaError._UNKNOWN_TOPIC"},
     "delaystream/topics/cluster.py": {"KafkaError._AUTHENTICATION", "KafkaError._SSL"},

@@ -1,0 +1,132 @@
+"""A consumer that can be killed: fails each record as often as its value says, and tells what it has tried.
+
+`python -m tests.integration.consuming_member MODE BOOTSTRAP MEMBER TOPICS`, where TOPICS is JSON. A record's
+value is how often handling it fails. Prints a line for each attempt when it has been decided, before it is
+settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from delaystream.client import (
+    AsyncClient,
+    Client,
+    Delivery,
+    RequestRecord,
+    retry,
+)
+from delaystream.client.records import Place
+from delaystream.client.retrying import RetryPolicy, RetryTopics
+
+MAX_ATTEMPTS = 3
+BACKOFF = "20ms..50ms*2"
+
+
+def outcome(delivery: Delivery, topics: dict[str, str]) -> tuple[bool, list[RequestRecord]]:
+    """Whether the attempt fails, and what it writes."""
+    fails = delivery.attempt <= int(delivery.value or b"0")
+    attempt = b"%d" % delivery.attempt
+    written = [RequestRecord(topics["tried"], delivery.key, attempt, [])]
+    if not fails:
+        written.append(RequestRecord(topics["handled"], delivery.key, attempt, []))
+    return fails, written
+
+
+def blocking(bootstrap: str, member: str, topics: dict[str, str], *, transactional: bool) -> None:
+    """By confluent-kafka."""
+    client = Client(bootstrap, request_topic=topics["requests"])
+    settings = {"group.instance.id": member, "session.timeout.ms": 6000}
+    with client.consumer(
+        topics["source"],
+        group=topics["source"],
+        transactional_id=f"{topics['source']}-{member}" if transactional else None,
+        dead_letters=topics["dead_letters"],
+        kafka=settings,
+    ) as consumer:
+        for delivery in consumer:
+            fails, written = outcome(delivery, topics)
+            for record in written:
+                consumer.send(record)
+            if fails:
+                delivery.retry(backoff=BACKOFF, max_attempts=MAX_ATTEMPTS, error="not yet")
+            print(delivery.coordinates, flush=True)
+
+
+async def asynchronous(bootstrap: str, member: str, topics: dict[str, str], *, transactional: bool) -> None:
+    """By aiokafka."""
+    client = AsyncClient(bootstrap, request_topic=topics["requests"])
+    async with client.consumer(
+        topics["source"],
+        group=topics["source"],
+        transactional_id=topics["source"] if transactional else None,
+        dead_letters=topics["dead_letters"],
+        kafka={"group_instance_id": member, "session_timeout_ms": 6000},
+    ) as consumer:
+        async for delivery in consumer:
+            fails, written = outcome(delivery, topics)
+            for record in written:
+                await consumer.send(record)
+            if fails:
+                await delivery.retry(backoff=BACKOFF, max_attempts=MAX_ATTEMPTS, error="not yet")
+            print(delivery.coordinates, flush=True)
+
+
+def own_transaction(bootstrap: str, member: str, topics: dict[str, str]) -> None:
+    """With a consumer, a producer and a transaction of the caller's own, and the pure functions."""
+    from confluent_kafka import Consumer, Producer
+
+    settings: dict[str, Any] = {"bootstrap.servers": bootstrap}
+    producer = Producer(
+        {**settings, "transactional.id": f"{topics['source']}-{member}", "partitioner": "murmur2_random"}
+    )
+    producer.init_transactions(30)
+    consumer = Consumer(
+        {
+            **settings,
+            "group.id": topics["source"],
+            "group.instance.id": member,
+            "session.timeout.ms": 6000,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+        }
+    )
+    consumer.subscribe([topics["source"]])
+    policy = RetryPolicy.of(backoff=BACKOFF, max_attempts=MAX_ATTEMPTS)
+    place = RetryTopics(Place(topics["requests"]), topics["dead_letters"])
+    for message in _messages(consumer):
+        delivery = Delivery.of_message(message)
+        fails, written = outcome(delivery, topics)
+        if fails:
+            written.append(retry(delivery, policy, place, error="not yet").record)
+        producer.begin_transaction()
+        for record in written:
+            producer.produce(record.topic, record.value, record.key, headers=list(record.headers))
+        positions = consumer.position(consumer.assignment())
+        producer.send_offsets_to_transaction(
+            [one for one in positions if one.offset >= 0], consumer.consumer_group_metadata()
+        )
+        producer.commit_transaction()
+        print(delivery.coordinates, flush=True)
+
+
+def _messages(consumer: Any) -> Iterator[Any]:
+    while True:
+        message = consumer.poll(1)
+        if message is not None and message.error() is None:
+            yield message
+
+
+if __name__ == "__main__":
+    mode, bootstrap, member, topics = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+    if mode == "own":
+        own_transaction(bootstrap, member, topics)
+    elif mode.startswith("async"):
+        asyncio.run(asynchronous(bootstrap, member, topics, transactional=mode.endswith("transactions")))
+    else:
+        blocking(bootstrap, member, topics, transactional=mode.endswith("transactions"))

@@ -1,0 +1,478 @@
+"""Consumers on a real broker, with a real worker between an attempt and the next."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from delaystream.adapters.kafka.connections import KafkaConnections
+from delaystream.adapters.kafka.protocol import Produce
+from delaystream.client import (
+    AsyncClient,
+    Client,
+    Delivery,
+    Events,
+    RequestRecord,
+    RetryPolicy,
+    ScheduledEvent,
+    UnknownEventError,
+)
+from tests.integration.harness import Deployment
+from tests.integration.harness_kafka import Delivery as Read
+from tests.integration.harness_kafka import Reader
+from tests.unit.record_batches import raw_batch, record
+
+MAX_ATTEMPTS = 3
+Handler = Callable[[Any, Any], Any]
+
+
+class InvoiceDue(ScheduledEvent, topic="invoices", key="customer"):
+    customer: str
+    cents: int
+
+
+def take_blocking(
+    app: Deployment, topic: str, count: int, handler: Handler, **options: Any
+) -> list[Delivery]:
+    """So many deliveries, each handled; `handler` is given the consumer and the delivery."""
+    taken: list[Delivery] = []
+    client = Client(app.kafka.bootstrap, request_topic=app.requests)
+    with client.consumer(topic, **{"dead_letters": app.dead_letters, **options}) as consumer:
+        while len(taken) < count:
+            delivery = consumer.take(30)
+            assert delivery is not None, f"{len(taken)} of {count} deliveries came"
+            handler(consumer, delivery)
+            taken.append(delivery)
+    return taken
+
+
+def take_asynchronous(
+    app: Deployment, topic: str, count: int, handler: Handler, **options: Any
+) -> list[Delivery]:
+    async def take() -> list[Delivery]:
+        taken: list[Delivery] = []
+        client = AsyncClient(app.kafka.bootstrap, request_topic=app.requests)
+        async with client.consumer(topic, **{"dead_letters": app.dead_letters, **options}) as consumer:
+            while len(taken) < count:
+                delivery = await consumer.take(30)
+                assert delivery is not None, f"{len(taken)} of {count} deliveries came"
+                if (answer := handler(consumer, delivery)) is not None:
+                    await answer
+                taken.append(delivery)
+        return taken
+
+    return asyncio.run(take())
+
+
+Take = Callable[..., list[Delivery]]
+both = pytest.mark.parametrize("take", [take_blocking, take_asynchronous], ids=["blocking", "async"])
+settled = pytest.mark.parametrize("kind", [None, "billing"], ids=["at-least-once", "transactions"])
+
+
+def names(topic: str, kind: str | None) -> dict[str, Any]:
+    """A group, and a transactional id, of the topic's own."""
+    return {"group": f"{topic}-group", "transactional_id": kind and f"{topic}-{kind}"}
+
+
+def ignore(_consumer: Any, _delivery: Any) -> None:
+    """All is well."""
+
+
+@both
+@settled
+def test_a_delivery_tells_all_that_the_worker_wrote(app: Deployment, take: Take, kind: str | None) -> None:
+    topic = app.destination(f"told-{take.__name__}-{kind}")
+    partition, offset = app.request(
+        b"v", {"destination": topic, "delay": "0"}, key=b"k", headers=[("a", b"1"), ("b", None)]
+    )
+    (delivery,) = take(app, topic, 1, ignore, **names(topic, kind))
+    source = f"{app.requests}/{partition}/{offset}"
+    assert (delivery.schedule_id, delivery.source, delivery.fire_count) == (source, source, 1)
+    assert (delivery.key, delivery.value, delivery.foreign) == (b"k", b"v", [("a", b"1"), ("b", None)])
+    assert delivery.due_at is not None
+    assert delivery.fired_at is not None
+    assert delivery.due_at <= delivery.fired_at
+    assert delivery.lateness is not None
+    assert app.kafka.committed(f"{topic}-group", topic)[0] >= 1
+
+
+@both
+@settled
+def test_what_fails_is_delivered_again_until_it_is_dead_lettered(
+    app: Deployment, take: Take, kind: str | None
+) -> None:
+    topic = app.destination(f"failing-{take.__name__}-{kind}", 2)
+    policy = RetryPolicy.of(backoff="20ms,30ms")
+    app.request(b"v", {"destination": topic, "delay": "0"}, key=b"k", headers=[("a", b"\xff")])
+    taken = take(
+        app,
+        topic,
+        3,
+        lambda _consumer, delivery: delivery.retry(error=ValueError("no amount")),
+        retries=policy,
+        **names(topic, kind),
+    )
+    assert [delivery.attempt for delivery in taken] == [1, 2, 3]
+    assert {delivery.partition for delivery in taken} == {taken[0].partition}
+    assert all(delivery.foreign == [("a", b"\xff")] for delivery in taken)
+    assert len({delivery.fire_id for delivery in taken}) == 3
+    last = taken[-1]
+    (letter,) = letters(app, topic, 1)
+    assert (letter.key, letter.value) == (b"k", b"v")
+    assert letter.text("delaystream-error") == "attempts-exhausted"
+    assert letter.text("delaystream-error-detail") == "Attempt 3 of 3 failed. ValueError: no amount"
+    assert letter.text("delaystream-attempt") == "3"
+    assert letter.text("delaystream-fire-id") == last.fire_id
+    where = [letter.text(f"delaystream-error-{part}") for part in ("topic", "partition", "offset")]
+    assert where == [topic, str(last.partition), str(last.offset)]
+
+
+def letters(app: Deployment, topic: str, count: int) -> list[Read]:
+    def wanted(letter: Read) -> bool:
+        return ("delaystream-error-topic", topic.encode()) in letter.headers
+
+    with app.reader(app.dead_letters) as reader:
+        return reader.take(count, wanted=wanted)
+
+
+@both
+@settled
+def test_tombstones_without_a_key_and_large_records_are_retried_and_dead_lettered_as_well(
+    app: Deployment, take: Take, kind: str | None
+) -> None:
+    """What is too large for a topic is told without its payload, and never holds the reading up."""
+    topic = app.destination(f"odd-{take.__name__}-{kind}")
+    dead = app.destination(f"odd-dead-{take.__name__}-{kind}", max_message_bytes="30000")
+    app.kafka.produce(topic, [(None, None, []), (b"k", b"x" * 50_000, []), (b"last", b"v", [])])
+
+    def handler(_consumer: Any, delivery: Any) -> Any:
+        if delivery.key == b"last":
+            return None
+        return delivery.retry(delay="1h", max_attempts=1 if delivery.key is None else 2)
+
+    options = {**names(topic, kind), "dead_letters": dead, "largest_bytes": 20_000}
+    taken = take(app, topic, 3, handler, **options)
+    assert taken[-1].key == b"last"
+    found = {(letter.text("delaystream-error-offset"), letter.value) for letter in app.kafka.read(dead, 2)}
+    assert found == {("0", None), ("1", None)}
+
+
+@both
+@settled
+def test_an_event_comes_back_as_an_object_of_its_class(app: Deployment, take: Take, kind: str | None) -> None:
+    topic = app.destination(f"events-{take.__name__}-{kind}")
+
+    class Due(InvoiceDue, topic=topic, key="customer", name="InvoiceDue"):
+        pass
+
+    events = Events([Due])
+    app.kafka.produce(topic, [(None, b"no event", [])])
+    with Client(app.kafka.bootstrap, request_topic=app.requests) as client:
+        client.schedule_event(
+            Due("acme", 700),
+            delay=timedelta(milliseconds=1),
+            correlation_id=f"order-{kind}",
+            tags=["red"],
+        )
+    seen: list[Any] = []
+
+    def handler(_consumer: Any, delivery: Any) -> Any:
+        try:
+            seen.append(events.of(delivery))
+        except UnknownEventError as error:
+            seen.append(error)
+            return None
+        return delivery.retry(delay="0") if delivery.attempt == 1 else None
+
+    taken = take(app, topic, 3, handler, **names(topic, kind))
+    assert isinstance(seen[0], UnknownEventError)
+    assert seen[1:] == [Due("acme", 700)] * 2
+    assert taken[1].key == taken[2].key == b"acme"
+    assert taken[2].header("correlation_id") == f"order-{kind}".encode()
+
+
+@both
+@settled
+def test_an_event_is_cancelled_by_its_name_and_correlation_id(
+    app: Deployment, take: Take, kind: str | None
+) -> None:
+    topic = app.destination(f"found-{take.__name__}-{kind}")
+    with Client(app.kafka.bootstrap, request_topic=app.requests, reply_to=app.receipts) as client:
+
+        class Due(InvoiceDue, topic=topic, key="customer", name=topic):
+            pass
+
+        for customer in ("acme", "globex"):
+            client.schedule_event(
+                Due(customer, 1), delay="1h", correlation_id=f"{topic}/{customer}", id=customer
+            )
+        wait = timedelta(seconds=30)
+        answer = client.cancel(match_tags=[topic, f"{topic}/acme"], wait=wait).receipt
+        assert answer is not None
+        assert answer.body["count"] == 1
+        rest = client.cancel(match_tags=[topic], wait=wait).receipt
+        assert rest is not None
+        assert rest.body["count"] == 1
+
+
+@both
+@settled
+def test_hostile_records_never_raise_out_of_the_loop(app: Deployment, take: Take, kind: str | None) -> None:
+    """Headers that are no numbers, twice, null, huge; names that are not UTF-8, among others of a batch."""
+    topic = app.destination(f"hostile-{take.__name__}-{kind}", 2)
+    ours = ("due-at", "fired-at", "fire-count", "attempt", "fire-id", "schedule-id", "next-at", "skipped")
+    hostile: list[Any] = [
+        [(f"delaystream-{name}", value) for name in ours]
+        for value in (b"", b"-1", b"\xff\xfe", b"9" * 30_000, None, b"NaN")
+    ]
+    hostile += [[("delaystream-attempt", b"3"), ("delaystream-attempt", b"x")], [("event_type", b"\xff")]]
+    for partition in range(2):
+        records = [(b"%d" % number, b"v", headers) for number, headers in enumerate(hostile)]
+        app.kafka.produce(topic, records, partition=partition, linger_ms=50)
+        produce_names(app, topic, partition, [b"100", b"\xff", b"101", b"\xff\xfe", b"102"])
+        app.kafka.produce(topic, [(b"last", b"v", [])], partition=partition)
+    each = len(hostile) + 5 + 1
+    taken = take(app, topic, 2 * each, ignore, **names(topic, kind))
+    for partition in range(2):
+        found = [delivery for delivery in taken if delivery.partition == partition]
+        assert [delivery.offset for delivery in found] == sorted({delivery.offset for delivery in found})
+        assert len(found) == each
+        assert found[-1].key == b"last"
+        assert sum(not delivery.is_readable for delivery in found) in (2, 5)
+
+
+def produce_names(app: Deployment, topic: str, partition: int, headers: Sequence[bytes]) -> None:
+    """One batch of records, each with a header of such a name, as a hostile client would write it."""
+    records = [
+        record(n, b"k", b"v", [(name.decode("utf-8", "surrogateescape"), b"")])
+        for n, name in enumerate(headers)
+    ]
+    batch = raw_batch(0, b"".join(records), len(records))
+
+    async def send() -> None:
+        connections = KafkaConnections({"bootstrap_servers": app.kafka.bootstrap}, request_timeout_ms=60_000)
+        leader = (await connections.describe([topic]))[topic].leaders[partition]
+        none: Any = None  # no transaction
+        answer = await connections.request(leader, "", Produce(none, 60_000, [(topic, [(partition, batch)])]))
+        await connections.close()
+        [(_, [(_, code, *_rest)])] = answer.topics
+        assert code == 0, answer
+
+    asyncio.run(send())
+
+
+@both
+def test_a_copy_of_a_fire_is_dropped_where_what_is_uncommitted_is_read(app: Deployment, take: Take) -> None:
+    topic = app.destination(f"copies-{take.__name__}")
+    fires = ["a", "a", "b", "a", "c", "b"]
+    app.kafka.produce(topic, [(None, b"v", [("delaystream-fire-id", fire.encode())]) for fire in fires])
+    app.kafka.produce(topic, [(None, b"v", []), (None, b"v", [])])
+    options = names(topic, None)
+    taken = take(app, topic, 5, ignore, isolation="read_uncommitted", **options)
+    assert [delivery.fire_id for delivery in taken] == ["a", "b", "c", None, None]
+    assert app.kafka.committed(options["group"], topic) == [8]
+
+
+def test_what_is_aborted_is_not_read_unless_one_asks_for_it(app: Deployment) -> None:
+    topic = app.destination("aborted")
+    producer = Producer({"bootstrap.servers": app.kafka.bootstrap, "transactional.id": topic})
+    producer.init_transactions(30)
+    for value, commits in ((b"aborted", False), (b"committed", True)):
+        producer.begin_transaction()
+        producer.produce(topic, value)
+        producer.flush(30)
+        producer.commit_transaction(30) if commits else producer.abort_transaction(30)
+    for take in (take_blocking, take_asynchronous):
+        (delivery,) = take(app, topic, 1, ignore, group=f"{topic}-{take.__name__}")
+        assert delivery.value == b"committed"
+        all_of_it = take(
+            app, topic, 2, ignore, group=f"{topic}-{take.__name__}-all", isolation="read_uncommitted"
+        )
+        assert [delivery.value for delivery in all_of_it] == [b"aborted", b"committed"]
+
+
+@both
+@settled
+def test_a_delivery_in_hand_is_read_again_when_its_handler_raises(
+    app: Deployment, take: Take, kind: str | None
+) -> None:
+    """And with transactions nothing that it wrote is there."""
+    topic = app.destination(f"raising-{take.__name__}-{kind}")
+    out = app.destination(f"raising-out-{take.__name__}-{kind}")
+    app.kafka.produce(topic, [(None, b"%d" % number, []) for number in range(3)])
+    seen: list[bytes | None] = []
+
+    def handler(consumer: Any, delivery: Delivery) -> Any:
+        seen.append(delivery.value)
+        written = consumer.send(RequestRecord(out, b"k", delivery.value, []))
+        if written is not None:
+            return then(written)
+        check()
+        return None
+
+    def check() -> None:
+        if seen == [b"0", b"1"]:
+            raise KeyError("broken")
+
+    async def then(written: Any) -> None:
+        await written
+        check()
+
+    options = names(topic, kind)
+    with pytest.raises(KeyError, match="broken"):
+        take(app, topic, 3, handler, **options)
+    # A transaction that held the first one, too, is aborted with it.
+    again = 3 - max(0, app.kafka.committed(options["group"], topic)[0])
+    assert again in ((2, 3) if kind else (2,))
+    taken = take(app, topic, again, handler, **options)
+    assert [delivery.value for delivery in taken] == [b"0", b"1", b"2"][3 - again :]
+    if kind is not None:
+        written = [record.value for record in app.kafka.read(out, 3)]
+        assert written == [b"0", b"1", b"2"]
+
+
+def test_the_callers_own_producer_carries_retries_in_its_transactions(app: Deployment) -> None:
+    topic = app.destination("own-producer")
+    producer = Producer({"bootstrap.servers": app.kafka.bootstrap, "transactional.id": f"{topic}-own"})
+    producer.init_transactions(30)
+    app.request(b"v", {"destination": topic, "delay": "0"})
+    out = app.destination("own-producer-out")
+
+    def handler(consumer: Any, delivery: Any) -> None:
+        producer.produce(out, delivery.value)
+        delivery.retry(delay="10ms", max_attempts=2)
+
+    taken = take_blocking(app, topic, 2, handler, group=topic, producer=producer)
+    assert [delivery.attempt for delivery in taken] == [1, 2]
+    assert len(app.kafka.read(out, 2)) == 2
+    assert len(letters(app, topic, 1)) == 1
+
+
+# -- killed at random ------------------------------------------------------------------------------
+
+
+class Member:
+    """A consumer as a process."""
+
+    def __init__(self, mode: str, app: Deployment, name: str, topics: dict[str, str]) -> None:
+        self._start = [
+            sys.executable,
+            "-m",
+            "tests.integration.consuming_member",
+            mode,
+            app.kafka.bootstrap,
+            name,
+            json.dumps(topics),
+        ]
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, attempts: int) -> None:
+        """Start it, and kill it when it has decided on so many; fewer, if nothing comes any more."""
+        with subprocess.Popen(
+            self._start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            for _ in range(attempts):
+                line = process.stdout.readline()
+                assert line, process.stderr.read()[-4000:]
+            process.kill()
+
+
+@contextmanager
+def running(member: Member) -> Iterator[None]:
+    """Let it run to the end."""
+    process = subprocess.Popen(member._start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        yield
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()[-4000:]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    "mode", ["blocking-transactions", "async-transactions", "own", "blocking-offsets", "async-offsets"]
+)
+def test_consumers_that_are_killed_at_random_handle_or_dead_letter_each_record_once(
+    app: Deployment, mode: str
+) -> None:
+    dice = random.Random(mode)
+    records, kills = 40, 6
+    topics = {
+        "requests": app.requests,
+        "source": app.destination(f"killed-{mode}", 2),
+        "tried": app.destination(f"killed-tried-{mode}"),
+        "handled": app.destination(f"killed-handled-{mode}"),
+        "dead_letters": app.destination(f"killed-dead-{mode}"),
+    }
+    fails = {b"%d" % number: number % (MAX_ATTEMPTS + 2) for number in range(records)}
+    for key, times in fails.items():
+        app.request(b"%d" % times, {"destination": topics["source"], "delay": "0"}, key=key)
+    expected = Counter(
+        (key, attempt)
+        for key, times in fails.items()
+        for attempt in range(1, min(times + 1, MAX_ATTEMPTS) + 1)
+    )
+    members = [Member(mode, app, name, topics) for name in ("one", "two")]
+    left = sum(expected.values()) // 2
+    for _ in range(kills):
+        attempts = dice.randrange(1, max(2, left // kills))
+        dice.choice(members).run(attempts)
+    with running(members[0]), running(members[1]), app.reader(topics["source"]) as reader:
+        fires = reader.take(sum(expected.values()), 90)
+        with app.reader(topics["handled"], topics["dead_letters"]) as ends:
+            if "offsets" in mode:
+                done = until(ends, lambda records: {record.key for record in records} == fails.keys())
+            else:
+                done = ends.take(records, 60)
+                ends.quiet(0.5)
+    # Each attempt was delivered once, whoever was killed when: no retry was lost, none asked for twice.
+    assert Counter((fire.key, attempt_of(fire)) for fire in fires) == expected
+    with app.reader(topics["tried"]) as reader:
+        if "offsets" in mode:
+            tried = until(reader, lambda records: attempts_in(records).keys() == expected.keys())
+        else:
+            tried = reader.take(sum(expected.values()))
+            reader.quiet(0.5)
+    handled = [record for record in done if record.topic == topics["handled"]]
+    dead = [record for record in done if record.topic == topics["dead_letters"]]
+    ends_at = {key: min(times + 1, MAX_ATTEMPTS) for key, times in fails.items()}
+    assert {record.key: int(record.value or b"0") for record in handled} == {
+        key: ends_at[key] for key, times in fails.items() if times < MAX_ATTEMPTS
+    }
+    assert {record.key: int(record.text("delaystream-attempt")) for record in dead} == {
+        key: MAX_ATTEMPTS for key, times in fails.items() if times >= MAX_ATTEMPTS
+    }
+    assert {record.text("delaystream-error") for record in dead} == {"attempts-exhausted"}
+    if "offsets" in mode:
+        assert attempts_in(tried).keys() == expected.keys()
+    else:
+        assert attempts_in(tried) == expected
+
+
+def attempt_of(fire: Read) -> int:
+    return Delivery.of(("", 0, 0), 0, None, None, fire.headers).attempt
+
+
+def attempts_in(tried: Iterable[Read]) -> Counter[tuple[bytes | None, int]]:
+    return Counter((record.key, int(record.value or b"0")) for record in tried)
+
+
+def until(reader: Reader, enough: Callable[[list[Read]], bool]) -> list[Read]:
+    """All that has come when it is enough."""
+    found: list[Read] = []
+    while not enough(found):
+        found += reader.take(1, 60)
+    return found
