@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from delaystream.client import Delivery
 from delaystream.testing import AsyncEnvironment, environment
 from examples.signup.service import Reminder, create_app
 
@@ -33,9 +34,11 @@ async def service(env: AsyncEnvironment) -> AsyncIterator[httpx.AsyncClient]:
 async def test_who_does_not_confirm_is_reminded_after_a_day() -> None:
     async with environment() as env, service(env) as http:
         reminded: list[Reminder] = []
-        env.consume(
-            "reminders", lambda delivery: reminded.append(Reminder.model_validate_json(delivery.value))
-        )
+
+        def mail(delivery: Delivery) -> None:
+            reminded.append(Reminder.model_validate_json(delivery.value or b""))
+
+        env.consume("reminders", mail)
         for email in ("ada@example.org", "bob@example.org"):
             answer = await http.post("/sign-ups", json={"email": email})
             assert (answer.status_code, answer.json()["outcome"]) == (202, "scheduled")
