@@ -1,0 +1,1 @@
+"""Their tests: without Kafka, in virtual time."""
