@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 _NO_FINGERPRINT: Final = b""
 
 
+class LastCopy(Misconfigured):
+    """The changelog is empty, and the store has applied records of it."""
+
+
 class Derived(Protocol):
     """What a store holds beside the changelog's rows, and follows from them: pointers, counters, an index."""
 
@@ -70,8 +74,7 @@ class Replica:
         """Open the store if it is not; its marker says as of when it is whole. None: it holds nothing.
 
         How old it may be is another question, which arises only where something was missed. What cannot be
-        trusted is thrown away. Raises LogUnavailable, StoreFailed, and Misconfigured where the store is the
-        last copy there is.
+        trusted is thrown away. Raises LogUnavailable, StoreFailed, and LastCopy.
         """
         try:
             if self.store is None:
@@ -123,14 +126,14 @@ class Replica:
     async def _check(self, marker: Marker, bounds: LogBounds) -> Marker | None:
         """Raise StoreUntrusted unless the store is a prefix of this changelog; None for an empty one.
 
-        Raises Misconfigured where the store is the last copy there is.
+        Raises LastCopy.
         """
         if marker.format != STORE_FORMAT:
             raise StoreUntrusted(f"its format is {marker.format}, and this version reads {STORE_FORMAT}")
         if marker.deriving:
             raise StoreUntrusted("a rebuild of it was interrupted near its end")
         if bounds.end == 0 and marker.last_offset >= 0:
-            raise Misconfigured(
+            raise LastCopy(
                 "the changelog is empty, and the local state has applied records up to offset "
                 f"{marker.last_offset} of it: it was deleted, and what is pending exists only here. Restore "
                 "it, or delete the data directory to begin with nothing"
@@ -232,4 +235,4 @@ async def read_before(changelog: Changelog, position: int, end: int) -> Changelo
         raise LogUnavailable(f"the changelog gave nothing at {position} of {end}")
     if batch.next_position <= end:
         return batch
-    return ChangelogBatch([record for record in batch.records if record[0] < end], end)
+    return ChangelogBatch([record for record in batch.records if record[0] < end], end, batch.stable)
