@@ -64,6 +64,23 @@ def preflight(settings: Settings, client: ClientConfig) -> Preflight:
     return Preflight(partitions, _delete_retention_ms(admin, settings.changelog_topic))
 
 
+def changelog_shape(settings: Settings, client: ClientConfig) -> Preflight:
+    """What a reader of the changelog has to know of it; blocks for some seconds at most.
+
+    Raises LogUnavailable when Kafka does not answer, and Misconfigured for a topic that is not there.
+    """
+    topic = settings.changelog_topic
+    try:
+        admin = connect(client.confluent())
+    except TokenUnavailable as error:
+        raise LogUnavailable(str(error)) from error
+    if not (partitions := _partitions(admin, topic)):
+        raise Misconfigured(
+            f"the changelog topic {topic} does not exist: `delaystream topics apply` creates it"
+        )
+    return Preflight(partitions, _delete_retention_ms(admin, topic))
+
+
 def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> set[str]:
     """Name every ACL that is missing, rather than fail at the first one, or much later.
 

@@ -199,6 +199,17 @@ class Catalog:
                     continue
                 yield tenant, destination, status, index_keys.count_of(value)
 
+    def tenants(self) -> set[str]:
+        """Request topics that have named schedules."""
+        found = set()
+        for store in self._stores.values():
+            start = b"N"
+            while rows := store.scan(start, b"O", 1):
+                tenant = rows[0][0][1:].partition(b"\0")[0]
+                found.add(tenant.decode())
+                start = b"N" + tenant + b"\1"
+        return found
+
     # -- ways to what matches ----------------------------------------------------------------------
 
     def _indexed(self, prefix: bytes, wanted: Filter) -> Iterator[tuple[StateStore, bytes]]:
