@@ -19,6 +19,18 @@ class ConsoleSettings(Section):
         description="The console's copy of what is pending: <console-data-dir>/<app-id>/<partition>. May be "
         "lost: it is rebuilt from the changelog.",
     )
+    console_database: OptionalText = Field(
+        None,
+        repr=False,
+        description="SQLAlchemy URL of the console's history: postgresql+psycopg://… for several consoles "
+        "that share one. None: a file of SQLite in the console's data directory.",
+    )
+    console_history_days: int = Field(
+        90, ge=1, le=36_500, description="How long single events are kept in the history."
+    )
+    console_history_events: int = Field(
+        50_000_000, ge=1_000, le=10**12, description="How many single events are kept at most."
+    )
     console_url: OptionalText = Field(
         None, description="Where the command line finds the console. None: http://127.0.0.1:<console-port>."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -18,10 +19,13 @@ from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.adapters.storage.data_directory import DataDirectory
 from delaystream.adapters.storage.rocksdb_store import RocksDbStores
 from delaystream.app import parts, process
-from delaystream.app.preflight import Preflight, changelog_shape
+from delaystream.app.preflight import Followed, followed
 from delaystream.config import Settings
 from delaystream.console.api.application import application
-from delaystream.console.replica.follower import FollowerSettings
+from delaystream.console.history.database import Database, Retention
+from delaystream.console.history.follower import HistoryFollower
+from delaystream.console.history.queries import History
+from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.ports import Changelog
@@ -30,6 +34,7 @@ from delaystream.exit_codes import ExitCode
 logger = structlog.get_logger(__name__)
 
 _LOOK_AGAIN_S: Final = 2.0
+_DAY_MS: Final = 86_400_000
 
 
 def run_console(settings: Settings) -> int:
@@ -56,24 +61,10 @@ async def _serve(settings: Settings) -> None:
         logger.info(
             "console starts", version=__version__, app_id=settings.app_id, data_dir=str(directory.path)
         )
-        looking = asyncio.create_task(_shape(settings, client))
+        looking = asyncio.create_task(_look(settings, client))
         if not await process.first(looking, stop):
             return
-        shape = await looking
-        bounds = parts.changelog_settings(settings)
-
-        async def open_changelog(partition: int) -> Changelog:
-            return await AiokafkaChangelog.open(
-                client.aiokafka(), settings.changelog_topic, partition, bounds
-            )
-
-        console = Console(
-            shape.partitions,
-            open_changelog,
-            RocksDbStores(directory),
-            SystemClock(),
-            FollowerSettings(shape.delete_retention_ms),
-        )
+        console = _compose(settings, client, await looking, directory, stack)
         server = uvicorn.Server(
             uvicorn.Config(
                 application(console),
@@ -84,9 +75,49 @@ async def _serve(settings: Settings) -> None:
             )
         )
         host, port = listening.getsockname()[:2]
-        logger.info("console listens", url=f"http://{host}:{port}", partitions=shape.partitions)
+        logger.info("console listens", url=f"http://{host}:{port}", partitions=console.partitions)
         await _until_stopped(console, server, listening, stop)
     logger.info("console stopped")
+
+
+def _compose(
+    settings: Settings,
+    client: ClientConfig,
+    found: Followed,
+    directory: DataDirectory,
+    stack: AsyncExitStack,
+) -> Console:
+    clock, stores = SystemClock(), RocksDbStores(directory)
+    database = Database.open(settings.console_database or f"sqlite:///{directory.path / 'history.db'}")
+    stack.callback(database.close)
+
+    def opening(topic: str) -> Callable[[int], Awaitable[Changelog]]:
+        async def opened(partition: int) -> Changelog:
+            bounds = parts.changelog_settings(settings)
+            return await AiokafkaChangelog.open(client.aiokafka(), topic, partition, bounds)
+
+        return opened
+
+    following = [
+        Follower(
+            partition,
+            opening(settings.changelog_topic),
+            stores,
+            clock,
+            FollowerSettings(found.delete_retention_ms),
+        )
+        for partition in range(found.partitions)
+    ]
+    retention = Retention(
+        settings.console_history_days * _DAY_MS,
+        settings.console_history_events,
+        minutes_ms=90 * _DAY_MS,
+        hours_ms=396 * _DAY_MS,
+    )
+    history = HistoryFollower(
+        found.events_partitions, opening(settings.events_topic), database, clock, retention
+    )
+    return Console(following, history, History(database), clock)
 
 
 async def _until_stopped(
@@ -106,12 +137,12 @@ async def _until_stopped(
         await asyncio.gather(following, serving, stopping, return_exceptions=True)
 
 
-async def _shape(settings: Settings, client: ClientConfig) -> Preflight:
+async def _look(settings: Settings, client: ClientConfig) -> Followed:
     """Wait for Kafka, and for the topics: whoever starts a console first need not be told to try again."""
     told = ""
     while True:
         try:
-            return await asyncio.to_thread(changelog_shape, settings, client)
+            return await asyncio.to_thread(followed, settings, client)
         except (LogUnavailable, Misconfigured) as problem:
             if told != str(problem):
                 told = str(problem)

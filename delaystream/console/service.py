@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
+from delaystream.console.history.follower import HistoryFollower, HistoryStatus
+from delaystream.console.history.queries import History
 from delaystream.console.replica.catalog import Catalog
-from delaystream.console.replica.follower import CopyStatus, Follower, FollowerSettings, Phase
+from delaystream.console.replica.follower import CopyStatus, Follower, Phase
 from delaystream.console.replica.pending import Copy, Pending
-from delaystream.engine.ports import Changelog, Clock, StateStores
+from delaystream.engine.ports import Clock
 
 
 class Freshness(msgspec.Struct, frozen=True):
@@ -28,23 +30,23 @@ class Console:
 
     def __init__(
         self,
-        partitions: int,
-        open_changelog: Callable[[int], Awaitable[Changelog]],
-        stores: StateStores,
+        following: Sequence[Follower],
+        history: HistoryFollower,
+        asked: History,
         clock: Clock,
-        settings: FollowerSettings,
     ) -> None:
-        self.partitions = partitions
+        self.partitions = len(following)
         self.clock = clock
-        self._followers = [
-            Follower(partition, open_changelog, stores, clock, settings) for partition in range(partitions)
-        ]
+        self.history = asked
+        self._followers = following
+        self._history = history
 
     async def run(self) -> None:
         """Follow until cancelled. Raises StoreFailed."""
         async with asyncio.TaskGroup() as group:
             for follower in self._followers:
                 group.create_task(follower.run(), name=f"follow {follower.status.partition}")
+            group.create_task(self._history.run(), name="history")
 
     @property
     def catalog(self) -> Catalog:
@@ -84,6 +86,11 @@ class Console:
             return Freshness(None, None, missing)
         as_of_ms = min(times)
         return Freshness(as_of_ms, max(0, now_ms - as_of_ms), missing)
+
+    @property
+    def history_statuses(self) -> list[HistoryStatus]:
+        """How far the history of each partition of the events' topic is."""
+        return self._history.statuses
 
     @property
     def ready(self) -> bool:
