@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from delaystream.codec.envelope import PartitionStatus, decode_status
+from delaystream.codec.keys import STATUS
 from delaystream.console.history.follower import HistoryFollower, HistoryStatus
 from delaystream.console.history.queries import History
 from delaystream.console.replica.catalog import Catalog
@@ -86,6 +88,12 @@ class Console:
             return Freshness(None, None, missing)
         as_of_ms = min(times)
         return Freshness(as_of_ms, max(0, now_ms - as_of_ms), missing)
+
+    def owners(self) -> Iterator[tuple[CopyStatus, PartitionStatus | None]]:
+        """How far each partition's copy is, and what the partition's owner last wrote of itself."""
+        for follower in self._followers:
+            stored = None if follower.store is None else follower.store.get(STATUS)
+            yield follower.status, None if stored is None else decode_status(stored)
 
     @property
     def history_statuses(self) -> list[HistoryStatus]:

@@ -73,15 +73,6 @@ _STATE_AFTER: Final = {
 }
 
 
-class Positions(msgspec.Struct, frozen=True):
-    """How far a request partition was read, as the copies have it."""
-
-    #: the next offset to apply; None: nothing was read of it, or its copy is not here
-    applied: int | None
-    #: end of the request partition; None: not known
-    end: int | None
-
-
 class Search:
     """Looks in the copies first, then in the history, which blocks: call :meth:`past` in a thread."""
 
@@ -111,7 +102,29 @@ class Search:
             fires = history.of_schedule(topic, of, MOST).items
             found += self._told("fire-id", [one for one in fires if one.event.fire_id == word], set())
         found += self._told("key", history.of_key(word.encode(), MOST), known)
+        if not present and not found:
+            found += self._by_elimination(word)
         return found
+
+    def _by_elimination(self, word: str) -> Iterable[Found]:
+        """What a request must have come to of which nothing is known but where it stood."""
+        place = split_schedule_id(word)
+        if place is None or not self._sees(place[0]):
+            return
+        topic, partition, offset, origin = place
+        applied = None if origin else self._pending.applied(topic, partition)
+        if applied is None:
+            return
+        if offset >= applied:
+            detail = f"Requests of {topic}-{partition} are read up to offset {applied}."
+            yield Found(by="coordinates", state=State.UNREAD, detail=detail)
+            return
+        yield Found(
+            by="coordinates",
+            state=State.FIRED,
+            detail="It was read, and nothing of it is pending: it has fired, unless it was cancelled or "
+            "refused. Events of requests without an id are not kept here (`events_anonymous`).",
+        )
 
     def _sees(self, tenant: str | None) -> bool:
         return self._tenants is None or tenant in self._tenants

@@ -6,8 +6,9 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from delaystream import __version__
-from delaystream.console.api import problems, schedules
+from delaystream.console.api import problems, reading
 from delaystream.console.api.models import Problem
+from delaystream.console.pages import views
 from delaystream.console.service import Console
 
 
@@ -24,7 +25,8 @@ def application(console: Console) -> FastAPI:
     )
     app.state.console = console
     problems.install(app)
-    app.include_router(schedules.router, prefix="/v1")
+    app.include_router(reading.router, prefix="/v1")
+    views.install(app)
 
     @app.get("/health/live", include_in_schema=False)
     async def live() -> JSONResponse:

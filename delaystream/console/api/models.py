@@ -15,6 +15,9 @@ Time = Annotated[
 ]
 
 
+Json = dict[str, Any]
+
+
 class Model(BaseModel):
     """Something that is answered."""
 
@@ -142,6 +145,80 @@ class PendingList(Fresh):
     next_cursor: str | None
 
 
+class EventBody(Model):
+    """Something that happened, as the event has it (docs/events.md)."""
+
+    partition: int
+    offset: int
+    type: str
+    at: Time
+    event: Json
+
+
+class EventList(Fresh):
+    """A page of events, the latest first."""
+
+    items: list[EventBody]
+    next_cursor: str | None
+    kept_since: Time | None = Field(description="The day of the first event that is still kept.")
+
+
+class FoundBody(Model):
+    """One thing that the word may mean."""
+
+    by: Literal["id", "coordinates", "fire-id", "key", "tag"]
+    state: str
+    detail: str | None
+    schedule: ScheduleBody | None = None
+    pending: PendingBody | None = None
+    event: EventBody | None = None
+
+
+class WhereList(Fresh):
+    """All that is known under one word."""
+
+    items: list[FoundBody]
+
+
+class CountBody(Model):
+    """How many there are."""
+
+    request_topic: str
+    destination: str
+    status: str = Field(description="Of named schedules; `unnamed`: pending events without an id.")
+    count: int
+
+
+class Stats(Fresh):
+    """What is pending, in numbers."""
+
+    schedules: dict[str, int] = Field(description="Named schedules by status.")
+    unnamed: int = Field(description="Pending events without an id.")
+    by_destination: list[CountBody]
+
+
+class PartitionBody(Model):
+    """One partition: who owns it, by its own word, and how far this console's copy is."""
+
+    partition: int
+    owner: str | None
+    host: str | None
+    told_at: Time | None = Field(description="When the owner last wrote of itself; it may be gone since.")
+    phase: str
+    position: int
+    end: int
+    as_of: Time | None
+    problem: str | None
+    parked: list[str]
+
+
+class PartitionList(Model):
+    """Every partition."""
+
+    items: list[PartitionBody]
+    history: list[Json] = Field(description="How far the history of each partition of the events' topic is.")
+
+
 class Problem(BaseModel):
     """What went wrong (RFC 9457)."""
 
@@ -152,6 +229,3 @@ class Problem(BaseModel):
     detail: str
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"title": "Not found", "status": 404}]})
-
-
-Json = dict[str, Any]

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from typing import Any
 
-from delaystream.codec.envelope import Envelope
+import msgspec
+
+from delaystream.codec.envelope import Envelope, PartitionStatus
 from delaystream.codec.event import Definition
 from delaystream.console.api.models import (
     DefinitionBody,
+    EventBody,
+    FoundBody,
     Fresh,
     Missing,
+    PartitionBody,
     Payload,
     PendingBody,
     ScheduleBody,
 )
+from delaystream.console.history.queries import Told
+from delaystream.console.replica.follower import CopyStatus
 from delaystream.console.replica.pending import PendingEvent
 from delaystream.console.service import Freshness
+from delaystream.console.where import Found
 from delaystream.core.durations import format_duration
 from delaystream.query.partition import StoredSchedule
 from delaystream.query.view import view_of
@@ -116,7 +125,31 @@ def pending_body(event: PendingEvent) -> PendingBody:
     )
 
 
-def fresh(freshness: Freshness) -> dict[str, object]:
+def event_body(told: Told) -> EventBody:
+    """Something that happened."""
+    event = told.event
+    return EventBody(
+        partition=told.partition,
+        offset=told.offset,
+        type=event.type.value,
+        at=event.at_ms,
+        event=msgspec.to_builtins(event),
+    )
+
+
+def found_body(found: Found) -> FoundBody:
+    """One thing that a word may mean."""
+    return FoundBody(
+        by=found.by,
+        state=found.state.value,
+        detail=found.detail,
+        schedule=None if found.schedule is None else schedule_body(found.schedule),
+        pending=None if found.pending is None else pending_body(found.pending),
+        event=None if found.told is None else event_body(found.told),
+    )
+
+
+def fresh(freshness: Freshness) -> dict[str, Any]:
     """The fields of :class:`Fresh`."""
     missing = [
         Missing(
@@ -145,3 +178,19 @@ def text_or_base64(content: bytes | None) -> tuple[str | None, str | None]:
         return content.decode(), None
     except UnicodeDecodeError:
         return None, b64encode(content).decode()
+
+
+def partition_body(status: CopyStatus, owner: PartitionStatus | None) -> PartitionBody:
+    """One partition, by its owner's word and by this console's copy."""
+    return PartitionBody(
+        partition=status.partition,
+        owner=None if owner is None else owner.owner,
+        host=None if owner is None else owner.host,
+        told_at=None if owner is None else owner.written_ms,
+        phase=status.phase.value,
+        position=status.position,
+        end=status.end,
+        as_of=status.as_of_ms,
+        problem=status.problem,
+        parked=[] if owner is None else [parked.destination for parked in owner.parked],
+    )

@@ -10,7 +10,7 @@ from sqlalchemy import Select, func, or_, select, tuple_
 
 from delaystream.codec.event import Event, EventType
 from delaystream.console.history.database import Database
-from delaystream.console.history.schema import WITHIN_MS, events, rollups
+from delaystream.console.history.schema import WITHIN_MS, events, positions, rollups
 
 OUTCOMES: Final = (
     EventType.FIRED,
@@ -21,6 +21,9 @@ OUTCOMES: Final = (
     EventType.QUARANTINED,
 )
 """What becomes of due times."""
+
+LOOKED_AT: Final = 1_000
+"""So many events of a partition are looked at for the last ones."""
 
 _decode: Final = msgspec.json.Decoder(Event).decode
 _PLACE: Final = (events.c.at_ms, events.c.partition, events.c.offset)
@@ -88,6 +91,27 @@ class History:
         if tenants is not None:
             asked = asked.where(or_(events.c.request_topic.in_(tenants), events.c.request_topic.is_(None)))
         return self._page(asked, limit, None).items
+
+    def last(self, types: Sequence[EventType], limit: int) -> Sequence[Told]:
+        """The last events of some types; those of `LOOKED_AT` of each partition are looked at."""
+        found: list[Told] = []
+        wanted = [type.value for type in types]
+        with self._database.reading() as connection:
+            partitions = connection.execute(select(positions.c.partition)).scalars().all()
+            for partition in partitions:
+                recent = (
+                    select(events.c.partition, events.c.offset, events.c.type, events.c.body)
+                    .where(events.c.partition == partition)
+                    .order_by(events.c.offset.desc())
+                    .limit(LOOKED_AT)
+                    .subquery()
+                )
+                asked = select(recent).where(recent.c.type.in_(wanted)).limit(limit)
+                found += [
+                    Told(row["partition"], row["offset"], _decode(row["body"]))
+                    for row in connection.execute(asked).mappings()
+                ]
+        return sorted(found, key=lambda told: told.event.at_ms, reverse=True)[:limit]
 
     def sums(
         self, seconds: int, from_ms: int, to_ms: int, tenants: Sequence[str] | None = None

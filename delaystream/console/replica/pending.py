@@ -100,6 +100,16 @@ class Pending:
                             found.append(event)
         return sorted(found, key=lambda event: (event.due_at_ms, event.index))
 
+    def applied(self, topic: str, partition: int) -> int | None:
+        """The offset up to which a request partition was read; None where nothing is known of it."""
+        copy = self._copies.get(partition)
+        if copy is None:
+            return None
+        for name, position in copy.stored.positions():
+            if name == topic:
+                return position.next_offset
+        return None
+
     def counts(self) -> Iterator[tuple[str, str, int]]:
         """(request topic, destination, number) of events without an id; not added up."""
         for copy in self._copies.values():
