@@ -17,6 +17,7 @@ LOCKS = ROOT / "requirements"
 PLAN: list[tuple[str, list[str], list[str]]] = [
     ("run", ["pyproject.toml"], []),
     ("test", ["pyproject.toml", "--group", "test"], ["run"]),
+    ("console", ["pyproject.toml", "--extra", "console"], ["test"]),
     ("tracing", ["pyproject.toml", "--extra", "tracing"], ["test"]),
     ("dev", ["pyproject.toml", "--group", "dev"], ["test"]),
     ("build", ["--group", "build"], ["dev"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 import structlog
 from confluent_kafka import KafkaException
@@ -62,6 +63,35 @@ def preflight(settings: Settings, client: ClientConfig) -> Preflight:
         )
         raise Misconfigured("\n".join(errors))
     return Preflight(partitions, _delete_retention_ms(admin, settings.changelog_topic))
+
+
+class Followed(NamedTuple):
+    """What a reader of changelog and events has to know of the two topics."""
+
+    partitions: int
+    """Of the changelog."""
+    delete_retention_ms: int
+    """Of the changelog: for how long it keeps tombstones."""
+    events_partitions: int
+
+
+def followed(settings: Settings, client: ClientConfig) -> Followed:
+    """Look at what a console follows; blocks for some seconds at most.
+
+    Raises LogUnavailable when Kafka does not answer, and Misconfigured for a topic that is not there.
+    """
+    try:
+        admin = connect(client.confluent())
+    except TokenUnavailable as error:
+        raise LogUnavailable(str(error)) from error
+    counts = {topic: _partitions(admin, topic) for topic in (settings.changelog_topic, settings.events_topic)}
+    if missing := [topic for topic, count in counts.items() if not count]:
+        raise Misconfigured(f"there is no topic {missing[0]}: `delaystream topics apply` creates it")
+    return Followed(
+        counts[settings.changelog_topic],
+        _delete_retention_ms(admin, settings.changelog_topic),
+        counts[settings.events_topic],
+    )
 
 
 def _check_rights(admin: Admin, settings: Settings, client: ClientConfig) -> set[str]:

@@ -13,6 +13,7 @@ import typer
 
 from delaystream import __version__
 from delaystream.cli.configuration import config
+from delaystream.cli.console import console
 from delaystream.cli.control import cancel, describe, pause, rate, reschedule, resume, trigger, update
 from delaystream.cli.cron import cron
 from delaystream.cli.dev import dev
@@ -65,6 +66,7 @@ def _common(
 
 app.command()(worker)
 app.command()(dev)
+app.command()(console)
 app.add_typer(topics, name="topics")
 app.command()(send)
 app.command()(watch)

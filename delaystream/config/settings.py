@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from delaystream.codec.envelope import INLINE_BYTES
 from delaystream.config.application_settings import ApplicationSettings
+from delaystream.config.console_settings import ConsoleSettings
 from delaystream.config.errors import ConfigurationError, suggestion
 from delaystream.config.observation_settings import ObservationSettings
 from delaystream.config.processing_settings import ProcessingSettings
@@ -64,7 +65,9 @@ def environment_name(setting: str) -> str:
 
 
 # The fields of the last base come first.
-class Settings(ObservationSettings, ProcessingSettings, RequestSettings, ApplicationSettings):
+class Settings(
+    ConsoleSettings, ObservationSettings, ProcessingSettings, RequestSettings, ApplicationSettings
+):
     """All settings, validated and frozen. Made by `delaystream.config.load`; tests may call it."""
 
     tenants: Mapping[Topic, TenantSettings] = Field(

@@ -29,7 +29,7 @@ from delaystream.engine.fire.firing import Firing
 from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.lifecycle.inbox import Inbox, rest
-from delaystream.engine.lifecycle.recovery import advanced
+from delaystream.engine.lifecycle.replica import advanced
 from delaystream.engine.observer import Observer
 from delaystream.engine.output.events import Events
 from delaystream.engine.output.letters import Letters

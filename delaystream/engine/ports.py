@@ -80,11 +80,13 @@ class ChangelogBatch(msgspec.Struct):
     """Committed changelog records in offset order: (offset, key, value or None).
 
     ``next_position`` is the fetch position behind them; it is past the last record's offset + 1 where
-    transaction markers, aborted or compacted records follow.
+    transaction markers, aborted or compacted records follow. ``stable`` is the last stable offset when it was
+    read, -1 where that is not known: up to there, and no further, the log can be read.
     """
 
     records: Sequence[tuple[int, bytes, bytes | None]]
     next_position: int
+    stable: int = -1
 
 
 class ChangelogRecord(msgspec.Struct, frozen=True):

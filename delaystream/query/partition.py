@@ -27,6 +27,7 @@ from delaystream.codec.envelope import (
     decode_schedule,
     decode_source,
 )
+from delaystream.core.order import Moment, newer
 from delaystream.core.request import Coordinates
 from delaystream.query.rows import Rows, everything, payload_of
 from delaystream.query.view import PendingFire, ScheduleView, view_of
@@ -105,6 +106,41 @@ class StoredPartition:
             tenant, id = keys.split_schedule_key(key)
             row = decode_schedule(value)
             yield StoredSchedule(tenant, id, row, payload_of(self._rows.get, id, row))
+
+    def wheels(self) -> Iterator[tuple[int, str]]:
+        """The number of every wheel, and its destination; a destination may have several."""
+        for number, (topic, _, _) in self._wheels.items():
+            if number != keys.HOUSEKEEPING:
+                yield number, topic
+
+    def source(self, number: int) -> SourceName:
+        """The request partition that a number stands for."""
+        return self._sources[number]
+
+    def sources(self) -> Iterator[tuple[int, SourceName]]:
+        """The number of every request partition that something was asked for on, and its name."""
+        yield from self._sources.items()
+
+    def held_by(self, fire: PendingFire, entry: Envelope) -> Hold | None:
+        """The hold that keeps an entry back, or will when it is due; None for none of them."""
+        if fire.held_by is not None:
+            return next((hold for hold in self.holds if hold.name == fire.held_by), None)
+        if entry.released:
+            return None
+        source = fire.source
+        moment = Moment((source.topic, source.partition, source.origin), source.offset, entry.timestamp_ms)
+        for hold in self.holds:
+            match = hold.match
+            if (
+                hold.tenant == source.topic
+                and match.id_prefix is None
+                and match.fits_topic(fire.destination)
+                and match.fits_tags(entry.tags)
+                and (match.key is None or match.key == entry.delivered_key)
+                and (match.arriving or not newer(moment, hold.moment))
+            ):
+                return hold
+        return None
 
     def fire(self, key: bytes) -> PendingFire:
         """An entry of a wheel, from its key."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from math import inf
+from typing import Final
 
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import ChangelogBatch, ChangelogRecord, LogBounds, TopicPartition
 from delaystream.testing.interruption import Calm, Interruptions
 from delaystream.testing.log import MemoryLog
 from delaystream.testing.partition import PositionOutOfRangeError, UnknownTopicError
+
+#: How long a read waits where nothing follows, as `fetch.max.wait.ms` has it.
+_FETCH_MAX_WAIT_S: Final = 0.5
 
 
 class MemoryChangelog:
@@ -70,7 +74,10 @@ class MemoryChangelog:
             )
         except (UnknownTopicError, PositionOutOfRangeError) as error:
             raise LogUnavailable(str(error)) from error
-        return ChangelogBatch([(r.offset, r.key or b"", r.value) for r in records], next_position)
+        if next_position == position:
+            await asyncio.sleep(_FETCH_MAX_WAIT_S)
+        stable = self._log.bounds(self._at).stable
+        return ChangelogBatch([(r.offset, r.key or b"", r.value) for r in records], next_position, stable)
 
     async def record_at(self, offset: int) -> ChangelogRecord | None:
         """See the port."""

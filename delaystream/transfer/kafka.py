@@ -19,7 +19,7 @@ from delaystream.adapters.transactions.producer import AiokafkaTransactionalProd
 from delaystream.adapters.transactions.settings import ProducerSettings
 from delaystream.config import Settings
 from delaystream.engine.failures import ProducerFenced
-from delaystream.engine.lifecycle.recovery import read_before, settled_bounds
+from delaystream.engine.lifecycle.replica import read_before, settled_bounds
 from delaystream.engine.ports import (
     Change,
     Marker,

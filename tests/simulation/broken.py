@@ -17,7 +17,9 @@ from delaystream.engine.accept import bulk
 from delaystream.engine.accept.intake import Intake
 from delaystream.engine.fire import recurring as recurring_fires
 from delaystream.engine.incarnation import Incarnation
+from delaystream.engine.lifecycle import recovery
 from delaystream.engine.lifecycle.recovery import Recovery, starting_positions
+from delaystream.engine.lifecycle.replica import Replica
 from delaystream.engine.output.events import Events
 from delaystream.engine.ports import ChangelogRecord, Sources, TopicPartition
 from delaystream.engine.schedules.arming import Arming
@@ -120,12 +122,12 @@ def stale_store_kept() -> Iterator[Engine]:
 def untrusted_store_kept() -> Iterator[Engine]:
     """The store is never checked: foreign, ahead or too old, it is gone on from."""
 
-    async def unchecked(self: Recovery, marker: Any, bounds: Any) -> Any:
+    async def unchecked(self: Replica, marker: Any, bounds: Any) -> Any:
         return marker
 
     with (
-        patch.object(Recovery, "_check", unchecked),
-        patch.object(Recovery, "_too_old", lambda *_: ""),
+        patch.object(Replica, "_check", unchecked),
+        patch.object(recovery, "too_old", lambda *_: ""),
     ):
         yield Engine()
 
@@ -133,7 +135,7 @@ def untrusted_store_kept() -> Iterator[Engine]:
 @contextlib.contextmanager
 def old_store_kept() -> Iterator[Engine]:
     """A store is gone on from although the tombstones that it has missed may be gone."""
-    with patch.object(Recovery, "_too_old", lambda *_: ""):
+    with patch.object(recovery, "too_old", lambda *_: ""):
         yield Engine()
 
 

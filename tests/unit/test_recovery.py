@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from delaystream.codec import keys
 from delaystream.codec.envelope import decode_position
 from delaystream.engine.failures import LogUnavailable, Misconfigured
-from delaystream.engine.lifecycle.recovery import fingerprint, read_before, settled_bounds
+from delaystream.engine.lifecycle.replica import fingerprint, read_before, settled_bounds
 from delaystream.engine.observer import Phase
 from delaystream.engine.ports import (
     Changelog,

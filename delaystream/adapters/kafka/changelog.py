@@ -129,7 +129,7 @@ class AiokafkaChangelog(Changelog):
         """The committed record at an offset, with its append time. Raises LogUnavailable."""
 
         async def look() -> ChangelogRecord | None:
-            data, aborted = self._answered(offset, await self._look(offset))
+            data, aborted, _ = self._answered(offset, await self._look(offset))
             try:
                 return committed_record(offset, data, aborted, self._decompressor)
             except (UnicodeDecodeError, BatchRefusedError) as error:
@@ -229,22 +229,24 @@ class AiokafkaChangelog(Changelog):
 
     # -- records ---------------------------------------------------------------------------------
 
-    def _answered(self, position: int, response: Any) -> tuple[bytes, Iterable[tuple[int, int]]]:
-        """The answer to a fetch: record batches, and the aborted transactions among them."""
+    def _answered(self, position: int, response: Any) -> tuple[bytes, Iterable[tuple[int, int]], int]:
+        """The answer to a fetch: record batches, the aborted transactions among them, last stable offset."""
         self._check(getattr(response, "error_code", _OK))
         # Fetch v5 to v11; v11 has the preferred replica before the records.
         _, code, _, stable, _, aborted, *_, data = response.topics[0][1][0]
         self._check(code)
         if not data and position < stable:
             raise _Passing(f"nothing was handed out at {position}, below the last stable offset {stable}")
-        return data, aborted or ()
+        return data, aborted or (), stable
 
     def _parse(self, position: int, response: Any) -> ChangelogBatch:
-        data, aborted = self._answered(position, response)
+        data, aborted, stable = self._answered(position, response)
         try:
-            return committed_records(position, data, aborted, self._decompressor)
+            batch = committed_records(position, data, aborted, self._decompressor)
         except (UnicodeDecodeError, BatchRefusedError) as error:
             raise self._foreign(position, error) from error
+        batch.stable = stable
+        return batch
 
     def _foreign(self, position: int, error: Exception) -> Misconfigured:
         topic, partition = self._target

@@ -1,11 +1,9 @@
 """From fenced to running: the local store holds what the changelog says, then each source has its position.
 
-Two things can make a store lie. It may be so old that compaction has dropped tombstones which it has never
-seen. So its age is told by the brokers' clocks: from when they appended the last record that it has applied
-to when they append a row that is committed now. And another owner may have taken over meanwhile. Nothing of
-what that one writes is applied: it stands behind the end that was looked up. But compaction may take rows
-before that end in favour of newer ones. So nothing is decided on a store before it was made sure, after the
-replay, that nobody has taken over.
+The store may have missed something, and another owner may have taken over meanwhile. Nothing of what that
+one writes is applied: it stands behind the end that was looked up. But compaction may take rows before that
+end in favour of newer ones. So nothing is decided on a store before it was made sure, after the replay, that
+nobody has taken over. What makes a store trusted is in :mod:`delaystream.engine.lifecycle.replica`.
 
 Then every source is read on from its own applied offset, never from the group's.
 """
@@ -13,22 +11,18 @@ Then every source is read on from its own applied offset, never from the group's
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final
-
-from msgspec.structs import replace
 
 from delaystream.codec.envelope import SourcePosition, decode_meta
 from delaystream.codec.keys import META, RECOVERED
 from delaystream.engine.failures import LogUnavailable, Misconfigured, StoreUntrusted
+from delaystream.engine.lifecycle.replica import Replica, read_before, settled_bounds, too_old
 from delaystream.engine.observer import Observer
 from delaystream.engine.ports import (
-    STORE_FORMAT,
     Change,
     Changelog,
-    ChangelogBatch,
     LogBounds,
     Marker,
     Ports,
@@ -47,16 +41,26 @@ from delaystream.engine.state.pointers import all_pointers, repointed
 
 logger = logging.getLogger(__name__)
 
-_NO_FINGERPRINT = b""
 #: Least time between two sentences about how far a recovery is, ms.
 _PROGRESS_EVERY_MS: Final = 2_000
 
 
-def fingerprint(key: bytes, value: bytes | None) -> bytes:
-    """Digest of a changelog record, 8 bytes: to tell whether a store has applied this very record."""
-    digest = hashlib.blake2b(key, digest_size=8)
-    digest.update(b"\0" if value is None else b"\1" + value)
-    return digest.digest()
+class PointersAndCounters:
+    """What a worker derives from the rows."""
+
+    def by(self, store: StateStore, changes: Sequence[Change]) -> list[Change]:
+        """What applying rows changes of it."""
+        local = repointed(store, changes)
+        local += list(recounted(store, [*changes, *local]))
+        return local
+
+    async def whole(self, store: StateStore) -> AsyncIterator[list[Change]]:
+        """All of it. Raises Misconfigured for a layout that this version does not read."""
+        if (meta := store.get(META)) is not None:
+            refuse_layout(decode_meta(meta))
+        for some in all_pointers(store):
+            yield some
+        yield await recount(store)
 
 
 class Recovery:
@@ -81,7 +85,7 @@ class Recovery:
         self._changelog = changelog
         self._producer = producer
         self._progress = progress
-        self._store: StateStore | None = None
+        self._replica = Replica(partition, ports.stores, changelog, PointersAndCounters())
 
     async def run(self, store: StateStore | None) -> tuple[StateStore, Marker]:
         """Recover; an already open store is used if it can be trusted, and closed if it cannot.
@@ -89,127 +93,41 @@ class Recovery:
         Returns the open store and its marker; the partition was still ours when the store was complete.
         Raises ProducerFenced, WriteRefused, TransactionFailed, LogUnavailable, StoreFailed, StoreUntrusted.
         """
-        self._store = store
+        self._replica.store = store
         try:
             return await self._run()
         except BaseException:
-            if self._store is not None:
-                self._store.close()
+            self._replica.close()
             raise
 
     async def _run(self) -> tuple[StateStore, Marker]:
         bounds = await self._stable_bounds()
         began_ms = self._loop_ms()
-        marker = await self._trusted(bounds)
+        replica = self._replica
+        tombstones_kept_ms = self._settings.changelog_delete_retention_ms
+        marker = await replica.trusted(bounds)
         behind = marker is None or marker.rebuilding or _missed(marker, bounds)
         if behind and bounds.end > bounds.start:
             now_ms, bounds = await self._time_of_brokers()
-            if marker is not None and (reason := self._too_old(marker, now_ms)):
-                self._throw_away(reason)
+            if marker is not None and (reason := too_old(marker, now_ms, tombstones_kept_ms)):
+                replica.throw_away(reason)
                 marker = None
             if marker is None:
-                marker = self._nothing_applied(bounds, now_ms)
+                marker = replica.nothing_applied(bounds, now_ms)
             marker = await self._replay(marker, bounds)
         elif marker is None:
-            marker = self._nothing_applied(bounds, None)
+            marker = replica.nothing_applied(bounds, None)
         # Ours until here: what was read up to the end is then all there was, and all of it ours.
         await self._producer.commit(Transaction({}, {}))
-        assert self._store is not None
         if behind:
-            if (took_ms := self._loop_ms() - began_ms) >= self._oldest_ms:
+            if (took_ms := self._loop_ms() - began_ms) >= tombstones_kept_ms // 2:
                 raise StoreUntrusted(f"the replay took {took_ms:.0f} ms: tombstones may be gone meanwhile")
-            counts = await self._derive(marker) if marker.rebuilding else ()
-            marker = replace(marker, as_of_ms=None, rebuilding=False)
-            self._store.write((), counts, marker)
-        return self._store, marker
-
-    async def _derive(self, marker: Marker) -> list[Change]:
-        """Make the pointers of a rebuilt store; the counters that are left to be written."""
-        assert self._store is not None
-        if (meta := self._store.get(META)) is not None:
-            refuse_layout(decode_meta(meta))
-        marker = replace(marker, deriving=True)
-        for some in all_pointers(self._store):
-            self._store.write((), some, marker)
-            await asyncio.sleep(0)
-        return await recount(self._store)
+            marker = await replica.complete(marker)
+        assert replica.store is not None
+        return replica.store, marker
 
     async def _stable_bounds(self) -> LogBounds:
         return await settled_bounds(self._changelog, self._settings.stable_timeout_ms)
-
-    # -- whether the store can be trusted -----------------------------------------------------
-
-    async def _trusted(self, bounds: LogBounds) -> Marker | None:
-        """Open the store if it is not; its marker says as of when it is whole. None: it holds nothing.
-
-        How old it may be is another question, which arises only where something was missed.
-        """
-        try:
-            if self._store is None:
-                self._store = self._ports.stores.open(self._partition)
-            marker = self._store.marker()
-            return None if marker is None else await self._check(marker, bounds)
-        except StoreUntrusted as reason:
-            self._throw_away(str(reason))
-            return None
-
-    def _throw_away(self, reason: str) -> None:
-        logger.warning(
-            "partition %d: the local state is thrown away and rebuilt from the changelog: %s",
-            self._partition,
-            reason,
-        )
-        store, self._store = self._store, None
-        if store is not None:
-            store.close()
-        self._ports.stores.destroy(self._partition)
-        self._store = self._ports.stores.open(self._partition)
-
-    async def _check(self, marker: Marker, bounds: LogBounds) -> Marker | None:
-        """Raise StoreUntrusted unless the store is a prefix of this changelog; None for an empty one.
-
-        Raises Misconfigured where the store is the last copy there is.
-        """
-        if marker.format != STORE_FORMAT:
-            raise StoreUntrusted(f"its format is {marker.format}, and this version reads {STORE_FORMAT}")
-        if marker.deriving:
-            raise StoreUntrusted("a rebuild of it was interrupted near its end")
-        if bounds.end == 0 and marker.last_offset >= 0:
-            raise Misconfigured(
-                "the changelog is empty, and the local state has applied records up to offset "
-                f"{marker.last_offset} of it: it was deleted, and what is pending exists only here. Restore "
-                "it, or delete the data directory to begin with nothing"
-            )
-        if marker.topic_id != self._changelog.topic_id:
-            raise StoreUntrusted(
-                f"it belongs to the changelog with topic id {marker.topic_id}, and this one's is "
-                f"{self._changelog.topic_id}"
-            )
-        if marker.position > bounds.end:
-            raise StoreUntrusted(f"it stands at {marker.position}, ahead of the changelog's end {bounds.end}")
-        if marker.position < bounds.start:
-            raise StoreUntrusted(
-                f"it stands at {marker.position}, before the changelog's start {bounds.start}"
-            )
-        if marker.last_offset < 0:
-            return None
-        if marker.last_offset < bounds.start:
-            return marker
-        last = await self._changelog.record_at(marker.last_offset)
-        # None there may have been compacted away: seldom, for what was written last, and a rebuild is safe.
-        # Or it was aborted after all: a broker that shuts down can confirm a commit and lose its markers.
-        if last is None:
-            raise StoreUntrusted(
-                f"the changelog has no committed record at offset {marker.last_offset}, which it has applied"
-            )
-        if fingerprint(last.key, last.value) != marker.fingerprint:
-            raise StoreUntrusted(
-                f"the changelog has another record at offset {marker.last_offset} than it has applied"
-            )
-        # While it is being rebuilt, what it has applied may be from long ago, and all of it is news.
-        if marker.as_of_ms is None and not marker.rebuilding:
-            marker = replace(marker, as_of_ms=last.appended_ms)
-        return marker
 
     async def _time_of_brokers(self) -> tuple[int | None, LogBounds]:
         """Commit a row: when it was appended, None where brokers do not say; and the bounds with it."""
@@ -224,54 +142,14 @@ class Recovery:
             raise LogUnavailable(f"the changelog has no record at {written[at]}, where one was committed")
         return record.appended_ms, bounds
 
-    @property
-    def _oldest_ms(self) -> int:
-        # Half of it: the replay itself takes time, and must end before the first tombstone may be gone.
-        return self._settings.changelog_delete_retention_ms // 2
-
-    def _too_old(self, marker: Marker, now_ms: int | None) -> str:
-        """Why the store may have missed tombstones that are gone by now; empty: it has not."""
-        if now_ms is None or marker.as_of_ms is None:
-            return (
-                "it has missed something, and how long it was away cannot be told: the changelog has records "
-                "with their producer's time, not the broker's (message.timestamp.type=LogAppendTime)"
-            )
-        age_ms = now_ms - marker.as_of_ms
-        if age_ms < 0:
-            return f"it was written {-age_ms} ms from now by the brokers' clocks, so that its age is unknown"
-        if age_ms >= self._oldest_ms:
-            return (
-                f"it was last complete {age_ms} ms ago by the brokers' clocks, and the changelog keeps "
-                f"tombstones for {self._settings.changelog_delete_retention_ms} ms"
-            )
-        return ""
-
-    # -- replaying ----------------------------------------------------------------------------
-
-    def _nothing_applied(self, bounds: LogBounds, now_ms: int | None) -> Marker:
-        topic_id = self._changelog.topic_id
-        return Marker(topic_id, bounds.start, -1, _NO_FINGERPRINT, now_ms, rebuilding=True)
-
     async def _replay(self, marker: Marker, bounds: LogBounds) -> Marker:
         """Apply what lies before the end that was looked up."""
         applied = 0
         while marker.position < bounds.end:
             batch = await read_before(self._changelog, marker.position, bounds.end)
-            marker = self._apply(marker, batch)
+            marker = self._replica.apply(marker, batch)
             applied += len(batch.records)
             self._progress(applied, marker.position, bounds.end)
-        return marker
-
-    def _apply(self, marker: Marker, batch: ChangelogBatch) -> Marker:
-        assert self._store is not None
-        changes: list[Change] = [(key, value) for _, key, value in batch.records]
-        local: list[Change] = []
-        # A rebuild derives all of it once, at its end: looking each key up makes it several times slower.
-        if not marker.rebuilding:
-            local = repointed(self._store, changes)
-            local += list(recounted(self._store, [*changes, *local]))
-        marker = advanced(marker, batch.next_position, batch.records[-1] if batch.records else None)
-        self._store.write(changes, local, marker)
         return marker
 
     @staticmethod
@@ -287,45 +165,6 @@ def _missed(marker: Marker, bounds: LogBounds) -> bool:
     away together with their tombstones.
     """
     return bounds.end - marker.position > 1
-
-
-def advanced(marker: Marker, position: int, last: tuple[int, bytes, bytes | None] | None) -> Marker:
-    """The marker of a store that has applied more; ``last`` is the last record of it, if there was any."""
-    if last is None:
-        return replace(marker, position=position)
-    offset, key, value = last
-    return replace(marker, position=position, last_offset=offset, fingerprint=fingerprint(key, value))
-
-
-async def settled_bounds(changelog: Changelog, timeout_ms: int) -> LogBounds:
-    """Wait until no transaction is open: a fence completes that of its owner, its markers take a moment.
-
-    The end is then also the end of a transaction. Raises LogUnavailable.
-    """
-    delay_s = 0.002
-    try:
-        async with asyncio.timeout(timeout_ms / 1000):
-            while True:
-                bounds = await changelog.bounds()
-                if bounds.stable >= bounds.end:
-                    return bounds
-                await asyncio.sleep(delay_s)
-                delay_s = min(0.2, delay_s * 2)
-    except TimeoutError:
-        raise LogUnavailable(f"an open transaction has held up the changelog for {timeout_ms} ms") from None
-
-
-async def read_before(changelog: Changelog, position: int, end: int) -> ChangelogBatch:
-    """What stands at a fetch position, and nothing of what others may have written at `end` and behind it.
-
-    Raises LogUnavailable, also where the read gets no further.
-    """
-    batch = await changelog.read(position)
-    if batch.next_position <= position:
-        raise LogUnavailable(f"the changelog gave nothing at {position} of {end}")
-    if batch.next_position <= end:
-        return batch
-    return ChangelogBatch([record for record in batch.records if record[0] < end], end)
 
 
 async def starting_positions(

@@ -1,0 +1,49 @@
+"""The web application: routes, answers to what goes wrong, and a plain page."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from delaystream import __version__
+from delaystream.console.api import problems, reading
+from delaystream.console.api.models import Problem
+from delaystream.console.pages import views
+from delaystream.console.service import Console
+
+
+def application(console: Console) -> FastAPI:
+    """What answers for a console; it is called in the event loop that the console runs in."""
+    app = FastAPI(
+        title="delaystream",
+        version=__version__,
+        summary="What is pending, what fired, and where an event is.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        responses={"4XX": {"model": Problem}},
+    )
+    app.state.console = console
+    problems.install(app)
+    app.include_router(reading.router, prefix="/v1")
+    views.install(app)
+
+    @app.get("/health/live", include_in_schema=False)
+    async def live() -> JSONResponse:
+        return JSONResponse({"live": True})
+
+    @app.get("/health/ready", include_in_schema=False)
+    async def ready() -> JSONResponse:
+        partitions = [
+            {
+                "partition": s.partition,
+                "phase": s.phase,
+                "position": s.position,
+                "end": s.end,
+                "problem": s.problem,
+            }
+            for s in console.statuses
+        ]
+        return JSONResponse({"ready": console.ready, "partitions": partitions}, 200 if console.ready else 503)
+
+    return app

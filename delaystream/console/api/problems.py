@@ -1,0 +1,58 @@
+"""What went wrong, as RFC 9457 has it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from delaystream.console.api.models import Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ProblemError(Exception):
+    """An answer that is a problem."""
+
+    def __init__(self, status: HTTPStatus, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+
+def unknown(what: str) -> ProblemError:
+    """404."""
+    return ProblemError(HTTPStatus.NOT_FOUND, "unknown", what)
+
+
+def invalid(code: str, detail: str) -> ProblemError:
+    """400."""
+    return ProblemError(HTTPStatus.BAD_REQUEST, code, detail)
+
+
+def install(app: FastAPI) -> None:
+    """Have everything that goes wrong answered as a problem."""
+
+    @app.exception_handler(ProblemError)
+    async def told(_: Request, error: ProblemError) -> JSONResponse:
+        return _answer(error.status, error.code, error.detail)
+
+    @app.exception_handler(RequestValidationError)
+    async def not_valid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
+        return _answer(HTTPStatus.BAD_REQUEST, "invalid-parameter", f"{where}: {first['msg']}.")
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        status = HTTPStatus(error.status_code)
+        return _answer(status, status.phrase.lower().replace(" ", "-"), f"{error.detail}.")
+
+
+def _answer(status: HTTPStatus, code: str, detail: str) -> JSONResponse:
+    problem = Problem(title=status.phrase, status=status, code=code, detail=detail)
+    return JSONResponse(problem.model_dump(), status, media_type=MEDIA_TYPE)

@@ -1,0 +1,244 @@
+"""What can be read: schedules, what is pending, where an event is, numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode
+from binascii import Error
+from collections import Counter
+from http import HTTPStatus
+from struct import Struct
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request, Response
+from msgspec.structs import replace
+
+from delaystream.codec.envelope import LIVE, Status
+from delaystream.console.api import cursors
+from delaystream.console.api.models import (
+    CountBody,
+    EventList,
+    PartitionList,
+    PendingList,
+    ScheduleBody,
+    ScheduleList,
+    Stats,
+    TotalBody,
+    WhereList,
+)
+from delaystream.console.api.problems import ProblemError, invalid, unknown
+from delaystream.console.api.rendering import (
+    event_body,
+    found_body,
+    fresh,
+    partition_body,
+    pending_body,
+    schedule_body,
+)
+from delaystream.console.replica.catalog import Filter, Sort
+from delaystream.console.replica.pending import Wanted
+from delaystream.console.service import Console
+from delaystream.console.where import Search
+from delaystream.core.instants import InstantError, parse_instant
+from delaystream.query.partition import StoredSchedule
+
+UNNAMED = "unnamed"
+UPCOMING = 10
+_PLACE = Struct(">qIq")
+LIMIT = 50
+MOST = 500
+
+router = APIRouter()
+
+
+def console(request: Request) -> Console:
+    """What answers."""
+    found: Console = request.app.state.console
+    return found
+
+
+def _time(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_instant(text)
+    except InstantError as error:
+        raise invalid("invalid-at", f"{name} is {text!r}: {error}") from None
+
+
+def _key(key: str | None, key_base64: str | None) -> bytes | None:
+    if key_base64 is None:
+        return None if key is None else key.encode()
+    try:
+        return b64decode(key_base64, validate=True)
+    except Error:
+        raise invalid("invalid-key", "key_base64 is not base64 (RFC 4648).") from None
+
+
+Asked = Annotated[Console, Depends(console)]
+Limit = Annotated[int, Query(ge=1, le=MOST)]
+
+
+@router.get("/schedules")
+async def list_schedules(
+    console: Asked,
+    request_topic: Annotated[list[str] | None, Query()] = None,
+    status: Annotated[list[Status] | None, Query()] = None,
+    destination: str | None = None,
+    key: str | None = None,
+    key_base64: str | None = None,
+    tag: str | None = None,
+    id_prefix: str = "",
+    q: Annotated[str, Query(description="Words of id, name or description.")] = "",
+    next_from: str | None = None,
+    next_to: str | None = None,
+    sort: Sort = Sort.NEXT,
+    limit: Limit = LIMIT,
+    cursor: str | None = None,
+) -> ScheduleList:
+    """Named schedules that match; pending and paused ones unless others are asked for."""
+    wanted = Filter(
+        None if request_topic is None else frozenset(request_topic),
+        LIVE if status is None else tuple(dict.fromkeys(status)),
+        destination,
+        _key(key, key_base64),
+        tag,
+        id_prefix,
+        q,
+        _time("next_from", next_from),
+        _time("next_to", next_to),
+    )
+    asked = (request_topic, replace(wanted, tenants=None), sort)
+    catalog = console.catalog
+    page = catalog.page(wanted, sort, limit, cursors.place(cursor, asked))
+    total = catalog.total(wanted)
+    return ScheduleList(
+        items=[schedule_body(found) for found in page.items],
+        next_cursor=cursors.cursor(page.next, asked),
+        total=TotalBody(count=total.count, relation="exact" if total.exact else "at_least"),
+        **fresh(console.freshness),
+    )
+
+
+@router.get("/schedules/{id:path}/fires")
+async def list_fires(
+    console: Asked,
+    id: str,
+    request_topic: str | None = None,
+    limit: Limit = LIMIT,
+    cursor: str | None = None,
+) -> EventList:
+    """What became of a schedule's due times, the latest first, as far as the history goes."""
+    topic = one_schedule(console, id, request_topic).tenant
+    asked = ("fires", topic, id)
+    after = cursors.place(cursor, asked)
+    place = None if after is None else _PLACE.unpack(after) if len(after) == _PLACE.size else None
+    history = console.history
+    page = await asyncio.to_thread(history.of_schedule, topic, id, limit, place)
+    return EventList(
+        items=[event_body(told) for told in page.items],
+        next_cursor=cursors.cursor(None if page.next is None else _PLACE.pack(*page.next), asked),
+        kept_since=await asyncio.to_thread(history.kept_since_ms),
+        **fresh(console.freshness),
+    )
+
+
+@router.get("/schedules/{id:path}")
+async def get_schedule(
+    console: Asked,
+    response: Response,
+    id: str,
+    request_topic: str | None = None,
+    payload: bool = False,
+) -> ScheduleBody:
+    """One schedule, whatever its status; 409 where several request topics have the id and none is named."""
+    found = one_schedule(console, id, request_topic)
+    response.headers["ETag"] = f'"{found.row.version}"'
+    return schedule_body(found, upcoming=UPCOMING, payload=payload)
+
+
+def one_schedule(console: Console, id: str, request_topic: str | None) -> StoredSchedule:
+    """The schedule of an id. Raises ProblemError: there is none, or several."""
+    catalog = console.catalog
+    topics = [request_topic] if request_topic is not None else sorted(catalog.tenants())
+    found = [one for topic in topics if (one := catalog.get(topic, id)) is not None]
+    if len(found) > 1:
+        names = ", ".join(one.tenant for one in found)
+        detail = f"{names} have a schedule {id!r} each: name one as request_topic."
+        raise ProblemError(HTTPStatus.CONFLICT, "ambiguous-id", detail)
+    if not found:
+        raise unknown(f"No schedule {id!r} is known.")
+    return found[0]
+
+
+@router.get("/pending")
+async def list_pending(
+    console: Asked,
+    request_topic: Annotated[list[str] | None, Query()] = None,
+    destination: str | None = None,
+    key: str | None = None,
+    key_base64: str | None = None,
+    tag: str | None = None,
+    due_from: str | None = None,
+    due_to: str | None = None,
+    limit: Limit = LIMIT,
+    cursor: str | None = None,
+) -> PendingList:
+    """Everything that is to come, in due order."""
+    wanted = Wanted(
+        None if request_topic is None else frozenset(request_topic),
+        destination,
+        _key(key, key_base64),
+        tag,
+        _time("due_from", due_from),
+        _time("due_to", due_to),
+    )
+    asked = (request_topic, replace(wanted, tenants=None))
+    page = console.pending.page(wanted, limit, cursors.place(cursor, asked))
+    return PendingList(
+        items=[pending_body(event) for event in page.items],
+        next_cursor=cursors.cursor(page.next, asked),
+        **fresh(console.freshness),
+    )
+
+
+@router.get("/where")
+async def where(console: Asked, q: Annotated[str, Query(min_length=1, max_length=1_024)]) -> WhereList:
+    """Where an event is: by an id, a key, a tag, a fire id or the coordinates of a request."""
+    search = Search(console.catalog, console.pending, None)
+    present = search.present(q)
+    past = await asyncio.to_thread(search.past, q, console.history, present)
+    return WhereList(items=[found_body(found) for found in (*present, *past)], **fresh(console.freshness))
+
+
+@router.get("/stats")
+async def stats(console: Asked) -> Stats:
+    """What is pending, in numbers."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for topic, destination, status, count in console.catalog.counts():
+        counts[topic, destination, status.value] += count
+    for topic, destination, count in console.pending.counts():
+        counts[topic, destination, UNNAMED] += count
+    schedules: Counter[str] = Counter()
+    for (_, _, status_name), count in counts.items():
+        schedules[status_name] += count
+    unnamed = schedules.pop(UNNAMED, 0)
+    return Stats(
+        schedules=dict(schedules),
+        unnamed=unnamed,
+        by_destination=[
+            CountBody(request_topic=topic, destination=destination, status=status_name, count=count)
+            for (topic, destination, status_name), count in sorted(counts.items())
+        ],
+        **fresh(console.freshness),
+    )
+
+
+@router.get("/partitions")
+async def partitions(console: Asked) -> PartitionList:
+    """Who owns each partition, and how far this console is."""
+    return PartitionList(
+        items=[partition_body(status, owner) for status, owner in console.owners()],
+        history=[msgspec.to_builtins(status) for status in console.history_statuses],
+    )

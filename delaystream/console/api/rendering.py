@@ -1,0 +1,196 @@
+"""What is stored, as the interface answers it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+import msgspec
+
+from delaystream.codec.envelope import Envelope, PartitionStatus
+from delaystream.codec.event import Definition
+from delaystream.console.api.models import (
+    DefinitionBody,
+    EventBody,
+    FoundBody,
+    Fresh,
+    Missing,
+    PartitionBody,
+    Payload,
+    PendingBody,
+    ScheduleBody,
+)
+from delaystream.console.history.queries import Told
+from delaystream.console.replica.follower import CopyStatus
+from delaystream.console.replica.pending import PendingEvent
+from delaystream.console.service import Freshness
+from delaystream.console.where import Found
+from delaystream.core.durations import format_duration
+from delaystream.query.partition import StoredSchedule
+from delaystream.query.view import view_of
+
+
+def definition_body(definition: Definition) -> DefinitionBody:
+    """A definition in the words of the header contract."""
+    return DefinitionBody(
+        destination=definition.destination,
+        at=list(definition.due_at_ms) or None,
+        cron=definition.cron,
+        every=format_duration(definition.every_ms) if definition.every_ms else None,
+        timezone=definition.timezone,
+        dst_gap=definition.dst_gap,
+        dst_overlap=definition.dst_overlap,
+        start=definition.start_at_ms or None,
+        end=definition.end_at_ms,
+        max_fires=definition.max_fires or None,
+        jitter=format_duration(definition.jitter_ms) if definition.jitter_ms else None,
+        catch_up=definition.catch_up,
+        grace=None if definition.grace_ms is None else format_duration(definition.grace_ms),
+        name=definition.name,
+        description=definition.description,
+        tags=list(definition.tags) or None,
+    )
+
+
+def schedule_body(found: StoredSchedule, *, upcoming: int = 0, payload: bool = False) -> ScheduleBody:
+    """A named schedule, with so many times ahead at most."""
+    view = view_of(found.id, found.row, upcoming)
+    key, key_base64 = text_or_base64(found.row.key)
+    return ScheduleBody(
+        id=found.id,
+        request_topic=found.tenant,
+        status=view.status.value,
+        version=view.version,
+        revision=view.revision,
+        definition=definition_body(view.definition),
+        source=view.source.text,
+        next_at=view.next_at_ms,
+        upcoming=list(view.upcoming_at_ms),
+        last_fired_at=view.last_fired_at_ms,
+        last_fire_id=view.last_fire_id,
+        fired=view.fire_count,
+        missed=view.missed_count,
+        triggered=view.triggered,
+        created_at=view.created_at_ms,
+        created_by=view.created_by,
+        updated_at=view.updated_at_ms,
+        updated_by=view.updated_by,
+        note=view.note,
+        paused_at=view.paused_at_ms,
+        until=view.until_ms,
+        held_by=view.held_by,
+        declared_by=view.declared_by,
+        deploy=view.deploy,
+        forget_at=view.forget_at_ms,
+        key=key,
+        key_base64=key_base64,
+        payload=None if not payload or found.payload is None else payload_body(found.payload),
+    )
+
+
+def payload_body(envelope: Envelope) -> Payload:
+    """What is delivered, byte for byte."""
+    key, key_base64 = text_or_base64(envelope.delivered_key)
+    value, value_base64 = text_or_base64(envelope.value)
+    return Payload(
+        key=key,
+        key_base64=key_base64,
+        value=value,
+        value_base64=value_base64,
+        headers=[
+            (
+                name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+                None if content is None else content.decode("utf-8", "backslashreplace"),
+            )
+            for name, content in envelope.headers
+        ],
+    )
+
+
+def pending_body(event: PendingEvent) -> PendingBody:
+    """A fire to come."""
+    key, key_base64 = text_or_base64(event.key)
+    return PendingBody(
+        due_at=event.due_at_ms,
+        destination=event.destination,
+        request_topic=event.request_topic,
+        id=event.id,
+        source=event.source,
+        status="pending" if event.held_by is None else "held",
+        held_by=event.held_by,
+        note=event.held_note,
+        key=key,
+        key_base64=key_base64,
+        tags=list(event.tags),
+    )
+
+
+def event_body(told: Told) -> EventBody:
+    """Something that happened."""
+    event = told.event
+    return EventBody(
+        partition=told.partition,
+        offset=told.offset,
+        type=event.type.value,
+        at=event.at_ms,
+        event=msgspec.to_builtins(event),
+    )
+
+
+def found_body(found: Found) -> FoundBody:
+    """One thing that a word may mean."""
+    return FoundBody(
+        by=found.by,
+        state=found.state.value,
+        detail=found.detail,
+        schedule=None if found.schedule is None else schedule_body(found.schedule),
+        pending=None if found.pending is None else pending_body(found.pending),
+        event=None if found.told is None else event_body(found.told),
+    )
+
+
+def fresh(freshness: Freshness) -> dict[str, Any]:
+    """The fields of :class:`Fresh`."""
+    missing = [
+        Missing(
+            partition=status.partition,
+            phase=status.phase.value,
+            position=status.position,
+            end=status.end,
+            problem=status.problem,
+        )
+        for status in freshness.missing
+    ]
+    body = Fresh(
+        as_of=freshness.as_of_ms,
+        lag_ms=freshness.lag_ms,
+        complete=not missing,
+        missing_partitions=missing,
+    )
+    return {name: getattr(body, name) for name in Fresh.model_fields}
+
+
+def text_or_base64(content: bytes | None) -> tuple[str | None, str | None]:
+    """As text where it is UTF-8, else as base64 (RFC 4648)."""
+    if content is None:
+        return None, None
+    try:
+        return content.decode(), None
+    except UnicodeDecodeError:
+        return None, b64encode(content).decode()
+
+
+def partition_body(status: CopyStatus, owner: PartitionStatus | None) -> PartitionBody:
+    """One partition, by its owner's word and by this console's copy."""
+    return PartitionBody(
+        partition=status.partition,
+        owner=None if owner is None else owner.owner,
+        host=None if owner is None else owner.host,
+        told_at=None if owner is None else owner.written_ms,
+        phase=status.phase.value,
+        position=status.position,
+        end=status.end,
+        as_of=status.as_of_ms,
+        problem=status.problem,
+        parked=[] if owner is None else [parked.destination for parked in owner.parked],
+    )

@@ -1,0 +1,194 @@
+"""Events on their way into the database, from every partition of their topic."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from delaystream.console.history.database import Database, DatabaseError, Position, Retention
+from delaystream.console.history.rows import rows_of
+from delaystream.engine.failures import LogUnavailable, Misconfigured
+from delaystream.engine.ports import Changelog, ChangelogBatch, Clock
+
+logger = logging.getLogger(__name__)
+
+#: So many events are stored in one transaction.
+_AT_ONCE: Final = 2_000
+_RETRY_S: Final = 1.0
+#: How often it is looked at what is too old, where nothing was.
+_FORGET_EVERY_S: Final = 30.0
+#: How often a console asks whether it is the one that writes.
+_ASK_EVERY_S: Final = 5.0
+
+
+class HistoryStatus(msgspec.Struct, frozen=True):
+    """How far the history of one partition of the events' topic is."""
+
+    partition: int
+    position: int = 0
+    end: int = 0
+    #: wall clock, ms, at which nothing was missing; None: not since the console started
+    as_of_ms: int | None = None
+    #: events that were gone from the topic before they were read
+    lost: int = 0
+    problem: str | None = None
+
+
+class HistoryFollower:
+    """Stores what the events' topic holds, while no other console does."""
+
+    def __init__(
+        self,
+        partitions: int,
+        open_log: Callable[[int], Awaitable[Changelog]],
+        database: Database,
+        clock: Clock,
+        retention: Retention,
+    ) -> None:
+        self._open_log = open_log
+        self._database = database
+        self._clock = clock
+        self._retention = retention
+        #: one transaction at a time: SQLite has one writer
+        self._writing = asyncio.Lock()
+        self.statuses = [HistoryStatus(partition) for partition in range(partitions)]
+
+    async def run(self) -> None:
+        """Follow until cancelled; what goes wrong is told in the statuses, and tried again."""
+        while True:
+            try:
+                if await asyncio.to_thread(self._database.may_write):
+                    await self._write()
+                else:
+                    await self._look()
+            except DatabaseError as problem:
+                self._complain(str(problem))
+                await asyncio.sleep(_RETRY_S)
+
+    async def _write(self) -> None:
+        """Store, and forget, until the database or the right to write is lost. Raises DatabaseError."""
+        work = [self._follow(status.partition) for status in self.statuses]
+        tasks = [asyncio.create_task(each) for each in (*work, self._forget(), self._keep_right())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_right(self) -> None:
+        """Return once another console writes. Raises DatabaseError."""
+        kept = True
+        while kept:
+            await asyncio.sleep(_ASK_EVERY_S)
+            kept = await asyncio.to_thread(self._database.may_write)
+
+    async def _look(self) -> None:
+        """See how far the console is that writes."""
+        stored = await asyncio.to_thread(self._database.positions)
+        for status in self.statuses:
+            if (position := stored.get(status.partition)) is not None:
+                self._tell(
+                    status.partition,
+                    position=position.next_offset,
+                    as_of_ms=position.as_of_ms,
+                    lost=position.lost,
+                    problem=None,
+                )
+        await asyncio.sleep(_RETRY_S)
+
+    async def _forget(self) -> None:
+        while True:
+            async with self._writing:
+                gone = await asyncio.to_thread(self._database.forget, self._retention, self._clock.now_ms())
+            await asyncio.sleep(0 if gone else _FORGET_EVERY_S)
+
+    async def _follow(self, partition: int) -> None:
+        """Store one partition's events. Raises DatabaseError; Kafka is tried again."""
+        while True:
+            try:
+                log = await self._open_log(partition)
+                try:
+                    position = await self._begin(partition, log)
+                    while True:
+                        position = await self._store(
+                            partition, position, await log.read(position.next_offset)
+                        )
+                finally:
+                    await log.close()
+            except (LogUnavailable, Misconfigured) as problem:
+                self._tell(partition, problem=str(problem))
+                logger.warning("events, partition %d: %s", partition, problem)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _begin(self, partition: int, log: Changelog) -> Position:
+        """Where to read on; what the topic's retention took meanwhile is lost, and counted."""
+        bounds = await log.bounds()
+        stored = (await asyncio.to_thread(self._database.positions)).get(partition)
+        if stored is None or stored.topic_id != log.topic_id or stored.next_offset > bounds.end:
+            position = Position(log.topic_id, bounds.start)
+            async with self._writing:
+                await asyncio.to_thread(self._database.begin, partition, position)
+        elif stored.next_offset < bounds.start:
+            missed = bounds.start - stored.next_offset
+            logger.error(
+                "events, partition %d: %d offsets were gone before they were read", partition, missed
+            )
+            position = replace(stored, next_offset=bounds.start, lost=stored.lost + missed)
+            await self._stored(partition, (), stored, position)
+        else:
+            position = stored
+        self._tell(
+            partition, position=position.next_offset, end=bounds.stable, lost=position.lost, problem=None
+        )
+        return position
+
+    async def _store(self, partition: int, position: Position, batch: ChangelogBatch) -> Position:
+        records = batch.records
+        caught_up = batch.next_position >= batch.stable
+        for first in range(0, max(1, len(records)), _AT_ONCE):
+            some = records[first : first + _AT_ONCE]
+            last = first + len(some) == len(records)
+            next_offset = batch.next_position if last else some[-1][0] + 1
+            as_of_ms = self._clock.now_ms() if last and caught_up else position.as_of_ms
+            after = replace(position, next_offset=next_offset, as_of_ms=as_of_ms)
+            if some or next_offset > position.next_offset:
+                await self._stored(partition, some, position, after)
+                position = after
+        self._tell(partition, position=position.next_offset, end=max(batch.stable, position.next_offset))
+        if caught_up:
+            self._tell(partition, as_of_ms=self._clock.now_ms())
+        return position
+
+    async def _stored(
+        self,
+        partition: int,
+        records: Sequence[tuple[int, bytes, bytes | None]],
+        before: Position,
+        after: Position,
+    ) -> None:
+        rows = rows_of(partition, records)
+        for unread in rows.unread:
+            logger.warning(
+                "events, partition %d, offset %d is no event of this version: %s",
+                partition,
+                unread.offset,
+                unread.problem,
+            )
+        async with self._writing:
+            await asyncio.to_thread(self._database.store, partition, rows, before, after)
+
+    def _tell(self, partition: int, **changed: object) -> None:
+        self.statuses[partition] = replace(self.statuses[partition], **changed)
+
+    def _complain(self, problem: str) -> None:
+        logger.warning("%s", problem)
+        for status in self.statuses:
+            self._tell(status.partition, problem=problem)

@@ -1,0 +1,164 @@
+"""The console's process: made from the settings, run until a signal or a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Final
+
+import structlog
+import uvicorn
+
+from delaystream import __version__
+from delaystream.adapters.clock import SystemClock
+from delaystream.adapters.kafka.changelog import AiokafkaChangelog
+from delaystream.adapters.operate.http import HttpError
+from delaystream.adapters.security.client_config import ClientConfig
+from delaystream.adapters.storage.data_directory import DataDirectory
+from delaystream.adapters.storage.rocksdb_store import RocksDbStores
+from delaystream.app import parts, process
+from delaystream.app.preflight import Followed, followed
+from delaystream.config import Settings
+from delaystream.console.api.application import application
+from delaystream.console.history.database import Database, Retention
+from delaystream.console.history.follower import HistoryFollower
+from delaystream.console.history.queries import History
+from delaystream.console.replica.follower import Follower, FollowerSettings
+from delaystream.console.service import Console
+from delaystream.engine.failures import LogUnavailable, Misconfigured
+from delaystream.engine.ports import Changelog
+from delaystream.exit_codes import ExitCode
+
+logger = structlog.get_logger(__name__)
+
+_LOOK_AGAIN_S: Final = 2.0
+_DAY_MS: Final = 86_400_000
+
+
+def run_console(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT (then 0), or until it cannot go on; returns the process's exit code."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(_serve(settings))
+        code = ExitCode.OK
+    except Exception as failure:  # noqa: BLE001  # the crash boundary of the process
+        code = process.explain(failure)
+    loop.run_until_complete(process.cancel_rest())
+    return code
+
+
+async def _serve(settings: Settings) -> None:
+    client = parts.client_config(settings)
+    stop = process.signals()
+    async with AsyncExitStack() as stack:
+        directory = DataDirectory.acquire(settings.console_data_dir, settings.app_id)
+        stack.callback(directory.release)
+        listening = _listen(settings.console_http_host, settings.console_http_port)
+        stack.callback(listening.close)
+        logger.info(
+            "console starts", version=__version__, app_id=settings.app_id, data_dir=str(directory.path)
+        )
+        looking = asyncio.create_task(_look(settings, client))
+        if not await process.first(looking, stop):
+            return
+        console = _compose(settings, client, await looking, directory, stack)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                application(console),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=1,
+            )
+        )
+        host, port = listening.getsockname()[:2]
+        logger.info("console listens", url=f"http://{host}:{port}", partitions=console.partitions)
+        await _until_stopped(console, server, listening, stop)
+    logger.info("console stopped")
+
+
+def _compose(
+    settings: Settings,
+    client: ClientConfig,
+    found: Followed,
+    directory: DataDirectory,
+    stack: AsyncExitStack,
+) -> Console:
+    clock, stores = SystemClock(), RocksDbStores(directory)
+    database = Database.open(settings.console_database or f"sqlite:///{directory.path / 'history.db'}")
+    stack.callback(database.close)
+
+    def opening(topic: str) -> Callable[[int], Awaitable[Changelog]]:
+        async def opened(partition: int) -> Changelog:
+            bounds = parts.changelog_settings(settings)
+            return await AiokafkaChangelog.open(client.aiokafka(), topic, partition, bounds)
+
+        return opened
+
+    following = [
+        Follower(
+            partition,
+            opening(settings.changelog_topic),
+            stores,
+            clock,
+            FollowerSettings(found.delete_retention_ms),
+        )
+        for partition in range(found.partitions)
+    ]
+    retention = Retention(
+        settings.console_history_days * _DAY_MS,
+        settings.console_history_events,
+        minutes_ms=90 * _DAY_MS,
+        hours_ms=396 * _DAY_MS,
+    )
+    history = HistoryFollower(
+        found.events_partitions, opening(settings.events_topic), database, clock, retention
+    )
+    return Console(following, history, History(database), clock)
+
+
+async def _until_stopped(
+    console: Console, server: uvicorn.Server, listening: socket.socket, stop: asyncio.Event
+) -> None:
+    following = asyncio.create_task(console.run(), name="follow")
+    serving = asyncio.create_task(server._serve(sockets=[listening]), name="http")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait([following, serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        server.should_exit = True
+        stopping.cancel()
+        following.cancel()
+        await asyncio.gather(following, serving, stopping, return_exceptions=True)
+
+
+async def _look(settings: Settings, client: ClientConfig) -> Followed:
+    """Wait for Kafka, and for the topics: whoever starts a console first need not be told to try again."""
+    told = ""
+    while True:
+        try:
+            return await asyncio.to_thread(followed, settings, client)
+        except (LogUnavailable, Misconfigured) as problem:
+            if told != str(problem):
+                told = str(problem)
+                logger.warning("waiting for Kafka", problem=told)
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises HttpError when the address is in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise HttpError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return listening

@@ -1,0 +1,330 @@
+"""Named schedules of all partitions: one by its id, a page of those that match, and how many there are."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from delaystream.codec import keys
+from delaystream.codec.envelope import LIVE, UNREADABLE, Schedule, Status, decode_schedule, kept_key
+from delaystream.codec.event import next_at_ms
+from delaystream.console.replica import index_keys
+from delaystream.console.replica.index import words
+from delaystream.core.partitioning import owner_partition
+from delaystream.engine.ports import StateStore
+from delaystream.query.partition import StoredSchedule
+from delaystream.query.rows import everything, payload_of
+
+COUNTED: Final = 10_000
+"""What is not counted by a counter is counted up to here."""
+LOOKED_AT: Final = 20_000
+"""So many index rows are looked at for one page; a page may be shorter for it, and has a cursor then."""
+FEW: Final = 4_000
+"""Up to so many matches of one key, tag, word or destination are read whole, and sorted."""
+
+_CHUNK: Final = 100
+_SIGN_AT: Final = slice(8, 12)
+
+
+class Sort(StrEnum):
+    """Orders of a list."""
+
+    #: the earliest next fire first, what has none last
+    NEXT = "next"
+    #: the latest fire first, what never fired last
+    LAST = "last"
+    #: the latest first
+    CREATED = "created"
+    ID = "id"
+
+
+_KINDS: Final = {Sort.NEXT: b"A", Sort.LAST: b"B", Sort.CREATED: b"C", Sort.ID: b"I"}
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which named schedules are meant; all of it holds at once, None and empty: any."""
+
+    #: request topics; None: all of them
+    tenants: frozenset[str] | None = None
+    statuses: tuple[Status, ...] = LIVE
+    destination: str | None = None
+    key: bytes | None = None
+    tag: str | None = None
+    id_prefix: str = ""
+    #: words that id, name or description have
+    text: str = ""
+    #: of the next fire, ms: from, and up to without that
+    next_from_ms: int | None = None
+    next_to_ms: int | None = None
+
+    def fits(self, tenant: str, id: str, schedule: Schedule) -> bool:
+        """Whether a schedule is meant."""
+        return (
+            (self.tenants is None or tenant in self.tenants)
+            and schedule.status in self.statuses
+            and (self.destination is None or schedule.destination == self.destination)
+            and (self.key is None or schedule.key == kept_key(self.key))
+            and (self.tag is None or self.tag in schedule.tags)
+            and id.startswith(self.id_prefix)
+            and (not self.text or self._has_words(id, schedule))
+            and (not self._bounded or self._within(next_at_ms(schedule)))
+        )
+
+    def _has_words(self, id: str, schedule: Schedule) -> bool:
+        return set(words(self.text)) <= set(words(id, schedule.name, schedule.description))
+
+    @property
+    def _bounded(self) -> bool:
+        return self.next_from_ms is not None or self.next_to_ms is not None
+
+    def _within(self, next_ms: int | None) -> bool:
+        if next_ms is None:
+            return False
+        if self.next_from_ms is not None and next_ms < self.next_from_ms:
+            return False
+        return self.next_to_ms is None or next_ms < self.next_to_ms
+
+    @property
+    def prefixes(self) -> list[bytes]:
+        """What the index has rows for: each of them narrows."""
+        found = []
+        if self.key is not None:
+            found.append(index_keys.key_prefix(kept_key(self.key) or b""))
+        if self.tag is not None:
+            found.append(index_keys.tag_prefix(self.tag))
+        found += [index_keys.word_prefix(word) for word in words(self.text)]
+        if self.destination is not None:
+            found.append(index_keys.destination_prefix(self.destination))
+        return found
+
+    @property
+    def counted(self) -> bool:
+        """Whether counters tell how many there are."""
+        return self.key is None and self.tag is None and not self.text and self._unranged
+
+    @property
+    def counted_by_index(self) -> bool:
+        """Whether the rows of the one thing that it has in `prefixes` are all that match."""
+        return len(self.prefixes) == 1 and self._unranged
+
+    @property
+    def _unranged(self) -> bool:
+        return not self.id_prefix and not self._bounded
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some of a list."""
+
+    items: Sequence[StoredSchedule]
+    #: where the next page begins; None: there is none
+    next: bytes | None
+
+
+class Total(msgspec.Struct, frozen=True):
+    """How many match."""
+
+    count: int
+    #: whether there are no more than that
+    exact: bool
+
+
+class Catalog:
+    """The named schedules of every partition; ``stores`` are those that have an index, by partition."""
+
+    def __init__(self, stores: Mapping[int, StateStore], partitions: int) -> None:
+        self._stores = stores
+        self._partitions = partitions
+
+    def get(self, tenant: str, id: str) -> StoredSchedule | None:
+        """One schedule, whatever its status; None where there is none, or its partition is not here."""
+        store = self._stores.get(owner_partition(id, self._partitions))
+        return None if store is None else read_schedule(store, keys.schedule_key(tenant, id))
+
+    def page(self, wanted: Filter, sort: Sort, limit: int, after: bytes | None = None) -> Page:
+        """Up to ``limit`` schedules in order; ``after`` is the cursor of the page before.
+
+        What moves behind the cursor meanwhile is left out, and what moves ahead is there again.
+        """
+        if (few := self._few(wanted)) is not None:
+            return self._sorted(few, wanted, sort, limit, after)
+        items: list[StoredSchedule] = []
+        last = after
+        looked_at = 0
+        sign = None if wanted.destination is None else index_keys.sign(wanted.destination)
+        for place, store, row_key in self._in_order(wanted, sort, after):
+            if len(items) == limit or looked_at == LOOKED_AT:
+                return Page(items, last)
+            looked_at += 1
+            last = place
+            if sign is not None and sort is not Sort.ID and place[_SIGN_AT] != sign:
+                continue
+            found = read_schedule(store, row_key)
+            if found is not None and wanted.fits(found.tenant, found.id, found.row):
+                items.append(found)
+        return Page(items, None)
+
+    def total(self, wanted: Filter) -> Total:
+        """How many match: exactly by request topic, status and destination; else up to `COUNTED`."""
+        if wanted.counted:
+            return Total(sum(count for _, _, _, count in self.counts(wanted)), True)
+        if wanted.counted_by_index:
+            rows = islice(self._indexed(wanted.prefixes[0], wanted), COUNTED + 1)
+            count = sum(1 for _ in rows)
+            return Total(min(count, COUNTED), count <= COUNTED)
+        if (few := self._few(wanted)) is not None:
+            fitting = (_fitting(store, row_key, wanted) for store, row_key in few)
+            return Total(sum(found is not None for found in fitting), True)
+        looked_at = 0
+        count = 0
+        for _, store, row_key in islice(self._in_order(wanted, Sort.NEXT, None), COUNTED):
+            looked_at += 1
+            count += _fitting(store, row_key, wanted) is not None
+        return Total(count, looked_at < COUNTED)
+
+    def counts(self, wanted: Filter | None = None) -> Iterator[tuple[str, str, Status, int]]:
+        """(request topic, destination, status, number) by the counters, in no order; not added up."""
+        for store in self._stores.values():
+            for key, value in _all(store, b"N", b"O"):
+                tenant, destination, status = index_keys.split_named_counter(key)
+                if wanted is not None and (
+                    (wanted.tenants is not None and tenant not in wanted.tenants)
+                    or status not in wanted.statuses
+                    or (wanted.destination is not None and destination != wanted.destination)
+                ):
+                    continue
+                yield tenant, destination, status, index_keys.count_of(value)
+
+    def tenants(self) -> set[str]:
+        """Request topics that have named schedules."""
+        found = set()
+        for store in self._stores.values():
+            start = b"N"
+            while rows := store.scan(start, b"O", 1):
+                tenant = rows[0][0][1:].partition(b"\0")[0]
+                found.add(tenant.decode())
+                start = b"N" + tenant + b"\1"
+        return found
+
+    # -- ways to what matches ----------------------------------------------------------------------
+
+    def _indexed(self, prefix: bytes, wanted: Filter) -> Iterator[tuple[StateStore, bytes]]:
+        """Rows of the schedules that one thing narrows to, in no order."""
+        for store in self._stores.values():
+            for status in wanted.statuses:
+                start = prefix + index_keys.code(status) + b"s"
+                for key, _ in _all(store, start, keys.after_prefix(start)):
+                    row_key = key[len(start) - 1 :]
+                    if wanted.tenants is None or keys.split_schedule_key(row_key)[0] in wanted.tenants:
+                        yield store, row_key
+
+    def _few(self, wanted: Filter) -> list[tuple[StateStore, bytes]] | None:
+        """Rows of which all that match are some; None where there are too many of them."""
+        for prefix in wanted.prefixes:
+            found = list(islice(self._indexed(prefix, wanted), FEW + 1))
+            if len(found) <= FEW:
+                return found
+        return None
+
+    def _sorted(
+        self,
+        rows: Iterable[tuple[StateStore, bytes]],
+        wanted: Filter,
+        sort: Sort,
+        limit: int,
+        after: bytes | None,
+    ) -> Page:
+        placed: list[tuple[bytes, StoredSchedule]] = []
+        for store, row_key in rows:
+            if (found := _fitting(store, row_key, wanted)) is not None:
+                place = _place(found, row_key, sort)
+                if after is None or place > after:
+                    placed.append((place, found))
+        first = heapq.nsmallest(limit + 1, placed, key=lambda pair: pair[0])
+        items = first[:limit]
+        more = len(first) > limit
+        return Page([found for _, found in items], items[-1][0] if more else None)
+
+    def _in_order(
+        self, wanted: Filter, sort: Sort, after: bytes | None
+    ) -> Iterator[tuple[bytes, StateStore, bytes]]:
+        """(place, store, row key) in the order of places, of all that may match, from behind a place on."""
+        ways = [
+            _places(store, _KINDS[sort] + index_keys.code(status), *_range(wanted, sort, after))
+            for store in self._stores.values()
+            for status in wanted.statuses
+        ]
+        tenants = wanted.tenants
+        for place, store in heapq.merge(*ways, key=lambda pair: pair[0]):
+            row_key = _row_key(place, sort)
+            if tenants is not None and keys.split_schedule_key(row_key)[0] not in tenants:
+                continue
+            yield place, store, row_key
+
+
+def _range(wanted: Filter, sort: Sort, after: bytes | None) -> tuple[bytes, bytes | None]:
+    """Places from, and up to: what the filter says of the sorted value."""
+    start, stop = b"", None
+    if sort is Sort.NEXT:
+        if wanted.next_from_ms is not None:
+            start = index_keys.time_bytes(wanted.next_from_ms)
+        if wanted.next_to_ms is not None:
+            stop = index_keys.time_bytes(wanted.next_to_ms)
+    elif sort is Sort.ID and wanted.id_prefix:
+        start = wanted.id_prefix.encode()
+        stop = keys.after_prefix(start)
+    return (start if after is None else max(start, after + b"\0")), stop
+
+
+def _places(
+    store: StateStore, kind: bytes, start: bytes, stop: bytes | None
+) -> Iterator[tuple[bytes, StateStore]]:
+    end = keys.after_prefix(kind) if stop is None else kind + stop
+    for key, _ in _all(store, kind + start, end):
+        yield key[len(kind) :], store
+
+
+def _all(store: StateStore, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+    return everything(store, start, stop, _CHUNK)
+
+
+def _place(found: StoredSchedule, row_key: bytes, sort: Sort) -> bytes:
+    """Where a schedule stands in a list: its key in the index, without kind and status."""
+    schedule = found.row
+    if sort is Sort.ID:
+        return index_keys.by_id(schedule.status, found.tenant, found.id)[2:]
+    sign = index_keys.sign(schedule.destination)
+    if sort is Sort.NEXT:
+        return index_keys.by_next(schedule.status, next_at_ms(schedule), sign, row_key)[2:]
+    if sort is Sort.LAST:
+        return index_keys.by_last(schedule.status, schedule.last_fired_ms, sign, row_key)[2:]
+    return index_keys.by_created(schedule.status, schedule.created_ms, sign, row_key)[2:]
+
+
+def _row_key(place: bytes, sort: Sort) -> bytes:
+    if sort is Sort.ID:
+        id, _, tenant = place.rpartition(b"\0")
+        return b"s" + tenant + b"\0" + id
+    return b"s" + place[_SIGN_AT.stop :]
+
+
+def _fitting(store: StateStore, row_key: bytes, wanted: Filter) -> StoredSchedule | None:
+    found = read_schedule(store, row_key)
+    return found if found is not None and wanted.fits(found.tenant, found.id, found.row) else None
+
+
+def read_schedule(store: StateStore, row_key: bytes) -> StoredSchedule | None:
+    """A schedule by its row's key; None where there is none, or this version cannot read it."""
+    stored = store.get(row_key)
+    if stored is None:
+        return None
+    tenant, id = keys.split_schedule_key(row_key)
+    try:
+        row = decode_schedule(stored)
+        return StoredSchedule(tenant, id, row, payload_of(store.get, id, row))
+    except UNREADABLE:
+        return None

@@ -1,0 +1,200 @@
+"""What a list, a search and a count need beside the rows: derived from them, and written in their batch."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from delaystream.codec import keys
+from delaystream.codec.envelope import (
+    UNREADABLE,
+    Envelope,
+    Schedule,
+    Status,
+    decode_entry,
+    decode_schedule,
+    kept_key,
+)
+from delaystream.codec.event import next_at_ms
+from delaystream.console.replica import index_keys
+from delaystream.engine.lifecycle.replica import Derived
+from delaystream.engine.ports import Change, StateStore
+from delaystream.query.rows import everything
+
+MOST_WORDS: Final = 16
+"""So many different words of a schedule are found."""
+MOST_CHARACTERS: Final = 40
+"""Of a word, so many are kept."""
+
+_AT_ONCE: Final = 2_000
+_PENDING: Final = index_keys.code(Status.PENDING)
+_word: Final = re.compile(r"[^\W_]+")
+_FIRST_WHEEL: Final = keys.wheel_bound(keys.HOUSEKEEPING + 1)
+
+
+def words(*texts: str | None) -> list[str]:
+    """What texts are found by: runs of letters and digits, case-folded, each once."""
+    found: dict[str, None] = {}
+    for text in texts:
+        if text is not None:
+            for word in _word.findall(text.casefold()):
+                found[word[:MOST_CHARACTERS]] = None
+                if len(found) == MOST_WORDS:
+                    return list(found)
+    return list(found)
+
+
+class Index(Derived):
+    """The index over one partition's rows.
+
+    A row that cannot be decoded is not in it: a newer release may have written it. Whoever reads it is told.
+    """
+
+    def by(self, store: StateStore, changes: Sequence[Change]) -> list[Change]:
+        """What applying rows changes of it; asked before they are written."""
+        schedules: dict[bytes, bytes | None] = {}
+        entries: dict[bytes, bytes | None] = {}
+        for key, value in changes:
+            if key[:1] == b"s":
+                schedules[key] = value
+            elif key[:1] == b"w" and key >= _FIRST_WHEEL:
+                entries[key] = value
+        index = _Altered()
+        if schedules:
+            for (key, new), old in zip(schedules.items(), store.get_many(list(schedules)), strict=True):
+                index.schedule(key, _schedule(old), _schedule(new))
+        if entries:
+            for (key, new), old in zip(entries.items(), store.get_many(list(entries)), strict=True):
+                index.entry(key, old, new)
+        return index.altered(store)
+
+    async def whole(self, store: StateStore) -> AsyncIterator[list[Change]]:
+        """All of it, some at a time; the counters last."""
+        index = _Altered()
+        for key, value in everything(store, b"s", b"t"):
+            index.schedule(key, None, _schedule(value))
+            if len(index.rows) >= _AT_ONCE:
+                yield index.taken()
+        for key, value in everything(store, _FIRST_WHEEL, keys.WHEEL_END):
+            index.entry(key, None, value)
+            if len(index.rows) >= _AT_ONCE:
+                yield index.taken()
+        yield index.altered(store)
+
+
+class _Altered:
+    """Index rows that are new or gone, and by how much the counters differ."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes | None] = {}
+        self._counts: Counter[bytes] = Counter()
+
+    def taken(self) -> list[Change]:
+        """The rows so far; the counters wait for the end."""
+        rows, self.rows = self.rows, {}
+        return list(rows.items())
+
+    def altered(self, store: StateStore) -> list[Change]:
+        """The rows, and the counters as they are then."""
+        differing = [counter for counter, difference in self._counts.items() if difference]
+        counts: list[Change] = []
+        for counter, stored in zip(differing, store.get_many(differing), strict=True):
+            count = self._counts[counter] + (index_keys.count_of(stored) if stored is not None else 0)
+            counts.append((counter, index_keys.count_bytes(count) if count else None))
+        return [*self.rows.items(), *counts]
+
+    def schedule(self, key: bytes, old: Schedule | None, new: Schedule | None) -> None:
+        """What becomes of a named schedule's rows."""
+        if old is not None and new is not None and _found_by(old) == _found_by(new):
+            # A fire, most likely: it moves in time and stays what it is.
+            self._replace(_times(key, old), _times(key, new))
+            return
+        self._replace(
+            [] if old is None else _times(key, old) + self._standing(key, old, -1),
+            [] if new is None else _times(key, new) + self._standing(key, new, 1),
+        )
+
+    def entry(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
+        """What becomes of the rows of a pending event without an id."""
+        self._replace(
+            [] if old is None else self._of_entry(key, old, -1),
+            [] if new is None else self._of_entry(key, new, 1),
+        )
+
+    def _replace(self, before: list[bytes], after: list[bytes]) -> None:
+        rows = self.rows
+        for row in before:
+            rows[row] = None
+        for row in after:
+            # What stays is written again: telling costs more than writing, for what is replaced seldom.
+            rows[row] = b""
+
+    def _standing(self, key: bytes, schedule: Schedule, difference: int) -> list[bytes]:
+        """Rows that stay while a schedule fires; it is counted, too."""
+        tenant, id = keys.split_schedule_key(key)
+        status, destination = schedule.status, schedule.destination
+        self._counts[index_keys.named_counter(tenant, destination, status)] += difference
+        reference = index_keys.code(status) + key
+        rows = [
+            index_keys.by_created(status, schedule.created_ms, index_keys.sign(destination), key),
+            index_keys.by_id(status, tenant, id),
+            index_keys.destination_prefix(destination) + reference,
+        ]
+        if schedule.key is not None:
+            rows.append(index_keys.key_prefix(schedule.key) + reference)
+        rows += [index_keys.tag_prefix(tag) + reference for tag in schedule.tags]
+        found = words(id, schedule.name, schedule.description)
+        rows += [index_keys.word_prefix(word) + reference for word in found]
+        return rows
+
+    def _of_entry(self, key: bytes, stored: bytes, difference: int) -> list[bytes]:
+        try:
+            entry = decode_entry(stored)
+        except UNREADABLE:
+            return []
+        if not isinstance(entry, Envelope):
+            return []
+        self._counts[index_keys.entry_counter(keys.wheel_of(key), keys.source_of(key))] += difference
+        rows = [index_keys.by_place(key)]
+        if (delivered := kept_key(entry.delivered_key)) is not None:
+            rows.append(index_keys.key_prefix(delivered) + _PENDING + key)
+        if entry.tags:
+            rows += [index_keys.tag_prefix(tag) + _PENDING + key for tag in entry.tags]
+        return rows
+
+
+def _schedule(stored: bytes | None) -> Schedule | None:
+    if stored is None:
+        return None
+    try:
+        return decode_schedule(stored)
+    except UNREADABLE:
+        return None
+
+
+def _found_by(schedule: Schedule) -> tuple[object, ...]:
+    """What a schedule's rows that stay are made of."""
+    return (
+        schedule.status,
+        schedule.destination,
+        schedule.created_ms,
+        schedule.key,
+        schedule.tags,
+        schedule.name,
+        schedule.description,
+    )
+
+
+def _times(key: bytes, schedule: Schedule) -> list[bytes]:
+    """Rows that a fire moves."""
+    status, sign, pending = schedule.status, index_keys.sign(schedule.destination), schedule.pending
+    rows = [
+        index_keys.by_next(status, next_at_ms(schedule), sign, key),
+        index_keys.by_last(status, schedule.last_fired_ms, sign, key),
+    ]
+    if len(pending) > 1:
+        times = sorted(keys.due_of(entry) for entry in pending)
+        rows += [index_keys.by_due(time_ms, sign, key) for time_ms in times[1:]]
+    return rows

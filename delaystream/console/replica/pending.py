@@ -1,0 +1,247 @@
+"""Everything that is pending, in due order: events without an id and fires of named schedules."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from delaystream.codec import keys
+from delaystream.codec.envelope import UNREADABLE, Envelope, Schedule, Status, decode_entry, kept_key
+from delaystream.console.replica import index_keys
+from delaystream.console.replica.catalog import LOOKED_AT, read_schedule
+from delaystream.engine.ports import StateStore
+from delaystream.query.partition import StoredPartition
+from delaystream.query.rows import everything
+from delaystream.query.view import PendingFire
+
+_CHUNK: Final = 100
+_DUE_AT: Final = slice(0, 8)
+_SIGN_AT: Final = slice(9, 13)
+_NAMED: Final = b"s"
+_UNNAMED: Final = b"w"
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which events are meant; None: any."""
+
+    tenants: frozenset[str] | None = None
+    destination: str | None = None
+    key: bytes | None = None
+    tag: str | None = None
+    #: due from, and up to without that, ms
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+
+class PendingEvent(msgspec.Struct, frozen=True):
+    """One fire to come."""
+
+    due_at_ms: int
+    destination: str
+    request_topic: str
+    #: None: it has no id, and is known by its coordinates
+    id: str | None
+    #: coordinates of the request
+    source: str
+    index: int
+    key: bytes | None
+    tags: Sequence[str]
+    #: the hold that keeps it back, or will
+    held_by: str | None = None
+    held_note: str | None = None
+
+
+class PendingPage(msgspec.Struct, frozen=True):
+    """Some of what is pending."""
+
+    items: Sequence[PendingEvent]
+    #: where the next page begins; None: there is none
+    next: bytes | None
+
+
+class Copy(msgspec.Struct, frozen=True):
+    """One partition's rows with their index, and read."""
+
+    store: StateStore
+    stored: StoredPartition
+
+
+class Pending:
+    """What is pending on every partition that has an index."""
+
+    def __init__(self, copies: Mapping[int, Copy]) -> None:
+        self._copies = copies
+
+    def page(self, wanted: Wanted, limit: int, after: bytes | None = None) -> PendingPage:
+        """Up to ``limit`` events in due order; ``after`` is the cursor of the page before."""
+        items: list[PendingEvent] = []
+        last = after
+        ways = [way for number, copy in self._copies.items() for way in _ways(number, copy, wanted, after)]
+        for looked_at, (place, copy) in enumerate(heapq.merge(*ways, key=lambda pair: pair[0])):
+            if len(items) == limit or looked_at == LOOKED_AT:
+                return PendingPage(items, last)
+            last = place
+            if (event := _event(place, copy, wanted)) is not None:
+                items.append(event)
+        return PendingPage(items, None)
+
+    def of_request(self, partition: int, topic: str, offset: int, origin: str) -> list[PendingEvent]:
+        """What is pending of a request without an id, by its coordinates."""
+        found = []
+        for copy in self._copies.values():
+            for number, name in copy.stored.sources():
+                if (name.topic, name.partition, name.origin) == (topic, partition, origin):
+                    prefix = index_keys.place_prefix(number, offset)
+                    for row, _ in everything(copy.store, prefix, keys.after_prefix(prefix), _CHUNK):
+                        if (event := _unnamed(index_keys.wheel_key_of(row), copy, Wanted())) is not None:
+                            found.append(event)
+        return sorted(found, key=lambda event: (event.due_at_ms, event.index))
+
+    def applied(self, topic: str, partition: int) -> int | None:
+        """The offset up to which a request partition was read; None where nothing is known of it."""
+        copy = self._copies.get(partition)
+        if copy is None:
+            return None
+        for name, position in copy.stored.positions():
+            if name == topic:
+                return position.next_offset
+        return None
+
+    def counts(self) -> Iterator[tuple[str, str, int]]:
+        """(request topic, destination, number) of events without an id; not added up."""
+        for copy in self._copies.values():
+            destinations = dict(copy.stored.wheels())
+            for key, value in everything(copy.store, b"M", b"N"):
+                wheel, source = index_keys.split_entry_counter(key)
+                topic = copy.stored.source(source).topic
+                yield topic, destinations[wheel], index_keys.count_of(value)
+
+
+# A place is: due time (8), kind, and of a named schedule's fire: sign, tenant, NUL, id; of an event without
+# an id: number of the partition (4), wheel key.
+
+
+def _ways(
+    number: int, copy: Copy, wanted: Wanted, after: bytes | None
+) -> Iterator[Iterator[tuple[bytes, Copy]]]:
+    start = index_keys.time_bytes(wanted.from_ms or 0)
+    stop = index_keys.time_bytes(wanted.to_ms)
+    if after is not None:
+        start = max(start, after[_DUE_AT])
+    behind = after or b""
+    partition = number.to_bytes(4)
+    if (narrow := _narrowed(copy, partition, wanted)) is not None:
+        places = sorted(place for place in narrow if start <= place[_DUE_AT] < stop and place > behind)
+        yield ((place, copy) for place in places)
+        return
+    for prefix in (b"A" + index_keys.code(Status.PENDING), b"E"):
+        yield _named_places(copy, prefix, start, stop, behind)
+    for wheel, destination in copy.stored.wheels():
+        if wanted.destination is None or destination == wanted.destination:
+            yield _unnamed_places(copy, partition, wheel, start, stop, behind)
+
+
+def _narrowed(copy: Copy, partition: bytes, wanted: Wanted) -> list[bytes] | None:
+    """Places of what has the key or the tag; None where neither is asked for."""
+    if wanted.key is not None:
+        prefix = index_keys.key_prefix(kept_key(wanted.key) or b"")
+    elif wanted.tag is not None:
+        prefix = index_keys.tag_prefix(wanted.tag)
+    else:
+        return None
+    prefix += index_keys.code(Status.PENDING)
+    places: list[bytes] = []
+    for row, _ in everything(copy.store, prefix, keys.after_prefix(prefix)):
+        reference = row[len(prefix) :]
+        if reference[:1] == _UNNAMED:
+            places.append(reference[5:13] + _UNNAMED + partition + reference)
+        elif (found := read_schedule(copy.store, reference)) is not None:
+            sign = index_keys.sign(found.row.destination)
+            places += [entry[5:13] + _NAMED + sign + reference[1:] for entry in found.row.pending]
+    return places
+
+
+def _named_places(
+    copy: Copy, prefix: bytes, start: bytes, stop: bytes, behind: bytes
+) -> Iterator[tuple[bytes, Copy]]:
+    for row, _ in everything(copy.store, prefix + start, prefix + stop, _CHUNK):
+        place = row[len(prefix) : len(prefix) + 8] + _NAMED + row[len(prefix) + 8 :]
+        if place > behind:
+            yield place, copy
+
+
+def _unnamed_places(
+    copy: Copy, partition: bytes, wheel: int, start: bytes, stop: bytes, behind: bytes
+) -> Iterator[tuple[bytes, Copy]]:
+    prefix = b"w" + wheel.to_bytes(4)
+    for row, _ in everything(copy.store, prefix + start, prefix + stop, _CHUNK):
+        place = row[5:13] + _UNNAMED + partition + row
+        if place > behind:
+            yield place, copy
+
+
+def _event(place: bytes, copy: Copy, wanted: Wanted) -> PendingEvent | None:
+    if place[8:9] == _UNNAMED:
+        return _unnamed(place[13:], copy, wanted)
+    if wanted.destination is not None and place[_SIGN_AT] != index_keys.sign(wanted.destination):
+        return None
+    found = read_schedule(copy.store, b"s" + place[_SIGN_AT.stop :])
+    if found is None or (wanted.tenants is not None and found.tenant not in wanted.tenants):
+        return None
+    schedule: Schedule = found.row
+    if (
+        (wanted.destination is not None and schedule.destination != wanted.destination)
+        or (wanted.key is not None and schedule.key != kept_key(wanted.key))
+        or (wanted.tag is not None and wanted.tag not in schedule.tags)
+    ):
+        return None
+    due_ms = int.from_bytes(place[_DUE_AT])
+    index = next((keys.index_of(key) for key in schedule.pending if keys.due_of(key) == due_ms), 0)
+    return PendingEvent(
+        due_ms,
+        schedule.destination,
+        found.tenant,
+        found.id,
+        schedule.source.text,
+        index,
+        schedule.key,
+        schedule.tags,
+        schedule.held_by or None,
+    )
+
+
+def _unnamed(key: bytes, copy: Copy, wanted: Wanted) -> PendingEvent | None:
+    stored = copy.store.get(key)
+    if stored is None:
+        return None
+    try:
+        entry = decode_entry(stored)
+    except UNREADABLE:
+        return None
+    if not isinstance(entry, Envelope):
+        return None
+    fire: PendingFire = copy.stored.fire(key)
+    delivered = kept_key(entry.delivered_key)
+    if (
+        (wanted.tenants is not None and fire.source.topic not in wanted.tenants)
+        or (wanted.destination is not None and fire.destination != wanted.destination)
+        or (wanted.key is not None and delivered != kept_key(wanted.key))
+        or (wanted.tag is not None and wanted.tag not in entry.tags)
+    ):
+        return None
+    hold = copy.stored.held_by(fire, entry)
+    return PendingEvent(
+        fire.due_at_ms,
+        fire.destination,
+        fire.source.topic,
+        None,
+        fire.source.text,
+        fire.index,
+        delivered,
+        entry.tags,
+        None if hold is None else hold.name,
+        None if hold is None else hold.note,
+    )

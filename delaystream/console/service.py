@@ -1,0 +1,106 @@
+"""The console's parts at work: a follower for each partition, and what can be asked of their copies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from delaystream.codec.envelope import PartitionStatus, decode_status
+from delaystream.codec.keys import STATUS
+from delaystream.console.history.follower import HistoryFollower, HistoryStatus
+from delaystream.console.history.queries import History
+from delaystream.console.replica.catalog import Catalog
+from delaystream.console.replica.follower import CopyStatus, Follower, Phase
+from delaystream.console.replica.pending import Copy, Pending
+from delaystream.engine.ports import Clock
+
+
+class Freshness(msgspec.Struct, frozen=True):
+    """How old an answer is."""
+
+    #: wall clock, ms: nothing that was committed before is missing; None: something may be
+    as_of_ms: int | None
+    lag_ms: int | None
+    #: partitions that have no part in it
+    missing: Sequence[CopyStatus]
+
+
+class Console:
+    """What is pending, of all partitions; everything is called in the event loop that :meth:`run` is in."""
+
+    def __init__(
+        self,
+        following: Sequence[Follower],
+        history: HistoryFollower,
+        asked: History,
+        clock: Clock,
+    ) -> None:
+        self.partitions = len(following)
+        self.clock = clock
+        self.history = asked
+        self._followers = following
+        self._history = history
+
+    async def run(self) -> None:
+        """Follow until cancelled. Raises StoreFailed."""
+        async with asyncio.TaskGroup() as group:
+            for follower in self._followers:
+                group.create_task(follower.run(), name=f"follow {follower.status.partition}")
+            group.create_task(self._history.run(), name="history")
+
+    @property
+    def catalog(self) -> Catalog:
+        """Named schedules, as of now."""
+        indexed = [follower for follower in self._followers if follower.status.indexed]
+        stores = {f.status.partition: f.store for f in indexed if f.store is not None}
+        return Catalog(stores, self.partitions)
+
+    @property
+    def pending(self) -> Pending:
+        """Everything that is to come, as of now."""
+        return Pending(
+            {
+                f.status.partition: Copy(f.store, f.stored)
+                for f in self._followers
+                if f.store is not None and f.stored is not None and f.status.indexed
+            }
+        )
+
+    @property
+    def statuses(self) -> list[CopyStatus]:
+        """How far each partition's copy is."""
+        return [follower.status for follower in self._followers]
+
+    @property
+    def freshness(self) -> Freshness:
+        """How old what is answered now is: as old as the oldest copy."""
+        now_ms = self.clock.now_ms()
+        missing = [status for status in self.statuses if not status.indexed]
+        times = [
+            # One that has caught up is asked again within half a second; until then nothing new is known.
+            status.as_of_ms
+            for status in self.statuses
+            if status.indexed and status.as_of_ms is not None
+        ]
+        if missing or len(times) < self.partitions:
+            return Freshness(None, None, missing)
+        as_of_ms = min(times)
+        return Freshness(as_of_ms, max(0, now_ms - as_of_ms), missing)
+
+    def owners(self) -> Iterator[tuple[CopyStatus, PartitionStatus | None]]:
+        """How far each partition's copy is, and what the partition's owner last wrote of itself."""
+        for follower in self._followers:
+            stored = None if follower.store is None else follower.store.get(STATUS)
+            yield follower.status, None if stored is None else decode_status(stored)
+
+    @property
+    def history_statuses(self) -> list[HistoryStatus]:
+        """How far the history of each partition of the events' topic is."""
+        return self._history.statuses
+
+    @property
+    def ready(self) -> bool:
+        """Whether every copy has caught up since the console started."""
+        return all(status.phase is Phase.FOLLOWING for status in self.statuses)
