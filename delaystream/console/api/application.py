@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from delaystream import __version__
-from delaystream.console.api import problems, reading
+from delaystream.console.api import (
+    compat,
+    happening,
+    metrics,
+    overview,
+    pages,
+    planning,
+    problems,
+    reading,
+)
+from delaystream.console.api.examples import EXAMPLES
 from delaystream.console.api.models import Problem
 from delaystream.console.pages import views
 from delaystream.console.service import Console
@@ -24,8 +36,24 @@ def application(console: Console) -> FastAPI:
         responses={"4XX": {"model": Problem}},
     )
     app.state.console = console
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        description = describe()
+        for name, example in EXAMPLES.items():
+            description["components"]["schemas"][name]["examples"] = [example]
+        return description
+
+    app.openapi = described  # type: ignore[method-assign]
     problems.install(app)
-    app.include_router(reading.router, prefix="/v1")
+    for router in (planning.router, happening.router, overview.router, reading.router):
+        app.include_router(router, prefix="/v1")
+    for prefix in compat.PREFIXES:
+        # One description is enough of what is the same four times.
+        shown = not prefix
+        app.include_router(compat.router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
+    metrics.install(app, console)
+    pages.install(app)
     views.install(app)
 
     @app.get("/health/live", include_in_schema=False)
