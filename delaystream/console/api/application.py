@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from delaystream import __version__
 from delaystream.console.api import (
     compat,
+    description,
     happening,
     metrics,
     overview,
@@ -18,8 +17,6 @@ from delaystream.console.api import (
     problems,
     reading,
 )
-from delaystream.console.api.examples import EXAMPLES
-from delaystream.console.api.models import Problem
 from delaystream.console.pages import views
 from delaystream.console.service import Console
 
@@ -33,18 +30,9 @@ def application(console: Console) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
-        responses={"4XX": {"model": Problem}},
     )
     app.state.console = console
-    describe = app.openapi
-
-    def described() -> dict[str, Any]:
-        description = describe()
-        for name, example in EXAMPLES.items():
-            description["components"]["schemas"][name]["examples"] = [example]
-        return description
-
-    app.openapi = described  # type: ignore[method-assign]
+    description.install(app)
     problems.install(app)
     for router in (planning.router, happening.router, overview.router, reading.router):
         app.include_router(router, prefix="/v1")

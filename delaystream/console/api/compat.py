@@ -13,7 +13,7 @@ from delaystream.codec.event import EventType
 from delaystream.console.api import cursors
 from delaystream.console.api.models import Health, Model, Stats, Summary, Time
 from delaystream.console.api.overview import health, summarized
-from delaystream.console.api.reading import LIMIT, PLACE, Asked, Limit, numbers, one_schedule, place_of
+from delaystream.console.api.reading import LIMIT, PLACE, Asked, Limit, Text, numbers, one_schedule, place_of
 from delaystream.console.history.queries import Told
 from delaystream.console.replica.catalog import Filter, Sort
 from delaystream.query.partition import StoredSchedule
@@ -132,8 +132,8 @@ async def list_schedules(
     console: Asked,
     tenant: str | None = None,
     is_active: Annotated[bool | None, Query(description="True: pending ones; false: paused ones.")] = None,
-    topic: str | None = None,
-    tag: str | None = None,
+    topic: Text = None,
+    tag: Text = None,
     limit: Limit = LIMIT,
     cursor: str | None = None,
 ) -> CompatList:

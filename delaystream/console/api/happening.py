@@ -15,7 +15,7 @@ from delaystream.codec.event import EventType
 from delaystream.console.api import cursors
 from delaystream.console.api.models import LetterList, LetterReading
 from delaystream.console.api.problems import ProblemError, invalid
-from delaystream.console.api.reading import LIMIT, PLACE, Asked, Limit, place_of, time_ms
+from delaystream.console.api.reading import LIMIT, PLACE, Asked, Limit, Text, place_of, time_ms
 from delaystream.console.api.rendering import letter_body
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.queries import Told
@@ -33,7 +33,7 @@ async def list_dead_letters(
     console: Asked,
     code: str | None = None,
     request_topic: Annotated[list[str] | None, Query()] = None,
-    destination: str | None = None,
+    destination: Text = None,
     id: str | None = None,
     at_from: str | None = None,
     at_to: str | None = None,
@@ -104,7 +104,7 @@ async def stream_events(
     console: Asked,
     type: Annotated[list[EventType] | None, Query()] = None,
     request_topic: Annotated[list[str] | None, Query()] = None,
-    destination: str | None = None,
+    destination: Text = None,
     id: str | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
     after: Annotated[

@@ -26,7 +26,7 @@ from delaystream.console.api.models import (
     SummaryBody,
 )
 from delaystream.console.api.problems import invalid
-from delaystream.console.api.reading import LIMIT, Asked, Limit, time_ms
+from delaystream.console.api.reading import LIMIT, Asked, Limit, Text, time_ms
 from delaystream.console.api.rendering import fresh
 from delaystream.console.history.queries import Sum
 from delaystream.console.history.schema import WITHIN_MS
@@ -147,7 +147,7 @@ async def summary(
     end: Annotated[str | None, Query(description="Up to without it; now, unless it is given.")] = None,
     by: Literal["destination", "request_topic"] = "destination",
     request_topic: Annotated[list[str] | None, Query()] = None,
-    destination: str | None = None,
+    destination: Text = None,
 ) -> Summary:
     """What happened between two times, added up by minute (up to 6 hours), hour (31 days) or day."""
     return await summarized(console, (start, end), by, request_topic, destination)

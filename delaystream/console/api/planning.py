@@ -15,7 +15,7 @@ from delaystream.console import times
 from delaystream.console.agenda import Agenda
 from delaystream.console.api.models import AgendaList, Model, PreviewBody
 from delaystream.console.api.problems import ProblemError, invalid
-from delaystream.console.api.reading import Asked, key_bytes, time_ms
+from delaystream.console.api.reading import LONGEST, Asked, key_bytes, time_ms
 from delaystream.console.api.rendering import change_bodies, fresh, planned_body, time_body
 from delaystream.console.replica.pending import Wanted
 from delaystream.core.durations import format_duration
@@ -73,9 +73,7 @@ class AsTold(Model):
         return told
 
 
-@router.post(
-    "/preview", responses={422: {"description": "The definition is refused, with the contract's code."}}
-)
+@router.post("/preview")
 async def preview(
     console: Asked,
     definition: Annotated[AsTold, Body()],
@@ -84,7 +82,8 @@ async def preview(
 ) -> PreviewBody:
     """The next times of a definition, without making anything of it.
 
-    It is held to the contract and its own limits; a worker may have others. Times are without jitter.
+    It is held to the contract and its own limits; a worker may have others. What is refused is answered with
+    422 and the code of the contract. Times are without jitter.
     """
     now_ms = console.clock.now_ms()
     after_ms = time_ms("after", after)
@@ -109,10 +108,10 @@ class Range(Model):
     from_: str | None = Field(None, alias="from", description="Now, unless it is given.")
     to: str | None = Field(None, description="Up to without it; a day later, unless it is given.")
     request_topic: list[str] | None = None
-    destination: str | None = None
+    destination: str | None = Field(None, max_length=LONGEST)
     key: str | None = None
     key_base64: str | None = None
-    tag: str | None = None
+    tag: str | None = Field(None, max_length=LONGEST)
     limit: int = Field(200, ge=1, le=MOST)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
-from binascii import Error
 from collections import Counter
 from http import HTTPStatus
 from struct import Struct
@@ -54,6 +53,8 @@ PLACE = Struct(">qIq")
 """Of an event: when it was, partition, offset."""
 LIMIT = 50
 MOST = 500
+LONGEST = 1_024
+"""Characters of what is asked for."""
 
 
 class _Whole(PathConvertor):
@@ -88,7 +89,7 @@ def key_bytes(key: str | None, key_base64: str | None) -> bytes | None:
         return None if key is None else key.encode()
     try:
         return b64decode(key_base64, validate=True)
-    except Error:
+    except ValueError:
         raise invalid("invalid-key", "key_base64 is not base64 (RFC 4648).") from None
 
 
@@ -105,6 +106,7 @@ def place_of(cursor: str | None, asked: object) -> tuple[int, int, int] | None:
 
 Asked = Annotated[Console, Depends(console)]
 Limit = Annotated[int, Query(ge=1, le=MOST)]
+Text = Annotated[str | None, Query(max_length=LONGEST)]
 
 
 @router.get("/schedules")
@@ -112,13 +114,13 @@ async def list_schedules(
     console: Asked,
     request_topic: Annotated[list[str] | None, Query()] = None,
     status: Annotated[list[Status] | None, Query()] = None,
-    destination: str | None = None,
+    destination: Text = None,
     key: str | None = None,
     key_base64: str | None = None,
-    tag: str | None = None,
-    correlation_id: str | None = None,
-    id_prefix: str = "",
-    q: Annotated[str, Query(description="Words of id, name or description.")] = "",
+    tag: Text = None,
+    correlation_id: Text = None,
+    id_prefix: Annotated[str, Query(max_length=LONGEST)] = "",
+    q: Annotated[str, Query(max_length=LONGEST, description="Words of id, name or description.")] = "",
     next_from: str | None = None,
     next_to: str | None = None,
     sort: Sort = Sort.NEXT,
@@ -226,11 +228,11 @@ def one_schedule(console: Console, id: str, request_topic: str | None) -> Stored
 async def list_pending(
     console: Asked,
     request_topic: Annotated[list[str] | None, Query()] = None,
-    destination: str | None = None,
+    destination: Text = None,
     key: str | None = None,
     key_base64: str | None = None,
-    tag: str | None = None,
-    correlation_id: str | None = None,
+    tag: Text = None,
+    correlation_id: Text = None,
     due_from: str | None = None,
     due_to: str | None = None,
     limit: Limit = LIMIT,
@@ -256,7 +258,7 @@ async def list_pending(
 
 
 @router.get("/where")
-async def where(console: Asked, q: Annotated[str, Query(min_length=1, max_length=1_024)]) -> WhereList:
+async def where(console: Asked, q: Annotated[str, Query(min_length=1, max_length=LONGEST)]) -> WhereList:
     """Where an event is: by an id, a key, a tag, a correlation id, a fire id or a request's coordinates."""
     found = await Search(console).find(q)
     return WhereList(items=[found_body(one) for one in found], **fresh(console.freshness))

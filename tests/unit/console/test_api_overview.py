@@ -264,6 +264,11 @@ def test_an_id_is_whatever_its_producer_made_it(tmp_path: Path) -> None:
                 assert (await got(client, f"/v1/schedules/{quoted}/fires"))["items"] == []
             for wrong in ("%ff%fe", "x" * 512, "%ed%a0%80"):
                 assert (await got(client, f"/v1/schedules/{wrong}", 404))["code"] == "unknown"
+            for path in ("schedules", "pending", "agenda"):
+                for key in ("é", "=", "a"):
+                    body = await got(client, f"/v1/{path}?key_base64={key}", 400)
+                    assert body["code"] == "invalid-key", (path, key)
+                await got(client, f"/v1/{path}?tag={'x' * 1_025}", 400)
             for cursor in ("x", "%00", "AAAA", "😀", "=" * 9, "-_" * 600):
                 for path in ("schedules", "pending", "dead-letters", "destinations", "schedules/%3F/fires"):
                     body = await got(client, f"/v1/{path}?cursor={cursor}", 400)
