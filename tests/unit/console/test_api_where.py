@@ -156,6 +156,8 @@ def test_each_fire_of_a_recurring_schedule_has_a_state_of_its_own(tmp_path: Path
     assert later["state"] == "pending"
     assert "comes to it after" in later["detail"]
     assert states(of, tmp_path, f"{place}/{revision}/{index}/{'9' * 24}/{id}") == []
+    # Not the place in the list that it had.
+    assert states(of, tmp_path, fires[0].replace("/0/", "/7/")) == []
     # Not one of its times; and of a revision that it never had.
     assert states(of, tmp_path, f"{place}/{revision}/{index}/{int(due) + 1}/{id}") == []
     assert states(of, tmp_path, named(1, "r5")) == []
