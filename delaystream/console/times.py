@@ -16,10 +16,11 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import named_fire_id
 from delaystream.core.instants import EARLIEST_MS, LATEST_MS
 from delaystream.core.limits import Limits
+from delaystream.core.record import Record
 from delaystream.core.recurrence import CronError, Recurrence, UnknownZoneError, due_ms, misses, next_after
 from delaystream.core.recurrence.occurrences import occurrences
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import Request
+from delaystream.core.request import Coordinates, Request
 
 MOST: Final = 500
 """So many times are worked out at once."""
@@ -70,7 +71,7 @@ def parsed(definition: Mapping[str, str], now_ms: int) -> Request | Rejection:
     """
     headers = [(PREFIX + name, text.encode("utf-8", "surrogatepass")) for name, text in definition.items()]
     headers += [(PREFIX + name, text.encode()) for name, text in _NAMED.items() if name not in definition]
-    return _parser.parse("preview", 0, 0, now_ms, None, b"", headers, now_ms)
+    return _parser.parse(Record(Coordinates("preview", 0, 0), now_ms, None, b"", headers), now_ms)
 
 
 def preview(request: Request, after_ms: int, number: int) -> Preview:
