@@ -33,15 +33,17 @@ FIELDS = {
     "host": "Where the HTTP server listens.",
     "library": "A client library: its name, the version that is installed, and the one that was tested.",
     "partition": "The partition of the request topics.",
+    "partitions": "Number of partitions of the request topics.",
     "pid": "The process id.",
     "port": "The HTTP server's port.",
     "problem": "The fault of a topic, as a sentence; `missing ACL: …` names the ACL.",
-    "reason": "Why the worker ends, or waits to begin, in one or more sentences.",
+    "reason": "Why the process ends, or waits to begin, in one or more sentences.",
     "request_topics": "The setting `request_topics`.",
     "signal": "The signal that the process was sent.",
     "tasks": "The stack of each task, when the worker hangs.",
     "topic": "A topic.",
     "topics": "Several topics.",
+    "url": "Where the console answers.",
     "version": "delaystream's version.",
 }
 """The meanings of a line's fields."""
