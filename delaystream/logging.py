@@ -56,6 +56,7 @@ _LIBRARY_LEVELS = {
     "mode": logging.WARNING,
     "venusian": logging.WARNING,
     "aiokafka": logging.WARNING,
+    "alembic": logging.WARNING,
     "asyncio": logging.WARNING,
     "uvicorn": logging.WARNING,
     "uvicorn.access": logging.ERROR,
