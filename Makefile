@@ -11,7 +11,7 @@ ARGS   ?=
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
 
-run: ## a real Kafka, a worker and a few delayed events; ARGS="--port 29092 --help ..."
+run: ## a real Kafka, a worker, a console and a few delayed events; ARGS="--port 29092 --help ..."
 	@python="$(PYTHON)"; [ -n "$$python" ] && exec "$$python" scripts/run.py $(VENV) $(ARGS)
 
 test: setup ## every check and test, on every supported Python that is here

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from environment import ROOT, prepare
 
 LOCKS = ROOT / "requirements"
-AUDITED = ("tracing.txt",)
-"""All of run.txt, and the extra."""
+AUDITED = ("tracing.txt", "console.txt")
+"""All of run.txt, and the extras."""
 CANARY = "jinja2==2.4.1"
 """Vulnerable since 2014 (CVE-2014-0012, among others)."""
 

@@ -1,6 +1,6 @@
 """Runs `make run`: `run.py VENV [OPTION...]`, with the options of `delaystream dev`.
 
-The environment gets only the packages of a worker; packages that `make test` adds stay.
+The environment gets only the packages of a worker and a console; packages that `make test` adds stay.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from environment import ROOT, SetupError, prepare, refused
 
-LOCK = ROOT / "requirements" / "run.txt"
+LOCK = ROOT / "requirements" / "console.txt"
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The worker's process: signals, the last tasks, and the exit code."""
+"""A process that runs until it is told to stop: signals, the last tasks, and the exit code."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def cancel_rest() -> None:
 
 
 def explain(failure: BaseException) -> ExitCode:
-    """Log why the worker ends. The code that it returns tells a script whether a restart may help."""
+    """Log why the process ends. The code that it returns tells a script whether a restart may help."""
     cause = failure.__cause__ if isinstance(failure, FaustCrashed) and failure.__cause__ else failure
     codes: list[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode]] = [
         ((Misconfigured, ConfigurationError, HttpError), ExitCode.CONFIGURATION),
@@ -74,7 +74,7 @@ def explain(failure: BaseException) -> ExitCode:
     ]
     for kinds, code in codes:
         if isinstance(cause, kinds):
-            logger.error("the worker ends", reason=str(cause), exit_code=int(code))
+            logger.error("the process ends", reason=str(cause), exit_code=int(code))
             return code
-    logger.critical("the worker ends: unexpected error", exit_code=int(ExitCode.CRASH), exc_info=failure)
+    logger.critical("the process ends: unexpected error", exit_code=int(ExitCode.CRASH), exc_info=failure)
     return ExitCode.CRASH

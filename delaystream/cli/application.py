@@ -17,6 +17,7 @@ from delaystream.cli.console import console
 from delaystream.cli.control import cancel, describe, pause, rate, reschedule, resume, trigger, update
 from delaystream.cli.cron import cron
 from delaystream.cli.dev import dev
+from delaystream.cli.looking import fires, get, list_, pending, stats, where
 from delaystream.cli.requests import send
 from delaystream.cli.topics import topics
 from delaystream.cli.transfer import export, import_
@@ -78,6 +79,12 @@ app.command()(reschedule)
 app.command()(update)
 app.command()(describe)
 app.command()(rate)
+app.command(name="list")(list_)
+app.command()(get)
+app.command()(fires)
+app.command()(pending)
+app.command()(where)
+app.command()(stats)
 app.command()(cron)
 app.command()(export)
 app.command(name="import")(import_)
@@ -149,6 +156,8 @@ def _exit_code(error: Exception) -> ExitCode | None:
 #: The first match counts: a subclass stands before its base classes.
 _ERRORS = {
     "delaystream.config.errors.ConfigurationError": ExitCode.CONFIGURATION,
+    "delaystream.cli.console_client.ConsoleRefusedError": ExitCode.REFUSED,
+    "delaystream.cli.console_client.ConsoleUnavailableError": ExitCode.UNAVAILABLE,
     "delaystream.engine.failures.Misconfigured": ExitCode.CONFIGURATION,
     "delaystream.engine.failures.StoreFailed": ExitCode.NO_STORAGE,
     "delaystream.client.outcomes.MissingTopicError": ExitCode.CONFIGURATION,

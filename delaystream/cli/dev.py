@@ -50,14 +50,26 @@ def dev(
         int | None,
         typer.Option(help="The worker's /metrics and /health; default 8642, or a free one.", metavar="PORT"),
     ] = None,
+    console: Annotated[
+        bool, typer.Option("--console/--no-console", help="With --no-console: no console beside the worker.")
+    ] = True,
+    console_port: Annotated[
+        int | None,
+        typer.Option(
+            help="The console's page and HTTP interface; default 8643, or a free one; 0: a free one.",
+            metavar="PORT",
+        ),
+    ] = None,
     config: options.ConfigFile = None,
     settings: options.SettingPairs = None,
 ) -> None:
-    """Run a real Kafka, the topics and a worker on this machine.
+    """Run a real Kafka, the topics, a worker and a console on this machine.
 
-    Sends five delayed events, and prints what arrives on the topic reminders. Stays up for your own requests
-    until Ctrl-C. Kafka is fetched at the first start. The line `ready` on standard output says that requests
-    are accepted. What is pending is kept in the data directory, for the next start with as many brokers.
+    Sends five delayed events, and prints what arrives on the topic reminders. The console
+    shows what is pending and what fired; its address is printed when it answers. Stays up for your own
+    requests until Ctrl-C. Kafka is fetched at the first start. The line `ready` on standard output says that
+    requests are accepted. What is pending is kept in the data directory, for the next start with as many
+    brokers.
     """
     from delaystream.cli.dev_session import Plan, Session
 
@@ -75,7 +87,9 @@ def dev(
             partitions=partitions,
             samples=samples,
             with_worker=worker,
-            worker_arguments=forwarded,
+            with_console=console,
+            console_port=console_port,
+            forwarded=forwarded,
         )
     )
     raise typer.Exit(int(session.run()))

@@ -1,4 +1,4 @@
-"""One run of `delaystream dev`: brokers, topics, worker, samples, then deliveries until told to stop."""
+"""One run of `delaystream dev`: brokers, topics, worker, samples and console, until told to stop."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import shutil
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from delaystream.adapters.security.client_config import ClientConfig
+from delaystream.cli.console import missing_packages
+from delaystream.cli.dev_console import ConsoleProcess, answers
 from delaystream.cli.rendering import delivery_line, number_of
 from delaystream.client import Client, RequestRecord, UnavailableError, schedule_request
 from delaystream.client.reading import Reader
@@ -40,6 +40,7 @@ HEAP_OF_SEVERAL_MEBIBYTES = 256
 """Heap of each broker, if there are several: each process then takes some 240 MB."""
 
 _LOG_LINES = 25
+_OF_ANOTHER = ("DELAYSTREAM_KAFKA_", "DELAYSTREAM_CONSOLE_")
 _LOOK_S = 0.1
 
 
@@ -53,8 +54,8 @@ class _BrokerEnded(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """The options of a run. `port` is the first broker's. `http_port` None: the settings' port if it is free,
-    otherwise another one."""
+    """The options of a run. `port` is the first broker's. `http_port` and `console_port` None: the settings'
+    port if it is free, otherwise another one."""
 
     settings: Settings
     data_dir: Path
@@ -64,11 +65,14 @@ class Plan:
     partitions: int
     samples: bool
     with_worker: bool
-    worker_arguments: Sequence[str]
+    with_console: bool
+    console_port: int | None
+    forwarded: Sequence[str]
+    """Options that give the settings to the worker and the console."""
 
 
 class Session:
-    """Owns the brokers and the worker of one run. They always stop with it, the worker first."""
+    """Owns the brokers, the worker and the console of one run. They always stop with it, the brokers last."""
 
     def __init__(self, wanted: Plan) -> None:
         self._plan = wanted
@@ -85,6 +89,7 @@ class Session:
         self._worker: GuardedProcess | None = None
         self._worker_log = wanted.data_dir / "worker.log"
         self._http_port = 0
+        self._console: ConsoleProcess | None = None
 
     def run(self) -> ExitCode:
         """Start everything, stay until SIGINT or SIGTERM, stop all. Raises BrokerError, TopicsError."""
@@ -95,6 +100,10 @@ class Session:
                 f"The data directory {self._data_dir} cannot be made: {error.strerror}; name another one by "
                 "--data-dir."
             ) from error
+        # The broker here has no login and no TLS: environment variables about another cluster, or about the
+        # database of its console, must not reach what talks to this one.
+        for name in [name for name in os.environ if name.startswith(_OF_ANOTHER)]:
+            del os.environ[name]
         with _interruptible():
             try:
                 self._start_kafka()
@@ -103,6 +112,7 @@ class Session:
                 with Reader(self._client.confluent(), DESTINATION) as reader:
                     if self._plan.with_worker:
                         self._start_worker()
+                    self._prepare_console()
                     _say("ready")
                     _say(self._instructions())
                     self._stay(reader)
@@ -115,6 +125,25 @@ class Session:
             finally:
                 self._stop()
         return ExitCode.OK
+
+    def _prepare_console(self) -> None:
+        """Choose its port, before anything is said to be ready. Raises PortInUseError."""
+        if not self._plan.with_console:
+            return
+        if missing := missing_packages():
+            _say(f"no console: it needs {', '.join(missing)}; `pip install 'delaystream[console]'`")
+            return
+        port = _free_port(self._plan.console_port, self._settings.console_http_port)
+        self._console = ConsoleProcess(self._data_dir, port, _complain)
+
+    def _start_console(self) -> None:
+        """Start it, unless it was; `_look` says when it answers.
+
+        Its start takes a core for seconds, so the first delivery comes before it.
+        """
+        if self._console is not None and not self._console.started:
+            servers = ["--bootstrap-server", self._cluster.bootstrap_servers]
+            self._console.start([*self._plan.forwarded, *servers])
 
     def _start_kafka(self) -> None:
         brokers = self._plan.brokers
@@ -139,10 +168,10 @@ class Session:
                 _say(change.sentence)
 
     def _start_worker(self) -> None:
-        self._http_port = _http_port(self._plan.http_port, self._settings.http_port)
+        self._http_port = _free_port(self._plan.http_port, self._settings.http_port)
         self._worker_log.unlink(missing_ok=True)
         arguments = [
-            *self._plan.worker_arguments,
+            *self._plan.forwarded,
             "--bootstrap-server",
             self._cluster.bootstrap_servers,
             "--data-dir",
@@ -152,10 +181,6 @@ class Session:
             "--http-port",
             str(self._http_port),
         ]
-        # The broker here has no login and no TLS: environment variables about another cluster must not reach
-        # it.
-        for name in [name for name in os.environ if name.startswith("DELAYSTREAM_KAFKA_")]:
-            del os.environ[name]
         _say("starting a worker ...")
         self._worker = GuardedProcess(
             [sys.executable, "-m", "delaystream", "worker", *arguments], output=self._worker_log
@@ -170,17 +195,14 @@ class Session:
 
     def _worker_ready(self) -> bool:
         url = f"http://127.0.0.1:{self._http_port}/health/ready"
-        try:
-            with urllib.request.urlopen(url, timeout=1) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return answers(url)
 
     def _stay(self, reader: Reader) -> None:
         if self._plan.with_worker:
             self._print_deliveries(reader, 0.5, "due while nothing ran:")
             if self._plan.samples:
                 self._send_samples(reader)
+        self._start_console()
         while True:
             self._print_deliveries(reader, 0.5)
 
@@ -194,7 +216,10 @@ class Session:
         missing = len(requests)
         deadline = time.monotonic() + SAMPLES_TIMEOUT_S
         while missing > 0 and time.monotonic() < deadline:
-            missing -= self._print_deliveries(reader, 0.5)
+            printed = self._print_deliveries(reader, 0.5)
+            missing -= printed
+            if printed:
+                self._start_console()
         if missing > 0:
             _complain(
                 f"{number_of(missing, 'sample')} did not land within {SAMPLES_TIMEOUT_S:g} s, see "
@@ -216,6 +241,8 @@ class Session:
         return printed
 
     def _look(self) -> None:
+        if self._console is not None and (url := self._console.look()):
+            _say(f"console {url}")
         for node, broker in self._cluster.brokers.items():
             if broker.is_running or node in self._ended:
                 continue
@@ -243,6 +270,9 @@ class Session:
         # The stop takes seconds, and each part has a bound. A second Ctrl-C must not leave a process behind.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+        # The console first: it asks the brokers until its end.
+        if self._console is not None:
+            self._console.stop()
         if self._worker is not None and self._worker.poll() is None:
             self._worker.stop(WORKER_STOP_TIMEOUT_MS)
         ran = any(broker.is_running for broker in self._cluster.brokers.values())
@@ -316,7 +346,7 @@ def _another(port: int) -> str:
     )
 
 
-def _http_port(asked: int | None, default: int) -> int:
+def _free_port(asked: int | None, default: int) -> int:
     if asked is None:
         return default if default and is_free(default) else choose_port()
     return choose_port(asked)

@@ -10,12 +10,16 @@ from delaystream.config.values import OptionalText, Section
 class ConsoleSettings(Section):
     """The console, and how the command line finds it."""
 
-    console_http_host: str = Field("127.0.0.1", min_length=1, description="Where the console listens.")
+    console_http_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Where the console listens: an address of loopback, because it asks nobody who they are.",
+    )
     console_http_port: int = Field(
         8643, ge=0, le=65_535, description="Port of the console. 0: a free one, logged."
     )
     console_data_dir: Path = Field(
-        Path(".delaystream-console"),
+        Path(".delaystream/console"),
         description="The console's copy of what is pending: <console-data-dir>/<app-id>/<partition>. May be "
         "lost: it is rebuilt from the changelog.",
     )
@@ -32,5 +36,6 @@ class ConsoleSettings(Section):
         50_000_000, ge=1_000, le=10**12, description="How many single events are kept at most."
     )
     console_url: OptionalText = Field(
-        None, description="Where the command line finds the console. None: http://127.0.0.1:<console-port>."
+        None,
+        description="Where the command line finds the console. None: http://<console-http-host>:<console-http-port>.",
     )

@@ -26,6 +26,7 @@ from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
 from delaystream.console.letters import DeadLetters
+from delaystream.console.loopback import loopback_address, url_of
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
 from delaystream.engine.failures import LogUnavailable, Misconfigured
@@ -48,11 +49,15 @@ class _Server(uvicorn.Server):
 
 
 def run_console(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT (then 0), or until it cannot go on; returns the process's exit code."""
+    """Run until SIGTERM or SIGINT (then 0), or until it cannot go on; returns the process's exit code.
+
+    Raises ConfigurationError when others than this machine could reach it.
+    """
+    address = loopback_address(settings.console_http_host)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(_serve(settings))
+        loop.run_until_complete(_serve(settings, address))
         code = ExitCode.OK
     except Exception as failure:  # noqa: BLE001  # the crash boundary of the process
         code = process.explain(failure)
@@ -60,13 +65,13 @@ def run_console(settings: Settings) -> int:
     return code
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, address: str) -> None:
     client = parts.client_config(settings)
     stop = process.signals()
     async with AsyncExitStack() as stack:
         directory = DataDirectory.acquire(settings.console_data_dir, settings.app_id)
         stack.callback(directory.release)
-        listening = _listen(settings.console_http_host, settings.console_http_port)
+        listening = _listen(address, settings.console_http_port)
         stack.callback(listening.close)
         logger.info(
             "console starts", version=__version__, app_id=settings.app_id, data_dir=str(directory.path)
@@ -85,7 +90,7 @@ async def _serve(settings: Settings) -> None:
             )
         )
         host, port = listening.getsockname()[:2]
-        logger.info("console listens", url=f"http://{host}:{port}", partitions=console.partitions)
+        logger.info("console listens", url=url_of(host, port), partitions=console.partitions)
         await _until_stopped(console, server, listening, stop)
     logger.info("console stopped")
 

