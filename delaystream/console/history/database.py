@@ -13,6 +13,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import (
+    URL,
     Connection,
     Engine,
     create_engine,
@@ -36,7 +37,10 @@ _AT_ONCE: Final = 10_000
 _FIRSTS: Final = 1_000
 #: One console at a time writes to a shared database: the number is delaystream's own.
 _WRITER: Final = 0x64656C6179
+#: One at a time makes the tables; not the writer's lock, which it holds for as long as it lives.
+_MAKER: Final = _WRITER + 1
 _SQLITE: Final = "sqlite"
+_DRIVERS: Final = {_SQLITE: "sqlite", "postgresql": "postgresql+psycopg"}
 #: How long a file of SQLite is waited for that another program has locked, where its URL does not say.
 _LOCKED_S: Final = 10
 #: Execution option of the connections that write.
@@ -78,6 +82,8 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer = engine.execution_options(**{_WRITES: True})
+        #: what the driver raises where SQLAlchemy is not between
+        self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self.is_sqlite = engine.dialect.name == _SQLITE
         self._lock: Connection | None = None
 
@@ -88,7 +94,7 @@ class Database:
         Raises DatabaseError.
         """
         try:
-            asked = make_url(url)
+            asked = _supported(make_url(url))
             if asked.get_backend_name() == _SQLITE and "timeout" not in asked.query:
                 asked = asked.update_query_dict({"timeout": str(_LOCKED_S)})
             engine = create_engine(asked, pool_pre_ping=True)
@@ -106,6 +112,7 @@ class Database:
         if self._lock is not None:
             # The lock goes with the session: back in the pool it would be kept.
             self._lock.invalidate()
+            self._lock = None
         self._engine.dispose()
 
     @contextmanager
@@ -122,7 +129,7 @@ class Database:
         try:
             with self._writer.begin() as connection:
                 yield connection
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, self._driver_error) as error:
             raise DatabaseError(f"The history cannot be written: {_first_line(error)}.") from error
 
     def _migrate(self) -> None:
@@ -132,7 +139,7 @@ class Database:
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         with self._writer.begin() as connection:
             if not self.is_sqlite:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:writer)"), {"writer": _WRITER})
+                connection.execute(text("SELECT pg_advisory_xact_lock(:maker)"), {"maker": _MAKER})
             context = MigrationContext.configure(connection, opts={"version_table": "delaystream_version"})
             current = context.get_current_revision()
             if current is not None and current not in known:
@@ -148,23 +155,25 @@ class Database:
         """
         if self.is_sqlite:
             return True
+        connection = self._lock
         try:
-            if self._lock is None:
-                connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-                ask = text("SELECT pg_try_advisory_lock(:writer)")
-                if not connection.execute(ask, {"writer": _WRITER}).scalar():
-                    connection.close()
-                    return False
-                for setting in _KEEPALIVE:
-                    connection.execute(text(setting))
-                self._lock = connection
-            else:
-                self._lock.execute(text("SELECT 1"))
+            if connection is not None:
+                connection.execute(text("SELECT 1"))
+                return True
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            ask = text("SELECT pg_try_advisory_lock(:writer)")
+            if not connection.execute(ask, {"writer": _WRITER}).scalar():
+                connection.close()
+                return False
+            for setting in _KEEPALIVE:
+                connection.execute(text(setting))
         except SQLAlchemyError as error:
-            if self._lock is not None:
-                self._lock.invalidate()
             self._lock = None
+            if connection is not None:
+                # Back in the pool it would keep the lock for nobody.
+                connection.invalidate()
             raise DatabaseError(f"The history cannot be asked: {_first_line(error)}.") from error
+        self._lock = connection
         return True
 
     # -- writing -----------------------------------------------------------------------------------
@@ -320,6 +329,17 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-65536", "wal_autocheckpoint=8000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _supported(url: URL) -> URL:
+    """A URL with the driver that is used. Raises DatabaseError."""
+    driver = _DRIVERS.get(url.get_backend_name())
+    if driver is None:
+        raise DatabaseError(
+            f"The history is kept in SQLite or PostgreSQL, not in {url.get_backend_name()}: "
+            "postgresql://user@host/name."
+        )
+    return url.set(drivername=driver)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -69,3 +69,8 @@ def test_a_database_that_cannot_be_opened_is_told_in_a_sentence(tmp_path: Path) 
         Database.open(f"sqlite:///{tmp_path}/nowhere/history.db")
     with pytest.raises(DatabaseError):
         Database.open("no url")
+
+
+def test_another_kind_of_database_is_refused() -> None:
+    with pytest.raises(DatabaseError, match=r"SQLite or PostgreSQL, not in mysql"):
+        Database.open("mysql+pymysql://me:secret@host/name")
