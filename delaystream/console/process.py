@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Final
 
 import structlog
@@ -25,16 +25,26 @@ from delaystream.console.api.application import application
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
+from delaystream.console.letters import DeadLetters
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
 from delaystream.engine.failures import LogUnavailable, Misconfigured
-from delaystream.engine.ports import Changelog
+from delaystream.engine.ports import LogBounds
 from delaystream.exit_codes import ExitCode
 
 logger = structlog.get_logger(__name__)
 
 _LOOK_AGAIN_S: Final = 2.0
 _DAY_MS: Final = 86_400_000
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process, which stops more than this."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
 
 
 def run_console(settings: Settings) -> int:
@@ -65,7 +75,7 @@ async def _serve(settings: Settings) -> None:
         if not await process.first(looking, stop):
             return
         console = _compose(settings, client, await looking, directory, stack)
-        server = uvicorn.Server(
+        server = _Server(
             uvicorn.Config(
                 application(console),
                 log_config=None,
@@ -91,8 +101,8 @@ def _compose(
     database = Database.open(settings.console_database or f"sqlite:///{directory.path / 'history.db'}")
     stack.callback(database.close)
 
-    def opening(topic: str) -> Callable[[int], Awaitable[Changelog]]:
-        async def opened(partition: int) -> Changelog:
+    def opening(topic: str) -> Callable[[int], Awaitable[AiokafkaChangelog]]:
+        async def opened(partition: int) -> AiokafkaChangelog:
             bounds = parts.changelog_settings(settings)
             return await AiokafkaChangelog.open(client.aiokafka(), topic, partition, bounds)
 
@@ -117,20 +127,31 @@ def _compose(
     history = HistoryFollower(
         found.events_partitions, opening(settings.events_topic), database, clock, retention
     )
-    return Console(following, history, History(database), clock)
+
+    async def bounds(topic: str, partition: int) -> LogBounds:
+        log = await opening(topic)(partition)
+        try:
+            return await log.bounds()
+        finally:
+            await log.close()
+
+    letters = DeadLetters(found.dead_letters_partitions, opening(settings.dead_letters_topic), clock.now_ms)
+    return Console(following, history, History(database), letters, clock, bounds)
 
 
 async def _until_stopped(
     console: Console, server: uvicorn.Server, listening: socket.socket, stop: asyncio.Event
 ) -> None:
     following = asyncio.create_task(console.run(), name="follow")
-    serving = asyncio.create_task(server._serve(sockets=[listening]), name="http")
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         done, _ = await asyncio.wait([following, serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
+        # A stream of events has no end of its own.
+        console.tail.close()
         server.should_exit = True
         stopping.cancel()
         following.cancel()

@@ -56,7 +56,8 @@ def test_the_page_has_blocks_and_an_example_that_is_there() -> None:
 
 
 def test_every_error_of_the_client_is_on_its_page() -> None:
-    text = PAGE.read_text("utf-8")
+    """Those of consumers on theirs."""
+    text = PAGE.read_text("utf-8") + (PAGE.parent / "consuming.md").read_text("utf-8")
     for name in delaystream.client.__all__:
         found = getattr(delaystream.client, name)
         if isinstance(found, type) and issubclass(found, Exception):

@@ -18,8 +18,8 @@ from delaystream.adapters.internals.aiokafka import FetchRequest
 from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
 from delaystream.adapters.kafka.offsets import (
     EARLIEST,
-    LANE,
     LATEST,
+    PURPOSE,
     READ_COMMITTED,
     READ_UNCOMMITTED,
     list_offsets,
@@ -40,14 +40,16 @@ from delaystream.engine.ports import (
     ChangelogBatch,
     ChangelogRecord,
     LogBounds,
+    TopicBatch,
     TopicPartition,
+    TopicRecord,
 )
 
 _OK: Final = 0
 _UNKNOWN_TOPIC: Final = 3
 _TOPIC_AUTHORIZATION_FAILED: Final = 29
 # A fetch waits on the broker, so other requests go by another connection.
-_LANE: Final = "fetch"
+_PURPOSE: Final = "fetch"
 #: timestamp type of a batch: the broker's append time
 _LOG_APPEND_TIME: Final = 1
 
@@ -123,6 +125,19 @@ class AiokafkaChangelog(Changelog):
             self._ahead = (batch.next_position, following)
             # The request leaves before the caller applies the batch, which holds up the loop.
             await asyncio.sleep(0)
+        return batch
+
+    async def read_records(self, position: int) -> TopicBatch:
+        """As `read`, with whole records: those of any topic. Nothing is fetched ahead."""
+
+        async def fetch() -> TopicBatch:
+            data, aborted, stable = self._answered(position, await self._fetch(position))
+            try:
+                return topic_records(position, data, aborted, stable, self._decompressor)
+            except (UnicodeDecodeError, BatchRefusedError) as error:
+                raise self._foreign(position, error) from error
+
+        batch: TopicBatch = await self._retrying(fetch)
         return batch
 
     async def record_at(self, offset: int) -> ChangelogRecord | None:
@@ -209,12 +224,12 @@ class AiokafkaChangelog(Changelog):
 
     async def _fetch(self, position: int) -> Any:
         request = self._request(position, self._bounds.fetch_max_wait_ms, self._bounds.fetch_max_bytes)
-        return await self._connections.request(self._leader, _LANE, request)
+        return await self._connections.request(self._leader, _PURPOSE, request)
 
     async def _look(self, offset: int) -> Any:
         # One batch. The broker returns it whole, whatever its size, and at once: it exists now or never will.
         # It uses the connection of the bounds, so that it does not wait behind the fetch of the next records.
-        return await self._connections.request(self._leader, LANE, self._request(offset, 0, 1))
+        return await self._connections.request(self._leader, PURPOSE, self._request(offset, 0, 1))
 
     def _request(self, position: int, max_wait_ms: int, max_bytes: int) -> FetchRequest:
         topic, partition = self._target
@@ -280,6 +295,26 @@ def committed_records(
                 records += [(r.offset, r.key, r.value) for r in batch if r.offset >= position]
         position = max(position, batch.next_offset)
     return ChangelogBatch(records, position)
+
+
+def topic_records(
+    position: int,
+    data: bytes,
+    aborted: Iterable[tuple[int, int]],
+    stable: int,
+    decompressor: Decompressor,
+) -> TopicBatch:
+    """As `committed_records`, with whole records."""
+    records: list[TopicRecord] = []
+    for batch, committed in _batches(data, aborted, decompressor):
+        if committed:
+            records += [
+                TopicRecord(record.offset, record.timestamp, record.key, record.value, list(record.headers))
+                for record in batch
+                if record.offset >= position
+            ]
+        position = max(position, batch.next_offset)
+    return TopicBatch(records, position, stable)
 
 
 def committed_record(
