@@ -13,6 +13,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import (
+    URL,
     Connection,
     Engine,
     create_engine,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    make_url,
     select,
     text,
     update,
@@ -27,13 +29,29 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from delaystream.console.history.rows import Row, Rows
-from delaystream.console.history.schema import WITHIN_MS, events, positions, rollups, totals
+from delaystream.console.history.rows import EventRow, Rows
+from delaystream.console.history.schema import MAJOR, WITHIN_MS, events, positions, rollups, totals
 
-_AT_ONCE: Final = 5_000
+_AT_ONCE: Final = 10_000
+#: Among so many first events of a partition the oldest is looked for.
+_FIRSTS: Final = 1_000
 #: One console at a time writes to a shared database: the number is delaystream's own.
 _WRITER: Final = 0x64656C6179
+#: One at a time makes the tables; not the writer's lock, which it holds for as long as it lives.
+_MAKER: Final = _WRITER + 1
 _SQLITE: Final = "sqlite"
+_DRIVERS: Final = {_SQLITE: "sqlite", "postgresql": "postgresql+psycopg"}
+#: How long a file of SQLite is waited for that another program has locked, where its URL does not say.
+_LOCKED_S: Final = 10
+#: Execution option of the connections that write.
+_WRITES: Final = "delaystream_writes"
+#: The server looks after so many seconds whether a silent writer is still there, and then so often.
+_KEEPALIVE: Final = (
+    "SET tcp_keepalives_idle = 10",
+    "SET tcp_keepalives_interval = 5",
+    "SET tcp_keepalives_count = 3",
+)
+_COLUMNS: Final = ", ".join(f'"{column.name}"' for column in events.c)
 
 
 class DatabaseError(Exception):
@@ -63,6 +81,9 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._writer = engine.execution_options(**{_WRITES: True})
+        #: what the driver raises where SQLAlchemy is not between
+        self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self.is_sqlite = engine.dialect.name == _SQLITE
         self._lock: Connection | None = None
 
@@ -73,9 +94,13 @@ class Database:
         Raises DatabaseError.
         """
         try:
-            engine = create_engine(url, pool_pre_ping=True)
+            asked = _supported(make_url(url))
+            if asked.get_backend_name() == _SQLITE and "timeout" not in asked.query:
+                asked = asked.update_query_dict({"timeout": str(_LOCKED_S)})
+            engine = create_engine(asked, pool_pre_ping=True)
             if engine.dialect.name == _SQLITE:
                 event.listen(engine, "connect", _prepare_sqlite)
+                event.listen(engine, "begin", _begin_sqlite)
             database = cls(engine)
             database.migrate()
         except (SQLAlchemyError, ImportError) as error:
@@ -87,6 +112,7 @@ class Database:
         if self._lock is not None:
             # The lock goes with the session: back in the pool it would be kept.
             self._lock.invalidate()
+            self._lock = None
         self._engine.dispose()
 
     @contextmanager
@@ -101,9 +127,9 @@ class Database:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         try:
-            with self._engine.begin() as connection:
+            with self._writer.begin() as connection:
                 yield connection
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, self._driver_error) as error:
             raise DatabaseError(f"The history cannot be written: {_first_line(error)}.") from error
 
     def migrate(self) -> None:
@@ -112,13 +138,13 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(scripts))
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             if not self.is_sqlite:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:writer)"), {"writer": _WRITER})
+                connection.execute(text("SELECT pg_advisory_xact_lock(:maker)"), {"maker": _MAKER})
             context = MigrationContext.configure(connection, opts={"version_table": "delaystream_version"})
             current = context.get_current_revision()
             if current is not None and current not in known:
-                # A newer console made them: what this one reads and writes is still there.
+                _check_major(current)
                 return
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
@@ -130,21 +156,25 @@ class Database:
         """
         if self.is_sqlite:
             return True
+        connection = self._lock
         try:
-            if self._lock is None:
-                connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-                ask = text("SELECT pg_try_advisory_lock(:writer)")
-                if not connection.execute(ask, {"writer": _WRITER}).scalar():
-                    connection.close()
-                    return False
-                self._lock = connection
-            else:
-                self._lock.execute(text("SELECT 1"))
+            if connection is not None:
+                connection.execute(text("SELECT 1"))
+                return True
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            ask = text("SELECT pg_try_advisory_lock(:writer)")
+            if not connection.execute(ask, {"writer": _WRITER}).scalar():
+                connection.close()
+                return False
+            for setting in _KEEPALIVE:
+                connection.execute(text(setting))
         except SQLAlchemyError as error:
-            if self._lock is not None:
-                self._lock.invalidate()
             self._lock = None
+            if connection is not None:
+                # Back in the pool it would keep the lock for nobody.
+                connection.invalidate()
             raise DatabaseError(f"The history cannot be asked: {_first_line(error)}.") from error
+        self._lock = connection
         return True
 
     # -- writing -----------------------------------------------------------------------------------
@@ -170,14 +200,19 @@ class Database:
             if rows.rollups:
                 connection.execute(self._adding(), rows.rollups)
 
-    def _insert_events(self, connection: Connection, rows: Sequence[Row]) -> None:
+    def _insert_events(self, connection: Connection, rows: Sequence[EventRow]) -> None:
         # By the driver itself: what SQLAlchemy does for each row takes as long as SQLite.
-        statement = str(self._insert(events).compile(self._engine))
-        if not self._engine.dialect.positional:
-            connection.exec_driver_sql(statement, list(rows))
+        if self.is_sqlite:
+            marks = ", ".join("?" * len(events.c))
+            connection.exec_driver_sql(f"INSERT INTO events ({_COLUMNS}) VALUES ({marks})", list(rows))
             return
-        names = list(events.c.keys())
-        connection.exec_driver_sql(statement, [tuple(row[name] for name in names) for row in rows])
+        cursor = connection.connection.cursor()
+        try:
+            with cursor.copy(f"COPY events ({_COLUMNS}) FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+        finally:
+            cursor.close()
 
     def _move(self, connection: Connection, partition: int, before: Position, after: Position) -> None:
         moved = connection.execute(
@@ -192,14 +227,32 @@ class Database:
         if not moved.rowcount:
             raise DatabaseError("The history was written by another console meanwhile.")
 
-    def begin(self, partition: int, position: Position) -> None:
-        """A partition that nothing is stored of, or only from another topic of the same name: that goes."""
+    def begin(self, partition: int, before: Position | None, position: Position) -> None:
+        """A partition that nothing is stored of, or only from another topic of the same name: that goes.
+
+        Its sums stay. Raises DatabaseError, also where another console has written meanwhile.
+        """
         with self._writing() as connection:
-            gone = connection.execute(delete(events).where(events.c.partition == partition)).rowcount
-            connection.execute(update(totals).values(events=totals.c.events - gone))
-            connection.execute(delete(positions).where(positions.c.partition == partition))
-            row = {"partition": partition, **msgspec.structs.asdict(position)}
-            connection.execute(insert(positions), row)
+            if before is not None:
+                self._move(connection, partition, before, position)
+            else:
+                row = {"partition": partition, **msgspec.structs.asdict(position)}
+                connection.execute(insert(positions), row)
+            self._drop(connection, partition, 0)
+
+    def cut(self, partition: int, before: Position, after: Position) -> None:
+        """The log ends earlier than what is stored of it: events behind its end go, their sums stay.
+
+        Raises DatabaseError, also where another console has written meanwhile.
+        """
+        with self._writing() as connection:
+            self._move(connection, partition, before, after)
+            self._drop(connection, partition, after.next_offset)
+
+    def _drop(self, connection: Connection, partition: int, first: int) -> None:
+        chosen = delete(events).where(events.c.partition == partition, events.c.offset >= first)
+        gone = connection.execute(chosen).rowcount
+        connection.execute(update(totals).values(events=totals.c.events - gone))
 
     def _adding(self) -> Any:
         added: Any = self._insert(rollups)
@@ -220,7 +273,8 @@ class Database:
     def forget(self, retention: Retention, now_ms: int) -> int:
         """Delete some of what is too old, or too much; how many events: call again while it is not 0."""
         with self._writing() as connection:
-            count = connection.execute(select(totals.c.events)).scalar_one()
+            # Two that forget at once would both take what is too much.
+            count = connection.execute(select(totals.c.events).with_for_update()).scalar_one()
             excess = max(0, count - retention.events_most)
             gone = 0
             for at_ms, partition in self._oldest(connection):
@@ -237,16 +291,18 @@ class Database:
         return gone
 
     def _oldest(self, connection: Connection) -> list[tuple[int, int]]:
-        """When the first event of each partition was, and of which; the oldest first."""
+        """When the oldest of the first events of each partition was, and of which; the oldest first."""
         found = []
-        for partition in connection.execute(select(positions.c.partition)).scalars():
-            first = (
+        for partition in connection.execute(select(positions.c.partition)).scalars().all():
+            # Not the first alone: workers' clocks differ, and one event with a wrong time would keep all.
+            firsts = (
                 select(events.c.at_ms)
                 .where(events.c.partition == partition)
                 .order_by(events.c.offset)
-                .limit(1)
+                .limit(_FIRSTS)
+                .subquery()
             )
-            at_ms = connection.execute(first).scalar()
+            at_ms = connection.execute(select(func.min(firsts.c.at_ms))).scalar()
             if at_ms is not None:
                 found.append((at_ms, partition))
         return sorted(found)
@@ -267,11 +323,39 @@ class Database:
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
+    # The driver would begin a transaction before rows are written, and none before tables are made.
+    connection.isolation_level = None
     cursor = connection.cursor()
     # A crash of the machine may lose the last transactions, which are read again from their topic.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-65536", "busy_timeout=10000"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-65536", "wal_autocheckpoint=8000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _supported(url: URL) -> URL:
+    """A URL with the driver that is used. Raises DatabaseError."""
+    driver = _DRIVERS.get(url.get_backend_name())
+    if driver is None:
+        raise DatabaseError(
+            f"The history is kept in SQLite or PostgreSQL, not in {url.get_backend_name()}: "
+            "postgresql://user@host/name."
+        )
+    return url.set(drivername=driver)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # One that reads first and then writes may find that it cannot: another has written in between.
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _check_major(revision: str) -> None:
+    """A newer console made the tables: within a major version what this one reads and writes is still there.
+
+    Raises DatabaseError.
+    """
+    if revision.partition(".")[0] != MAJOR:
+        raise DatabaseError(f"The history's database is of a newer delaystream: its tables are {revision}.")
 
 
 def _first_line(error: BaseException) -> str:

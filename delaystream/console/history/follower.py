@@ -18,7 +18,7 @@ from delaystream.engine.ports import Changelog, ChangelogBatch, Clock
 logger = logging.getLogger(__name__)
 
 #: So many events are stored in one transaction.
-_AT_ONCE: Final = 2_000
+_AT_ONCE: Final = 10_000
 _RETRY_S: Final = 1.0
 #: How often it is looked at what is too old, where nothing was.
 _FORGET_EVERY_S: Final = 30.0
@@ -132,10 +132,20 @@ class HistoryFollower:
         """Where to read on; what the topic's retention took meanwhile is lost, and counted."""
         bounds = await log.bounds()
         stored = (await asyncio.to_thread(self._database.positions)).get(partition)
-        if stored is None or stored.topic_id != log.topic_id or stored.next_offset > bounds.end:
+        if stored is None or stored.topic_id != log.topic_id:
             position = Position(log.topic_id, bounds.start)
             async with self._writing:
-                await asyncio.to_thread(self._database.begin, partition, position)
+                await asyncio.to_thread(self._database.begin, partition, stored, position)
+        elif stored.next_offset > bounds.end:
+            # The topic has lost what was stored: a replica that had not copied it became the leader.
+            logger.error(
+                "events, partition %d: the topic ends at %d, before what is stored of it",
+                partition,
+                bounds.end,
+            )
+            position = replace(stored, next_offset=bounds.end)
+            async with self._writing:
+                await asyncio.to_thread(self._database.cut, partition, stored, position)
         elif stored.next_offset < bounds.start:
             missed = bounds.start - stored.next_offset
             logger.error(
@@ -145,9 +155,7 @@ class HistoryFollower:
             await self._stored(partition, (), stored, position)
         else:
             position = stored
-        self._tell(
-            partition, position=position.next_offset, end=bounds.stable, lost=position.lost, problem=None
-        )
+        self._tell(partition, position=position.next_offset, end=bounds.stable, lost=position.lost)
         return position
 
     async def _store(self, partition: int, position: Position, batch: ChangelogBatch) -> Position:
@@ -162,7 +170,8 @@ class HistoryFollower:
             if some or next_offset > position.next_offset:
                 await self._stored(partition, some, position, after)
                 position = after
-        self._tell(partition, position=position.next_offset, end=max(batch.stable, position.next_offset))
+        end = max(batch.stable, position.next_offset)
+        self._tell(partition, position=position.next_offset, end=end, problem=None)
         if caught_up:
             self._tell(partition, as_of_ms=self._clock.now_ms())
         return position

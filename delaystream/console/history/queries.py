@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Select, func, or_, select, tuple_
+from sqlalchemy import Select, or_, select, tuple_
 
 from delaystream.codec.event import Event, EventType
 from delaystream.console.history.database import Database
+from delaystream.console.history.rows import stored_key, stored_text
 from delaystream.console.history.schema import WITHIN_MS, events, positions, rollups
 
 OUTCOMES: Final = (
@@ -76,14 +77,17 @@ class History:
         """What happened to one schedule, or to one request without an id by its coordinates."""
         asked = (
             select(events)
-            .where(events.c.request_topic == request_topic, events.c.schedule_id == schedule_id)
+            .where(
+                events.c.request_topic == stored_text(request_topic),
+                events.c.schedule_id == stored_text(schedule_id),
+            )
             .where(events.c.type.in_([type.value for type in types]))
         )
         return self._page(asked, limit, after)
 
     def of_source(self, source: str, limit: int) -> Sequence[Told]:
         """The outcome of one request or command, by its coordinates."""
-        return self._page(select(events).where(events.c.source == source), limit, None).items
+        return self._page(select(events).where(events.c.source == stored_text(source)), limit, None).items
 
     def of_fire(self, request_topic: str, schedule_id: str, fire_id: str, due_ms: int) -> Sequence[Told]:
         """What became of one fire of a schedule, or of a request without an id.
@@ -106,7 +110,7 @@ class History:
 
     def of_key(self, key: bytes, limit: int, tenants: Sequence[str] | None = None) -> Sequence[Told]:
         """What happened to what is delivered with a key; up to 256 bytes of it tell."""
-        asked = select(events).where(events.c.key == key)
+        asked = select(events).where(events.c.key == stored_key(key))
         if tenants is not None:
             asked = asked.where(or_(events.c.request_topic.in_(tenants), events.c.request_topic.is_(None)))
         return self._page(asked, limit, None).items
@@ -173,10 +177,16 @@ class History:
     def kept_since_ms(self) -> int | None:
         """When the first event that is still there happened; None where there is none."""
         with self._database.reading() as connection:
-            found: int | None = connection.execute(
-                select(func.min(rollups.c.start_ms)).where(rollups.c.seconds == 86_400)
-            ).scalar()
-        return found
+            firsts = [
+                connection.execute(
+                    select(events.c.at_ms)
+                    .where(events.c.partition == partition)
+                    .order_by(events.c.offset)
+                    .limit(1)
+                ).scalar()
+                for partition in connection.execute(select(positions.c.partition)).scalars().all()
+            ]
+        return min((first for first in firsts if first is not None), default=None)
 
     def _page(self, asked: Select[Any], limit: int, after: tuple[int, int, int] | None) -> EventPage:
         if after is not None:

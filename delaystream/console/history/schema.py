@@ -20,6 +20,9 @@ from sqlalchemy import (
     Text,
 )
 
+MAJOR: Final = "1"
+"""Of the tables: what stands before the dot in their version. Within it nothing is taken away."""
+
 metadata = MetaData()
 
 events = Table(
