@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Final
 
 import structlog
@@ -37,6 +37,15 @@ _LOOK_AGAIN_S: Final = 2.0
 _DAY_MS: Final = 86_400_000
 
 
+class _Server(uvicorn.Server):
+    """Leaves signals to the process, which stops more than this."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
 def run_console(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT (then 0), or until it cannot go on; returns the process's exit code."""
     loop = asyncio.new_event_loop()
@@ -65,7 +74,7 @@ async def _serve(settings: Settings) -> None:
         if not await process.first(looking, stop):
             return
         console = _compose(settings, client, await looking, directory, stack)
-        server = uvicorn.Server(
+        server = _Server(
             uvicorn.Config(
                 application(console),
                 log_config=None,
@@ -124,7 +133,7 @@ async def _until_stopped(
     console: Console, server: uvicorn.Server, listening: socket.socket, stop: asyncio.Event
 ) -> None:
     following = asyncio.create_task(console.run(), name="follow")
-    serving = asyncio.create_task(server._serve(sockets=[listening]), name="http")
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         done, _ = await asyncio.wait([following, serving, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -16,7 +16,6 @@ from delaystream.core.rejection import shown
 from delaystream.engine.accept.bulk import Bulks
 from delaystream.engine.accept.doubts import FRESH_MS, Doubts
 from delaystream.engine.accept.intake import Intake
-from delaystream.engine.accept.rate_commands import RateCommands
 from delaystream.engine.accept.reading import ParsedBatch, Reader
 from delaystream.engine.failures import (
     Culprit,
@@ -35,6 +34,7 @@ from delaystream.engine.output.events import Events
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.output.standing import Standing
 from delaystream.engine.pace import Turn
+from delaystream.engine.policy.context import Context
 from delaystream.engine.policy.destination_health import DestinationHealth
 from delaystream.engine.policy.holds import Holds
 from delaystream.engine.policy.rates import Rates
@@ -47,14 +47,7 @@ from delaystream.engine.ports import (
     Transaction,
     TransactionalProducer,
 )
-from delaystream.engine.schedules.answers import Answers
-from delaystream.engine.schedules.arming import Arming
-from delaystream.engine.schedules.changes import Changes
-from delaystream.engine.schedules.commands import Commands
-from delaystream.engine.schedules.definitions import Definitions
-from delaystream.engine.schedules.describe import Descriptions
-from delaystream.engine.schedules.immediate import Deliveries
-from delaystream.engine.schedules.quotas import Quotas
+from delaystream.engine.schedules.schedules import Schedules
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.pending import PendingChange
@@ -118,61 +111,29 @@ class Incarnation:
 
     def _compose(self) -> None:
         """Load the state as it is stored, and make what decides on it."""
-        partition, settings, suspects = self._partition, self._settings, self._suspects
-        health, rates, tenants, observer = self._health, self._rates, self._tenants, self._observer
         state = self.state = self._load()
-        destinations = self._ports.destinations
-        events = Events(settings, destinations, tenants)
-        letters = Letters(settings, destinations, health, events)
-        holds = Holds(settings, state)
-        doubts = self._doubts = Doubts(state, destinations)
-        deliveries = Deliveries(state, destinations, health, rates, holds)
-        quotas = Quotas(partition, settings, tenants, state.counts, deliveries)
-        arming = Arming(settings, state)
-        answers = Answers(letters, events)
-        changes = Changes(state, arming, answers, deliveries, tenants, holds)
-        descriptions = Descriptions(state, tenants)
-        commands = Commands(settings, state, arming, answers, changes, descriptions, holds)
-        bulks = self._bulks = Bulks(
-            partition, settings, state, commands, answers, letters, suspects, holds, descriptions
-        )
-        definitions = Definitions(
-            settings, state, deliveries, arming, answers, commands, changes, quotas, holds
-        )
-        rate_commands = RateCommands(partition, settings, state, rates)
-        self._intake = Intake(
-            partition,
-            settings,
+        context = Context(
+            self._partition,
+            self._settings,
             state,
-            deliveries,
-            letters,
-            events,
-            definitions,
-            bulks,
-            quotas,
-            suspects,
-            rate_commands,
-            holds,
+            self._ports.destinations,
+            self._tenants,
+            self._health,
+            self._rates,
+            Holds(self._settings, state),
+            self._suspects,
+            self._observer,
         )
-        self._standing = Standing(partition, settings, state, destinations, health, tenants, events)
-        undeliverable = Undeliverable(settings, state, health, letters, events)
-        named = NamedFires(settings, state, arming, undeliverable, events, bulks, commands)
-        self._firing = Firing(
-            partition,
-            settings,
-            state,
-            destinations,
-            health,
-            undeliverable,
-            named,
-            observer,
-            events,
-            tenants,
-            rates,
-            suspects,
-            holds,
-            doubts,
-        )
+        events = Events(context)
+        letters = Letters(context, events)
+        self._standing = Standing(context, events)
+        schedules = Schedules(context, letters, events)
+        self._doubts = Doubts(state, context.destinations)
+        self._bulks = Bulks(context, schedules, letters)
+        self._intake = Intake(context, schedules, self._bulks, letters, events)
+        undeliverable = Undeliverable(context, letters, events)
+        named = NamedFires(context, schedules, self._bulks, undeliverable, events)
+        self._firing = Firing(context, named, undeliverable, events, self._doubts)
 
     async def begin(self, starts: dict[str, int], topic_ids: dict[str, str]) -> None:
         """Read on from ``starts``; positions that the state does not have yet are stored first.

@@ -165,7 +165,7 @@ class _Fire:
             audit.wrong(self.fire_id, f"delivered, and {pause} holds it back")
         if cancel := audit.selections.left_out(request, fire):
             audit.wrong(self.fire_id, f"delivered, and {cancel} has cancelled it")
-        if request.hopeless:
+        if request.is_hopeless(record.topic):
             audit.wrong(self.fire_id, "delivered where nothing can be")
         if record.topic != topic:
             audit.wrong(self.fire_id, f"delivered to {record.topic}, and it is for {topic}")

@@ -980,7 +980,7 @@ class _Life:
             self._wrong(told, f"it is {expected}")
         if fired_ms < ready_ms:
             self.report.early.append(f"{fire_id}: {ready_ms - fired_ms} ms before it was due")
-        if payload.hopeless:
+        if payload.is_hopeless(facts["destination"]):
             self._wrong(told, "delivered where nothing can be")
         self._delivered(told, payload)
 

@@ -163,7 +163,7 @@ class Asked:
     errors: frozenset[str] = frozenset()
     """Codes with which it may be refused; when it *must* be, ``due_ms`` is ()."""
     hopeless: bool = False
-    """No fire of it can be delivered: all are to be quarantined."""
+    """No fire of it can be delivered where it is asked for: all are to be quarantined."""
     on_late: str = "fire"
     grace_ms: int | None = None
     """None: never too late; of a recurring schedule, a quarter of an hour."""
@@ -202,6 +202,14 @@ class Asked:
     """Of a resume: what it says of what is late."""
     rate: float | None = None
     """Of a command about its destination: records a second; None: as the settings say."""
+
+    def is_hopeless(self, topic: str) -> bool:
+        """Whether no fire of it can be delivered to a topic.
+
+        A topic for late fires may take what is too large for its own; no topic has a partition that is beyond
+        those of all.
+        """
+        return self.hopeless and (topic == self.destination or self.destination_partition is not None)
 
     @property
     def is_of_no_schedule(self) -> bool:

@@ -1066,3 +1066,11 @@ def _delivering(request: Asked, record: Delivered) -> Delivered:
     ours = {"delaystream-source": request.source.encode()}
     headers = [(name, ours.get(name, value)) for name, value in record.headers]
     return Delivered(record.topic, 0, record.offset, request.key, request.value, headers, record.timestamp_ms)
+
+
+def test_what_is_too_large_for_its_topic_may_fit_the_one_for_late_fires() -> None:
+    large = asked(hopeless=True)
+    assert "delivered where nothing can be" in str(audit([large], [fire(large)], events=[]).inconsistent)
+    assert large.is_hopeless("out")
+    assert not large.is_hopeless("late")
+    assert asked(hopeless=True, destination_partition=9).is_hopeless("late")

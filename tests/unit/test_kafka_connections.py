@@ -118,8 +118,8 @@ def test_a_request_that_is_not_answered_leaves_no_socket_behind() -> None:
 def test_a_connection_that_is_forgotten_leaves_no_socket_behind() -> None:
     async def scenario(_: SilentBroker, connections: KafkaConnections) -> None:
         asking, transport = await _send(connections)
-        ((node_id, lane),) = connections._open
-        connections.forget(node_id, lane)  # type: ignore[arg-type]  # the one that answers for any node
+        ((node_id, purpose),) = connections._open
+        connections.forget(node_id, purpose)  # type: ignore[arg-type]  # the one that answers for any node
         with pytest.raises(KafkaConnectionError):
             await asking
         assert _is_closed(transport)

@@ -18,8 +18,8 @@ from delaystream.adapters.internals.aiokafka import FetchRequest
 from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
 from delaystream.adapters.kafka.offsets import (
     EARLIEST,
-    LANE,
     LATEST,
+    PURPOSE,
     READ_COMMITTED,
     READ_UNCOMMITTED,
     list_offsets,
@@ -47,7 +47,7 @@ _OK: Final = 0
 _UNKNOWN_TOPIC: Final = 3
 _TOPIC_AUTHORIZATION_FAILED: Final = 29
 # A fetch waits on the broker, so other requests go by another connection.
-_LANE: Final = "fetch"
+_PURPOSE: Final = "fetch"
 #: timestamp type of a batch: the broker's append time
 _LOG_APPEND_TIME: Final = 1
 
@@ -209,12 +209,12 @@ class AiokafkaChangelog(Changelog):
 
     async def _fetch(self, position: int) -> Any:
         request = self._request(position, self._bounds.fetch_max_wait_ms, self._bounds.fetch_max_bytes)
-        return await self._connections.request(self._leader, _LANE, request)
+        return await self._connections.request(self._leader, _PURPOSE, request)
 
     async def _look(self, offset: int) -> Any:
         # One batch. The broker returns it whole, whatever its size, and at once: it exists now or never will.
         # It uses the connection of the bounds, so that it does not wait behind the fetch of the next records.
-        return await self._connections.request(self._leader, LANE, self._request(offset, 0, 1))
+        return await self._connections.request(self._leader, PURPOSE, self._request(offset, 0, 1))
 
     def _request(self, position: int, max_wait_ms: int, max_bytes: int) -> FetchRequest:
         topic, partition = self._target

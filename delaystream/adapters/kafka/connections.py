@@ -70,11 +70,11 @@ class _Address(NamedTuple):
 
 
 class KafkaConnections:
-    """Connections by node and lane, each opened at its first use.
+    """Connections by node and purpose, each opened at its first use.
 
     ``settings`` has aiokafka's names (``bootstrap_servers``, ``security_protocol``, …); those that do not
     concern a connection are ignored. A broker answers the requests of one connection one after the other. A
-    request that must not wait behind a slow one goes on a lane of its own.
+    request that must not wait behind a slow one has a purpose, and so a connection, of its own.
     """
 
     def __init__(self, settings: Mapping[str, Any], *, request_timeout_ms: int = 5_000) -> None:
@@ -88,9 +88,9 @@ class KafkaConnections:
         self._closed = False
         self._losses = 0
 
-    async def connection(self, node_id: int, lane: str) -> AIOKafkaConnection:
+    async def connection(self, node_id: int, purpose: str) -> AIOKafkaConnection:
         """An open connection to a node; raises one of CONNECTION_ERRORS."""
-        found = self._open.get((node_id, lane))
+        found = self._open.get((node_id, purpose))
         if found is not None and found.connected():
             return found
         if node_id not in self._brokers:
@@ -98,11 +98,11 @@ class KafkaConnections:
         address = self._brokers.get(node_id)
         if address is None:
             raise KafkaConnectionError(f"broker {node_id} is not part of the cluster now")
-        return await self._connect((node_id, lane), [address])
+        return await self._connect((node_id, purpose), [address])
 
-    async def request(self, node_id: int, lane: str, request: Request[Any]) -> Any:
+    async def request(self, node_id: int, purpose: str, request: Request[Any]) -> Any:
         """Send a request and await its response; raises one of CONNECTION_ERRORS."""
-        connection = await self.connection(node_id, lane)
+        connection = await self.connection(node_id, purpose)
         return await self.answer(connection, connection.send(request))
 
     async def answer(self, connection: AIOKafkaConnection, sent: Any) -> Any:
@@ -179,9 +179,9 @@ class KafkaConnections:
                 del self._open[key]
         return self._losses
 
-    def forget(self, node_id: int, lane: str) -> None:
+    def forget(self, node_id: int, purpose: str) -> None:
         """Close a connection on which an answer did not come; the next use opens another."""
-        connection = self._open.pop((node_id, lane), None)
+        connection = self._open.pop((node_id, purpose), None)
         if connection is not None:
             self._losses += 1
             abandon(connection, CloseReason.CONNECTION_BROKEN)

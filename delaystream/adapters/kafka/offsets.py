@@ -10,8 +10,8 @@ from delaystream.adapters.kafka.connections import KafkaConnections
 from delaystream.engine.ports import TopicPartition
 
 _CONSUMER: Final = -1
-#: the lane of short requests about a partition
-LANE: Final = "offsets"
+#: the purpose of short requests about a partition
+PURPOSE: Final = "offsets"
 
 READ_UNCOMMITTED: Final = 0
 READ_COMMITTED: Final = 1
@@ -33,7 +33,7 @@ async def list_offsets(
     for topic, partition in partitions:
         topics.setdefault(topic, []).append((partition, timestamp))
     request = OffsetRequest(_CONSUMER, isolation, list(topics.items()))
-    response = await connections.request(leader, LANE, request)
+    response = await connections.request(leader, PURPOSE, request)
     return {
         TopicPartition(topic, partition): (code, offset)
         for topic, answers in response.topics

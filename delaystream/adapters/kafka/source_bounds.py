@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from delaystream.adapters.internals.aiokafka import FindCoordinatorRequest, OffsetFetchRequest
 from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, KafkaConnections
-from delaystream.adapters.kafka.offsets import EARLIEST, LANE, LATEST, list_offsets
+from delaystream.adapters.kafka.offsets import EARLIEST, LATEST, PURPOSE, list_offsets
 from delaystream.adapters.kafka.protocol import error_name
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import SourceBounds, TopicPartition
@@ -110,7 +110,7 @@ class KafkaSourceBounds:
         for topic, partition in partitions:
             topics.setdefault(topic, []).append(partition)
         request = OffsetFetchRequest(self._group, list(topics.items()))
-        response = await self._connections.request(int(found.coordinator_id), LANE, request)
+        response = await self._connections.request(int(found.coordinator_id), PURPOSE, request)
         if response.error_code != _OK:
             raise _Unanswered(f"offsets of group {self._group}: {error_name(response.error_code)}")
         committed: dict[TopicPartition, int] = {}

@@ -52,7 +52,7 @@ _DECIDED: Final = frozenset({"PrepareCommit", "PrepareAbort"})
 
 _GROUP: Final = 0
 _TRANSACTION: Final = 1
-_LANE: Final = "coordination"
+_PURPOSE: Final = "coordination"
 
 #: answers that end a retry loop, by the partition concerned (None: the whole request)
 Codes = Mapping[TopicPartition | None, int]
@@ -164,7 +164,7 @@ class TransactionCoordinator:
         while True:
             try:
                 node_id = await self._coordinator(kind, key)
-                response = await self._connections.request(node_id, _LANE, request)
+                response = await self._connections.request(node_id, _PURPOSE, request)
             except CONNECTION_ERRORS as error:
                 self._moved(kind, key, repr(error))
             else:

@@ -43,7 +43,7 @@ _NETWORK_EXCEPTION: Final = 13
 #: most requests on the way to one leader; a broker recognises repetitions among a producer's last five
 #: batches
 _MAX_IN_FLIGHT: Final = 5
-_LANE: Final = "data"
+_PURPOSE: Final = "data"
 #: in an answer: the topic's records carry their producer's time, not the broker's
 _NO_APPEND_TIME: Final = -1
 
@@ -191,7 +191,7 @@ class TransactionWriter:
                 if error is None:
                     self._take_answers(batches, task.result())
                 elif isinstance(error, CONNECTION_ERRORS):
-                    self._connections.forget(leader, _LANE)
+                    self._connections.forget(leader, _PURPOSE)
                     for delivery, _ in batches.values():
                         self._take_failure(delivery, _NETWORK_EXCEPTION, repr(error))
                 else:
@@ -210,7 +210,7 @@ class TransactionWriter:
             topics.setdefault(topic, []).append((partition, batch.payload))
         request = Produce(self._transactional_id, self._bounds.request_timeout_ms, list(topics.items()))
         sent_ms = time.time_ns() // 1_000_000
-        response = await self._connections.request(leader, _LANE, request)
+        response = await self._connections.request(leader, _PURPOSE, request)
         if clocks is not None and (append_ms := _append_time_ms(response)) != _NO_APPEND_TIME:
             clocks.appended(leader, sent_ms, time.time_ns() // 1_000_000, append_ms)
         return response

@@ -77,7 +77,7 @@ class Database:
             if engine.dialect.name == _SQLITE:
                 event.listen(engine, "connect", _prepare_sqlite)
             database = cls(engine)
-            database._migrate()
+            database.migrate()
         except (SQLAlchemyError, ImportError) as error:
             raise DatabaseError(f"The history's database cannot be used: {_first_line(error)}.") from error
         return database
@@ -106,7 +106,8 @@ class Database:
         except SQLAlchemyError as error:
             raise DatabaseError(f"The history cannot be written: {_first_line(error)}.") from error
 
-    def _migrate(self) -> None:
+    def migrate(self) -> None:
+        """Bring the tables to this version."""
         scripts = Path(__file__).with_name("migrations")
         config = Config()
         config.set_main_option("script_location", str(scripts))

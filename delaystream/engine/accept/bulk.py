@@ -74,15 +74,12 @@ from delaystream.engine.accept.at_work import AtWork
 from delaystream.engine.accept.unnamed import FIRST_WHEEL, Unnamed, where
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.output.letters import Letters
-from delaystream.engine.policy.holds import Holds
+from delaystream.engine.policy.context import Context
 from delaystream.engine.schedules import terms
-from delaystream.engine.schedules.answers import Answers
-from delaystream.engine.schedules.commands import Commands
-from delaystream.engine.schedules.describe import Descriptions
+from delaystream.engine.schedules.schedules import Schedules
 from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.step import Step
-from delaystream.engine.suspects import Stage, Suspects
+from delaystream.engine.suspects import Stage
 from delaystream.query.rows import everything
 
 _OUTCOMES: Final = {
@@ -104,26 +101,15 @@ _FEWEST: Final = 16
 class Bulks:
     """Carries out bulk commands on one partition."""
 
-    def __init__(
-        self,
-        partition: int,
-        settings: EngineSettings,
-        state: PartitionState,
-        commands: Commands,
-        answers: Answers,
-        letters: Letters,
-        suspects: Suspects,
-        holds: Holds,
-        descriptions: Descriptions,
-    ) -> None:
-        self._holds = holds
-        self._unnamed = Unnamed(partition, settings, state, answers, letters, suspects, holds, descriptions)
-        self._suspects = suspects
-        self._partition = partition
-        self._settings = settings
-        self._state = state
-        self._commands = commands
-        self._answers = answers
+    def __init__(self, context: Context, schedules: Schedules, letters: Letters) -> None:
+        self._holds = context.holds
+        self._unnamed = Unnamed(context, schedules.answers, letters, schedules.descriptions)
+        self._suspects = context.suspects
+        self._partition = context.partition
+        self._settings = context.settings
+        self._state = context.state
+        self._commands = schedules.commands
+        self._answers = schedules.answers
         self._letters = letters
         #: the step that these are about: the commands that it has taken up, those whose sweeps have gone on
         #: in it, and how many schedules, or entries, it may still look at
@@ -141,15 +127,15 @@ class Bulks:
         self._at_work = AtWork()
         #: the holds as each of them knows them; None: they have changed
         self._views: dict[bytes, Sequence[Hold]] | None = None
-        found = [(key, decode_bulk(value)) for key, value in everything(state.store, b"b", b"c")]
+        found = [(key, decode_bulk(value)) for key, value in everything(context.state.store, b"b", b"c")]
         for key, bulk in sorted(found, key=lambda item: item[1].number):
             self._at_work[key] = bulk
             if bulk.subject is not None:
-                state.withhold(where(bulk))
+                context.state.withhold(where(bulk))
         #: the keys of those that were read here, until all partitions have reported
         self._gathering = {
             key
-            for key, value in everything(state.store, b"g", b"h")
+            for key, value in everything(context.state.store, b"g", b"h")
             if decode_gathering(value).action is not Action.RATE
         }
 

@@ -22,14 +22,10 @@ from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.output.events import Asked, Events
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.pace import AT_ONCE
-from delaystream.engine.policy.holds import Holds
-from delaystream.engine.schedules.definitions import Definitions
-from delaystream.engine.schedules.immediate import Deliveries
-from delaystream.engine.schedules.quotas import Quotas
-from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.policy.context import Context
+from delaystream.engine.schedules.schedules import Schedules
 from delaystream.engine.state.step import Route, Step, row_bytes
-from delaystream.engine.suspects import Stage, Suspects
+from delaystream.engine.suspects import Stage
 
 # Naming a member through its class is slow (Python 3.11).
 _SCHEDULE: Final = Action.SCHEDULE
@@ -40,32 +36,20 @@ class Intake:
     """Puts requests into steps."""
 
     def __init__(
-        self,
-        partition: int,
-        settings: EngineSettings,
-        state: PartitionState,
-        deliveries: Deliveries,
-        letters: Letters,
-        events: Events,
-        definitions: Definitions,
-        bulks: Bulks,
-        quotas: Quotas,
-        suspects: Suspects,
-        rate_commands: RateCommands,
-        holds: Holds,
+        self, context: Context, schedules: Schedules, bulks: Bulks, letters: Letters, events: Events
     ) -> None:
-        self._rate_commands = rate_commands
-        self._suspects = suspects
-        self._holds = holds
-        self._partition = partition
-        self._settings = settings
-        self._state = state
-        self._deliveries = deliveries
+        self._rate_commands = RateCommands(context)
+        self._suspects = context.suspects
+        self._holds = context.holds
+        self._partition = context.partition
+        self._settings = context.settings
+        self._state = context.state
+        self._deliveries = schedules.deliveries
         self._letters = letters
         self._events = events
-        self._definitions = definitions
+        self._definitions = schedules.definitions
         self._bulks = bulks
-        self._quotas = quotas
+        self._quotas = schedules.quotas
 
     def take(self, step: Step, parsed: ParsedBatch, applied: int) -> int:
         """Decide on the records from offset ``applied`` on; how many of the batch's there was room for."""

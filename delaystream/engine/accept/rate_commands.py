@@ -19,9 +19,7 @@ from delaystream.core.record import Record
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Request
 from delaystream.engine.accept.bulk import send_to_others
-from delaystream.engine.policy.rates import Rates
-from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.policy.context import Context
 from delaystream.engine.state.step import Step
 
 MOST_RATES: Final = 1_000
@@ -31,11 +29,11 @@ MOST_RATES: Final = 1_000
 class RateCommands:
     """Carries out `rate` on one partition."""
 
-    def __init__(self, partition: int, settings: EngineSettings, state: PartitionState, rates: Rates) -> None:
-        self._partition = partition
-        self._settings = settings
-        self._state = state
-        self._rates = rates
+    def __init__(self, context: Context) -> None:
+        self._partition = context.partition
+        self._settings = context.settings
+        self._state = context.state
+        self._rates = context.rates
 
     def spread(self, step: Step, record: Record, request: Request) -> Rejection | None:
         """Carry out a command that was just read, and send it to all other partitions; all report here."""

@@ -39,13 +39,11 @@ from delaystream.core.order import Moment, newer
 from delaystream.core.request import Action, Coordinates
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.output.letters import Letters
-from delaystream.engine.policy.holds import Holds, meets
+from delaystream.engine.policy.context import Context
+from delaystream.engine.policy.holds import meets
 from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.describe import Descriptions
-from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.step import Step
-from delaystream.engine.suspects import Suspects
 
 #: A key without its value costs so much less to pass.
 _KEYS_PER_ENTRY: Final = 10
@@ -67,24 +65,16 @@ class Unnamed:
     """
 
     def __init__(
-        self,
-        partition: int,
-        settings: EngineSettings,
-        state: PartitionState,
-        answers: Answers,
-        letters: Letters,
-        suspects: Suspects,
-        holds: Holds,
-        descriptions: Descriptions,
+        self, context: Context, answers: Answers, letters: Letters, descriptions: Descriptions
     ) -> None:
-        self._holds = holds
+        self._holds = context.holds
         self._descriptions = descriptions
-        self._partition = partition
-        self._settings = settings
-        self._state = state
+        self._partition = context.partition
+        self._settings = context.settings
+        self._state = context.state
         self._answers = answers
         self._letters = letters
-        self._suspects = suspects
+        self._suspects = context.suspects
 
     # -- what comes due before it is gone through ---------------------------------------------
 

@@ -21,19 +21,12 @@ from delaystream.engine.fire.cursor import WheelCursor, one_in_trouble
 from delaystream.engine.fire.due import ReadAhead
 from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.undeliverable import Undeliverable
-from delaystream.engine.observer import Observer
 from delaystream.engine.output.events import Events, asked
 from delaystream.engine.pace import AT_ONCE
-from delaystream.engine.policy.destination_health import DestinationHealth
-from delaystream.engine.policy.holds import Holds
-from delaystream.engine.policy.rates import Rates
-from delaystream.engine.policy.tenants import Tenants
-from delaystream.engine.ports import Destinations
-from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.policy.context import Context
 from delaystream.engine.state.pending import HOUR_MS
 from delaystream.engine.state.step import Step
-from delaystream.engine.suspects import Stage, Suspects
+from delaystream.engine.suspects import Stage
 
 #: Most entries read from a wheel at once, and about how many bytes of them: what is read is held in memory.
 _CHUNK: Final = 512
@@ -51,35 +44,26 @@ class Firing:
 
     def __init__(
         self,
-        partition: int,
-        settings: EngineSettings,
-        state: PartitionState,
-        destinations: Destinations,
-        health: DestinationHealth,
-        undeliverable: Undeliverable,
+        context: Context,
         named: NamedFires,
-        observer: Observer,
+        undeliverable: Undeliverable,
         events: Events,
-        tenants: Tenants,
-        rates: Rates,
-        suspects: Suspects,
-        holds: Holds,
         doubts: Doubts,
     ) -> None:
         self._doubts = doubts
-        self._holds = holds
-        self._partition = partition
-        self._settings = settings
-        self._state = state
-        self._destinations = destinations
-        self._health = health
+        self._holds = context.holds
+        self._partition = context.partition
+        self._settings = context.settings
+        self._state = context.state
+        self._destinations = context.destinations
+        self._health = context.health
         self._undeliverable = undeliverable
         self._named = named
-        self._observer = observer
+        self._observer = context.observer
         self._events = events
-        self._tenants = tenants
-        self._rates = rates
-        self._suspects = suspects
+        self._tenants = context.tenants
+        self._rates = context.rates
+        self._suspects = context.suspects
         self._chunk = _FIRST_CHUNK
         #: the wheels that the next step drains
         self._chosen: list[int] = []

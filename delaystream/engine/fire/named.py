@@ -40,11 +40,9 @@ from delaystream.engine.fire.recurring import RecurringFires
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.fire.writer import FireWriter
 from delaystream.engine.output.events import Events
+from delaystream.engine.policy.context import Context
 from delaystream.engine.policy.lateness import for_once
-from delaystream.engine.schedules.arming import Arming
-from delaystream.engine.schedules.commands import Commands
-from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.schedules.schedules import Schedules
 from delaystream.engine.state.step import Step
 
 # Naming a member through its class is slow (Python 3.11).
@@ -58,23 +56,23 @@ class NamedFires:
 
     def __init__(
         self,
-        settings: EngineSettings,
-        state: PartitionState,
-        arming: Arming,
+        context: Context,
+        schedules: Schedules,
+        bulks: Bulks,
         undeliverable: Undeliverable,
         events: Events,
-        bulks: Bulks,
-        commands: Commands,
     ) -> None:
-        self._commands = commands
-        self._state = state
-        self.ahead = ReadAhead(state)
-        self._arming = arming
+        self._commands = schedules.commands
+        self._state = context.state
+        self.ahead = ReadAhead(context.state)
+        self._arming = schedules.arming
         self._undeliverable = undeliverable
         self._events = events
         self._bulks = bulks
-        self._writer = FireWriter(arming, undeliverable, events)
-        self._recurring = RecurringFires(settings, arming, undeliverable, events, self._writer)
+        self._writer = FireWriter(schedules.arming, undeliverable, events)
+        self._recurring = RecurringFires(
+            context.settings, schedules.arming, undeliverable, events, self._writer
+        )
 
     def due(
         self, step: Step, key: bytes, pointer: bytes, entry: Pointer | Trigger, stored: Stored

@@ -25,26 +25,17 @@ from delaystream.engine.fire.cursor import WheelCursor
 from delaystream.engine.fire.due import DueFire
 from delaystream.engine.output.events import Events, asked
 from delaystream.engine.output.letters import Letters
-from delaystream.engine.policy.destination_health import DestinationHealth
-from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.policy.context import Context
 from delaystream.engine.state.step import Step
 
 
 class Undeliverable:
     """Takes out of the wheels what is not to be delivered as it was asked for."""
 
-    def __init__(
-        self,
-        settings: EngineSettings,
-        state: PartitionState,
-        health: DestinationHealth,
-        letters: Letters,
-        events: Events,
-    ) -> None:
-        self._settings = settings
-        self._state = state
-        self._health = health
+    def __init__(self, context: Context, letters: Letters, events: Events) -> None:
+        self._settings = context.settings
+        self._state = context.state
+        self._health = context.health
         self._letters = letters
         self._events = events
 

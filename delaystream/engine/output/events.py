@@ -37,9 +37,7 @@ from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.rejection import Rejection
 from delaystream.core.request import NO_TERMS, Action, Coordinates, Request
 from delaystream.engine.failures import LogUnavailable
-from delaystream.engine.policy.tenants import Tenants
-from delaystream.engine.ports import Destinations
-from delaystream.engine.settings import EngineSettings
+from delaystream.engine.policy.context import Context
 from delaystream.engine.state.step import Step, TopicWrites
 from delaystream.query.view import PendingFire
 
@@ -97,18 +95,20 @@ def asked(entry: Envelope) -> Asked:
 class Events:
     """Writes events into steps; each method does nothing when events are off."""
 
-    def __init__(self, settings: EngineSettings, destinations: Destinations, tenants: Tenants) -> None:
-        self._tenants = tenants
+    def __init__(self, context: Context) -> None:
+        self._tenants = context.tenants
         #: by request topic: whether its events hold keys
         self._with_keys: dict[str, bool] = {}
-        self._topic = settings.events_topic
+        self._topic = context.settings.events_topic
         #: of an event's value; its key is an id, at most
-        self._most_bytes = settings.own_record_max_bytes - _KEY_BYTES
-        self._destinations = destinations
-        self.on = settings.events
+        self._most_bytes = context.settings.own_record_max_bytes - _KEY_BYTES
+        self._destinations = context.destinations
+        self.on = context.settings.events
         #: whether any tenant's requests without an id, and their fires, are told too
-        self.anonymous = settings.events and tenants.tell_anonymous(settings.events_anonymous)
-        self._anonymous_unless_said = settings.events_anonymous
+        self.anonymous = context.settings.events and context.tenants.tell_anonymous(
+            context.settings.events_anonymous
+        )
+        self._anonymous_unless_said = context.settings.events_anonymous
 
     def emit(self, step: Step, event: Event) -> None:
         """Write an event; its key is the schedule id, or the destination of one that is of no schedule."""

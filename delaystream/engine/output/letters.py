@@ -14,9 +14,7 @@ from delaystream.core.rejection import Rejection, shown
 from delaystream.core.request import Coordinates, Header, Request
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.output.events import Events
-from delaystream.engine.policy.destination_health import DestinationHealth
-from delaystream.engine.ports import Destinations
-from delaystream.engine.settings import EngineSettings
+from delaystream.engine.policy.context import Context
 from delaystream.engine.state.step import RECEIPT, Step, row_bytes
 
 #: of a header's name and value, at most as many bytes as a record of these settings can have
@@ -26,13 +24,11 @@ _LENGTHS_BYTES: Final = 8
 class Letters:
     """Writes receipts and dead letters into steps."""
 
-    def __init__(
-        self, settings: EngineSettings, destinations: Destinations, health: DestinationHealth, events: Events
-    ) -> None:
-        self._settings = settings
+    def __init__(self, context: Context, events: Events) -> None:
+        self._settings = context.settings
         self._events = events
-        self._destinations = destinations
-        self._health = health
+        self._destinations = context.destinations
+        self._health = context.health
 
     def receipt(self, step: Step, request: Request, answer: Answer) -> str | None:
         """Tell what became of a request, if it asked.

@@ -24,11 +24,7 @@ from delaystream.codec.envelope import (
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import STATUS
 from delaystream.engine.output.events import Events
-from delaystream.engine.policy.destination_health import DestinationHealth
-from delaystream.engine.policy.tenants import Tenants
-from delaystream.engine.ports import Destinations
-from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.policy.context import Context
 from delaystream.engine.state.step import Step
 
 _REASON_CHARACTERS: Final = 200
@@ -37,23 +33,14 @@ _REASON_CHARACTERS: Final = 200
 class Standing:
     """Puts the row of one partition into steps."""
 
-    def __init__(
-        self,
-        partition: int,
-        settings: EngineSettings,
-        state: PartitionState,
-        destinations: Destinations,
-        health: DestinationHealth,
-        tenants: Tenants,
-        events: Events,
-    ) -> None:
-        self._partition = partition
-        self._settings = settings
-        self._destinations = destinations
-        self._health = health
+    def __init__(self, context: Context, events: Events) -> None:
+        self._partition = context.partition
+        self._settings = context.settings
+        self._destinations = context.destinations
+        self._health = context.health
         self._events = events
-        self._rates = tenants.bounds()
-        self._stored = _read(state.store.get(STATUS))
+        self._rates = context.tenants.bounds()
+        self._stored = _read(context.state.store.get(STATUS))
         #: of what is stored, as this worker knows it; None: not looked at yet
         self._changes: int | None = None
         #: since when something is to be told, the event loop's ms

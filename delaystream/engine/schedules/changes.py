@@ -42,13 +42,11 @@ from delaystream.core.recurrence import (
 )
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import ON_LATE_FIRE, Action, Request, Update
-from delaystream.engine.policy.holds import Holds
-from delaystream.engine.policy.tenants import Tenants
+from delaystream.engine.policy.context import Context
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.arming import Arming
 from delaystream.engine.schedules.immediate import Deliveries
-from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.pointers import trigger_of
 from delaystream.engine.state.step import Step
 
@@ -68,21 +66,13 @@ class _Times(msgspec.Struct, frozen=True):
 class Changes:
     """Carries out changes of live schedules."""
 
-    def __init__(
-        self,
-        state: PartitionState,
-        arming: Arming,
-        answers: Answers,
-        deliveries: Deliveries,
-        tenants: Tenants,
-        holds: Holds,
-    ) -> None:
-        self._holds = holds
-        self._state = state
+    def __init__(self, context: Context, arming: Arming, answers: Answers, deliveries: Deliveries) -> None:
+        self._holds = context.holds
+        self._state = context.state
         self._arming = arming
         self._answers = answers
         self._deliveries = deliveries
-        self._tenants = tenants
+        self._tenants = context.tenants
 
     def apply(self, step: Step, request: Request, old: Schedule) -> Rejection | None:
         """Change a live schedule, and tell; a rejection changes nothing."""

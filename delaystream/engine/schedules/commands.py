@@ -28,15 +28,13 @@ from delaystream.core.order import newer
 from delaystream.core.recurrence import CronError, UnknownZoneError
 from delaystream.core.rejection import Rejection
 from delaystream.core.request import Action, CatchUp, Lateness, Request
-from delaystream.engine.policy.holds import Holds
+from delaystream.engine.policy.context import Context
 from delaystream.engine.policy.lateness import lateness
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.arming import Arming
 from delaystream.engine.schedules.changes import Changes
 from delaystream.engine.schedules.describe import Descriptions
-from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.step import Step
 
 
@@ -44,18 +42,11 @@ class Commands:
     """Cancels, pauses, resumes and triggers; changes go to `delaystream.engine.schedules.changes`."""
 
     def __init__(
-        self,
-        settings: EngineSettings,
-        state: PartitionState,
-        arming: Arming,
-        answers: Answers,
-        changes: Changes,
-        descriptions: Descriptions,
-        holds: Holds,
+        self, context: Context, arming: Arming, answers: Answers, changes: Changes, descriptions: Descriptions
     ) -> None:
-        self._settings = settings
-        self._holds = holds
-        self._state = state
+        self._settings = context.settings
+        self._holds = context.holds
+        self._state = context.state
         self._descriptions = descriptions
         self._arming = arming
         self._answers = answers

@@ -72,7 +72,7 @@ from delaystream.core.recurrence import Recurrence
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import NO_TERMS, Action, IfExists, Request
 from delaystream.engine.output.events import Delivered
-from delaystream.engine.policy.holds import Holds
+from delaystream.engine.policy.context import Context
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.arming import Arming, jittered
@@ -81,8 +81,6 @@ from delaystream.engine.schedules.commands import Commands
 from delaystream.engine.schedules.digest import digest_of
 from delaystream.engine.schedules.immediate import Deliveries
 from delaystream.engine.schedules.quotas import Quotas
-from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.step import Step
 
 # Naming a member through its class is slow (Python 3.11).
@@ -237,20 +235,18 @@ class Definitions:
 
     def __init__(
         self,
-        settings: EngineSettings,
-        state: PartitionState,
+        context: Context,
         deliveries: Deliveries,
         arming: Arming,
         answers: Answers,
         commands: Commands,
         changes: Changes,
         quotas: Quotas,
-        holds: Holds,
     ) -> None:
-        self._settings = settings
-        self._holds = holds
+        self._settings = context.settings
+        self._holds = context.holds
         self._quotas = quotas
-        self._state = state
+        self._state = context.state
         self._deliveries = deliveries
         self._arming = arming
         self._answers = answers

@@ -7,30 +7,19 @@ from msgspec.structs import replace
 from delaystream.core.rates import Bucket, room
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Header, Request
-from delaystream.engine.policy.destination_health import DestinationHealth
-from delaystream.engine.policy.holds import Holds
-from delaystream.engine.policy.rates import Rates
-from delaystream.engine.ports import Destinations
-from delaystream.engine.state.partition_state import PartitionState
+from delaystream.engine.policy.context import Context
 from delaystream.engine.state.step import Route, Step, row_bytes
 
 
 class Deliveries:
     """Decides whether a request may go out at once, and writes it."""
 
-    def __init__(
-        self,
-        state: PartitionState,
-        destinations: Destinations,
-        health: DestinationHealth,
-        rates: Rates,
-        holds: Holds,
-    ) -> None:
-        self._state = state
-        self._holds = holds
-        self._rates = rates
-        self._destinations = destinations
-        self._health = health
+    def __init__(self, context: Context) -> None:
+        self._state = context.state
+        self._holds = context.holds
+        self._rates = context.rates
+        self._destinations = context.destinations
+        self._health = context.health
 
     def out_of_range(self, request: Request) -> Rejection | None:
         """Refuse a partition that the destination does not have, if it is known not to have it."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from delaystream.codec.envelope import Schedule
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Action, Request
-from delaystream.engine.policy.tenants import Tenants
+from delaystream.engine.policy.context import Context
 from delaystream.engine.schedules.immediate import Deliveries
-from delaystream.engine.settings import EngineSettings
-from delaystream.engine.state.pending import PendingCounts
 from delaystream.engine.state.step import Step
 
 
@@ -20,22 +18,15 @@ def share(most: int, partition: int, partitions: int) -> int:
 class Quotas:
     """Refuses what would leave a tenant with more pending than this partition's share of its quota."""
 
-    def __init__(
-        self,
-        partition: int,
-        settings: EngineSettings,
-        tenants: Tenants,
-        counts: PendingCounts,
-        deliveries: Deliveries,
-    ) -> None:
-        self._partition = partition
-        self._partitions = settings.partitions
-        self._most_cancels = settings.max_remembered_cancels
-        self._tenants = tenants
-        self._counts = counts
+    def __init__(self, context: Context, deliveries: Deliveries) -> None:
+        self._partition = context.partition
+        self._partitions = context.settings.partitions
+        self._most_cancels = context.settings.max_remembered_cancels
+        self._tenants = context.tenants
+        self._counts = context.state.counts
         self._deliveries = deliveries
         #: False: there is nothing to ask
-        self.any = tenants.have_quotas
+        self.any = context.tenants.have_quotas
 
     def refusal(
         self, step: Step, request: Request, old: Schedule | None = None, *, paused: bool = False
