@@ -125,7 +125,7 @@ class AiokafkaTransport:
             raise
         starts = {(place.topic, place.partition): end for place, end in ends.items()}
         reading = asyncio.create_task(
-            _told_of_its_end(self._read(consumer, starts, each), topic, fail), name=f"reads {topic}"
+            told_of_its_end(self._read(consumer, starts, each), topic, fail), name=f"reads {topic}"
         )
         self._readers.append((consumer, reading))
 
@@ -196,14 +196,16 @@ class AiokafkaTransport:
             sent.set_result(Sent(Coordinates(topic, at.partition, at.offset), at.timestamp))
 
 
-async def _told_of_its_end(reading: Coroutine[Any, Any, None], topic: str, fail: Fail) -> None:
+async def told_of_its_end(reading: Coroutine[Any, Any, None], topic: str, fail: Fail) -> None:
     """Read, and tell whoever waits for a record why none comes any more."""
     try:
         await reading
     except UnavailableError as error:
         fail(error)
-    except Exception as error:  # noqa: BLE001 - nobody looks at the task: it is told to `fail`, whatever it is
+    except KafkaError as error:
         fail(UnavailableError(f"Topic {topic} cannot be read: {_said(error)}."))
+    except Exception as error:  # noqa: BLE001 - nobody looks at the task: it is told to `fail`, whatever it is
+        fail(UnavailableError(f"Topic {topic} cannot be read: {type(error).__name__}: {_said(error)}."))
 
 
 def _refused(topic: str, error: BaseException) -> UnavailableError:
