@@ -66,13 +66,14 @@ def preflight(settings: Settings, client: ClientConfig) -> Preflight:
 
 
 class Followed(NamedTuple):
-    """What a reader of changelog and events has to know of the two topics."""
+    """What a reader of changelog, events and dead letters has to know of their topics."""
 
     partitions: int
     """Of the changelog."""
     delete_retention_ms: int
     """Of the changelog: for how long it keeps tombstones."""
     events_partitions: int
+    dead_letters_partitions: int
 
 
 def followed(settings: Settings, client: ClientConfig) -> Followed:
@@ -84,13 +85,15 @@ def followed(settings: Settings, client: ClientConfig) -> Followed:
         admin = connect(client.confluent())
     except TokenUnavailable as error:
         raise LogUnavailable(str(error)) from error
-    counts = {topic: _partitions(admin, topic) for topic in (settings.changelog_topic, settings.events_topic)}
+    topics = (settings.changelog_topic, settings.events_topic, settings.dead_letters_topic)
+    counts = {topic: _partitions(admin, topic) for topic in topics}
     if missing := [topic for topic, count in counts.items() if not count]:
         raise Misconfigured(f"there is no topic {missing[0]}: `delaystream topics apply` creates it")
     return Followed(
         counts[settings.changelog_topic],
         _delete_retention_ms(admin, settings.changelog_topic),
         counts[settings.events_topic],
+        counts[settings.dead_letters_topic],
     )
 
 

@@ -25,10 +25,11 @@ from delaystream.console.api.application import application
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
+from delaystream.console.letters import DeadLetters
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
 from delaystream.engine.failures import LogUnavailable, Misconfigured
-from delaystream.engine.ports import Changelog
+from delaystream.engine.ports import LogBounds
 from delaystream.exit_codes import ExitCode
 
 logger = structlog.get_logger(__name__)
@@ -100,8 +101,8 @@ def _compose(
     database = Database.open(settings.console_database or f"sqlite:///{directory.path / 'history.db'}")
     stack.callback(database.close)
 
-    def opening(topic: str) -> Callable[[int], Awaitable[Changelog]]:
-        async def opened(partition: int) -> Changelog:
+    def opening(topic: str) -> Callable[[int], Awaitable[AiokafkaChangelog]]:
+        async def opened(partition: int) -> AiokafkaChangelog:
             bounds = parts.changelog_settings(settings)
             return await AiokafkaChangelog.open(client.aiokafka(), topic, partition, bounds)
 
@@ -126,7 +127,16 @@ def _compose(
     history = HistoryFollower(
         found.events_partitions, opening(settings.events_topic), database, clock, retention
     )
-    return Console(following, history, History(database), clock)
+
+    async def bounds(topic: str, partition: int) -> LogBounds:
+        log = await opening(topic)(partition)
+        try:
+            return await log.bounds()
+        finally:
+            await log.close()
+
+    letters = DeadLetters(found.dead_letters_partitions, opening(settings.dead_letters_topic), clock.now_ms)
+    return Console(following, history, History(database), letters, clock, bounds)
 
 
 async def _until_stopped(
@@ -140,6 +150,8 @@ async def _until_stopped(
         for task in done:
             task.result()
     finally:
+        # A stream of events has no end of its own.
+        console.tail.close()
         server.should_exit = True
         stopping.cancel()
         following.cancel()

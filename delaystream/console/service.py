@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import msgspec
 
-from delaystream.codec.envelope import PartitionStatus, decode_status
+from delaystream.codec.envelope import UNREADABLE, Parked, PartitionStatus, decode_status
 from delaystream.codec.keys import STATUS
 from delaystream.console.history.follower import HistoryFollower, HistoryStatus
 from delaystream.console.history.queries import History
+from delaystream.console.history.tail import Tail
+from delaystream.console.letters import DeadLetters
 from delaystream.console.replica.catalog import Catalog
 from delaystream.console.replica.follower import CopyStatus, Follower, Phase
 from delaystream.console.replica.pending import Copy, Pending
-from delaystream.engine.ports import Clock
+from delaystream.engine.ports import Clock, LogBounds
 
 
 class Freshness(msgspec.Struct, frozen=True):
@@ -35,13 +37,19 @@ class Console:
         following: Sequence[Follower],
         history: HistoryFollower,
         asked: History,
+        letters: DeadLetters,
         clock: Clock,
+        bounds: Callable[[str, int], Awaitable[LogBounds]],
     ) -> None:
+        """`bounds` looks up one request partition. It raises LogUnavailable and Misconfigured."""
         self.partitions = len(following)
         self.clock = clock
         self.history = asked
         self._followers = following
         self._history = history
+        self.letters = letters
+        self.bounds = bounds
+        self.tail = Tail(asked, lambda: self.history_statuses)
 
     async def run(self) -> None:
         """Follow until cancelled. Raises StoreFailed."""
@@ -49,6 +57,8 @@ class Console:
             for follower in self._followers:
                 group.create_task(follower.run(), name=f"follow {follower.status.partition}")
             group.create_task(self._history.run(), name="history")
+            group.create_task(self.letters.run(), name="letters")
+            group.create_task(self.tail.run(), name="tail")
 
     @property
     def catalog(self) -> Catalog:
@@ -60,13 +70,25 @@ class Console:
     @property
     def pending(self) -> Pending:
         """Everything that is to come, as of now."""
-        return Pending(
-            {
-                f.status.partition: Copy(f.store, f.stored)
-                for f in self._followers
-                if f.store is not None and f.stored is not None and f.status.indexed
-            }
-        )
+        return Pending(self.copies)
+
+    @property
+    def copies(self) -> dict[int, Copy]:
+        """The partitions that can be asked."""
+        return {
+            f.status.partition: Copy(f.store, f.stored, f.status.partition)
+            for f in self._followers
+            if f.store is not None and f.stored is not None and f.status.indexed
+        }
+
+    def parked(self) -> dict[tuple[int, str], Parked]:
+        """Destinations that are set aside, by partition and name, as the partitions' owners last wrote."""
+        return {
+            (status.partition, parked.destination): parked
+            for status, owner in self.owners()
+            if owner is not None
+            for parked in owner.parked
+        }
 
     @property
     def statuses(self) -> list[CopyStatus]:
@@ -93,7 +115,7 @@ class Console:
         """How far each partition's copy is, and what the partition's owner last wrote of itself."""
         for follower in self._followers:
             stored = None if follower.store is None else follower.store.get(STATUS)
-            yield follower.status, None if stored is None else decode_status(stored)
+            yield follower.status, None if stored is None else _status(stored)
 
     @property
     def history_statuses(self) -> list[HistoryStatus]:
@@ -104,3 +126,11 @@ class Console:
     def ready(self) -> bool:
         """Whether every copy has caught up since the console started."""
         return all(status.phase is Phase.FOLLOWING for status in self.statuses)
+
+
+def _status(stored: bytes) -> PartitionStatus | None:
+    try:
+        return decode_status(stored)
+    except UNREADABLE:
+        # A newer release wrote it.
+        return None

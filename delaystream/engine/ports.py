@@ -89,6 +89,24 @@ class ChangelogBatch(msgspec.Struct):
     stable: int = -1
 
 
+class TopicRecord(msgspec.Struct, frozen=True):
+    """A committed record of any topic, whole."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class TopicBatch(msgspec.Struct, frozen=True):
+    """Committed records of a topic in offset order; the rest as in a `ChangelogBatch`."""
+
+    records: Sequence[TopicRecord]
+    next_position: int
+    stable: int
+
+
 class ChangelogRecord(msgspec.Struct, frozen=True):
     """One committed changelog record, looked at alone.
 

@@ -8,7 +8,14 @@ from math import inf
 from typing import Final
 
 from delaystream.engine.failures import LogUnavailable
-from delaystream.engine.ports import ChangelogBatch, ChangelogRecord, LogBounds, TopicPartition
+from delaystream.engine.ports import (
+    ChangelogBatch,
+    ChangelogRecord,
+    LogBounds,
+    TopicBatch,
+    TopicPartition,
+    TopicRecord,
+)
 from delaystream.testing.interruption import Calm, Interruptions
 from delaystream.testing.log import MemoryLog
 from delaystream.testing.partition import PositionOutOfRangeError, UnknownTopicError
@@ -78,6 +85,20 @@ class MemoryChangelog:
             await asyncio.sleep(_FETCH_MAX_WAIT_S)
         stable = self._log.bounds(self._at).stable
         return ChangelogBatch([(r.offset, r.key or b"", r.value) for r in records], next_position, stable)
+
+    async def read_records(self, position: int) -> TopicBatch:
+        """As `read`, with whole records: those of any topic."""
+        await self._interruptions.at("read", self._at.topic)
+        try:
+            records, next_position = self._log.read(
+                self._at, position, self._batch_records, committed=self._committed_only
+            )
+        except (UnknownTopicError, PositionOutOfRangeError) as error:
+            raise LogUnavailable(str(error)) from error
+        if next_position == position:
+            await asyncio.sleep(_FETCH_MAX_WAIT_S)
+        whole = [TopicRecord(r.offset, r.timestamp, r.key, r.value, r.headers) for r in records]
+        return TopicBatch(whole, next_position, self._log.bounds(self._at).stable)
 
     async def record_at(self, offset: int) -> ChangelogRecord | None:
         """See the port."""

@@ -6,8 +6,17 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from delaystream import __version__
-from delaystream.console.api import problems, reading
-from delaystream.console.api.models import Problem
+from delaystream.console.api import (
+    compat,
+    description,
+    happening,
+    metrics,
+    overview,
+    pages,
+    planning,
+    problems,
+    reading,
+)
 from delaystream.console.pages import views
 from delaystream.console.service import Console
 
@@ -21,11 +30,18 @@ def application(console: Console) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
-        responses={"4XX": {"model": Problem}},
     )
     app.state.console = console
+    description.install(app)
     problems.install(app)
-    app.include_router(reading.router, prefix="/v1")
+    for router in (planning.router, happening.router, overview.router, reading.router):
+        app.include_router(router, prefix="/v1")
+    for prefix in compat.PREFIXES:
+        # One description is enough of what is the same four times.
+        shown = not prefix
+        app.include_router(compat.router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
+    metrics.install(app, console)
+    pages.install(app)
     views.install(app)
 
     @app.get("/health/live", include_in_schema=False)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from delaystream.console.where import By, State
 from delaystream.core.instants import format_instant
 
 Time = Annotated[
@@ -163,12 +164,23 @@ class EventList(Fresh):
     kept_since: Time | None = Field(description="The day of the first event that is still kept.")
 
 
+class LetterPlaceBody(Model):
+    """Where a dead letter is."""
+
+    partition: int
+    offset: int
+    code: str
+
+
 class FoundBody(Model):
     """One thing that the word may mean."""
 
-    by: Literal["id", "coordinates", "fire-id", "key", "tag"]
-    state: str
+    by: By
+    state: State
     detail: str | None
+    by_elimination: bool = Field(description="Nobody has told of it: it follows from what is not there.")
+    code: str | None = Field(description="Why it was rejected, where it was.")
+    letter: LetterPlaceBody | None = None
     schedule: ScheduleBody | None = None
     pending: PendingBody | None = None
     event: EventBody | None = None
@@ -178,6 +190,199 @@ class WhereList(Fresh):
     """All that is known under one word."""
 
     items: list[FoundBody]
+
+
+class TimeBody(Model):
+    """One time to come."""
+
+    at: Time
+    local: str = Field(description="The same with the offset of the schedule's zone, RFC 3339.")
+    offset: str = Field(description="Of the zone from UTC then.", examples=["+02:00"])
+    note: str | None = Field(
+        description="What a change of the clocks does: `gap: …` of a local time that does not exist, "
+        "`fold: …` of one that comes twice."
+    )
+
+
+class ClockChangeBody(Model):
+    """The clocks change between two of the times: from there on it fires at another time of UTC."""
+
+    at: Time = Field(description="The first time after the change.")
+    before: str
+    after: str
+    note: str
+
+
+class PreviewBody(Model):
+    """When a definition fires."""
+
+    timezone: str
+    items: list[TimeBody]
+    clock_changes: list[ClockChangeBody]
+    jitter: str | None = Field(description="Each fire is put off by so much at most.")
+    more: bool = Field(description="Whether there are further times.")
+
+
+class UpcomingList(Fresh):
+    """Scheduled times of a schedule, without jitter."""
+
+    id: str
+    request_topic: str
+    status: str
+    timezone: str
+    items: list[TimeBody]
+    clock_changes: list[ClockChangeBody]
+
+
+class PlannedBody(Model):
+    """A fire to come."""
+
+    due_at: Time
+    destination: str
+    request_topic: str
+    id: str | None
+    source: str
+    status: Literal["pending", "held"]
+    expected: bool = Field(
+        description="Not armed yet: its recurring schedule comes to it if it stays as it is."
+    )
+
+
+class AgendaList(Fresh):
+    """All fires between two times, in due order."""
+
+    items: list[PlannedBody]
+    next_from: Time | None = Field(description="There may be more from here on: the next `from`.")
+    partial: bool = Field(
+        description="Schedules were left out: more have fires before `from` than are looked at."
+    )
+
+
+class LetterBody(Model):
+    """A dead letter; its value is on the topic alone."""
+
+    partition: int
+    offset: int
+    at: Time
+    code: str = Field(description="Of the header contract; empty where no worker wrote it.")
+    detail: str
+    request_topic: str | None
+    source: str | None = Field(description="Coordinates of the record that was refused.")
+    source_at: Time | None
+    id: str | None
+    destination: str | None
+    key: str | None
+    key_base64: str | None
+    value_bytes: int | None
+    headers: list[tuple[str, str | None]]
+    headers_cut: bool = Field(description="Whether there are more headers than are kept here.")
+
+
+class LetterReading(Model):
+    """How far one partition of the dead letters' topic is read."""
+
+    partition: int
+    position: int
+    end: int
+    kept_from: int = Field(description="Letters before this offset are on the topic alone.")
+    problem: str | None
+
+
+class LetterList(Model):
+    """A page of dead letters, the latest first."""
+
+    items: list[LetterBody]
+    next_cursor: str | None
+    counts: dict[str, int] = Field(description="By code, of all that are kept here and may be seen.")
+    reading: list[LetterReading]
+
+
+class ParkedBody(Model):
+    """A partition that has set the destination aside."""
+
+    partition: int
+    since: Time
+    reason: str
+
+
+class RateBody(Model):
+    """How fast the destination gets records."""
+
+    request_topic: str | None = Field(description="None: of all together.")
+    destination: str = Field(description="A topic or a glob.")
+    per_second: float | None = Field(description="None: not bounded by the command.")
+    by: Literal["command", "settings"]
+    note: str | None
+
+
+class HoldBody(Model):
+    """A bulk pause that stands."""
+
+    name: str
+    request_topic: str
+    since: Time
+    until: Time | None
+    actor: str | None
+    note: str | None
+
+
+class DestinationBody(Model):
+    """One destination."""
+
+    destination: str
+    schedules: dict[str, int] = Field(description="Named schedules by status.")
+    unnamed: int
+    parked: list[ParkedBody]
+    rates: list[RateBody]
+    holds: list[HoldBody] = Field(description="Holds that are about this destination or about all.")
+
+
+class DestinationList(Fresh):
+    """A page of destinations, by name."""
+
+    items: list[DestinationBody]
+    next_cursor: str | None
+
+
+class SummaryBody(Model):
+    """What happened, added up."""
+
+    destination: str | None = None
+    request_topic: str | None = None
+    counts: dict[str, int] = Field(description="By event type.")
+    lateness_mean_ms: float | None
+    lateness_max_ms: int | None
+    within: dict[str, float] = Field(description="Share of fires that were no later, by bound in ms.")
+
+
+class SeriesBody(Model):
+    """What happened in one span."""
+
+    start: Time
+    counts: dict[str, int]
+
+
+class Summary(Model):
+    """What happened between two times."""
+
+    start: Time = Field(description="The range, on whole spans.")
+    end: Time
+    span_s: int
+    total: SummaryBody
+    items: list[SummaryBody]
+    series: list[SeriesBody]
+    by: Literal["destination", "request_topic"]
+
+
+class Health(Model):
+    """Whether this console can be relied on."""
+
+    version: str
+    ready: bool
+    authentication: Literal["none", "tokens"]
+    as_of: Time | None
+    lag_ms: int | None
+    problems: list[str]
 
 
 class CountBody(Model):
@@ -227,5 +432,3 @@ class Problem(BaseModel):
     status: int
     code: str = Field(description="Stable; those of the header contract where a request is refused.")
     detail: str
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "Not found", "status": 404}]})

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from delaystream.console.api.models import Problem
+from delaystream.console.history.database import DatabaseError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -40,6 +41,12 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ProblemError)
     async def told(_: Request, error: ProblemError) -> JSONResponse:
         return _answer(error.status, error.code, error.detail)
+
+    @app.exception_handler(DatabaseError)
+    async def not_now(_: Request, error: DatabaseError) -> JSONResponse:
+        answer = _answer(HTTPStatus.SERVICE_UNAVAILABLE, "history-unavailable", str(error))
+        answer.headers["Retry-After"] = "2"
+        return answer
 
     @app.exception_handler(RequestValidationError)
     async def not_valid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
-from binascii import Error
 from collections import Counter
 from http import HTTPStatus
 from struct import Struct
@@ -13,8 +12,10 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from msgspec.structs import replace
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from delaystream.codec.envelope import LIVE, Status
+from delaystream.console import times
 from delaystream.console.api import cursors
 from delaystream.console.api.models import (
     CountBody,
@@ -25,16 +26,19 @@ from delaystream.console.api.models import (
     ScheduleList,
     Stats,
     TotalBody,
+    UpcomingList,
     WhereList,
 )
 from delaystream.console.api.problems import ProblemError, invalid, unknown
 from delaystream.console.api.rendering import (
+    change_bodies,
     event_body,
     found_body,
     fresh,
     partition_body,
     pending_body,
     schedule_body,
+    time_body,
 )
 from delaystream.console.replica.catalog import Filter, Sort
 from delaystream.console.replica.pending import Wanted
@@ -45,10 +49,21 @@ from delaystream.query.partition import StoredSchedule
 
 UNNAMED = "unnamed"
 UPCOMING = 10
-_PLACE = Struct(">qIq")
+PLACE = Struct(">qIq")
+"""Of an event: when it was, partition, offset."""
 LIMIT = 50
 MOST = 500
+LONGEST = 1_024
+"""Characters of what is asked for."""
 
+
+class _Whole(PathConvertor):
+    """The rest of a path, whatever characters it holds: an id may hold line breaks."""
+
+    regex = r"(?s:.*)"
+
+
+register_url_convertor("whole", _Whole())
 router = APIRouter()
 
 
@@ -58,7 +73,8 @@ def console(request: Request) -> Console:
     return found
 
 
-def _time(name: str, text: str | None) -> int | None:
+def time_ms(name: str, text: str | None) -> int | None:
+    """The time that a parameter says, ms. Raises ProblemError."""
     if text is None:
         return None
     try:
@@ -67,17 +83,30 @@ def _time(name: str, text: str | None) -> int | None:
         raise invalid("invalid-at", f"{name} is {text!r}: {error}") from None
 
 
-def _key(key: str | None, key_base64: str | None) -> bytes | None:
+def key_bytes(key: str | None, key_base64: str | None) -> bytes | None:
+    """The key that one of two parameters says. Raises ProblemError."""
     if key_base64 is None:
         return None if key is None else key.encode()
     try:
         return b64decode(key_base64, validate=True)
-    except Error:
+    except ValueError:
         raise invalid("invalid-key", "key_base64 is not base64 (RFC 4648).") from None
+
+
+def place_of(cursor: str | None, asked: object) -> tuple[int, int, int] | None:
+    """The place of a cursor among events or letters. Raises ProblemError."""
+    place = cursors.place(cursor, asked)
+    if place is None:
+        return None
+    if len(place) != PLACE.size:
+        raise invalid("invalid-cursor", "cursor is none of this list's.")
+    at_ms, partition, offset = PLACE.unpack(place)
+    return at_ms, partition, offset
 
 
 Asked = Annotated[Console, Depends(console)]
 Limit = Annotated[int, Query(ge=1, le=MOST)]
+Text = Annotated[str | None, Query(max_length=LONGEST)]
 
 
 @router.get("/schedules")
@@ -85,12 +114,13 @@ async def list_schedules(
     console: Asked,
     request_topic: Annotated[list[str] | None, Query()] = None,
     status: Annotated[list[Status] | None, Query()] = None,
-    destination: str | None = None,
+    destination: Text = None,
     key: str | None = None,
     key_base64: str | None = None,
-    tag: str | None = None,
-    id_prefix: str = "",
-    q: Annotated[str, Query(description="Words of id, name or description.")] = "",
+    tag: Text = None,
+    correlation_id: Text = None,
+    id_prefix: Annotated[str, Query(max_length=LONGEST)] = "",
+    q: Annotated[str, Query(max_length=LONGEST, description="Words of id, name or description.")] = "",
     next_from: str | None = None,
     next_to: str | None = None,
     sort: Sort = Sort.NEXT,
@@ -102,12 +132,13 @@ async def list_schedules(
         None if request_topic is None else frozenset(request_topic),
         LIVE if status is None else tuple(dict.fromkeys(status)),
         destination,
-        _key(key, key_base64),
+        key_bytes(key, key_base64),
         tag,
         id_prefix,
         q,
-        _time("next_from", next_from),
-        _time("next_to", next_to),
+        time_ms("next_from", next_from),
+        time_ms("next_to", next_to),
+        None if correlation_id is None else correlation_id.encode(),
     )
     asked = (request_topic, replace(wanted, tenants=None), sort)
     catalog = console.catalog
@@ -121,7 +152,7 @@ async def list_schedules(
     )
 
 
-@router.get("/schedules/{id:path}/fires")
+@router.get("/schedules/{id:whole}/fires")
 async def list_fires(
     console: Asked,
     id: str,
@@ -132,19 +163,40 @@ async def list_fires(
     """What became of a schedule's due times, the latest first, as far as the history goes."""
     topic = one_schedule(console, id, request_topic).tenant
     asked = ("fires", topic, id)
-    after = cursors.place(cursor, asked)
-    place = None if after is None else _PLACE.unpack(after) if len(after) == _PLACE.size else None
+    place = place_of(cursor, asked)
     history = console.history
     page = await asyncio.to_thread(history.of_schedule, topic, id, limit, place)
     return EventList(
         items=[event_body(told) for told in page.items],
-        next_cursor=cursors.cursor(None if page.next is None else _PLACE.pack(*page.next), asked),
+        next_cursor=cursors.cursor(None if page.next is None else PLACE.pack(*page.next), asked),
         kept_since=await asyncio.to_thread(history.kept_since_ms),
         **fresh(console.freshness),
     )
 
 
-@router.get("/schedules/{id:path}")
+@router.get("/schedules/{id:whole}/upcoming")
+async def list_upcoming(
+    console: Asked,
+    id: str,
+    request_topic: str | None = None,
+    count: Annotated[int, Query(ge=1, le=times.MOST)] = UPCOMING,
+) -> UpcomingList:
+    """Scheduled times that are ahead, with local time; of what is paused those that it would have."""
+    found = one_schedule(console, id, request_topic)
+    ahead = await asyncio.to_thread(times.upcoming, found.row, count)
+    recurrence = found.row.recurrence
+    return UpcomingList(
+        id=found.id,
+        request_topic=found.tenant,
+        status=found.row.status.value,
+        timezone="UTC" if recurrence is None else recurrence.timezone,
+        items=[time_body(time) for time in ahead],
+        clock_changes=change_bodies(ahead),
+        **fresh(console.freshness),
+    )
+
+
+@router.get("/schedules/{id:whole}")
 async def get_schedule(
     console: Asked,
     response: Response,
@@ -176,10 +228,11 @@ def one_schedule(console: Console, id: str, request_topic: str | None) -> Stored
 async def list_pending(
     console: Asked,
     request_topic: Annotated[list[str] | None, Query()] = None,
-    destination: str | None = None,
+    destination: Text = None,
     key: str | None = None,
     key_base64: str | None = None,
-    tag: str | None = None,
+    tag: Text = None,
+    correlation_id: Text = None,
     due_from: str | None = None,
     due_to: str | None = None,
     limit: Limit = LIMIT,
@@ -189,10 +242,11 @@ async def list_pending(
     wanted = Wanted(
         None if request_topic is None else frozenset(request_topic),
         destination,
-        _key(key, key_base64),
+        key_bytes(key, key_base64),
         tag,
-        _time("due_from", due_from),
-        _time("due_to", due_to),
+        time_ms("due_from", due_from),
+        time_ms("due_to", due_to),
+        None if correlation_id is None else correlation_id.encode(),
     )
     asked = (request_topic, replace(wanted, tenants=None))
     page = console.pending.page(wanted, limit, cursors.place(cursor, asked))
@@ -204,16 +258,19 @@ async def list_pending(
 
 
 @router.get("/where")
-async def where(console: Asked, q: Annotated[str, Query(min_length=1, max_length=1_024)]) -> WhereList:
-    """Where an event is: by an id, a key, a tag, a fire id or the coordinates of a request."""
-    search = Search(console.catalog, console.pending, None)
-    present = search.present(q)
-    past = await asyncio.to_thread(search.past, q, console.history, present)
-    return WhereList(items=[found_body(found) for found in (*present, *past)], **fresh(console.freshness))
+async def where(console: Asked, q: Annotated[str, Query(min_length=1, max_length=LONGEST)]) -> WhereList:
+    """Where an event is: by an id, a key, a tag, a correlation id, a fire id or a request's coordinates."""
+    found = await Search(console).find(q)
+    return WhereList(items=[found_body(one) for one in found], **fresh(console.freshness))
 
 
 @router.get("/stats")
 async def stats(console: Asked) -> Stats:
+    """What is pending, in numbers."""
+    return numbers(console)
+
+
+def numbers(console: Console) -> Stats:
     """What is pending, in numbers."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for topic, destination, status, count in console.catalog.counts():

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from delaystream.codec.envelope import Envelope, PartitionStatus
 from delaystream.codec.event import Definition
+from delaystream.console.agenda import Planned
 from delaystream.console.api.models import (
+    ClockChangeBody,
     DefinitionBody,
     EventBody,
     FoundBody,
     Fresh,
+    LetterBody,
+    LetterPlaceBody,
     Missing,
     PartitionBody,
     Payload,
     PendingBody,
+    PlannedBody,
     ScheduleBody,
+    TimeBody,
 )
 from delaystream.console.history.queries import Told
+from delaystream.console.letters import Letter
 from delaystream.console.replica.follower import CopyStatus
 from delaystream.console.replica.pending import PendingEvent
 from delaystream.console.service import Freshness
+from delaystream.console.times import Time, changes
 from delaystream.console.where import Found
 from delaystream.core.durations import format_duration
+from delaystream.core.instants import format_instant
 from delaystream.query.partition import StoredSchedule
 from delaystream.query.view import view_of
 
@@ -97,13 +107,7 @@ def payload_body(envelope: Envelope) -> Payload:
         key_base64=key_base64,
         value=value,
         value_base64=value_base64,
-        headers=[
-            (
-                name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
-                None if content is None else content.decode("utf-8", "backslashreplace"),
-            )
-            for name, content in envelope.headers
-        ],
+        headers=header_texts(envelope.headers),
     )
 
 
@@ -141,12 +145,91 @@ def found_body(found: Found) -> FoundBody:
     """One thing that a word may mean."""
     return FoundBody(
         by=found.by,
-        state=found.state.value,
+        state=found.state,
         detail=found.detail,
+        by_elimination=found.by_elimination,
+        code=_code(found),
+        letter=None
+        if found.letter is None
+        else LetterPlaceBody(
+            partition=found.letter.partition, offset=found.letter.offset, code=found.letter.code
+        ),
         schedule=None if found.schedule is None else schedule_body(found.schedule),
         pending=None if found.pending is None else pending_body(found.pending),
         event=None if found.told is None else event_body(found.told),
     )
+
+
+def _code(found: Found) -> str | None:
+    if found.letter is not None:
+        return found.letter.code
+    return None if found.told is None else found.told.event.code
+
+
+def time_body(time: Time) -> TimeBody:
+    """A time to come."""
+    return TimeBody(at=time.at_ms, local=time.local, offset=time.offset, note=time.note)
+
+
+def change_bodies(times: Sequence[Time]) -> list[ClockChangeBody]:
+    """Where the clocks change between times."""
+    return [
+        ClockChangeBody(
+            at=change.at_ms,
+            before=change.before,
+            after=change.after,
+            note=f"clocks change before {format_instant(change.at_ms)}: its offset from UTC is "
+            f"{change.after} from then on, and was {change.before}",
+        )
+        for change in changes(times)
+    ]
+
+
+def planned_body(planned: Planned) -> PlannedBody:
+    """A fire to come."""
+    event = planned.event
+    return PlannedBody(
+        due_at=event.due_at_ms,
+        destination=event.destination,
+        request_topic=event.request_topic,
+        id=event.id,
+        source=event.source,
+        status="pending" if event.held_by is None else "held",
+        expected=planned.expected,
+    )
+
+
+def letter_body(letter: Letter) -> LetterBody:
+    """A dead letter."""
+    key, key_base64 = text_or_base64(letter.key)
+    return LetterBody(
+        partition=letter.partition,
+        offset=letter.offset,
+        at=letter.at_ms,
+        code=letter.code,
+        detail=letter.detail,
+        request_topic=letter.request_topic,
+        source=letter.source,
+        source_at=letter.source_at_ms,
+        id=letter.id,
+        destination=letter.destination,
+        key=key,
+        key_base64=key_base64,
+        value_bytes=letter.value_bytes,
+        headers=header_texts(letter.headers),
+        headers_cut=letter.headers_cut,
+    )
+
+
+def header_texts(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, str | None]]:
+    """Headers as text; what is no UTF-8 is escaped."""
+    return [
+        (
+            name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+            None if content is None else content.decode("utf-8", "backslashreplace"),
+        )
+        for name, content in headers
+    ]
 
 
 def fresh(freshness: Freshness) -> dict[str, Any]:

@@ -85,6 +85,25 @@ class History:
         """The outcome of one request or command, by its coordinates."""
         return self._page(select(events).where(events.c.source == source), limit, None).items
 
+    def of_fire(self, request_topic: str, schedule_id: str, fire_id: str, due_ms: int) -> Sequence[Told]:
+        """What became of one fire of a schedule, or of a request without an id.
+
+        Up to `LOOKED_AT` of what was decided since it was due are looked at.
+        """
+        asked = (
+            select(events)
+            .where(events.c.request_topic == request_topic, events.c.schedule_id == schedule_id)
+            .where(events.c.type.in_([type.value for type in OUTCOMES]), events.c.at_ms >= due_ms)
+            .order_by(events.c.at_ms)
+            .limit(LOOKED_AT)
+        )
+        with self._database.reading() as connection:
+            for row in connection.execute(asked):
+                event = _decode(row.body)
+                if event.fire_id == fire_id or _in_run(event, due_ms):
+                    return [Told(row.partition, row.offset, event)]
+        return []
+
     def of_key(self, key: bytes, limit: int, tenants: Sequence[str] | None = None) -> Sequence[Told]:
         """What happened to what is delivered with a key; up to 256 bytes of it tell."""
         asked = select(events).where(events.c.key == key)
@@ -112,6 +131,17 @@ class History:
                     for row in connection.execute(asked).mappings()
                 ]
         return sorted(found, key=lambda told: told.event.at_ms, reverse=True)[:limit]
+
+    def after(self, partition: int, offset: int, limit: int) -> Sequence[Told]:
+        """Events of one partition from an offset on, the earliest first."""
+        asked = (
+            select(events.c.offset, events.c.body)
+            .where(events.c.partition == partition, events.c.offset >= offset)
+            .order_by(events.c.offset)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            return [Told(partition, row.offset, _decode(row.body)) for row in connection.execute(asked)]
 
     def sums(
         self, seconds: int, from_ms: int, to_ms: int, tenants: Sequence[str] | None = None
@@ -159,3 +189,12 @@ class History:
             return EventPage(items, None)
         last = found[limit - 1]
         return EventPage(items, (last.at_ms, last.partition, last.offset))
+
+
+def _in_run(event: Event, due_ms: int) -> bool:
+    """Whether an event tells of a time that passed: those have no fire, and no fire id."""
+    if event.fire_id is not None:
+        return False
+    if event.from_ms is not None and event.to_ms is not None:
+        return event.from_ms <= due_ms <= event.to_ms
+    return event.due_at_ms == due_ms

@@ -67,9 +67,7 @@ async def lists(console: Asked, q: str = "") -> HTMLResponse:
     catalog, pending = console.catalog, console.pending
     found = []
     if q:
-        search = Search(catalog, pending, None)
-        found = search.present(q)
-        found += await asyncio.to_thread(search.past, q, console.history, found)
+        found = await Search(console).find(q)
     return _page(
         "lists.html",
         q=q,
@@ -82,7 +80,7 @@ async def lists(console: Asked, q: str = "") -> HTMLResponse:
     )
 
 
-@router.get("/schedules/{id:path}")
+@router.get("/schedules/{id:whole}")
 async def schedule(console: Asked, id: str, request_topic: str | None = None) -> HTMLResponse:
     """One schedule."""
     found = one_schedule(console, id, request_topic)

@@ -14,7 +14,7 @@ from delaystream.codec import keys
 from delaystream.codec.envelope import LIVE, UNREADABLE, Schedule, Status, decode_schedule, kept_key
 from delaystream.codec.event import next_at_ms
 from delaystream.console.replica import index_keys
-from delaystream.console.replica.index import words
+from delaystream.console.replica.index import correlated, words
 from delaystream.core.partitioning import owner_partition
 from delaystream.engine.ports import StateStore
 from delaystream.query.partition import StoredSchedule
@@ -61,6 +61,8 @@ class Filter(msgspec.Struct, frozen=True):
     #: of the next fire, ms: from, and up to without that
     next_from_ms: int | None = None
     next_to_ms: int | None = None
+    #: value of one of the headers `delaystream.console.replica.index.CORRELATING`, or a request id
+    correlation_id: bytes | None = None
 
     def fits(self, tenant: str, id: str, schedule: Schedule) -> bool:
         """Whether a schedule is meant."""
@@ -70,6 +72,7 @@ class Filter(msgspec.Struct, frozen=True):
             and (self.destination is None or schedule.destination == self.destination)
             and (self.key is None or schedule.key == kept_key(self.key))
             and (self.tag is None or self.tag in schedule.tags)
+            and (self.correlation_id is None or self.correlation_id in correlated(schedule))
             and id.startswith(self.id_prefix)
             and (not self.text or self._has_words(id, schedule))
             and (not self._bounded or self._within(next_at_ms(schedule)))
@@ -97,6 +100,8 @@ class Filter(msgspec.Struct, frozen=True):
             found.append(index_keys.key_prefix(kept_key(self.key) or b""))
         if self.tag is not None:
             found.append(index_keys.tag_prefix(self.tag))
+        if self.correlation_id is not None:
+            found.append(index_keys.correlation_prefix(self.correlation_id))
         found += [index_keys.word_prefix(word) for word in words(self.text)]
         if self.destination is not None:
             found.append(index_keys.destination_prefix(self.destination))
@@ -105,7 +110,8 @@ class Filter(msgspec.Struct, frozen=True):
     @property
     def counted(self) -> bool:
         """Whether counters tell how many there are."""
-        return self.key is None and self.tag is None and not self.text and self._unranged
+        narrow = (self.key, self.tag, self.correlation_id)
+        return all(one is None for one in narrow) and not self.text and self._unranged
 
     @property
     def counted_by_index(self) -> bool:
@@ -144,6 +150,10 @@ class Catalog:
         """One schedule, whatever its status; None where there is none, or its partition is not here."""
         store = self._stores.get(owner_partition(id, self._partitions))
         return None if store is None else read_schedule(store, keys.schedule_key(tenant, id))
+
+    def partition_of(self, id: str) -> int:
+        """Where an id belongs."""
+        return owner_partition(id, self._partitions)
 
     def page(self, wanted: Filter, sort: Sort, limit: int, after: bytes | None = None) -> Page:
         """Up to ``limit`` schedules in order; ``after`` is the cursor of the page before.

@@ -28,6 +28,18 @@ MOST_WORDS: Final = 16
 MOST_CHARACTERS: Final = 40
 """Of a word, so many are kept."""
 
+CORRELATING: Final = frozenset(
+    {
+        "correlation-id",
+        "correlationid",
+        "x-correlation-id",
+        "kafka-correlationid",
+        "request-id",
+        "x-request-id",
+    }
+)
+"""Headers of requests whose values are correlation ids: in lower case, with `-` for `_`."""
+
 _AT_ONCE: Final = 2_000
 _PENDING: Final = index_keys.code(Status.PENDING)
 _word: Final = re.compile(r"[^\W_]+")
@@ -44,6 +56,11 @@ def words(*texts: str | None) -> list[str]:
                 if len(found) == MOST_WORDS:
                     return list(found)
     return list(found)
+
+
+def correlation_ids(headers: Sequence[tuple[str, bytes | None]]) -> list[bytes]:
+    """What a record's headers correlate it with."""
+    return [value for name, value in headers if value and name.lower().replace("_", "-") in CORRELATING]
 
 
 class Index(Derived):
@@ -145,6 +162,7 @@ class _Altered:
         if schedule.key is not None:
             rows.append(index_keys.key_prefix(schedule.key) + reference)
         rows += [index_keys.tag_prefix(tag) + reference for tag in schedule.tags]
+        rows += [index_keys.correlation_prefix(one) + reference for one in correlated(schedule)]
         found = words(id, schedule.name, schedule.description)
         rows += [index_keys.word_prefix(word) + reference for word in found]
         return rows
@@ -160,6 +178,10 @@ class _Altered:
         rows = [index_keys.by_place(key)]
         if (delivered := kept_key(entry.delivered_key)) is not None:
             rows.append(index_keys.key_prefix(delivered) + _PENDING + key)
+        if entry.headers:
+            rows += [
+                index_keys.correlation_prefix(one) + _PENDING + key for one in correlation_ids(entry.headers)
+            ]
         if entry.tags:
             rows += [index_keys.tag_prefix(tag) + _PENDING + key for tag in entry.tags]
         return rows
@@ -184,7 +206,25 @@ def _found_by(schedule: Schedule) -> tuple[object, ...]:
         schedule.tags,
         schedule.name,
         schedule.description,
+        schedule.payload,
+        schedule.answered,
     )
+
+
+def correlated(schedule: Schedule) -> list[bytes]:
+    """What a named schedule is correlated with: its last request ids, and headers of what is in its row.
+
+    A payload above `INLINE_BYTES` has a row of its own: what that is correlated with is not known here.
+    """
+    found = [answered.request_id.encode() for answered in schedule.answered]
+    if schedule.payload is not None:
+        try:
+            payload = decode_entry(schedule.payload)
+        except UNREADABLE:
+            return found
+        if isinstance(payload, Envelope):
+            found += correlation_ids(payload.headers)
+    return found
 
 
 def _times(key: bytes, schedule: Schedule) -> list[bytes]:

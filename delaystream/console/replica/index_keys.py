@@ -9,6 +9,7 @@ kind rest of the key                                                what it is f
 ``E`` due time (8), sign (4), tenant, NUL, id                         further fires of a list of due times
 ``I`` status (1), id, NUL, tenant                                    by id
 ``D`` destination, NUL, status (1), reference                        named schedules of a destination
+``H`` length of the id (2), id, status (1), reference                what has a correlation id
 ``K`` length of the key (2), key, status (1), reference              what delivers with a key
 ``T`` length of the tag (2), tag, status (1), reference              what has a tag
 ``W`` word, NUL, status (1), reference                               words of an id, a name, a description
@@ -34,6 +35,8 @@ from delaystream.codec.envelope import Status
 STATUSES: Final = tuple(Status)
 _CODES: Final = {status: bytes((number,)) for number, status in enumerate(STATUSES)}
 
+CORRELATION_BYTES: Final = 256
+"""Of a correlation id, so many are kept."""
 NO_TIME: Final = 2**64 - 1
 _FAR: Final = 2**63
 _time = Struct(">Q").pack
@@ -95,6 +98,12 @@ def destination_prefix(destination: str) -> bytes:
 def key_prefix(key: bytes) -> bytes:
     """What every ``K`` row of a key begins with."""
     return b"K" + len(key).to_bytes(2) + key
+
+
+def correlation_prefix(id: bytes) -> bytes:
+    """What every ``H`` row of a correlation id begins with; up to `CORRELATION_BYTES` of it tell."""
+    kept = id[:CORRELATION_BYTES]
+    return b"H" + len(kept).to_bytes(2) + kept
 
 
 def tag_prefix(tag: str) -> bytes:

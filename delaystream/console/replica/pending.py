@@ -12,6 +12,7 @@ from delaystream.codec import keys
 from delaystream.codec.envelope import UNREADABLE, Envelope, Schedule, Status, decode_entry, kept_key
 from delaystream.console.replica import index_keys
 from delaystream.console.replica.catalog import LOOKED_AT, read_schedule
+from delaystream.console.replica.index import correlated, correlation_ids
 from delaystream.engine.ports import StateStore
 from delaystream.query.partition import StoredPartition
 from delaystream.query.rows import everything
@@ -22,6 +23,8 @@ _DUE_AT: Final = slice(0, 8)
 _SIGN_AT: Final = slice(9, 13)
 _NAMED: Final = b"s"
 _UNNAMED: Final = b"w"
+#: Offsets of Kafka are below it.
+_OFFSETS: Final = 2**63
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -34,6 +37,8 @@ class Wanted(msgspec.Struct, frozen=True):
     #: due from, and up to without that, ms
     from_ms: int | None = None
     to_ms: int | None = None
+    #: as in a `Filter`
+    correlation_id: bytes | None = None
 
 
 class PendingEvent(msgspec.Struct, frozen=True):
@@ -52,6 +57,8 @@ class PendingEvent(msgspec.Struct, frozen=True):
     #: the hold that keeps it back, or will
     held_by: str | None = None
     held_note: str | None = None
+    #: of the request partition, where it waits
+    partition: int = 0
 
 
 class PendingPage(msgspec.Struct, frozen=True):
@@ -67,6 +74,7 @@ class Copy(msgspec.Struct, frozen=True):
 
     store: StateStore
     stored: StoredPartition
+    partition: int = 0
 
 
 class Pending:
@@ -90,7 +98,9 @@ class Pending:
 
     def of_request(self, partition: int, topic: str, offset: int, origin: str) -> list[PendingEvent]:
         """What is pending of a request without an id, by its coordinates."""
-        found = []
+        found: list[PendingEvent] = []
+        if offset >= _OFFSETS:
+            return found
         for copy in self._copies.values():
             for number, name in copy.stored.sources():
                 if (name.topic, name.partition, name.origin) == (topic, partition, origin):
@@ -150,6 +160,8 @@ def _narrowed(copy: Copy, partition: bytes, wanted: Wanted) -> list[bytes] | Non
         prefix = index_keys.key_prefix(kept_key(wanted.key) or b"")
     elif wanted.tag is not None:
         prefix = index_keys.tag_prefix(wanted.tag)
+    elif wanted.correlation_id is not None:
+        prefix = index_keys.correlation_prefix(wanted.correlation_id)
     else:
         return None
     prefix += index_keys.code(Status.PENDING)
@@ -196,6 +208,7 @@ def _event(place: bytes, copy: Copy, wanted: Wanted) -> PendingEvent | None:
         (wanted.destination is not None and schedule.destination != wanted.destination)
         or (wanted.key is not None and schedule.key != kept_key(wanted.key))
         or (wanted.tag is not None and wanted.tag not in schedule.tags)
+        or (wanted.correlation_id is not None and wanted.correlation_id not in correlated(schedule))
     ):
         return None
     due_ms = int.from_bytes(place[_DUE_AT])
@@ -210,6 +223,7 @@ def _event(place: bytes, copy: Copy, wanted: Wanted) -> PendingEvent | None:
         schedule.key,
         schedule.tags,
         schedule.held_by or None,
+        partition=copy.partition,
     )
 
 
@@ -230,6 +244,7 @@ def _unnamed(key: bytes, copy: Copy, wanted: Wanted) -> PendingEvent | None:
         or (wanted.destination is not None and fire.destination != wanted.destination)
         or (wanted.key is not None and delivered != kept_key(wanted.key))
         or (wanted.tag is not None and wanted.tag not in entry.tags)
+        or (wanted.correlation_id is not None and wanted.correlation_id not in correlation_ids(entry.headers))
     ):
         return None
     hold = copy.stored.held_by(fire, entry)
@@ -244,4 +259,5 @@ def _unnamed(key: bytes, copy: Copy, wanted: Wanted) -> PendingEvent | None:
         entry.tags,
         None if hold is None else hold.name,
         None if hold is None else hold.note,
+        copy.partition,
     )

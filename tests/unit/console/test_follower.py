@@ -55,12 +55,18 @@ def act(engine: Engine, dice: random.Random) -> None:
                 destination="orders",
                 delay=f"{dice.randrange(1, 900)}s",
                 key=b"customer-%d" % dice.randrange(5),
+                foreign=[("Correlation_Id", b"order-%d" % dice.randrange(3))],
             )
         case 3:
             engine.request(destination="emails", delay="10m", tags="a, b", key=None)
         case 4:
             engine.request(
-                destination="orders", every=f"{dice.randrange(1, 40)}m", id=id, name="Weekly Report"
+                destination="orders",
+                every=f"{dice.randrange(1, 3) * 20}m",
+                id=id,
+                name="Weekly Report",
+                foreign=[("x-correlation-id", b"order-%d" % dice.randrange(3))],
+                request_id=f"request-{dice.randrange(1_000)}",
             )
         case 5:
             engine.request(destination="emails", delay=f"{dice.randrange(1, 900)}s", id=id, tags="x")

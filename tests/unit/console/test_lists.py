@@ -29,6 +29,7 @@ FILTERS = [
     Filter(destination="emails", statuses=tuple(Status)),
     Filter(key=b"key", statuses=tuple(Status)),
     Filter(tag="x"),
+    Filter(correlation_id=b"order-1", statuses=tuple(Status)),
     Filter(id_prefix="user-1"),
     Filter(text="weekly"),
     Filter(text="WEEKLY user"),

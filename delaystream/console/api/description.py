@@ -1,0 +1,42 @@
+"""The interface's description (OpenAPI 3.1): what FastAPI makes of the routes, and what it does not know."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from delaystream.console.api.examples import EXAMPLES
+from delaystream.console.api.models import Problem
+from delaystream.console.api.problems import MEDIA_TYPE
+
+_BY_FASTAPI: Final = "422"
+_PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_PROBLEMS: Final[dict[str, Any]] = {
+    "4XX": {"description": "What was asked for is refused, or is not there.", "content": _PROBLEM},
+    "503": {"description": "The history's database cannot be asked now.", "content": _PROBLEM},
+}
+
+
+def install(app: FastAPI) -> None:
+    """Have problems described as they are answered, and examples shown."""
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            description = describe()
+            for operations in description["paths"].values():
+                for operation in operations.values():
+                    # Every parameter that is not valid is a problem, too, with 400.
+                    operation["responses"].pop(_BY_FASTAPI, None)
+                    operation["responses"] |= _PROBLEMS
+            schemas = description["components"]["schemas"]
+            schemas["Problem"] = Problem.model_json_schema()
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            for name, example in EXAMPLES.items():
+                schemas[name]["examples"] = [example]
+            app.openapi_schema = description
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]

@@ -1,0 +1,255 @@
+"""The whole at a glance: destinations, what happened in numbers, and whether all of this can be relied on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import nsmallest
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+
+from delaystream import __version__
+from delaystream.codec.envelope import UNREADABLE, Hold
+from delaystream.codec.event import EventType
+from delaystream.console.api import cursors
+from delaystream.console.api.models import (
+    DestinationBody,
+    DestinationList,
+    Health,
+    HoldBody,
+    ParkedBody,
+    RateBody,
+    SeriesBody,
+    Summary,
+    SummaryBody,
+)
+from delaystream.console.api.problems import invalid
+from delaystream.console.api.reading import LIMIT, Asked, Limit, Text, time_ms
+from delaystream.console.api.rendering import fresh
+from delaystream.console.history.queries import Sum
+from delaystream.console.history.schema import WITHIN_MS
+from delaystream.console.service import Console
+from delaystream.core.globs import matches_glob
+
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+#: ranges up to so long, ms, in spans of so many seconds
+_SPANS = ((6 * _HOUR_MS, 60), (31 * _DAY_MS, 3_600))
+_LONGEST_S = 86_400
+_SERIES = 3_700
+_FIRED = EventType.FIRED.value
+
+router = APIRouter()
+
+
+@router.get("/destinations")
+async def list_destinations(
+    console: Asked,
+    destination: Annotated[str | None, Query(description="This one alone.")] = None,
+    limit: Limit = LIMIT,
+    cursor: str | None = None,
+) -> DestinationList:
+    """Destinations by name: what is to come for each, which partitions have parked it, holds and rates."""
+    asked = ("destinations", destination)
+    place = cursors.place(cursor, asked)
+    after = None if place is None else place.decode("utf-8", "replace")
+    known = _Destinations(console)
+    names = known.names if destination is None else known.names & {destination}
+    first = nsmallest(limit + 1, (name for name in names if after is None or name > after))
+    items = first[:limit]
+    return DestinationList(
+        items=[known.body(name) for name in items],
+        next_cursor=cursors.cursor(items[-1].encode() if len(first) > limit else None, asked),
+        **fresh(console.freshness),
+    )
+
+
+class _Destinations:
+    """What stands about each destination."""
+
+    def __init__(self, console: Console) -> None:
+        self._schedules: dict[str, Counter[str]] = defaultdict(Counter)
+        self._unnamed: Counter[str] = Counter()
+        self._parked: dict[str, list[ParkedBody]] = defaultdict(list)
+        self._rates: dict[tuple[str, str, str], RateBody] = {}
+        self._holds: dict[tuple[str, str], Hold] = {}
+        for _, destination, status, count in console.catalog.counts():
+            self._schedules[destination][status.value] += count
+        for _, destination, count in console.pending.counts():
+            self._unnamed[destination] += count
+        for (partition, destination), parked in console.parked().items():
+            told = ParkedBody(partition=partition, since=max(0, parked.since_ms), reason=parked.reason)
+            self._parked[destination].append(told)
+        for _, owner in console.owners():
+            for bound in () if owner is None else owner.rates:
+                self._rates["settings", bound.tenant, bound.destination] = RateBody(
+                    request_topic=bound.tenant or None,
+                    destination=bound.destination,
+                    per_second=bound.rate,
+                    by="settings",
+                    note=None,
+                )
+        for copy in console.copies.values():
+            try:
+                for rate in copy.stored.rates():
+                    self._rates["command", rate.tenant, rate.destination] = RateBody(
+                        request_topic=rate.tenant,
+                        destination=rate.destination,
+                        per_second=rate.rate,
+                        by="command",
+                        note=rate.note,
+                    )
+            except UNREADABLE:
+                # A newer release wrote it; the others stand.
+                continue
+            for hold in copy.stored.holds:
+                self._holds[hold.tenant, hold.name] = hold
+
+    @property
+    def names(self) -> set[str]:
+        """Destinations that anything is known of."""
+        by_command = {name for by, _, name in self._rates if by == "command"}
+        return {*self._schedules, *self._unnamed, *self._parked, *by_command}
+
+    def body(self, name: str) -> DestinationBody:
+        """One of them."""
+        return DestinationBody(
+            destination=name,
+            schedules=dict(self._schedules.get(name, {})),
+            unnamed=self._unnamed.get(name, 0),
+            parked=sorted(self._parked.get(name, []), key=lambda parked: parked.partition),
+            rates=[rate for rate in self._rates.values() if _is_about(rate, name)],
+            holds=[_hold(hold) for hold in self._holds.values() if hold.match.fits_topic(name)],
+        )
+
+
+def _is_about(rate: RateBody, destination: str) -> bool:
+    return matches_glob(destination, rate.destination)
+
+
+def _hold(hold: Hold) -> HoldBody:
+    return HoldBody(
+        name=hold.name,
+        request_topic=hold.tenant,
+        since=hold.since_ms,
+        until=hold.until_ms,
+        actor=hold.actor,
+        note=hold.note,
+    )
+
+
+@router.get("/analytics/summary")
+async def summary(
+    console: Asked,
+    start: Annotated[str | None, Query(description="A day before the end, unless it is given.")] = None,
+    end: Annotated[str | None, Query(description="Up to without it; now, unless it is given.")] = None,
+    by: Literal["destination", "request_topic"] = "destination",
+    request_topic: Annotated[list[str] | None, Query()] = None,
+    destination: Text = None,
+) -> Summary:
+    """What happened between two times, added up by minute (up to 6 hours), hour (31 days) or day."""
+    return await summarized(console, (start, end), by, request_topic, destination)
+
+
+async def summarized(
+    console: Console,
+    between: tuple[str | None, str | None],
+    by: Literal["destination", "request_topic"],
+    request_topics: list[str] | None,
+    destination: str | None,
+) -> Summary:
+    """The summary of a range that was asked for. Raises ProblemError, and DatabaseError."""
+    start, end = between
+    end_ms = time_ms("end", end)
+    if end_ms is None:
+        end_ms = console.clock.now_ms() + 1
+    start_ms = time_ms("start", start)
+    if start_ms is None:
+        start_ms = max(0, end_ms - _DAY_MS)
+    if end_ms <= start_ms:
+        raise invalid("invalid-end", "end is not after start.")
+    span_s = next((span for longest, span in _SPANS if end_ms - start_ms <= longest), _LONGEST_S)
+    span_ms = span_s * 1_000
+    start_ms -= start_ms % span_ms
+    end_ms += -end_ms % span_ms
+    sums = [
+        one
+        for one in await asyncio.to_thread(console.history.sums, span_s, start_ms, end_ms, request_topics)
+        if destination is None or one.destination == destination
+    ]
+    groups: dict[str, list[Sum]] = defaultdict(list)
+    series: dict[int, Counter[str]] = defaultdict(Counter)
+    for one in sums:
+        groups[one.destination if by == "destination" else one.request_topic].append(one)
+        series[one.start_ms][one.type] += one.count
+    return Summary(
+        start=start_ms,
+        end=end_ms,
+        span_s=span_s,
+        by=by,
+        total=_added(sums, {}),
+        items=[_added(of, {by: name}) for name, of in sorted(groups.items())],
+        series=[
+            SeriesBody(start=at_ms, counts=dict(counts))
+            for at_ms, counts in sorted(series.items())[-_SERIES:]
+        ],
+    )
+
+
+def _added(sums: Sequence[Sum], names: Mapping[str, str]) -> SummaryBody:
+    counts: Counter[str] = Counter()
+    for one in sums:
+        counts[one.type] += one.count
+    fires = [one for one in sums if one.type == _FIRED]
+    fired = counts[_FIRED]
+    within = {}
+    if fired:
+        within = {
+            str(bound): round(_total(one.within[place] for one in fires) / fired, 6)
+            for place, bound in enumerate(WITHIN_MS)
+        }
+    return SummaryBody(
+        **names,
+        counts=dict(counts),
+        lateness_mean_ms=_total(one.lateness_ms for one in fires) / fired if fired else None,
+        lateness_max_ms=max((one.lateness_max_ms for one in fires), default=None),
+        within=within,
+    )
+
+
+def _total(numbers: Iterable[int]) -> int:
+    return sum(numbers)
+
+
+@router.get("/health")
+async def health(console: Asked) -> Health:
+    """Whether this console can be relied on, and what is not as it should be."""
+    freshness = console.freshness
+    problems = [
+        f"partition {status.partition}: {status.problem}" for status in console.statuses if status.problem
+    ]
+    problems += [
+        f"history, partition {status.partition}: {status.problem}"
+        for status in console.history_statuses
+        if status.problem
+    ]
+    problems += [
+        f"history, partition {status.partition}: {status.lost} events were gone before they were read"
+        for status in console.history_statuses
+        if status.lost
+    ]
+    problems += [
+        f"dead letters, partition {status.partition}: {status.problem}"
+        for status in console.letters.statuses
+        if status.problem
+    ]
+    return Health(
+        version=__version__,
+        ready=console.ready,
+        authentication="none",
+        as_of=freshness.as_of_ms,
+        lag_ms=freshness.lag_ms,
+        problems=problems,
+    )

@@ -1,0 +1,259 @@
+"""The latest dead letters, in memory: the topic itself keeps them, so nothing is lost with a console.
+
+A console reads the last `KEPT` of them when it starts, which takes a second, and follows from there. Of a
+letter it keeps what tells why and of what, not the value: that is read from the topic by who sends it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from heapq import merge
+from itertools import islice
+from typing import Final, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from delaystream.codec.outgoing import (
+    ERROR,
+    ERROR_DETAIL,
+    ERROR_OFFSET,
+    ERROR_PARTITION,
+    ERROR_TIMESTAMP,
+    ERROR_TOPIC,
+)
+from delaystream.core.identity import schedule_id
+from delaystream.core.instants import LATEST_MS
+from delaystream.engine.failures import LogUnavailable, Misconfigured
+from delaystream.engine.ports import LogBounds, TopicBatch, TopicRecord
+
+logger = logging.getLogger(__name__)
+
+KEPT: Final = 10_000
+"""So many letters are kept, of all partitions together."""
+HEADER_BYTES: Final = 2_048
+"""Of a letter's headers, so many bytes are kept."""
+KEY_BYTES: Final = 256
+"""Of its key."""
+
+_SHOWN: Final = 10
+_RETRY_S: Final = 2.0
+_ID: Final = "delaystream-id"
+_DESTINATION: Final = "delaystream-destination"
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter, without its value."""
+
+    partition: int
+    offset: int
+    #: when it was written, ms
+    at_ms: int
+    #: of the contract; empty for a record that no worker wrote
+    code: str
+    detail: str
+    #: of the record that was refused, or of the request whose fire was impossible
+    request_topic: str | None
+    source: str | None
+    source_at_ms: int | None
+    id: str | None
+    destination: str | None
+    #: the beginning of it
+    key: bytes | None
+    value_bytes: int | None
+    headers: Sequence[tuple[str, bytes | None]]
+    headers_cut: bool
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Where it stands in a list, the latest last."""
+        return self.at_ms, self.partition, self.offset
+
+
+class LetterFilter(msgspec.Struct, frozen=True):
+    """Which letters are meant; None: any."""
+
+    tenants: frozenset[str] | None = None
+    code: str | None = None
+    destination: str | None = None
+    id: str | None = None
+    #: from, and up to without that, ms
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+    def fits(self, letter: Letter) -> bool:
+        """Whether a letter is meant."""
+        return (
+            (self.tenants is None or letter.request_topic in self.tenants)
+            and self.code in (None, letter.code)
+            and self.destination in (None, letter.destination)
+            and self.id in (None, letter.id)
+            and (self.from_ms is None or letter.at_ms >= self.from_ms)
+            and (self.to_ms is None or letter.at_ms < self.to_ms)
+        )
+
+
+class LetterPage(msgspec.Struct, frozen=True):
+    """Some letters, the latest first."""
+
+    items: Sequence[Letter]
+    #: the place that the next page begins behind; None: there is none
+    next: tuple[int, int, int] | None
+
+
+class LetterStatus(msgspec.Struct, frozen=True):
+    """How far one partition of the dead letters' topic is read."""
+
+    partition: int
+    position: int = 0
+    end: int = 0
+    #: letters before this offset are not kept here
+    kept_from: int = 0
+    #: wall clock, ms, at which nothing was missing; None: not since the console started
+    as_of_ms: int | None = None
+    problem: str | None = None
+
+
+class LetterLog(Protocol):
+    """One partition of the topic."""
+
+    async def bounds(self) -> LogBounds:
+        """Raises LogUnavailable."""
+        ...
+
+    async def read_records(self, position: int) -> TopicBatch:
+        """Raises LogUnavailable, and Misconfigured for what cannot be read."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        ...
+
+
+class DeadLetters:
+    """The latest letters of every partition."""
+
+    def __init__(
+        self, partitions: int, open_log: Callable[[int], Awaitable[LetterLog]], now_ms: Callable[[], int]
+    ) -> None:
+        self._open_log = open_log
+        self._now_ms = now_ms
+        self._most = max(1, KEPT // max(1, partitions))
+        self._kept: list[deque[Letter]] = [deque(maxlen=self._most) for _ in range(partitions)]
+        self.statuses = [LetterStatus(partition) for partition in range(partitions)]
+
+    async def run(self) -> None:
+        """Follow until cancelled; what goes wrong is told in the statuses, and tried again."""
+        async with asyncio.TaskGroup() as group:
+            for status in self.statuses:
+                group.create_task(self._follow(status.partition), name=f"letters {status.partition}")
+
+    def page(self, wanted: LetterFilter, limit: int, after: tuple[int, int, int] | None = None) -> LetterPage:
+        """Up to ``limit`` letters, the latest first."""
+        fitting = (
+            letter
+            for letter in self._latest_first()
+            if (after is None or letter.place < after) and wanted.fits(letter)
+        )
+        items = list(islice(fitting, limit + 1))
+        more = len(items) > limit
+        items = items[:limit]
+        return LetterPage(items, items[-1].place if more else None)
+
+    def of(self, word: str) -> list[Letter]:
+        """Letters of the coordinates of a request, or of an id."""
+        found = (letter for kept in self._kept for letter in reversed(kept))
+        return list(islice((letter for letter in found if word in (letter.source, letter.id)), _SHOWN))
+
+    def counts(self, tenants: frozenset[str] | None = None) -> dict[str, int]:
+        """How many are kept, by code; ``tenants``: of these request topics alone."""
+        counted: dict[str, int] = {}
+        for kept in self._kept:
+            for letter in kept:
+                if tenants is None or letter.request_topic in tenants:
+                    counted[letter.code] = counted.get(letter.code, 0) + 1
+        return counted
+
+    def _latest_first(self) -> Iterator[Letter]:
+        ways = [sorted(kept, key=lambda letter: letter.place, reverse=True) for kept in self._kept]
+        return merge(*ways, key=lambda letter: letter.place, reverse=True)
+
+    async def _follow(self, partition: int) -> None:
+        while True:
+            try:
+                log = await self._open_log(partition)
+                try:
+                    await self._read(partition, log)
+                finally:
+                    await log.close()
+            except (LogUnavailable, Misconfigured) as problem:
+                self._tell(partition, problem=str(problem))
+                logger.warning("dead letters, partition %d: %s", partition, problem)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _read(self, partition: int, log: LetterLog) -> None:
+        bounds = await log.bounds()
+        kept = self._kept[partition]
+        kept.clear()
+        # Each transaction has a marker, which takes an offset, too.
+        position = max(bounds.start, bounds.stable - 2 * self._most)
+        self._tell(partition, position=position, end=bounds.stable, kept_from=position, problem=None)
+        while True:
+            batch = await log.read_records(position)
+            position = batch.next_position
+            for record in batch.records:
+                kept.append(letter_of(partition, record))
+            if len(kept) == self._most:
+                self._tell(partition, kept_from=kept[0].offset)
+            self._tell(partition, position=position, end=max(batch.stable, position))
+            if position >= batch.stable:
+                self._tell(partition, as_of_ms=self._now_ms())
+            await asyncio.sleep(0)
+
+    def _tell(self, partition: int, **changed: object) -> None:
+        self.statuses[partition] = replace(self.statuses[partition], **changed)
+
+
+def letter_of(partition: int, record: TopicRecord) -> Letter:
+    """What is kept of a record; the last set of a header counts: a record may be refused twice."""
+    told = {name: content for name, content in record.headers if content is not None}
+    topic = _text(told.get(ERROR_TOPIC))
+    where = _number(told.get(ERROR_PARTITION)), _number(told.get(ERROR_OFFSET))
+    source = None
+    if topic is not None and where[0] is not None and where[1] is not None:
+        source = schedule_id(topic, where[0], where[1])
+    headers: list[tuple[str, bytes | None]] = []
+    left = HEADER_BYTES
+    for name, content in record.headers:
+        left -= len(name) + len(content or b"")
+        if left < 0:
+            break
+        headers.append((name, content))
+    return Letter(
+        partition=partition,
+        offset=record.offset,
+        at_ms=min(max(0, record.timestamp_ms), LATEST_MS),
+        code=_text(told.get(ERROR)) or "",
+        detail=_text(told.get(ERROR_DETAIL)) or "",
+        request_topic=topic,
+        source=source,
+        source_at_ms=_number(told.get(ERROR_TIMESTAMP)),
+        id=_text(told.get(_ID)),
+        destination=_text(told.get(_DESTINATION)),
+        key=None if record.key is None else record.key[:KEY_BYTES],
+        value_bytes=None if record.value is None else len(record.value),
+        headers=headers,
+        headers_cut=left < 0,
+    )
+
+
+def _text(content: bytes | None) -> str | None:
+    return None if content is None else content[:HEADER_BYTES].decode("utf-8", "backslashreplace")
+
+
+def _number(content: bytes | None) -> int | None:
+    digits = content is not None and content.isdigit() and len(content) <= 18
+    return int(content) if digits and content is not None else None
