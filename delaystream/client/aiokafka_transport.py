@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from aiokafka.structs import RecordMetadata
 
+from delaystream.client.aiokafka_gaps import reread, value_to_write, written_value
 from delaystream.client.checking import wall_ms
 from delaystream.client.deliveries import Delivery
 from delaystream.client.outcomes import MissingTopicError, UnavailableError
@@ -31,20 +32,27 @@ _FETCH_WAIT_MS: Final = 50
 class AiokafkaTransport:
     """One idempotent producer, and one consumer for each topic that is followed.
 
-    `producer` is `ClientConfig.aiokafka_producer()`, `consumer` is `ClientConfig.aiokafka_consumer()`.
+    `producer` is `ClientConfig.aiokafka_producer()`, `consumer` is `ClientConfig.aiokafka_consumer()`;
+    `other` is `ClientConfig.confluent()`: what aiokafka cannot read is read with that.
     """
 
     def __init__(
-        self, producer: Mapping[str, Any], consumer: Mapping[str, Any], in_flight: int = IN_FLIGHT
+        self,
+        producer: Mapping[str, Any],
+        consumer: Mapping[str, Any],
+        other: Mapping[str, Any],
+        in_flight: int = IN_FLIGHT,
     ) -> None:
         self._settings = {
             "max_batch_size": _BATCH_BYTES,
             **producer,
             "max_request_size": LARGEST_BYTES,
+            "value_serializer": written_value,
             "enable_idempotence": True,
             "acks": "all",
         }
         self._consumer = consumer
+        self._other = {**other, "isolation.level": "read_committed"}
         self._room = asyncio.Semaphore(in_flight)
         self._starting = asyncio.Lock()
         self._producer: AIOKafkaProducer | None = None
@@ -74,7 +82,11 @@ class AiokafkaTransport:
         await self._room.acquire()
         try:
             written: asyncio.Future[RecordMetadata] = await producer.send(
-                record.topic, record.value, record.key, record.partition, headers=record.headers
+                record.topic,
+                value_to_write(record.value),
+                record.key,
+                record.partition,
+                headers=record.headers,
             )
         except BaseException as error:
             self._room.release()
@@ -102,7 +114,8 @@ class AiokafkaTransport:
             await consumer.start()
             places = [TopicPartition(topic, number) for number in range(partitions)]
             consumer.assign(places)
-            for place, end in (await consumer.end_offsets(places)).items():
+            ends = await consumer.end_offsets(places)
+            for place, end in ends.items():
                 consumer.seek(place, end)
         except KafkaError as error:
             await consumer.stop()
@@ -110,7 +123,10 @@ class AiokafkaTransport:
         except BaseException:
             await consumer.stop()
             raise
-        reading = asyncio.create_task(self._read(consumer, topic, each, fail), name=f"reads {topic}")
+        starts = {(place.topic, place.partition): end for place, end in ends.items()}
+        reading = asyncio.create_task(
+            told_of_its_end(self._read(consumer, starts, each), topic, fail), name=f"reads {topic}"
+        )
         self._readers.append((consumer, reading))
 
     async def wait(self, future: asyncio.Future[T], timeout_s: float | None) -> T:
@@ -149,14 +165,21 @@ class AiokafkaTransport:
                 self._producer = producer
             return self._producer
 
-    async def _read(self, consumer: AIOKafkaConsumer, topic: str, each: Take, fail: Fail) -> None:
-        try:
-            while True:
-                for messages in (await consumer.getmany(timeout_ms=_AT_ONCE)).values():
-                    for message in messages:
-                        each(Delivery.of_record(message))
-        except KafkaError as error:
-            fail(UnavailableError(f"Topic {topic} cannot be read: {_said(error)}."))
+    async def _read(
+        self, consumer: AIOKafkaConsumer, positions: dict[tuple[str, int], int], each: Take
+    ) -> None:
+        while True:
+            try:
+                fetched = await consumer.getmany(timeout_ms=_AT_ONCE)
+            except UnicodeDecodeError:
+                async for deliveries in reread(consumer, positions, self._other, Delivery):
+                    for delivery in deliveries:
+                        each(delivery)
+                continue
+            for place, records in fetched.items():
+                for record in records:
+                    each(Delivery.of_record(record))
+                    positions[place.topic, place.partition] = record.offset + 1
 
     def _told(self, topic: str, written: asyncio.Future[RecordMetadata], sent: asyncio.Future[Sent]) -> None:
         self._room.release()
@@ -171,6 +194,18 @@ class AiokafkaTransport:
         else:
             at = written.result()
             sent.set_result(Sent(Coordinates(topic, at.partition, at.offset), at.timestamp))
+
+
+async def told_of_its_end(reading: Coroutine[Any, Any, None], topic: str, fail: Fail) -> None:
+    """Read, and tell whoever waits for a record why none comes any more."""
+    try:
+        await reading
+    except UnavailableError as error:
+        fail(error)
+    except KafkaError as error:
+        fail(UnavailableError(f"Topic {topic} cannot be read: {_said(error)}."))
+    except Exception as error:  # noqa: BLE001 - nobody looks at the task: it is told to `fail`, whatever it is
+        fail(UnavailableError(f"Topic {topic} cannot be read: {type(error).__name__}: {_said(error)}."))
 
 
 def _refused(topic: str, error: BaseException) -> UnavailableError:

@@ -25,6 +25,7 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
+from delaystream.client.aiokafka_gaps import reread, value_to_write, written_value
 from delaystream.client.consuming import Checkpoint, Consuming, Fires
 from delaystream.client.deliveries import Delivery
 from delaystream.client.outcomes import UnavailableError
@@ -38,14 +39,6 @@ ANSWER_TIMEOUT_S: Final = 30.0
 Place: TypeAlias = tuple[str, int]
 
 _POLL_MS: Final = 200
-_PROBE_MS: Final = 2000
-"""How long a partition that has something unread may take to show it."""
-_STRETCH: Final = 500
-"""Records that the other client reads at once, where aiokafka cannot."""
-
-
-_NULL: Final = object()
-"""A null value: aiokafka asserts that key or value is there, and a tombstone may have neither."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +110,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         self._producer_settings = {
             **producer,
             "max_request_size": told.largest_bytes,
-            "value_serializer": _written,
+            "value_serializer": written_value,
             "enable_idempotence": True,
             "acks": "all",
         }
@@ -369,35 +362,16 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
             self._read.extend(AsyncReceivedDelivery.of_record(record, consumer=self) for record in records)
 
     async def _read_otherwise(self) -> None:
-        """Read on with the other client where a record is one that aiokafka cannot read.
-
-        Which partition that is does not show, and what was fetched of others at the same time is gone: each
-        that has something is read again alone from where it was.
-        """
+        """Read on with the other client where a record is one that aiokafka cannot read."""
         async with self._lock:
-            waiting = []
-            for partition in self._consumer.assignment():
-                place = (partition.topic, partition.partition)
-                if place not in self._fetched:
-                    continue
-                if (self._consumer.highwater(partition) or 0) > self._fetched[place]:
-                    waiting.append(partition)
-                self._consumer.seek(partition, self._fetched[place])
-            for partition in waiting:
-                try:
-                    self._take_in(await self._consumer.getmany(partition, timeout_ms=_PROBE_MS))
-                except UnicodeDecodeError:
-                    await self._read_stretch(partition)
-                except KafkaError as error:
-                    if not error.retriable:
-                        raise _unavailable("Nothing can be read", error) from None
-
-    async def _read_stretch(self, partition: TopicPartition) -> None:
-        place = (partition.topic, partition.partition)
-        messages, stop = await asyncio.to_thread(_stretch, self._other, place, self._fetched[place])
-        self._read.extend(AsyncReceivedDelivery.of_message(message, consumer=self) for message in messages)
-        self._fetched[place] = stop
-        self._consumer.seek(partition, stop)
+            again = reread(self._consumer, self._fetched, self._other, AsyncReceivedDelivery, consumer=self)
+            try:
+                async for deliveries in again:
+                    self._read.extend(deliveries)
+            except KafkaError as error:
+                # What was not read is read from where it was.
+                if not error.retriable:
+                    raise _unavailable("Nothing can be read", error) from None
 
     async def _begun(self, delivery: AsyncReceivedDelivery) -> AsyncReceivedDelivery | None:
         place = _place(delivery)
@@ -450,7 +424,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         try:
             sent = await producer.send(
                 record.topic,
-                _NULL if record.value is None else record.value,
+                value_to_write(record.value),
                 record.key,
                 record.partition,
                 headers=list(record.headers),
@@ -564,37 +538,6 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
             return
         except KafkaError as error:
             raise _unavailable("The offsets cannot be read", error) from None
-
-
-def _stretch(conf: Mapping[str, Any], place: Place, start: int) -> tuple[list[Any], int]:
-    """Records from an offset on, by confluent-kafka, and where reading goes on behind them."""
-    from confluent_kafka import Consumer
-    from confluent_kafka import TopicPartition as Partition
-
-    consumer = Consumer(
-        {
-            "log_level": 0,
-            **conf,
-            "group.id": "delaystream-reader",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-        }
-    )
-    try:
-        consumer.assign([Partition(*place, start)])
-        first = consumer.poll(ANSWER_TIMEOUT_S)
-        error = None if first is None else first.error()
-        if first is None or error is not None:
-            why = "it does not come" if error is None else error.str()
-            raise UnavailableError(f"The record at {place[0]}/{place[1]}/{start} cannot be read: {why}.")
-        found = [first, *(one for one in consumer.consume(_STRETCH, 0) if one.error() is None)]
-        return found, (found[-1].offset() or 0) + 1
-    finally:
-        consumer.close()
-
-
-def _written(value: Any) -> bytes | None:
-    return None if value is _NULL else value
 
 
 def _place(delivery: Delivery) -> Place:

@@ -204,4 +204,4 @@ def _connect(properties: Mapping[str, str]) -> AsyncTransport:
     from delaystream.client.aiokafka_transport import AiokafkaTransport
 
     client = ClientConfig.parse(properties)
-    return AiokafkaTransport(client.aiokafka_producer(), client.aiokafka_consumer())
+    return AiokafkaTransport(client.aiokafka_producer(), client.aiokafka_consumer(), client.confluent())

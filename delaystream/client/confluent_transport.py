@@ -103,7 +103,7 @@ class ConfluentTransport:
         except BaseException:
             reader.close()
             raise
-        self._start(f"delaystream reads {topic}", partial(self._read, reader, each, fail))
+        self._start(f"delaystream reads {topic}", partial(self._read, reader, topic, each, fail))
 
     def wait(self, future: Future[T], timeout_s: float | None) -> T:
         """See `Transport`."""
@@ -145,13 +145,15 @@ class ConfluentTransport:
                 seen = self._produced
                 self._producer.poll(_POLL_S)
 
-    def _read(self, reader: Reader, each: Take, fail: Fail) -> None:
+    def _read(self, reader: Reader, topic: str, each: Take, fail: Fail) -> None:
         try:
             while not self._ended.is_set():
                 for record in reader.read(_POLL_S):
                     each(record)
         except UnavailableError as failure:
             fail(failure)
+        except Exception as error:  # noqa: BLE001 - nobody looks at the thread: it is told, whatever it is
+            fail(UnavailableError(f"Topic {topic} cannot be read: {type(error).__name__}: {error}."))
         finally:
             reader.close()
 

@@ -28,10 +28,23 @@ ATTEMPT: Final = names.PREFIX + names.ATTEMPT
 # Never `message.headers()`: of a name that is not UTF-8 it answers a tuple with nothing in it, and leaves an
 # error behind. Where that is written as a call, Python looks for the error only the first few times; then it
 # takes the tuple, and the process dies. A call from C is always looked at.
-_headers_of: Final[Callable[[Message], list[tuple[str, bytes | None]] | None]] = methodcaller("headers")
+raw_headers: Final[Callable[[Message], list[Any] | None]] = methodcaller("headers")
+"""`message.headers()`, for every record: UnicodeDecodeError or SystemError for a name that is not UTF-8."""
 
 _MOST_DIGITS: Final = 18
 _LONGEST_MS: Final = timedelta(days=999_999_999) // timedelta(milliseconds=1)
+
+
+def headers_of(message: Message) -> list[Header]:
+    """The headers of a record that confluent-kafka has read.
+
+    Of a record with a name that is not UTF-8 confluent-kafka has none: `NO_HEADERS` stands for them.
+    """
+    try:
+        found = raw_headers(message) or []
+    except (UnicodeDecodeError, SystemError):  # the latter: its C code answers something beside the error
+        return list(NO_HEADERS)
+    return [(name, _bytes(value)) for name, value in found]
 
 
 class FetchedRecord(Protocol):
@@ -122,18 +135,10 @@ class Delivery:
 
     @classmethod
     def of_message(cls, message: Message, **more: Any) -> Self:
-        """A record as confluent-kafka has it.
-
-        Of a record with a name that is not UTF-8 confluent-kafka has no header: `NO_HEADERS` stands for them.
-        """
-        try:
-            found = _headers_of(message) or []
-        except (UnicodeDecodeError, SystemError):  # the latter: its C code answers something beside the error
-            found = list(NO_HEADERS)
+        """A record as confluent-kafka has it; its headers are `headers_of(message)`."""
         place = (message.topic() or "", message.partition() or 0, message.offset() or 0)
-        headers = [(name, _bytes(value)) for name, value in found]
         key, value = _bytes(message.key()), _bytes(message.value())
-        return cls.of(place, message.timestamp()[1], key, value, headers, **more)
+        return cls.of(place, message.timestamp()[1], key, value, headers_of(message), **more)
 
     @classmethod
     def of_record(cls, record: FetchedRecord, **more: Any) -> Self:

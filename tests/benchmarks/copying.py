@@ -14,6 +14,8 @@ import time
 
 from confluent_kafka import Consumer, Message, Producer
 
+from delaystream.client.deliveries import raw_headers
+
 
 def copy(bootstrap: str, source: str, target: str, count: int, transaction: int = 8_000) -> dict[str, float]:
     """Copy ``count`` records; seconds from the first record in hand to the last commit."""
@@ -45,7 +47,7 @@ def copy(bootstrap: str, source: str, target: str, count: int, transaction: int 
                     message.value(),
                     message.key(),
                     partition=message.partition() or 0,
-                    headers=message.headers(),
+                    headers=raw_headers(message),
                 )
             positions = consumer.position(consumer.assignment())
             producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata(), 60)

@@ -1,8 +1,9 @@
 """A consumer that can be killed: fails each record as often as its value says, and tells what it has tried.
 
 `python -m tests.integration.consuming_member MODE BOOTSTRAP MEMBER TOPICS`, where TOPICS is JSON. A record's
-value is how often handling it fails. Prints a line for each attempt when it has been decided, before it is
-settled.
+value is how often handling it fails. Prints a line of JSON for each attempt when it is taken, and
+when it has been decided and is not settled: which of the two, partition, key, attempt, whether it fails.
+After each it goes on when it is given a line.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from delaystream.client.retrying import RetryPolicy, RetryTopics
 
 MAX_ATTEMPTS = 3
 BACKOFF = "20ms..50ms*2"
+SESSION_MS = 3000
 
 
 def outcome(delivery: Delivery, topics: dict[str, str]) -> tuple[bool, list[RequestRecord]]:
     """Whether the attempt fails, and what it writes."""
-    fails = delivery.attempt <= int(delivery.value or b"0")
+    fails = does_fail(delivery)
     attempt = b"%d" % delivery.attempt
     written = [RequestRecord(topics["tried"], delivery.key, attempt, [])]
     if not fails:
@@ -37,10 +39,22 @@ def outcome(delivery: Delivery, topics: dict[str, str]) -> tuple[bool, list[Requ
     return fails, written
 
 
+def tell(stage: str, delivery: Delivery) -> None:
+    """Say where it stands, and wait until it may go on."""
+    key = (delivery.key or b"").decode()
+    print(json.dumps([stage, delivery.partition, key, delivery.attempt, does_fail(delivery)]), flush=True)
+    sys.stdin.readline()
+
+
+def does_fail(delivery: Delivery) -> bool:
+    """Whether the attempt fails."""
+    return delivery.attempt <= int(delivery.value or b"0")
+
+
 def blocking(bootstrap: str, member: str, topics: dict[str, str], *, transactional: bool) -> None:
     """By confluent-kafka."""
     client = Client(bootstrap, request_topic=topics["requests"])
-    settings = {"group.instance.id": member, "session.timeout.ms": 6000}
+    settings = {"group.instance.id": member, "session.timeout.ms": SESSION_MS}
     with client.consumer(
         topics["source"],
         group=topics["source"],
@@ -49,12 +63,13 @@ def blocking(bootstrap: str, member: str, topics: dict[str, str], *, transaction
         kafka=settings,
     ) as consumer:
         for delivery in consumer:
+            tell("taken", delivery)
             fails, written = outcome(delivery, topics)
             for record in written:
                 consumer.send(record)
             if fails:
                 delivery.retry(backoff=BACKOFF, max_attempts=MAX_ATTEMPTS, error="not yet")
-            print(delivery.coordinates, flush=True)
+            tell("decided", delivery)
 
 
 async def asynchronous(bootstrap: str, member: str, topics: dict[str, str], *, transactional: bool) -> None:
@@ -65,15 +80,16 @@ async def asynchronous(bootstrap: str, member: str, topics: dict[str, str], *, t
         group=topics["source"],
         transactional_id=topics["source"] if transactional else None,
         dead_letters=topics["dead_letters"],
-        kafka={"group_instance_id": member, "session_timeout_ms": 6000},
+        kafka={"group_instance_id": member, "session_timeout_ms": SESSION_MS},
     ) as consumer:
         async for delivery in consumer:
+            await asyncio.to_thread(tell, "taken", delivery)
             fails, written = outcome(delivery, topics)
             for record in written:
                 await consumer.send(record)
             if fails:
                 await delivery.retry(backoff=BACKOFF, max_attempts=MAX_ATTEMPTS, error="not yet")
-            print(delivery.coordinates, flush=True)
+            await asyncio.to_thread(tell, "decided", delivery)
 
 
 def own_transaction(bootstrap: str, member: str, topics: dict[str, str]) -> None:
@@ -90,7 +106,7 @@ def own_transaction(bootstrap: str, member: str, topics: dict[str, str]) -> None
             **settings,
             "group.id": topics["source"],
             "group.instance.id": member,
-            "session.timeout.ms": 6000,
+            "session.timeout.ms": SESSION_MS,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
@@ -101,6 +117,7 @@ def own_transaction(bootstrap: str, member: str, topics: dict[str, str]) -> None
     place = RetryTopics(Place(topics["requests"]), topics["dead_letters"])
     for message in _messages(consumer):
         delivery = Delivery.of_message(message)
+        tell("taken", delivery)
         fails, written = outcome(delivery, topics)
         if fails:
             written.append(retry(delivery, policy, place, error="not yet").record)
@@ -108,11 +125,11 @@ def own_transaction(bootstrap: str, member: str, topics: dict[str, str]) -> None
         for record in written:
             producer.produce(record.topic, record.value, record.key, headers=list(record.headers))
         positions = consumer.position(consumer.assignment())
+        tell("decided", delivery)
         producer.send_offsets_to_transaction(
             [one for one in positions if one.offset >= 0], consumer.consumer_group_metadata()
         )
         producer.commit_transaction()
-        print(delivery.coordinates, flush=True)
 
 
 def _messages(consumer: Any) -> Iterator[Any]:

@@ -273,6 +273,7 @@ class Deployment:
             topic or self.requests, [record], partition=partition, timestamp_ms=timestamp_ms
         )[0]
 
-    def reader(self, *topics: str) -> Reader:
-        """A read_committed reader of these topics, from their beginning."""
-        return Reader(self.kafka.bootstrap, {topic: self.kafka.partitions(topic) for topic in topics})
+    def reader(self, *topics: str, isolation: str = "read_committed") -> Reader:
+        """A reader of these topics, from their beginning."""
+        partitions = {topic: self.kafka.partitions(topic) for topic in topics}
+        return Reader(self.kafka.bootstrap, partitions, isolation)

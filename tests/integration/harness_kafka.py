@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -28,10 +29,12 @@ from confluent_kafka.admin import (
     OffsetSpec,
 )
 
-Headers = Sequence[tuple[str, bytes | None]]
+from delaystream.adapters.kafka.connections import KafkaConnections
+from delaystream.adapters.kafka.protocol import Produce
+from delaystream.client.deliveries import headers_of
+from tests.unit.record_batches import raw_batch, record
 
-#: stands for all headers of a record with a name that is not UTF-8: librdkafka's binding shows none then
-UNREADABLE: tuple[str, bytes | None] = ("(unreadable)", None)
+Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Delivery(NamedTuple):
@@ -66,15 +69,15 @@ class Delivery(NamedTuple):
 
 
 class Reader:
-    """A read_committed reader of whole topics, from their beginning, in no group."""
+    """A reader of whole topics, from their beginning, in no group."""
 
-    def __init__(self, bootstrap: str, topics: Mapping[str, int]) -> None:
+    def __init__(self, bootstrap: str, topics: Mapping[str, int], isolation: str = "read_committed") -> None:
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
                 "group.id": "reader",
                 "enable.auto.commit": False,
-                "isolation.level": "read_committed",
+                "isolation.level": isolation,
                 "fetch.wait.max.ms": 50,
                 "fetch.message.max.bytes": 4 * 1024 * 1024,
                 "topic.metadata.refresh.interval.ms": 1_000,
@@ -132,17 +135,13 @@ class Reader:
         assert topic is not None
         assert partition is not None
         assert offset is not None
-        try:
-            headers: Any = message.headers() or []
-        except UnicodeDecodeError:
-            headers = [UNREADABLE]
         return Delivery(
             topic,
             partition,
             offset,
             message.key(),
             message.value(),
-            list(headers),
+            headers_of(message),
             message.timestamp()[1],
             received_ms,
         )
@@ -270,6 +269,26 @@ class Kafka:
             producer.poll(0)
         assert producer.flush(60) == 0, f"records were still unsent to {topic} after 60 s"
         return stored
+
+    def produce_names(self, topic: str, partition: int, names: Sequence[bytes]) -> None:
+        """Write one batch of records, each with a header of such a name, as a hostile client would."""
+        records = [
+            record(number, b"k", b"v", [(name.decode("utf-8", "surrogateescape"), b"")])
+            for number, name in enumerate(names)
+        ]
+        batch = raw_batch(0, b"".join(records), len(records))
+
+        async def send() -> None:
+            connections = KafkaConnections({"bootstrap_servers": self.bootstrap}, request_timeout_ms=60_000)
+            leader = (await connections.describe([topic]))[topic].leaders[partition]
+            none: Any = None  # no transaction
+            request = Produce(none, 60_000, [(topic, [(partition, batch)])])
+            answer = await connections.request(leader, "", request)
+            await connections.close()
+            [(_, [(_, code, *_rest)])] = answer.topics
+            assert code == 0, answer
+
+        asyncio.run(send())
 
     def read(self, topic: str, count: int, seconds: float = 30.0) -> list[Delivery]:
         """The first ``count`` records of a topic, once they are there."""

@@ -214,6 +214,29 @@ def test_a_thousand_receipts_find_their_requests(client: Side, app: Deployment) 
     assert client.cancel(match_id_prefix=tag, wait=WAIT).receipt.count == 1000
 
 
+def test_a_tombstone_without_a_key_is_scheduled(client: Side, app: Deployment) -> None:
+    """Kafka allows a record that has neither; its producers do not all."""
+    out = app.destination(f"client-nothing-{uuid4().hex}")
+    client.schedule(out, None, delay=timedelta(0))
+    (fired,) = app.kafka.read(out, 1)
+    assert (fired.key, fired.value) == (None, None)
+
+
+def test_receipts_come_after_a_record_with_a_name_that_is_not_utf8(make: Make, app: Deployment) -> None:
+    """Whoever may write to their topic may write anything there; among others of one batch, too."""
+    replies = app.destination(f"client-replies-{uuid4().hex}", 2)
+    client = client_of(make, app, reply_to=replies)
+    out, id = app.destination(f"client-names-{uuid4().hex}"), new_id("named")
+    # The first one begins the reading.
+    assert client.schedule(out, b"", delay=FAR, id=id, wait=WAIT).outcome == "scheduled"
+    for partition in range(2):
+        app.kafka.produce_names(replies, partition, [b"a", b"\xff", b"b", b"\xff\xfe"])
+    with client.batch() as batch:
+        pending = [batch.schedule(out, b"", delay=FAR, id=f"{id} {n}", wait=WAIT) for n in range(20)]
+    assert {one.result().outcome for one in pending} == {"scheduled"}
+    client.cancel(match_id_prefix=id, wait=WAIT)
+
+
 def test_a_receipt_that_does_not_come_says_what_to_look_at(make: Make, app: Deployment) -> None:
     """Nobody reads the topic; another request of the same client is not held up by it."""
     nobody = app.kafka.create(app.topic(f"nobody-{uuid4().hex}"), 2)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Set
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any, Self
 
 import pytest
 from confluent_kafka import Producer
 
-from delaystream.adapters.kafka.connections import KafkaConnections
-from delaystream.adapters.kafka.protocol import Produce
 from delaystream.client import (
     AsyncClient,
     Client,
@@ -31,7 +34,6 @@ from delaystream.client import (
 from tests.integration.harness import Deployment
 from tests.integration.harness_kafka import Delivery as Read
 from tests.integration.harness_kafka import Reader
-from tests.unit.record_batches import raw_batch, record
 
 MAX_ATTEMPTS = 3
 Handler = Callable[[Any, Any], Any]
@@ -240,7 +242,7 @@ def test_hostile_records_never_raise_out_of_the_loop(app: Deployment, take: Take
     for partition in range(2):
         records = [(b"%d" % number, b"v", headers) for number, headers in enumerate(hostile)]
         app.kafka.produce(topic, records, partition=partition, linger_ms=50)
-        produce_names(app, topic, partition, [b"100", b"\xff", b"101", b"\xff\xfe", b"102"])
+        app.kafka.produce_names(topic, partition, [b"100", b"\xff", b"101", b"\xff\xfe", b"102"])
         app.kafka.produce(topic, [(b"last", b"v", [])], partition=partition)
     each = len(hostile) + 5 + 1
     taken = take(app, topic, 2 * each, ignore, **names(topic, kind))
@@ -250,26 +252,6 @@ def test_hostile_records_never_raise_out_of_the_loop(app: Deployment, take: Take
         assert len(found) == each
         assert found[-1].key == b"last"
         assert sum(not delivery.is_readable for delivery in found) in (2, 5)
-
-
-def produce_names(app: Deployment, topic: str, partition: int, headers: Sequence[bytes]) -> None:
-    """One batch of records, each with a header of such a name, as a hostile client would write it."""
-    records = [
-        record(n, b"k", b"v", [(name.decode("utf-8", "surrogateescape"), b"")])
-        for n, name in enumerate(headers)
-    ]
-    batch = raw_batch(0, b"".join(records), len(records))
-
-    async def send() -> None:
-        connections = KafkaConnections({"bootstrap_servers": app.kafka.bootstrap}, request_timeout_ms=60_000)
-        leader = (await connections.describe([topic]))[topic].leaders[partition]
-        none: Any = None  # no transaction
-        answer = await connections.request(leader, "", Produce(none, 60_000, [(topic, [(partition, batch)])]))
-        await connections.close()
-        [(_, [(_, code, *_rest)])] = answer.topics
-        assert code == 0, answer
-
-    asyncio.run(send())
 
 
 @both
@@ -361,118 +343,259 @@ def test_the_callers_own_producer_carries_retries_in_its_transactions(app: Deplo
 
 # -- killed at random ------------------------------------------------------------------------------
 
-
-class Member:
-    """A consumer as a process."""
-
-    def __init__(self, mode: str, app: Deployment, name: str, topics: dict[str, str]) -> None:
-        self._start = [
-            sys.executable,
-            "-m",
-            "tests.integration.consuming_member",
-            mode,
-            app.kafka.bootstrap,
-            name,
-            json.dumps(topics),
-        ]
-        self._process: subprocess.Popen[str] | None = None
-
-    def run(self, attempts: int) -> None:
-        """Start it, and kill it when it has decided on so many; fewer, if nothing comes any more."""
-        with subprocess.Popen(
-            self._start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            for _ in range(attempts):
-                line = process.stdout.readline()
-                assert line, process.stderr.read()[-4000:]
-            process.kill()
+KINDS = ["blocking-transactions", "async-transactions", "own", "blocking-offsets", "async-offsets"]
+RECORDS, KILLS = 30, 4
+PARTITIONS = 2
+WAIT_S = 60
 
 
-@contextmanager
-def running(member: Member) -> Iterator[None]:
-    """Let it run to the end."""
-    process = subprocess.Popen(member._start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        yield
-        assert process.poll() is None, process.stderr and process.stderr.read().decode()[-4000:]
-    finally:
+@dataclass(frozen=True)
+class Attempt:
+    """What a member has taken, or has decided and not settled."""
+
+    member: str
+    process: subprocess.Popen[str]
+    stage: str
+    partition: int
+    key: bytes
+    number: int
+    fails: bool
+
+
+class Members:
+    """Consumers of a group as processes: each waits twice with every attempt, until it may go on."""
+
+    def __init__(self, kind: str, app: Deployment, topics: dict[str, str]) -> None:
+        self._command = [sys.executable, "-m", "tests.integration.consuming_member", kind]
+        self._command.append(app.kafka.bootstrap)
+        self._topics = json.dumps(topics)
+        self._said: Queue[tuple[str, subprocess.Popen[str], str]] = Queue()
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        #: those whose end is no fault
+        self.may_end: set[str] = set()
+        self._threads: list[Thread] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for member in list(self._running):
+            self.kill(member)
+        for thread in self._threads:
+            thread.join()
+
+    def start(self, member: str) -> None:
+        process = subprocess.Popen(
+            [*self._command, member, self._topics],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._running[member] = process
+        self._threads.append(Thread(target=self._listen, args=(member, process), daemon=True))
+        self._threads[-1].start()
+
+    def kill(self, member: str) -> None:
+        process = self._running.pop(member)
         process.kill()
-        process.communicate()
+        process.wait()
+
+    def freeze(self, member: str) -> None:
+        self._running[member].send_signal(signal.SIGSTOP)
+
+    def thaw(self, member: str) -> None:
+        self._running[member].send_signal(signal.SIGCONT)
+
+    def next(self, seconds: float = WAIT_S) -> Attempt | None:
+        """Where a running member stands next; None when none says it in time.
+
+        A member that ended is started again if it may end. AssertionError if it may not.
+        """
+        deadline = time.monotonic() + seconds
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                member, process, line = self._said.get(timeout=left_s)
+            except Empty:
+                return None
+            if self._running.get(member) is not process:
+                continue  # it was killed
+            if line:
+                stage, partition, key, number, fails = json.loads(line)
+                return Attempt(member, process, stage, partition, key.encode(), number, fails)
+            why = process.stderr.read()[-4000:] if process.stderr is not None else ""
+            assert member in self.may_end, f"{member} ended: {why}"
+            self.kill(member)
+            self.start(member)
+        return None
+
+    def until(self, wanted: Callable[[Attempt], bool]) -> Attempt:
+        """The first attempt that is wanted, in hand; those before it are settled."""
+        while (attempt := self.next()) is not None:
+            if wanted(attempt):
+                return attempt
+            self.go_on(attempt)
+        raise AssertionError("no such attempt came")
+
+    def serve(self, reader: Reader, keys: Set[bytes]) -> None:
+        """Let them all go on, until a reader has seen these keys."""
+        seen: set[bytes | None] = set()
+        deadline = time.monotonic() + WAIT_S
+        while not keys <= seen:
+            assert time.monotonic() < deadline, f"{sorted(keys - seen)} did not come"
+            seen |= {record.key for record in reader.poll(0)}
+            if (attempt := self.next(0.02)) is not None:
+                self.go_on(attempt)
+
+    @staticmethod
+    def go_on(attempt: Attempt) -> None:
+        """Have it decide that one, or settle it when it likes."""
+        assert attempt.process.stdin is not None
+        with suppress(BrokenPipeError):
+            attempt.process.stdin.write("\n")
+            attempt.process.stdin.flush()
+
+    def _listen(self, member: str, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._said.put((member, process, line))
+        self._said.put((member, process, ""))
 
 
-@pytest.mark.parametrize(
-    "mode", ["blocking-transactions", "async-transactions", "own", "blocking-offsets", "async-offsets"]
-)
-def test_consumers_that_are_killed_at_random_handle_or_dead_letter_each_record_once(
-    app: Deployment, mode: str
-) -> None:
-    dice = random.Random(mode)
-    records, kills = 40, 6
-    topics = {
-        "requests": app.requests,
-        "source": app.destination(f"killed-{mode}", 2),
-        "tried": app.destination(f"killed-tried-{mode}"),
-        "handled": app.destination(f"killed-handled-{mode}"),
-        "dead_letters": app.destination(f"killed-dead-{mode}"),
-    }
-    fails = {b"%d" % number: number % (MAX_ATTEMPTS + 2) for number in range(records)}
-    for key, times in fails.items():
-        app.request(b"%d" % times, {"destination": topics["source"], "delay": "0"}, key=key)
-    expected = Counter(
-        (key, attempt)
-        for key, times in fails.items()
-        for attempt in range(1, min(times + 1, MAX_ATTEMPTS) + 1)
-    )
-    members = [Member(mode, app, name, topics) for name in ("one", "two")]
-    left = sum(expected.values()) // 2
-    for _ in range(kills):
-        attempts = dice.randrange(1, max(2, left // kills))
-        dice.choice(members).run(attempts)
-    with running(members[0]), running(members[1]), app.reader(topics["source"]) as reader:
-        fires = reader.take(sum(expected.values()), 90)
-        with app.reader(topics["handled"], topics["dead_letters"]) as ends:
-            if "offsets" in mode:
-                done = until(ends, lambda records: {record.key for record in records} == fails.keys())
-            else:
-                done = ends.take(records, 60)
-                ends.quiet(0.5)
-    # Each attempt was delivered once, whoever was killed when: no retry was lost, none asked for twice.
-    assert Counter((fire.key, attempt_of(fire)) for fire in fires) == expected
-    with app.reader(topics["tried"]) as reader:
-        if "offsets" in mode:
-            tried = until(reader, lambda records: attempts_in(records).keys() == expected.keys())
+class Ledger:
+    """What must have come of the requests in the end, and what has."""
+
+    def __init__(self, app: Deployment, kind: str) -> None:
+        self._app = app
+        self.topics = {
+            "requests": app.requests,
+            "source": app.destination(f"killed-{kind}", PARTITIONS),
+            "tried": app.destination(f"killed-tried-{kind}"),
+            "handled": app.destination(f"killed-handled-{kind}"),
+            "dead_letters": app.destination(f"killed-dead-{kind}"),
+        }
+        #: how often each record fails, by its key
+        self.fails: dict[bytes, int] = {}
+
+    def request(self, key: bytes, fails: int, partition: int = -1, **control: str) -> None:
+        self.fails[key] = fails
+        headers = {"destination": self.topics["source"], "delay": "0", **control}
+        self._app.request(b"%d" % fails, headers, key=key, partition=partition)
+
+    def request_the_last(self) -> set[bytes]:
+        """Behind all else, from wherever to wherever: once they are handled, nothing more comes."""
+        keys = set()
+        for source in range(self._app.kafka.partitions(self._app.requests)):
+            for partition in range(PARTITIONS):
+                key = b"last %d %d" % (source, partition)
+                self.request(key, 0, source, delay="100ms", **{"destination-partition": str(partition)})
+                keys.add(key)
+        return keys
+
+    @property
+    def attempts(self) -> Counter[tuple[bytes | None, int]]:
+        return Counter((key, attempt) for key, last in self.lasts.items() for attempt in range(1, last + 1))
+
+    @property
+    def lasts(self) -> dict[bytes, int]:
+        return {key: min(times + 1, MAX_ATTEMPTS) for key, times in self.fails.items()}
+
+    def check(self, *, once: bool) -> None:
+        """Of `once` every attempt is exactly once; else what was not settled may be tried again."""
+        ends = self._read("handled", "dead_letters", enough=lambda found: self.fails.keys() <= found.keys())
+        handled = [record for record in ends if record.topic == self.topics["handled"]]
+        dead = [record for record in ends if record.topic == self.topics["dead_letters"]]
+        assert {record.key: int(record.value or b"0") for record in handled} == {
+            key: self.lasts[key] for key, times in self.fails.items() if times < MAX_ATTEMPTS
+        }
+        assert {record.key: int(record.text("delaystream-attempt")) for record in dead} == {
+            key: MAX_ATTEMPTS for key, times in self.fails.items() if times >= MAX_ATTEMPTS
+        }
+        assert {record.text("delaystream-error") for record in dead} == {"attempts-exhausted"}
+        # Each attempt was delivered once, whoever was killed when: no retry was lost, none asked for twice.
+        fires = self._read("source", enough=lambda found: found.total() >= self.attempts.total())
+        assert Counter((fire.key, attempt_of(fire)) for fire in fires) == self.attempts
+        tried = self._read("tried", enough=lambda found: found.total() >= self.attempts.total())
+        tries = Counter((record.key, int(record.value or b"0")) for record in tried)
+        if once:
+            assert tries == self.attempts
+            assert len(ends) == len(self.fails)
         else:
-            tried = reader.take(sum(expected.values()))
-            reader.quiet(0.5)
-    handled = [record for record in done if record.topic == topics["handled"]]
-    dead = [record for record in done if record.topic == topics["dead_letters"]]
-    ends_at = {key: min(times + 1, MAX_ATTEMPTS) for key, times in fails.items()}
-    assert {record.key: int(record.value or b"0") for record in handled} == {
-        key: ends_at[key] for key, times in fails.items() if times < MAX_ATTEMPTS
-    }
-    assert {record.key: int(record.text("delaystream-attempt")) for record in dead} == {
-        key: MAX_ATTEMPTS for key, times in fails.items() if times >= MAX_ATTEMPTS
-    }
-    assert {record.text("delaystream-error") for record in dead} == {"attempts-exhausted"}
-    if "offsets" in mode:
-        assert attempts_in(tried).keys() == expected.keys()
-    else:
-        assert attempts_in(tried) == expected
+            assert tries.keys() == self.attempts.keys()
+
+    def _read(self, *topics: str, enough: Callable[[Counter[bytes | None]], bool]) -> list[Read]:
+        """All that stands in topics, once that is enough."""
+        found: list[Read] = []
+        deadline = time.monotonic() + WAIT_S
+        with self._app.reader(*(self.topics[topic] for topic in topics)) as reader:
+            while not enough(Counter(record.key for record in found)):
+                assert time.monotonic() < deadline, f"{topics}: {found}"
+                found += reader.poll(0.2)
+        return found
 
 
 def attempt_of(fire: Read) -> int:
     return Delivery.of(("", 0, 0), 0, None, None, fire.headers).attempt
 
 
-def attempts_in(tried: Iterable[Read]) -> Counter[tuple[bytes | None, int]]:
-    return Counter((record.key, int(record.value or b"0")) for record in tried)
+def is_taken(attempt: Attempt) -> bool:
+    return attempt.stage == "taken"
 
 
-def until(reader: Reader, enough: Callable[[list[Read]], bool]) -> list[Read]:
-    """All that has come when it is enough."""
-    found: list[Read] = []
-    while not enough(found):
-        found += reader.take(1, 60)
-    return found
+def asks_for_a_retry(attempt: Attempt) -> bool:
+    return attempt.stage == "decided" and attempt.fails and attempt.number < MAX_ATTEMPTS
+
+
+def wait_for_its_retry(asked: Reader, attempt: Attempt, topic: str) -> None:
+    """Until Kafka has the request for the next attempt, committed or not."""
+
+    def wanted(request: Read) -> bool:
+        of_it = request.key == attempt.key and attempt_of(request) == attempt.number + 1
+        return of_it and request.header("delaystream-destination") == topic.encode()
+
+    deadline = time.monotonic() + WAIT_S
+    while not any(wanted(request) for request in asked.poll(0.2)):
+        assert time.monotonic() < deadline, f"{attempt} did not ask for its retry"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_consumers_that_are_killed_at_random_handle_or_dead_letter_each_record_once(
+    app: Deployment, kind: str
+) -> None:
+    """With a delivery in hand: before it wrote, when Kafka has that; and one that is thought to be dead."""
+    dice = random.Random(kind)
+    ledger = Ledger(app, kind)
+    for number in range(RECORDS):
+        ledger.request(b"%d" % number, number % (MAX_ATTEMPTS + 2))
+    with Members(kind, app, ledger.topics) as members:
+        members.start("one")
+        members.start("two")
+        if kind == "own":
+            members.may_end = {"one", "two"}  # whose loop leaves errors to who starts it again
+        for kill in range(KILLS):
+            for _ in range(dice.randrange(6)):
+                members.go_on(members.until(is_taken))
+            hand = members.until(asks_for_a_retry if kill % 2 else is_taken)
+            if kill % 2:
+                with app.reader(app.requests, isolation="read_uncommitted") as asked:
+                    wait_for_its_retry(asked, hand, ledger.topics["source"])
+            members.kill(hand.member)
+            members.start(hand.member)
+        if "offsets" not in kind:
+            outlive_one_that_is_thought_to_be_dead(members)
+        with app.reader(ledger.topics["handled"], ledger.topics["dead_letters"]) as ends:
+            members.serve(ends, ledger.fails.keys())
+            members.serve(ends, ledger.request_the_last())
+    ledger.check(once="offsets" not in kind)
+
+
+def outlive_one_that_is_thought_to_be_dead(members: Members) -> None:
+    """It is frozen with a delivery in hand; the other has its partition when it goes on."""
+    hand = members.until(asks_for_a_retry)
+    members.freeze(hand.member)
+    again = members.until(lambda attempt: attempt.member != hand.member and attempt.key == hand.key)
+    assert (again.partition, again.number) == (hand.partition, hand.number)
+    members.may_end.add(hand.member)  # it may say so, and be started again
+    members.go_on(again)
+    members.thaw(hand.member)
+    members.go_on(hand)

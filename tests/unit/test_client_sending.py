@@ -25,8 +25,10 @@ from delaystream.client import (
 )
 from delaystream.client import async_sending as async_sending_module
 from delaystream.client import sending as sending_module
+from delaystream.client.aiokafka_transport import AiokafkaTransport, told_of_its_end
 from delaystream.client.checking import Checker
 from delaystream.client.composing import Composer
+from delaystream.client.confluent_transport import ConfluentTransport
 from delaystream.client.partitions import PartitionCounts
 from delaystream.client.receipts import Receipts
 from delaystream.client.sending import Sending
@@ -264,6 +266,32 @@ def test_a_change_gives_up_after_ten_times(kind: str) -> None:
     assert changes == [5] * 10
     updates = [record for record in case.log.produced if ("delaystream-if-version", b"5") in record.headers]
     assert len(updates) == 10
+
+
+def test_whoever_waits_is_told_that_the_reading_has_ended_whatever_ended_it() -> None:
+    class Broken:
+        def read(self, timeout_s: float) -> list[Any]:
+            raise ValueError("no record")
+
+        def close(self) -> None:
+            told.append("closed")
+
+        async def getmany(self, timeout_ms: int) -> dict[Any, Any]:
+            raise ValueError("no record")
+
+    told: list[Any] = []
+    kafka: Any = Broken()
+    nowhere = {"bootstrap.servers": "127.0.0.1:9"}
+    blocking = ConfluentTransport(nowhere, nowhere)
+    blocking._read(kafka, "replies", told.append, told.append)
+    blocking.close(1)
+    reading = AiokafkaTransport({}, {}, {})._read(kafka, {}, told.append)
+    asyncio.run(told_of_its_end(reading, "replies", told.append))
+    assert [str(one) for one in told] == [
+        "Topic replies cannot be read: ValueError: no record.",
+        "closed",
+        "Topic replies cannot be read: ValueError: no record.",
+    ]
 
 
 def test_early_receipts_have_a_bound() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -140,3 +142,14 @@ def test_headers_that_cannot_be_read_are_said_to_be_so(failure: Exception) -> No
     assert (found.is_readable, found.foreign, list(found.headers)) == (False, [], list(NO_HEADERS))
     assert delivery(("a", b"1")).is_readable
     assert delivery().is_readable
+
+
+ROOT = Path(__file__).parents[2]
+READERS = [*ROOT.glob("delaystream/**/*.py"), *ROOT.glob("examples/**/*.py"), *ROOT.glob("tests/**/*.py")]
+CALL = re.compile(r"(?<!`)\b(?:message|msg|record|one|first)\.headers\(")
+
+
+def test_nobody_reads_a_messages_headers_by_a_call_that_may_end_the_process() -> None:
+    """See `raw_headers`: a header's name that is not UTF-8 is the next one's to write."""
+    found = [str(path.relative_to(ROOT)) for path in READERS if CALL.search(path.read_text("utf-8"))]
+    assert found == []

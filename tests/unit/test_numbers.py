@@ -92,6 +92,8 @@ NUMBERS: list[tuple[Mapping[str, str], str, str, str, str]] = [
         str(10**40),
         "invalid-deploy",
     ),
+    (ONCE, "attempt", str(2**31 - 1), str(2**31), "invalid-attempt"),
+    (HOURLY, "attempt", str(2**31 - 1), str(10**30), "invalid-attempt"),
     ({"action": "rate", "destination": "orders"}, "rate", "10000000", "10000001", "invalid-rate"),
     ({"action": "rate", "destination": "orders"}, "rate", "600000000/m", "600000001/m", "invalid-rate"),
     ({"action": "rate", "destination": "late"}, "rate", "0.000000001/h", "0", "invalid-rate"),
