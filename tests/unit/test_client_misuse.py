@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from delaystream.cli.answers import event_line
 from delaystream.client import (
     Accepted,
     Backoff,
@@ -234,3 +235,7 @@ def test_so_it_does_in_an_event_loop() -> None:
                 assert await pending.sent() == (await pending.result()).sent
 
     asyncio.run(test())
+
+
+def test_an_event_that_is_nested_too_deeply_is_no_event_to_the_command_line() -> None:
+    assert event_line(forged(b'{"x":' + DEEP + b"}")) is None
