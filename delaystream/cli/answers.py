@@ -82,7 +82,7 @@ def event_line(record: "Delivery") -> str | None:
     """One line: when, what happened, to which schedule, and other fields; None if it is no event."""
     try:
         told = msgspec.json.decode(record.value or b"", type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     kind, at_ms = told.get("type"), told.get("at_ms")
     if not isinstance(kind, str) or not isinstance(at_ms, int):

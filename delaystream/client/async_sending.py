@@ -211,6 +211,11 @@ class AsyncPending(Generic[T]):
 class AsyncSettled(AsyncPending[T]):
     """What is there already."""
 
-    def __init__(self, value: T) -> None:
+    def __init__(self, value: T, sent: Sent) -> None:
         self._settled = (value, None)
+        self._acknowledgement = sent
         self.looked_at = False
+
+    async def sent(self) -> Sent:
+        """See the base."""
+        return self._acknowledgement

@@ -178,7 +178,8 @@ class AsyncBatch(Verbs[Answer[AsyncPending[Accepted]], Answer[AsyncPending[Sched
         self, id: str, change: Change, *, wait: timedelta = RECEIPT_WAIT
     ) -> AsyncPending[Accepted]:
         """See `Verbs.change`: it goes back and forth, so it is done when this is."""
-        return AsyncSettled(await self._client.change(id, change, wait=wait))
+        accepted = await self._client.change(id, change, wait=wait)
+        return AsyncSettled(accepted, accepted.sent)
 
     async def _carry_out(self, request: CheckedRequest, wait: timedelta | None) -> AsyncPending[Accepted]:
         return await self._taken(await self._sending.begin(request, seconds(wait), itself))

@@ -200,7 +200,8 @@ class Batch(Verbs[Pending[Accepted], Pending[ScheduleDescription | None]]):
 
     def change(self, id: str, change: Change, *, wait: timedelta = RECEIPT_WAIT) -> Pending[Accepted]:
         """See `Verbs.change`: it goes back and forth, so it is done when this returns."""
-        return Settled(self._client.change(id, change, wait=wait))
+        accepted = self._client.change(id, change, wait=wait)
+        return Settled(accepted, accepted.sent)
 
     def _carry_out(self, request: CheckedRequest, wait: timedelta | None) -> Pending[Accepted]:
         return self._taken(self._sending.begin(request, seconds(wait), itself))

@@ -30,6 +30,8 @@ T = TypeVar("T")
 _LINGER_MS: Final = 2
 _POLL_S: Final = 0.1
 _NAP_S: Final = 0.01
+_LONGEST_FLUSH_S: Final = 2_000_000.0
+"""librdkafka counts milliseconds in 31 bits."""
 _OFTEN: Final = 128
 """Records after which whoever produces serves acknowledgements as well."""
 _UNKNOWN: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
@@ -112,7 +114,7 @@ class ConfluentTransport:
     def close(self, timeout_s: float) -> None:
         """See `Transport`."""
         try:
-            self._producer.flush(timeout_s)
+            self._producer.flush(min(timeout_s, _LONGEST_FLUSH_S))
         finally:
             self._ended.set()
             self._producer.purge()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from delaystream.client.outcomes import Receipt
+from delaystream.client.outcomes import Receipt, UnavailableError
 from delaystream.client.timing import aware, length
 from delaystream.core.request import Header
 
@@ -110,10 +110,23 @@ class ScheduleDescription:
 
     @classmethod
     def of(cls, receipt: Receipt) -> Self | None:
-        """By the receipt of a `describe`; None where it tells of no schedule."""
+        """By the receipt of a `describe`; None where it tells of no schedule.
+
+        Raises UnavailableError for one that no worker has written: whoever may write to its topic may write
+        anything.
+        """
         told = receipt.body.get("schedule")
         if not isinstance(told, Mapping):
             return None
+        try:
+            return cls._told(receipt, told)
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            raise UnavailableError(
+                f"What stands in the place of the description is none: {receipt.json[:200]!r}."
+            ) from None
+
+    @classmethod
+    def _told(cls, receipt: Receipt, told: Mapping[str, Any]) -> Self:
         return cls(
             schedule_id=receipt.schedule_id,
             id=receipt.body.get("id"),

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
-from delaystream.client.payloads import Headers, Key, utf8
+from delaystream.client.payloads import Headers, Key, utf8, written
 from delaystream.client.timing import (
     Duration,
     Instant,
@@ -168,6 +168,12 @@ def _text(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
     return utf8(name, value)
 
 
+def _name(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} takes text, and no {type(value).__qualname__}")
+    return utf8(name, value)
+
+
 def _other(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -183,6 +189,8 @@ def _tags(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
         return utf8(name, value)
     tags = list(value)
     for tag in tags:
+        if not isinstance(tag, str):
+            raise TypeError(f"{name} takes texts, and no {type(tag).__qualname__}")
         if "," in tag:
             raise ValueError(f"{name}: {tag!r} has a comma, which separates tags.")
     return utf8(name, ",".join(tags))
@@ -196,7 +204,7 @@ def tag_list(tags: Tags | Clear | None) -> list[str]:
 
 
 def _key(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
-    return utf8(name, value) if isinstance(value, str) else bytes(value)
+    return written(name, value)
 
 
 def _duration(_name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
@@ -230,12 +238,13 @@ _WRITERS: Final[Mapping[str, Writer]] = {
     **dict.fromkeys(
         (
             "action", "destination", "cron", "dst_gap", "dst_overlap", "max_fires", "catch_up", "on_late",
-            "id", "coordinates", "match_destination", "match_id_prefix", "match_new", "match_anonymous",
+            "coordinates", "match_destination", "match_id_prefix", "match_new", "match_anonymous",
             "if_exists", "if_version", "status", "payload", "rate", "destination_partition", "reply_to",
             "name", "description", "actor", "note", "request_id", "declared_by", "deploy", "attempt",
         ),
         _text,
     ),
+    "id": _name,
     **dict.fromkeys(("tags", "match_tags"), _tags),
     **dict.fromkeys(("destination_key", "match_key"), _key),
     **dict.fromkeys(("every", "jitter", "grace"), _duration),

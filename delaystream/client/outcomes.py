@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Self
 
 import msgspec
@@ -25,6 +26,9 @@ class RejectedError(ClientError):
     where the request was not sent.
     """
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.detail, self.receipt), self.__dict__
+
     def __init__(self, code: str, detail: str, receipt: Receipt | None = None) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
@@ -43,6 +47,9 @@ class MissingTopicError(UnavailableError):
         super().__init__(sentence or f"Topic {topic} cannot be used: it does not exist.")
         self.topic = topic
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.topic, str(self)), self.__dict__
+
 
 class MissingPartitionError(ClientError):
     """A request names a partition that its topic does not have; it was not sent."""
@@ -55,7 +62,7 @@ class UnknownIdError(ClientError):
 class ReceiptTimeout(ClientError, TimeoutError):
     """No receipt came in time: nobody knows what became of the request, which may be carried out yet.
 
-    `source` is where it stands, `reply_to` the topic on which the receipt was waited for.
+    `source` is where it stands, `reply_to` the topic on which the receipt was waited for, `wait_s` how long.
     """
 
     def __init__(self, source: Coordinates, reply_to: str, wait_s: float) -> None:
@@ -69,6 +76,10 @@ class ReceiptTimeout(ClientError, TimeoutError):
         )
         self.source = source
         self.reply_to = reply_to
+        self.wait_s = wait_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.source, self.reply_to, self.wait_s), self.__dict__
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Receipt:
 
     @classmethod
     def parse(cls, value: bytes) -> Self:
-        """Raises ValueError for what is no JSON object."""
+        """Raises ValueError for what is no JSON object, RecursionError for one that is nested too deeply."""
         return cls(value.decode(), msgspec.json.decode(value, type=dict[str, Any]))
 
     def _text(self, name: str) -> str | None:
@@ -161,6 +172,11 @@ class Receipt:
         return self._number("anonymous")
 
 
+def _known(due_at: tuple[datetime, ...], _timestamp_ms: int) -> tuple[datetime, ...]:
+    """Due times that were worked out before."""
+    return due_at
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """A request that stands on its topic, acknowledged by all in-sync replicas.
@@ -172,8 +188,15 @@ class Accepted:
     id: str | None = None
     """The id that it named; None where only its coordinates do."""
     receipt: Receipt | None = None
-    due_times: Callable[[int], tuple[datetime, ...]] = field(default=lambda _: (), repr=False, compare=False)
+    due_times: Callable[[int], tuple[datetime, ...]] = field(
+        default=partial(_known, ()), repr=False, compare=False
+    )
     """Its due times by the timestamp that it has on its topic, ms."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What works due times out has a parser, which stays in its process: the times themselves go along.
+        due_at = self.due_times(self.sent.timestamp_ms)
+        return type(self), (self.sent, self.id, self.receipt, partial(_known, due_at))
 
     @property
     def source(self) -> Coordinates:

@@ -26,17 +26,17 @@ def payload(value: Any, serializer: Serializer | None = None) -> bytes | None:
     """A record's value.
 
     Bytes are what they are, text is UTF-8, None is a tombstone; a pydantic or msgspec model, a dataclass, a
-    dict and whatever else orjson takes is JSON. `serializer` takes the place of all that but None. Raises
-    ValueError for text that is not Unicode, TypeError for what cannot be written.
+    dict and whatever else orjson takes is JSON. `serializer` takes the place of all that but bytes and None.
+    Raises ValueError for text that is not Unicode, TypeError for what cannot be written.
     """
     if value is None or type(value) is bytes:
         return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
     if serializer is not None:
         return serializer(value)
     if isinstance(value, str):
         return utf8("value", value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
     return _json(value)
 
 
@@ -71,20 +71,34 @@ def _nested(value: Any) -> Any:
 
 
 def record_key(key: Key) -> bytes | None:
-    """A record's key: text is UTF-8."""
-    if key is None or type(key) is bytes:
-        return key
-    return utf8("key", key) if isinstance(key, str) else bytes(key)
+    """A record's key: text is UTF-8. Raises TypeError for what is neither bytes nor text."""
+    return None if key is None else written("key", key)
 
 
 def record_headers(headers: Headers) -> list[Header]:
-    """Headers in order. Raises ValueError for a text that is not Unicode."""
+    """Headers in order. Raises ValueError for a text that is not Unicode, TypeError for what is no text."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     found: list[Header] = []
     for name, value in pairs:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a header is text, and no {type(name).__qualname__}")
         utf8("the name of a header", name)
-        found.append((name, utf8(f"the header {name}", value) if isinstance(value, str) else value))
+        found.append((name, None if value is None else written(f"the header {name}", value)))
     return found
+
+
+def written(what: str, value: Any) -> bytes:
+    """Bytes as they are, text as UTF-8.
+
+    Raises TypeError for all else: of a number Python's `bytes` would make that many zeros.
+    """
+    if type(value) is bytes:
+        return value
+    if isinstance(value, str):
+        return utf8(what, value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise TypeError(f"{what} takes bytes or text, and no {type(value).__qualname__}")
 
 
 def utf8(what: str, text: str) -> bytes:

@@ -87,7 +87,7 @@ class Receipts:
             return
         try:
             about = _read(value).source
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
         with self._lock:
             told = self._waiting.pop(about, None)
@@ -114,7 +114,7 @@ class Receipts:
     def _tell(self, told: Told, value: bytes) -> None:
         try:
             receipt = Receipt.parse(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             told(UnavailableError(f"What stands in the place of the receipt is none: {value[:200]!r}."))
         else:
             told(receipt)

@@ -7,6 +7,7 @@ What they return is checked when it is sent with a client, by `delaystream.clien
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, Self, Unpack
 
 import msgspec
@@ -180,8 +181,15 @@ def rate_request(
 
     None: as the workers' settings say.
     """
-    text = "none" if rate is None else rate if isinstance(rate, str) else f"{rate:g}"
+    text = "none" if rate is None else rate if isinstance(rate, str) else _plain(rate)
     return _command(place, "rate", None, {"destination": destination, "rate": text, **options})
+
+
+def _plain(rate: float) -> str:
+    """All digits, and no exponent, which a rate does not have."""
+    if isinstance(rate, bool):
+        raise TypeError("rate takes a number, text or None, and no bool")
+    return f"{Decimal(str(rate)).normalize():f}"
 
 
 def _command(place: str | Place, action: str, id: str | None, options: Mapping[str, Any]) -> RequestRecord:

@@ -28,7 +28,7 @@ from delaystream.client.checking import REQUEST_TOPIC
 from delaystream.client.deliveries import ATTEMPT, Delivery
 from delaystream.client.payloads import CORRELATION_ID
 from delaystream.client.records import Place, RequestRecord, schedule_request
-from delaystream.client.timing import Duration, duration_text, length
+from delaystream.client.timing import Duration, duration_text, length, whole_ms
 from delaystream.codec.outgoing import OUTGOING_HEADERS, dead_letter_headers
 from delaystream.codec.values import MAX_ATTEMPT
 from delaystream.core.durations import DurationError, format_duration, parse_duration
@@ -46,6 +46,8 @@ EVENT_TYPE: Final = "event_type"
 
 _LONGEST_MS: Final = Limits().max_delay_ms
 """Workers take no longer delay, unless they are told to."""
+_MOST_MS: Final = whole_ms(timedelta(days=999_999_999))
+"""What a timedelta holds."""
 _MOST_LISTED: Final = 100
 _MOST_DETAIL: Final = 1000
 _DOUBLING: Final = 2.0
@@ -60,12 +62,24 @@ class Backoff:
     """How long to wait after each attempt that failed.
 
     `delays_ms` are those after the first attempts, at least one. After them comes the last one, times
-    `factor` for each further attempt, at most `most_ms`.
+    `factor` for each further attempt, at most `most_ms`. ValueError for what is none: a delay that is
+    negative or longer than a timedelta, a factor that is not from 1 to 1000, a bound below the last delay.
     """
 
     delays_ms: Sequence[int]
     most_ms: int
     factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.delays_ms:
+            raise ValueError("The backoff has no length of time; expected at least one.")
+        if not all(0 <= delay_ms <= _MOST_MS for delay_ms in (*self.delays_ms, self.most_ms)):
+            raise ValueError(f"The backoff {self} is out of bounds; expected 0 to {_MOST_MS} ms.")
+        if not 1 <= self.factor <= _LARGEST_FACTOR or self.most_ms < self.delays_ms[-1]:
+            raise ValueError(
+                f"The backoff {self} does not grow; expected a factor from 1 to {_LARGEST_FACTOR:.0f}, "
+                "and at most no less than the last length of time."
+            )
 
     @classmethod
     def parse(cls, text: str) -> Self:

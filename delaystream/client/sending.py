@@ -256,8 +256,9 @@ class Settled(Pending[T]):
 
     __slots__ = ()
 
-    def __init__(self, value: T) -> None:
+    def __init__(self, value: T, sent: Sent) -> None:
         self._settled = (value, None)
+        self._answer = sent
         self._told = None
         self.looked_at = False
 

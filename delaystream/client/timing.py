@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
@@ -16,7 +16,6 @@ Zone: TypeAlias = tzinfo | str
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_FINER = timedelta(microseconds=999)
 
 
 def aware(time_ms: int) -> datetime:
@@ -32,23 +31,31 @@ def length(length_ms: int) -> timedelta:
     return timedelta(milliseconds=length_ms)
 
 
+def whole_ms(duration: timedelta) -> int:
+    """Milliseconds of a length of time, of any there is; what is finer is rounded up."""
+    milliseconds, rest = divmod(duration, _MILLISECOND)
+    return milliseconds + bool(rest)
+
+
 def epoch_ms(at: datetime) -> int:
     """Milliseconds since the epoch of a datetime with an offset; what is finer is rounded up, as in
     headers."""
-    return (at - _EPOCH + _FINER) // _MILLISECOND
+    return whole_ms(at - _EPOCH)
 
 
 def duration_text(duration: Duration) -> str:
     """As `delay` has it; what is finer than a millisecond is rounded up."""
     if isinstance(duration, str):
         return duration
-    milliseconds = (duration + _FINER) // _MILLISECOND
+    if not isinstance(duration, timedelta):
+        raise TypeError(f"a length of time is a timedelta or text, and no {type(duration).__qualname__}")
+    milliseconds = whole_ms(duration)
     return f"{milliseconds}ms" if milliseconds else "0"
 
 
 def durations_text(durations: Duration | Sequence[Duration]) -> str:
     """One length of time, or a list of them."""
-    if isinstance(durations, timedelta | str):
+    if isinstance(durations, timedelta | str) or not isinstance(durations, Iterable):
         return duration_text(durations)
     return ",".join(map(duration_text, durations))
 
@@ -74,7 +81,7 @@ def instants_text(name: str, times: Instant | Sequence[Instant], zone: Zone | No
     A datetime without offset is a local time of `zone`, and is sent as one: what it means is worked out when
     it is read, by `dst_gap` and `dst_overlap`. Raises ValueError where there is no zone.
     """
-    if isinstance(times, datetime | str):
+    if isinstance(times, datetime | str) or not isinstance(times, Iterable):
         return _local_text(name, times, zone)
     return ",".join(_local_text(name, at, zone) for at in times)
 
@@ -82,7 +89,7 @@ def instants_text(name: str, times: Instant | Sequence[Instant], zone: Zone | No
 def _local_text(name: str, at: Instant, zone: Zone | None) -> str:
     if isinstance(at, str):
         return at
-    if at.utcoffset() is not None:
+    if _is_aware(name, at):
         return str(epoch_ms(at))
     if zone is None:
         raise _naive(name, at)
@@ -90,7 +97,12 @@ def _local_text(name: str, at: Instant, zone: Zone | None) -> str:
         raise ValueError(
             f"{name}={at!r} has fold=1 and no offset: say dst_overlap='second', or give it its time zone."
         )
-    return _rounded_up(at).isoformat(timespec="milliseconds")
+    try:
+        return _rounded_up(at).isoformat(timespec="milliseconds")
+    except OverflowError:
+        raise ValueError(
+            f"{name}={at!r} is the last millisecond that there is; expected an earlier one."
+        ) from None
 
 
 def instant_text(name: str, at: Instant, zone: Zone | None = None) -> str:
@@ -100,15 +112,21 @@ def instant_text(name: str, at: Instant, zone: Zone | None = None) -> str:
     """
     if isinstance(at, str):
         return at
-    if at.utcoffset() is None:
+    if not _is_aware(name, at):
         if zone is None:
             raise _naive(name, at)
         at = at.replace(tzinfo=_zone(zone))
     return str(epoch_ms(at))
 
 
+def _is_aware(name: str, at: datetime) -> bool:
+    if not isinstance(at, datetime):
+        raise TypeError(f"{name} takes a datetime or text, and no {type(at).__qualname__}")
+    return at.utcoffset() is not None
+
+
 def _zone(zone: Zone) -> tzinfo:
-    if not isinstance(zone, str):
+    if isinstance(zone, tzinfo):
         return zone
     try:
         return ZoneInfo(zone)

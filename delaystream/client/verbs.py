@@ -52,6 +52,8 @@ RECEIPT_WAIT: Final = timedelta(seconds=15)
 """How long the receipt of what cannot do without one is waited for, unless it is said."""
 CLOSE_TIMEOUT: Final = timedelta(seconds=30)
 """How long `close()` waits for acknowledgements, at most."""
+LONGEST_WAIT: Final = timedelta(days=3650)
+"""What a longer wait is taken for: Python's locks take no more than some three hundred years."""
 CONFLICTS: Final = 10
 """How often a change is tried that others come before, at most."""
 
@@ -236,8 +238,12 @@ def raise_first(failures: Sequence[Exception]) -> None:
 
 
 def seconds(wait: timedelta | None) -> float | None:
-    """For a transport."""
-    return None if wait is None else wait.total_seconds()
+    """For a transport, which takes no more than `LONGEST_WAIT`. Raises TypeError."""
+    if wait is None:
+        return None
+    if not isinstance(wait, timedelta):
+        raise TypeError(f"wait takes a timedelta, and no {type(wait).__qualname__}")
+    return min(wait, LONGEST_WAIT).total_seconds()
 
 
 def accepted_as_it_is(found: ScheduleDescription) -> Accepted:

@@ -26,9 +26,10 @@ import msgspec
 
 from delaystream.client import AsyncClient, Client
 from delaystream.client.deliveries import Delivery
-from delaystream.client.timing import aware, epoch_ms
+from delaystream.client.timing import aware, epoch_ms, whole_ms
 from delaystream.codec import outgoing
 from delaystream.codec.event import Event
+from delaystream.core.destinations import is_topic_name
 from delaystream.testing.expectations import (
     Expected,
     Scheduled,
@@ -37,8 +38,8 @@ from delaystream.testing.expectations import (
     line,
     listed,
     moment,
-    require_known,
     schedules,
+    understood,
 )
 from delaystream.testing.log import MemoryLog
 from delaystream.testing.loop import RunawayError
@@ -66,7 +67,6 @@ MOST_FIRES: Final = 10_000
 MOST_ROUNDS: Final = 1_000
 """How often, at one moment, handlers may be given what has come of what they did before, at most."""
 
-_MILLISECOND: Final = timedelta(milliseconds=1)
 _LAST: Final = 5
 _NOT_AWAITED: Final = "The handler of '{topic}' is to be awaited, which takes `async with environment()`"
 _TURNS: Final = 10
@@ -106,15 +106,29 @@ def environment(
     is false: then what is due for them waits, as it does on a cluster. `partitions` is how many the request
     topics have.
 
-    Raises ValueError for a `start` without time zone, and where there is no request topic.
+    Raises ValueError for a `start` without time zone or before 1970, where there is no request topic, and for
+    topics that cannot be; TypeError for one text in place of the request topics.
     """
     if start.utcoffset() is None:
         raise ValueError(f"start={start!r} has no time zone: write datetime(..., tzinfo=UTC)")
+    if epoch_ms(start) < 0:
+        raise ValueError(f"start={start!r} is before 1970, when Kafka's time begins")
+    if isinstance(request_topics, str):
+        raise TypeError(f"request_topics={request_topics!r} is one text: write [{request_topics!r}]")
     if not request_topics:
         raise ValueError("There is no request topic: name one at least")
     if partitions < 1:
         raise ValueError(f"partitions={partitions}: there is one at least")
-    plan = TopicPlan(tuple(request_topics), partitions, dict(topics or {}), create_topics)
+    destinations = dict(topics or {})
+    for name in (*request_topics, *destinations):
+        if not is_topic_name(name):
+            raise ValueError(f"{name!r} is no name of a topic")
+    for name, number in destinations.items():
+        if number < 1:
+            raise ValueError(f"topics: {name!r} has {number} partitions, and there is one at least")
+        if name in request_topics:
+            raise ValueError(f"topics: {name!r} is a request topic, which has `partitions`")
+    plan = TopicPlan(tuple(request_topics), partitions, destinations, create_topics)
     return EnvironmentContext(plan, epoch_ms(start))
 
 
@@ -128,8 +142,8 @@ class EnvironmentContext:
         self._opened: Environment | AsyncEnvironment | None = None
 
     def __enter__(self) -> Environment:
-        self._enter()
-        opened = self._opened = Environment(MemoryWorker(self.plan, self.start_ms))
+        with self._enter():
+            opened = self._opened = Environment(MemoryWorker(self.plan, self.start_ms))
         return opened
 
     def __exit__(
@@ -143,8 +157,8 @@ class EnvironmentContext:
             opened.abandon()
 
     async def __aenter__(self) -> AsyncEnvironment:
-        self._enter()
-        opened = self._opened = AsyncEnvironment(MemoryWorker(self.plan, self.start_ms))
+        with self._enter():
+            opened = self._opened = AsyncEnvironment(MemoryWorker(self.plan, self.start_ms))
         return opened
 
     async def __aexit__(
@@ -157,9 +171,15 @@ class EnvironmentContext:
         else:
             opened.abandon()
 
-    def _enter(self) -> None:
+    @contextmanager
+    def _enter(self) -> Iterator[None]:
         if not self._entered.acquire(blocking=False):
             raise RuntimeError("This environment is open already: call environment() for another one")
+        try:
+            yield
+        except BaseException:
+            self._entered.release()
+            raise
 
     def _leave(self) -> Environment | AsyncEnvironment | None:
         opened, self._opened = self._opened, None
@@ -224,7 +244,7 @@ class _World:
     def _target_ms(self, by: timedelta) -> int:
         if by < timedelta():
             raise ValueError(f"Time goes forward alone, and {by} is negative")
-        return self._worker.now_ms() - (-by // _MILLISECOND)
+        return self._worker.now_ms() + whole_ms(by)
 
     def _require_open(self, what: str) -> None:
         if self._closed:
@@ -297,10 +317,10 @@ class _World:
         `next_at` is a time or, as a timedelta, how far ahead it is. With `status` something that is over will
         do, too. Raises AssertionError, which says what is there instead.
         """
-        require_known(expected)
+        meant = understood(expected)
         found = self.scheduled()
         wanted = [one for one in found if "status" in expected or one.live]
-        judged = [(differences(one, expected, self.now), one) for one in wanted]
+        judged = [(differences(one, meant, self.now), one) for one in wanted]
         for different, one in judged:
             if not different:
                 return one
@@ -308,9 +328,9 @@ class _World:
 
     def refute_scheduled(self, **expected: Unpack[Expected]) -> None:
         """That nothing is pending or paused that is like this. Raises AssertionError, which says what is."""
-        require_known(expected)
+        meant = understood(expected)
         live = [one for one in self.scheduled() if "status" in expected or one.live]
-        found = [one for one in live if not differences(one, expected, self.now)]
+        found = [one for one in live if not differences(one, meant, self.now)]
         if found:
             raise AssertionError(
                 f"Something is scheduled with {described(expected)}, at {moment(self.now)}:\n"
@@ -381,6 +401,10 @@ class _World:
     def _consume(self, topic: str, handler: AsyncHandler) -> None:
         if topic not in self._worker.log.topics and not self._worker.plan.create:
             raise ValueError(f"There is no topic {topic!r}, and none is created")
+        if not is_topic_name(topic):
+            raise ValueError(f"{topic!r} is no name of a topic")
+        if not callable(handler):
+            raise TypeError(f"A handler is a function of a delivery, and no {type(handler).__qualname__}")
         self._consumers.append(_Consumer(topic, TopicReader(self._worker, topic, self._worker.halt), handler))
 
     def abandon(self) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import orjson
 
-from delaystream.client.payloads import payload
-from delaystream.client.timing import aware, length
+from delaystream.client.options import Tags
+from delaystream.client.payloads import payload, record_key
+from delaystream.client.timing import Zone, aware, length, whole_ms, zone_name
 from delaystream.codec.envelope import LIVE, Envelope, Status
-from delaystream.core.durations import format_duration
+from delaystream.core.durations import format_duration, parse_duration
 from delaystream.core.instants import format_instant
+from delaystream.core.request import Coordinates
 from delaystream.query.view import ScheduleView, view_of_unnamed
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ class Expected(TypedDict, total=False):
     """What may be expected of a schedule; what is left out may be anything.
 
     `next_at` is a time, or how far ahead it is; `tags` are some of its tags; `value` is compared as JSON,
-    where it is neither bytes nor text.
+    where it is neither bytes nor text. All may be said as a request says them.
     """
 
     id: str | None
@@ -72,10 +75,10 @@ class Expected(TypedDict, total=False):
     destination: str
     key: bytes | str | None
     value: Any
-    every: timedelta | None
+    every: timedelta | str | None
     cron: str | None
-    timezone: str | None
-    tags: Sequence[str]
+    timezone: Zone | None
+    tags: Tags
     status: str
     request_topic: str
     source: str
@@ -126,8 +129,12 @@ def _scheduled(view: ScheduleView, topic: str, delivered: Envelope | None) -> Sc
     )
 
 
-def require_known(expected: Mapping[str, Any]) -> None:
-    """Raise TypeError for what is none of `Expected`, ValueError for a time without zone."""
+def understood(expected: Mapping[str, Any]) -> dict[str, Any]:
+    """What is expected, in the types of what is found.
+
+    Raises TypeError for what is none of `Expected`, or cannot be equal to anything: it would be refuted
+    whatever there is. ValueError for a time without zone, and for text that says nothing.
+    """
     unknown = sorted(expected.keys() - _NAMES)
     if unknown:
         raise TypeError(
@@ -136,6 +143,35 @@ def require_known(expected: Mapping[str, Any]) -> None:
     next_at = expected.get("next_at")
     if isinstance(next_at, datetime) and next_at.utcoffset() is None:
         raise ValueError(f"next_at={next_at!r} has no time zone: write datetime(..., tzinfo=UTC)")
+    return {name: _understood(name, value) for name, value in expected.items()}
+
+
+def _understood(name: str, value: Any) -> Any:
+    if name == "value" or value is None:
+        return value
+    if name == "key":
+        return record_key(value)
+    if name == "every" and isinstance(value, str):
+        value = length(parse_duration(value))
+    elif name == "timezone":
+        value = zone_name(value)
+    elif name == "tags":
+        tags = [value] if isinstance(value, str) else list(value)
+        value = [tag.strip() for text in tags for tag in text.split(",") if tag.strip()]
+    elif name == "source" and isinstance(value, Coordinates):
+        value = value.text
+    if not isinstance(value, _TYPES.get(name, str)):
+        raise TypeError(f"{name}={value!r}: nothing is ever that, for it is no {type(value).__qualname__}")
+    return value
+
+
+_TYPES: Final[Mapping[str, type | UnionType]] = {
+    "next_at": datetime | timedelta,
+    "every": timedelta,
+    "tags": list,
+    "fire_count": int,
+}
+"""What else than text is expected."""
 
 
 def differences(one: Scheduled, expected: Mapping[str, Any], now: datetime) -> list[str]:
@@ -146,14 +182,20 @@ def differences(one: Scheduled, expected: Mapping[str, Any], now: datetime) -> l
 def _is(one: Scheduled, name: str, value: Any, now: datetime) -> bool:
     found = getattr(one, name)
     if name == "next_at":
-        return bool(found == (now + value if isinstance(value, timedelta) else value))
+        return found is value or (found is not None and _is_at(found, value, now))
     if name == "tags":
         return set(value) <= set(found)
-    if name == "key" and isinstance(value, str):
-        return bool(found == value.encode())
     if name == "value":
         return _same_value(found, value)
     return bool(found == value)
+
+
+def _is_at(found: datetime, value: datetime | timedelta | None, now: datetime) -> bool:
+    """To the millisecond: what is finer is rounded up, as in a request."""
+    if value is None:
+        return False
+    ahead = value if isinstance(value, timedelta) else value - now
+    return whole_ms(found - now) == whole_ms(ahead)
 
 
 def _same_value(found: bytes | None, value: Any) -> bool:

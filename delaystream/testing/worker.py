@@ -128,9 +128,15 @@ class MemoryWorker:
         Raises EngineFailedError, and what the engine ended with.
         """
         with self.lock:
+            self._require_open()
             reached = self._timeline.run(until_ms - self.start_ms)
             self._raise_failures()
             return reached
+
+    def _require_open(self) -> None:
+        """Raises RuntimeError once it was stopped: nobody would ever decide on what is sent."""
+        if self._timeline.is_closed():
+            raise RuntimeError("The environment is closed, its `with` is over.")
 
     def halt(self) -> None:
         """Have :meth:`run` return before time goes on; for what is called from within it."""
@@ -208,6 +214,7 @@ class MemoryWorker:
         Without a partition it goes where its key belongs, as Java's clients have it. Raises LogError.
         """
         with self.lock:
+            self._require_open()
             if partition is None:
                 count = max(1, self.partitions(topic))
                 if row[0] is None:
