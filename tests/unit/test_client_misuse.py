@@ -104,7 +104,7 @@ def test_the_longest_timedelta_is_refused_as_any_other_that_is_too_long() -> Non
     with environment() as env:
         for timing in ({"delay": timedelta.max}, {"every": timedelta.max, "id": "x"}):
             with pytest.raises(RejectedError):
-                env.client.schedule("t", b"", **timing)  # type: ignore[arg-type]
+                env.client.schedule("t", b"", **timing)
 
 
 def test_the_last_local_time_is_a_value_error() -> None:
@@ -150,7 +150,7 @@ def test_a_one_time_schedule_is_previewed_on_the_clock_of_its_zone() -> None:
 def test_less_than_no_times_and_a_time_of_no_place_are_value_errors() -> None:
     for timing in ({"delay": ["1h", "2h"]}, {"cron": "0 9 * * *"}):
         with pytest.raises(ValueError, match="n is -1"):
-            preview(-1, **timing)  # type: ignore[arg-type]
+            preview(-1, **timing)
     with pytest.raises(ValueError, match="offset"):
         preview(1, after=datetime(2030, 1, 1), cron="0 9 * * *")  # noqa: DTZ001
 
