@@ -285,7 +285,9 @@ def test_there_is_a_bound_to_the_number_of_streams(tmp_path: Path, monkeypatch: 
             Server(application(made)) as client,
             client.stream("GET", "/v1/events") as answer,
         ):
-            await anext(sse(answer))
+            # Held: a reader that nothing refers to is closed, and the stream with it.
+            stream = sse(answer)
+            await anext(stream)
             second = await client.get("/v1/events")
             assert (second.status_code, second.json()["code"]) == (429, "too-many-streams")
 
