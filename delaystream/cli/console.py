@@ -10,7 +10,7 @@ from delaystream.cli import options
 from delaystream.cli.groups import expanded
 
 #: The packages of the extra `console`, by the names of their modules.
-EXTRA: Final = ("alembic", "fastapi", "jinja2", "sqlalchemy")
+EXTRA: Final = ("alembic", "fastapi", "jinja2", "psycopg", "sqlalchemy")
 
 
 @expanded

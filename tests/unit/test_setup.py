@@ -111,7 +111,10 @@ ALSO_RUN = {"psutil": "jgo"}
 
 
 #: What `make run` installs beside a worker's packages: 36 MB, in which the page and the history are.
-OF_THE_CONSOLE = {"alembic", "fastapi", "jinja2", "mako", "markupsafe", "opentelemetry-api", "sqlalchemy"}
+OF_THE_CONSOLE = {
+    "alembic", "fastapi", "jinja2", "mako", "markupsafe", "opentelemetry-api", "psycopg", "psycopg-binary",
+    "sqlalchemy",
+}  # fmt: skip
 
 
 def test_make_run_installs_no_tools() -> None:

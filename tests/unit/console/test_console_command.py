@@ -1,5 +1,6 @@
 """`delaystream console`: what it refuses before it starts."""
 
+import re
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_it_looks_for_every_package_of_its_extra() -> None:
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][
         "console"
     ]
-    wanted = {requirement.split(">")[0] for requirement in extra}
+    wanted = {re.split(r"[>\[]", requirement)[0] for requirement in extra}
     found = {name.lower() for module in command.EXTRA for name in packages_distributions()[module]}
     assert found == wanted
 
