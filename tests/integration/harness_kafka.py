@@ -34,6 +34,15 @@ from delaystream.adapters.kafka.protocol import Produce
 from delaystream.client.deliveries import headers_of
 from tests.unit.record_batches import raw_batch, record
 
+_PASSING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+"""What may be otherwise in a moment."""
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -213,9 +222,17 @@ class Kafka:
         return self._offsets(topic, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
 
     def _offsets(self, topic: str, spec: OffsetSpec, isolation: IsolationLevel) -> list[int]:
-        wanted = {TopicPartition(topic, number): spec for number in range(self.partitions(topic))}
-        found = self.admin.list_offsets(wanted, isolation_level=isolation, request_timeout=30)
-        return [int(future.result(30).offset) for future in found.values()]
+        deadline = time.monotonic() + 30
+        while True:
+            wanted = {TopicPartition(topic, number): spec for number in range(self.partitions(topic))}
+            found = self.admin.list_offsets(wanted, isolation_level=isolation, request_timeout=30)
+            try:
+                return [int(future.result(30).offset) for future in found.values()]
+            except KafkaException as error:
+                # A topic that was just made may have no leader for a moment.
+                if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def committed(self, group: str, topic: str) -> list[int]:
         """The group's committed offset of each partition; -1001 where there is none."""

@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import uuid4
 
+import psutil
+
 from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.client import Client
 from delaystream.client.confluent_transport import ConfluentTransport
-from tests.integration.harness import Deployment
+from tests.integration.harness import Deployment, wait
 
 WAIT = timedelta(seconds=20)
 
@@ -108,6 +110,8 @@ def test_who_is_interrupted_while_waiting_has_a_client_that_goes_on(app: Deploym
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waits\n"
+        waiting = psutil.Process(process.pid)
+        wait(lambda: waiting.status() == psutil.STATUS_SLEEPING, "the main thread waits")
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
     assert (rest, process.returncode) == ("interrupted\nclosed\n", 0)
