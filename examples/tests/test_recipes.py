@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import orjson
 
+from delaystream.client import Delivery, RequestRecord
 from delaystream.testing import Environment
-from examples.recipes import debounce, digest, reminder, reply_timeout
+from examples.recipes import debounce, digest, reminder, reply_timeout, retry_later
 
 
 def test_a_reminder_goes_out_after_two_weeks(delaystream_env: Environment) -> None:
@@ -56,3 +57,32 @@ def test_a_digest_holds_what_happened_within_an_hour_of_the_first(delaystream_en
         env.advance(timedelta(minutes=20))
     env.run_until_idle()
     assert sent == [["at 0", "at 20", "at 40"], ["at 60", "at 80"]]
+
+
+def test_a_bank_that_does_not_answer_is_asked_four_times_and_then_there_is_a_dead_letter(
+    delaystream_env: Environment,
+) -> None:
+    env = delaystream_env
+    asked: list[datetime] = []
+    letters: list[RequestRecord] = []
+
+    def charge(_: bytes | None) -> None:
+        asked.append(env.now)
+        raise ConnectionError("no answer")
+
+    def produce(record: RequestRecord) -> None:
+        if record.topic == "delay-dead-letters":
+            letters.append(record)
+        else:
+            env.client.send(record)
+
+    def handle(delivery: Delivery) -> None:
+        retry_later.charge_or_later(delivery, charge, produce)
+
+    env.consume("charges", handle)
+    env.client.schedule("charges", {"amount": 5}, key="ada", delay=timedelta(0))
+    env.run_until_idle()
+    assert [at - asked[0] for at in asked] == [timedelta(minutes=minutes) for minutes in (0, 1, 3, 7)]
+    [letter] = letters
+    assert (letter.key, letter.value) == (b"ada", b'{"amount":5}')
+    assert dict(letter.headers)["delaystream-error"] == b"attempts-exhausted"
