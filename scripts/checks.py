@@ -105,8 +105,8 @@ def unit_and_simulation(python: str, version: str, environment: dict[str, str]) 
     processes = str(min(4, os.cpu_count() or 1))
     pytest = [python, "-m", "pytest", "-q", "-n", processes]
     return [
-        Check(f"unit (Python {version})", [*pytest, "tests/unit", "examples/tests"], 420),
-        Check(f"simulation (Python {version})", [*pytest, *SIMULATION], 420, environment),
+        Check(f"unit (Python {version})", [*pytest, "tests/unit", "examples/tests"], 900),
+        Check(f"simulation (Python {version})", [*pytest, *SIMULATION], 600, environment),
     ]
 
 
