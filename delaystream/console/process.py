@@ -14,7 +14,7 @@ import uvicorn
 from delaystream import __version__
 from delaystream.adapters.clock import SystemClock
 from delaystream.adapters.kafka.changelog import AiokafkaChangelog
-from delaystream.adapters.operate.http import HttpError
+from delaystream.adapters.operate.http import bound
 from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.adapters.storage.data_directory import DataDirectory
 from delaystream.adapters.storage.rocksdb_store import RocksDbStores
@@ -71,7 +71,7 @@ async def _serve(settings: Settings, address: str) -> None:
     async with AsyncExitStack() as stack:
         directory = DataDirectory.acquire(settings.console_data_dir, settings.app_id)
         stack.callback(directory.release)
-        listening = _listen(address, settings.console_http_port)
+        listening = bound(address, settings.console_http_port, listens=True)
         stack.callback(listening.close)
         logger.info(
             "console starts", version=__version__, app_id=settings.app_id, data_dir=str(directory.path)
@@ -174,17 +174,3 @@ async def _look(settings: Settings, client: ClientConfig) -> Followed:
                 told = str(problem)
                 logger.warning("waiting for Kafka", problem=told)
             await asyncio.sleep(_LOOK_AGAIN_S)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Raises HttpError when the address is in use."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(128)
-    except OSError as error:
-        listening.close()
-        raise HttpError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return listening

@@ -29,10 +29,29 @@ logger = structlog.get_logger(__name__)
 #: A report older than this is out of date.
 _FRESH_S = 10.0
 _STOP_S = 2.0
+_BACKLOG = 128
 
 
 class HttpError(Exception):
     """The address cannot be listened on."""
+
+
+def bound(host: str, port: int, *, listens: bool = False) -> socket.socket:
+    """A socket that is bound, and listens if asked to; port 0 means a free one.
+
+    Raises HttpError when the address cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+        if listens:
+            found.listen(_BACKLOG)
+    except OSError as error:
+        found.close()
+        raise HttpError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return found
 
 
 class HttpServer:
@@ -46,14 +65,7 @@ class HttpServer:
     ) -> None:
         self._report = report
         self._exposition = exposition
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self._socket.bind((host, port))
-        except OSError as error:
-            self._socket.close()
-            raise HttpError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        self._socket = bound(host, port)
         self.host = host
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
@@ -68,7 +80,7 @@ class HttpServer:
 
     def start(self) -> None:
         """Listen from now on."""
-        self._socket.listen(128)
+        self._socket.listen(_BACKLOG)
         self._thread.start()
         logger.info("http server listens", host=self.host, port=self.port)
 
