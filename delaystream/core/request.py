@@ -157,7 +157,7 @@ class Update(msgspec.Struct, frozen=True, gc=False):
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """One accepted delay request; built by `delaystream.codec.headers.RequestParser` only.
+    """One accepted delay request; built by `delaystream.codec.requests.headers.RequestParser` only.
 
     Every action has `source`, `timestamp_ms`, `key`, `value`, `headers`, `reply_to`, `actor` and `terms`. The
     action decides which other fields have a meaning. The rest has its defaults, and `destination` is empty:
