@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -16,6 +16,7 @@ from delaystream.console.letters import DeadLetters
 from delaystream.console.replica.catalog import Catalog
 from delaystream.console.replica.follower import CopyStatus, Follower, Phase
 from delaystream.console.replica.pending import Copy, Pending
+from delaystream.console.writing.service import Writing
 from delaystream.engine.ports import Clock, LogBounds
 
 
@@ -50,6 +51,8 @@ class Console:
         self.letters = letters
         self.bounds = bounds
         self.tail = Tail(asked, lambda: self.history_statuses)
+        self.writing: Writing | None = None
+        """What writes for callers; None: nothing does."""
 
     async def run(self) -> None:
         """Follow until cancelled. Raises StoreFailed."""
@@ -59,6 +62,8 @@ class Console:
             group.create_task(self._history.run(), name="history")
             group.create_task(self.letters.run(), name="letters")
             group.create_task(self.tail.run(), name="tail")
+            if self.writing is not None:
+                group.create_task(self.writing.run(), name="writing")
 
     @property
     def catalog(self) -> Catalog:
@@ -116,6 +121,28 @@ class Console:
         for follower in self._followers:
             stored = None if follower.store is None else follower.store.get(STATUS)
             yield follower.status, None if stored is None else _status(stored)
+
+    async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The high watermark of each of these partitions of the changelog, now.
+
+        Raises LogUnavailable, Misconfigured.
+        """
+        wanted = list(partitions)
+        found = await asyncio.gather(*[self._followers[number].end() for number in wanted])
+        return dict(zip(wanted, found, strict=True))
+
+    async def passed(self, position: Mapping[int, int]) -> None:
+        """Wait until each copy has applied everything before its place in a position."""
+        await asyncio.gather(*[self._followers[number].passed(at) for number, at in position.items()])
+
+    def has_passed(self, position: Mapping[int, int]) -> bool:
+        """Whether they have; never for a partition that there is not."""
+        return all(
+            number < self.partitions
+            and (status := self._followers[number].status).indexed
+            and status.position >= at
+            for number, at in position.items()
+        )
 
     @property
     def history_statuses(self) -> list[HistoryStatus]:

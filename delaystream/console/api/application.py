@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
 
 from delaystream import __version__
@@ -17,6 +17,10 @@ from delaystream.console.api import (
     problems,
     reading,
 )
+from delaystream.console.api.changing import compat as compat_writes
+from delaystream.console.api.changing import destinations, unnamed
+from delaystream.console.api.changing import schedules as changing
+from delaystream.console.api.positions import reached
 from delaystream.console.pages import views
 from delaystream.console.service import Console
 
@@ -35,11 +39,20 @@ def application(console: Console) -> FastAPI:
     description.install(app)
     problems.install(app)
     for router in (planning.router, happening.router, overview.router, reading.router):
+        app.include_router(router, prefix="/v1", dependencies=[Depends(reached)])
+    for router in (
+        changing.router,
+        changing.asking,
+        unnamed.router,
+        destinations.router,
+        destinations.asking,
+    ):
         app.include_router(router, prefix="/v1")
     for prefix in compat.PREFIXES:
         # One description is enough of what is the same four times.
         shown = not prefix
-        app.include_router(compat.router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
+        for router in (compat.router, compat_writes.router):
+            app.include_router(router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
     metrics.install(app, console)
     pages.install(app)
     views.install(app)

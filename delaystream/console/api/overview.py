@@ -66,6 +66,11 @@ async def list_destinations(
     )
 
 
+def rates_of(console: Console, destination: str) -> list[RateBody]:
+    """What bounds how fast a destination gets records: by commands, and by the workers' settings."""
+    return _Destinations(console).body(destination).rates
+
+
 class _Destinations:
     """What stands about each destination."""
 
@@ -127,6 +132,12 @@ class _Destinations:
 
 def _is_about(rate: RateBody, destination: str) -> bool:
     return matches_glob(destination, rate.destination)
+
+
+def holds_of(console: Console) -> list[Hold]:
+    """The bulk pauses that stand, each once."""
+    holds = {(hold.tenant, hold.name): hold for copy in console.copies.values() for hold in copy.stored.holds}
+    return list(holds.values())
 
 
 def _hold(hold: Hold) -> HoldBody:

@@ -58,7 +58,11 @@ class AsTold(Model):
     max_fires: int | None = None
     jitter: str | None = None
     catch_up: str | None = None
+    on_late: str | None = None
     grace: str | None = None
+    destination_partition: int | None = None
+    destination_key: str | None = None
+    destination_key_base64: str | None = Field(None, exclude=True)
     name: str | None = None
     description: str | None = None
     tags: list[str] | None = Field(None, max_length=100)

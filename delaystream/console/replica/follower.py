@@ -91,6 +91,7 @@ class Follower:
         self._clock = clock
         self._settings = settings
         self._replica: Replica | None = None
+        self._changelog: Changelog | None = None
         self._stored: StoredPartition | None = None
         self._changed = asyncio.Event()
         self.status = CopyStatus(partition, Phase.STARTING)
@@ -113,6 +114,15 @@ class Follower:
             self._changed.clear()
             await self._changed.wait()
 
+    async def end(self) -> int:
+        """The partition's high watermark now: what is written is before it, committed or not yet.
+
+        Raises LogUnavailable, also while nothing is followed.
+        """
+        if self._changelog is None:
+            raise LogUnavailable(f"partition {self.status.partition} is not followed at the moment")
+        return (await self._changelog.bounds()).end
+
     async def run(self) -> None:
         """Follow; what goes wrong is told in the status, and tried again. Raises StoreFailed."""
         while True:
@@ -128,14 +138,14 @@ class Follower:
     async def _follow(self) -> None:
         changelog = await self._open_changelog(self.status.partition)
         replica = Replica(self.status.partition, self._stores, changelog, Index())
-        self._replica = replica
+        self._replica, self._changelog = replica, changelog
         try:
             marker = await self._begin(replica, changelog)
             while True:
                 batch = await changelog.read(marker.position)
                 marker = await self._apply(replica, marker, batch)
         finally:
-            self._stored, self._replica = None, None
+            self._stored, self._replica, self._changelog = None, None, None
             replica.close()
             await changelog.close()
 
