@@ -1,6 +1,6 @@
 """The policies of all request topics, made from the settings."""
 
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.config import ConfigurationError, Settings
 from delaystream.config.request_settings import RequestSettings
 from delaystream.config.tenant_settings import setting_name

@@ -12,17 +12,26 @@ from typing import Final
 import typer
 
 from delaystream import __version__
-from delaystream.cli.configuration import config
-from delaystream.cli.console import console
-from delaystream.cli.control import cancel, describe, pause, rate, reschedule, resume, trigger, update
-from delaystream.cli.cron import cron
-from delaystream.cli.dev import dev
-from delaystream.cli.looking import fires, get, list_, pending, stats, where
-from delaystream.cli.requests import send
-from delaystream.cli.topics import topics
-from delaystream.cli.transfer import export, import_
-from delaystream.cli.watch import watch
-from delaystream.cli.worker import worker
+from delaystream.cli.dev.command import dev
+from delaystream.cli.looking.commands import fires, get, list_, pending, stats, where
+from delaystream.cli.operate.configuration import config
+from delaystream.cli.operate.console import console
+from delaystream.cli.operate.topics import topics
+from delaystream.cli.operate.transfer import export, import_
+from delaystream.cli.operate.worker import worker
+from delaystream.cli.requests.control import (
+    cancel,
+    describe,
+    pause,
+    rate,
+    reschedule,
+    resume,
+    trigger,
+    update,
+)
+from delaystream.cli.requests.cron import cron
+from delaystream.cli.requests.send import send
+from delaystream.cli.requests.watch import watch
 from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
 
 HELP = f"""\
@@ -156,13 +165,13 @@ def _exit_code(error: Exception) -> ExitCode | None:
 #: The first match counts: a subclass stands before its base classes.
 _ERRORS = {
     "delaystream.config.errors.ConfigurationError": ExitCode.CONFIGURATION,
-    "delaystream.cli.console_client.ConsoleRefusedError": ExitCode.REFUSED,
-    "delaystream.cli.console_client.ConsoleUnavailableError": ExitCode.UNAVAILABLE,
+    "delaystream.cli.looking.console_client.ConsoleRefusedError": ExitCode.REFUSED,
+    "delaystream.cli.looking.console_client.ConsoleUnavailableError": ExitCode.UNAVAILABLE,
     "delaystream.engine.failures.Misconfigured": ExitCode.CONFIGURATION,
     "delaystream.engine.failures.StoreFailed": ExitCode.NO_STORAGE,
-    "delaystream.client.outcomes.MissingTopicError": ExitCode.CONFIGURATION,
-    "delaystream.client.outcomes.MissingPartitionError": ExitCode.REFUSED,
-    "delaystream.client.outcomes.UnavailableError": ExitCode.UNAVAILABLE,
+    "delaystream.client.requests.outcomes.MissingTopicError": ExitCode.CONFIGURATION,
+    "delaystream.client.requests.outcomes.MissingPartitionError": ExitCode.REFUSED,
+    "delaystream.client.requests.outcomes.UnavailableError": ExitCode.UNAVAILABLE,
     "delaystream.adapters.security.oauth_tokens.TokenUnavailable": ExitCode.UNAVAILABLE,
     "delaystream.topics.cluster.TopicsRefused": ExitCode.CONFIGURATION,
     "delaystream.topics.cluster.TopicsError": ExitCode.UNAVAILABLE,

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from delaystream.codec.names import PREFIX, SUPPORTED
+from delaystream.codec.requests.names import PREFIX, SUPPORTED
 
 #: Quoted text is the user's own, and stays as it is.
 _HEADER: Final = re.compile(

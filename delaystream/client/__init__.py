@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from delaystream.client.checking import RECEIPTS_TOPIC, check
-from delaystream.client.deliveries import Delivery
-from delaystream.client.descriptions import PastTimes, Payload, ScheduleDefinition, ScheduleDescription
-from delaystream.client.events import (
+from delaystream.client.consuming.events import (
     EventError,
     Events,
     EventVersionError,
@@ -21,8 +18,18 @@ from delaystream.client.events import (
     event_record,
     read_event,
 )
-from delaystream.client.options import CLEAR, Changes, ScheduleOptions
-from delaystream.client.outcomes import (
+from delaystream.client.consuming.retrying import Backoff, Retry, RetryPolicy, RetryTopics, dead_letter, retry
+from delaystream.client.kafka.deliveries import Delivery
+from delaystream.client.kafka.transport import AsyncTransport, Transport
+from delaystream.client.requests.checking import RECEIPTS_TOPIC, check
+from delaystream.client.requests.descriptions import (
+    PastTimes,
+    Payload,
+    ScheduleDefinition,
+    ScheduleDescription,
+)
+from delaystream.client.requests.options import CLEAR, Changes, ScheduleOptions
+from delaystream.client.requests.outcomes import (
     Accepted,
     ClientError,
     MissingPartitionError,
@@ -33,8 +40,8 @@ from delaystream.client.outcomes import (
     UnavailableError,
     UnknownIdError,
 )
-from delaystream.client.preview import Occurrence, preview
-from delaystream.client.records import (
+from delaystream.client.requests.preview import Occurrence, preview
+from delaystream.client.requests.records import (
     Place,
     RequestRecord,
     Sent,
@@ -48,17 +55,15 @@ from delaystream.client.records import (
     trigger_request,
     update_request,
 )
-from delaystream.client.retrying import Backoff, Retry, RetryPolicy, RetryTopics, dead_letter, retry
-from delaystream.client.transport import AsyncTransport, Transport
 from delaystream.core.request import Coordinates
 
 if TYPE_CHECKING:
-    from delaystream.client.async_consuming import AsyncDeliveryConsumer, AsyncReceivedDelivery
-    from delaystream.client.async_sending import AsyncPending
     from delaystream.client.asynchronous import AsyncBatch, AsyncClient
     from delaystream.client.blocking import Batch, Client
-    from delaystream.client.blocking_consuming import DeliveryConsumer, ReceivedDelivery
-    from delaystream.client.sending import Pending
+    from delaystream.client.consuming.async_consuming import AsyncDeliveryConsumer, AsyncReceivedDelivery
+    from delaystream.client.consuming.blocking_consuming import DeliveryConsumer, ReceivedDelivery
+    from delaystream.client.kafka.async_sending import AsyncPending
+    from delaystream.client.kafka.sending import Pending
     from delaystream.client.verbs import Handle
 
 __all__ = [
@@ -126,17 +131,17 @@ __all__ = [
 ]
 
 _LATER = {
-    "AsyncDeliveryConsumer": "async_consuming",
-    "AsyncReceivedDelivery": "async_consuming",
-    "DeliveryConsumer": "blocking_consuming",
-    "ReceivedDelivery": "blocking_consuming",
+    "AsyncDeliveryConsumer": "consuming.async_consuming",
+    "AsyncReceivedDelivery": "consuming.async_consuming",
+    "DeliveryConsumer": "consuming.blocking_consuming",
+    "ReceivedDelivery": "consuming.blocking_consuming",
     "AsyncBatch": "asynchronous",
     "AsyncClient": "asynchronous",
-    "AsyncPending": "async_sending",
+    "AsyncPending": "kafka.async_sending",
     "Batch": "blocking",
     "Client": "blocking",
     "Handle": "verbs",
-    "Pending": "sending",
+    "Pending": "kafka.sending",
 }
 """What is imported when it is first asked for: `import delaystream.client` is quick."""
 

@@ -9,17 +9,17 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack
 
-from delaystream.client.async_sending import AsyncPending, AsyncSending, AsyncSettled
-from delaystream.client.checking import wall_ms
-from delaystream.client.composing import CheckedRequest, Composer
-from delaystream.client.consuming import Consuming, ConsumingOptions, kafka_needed
-from delaystream.client.descriptions import ScheduleDescription
-from delaystream.client.options import Changes
-from delaystream.client.outcomes import Accepted, RejectedError, UnknownIdError
-from delaystream.client.payloads import Serializer
-from delaystream.client.preview import preview
-from delaystream.client.retrying import DEAD_LETTERS_TOPIC, RetryTopics
-from delaystream.client.transport import AsyncTransport
+from delaystream.client.consuming.consumer import Consuming, ConsumingOptions, kafka_needed
+from delaystream.client.consuming.retrying import DEAD_LETTERS_TOPIC, RetryTopics
+from delaystream.client.kafka.async_sending import AsyncPending, AsyncSending, AsyncSettled
+from delaystream.client.kafka.transport import AsyncTransport
+from delaystream.client.requests.checking import wall_ms
+from delaystream.client.requests.composing import CheckedRequest, Composer
+from delaystream.client.requests.descriptions import ScheduleDescription
+from delaystream.client.requests.options import Changes
+from delaystream.client.requests.outcomes import Accepted, RejectedError, UnknownIdError
+from delaystream.client.requests.payloads import Serializer
+from delaystream.client.requests.preview import preview
 from delaystream.client.verbs import (
     CLOSE_TIMEOUT,
     CONFLICTS,
@@ -35,7 +35,7 @@ from delaystream.client.verbs import (
 )
 
 if TYPE_CHECKING:
-    from delaystream.client.async_consuming import AsyncDeliveryConsumer
+    from delaystream.client.consuming.async_consuming import AsyncDeliveryConsumer
     from delaystream.config import Settings
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ class AsyncClient(Verbs[Answer[Accepted], Answer[ScheduleDescription | None]]):
     ) -> AsyncDeliveryConsumer:
         """As `Client.consumer`; all members of a group have the same `transactional_id`."""
         from delaystream.adapters.security.client_config import ClientConfig
-        from delaystream.client.async_consuming import AsyncDeliveryConsumer
+        from delaystream.client.consuming.async_consuming import AsyncDeliveryConsumer
 
         client = ClientConfig.parse(kafka_needed(self._properties))
         known: ConsumingOptions = {"dead_letters": self._dead_letters, **options}
@@ -202,7 +202,7 @@ class AsyncBatch(Verbs[Answer[AsyncPending[Accepted]], Answer[AsyncPending[Sched
 
 def _connect(properties: Mapping[str, str]) -> AsyncTransport:
     from delaystream.adapters.security.client_config import ClientConfig
-    from delaystream.client.aiokafka_transport import AiokafkaTransport
+    from delaystream.client.kafka.aiokafka_transport import AiokafkaTransport
 
     client = ClientConfig.parse(properties)
     return AiokafkaTransport(client.aiokafka_producer(), client.aiokafka_consumer(), client.confluent())

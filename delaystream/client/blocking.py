@@ -9,17 +9,17 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from delaystream.client.checking import wall_ms
-from delaystream.client.composing import CheckedRequest, Composer
-from delaystream.client.consuming import Consuming, ConsumingOptions, kafka_needed
-from delaystream.client.descriptions import ScheduleDescription
-from delaystream.client.options import Changes
-from delaystream.client.outcomes import Accepted, RejectedError, UnknownIdError
-from delaystream.client.payloads import Serializer
-from delaystream.client.preview import preview
-from delaystream.client.retrying import DEAD_LETTERS_TOPIC, RetryTopics
-from delaystream.client.sending import Pending, Sending, Settled
-from delaystream.client.transport import Transport
+from delaystream.client.consuming.consumer import Consuming, ConsumingOptions, kafka_needed
+from delaystream.client.consuming.retrying import DEAD_LETTERS_TOPIC, RetryTopics
+from delaystream.client.kafka.sending import Pending, Sending, Settled
+from delaystream.client.kafka.transport import Transport
+from delaystream.client.requests.checking import wall_ms
+from delaystream.client.requests.composing import CheckedRequest, Composer
+from delaystream.client.requests.descriptions import ScheduleDescription
+from delaystream.client.requests.options import Changes
+from delaystream.client.requests.outcomes import Accepted, RejectedError, UnknownIdError
+from delaystream.client.requests.payloads import Serializer
+from delaystream.client.requests.preview import preview
 from delaystream.client.verbs import (
     CLOSE_TIMEOUT,
     CONFLICTS,
@@ -37,7 +37,7 @@ from delaystream.client.verbs import (
 if TYPE_CHECKING:
     from confluent_kafka import Producer
 
-    from delaystream.client.blocking_consuming import DeliveryConsumer
+    from delaystream.client.consuming.blocking_consuming import DeliveryConsumer
     from delaystream.config import Settings
 
 T = TypeVar("T")
@@ -127,11 +127,12 @@ class Client(Verbs[Accepted, ScheduleDescription | None]):
 
         Without more it is at least once, and no retry is asked for twice. With `transactional_id`, or a
         `producer` of the caller's whose transactions have been initialised, what is produced, retries and
-        offsets are one transaction: exactly once. See `delaystream.client.consuming.Consuming` for the
-        options. Raises ValueError for what makes no sense, and where the client is not one of Kafka's.
+        offsets are one transaction: exactly once. The options are those of
+        `delaystream.client.consuming.consumer.Consuming`. Raises ValueError for what makes no sense, and
+        where the client is not one of Kafka's.
         """
         from delaystream.adapters.security.client_config import ClientConfig
-        from delaystream.client.blocking_consuming import DeliveryConsumer
+        from delaystream.client.consuming.blocking_consuming import DeliveryConsumer
 
         client = ClientConfig.parse(kafka_needed(self._properties))
         known: ConsumingOptions = {"dead_letters": self._dead_letters, **options}
@@ -224,7 +225,7 @@ class Batch(Verbs[Pending[Accepted], Pending[ScheduleDescription | None]]):
 
 def _connect(properties: Mapping[str, str]) -> Transport:
     from delaystream.adapters.security.client_config import ClientConfig
-    from delaystream.client.confluent_transport import ConfluentTransport
+    from delaystream.client.kafka.confluent_transport import ConfluentTransport
 
     client = ClientConfig.parse(properties)
     return ConfluentTransport(client.confluent_producer(), client.confluent())

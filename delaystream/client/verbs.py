@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack
 
-from delaystream.client.composing import CheckedRequest, Composer
-from delaystream.client.descriptions import ScheduleDescription
-from delaystream.client.events import ScheduledEvent, event_record
-from delaystream.client.options import (
+from delaystream.client.consuming.events import ScheduledEvent, event_record
+from delaystream.client.requests.composing import CheckedRequest, Composer
+from delaystream.client.requests.descriptions import ScheduleDescription
+from delaystream.client.requests.options import (
     CancelOptions,
     Changes,
     PauseOptions,
@@ -21,9 +21,9 @@ from delaystream.client.options import (
     TriggerOptions,
     tag_list,
 )
-from delaystream.client.outcomes import Accepted
-from delaystream.client.payloads import CORRELATION_ID, Headers, HeaderValue, Key, record_headers
-from delaystream.client.records import (
+from delaystream.client.requests.outcomes import Accepted
+from delaystream.client.requests.payloads import CORRELATION_ID, Headers, HeaderValue, Key, record_headers
+from delaystream.client.requests.records import (
     RequestRecord,
     Sent,
     cancel_request,
@@ -36,7 +36,7 @@ from delaystream.client.records import (
     trigger_request,
     update_request,
 )
-from delaystream.client.timing import Duration
+from delaystream.client.requests.timing import Duration
 from delaystream.core.request import Coordinates
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Verbs(ABC, Generic[AcceptedT_co, DescribedT_co]):
         """
 
     def send(self, record: RequestRecord, *, wait: timedelta | None = None) -> AcceptedT_co:
-        """Send a request that was built by the functions of `delaystream.client.records`."""
+        """Send a request that was built by the functions of `delaystream.client.requests.records`."""
         return self._carry_out(self._composer.composed(record, waits=wait is not None), wait)
 
     def schedule(

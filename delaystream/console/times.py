@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 
 from delaystream.codec.envelope import LIVE, Schedule
-from delaystream.codec.headers import RequestParser
-from delaystream.codec.names import PREFIX
+from delaystream.codec.requests.headers import RequestParser
+from delaystream.codec.requests.names import PREFIX
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import named_fire_id
 from delaystream.core.instants import EARLIEST_MS, LATEST_MS

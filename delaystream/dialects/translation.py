@@ -17,7 +17,7 @@ from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import Coordinates, Header
 
 PREFIX: Final = "delaystream-"
-"""The prefix of our own control headers, as in `delaystream.codec.names`."""
+"""The prefix of our own control headers, as in `delaystream.codec.requests.names`."""
 
 UNLIMITED: Final = "36500d"
 """A grace without an end, for systems that fire missed times however late."""

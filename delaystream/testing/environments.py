@@ -25,8 +25,8 @@ from typing import Any, Final, TypeAlias, Unpack
 import msgspec
 
 from delaystream.client import AsyncClient, Client
-from delaystream.client.deliveries import Delivery
-from delaystream.client.timing import aware, epoch_ms, whole_ms
+from delaystream.client.kafka.deliveries import Delivery
+from delaystream.client.requests.timing import aware, epoch_ms, whole_ms
 from delaystream.codec import outgoing
 from delaystream.codec.event import Event
 from delaystream.core.destinations import is_topic_name

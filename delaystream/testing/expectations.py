@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import orjson
 
-from delaystream.client.options import Tags
-from delaystream.client.payloads import payload, record_key
-from delaystream.client.timing import Zone, aware, length, whole_ms, zone_name
+from delaystream.client.requests.options import Tags
+from delaystream.client.requests.payloads import payload, record_key
+from delaystream.client.requests.timing import Zone, aware, length, whole_ms, zone_name
 from delaystream.codec.envelope import LIVE, Envelope, Status
 from delaystream.core.durations import format_duration, parse_duration
 from delaystream.core.instants import format_instant

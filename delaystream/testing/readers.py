@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from delaystream.client.deliveries import Delivery
+from delaystream.client.kafka.deliveries import Delivery
 from delaystream.engine.ports import TopicPartition
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from concurrent.futures import Future
 from threading import RLock
 from typing import Final, TypeVar
 
-from delaystream.client.deliveries import Delivery
-from delaystream.client.outcomes import MissingTopicError, UnavailableError
-from delaystream.client.records import RequestRecord, Sent
-from delaystream.client.transport import Done, Fail, Take
+from delaystream.client.kafka.deliveries import Delivery
+from delaystream.client.kafka.transport import Done, Fail, Take
+from delaystream.client.requests.outcomes import MissingTopicError, UnavailableError
+from delaystream.client.requests.records import RequestRecord, Sent
 from delaystream.core.request import Coordinates
 from delaystream.testing.loop import DeadlockError, RunawayError
 from delaystream.testing.partition import LogError, UnknownTopicError
@@ -85,7 +85,7 @@ class Followers:
 
 
 class MemoryTransport:
-    """A :class:`~delaystream.client.transport.Transport`."""
+    """A :class:`~delaystream.client.kafka.transport.Transport`."""
 
     def __init__(self, worker: MemoryWorker, followers: Followers) -> None:
         self._worker = worker
@@ -123,7 +123,7 @@ class MemoryTransport:
 
 
 class AsyncMemoryTransport:
-    """A :class:`~delaystream.client.transport.AsyncTransport`."""
+    """A :class:`~delaystream.client.kafka.transport.AsyncTransport`."""
 
     def __init__(self, worker: MemoryWorker, followers: Followers) -> None:
         self._worker = worker

@@ -20,10 +20,10 @@ from confluent_kafka import Message
 
 from delaystream import __version__
 from delaystream.adapters.security.client_config import ClientConfig
-from delaystream.client.deliveries import Delivery
+from delaystream.client.kafka.deliveries import Delivery
 from delaystream.codec.envelope import FORMAT, Meta, TransferState, encode
 from delaystream.codec.keys import META
-from delaystream.codec.names import PREFIX
+from delaystream.codec.requests.names import PREFIX
 from delaystream.config import Settings
 from delaystream.core.instants import format_instant
 from delaystream.topics import connect, topic_ids

@@ -14,7 +14,7 @@ import time
 
 from confluent_kafka import Consumer, Message, Producer
 
-from delaystream.client.deliveries import raw_headers
+from delaystream.client.kafka.deliveries import raw_headers
 
 
 def copy(bootstrap: str, source: str, target: str, count: int, transaction: int = 8_000) -> dict[str, float]:

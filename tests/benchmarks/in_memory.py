@@ -31,7 +31,7 @@ from delaystream.adapters.internals.aiokafka import DefaultRecordBatch, DefaultR
 from delaystream.adapters.storage.data_directory import DataDirectory
 from delaystream.adapters.storage.rocksdb_store import RocksDbStores
 from delaystream.adapters.transactions.batches import Identity, Sequences, build_batches
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.engine.observer import Silence

@@ -20,9 +20,9 @@ from delaystream.codec.envelope import (
     decode_source,
 )
 from delaystream.codec.event import Event, EventType, decode_event
-from delaystream.codec.headers import RequestParser
-from delaystream.codec.names import kind_of
-from delaystream.codec.values import RefusedError
+from delaystream.codec.requests.headers import RequestParser
+from delaystream.codec.requests.names import kind_of
+from delaystream.codec.requests.values import RefusedError
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import split_fire_id, split_schedule_id
 from delaystream.core.limits import Limits

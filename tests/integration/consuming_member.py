@@ -21,8 +21,8 @@ from delaystream.client import (
     RequestRecord,
     retry,
 )
-from delaystream.client.records import Place
-from delaystream.client.retrying import RetryPolicy, RetryTopics
+from delaystream.client.consuming.retrying import RetryPolicy, RetryTopics
+from delaystream.client.requests.records import Place
 
 MAX_ATTEMPTS = 3
 BACKOFF = "20ms..50ms*2"

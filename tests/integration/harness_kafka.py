@@ -31,7 +31,7 @@ from confluent_kafka.admin import (
 
 from delaystream.adapters.kafka.connections import KafkaConnections
 from delaystream.adapters.kafka.protocol import Produce
-from delaystream.client.deliveries import headers_of
+from delaystream.client.kafka.deliveries import headers_of
 from tests.unit.record_batches import raw_batch, record
 
 _PASSING = frozenset(

@@ -13,7 +13,7 @@ import psutil
 
 from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.client import Client
-from delaystream.client.confluent_transport import ConfluentTransport
+from delaystream.client.kafka.confluent_transport import ConfluentTransport
 from tests.integration.harness import Deployment, wait
 
 WAIT = timedelta(seconds=20)

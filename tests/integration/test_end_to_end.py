@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-from delaystream.client.deliveries import NO_HEADERS
+from delaystream.client.kafka.deliveries import NO_HEADERS
 from delaystream.core.partitioning import partition_for_key
 from tests.integration.harness import Deployment
 from tests.integration.harness_kafka import Delivery, Headers

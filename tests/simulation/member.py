@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from delaystream.codec import keys
 from delaystream.codec.envelope import Envelope, encode
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.engine.failures import EngineError, Misconfigured

@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from delaystream.client import Delivery, MissingTopicError, RequestRecord, Sent, UnavailableError
-from delaystream.client.checking import wall_ms
-from delaystream.client.transport import Done, Fail, Take
+from delaystream.client.kafka.transport import Done, Fail, Take
+from delaystream.client.requests.checking import wall_ms
 from delaystream.codec.outgoing import Answer, Outcome, receipt
 from delaystream.core.request import Coordinates
 

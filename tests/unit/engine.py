@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import split_fire_id
 from delaystream.core.limits import Limits

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.record import Record

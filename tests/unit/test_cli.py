@@ -14,13 +14,13 @@ import pytest
 import typer
 
 from delaystream.cli import main
-from delaystream.cli.answers import description, event_line, receipt_line, record_line
-from delaystream.cli.dev_session import samples
-from delaystream.cli.export_table import Table
+from delaystream.cli.dev.session import samples
+from delaystream.cli.operate.export_table import Table
+from delaystream.cli.operate.transfer import _new_file, _seekable
 from delaystream.cli.rendering import delivery_fields, delivery_line, lateness, rendered
-from delaystream.cli.transfer import _new_file, _seekable
+from delaystream.cli.requests.answers import description, event_line, receipt_line, record_line
 from delaystream.client import Delivery, Receipt
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.record import Record

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperArgument
 
 from delaystream.cli import application, main
-from delaystream.cli.topics import topics
+from delaystream.cli.operate.topics import topics
 from delaystream.exit_codes import ExitCode
 
 APP = application.app

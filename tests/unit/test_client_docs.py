@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import delaystream.client
-from delaystream.client.options import (
+from delaystream.client.requests.options import (
     CancelOptions,
     Changes,
     PauseOptions,

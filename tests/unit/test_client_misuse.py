@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from delaystream.cli.answers import event_line
+from delaystream.cli.requests.answers import event_line
 from delaystream.client import (
     Accepted,
     Backoff,
@@ -28,8 +28,8 @@ from delaystream.client import (
     rate_request,
     schedule_request,
 )
-from delaystream.client.payloads import payload
-from delaystream.client.receipts import Receipts
+from delaystream.client.kafka.receipts import Receipts
+from delaystream.client.requests.payloads import payload
 from delaystream.client.verbs import seconds
 from delaystream.codec.outgoing import RECEIPT
 from delaystream.core.request import Coordinates

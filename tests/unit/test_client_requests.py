@@ -34,11 +34,11 @@ from delaystream.client import (
     trigger_request,
     update_request,
 )
-from delaystream.client.checking import Checker
-from delaystream.client.options import control_headers
-from delaystream.client.payloads import payload
-from delaystream.client.timing import aware, duration_text, epoch_ms
-from delaystream.codec.names import SUPPORTED
+from delaystream.client.requests.checking import Checker
+from delaystream.client.requests.options import control_headers
+from delaystream.client.requests.payloads import payload
+from delaystream.client.requests.timing import aware, duration_text, epoch_ms
+from delaystream.codec.requests.names import SUPPORTED
 from delaystream.core.durations import parse_duration
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.request import Action, Coordinates

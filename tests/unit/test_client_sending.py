@@ -23,17 +23,17 @@ from delaystream.client import (
     UnavailableError,
     schedule_request,
 )
-from delaystream.client import async_sending as async_sending_module
-from delaystream.client import sending as sending_module
-from delaystream.client.aiokafka_transport import AiokafkaTransport, told_of_its_end
-from delaystream.client.checking import Checker
-from delaystream.client.composing import Composer
-from delaystream.client.confluent_transport import ConfluentTransport
-from delaystream.client.partitions import PartitionCounts
-from delaystream.client.receipts import Receipts
-from delaystream.client.sending import Sending
-from delaystream.codec.headers import RequestParser
+from delaystream.client.kafka import async_sending as async_sending_module
+from delaystream.client.kafka import sending as sending_module
+from delaystream.client.kafka.aiokafka_transport import AiokafkaTransport, told_of_its_end
+from delaystream.client.kafka.confluent_transport import ConfluentTransport
+from delaystream.client.kafka.partitions import PartitionCounts
+from delaystream.client.kafka.receipts import Receipts
+from delaystream.client.kafka.sending import Sending
+from delaystream.client.requests.checking import Checker
+from delaystream.client.requests.composing import Composer
 from delaystream.codec.outgoing import Outcome
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition

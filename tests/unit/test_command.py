@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.codec.command import COMMAND_HEADER, Command, Report, attach, detach
-from delaystream.codec.headers import RequestParser
 from delaystream.codec.keys import wheel_key
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.defaults import Defaults
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import revision

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from delaystream.codec.command import COMMAND_HEADER, Report, report_headers
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.request import Coordinates

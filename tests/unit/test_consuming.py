@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.client import AsyncClient, Client, RetryPolicy, RetryTopics
-from delaystream.client.consuming import REMEMBERED_FIRES, Checkpoint, Consuming, Fires
-from delaystream.client.deliveries import Delivery
+from delaystream.client.consuming.consumer import REMEMBERED_FIRES, Checkpoint, Consuming, Fires
+from delaystream.client.kafka.deliveries import Delivery
 
 TOPICS = RetryTopics()
 

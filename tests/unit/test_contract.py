@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.codec import outgoing
-from delaystream.codec.names import RESERVED, SUPPORTED
 from delaystream.codec.outgoing import OUTGOING_HEADERS, Outcome
+from delaystream.codec.requests.names import RESERVED, SUPPORTED
 from delaystream.config import Settings
 from delaystream.core.destinations import is_topic_name
 from delaystream.core.durations import DurationError, parse_duration

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.client.deliveries import NO_HEADERS, Delivery
+from delaystream.client.kafka.deliveries import NO_HEADERS, Delivery
 from delaystream.codec import outgoing
 from delaystream.codec.outgoing import OUTGOING_HEADERS, delivery_headers
 from delaystream.core.request import Header

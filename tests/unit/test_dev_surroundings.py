@@ -10,7 +10,7 @@ import pytest
 
 from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.cli import main
-from delaystream.cli.dev_session import Session
+from delaystream.cli.dev.session import Session
 from delaystream.dev import EmbeddedCluster
 from delaystream.dev.configuration import (
     Listener,
@@ -235,7 +235,7 @@ def test_the_topics_that_are_made_are_one_line(
     """And what is corrected of one that was there has its own sentence."""
     changes = [Change(name, "created", f"{name} was created.") for name in ("a", "b")]
     changes.append(Change("c", "altered", "c was corrected."))
-    session = "delaystream.cli.dev_session"
+    session = "delaystream.cli.dev.session"
     monkeypatch.setattr(EmbeddedCluster, "start", lambda self: self)
     monkeypatch.setattr(EmbeddedCluster, "bootstrap_servers", "x:1")
     monkeypatch.setattr(f"{session}.connect", lambda _: None)
@@ -260,6 +260,6 @@ def test_what_to_do_with_it_is_said_as_soon_as_it_is_ready(
     monkeypatch.setattr(Session, "_print_deliveries", lambda *_: 0)
     monkeypatch.setattr(Session, "_instructions", lambda _: "what to do with it")
     monkeypatch.setattr(Session, "_send_samples", samples)
-    monkeypatch.setattr("delaystream.cli.dev_session.Reader", lambda *_: nullcontext())
+    monkeypatch.setattr("delaystream.cli.dev.session.Reader", lambda *_: nullcontext())
     assert main(["dev", "--data-dir", str(tmp_path)]) == ExitCode.OK
     assert capsys.readouterr().out.split("\n")[:2] == ["ready", "what to do with it"]

@@ -13,9 +13,9 @@ import pytest
 
 from delaystream.codec.command import COMMAND_HEADER
 from delaystream.codec.event import UNFIRED, Unfired, WhyPassed, json_schema
-from delaystream.codec.headers import RequestParser
-from delaystream.codec.names import PREFIX, SUPPORTED
 from delaystream.codec.outgoing import OUTGOING_HEADERS
+from delaystream.codec.requests.headers import RequestParser
+from delaystream.codec.requests.names import PREFIX, SUPPORTED
 from delaystream.config import Settings, environment_name, tenant_settings
 from delaystream.config.kafka import variable_names
 from delaystream.config.settings import TABLES

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from delaystream.cli.answers import description, receipt_line, record_line
 from delaystream.cli.rendering import delivery_fields
+from delaystream.cli.requests.answers import description, receipt_line, record_line
 from delaystream.client import Receipt
-from delaystream.client.deliveries import Delivery
+from delaystream.client.kafka.deliveries import Delivery
 from delaystream.codec import envelope
 from delaystream.codec.command import COMMAND_HEADER, detach
 from delaystream.codec.envelope import UNREADABLE

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.codec.headers import RequestParser
-from delaystream.codec.names import KINDS, SUPPORTED
 from delaystream.codec.outgoing import OUTGOING_HEADERS, Delivery, dead_letter_headers, delivery_headers
+from delaystream.codec.requests.headers import RequestParser
+from delaystream.codec.requests.names import KINDS, SUPPORTED
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.record import Record

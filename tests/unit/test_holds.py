@@ -12,7 +12,7 @@ import pytest
 
 from delaystream.codec.command import attach
 from delaystream.codec.envelope import Envelope, decode_entry
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.request import Action, Coordinates, IfExists, Match, Request

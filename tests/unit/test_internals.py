@@ -41,14 +41,17 @@ ELSEWHERE = {
     "delaystream/app/process.py": {"os._exit"},
     "delaystream/app/worker.py": {"os._exit"},
     # librdkafka's own errors have such names in its documentation.
-    "delaystream/client/blocking_consuming.py": {
+    "delaystream/client/consuming/blocking_consuming.py": {
         "KafkaError._ASSIGNMENT_LOST",
         "KafkaError._AUTHENTICATION",
         "KafkaError._NO_OFFSET",
         "KafkaError._UNKNOWN_TOPIC",
     },
-    "delaystream/client/confluent_transport.py": {"KafkaError._MSG_TIMED_OUT", "KafkaError._UNKNOWN_TOPIC"},
-    "delaystream/client/reading.py": {"KafkaError._UNKNOWN_TOPIC"},
+    "delaystream/client/kafka/confluent_transport.py": {
+        "KafkaError._MSG_TIMED_OUT",
+        "KafkaError._UNKNOWN_TOPIC",
+    },
+    "delaystream/client/kafka/reading.py": {"KafkaError._UNKNOWN_TOPIC"},
     "delaystream/topics/cluster.py": {"KafkaError._AUTHENTICATION", "KafkaError._SSL"},
     "delaystream/transfer/sources.py": {"KafkaError._PARTITION_EOF"},
     "delaystream/core/recurrence/pattern.py": {"mirrored._next_time"},  # its own

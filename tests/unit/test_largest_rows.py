@@ -27,7 +27,6 @@ from delaystream.codec.envelope import (
     encode,
     envelope_of,
 )
-from delaystream.codec.headers import RequestParser
 from delaystream.codec.keys import before_key, bulk_key, hold_key, payload_key, schedule_key, wheel_key
 from delaystream.codec.outgoing import (
     Answer,
@@ -38,6 +37,7 @@ from delaystream.codec.outgoing import (
     delivery_headers,
     receipt,
 )
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.config.settings import LARGEST_RECEIPT_BYTES, Settings
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.identity import named_fire_id, trigger_index

@@ -21,7 +21,7 @@ from delaystream.adapters.membership.sticky_assignor import Claim, StickyAssigno
 from delaystream.codec import envelope
 from delaystream.codec.command import COMMAND_HEADER, Command, Report, attach, detach, report_headers
 from delaystream.codec.event import SCHEMA_VERSION, Definition, Event, EventType, decode_event, encode_event
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.defaults import NO_DEFAULTS, Defaults
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits

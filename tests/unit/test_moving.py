@@ -11,7 +11,7 @@ import pytest
 from delaystream.codec import keys
 from delaystream.codec.command import Report, attach, report_headers
 from delaystream.codec.envelope import Schedule, decode_schedule
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from delaystream.codec.names import SUPPORTED
+from delaystream.codec.requests.names import SUPPORTED
 from delaystream.config import Settings
 from delaystream.config.request_settings import RequestSettings
 from delaystream.core.durations import LONGEST_MS, parse_duration

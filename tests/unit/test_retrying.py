@@ -9,10 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.client.checking import Checker
-from delaystream.client.deliveries import NO_HEADERS, Delivery
-from delaystream.client.records import Place
-from delaystream.client.retrying import (
+from delaystream.client.consuming.retrying import (
     Backoff,
     RetryPolicy,
     RetryTopics,
@@ -21,6 +18,9 @@ from delaystream.client.retrying import (
     retry_id,
     without_payload,
 )
+from delaystream.client.kafka.deliveries import NO_HEADERS, Delivery
+from delaystream.client.requests.checking import Checker
+from delaystream.client.requests.records import Place
 from delaystream.codec import outgoing
 from delaystream.codec.outgoing import delivery_headers
 from delaystream.core.partitioning import owner_partition

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from delaystream.client.deliveries import NO_HEADERS, Delivery
-from delaystream.client.events import (
+from delaystream.client.consuming.events import (
     EventError,
     Events,
     EventVersionError,
@@ -25,6 +24,7 @@ from delaystream.client.events import (
     event_record,
     read_event,
 )
+from delaystream.client.kafka.deliveries import NO_HEADERS, Delivery
 from delaystream.core.request import Header
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from delaystream.codec import keys
 from delaystream.codec.envelope import Envelope, Pointer, decode_entry, decode_schedule
-from delaystream.codec.headers import RequestParser
 from delaystream.codec.outgoing import Delivery
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core import misfire
 from delaystream.engine.accept.bulk import Bulks
 from delaystream.engine.accept.intake import Intake

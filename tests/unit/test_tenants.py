@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from delaystream.codec.envelope import decode_entry, decode_schedule
-from delaystream.codec.headers import RequestParser
 from delaystream.codec.keys import schedule_key
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition

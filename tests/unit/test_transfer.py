@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from delaystream.cli.export_table import Table
+from delaystream.cli.operate.export_table import Table
 from delaystream.codec import keys
 from delaystream.codec.envelope import (
     FORMAT,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.partitioning import owner_partition
 from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.schedules.definitions import Definitions

@@ -16,8 +16,8 @@ from delaystream.codec.envelope import (
 )
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import due_of, in_wheel, payload_key, schedule_key, source_of, split_wheel_key
-from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import DUE_AT, FIRE_ID, SCHEDULE_ID
+from delaystream.codec.requests.names import PREFIX
 from delaystream.core.record import Record
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header

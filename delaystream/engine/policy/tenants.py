@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from delaystream.codec.command import COMMAND_HEADER, Report, detach
 from delaystream.codec.envelope import Bound
-from delaystream.codec.headers import RequestParser
+from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.rates import RateTable
 from delaystream.core.record import Record
 from delaystream.core.rejection import Rejection

@@ -22,7 +22,7 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.codec.keys import HOUSEKEEPING, payload_key, schedule_key, wheel_key
-from delaystream.codec.timing import first_after
+from delaystream.codec.requests.timing import first_after
 from delaystream.core.identity import named_fire_id
 from delaystream.core.recurrence import (
     CronError,

@@ -26,8 +26,8 @@ from delaystream.codec.envelope import (
 )
 from delaystream.codec.event import EventType, WhyPassed
 from delaystream.codec.keys import due_of, in_wheel, schedule_key
-from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import Outcome
+from delaystream.codec.requests.names import PREFIX
 from delaystream.core.identity import named_fire_id, revision
 from delaystream.core.misfire import run_until
 from delaystream.core.recurrence import (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from delaystream.cli import console as command
 from delaystream.cli import main
+from delaystream.cli.operate import console as command
 from delaystream.config import ConfigurationError
 from delaystream.console.loopback import listening_address, url_of
 from delaystream.exit_codes import ExitCode

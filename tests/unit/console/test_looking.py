@@ -10,8 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 import pytest
 
-from delaystream.cli import console_output, looking, main
-from delaystream.cli.console_client import url_of_console
+from delaystream.cli import main
+from delaystream.cli.looking import commands as looking
+from delaystream.cli.looking import console_output
+from delaystream.cli.looking.console_client import url_of_console
 from delaystream.config import ConfigurationError, Settings
 from delaystream.exit_codes import ExitCode
 

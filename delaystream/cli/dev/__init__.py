@@ -1,0 +1,1 @@
+"""`delaystream dev`: a real Kafka, a worker, a console and samples in one terminal."""

@@ -1,0 +1,1 @@
+"""Commands that look: questions to the console, and their answers on a terminal."""

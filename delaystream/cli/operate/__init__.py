@@ -1,0 +1,1 @@
+"""Commands of whoever runs it: worker, console, topics, configuration, export and import."""

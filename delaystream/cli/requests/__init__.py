@@ -1,0 +1,1 @@
+"""Commands that ask for something over Kafka, and tell what came of it."""

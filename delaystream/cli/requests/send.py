@@ -1,0 +1,136 @@
+"""`delaystream send`: a request to deliver something later, once or again and again."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from delaystream.cli import options
+from delaystream.cli.groups import ANY_BYTES, expanded, to_bytes
+
+
+@expanded
+def send(
+    *,
+    value: Annotated[
+        str | None,
+        typer.Argument(help="The value. Without it and --file: standard input.", metavar="VALUE"),
+        ANY_BYTES,
+    ] = None,
+    to: options.To = None,
+    timing: options.Timing,
+    key: options.RecordKey = None,
+    header: options.RecordHeaders = None,
+    id: Annotated[
+        str | None,
+        typer.Option("--id", help="Name the schedule, to replace or cancel it later.", metavar="ID"),
+    ] = None,
+    if_exists: Annotated[
+        str | None, typer.Option(help="When the id is pending: replace, keep or reject.", metavar="CHOICE")
+    ] = None,
+    lateness: options.Lateness,
+    labels: options.Labels,
+    destination_partition: options.DestinationPartition = None,
+    destination_key: options.DestinationKey = None,
+    status: Annotated[
+        str | None, typer.Option(help="How the schedule begins: pending or paused.", metavar="CHOICE")
+    ] = None,
+    terms: options.Terms,
+    declaration: options.Declaration,
+    file: options.File = None,
+    null: options.Null = False,
+    topic: options.RequestTopic = None,
+    actor: options.Actor = None,
+    partition: Annotated[
+        int | None,
+        typer.Option(help="Partition of the request topic; default: by the key.", metavar="N", min=0),
+    ] = None,
+    reply_to: Annotated[
+        str | None,
+        typer.Option(
+            help="Topic for the receipt, delay-receipts or one that the workers' destinations_allow "
+            "includes; with it, waits for the receipt and prints it.",
+            metavar="TOPIC",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Longest wait for the receipt.", metavar="SECONDS", min=0.1)
+    ] = 15.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Print the record and when it would be due; send nothing.")
+    ] = False,
+    connection: options.Connection,
+) -> None:
+    """Send a request: deliver a value to a topic, later.
+
+    The request is checked before it is sent, as a worker would. What only the workers know is not: their
+    allow-list, their limits where their settings differ from those here, whether the destination is there and
+    has the partition, what has the id by now, and how much may be pending.
+
+    Example: delaystream send --to reminders --delay 15m --key 42 'call back'
+
+    Example: delaystream send --to reports --cron '0 9 * * MON-FRI' --timezone Europe/Paris --id daily go
+    """
+    from msgspec.structs import replace
+
+    from delaystream.cli.requests import replies
+    from delaystream.client import schedule_request
+
+    loaded = connection.load()
+    said: Any = {
+        **timing.options(),
+        "id": id,
+        "if_exists": if_exists,
+        **lateness.options(),
+        "destination_partition": destination_partition,
+        "destination_key": destination_key,
+        **labels.options(),
+        "status": status,
+        **terms.options(),
+        **declaration.options(),
+        "reply_to": reply_to,
+        "actor": actor,
+    }
+    request = schedule_request(
+        topic or loaded.settings.request_topics[0],
+        to,
+        read_value(value, file, null=null),
+        key=None if key is None else to_bytes(key),
+        headers=options.record_headers(header),
+        **said,
+    )
+    request = replace(request, partition=partition)
+    due = replies.check(loaded.settings, request, "schedule")
+    if dry_run:
+        replies.show(request, due)
+        return
+
+    def summary(timestamp_ms: int) -> str:
+        if reply_to is not None:
+            return "sent"
+        due = replies.check(loaded.settings, request, "schedule", timestamp_ms)
+        # The present owner of the id decides whether the request is scheduled at all. Only a receipt can
+        # tell.
+        return f"due {due}" if id is None else f"sent; if it is scheduled, due {due}"
+
+    waiting = options.Waiting(wait=reply_to is not None, reply_to=reply_to, timeout=timeout)
+    replies.send(loaded.settings, replies.Asked(request, "schedule", summary), waiting)
+
+
+def read_value(argument: str | None, file: Path | None, *, null: bool) -> bytes | None:
+    """The value, given at most once; otherwise standard input. Raises `typer.BadParameter`."""
+    if sum((argument is not None, file is not None, null)) > 1:
+        raise typer.BadParameter("give the value once: as the argument, by --file, or --null")
+    if null:
+        return None
+    if argument is not None:
+        return to_bytes(argument)
+    if file is not None and str(file) != "-":
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise typer.BadParameter(f"--file {file} cannot be read: {error.strerror}") from None
+    if sys.stdin is None or (file is None and sys.stdin.isatty()):
+        raise typer.BadParameter("no value: give it as the argument, by --file, on standard input, or --null")
+    return sys.stdin.buffer.read()

@@ -1,0 +1,97 @@
+"""`delaystream watch`: deliveries as they land."""
+
+import select
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from delaystream.cli import options
+from delaystream.cli.groups import expanded
+from delaystream.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from delaystream.client import Delivery
+    from delaystream.client.kafka.reading import Reader
+
+_LOOK_S = 0.5
+"""Longest delay until a closed output is noticed."""
+
+
+@expanded
+def watch(
+    *,
+    topic: Annotated[str, typer.Argument(help="A destination topic.", metavar="TOPIC")],
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Start with the oldest record, not with the next one.")
+    ] = False,
+    count: Annotated[int | None, typer.Option(help="End after so many records.", metavar="N", min=1)] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="End after so long; exit with 75 when --count was not reached.", metavar="SECONDS", min=0.1
+        ),
+    ] = None,
+    output: Annotated[
+        Literal["human", "json"],
+        typer.Option("--output", "-o", help="One line, or one JSON object, a record."),
+    ] = "human",
+    connection: options.Connection,
+) -> None:
+    """Print what lands on a topic, with its lateness.
+
+    Ends at Ctrl-C, --count or --timeout. Lateness is the record's timestamp minus its delaystream-due-at.
+    Only what is committed is shown (isolation.level=read_committed), as your consumers should read it too.
+    Events and receipts are shown for people; --output json has every record whole.
+    """
+    import orjson
+
+    from delaystream.adapters.security.client_config import ClientConfig
+    from delaystream.cli.rendering import delivery_fields
+    from delaystream.cli.requests.answers import record_line
+    from delaystream.client.kafka.reading import ANSWER_TIMEOUT_S, Reader
+
+    loaded = connection.load()
+    conf = ClientConfig.parse(loaded.settings.kafka).confluent()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    seen = 0
+    try:
+        answer_timeout_s = min(ANSWER_TIMEOUT_S, timeout or ANSWER_TIMEOUT_S)
+        with Reader(conf, topic, from_beginning=from_beginning, answer_timeout_s=answer_timeout_s) as reader:
+            for record in _read(reader, deadline):
+                if output == "json":
+                    print(orjson.dumps(delivery_fields(record)).decode(), flush=True)
+                else:
+                    print(record_line(record, loaded.settings.events_topic), flush=True)
+                seen += 1
+                if seen == count:
+                    return
+    except KeyboardInterrupt:
+        return
+    if count is not None and not _is_closed():
+        print(
+            f"delaystream: {seen} of {count} records landed on {topic} within {timeout:g} s", file=sys.stderr
+        )
+        raise typer.Exit(ExitCode.TIMEOUT)
+
+
+def _read(reader: "Reader", deadline: float | None) -> "Iterator[Delivery]":
+    """Records as they come, until the deadline, or until the reader of our output is gone."""
+    while not _is_closed():
+        left_s = _LOOK_S if deadline is None else min(_LOOK_S, deadline - time.monotonic())
+        if left_s <= 0:
+            return
+        yield from reader.read(left_s)
+
+
+def _is_closed() -> bool:
+    """Whether the reader of standard output is gone. A write would show that, but there may be none."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # errors and hang-ups are always reported
+        found = poll.poll(0)
+    except (AttributeError, OSError, ValueError):  # no poll on this system, or no descriptor
+        return False
+    return any(flags & (select.POLLERR | select.POLLHUP) for _, flags in found)

@@ -1,0 +1,1 @@
+"""Consumers of deliveries, their retries, and events as classes."""

@@ -1,0 +1,1 @@
+"""The way to Kafka and back: transports, partitions, receipts, deliveries."""

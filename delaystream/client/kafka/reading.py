@@ -1,0 +1,149 @@
+"""Topics read with confluent-kafka, outside any group."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from delaystream.client.kafka.deliveries import Delivery
+from delaystream.client.requests.outcomes import MissingTopicError, UnavailableError
+
+ANSWER_TIMEOUT_S = 15.0
+"""The longest wait for what a broker answers at once."""
+
+_POLL_S = 0.2
+_AT_ONCE = 500
+"""Records that are taken from librdkafka together, at most."""
+_PASSING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+    }
+)
+_UNKNOWN = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+
+
+def known_partitions(client: Any, topic: str, timeout_s: float, why: Any) -> list[int]:
+    """The partitions of a topic, which is not created by asking. `client` is any of confluent-kafka's.
+
+    Raises UnavailableError, MissingTopicError.
+    """
+    try:
+        # Of all topics: asking for one by its name may create it.
+        found = client.list_topics(timeout=timeout_s).topics.get(topic)
+    except KafkaException as error:
+        raise UnavailableError(f"Kafka does not answer: {error.args[0].str()}{why()}.") from None
+    if found is None or (found.error is not None and found.error.code() in _UNKNOWN):
+        raise MissingTopicError(topic)
+    if not found.partitions:
+        reason = "it has no partitions yet" if found.error is None else found.error.str().rstrip(".")
+        raise UnavailableError(f"Topic {topic} cannot be used: {reason}.")
+    return sorted(found.partitions)
+
+
+def partitions_of(conf: Mapping[str, Any], topic: str) -> int:
+    """How many partitions a topic has. Raises UnavailableError, MissingTopicError."""
+    consumer = Consumer({"group.id": "delaystream-reader", "log_level": 0, **conf})
+    try:
+        return len(known_partitions(consumer, topic, ANSWER_TIMEOUT_S, str))
+    finally:
+        consumer.close()
+
+
+class Reader:
+    """Reads a topic with isolation level read_committed, outside any group; a context manager.
+
+    `conf` is `ClientConfig.confluent()`. Reading starts at the end of each partition, or at its beginning.
+    """
+
+    def __init__(
+        self,
+        conf: Mapping[str, Any],
+        topic: str,
+        *,
+        from_beginning: bool = False,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> None:
+        self._errors: deque[str] = deque(maxlen=1)  # the latest says why
+        self._topic = topic
+        self._from_beginning = from_beginning
+        self._answer_timeout_s = answer_timeout_s
+        self._consumer = Consumer(
+            {
+                # A group id is required, but nothing is committed and no group is joined.
+                "group.id": "delaystream-reader",
+                "enable.auto.commit": False,
+                "enable.partition.eof": False,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "allow.auto.create.topics": False,
+                # For lateness to be shown as it is.
+                "fetch.wait.max.ms": 50,
+                "fetch.error.backoff.ms": 50,
+                "log_level": 0,
+                **conf,
+                "error_cb": lambda error: self._errors.append(error.str()),
+            }
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._consumer.close()
+
+    def start(self) -> None:
+        """Fix where reading starts: what is written after this is read. Raises UnavailableError."""
+        timeout_s = self._answer_timeout_s
+        partitions = known_partitions(self._consumer, self._topic, timeout_s, self._why)
+        starts = []
+        for partition in partitions:
+            place = TopicPartition(self._topic, partition)
+            low, high = self._bounds(place, time.monotonic() + timeout_s)
+            starts.append(TopicPartition(self._topic, partition, low if self._from_beginning else high))
+        self._consumer.assign(starts)
+
+    def _bounds(self, place: TopicPartition, deadline: float) -> tuple[int, int]:
+        """First offset and end; a topic that was just created may have no leader for a moment."""
+        while True:
+            left_s = max(0.1, deadline - time.monotonic())
+            try:
+                low, high = self._consumer.get_watermark_offsets(place, timeout=left_s)
+            except KafkaException as error:
+                if error.args[0].code() not in _PASSING or time.monotonic() >= deadline:
+                    reason = f"{error.args[0].str()}{self._why()}"
+                    raise UnavailableError(f"Topic {self._topic} cannot be read: {reason}.") from None
+                time.sleep(_POLL_S)
+            else:
+                return low, high
+
+    def read(self, timeout_s: float | None = None) -> Iterator[Delivery]:
+        """Records as they come, until `timeout_s` is over (None: for ever). Raises UnavailableError."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while deadline is None or time.monotonic() < deadline:
+            first = self._consumer.poll(_POLL_S)
+            if first is None:
+                continue
+            for message in (first, *self._consumer.consume(_AT_ONCE, 0)):
+                if (error := message.error()) is not None:
+                    raise UnavailableError(f"Topic {self._topic} cannot be read: {error.str()}.")
+                yield Delivery.of_message(message)
+
+    def _why(self) -> str:
+        self._consumer.poll(0)  # nothing is assigned yet: this only has the errors so far told
+        return f" ({self._errors[-1]})" if self._errors else ""

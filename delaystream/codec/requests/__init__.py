@@ -1,0 +1,1 @@
+"""Headers of a record become a request, or a rejection with a code."""
