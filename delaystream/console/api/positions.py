@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import Header
 
+from delaystream.console.api.asking import Asked
 from delaystream.console.api.problems import ProblemError, invalid
-from delaystream.console.api.reading import Asked
 from delaystream.console.writing.positions import PositionError, parse_position
 
 

@@ -12,6 +12,8 @@ import httpx
 from fastapi import FastAPI
 
 from delaystream.config import Settings
+from delaystream.console.access.entrance import Entrance
+from delaystream.console.access.hosts import Hosts
 from delaystream.console.api.application import application
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
@@ -77,6 +79,7 @@ async def world(
     topics: Sequence[str] = ("delay-requests",),
     worker: MemoryWorker | None = None,
     transport: type[AsyncMemoryTransport] = AsyncMemoryTransport,
+    entrance: Entrance | None = None,
     **settings: Any,
 ) -> AsyncIterator[World]:
     """A world that is at work."""
@@ -118,7 +121,7 @@ async def world(
             while not made.ready:
                 assert not running.done(), running.exception()
                 await asyncio.sleep(0.002)
-        app = application(made)
+        app = application(made, Entrance(worker.now_ms, hosts=Hosts()) if entrance is None else entrance)
         served = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=served, base_url=HOST) as client:
             yield World(worker, made, app, client)

@@ -6,11 +6,12 @@ import re
 from http import HTTPStatus
 from typing import Annotated, Final
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Query
 
-from delaystream.console.api.changing.guard import Actor, permit
+from delaystream.console.access.caller import Role
+from delaystream.console.api.asking import Asked as Answering
+from delaystream.console.api.changing.guard import actor, permit
 from delaystream.console.api.problems import ProblemError, invalid
-from delaystream.console.api.reading import Asked as Answering
 from delaystream.console.api.reading import one_schedule
 from delaystream.console.service import Console
 from delaystream.console.writing.asking import KEY_CHARACTERS, LONGEST_WAIT_S, WAIT_S, Asked
@@ -25,9 +26,7 @@ class Conditions:
 
     def __init__(
         self,
-        request: Request,
         console: Answering,
-        actor: Actor,
         request_topic: Annotated[
             str | None, Query(description="Needed where several request topics could be meant.")
         ] = None,
@@ -45,9 +44,7 @@ class Conditions:
             Header(description="Names the request: within a day it has the same outcome."),
         ] = None,
     ) -> None:
-        self._request = request
         self._console = console
-        self._actor = actor
         self._request_topic = request_topic
         self._if_version = _version(if_match, if_none_match)
         self._wait_s = _wait_s(prefer)
@@ -58,31 +55,47 @@ class Conditions:
         """What writes."""
         return writing_of(self._console)
 
-    def of_topic(self, note: str | None = None, topic: str | None = None) -> Asked:
-        """For a request of a topic: of the one that is named, or of the only one. Raises ProblemError."""
+    def of_topic(
+        self, note: str | None = None, topic: str | None = None, role: Role = Role.OPERATOR
+    ) -> Asked:
+        """For a request of a topic: of the one that is named, or of the only one that the caller sees.
+
+        Raises ProblemError, and Refused for a caller whose role is too low.
+        """
         named = topic or self._request_topic
-        topics = self.writing.topics
-        if named is None and len(topics) > 1:
+        topics = self._topics
+        if named is None and len(topics) != 1:
             raise invalid(
                 "request-topic-required",
                 f"There are several request topics ({', '.join(topics)}): name one as request_topic.",
             )
-        return self._asked(topics[0] if named is None else named, note)
+        return self._asked(topics[0] if named is None else named, role, note)
 
     def of_schedule(self, id: str, note: str | None = None, topic: str | None = None) -> Asked:
-        """For a command about an id: without a topic, of the one that has it. Raises ProblemError."""
-        if topic is not None or self._request_topic is not None or len(self.writing.topics) == 1:
+        """For a command about an id: without a topic, of the one that has it. Raises as `of_topic`."""
+        if topic is not None or self._request_topic is not None or len(self._topics) == 1:
             return self.of_topic(note, topic)
-        return self._asked(one_schedule(self._console, id, None).tenant, note)
+        return self._asked(one_schedule(self._console, id, None).tenant, Role.OPERATOR, note)
 
     def following(self, topic: str) -> Asked:
         """For what follows from a request that was answered: its conditions and its key were for that one."""
-        permit(self._request, topic)
-        return Asked(self._actor, topic, self._wait_s)
+        return Asked(actor(self._console.caller), topic, self._wait_s)
 
-    def _asked(self, topic: str, note: str | None) -> Asked:
-        permit(self._request, topic)
-        return Asked(self._actor, topic, self._wait_s, self._key, self._if_version, note)
+    @property
+    def _topics(self) -> list[str]:
+        return [topic for topic in self.writing.topics if self._console.caller.sees(topic)]
+
+    def _asked(self, topic: str, role: Role, note: str | None) -> Asked:
+        caller = self._console.caller
+        if topic not in self._topics:
+            # Another's topic is as one that is not there.
+            raise ProblemError(
+                HTTPStatus.NOT_FOUND,
+                "unknown-request-topic",
+                f"{topic[:60]!r} is no request topic; expected one of {', '.join(self._topics) or 'none'}.",
+            )
+        permit(caller, role, topic)
+        return Asked(actor(caller), topic, self._wait_s, self._key, self._if_version, note)
 
 
 Conditioned = Annotated[Conditions, Depends()]

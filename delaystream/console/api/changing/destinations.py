@@ -9,15 +9,17 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from pydantic import Field
 
 from delaystream.codec.envelope import Hold
+from delaystream.console.access.caller import Role
+from delaystream.console.api.asking import Asked
 from delaystream.console.api.changing.answers import WRITES, answer, told
 from delaystream.console.api.changing.bodies import Noted, key_of
 from delaystream.console.api.changing.conditions import Conditioned
 from delaystream.console.api.changing.guard import guard
 from delaystream.console.api.models import Fresh, HoldBody, Json, RateBody, WrittenBody
-from delaystream.console.api.overview import holds_of, rates_of
+from delaystream.console.api.overview import rates_of
 from delaystream.console.api.problems import invalid, unknown
-from delaystream.console.api.reading import Asked
 from delaystream.console.api.rendering import fresh, text_or_base64
+from delaystream.console.service import Console
 
 router = APIRouter(tags=["writing"], dependencies=[Depends(guard)])
 asking = APIRouter(tags=["writing"])
@@ -104,7 +106,7 @@ async def set_rate(
         else f"{Decimal(str(body.rate)):f}"
     )
     options: Json = {"destination": destination, "rate": rate}
-    progress = await told(on.writing.command(on.of_topic(body.note), "rate", None, options))
+    progress = await told(on.writing.command(on.of_topic(body.note, role=Role.ADMIN), "rate", None, options))
     return answer(console, response, request, progress)
 
 
@@ -112,7 +114,7 @@ async def set_rate(
 async def list_holds(console: Asked, request_topic: Annotated[list[str] | None, Query()] = None) -> HoldList:
     """Bulk pauses that stand, the latest first."""
     found = [
-        _detail(hold) for hold in holds_of(console) if request_topic is None or hold.tenant in request_topic
+        _detail(hold) for hold in standing(console) if request_topic is None or hold.tenant in request_topic
     ]
     found.sort(key=lambda hold: (-hold.since, hold.name))
     return HoldList(items=found, **fresh(console.freshness))
@@ -141,7 +143,7 @@ async def make_hold(
     if not options.keys() - {"until"}:
         raise invalid("invalid-match", f"Nothing says what is kept back; expected {_ONE_KIND}.")
     options["match_new"] = body.arriving
-    progress = await told(on.writing.command(on.of_topic(body.note), "pause", None, options))
+    progress = await told(on.writing.command(on.of_topic(body.note, role=Role.ADMIN), "pause", None, options))
     return answer(console, response, request, progress)
 
 
@@ -155,7 +157,7 @@ async def release_hold(
     body: Annotated[Released | None, Body()] = None,
 ) -> WrittenBody:
     """End a hold: a resume of what it matches. Its name is that of the list."""
-    hold = next((hold for hold in holds_of(console) if hold.name == name), None)
+    hold = next((hold for hold in standing(console) if hold.name == name), None)
     if hold is None:
         raise unknown(f"No hold {name[:120]!r} stands.")
     said = body or Released()
@@ -173,8 +175,13 @@ async def release_hold(
         )
         if value is not None
     }
-    asked = on.of_topic(said.note, hold.tenant)
+    asked = on.of_topic(said.note, hold.tenant, Role.ADMIN)
     return answer(console, response, request, await told(on.writing.command(asked, "resume", None, options)))
+
+
+def standing(console: Console) -> list[Hold]:
+    """The holds that the caller sees, each once."""
+    return list({(hold.tenant, hold.name): hold for hold in console.holds()}.values())
 
 
 def _detail(hold: Hold) -> HoldDetail:

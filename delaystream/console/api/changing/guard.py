@@ -1,45 +1,31 @@
-"""Who may have something written: no page of another site, and nobody without the right to.
+"""Who may have something written, and as what it has to come.
 
-A console on loopback asks nobody who they are. A browser on the same machine reaches it for any page that is
-open there, so each request that changes something must show that no foreign page has made it. What a page of
-another origin can send without asking first (CORS) has no JSON content type; its `Origin` and
-`Sec-Fetch-Site` tell of it; and a name that is resolved anew to 127.0.0.1 (DNS rebinding) is in its `Host`.
+The gate has refused what a page of another site sends with a browser's own headers. Beside that, a change
+comes as JSON: no page of another origin can send that without asking first (CORS), and nothing lets one.
 """
 
 from __future__ import annotations
 
 from http import HTTPStatus
-from ipaddress import ip_address
-from typing import Annotated, Final
-from urllib.parse import urlsplit
+from typing import Final
 
-from fastapi import Depends, Request
+from fastapi import Request
 
+from delaystream.console.access.caller import Caller, Role
+from delaystream.console.access.refused import forbidden
+from delaystream.console.api.asking import CallerOf
 from delaystream.console.api.problems import ProblemError
 
 ACTOR: Final = "console"
 """Who asks, where nobody is asked who they are."""
 _JSON: Final = frozenset({"application/json", "application/merge-patch+json"})
-_SAME_SITE: Final = frozenset({"same-origin", "none"})
 _NEEDS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
-def guard(request: Request) -> None:
-    """Refuse what a page of another site may have sent. Raises ProblemError."""
-    headers = request.headers
-    host = headers.get("host", "")
-    if not _is_loopback(host):
-        raise _forbidden(
-            f"Host is {host[:60]!r}, which is none of this console's names; expected its address on loopback."
-        )
-    if (site := headers.get("sec-fetch-site")) is not None and site not in _SAME_SITE:
-        raise _forbidden(f"Sec-Fetch-Site is {site[:60]!r}: a page of another site has sent this.")
-    if (origin := headers.get("origin")) is not None and urlsplit(origin).netloc != host:
-        raise _forbidden(
-            f"Origin is {origin[:60]!r}, and Host is {host!r}: a page of another site has sent this."
-        )
+def guard(request: Request, _caller: CallerOf) -> None:
+    """Refuse what a page of another site could send unasked. Raises ProblemError."""
     if request.method in _NEEDS_BODY:
-        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type not in _JSON:
             raise ProblemError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -48,25 +34,14 @@ def guard(request: Request) -> None:
             )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ip_address(name).is_loopback
-    except ValueError:
-        return False
+def actor(caller: Caller) -> str:
+    """Who asks, for events."""
+    return caller.name if caller.authenticated else ACTOR
 
 
-def _forbidden(detail: str) -> ProblemError:
-    return ProblemError(HTTPStatus.FORBIDDEN, "cross-site", detail)
-
-
-def actor(_: Request) -> str:
-    """The name of who asks."""
-    return ACTOR
-
-
-def permit(_request: Request, _topic: str) -> None:
-    """Whether the caller may have requests of a topic written; the one place that decides it."""
-
-
-Actor = Annotated[str, Depends(actor)]
+def permit(caller: Caller, role: Role, topic: str) -> None:
+    """Refuse a caller that may not change something of a topic that it sees. Raises Refused."""
+    if not caller.may(role, topic):
+        raise forbidden(
+            "role-too-low", f"{caller.name} may not do this: it needs the role {role} on {topic}."
+        )

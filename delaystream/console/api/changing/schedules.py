@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Request, Response
 
 from delaystream.client.requests.composing import CheckedRequest
+from delaystream.console.api.asking import Asked
 from delaystream.console.api.changing.answers import WRITES, answer, made, request_body, told
 from delaystream.console.api.changing.bodies import (
     Changed,
@@ -24,10 +25,9 @@ from delaystream.console.api.changing.bodies import (
     schedule_options,
 )
 from delaystream.console.api.changing.conditions import Conditioned, writing_of
-from delaystream.console.api.changing.guard import guard, permit
+from delaystream.console.api.changing.guard import guard
 from delaystream.console.api.models import CheckedBody, Json, RequestBody, WrittenBody
 from delaystream.console.api.problems import unknown
-from delaystream.console.api.reading import Asked
 from delaystream.console.api.rendering import header_texts, text_or_base64
 
 router = APIRouter(tags=["writing"], dependencies=[Depends(guard)])
@@ -77,12 +77,11 @@ async def check_request(console: Asked, on: Conditioned, body: Annotated[Created
 
 
 @asking.get("/requests/{request_id}")
-async def get_request(console: Asked, request: Request, request_id: str) -> RequestBody:
+async def get_request(console: Asked, request_id: str) -> RequestBody:
     """A request that was written here within the last day, and what came of it."""
     progress = await writing_of(console).find(request_id)
-    if progress is None:
+    if progress is None or not console.caller.sees(progress.request_topic):
         raise unknown(f"No request {request_id[:60]!r} is known.")
-    permit(request, progress.request_topic)
     return request_body(progress)
 
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Path, Request, Response
 
+from delaystream.console.api.asking import Asked
 from delaystream.console.api.changing.answers import WRITES, answer, told
 from delaystream.console.api.changing.bodies import Noted
 from delaystream.console.api.changing.conditions import Conditioned
 from delaystream.console.api.changing.guard import guard
 from delaystream.console.api.models import WrittenBody
-from delaystream.console.api.reading import Asked
 from delaystream.core.request import Coordinates
 
 router = APIRouter(tags=["writing"], dependencies=[Depends(guard)])
