@@ -43,9 +43,9 @@ def send(
     )
     try:
         with urllib.request.urlopen(request, timeout=90) as answer:
-            return Answer(answer.status, answer.headers, json.loads(answer.read()))
+            return Answer(answer.status, dict(answer.headers), json.loads(answer.read()))
     except urllib.error.HTTPError as error:
-        return Answer(error.code, error.headers, json.loads(error.read()))
+        return Answer(error.code, dict(error.headers), json.loads(error.read()))
 
 
 @pytest.fixture
@@ -88,10 +88,10 @@ def test_what_was_answered_is_read_at_once(app: Deployment, console: str) -> Non
         assert made.status == 201, made
         assert made.body["source"].split("/")[1] == str(owner_partition(id, app.partitions))
         read = send(f"{schedules}/{id}", payload="true")
-        assert read.headers["ETag"] == made.headers["ETag"]
+        assert read.headers["etag"] == made.headers["etag"]
         again = send(f"{schedules}/{id}", "PUT", {**read.body["definition"], **read.body["payload"]})
         assert (again.status, again.body["outcome"]) == (200, "unchanged"), again
-        tag = {"If-Match": read.headers["ETag"], "Prefer": "wait=60"}
+        tag = {"If-Match": read.headers["etag"], "Prefer": "wait=60"}
         changed = send(f"{schedules}/{id}", "PATCH", {"name": "New"}, tag)
         assert changed.status == 200, changed
         assert send(f"{schedules}/{id}").body["definition"]["name"] == "New"
@@ -102,7 +102,7 @@ def test_what_was_answered_is_read_at_once(app: Deployment, console: str) -> Non
         assert (read.body["status"], read.body["note"], read.body["updated_by"]) == (
             "cancelled", "enough", "console",
         )  # fmt: skip
-        assert send(f"{schedules}/{id}", headers={"If-Position": gone.headers["Position"]}).status == 200
+        assert send(f"{schedules}/{id}", headers={"If-Position": gone.headers["position"]}).status == 200
 
 
 @pytest.mark.timeout(240)
@@ -142,7 +142,7 @@ def test_a_key_repeats_the_outcome_across_a_kill_before_it_was_stored(deploy: De
             url + path, "POST", body if what == "created" else {}, {**keys[what], "Prefer": "wait=0"}
         )
         assert asked.status == 202, asked
-        places.append(asked.headers["Location"])
+        places.append(asked.headers["location"])
     for place in places:
         wait(lambda place=place: send(url + place).body["stage"] == "sent", "the request on its topic")  # type: ignore[misc]
     first.kill()

@@ -44,7 +44,6 @@ class DefinitionBody(Model):
     grace: str | None = None
     destination_partition: int | None = None
     destination_key: str | None = Field(None, description="What takes the place of the key.")
-    destination_key_base64: str | None = None
     name: str | None = None
     description: str | None = None
     tags: list[str] | None = None

@@ -63,7 +63,6 @@ class AsTold(Model):
     grace: str | None = None
     destination_partition: int | None = None
     destination_key: str | None = None
-    destination_key_base64: str | None = Field(None, exclude=True)
     name: str | None = None
     description: str | None = None
     tags: list[str] | None = Field(None, max_length=100)

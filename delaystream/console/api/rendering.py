@@ -45,14 +45,15 @@ from delaystream.query.view import view_of
 def definition_body(definition: Definition, payload: Envelope | None = None) -> DefinitionBody:
     """A definition in the words of the header contract, and what its payload knows."""
     grace_ms = definition.grace_ms
-    on_late = partition = key = key_base64 = None
+    on_late = partition = key = None
     if payload is not None:
         if grace_ms is None and payload.grace_ms >= 0:
             grace_ms = payload.grace_ms
         on_late = None if payload.on_late == ON_LATE_FIRE else payload.on_late
         partition = payload.destination_partition if payload.destination_partition >= 0 else None
         if payload.has_destination_key:
-            key, key_base64 = text_or_base64(payload.destination_key)
+            # The contract has it as text.
+            key, _ = text_or_base64(payload.destination_key)
     return DefinitionBody(
         destination=definition.destination,
         at=list(definition.due_at_ms) or None,
@@ -70,7 +71,6 @@ def definition_body(definition: Definition, payload: Envelope | None = None) -> 
         grace=None if grace_ms is None else format_duration(grace_ms),
         destination_partition=partition,
         destination_key=key,
-        destination_key_base64=key_base64,
         name=definition.name,
         description=definition.description,
         tags=list(definition.tags) or None,

@@ -298,7 +298,7 @@ def test_the_view_of_fires_keeps_its_columns(database: Database) -> None:
 
 
 def test_an_older_console_works_on_the_tables_of_a_newer_one(url: str, database: Database) -> None:
-    with database._writing() as connection:
+    with database.writing() as connection:
         connection.execute(text("ALTER TABLE events ADD COLUMN mood TEXT"))
         connection.execute(text("ALTER TABLE rollups ADD COLUMN moods BIGINT NOT NULL DEFAULT 0"))
         connection.execute(text("CREATE TABLE moods (mood TEXT)"))
@@ -316,7 +316,7 @@ def test_an_older_console_works_on_the_tables_of_a_newer_one(url: str, database:
 
 
 def test_tables_of_another_major_version_are_refused(url: str, database: Database) -> None:
-    with database._writing() as connection:
+    with database.writing() as connection:
         connection.execute(text("UPDATE delaystream_version SET version_num = '2.0'"))
     with pytest.raises(DatabaseError, match=r"newer delaystream: its tables are 2\.0"):
         Database.open(url)

@@ -56,7 +56,7 @@ def test_a_schedule_that_is_answered_is_shown(tmp_path: Path) -> None:
 
 
 def test_what_was_read_can_be_sent_back_and_changes_nothing(tmp_path: Path) -> None:
-    bodies = [
+    bodies: list[dict[str, Any]] = [
         CRON,
         {"destination": "pings", "every": "15m", "jitter": "30s", "value_json": {"a": [1, None, "ü"]}},
         {"destination": "pings", "every": "15m", "start": "2030-01-05T00:00:00Z", "grace": "2m"},
@@ -68,7 +68,7 @@ def test_what_was_read_can_be_sent_back_and_changes_nothing(tmp_path: Path) -> N
             "headers": [["h", "1"], ["h", None], ["raw", {"base64": "/w=="}]],
         },
         {**CRON, "max_fires": 3, "end": "2031-01-01T00:00:00Z", "dst_gap": "skip", "catch_up": "all",
-         "destination_key_base64": "/w==", "key_base64": "/wE="},
+         "destination_key": "", "key_base64": "/wE="},
     ]  # fmt: skip
 
     async def story(world: World) -> None:
@@ -162,7 +162,7 @@ def test_what_is_wrong_is_refused_before_it_is_sent_or_by_the_owner(
         answer = await world.ask.request(method, f"/v1/schedules/{path}", json=body, headers=JSON)
         assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
         assert answer.headers["content-type"] == "application/problem+json"
-        assert answer.json()["detail"].endswith(".")
+        assert answer.json()["detail"].endswith((".", "?"))
         assert len(world.sent()) - before == (status in (404, 409) and "other" not in path)
 
     in_world(tmp_path, story)

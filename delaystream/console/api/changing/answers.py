@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from fastapi import Request, Response
@@ -38,7 +38,9 @@ _TOO_MANY: Final = frozenset(
 )
 _CREATED: Final = frozenset({"scheduled"})
 
-WRITES: Final[dict[int | str, dict[str, Any]]] = {
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
+
+WRITES: Final[Responses] = {
     200: {"description": "It is carried out, and shown here."},
     202: {"model": WrittenBody, "description": "It is under way: `Location` tells what came of it."},
 }
@@ -109,7 +111,7 @@ def answer(console: Console, response: Response, request: Request, progress: Pro
     if progress.stage is not Stage.DECIDED or not progress.shown:
         response.status_code = HTTPStatus.ACCEPTED
         response.headers["Location"] = REQUESTS_PATH + progress.request_id
-        return WrittenBody(**body.model_dump())
+        return WrittenBody(**dict(body))
     # What is about coordinates or about several has no id.
     named = progress.receipt is not None and "id" in progress.receipt
     found = console.catalog.get(progress.request_topic, progress.about) if named else None
@@ -118,8 +120,7 @@ def answer(console: Console, response: Response, request: Request, progress: Pro
         if progress.outcome in _CREATED and request.method in {"POST", "PUT"}:
             response.status_code = HTTPStatus.CREATED
             response.headers["Location"] = f"/v1/schedules/{quote(progress.about, safe='')}"
-    written = body.model_dump()
-    return WrittenBody(**written, schedule=None if found is None else schedule_body(found))
+    return WrittenBody(**dict(body), schedule=None if found is None else schedule_body(found))
 
 
 def request_body(progress: Progress) -> RequestBody:

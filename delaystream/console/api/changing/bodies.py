@@ -17,9 +17,7 @@ from delaystream.console.api.problems import invalid
 
 _VALUES: Final = ("value", "value_json", "value_base64")
 _TIMES: Final = ("delay", "at", "every", "cron")
-_NOT_OPTIONS: Final = frozenset(
-    {*_VALUES, "key", "key_base64", "headers", "destination_key_base64", "note", "id"}
-)
+_NOT_OPTIONS: Final = frozenset({*_VALUES, "key", "key_base64", "headers", "note", "id"})
 _CLEARED: Final = frozenset(
     {"end", "max_fires", "jitter", "timezone", "name", "description", "tags", "grace", "on_late"}
 )
@@ -57,7 +55,6 @@ class Changed(Noted):
     grace: str | None = None
     destination_partition: int | str | None = None
     destination_key: str | None = None
-    destination_key_base64: str | None = None
     name: str | None = None
     description: str | None = None
     tags: list[str] | None = None
@@ -194,8 +191,6 @@ def schedule_options(body: Replaced) -> Json:
         for name in type(body).model_fields
         if name not in _NOT_OPTIONS and (value := getattr(body, name)) is not None
     }
-    if (key := _bytes(body, "destination_key")) is not None:
-        options["destination_key"] = key
     return options
 
 
@@ -220,8 +215,6 @@ def changes(body: Changed) -> Json:
                 "not-applicable",
                 f"{name} is null, which it cannot be; expected a value, or PUT for another schedule.",
             )
-    if (key := _bytes(body, "destination_key")) is not None:
-        options["destination_key"] = key
     if given & {*_VALUES}:
         what = delivered(body)
         options |= {"value": what.value, "key": what.key, "headers": what.headers}

@@ -11,13 +11,13 @@ from pydantic import Field
 
 from delaystream.console.api import compat
 from delaystream.console.api.asking import Asked
-from delaystream.console.api.changing.answers import WRITES, answer, told
+from delaystream.console.api.changing.answers import WRITES, Responses, answer, told
 from delaystream.console.api.changing.bodies import Body as Sent
 from delaystream.console.api.changing.bodies import Changed, delivered
 from delaystream.console.api.changing.conditions import Conditioned, Conditions
 from delaystream.console.api.changing.guard import guard
 from delaystream.console.api.compat import CompatSchedule
-from delaystream.console.api.models import Json, Model
+from delaystream.console.api.models import HeaderBytes, Json, Model
 from delaystream.console.api.problems import ProblemError, invalid
 from delaystream.console.service import Console
 from delaystream.console.writing.outcomes import Progress
@@ -86,6 +86,7 @@ def _options(body: CompatRequest) -> Json:
 
 
 def _payload(body: CompatRequest) -> Changed:
+    headers: list[list[str | HeaderBytes | None]] | None
     headers = None if body.headers is None else [[name, value] for name, value in body.headers.items()]
     return Changed(value_json=body.payload, key=body.key, headers=headers)
 
@@ -112,8 +113,11 @@ def _answered(console: Console, response: Response, request: Request, progress: 
     return compat.schedule_body(found)
 
 
-_WRITES = {200: WRITES[200]}
-_CREATES = {201: {"description": "There was no such schedule, and now there is."}}
+_WRITES: Responses = {200: WRITES[200]}
+_CREATES: Responses = {
+    **_WRITES,
+    201: {"model": CompatSchedule, "description": "There was no such schedule, and now there is."},
+}
 
 
 def _nothing_to_do(what: str) -> NoReturn:
@@ -135,7 +139,7 @@ async def cleanup() -> None:
     )
 
 
-@router.post("/schedules", status_code=HTTPStatus.CREATED, responses=_CREATES)
+@router.post("/schedules", responses=_CREATES)
 async def create_schedule(
     console: Asked,
     request: Request,
