@@ -233,13 +233,19 @@ def test_a_key_repeats_what_a_console_that_ended_has_sent(tmp_path: Path) -> Non
     """It was sent, and the outcome was never stored: the owner knows the name."""
     worker = MemoryWorker(TopicPlan(partitions=2), START_MS)
     key = {"Idempotency-Key": "order-42"}
+    places: list[str] = []
 
     async def first(world: World) -> None:
         answer = await world.ask.post("/v1/schedules", json=CRON, headers={**key, "Prefer": "wait=0"})
-        while (await world.ask.get(answer.headers["location"])).json()["stage"] == "begun":
+        places.append(answer.headers["location"])
+        while (await world.ask.get(places[0])).json()["stage"] == "begun":
             pass
 
     async def second(world: World) -> None:
+        world.advance(1)
+        await world.caught_up()
+        told = (await world.ask.get(places[0])).json()
+        assert (told["stage"], told["outcome"], told["shown"]) == ("decided", "scheduled", True)
         answer = await world.ask.post("/v1/schedules", json=CRON, headers=key)
         assert answer.status_code == 201, answer.text
         assert (answer.json()["outcome"], answer.json()["repeated"]) == ("scheduled", True)
@@ -320,8 +326,9 @@ def test_a_request_without_an_id_by_its_coordinates(tmp_path: Path) -> None:
         assert [item["source"] for item in listed] == ["delay-requests/1/0"]
         again = await world.ask.delete(path)
         assert (again.status_code, again.json()["code"]) == (409, "too-late")
-        nobody = await world.ask.delete("/v1/pending/delay-requests/0/77")
-        assert (nobody.status_code, nobody.json()["code"]) == (404, "unknown")
+        for nowhere in ("0/77", "99/0"):
+            nobody = await world.ask.delete(f"/v1/pending/delay-requests/{nowhere}")
+            assert (nobody.status_code, nobody.json()["code"]) == (404, "unknown")
 
     in_world(tmp_path, story)
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 
 from delaystream.client.requests.composing import CheckedRequest
 from delaystream.console.api.asking import Asked
-from delaystream.console.api.changing.answers import WRITES, answer, made, request_body, told
+from delaystream.console.api.changing.answers import WRITES, answer, made, remembered, request_body, told
 from delaystream.console.api.changing.bodies import (
     Changed,
     Created,
@@ -82,7 +82,8 @@ async def get_request(console: Asked, request_id: str) -> RequestBody:
     progress = await writing_of(console).find(request_id)
     if progress is None or not console.caller.sees(progress.request_topic):
         raise unknown(f"No request {request_id[:60]!r} is known.")
-    return request_body(progress)
+    found = console.catalog.get(progress.request_topic, progress.about)
+    return request_body(progress if found is None else remembered(progress, found.row))
 
 
 @router.post("/schedules/{id:whole}/pause", responses=WRITES)
