@@ -153,18 +153,25 @@ class ConfluentTransport:
         """Tell of acknowledgements, and do what else has them told.
 
         Each that comes while another thread is busy costs a switch of threads, some milliseconds. So who
-        sends many has them told now and then, all together, and stands still meanwhile.
+        sends many has them told now and then, all together, and stands still meanwhile; in between nothing is
+        served.
         """
         self._serving = True
-        seen = 0
+        busy, seen = False, 0
         try:
             while not self._ended:
-                while self._asked:
-                    self._do(*self._asked.popleft())
-                if self._produced - seen >= _OFTEN:
-                    self._nap.acquire(timeout=_NAP_S)
-                elif not self._asked:
+                if self._asked:
+                    self._nap.acquire(blocking=False)
+                    while self._asked:
+                        self._do(*self._asked.popleft())
+                    busy = True
+                elif busy:
+                    # Whoever wakes it and asks for nothing stands still, and waits.
+                    woken = self._nap.acquire(timeout=_NAP_S)
+                    busy = not woken and self._produced - seen >= _OFTEN
+                else:
                     self._producer.poll(_POLL_S)
+                    busy = self._produced - seen >= _OFTEN
                 seen = self._produced
             self._producer.poll(0)
         finally:
