@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from random import Random
+from types import FrameType
 
 from delaystream.client import Client
 
@@ -22,11 +23,20 @@ LATEST_S = 0.03
 WAIT = timedelta(seconds=60)
 
 
-def is_interruption(error: BaseException | None) -> bool:
-    """Whether an error is KeyboardInterrupt, or came of one."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
+class Interruptions:
+    """What Ctrl-C does, and whether it has been done since `last` was set to False."""
+
+    def __init__(self) -> None:
+        self.last = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.last = True
+        signal.default_int_handler(number, frame)
+
+    def explain(self, error: BaseException) -> bool:
+        """Whether an error is the interruption: confluent-kafka's C code may put one of its own in its place,
+        where it makes objects of Python's."""
+        return self.last and isinstance(error, KeyboardInterrupt | TypeError | SystemError)
 
 
 def main() -> None:
@@ -56,19 +66,20 @@ def main() -> None:
             client.schedule(out, b"another", delay="1h")
 
     kinds: list[Callable[[Client], None]] = [many, one, receipts, another]
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    interruptions = Interruptions()
+    signal.signal(signal.SIGALRM, interruptions)
     client = made()
     client.schedule(out, b"first", delay="1h", wait=WAIT)
     interrupted = 0
     for number in range(int(rounds)):
         faulthandler.dump_traceback_later(STUCK_S, exit=True)
+        interruptions.last = False
         try:
             signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, LATEST_S))
             kinds[number % len(kinds)](client)
             signal.setitimer(signal.ITIMER_REAL, 0)
         except BaseException as error:
-            # confluent-kafka's C code may tell of the interruption by an error of its own, caused by it.
-            if not is_interruption(error):
+            if not interruptions.explain(error):
                 raise
             interrupted += 1
         if number % 20 == 19:

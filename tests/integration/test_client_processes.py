@@ -116,16 +116,3 @@ def test_who_is_interrupted_while_waiting_has_a_client_that_goes_on(app: Deploym
         rest, _ = process.communicate(timeout=60)
     assert (rest, process.returncode) == ("interrupted\nclosed\n", 0)
     assert [record.value for record in app.kafka.read(topic, 2)] == [b"first", b"second"]
-
-
-def test_who_is_interrupted_at_any_instruction_has_a_client_that_goes_on_and_ends(app: Deployment) -> None:
-    """Hundreds of times, while it is made, sends, waits and is closed: nothing hangs.
-
-    `tests/integration/interrupted_client.py` run by hand takes more rounds, and another seed.
-    """
-    out = app.destination(f"interrupted-{uuid4().hex}")
-    module = "tests.integration.interrupted_client"
-    command = [sys.executable, "-m", module, app.kafka.bootstrap, app.requests, app.receipts, out, "300", "7"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[0]) > 100, done.stdout
