@@ -26,9 +26,11 @@ KUBERNETES = ROOT / "helm" / "schema" / "kubernetes.json"
 CHARTS_OWN_SETTINGS = frozenset(
     {
         *("data_dir", "instance_id", "http_host", "http_port", "kafka"),
-        *("console_data_dir", "console_database", "console_http_host", "console_http_port"),
+        *("console_data_dir", "console_http_host", "console_http_port"),
         # Of the command line, which no pod runs.
         "console_url",
+        # Secrets are files of secrets that are there already; a release keeps its values in clear text.
+        *(name for name, field in Settings.model_fields.items() if not field.repr),
     }
 )
 #: Kafka's settings that the chart has a value of its own for.
