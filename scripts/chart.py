@@ -26,7 +26,7 @@ KUBERNETES = ROOT / "helm" / "schema" / "kubernetes.json"
 CHARTS_OWN_SETTINGS = frozenset(
     {
         *("data_dir", "instance_id", "http_host", "http_port", "kafka"),
-        *("console_data_dir", "console_http_host", "console_http_port"),
+        *("console_data_dir", "console_http_host", "console_http_port", "console_tokens_file"),
         # Of the command line, which no pod runs.
         "console_url",
         # Secrets are files of secrets that are there already; a release keeps its values in clear text.
