@@ -17,7 +17,6 @@ from typing import Final, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from delaystream.codec.names import PREFIX
 from delaystream.codec.outgoing import (
     ERROR,
     ERROR_DETAIL,
@@ -26,6 +25,7 @@ from delaystream.codec.outgoing import (
     ERROR_TIMESTAMP,
     ERROR_TOPIC,
 )
+from delaystream.codec.requests.names import PREFIX
 from delaystream.console.access.caller import Caller
 from delaystream.core.identity import schedule_id
 from delaystream.core.instants import LATEST_MS
