@@ -108,7 +108,7 @@ def test_a_disk_that_is_full_while_the_worker_runs(deploy: Deploy) -> None:
     assert worker.wait_exit(60) == ExitCode.NO_STORAGE, worker.output()[-4000:]
     assert "File too large" in worker.reason
     app.worker().wait_ready()
-    delivered = [record.value for record in app.kafka.read(out, len(expected), 90)]
+    delivered = [record.value or b"" for record in app.kafka.read(out, len(expected), 90)]
     assert sorted(delivered) == sorted(expected)
 
 
