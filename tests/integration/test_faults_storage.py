@@ -52,7 +52,7 @@ def test_local_state_that_cannot_be_trusted_is_rebuilt(deploy: Deploy, tmp_path:
         "foreign": lambda: _exchange(state, other.data_directory() / other.app_id),
     }
     worker = app.worker().wait_ready()
-    expected = set()
+    expected: set[bytes] = set()
     for place, (trouble, happen) in enumerate(troubles.items()):
         # One batch that is due while nobody is there, one that is due after the restart.
         _schedule(app, out, f"{trouble} down", 1_500)
@@ -98,7 +98,7 @@ def test_a_disk_that_is_full_while_the_worker_runs(deploy: Deploy) -> None:
     worker = app.worker().wait_ready()
     limit = 300_000
     worker.usage.rlimit(psutil.RLIMIT_FSIZE, (limit, psutil.RLIM_INFINITY))
-    expected = set()
+    expected: set[bytes] = set()
     deadline = time.monotonic() + 60
     while worker.alive and time.monotonic() < deadline:
         for _ in range(50):
