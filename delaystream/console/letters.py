@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from heapq import merge
 from itertools import islice
 from typing import Final, Protocol
@@ -17,6 +18,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from delaystream.codec.correlation import correlation_ids
 from delaystream.codec.outgoing import (
     ERROR,
     ERROR_DETAIL,
@@ -25,9 +27,9 @@ from delaystream.codec.outgoing import (
     ERROR_TIMESTAMP,
     ERROR_TOPIC,
 )
+from delaystream.console.partitions import kept_open
 from delaystream.core.identity import schedule_id
 from delaystream.core.instants import LATEST_MS
-from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.ports import LogBounds, TopicBatch, TopicRecord
 
 logger = logging.getLogger(__name__)
@@ -38,9 +40,11 @@ HEADER_BYTES: Final = 2_048
 """Of a letter's headers, so many bytes are kept."""
 KEY_BYTES: Final = 256
 """Of its key."""
+CORRELATION_BYTES: Final = 256
+"""Of each of its correlation ids."""
 
 _SHOWN: Final = 10
-_RETRY_S: Final = 2.0
+_CORRELATED: Final = 4
 _ID: Final = "delaystream-id"
 _DESTINATION: Final = "delaystream-destination"
 
@@ -66,6 +70,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     value_bytes: int | None
     headers: Sequence[tuple[str, bytes | None]]
     headers_cut: bool
+    #: what its headers correlate it with, the first of them, up to `CORRELATION_BYTES` of each
+    correlation_ids: Sequence[bytes] = ()
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -112,6 +118,8 @@ class LetterStatus(msgspec.Struct, frozen=True):
     end: int = 0
     #: letters before this offset are not kept here
     kept_from: int = 0
+    #: offsets behind that which are in batches that cannot be read
+    skipped: int = 0
     #: wall clock, ms, at which nothing was missing; None: not since the console started
     as_of_ms: int | None = None
     problem: str | None = None
@@ -125,7 +133,7 @@ class LetterLog(Protocol):
         ...
 
     async def read_records(self, position: int) -> TopicBatch:
-        """Raises LogUnavailable, and Misconfigured for what cannot be read."""
+        """Raises LogUnavailable; a batch that cannot be read is passed over, and counted."""
         ...
 
     async def close(self) -> None:
@@ -164,9 +172,15 @@ class DeadLetters:
         return LetterPage(items, items[-1].place if more else None)
 
     def of(self, word: str) -> list[Letter]:
-        """Letters of the coordinates of a request, or of an id."""
-        found = (letter for kept in self._kept for letter in reversed(kept))
-        return list(islice((letter for letter in found if word in (letter.source, letter.id)), _SHOWN))
+        """Letters of the coordinates of a request, of an id, or of a correlation id."""
+        correlated = word.encode()[:CORRELATION_BYTES]
+        found = (
+            letter
+            for kept in self._kept
+            for letter in reversed(kept)
+            if word in (letter.source, letter.id) or correlated in letter.correlation_ids
+        )
+        return list(islice(found, _SHOWN))
 
     def counts(self, tenants: frozenset[str] | None = None) -> dict[str, int]:
         """How many are kept, by code; ``tenants``: of these request topics alone."""
@@ -182,17 +196,11 @@ class DeadLetters:
         return merge(*ways, key=lambda letter: letter.place, reverse=True)
 
     async def _follow(self, partition: int) -> None:
-        while True:
-            try:
-                log = await self._open_log(partition)
-                try:
-                    await self._read(partition, log)
-                finally:
-                    await log.close()
-            except (LogUnavailable, Misconfigured) as problem:
-                self._tell(partition, problem=str(problem))
-                logger.warning("dead letters, partition %d: %s", partition, problem)
-                await asyncio.sleep(_RETRY_S)
+        def complain(problem: Exception) -> None:
+            self._tell(partition, problem=str(problem))
+            logger.warning("dead letters, partition %d: %s", partition, problem)
+
+        await kept_open(partition, self._open_log, partial(self._read, partition), complain)
 
     async def _read(self, partition: int, log: LetterLog) -> None:
         bounds = await log.bounds()
@@ -200,9 +208,20 @@ class DeadLetters:
         kept.clear()
         # Each transaction has a marker, which takes an offset, too.
         position = max(bounds.start, bounds.stable - 2 * self._most)
-        self._tell(partition, position=position, end=bounds.stable, kept_from=position, problem=None)
+        self._tell(
+            partition, position=position, end=bounds.stable, kept_from=position, skipped=0, problem=None
+        )
         while True:
             batch = await log.read_records(position)
+            if batch.skipped:
+                skipped = self.statuses[partition].skipped + batch.skipped
+                self._tell(partition, skipped=skipped)
+                logger.warning(
+                    "dead letters, partition %d: %d offsets from %d on are in a batch that cannot be read",
+                    partition,
+                    batch.skipped,
+                    position,
+                )
             position = batch.next_position
             for record in batch.records:
                 kept.append(letter_of(partition, record))
@@ -247,6 +266,7 @@ def letter_of(partition: int, record: TopicRecord) -> Letter:
         value_bytes=None if record.value is None else len(record.value),
         headers=headers,
         headers_cut=left < 0,
+        correlation_ids=[one[:CORRELATION_BYTES] for one in correlation_ids(record.headers)[:_CORRELATED]],
     )
 
 
