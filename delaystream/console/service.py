@@ -16,6 +16,7 @@ from delaystream.console.letters import DeadLetters
 from delaystream.console.replica.catalog import Catalog
 from delaystream.console.replica.follower import CopyStatus, Follower, Phase
 from delaystream.console.replica.pending import Copy, Pending
+from delaystream.console.standing import Standing
 from delaystream.engine.ports import Clock, LogBounds
 
 
@@ -50,6 +51,7 @@ class Console:
         self.letters = letters
         self.bounds = bounds
         self.tail = Tail(asked, lambda: self.history_statuses)
+        self._standing = Standing(following, history)
 
     async def run(self) -> None:
         """Follow until cancelled. Raises StoreFailed."""
@@ -59,6 +61,7 @@ class Console:
             group.create_task(self._history.run(), name="history")
             group.create_task(self.letters.run(), name="letters")
             group.create_task(self.tail.run(), name="tail")
+            group.create_task(self._standing.run(), name="schedules")
 
     @property
     def catalog(self) -> Catalog:

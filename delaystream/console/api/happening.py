@@ -62,6 +62,7 @@ async def list_dead_letters(
                 position=status.position,
                 end=status.end,
                 kept_from=status.kept_from,
+                skipped=status.skipped,
                 problem=status.problem,
             )
             for status in console.letters.statuses
@@ -76,6 +77,7 @@ class Watched(msgspec.Struct, frozen=True):
     request_topics: frozenset[str] | None
     destination: str | None
     id: str | None
+    correlation_id: str | None = None
 
     def fits(self, told: Told) -> bool:
         """Whether an event is meant."""
@@ -86,6 +88,7 @@ class Watched(msgspec.Struct, frozen=True):
             and (self.request_topics is None or event.request_topic in self.request_topics)
             and (self.destination is None or destination == self.destination)
             and self.id in (None, event.id, event.schedule_id)
+            and self.correlation_id in (None, event.correlation_id, event.request_id)
         )
 
 
@@ -106,6 +109,7 @@ async def stream_events(
     request_topic: Annotated[list[str] | None, Query()] = None,
     destination: Text = None,
     id: str | None = None,
+    correlation_id: Text = None,
     last_event_id: Annotated[str | None, Header()] = None,
     after: Annotated[
         str | None, Query(description="As the header Last-Event-ID, for who cannot set one.")
@@ -117,6 +121,7 @@ async def stream_events(
         None if request_topic is None else frozenset(request_topic),
         destination,
         id,
+        correlation_id,
     )
     places = _places(last_event_id if last_event_id is not None else after, console.tail.now())
     if console.tail.streams >= STREAMS:
@@ -132,7 +137,7 @@ async def _stream(tail: Tail, watched: Watched, places: Places) -> AsyncIterator
     try:
         with tail.counted():
             yield b"retry: 2000\nid: %b\n\n" % _event_id(places)
-            async for some in tail.follow(places, _SILENCE_S):
+            async for some, behind in tail.follow(places, _SILENCE_S):
                 told = b""
                 for one in some:
                     places[one.partition] = max(places.get(one.partition, 0), one.offset + 1)
@@ -142,8 +147,11 @@ async def _stream(tail: Tail, watched: Watched, places: Places) -> AsyncIterator
                             one.event.type.value.encode(),
                             msgspec.json.encode(one.event),
                         )
-                # What is not meant moves the place, too: it is not looked at again.
-                yield told or b"id: %b\n:\n\n" % _event_id(places)
+                if not told or places != behind:
+                    # What is not meant, or no event, moves the place, too: it is not looked at again.
+                    places = behind
+                    told += b"id: %b\n:\n\n" % _event_id(places)
+                yield told
     except DatabaseError:
         # Whoever reads it comes again, from where it stood.
         return

@@ -108,24 +108,33 @@ class Tail:
         """Where a stream begins that is about what happens from now on."""
         return {status.partition: status.position for status in self._statuses()}
 
-    async def follow(self, places: Mapping[int, int], silence_s: float) -> AsyncIterator[list[Told]]:
-        """What happened from places on, some at a time; nothing, where so long nothing happened.
+    async def follow(
+        self, places: Mapping[int, int], silence_s: float
+    ) -> AsyncIterator[tuple[list[Told], Places]]:
+        """What happened from places on, some at a time, and the places behind it.
+
+        Nothing and the places, where so long nothing happened, or only what is no event.
 
         Ends when the tail is closed. What retention took is passed over. Raises DatabaseError.
         """
         at = self.now() | dict(places)
         while not self._closed.is_set():
             ways: list[list[Told]] = []
+            before = dict(at)
             for partition in sorted(at):
                 found, at[partition] = await self._next(partition, at[partition])
                 ways.append(found)
             # Those of a partition stay in the order of their offsets, whatever their times.
             told = list(merge(*ways, key=lambda one: one.event.at_ms))
-            if told or not await self._waited(at, silence_s):
-                yield told
+            if told or at != before or not await self._waited(at, silence_s):
+                yield told, dict(at)
 
     async def _look(self, status: HistoryStatus) -> bool:
-        held = self._held.setdefault(status.partition, _Held(status.position))
+        held = self._held.get(status.partition)
+        if held is None:
+            self._held[status.partition] = _Held(status.position)
+            # Streams that wait may be behind it, with nothing in between.
+            return True
         if status.position < held.next:
             # Another topic of the name, or a database that was restored.
             self._held[status.partition] = held = _Held(status.position)
