@@ -13,6 +13,7 @@ from delaystream.console.api import (
     metrics,
     overview,
     pages,
+    paths,
     planning,
     problems,
     reading,
@@ -30,6 +31,8 @@ def application(console: Console) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        # FastAPI would make spans of its own as soon as there is an SDK.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.console = console
     description.install(app)
@@ -41,6 +44,7 @@ def application(console: Console) -> FastAPI:
         shown = not prefix
         app.include_router(compat.router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
     metrics.install(app, console)
+    paths.install(app)
     pages.install(app)
     views.install(app)
 
