@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
-from typing import Final
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
 
 import structlog
 import uvicorn
@@ -36,6 +36,8 @@ from delaystream.exit_codes import ExitCode
 logger = structlog.get_logger(__name__)
 
 _LOOK_AGAIN_S: Final = 2.0
+#: How often the topics are looked at, which may have gained partitions.
+_LOOK_FOR_CHANGES_S: Final = 15.0
 _DAY_MS: Final = 86_400_000
 
 
@@ -68,7 +70,7 @@ def run_console(settings: Settings) -> int:
 async def _serve(settings: Settings, address: str) -> None:
     client = parts.client_config(settings)
     stop = process.signals()
-    async with AsyncExitStack() as stack:
+    with ExitStack() as stack:
         directory = DataDirectory.acquire(settings.console_data_dir, settings.app_id)
         stack.callback(directory.release)
         listening = bound(address, settings.console_http_port, listens=True)
@@ -79,7 +81,26 @@ async def _serve(settings: Settings, address: str) -> None:
         looking = asyncio.create_task(_look(settings, client))
         if not await process.first(looking, stop):
             return
-        console = _compose(settings, client, await looking, directory, stack)
+        found: Followed | None = await looking
+        assert found is not None
+        host, port = listening.getsockname()[:2]
+        logger.info("console listens", url=url_of(host, port), partitions=found.partitions)
+        while found is not None:
+            found = await _follow(settings, client, found, directory, listening, stop)
+    logger.info("console stopped")
+
+
+async def _follow(
+    settings: Settings,
+    client: ClientConfig,
+    found: Followed,
+    directory: DataDirectory,
+    listening: socket.socket,
+    stop: asyncio.Event,
+) -> Followed | None:
+    """Follow the topics as they are, and answer; what they have become meanwhile, or None: it is to stop."""
+    with ExitStack() as stack:
+        console = _compose(settings, client, found, directory, stack)
         server = _Server(
             uvicorn.Config(
                 application(console),
@@ -89,10 +110,13 @@ async def _serve(settings: Settings, address: str) -> None:
                 timeout_graceful_shutdown=1,
             )
         )
-        host, port = listening.getsockname()[:2]
-        logger.info("console listens", url=url_of(host, port), partitions=console.partitions)
-        await _until_stopped(console, server, listening, stop)
-    logger.info("console stopped")
+        changing = asyncio.create_task(_changed(settings, client, found), name="look for partitions")
+        await _until(console, server, listening, changing, stop)
+        if changing.cancelled():
+            return None
+    changed = changing.result()
+    logger.info("topics have changed: the console begins anew with them", partitions=changed.partitions)
+    return changed
 
 
 def _compose(
@@ -100,7 +124,7 @@ def _compose(
     client: ClientConfig,
     found: Followed,
     directory: DataDirectory,
-    stack: AsyncExitStack,
+    stack: ExitStack,
 ) -> Console:
     clock, stores = SystemClock(), RocksDbStores(directory)
     database = Database.open(settings.console_database or f"sqlite:///{directory.path / 'history.db'}")
@@ -144,23 +168,43 @@ def _compose(
     return Console(following, history, History(database), letters, clock, bounds)
 
 
-async def _until_stopped(
-    console: Console, server: uvicorn.Server, listening: socket.socket, stop: asyncio.Event
+async def _until(
+    console: Console,
+    server: uvicorn.Server,
+    listening: socket.socket,
+    changing: asyncio.Task[Followed],
+    stop: asyncio.Event,
 ) -> None:
+    """Have it follow and answer until it is to stop, or to begin anew; then `changing` is not cancelled."""
     following = asyncio.create_task(console.run(), name="follow")
-    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+    # A server closes what it listens on; the address stays this process's.
+    serving = asyncio.create_task(server.serve(sockets=[listening.dup()]), name="http")
     stopping = asyncio.create_task(stop.wait(), name="stop")
+    tasks: list[asyncio.Task[Any]] = [following, serving, stopping, changing]
     try:
-        done, _ = await asyncio.wait([following, serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
         # A stream of events has no end of its own.
         console.tail.close()
         server.should_exit = True
-        stopping.cancel()
-        following.cancel()
-        await asyncio.gather(following, serving, stopping, return_exceptions=True)
+        for task in (stopping, following, changing):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _changed(settings: Settings, client: ClientConfig, known: Followed) -> Followed:
+    """What is followed, once it is something else: a topic has more partitions, or another retention."""
+    while True:
+        await asyncio.sleep(_LOOK_FOR_CHANGES_S)
+        try:
+            found = await asyncio.to_thread(followed, settings, client)
+        except (LogUnavailable, Misconfigured):
+            # Those who follow say so.
+            continue
+        if found != known:
+            return found
 
 
 async def _look(settings: Settings, client: ClientConfig) -> Followed:
