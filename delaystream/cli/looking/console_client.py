@@ -47,20 +47,38 @@ def ask(url: str, path: str, parameters: Mapping[str, object]) -> dict[str, Any]
 
     Raises ConsoleUnavailableError and ConsoleRefusedError.
     """
-    query = urlencode({name: value for name, value in parameters.items() if value is not None}, doseq=True)
-    try:
-        with urllib.request.urlopen(
-            f"{url}{path}{f'?{query}' if query else ''}", timeout=_TIMEOUT_S
-        ) as answer:
+    with opened(url, path, parameters) as answer:
+        try:
             read = orjson.loads(answer.read(_MOST))
-    except urllib.error.HTTPError as error:
-        raise _problem(url, error) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise ConsoleUnavailableError(f"No console answers at {url}: {printable(str(reason))}.") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _unavailable(url, error) from None
     if not isinstance(read, dict):
         raise ConsoleUnavailableError(f"What answers at {url} is no console.")
     return read
+
+
+def opened(
+    url: str, path: str, parameters: Mapping[str, object], *, timeout_s: float = _TIMEOUT_S
+) -> http.client.HTTPResponse:
+    """The answer to one question, to be read; parameters that are None are left out.
+
+    Raises ConsoleUnavailableError and ConsoleRefusedError.
+    """
+    query = urlencode({name: value for name, value in parameters.items() if value is not None}, doseq=True)
+    try:
+        answer: http.client.HTTPResponse = urllib.request.urlopen(
+            f"{url}{path}{f'?{query}' if query else ''}", timeout=timeout_s
+        )
+    except urllib.error.HTTPError as error:
+        raise _problem(url, error) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _unavailable(url, error) from None
+    return answer
+
+
+def _unavailable(url: str, error: Exception) -> ConsoleUnavailableError:
+    reason = getattr(error, "reason", error)
+    return ConsoleUnavailableError(f"No console answers at {url}: {printable(str(reason))}.")
 
 
 def _problem(url: str, error: urllib.error.HTTPError) -> Exception:
