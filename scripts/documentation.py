@@ -238,7 +238,10 @@ def _console_metrics() -> str:
         pending=SimpleNamespace(counts=list),
         tail=SimpleNamespace(streams=0),
     )
-    metrics = ConsoleMetrics(cast("Any", console))
+    entrance = SimpleNamespace(
+        refused={"code": 1}, tokens=SimpleNamespace(tokens=SimpleNamespace(entries=()), problem=None)
+    )
+    metrics = ConsoleMetrics(cast("Any", console), cast("Any", entrance))
     metrics.requests.labels("route", "method", 200).inc()
     metrics.seconds.labels("route").observe(0.0)
     return _families(metrics.registry)

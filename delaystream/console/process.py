@@ -6,7 +6,8 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import structlog
 import uvicorn
@@ -20,13 +21,20 @@ from delaystream.adapters.storage.data_directory import DataDirectory
 from delaystream.adapters.storage.rocksdb_store import RocksDbStores
 from delaystream.app import parts, process
 from delaystream.app.preflight import Followed, followed
-from delaystream.config import Settings
+from delaystream.config import ConfigurationError, Settings
+from delaystream.console.access.caller import Exceptions
+from delaystream.console.access.connections import server_config
+from delaystream.console.access.entrance import Entrance
+from delaystream.console.access.hosts import Hosts
+from delaystream.console.access.limits import Bounds
+from delaystream.console.access.token_file import TokenFile
+from delaystream.console.access.tokens import TokensError
 from delaystream.console.api.application import application
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
 from delaystream.console.letters import DeadLetters
-from delaystream.console.loopback import loopback_address, url_of
+from delaystream.console.loopback import is_loopback, listening_address, url_of
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
 from delaystream.engine.failures import LogUnavailable, Misconfigured
@@ -53,13 +61,15 @@ class _Server(uvicorn.Server):
 def run_console(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT (then 0), or until it cannot go on; returns the process's exit code.
 
-    Raises ConfigurationError when others than this machine could reach it.
+    Raises ConfigurationError when others than this machine could reach it without saying who they are, and
+    when the file of tokens is not as it should be.
     """
-    address = loopback_address(settings.console_http_host)
+    entrance = entrance_of(settings)
+    address = listening_address(settings.console_http_host, authenticates=entrance.authentication == "tokens")
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(_serve(settings, address))
+        loop.run_until_complete(_serve(settings, address, entrance))
         code = ExitCode.OK
     except Exception as failure:  # noqa: BLE001  # the crash boundary of the process
         code = process.explain(failure)
@@ -67,7 +77,7 @@ def run_console(settings: Settings) -> int:
     return code
 
 
-async def _serve(settings: Settings, address: str) -> None:
+async def _serve(settings: Settings, address: str, entrance: Entrance) -> None:
     client = parts.client_config(settings)
     stop = process.signals()
     with ExitStack() as stack:
@@ -84,39 +94,82 @@ async def _serve(settings: Settings, address: str) -> None:
         found: Followed | None = await looking
         assert found is not None
         host, port = listening.getsockname()[:2]
-        logger.info("console listens", url=url_of(host, port), partitions=found.partitions)
+        logger.info(
+            "console listens",
+            url=url_of(host, port),
+            partitions=found.partitions,
+            authentication=entrance.authentication,
+        )
+        if entrance.tokens is None:
+            logger.info("the console asks nobody who they are: whoever reaches its loopback sees all")
+        elif not is_loopback(host):
+            logger.info("the console is reached beyond this machine, without TLS of its own")
+        if entrance.tokens is not None:
+            renewing = asyncio.create_task(entrance.tokens.run(), name="tokens")
+            stack.callback(renewing.cancel)
         while found is not None:
-            found = await _follow(settings, client, found, directory, listening, stop)
+            found = await _Round(settings, client, found, directory, entrance).run(listening, stop)
     logger.info("console stopped")
 
 
-async def _follow(
-    settings: Settings,
-    client: ClientConfig,
-    found: Followed,
-    directory: DataDirectory,
-    listening: socket.socket,
-    stop: asyncio.Event,
-) -> Followed | None:
-    """Follow the topics as they are, and answer; what they have become meanwhile, or None: it is to stop."""
-    with ExitStack() as stack:
-        console = _compose(settings, client, found, directory, stack)
-        server = _Server(
-            uvicorn.Config(
-                application(console),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=1,
-            )
-        )
-        changing = asyncio.create_task(_changed(settings, client, found), name="look for partitions")
-        await _until(console, server, listening, changing, stop)
-        if changing.cancelled():
-            return None
-    changed = changing.result()
-    logger.info("topics have changed: the console begins anew with them", partitions=changed.partitions)
-    return changed
+class _Round(NamedTuple):
+    """The topics as they are, followed and asked until they are other ones."""
+
+    settings: Settings
+    client: ClientConfig
+    found: Followed
+    directory: DataDirectory
+    entrance: Entrance
+
+    async def run(self, listening: socket.socket, stop: asyncio.Event) -> Followed | None:
+        """What the topics have become meanwhile; None: it is to stop."""
+        with ExitStack() as stack:
+            console = _compose(self.settings, self.client, self.found, self.directory, stack)
+            bounds = self.entrance.limits.bounds
+            app = application(console, self.entrance)
+            server = _Server(server_config(app, bounds.url_bytes, bounds.header_bytes))
+            looking = _changed(self.settings, self.client, self.found)
+            changing = asyncio.create_task(looking, name="look for partitions")
+            await _until(console, server, listening, changing, stop)
+            if changing.cancelled():
+                return None
+        changed = changing.result()
+        logger.info("topics have changed: the console begins anew with them", partitions=changed.partitions)
+        return changed
+
+
+def entrance_of(settings: Settings) -> Entrance:
+    """Who is let in, as the settings say. Raises ConfigurationError."""
+    named = settings.console_tokens_file
+    hidden = Exceptions(
+        by_default=not settings.events_key,
+        but=frozenset(
+            topic for topic in settings.tenants if settings.requests(topic).events_key != settings.events_key
+        ),
+    )
+    try:
+        tokens = None if named is None else TokenFile(Path(named), hidden)
+    except TokensError as error:
+        raise ConfigurationError(
+            [f"console_tokens_file is {named!r}: {one}" for one in error.problems]
+        ) from None
+    loopback = is_loopback(settings.console_http_host)
+    allowed = settings.console_allowed_hosts
+    secret = settings.console_secret
+    return Entrance(
+        SystemClock().now_ms,
+        tokens=tokens,
+        hosts=Hosts(allowed, loopback=loopback) if loopback or allowed else None,
+        bounds=Bounds(
+            requests_per_second=settings.console_requests_per_second,
+            failures_per_minute=settings.console_failures_per_minute,
+            body_bytes=settings.console_max_body_bytes,
+            url_bytes=settings.console_max_url_bytes,
+            header_bytes=settings.console_max_header_bytes,
+            streams=settings.console_streams_per_caller,
+        ),
+        secret=None if secret is None else secret.encode(),
+    )
 
 
 def _compose(

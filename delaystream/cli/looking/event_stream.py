@@ -19,9 +19,6 @@ _AGAIN_S: Final = 2.0
 #: Longest line that is read, bytes.
 _MOST: Final = 16 * 1024 * 1024
 
-Places = dict[int, int]
-"""By partition of the events' topic: the offset that comes next."""
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -29,42 +26,22 @@ class Seen:
 
     place: str
     event: dict[str, Any] | None
+    #: nothing has happened behind it yet
+    ends: bool = False
 
 
-def places_of(place: str) -> Places:
-    """What an id of the stream says. Raises ConsoleUnavailableError for what is none."""
-    try:
-        pairs = [part.split(".") for part in place.split("-")] if place else []
-        return {int(partition): int(offset) for partition, offset in pairs}
-    except ValueError:
-        raise ConsoleUnavailableError(
-            "What answers is no console: it names no place in its stream."
-        ) from None
+def past(url: str, wanted: Mapping[str, object], after: str | None, last: int) -> Iterator[Seen]:
+    """What happened from a place on up to now; without one, in so many of the last offsets of each partition.
 
-
-def place_of(places: Places) -> str:
-    """The id of the stream for places."""
-    return "-".join(f"{partition}.{offset}" for partition, offset in sorted(places.items()))
-
-
-def end_of(url: str) -> str:
-    """Where the stream ends now. Raises ConsoleUnavailableError and ConsoleRefusedError."""
-    with opened(url, _PATH, {}, timeout_s=_SILENCE_S) as answer:
+    Raises ConsoleUnavailableError, also where not everything was told, and ConsoleRefusedError.
+    """
+    parameters = {**wanted, "after": after, "last": None if after else last, "until": "now"}
+    with opened(url, _PATH, parameters, timeout_s=_SILENCE_S) as answer:
         for seen in _seen(url, answer):
-            return seen.place
-    raise ConsoleUnavailableError(f"The stream of {url} has no beginning.")
-
-
-def until(url: str, wanted: Mapping[str, object], after: str, end: str) -> Iterator[Seen]:
-    """What happened between two places. Raises ConsoleUnavailableError and ConsoleRefusedError."""
-    ends = places_of(end)
-    with opened(url, _PATH, {**wanted, "after": after}, timeout_s=_SILENCE_S) as answer:
-        for seen in _seen(url, answer):
-            if seen.event is not None:
-                yield seen
-            if _reached(seen.place, ends):
+            yield seen
+            if seen.ends:
                 return
-    raise ConsoleUnavailableError(f"The stream of {url} has ended.")
+    raise ConsoleUnavailableError(f"The stream of {url} ended before everything was told.")
 
 
 def live(url: str, wanted: Mapping[str, object], after: str | None) -> Iterator[Seen | str]:
@@ -89,14 +66,9 @@ def live(url: str, wanted: Mapping[str, object], after: str | None) -> Iterator[
         time.sleep(_AGAIN_S)
 
 
-def _reached(place: str, ends: Places) -> bool:
-    at = places_of(place)
-    return all(at.get(partition, 0) >= offset for partition, offset in ends.items())
-
-
 def _seen(url: str, answer: IO[bytes]) -> Iterator[Seen]:
     """Each block of a stream. Raises ConsoleUnavailableError where it breaks off."""
-    place, content = "", b""
+    place, content, ends = "", b"", False
     try:
         while line := answer.readline(_MOST):
             name, _, value = line.rstrip(b"\r\n").partition(b": ")
@@ -104,9 +76,11 @@ def _seen(url: str, answer: IO[bytes]) -> Iterator[Seen]:
                 place = value.decode("ascii", "replace")
             elif name == b"data":
                 content = value
+            elif line.startswith(b": end"):
+                ends = True
             elif not line.strip():
                 event = orjson.loads(content) if content else None
-                yield Seen(place, event if isinstance(event, dict) else None)
-                content = b""
+                yield Seen(place, event if isinstance(event, dict) else None, ends)
+                content, ends = b"", False
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ConsoleUnavailableError(f"The stream of {url} broke off: {type(error).__name__}.") from None

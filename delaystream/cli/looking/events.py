@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -76,6 +76,7 @@ def events(
     """
     from delaystream.cli.looking import event_stream
     from delaystream.cli.looking.console_client import url_of_console
+    from delaystream.cli.looking.event_stream import Seen
 
     form = asking.form
     url = url_of_console(asking.load())
@@ -88,17 +89,23 @@ def events(
     }
     shown = _Shown(form)
     place = after
+    number, last = 0, deque[Seen](maxlen=limit)
     try:
-        end = event_stream.end_of(url)
-        for number, seen in enumerate(_past(url, wanted, after, end, limit), 1):
+        for seen in event_stream.past(url, wanted, after, _LOOKED_AT):
             place = seen.place
+            if seen.event is None:
+                continue
+            if after is None:
+                last.append(seen)
+                continue
             shown.event(seen)
-            if after is not None and number == limit and not asking.watch:
+            number += 1
+            if number == limit and not asking.watch:
                 break
-        else:
-            place = end
+        for seen in last:
+            shown.event(seen)
         if asking.watch:
-            for happened in event_stream.live(url, wanted, end):
+            for happened in event_stream.live(url, wanted, place):
                 if isinstance(happened, str):
                     print(f"delaystream: {happened}", file=sys.stderr, flush=True)
                     continue
@@ -110,19 +117,6 @@ def events(
             raise
     if place:
         print(f"delaystream: go on with --after {place}", file=sys.stderr)
-
-
-def _past(
-    url: str, wanted: dict[str, Any], after: str | None, end: str, limit: int
-) -> Iterator[Seen] | deque[Seen]:
-    from delaystream.cli.looking import event_stream
-
-    if after is not None:
-        return event_stream.until(url, wanted, after, end)
-    begin = {
-        partition: max(0, offset - _LOOKED_AT) for partition, offset in event_stream.places_of(end).items()
-    }
-    return deque(event_stream.until(url, wanted, event_stream.place_of(begin), end), maxlen=limit)
 
 
 class _Shown:

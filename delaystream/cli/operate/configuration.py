@@ -49,7 +49,7 @@ def _rows(loaded: Any) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "value": _plain(getattr(loaded.settings, name)),
+                "value": _shown(field, getattr(loaded.settings, name)),
                 "origin": str(loaded.origin(name)),
                 "default": _plain(field.default),
                 "variable": environment_name(name),
@@ -99,6 +99,11 @@ def _tenant_rows(loaded: Any) -> list[dict[str, Any]]:
 def _utf8(value: Any) -> Any:
     """A file's name may be any bytes. Bytes that are not UTF-8 are escaped, as in the table."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _shown(field: Any, value: Any) -> Any:
+    """The value of a setting; a secret one is masked."""
+    return _plain(value) if field.repr or value is None else "********"
 
 
 def _plain(value: Any) -> Any:

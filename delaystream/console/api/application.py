@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from delaystream import __version__
+from delaystream.console.access.entrance import Entrance
+from delaystream.console.access.gate import CALLER, Gate
 from delaystream.console.api import (
     compat,
     description,
@@ -18,12 +20,17 @@ from delaystream.console.api import (
     problems,
     reading,
 )
+from delaystream.console.api.asking import require_callers
 from delaystream.console.pages import views
 from delaystream.console.service import Console
 
 
-def application(console: Console) -> FastAPI:
-    """What answers for a console; it is called in the event loop that the console runs in."""
+def application(console: Console, entrance: Entrance | None = None) -> FastAPI:
+    """What answers for a console; it is called in the event loop that the console runs in.
+
+    Without an ``entrance`` it asks nobody who they are, and bounds no rates.
+    """
+    entrance = Entrance(console.clock.now_ms) if entrance is None else entrance
     app = FastAPI(
         title="delaystream",
         version=__version__,
@@ -35,6 +42,8 @@ def application(console: Console) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.console = console
+    app.state.entrance = entrance
+    app.add_middleware(Gate, entrance=entrance, answer=problems.refusal)
     description.install(app)
     problems.install(app)
     for router in (planning.router, happening.router, overview.router, reading.router):
@@ -43,7 +52,7 @@ def application(console: Console) -> FastAPI:
         # One description is enough of what is the same four times.
         shown = not prefix
         app.include_router(compat.router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
-    metrics.install(app, console)
+    metrics.install(app, console, entrance)
     paths.install(app)
     pages.install(app)
     views.install(app)
@@ -53,7 +62,10 @@ def application(console: Console) -> FastAPI:
         return JSONResponse({"live": True})
 
     @app.get("/health/ready", include_in_schema=False)
-    async def ready() -> JSONResponse:
+    async def ready(request: Request) -> JSONResponse:
+        status = 200 if console.ready else 503
+        if not request.scope[CALLER].sees_everything:
+            return JSONResponse({"ready": console.ready}, status)
         partitions = [
             {
                 "partition": s.partition,
@@ -64,6 +76,7 @@ def application(console: Console) -> FastAPI:
             }
             for s in console.statuses
         ]
-        return JSONResponse({"ready": console.ready, "partitions": partitions}, 200 if console.ready else 503)
+        return JSONResponse({"ready": console.ready, "partitions": partitions}, status)
 
+    require_callers(app)
     return app

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Select, case, func, or_, select, tuple_
+from msgspec.structs import replace
+from sqlalchemy import Connection, Select, case, func, select, tuple_
 
 from delaystream.codec.event import Event, EventType
+from delaystream.console.access.caller import ITSELF, Caller
 from delaystream.console.history.database import Database
 from delaystream.console.history.rows import stored_key, stored_text
 from delaystream.console.history.schema import WITHIN_MS, events, positions, rollups
@@ -88,10 +90,18 @@ class Chosen(msgspec.Struct, frozen=True):
 
 
 class History:
-    """Asks one database; blocks. Every method raises DatabaseError."""
+    """Asks one database for a caller; blocks. Every method raises DatabaseError.
 
-    def __init__(self, database: Database) -> None:
+    Events of no request topic are for callers that see every one. A key that is not to be seen is left out.
+    """
+
+    def __init__(self, database: Database, caller: Caller = ITSELF) -> None:
         self._database = database
+        self._caller = caller
+
+    def seen_by(self, caller: Caller) -> History:
+        """The same history, as a caller sees it."""
+        return History(self._database, caller)
 
     def of_schedule(
         self,
@@ -102,6 +112,8 @@ class History:
         types: Sequence[EventType] = OUTCOMES,
     ) -> EventPage:
         """What happened to one schedule, or to one request without an id by its coordinates."""
+        if not self._caller.sees(request_topic):
+            return EventPage([], None)
         asked = (
             select(events)
             .where(
@@ -121,6 +133,8 @@ class History:
 
         Up to `LOOKED_AT` of what was decided since it was due are looked at.
         """
+        if not self._caller.sees(request_topic):
+            return []
         asked = (
             select(events)
             .where(events.c.request_topic == request_topic, events.c.schedule_id == schedule_id)
@@ -132,14 +146,14 @@ class History:
             for row in connection.execute(asked):
                 event = _decode(row.body)
                 if event.fire_id == fire_id or _in_run(event, due_ms):
-                    return [Told(row.partition, row.offset, event)]
+                    return list(shown([Told(row.partition, row.offset, event)], self._caller))
         return []
 
-    def of_key(self, key: bytes, limit: int, tenants: Sequence[str] | None = None) -> Sequence[Told]:
+    def of_key(self, key: bytes, limit: int) -> Sequence[Told]:
         """What happened to what is delivered with a key; up to 256 bytes of it tell."""
         asked = select(events).where(events.c.key == stored_key(key))
-        if tenants is not None:
-            asked = asked.where(or_(events.c.request_topic.in_(tenants), events.c.request_topic.is_(None)))
+        if not self._caller.sees_everything:
+            asked = asked.where(events.c.request_topic.in_(self._request_topics()))
         return self._page(asked, limit, None).items
 
     def of_correlation(self, word: str, limit: int) -> Sequence[Told]:
@@ -147,10 +161,13 @@ class History:
 
         What was stored by a release that did not keep them is not found.
         """
+        asked = select(events)
+        if not self._caller.sees_everything:
+            asked = asked.where(events.c.request_topic.in_(self._request_topics()))
         found = {
             (told.partition, told.offset): told
             for column in (events.c.correlation_id, events.c.request_id)
-            for told in self._page(select(events).where(column == stored_text(word)), limit, None).items
+            for told in self._page(asked.where(column == stored_text(word)), limit, None).items
         }
         latest = sorted(found.values(), key=lambda one: (one.event.at_ms, one.partition, one.offset))
         return latest[::-1][:limit]
@@ -159,22 +176,32 @@ class History:
         """The last events of some types; those of `LOOKED_AT` of each partition are looked at."""
         found: list[Told] = []
         wanted = [type.value for type in types]
+        topics = None if self._caller.sees_everything else self._request_topics()
         with self._database.reading() as connection:
             partitions = connection.execute(select(positions.c.partition)).scalars().all()
             for partition in partitions:
                 recent = (
-                    select(events.c.partition, events.c.offset, events.c.type, events.c.body)
+                    select(
+                        events.c.partition,
+                        events.c.offset,
+                        events.c.type,
+                        events.c.request_topic,
+                        events.c.body,
+                    )
                     .where(events.c.partition == partition)
                     .order_by(events.c.offset.desc())
                     .limit(LOOKED_AT)
                     .subquery()
                 )
                 asked = select(recent).where(recent.c.type.in_(wanted)).limit(limit)
+                if topics is not None:
+                    asked = asked.where(recent.c.request_topic.in_(topics))
                 found += [
                     Told(row["partition"], row["offset"], _decode(row["body"]))
                     for row in connection.execute(asked).mappings()
                 ]
-        return sorted(found, key=lambda told: told.event.at_ms, reverse=True)[:limit]
+        seen = shown(found, self._caller)
+        return sorted(seen, key=lambda told: told.event.at_ms, reverse=True)[:limit]
 
     def after(self, partition: int, offset: int, limit: int) -> Sequence[Told]:
         """Events of one partition from an offset on, the earliest first."""
@@ -185,7 +212,8 @@ class History:
             .limit(limit)
         )
         with self._database.reading() as connection:
-            return [Told(partition, row.offset, _decode(row.body)) for row in connection.execute(asked)]
+            found = [Told(partition, row.offset, _decode(row.body)) for row in connection.execute(asked)]
+        return list(shown(found, self._caller))
 
     def sums(
         self, seconds: int, from_ms: int, to_ms: int, tenants: Sequence[str] | None = None
@@ -198,6 +226,7 @@ class History:
         )
         if tenants is not None:
             asked = asked.where(rollups.c.request_topic.in_([*tenants, ""]))
+        caller = self._caller
         with self._database.reading() as connection:
             found = connection.execute(asked).mappings().all()
         return [
@@ -212,6 +241,7 @@ class History:
                 [row[f"within_{bound}_ms"] for bound in WITHIN_MS],
             )
             for row in found
+            if caller.sees(row["request_topic"] or None)
         ]
 
     def by_schedule(self, from_ms: int, to_ms: int, chosen: Chosen, most: int = COUNTED) -> BySchedule:
@@ -221,6 +251,11 @@ class History:
         """
         counted: dict[tuple[str, str, str, str], list[int]] = {}
         partial = False
+        if chosen.tenants is not None:
+            seen = [topic for topic in chosen.tenants if self._caller.sees(topic)]
+            chosen = replace(chosen, tenants=seen)
+        elif chosen.schedule_id is not None or not self._caller.sees_everything:
+            chosen = replace(chosen, tenants=self._request_topics())
         with self._database.reading() as connection:
             ways = list(self._ways(connection, from_ms, to_ms, chosen))
             share = max(1, most // max(1, len(ways)))
@@ -258,7 +293,7 @@ class History:
         if chosen.destination is not None:
             asked = asked.where(events.c.destination == stored_text(chosen.destination))
         if chosen.schedule_id is not None:
-            for topic in _topics(connection) if chosen.tenants is None else chosen.tenants:
+            for topic in chosen.tenants or ():
                 one = asked.where(
                     events.c.request_topic == stored_text(topic),
                     events.c.schedule_id == stored_text(chosen.schedule_id),
@@ -286,13 +321,28 @@ class History:
             ]
         return min((first for first in firsts if first is not None), default=None)
 
+    def _request_topics(self) -> list[str]:
+        """Request topics of events, of those that the caller sees: each is found by one look at an index."""
+        found: list[str] = []
+        last = ""
+        with self._database.reading() as connection:
+            while True:
+                topic: str | None = connection.execute(
+                    select(func.min(events.c.request_topic)).where(events.c.request_topic > last)
+                ).scalar()
+                if topic is None:
+                    return [one for one in found if self._caller.sees(one)]
+                found.append(topic)
+                last = topic
+
     def _page(self, asked: Select[Any], limit: int, after: tuple[int, int, int] | None) -> EventPage:
         if after is not None:
             asked = asked.where(tuple_(*_PLACE) < after)
         asked = asked.order_by(*(column.desc() for column in _PLACE)).limit(limit + 1)
         with self._database.reading() as connection:
             found = connection.execute(asked).all()
-        items = [Told(row.partition, row.offset, _decode(row.body)) for row in found[:limit]]
+        told = [Told(row.partition, row.offset, _decode(row.body)) for row in found[:limit]]
+        items = list(shown(told, self._caller))
         if len(found) <= limit:
             return EventPage(items, None)
         last = found[limit - 1]
@@ -307,15 +357,6 @@ def _grouped(asked: Select[Any]) -> Select[Any]:
     within = [func.sum(case((late_ms <= bound, 1), else_=0)) for bound in WITHIN_MS]
     sums = (func.sum(found.c.times), func.sum(late_ms), func.max(late_ms), *within)
     return select(*kind, func.count(), *sums).group_by(*kind)
-
-
-def _topics(connection: Connection) -> Iterator[str]:
-    """Request topics that events tell of; each is looked for behind the one before, in the index."""
-    topic = connection.execute(select(func.min(events.c.request_topic))).scalar()
-    while topic is not None:
-        yield topic
-        after = select(func.min(events.c.request_topic)).where(events.c.request_topic > topic)
-        topic = connection.execute(after).scalar()
 
 
 def _offset_at(connection: Connection, partition: int, at_ms: int, *, later: bool) -> int:
@@ -352,6 +393,18 @@ def _some_from(connection: Connection, partition: int, offset: int) -> Sequence[
         .limit(_SOME)
     )
     return connection.execute(asked).all()
+
+
+def shown(told: Iterable[Told], caller: Caller) -> Iterator[Told]:
+    """Those of some events that a caller sees, as it sees them."""
+    for one in told:
+        topic = one.event.request_topic
+        if not caller.sees(topic):
+            continue
+        if not caller.reads_key(topic):
+            yield replace(one, event=replace(one.event, key=None, key_base64=None))
+        else:
+            yield one
 
 
 def _in_run(event: Event, due_ms: int) -> bool:

@@ -13,11 +13,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from heapq import merge
+from time import monotonic
 from typing import Final
 
+import msgspec
+
+from delaystream.console.access.caller import ITSELF, Caller
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.follower import HistoryStatus
-from delaystream.console.history.queries import History, Told
+from delaystream.console.history.queries import History, Told, shown
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +36,20 @@ _RETRY_S: Final = 1.0
 
 Places = dict[int, int]
 """By partition of the events' topic: the offset that comes next."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What happened since the last one, for one stream."""
+
+    #: what its caller sees, the earliest first
+    told: Sequence[Told]
+    #: where the stream stands behind it
+    places: Places
+
+
+def reached(at: Mapping[int, int], until: Mapping[int, int]) -> bool:
+    """Whether places are as far as others."""
+    return all(at.get(partition, 0) >= offset for partition, offset in until.items())
 
 
 class TooManyStreams(Exception):
@@ -109,25 +127,35 @@ class Tail:
         return {status.partition: status.position for status in self._statuses()}
 
     async def follow(
-        self, places: Mapping[int, int], silence_s: float
-    ) -> AsyncIterator[tuple[list[Told], Places]]:
-        """What happened from places on, some at a time, and the places behind it.
+        self,
+        places: Mapping[int, int],
+        silence_s: float,
+        caller: Caller = ITSELF,
+        until: Mapping[int, int] | None = None,
+    ) -> AsyncIterator[Step]:
+        """What happened from places on that a caller sees, some at a time; nothing after so long a silence.
 
-        Nothing and the places, where so long nothing happened, or only what is no event.
+        With ``until`` it ends behind these places.
 
-        Ends when the tail is closed. What retention took is passed over. Raises DatabaseError.
+        What others cause is no end of the silence: the stream does not tell that it happened. Ends when the
+        tail is closed. What retention took is passed over. Raises DatabaseError.
         """
         at = self.now() | dict(places)
+        silent_until_s = monotonic() + silence_s
         while not self._closed.is_set():
             ways: list[list[Told]] = []
-            before = dict(at)
             for partition in sorted(at):
                 found, at[partition] = await self._next(partition, at[partition])
                 ways.append(found)
             # Those of a partition stay in the order of their offsets, whatever their times.
-            told = list(merge(*ways, key=lambda one: one.event.at_ms))
-            if told or at != before or not await self._waited(at, silence_s):
-                yield told, dict(at)
+            told = list(shown(merge(*ways, key=lambda one: one.event.at_ms), caller))
+            left_s = silent_until_s - monotonic()
+            ended = until is not None and reached(at, until)
+            if told or ended or (not any(ways) and not await self._waited(at, left_s)) or left_s <= 0:
+                yield Step(told, dict(at))
+                silent_until_s = monotonic() + silence_s
+            if ended:
+                return
 
     async def _look(self, status: HistoryStatus) -> bool:
         held = self._held.get(status.partition)

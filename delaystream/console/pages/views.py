@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.staticfiles import StaticFiles
 
 from delaystream.codec.event import EventType
-from delaystream.console.api.reading import UPCOMING, Asked, one_schedule
+from delaystream.console.api.asking import Asked
+from delaystream.console.api.reading import UPCOMING, one_schedule
 from delaystream.console.api.rendering import definition_body
 from delaystream.console.replica.catalog import Filter, Sort
 from delaystream.console.replica.pending import Wanted

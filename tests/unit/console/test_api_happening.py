@@ -229,23 +229,31 @@ def test_a_stream_has_what_was_asked_for_and_nothing_else(
     asyncio.run(asyncio.wait_for(test(), 60))
 
 
-def test_a_stream_says_at_once_that_its_place_moved(tmp_path: Path) -> None:
-    """Also over what is not meant, and over markers: a reader knows when it is at the end."""
+def test_a_stream_up_to_now_ends_there_and_says_so(tmp_path: Path) -> None:
+    """Also behind what is not meant, and behind markers, which are no events; from a place or a number on."""
     of = told(fires)
     end = of.log.bounds(EVENTS).stable
     assert end > of.log.all("delay-events")[-1][1].offset + 1
 
     async def test() -> None:
         async with console(of, tmp_path) as made, Server(application(made)) as client:
-            for query in ("after=0.0&id=nobody", f"after=0.{end - 1}"):
-                async with client.stream("GET", f"/v1/events?{query}") as answer:
-                    async for fields in sse(answer):
-                        assert "data" not in fields
-                        if fields["id"] == f"0.{end}":
-                            break
+            for query, number in (
+                ("after=0.0", 8),
+                ("after=0.0&id=nobody", 0),
+                (f"after=0.{end - 1}", 0),
+                ("last=1000", 8),
+                ("last=1", 0),
+                ("", 0),
+            ):
+                answer = await client.get(f"/v1/events?until=now&{query}")
+                assert answer.status_code == 200, answer.text
+                assert answer.text.count("\ndata: ") == number, query
+                assert answer.text.endswith(f"id: 0.{end}\n: end\n\n"), query
+            for query in ("until=then", "last=0", "last=1001"):
+                assert (await client.get(f"/v1/events?{query}")).status_code == 400, query
 
-    # A stream in which nothing happens says so each 15 s.
-    asyncio.run(asyncio.wait_for(test(), 12))
+    # A stream in which nothing happens says so each 15 s: six of these would take longer.
+    asyncio.run(asyncio.wait_for(test(), 60))
 
 
 def test_a_stream_that_is_slower_than_what_happens_misses_nothing(
@@ -262,7 +270,7 @@ def test_a_stream_that_is_slower_than_what_happens_misses_nothing(
                 offsets: list[int] = []
                 for expected in (8, 16, 24):
                     while len(offsets) < expected:
-                        offsets += [one.offset for one in (await anext(stream))[0]]
+                        offsets += [one.offset for one in (await anext(stream)).told]
                     # While the stream is busy elsewhere, more happens than is held.
                     again(of, 8)
                     end = of.log.bounds(EVENTS).stable

@@ -8,7 +8,8 @@ import pytest
 
 from delaystream.adapters.kafka.changelog import topic_records
 from delaystream.adapters.kafka.record_batches import Decompressor
-from delaystream.console.letters import DeadLetters, LetterFilter
+from delaystream.console.access.caller import ITSELF
+from delaystream.console.letters import DeadLetters, LetterFilter, Letters
 from delaystream.engine.ports import LogBounds, TopicBatch
 from delaystream.testing import VirtualTimeLoop
 from tests.unit.record_batches import batch, bomb, legacy, marker, raw_batch, record
@@ -96,5 +97,5 @@ def test_the_list_says_how_many_are_left_out(caplog: pytest.LogCaptureFixture) -
         letters = loop.run_until_complete(story())
     (status,) = letters.statuses
     assert (status.position, status.skipped, status.problem) == (5, 3, None)
-    assert [one.offset for one in letters.page(LetterFilter(), 10).items] == [4, 0]
+    assert [one.offset for one in Letters(letters, ITSELF).page(LetterFilter(), 10).items] == [4, 0]
     assert "3 offsets from 0 on are in a batch that cannot be read" in caplog.text

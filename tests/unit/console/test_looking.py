@@ -206,20 +206,18 @@ EVENT: dict[str, Any] = {
 }
 
 
+END: dict[str, Any] = {}
+
+
 def stream(*blocks: tuple[str, dict[str, Any] | None]) -> bytes:
-    """A stream of events, by place and event."""
+    """A stream of events, by place and event; `END` where it is at the end of what has happened."""
     body = b"retry: 2000\n"
     for place, event in blocks:
         body += f"id: {place}\n".encode()
-        body += (
-            b":\n\n"
-            if event is None
-            else b"event: %b\ndata: %b\n\n"
-            % (
-                event["type"].encode(),
-                orjson.dumps(event),
-            )
-        )
+        if event:
+            body += b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event))
+        else:
+            body += b":\n\n" if event is None else b": end\n\n"
     return body
 
 
@@ -229,20 +227,19 @@ def test_events_are_shown_up_to_now_and_where_to_go_on(
 ) -> None:
     """In every form, and nothing in them is obeyed; what comes later is not waited for."""
     later = stream(("0.5-1.3", {**EVENT, "schedule_id": "later"}))
-    console.answers.append((200, stream(("0.1204-1.3", None))))
-    console.answers.append(
-        (200, stream(("0.204-1.0", None), ("0.1203-1.0", EVENT), ("0.1204-1.3", None)) + later)
-    )
+    blocks = stream(("0.204-1.0", None), ("0.1203-1.0", EVENT), ("0.1204-1.3", END))
+    console.answers.append((200, blocks + later))
     arguments = ["--type", "fired", "--to", "emails", "--id", "x", "--correlation-id", "o-1", "-o", form]
     assert main(["events", *arguments]) == ExitCode.OK
-    (_, first), (path, asked) = console.questions
-    assert (path, first) == ("/v1/events", {})
+    ((path, asked),) = console.questions
+    assert path == "/v1/events"
     assert asked == {
         "type": ["fired"],
         "destination": ["emails"],
         "id": ["x"],
         "correlation_id": ["o-1"],
-        "after": ["0.204-1.0"],
+        "last": ["1000"],
+        "until": ["now"],
     }
     said = capsys.readouterr()
     assert said.err == "delaystream: go on with --after 0.1204-1.3\n"
@@ -262,15 +259,14 @@ def test_events_behind_a_place_come_in_parts(console: Asked, capsys: pytest.Capt
     """As many as are wanted, and the place of the last of them is where it goes on."""
     blocks = [(f"0.{number}", {**EVENT, "schedule_id": f"id-{number}"}) for number in range(1, 6)]
     for limit, ids, place in ((2, ["id-1", "id-2"], "0.2"), (9, [f"id-{n}" for n in range(1, 6)], "0.5")):
-        console.answers.append((200, stream(("0.5", None))))
-        console.answers.append((200, stream(("0.0", None), *blocks)))
+        console.answers.append((200, stream(("0.0", None), *blocks, ("0.5", END))))
         assert main(["events", "--after", "0.0", "--limit", str(limit), "-o", "jsonl"]) == ExitCode.OK
         said = capsys.readouterr()
         assert [json.loads(line)["schedule_id"] for line in said.out.splitlines()] == ids
         assert said.err.endswith(f"--after {place}\n")
     # Without a place it is the last ones.
-    console.answers.append((200, stream(("0.5", None))))
-    console.answers.append((200, stream(("0.0", None), *blocks)))
+    assert console.questions[-1][1] == {"after": ["0.0"], "until": ["now"]}
+    console.answers.append((200, stream(("0.0", None), *blocks, ("0.5", END))))
     assert main(["events", "--limit", "2", "-o", "jsonl"]) == ExitCode.OK
     said = capsys.readouterr()
     assert [json.loads(line)["schedule_id"] for line in said.out.splitlines()] == ["id-4", "id-5"]
@@ -288,8 +284,7 @@ def test_a_watched_stream_is_begun_again_from_where_it_was(
             raise KeyboardInterrupt
 
     monkeypatch.setattr("delaystream.cli.looking.event_stream.time.sleep", wait)
-    console.answers.append((200, stream(("0.5", None))))
-    console.answers.append((200, stream(("0.5", None))))
+    console.answers.append((200, stream(("0.5", END))))
     console.answers.append((200, stream(("0.5", None), ("0.6", {**EVENT, "schedule_id": "one"}))))
     console.answers.append(
         (429, orjson.dumps({"code": "too-many-streams", "detail": "200 streams are open."}))
@@ -298,7 +293,7 @@ def test_a_watched_stream_is_begun_again_from_where_it_was(
     assert main(["events", "--watch", "-o", "jsonl"]) == ExitCode.OK
     said = capsys.readouterr()
     assert [json.loads(line)["schedule_id"] for line in said.out.splitlines()] == ["one", "two"]
-    assert [asked.get("after") for _, asked in console.questions[2:]] == [["0.5"], ["0.6"], ["0.6"]]
+    assert [asked.get("after") for _, asked in console.questions[1:]] == [["0.5"], ["0.6"], ["0.6"]]
     assert "The stream has ended. It is asked again." in said.err
     assert "200 streams are open. It is asked again." in said.err
     assert said.err.endswith("delaystream: go on with --after 0.9\n")
@@ -308,7 +303,6 @@ def test_a_place_that_is_none_is_refused_by_the_console(
     console: Asked, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With its sentence, and 65."""
-    console.answers.append((200, stream(("0.5", None))))
     console.answer({"code": "invalid-event-id", "detail": "Last-Event-ID is none of this stream's ids."}, 400)
     assert main(["events", "--after", "x"]) == ExitCode.REFUSED
     assert "none of this stream's ids" in capsys.readouterr().err
@@ -317,7 +311,7 @@ def test_a_place_that_is_none_is_refused_by_the_console(
 @pytest.mark.parametrize("body", [b"", b"<html>", b"id: x\n\n", stream(("0.1", None))])
 def test_a_stream_that_is_none_is_told(body: bytes, console: Asked) -> None:
     """Or one that ends before it has told everything: not everything was shown."""
-    console.answers += [(200, body), (200, body if body[:1] == b"i" else b"")]
+    console.answers.append((200, body))
     assert main(["events"]) == ExitCode.UNAVAILABLE
 
 
