@@ -112,7 +112,7 @@ def test_what_no_worker_wrote_is_a_letter_without_a_code(tmp_path: Path) -> None
 
 async def fires(engine: Engine) -> None:
     """Two schedules that have each fired three times."""
-    engine.request(destination="orders", every="10s", id="a")
+    engine.request(destination="orders", every="10s", id="a", foreign=[("correlation-id", b"order-1")])
     engine.request(destination="emails", every="10s", id="b/c", name="line\nbreak")
     await asyncio.sleep(35)
 
@@ -208,6 +208,7 @@ def test_a_stream_begins_with_what_happens_and_is_resumed_where_it_was(tmp_path:
     [
         ("type=fired", [("fired", "a"), ("fired", "b/c")] * 3),
         ("id=b%2Fc", [("scheduled", "b/c")] + [("fired", "b/c")] * 3),
+        ("correlation_id=order-1", [("scheduled", "a")] + [("fired", "a")] * 3),
         ("destination=orders", [("scheduled", "a")] + [("fired", "a")] * 3),
         ("request_topic=delay-requests&type=scheduled", [("scheduled", "a"), ("scheduled", "b/c")]),
     ],
