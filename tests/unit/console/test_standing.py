@@ -158,7 +158,7 @@ def test_what_is_the_same_is_not_written_again(database: Database, monkeypatch: 
         loop.run_until_complete(story())
 
 
-def test_what_is_of_a_partition_that_is_gone_goes(database: Database) -> None:
+def test_what_is_gone_goes_and_so_does_what_is_of_a_partition_that_is_gone(database: Database) -> None:
     with VirtualTimeLoop() as loop:
         engine = Engine(loop)
 
@@ -178,6 +178,11 @@ def test_what_is_of_a_partition_that_is_gone_goes(database: Database) -> None:
                     connection.execute(schedule_rows.update().values(partition=1))
                     connection.execute(text("INSERT INTO schedule_partitions VALUES (1, 5)"))
                 assert [row[1] for row in shown(database)] == ["a"]
+                # One that was deleted while no console wrote.
+                assert copy.store is not None
+                [(key, row)] = copy.store.scan(b"s", b"t", 10)
+                standing._Table(database).put(0, [(key + b"-ghost", row)])
+                assert [row[1] for row in shown(database)] == ["a", "a-ghost"]
                 again = asyncio.create_task(Standing([copy], history).run())
                 await asyncio.sleep(5)
                 assert [row[1] for row in shown(database)] == ["a"]
