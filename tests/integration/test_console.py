@@ -151,6 +151,9 @@ def test_killed_at_any_time_it_misses_nothing_and_the_worker_does_not_notice(
             wait(lambda console=console: bool(console.url), "the console's address", 60)  # type: ignore[misc]
         for _ in range(answers):
             wait(lambda url=console.url: ask(f"{url}/v1/stats") is not None, "an answer")  # type: ignore[misc]
+        if number % 2:
+            # Only a copy that was whole is gone on from; another one is made anew.
+            console.wait_ready()
         console.kill()
     _, records = traffic.stop().outcome()
     mine |= coordinates
