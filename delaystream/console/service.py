@@ -19,6 +19,7 @@ from delaystream.console.letters import DeadLetters, Letters
 from delaystream.console.replica.catalog import Catalog
 from delaystream.console.replica.follower import CopyStatus, Follower, Phase
 from delaystream.console.replica.pending import Copy, Pending
+from delaystream.console.standing import Standing
 from delaystream.console.writing.service import Writing
 from delaystream.engine.ports import Clock, LogBounds
 
@@ -58,6 +59,7 @@ class Console:
         self._letters = letters
         self.bounds = bounds
         self.tail = Tail(asked, lambda: self.history_statuses)
+        self._standing = Standing(following, history)
         self.writing: Writing | None = None
         """What writes for callers; None: nothing does."""
 
@@ -69,6 +71,7 @@ class Console:
             group.create_task(self._history.run(), name="history")
             group.create_task(self._letters.run(), name="letters")
             group.create_task(self.tail.run(), name="tail")
+            group.create_task(self._standing.run(), name="schedules")
             if self.writing is not None:
                 group.create_task(self.writing.run(), name="writing")
 

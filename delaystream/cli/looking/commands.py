@@ -1,4 +1,4 @@
-"""`delaystream list`, `get`, `fires`, `pending`, `where`, `stats`: what a console knows."""
+"""What a console knows: `list`, `get`, `fires`, `upcoming`, `pending`, `dead-letters`, `where`, `stats`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 
@@ -73,6 +74,23 @@ _FOUND: Final[Sequence[Column]] = (
     ("when", "schedule.next_at|pending.due_at|event.at"),
     ("detail", "detail"),
 )
+_UPCOMING: Final[Sequence[Column]] = (("at", "at"), ("local time", "local"), ("note", "note"))
+_LETTERS: Final[Sequence[Column]] = (
+    ("when", "at"),
+    ("code", "code"),
+    ("what", "id|source"),
+    ("destination", "destination"),
+    ("detail", "detail"),
+)
+_LETTERS_WIDE: Final[Sequence[Column]] = (
+    *_LETTERS,
+    ("source", "source"),
+    ("request topic", "request_topic"),
+    ("key", "key|key_base64"),
+    ("bytes", "value_bytes"),
+    ("place", "partition"),
+    ("offset", "offset"),
+)
 _COUNTS: Final[Sequence[Column]] = (
     ("request topic", "request_topic"),
     ("destination", "destination"),
@@ -105,6 +123,13 @@ class Asking:
             help="The console (DELAYSTREAM_CONSOLE_URL; default http://127.0.0.1:8643).", metavar="URL"
         ),
     ] = None
+    console_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the token to show it (DELAYSTREAM_CONSOLE_TOKEN has the token itself).",
+            metavar="FILE",
+        ),
+    ] = None
     config: options.ConfigFile = None
     bootstrap_server: options.BootstrapServers = None
     properties: options.KafkaProperties = None
@@ -120,7 +145,10 @@ class Asking:
 
     def load(self) -> Settings:
         """The settings. Raises ConfigurationError."""
-        flags = {"console_url": self.console_url}
+        from delaystream.cli.looking.console_client import token_of
+
+        token = None if self.console_token_file is None else token_of(self.console_token_file)
+        flags = {"console_url": self.console_url, "console_token": token}
         return options.load_settings(
             self.config, self.bootstrap_server, self.properties, self.settings, flags
         ).settings
@@ -202,6 +230,53 @@ def fires(*, id: Id, limit: Limit = 50, asking: Asking) -> None:
 
 
 @expanded
+def upcoming(
+    *,
+    id: Id,
+    count: Annotated[int, typer.Option(help="So many times.", metavar="N", min=1, max=500)] = 10,
+    asking: Asking,
+) -> None:
+    """List when a schedule fires next, with what the clocks do, by a console; of a paused one, when it would.
+
+    Exits with 0, 65 when the id is unknown, 69 when no console answers.
+
+    Example: delaystream upcoming stand-up --count 3
+    """
+    path = f"/v1/schedules/{quote(id, safe='')}/upcoming"
+    _ask(asking, path, {"request_topic": asking.topic, "count": count}, "items", _UPCOMING)
+
+
+@expanded
+def dead_letters(
+    *,
+    code: Annotated[str | None, typer.Option(help="Only with this code.", metavar="CODE")] = None,
+    to: To = None,
+    id: Annotated[str | None, typer.Option("--id", help="Only of this id.", metavar="ID")] = None,
+    at_from: Annotated[str | None, typer.Option(help="Not before.", metavar="TIME")] = None,
+    at_to: Annotated[str | None, typer.Option(help="Before.", metavar="TIME")] = None,
+    limit: Limit = 50,
+    asking: Asking,
+) -> None:
+    """List refused requests and impossible fires, the latest first, by a console.
+
+    It keeps the last 10,000; all of them are on their topic.
+
+    Exits with 0, 65 when the console refuses the question, 69 when none answers.
+
+    Example: delaystream dead-letters --code invalid-delay -o wide
+    """
+    wanted = {
+        "request_topic": asking.topic,
+        "code": code,
+        "destination": to,
+        "id": id,
+        "at_from": at_from,
+        "at_to": at_to,
+    }
+    _list(asking, "/v1/dead-letters", wanted, limit, _LETTERS, _LETTERS_WIDE)
+
+
+@expanded
 def get(
     *,
     id: Id,
@@ -258,13 +333,20 @@ def stats(*, asking: Asking) -> None:
 
     Example: delaystream stats -o json
     """
-    from delaystream.cli.looking.console_client import ask, url_of_console
+    _ask(asking, "/v1/stats", {}, "by_destination", _COUNTS)
 
-    url = url_of_console(asking.load())
+
+def _ask(
+    asking: Asking, path: str, parameters: dict[str, Any], items: str, columns: Sequence[Column]
+) -> None:
+    """Show the answer to one question, and again if that is wanted."""
+    from delaystream.cli.looking.console_client import ask, console_at
+
+    at = console_at(asking.load())
 
     def shown() -> str:
-        body = ask(url, "/v1/stats", {})
-        return _many(asking.form, body, body["by_destination"], _COUNTS, _COUNTS)
+        body = ask(at, path, parameters)
+        return _many(asking.form, body, body[items], columns, columns)
 
     _show(asking, shown)
 
@@ -277,16 +359,16 @@ def _list(
     columns: Sequence[Column],
     wide: Sequence[Column],
 ) -> None:
-    from delaystream.cli.looking.console_client import ask, url_of_console
+    from delaystream.cli.looking.console_client import ask, console_at
 
-    url = url_of_console(asking.load())
+    at = console_at(asking.load())
 
     def shown() -> str:
         items: list[dict[str, Any]] = []
         cursor = None
         while True:
             most = min(_PAGE, limit - len(items))
-            body = ask(url, path, {**parameters, "limit": most, "cursor": cursor})
+            body = ask(at, path, {**parameters, "limit": most, "cursor": cursor})
             items += body["items"]
             cursor = body["next_cursor"]
             if cursor is None or len(items) >= limit:
@@ -303,15 +385,15 @@ def _or_describe(
     show: Callable[[dict[str, Any]], str],
 ) -> dict[str, Any]:
     """Ask the console, and show its answer; a worker, where no console answers. That ends the command."""
-    from delaystream.cli.looking.console_client import ConsoleUnavailableError, ask, url_of_console
+    from delaystream.cli.looking.console_client import ConsoleUnavailableError, ask, console_at
 
     settings = asking.load()
-    url = url_of_console(settings)
+    at = console_at(settings)
     body: dict[str, Any] = {}
 
     def shown() -> str:
         nonlocal body
-        body = ask(url, path, parameters)
+        body = ask(at, path, parameters)
         return show(body)
 
     try:
@@ -387,3 +469,6 @@ def _warn(body: dict[str, Any]) -> None:
     if missing := [one["partition"] for one in body.get("missing_partitions", ())]:
         numbers = ", ".join(map(str, missing))
         print(f"delaystream: not complete: the console still reads partitions {numbers}", file=sys.stderr)
+    if skipped := sum(one["skipped"] for one in body.get("reading", ())):
+        sentence = f"not complete: {skipped} letters at most are in batches that cannot be read"
+        print(f"delaystream: {sentence}", file=sys.stderr)

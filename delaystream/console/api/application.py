@@ -15,6 +15,7 @@ from delaystream.console.api import (
     metrics,
     overview,
     pages,
+    paths,
     planning,
     problems,
     reading,
@@ -41,6 +42,8 @@ def application(console: Console, entrance: Entrance | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        # FastAPI would make spans of its own as soon as there is an SDK.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.console = console
     app.state.entrance = entrance
@@ -63,6 +66,7 @@ def application(console: Console, entrance: Entrance | None = None) -> FastAPI:
         for router in (compat.router, compat_writes.router):
             app.include_router(router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
     metrics.install(app, console, entrance)
+    paths.install(app)
     pages.install(app)
     views.install(app)
 

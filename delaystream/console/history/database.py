@@ -256,7 +256,7 @@ class Database:
         connection.execute(update(totals).values(events=totals.c.events - gone))
 
     def _adding(self) -> Any:
-        added: Any = self._insert(rollups)
+        added: Any = self.inserting(rollups)
         taken = added.excluded
         larger = func.max if self.is_sqlite else func.greatest
         summed = ["count", "lateness_ms", *[f"within_{bound}_ms" for bound in WITHIN_MS]]
@@ -266,7 +266,8 @@ class Database:
             index_elements=["seconds", "start_ms", "request_topic", "destination", "type"], set_=values
         )
 
-    def _insert(self, table: Any) -> Any:
+    def inserting(self, table: Any) -> Any:
+        """An INSERT that may say what is done where the row is there already."""
         return (sqlite if self.is_sqlite else postgresql).insert(table)
 
     # -- retention ---------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,7 +14,7 @@ import pytest
 from delaystream.cli import main
 from delaystream.cli.looking import commands as looking
 from delaystream.cli.looking import console_output
-from delaystream.cli.looking.console_client import url_of_console
+from delaystream.cli.looking.console_client import ConsoleAt, url_of_console
 from delaystream.config import ConfigurationError, Settings
 from delaystream.exit_codes import ExitCode
 
@@ -39,6 +40,10 @@ class Asked:
     def __init__(self) -> None:
         self.questions: list[tuple[str, dict[str, list[str]]]] = []
         self.answers: list[tuple[int, bytes]] = []
+        #: of each question
+        self.authorizations: list[str | None] = []
+        #: where it is sent on to; None: nowhere
+        self.location: str | None = None
 
     def answer(self, body: object, status: int = 200) -> None:
         self.answers.append((status, orjson.dumps(body)))
@@ -52,8 +57,11 @@ def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             asked.questions.append((parts.path, parse_qs(parts.query)))
+            asked.authorizations.append(self.headers["Authorization"])
             status, body = asked.answers.pop(0)
             self.send_response(status)
+            if asked.location is not None:
+                self.send_header("location", asked.location)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -150,7 +158,175 @@ def test_what_an_answer_lacks_is_said(console: Asked, capsys: pytest.CaptureFixt
     assert "partitions 3, 5" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", ["list", "pending", "stats", "fires x"])
+def test_what_is_ahead_is_listed_with_what_the_clocks_do(
+    console: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of any id, as many as are wanted."""
+    time = {"at": "2030-03-31T01:00:00.000Z", "local": "2030-03-31T03:00:00.000+02:00", "offset": "+02:00"}
+    body = {"items": [{**time, "note": "gap: 02:30 does not exist"}], "clock_changes": [], **FRESH}
+    console.answer(body)
+    assert main(["upcoming", "a/fires", "--count", "1", "--topic", "orders"]) == ExitCode.OK
+    assert console.questions == [
+        ("/v1/schedules/a%2Ffires/upcoming", {"request_topic": ["orders"], "count": ["1"]})
+    ]
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["AT", "LOCAL", "TIME", "NOTE"]
+    assert row.split()[:2] == [time["at"], time["local"]]
+    assert row.endswith("gap: 02:30 does not exist")
+
+
+@pytest.mark.parametrize("form", ["table", "wide", "json", "yaml", "jsonl"])
+def test_dead_letters_are_listed_with_all_that_is_left_out(
+    form: str, console: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By their filters; what strangers wrote is escaped."""
+    letter: dict[str, Any] = {
+        "at": "2030-01-31T08:12:04.120Z",
+        "code": "invalid-delay",
+        "detail": HOSTILE,
+        "id": None,
+    }
+    letter |= {"source": "delay-requests/3/1040", "destination": "reminders", "offset": 12}
+    console.answer({"items": [letter], "next_cursor": None, "reading": [{"skipped": 3}, {"skipped": 0}]})
+    arguments = ["--code", "invalid-delay", "--id", "x", "--at-from", "2030-01-01T00:00:00Z", "-o", form]
+    assert main(["dead-letters", *arguments]) == ExitCode.OK
+    ((path, asked),) = console.questions
+    assert path == "/v1/dead-letters"
+    assert asked == {
+        "code": ["invalid-delay"],
+        "id": ["x"],
+        "at_from": ["2030-01-01T00:00:00Z"],
+        "limit": ["50"],
+    }
+    said = capsys.readouterr()
+    assert "3 letters at most are in batches that cannot be read" in said.err
+    assert "delay-requests/3/1040" in said.out
+    assert all(character.isprintable() or character == "\n" for character in said.out)
+
+
+EVENT: dict[str, Any] = {
+    "schema_version": 2,
+    "type": "fired",
+    "at_ms": 1_893_456_000_000,
+    "schedule_id": HOSTILE,
+    "destination": "emails",
+    "lateness_ms": 4,
+}
+
+
+END: dict[str, Any] = {}
+
+
+def stream(*blocks: tuple[str, dict[str, Any] | None]) -> bytes:
+    """A stream of events, by place and event; `END` where it is at the end of what has happened."""
+    body = b"retry: 2000\n"
+    for place, event in blocks:
+        body += f"id: {place}\n".encode()
+        if event:
+            body += b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event))
+        else:
+            body += b":\n\n" if event is None else b": end\n\n"
+    return body
+
+
+@pytest.mark.parametrize("form", ["table", "wide", "json", "yaml", "jsonl"])
+def test_events_are_shown_up_to_now_and_where_to_go_on(
+    form: str, console: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In every form, and nothing in them is obeyed; what comes later is not waited for."""
+    later = stream(("0.5-1.3", {**EVENT, "schedule_id": "later"}))
+    blocks = stream(("0.204-1.0", None), ("0.1203-1.0", EVENT), ("0.1204-1.3", END))
+    console.answers.append((200, blocks + later))
+    arguments = ["--type", "fired", "--to", "emails", "--id", "x", "--correlation-id", "o-1", "-o", form]
+    assert main(["events", *arguments]) == ExitCode.OK
+    ((path, asked),) = console.questions
+    assert path == "/v1/events"
+    assert asked == {
+        "type": ["fired"],
+        "destination": ["emails"],
+        "id": ["x"],
+        "correlation_id": ["o-1"],
+        "last": ["1000"],
+        "until": ["now"],
+    }
+    said = capsys.readouterr()
+    assert said.err == "delaystream: go on with --after 0.1204-1.3\n"
+    assert "later" not in said.out
+    assert all(character.isprintable() or character == "\n" for character in said.out)
+    if form == "json":
+        assert json.loads(said.out) == {"place": "0.1203-1.0", **EVENT}
+    if form == "jsonl":
+        assert [json.loads(line) for line in said.out.splitlines()] == [{"place": "0.1203-1.0", **EVENT}]
+    if form == "table":
+        head, row = said.out.splitlines()
+        assert head.split()[:4] == ["WHEN", "WHAT", "OF", "DESTINATION"]
+        assert row.split()[:2] == ["2030-01-01T00:00:00.000Z", "fired"]
+
+
+def test_events_behind_a_place_come_in_parts(console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    """As many as are wanted, and the place of the last of them is where it goes on."""
+    blocks = [(f"0.{number}", {**EVENT, "schedule_id": f"id-{number}"}) for number in range(1, 6)]
+    for limit, ids, place in ((2, ["id-1", "id-2"], "0.2"), (9, [f"id-{n}" for n in range(1, 6)], "0.5")):
+        console.answers.append((200, stream(("0.0", None), *blocks, ("0.5", END))))
+        assert main(["events", "--after", "0.0", "--limit", str(limit), "-o", "jsonl"]) == ExitCode.OK
+        said = capsys.readouterr()
+        assert [json.loads(line)["schedule_id"] for line in said.out.splitlines()] == ids
+        assert said.err.endswith(f"--after {place}\n")
+    # Without a place it is the last ones.
+    assert console.questions[-1][1] == {"after": ["0.0"], "until": ["now"]}
+    console.answers.append((200, stream(("0.0", None), *blocks, ("0.5", END))))
+    assert main(["events", "--limit", "2", "-o", "jsonl"]) == ExitCode.OK
+    said = capsys.readouterr()
+    assert [json.loads(line)["schedule_id"] for line in said.out.splitlines()] == ["id-4", "id-5"]
+
+
+def test_a_watched_stream_is_begun_again_from_where_it_was(
+    console: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it ended, was refused, or nobody answered; until Ctrl-C, which is no failure."""
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("delaystream.cli.looking.event_stream.time.sleep", wait)
+    console.answers.append((200, stream(("0.5", END))))
+    console.answers.append((200, stream(("0.5", None), ("0.6", {**EVENT, "schedule_id": "one"}))))
+    console.answers.append(
+        (429, orjson.dumps({"code": "too-many-streams", "detail": "200 streams are open."}))
+    )
+    console.answers.append((200, stream(("0.6", None), ("0.9", {**EVENT, "schedule_id": "two"}))))
+    assert main(["events", "--watch", "-o", "jsonl"]) == ExitCode.OK
+    said = capsys.readouterr()
+    assert [json.loads(line)["schedule_id"] for line in said.out.splitlines()] == ["one", "two"]
+    assert [asked.get("after") for _, asked in console.questions[1:]] == [["0.5"], ["0.6"], ["0.6"]]
+    assert "The stream has ended. It is asked again." in said.err
+    assert "200 streams are open. It is asked again." in said.err
+    assert said.err.endswith("delaystream: go on with --after 0.9\n")
+
+
+def test_a_place_that_is_none_is_refused_by_the_console(
+    console: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its sentence, and 65."""
+    console.answer({"code": "invalid-event-id", "detail": "Last-Event-ID is none of this stream's ids."}, 400)
+    assert main(["events", "--after", "x"]) == ExitCode.REFUSED
+    assert "none of this stream's ids" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"id: x\n\n", stream(("0.1", None))])
+def test_a_stream_that_is_none_is_told(body: bytes, console: Asked) -> None:
+    """Or one that ends before it has told everything: not everything was shown."""
+    console.answers.append((200, body))
+    assert main(["events"]) == ExitCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["list", "pending", "stats", "fires x", "upcoming x", "dead-letters", "events", "events --watch"],
+)
 def test_without_a_console_it_is_69(
     arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +356,64 @@ def test_what_is_no_console_is_told(body: bytes, console: Asked, capsys: pytest.
     console.answers.append((200, body))
     assert main(["stats"]) == ExitCode.UNAVAILABLE
     assert "onsole" in capsys.readouterr().err
+
+
+TOKEN = f"delaystream_{'t' * 43}"
+
+
+@pytest.mark.parametrize("given", ["variable", "variable of a file", "option"])
+def test_a_token_is_shown_to_the_console_and_to_nobody_else(
+    given: str,
+    console: Asked,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whichever way it is given; it is not printed, also where the console refuses it."""
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    arguments = ["stats"]
+    if given == "variable":
+        monkeypatch.setenv("DELAYSTREAM_CONSOLE_TOKEN", TOKEN)
+    elif given == "variable of a file":
+        monkeypatch.setenv("DELAYSTREAM_CONSOLE_TOKEN_FILE", str(file))
+    else:
+        arguments += ["--console-token-file", str(file)]
+    console.answer({"by_destination": [], **FRESH})
+    assert main(arguments) == ExitCode.OK
+    console.answer({"code": "expired-token", "detail": "The token has expired."}, 401)
+    assert main(arguments) == ExitCode.REFUSED
+    assert console.authorizations == [f"Bearer {TOKEN}"] * 2
+    said = capsys.readouterr()
+    assert TOKEN not in said.out + said.err
+    assert "The token has expired." in said.err
+
+
+def test_whoever_redirects_is_not_followed(
+    console: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be shown the token."""
+    monkeypatch.setenv("DELAYSTREAM_CONSOLE_TOKEN", TOKEN)
+    console.location = "/v1/elsewhere"
+    console.answer({}, 302)
+    assert main(["stats"]) == ExitCode.UNAVAILABLE
+    assert len(console.questions) == 1
+    assert TOKEN not in capsys.readouterr().err
+
+
+def test_a_token_that_is_none_is_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A value that is no good may still be a secret: another one, or with a line too many."""
+    monkeypatch.setenv("DELAYSTREAM_CONSOLE_TOKEN", f"{TOKEN}\nX-Header: x")
+    assert main(["stats"]) == ExitCode.CONFIGURATION
+    said = capsys.readouterr().err
+    assert "console_token" in said
+    assert "delaystream_t" not in said
+    monkeypatch.delenv("DELAYSTREAM_CONSOLE_TOKEN")
+    assert main(["stats", "--console-token-file", str(tmp_path / "none")]) == ExitCode.CONFIGURATION
+    assert "cannot be read: No such file" in capsys.readouterr().err
+    assert TOKEN not in repr(ConsoleAt("http://x", TOKEN))
 
 
 def test_an_unknown_form_is_wrong_usage(console: Asked) -> None:

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "1.2"
-down_revision = "1.0"
+down_revision = "1.1"
 branch_labels = None
 depends_on = None
 
