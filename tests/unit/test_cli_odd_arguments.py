@@ -24,7 +24,9 @@ MADE: Any = typer.main.get_command(APP)
 NO_TEXT = os.fsdecode(b"\xff\xfe")
 
 #: What may be any bytes, because a record may hold them.
-ANY_BYTES = {(command, name) for command in ("send", "update") for name in ("value", "key", "header")}
+ANY_BYTES = {(command, name) for command in ("send", "update") for name in ("value", "key", "header")} | {
+    ("watch", "key")
+}
 
 
 DRY = {"send", "cancel", "pause", "resume", "trigger", "reschedule", "update", "describe", "rate"}
