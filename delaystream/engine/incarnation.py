@@ -293,7 +293,7 @@ class Incarnation:
             turn.begin()
         self._steps += 1
         bounds = max_records, max_bytes, settings.transaction_max_partitions
-        step = Step(now_ms, self._steps, loop_ms, *bounds, turn.over)
+        step = Step(now_ms, self._steps, loop_ms, *bounds, turn.over, self._producer.accumulator)
         cornered, self._suspects.cornered = self._suspects.cornered, None
         if cornered is not None:
             self._firing.fire_alone(step, cornered)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from delaystream.adapters.internals.aiokafka import DefaultRecordBatch
 from delaystream.adapters.kafka.connections import TopicMetadata
 from delaystream.adapters.operate.preflight_metrics import ClockSkew
 from delaystream.adapters.transactions.batches import BatchLimits, Identity
@@ -185,3 +186,46 @@ def test_a_refused_timestamp_is_blamed_on_the_clock_and_names_the_skew(
         assert "message.timestamp.before.max.ms" in caught.value.reason
 
     asyncio.run(test())
+
+
+def test_rows_that_gather_with_the_writer_are_encoded_once_and_split_like_others() -> None:
+    async def test() -> None:
+        connections: Any = Choosy(10, 5_000)
+        writer = TransactionWriter(
+            connections, "t", Identity(1, 0), ProducerSettings(), BatchLimits(1_000_000)
+        )
+        target = TopicPartition("0", 0)
+        await writer.look_up([target])
+        rows = writer.accumulator(target)
+        for number in range(50):
+            rows.append((b"%d" % number, b"v" * 1_000, [], 1))
+        delivery = Delivery(target, rows, deque())
+        writer.build(delivery)
+        assert [*delivery.pending] == rows.batches()
+        await writer.deliver([delivery])
+        assert not delivery.pending
+        assert writer.sequences.next(target) == 50
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("late", ["another producer's", "of an earlier transaction"])
+def test_rows_that_gathered_for_something_else_are_encoded_anew(late: str) -> None:
+    """The broker refuses sequence numbers that it has seen, and another producer's identity."""
+    connections: Any = Brokers()
+    bounds, limits = ProducerSettings(), BatchLimits(1_000_000)
+    writer = TransactionWriter(connections, "t", Identity(1, 0), bounds, limits)
+    target = TopicPartition("0", 0)
+    rows = writer.accumulator(target)
+    rows.append((b"k", b"v", [], 1))
+    if late == "another producer's":
+        writer = TransactionWriter(connections, "t", Identity(1, 1), bounds, limits)
+    else:
+        writer.build(Delivery(target, rows, deque()))
+    delivery = Delivery(target, rows, deque())
+    writer.build(delivery)
+    [batch] = delivery.pending
+    found = DefaultRecordBatch(bytes(batch.payload))
+    expected = (1, 0) if late == "another producer's" else (0, 1)
+    assert (found.producer_epoch, found.base_sequence) == expected
+    assert [(record.key, record.value) for record in found] == [(b"k", b"v")]

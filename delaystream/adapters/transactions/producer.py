@@ -41,7 +41,7 @@ from delaystream.engine.failures import (
     TransactionStuck,
     WriteRefused,
 )
-from delaystream.engine.ports import TopicPartition, Transaction, TransactionalProducer
+from delaystream.engine.ports import Accumulator, TopicPartition, Transaction, TransactionalProducer
 
 
 class _State(Enum):
@@ -127,6 +127,11 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
                         f"{broker}, which coordinates the transaction (runbook transaction-stuck)"
                     )
         return LogUnavailable(sentence)
+
+    def accumulator(self, target: TopicPartition) -> Accumulator:
+        """Where rows gather, encoded as they come; see the port. Call it after the fence."""
+        assert self._writer is not None, "accumulator() before fence()"
+        return self._writer.accumulator(target)
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         """Write and commit; see the port. After any failure only ``close`` is allowed.

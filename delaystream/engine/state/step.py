@@ -17,8 +17,8 @@ from delaystream.core.rates import Bucket
 from delaystream.core.request import Header, Request
 from delaystream.engine.failures import Culprit
 from delaystream.engine.ports import (
+    Accumulator,
     Headers,
-    Row,
     TopicPartition,
     Transaction,
 )
@@ -47,16 +47,34 @@ def row_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
 class TopicWrites:
     """The rows of one step for one topic, by partition."""
 
-    __slots__ = ("_keyless", "_spread", "_written", "fired", "origins", "partitions", "rows", "topic")
+    __slots__ = (
+        "_accumulator",
+        "_keyless",
+        "_spread",
+        "_written",
+        "fired",
+        "origins",
+        "partitions",
+        "rows",
+        "topic",
+    )
 
-    def __init__(self, topic: str, partitions: int, spread: int, written: list[int]) -> None:
+    def __init__(
+        self,
+        topic: str,
+        partitions: int,
+        spread: int,
+        written: list[int],
+        accumulator: Callable[[TopicPartition], Accumulator],
+    ) -> None:
         self.topic = topic
         self.partitions = partitions
-        self.rows: dict[int, list[Row]] = {}
+        self.rows: dict[int, Accumulator] = {}
         #: for each row, the key of the wheel entry that it was fired from, RECEIPT, or None
         self.origins: dict[int, list[bytes | None]] = {}
         #: how late each fire was, ms
         self.fired: list[int] = []
+        self._accumulator = accumulator
         self._spread = spread
         self._keyless = 0
         # Shared with the step, which this must not refer to: a step that is part of a cycle is freed by the
@@ -85,7 +103,7 @@ class TopicWrites:
                 self._keyless += 1
         rows = self.rows.get(partition)
         if rows is None:
-            rows = self.rows[partition] = []
+            rows = self.rows[partition] = self._accumulator(TopicPartition(self.topic, partition))
             self.origins[partition] = []
             self._written.append(partition)
         rows.append((key, value, headers, timestamp_ms))
@@ -122,6 +140,10 @@ def _never() -> bool:
     return False
 
 
+def _listed(target: TopicPartition) -> Accumulator:
+    return []
+
+
 class Step:
     """One transaction in the making."""
 
@@ -134,6 +156,7 @@ class Step:
         max_bytes: int = 1 << 31,
         max_partitions: int = 1 << 31,
         turn_over: Callable[[], bool] = _never,
+        accumulator: Callable[[TopicPartition], Accumulator] = _listed,
     ) -> None:
         self.now_ms = now_ms
         self.number = number
@@ -145,6 +168,8 @@ class Step:
         self.max_partitions = max_partitions
         #: whether deciding has taken so long that the event loop is to have its turn
         self.turn_over = turn_over
+        #: where rows gather; the changelog's do so in `changes`, as each may be written again
+        self._accumulator = accumulator
         #: time of the event loop, for what is parked
         self.loop_ms = loop_ms
         #: changes of the state: the changelog's rows and the local batch alike, None for a tombstone
@@ -216,7 +241,9 @@ class Step:
         """Where this step's rows for a topic go."""
         topic_writes = self.by_topic.get(topic)
         if topic_writes is None:
-            topic_writes = self.by_topic[topic] = TopicWrites(topic, partitions, self.number, self.written)
+            topic_writes = self.by_topic[topic] = TopicWrites(
+                topic, partitions, self.number, self.written, self._accumulator
+            )
         return topic_writes
 
     def fires(self, topic: str) -> int:
@@ -227,7 +254,7 @@ class Step:
     def transaction(self, changelog: TopicPartition, offsets: dict[TopicPartition, int]) -> Transaction:
         """The writes, ready for the producer, and the group's offsets if they are to be committed."""
         now_ms = self.now_ms
-        writes: dict[TopicPartition, list[Row]] = {}
+        writes: dict[TopicPartition, Accumulator] = {}
         if self.changes or self.names:
             writes[changelog] = [(key, value, (), now_ms) for key, value in self.rows()]
         for topic_writes in self.by_topic.values():
@@ -242,7 +269,7 @@ class Step:
     def largest_row(self, topic: str, partition: int, row: int | None = None) -> int:
         """Size in bytes of the row, or of the largest, that went to a topic partition."""
         topic_writes = self.by_topic.get(topic)
-        rows = topic_writes.rows.get(partition, []) if topic_writes is not None else []
+        rows = [*topic_writes.rows.get(partition, ())] if topic_writes is not None else []
         if row is not None:
             rows = rows[row : row + 1]
         return max((row_bytes(key, value, headers) for key, value, headers, _ in rows), default=0)
