@@ -629,3 +629,28 @@ foreign_headers = st.lists(
 @given(foreign_headers, foreign_headers)
 def test_any_foreign_headers_pass_through_as_they_are(before: list[Header], after: list[Header]) -> None:
     assert accepted(*before, TO_ORDERS, IN_5_S, *after).headers == before + after
+
+
+usual = st.lists(
+    st.sampled_from([
+        TO_ORDERS, ("delaystream-destination", b"late.1"), IN_5_S, ("delaystream-delay", b"0"),
+        ("delaystream-at", b"1700000005000"), ("delaystream-at", b"2030-01-01T10:00:00"), ("trace", b"1"),
+        ("trace", b"2"), ("delaystream-id", b"order-7"), ("delaystream-attempt", b"3"),
+    ]),
+    max_size=4,
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(usual, st.sampled_from([SENT_MS, SENT_MS + 1]), st.booleans()), max_size=6))
+def test_a_record_is_read_alike_whatever_came_before_it(
+    records: list[tuple[list[Header], int, bool]],
+) -> None:
+    """Of many records the next has the same headers: what they say is worked out once."""
+    limits = Limits(max_value_bytes=10)
+    parser = RequestParser(FILTER, limits)
+    for offset, (headers, timestamp_ms, large) in enumerate([each for each in records for _ in range(2)]):
+        record = Record(
+            Coordinates("delay-requests", 0, offset), timestamp_ms, None, b"v" * (11 if large else 9), headers
+        )
+        alone = RequestParser(FILTER, limits).parse(record, NOW_MS)
+        assert parser.parse(record, NOW_MS) == alone
