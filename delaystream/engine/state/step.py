@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,7 @@ from delaystream.engine.failures import Culprit
 from delaystream.engine.ports import (
     Accumulator,
     Headers,
+    Row,
     TopicPartition,
     Transaction,
 )
@@ -44,20 +45,16 @@ def row_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     return size
 
 
+_Adding: TypeAlias = tuple[Callable[[Row], None], Callable[[bytes | None], None]]
+
+
 class TopicWrites:
     """The rows of one step for one topic, by partition."""
 
     __slots__ = (
-        "_accumulator",
-        "_keyless",
-        "_spread",
-        "_written",
-        "fired",
-        "origins",
-        "partitions",
-        "rows",
-        "topic",
-    )
+        "_accumulator", "_adding", "_keyless", "_spread", "_written", "fired", "origins", "partitions",
+        "rows", "topic",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -75,6 +72,8 @@ class TopicWrites:
         #: how late each fire was, ms
         self.fired: list[int] = []
         self._accumulator = accumulator
+        #: by partition, what adds a row and its origin
+        self._adding: dict[int, _Adding] = {}
         self._spread = spread
         self._keyless = 0
         # Shared with the step, which this must not refer to: a step that is part of a cycle is freed by the
@@ -101,14 +100,19 @@ class TopicWrites:
             else:
                 partition = (self._spread + self._keyless // _KEYLESS_RUN) % self.partitions
                 self._keyless += 1
-        rows = self.rows.get(partition)
-        if rows is None:
-            rows = self.rows[partition] = self._accumulator(TopicPartition(self.topic, partition))
-            self.origins[partition] = []
-            self._written.append(partition)
-        rows.append((key, value, headers, timestamp_ms))
-        self.origins[partition].append(origin)
+        add, add_origin = self._adding.get(partition) or self._begun(partition)
+        add((key, value, headers, timestamp_ms))
+        add_origin(origin)
         return partition
+
+    def _begun(self, partition: int) -> _Adding:
+        """What adds rows, and their origins, for a partition that has none yet."""
+        rows = self.rows[partition] = self._accumulator(TopicPartition(self.topic, partition))
+        origins: list[bytes | None] = []
+        self.origins[partition] = origins
+        self._written.append(partition)
+        adding = self._adding[partition] = rows.append, origins.append
+        return adding
 
     def deliver(
         self,
