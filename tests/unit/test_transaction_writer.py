@@ -47,6 +47,7 @@ class Choosy(Brokers):
         super().__init__()
         self.answering.set()
         self._code, self._most_bytes = code, most_bytes
+        self.taken: list[DefaultRecordBatch] = []
 
     async def request(self, leader: int, lane: str, request: Any) -> Any:
         answers: list[Any] = [
@@ -56,7 +57,10 @@ class Choosy(Brokers):
         return SimpleNamespace(topics=answers)
 
     def _judged(self, payload: bytes) -> int:
-        return self._code if len(payload) > self._most_bytes else 0
+        if len(payload) > self._most_bytes:
+            return self._code
+        self.taken.append(DefaultRecordBatch(bytes(payload)))
+        return 0
 
 
 @pytest.mark.parametrize(
@@ -205,6 +209,11 @@ def test_rows_that_gather_with_the_writer_are_encoded_once_and_split_like_others
         await writer.deliver([delivery])
         assert not delivery.pending
         assert writer.sequences.next(target) == 50
+        numbers = []
+        for batch in connections.taken:
+            assert batch.base_sequence == len(numbers)
+            numbers += [record.key for record in batch]
+        assert numbers == [b"%d" % number for number in range(50)]
 
     asyncio.run(test())
 

@@ -5,7 +5,7 @@ One commit, step by step:
 1. the producer knows the leader of every partition of the transaction, or looks it up without creating
    topics;
 2. the last transaction's marker is seen on the changelog, and the transaction coordinator adds the
-   partitions; meanwhile the rows become record batches;
+   partitions; meanwhile those rows become record batches that have not gathered as such;
 3. the batches go to their leaders, several in flight, while the group's offsets are added as well;
 4. every answer has been seen, and none was a refusal;
 5. the coordinator commits.
