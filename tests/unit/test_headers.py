@@ -641,16 +641,21 @@ usual = st.lists(
 )  # fmt: skip
 
 
-@given(st.lists(st.tuples(usual, st.sampled_from([SENT_MS, SENT_MS + 1]), st.booleans()), max_size=6))
+@given(
+    st.lists(usual | st.just([TO_ORDERS, IN_5_S]), min_size=1, max_size=2),
+    st.lists(
+        st.tuples(st.integers(0, 1), st.sampled_from([SENT_MS, SENT_MS + 1]), st.sampled_from([9, 11])),
+        max_size=8,
+    ),
+)
 def test_a_record_is_read_alike_whatever_came_before_it(
-    records: list[tuple[list[Header], int, bool]],
+    sets: list[list[Header]], records: list[tuple[int, int, int]]
 ) -> None:
     """Of many records the next has the same headers: what they say is worked out once."""
     limits = Limits(max_value_bytes=10)
     parser = RequestParser(FILTER, limits)
-    for offset, (headers, timestamp_ms, large) in enumerate([each for each in records for _ in range(2)]):
-        record = Record(
-            Coordinates("delay-requests", 0, offset), timestamp_ms, None, b"v" * (11 if large else 9), headers
-        )
+    for offset, (number, timestamp_ms, value_bytes) in enumerate(records):
+        coordinates, headers = Coordinates("delay-requests", 0, offset), [*sets[number % len(sets)]]
+        record = Record(coordinates, timestamp_ms, None, b"v" * value_bytes, headers)
         alone = RequestParser(FILTER, limits).parse(record, NOW_MS)
         assert parser.parse(record, NOW_MS) == alone

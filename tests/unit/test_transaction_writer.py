@@ -209,7 +209,7 @@ def test_rows_that_gather_with_the_writer_are_encoded_once_and_split_like_others
         await writer.deliver([delivery])
         assert not delivery.pending
         assert writer.sequences.next(target) == 50
-        numbers = []
+        numbers: list[bytes | None] = []
         for batch in connections.taken:
             assert batch.base_sequence == len(numbers)
             numbers += [record.key for record in batch]
