@@ -27,7 +27,7 @@ from delaystream.engine.failures import (
 from delaystream.engine.fire.firing import Firing
 from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.undeliverable import Undeliverable
-from delaystream.engine.lifecycle.inbox import Inbox, rest
+from delaystream.engine.lifecycle.inbox import Inbox, pieces, rest
 from delaystream.engine.lifecycle.replica import advanced
 from delaystream.engine.observer import Observer
 from delaystream.engine.output.events import Events
@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 #: how long a partition decides on what came in, and then on what is due, before others have their turn
 _TURN_S = 0.15
+#: most records that are read before they are decided on
+_READ_AT_ONCE = 256
 #: each waits for a second at most
 _LOOK_UPS = 5
 #: how long such a topic is not asked about again for the sake of one more batch of the same step
@@ -203,8 +205,8 @@ class Incarnation:
     async def decide(self, inbox: Inbox) -> Step:
         """Put together one step of what came in and of what is due.
 
-        One batch at a time is read and decided on, so that what was made of it is still in the processor's
-        cache. Unknown topics are looked up for the first one alone: one that names others begins a new step.
+        A few records at a time are read and decided on, so that what was made of them is still in the
+        processor's cache. Unknown topics are looked up for the first ones alone: others begin a new step.
         """
         settings = self._settings
         now_ms = self._ports.clock.now_ms()
@@ -277,7 +279,7 @@ class Incarnation:
     ) -> tuple[Step, list[SourceBatch]]:
         """A step, and what there was no room for. Raises Undecided."""
         settings = self._settings
-        batches = deque(taken)
+        batches = deque(piece for batch in taken for piece in pieces(batch, _READ_AT_ONCE))
         turn = Turn(asyncio.get_running_loop().time, _TURN_S)
         parsed = self._parsed(batches, now_ms, turn)
         topics = set() if parsed is None else parsed.topics_named
@@ -293,7 +295,7 @@ class Incarnation:
             turn.begin()
         self._steps += 1
         bounds = max_records, max_bytes, settings.transaction_max_partitions
-        step = Step(now_ms, self._steps, loop_ms, *bounds, turn.over)
+        step = Step(now_ms, self._steps, loop_ms, *bounds, turn.over, self._producer.accumulator)
         cornered, self._suspects.cornered = self._suspects.cornered, None
         if cornered is not None:
             self._firing.fire_alone(step, cornered)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,7 @@ from delaystream.core.rates import Bucket
 from delaystream.core.request import Header, Request
 from delaystream.engine.failures import Culprit
 from delaystream.engine.ports import (
+    Accumulator,
     Headers,
     Row,
     TopicPartition,
@@ -44,19 +45,35 @@ def row_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     return size
 
 
+_Adding: TypeAlias = tuple[Callable[[Row], None], Callable[[bytes | None], None]]
+
+
 class TopicWrites:
     """The rows of one step for one topic, by partition."""
 
-    __slots__ = ("_keyless", "_spread", "_written", "fired", "origins", "partitions", "rows", "topic")
+    __slots__ = (
+        "_accumulator", "_adding", "_keyless", "_spread", "_written", "fired", "origins", "partitions",
+        "rows", "topic",
+    )  # fmt: skip
 
-    def __init__(self, topic: str, partitions: int, spread: int, written: list[int]) -> None:
+    def __init__(
+        self,
+        topic: str,
+        partitions: int,
+        spread: int,
+        written: list[int],
+        accumulator: Callable[[TopicPartition], Accumulator],
+    ) -> None:
         self.topic = topic
         self.partitions = partitions
-        self.rows: dict[int, list[Row]] = {}
+        self.rows: dict[int, Accumulator] = {}
         #: for each row, the key of the wheel entry that it was fired from, RECEIPT, or None
         self.origins: dict[int, list[bytes | None]] = {}
         #: how late each fire was, ms
         self.fired: list[int] = []
+        self._accumulator = accumulator
+        #: by partition, what adds a row and its origin
+        self._adding: dict[int, _Adding] = {}
         self._spread = spread
         self._keyless = 0
         # Shared with the step, which this must not refer to: a step that is part of a cycle is freed by the
@@ -83,14 +100,19 @@ class TopicWrites:
             else:
                 partition = (self._spread + self._keyless // _KEYLESS_RUN) % self.partitions
                 self._keyless += 1
-        rows = self.rows.get(partition)
-        if rows is None:
-            rows = self.rows[partition] = []
-            self.origins[partition] = []
-            self._written.append(partition)
-        rows.append((key, value, headers, timestamp_ms))
-        self.origins[partition].append(origin)
+        add, add_origin = self._adding.get(partition) or self._begun(partition)
+        add((key, value, headers, timestamp_ms))
+        add_origin(origin)
         return partition
+
+    def _begun(self, partition: int) -> _Adding:
+        """What adds rows, and their origins, for a partition that has none yet."""
+        rows = self.rows[partition] = self._accumulator(TopicPartition(self.topic, partition))
+        origins: list[bytes | None] = []
+        self.origins[partition] = origins
+        self._written.append(partition)
+        adding = self._adding[partition] = rows.append, origins.append
+        return adding
 
     def deliver(
         self,
@@ -122,6 +144,10 @@ def _never() -> bool:
     return False
 
 
+def _listed(target: TopicPartition) -> Accumulator:
+    return []
+
+
 class Step:
     """One transaction in the making."""
 
@@ -134,6 +160,7 @@ class Step:
         max_bytes: int = 1 << 31,
         max_partitions: int = 1 << 31,
         turn_over: Callable[[], bool] = _never,
+        accumulator: Callable[[TopicPartition], Accumulator] = _listed,
     ) -> None:
         self.now_ms = now_ms
         self.number = number
@@ -145,6 +172,8 @@ class Step:
         self.max_partitions = max_partitions
         #: whether deciding has taken so long that the event loop is to have its turn
         self.turn_over = turn_over
+        #: where rows gather; the changelog's do so in `changes`, as each may be written again
+        self._accumulator = accumulator
         #: time of the event loop, for what is parked
         self.loop_ms = loop_ms
         #: changes of the state: the changelog's rows and the local batch alike, None for a tombstone
@@ -216,7 +245,9 @@ class Step:
         """Where this step's rows for a topic go."""
         topic_writes = self.by_topic.get(topic)
         if topic_writes is None:
-            topic_writes = self.by_topic[topic] = TopicWrites(topic, partitions, self.number, self.written)
+            topic_writes = self.by_topic[topic] = TopicWrites(
+                topic, partitions, self.number, self.written, self._accumulator
+            )
         return topic_writes
 
     def fires(self, topic: str) -> int:
@@ -227,7 +258,7 @@ class Step:
     def transaction(self, changelog: TopicPartition, offsets: dict[TopicPartition, int]) -> Transaction:
         """The writes, ready for the producer, and the group's offsets if they are to be committed."""
         now_ms = self.now_ms
-        writes: dict[TopicPartition, list[Row]] = {}
+        writes: dict[TopicPartition, Accumulator] = {}
         if self.changes or self.names:
             writes[changelog] = [(key, value, (), now_ms) for key, value in self.rows()]
         for topic_writes in self.by_topic.values():
@@ -242,7 +273,7 @@ class Step:
     def largest_row(self, topic: str, partition: int, row: int | None = None) -> int:
         """Size in bytes of the row, or of the largest, that went to a topic partition."""
         topic_writes = self.by_topic.get(topic)
-        rows = topic_writes.rows.get(partition, []) if topic_writes is not None else []
+        rows = [*topic_writes.rows.get(partition, ())] if topic_writes is not None else []
         if row is not None:
             rows = rows[row : row + 1]
         return max((row_bytes(key, value, headers) for key, value, headers, _ in rows), default=0)
