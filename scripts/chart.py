@@ -9,10 +9,12 @@ Helm 3 and 4 reads.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from delaystream.adapters.operate.metrics_lateness import LATENESS_BUCKETS_MS
 from delaystream.config import Settings
 from delaystream.config.kafka import SECRET, SUPPORTED
 from delaystream.config.tenant_settings import TABLE, TenantSettings
@@ -95,6 +97,48 @@ def _setting(described: Schema) -> Schema:
         kept.pop("minLength", None)
         return {**kept, "type": ["array", "string"], "items": {"type": ["string", "integer"]}}
     return kept
+
+
+def _rules() -> Schema:
+    share = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
+    more_than_0 = {"type": "number", "exclusiveMinimum": 0}
+    count = {"type": "integer", "minimum": 0}
+    names: Schema = {"enum": alerts()}
+    return _map(
+        enabled=_BOOLEAN,
+        labels=_TEXTS,
+        alertLabels=_TEXTS,
+        runbookUrl={"type": "string", "pattern": "^$|^https?://.*[{]page[}]"},
+        disabled=_list(names),
+        severities={
+            "type": "object",
+            "propertyNames": names,
+            "additionalProperties": {"type": "string", "minLength": 1},
+        },
+        thresholds=_map(
+            overdueSeconds=more_than_0,
+            noCommitSeconds=more_than_0,
+            delayedShare=share,
+            delayBound={"enum": [repr(bound / 1000) for bound in LATENESS_BUCKETS_MS]},
+            workers={"type": ["integer", "null"], "minimum": 0},
+            restartsAnHour=count,
+            unreadRequests=count,
+            heldUpSeconds=more_than_0,
+            deadLettersLeast=count,
+            deadLettersShare=share,
+            abortedShare=share,
+            quotaShare=share,
+            diskFreeShare=share,
+            diskFreeBytes=count,
+            clockSkewSeconds=more_than_0,
+        ),
+    )
+
+
+def alerts() -> list[str]:
+    """The names of all alerts, in their order."""
+    files = sorted((CHART / "files" / "rules").glob("*.yml"))
+    return [name for path in files for name in re.findall(r"- alert: (\w+)", path.read_text("utf-8"))]
 
 
 _KEPT = frozenset(
@@ -199,7 +243,7 @@ def _values() -> Schema:
             annotations=_BOOLEAN,
             serviceMonitor=monitor,
             podMonitor=monitor,
-            rules=_map(enabled=_BOOLEAN, labels=_TEXTS),
+            rules=_rules(),
             dashboards=_map(enabled=_BOOLEAN, labels=_TEXTS, annotations=_TEXTS),
         ),
         strimzi=_map(
