@@ -2,8 +2,10 @@
 
 An event is on time when it is fired as soon as it can be. Its rate, a hold, or a destination that cannot be
 written to may keep it beyond its due time. That wait is another state than being late, and ends the moment
-that nothing keeps it any more. What is told is never later than that moment, but where a restart has
-forgotten it: then the wait counts as lateness.
+that nothing keeps it any more.
+
+A restart forgets when a destination's trouble or a rate's wait ended. What waited for these counts from its
+due time then, until the next such wait.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from tests.deploy.monitoring.supervised import Application
 OUTAGE_S: Final = 600.0
 #: How long it is watched before anything happens, and after Kafka is back.
 BEFORE_S: Final = 240.0
-AFTER_S: Final = 240.0
+AFTER_S: Final = 480.0
 #: Requests of each application all the time, a second of this machine's; after how many each is due.
 _STEADY: Final = 8
 _DELAY_S: Final = 2.0
@@ -32,7 +32,7 @@ _HISTORY: Final = 600
 _DUE: Final = 1_500
 _PAST: Final = 1_500
 _RATED: Final = 400
-_DISK_BYTES: Final = 600 * 1024 * 1024
+_DISK_BYTES: Final = 2 * 1024**3
 MISSING: Final = "nowhere"
 
 
@@ -76,8 +76,9 @@ class Stage:
 
     def load(self) -> None:
         """Events on time, from now on."""
-        for _ in range(_HISTORY):
-            self.send(self.application.out, delay="1s")
+        for number in range(_HISTORY):
+            spread_s = 0.8 * number * BEFORE_S / self.factor / _HISTORY
+            self.send(self.application.out, delay=f"{1_000 + int(1_000 * spread_s)}ms")
         self.flush()
         self.beside(self._steady)
 
@@ -116,7 +117,9 @@ class Outage:
 def _kafka_away(stage: Stage) -> None:
     """Stopped as a machine is; back after the outage."""
     for number in range(_DUE):
-        stage.send(stage.application.out, delay=f"{5 + number * OUTAGE_S / stage.factor / _DUE:.2f}s")
+        stage.send(
+            stage.application.out, delay=f"{5_000 + int(1_000 * OUTAGE_S / stage.factor * number / _DUE)}ms"
+        )
     stage.flush()
     time.sleep(2)
     stage.broker.kill()
