@@ -103,18 +103,13 @@ def _rules() -> Schema:
     share = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
     more_than_0 = {"type": "number", "exclusiveMinimum": 0}
     count = {"type": "integer", "minimum": 0}
-    names: Schema = {"enum": alerts()}
     return _map(
         enabled=_BOOLEAN,
         labels=_TEXTS,
         alertLabels=_TEXTS,
         runbookUrl={"type": "string", "pattern": "^$|^https?://.*[{]page[}]"},
-        disabled=_list(names),
-        severities={
-            "type": "object",
-            "propertyNames": names,
-            "additionalProperties": {"type": "string", "minLength": 1},
-        },
+        disabled=_list({"enum": alerts()}),
+        severities=_map(**{name: {"type": "string", "minLength": 1} for name in alerts()}),
         thresholds=_map(
             overdueSeconds=more_than_0,
             noCommitSeconds=more_than_0,

@@ -147,13 +147,10 @@ class WheelHeads:
         first = self.first()
         return None if first is None else first[0]
 
-    def overdue(self, now_ms: int) -> Iterator[tuple[int, int]]:
-        """(wheel, due time) of all wheels with something due before ``now_ms``, without housekeeping.
-
-        Closed and withheld ones, too; in no order. It looks at every wheel.
-        """
+    def all(self) -> Iterator[tuple[int, int]]:
+        """(wheel, due time) of all wheels without housekeeping, closed and withheld ones too; in no order."""
         for wheel, due_ms in self._heads.items():
-            if due_ms < now_ms and wheel != HOUSEKEEPING:
+            if wheel != HOUSEKEEPING:
                 yield wheel, due_ms
 
     def oldest(self) -> int | None:

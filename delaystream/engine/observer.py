@@ -81,7 +81,8 @@ class Observer(Protocol):
         """All that is due and was not fired, now: since when, by destination and by what it waits for.
 
         Milliseconds since the epoch; of several entries the earliest. FIREABLE counts from when nothing kept
-        the entry any more, the others from its due time.
+        the entry any more, the others from its due time. What is due next is among it: a partition that does
+        not get on from now on tells nothing more.
         """
         ...
 

@@ -141,7 +141,7 @@ def test_the_chart_is_for_the_version_that_it_stands_beside() -> None:
 def test_every_value_is_in_the_schema_and_every_property_in_the_values() -> None:
     """What has no default could not be found by reading `values.yaml`."""
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
-    free = {"settings", "kafka.properties"}
+    free = {"settings", "kafka.properties", "metrics.rules.severities"}
 
     def walk(node: dict[str, Any], values: Any, path: str) -> None:
         if path in free or "properties" not in node:
@@ -162,7 +162,10 @@ def objects(values: dict[str, Any], path: str = "") -> Iterator[str]:
 
 
 #: Maps of names that people choose.
-CHOSEN = {"nodeSelector", "podLabels", "podAnnotations", "env", "resources.requests", "resources.limits"}
+CHOSEN = {
+    *("nodeSelector", "podLabels", "podAnnotations", "env", "resources.requests", "resources.limits"),
+    "metrics.rules.alertLabels",
+}
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from delaystream.dev import EmbeddedBroker
 from delaystream.engine.failures import LogUnavailable, WriteRefused
 from delaystream.engine.ports import Row, TopicPartition, Transaction
 from delaystream.topics import connect, topic_ids
+from tests.integration.harness import wait
 from tests.integration.harness_kafka import Kafka
 from tests.integration.test_kafka_producer import run
 
@@ -275,4 +276,5 @@ def test_ends_tell_where_somebodys_open_transaction_begins(kafka: str, make_topi
 
     run(story(SourceEnds(4, 3), SourceEnds(0, 0)))
     producer.commit_transaction(30)
+    wait(lambda: cluster.stable_offsets(topic)[0] == 5, "the marker, which follows the answer")
     run(story(SourceEnds(5, 5), SourceEnds(0, 0)))

@@ -72,7 +72,8 @@ def tell(engine: Engine, delays: Delays) -> Mapping[tuple[str, Wait], int]:
     """What is due and was not fired, as the worker tells it every second."""
     for processor in engine.processors:
         processor.tell_overdue()
-    return delays.waiting
+    now_ms = engine.clock.now_ms()
+    return {of: since_ms for of, since_ms in delays.waiting.items() if since_ms < now_ms}
 
 
 IDS: list[dict[str, str]] = [{}, {"id": "a"}]
@@ -295,7 +296,10 @@ def test_what_was_due_on_arrival_is_overdue_from_then_on() -> None:
 def test_nothing_is_overdue_before_its_due_time() -> None:
     async def test(engine: Engine, delays: Delays) -> None:
         engine.request(destination="orders", delay="100s")
+        due_ms = engine.clock.now_ms() + 100_000
+        engine.request(destination="emails", delay="200s")
         await asyncio.sleep(50)
         assert tell(engine, delays) == {}
+        assert delays.waiting == {("orders", Wait.FIREABLE): due_ms}, "if nothing more is heard, it is late"
 
     told(test)

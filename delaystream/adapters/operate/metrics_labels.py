@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 #: The label of all values that have no label of their own.
 OTHERS: Final = "other"
@@ -49,6 +50,7 @@ class OfApplication(Collector):
         for family in self._registry.collect():
             labelled = Metric(family.name, family.documentation, family.type, family.unit)
             labelled.samples = [
-                sample._replace(labels={"app_id": self._app_id, **sample.labels}) for sample in family.samples
+                Sample(name, {"app_id": self._app_id, **labels}, value, timestamp, exemplar)
+                for name, labels, value, timestamp, exemplar, *_ in family.samples
             ]
             yield labelled

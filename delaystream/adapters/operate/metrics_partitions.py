@@ -132,6 +132,8 @@ class Partitions(Collector):
             since = [since_ms for (_, wait), since_ms in overdue.items() if wait is Wait.FIREABLE]
             fireable.add_metric([str(partition)], max(0, now_ms - min(since, default=now_ms)) / 1000)
             for (destination, wait), since_ms in overdue.items():
+                if since_ms >= now_ms:
+                    continue
                 of = self._destinations.of(destination), wait
                 longest[of] = max(longest.get(of, 0), now_ms - since_ms)
         for (destination, wait), waited_ms in longest.items():

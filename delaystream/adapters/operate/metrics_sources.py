@@ -68,7 +68,7 @@ class SourceBacklog(Collector):
             if stands is None:
                 continue
             if not stands.told and now_s - stands.since_s >= _TOLD_AFTER_S:
-                stands = stands._replace(told=True)
+                stands = _Stands(stands.offset, stands.since_s, told=True)
                 logger.warning(
                     "%s-%d: a transaction that somebody has left open for %.0f s holds up its requests from "
                     "offset %d on (%d of %d offsets are beyond it): runbook requests-held-up",

@@ -61,12 +61,22 @@ class Fireable:
     def overdue(self, now_ms: int, loop_ms: float) -> Mapping[tuple[str, Wait], int]:
         """What is due and not fired, as `Observer.overdue` tells it."""
         state = self._state
-        overdue = dict(state.heads.overdue(now_ms))
+        heads = dict(state.heads.all())
         for wheel, due_ms in self._in_hand.items():
-            if wheel and due_ms < now_ms:
-                overdue[wheel] = min(due_ms, overdue.get(wheel, due_ms))
+            if wheel:
+                heads[wheel] = min(due_ms, heads.get(wheel, due_ms))
         found: dict[tuple[str, Wait], int] = {}
-        for wheel, due_ms in overdue.items():
+        ahead = [
+            (due_ms, wheel)
+            for wheel, due_ms in heads.items()
+            if due_ms >= now_ms and not state.heads.is_withheld(wheel)
+        ]
+        if ahead:
+            due_ms, wheel = min(ahead)
+            found[state.destinations[wheel], Wait.FIREABLE] = due_ms
+        for wheel, due_ms in heads.items():
+            if due_ms >= now_ms:
+                continue
             wait, since_ms = self._wait(wheel, now_ms, loop_ms), due_ms
             if wait is Wait.FIREABLE:
                 arrived_ms = state.arrived_ms.get(wheel, 0)

@@ -110,6 +110,8 @@ class Outage:
     alone: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     clock_ahead_s: float = 0.0
+    #: when it began, since all the others did
+    began_s: float = 0.0
     #: what the rules of this application have otherwise
     thresholds: Callable[[Path], Mapping[str, float]] = lambda _: {}
 
@@ -298,6 +300,7 @@ OUTAGES: Final = (
         "one worker's clock 2 s ahead",
         _nothing,
         must={"DelaystreamClockSkew": 420},
+        began_s=-BEFORE_S,
         clock_ahead_s=2.0,
     ),
     Outage(
