@@ -159,7 +159,7 @@ def _held_up(stage: Stage) -> None:
 
 
 def _stuck(stage: Stage) -> None:
-    """Somebody uses the transactional id of the first partition, again and again: it never commits."""
+    """Somebody uses the transactional id of the first partition, again and again."""
     settings = {
         "bootstrap.servers": stage.broker.bootstrap_servers,
         "transactional.id": f"{stage.application.app_id}-0",
@@ -281,10 +281,16 @@ OUTAGES: Final = (
     ),
     Outage(
         "stuck",
-        "one partition stuck (its transactional id used by others)",
+        "somebody else uses the transactional id of one partition, again and again",
         _stuck,
-        must={"DelaystreamOverdueGrows": 480, "DelaystreamWorkersFenceEachOther": 300},
-        may=_OF_WORKERS | {"DelaystreamLatenessBudgetBurnsFast", "DelaystreamLatenessBudgetBurnsSlowly"},
+        # The worker gets through in between, less and less often: when it is overdue is a matter of chance.
+        must={"DelaystreamWorkersFenceEachOther": 300},
+        may=_OF_WORKERS
+        | {
+            "DelaystreamOverdueGrows",
+            "DelaystreamLatenessBudgetBurnsFast",
+            "DelaystreamLatenessBudgetBurnsSlowly",
+        },
     ),
     Outage("missing", "one destination missing", _missing, must={"DelaystreamDestinationParked": 420}),
     Outage("waits", "one destination rate-limited, one held", _waits),
