@@ -179,11 +179,11 @@ def test_a_missing_destination_hides_nothing_of_its_partition() -> None:
     async def test(engine: Engine, delays: Delays) -> None:
         engine.request(destination="nowhere", delay="1s")
         engine.request(destination="orders", delay="100s")
-        await asyncio.sleep(50)
+        await asyncio.sleep(99.9)
         stuck = asyncio.Event()
         commit, MemoryProducer.commit = MemoryProducer.commit, _never(stuck)  # type: ignore[method-assign]
         try:
-            await asyncio.sleep(100)
+            await asyncio.sleep(50.1)
             waiting = tell(engine, delays)
         finally:
             MemoryProducer.commit = commit  # type: ignore[method-assign]
@@ -258,13 +258,16 @@ def test_a_hold_is_no_delay_until_it_is_over(ends: str) -> None:
     told(test)
 
 
-def test_a_pause_of_one_schedule_is_no_delay() -> None:
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_a_pause_of_one_schedule_is_no_delay(*, by_itself: bool) -> None:
     async def test(engine: Engine, delays: Delays) -> None:
         engine.request(destination="orders", delay="10s", id="a")
         await asyncio.sleep(1)
-        engine.request(action="pause", id="a")
+        until = {"until": str(engine.clock.now_ms() + 300_000)} if by_itself else {}
+        engine.request(action="pause", id="a", control=until)
         await asyncio.sleep(300)
-        engine.request(action="resume", id="a")
+        if not by_itself:
+            engine.request(action="resume", id="a")
         await asyncio.sleep(5)
         assert delays.lateness_ms == [pytest.approx(291_000, abs=500)]
         assert delays.delay_ms == [pytest.approx(0, abs=500)]

@@ -201,6 +201,14 @@ def test_a_last_stable_offset_that_stands_is_told_and_its_end_too(caplog: pytest
     assert caplog.messages[1:] == ["requests-3: its requests can be read on"]
 
 
+def test_a_topic_to_which_nobody_writes_is_not_stuck() -> None:
+    source = Backlog()
+    source.found(150, 150)
+    source.now_s = 60
+    source.found(150, 150)
+    assert source.stuck_s == 0
+
+
 def test_a_last_stable_offset_that_moves_is_not_stuck() -> None:
     """A topic that is written in transactions always has one that is open."""
     source = Backlog()
