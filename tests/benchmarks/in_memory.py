@@ -35,7 +35,7 @@ from delaystream.adapters.transactions.batches import EncodedRows, Encoding, Ide
 from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
-from delaystream.engine.observer import Silence
+from delaystream.engine.observer import Silence, Work
 from delaystream.engine.pace import Pace
 from delaystream.engine.policy.tenants import Tenant, Tenants
 from delaystream.engine.ports import (
@@ -258,19 +258,11 @@ class _Count(Silence):
         self._accepted = self._fired = 0
         self.accepted, self.fired = asyncio.Event(), asyncio.Event()
 
-    def committed(
-        self,
-        partition: int,
-        *,
-        accepted: Mapping[str, int],
-        rejected: Mapping[str, int],
-        fired: Mapping[str, Sequence[int]],
-        seconds: float,
-    ) -> None:
+    def committed(self, partition: int, work: Work) -> None:
         """Count; a request that is refused is a fault of the load."""
-        assert not rejected, rejected
-        self._accepted += sum(accepted.values())
-        self._fired += sum(map(len, fired.values()))
+        assert not work.rejected, work.rejected
+        self._accepted += sum(work.accepted.values())
+        self._fired += sum(len(fires.lateness_ms) for fires in work.fired.values())
         if self._accepted == self._count:
             self.accepted.set()
         if self._fired == self._count:

@@ -45,8 +45,15 @@ class FireWriter:
             # While it is paused, nobody knows when it goes on.
             delivery = replace(delivery, next_ms=None)
         headers = delivery_headers(own, delivery, step.fired_at)
+        schedule = due.schedule
+        fireable_ms = max(cursor.fireable_ms, schedule.timestamp_ms, schedule.updated_ms, schedule.resumed_ms)
         partition = step.writes_to(topic, cursor.partitions).deliver(
-            entry, headers, step.now_ms, lateness_ms, entry.destination_partition, due.key
+            entry,
+            headers,
+            step.now_ms - lateness_ms,
+            fireable_ms,
+            entry.destination_partition,
+            due.key,
         )
         return Delivered(delivery, lateness_ms, topic, partition, entry.headers)
 

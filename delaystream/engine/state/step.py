@@ -52,14 +52,15 @@ class TopicWrites:
     """The rows of one step for one topic, by partition."""
 
     __slots__ = (
-        "_accumulator", "_adding", "_keyless", "_spread", "_written", "fired", "origins", "partitions",
-        "rows", "topic",
+        "_accumulator", "_adding", "_keyless", "_now_ms", "_spread", "_written",
+        "excused", "fired", "origins", "partitions", "rows", "topic",
     )  # fmt: skip
 
     def __init__(
         self,
         topic: str,
         partitions: int,
+        now_ms: int,
         spread: int,
         written: list[int],
         accumulator: Callable[[TopicPartition], Accumulator],
@@ -71,6 +72,10 @@ class TopicWrites:
         self.origins: dict[int, list[bytes | None]] = {}
         #: how late each fire was, ms
         self.fired: list[int] = []
+        #: of the fires that nobody could have made at their due times: how late each was, and how long after
+        #: it became fireable, ms
+        self.excused: list[tuple[int, int]] = []
+        self._now_ms = now_ms
         self._accumulator = accumulator
         #: by partition, what adds a row and its origin
         self._adding: dict[int, _Adding] = {}
@@ -118,13 +123,22 @@ class TopicWrites:
         self,
         fired: Envelope | Request,
         headers: Headers,
-        now_ms: int,
-        lateness_ms: int,
+        due_ms: int,
+        fireable_ms: int,
         partition: int = -1,
         origin: bytes | None = None,
     ) -> int:
-        """Add a fire: what was asked for, under its key; as `write` otherwise. Returns the partition."""
-        self.fired.append(lateness_ms)
+        """Add a fire: what was asked for, under its key; as `write` otherwise. Returns the partition.
+
+        It was due at ``due_ms``, and nothing but its own request kept it from being fired since
+        ``fireable_ms``; ms since the epoch.
+        """
+        now_ms = self._now_ms
+        self.fired.append(now_ms - due_ms)
+        if due_ms < fireable_ms or due_ms < fired.timestamp_ms:
+            # Whoever produced the request may have a clock that is ahead.
+            delay_ms = max(0, now_ms - max(fireable_ms, fired.timestamp_ms))
+            self.excused.append((now_ms - due_ms, delay_ms))
         key = fired.destination_key if fired.has_destination_key else fired.key
         return self.write(key, fired.value, headers, now_ms, partition, origin)
 
@@ -188,7 +202,8 @@ class Step:
         #: next offset to apply, by source topic
         self.positions: dict[str, int] = {}
         self.accepted: dict[str, int] = defaultdict(int)
-        self.rejected: dict[str, int] = defaultdict(int)
+        #: by request topic and code
+        self.rejected: dict[tuple[str, str], int] = defaultdict(int)
         #: requests that get no receipt although they asked for one, and why the last of them gets none
         self.unanswered = 0
         self.unanswered_why = ""
@@ -246,7 +261,7 @@ class Step:
         topic_writes = self.by_topic.get(topic)
         if topic_writes is None:
             topic_writes = self.by_topic[topic] = TopicWrites(
-                topic, partitions, self.number, self.written, self._accumulator
+                topic, partitions, self.now_ms, self.number, self.written, self._accumulator
             )
         return topic_writes
 
