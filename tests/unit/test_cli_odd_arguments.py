@@ -51,7 +51,7 @@ def commands() -> Iterator[tuple[list[str], Callable[..., None], Any]]:
     for group, path, found in ((APP, [], made), (topics, ["topics"], made["topics"].commands)):
         for registered in group.registered_commands:
             assert registered.callback is not None
-            name = registered.name or registered.callback.__name__
+            name = registered.name or registered.callback.__name__.replace("_", "-")
             yield [*path, name], registered.callback, found[name]
 
 
