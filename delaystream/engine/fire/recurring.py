@@ -289,6 +289,7 @@ class RecurringFires:
                 fire_id=fire,
                 destination=cursor.topic,
                 rejection=rejection,
+                headers=due.payload.headers,
             )
         )
 
