@@ -32,6 +32,7 @@ LONGEST = [
     "tests/integration/test_soak.py",
     "tests/integration/test_static_membership.py",
     "tests/integration/test_console.py",
+    "tests/integration/test_console_writes.py",
     "tests/integration/test_consuming.py",
     "tests/integration/test_faults_broker.py",
     "tests/integration/test_kafka_producer.py",

@@ -35,6 +35,16 @@ class ConsoleSettings(Section):
     console_history_events: int = Field(
         50_000_000, ge=1_000, le=10**12, description="How many single events are kept at most."
     )
+    console_writes: bool = Field(
+        True,
+        description="Whether the console sends requests and commands to Kafka for callers. False: it only "
+        "reads.",
+    )
+    console_reply_to: OptionalText = Field(
+        None,
+        description="Topic of the receipts that the console waits for; one that destinations_allow permits. "
+        "None: receipts_topic.",
+    )
     console_tokens_file: OptionalText = Field(
         None,
         description="File of the tokens that the console takes, with what each may see: `delaystream console "

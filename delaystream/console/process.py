@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -37,6 +38,9 @@ from delaystream.console.letters import DeadLetters
 from delaystream.console.loopback import is_loopback, listening_address, url_of
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
+from delaystream.console.writing.ledger import Ledger
+from delaystream.console.writing.sending import Sender, connected
+from delaystream.console.writing.service import Writing
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.ports import LogBounds
 from delaystream.exit_codes import ExitCode
@@ -218,7 +222,10 @@ def _compose(
             await log.close()
 
     letters = DeadLetters(found.dead_letters_partitions, opening(settings.dead_letters_topic), clock.now_ms)
-    return Console(following, history, History(database), letters, clock, bounds)
+    console = Console(following, history, History(database), letters, clock, bounds)
+    sender = Sender(settings, partial(connected, client), clock.now_ms)
+    console.writing = Writing(sender, console, Ledger(database), clock, allowed=settings.console_writes)
+    return console
 
 
 async def _until(
@@ -241,6 +248,9 @@ async def _until(
     finally:
         # A stream of events has no end of its own.
         console.tail.close()
+        if console.writing is not None:
+            # Who waits for an outcome is told that it is under way.
+            await console.writing.close()
         server.should_exit = True
         for task in (stopping, following, changing):
             task.cancel()

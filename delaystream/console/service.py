@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from delaystream.console.replica.catalog import Catalog
 from delaystream.console.replica.follower import CopyStatus, Follower, Phase
 from delaystream.console.replica.pending import Copy, Pending
 from delaystream.console.standing import Standing
+from delaystream.console.writing.service import Writing
 from delaystream.engine.ports import Clock, LogBounds
 
 
@@ -59,6 +60,8 @@ class Console:
         self.bounds = bounds
         self.tail = Tail(asked, lambda: self.history_statuses)
         self._standing = Standing(following, history)
+        self.writing: Writing | None = None
+        """What writes for callers; None: nothing does."""
 
     async def run(self) -> None:
         """Follow until cancelled. Raises StoreFailed."""
@@ -69,6 +72,8 @@ class Console:
             group.create_task(self._letters.run(), name="letters")
             group.create_task(self.tail.run(), name="tail")
             group.create_task(self._standing.run(), name="schedules")
+            if self.writing is not None:
+                group.create_task(self.writing.run(), name="writing")
 
     def seen_by(self, caller: Caller) -> Console:
         """The same console, as a caller sees it."""
@@ -163,6 +168,28 @@ class Console:
                 rates = [rate for rate in status.rates if not rate.tenant or self.caller.sees(rate.tenant)]
                 status = replace(status, rates=rates)
             yield follower.status, status
+
+    async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The high watermark of each of these partitions of the changelog, now.
+
+        Raises LogUnavailable, Misconfigured.
+        """
+        wanted = list(partitions)
+        found = await asyncio.gather(*[self._followers[number].end() for number in wanted])
+        return dict(zip(wanted, found, strict=True))
+
+    async def passed(self, position: Mapping[int, int]) -> None:
+        """Wait until each copy has applied everything before its place in a position."""
+        await asyncio.gather(*[self._followers[number].passed(at) for number, at in position.items()])
+
+    def has_passed(self, position: Mapping[int, int]) -> bool:
+        """Whether they have; never for a partition that there is not."""
+        return all(
+            number < self.partitions
+            and (status := self._followers[number].status).indexed
+            and status.position >= at
+            for number, at in position.items()
+        )
 
     @property
     def history_statuses(self) -> list[HistoryStatus]:

@@ -25,7 +25,10 @@ _FETCH_MAX_WAIT_S: Final = 0.5
 
 
 class MemoryChangelog:
-    """A :class:`~delaystream.engine.ports.Changelog`: one partition, read in batches of ``batch_records``."""
+    """A :class:`~delaystream.engine.ports.Changelog`: one partition, read in batches of ``batch_records``.
+
+    A read waits up to ``fetch_max_wait_s`` where nothing follows.
+    """
 
     def __init__(
         self,
@@ -35,11 +38,13 @@ class MemoryChangelog:
         *,
         interruptions: Interruptions | None = None,
         batch_records: int = 1_000,
+        fetch_max_wait_s: float = _FETCH_MAX_WAIT_S,
     ) -> None:
         self._log = log
         self._at = TopicPartition(topic, partition)
         self._interruptions = interruptions or Calm()
         self._batch_records = batch_records
+        self._fetch_max_wait_s = fetch_max_wait_s
         self._topic_id = log.topics[topic].topic_id
 
     @classmethod
@@ -82,7 +87,7 @@ class MemoryChangelog:
         except (UnknownTopicError, PositionOutOfRangeError) as error:
             raise LogUnavailable(str(error)) from error
         if next_position == position:
-            await asyncio.sleep(_FETCH_MAX_WAIT_S)
+            await asyncio.sleep(self._fetch_max_wait_s)
         stable = self._log.bounds(self._at).stable
         return ChangelogBatch([(r.offset, r.key or b"", r.value) for r in records], next_position, stable)
 
@@ -96,7 +101,7 @@ class MemoryChangelog:
         except (UnknownTopicError, PositionOutOfRangeError) as error:
             raise LogUnavailable(str(error)) from error
         if next_position == position:
-            await asyncio.sleep(_FETCH_MAX_WAIT_S)
+            await asyncio.sleep(self._fetch_max_wait_s)
         whole = [TopicRecord(r.offset, r.timestamp, r.key, r.value, r.headers) for r in records]
         return TopicBatch(whole, next_position, self._log.bounds(self._at).stable)
 

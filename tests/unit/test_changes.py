@@ -253,6 +253,27 @@ def test_what_differs_in_anything_replaces(other: dict[str, Any]) -> None:
     in_virtual_time(test)
 
 
+@pytest.mark.parametrize("when", [{"every": "10s"}, {"cron": "*/10 * * * * *", "grace": "1m"}], ids=str)
+@pytest.mark.parametrize("given", [("start",), ("grace",), ("start", "grace")], ids=str)
+def test_start_and_grace_that_hold_are_the_same_given_or_not(
+    when: dict[str, str], given: tuple[str, ...]
+) -> None:
+    """As a description tells them: whoever has read a schedule can send what was read."""
+
+    async def test(engine: Engine) -> None:
+        asked = {"destination": "orders", **when}
+        await ask(engine, "schedule", b"value", control=asked)
+        await asyncio.sleep(7)
+        row = record(engine)
+        told = {"start": str(row.recurrence.start_ms), "grace": f"{row.grace_ms}ms"}
+        again = asked | {name: told[name] for name in given}
+        assert (await ask(engine, "schedule", b"value", control=again))["outcome"] == "unchanged"
+        other = again | {"start": str(row.recurrence.start_ms + 1)}
+        assert (await ask(engine, "schedule", b"value", control=other))["outcome"] == "replaced"
+
+    in_virtual_time(test)
+
+
 def test_a_change_in_between_is_undone_by_what_is_sent_again() -> None:
     async def test(engine: Engine) -> None:
         await every(engine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from delaystream import __version__
@@ -21,6 +21,10 @@ from delaystream.console.api import (
     reading,
 )
 from delaystream.console.api.asking import require_callers
+from delaystream.console.api.changing import compat as compat_writes
+from delaystream.console.api.changing import destinations, unnamed
+from delaystream.console.api.changing import schedules as changing
+from delaystream.console.api.positions import reached
 from delaystream.console.pages import views
 from delaystream.console.service import Console
 
@@ -47,11 +51,20 @@ def application(console: Console, entrance: Entrance | None = None) -> FastAPI:
     description.install(app)
     problems.install(app)
     for router in (planning.router, happening.router, overview.router, reading.router):
+        app.include_router(router, prefix="/v1", dependencies=[Depends(reached)])
+    for router in (
+        changing.router,
+        changing.asking,
+        unnamed.router,
+        destinations.router,
+        destinations.asking,
+    ):
         app.include_router(router, prefix="/v1")
     for prefix in compat.PREFIXES:
         # One description is enough of what is the same four times.
         shown = not prefix
-        app.include_router(compat.router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
+        for router in (compat.router, compat_writes.router):
+            app.include_router(router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
     metrics.install(app, console, entrance)
     paths.install(app)
     pages.install(app)

@@ -146,7 +146,7 @@ async def list_schedules(
     page = console.catalog.page(wanted, Sort.ID, limit, cursors.place(cursor, asked))
     total = console.catalog.total(wanted)
     return CompatList(
-        schedules=[_schedule(found) for found in page.items],
+        schedules=[schedule_body(found) for found in page.items],
         total=total.count,
         total_is_exact=total.exact,
         limit=limit,
@@ -178,10 +178,11 @@ async def list_executions(
 @router.get("/schedules/{id:whole}")
 async def get_schedule(console: Asked, id: str, tenant: str | None = None) -> CompatSchedule:
     """One schedule; 409 where several tenants have the id and none is named."""
-    return _schedule(one_schedule(console, id, tenant))
+    return schedule_body(one_schedule(console, id, tenant))
 
 
-def _schedule(found: StoredSchedule) -> CompatSchedule:
+def schedule_body(found: StoredSchedule) -> CompatSchedule:
+    """A named schedule in these words."""
     view = found.view
     definition = view.definition
     return CompatSchedule(

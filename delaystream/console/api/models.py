@@ -40,20 +40,34 @@ class DefinitionBody(Model):
     max_fires: int | None = None
     jitter: str | None = None
     catch_up: str | None = None
+    on_late: str | None = None
     grace: str | None = None
+    destination_partition: int | None = None
+    destination_key: str | None = Field(None, description="What takes the place of the key.")
     name: str | None = None
     description: str | None = None
     tags: list[str] | None = None
 
 
+class HeaderBytes(Model):
+    """A header's value that is no UTF-8."""
+
+    base64: str
+
+
 class Payload(Model):
-    """What is delivered. Of `value`, `value_json` and `value_base64` there is one; null is a tombstone."""
+    """What the record held. Of `value` and `value_base64` there is one; both null are a tombstone.
+
+    Beside the fields of the `definition` it is the body of a request to replace the schedule.
+    """
 
     key: str | None = None
     key_base64: str | None = None
     value: str | None = None
     value_base64: str | None = None
-    headers: list[tuple[str, str | None]] = Field(description="Name and value; what is no UTF-8 is escaped.")
+    headers: list[tuple[str, str | HeaderBytes | None]] = Field(
+        description="Name and value; null is null in Kafka."
+    )
 
 
 class ScheduleBody(Model):
@@ -87,6 +101,61 @@ class ScheduleBody(Model):
     key: str | None
     key_base64: str | None
     payload: Payload | None = None
+
+
+class FireBody(Model):
+    """A fire that a request has scheduled."""
+
+    due_at: Time
+    fire_id: str
+
+
+class RequestBody(Model):
+    """A request that this console wrote to Kafka, and what came of it."""
+
+    request_id: str
+    request_topic: str
+    action: str
+    about: str | None = Field(description="The id or the coordinates; null where it is about several.")
+    asked_at: Time
+    stage: Literal["begun", "sent", "decided", "failed"] = Field(
+        description="`begun`: about to be sent, or perhaps was; `sent`: it stands at `source`; "
+        "`decided`: there is an `outcome`; `failed`: Kafka did not take it."
+    )
+    shown: bool = Field(description="Whether what this console answers has it already.")
+    source: str | None = Field(description="Coordinates of the request.")
+    position: str | None = Field(description="For `If-Position`, where another console is asked next.")
+    outcome: str | None = Field(description="As in the receipt.")
+    code: str | None = Field(description="Why it was rejected.")
+    detail: str | None
+    status: str | None = Field(description="Of the schedule, after it.")
+    version: int | None = Field(description="Of the schedule, after it.")
+    repeated: bool = Field(description="It had been carried out before, and is answered as then.")
+    fires: list[FireBody]
+    fires_at_once: int | None = Field(description="Of a resume: fires that are due now.")
+    count: int | None = Field(description="Of a request about several: schedules that it changed.")
+    matched: int | None
+    anonymous: int | None = Field(description="Fires without an id that it was about.")
+
+
+class WrittenBody(RequestBody):
+    """What came of a request, with the schedule as it is now."""
+
+    schedule: ScheduleBody | None = None
+
+
+class CheckedBody(Model):
+    """The record that a request would be; nothing was sent."""
+
+    request_topic: str
+    id: str
+    key: str | None
+    key_base64: str | None
+    headers: list[tuple[str, str | None]]
+    value_bytes: int | None
+    due_at: list[Time] = Field(
+        description="Due times if it were sent now; of a recurring schedule the first."
+    )
 
 
 class Missing(Model):

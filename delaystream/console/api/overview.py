@@ -71,6 +71,11 @@ async def list_destinations(
     )
 
 
+def rates_of(console: Console, destination: str) -> list[RateBody]:
+    """What bounds how fast a destination gets records: by commands, and by the workers' settings."""
+    return _Destinations(console).body(destination).rates
+
+
 class _Destinations:
     """What stands about each destination."""
 

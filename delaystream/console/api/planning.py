@@ -59,7 +59,10 @@ class AsTold(Model):
     max_fires: int | None = None
     jitter: str | None = None
     catch_up: str | None = None
+    on_late: str | None = None
     grace: str | None = None
+    destination_partition: int | None = None
+    destination_key: str | None = None
     name: str | None = None
     description: str | None = None
     tags: list[str] | None = Field(None, max_length=100)

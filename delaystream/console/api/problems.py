@@ -14,6 +14,9 @@ from delaystream.console.api.models import Problem
 from delaystream.console.history.database import DatabaseError
 
 MEDIA_TYPE = "application/problem+json"
+_RETRY_AFTER_S = "2"
+_LATER = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.TOO_EARLY})
+"""The same may be answered otherwise in a moment."""
 
 
 class ProblemError(Exception):
@@ -45,12 +48,15 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def told(_: Request, error: ProblemError) -> JSONResponse:
-        return _answer(error.status, error.code, error.detail)
+        answer = _answer(error.status, error.code, error.detail)
+        if error.status in _LATER:
+            answer.headers["Retry-After"] = _RETRY_AFTER_S
+        return answer
 
     @app.exception_handler(DatabaseError)
     async def not_now(_: Request, error: DatabaseError) -> JSONResponse:
         answer = _answer(HTTPStatus.SERVICE_UNAVAILABLE, "history-unavailable", str(error))
-        answer.headers["Retry-After"] = "2"
+        answer.headers["Retry-After"] = _RETRY_AFTER_S
         return answer
 
     @app.exception_handler(RequestValidationError)

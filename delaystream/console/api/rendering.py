@@ -17,6 +17,7 @@ from delaystream.console.api.models import (
     EventBody,
     FoundBody,
     Fresh,
+    HeaderBytes,
     LetterBody,
     LetterPlaceBody,
     Missing,
@@ -36,12 +37,23 @@ from delaystream.console.times import Time, changes
 from delaystream.console.where import Found
 from delaystream.core.durations import format_duration
 from delaystream.core.instants import format_instant
+from delaystream.core.request import ON_LATE_FIRE
 from delaystream.query.partition import StoredSchedule
 from delaystream.query.view import view_of
 
 
-def definition_body(definition: Definition) -> DefinitionBody:
-    """A definition in the words of the header contract."""
+def definition_body(definition: Definition, payload: Envelope | None = None) -> DefinitionBody:
+    """A definition in the words of the header contract, and what its payload knows."""
+    grace_ms = definition.grace_ms
+    on_late = partition = key = None
+    if payload is not None:
+        if grace_ms is None and payload.grace_ms >= 0:
+            grace_ms = payload.grace_ms
+        on_late = None if payload.on_late == ON_LATE_FIRE else payload.on_late
+        partition = payload.destination_partition if payload.destination_partition >= 0 else None
+        if payload.has_destination_key:
+            # The contract has it as text.
+            key, _ = text_or_base64(payload.destination_key)
     return DefinitionBody(
         destination=definition.destination,
         at=list(definition.due_at_ms) or None,
@@ -55,7 +67,10 @@ def definition_body(definition: Definition) -> DefinitionBody:
         max_fires=definition.max_fires or None,
         jitter=format_duration(definition.jitter_ms) if definition.jitter_ms else None,
         catch_up=definition.catch_up,
-        grace=None if definition.grace_ms is None else format_duration(definition.grace_ms),
+        on_late=on_late,
+        grace=None if grace_ms is None else format_duration(grace_ms),
+        destination_partition=partition,
+        destination_key=key,
         name=definition.name,
         description=definition.description,
         tags=list(definition.tags) or None,
@@ -72,7 +87,7 @@ def schedule_body(found: StoredSchedule, *, upcoming: int = 0, payload: bool = F
         status=view.status.value,
         version=view.version,
         revision=view.revision,
-        definition=definition_body(view.definition),
+        definition=definition_body(view.definition, found.payload),
         source=view.source.text,
         next_at=view.next_at_ms,
         upcoming=list(view.upcoming_at_ms),
@@ -99,15 +114,15 @@ def schedule_body(found: StoredSchedule, *, upcoming: int = 0, payload: bool = F
 
 
 def payload_body(envelope: Envelope) -> Payload:
-    """What is delivered, byte for byte."""
-    key, key_base64 = text_or_base64(envelope.delivered_key)
+    """What the record held, byte for byte."""
+    key, key_base64 = text_or_base64(envelope.key)
     value, value_base64 = text_or_base64(envelope.value)
     return Payload(
         key=key,
         key_base64=key_base64,
         value=value,
         value_base64=value_base64,
-        headers=header_texts(envelope.headers),
+        headers=[(_header_name(name), _header_value(content)) for name, content in envelope.headers],
     )
 
 
@@ -226,11 +241,20 @@ def header_texts(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str,
     """Headers as text; what is no UTF-8 is escaped."""
     return [
         (
-            name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+            _header_name(name),
             None if content is None else content.decode("utf-8", "backslashreplace"),
         )
         for name, content in headers
     ]
+
+
+def _header_name(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _header_value(content: bytes | None) -> str | HeaderBytes | None:
+    text, encoded = text_or_base64(content)
+    return text if encoded is None else HeaderBytes(base64=encoded)
 
 
 def fresh(freshness: Freshness) -> dict[str, Any]:

@@ -117,6 +117,28 @@ totals = Table(
 )
 """How many events are stored, in its one row."""
 
+requests = Table(
+    "requests",
+    metadata,
+    # What a console wrote to Kafka for a caller: the name that its record has as `request-id`.
+    Column("request_id", Text, primary_key=True),
+    Column("request_topic", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    # The id or the coordinates; empty where it is about several.
+    Column("about", Text, nullable=False),
+    # Of what it asks for: the same name comes with the same.
+    Column("fingerprint", Text, nullable=False),
+    Column("asked_ms", BigInteger, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("source", Text),
+    # As the worker wrote it.
+    Column("receipt", Text),
+    Column("position", Text),
+    Column("problem", Text),
+    Index("requests_by_age", "asked_ms"),
+)
+"""What was asked of the consoles, for a day."""
+
 schedule_rows = Table(
     "schedule_rows",
     metadata,

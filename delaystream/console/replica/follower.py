@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from delaystream.console.partitions import kept_open
 from delaystream.console.replica.index import Index
-from delaystream.engine.failures import StoreUntrusted
+from delaystream.engine.failures import LogUnavailable, StoreUntrusted
 from delaystream.engine.lifecycle.replica import LastCopy, Replica, too_old
 from delaystream.engine.ports import (
     Changelog,
@@ -93,6 +93,7 @@ class Follower:
         self._clock = clock
         self._settings = settings
         self._replica: Replica | None = None
+        self._changelog: Changelog | None = None
         self._stored: StoredPartition | None = None
         self._changed = asyncio.Event()
         self._touched: set[bytes] | None = None
@@ -121,6 +122,15 @@ class Follower:
             self._changed.clear()
             await self._changed.wait()
 
+    async def end(self) -> int:
+        """The partition's high watermark now: what is written is before it, committed or not yet.
+
+        Raises LogUnavailable, also while nothing is followed.
+        """
+        if self._changelog is None:
+            raise LogUnavailable(f"partition {self.status.partition} is not followed at the moment")
+        return (await self._changelog.bounds()).end
+
     async def run(self) -> None:
         """Follow; what goes wrong is told in the status, and tried again. Raises StoreFailed."""
         partition = self.status.partition
@@ -137,14 +147,14 @@ class Follower:
 
     async def _follow(self, changelog: Changelog) -> None:
         replica = Replica(self.status.partition, self._stores, changelog, Index())
-        self._replica = replica
+        self._replica, self._changelog = replica, changelog
         try:
             marker = await self._begin(replica, changelog)
             while True:
                 batch = await changelog.read(marker.position)
                 marker = await self._apply(replica, marker, batch)
         finally:
-            self._stored, self._replica = None, None
+            self._stored, self._replica, self._changelog = None, None, None
             replica.close()
 
     async def _begin(self, replica: Replica, changelog: Changelog) -> Marker:

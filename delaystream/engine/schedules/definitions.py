@@ -78,7 +78,7 @@ from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.arming import Arming, jittered
 from delaystream.engine.schedules.changes import Changes
 from delaystream.engine.schedules.commands import Commands
-from delaystream.engine.schedules.digest import digest_of
+from delaystream.engine.schedules.digest import digest_of, says_again
 from delaystream.engine.schedules.immediate import Deliveries
 from delaystream.engine.schedules.quotas import Quotas
 from delaystream.engine.state.step import Step
@@ -312,7 +312,7 @@ class Definitions:
                 self._answer(step, request, Outcome.KEPT, old)
                 return None
             met = hold is not None and old.status is Status.PENDING
-            if digest and digest == old.digest and not met and request.status in (None, old.status.value):
+            if not met and request.status in (None, old.status.value) and says_again(request, digest, old):
                 self._stay(step, request, old)
                 return None
         outcome = _REPLACED if live else _SCHEDULED

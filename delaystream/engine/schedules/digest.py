@@ -1,4 +1,8 @@
-"""Whether a schedule that is sent again is the one that is there: a digest of all that it is."""
+"""Whether a schedule that is sent again is the one that is there: a digest of all that it is.
+
+Who reads a schedule is told the start and the grace that hold, whether or not its request gave them. So a
+request that gives just these is the same, too: what was read can be sent again.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from delaystream.codec.envelope import Schedule
 from delaystream.core.request import Request
 
 TRACING: Final = frozenset({
@@ -59,3 +64,21 @@ def digest_of(request: Request) -> bytes:
         names = [(name.encode("utf-8", "surrogatepass"), value) for name, value in headers]
         encoded = _encode((told, names))
     return blake2b(encoded, digest_size=_BYTES).digest()
+
+
+def says_again(request: Request, digest: bytes, old: Schedule) -> bool:
+    """Whether a request with this digest defines what is there already."""
+    if not digest or not old.digest:
+        return False
+    if digest == old.digest:
+        return True
+    recurrence, before = request.recurrence, old.recurrence
+    if recurrence is None or before is None:
+        return False
+    left_out = [request]
+    if recurrence.start_ms == before.start_ms:
+        implied = replace(recurrence, start_ms=request.timestamp_ms)
+        left_out.append(replace(request, recurrence=implied))
+    if request.grace_ms == old.grace_ms:
+        left_out += [replace(one, grace_ms=None) for one in left_out]
+    return any(digest_of(one) == old.digest for one in left_out[1:])

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from delaystream.console.replica.follower import Follower, FollowerSettings, Phase
+from delaystream.engine.failures import LogUnavailable
+from delaystream.engine.ports import LogBounds
 from delaystream.testing import MemoryChangelog, MemoryStateStores, VirtualTimeLoop
 from tests.unit.engine import Engine
 
@@ -104,6 +106,35 @@ def test_a_copy_that_was_interrupted_at_any_point_is_what_a_rebuild_is(seed: int
                 assert content(following) == content(fresh)
                 await asyncio.sleep(1)
                 assert following.status.phase is Phase.FOLLOWING
+            await engine.stop()
+
+        loop.run_until_complete(story())
+
+
+def test_the_end_of_a_partition_is_that_of_what_is_not_committed_yet() -> None:
+    """A receipt may be seen before the changelog's last stable offset has moved."""
+
+    class Open(MemoryChangelog):
+        async def bounds(self) -> LogBounds:
+            bounds = await super().bounds()
+            return bounds._replace(end=bounds.end + 3)
+
+    with VirtualTimeLoop() as loop:
+        engine = Engine(loop)
+
+        async def opened(partition: int) -> MemoryChangelog:
+            return Open(engine.log, CHANGELOG, partition)
+
+        following = Follower(0, opened, MemoryStateStores(), engine.clock, FollowerSettings(DAY_MS))
+
+        async def story() -> None:
+            engine.start()
+            with pytest.raises(LogUnavailable):
+                await following.end()
+            with at_work(loop, following):
+                engine.request(destination="orders", delay="1h")
+                await caught_up(engine, following)
+                assert await following.end() == following.status.end + 3
             await engine.stop()
 
         loop.run_until_complete(story())

@@ -1,0 +1,1 @@
+"""What changes something over HTTP: bodies and conditions are read, and outcomes become answers."""

@@ -1,0 +1,47 @@
+"""Who may have something written, and as what it has to come.
+
+The gate has refused what a page of another site sends with a browser's own headers. Beside that, a change
+comes as JSON: no page of another origin can send that without asking first (CORS), and nothing lets one.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from fastapi import Request
+
+from delaystream.console.access.caller import Caller, Role
+from delaystream.console.access.refused import forbidden
+from delaystream.console.api.asking import CallerOf
+from delaystream.console.api.problems import ProblemError
+
+ACTOR: Final = "console"
+"""Who asks, where nobody is asked who they are."""
+_JSON: Final = frozenset({"application/json", "application/merge-patch+json"})
+_NEEDS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
+
+def guard(request: Request, _caller: CallerOf) -> None:
+    """Refuse what a page of another site could send unasked. Raises ProblemError."""
+    if request.method in _NEEDS_BODY:
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type not in _JSON:
+            raise ProblemError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                f"Content-Type is {content_type[:60]!r}; expected application/json, with or without a body.",
+            )
+
+
+def actor(caller: Caller) -> str:
+    """Who asks, for events."""
+    return caller.name if caller.authenticated else ACTOR
+
+
+def permit(caller: Caller, role: Role, topic: str) -> None:
+    """Refuse a caller that may not change something of a topic that it sees. Raises Refused."""
+    if not caller.may(role, topic):
+        raise forbidden(
+            "role-too-low", f"{caller.name} may not do this: it needs the role {role} on {topic}."
+        )

@@ -1,0 +1,68 @@
+"""What a caller asks of a console: who, about what, and under which conditions. Pure."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final, TypeAlias
+from uuid import uuid4
+
+import msgspec
+
+from delaystream.client.requests.records import RequestRecord
+from delaystream.core.request import Coordinates
+
+WAIT_S: Final = 5.0
+"""How long an outcome is waited for, unless the caller says otherwise."""
+LONGEST_WAIT_S: Final = 60.0
+KEY_CHARACTERS: Final = 255
+"""Of an idempotency key, at most."""
+
+About: TypeAlias = str | Coordinates
+"""What one command is about: a schedule by its id, or a request without an id by its coordinates."""
+
+_ID_BYTES: Final = 16
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """Who asks, and under which conditions."""
+
+    actor: str
+    """The caller's name, for events. It is a part of every request id that follows from a key."""
+    request_topic: str
+    wait_s: float = WAIT_S
+    """How long the outcome is waited for, at most."""
+    key: str | None = None
+    """The idempotency key: the same key by the same caller on the same topic is the same request."""
+    if_version: int | None = None
+    """Act only on this version of the id; 0: only where there is no such id."""
+    note: str | None = None
+
+    @property
+    def request_id(self) -> str:
+        """The name of the request: it follows from the key; without one it is a new one each time."""
+        return uuid4().hex if self.key is None else self._derived(b"request")
+
+    @property
+    def made_up_id(self) -> str:
+        """An id for a schedule that is created without one."""
+        return uuid4().hex if self.key is None else self._derived(b"schedule")
+
+    def _derived(self, purpose: bytes) -> str:
+        assert self.key is not None
+        # Lengths and not separators: a name may hold any character.
+        parts = [part.encode("utf-8", "surrogatepass") for part in (self.actor, self.request_topic, self.key)]
+        told = b"".join(b"%d:%b" % (len(part), part) for part in parts)
+        return blake2b(told, digest_size=_ID_BYTES, person=purpose).hexdigest()
+
+
+def fingerprint(record: RequestRecord) -> str:
+    """What a request asks for, in short: a key that is used again has to come with the same."""
+    asked = (record.topic, record.key, record.value, record.headers, record.partition, record.id)
+    return blake2b(msgspec.msgpack.encode(asked), digest_size=_ID_BYTES).hexdigest()
+
+
+def about_text(about: About | None) -> str:
+    """What a request is about, as text; empty where it is about several."""
+    if about is None:
+        return ""
+    return about if isinstance(about, str) else about.text
