@@ -1,6 +1,7 @@
 """What serves people: where it listens, and what it keeps."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -34,6 +35,20 @@ class ConsoleSettings(Section):
     )
     console_history_events: int = Field(
         50_000_000, ge=1_000, le=10**12, description="How many single events are kept at most."
+    )
+    console_environment: OptionalText = Field(
+        None,
+        max_length=40,
+        description="Name of the environment, such as production: the console's pages show it in its colour.",
+    )
+    console_environment_color: Literal["grey", "blue", "green", "amber", "red", "violet"] = Field(
+        "grey", description="Colour of that name."
+    )
+    console_docs_url: OptionalText = Field(
+        None,
+        pattern=r"^https?://[^\s\"'<>]+$",
+        description="Where these docs are published: the console's pages link to runbooks there. None: they "
+        "name the files.",
     )
     console_url: OptionalText = Field(
         None,

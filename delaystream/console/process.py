@@ -27,6 +27,7 @@ from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
 from delaystream.console.letters import DeadLetters
 from delaystream.console.loopback import loopback_address, url_of
+from delaystream.console.pages.appearance import Appearance
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
 from delaystream.engine.failures import LogUnavailable, Misconfigured
@@ -48,7 +49,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run_console(settings: Settings) -> int:
+def run_console(settings: Settings, appearance: Appearance | None = None) -> int:
     """Run until SIGTERM or SIGINT (then 0), or until it cannot go on; returns the process's exit code.
 
     Raises ConfigurationError when others than this machine could reach it.
@@ -57,7 +58,7 @@ def run_console(settings: Settings) -> int:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(_serve(settings, address))
+        loop.run_until_complete(_serve(settings, address, appearance or Appearance()))
         code = ExitCode.OK
     except Exception as failure:  # noqa: BLE001  # the crash boundary of the process
         code = process.explain(failure)
@@ -65,7 +66,7 @@ def run_console(settings: Settings) -> int:
     return code
 
 
-async def _serve(settings: Settings, address: str) -> None:
+async def _serve(settings: Settings, address: str, appearance: Appearance) -> None:
     client = parts.client_config(settings)
     stop = process.signals()
     async with AsyncExitStack() as stack:
@@ -82,7 +83,7 @@ async def _serve(settings: Settings, address: str) -> None:
         console = _compose(settings, client, await looking, directory, stack)
         server = _Server(
             uvicorn.Config(
-                application(console),
+                application(console, appearance),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -1,4 +1,4 @@
-"""The web application: routes, answers to what goes wrong, and a plain page."""
+"""The web application: routes, answers to what goes wrong, and the pages."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from delaystream.console.api import (
     reading,
 )
 from delaystream.console.pages import views
+from delaystream.console.pages.appearance import Appearance
 from delaystream.console.service import Console
 
 
-def application(console: Console) -> FastAPI:
+def application(console: Console, appearance: Appearance | None = None) -> FastAPI:
     """What answers for a console; it is called in the event loop that the console runs in."""
     app = FastAPI(
         title="delaystream",
@@ -42,7 +43,7 @@ def application(console: Console) -> FastAPI:
         app.include_router(compat.router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
     metrics.install(app, console)
     pages.install(app)
-    views.install(app)
+    views.install(app, appearance or Appearance())
 
     @app.get("/health/live", include_in_schema=False)
     async def live() -> JSONResponse:

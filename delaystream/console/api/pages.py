@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 
-SCRIPT: Final = Path(__file__).parent / "vendored" / "rapidoc-9.3.8.min.js"
-"""From npm's `rapidoc` 9.3.8 (MIT); `SHA256SUMS` beside it has its digest."""
+from delaystream.console.vendored import RAPIDOC as SCRIPT
 
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; "
