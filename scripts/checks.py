@@ -1,6 +1,7 @@
-"""Every check of the project, one by one, announced and timed: `checks.py [all|lint|docs|unit|deploy]`.
+"""Every check of the project, one by one, announced and timed: `checks.py [all|lint|docs|unit|page|deploy]`.
 
-`deploy` is what `make test-deploy` runs: the deployment, with the ecosystem's own tools; not part of `all`.
+Not part of `all` are `page`, which `make test-page` runs: the console's pages in a real browser; and `deploy`,
+which `make test-deploy` runs: the deployment, with the ecosystem's own tools.
 Exits 0 when all passed, 1 when one did not, 2 when there is no such check. A failed check does not stop the
 others. The last lines name the failures, each test by its pytest name.
 """
@@ -133,6 +134,14 @@ def deployment(python: str) -> list[Check]:
     ]
 
 
+def page(python: str) -> list[Check]:
+    """The console's pages, in a real browser. It first: installing it takes a minute, once."""
+    return [
+        Check("browser", [python, "scripts/deploy_tools.py", "chromium"], 600),
+        Check("page", [python, "-m", "pytest", "-q", "--durations=5", "tests/page"], 600),
+    ]
+
+
 def run(check: Check, position: str, output: IO[bytes] | None = None) -> Outcome:
     """Run one check with its output passed through, or written to a file."""
     with tempfile.TemporaryDirectory(prefix="delaystream-checks-") as directory:
@@ -262,6 +271,8 @@ def main(arguments: list[str]) -> int:
             checks = [documentation(python)]
         case "unit":
             checks = unit_and_simulation(python, version, {})
+        case "page":
+            checks = page(python)
         case "deploy":
             checks = deployment(python)
         case "all":
@@ -283,7 +294,7 @@ def main(arguments: list[str]) -> int:
     if what == "all":
         for missing in absent():
             print(f"\nPython {missing} is not here: nothing was tested on it", flush=True)
-    title = {"all": "make test", "deploy": "make test-deploy"}.get(what, f"make {what}")
+    title = {"all": "make test", "page": "make test-page", "deploy": "make test-deploy"}.get(what, f"make {what}")
     return report(outcomes, time.monotonic() - started, title)
 
 

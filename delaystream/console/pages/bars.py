@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
 from typing import Final
@@ -60,12 +60,14 @@ def stacked(columns: Sequence[tuple[str, Mapping[str, int]]], most: int | None =
     return Bars(bars, max(1, len(columns)) * WIDTH, highest)
 
 
-def by_lateness(outcomes: Iterable[tuple[str, int | None, str]]) -> Bars:
-    """Bars of (kind, lateness in ms, title), by the logarithm of the lateness: 1 ms is low, 1 h is the top."""
+def by_lateness(outcomes: Sequence[tuple[str, int | None, str]], columns: int) -> Bars:
+    """Bars of (kind, lateness in ms, title), by the logarithm of the lateness: 1 ms is low, 1 h is the top.
+
+    There is room for so many columns; fewer bars stand on the right, where the latest is.
+    """
     bars = []
-    place = -1
-    for place, (kind, lateness_ms, title) in enumerate(outcomes):
+    for place, (kind, lateness_ms, title) in enumerate(outcomes, start=max(0, columns - len(outcomes))):
         share = 1.0 if lateness_ms is None else log10(max(1, lateness_ms) + 9) - 1
         height = round(min(HEIGHT, max(_LEAST, HEIGHT * share / (log10(_SLOWEST_MS) - 1))), 1)
         bars.append(Bar(place * WIDTH, round(HEIGHT - height, 1), height, kind, title))
-    return Bars(bars, max(1, place + 1) * WIDTH, 0)
+    return Bars(bars, max(columns, len(outcomes)) * WIDTH, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Annotated, Final
 
@@ -81,12 +81,24 @@ class Entry:
     expected: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Hour:
     """One hour of the agenda, on the clock of UTC."""
 
     start_ms: int
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[Entry]
+    #: whether it is the first one of its day
+    opens_day: bool
+
+    @property
+    def day(self) -> str:
+        """Its date."""
+        return instant(self.start_ms)[:10]
+
+    @property
+    def clock(self) -> str:
+        """When it begins."""
+        return instant(self.start_ms)[11:16]
 
     @property
     def count(self) -> int:
@@ -119,6 +131,7 @@ async def agenda(
         }
     )
     found = await planning.agenda(console, asked)
+    hours = list(_hours(found.items))
     chosen = {"request_topic": request_topic, "destination": destination, "tag": tag}
     until_ms = to_ms if found.next_from is None else found.next_from
 
@@ -131,10 +144,7 @@ async def agenda(
         console,
         {
             "section": "agenda",
-            "days": [
-                (day, list(hours))
-                for day, hours in groupby(_hours(found.items), lambda hour: instant(hour.start_ms)[:10])
-            ],
+            "hours": hours,
             "count": len(found.items),
             "more": found.next_from,
             "partial": found.partial,
@@ -143,7 +153,7 @@ async def agenda(
             "chosen": chosen,
             "start": start,
             "filtered": any(chosen.values()),
-            "most": max((hour.count for hour in _hours(found.items)), default=0),
+            "most": max((hour.count for hour in hours), default=0),
             "earlier": at(from_ms - _DAY_MS),
             "later": at(until_ms),
             "now": address("/agenda", **chosen),
@@ -154,6 +164,7 @@ async def agenda(
 
 def _hours(items: Sequence[PlannedBody]) -> Iterator[Hour]:
     """Hours with anything in them; what a schedule fires again and again within one is one entry."""
+    last_day = None
     for start_ms, within in groupby(items, lambda one: one.due_at - one.due_at % _HOUR_MS):
         grouped: dict[tuple[str, str, str, str], list[PlannedBody]] = {}
         for one in within:
@@ -166,4 +177,6 @@ def _hours(items: Sequence[PlannedBody]) -> Iterator[Hour]:
                 Entry(some[0], some[-1].due_at, len(some), sum(one.expected for one in some))
                 for some in grouped.values()
             ],
+            opens_day=start_ms // _DAY_MS != last_day,
         )
+        last_day = start_ms // _DAY_MS

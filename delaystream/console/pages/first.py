@@ -15,6 +15,7 @@ from delaystream.console.api import happening, overview, planning, reading
 from delaystream.console.api.models import (
     AgendaList,
     DestinationBody,
+    HoldBody,
     LetterList,
     PartitionList,
     PendingBody,
@@ -173,24 +174,31 @@ def _of_destinations(destinations: list[DestinationBody]) -> list[Need]:
         for one in destinations
         if one.parked
     ]
-    held: dict[tuple[str, str], Need] = {}
+    about: dict[tuple[str, str], list[str]] = {}
+    holds: dict[tuple[str, str], HoldBody] = {}
     for one in destinations:
         for hold in one.holds:
-            who = f"by {hold.actor}" if hold.actor else ""
-            note = f"“{hold.note}”" if hold.note else "no note"
-            held.setdefault(
-                (hold.request_topic, hold.name),
-                Need(
-                    "warning",
-                    "Held",
-                    "",
-                    f"{who} {note}".strip(),
-                    address("/destinations", destination=one.destination),
-                    hold.since,
-                    hold.until,
-                ),
-            )
-    return [*needs, *held.values()]
+            about.setdefault((hold.request_topic, hold.name), []).append(one.destination)
+            holds[hold.request_topic, hold.name] = hold
+    return [*needs, *(_held(hold, about[name]) for name, hold in holds.items())]
+
+
+def _held(hold: HoldBody, destinations: list[str]) -> Need:
+    names = ", ".join(destinations[:3]) + (f" and {len(destinations) - 3} more" if destinations[3:] else "")
+    return Need(
+        "warning",
+        f"Held: what goes to {names}",
+        "",
+        _who_and_why(hold.actor, hold.note),
+        address("/destinations", destination=destinations[0] if len(destinations) == 1 else None),
+        hold.since,
+        hold.until,
+    )
+
+
+def _who_and_why(who: str | None, note: str | None) -> str:
+    why = f"“{note}”" if note else "no note"
+    return f"by {who}: {why}" if who else why
 
 
 async def _paused(console: Console) -> list[Need]:
@@ -209,13 +217,11 @@ async def _paused(console: Console) -> list[Need]:
 
 
 def _pause(one: ScheduleBody) -> Need:
-    who = f"by {one.updated_by}" if one.updated_by else ""
-    note = f"“{one.note}”" if one.note else "no note"
     return Need(
         "warning",
         f"{one.id} is paused",
         "",
-        f"{who} {note}".strip(),
+        _who_and_why(one.updated_by, one.note),
         schedule_address(one.id, one.request_topic),
         one.paused_at,
         one.until,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Final
 
@@ -24,11 +25,17 @@ SHOWN: Final = 50
 async def where(request: Request, console: Asked, q: Annotated[str, Query(max_length=LONGEST)] = "") -> Response:
     """Where an event is."""
     word = q.strip()
-    found = await reading.where(console, q=word) if word else None
+    items = (await reading.where(console, q=word)).items if word else []
     return pages_of(request).page(
         "where.html",
         console,
-        {"section": "where", "q": q, "word": word, "found": [] if found is None else found.items},
+        {
+            "section": "where",
+            "q": q,
+            "word": word,
+            "found": items,
+            "states": Counter(one.state.value for one in items).most_common(),
+        },
     )
 
 

@@ -81,6 +81,13 @@ def _time(at_ms: int | None) -> Markup:
     )
 
 
+def _clock(at_ms: int) -> Markup:
+    """The time of day alone, where the day stands beside it."""
+    return Markup('<time datetime="{}" data-time="{}" title="{} UTC">{}</time>').format(
+        format_instant(at_ms), at_ms, instant(at_ms), instant(at_ms)[11:]
+    )
+
+
 @pass_context
 def _when(context: Context, at_ms: int | None) -> Markup:
     """A time by its distance from now."""
@@ -130,6 +137,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters |= {
+            "clock": _clock,
             "time": _time,
             "when": _when,
             "lasting": length,

@@ -18,14 +18,18 @@ from delaystream.console.api.rendering import event_body
 from delaystream.console.history.queries import OUTCOMES
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.bars import by_lateness
+from delaystream.console.pages.happened import last_events
 from delaystream.console.pages.rendering import address, instant, length, pages_of
 from delaystream.console.pages.snippets import Target, snippets
 from delaystream.console.replica.catalog import Sort
+from delaystream.console.service import Console
 from delaystream.console.words import cron_in_words, every_in_words
 from delaystream.core.durations import DurationError, parse_duration
 
 SHOWN: Final = 50
 _BARS: Final = 60
+LATE_MS: Final = 1_000
+"""What comes later than that is called late."""
 _OUTCOMES: Final = frozenset(type.value for type in OUTCOMES)
 _SORTS: Final = {
     Sort.NEXT: "next fire, the earliest first",
@@ -148,10 +152,11 @@ async def one_schedule(
             "upcoming": upcoming,
             "events": events,
             "fires": fires,
-            "bars": by_lateness(map(_bar, reversed(fires))),
+            "bars": by_lateness([_bar(told) for told in reversed(fires)], _BARS),
             "outcome": _outcome(fires),
+            "reasons": await _reasons(console, shown.definition.destination, fires),
             "show_payload": payload,
-            "snippets": snippets(shown, shown.payload, target),
+            "snippets": snippets(shown, shown.payload if payload else None, target),
         },
     )
 
@@ -166,6 +171,29 @@ async def events_of(
     return [event_body(one) for one in page.items]
 
 
+async def _reasons(console: Console, destination: str, fires: list[EventBody]) -> list[tuple[int, int, str]]:
+    """What stood in the way of what was late: times at which its destination was parked."""
+    late = [told.event for told in fires if (told.event.get("lateness_ms") or 0) > LATE_MS]
+    if not late:
+        return []
+    told = await last_events(console, [EventType.PARKED, EventType.RELEASED], reading.MOST)
+    changes = [one for one in reversed(told) if one.event.get("destination") == destination]
+    reasons = []
+    begun: EventBody | None = None
+    for change in changes:
+        if change.type == EventType.PARKED.value:
+            begun = change
+            continue
+        if begun is None:
+            continue
+        since_ms = begun.event.get("since_ms", begun.at)
+        if any(one["due_at_ms"] <= change.at and since_ms <= one["fired_at_ms"] for one in late):
+            why = begun.event.get("detail") or begun.event.get("reason") or "it could not be written to"
+            reasons.append((since_ms, change.at, why))
+        begun = None
+    return reasons
+
+
 def definition_rows(definition: DefinitionBody) -> list[tuple[str, object]]:
     """What it says beside its times, by the names of the contract; times as numbers."""
     told = definition.model_dump(
@@ -178,7 +206,7 @@ def _bar(told: EventBody) -> tuple[str, int | None, str]:
     lateness_ms = told.event.get("lateness_ms")
     if told.type == EventType.FIRED.value:
         late = lateness_ms or 0
-        return "fired" if late <= 1_000 else "late", late, f"{instant(told.at)} UTC: {length(late)} late"
+        return "fired" if late <= LATE_MS else "late", late, f"{instant(told.at)} UTC: {length(late)} late"
     return "passed", None, f"{instant(told.at)} UTC: {told.type}"
 
 

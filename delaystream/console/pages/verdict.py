@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from delaystream.console.pages.rendering import length
+from delaystream.console.pages.rendering import address, length
 
 SLOW: Final = 0.99
 """With a smaller share of fires within a second, the verdict is no longer good."""
@@ -114,8 +114,9 @@ def _late(facts: Facts, overdue: Overdue) -> Verdict:
     if parked:
         since_ms, reason = facts.parked[parked[0]]
         others = f", and {len(parked) - 1} more destinations likewise" if len(parked) > 1 else ""
+        more = address("/destinations", destination=parked[0])
         why = f"{parked[0]} cannot be written to: {reason}{others}. Other destinations go on."
-        return Verdict(Tone.BAD, headline, why, since_ms, "destination-parked", "/destinations")
+        return Verdict(Tone.BAD, headline, why, since_ms, "destination-parked", more)
     if silent:
         names = ", ".join(map(str, silent[:3]))
         why = f"Nothing is heard from the owner of partition {names}. Its worker may be down."

@@ -18,9 +18,6 @@ function utc(at) {
 
 // -- times --------------------------------------------------------------------------------------------------
 
-// The server's clock counts: what is "in 5 min" for it, is so for the reader.
-const skew = () => 0;
-
 function relative(distance) {
   const seconds = Math.floor(Math.abs(distance) / 1000);
   if (seconds < 1) return "now";
@@ -33,16 +30,28 @@ function relative(distance) {
 }
 
 function localize(root) {
+  const today = day(new Date());
   for (const time of root.querySelectorAll("time[data-at]")) {
     const at = new Date(Number(time.dataset.at));
     if (Number.isNaN(at.getTime())) continue;
-    const text = `${day(at)} ${clock(at)}`;
+    // What is today needs no date: the eye finds the hour.
+    const text = day(at) === today ? clock(at) : `${day(at)} ${clock(at)}`;
     if (time.textContent !== text) time.textContent = text;
+    time.title = utc(at);
+  }
+  for (const time of root.querySelectorAll("time[data-time]")) {
+    const at = new Date(Number(time.dataset.time));
+    time.textContent = clock(at);
     time.title = utc(at);
   }
   for (const label of root.querySelectorAll("[data-zone-name]")) label.textContent = `Here: ${zone}`;
   for (const label of root.querySelectorAll("[data-zone]")) label.textContent = `Times are in ${zone}; UTC on hover.`;
+  let last = "";
   for (const heading of root.querySelectorAll("[data-day]")) {
+    // Days of the reader begin at other hours than days of UTC.
+    const its = day(new Date(Number(heading.dataset.day)));
+    heading.hidden = its === last;
+    last = its;
     heading.textContent = new Date(Number(heading.dataset.day)).toLocaleDateString(undefined, {
       weekday: "long", day: "numeric", month: "long", year: "numeric",
     });
@@ -54,7 +63,7 @@ function localize(root) {
 }
 
 function tick() {
-  const now = Date.now() + skew();
+  const now = Date.now();
   for (const time of document.querySelectorAll("time[data-relative]")) {
     const text = relative(Number(time.dataset.relative) - now);
     if (time.textContent !== text) time.textContent = text;
