@@ -171,8 +171,7 @@ def _term(term: str, name: Callable[[str], str], unit: str) -> str:
     body, _, step = term.partition("/")
     low, _, high = body.partition("-")
     if body == "*":
-        said = f"every {unit}" if step in ("", "1") else f"every {_ordinal(int(step))} {unit}"
-        return said
+        return f"every {unit}" if step in ("", "1") else f"every {_ordinal(int(step))} {unit}"
     said = f"{name(low)} to {name(high)}" if high else str(name(low))
     if not step or step == "1":
         return said

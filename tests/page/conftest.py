@@ -72,7 +72,10 @@ class Looked:
         """Of the rules of axe, each with the first element that breaks it."""
         self.page.evaluate(AXE.read_text("utf-8"))
         found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        return [f"{one['id']}: {json.dumps(one['nodes'][0]['target'])} {one['help']}" for one in found["violations"]]
+        return [
+            f"{one['id']}: {json.dumps(one['nodes'][0]['target'])} {one['help']}"
+            for one in found["violations"]
+        ]
 
     def overflow(self) -> int:
         """Pixels by which the page is wider than the window."""
@@ -142,7 +145,10 @@ def look(browser: Browser) -> Look:
             if not (may_miss and "404" in text):
                 looked.troubles.append(text)
 
-        page.on("console", lambda message: complained(message.text) if message.type in {"error", "warning"} else None)
+        page.on(
+            "console",
+            lambda message: complained(message.text) if message.type in {"error", "warning"} else None,
+        )
         page.on("pageerror", lambda error: looked.troubles.append(str(error)))
         page.on("dialog", lambda dialog: looked.troubles.append(f"a dialog: {dialog.message}"))
         if mode.scripted:

@@ -18,7 +18,9 @@ EVENTS = TopicPartition("delay-events", 0)
 def tell(console: Served, **event: object) -> None:
     """Have an event written, as a worker does."""
     now_ms = console.of.clock.now_ms()
-    body = json.dumps({"schema_version": 2, "at_ms": now_ms, "request_topic": "delay-requests", **event}).encode()
+    body = json.dumps(
+        {"schema_version": 2, "at_ms": now_ms, "request_topic": "delay-requests", **event}
+    ).encode()
     console.do(lambda: console.of.log.append(EVENTS, (b"key", body, [], now_ms)))
 
 
@@ -159,7 +161,9 @@ def test_the_payload_is_shown_to_who_asks(look: Look, shop: Served) -> None:
         page = looked.open("/schedules/daily-order-report")
         assert '"report"' not in page.content()
         page.get_by_role("link", name="Show the payload").click()
-        expect(page.locator("#payload ~ .code-block")).to_contain_text('{"report": "orders", "for": "finance"}')
+        expect(page.locator("#payload ~ .code-block")).to_contain_text(
+            '{"report": "orders", "for": "finance"}'
+        )
 
 
 def test_events_come_while_one_watches(look: Look, calm: Served) -> None:

@@ -69,7 +69,14 @@ async def _shop(engine: Engine) -> None:
         )
     for number in range(40):
         ask(b"cart", b"customer-%d" % (1000 + number % 9), destination="carts", delay=f"{60 + number * 170}s")
-    ask(b"hello", b"customer-1004", destination="emails", delay="3h", id="welcome-1004", actor="signup-service")
+    ask(
+        b"hello",
+        b"customer-1004",
+        destination="emails",
+        delay="3h",
+        id="welcome-1004",
+        actor="signup-service",
+    )
     ask(b"x", b"customer-1004", destination="crm-sync", delay="50m", tags="crm")
     ask(b"x", b"customer-1007", destination="crm-sync", delay="52m", tags="crm")
     ask(destination="emails", delay="-5", id="broken")
@@ -81,11 +88,24 @@ async def _shop(engine: Engine) -> None:
     engine.log.create_topic("billing", 1)
     await asyncio.sleep(14 * 60)
     ask(destination="emails", delay="tomorrow", key=b"customer-1001")
-    ask(action="pause", id="newsletter", note="waits for legal to approve the text", actor="marco", until="2023-11-20T08:00:00Z")
-    ask(action="pause", id="month-end-close", note="books are closed by hand this month", actor="lena@example.com")
+    ask(
+        action="pause",
+        id="newsletter",
+        note="waits for legal to approve the text",
+        actor="marco",
+        until="2023-11-20T08:00:00Z",
+    )
+    ask(
+        action="pause",
+        id="month-end-close",
+        note="books are closed by hand this month",
+        actor="lena@example.com",
+    )
     ask(action="trigger", id="daily-order-report", actor="lena@example.com", note="finance asked for it")
     ask(action="pause", match_destination="carts", note="carts service is being moved", actor="ops-oncall")
-    ask(action="rate", destination="invoices", rate="50", note="the mail provider's bound", actor="ops-oncall")
+    ask(
+        action="rate", destination="invoices", rate="50", note="the mail provider's bound", actor="ops-oncall"
+    )
     ask(action="cancel", id="invoice-4230/reminder", actor="customer-care", note="paid by phone")
     await asyncio.sleep(18 * 60 + 7.3)
 

@@ -22,7 +22,9 @@ SHOWN: Final = 50
 
 
 @router.get("/where")
-async def where(request: Request, console: Asked, q: Annotated[str, Query(max_length=LONGEST)] = "") -> Response:
+async def where(
+    request: Request, console: Asked, q: Annotated[str, Query(max_length=LONGEST)] = ""
+) -> Response:
     """Where an event is."""
     word = q.strip()
     items = (await reading.where(console, q=word)).items if word else []
@@ -53,7 +55,7 @@ async def live(
     destination: Text = None,
     id: Text = None,
 ) -> Response:
-    """The last events, and with script those that come. A type that there is not is as if it were not said."""
+    """The last events, and with script those that come. An unknown type is as if it were not said."""
     types = [one for one in EventType if one.value in (type or ())]
     wanted = happening.Watched(
         frozenset(types) if types else None,

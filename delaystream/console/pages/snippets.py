@@ -7,7 +7,7 @@ that came from a record is quoted for the language it is in. Pure.
 from __future__ import annotations
 
 import shlex
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,16 +39,26 @@ class Target:
 
 
 def snippets(schedule: ScheduleBody, payload: Payload | None, target: Target) -> list[Snippet]:
-    """All of them; without a payload, the value and the headers of the schedule's record are left to fill in."""
+    """All of them; without a payload, value and headers of the schedule's record are left to fill in."""
     told = _Told(schedule, payload)
     remark = (
         None if payload is not None else "Value and headers are not shown here: fill in the value yourself."
     )
     return [
-        Snippet("Command line", remark, _command_line(told, target)),
+        Snippet("Command line", _in_arguments(told) or remark, _command_line(told, target)),
         Snippet("Python", remark, _python(told, target)),
         Snippet("Headers", remark, _headers(told)),
     ]
+
+
+def _in_arguments(told: _Told) -> str | None:
+    """What of it no argument of a command can say; None: all of it can be said."""
+    texts = [told.id, *told.options.values(), *(text or "" for pair in told.headers for text in pair)]
+    if any("\0" in text for text in texts) or b"\0" in (told.key or b""):
+        return "It has NUL bytes, which no argument holds: they are left out here. Python has all of it."
+    if any(content is None or "=" in name for name, content in told.headers):
+        return "Headers without a value, or with = in their names, are left out here. Python has them."
+    return None
 
 
 def first_snippets(target: Target, request_topic: str) -> list[Snippet]:
@@ -136,9 +146,17 @@ def _command_line(told: _Told, target: Target) -> str:
     if told.key is not None:
         words.append(f"--key={_shell(told.key)}")
     words += [
-        f"--header={_shell(f'{name}={content}')}" for name, content in told.headers if content is not None
+        f"--header={_shell(f'{name}={content}')}"
+        for name, content in told.headers
+        if content is not None and "=" not in name
     ]
-    words.append("--null" if told.value is None else f"-- {_shell(told.value)}")
+    if told.value is None:
+        words.append("--null")
+    elif b"\0" in told.value:
+        words[0] = f"base64 -d <<< {b64encode(told.value).decode()} | delaystream send"
+        words.append("--file=-")
+    else:
+        words.append(f"-- {_shell(told.value)}")
     return _lines(words)
 
 
@@ -182,7 +200,7 @@ def _literal(content: bytes | None) -> str:
 
 def _shell(content: str | bytes) -> str:
     """One word of a shell. What cannot be printed is written as bash and zsh read it (`$'…'`)."""
-    raw = content.encode() if isinstance(content, str) else content
+    raw = (content.encode() if isinstance(content, str) else content).replace(b"\0", b"")
     try:
         text = raw.decode()
     except UnicodeDecodeError:

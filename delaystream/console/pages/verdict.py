@@ -17,7 +17,7 @@ SLOW: Final = 0.99
 OLD_MS: Final = 15_000
 """An answer that is older is said to be old before anything else is."""
 SILENT_MS: Final = 150_000
-"""A busy partition's owner writes of itself each minute by default: one that is silent so long may be gone."""
+"""A busy partition's owner writes of itself each minute by default: silent so long, it may be gone."""
 
 
 class Tone(StrEnum):

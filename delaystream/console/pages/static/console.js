@@ -260,6 +260,7 @@ document.addEventListener("click", (event) => {
   if (button?.dataset.action === "copy") copy(button);
 });
 document.addEventListener("keydown", pressed);
+document.addEventListener("htmx:after:swap", ready);
 // The first page renews itself while somebody looks at it.
 setInterval(() => {
   if (document.visibilityState === "visible") document.getElementById("now")?.dispatchEvent(new Event("refresh"));
