@@ -139,7 +139,7 @@ def page(python: str) -> list[Check]:
     """The console's pages, in a real browser. It first: installing it takes a minute, once."""
     return [
         Check("browser", [python, "scripts/deploy_tools.py", "chromium"], 600),
-        Check("page", [python, "-m", "pytest", "-q", "--durations=5", "tests/page"], 600),
+        Check("page", [python, "-m", "pytest", "-q", "-n", "2", "tests/page"], 600),
     ]
 
 

@@ -21,8 +21,9 @@ from tests.page.serving import Served, served
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 AXE = ROOT / "tests" / "page" / "vendored" / "axe-core-4.14.1.min.js"
-#: The pictures of the docs are made by the tests that look at the pages.
-PICTURES = ROOT / ("docs/screenshots" if os.environ.get("DELAYSTREAM_TEST_SCREENSHOTS") else "build/page")
+PICTURES = ROOT / "docs" / "screenshots"
+#: The pictures of the docs are made by the tests that look at the pages, when they are asked to.
+PICTURED = bool(os.environ.get("DELAYSTREAM_TEST_SCREENSHOTS"))
 #: What the content security policy stopped, as the browser tells the page.
 _WATCH = """
 window.stopped = [];

@@ -7,6 +7,7 @@ import shlex
 
 from playwright.sync_api import expect
 
+from delaystream.console.pages.rendering import visible
 from delaystream.engine.ports import TopicPartition
 from tests.page.conftest import Look, Mode
 from tests.page.serving import Served
@@ -183,7 +184,7 @@ def test_events_come_while_one_watches(look: Look, calm: Served) -> None:
         expect(page.locator("tbody tr")).to_have_count(1)
         page.get_by_role("button", name="Go on").click()
         expect(page.locator("tbody tr")).to_have_count(2)
-        assert HOSTILE in page.locator("tbody tr").first.evaluate("row => row.textContent")
+        assert visible(HOSTILE) in page.locator("tbody tr").first.evaluate("row => row.textContent")
         assert page.locator("main img, main script").count() == 0
         assert looked.violations() == []
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.page.conftest import MODES, PICTURES, Look, Mode
+from tests.page.conftest import MODES, PICTURED, PICTURES, Look, Mode
 from tests.page.serving import Served
 
 SHOP = {
@@ -51,10 +49,9 @@ def check(look: Look, console: Served, name: str, path: str, status: int = 200) 
             looked.open(path, status)
             assert looked.violations() == [], mode.name
             assert looked.overflow() <= 0, mode.name
-            PICTURES.mkdir(parents=True, exist_ok=True)
-            if PICTURES.parent.name == "build" or (name, mode.name) in SHOWN:
-                whole = PICTURES.parent.name == "build"
-                looked.page.screenshot(path=str(PICTURES / f"{name}-{mode.name}.png"), full_page=whole)
+            if PICTURED and (name, mode.name) in SHOWN:
+                PICTURES.mkdir(exist_ok=True)
+                looked.page.screenshot(path=str(PICTURES / f"{name}-{mode.name}.png"))
 
 
 @pytest.mark.parametrize(("name", "path"), SHOP.items(), ids=SHOP)
@@ -68,7 +65,6 @@ def test_a_problem_is_a_page_that_says_what_to_try(look: Look, shop: Served, nam
     if status == 400:
         # The browser tells of it as of any file that it could not load.
         with look(shop) as looked:
-            looked.page.route("**/nothing", lambda route: route.abort())
             answer = looked.page.goto(shop.url + path)
             assert answer is not None
             assert answer.status == status
@@ -107,7 +103,7 @@ def test_everything_can_be_read_without_script(look: Look, shop: Served, name: s
 
 
 def test_pictures_of_the_docs_are_small() -> None:
-    pictures = list((Path(__file__).parents[2] / "docs" / "screenshots").glob("*.png"))
+    pictures = list(PICTURES.glob("*.png"))
     assert len(pictures) == len(SHOWN)
     for picture in pictures:
         assert picture.stat().st_size < 250_000, picture.name

@@ -6,6 +6,7 @@ is built from it in any other way.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -14,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -25,6 +26,7 @@ from delaystream.core.instants import format_instant
 from delaystream.core.rejection import Code
 
 _HERE: Final = Path(__file__).parent
+_UNSEEN: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _UNITS: Final = (
     (86_400_000, 48, "d"),
     (3_600_000, 48, "h"),
@@ -41,6 +43,25 @@ SECURITY_HEADERS: Final = {
     # A page has payloads and keys in it.
     "Cache-Control": "no-store",
 }
+
+
+def visible(text: str) -> str:
+    """A text with what nobody can see written out: controls, and marks that turn the direction of writing."""
+    return _UNSEEN.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
+def _shown(value: object) -> object:
+    """Whatever a template puts out."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _exact(text: str) -> Markup:
+    """A text that goes back to the console, or to a clipboard, as it is."""
+    return escape(text)
 
 
 def length(length_ms: int | None) -> str:
@@ -133,11 +154,13 @@ class Pages:
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
             undefined=StrictUndefined,
+            finalize=_shown,
             trim_blocks=True,
             lstrip_blocks=True,
         )
         self._templates.filters |= {
             "clock": _clock,
+            "exact": _exact,
             "time": _time,
             "when": _when,
             "lasting": length,

@@ -16,6 +16,14 @@ function utc(at) {
   return `${at.toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
 
+// What nobody can see is written out: controls, and marks that turn the direction of writing.
+function visible(text) {
+  return String(text).replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (mark) => {
+    const code = mark.charCodeAt(0);
+    return code < 256 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16).padStart(4, "0")}`;
+  });
+}
+
 // -- times --------------------------------------------------------------------------------------------------
 
 function relative(distance) {
@@ -123,7 +131,7 @@ function cell(row, kind, ...parts) {
 function span(kind, text) {
   const made = document.createElement("span");
   made.className = kind;
-  made.textContent = text;
+  made.textContent = visible(text);
   return made;
 }
 
@@ -138,11 +146,11 @@ function link(event) {
   if (event.id !== undefined) {
     made.className = "name";
     made.href = `/schedules/${encodeURIComponent(event.id)}?${new URLSearchParams({ request_topic: event.request_topic })}`;
-    made.textContent = event.id || "(empty id)";
+    made.textContent = visible(event.id) || "(empty id)";
   } else {
     made.className = "name code";
     made.href = `/where?${new URLSearchParams({ q: event.schedule_id })}`;
-    made.textContent = event.schedule_id;
+    made.textContent = visible(event.schedule_id);
   }
   return made;
 }
@@ -156,9 +164,9 @@ function rowOf(event) {
   cell(row, "moment", time);
   cell(row, "", span(`state event-${event.type}`, event.type));
   cell(row, "", event.schedule_id === undefined ? null : link(event), event.key === undefined ? null : span("sub", `key ${event.key}`));
-  cell(row, "wide", event.destination ?? event.definition?.destination ?? "");
+  cell(row, "wide", visible(event.destination ?? event.definition?.destination ?? ""));
   cell(row, event.lateness_ms > 1000 ? "number bad" : "number", event.lateness_ms === undefined ? "" : lengthOf(event.lateness_ms));
-  cell(row, "wide", event.actor ?? "", event.note ? span("sub", `“${event.note}”`) : null, event.detail ? span("sub", event.detail) : null);
+  cell(row, "wide", visible(event.actor ?? ""), event.note ? span("sub", `“${event.note}”`) : null, event.detail ? span("sub", event.detail) : null);
   localize(row);
   return row;
 }
