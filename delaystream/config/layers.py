@@ -237,11 +237,19 @@ def _sentences(
             value = tenants[topic].get(field)
         elif name:
             value = values.values.get(name)
-        if name:
+        if name and not _is_shown(name):
+            sentences.append(_ended(f"{name} ({values.origins.get(name, 'default')}): {message}"))
+        elif name:
             sentences.append(_ended(f"{name} = {value!r} ({values.origins.get(name, 'default')}): {message}"))
         else:
             sentences.append(_ended(f"{message[:1].upper()}{message[1:]}"))
     return sentences
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a setting's value may be told."""
+    field = Settings.model_fields.get(name)
+    return field is None or field.repr or name in TABLES
 
 
 def _ended(sentence: str) -> str:

@@ -38,7 +38,7 @@ def _own(loaded: Loaded) -> Iterator[Listed]:
             continue
         yield Listed(
             name,
-            _plain(getattr(loaded.settings, name)),
+            (_plain if field.repr else _masked)(getattr(loaded.settings, name)),
             str(loaded.origin(name)),
             _plain(field.default),
             environment_name(name),
@@ -77,10 +77,16 @@ def _kafka(loaded: Loaded) -> Iterator[Listed]:
         )
 
 
+def _masked(value: Any) -> Any:
+    """A setting that may hold a secret. Of an URL it is the password: before the host, or a parameter."""
+    if value is None:
+        return None
+    if isinstance(value, str) and "://" in value:
+        return _PARAMETER.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1:{MASK}@", value))
+    return MASK
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return ",".join(value)
-    if isinstance(value, str):
-        # An URL of a database has its password in it, before the host or as a parameter.
-        return _PARAMETER.sub(rf"\1{MASK}", _PASSWORD.sub(rf"\1:{MASK}@", value))
     return value if value is None or isinstance(value, int) else str(value)

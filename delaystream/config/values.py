@@ -72,6 +72,12 @@ OptionalTopic = Annotated[Topic | None, BeforeValidator(_empty_as_none)]
 NameList = Annotated[tuple[str, ...], BeforeValidator(split)]
 TopicList = Annotated[tuple[Topic, ...], BeforeValidator(split), Field(min_length=1)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_as_none)]
+OptionalSecret = Annotated[
+    Annotated[str, Field(min_length=32, max_length=KIB)] | None, BeforeValidator(_empty_as_none)
+]
+OptionalToken = Annotated[
+    Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,4096}$")] | None, BeforeValidator(_empty_as_none)
+]
 Rates = Annotated[tuple[str, ...], BeforeValidator(_rates)]
 Dialects = Annotated[tuple[str, ...], BeforeValidator(_dialects)]
 OptionalZone = Annotated[str | None, BeforeValidator(_zone)]

@@ -25,6 +25,8 @@ from delaystream.codec.outgoing import (
     ERROR_TIMESTAMP,
     ERROR_TOPIC,
 )
+from delaystream.codec.requests.names import PREFIX
+from delaystream.console.access.caller import Caller
 from delaystream.core.identity import schedule_id
 from delaystream.core.instants import LATEST_MS
 from delaystream.engine.failures import LogUnavailable, Misconfigured
@@ -66,6 +68,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     value_bytes: int | None
     headers: Sequence[tuple[str, bytes | None]]
     headers_cut: bool
+    #: some are left out because they are not to be seen
+    headers_hidden: bool = False
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -151,35 +155,15 @@ class DeadLetters:
             for status in self.statuses:
                 group.create_task(self._follow(status.partition), name=f"letters {status.partition}")
 
-    def page(self, wanted: LetterFilter, limit: int, after: tuple[int, int, int] | None = None) -> LetterPage:
-        """Up to ``limit`` letters, the latest first."""
-        fitting = (
-            letter
-            for letter in self._latest_first()
-            if (after is None or letter.place < after) and wanted.fits(letter)
-        )
-        items = list(islice(fitting, limit + 1))
-        more = len(items) > limit
-        items = items[:limit]
-        return LetterPage(items, items[-1].place if more else None)
-
-    def of(self, word: str) -> list[Letter]:
-        """Letters of the coordinates of a request, or of an id."""
-        found = (letter for kept in self._kept for letter in reversed(kept))
-        return list(islice((letter for letter in found if word in (letter.source, letter.id)), _SHOWN))
-
-    def counts(self, tenants: frozenset[str] | None = None) -> dict[str, int]:
-        """How many are kept, by code; ``tenants``: of these request topics alone."""
-        counted: dict[str, int] = {}
-        for kept in self._kept:
-            for letter in kept:
-                if tenants is None or letter.request_topic in tenants:
-                    counted[letter.code] = counted.get(letter.code, 0) + 1
-        return counted
-
-    def _latest_first(self) -> Iterator[Letter]:
+    def latest_first(self) -> Iterator[Letter]:
+        """Every letter that is kept."""
         ways = [sorted(kept, key=lambda letter: letter.place, reverse=True) for kept in self._kept]
         return merge(*ways, key=lambda letter: letter.place, reverse=True)
+
+    def __iter__(self) -> Iterator[Letter]:
+        """Every letter that is kept, the latest of each partition first."""
+        for kept in self._kept:
+            yield from reversed(kept)
 
     async def _follow(self, partition: int) -> None:
         while True:
@@ -215,6 +199,59 @@ class DeadLetters:
 
     def _tell(self, partition: int, **changed: object) -> None:
         self.statuses[partition] = replace(self.statuses[partition], **changed)
+
+
+class Letters:
+    """The letters that a caller sees: those of no request topic only who sees every one.
+
+    Without the right to payloads the headers are those of delaystream's own.
+    """
+
+    def __init__(self, letters: DeadLetters, caller: Caller) -> None:
+        self._letters = letters
+        self._caller = caller
+        self.statuses = letters.statuses
+
+    def page(self, wanted: LetterFilter, limit: int, after: tuple[int, int, int] | None = None) -> LetterPage:
+        """Up to ``limit`` letters, the latest first."""
+        fitting = (
+            letter
+            for letter in self._letters.latest_first()
+            if (after is None or letter.place < after)
+            and self._caller.sees(letter.request_topic)
+            and wanted.fits(letter)
+        )
+        items = list(islice(fitting, limit + 1))
+        more = len(items) > limit
+        items = items[:limit]
+        return LetterPage([self._shown(letter) for letter in items], items[-1].place if more else None)
+
+    def of(self, word: str) -> list[Letter]:
+        """Letters of the coordinates of a request, or of an id."""
+        found = (
+            self._shown(letter)
+            for letter in self._letters
+            if word in (letter.source, letter.id) and self._caller.sees(letter.request_topic)
+        )
+        return list(islice(found, _SHOWN))
+
+    def counts(self, tenants: frozenset[str] | None = None) -> dict[str, int]:
+        """How many are kept, by code; ``tenants``: of these request topics alone."""
+        counted: dict[str, int] = {}
+        for letter in self._letters:
+            topic = letter.request_topic
+            if self._caller.sees(topic) and (tenants is None or topic in tenants):
+                counted[letter.code] = counted.get(letter.code, 0) + 1
+        return counted
+
+    def _shown(self, letter: Letter) -> Letter:
+        topic = letter.request_topic
+        if not self._caller.reads_key(topic):
+            letter = replace(letter, key=None)
+        if not self._caller.reads_payload(topic):
+            own = [header for header in letter.headers if header[0].lower().startswith(PREFIX)]
+            letter = replace(letter, headers=own, headers_hidden=len(own) < len(letter.headers))
+        return letter
 
 
 def letter_of(partition: int, record: TopicRecord) -> Letter:

@@ -1,4 +1,4 @@
-"""Where a console may listen that asks nobody who they are: on this machine alone."""
+"""Where a console may listen: on this machine, or beyond it for callers that say who they are."""
 
 from __future__ import annotations
 
@@ -11,23 +11,37 @@ _NAME: Final = "localhost"
 _ADDRESS: Final = "127.0.0.1"
 
 
-def loopback_address(host: str) -> str:
-    """The address to listen on. Raises ConfigurationError for any that others may reach.
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address.
 
     Names are not looked up: what they mean may change between this look and the next. `localhost` is
     127.0.0.1 (RFC 6761).
     """
     if host == _NAME:
-        return _ADDRESS
+        return True
     try:
-        if ip_address(host).is_loopback:
-            return host
+        return ip_address(host).is_loopback
     except ValueError:
-        pass
+        return False
+
+
+def listening_address(host: str, *, authenticates: bool) -> str:
+    """The address to listen on. Raises ConfigurationError for any that others may reach unasked."""
+    if is_loopback(host):
+        return _ADDRESS if host == _NAME else host
+    try:
+        ip_address(host)
+    except ValueError:
+        raise ConfigurationError(
+            [f"console_http_host is {host!r}: expected an address, such as {_ADDRESS} or 0.0.0.0."]
+        ) from None
+    if authenticates:
+        return host
     raise ConfigurationError(
         [
-            f"console_http_host is {host!r}: the console asks nobody who they are, so it listens on loopback "
-            f"alone, for example on {_ADDRESS}."
+            f"console_http_host is {host!r}, which others reach, and the console would ask nobody who they "
+            "are: set console_tokens_file (DELAYSTREAM_CONSOLE_TOKENS_FILE) to a file of tokens, or listen "
+            f"on loopback, for example on {_ADDRESS}."
         ]
     )
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -20,13 +21,20 @@ from delaystream.adapters.storage.data_directory import DataDirectory
 from delaystream.adapters.storage.rocksdb_store import RocksDbStores
 from delaystream.app import parts, process
 from delaystream.app.preflight import Followed, followed
-from delaystream.config import Settings
+from delaystream.config import ConfigurationError, Settings
+from delaystream.console.access.caller import Exceptions
+from delaystream.console.access.connections import server_config
+from delaystream.console.access.entrance import Entrance
+from delaystream.console.access.hosts import Hosts
+from delaystream.console.access.limits import Bounds
+from delaystream.console.access.token_file import TokenFile
+from delaystream.console.access.tokens import TokensError
 from delaystream.console.api.application import application
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
 from delaystream.console.letters import DeadLetters
-from delaystream.console.loopback import loopback_address, url_of
+from delaystream.console.loopback import is_loopback, listening_address, url_of
 from delaystream.console.pages.appearance import Appearance
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
@@ -52,13 +60,15 @@ class _Server(uvicorn.Server):
 def run_console(settings: Settings, appearance: Appearance | None = None) -> int:
     """Run until SIGTERM or SIGINT (then 0), or until it cannot go on; returns the process's exit code.
 
-    Raises ConfigurationError when others than this machine could reach it.
+    Raises ConfigurationError when others than this machine could reach it without saying who they are, and
+    when the file of tokens is not as it should be.
     """
-    address = loopback_address(settings.console_http_host)
+    entrance = entrance_of(settings)
+    address = listening_address(settings.console_http_host, authenticates=entrance.authentication == "tokens")
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(_serve(settings, address, appearance or Appearance()))
+        loop.run_until_complete(_serve(settings, address, entrance, appearance or Appearance()))
         code = ExitCode.OK
     except Exception as failure:  # noqa: BLE001  # the crash boundary of the process
         code = process.explain(failure)
@@ -66,7 +76,7 @@ def run_console(settings: Settings, appearance: Appearance | None = None) -> int
     return code
 
 
-async def _serve(settings: Settings, address: str, appearance: Appearance) -> None:
+async def _serve(settings: Settings, address: str, entrance: Entrance, appearance: Appearance) -> None:
     client = parts.client_config(settings)
     stop = process.signals()
     async with AsyncExitStack() as stack:
@@ -81,19 +91,59 @@ async def _serve(settings: Settings, address: str, appearance: Appearance) -> No
         if not await process.first(looking, stop):
             return
         console = _compose(settings, client, await looking, directory, stack)
-        server = _Server(
-            uvicorn.Config(
-                application(console, appearance),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=1,
-            )
-        )
+        app = application(console, entrance, appearance)
+        bounds = entrance.limits.bounds
+        server = _Server(server_config(app, bounds.url_bytes, bounds.header_bytes))
         host, port = listening.getsockname()[:2]
-        logger.info("console listens", url=url_of(host, port), partitions=console.partitions)
+        logger.info(
+            "console listens",
+            url=url_of(host, port),
+            partitions=console.partitions,
+            authentication=entrance.authentication,
+        )
+        if entrance.tokens is None:
+            logger.info("the console asks nobody who they are: whoever reaches its loopback sees all")
+        elif not is_loopback(host):
+            logger.info("the console is reached beyond this machine, without TLS of its own")
+        if entrance.tokens is not None:
+            looking = asyncio.create_task(entrance.tokens.run(), name="tokens")
+            stack.callback(looking.cancel)
         await _until_stopped(console, server, listening, stop)
     logger.info("console stopped")
+
+
+def entrance_of(settings: Settings) -> Entrance:
+    """Who is let in, as the settings say. Raises ConfigurationError."""
+    named = settings.console_tokens_file
+    hidden = Exceptions(
+        by_default=not settings.events_key,
+        but=frozenset(
+            topic for topic in settings.tenants if settings.requests(topic).events_key != settings.events_key
+        ),
+    )
+    try:
+        tokens = None if named is None else TokenFile(Path(named), hidden)
+    except TokensError as error:
+        raise ConfigurationError(
+            [f"console_tokens_file is {named!r}: {one}" for one in error.problems]
+        ) from None
+    loopback = is_loopback(settings.console_http_host)
+    allowed = settings.console_allowed_hosts
+    secret = settings.console_secret
+    return Entrance(
+        SystemClock().now_ms,
+        tokens=tokens,
+        hosts=Hosts(allowed, loopback=loopback) if loopback or allowed else None,
+        bounds=Bounds(
+            requests_per_second=settings.console_requests_per_second,
+            failures_per_minute=settings.console_failures_per_minute,
+            body_bytes=settings.console_max_body_bytes,
+            url_bytes=settings.console_max_url_bytes,
+            header_bytes=settings.console_max_header_bytes,
+            streams=settings.console_streams_per_caller,
+        ),
+        secret=None if secret is None else secret.encode(),
+    )
 
 
 def _compose(

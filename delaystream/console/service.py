@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
-from delaystream.codec.envelope import UNREADABLE, Parked, PartitionStatus, decode_status
+from delaystream.codec.envelope import UNREADABLE, Hold, Parked, PartitionStatus, Rate, decode_status
 from delaystream.codec.keys import STATUS
+from delaystream.console.access.caller import ITSELF, Caller
 from delaystream.console.history.follower import HistoryFollower, HistoryStatus
 from delaystream.console.history.queries import History
 from delaystream.console.history.tail import Tail
-from delaystream.console.letters import DeadLetters
+from delaystream.console.letters import DeadLetters, Letters
 from delaystream.console.replica.catalog import Catalog
 from delaystream.console.replica.follower import CopyStatus, Follower, Phase
 from delaystream.console.replica.pending import Copy, Pending
@@ -30,7 +33,10 @@ class Freshness(msgspec.Struct, frozen=True):
 
 
 class Console:
-    """What is pending, of all partitions; everything is called in the event loop that :meth:`run` is in."""
+    """What is pending, of all partitions; everything is called in the event loop that :meth:`run` is in.
+
+    It is asked for somebody: the console as a whole, or as a caller sees it (:meth:`seen_by`).
+    """
 
     def __init__(
         self,
@@ -42,12 +48,13 @@ class Console:
         bounds: Callable[[str, int], Awaitable[LogBounds]],
     ) -> None:
         """`bounds` looks up one request partition. It raises LogUnavailable and Misconfigured."""
+        self.caller = ITSELF
         self.partitions = len(following)
         self.clock = clock
-        self.history = asked
+        self._asked = asked
         self._followers = following
         self._history = history
-        self.letters = letters
+        self._letters = letters
         self.bounds = bounds
         self.tail = Tail(asked, lambda: self.history_statuses)
 
@@ -57,23 +64,52 @@ class Console:
             for follower in self._followers:
                 group.create_task(follower.run(), name=f"follow {follower.status.partition}")
             group.create_task(self._history.run(), name="history")
-            group.create_task(self.letters.run(), name="letters")
+            group.create_task(self._letters.run(), name="letters")
             group.create_task(self.tail.run(), name="tail")
+
+    def seen_by(self, caller: Caller) -> Console:
+        """The same console, as a caller sees it."""
+        seen = copy.copy(self)
+        seen.caller = caller
+        return seen
 
     @property
     def catalog(self) -> Catalog:
         """Named schedules, as of now."""
         indexed = [follower for follower in self._followers if follower.status.indexed]
         stores = {f.status.partition: f.store for f in indexed if f.store is not None}
-        return Catalog(stores, self.partitions)
+        return Catalog(stores, self.partitions, self.caller)
 
     @property
     def pending(self) -> Pending:
         """Everything that is to come, as of now."""
-        return Pending(self.copies)
+        return Pending(self._copies, self.caller)
 
     @property
-    def copies(self) -> dict[int, Copy]:
+    def history(self) -> History:
+        """What was."""
+        return self._asked.seen_by(self.caller)
+
+    @property
+    def letters(self) -> Letters:
+        """Dead letters, the latest."""
+        return Letters(self._letters, self.caller)
+
+    def holds(self) -> Iterator[Hold]:
+        """The bulk pauses that stand, of every partition that can be asked; one may come several times."""
+        for found in self._copies.values():
+            yield from (hold for hold in found.stored.holds if self.caller.sees(hold.tenant))
+
+    def rates(self) -> Iterator[Rate]:
+        """The rates that commands have set, likewise. What a newer release wrote is passed over."""
+        for found in self._copies.values():
+            try:
+                yield from [rate for rate in found.stored.rates() if self.caller.sees(rate.tenant)]
+            except UNREADABLE:
+                continue
+
+    @property
+    def _copies(self) -> dict[int, Copy]:
         """The partitions that can be asked."""
         return {
             f.status.partition: Copy(f.store, f.stored, f.status.partition)
@@ -112,10 +148,18 @@ class Console:
         return Freshness(as_of_ms, max(0, now_ms - as_of_ms), missing)
 
     def owners(self) -> Iterator[tuple[CopyStatus, PartitionStatus | None]]:
-        """How far each partition's copy is, and what the partition's owner last wrote of itself."""
+        """How far each partition's copy is, and what the partition's owner last wrote of itself.
+
+        Of the rates those of its settings that are about all request topics together, or about one that is
+        seen.
+        """
         for follower in self._followers:
             stored = None if follower.store is None else follower.store.get(STATUS)
-            yield follower.status, None if stored is None else _status(stored)
+            status = None if stored is None else _status(stored)
+            if status is not None:
+                rates = [rate for rate in status.rates if not rate.tenant or self.caller.sees(rate.tenant)]
+                status = replace(status, rates=rates)
+            yield follower.status, status
 
     @property
     def history_statuses(self) -> list[HistoryStatus]:

@@ -118,14 +118,13 @@ _STATE_PAST: Final = {
 class Search:
     """Looks in the copies, in the dead letters, in the history, and at last at how far partitions are read.
 
-    `tenants` are the request topics that whoever asks may see; None: all of them.
+    All that it finds is what the caller of the console sees.
     """
 
-    def __init__(self, console: Console, tenants: frozenset[str] | None = None) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
         self._catalog = console.catalog
         self._pending = console.pending
-        self._tenants = tenants
         self._now_ms = console.clock.now_ms()
         self._parked = console.parked()
 
@@ -153,7 +152,7 @@ class Search:
         return found
 
     def _sees(self, tenant: str | None) -> bool:
-        return self._tenants is None or tenant in self._tenants
+        return self._console.caller.sees(tenant)
 
     # -- what is there -----------------------------------------------------------------------------
 
@@ -213,8 +212,6 @@ class Search:
         return None, None
 
     def _by(self, by: By, named: Filter, unnamed: Wanted) -> Iterable[Found]:
-        named = msgspec.structs.replace(named, tenants=self._tenants)
-        unnamed = msgspec.structs.replace(unnamed, tenants=self._tenants)
         for schedule in self._catalog.page(named, Sort.NEXT, MOST).items:
             yield self._schedule(by, schedule)
         for event in self._pending.page(unnamed, MOST).items:

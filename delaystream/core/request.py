@@ -94,8 +94,12 @@ class Match(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether deliveries to a topic meet the condition on the destination."""
         return self.destination is None or matches_glob(topic, self.destination)
 
+    def fits(self, tags: Sequence[str], key: bytes | None) -> bool:
+        """Whether a schedule with these tags and this delivered key meets the conditions on both."""
+        return (self.key is None or self.key == key) and self.fits_tags(tags)
+
     def fits_tags(self, tags: Sequence[str]) -> bool:
-        """Whether a schedule with these tags meets the condition on tags."""
+        """Whether a schedule with these tags meets the condition on tags: the key may be costly to read."""
         return not self.tags or set(self.tags).issubset(tags)
 
 

@@ -135,8 +135,7 @@ class StoredPartition:
                 hold.tenant == source.topic
                 and match.id_prefix is None
                 and match.fits_topic(fire.destination)
-                and match.fits_tags(entry.tags)
-                and (match.key is None or match.key == entry.delivered_key)
+                and match.fits(entry.tags, entry.delivered_key)
                 and (match.arriving or not newer(moment, hold.moment))
             ):
                 return hold

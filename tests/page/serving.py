@@ -51,7 +51,7 @@ def served(story: Callable[[], Told], directory: Path, appearance: Appearance) -
         made_of.append((of, asyncio.get_running_loop()))
         async with console(of, directory) as made:
             config = uvicorn.Config(
-                application(made, appearance),
+                application(made, appearance=appearance),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

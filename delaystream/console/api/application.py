@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from delaystream import __version__
+from delaystream.console.access.entrance import Entrance
+from delaystream.console.access.gate import CALLER, Gate
 from delaystream.console.api import (
     compat,
     description,
@@ -17,13 +19,20 @@ from delaystream.console.api import (
     problems,
     reading,
 )
+from delaystream.console.api.asking import require_callers
 from delaystream.console.pages import views
 from delaystream.console.pages.appearance import Appearance
 from delaystream.console.service import Console
 
 
-def application(console: Console, appearance: Appearance | None = None) -> FastAPI:
-    """What answers for a console; it is called in the event loop that the console runs in."""
+def application(
+    console: Console, entrance: Entrance | None = None, appearance: Appearance | None = None
+) -> FastAPI:
+    """What answers for a console; it is called in the event loop that the console runs in.
+
+    Without an ``entrance`` it asks nobody who they are, and bounds no rates.
+    """
+    entrance = Entrance(console.clock.now_ms) if entrance is None else entrance
     app = FastAPI(
         title="delaystream",
         version=__version__,
@@ -33,6 +42,8 @@ def application(console: Console, appearance: Appearance | None = None) -> FastA
         openapi_url="/v1/openapi.json",
     )
     app.state.console = console
+    app.state.entrance = entrance
+    app.add_middleware(Gate, entrance=entrance, answer=problems.refusal)
     description.install(app)
     problems.install(app)
     for router in (planning.router, happening.router, overview.router, reading.router):
@@ -41,7 +52,7 @@ def application(console: Console, appearance: Appearance | None = None) -> FastA
         # One description is enough of what is the same four times.
         shown = not prefix
         app.include_router(compat.router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
-    metrics.install(app, console)
+    metrics.install(app, console, entrance)
     pages.install(app)
     views.install(app, appearance or Appearance())
 
@@ -50,7 +61,10 @@ def application(console: Console, appearance: Appearance | None = None) -> FastA
         return JSONResponse({"live": True})
 
     @app.get("/health/ready", include_in_schema=False)
-    async def ready() -> JSONResponse:
+    async def ready(request: Request) -> JSONResponse:
+        status = 200 if console.ready else 503
+        if not request.scope[CALLER].sees_everything:
+            return JSONResponse({"ready": console.ready}, status)
         partitions = [
             {
                 "partition": s.partition,
@@ -61,6 +75,7 @@ def application(console: Console, appearance: Appearance | None = None) -> FastA
             }
             for s in console.statuses
         ]
-        return JSONResponse({"ready": console.ready, "partitions": partitions}, 200 if console.ready else 503)
+        return JSONResponse({"ready": console.ready, "partitions": partitions}, status)
 
+    require_callers(app)
     return app

@@ -10,10 +10,10 @@ from pydantic import Field
 
 from delaystream.codec.envelope import LIVE, Status
 from delaystream.codec.event import EventType
-from delaystream.console.api import cursors
+from delaystream.console.api.asking import Asked, Cursored, Entered
 from delaystream.console.api.models import Health, Model, Stats, Summary, Time
 from delaystream.console.api.overview import health, summarized
-from delaystream.console.api.reading import LIMIT, PLACE, Asked, Limit, Text, numbers, one_schedule, place_of
+from delaystream.console.api.reading import LIMIT, PLACE, Limit, Text, numbers, one_schedule, place_of
 from delaystream.console.history.queries import Told
 from delaystream.console.replica.catalog import Filter, Sort
 from delaystream.query.partition import StoredSchedule
@@ -97,9 +97,9 @@ router = APIRouter()
 
 
 @router.get("/schedules/monitoring/health")
-async def monitoring_health(console: Asked) -> Health:
+async def monitoring_health(console: Asked, entrance: Entered) -> Health:
     """As `/v1/health`."""
-    return await health(console)
+    return await health(console, entrance)
 
 
 @router.get("/schedules/monitoring/stats")
@@ -130,6 +130,7 @@ async def monitoring_metrics(console: Asked) -> dict[str, float]:
 @router.get("/schedules")
 async def list_schedules(
     console: Asked,
+    cursors: Cursored,
     tenant: str | None = None,
     is_active: Annotated[bool | None, Query(description="True: pending ones; false: paused ones.")] = None,
     topic: Text = None,
@@ -155,12 +156,17 @@ async def list_schedules(
 
 @router.get("/schedules/{id:whole}/executions")
 async def list_executions(
-    console: Asked, id: str, tenant: str | None = None, limit: Limit = LIMIT, cursor: str | None = None
+    console: Asked,
+    cursors: Cursored,
+    id: str,
+    tenant: str | None = None,
+    limit: Limit = LIMIT,
+    cursor: str | None = None,
 ) -> CompatExecutions:
     """What became of a schedule's due times, the latest first."""
     topic = one_schedule(console, id, tenant).tenant
     asked = ("executions", topic, id)
-    place = place_of(cursor, asked)
+    place = place_of(cursors, cursor, asked)
     page = await asyncio.to_thread(console.history.of_schedule, topic, id, limit, place)
     return CompatExecutions(
         executions=[_execution(told) for told in page.items],

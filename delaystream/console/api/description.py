@@ -17,6 +17,17 @@ _PROBLEMS: Final[dict[str, Any]] = {
     "503": {"description": "The history's database cannot be asked now.", "content": _PROBLEM},
 }
 
+_SCHEMES: Final[dict[str, Any]] = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token that `delaystream console token` printed. A console on loopback may ask for "
+        "none: `/v1/health` says so.",
+    }
+}
+#: Any of them: the empty one is for a console that asks nobody.
+_SECURITY: Final[list[dict[str, Any]]] = [{"token": []}, {}]
+
 
 def install(app: FastAPI) -> None:
     """Have problems described as they are answered, and examples shown."""
@@ -30,6 +41,8 @@ def install(app: FastAPI) -> None:
                     # Every parameter that is not valid is a problem, too, with 400.
                     operation["responses"].pop(_BY_FASTAPI, None)
                     operation["responses"] |= _PROBLEMS
+                    operation["security"] = _SECURITY
+            description["components"]["securitySchemes"] = _SCHEMES
             schemas = description["components"]["schemas"]
             schemas["Problem"] = Problem.model_json_schema()
             for unused in ("HTTPValidationError", "ValidationError"):

@@ -88,6 +88,7 @@ _LETTER: Final[dict[str, Any]] = {
     "value_bytes": 512,
     "headers": [["delaystream-delay", "soon"], ["delaystream-error", "invalid-delay"]],
     "headers_cut": False,
+    "headers_hidden": False,
 }
 _PREVIEW: Final[dict[str, Any]] = {
     "timezone": "Europe/Berlin",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
-from http import HTTPStatus
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated
 
 import msgspec
@@ -12,17 +12,24 @@ from fastapi import APIRouter, Header, Query
 from fastapi.responses import StreamingResponse
 
 from delaystream.codec.event import EventType
-from delaystream.console.api import cursors
+from delaystream.console.access.entrance import Entrance
+from delaystream.console.access.limits import TooManyOfOneCaller
+from delaystream.console.access.refused import too_many
+from delaystream.console.api.asking import Asked, Cursored, Entered
+from delaystream.console.api.cursors import Cursors
 from delaystream.console.api.models import LetterList, LetterReading
 from delaystream.console.api.problems import ProblemError, invalid
-from delaystream.console.api.reading import LIMIT, PLACE, Asked, Limit, Text, place_of, time_ms
+from delaystream.console.api.reading import LIMIT, PLACE, Limit, Text, place_of, time_ms
 from delaystream.console.api.rendering import letter_body
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.queries import Told
-from delaystream.console.history.tail import STREAMS, Places, Tail, TooManyStreams
+from delaystream.console.history.tail import STREAMS, Places, TooManyStreams
 from delaystream.console.letters import LetterFilter
+from delaystream.console.service import Console
 
 _SILENCE_S = 15.0
+_FULL_S = 5.0
+_EVENTS = "events"
 _EVENT_ID = re.compile(r"[0-9]{1,9}\.[0-9]{1,18}(-[0-9]{1,9}\.[0-9]{1,18}){0,999}", re.ASCII)
 
 router = APIRouter()
@@ -31,6 +38,7 @@ router = APIRouter()
 @router.get("/dead-letters")
 async def list_dead_letters(
     console: Asked,
+    cursors: Cursored,
     code: str | None = None,
     request_topic: Annotated[list[str] | None, Query()] = None,
     destination: Text = None,
@@ -51,7 +59,7 @@ async def list_dead_letters(
     )
     topics = None if request_topic is None else sorted(request_topic)
     asked = ("letters", topics, msgspec.structs.replace(wanted, tenants=None))
-    page = console.letters.page(wanted, limit, place_of(cursor, asked))
+    page = console.letters.page(wanted, limit, place_of(cursors, cursor, asked))
     return LetterList(
         items=[letter_body(letter) for letter in page.items],
         next_cursor=cursors.cursor(None if page.next is None else PLACE.pack(*page.next), asked),
@@ -102,6 +110,8 @@ class Watched(msgspec.Struct, frozen=True):
 )
 async def stream_events(
     console: Asked,
+    cursors: Cursored,
+    entrance: Entered,
     type: Annotated[list[EventType] | None, Query()] = None,
     request_topic: Annotated[list[str] | None, Query()] = None,
     destination: Text = None,
@@ -118,37 +128,88 @@ async def stream_events(
         destination,
         id,
     )
-    places = _places(last_event_id if last_event_id is not None else after, console.tail.now())
+    told = last_event_id if last_event_id is not None else after
+    places = _places(_opened(cursors, told), console.tail.now())
     if console.tail.streams >= STREAMS:
         detail = f"{STREAMS} streams are open, and no more may be."
-        raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, "too-many-streams", detail)
+        raise too_many("too-many-streams", detail, _FULL_S)
+    stream = Stream(console, entrance, cursors)
+    if not entrance.limits.may_stream(console.caller.name):
+        entrance.refused["too-many-streams"] += 1
+        most = entrance.limits.bounds.streams
+        detail = f"{console.caller.name} has {most} streams open, and no more may be."
+        raise too_many("too-many-streams", detail, _FULL_S)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(
-        _stream(console.tail, watched, places), media_type="text/event-stream", headers=headers
+        _stream(stream, watched, places),
+        media_type="text/event-stream",
+        headers=headers,
     )
 
 
-async def _stream(tail: Tail, watched: Watched, places: Places) -> AsyncIterator[bytes]:
+class Stream:
+    """What one caller's stream needs."""
+
+    def __init__(self, console: Console, entrance: Entrance, cursors: Cursors) -> None:
+        self.tail = console.tail
+        self.caller = console.caller
+        self._entrance = entrance
+        self._cursors = cursors
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """While it is open. Raises TooManyStreams and TooManyOfOneCaller."""
+        with self.tail.counted(), self._entrance.limits.stream(self.caller.name):
+            yield
+
+    @property
+    def stands(self) -> bool:
+        """Whether its caller still has the rights that it began with."""
+        return self._entrance.stands(self.caller)
+
+    def event_id(self, places: Places) -> bytes:
+        """Where it stands; sealed for whoever sees only some, because it tells how much others have."""
+        plain = _event_id(places)
+        if self.caller.sees_everything:
+            return plain
+        return (self._cursors.cursor(plain, _EVENTS) or "").encode()
+
+
+async def _stream(stream: Stream, watched: Watched, places: Places) -> AsyncIterator[bytes]:
     try:
-        with tail.counted():
-            yield b"retry: 2000\nid: %b\n\n" % _event_id(places)
-            async for some in tail.follow(places, _SILENCE_S):
+        with stream.counted():
+            yield b"retry: 2000\nid: %b\n\n" % stream.event_id(places)
+            async for step in stream.tail.follow(places, _SILENCE_S, stream.caller):
+                if not stream.stands:
+                    # It comes again, with the rights that it has now.
+                    return
                 told = b""
-                for one in some:
+                for one in step.told:
                     places[one.partition] = max(places.get(one.partition, 0), one.offset + 1)
                     if watched.fits(one):
                         told += b"id: %b\nevent: %b\ndata: %b\n\n" % (
-                            _event_id(places),
+                            stream.event_id(places),
                             one.event.type.value.encode(),
                             msgspec.json.encode(one.event),
                         )
+                places = step.places
                 # What is not meant moves the place, too: it is not looked at again.
-                yield told or b"id: %b\n:\n\n" % _event_id(places)
+                yield told or b"id: %b\n:\n\n" % stream.event_id(places)
     except DatabaseError:
         # Whoever reads it comes again, from where it stood.
         return
-    except TooManyStreams:
+    except (TooManyStreams, TooManyOfOneCaller):
         return
+
+
+def _opened(cursors: Cursors, told: str | None) -> str | None:
+    """An event id as it is read: one that was sealed for this caller, or what it has made up."""
+    if not told or _EVENT_ID.fullmatch(told) is not None:
+        return told
+    try:
+        return (cursors.place(told, _EVENTS) or b"").decode()
+    except ProblemError:
+        return told
 
 
 def _event_id(places: Mapping[int, int]) -> bytes:

@@ -8,11 +8,13 @@ from typing import Final
 
 from fastapi import FastAPI, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from delaystream.console.access.entrance import Entrance
+from delaystream.console.api.asking import AskedWhole
 from delaystream.console.replica.follower import Phase
 from delaystream.console.service import Console
 
@@ -24,7 +26,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 class ConsoleMetrics:
     """The metrics of one application, in a registry of their own."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, entrance: Entrance) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "delaystream_console_requests",
@@ -42,6 +44,7 @@ class ConsoleMetrics:
         self.streams = Gauge("delaystream_console_streams", "Open streams of events.", registry=self.registry)
         self.streams.set_function(lambda: console.tail.streams)
         self.registry.register(_Copies(console))
+        self.registry.register(_Access(entrance))
 
     def exposition(self) -> bytes:
         """All of it as text."""
@@ -107,6 +110,35 @@ class _Copies(Collector):
         yield unnamed
 
 
+class _Access(Collector):
+    """Who was let in, and who was not."""
+
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        refused = CounterMetricFamily(
+            "delaystream_console_refused",
+            "Requests that were refused before they were looked at, or for their size, by code.",
+            labels=["code"],
+        )
+        for code, count in sorted(self._entrance.refused.items()):
+            refused.add_metric([code], count)
+        yield refused
+        tokens = self._entrance.tokens
+        if tokens is None:
+            return
+        known = GaugeMetricFamily("delaystream_console_tokens", "Tokens that are in force, or have expired.")
+        known.add_metric([], len(tokens.tokens.entries))
+        yield known
+        taken = GaugeMetricFamily(
+            "delaystream_console_tokens_file_taken", "Whether the file of tokens, as it is now, is in force."
+        )
+        taken.add_metric([], tokens.problem is None)
+        yield taken
+
+
 def _gauge(name: str, text: str, values: Iterable[tuple[int, float]]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(f"delaystream_console_{name}", text, labels=["partition"])
     for partition, value in values:
@@ -155,11 +187,11 @@ def _label(scope: Scope) -> str:
     return route
 
 
-def install(app: FastAPI, console: Console) -> None:
+def install(app: FastAPI, console: Console, entrance: Entrance) -> None:
     """Have requests counted, and the metrics served."""
-    metrics = ConsoleMetrics(console)
+    metrics = ConsoleMetrics(console, entrance)
     app.add_middleware(_Counted, metrics=metrics)
 
     @app.get("/metrics", include_in_schema=False)
-    async def told() -> Response:
+    async def told(_: AskedWhole) -> Response:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -276,6 +276,9 @@ class LetterBody(Model):
     value_bytes: int | None
     headers: list[tuple[str, str | None]]
     headers_cut: bool = Field(description="Whether there are more headers than are kept here.")
+    headers_hidden: bool = Field(
+        description="Whether headers are left out that the caller has no right to: all but delaystream's own."
+    )
 
 
 class LetterReading(Model):

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 
 from delaystream import __version__
-from delaystream.codec.envelope import UNREADABLE, Hold
+from delaystream.codec.envelope import Hold
 from delaystream.codec.event import EventType
-from delaystream.console.api import cursors
+from delaystream.console.api.asking import Asked, Cursored, Entered
 from delaystream.console.api.models import (
     DestinationBody,
     DestinationList,
@@ -26,7 +26,7 @@ from delaystream.console.api.models import (
     SummaryBody,
 )
 from delaystream.console.api.problems import invalid
-from delaystream.console.api.reading import LIMIT, Asked, Limit, Text, time_ms
+from delaystream.console.api.reading import LIMIT, Limit, Text, time_ms
 from delaystream.console.api.rendering import fresh
 from delaystream.console.history.queries import Sum
 from delaystream.console.history.schema import WITHIN_MS
@@ -47,6 +47,7 @@ router = APIRouter()
 @router.get("/destinations")
 async def list_destinations(
     console: Asked,
+    cursors: Cursored,
     destination: Annotated[str | None, Query(description="This one alone.")] = None,
     limit: Limit = LIMIT,
     cursor: str | None = None,
@@ -91,27 +92,27 @@ class _Destinations:
                     by="settings",
                     note=None,
                 )
-        for copy in console.copies.values():
-            try:
-                for rate in copy.stored.rates():
-                    self._rates["command", rate.tenant, rate.destination] = RateBody(
-                        request_topic=rate.tenant,
-                        destination=rate.destination,
-                        per_second=rate.rate,
-                        by="command",
-                        note=rate.note,
-                    )
-            except UNREADABLE:
-                # A newer release wrote it; the others stand.
-                continue
-            for hold in copy.stored.holds:
-                self._holds[hold.tenant, hold.name] = hold
+        for rate in console.rates():
+            self._rates["command", rate.tenant, rate.destination] = RateBody(
+                request_topic=rate.tenant,
+                destination=rate.destination,
+                per_second=rate.rate,
+                by="command",
+                note=rate.note,
+            )
+        for hold in console.holds():
+            self._holds[hold.tenant, hold.name] = hold
+        self._sees_everything = console.caller.sees_everything
 
     @property
     def names(self) -> set[str]:
-        """Destinations that anything is known of."""
+        """Destinations that anything is known of.
+
+        What is parked is no request topic's: for whoever sees only some it counts beside what they see.
+        """
         by_command = {name for by, _, name in self._rates if by == "command"}
-        return {*self._schedules, *self._unnamed, *self._parked, *by_command}
+        parked = self._parked if self._sees_everything else ()
+        return {*self._schedules, *self._unnamed, *parked, *by_command}
 
     def body(self, name: str) -> DestinationBody:
         """One of them."""
@@ -224,7 +225,7 @@ def _total(numbers: Iterable[int]) -> int:
 
 
 @router.get("/health")
-async def health(console: Asked) -> Health:
+async def health(console: Asked, entrance: Entered) -> Health:
     """Whether this console can be relied on, and what is not as it should be."""
     freshness = console.freshness
     problems = [
@@ -245,10 +246,11 @@ async def health(console: Asked) -> Health:
         for status in console.letters.statuses
         if status.problem
     ]
+    problems += [entrance.problem] if entrance.problem else []
     return Health(
         version=__version__,
         ready=console.ready,
-        authentication="none",
+        authentication=entrance.authentication,
         as_of=freshness.as_of_ms,
         lag_ms=freshness.lag_ms,
         problems=problems,

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from delaystream.console.access.refused import Refused
 from delaystream.console.api.models import Problem
 from delaystream.console.history.database import DatabaseError
 
@@ -38,6 +39,10 @@ def invalid(code: str, detail: str) -> ProblemError:
 def install(app: FastAPI) -> None:
     """Have everything that goes wrong answered as a problem."""
 
+    @app.exception_handler(Refused)
+    async def not_let(_: Request, error: Refused) -> JSONResponse:
+        return refusal(error)
+
     @app.exception_handler(ProblemError)
     async def told(_: Request, error: ProblemError) -> JSONResponse:
         return _answer(error.status, error.code, error.detail)
@@ -58,6 +63,13 @@ def install(app: FastAPI) -> None:
     async def refused(_: Request, error: HTTPException) -> JSONResponse:
         status = HTTPStatus(error.status_code)
         return _answer(status, status.phrase.lower().replace(" ", "-"), f"{error.detail}.")
+
+
+def refusal(refused: Refused) -> JSONResponse:
+    """The answer to a request that is refused."""
+    answer = _answer(refused.status, refused.code, refused.detail)
+    answer.headers.update(refused.headers or {})
+    return answer
 
 
 def _answer(status: HTTPStatus, code: str, detail: str) -> JSONResponse:

@@ -10,13 +10,14 @@ from struct import Struct
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from msgspec.structs import replace
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from delaystream.codec.envelope import LIVE, Status
 from delaystream.console import times
-from delaystream.console.api import cursors
+from delaystream.console.api.asking import Asked, AskedWhole, Cursored
+from delaystream.console.api.cursors import Cursors
 from delaystream.console.api.models import (
     CountBody,
     EventList,
@@ -67,12 +68,6 @@ register_url_convertor("whole", _Whole())
 router = APIRouter()
 
 
-def console(request: Request) -> Console:
-    """What answers."""
-    found: Console = request.app.state.console
-    return found
-
-
 def time_ms(name: str, text: str | None) -> int | None:
     """The time that a parameter says, ms. Raises ProblemError."""
     if text is None:
@@ -93,7 +88,7 @@ def key_bytes(key: str | None, key_base64: str | None) -> bytes | None:
         raise invalid("invalid-key", "key_base64 is not base64 (RFC 4648).") from None
 
 
-def place_of(cursor: str | None, asked: object) -> tuple[int, int, int] | None:
+def place_of(cursors: Cursors, cursor: str | None, asked: object) -> tuple[int, int, int] | None:
     """The place of a cursor among events or letters. Raises ProblemError."""
     place = cursors.place(cursor, asked)
     if place is None:
@@ -104,7 +99,6 @@ def place_of(cursor: str | None, asked: object) -> tuple[int, int, int] | None:
     return at_ms, partition, offset
 
 
-Asked = Annotated[Console, Depends(console)]
 Limit = Annotated[int, Query(ge=1, le=MOST)]
 Text = Annotated[str | None, Query(max_length=LONGEST)]
 
@@ -112,6 +106,7 @@ Text = Annotated[str | None, Query(max_length=LONGEST)]
 @router.get("/schedules")
 async def list_schedules(
     console: Asked,
+    cursors: Cursored,
     request_topic: Annotated[list[str] | None, Query()] = None,
     status: Annotated[list[Status] | None, Query()] = None,
     destination: Text = None,
@@ -155,6 +150,7 @@ async def list_schedules(
 @router.get("/schedules/{id:whole}/fires")
 async def list_fires(
     console: Asked,
+    cursors: Cursored,
     id: str,
     request_topic: str | None = None,
     limit: Limit = LIMIT,
@@ -163,7 +159,7 @@ async def list_fires(
     """What became of a schedule's due times, the latest first, as far as the history goes."""
     topic = one_schedule(console, id, request_topic).tenant
     asked = ("fires", topic, id)
-    place = place_of(cursor, asked)
+    place = place_of(cursors, cursor, asked)
     history = console.history
     page = await asyncio.to_thread(history.of_schedule, topic, id, limit, place)
     return EventList(
@@ -206,6 +202,9 @@ async def get_schedule(
 ) -> ScheduleBody:
     """One schedule, whatever its status; 409 where several request topics have the id and none is named."""
     found = one_schedule(console, id, request_topic)
+    if payload and not console.caller.reads_payload(found.tenant):
+        detail = f"{console.caller.name} may not see payloads: ask without payload=true."
+        raise ProblemError(HTTPStatus.FORBIDDEN, "payload-not-allowed", detail)
     response.headers["ETag"] = f'"{found.row.version}"'
     return schedule_body(found, upcoming=UPCOMING, payload=payload)
 
@@ -227,6 +226,7 @@ def one_schedule(console: Console, id: str, request_topic: str | None) -> Stored
 @router.get("/pending")
 async def list_pending(
     console: Asked,
+    cursors: Cursored,
     request_topic: Annotated[list[str] | None, Query()] = None,
     destination: Text = None,
     key: str | None = None,
@@ -293,7 +293,7 @@ def numbers(console: Console) -> Stats:
 
 
 @router.get("/partitions")
-async def partitions(console: Asked) -> PartitionList:
+async def partitions(console: AskedWhole) -> PartitionList:
     """Who owns each partition, and how far this console is."""
     return PartitionList(
         items=[partition_body(status, owner) for status, owner in console.owners()],

@@ -218,6 +218,7 @@ def letter_body(letter: Letter) -> LetterBody:
         value_bytes=letter.value_bytes,
         headers=header_texts(letter.headers),
         headers_cut=letter.headers_cut,
+        headers_hidden=letter.headers_hidden,
     )
 
 

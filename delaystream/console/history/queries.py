@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Select, or_, select, tuple_
+from msgspec.structs import replace
+from sqlalchemy import Select, func, select, tuple_
 
 from delaystream.codec.event import Event, EventType
+from delaystream.console.access.caller import ITSELF, Caller
 from delaystream.console.history.database import Database
 from delaystream.console.history.rows import stored_key, stored_text
 from delaystream.console.history.schema import WITHIN_MS, events, positions, rollups
@@ -61,10 +63,18 @@ class Sum(msgspec.Struct, frozen=True):
 
 
 class History:
-    """Asks one database; blocks. Every method raises DatabaseError."""
+    """Asks one database for a caller; blocks. Every method raises DatabaseError.
 
-    def __init__(self, database: Database) -> None:
+    Events of no request topic are for callers that see every one. A key that is not to be seen is left out.
+    """
+
+    def __init__(self, database: Database, caller: Caller = ITSELF) -> None:
         self._database = database
+        self._caller = caller
+
+    def seen_by(self, caller: Caller) -> History:
+        """The same history, as a caller sees it."""
+        return History(self._database, caller)
 
     def of_schedule(
         self,
@@ -75,6 +85,8 @@ class History:
         types: Sequence[EventType] = OUTCOMES,
     ) -> EventPage:
         """What happened to one schedule, or to one request without an id by its coordinates."""
+        if not self._caller.sees(request_topic):
+            return EventPage([], None)
         asked = (
             select(events)
             .where(
@@ -94,6 +106,8 @@ class History:
 
         Up to `LOOKED_AT` of what was decided since it was due are looked at.
         """
+        if not self._caller.sees(request_topic):
+            return []
         asked = (
             select(events)
             .where(events.c.request_topic == request_topic, events.c.schedule_id == schedule_id)
@@ -105,36 +119,46 @@ class History:
             for row in connection.execute(asked):
                 event = _decode(row.body)
                 if event.fire_id == fire_id or _in_run(event, due_ms):
-                    return [Told(row.partition, row.offset, event)]
+                    return list(shown([Told(row.partition, row.offset, event)], self._caller))
         return []
 
-    def of_key(self, key: bytes, limit: int, tenants: Sequence[str] | None = None) -> Sequence[Told]:
+    def of_key(self, key: bytes, limit: int) -> Sequence[Told]:
         """What happened to what is delivered with a key; up to 256 bytes of it tell."""
         asked = select(events).where(events.c.key == stored_key(key))
-        if tenants is not None:
-            asked = asked.where(or_(events.c.request_topic.in_(tenants), events.c.request_topic.is_(None)))
+        if not self._caller.sees_everything:
+            asked = asked.where(events.c.request_topic.in_(self._request_topics()))
         return self._page(asked, limit, None).items
 
     def last(self, types: Sequence[EventType], limit: int) -> Sequence[Told]:
         """The last events of some types; those of `LOOKED_AT` of each partition are looked at."""
         found: list[Told] = []
         wanted = [type.value for type in types]
+        topics = None if self._caller.sees_everything else self._request_topics()
         with self._database.reading() as connection:
             partitions = connection.execute(select(positions.c.partition)).scalars().all()
             for partition in partitions:
                 recent = (
-                    select(events.c.partition, events.c.offset, events.c.type, events.c.body)
+                    select(
+                        events.c.partition,
+                        events.c.offset,
+                        events.c.type,
+                        events.c.request_topic,
+                        events.c.body,
+                    )
                     .where(events.c.partition == partition)
                     .order_by(events.c.offset.desc())
                     .limit(LOOKED_AT)
                     .subquery()
                 )
                 asked = select(recent).where(recent.c.type.in_(wanted)).limit(limit)
+                if topics is not None:
+                    asked = asked.where(recent.c.request_topic.in_(topics))
                 found += [
                     Told(row["partition"], row["offset"], _decode(row["body"]))
                     for row in connection.execute(asked).mappings()
                 ]
-        return sorted(found, key=lambda told: told.event.at_ms, reverse=True)[:limit]
+        seen = shown(found, self._caller)
+        return sorted(seen, key=lambda told: told.event.at_ms, reverse=True)[:limit]
 
     def after(self, partition: int, offset: int, limit: int) -> Sequence[Told]:
         """Events of one partition from an offset on, the earliest first."""
@@ -145,7 +169,8 @@ class History:
             .limit(limit)
         )
         with self._database.reading() as connection:
-            return [Told(partition, row.offset, _decode(row.body)) for row in connection.execute(asked)]
+            found = [Told(partition, row.offset, _decode(row.body)) for row in connection.execute(asked)]
+        return list(shown(found, self._caller))
 
     def sums(
         self, seconds: int, from_ms: int, to_ms: int, tenants: Sequence[str] | None = None
@@ -158,6 +183,7 @@ class History:
         )
         if tenants is not None:
             asked = asked.where(rollups.c.request_topic.in_([*tenants, ""]))
+        caller = self._caller
         with self._database.reading() as connection:
             found = connection.execute(asked).mappings().all()
         return [
@@ -172,6 +198,7 @@ class History:
                 [row[f"within_{bound}_ms"] for bound in WITHIN_MS],
             )
             for row in found
+            if caller.sees(row["request_topic"] or None)
         ]
 
     def kept_since_ms(self) -> int | None:
@@ -188,17 +215,44 @@ class History:
             ]
         return min((first for first in firsts if first is not None), default=None)
 
+    def _request_topics(self) -> list[str]:
+        """Request topics of events, of those that the caller sees: each is found by one look at an index."""
+        found: list[str] = []
+        last = ""
+        with self._database.reading() as connection:
+            while True:
+                topic: str | None = connection.execute(
+                    select(func.min(events.c.request_topic)).where(events.c.request_topic > last)
+                ).scalar()
+                if topic is None:
+                    return [one for one in found if self._caller.sees(one)]
+                found.append(topic)
+                last = topic
+
     def _page(self, asked: Select[Any], limit: int, after: tuple[int, int, int] | None) -> EventPage:
         if after is not None:
             asked = asked.where(tuple_(*_PLACE) < after)
         asked = asked.order_by(*(column.desc() for column in _PLACE)).limit(limit + 1)
         with self._database.reading() as connection:
             found = connection.execute(asked).all()
-        items = [Told(row.partition, row.offset, _decode(row.body)) for row in found[:limit]]
+        told = [Told(row.partition, row.offset, _decode(row.body)) for row in found[:limit]]
+        items = list(shown(told, self._caller))
         if len(found) <= limit:
             return EventPage(items, None)
         last = found[limit - 1]
         return EventPage(items, (last.at_ms, last.partition, last.offset))
+
+
+def shown(told: Iterable[Told], caller: Caller) -> Iterator[Told]:
+    """Those of some events that a caller sees, as it sees them."""
+    for one in told:
+        topic = one.event.request_topic
+        if not caller.sees(topic):
+            continue
+        if not caller.reads_key(topic):
+            yield replace(one, event=replace(one.event, key=None, key_base64=None))
+        else:
+            yield one
 
 
 def _in_run(event: Event, due_ms: int) -> bool:

@@ -13,11 +13,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from heapq import merge
+from time import monotonic
 from typing import Final
 
+import msgspec
+
+from delaystream.console.access.caller import ITSELF, Caller
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.follower import HistoryStatus
-from delaystream.console.history.queries import History, Told
+from delaystream.console.history.queries import History, Told, shown
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +36,15 @@ _RETRY_S: Final = 1.0
 
 Places = dict[int, int]
 """By partition of the events' topic: the offset that comes next."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What happened since the last one, for one stream."""
+
+    #: what its caller sees, the earliest first
+    told: Sequence[Told]
+    #: where the stream stands behind it
+    places: Places
 
 
 class TooManyStreams(Exception):
@@ -108,21 +121,27 @@ class Tail:
         """Where a stream begins that is about what happens from now on."""
         return {status.partition: status.position for status in self._statuses()}
 
-    async def follow(self, places: Mapping[int, int], silence_s: float) -> AsyncIterator[list[Told]]:
-        """What happened from places on, some at a time; nothing, where so long nothing happened.
+    async def follow(
+        self, places: Mapping[int, int], silence_s: float, caller: Caller = ITSELF
+    ) -> AsyncIterator[Step]:
+        """What happened from places on that a caller sees, some at a time; nothing after so long a silence.
 
-        Ends when the tail is closed. What retention took is passed over. Raises DatabaseError.
+        What others cause is no end of the silence: the stream does not tell that it happened. Ends when the
+        tail is closed. What retention took is passed over. Raises DatabaseError.
         """
         at = self.now() | dict(places)
+        silent_until_s = monotonic() + silence_s
         while not self._closed.is_set():
             ways: list[list[Told]] = []
             for partition in sorted(at):
                 found, at[partition] = await self._next(partition, at[partition])
                 ways.append(found)
             # Those of a partition stay in the order of their offsets, whatever their times.
-            told = list(merge(*ways, key=lambda one: one.event.at_ms))
-            if told or not await self._waited(at, silence_s):
-                yield told
+            told = list(shown(merge(*ways, key=lambda one: one.event.at_ms), caller))
+            left_s = silent_until_s - monotonic()
+            if told or (not any(ways) and not await self._waited(at, left_s)) or left_s <= 0:
+                yield Step(told, dict(at))
+                silent_until_s = monotonic() + silence_s
 
     async def _look(self, status: HistoryStatus) -> bool:
         held = self._held.setdefault(status.partition, _Held(status.position))

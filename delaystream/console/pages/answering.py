@@ -10,6 +10,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from delaystream.console.access.gate import CALLER
+from delaystream.console.access.refused import Refused
 from delaystream.console.api.problems import ProblemError
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.pages.rendering import pages_of, where_address
@@ -33,6 +35,8 @@ class _PageRoute(APIRoute):
                 return await handle(request)
             except ProblemError as error:
                 return problem(request, error.status, error.code, error.detail)
+            except Refused as error:
+                return problem(request, error.status, error.code, error.detail)
             except DatabaseError as error:
                 status = HTTPStatus.SERVICE_UNAVAILABLE
                 return problem(request, status, "history-unavailable", str(error))
@@ -47,6 +51,7 @@ class _PageRoute(APIRoute):
 
 def problem(request: Request, status: HTTPStatus, code: str, detail: str) -> Response:
     """A page about what went wrong."""
+    console = request.app.state.console.seen_by(request.scope[CALLER])
     id = request.path_params.get("id", "")
     values = {
         "status": status.value,
@@ -56,7 +61,7 @@ def problem(request: Request, status: HTTPStatus, code: str, detail: str) -> Res
         "try": _TRY.get(code, _TRY_ELSE),
         "search": where_address(id) if id and code == "unknown" else None,
     }
-    return pages_of(request).page("problem.html", request.app.state.console, values, status)
+    return pages_of(request).page("problem.html", console, values, status)
 
 
 router = APIRouter(include_in_schema=False, route_class=_PageRoute)

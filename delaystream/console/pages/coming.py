@@ -11,8 +11,9 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from delaystream.console.api import planning, reading
+from delaystream.console.api.asking import Asked, Cursored
 from delaystream.console.api.models import PlannedBody
-from delaystream.console.api.reading import Asked, Text, time_ms
+from delaystream.console.api.reading import Text, time_ms
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.rendering import address, instant, pages_of
 from delaystream.core.instants import EARLIEST_MS, LATEST_MS, format_instant
@@ -26,6 +27,7 @@ _DAY_MS: Final = 24 * _HOUR_MS
 async def list_pending(
     request: Request,
     console: Asked,
+    cursors: Cursored,
     request_topic: Text = None,
     destination: Text = None,
     key: Text = None,
@@ -37,6 +39,7 @@ async def list_pending(
     """Fires to come, the earliest first."""
     page = await reading.list_pending(
         console,
+        cursors,
         request_topic=[request_topic] if request_topic else None,
         destination=destination or None,
         key=key or None,

@@ -12,17 +12,17 @@ from starlette.responses import RedirectResponse, Response
 from delaystream.codec.envelope import Status
 from delaystream.codec.event import EventType
 from delaystream.console.api import happening, overview, planning, reading
+from delaystream.console.api.asking import Asked, Cursored, Entered
+from delaystream.console.api.cursors import Cursors
 from delaystream.console.api.models import (
     AgendaList,
     DestinationBody,
     HoldBody,
     LetterList,
-    PartitionList,
     PendingBody,
     ScheduleBody,
     Summary,
 )
-from delaystream.console.api.reading import Asked
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.bars import Bars, stacked
 from delaystream.console.pages.happened import last_events
@@ -60,15 +60,16 @@ class Need:
 
 
 @router.get("/")
-async def first(request: Request, console: Asked, q: str = "") -> Response:
+async def first(
+    request: Request, console: Asked, cursors: Cursored, entrance: Entered, q: str = ""
+) -> Response:
     """Is all well, and if not, what needs whom."""
     if q:
         return RedirectResponse(address("/where", q=q))
     now_ms = console.clock.now_ms()
     hour = await overview.summary(console, start=format_instant(max(0, now_ms - _HOUR_MS)))
     day = await overview.summary(console)
-    destinations = (await overview.list_destinations(console, limit=reading.MOST)).items
-    partitions = await reading.partitions(console)
+    destinations = (await overview.list_destinations(console, cursors, limit=reading.MOST)).items
     agenda = await planning.agenda(
         console,
         planning.Range.model_validate(
@@ -76,9 +77,10 @@ async def first(request: Request, console: Asked, q: str = "") -> Response:
         ),
     )
     numbers = await reading.stats(console)
-    soon = (await reading.list_pending(console, due_from=format_instant(now_ms), limit=_SHOWN)).items
-    overdue = await _overdue(console, now_ms)
-    facts = await _facts(console, overdue, hour, destinations, partitions)
+    soon = (await reading.list_pending(console, cursors, due_from=format_instant(now_ms), limit=_SHOWN)).items
+    overdue = await _overdue(console, cursors, now_ms)
+    health = await overview.health(console, entrance)
+    facts = _facts(console, health.problems, overdue, hour, destinations)
     pages = pages_of(request)
     target = Target(pages.appearance.bootstrap_servers, str(request.base_url).rstrip("/"))
     return pages.page(
@@ -89,10 +91,10 @@ async def first(request: Request, console: Asked, q: str = "") -> Response:
             "verdict": judge(facts),
             "needs": [
                 *_of_destinations(destinations),
-                *await _paused(console),
-                *await _letters(console, now_ms),
+                *await _paused(console, cursors),
+                *await _letters(console, cursors, now_ms),
                 *_passed(day),
-                *_unowned(partitions),
+                *_unowned(console),
             ],
             "hours": _hours(hour, agenda, now_ms),
             "ahead": _ahead(agenda),
@@ -107,24 +109,23 @@ async def first(request: Request, console: Asked, q: str = "") -> Response:
     )
 
 
-async def _overdue(console: Console, now_ms: int) -> tuple[list[PendingBody], bool]:
+async def _overdue(console: Console, cursors: Cursors, now_ms: int) -> tuple[list[PendingBody], bool]:
     """What is due and not held, as of the time up to which nothing is missing."""
     as_of_ms = console.freshness.as_of_ms
     due_to_ms = (now_ms if as_of_ms is None else min(now_ms, as_of_ms)) - _PATIENCE_MS
     if due_to_ms <= 0:
         return [], False
-    page = await reading.list_pending(console, due_to=format_instant(due_to_ms), limit=_COUNTED)
+    page = await reading.list_pending(console, cursors, due_to=format_instant(due_to_ms), limit=_COUNTED)
     return [one for one in page.items if one.status == "pending"], page.next_cursor is not None
 
 
-async def _facts(
+def _facts(
     console: Console,
+    problems: list[str],
     overdue: tuple[list[PendingBody], bool],
     hour: Summary,
     destinations: list[DestinationBody],
-    partitions: PartitionList,
 ) -> Facts:
-    health = await overview.health(console)
     freshness = console.freshness
     late, more = overdue
     return Facts(
@@ -132,7 +133,7 @@ async def _facts(
         lag_ms=freshness.lag_ms,
         missing=len(freshness.missing),
         partitions=console.partitions,
-        problems=health.problems,
+        problems=problems,
         overdue=Overdue(
             len(late),
             more,
@@ -146,7 +147,10 @@ async def _facts(
             one.destination: (one.parked[0].since, one.parked[0].reason) for one in destinations if one.parked
         },
         limited=frozenset(one.destination for one in destinations if one.rates),
-        told_at_ms={one.partition: one.told_at for one in partitions.items},
+        told_at_ms={
+            status.partition: None if owner is None else owner.written_ms
+            for status, owner in console.owners()
+        },
         fired=hour.total.counts.get("fired", 0),
         within_1s=hour.total.within.get(_WITHIN),
     )
@@ -201,8 +205,10 @@ def _who_and_why(who: str | None, note: str | None) -> str:
     return f"by {who}: {why}" if who else why
 
 
-async def _paused(console: Console) -> list[Need]:
-    page = await reading.list_schedules(console, status=[Status.PAUSED], sort=Sort.CREATED, limit=100)
+async def _paused(console: Console, cursors: Cursors) -> list[Need]:
+    page = await reading.list_schedules(
+        console, cursors, status=[Status.PAUSED], sort=Sort.CREATED, limit=100
+    )
     own = [one for one in page.items if not one.held_by]
     if not own:
         return []
@@ -228,10 +234,10 @@ def _pause(one: ScheduleBody) -> Need:
     )
 
 
-async def _letters(console: Console, now_ms: int) -> list[Need]:
+async def _letters(console: Console, cursors: Cursors, now_ms: int) -> list[Need]:
     since_ms = max(0, now_ms - 24 * _HOUR_MS)
     page: LetterList = await happening.list_dead_letters(
-        console, at_from=format_instant(since_ms), limit=reading.MOST
+        console, cursors, at_from=format_instant(since_ms), limit=reading.MOST
     )
     if not page.items:
         return []
@@ -269,14 +275,14 @@ def _passed(day: Summary) -> list[Need]:
     ]
 
 
-def _unowned(partitions: PartitionList) -> list[Need]:
-    missing = [one.partition for one in partitions.items if one.owner is None]
+def _unowned(console: Console) -> list[Need]:
+    missing = [status.partition for status, owner in console.owners() if status.indexed and owner is None]
     if not missing:
         return []
     names = ", ".join(map(str, missing[:8])) + ("…" if len(missing) > 8 else "")
     return [
         Need(
-            "bad" if len(missing) == len(partitions.items) else "warning",
+            "bad" if len(missing) == console.partitions else "warning",
             "Partitions that no worker has owned",
             str(len(missing)),
             f"No owner has written of itself on {names}. Is a worker running?",

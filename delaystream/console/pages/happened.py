@@ -12,8 +12,9 @@ from starlette.responses import Response
 
 from delaystream.codec.event import EventType
 from delaystream.console.api import happening, reading
+from delaystream.console.api.asking import Asked, Cursored
 from delaystream.console.api.models import EventBody
-from delaystream.console.api.reading import LONGEST, Asked, Text
+from delaystream.console.api.reading import LONGEST, Text
 from delaystream.console.api.rendering import event_body
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.rendering import address, pages_of
@@ -89,6 +90,7 @@ async def live(
 async def dead_letters(
     request: Request,
     console: Asked,
+    cursors: Cursored,
     code: Text = None,
     request_topic: Text = None,
     destination: Text = None,
@@ -98,6 +100,7 @@ async def dead_letters(
     """Dead letters, the latest first."""
     page = await happening.list_dead_letters(
         console,
+        cursors,
         code=code or None,
         request_topic=[request_topic] if request_topic else None,
         destination=destination or None,

@@ -193,6 +193,7 @@ class Pages:
         shared = {
             "now_ms": console.clock.now_ms(),
             "freshness": freshness,
+            "caller": console.caller,
             "section": "",
             "q": "",
         }

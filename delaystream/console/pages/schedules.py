@@ -12,8 +12,9 @@ from starlette.responses import Response
 from delaystream.codec.envelope import LIVE, Status
 from delaystream.codec.event import EventType
 from delaystream.console.api import reading
+from delaystream.console.api.asking import Asked, Cursored
 from delaystream.console.api.models import DefinitionBody, EventBody, ScheduleBody
-from delaystream.console.api.reading import LONGEST, Asked, Text
+from delaystream.console.api.reading import LONGEST, Text
 from delaystream.console.api.rendering import event_body
 from delaystream.console.history.queries import OUTCOMES
 from delaystream.console.pages.answering import router
@@ -69,6 +70,7 @@ class Outcome:
 async def list_schedules(
     request: Request,
     console: Asked,
+    cursors: Cursored,
     request_topic: Text = None,
     status: Annotated[str, Query(max_length=20)] = "",
     destination: Text = None,
@@ -83,6 +85,7 @@ async def list_schedules(
     known = {one.value: one for one in Status}
     page = await reading.list_schedules(
         console,
+        cursors,
         request_topic=[request_topic] if request_topic else None,
         status=[known[status]] if status in known else list(Status) if status == "all" else None,
         destination=destination or None,
@@ -134,8 +137,9 @@ async def one_schedule(
     payload: bool = False,
 ) -> Response:
     """One schedule."""
-    response = Response()
-    shown = await reading.get_schedule(console, response, id, request_topic, payload=True)
+    found = reading.one_schedule(console, id, request_topic)
+    may_read = console.caller.reads_payload(found.tenant)
+    shown = await reading.get_schedule(console, Response(), id, found.tenant, payload=may_read)
     upcoming = await reading.list_upcoming(console, shown.id, shown.request_topic, count=reading.UPCOMING)
     events = await events_of(console, shown, tuple(EventType), SHOWN)
     fires = await events_of(console, shown, OUTCOMES, _BARS)
@@ -155,6 +159,7 @@ async def one_schedule(
             "bars": by_lateness([_bar(told) for told in reversed(fires)], _BARS),
             "outcome": _outcome(fires),
             "reasons": await _reasons(console, shown.definition.destination, fires),
+            "may_read": may_read,
             "show_payload": payload,
             "snippets": snippets(shown, shown.payload if payload else None, target),
         },

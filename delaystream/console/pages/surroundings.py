@@ -8,7 +8,8 @@ from fastapi import Request
 from starlette.responses import Response
 
 from delaystream.console.api import overview, reading
-from delaystream.console.api.reading import Asked, Text
+from delaystream.console.api.asking import Asked, AskedWhole, Cursored, Entered
+from delaystream.console.api.reading import Text
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.rendering import address, pages_of
 
@@ -17,11 +18,15 @@ SHOWN: Final = 50
 
 @router.get("/destinations")
 async def list_destinations(
-    request: Request, console: Asked, destination: Text = None, cursor: str | None = None
+    request: Request,
+    console: Asked,
+    cursors: Cursored,
+    destination: Text = None,
+    cursor: str | None = None,
 ) -> Response:
     """Destinations by name, with what stands in the way of each."""
     page = await overview.list_destinations(
-        console, destination=destination or None, limit=SHOWN, cursor=cursor or None
+        console, cursors, destination=destination or None, limit=SHOWN, cursor=cursor or None
     )
     day = await overview.summary(console)
     return pages_of(request).page(
@@ -41,17 +46,17 @@ async def list_destinations(
 
 
 @router.get("/partitions")
-async def partitions(request: Request, console: Asked) -> Response:
+async def partitions(request: Request, console: AskedWhole, entrance: Entered) -> Response:
     """Who owns each partition, and how far this console is."""
     page = await reading.partitions(console)
-    health = await overview.health(console)
+    health = await overview.health(console, entrance)
     return pages_of(request).page(
         "partitions.html", console, {"section": "partitions", "page": page, "health": health}
     )
 
 
 @router.get("/settings")
-async def settings(request: Request, console: Asked, q: str = "") -> Response:
+async def settings(request: Request, console: AskedWhole, q: str = "") -> Response:
     """Every setting of this console, and where its value came from."""
     pages = pages_of(request)
     word = q.strip().lower()

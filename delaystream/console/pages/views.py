@@ -36,12 +36,14 @@ def install(app: FastAPI, appearance: Appearance) -> None:
     """Have the pages and what they need served."""
     app.state.pages = Pages(appearance)
     app.include_router(router)
-    app.mount("/static", _Static(directory=_HERE / "static"), name="static")
 
-    @app.get(f"/vendored/{HTMX.name}", include_in_schema=False)
+    # Before the directory whose path begins alike.
+    @app.get(f"/static/vendored/{HTMX.name}", include_in_schema=False)
     async def htmx() -> FileResponse:
         headers = {
             "Cache-Control": "public, max-age=31536000, immutable",
             "X-Content-Type-Options": "nosniff",
         }
         return FileResponse(HTMX, media_type="text/javascript", headers=headers)
+
+    app.mount("/static", _Static(directory=_HERE / "static"), name="static")

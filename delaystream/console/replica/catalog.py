@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from delaystream.codec import keys
 from delaystream.codec.envelope import LIVE, UNREADABLE, Schedule, Status, decode_schedule, kept_key
 from delaystream.codec.event import next_at_ms
+from delaystream.console.access.caller import ITSELF, Caller
 from delaystream.console.replica import index_keys
 from delaystream.console.replica.index import correlated, words
 from delaystream.core.partitioning import owner_partition
@@ -140,16 +143,20 @@ class Total(msgspec.Struct, frozen=True):
 
 
 class Catalog:
-    """The named schedules of every partition; ``stores`` are those that have an index, by partition."""
+    """The named schedules of every partition that a caller sees; without payload and key where it may not.
 
-    def __init__(self, stores: Mapping[int, StateStore], partitions: int) -> None:
+    ``stores`` are those that have an index, by partition.
+    """
+
+    def __init__(self, stores: Mapping[int, StateStore], partitions: int, caller: Caller = ITSELF) -> None:
         self._stores = stores
         self._partitions = partitions
+        self._caller = caller
 
     def get(self, tenant: str, id: str) -> StoredSchedule | None:
         """One schedule, whatever its status; None where there is none, or its partition is not here."""
         store = self._stores.get(owner_partition(id, self._partitions))
-        return None if store is None else read_schedule(store, keys.schedule_key(tenant, id))
+        return None if store is None else self._read(store, keys.schedule_key(tenant, id))
 
     def partition_of(self, id: str) -> int:
         """Where an id belongs."""
@@ -158,42 +165,46 @@ class Catalog:
     def page(self, wanted: Filter, sort: Sort, limit: int, after: bytes | None = None) -> Page:
         """Up to ``limit`` schedules in order; ``after`` is the cursor of the page before.
 
-        What moves behind the cursor meanwhile is left out, and what moves ahead is there again.
+        What moves behind the cursor meanwhile is left out, and what moves ahead is there again. The cursor
+        may be the place of a schedule that the caller does not see.
         """
         if (few := self._few(wanted)) is not None:
             return self._sorted(few, wanted, sort, limit, after)
         items: list[StoredSchedule] = []
         last = after
-        looked_at = 0
         sign = None if wanted.destination is None else index_keys.sign(wanted.destination)
-        for place, store, row_key in self._in_order(wanted, sort, after):
-            if len(items) == limit or looked_at == LOOKED_AT:
+        tenants = self._caller.seen(wanted.tenants)
+        for looked_at, (place, store, row_key) in enumerate(self._in_order(wanted, sort, after)):
+            if looked_at == LOOKED_AT:
                 return Page(items, last)
-            looked_at += 1
+            if _is_of(row_key, tenants):
+                if len(items) == limit:
+                    return Page(items, last)
+                if sign is None or sort is Sort.ID or place[_SIGN_AT] == sign:
+                    found = self._read(store, row_key, wanted)
+                    if found is not None:
+                        items.append(found)
             last = place
-            if sign is not None and sort is not Sort.ID and place[_SIGN_AT] != sign:
-                continue
-            found = read_schedule(store, row_key)
-            if found is not None and wanted.fits(found.tenant, found.id, found.row):
-                items.append(found)
         return Page(items, None)
 
     def total(self, wanted: Filter) -> Total:
         """How many match: exactly by request topic, status and destination; else up to `COUNTED`."""
         if wanted.counted:
             return Total(sum(count for _, _, _, count in self.counts(wanted)), True)
-        if wanted.counted_by_index:
+        tenants = self._caller.seen(wanted.tenants)
+        if wanted.counted_by_index and tenants is None:
             rows = islice(self._indexed(wanted.prefixes[0], wanted), COUNTED + 1)
             count = sum(1 for _ in rows)
             return Total(min(count, COUNTED), count <= COUNTED)
         if (few := self._few(wanted)) is not None:
-            fitting = (_fitting(store, row_key, wanted) for store, row_key in few)
+            fitting = (self._read(store, row_key, wanted) for store, row_key in few)
             return Total(sum(found is not None for found in fitting), True)
         looked_at = 0
         count = 0
         for _, store, row_key in islice(self._in_order(wanted, Sort.NEXT, None), COUNTED):
             looked_at += 1
-            count += _fitting(store, row_key, wanted) is not None
+            if _is_of(row_key, tenants):
+                count += self._read(store, row_key, wanted) is not None
         return Total(count, looked_at < COUNTED)
 
     def counts(self, wanted: Filter | None = None) -> Iterator[tuple[str, str, Status, int]]:
@@ -201,6 +212,8 @@ class Catalog:
         for store in self._stores.values():
             for key, value in _all(store, b"N", b"O"):
                 tenant, destination, status = index_keys.split_named_counter(key)
+                if not self._caller.sees(tenant):
+                    continue
                 if wanted is not None and (
                     (wanted.tenants is not None and tenant not in wanted.tenants)
                     or status not in wanted.statuses
@@ -218,27 +231,59 @@ class Catalog:
                 tenant = rows[0][0][1:].partition(b"\0")[0]
                 found.add(tenant.decode())
                 start = b"N" + tenant + b"\1"
+        return {tenant for tenant in found if self._caller.sees(tenant)}
+
+    def _read(self, store: StateStore, row_key: bytes, wanted: Filter | None = None) -> StoredSchedule | None:
+        """A schedule as the caller sees it; None where it does not, or where the filter says so."""
+        found = read_schedule(store, row_key)
+        if found is None or not self._caller.sees(found.tenant):
+            return None
+        if wanted is not None and not wanted.fits(found.tenant, found.id, found.row):
+            return None
+        if not self._caller.reads_payload(found.tenant):
+            found = replace(found, payload=None)
+        if not self._caller.reads_key(found.tenant):
+            found = replace(found, row=replace(found.row, key=None))
         return found
 
     # -- ways to what matches ----------------------------------------------------------------------
 
     def _indexed(self, prefix: bytes, wanted: Filter) -> Iterator[tuple[StateStore, bytes]]:
-        """Rows of the schedules that one thing narrows to, in no order."""
+        """Rows of the schedules that one thing narrows to, in no order, whoever they belong to."""
         for store in self._stores.values():
             for status in wanted.statuses:
                 start = prefix + index_keys.code(status) + b"s"
                 for key, _ in _all(store, start, keys.after_prefix(start)):
-                    row_key = key[len(start) - 1 :]
-                    if wanted.tenants is None or keys.split_schedule_key(row_key)[0] in wanted.tenants:
-                        yield store, row_key
+                    yield store, key[len(start) - 1 :]
 
     def _few(self, wanted: Filter) -> list[tuple[StateStore, bytes]] | None:
         """Rows of which all that match are some; None where there are too many of them."""
+        tenants = self._caller.seen(wanted.tenants)
         for prefix in wanted.prefixes:
-            found = list(islice(self._indexed(prefix, wanted), FEW + 1))
-            if len(found) <= FEW:
+            found: list[tuple[StateStore, bytes]] = []
+            for looked_at, (store, row_key) in enumerate(self._indexed(prefix, wanted)):
+                if _is_of(row_key, tenants):
+                    found.append((store, row_key))
+                if len(found) > FEW or looked_at == LOOKED_AT:
+                    break
+            else:
                 return found
-        return None
+        return None if tenants is None else self._of_few(tenants)
+
+    def _of_few(self, tenants: Container[str]) -> list[tuple[StateStore, bytes]] | None:
+        """All rows of some request topics, so that nobody waits for what others have; None: too many."""
+        meant = sorted(tenant for tenant in self.tenants() if tenant in tenants)
+        stored = Counter[str]()
+        for tenant, _, _, count in self.counts():
+            stored[tenant] += count
+        if sum(stored[tenant] for tenant in meant) > FEW:
+            return None
+        found: list[tuple[StateStore, bytes]] = []
+        for store in self._stores.values():
+            for tenant in meant:
+                start = keys.schedule_key(tenant, "")
+                found += [(store, row_key) for row_key, _ in _all(store, start, keys.after_prefix(start))]
+        return found
 
     def _sorted(
         self,
@@ -250,7 +295,7 @@ class Catalog:
     ) -> Page:
         placed: list[tuple[bytes, StoredSchedule]] = []
         for store, row_key in rows:
-            if (found := _fitting(store, row_key, wanted)) is not None:
+            if (found := self._read(store, row_key, wanted)) is not None:
                 place = _place(found, row_key, sort)
                 if after is None or place > after:
                     placed.append((place, found))
@@ -262,18 +307,17 @@ class Catalog:
     def _in_order(
         self, wanted: Filter, sort: Sort, after: bytes | None
     ) -> Iterator[tuple[bytes, StateStore, bytes]]:
-        """(place, store, row key) in the order of places, of all that may match, from behind a place on."""
+        """(place, store, row key) in the order of places, of all that may match, from behind a place on.
+
+        Whoever they belong to: whoever looks counts those, too.
+        """
         ways = [
             _places(store, _KINDS[sort] + index_keys.code(status), *_range(wanted, sort, after))
             for store in self._stores.values()
             for status in wanted.statuses
         ]
-        tenants = wanted.tenants
         for place, store in heapq.merge(*ways, key=lambda pair: pair[0]):
-            row_key = _row_key(place, sort)
-            if tenants is not None and keys.split_schedule_key(row_key)[0] not in tenants:
-                continue
-            yield place, store, row_key
+            yield place, store, _row_key(place, sort)
 
 
 def _range(wanted: Filter, sort: Sort, after: bytes | None) -> tuple[bytes, bytes | None]:
@@ -322,9 +366,8 @@ def _row_key(place: bytes, sort: Sort) -> bytes:
     return b"s" + place[_SIGN_AT.stop :]
 
 
-def _fitting(store: StateStore, row_key: bytes, wanted: Filter) -> StoredSchedule | None:
-    found = read_schedule(store, row_key)
-    return found if found is not None and wanted.fits(found.tenant, found.id, found.row) else None
+def _is_of(row_key: bytes, tenants: Container[str] | None) -> bool:
+    return tenants is None or keys.split_schedule_key(row_key)[0] in tenants
 
 
 def read_schedule(store: StateStore, row_key: bytes) -> StoredSchedule | None:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from delaystream.codec import keys
 from delaystream.codec.envelope import UNREADABLE, Envelope, Schedule, Status, decode_entry, kept_key
+from delaystream.console.access.caller import ITSELF, Caller
 from delaystream.console.replica import index_keys
 from delaystream.console.replica.catalog import LOOKED_AT, read_schedule
 from delaystream.console.replica.index import correlated, correlation_ids
@@ -78,42 +80,49 @@ class Copy(msgspec.Struct, frozen=True):
 
 
 class Pending:
-    """What is pending on every partition that has an index."""
+    """What is pending on every partition that has an index, as a caller sees it."""
 
-    def __init__(self, copies: Mapping[int, Copy]) -> None:
+    def __init__(self, copies: Mapping[int, Copy], caller: Caller = ITSELF) -> None:
         self._copies = copies
+        self._caller = caller
 
     def page(self, wanted: Wanted, limit: int, after: bytes | None = None) -> PendingPage:
-        """Up to ``limit`` events in due order; ``after`` is the cursor of the page before."""
+        """Up to ``limit`` events in due order; ``after`` is the cursor of the page before.
+
+        The cursor may be the place of an event that the caller does not see.
+        """
         items: list[PendingEvent] = []
         last = after
         ways = [way for number, copy in self._copies.items() for way in _ways(number, copy, wanted, after)]
         for looked_at, (place, copy) in enumerate(heapq.merge(*ways, key=lambda pair: pair[0])):
-            if len(items) == limit or looked_at == LOOKED_AT:
+            if looked_at == LOOKED_AT:
                 return PendingPage(items, last)
-            last = place
-            if (event := _event(place, copy, wanted)) is not None:
+            if (event := self._seen(_event(place, copy, wanted))) is not None:
+                if len(items) == limit:
+                    return PendingPage(items, last)
                 items.append(event)
+            last = place
         return PendingPage(items, None)
 
     def of_request(self, partition: int, topic: str, offset: int, origin: str) -> list[PendingEvent]:
         """What is pending of a request without an id, by its coordinates."""
         found: list[PendingEvent] = []
-        if offset >= _OFFSETS:
+        if offset >= _OFFSETS or not self._caller.sees(topic):
             return found
         for copy in self._copies.values():
             for number, name in copy.stored.sources():
                 if (name.topic, name.partition, name.origin) == (topic, partition, origin):
                     prefix = index_keys.place_prefix(number, offset)
                     for row, _ in everything(copy.store, prefix, keys.after_prefix(prefix), _CHUNK):
-                        if (event := _unnamed(index_keys.wheel_key_of(row), copy, Wanted())) is not None:
+                        event = self._seen(_unnamed(index_keys.wheel_key_of(row), copy, Wanted()))
+                        if event is not None:
                             found.append(event)
         return sorted(found, key=lambda event: (event.due_at_ms, event.index))
 
     def applied(self, topic: str, partition: int) -> int | None:
         """The offset up to which a request partition was read; None where nothing is known of it."""
         copy = self._copies.get(partition)
-        if copy is None:
+        if copy is None or not self._caller.sees(topic):
             return None
         for name, position in copy.stored.positions():
             if name == topic:
@@ -127,7 +136,14 @@ class Pending:
             for key, value in everything(copy.store, b"M", b"N"):
                 wheel, source = index_keys.split_entry_counter(key)
                 topic = copy.stored.source(source).topic
+                if not self._caller.sees(topic):
+                    continue
                 yield topic, destinations[wheel], index_keys.count_of(value)
+
+    def _seen(self, event: PendingEvent | None) -> PendingEvent | None:
+        if event is None or not self._caller.sees(event.request_topic):
+            return None
+        return event if self._caller.reads_key(event.request_topic) else replace(event, key=None)
 
 
 # A place is: due time (8), kind, and of a named schedule's fire: sign, tenant, NUL, id; of an event without

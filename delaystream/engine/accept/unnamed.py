@@ -40,7 +40,6 @@ from delaystream.core.request import Action, Coordinates
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.policy.context import Context
-from delaystream.engine.policy.holds import meets
 from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.describe import Descriptions
 from delaystream.engine.state.step import Step
@@ -138,7 +137,7 @@ class Unnamed:
             return False
         if newer(Moment(source, offset_of(key), entry.timestamp_ms), bulk.moment):
             return False
-        return bulk.match.fits_topic(topic) and meets(bulk.match, entry.tags, entry.delivered_key)
+        return bulk.match.fits_topic(topic) and bulk.match.fits(entry.tags, entry.delivered_key)
 
     # -- slice by slice -----------------------------------------------------------------------
 

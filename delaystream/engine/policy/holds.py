@@ -119,7 +119,7 @@ class Holds:
             if (
                 hold.tenant == moment.source[0]
                 and (hold.match.arriving or not newer(moment, hold.moment))
-                and meets(hold.match, entry.tags, entry.delivered_key)
+                and hold.match.fits(entry.tags, entry.delivered_key)
             ):
                 return hold
         return None
@@ -141,7 +141,7 @@ class Holds:
             else:
                 # What was there is paused by itself, as the command comes by.
                 concerned = match.arriving and id.startswith(match.id_prefix or "")
-            if concerned and meets(match, request.tags, key) and (found is None or _outlasts(hold, found)):
+            if concerned and match.fits(request.tags, key) and (found is None or _outlasts(hold, found)):
                 found = hold
         return found
 
@@ -413,13 +413,6 @@ class Holds:
         del self._standing[key]
         step.changes[key] = None
         self._state.let_go(step, hold.name)
-
-
-def meets(match: Match, tags: Sequence[str], key: bytes | None) -> bool:
-    """Whether something meets the conditions on its tags and on the key that it is delivered with."""
-    if match.key is not None and match.key != key:
-        return False
-    return match.fits_tags(tags)
 
 
 def covers(wide: Match, narrow: Match) -> bool:

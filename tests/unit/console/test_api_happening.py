@@ -243,7 +243,7 @@ def test_a_stream_that_is_slower_than_what_happens_misses_nothing(
                 offsets: list[int] = []
                 for expected in (8, 16, 24):
                     while len(offsets) < expected:
-                        offsets += [one.offset for one in await anext(stream)]
+                        offsets += [one.offset for one in (await anext(stream)).told]
                     # While the stream is busy elsewhere, more happens than is held.
                     again(of, 8)
                     end = of.log.bounds(EVENTS).stable

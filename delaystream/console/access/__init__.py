@@ -1,0 +1,1 @@
+"""Who asks a console, and what they may see and do."""

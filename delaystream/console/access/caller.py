@@ -1,0 +1,131 @@
+"""Whoever asks: a name, and what it may see and do by request topic. Pure.
+
+A caller is made once for each request, where the request comes in. Everything that reads takes one, so that
+nothing is read for nobody in particular.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from delaystream.core.globs import matches_glob
+
+EVERY_TOPIC: Final = "*"
+"""The glob of a grant that holds for what belongs to no single request topic, too."""
+
+
+class Role(StrEnum):
+    """What a caller may do; each role includes those before it."""
+
+    #: see schedules, events and numbers
+    VIEWER = "viewer"
+    #: change schedules: pause, resume, trigger, cancel, write
+    OPERATOR = "operator"
+    #: change what holds for all of a request topic: rates, holds, bulk operations
+    ADMIN = "admin"
+
+    def includes(self, other: Role) -> bool:
+        """Whether whoever has this role may do what the other may."""
+        return _RANKS[self] >= _RANKS[other]
+
+
+_RANKS: Final = {role: rank for rank, role in enumerate(Role)}
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A role on the request topics that match a glob (`delaystream.core.globs`)."""
+
+    topics: str
+    role: Role
+
+
+class Exceptions(msgspec.Struct, frozen=True):
+    """Request topics for which something holds: all but some, or none but some."""
+
+    by_default: bool = False
+    but: frozenset[str] = frozenset()
+
+    def __contains__(self, topic: object) -> bool:
+        return (topic in self.but) != self.by_default
+
+
+NONE: Final = Exceptions()
+"""No request topic."""
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Whoever asks. Grants add up, whatever their order: the highest role that matches a topic counts."""
+
+    #: for people, for logs, and as the actor of what is written
+    name: str
+    grants: tuple[Grant, ...] = ()
+    #: may see values and headers on the topics that it sees
+    payload: bool = False
+    #: proved who it is; False where nobody is asked to
+    authenticated: bool = True
+    #: tells what it showed from the others of its name, and is no secret
+    credential: str = ""
+    #: request topics whose keys are shown only with the right to payloads
+    hidden_keys: Exceptions = NONE
+
+    def may(self, role: Role, topic: str | None) -> bool:
+        """Whether it may do what a role may on a request topic; None: on what belongs to none of them."""
+        return any(
+            grant.role.includes(role)
+            and (grant.topics == EVERY_TOPIC or (topic is not None and matches_glob(topic, grant.topics)))
+            for grant in self.grants
+        )
+
+    def may_everywhere(self, role: Role) -> bool:
+        """Whether it may do that on every request topic, those too that do not exist yet."""
+        return self.may(role, None)
+
+    def sees(self, topic: str | None) -> bool:
+        """Whether it may see what belongs to a request topic; None: what belongs to none of them."""
+        return self.may(Role.VIEWER, topic)
+
+    @property
+    def sees_everything(self) -> bool:
+        """Whether it sees every request topic."""
+        return self.sees(None)
+
+    def reads_payload(self, topic: str | None) -> bool:
+        """Whether it may see values and headers of what belongs to a request topic."""
+        return self.payload and self.sees(topic)
+
+    def reads_key(self, topic: str | None) -> bool:
+        """Whether it may see keys of what belongs to a request topic."""
+        return self.sees(topic) and (self.payload or topic not in self.hidden_keys)
+
+    def seen(self, topics: Iterable[str] | None) -> Topics | frozenset[str] | None:
+        """Those of some request topics that it sees, None for any; None: all of them, whatever they are."""
+        if topics is not None:
+            return frozenset(topic for topic in topics if self.sees(topic))
+        return None if self.sees_everything else Topics(self)
+
+
+class Topics:
+    """The request topics that a caller sees."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def __contains__(self, topic: object) -> bool:
+        return isinstance(topic, str) and self._caller.sees(topic)
+
+
+def _everything(name: str, *, authenticated: bool) -> Caller:
+    grants = (Grant(EVERY_TOPIC, Role.ADMIN),)
+    return Caller(name=name, grants=grants, payload=True, authenticated=authenticated)
+
+
+ANYBODY: Final = _everything("anonymous", authenticated=False)
+"""Whoever reaches a console that asks nobody who they are."""
+STRANGER: Final = Caller(name="stranger", authenticated=False)
+"""Whoever has not said who they are: may see nothing."""
+ITSELF: Final = _everything("console", authenticated=True)
+"""The console, where it reads for no request."""

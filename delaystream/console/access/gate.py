@@ -1,0 +1,139 @@
+"""Where every request comes in: before any route it is settled who asks, and that it is not too much."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from delaystream.console.access.caller import ANYBODY, STRANGER
+from delaystream.console.access.entrance import Entrance
+from delaystream.console.access.refused import Refused
+
+CALLER: Final = "delaystream.caller"
+"""Where the caller stands in the scope of a request."""
+PUBLIC: Final = frozenset({"/health/live", "/health/ready"})
+"""Paths that anybody may ask: for whoever restarts a console, or routes to it."""
+
+BODY_S: Final = 30.0
+"""So long a body may take."""
+
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN_SITE: Final = frozenset({"same-origin", "none"})
+_POLICY_VIOLATED: Final = 1008
+
+
+class Gate:
+    """Lets requests through to an application, with their caller; answers those that are refused."""
+
+    def __init__(self, app: ASGIApp, entrance: Entrance, answer: Callable[[Refused], ASGIApp]) -> None:
+        self._app = app
+        self._entrance = entrance
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATED})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            entered, read = self._let_in(scope, receive)
+        except Refused as refused:
+            self._entrance.refused[refused.code] += 1
+            # Whatever else is being sent on the connection is not read: there may be no end of it.
+            refused.headers = {**(refused.headers or {}), "Connection": "close"}
+            await self._answer(refused)(scope, receive, send)
+            return
+        await self._app(entered, read, send)
+
+    def _let_in(self, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+        """The request with its caller, and with a bound on what is read of it. Raises Refused."""
+        headers = Headers(scope=scope)
+        self._bound(scope, headers)
+        if scope["path"] in PUBLIC:
+            caller = ANYBODY if self._entrance.tokens is None else STRANGER
+        else:
+            self._check_site(scope, headers)
+            address = (scope.get("client") or ("unknown",))[0]
+            caller = self._entrance.enter(headers.getlist("authorization"), address)
+        return {**scope, CALLER: caller}, self._read(headers, receive)
+
+    def _bound(self, scope: Scope, headers: Headers) -> None:
+        bounds = self._entrance.limits.bounds
+        url_bytes = len(scope.get("raw_path") or scope["path"].encode()) + len(scope["query_string"])
+        if url_bytes > bounds.url_bytes:
+            detail = f"Path and query have {url_bytes} bytes: expected {bounds.url_bytes} at most."
+            raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, "url-too-long", detail)
+        header_bytes = sum(len(name) + len(value) for name, value in headers.raw)
+        if header_bytes > bounds.header_bytes:
+            detail = f"The headers have {header_bytes} bytes: expected {bounds.header_bytes} at most."
+            raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", detail)
+
+    def _check_site(self, scope: Scope, headers: Headers) -> None:
+        """Refuse what a page of another site has a browser ask."""
+        hosts, host = self._entrance.hosts, headers.get("host", "")
+        if hosts is None:
+            return
+        if not hosts.allows(host):
+            raise Refused(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "unknown-host",
+                f"Host is {host!r}: expected a name of loopback, or one of console_allowed_hosts.",
+            )
+        if scope["method"] in _SAFE:
+            return
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if (origin is not None and not hosts.allows_origin(origin, host)) or (
+            origin is None and site is not None and site not in _OWN_SITE
+        ):
+            raise Refused(
+                HTTPStatus.FORBIDDEN, "cross-site", "A page of another site asks: only the console's own may."
+            )
+
+    def _read(self, headers: Headers, receive: Receive) -> Receive:
+        """Receive a body of bounded size. Raises Refused, now or while it is read."""
+        most = self._entrance.limits.bounds.body_bytes
+        told = headers.get("content-length", "")
+        if told.isdigit() and (len(told) > len(str(most)) + 1 or int(told) > most):
+            raise self._too_large(most)
+        seen = 0
+        more = True
+        until_s: float | None = None
+
+        async def read() -> Message:
+            nonlocal seen, more, until_s
+            if not more:
+                # What comes now is the end of the connection.
+                return await receive()
+            loop = asyncio.get_running_loop()
+            if until_s is None:
+                until_s = loop.time() + BODY_S
+            try:
+                async with asyncio.timeout_at(until_s):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"The body took longer than {BODY_S:g} seconds."
+                raise self._counted(Refused(HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", detail)) from None
+            more = message.get("more_body", False)
+            seen += len(message.get("body", b""))
+            if seen > most:
+                raise self._counted(self._too_large(most))
+            return message
+
+        return read
+
+    def _counted(self, refused: Refused) -> Refused:
+        """One that an application answers."""
+        self._entrance.refused[refused.code] += 1
+        return refused
+
+    def _too_large(self, most: int) -> Refused:
+        detail = f"The body is too large: expected {most} bytes at most."
+        return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", detail)
