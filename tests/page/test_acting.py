@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from datetime import UTC, datetime
 
 from playwright.sync_api import expect
 
@@ -187,6 +188,29 @@ def test_events_come_while_one_watches(look: Look, calm: Served) -> None:
         assert visible(HOSTILE) in page.locator("tbody tr").first.evaluate("row => row.textContent")
         assert page.locator("main img, main script").count() == 0
         assert looked.violations() == []
+
+
+def test_a_console_that_no_longer_answers_is_told_of(look: Look, calm: Served) -> None:
+    with look(calm) as looked:
+        page = looked.page
+        page.clock.install(time=datetime.fromtimestamp(calm.of.clock.now_ms() / 1000, UTC))
+        looked.open("/")
+        silent = page.locator("[data-silent]")
+        page.clock.run_for(20_000)
+        page.wait_for_load_state("networkidle")
+        page.clock.run_for(6_000)
+        expect(silent).to_be_hidden()
+        page.route(f"{calm.url}/", lambda route: route.abort())
+        for _ in range(5):
+            page.clock.run_for(5_000)
+        expect(silent).to_contain_text("does not answer")
+        page.unroute(f"{calm.url}/")
+        for _ in range(3):
+            with page.expect_response(f"{calm.url}/"):
+                page.clock.run_for(5_000)
+        expect(silent).to_be_hidden()
+        # The browser tells of requests that failed, as it should.
+        looked.troubles.clear()
 
 
 def test_the_first_page_renews_itself_and_keeps_what_is_open(look: Look, empty: Served) -> None:

@@ -252,6 +252,23 @@ function pressed(event) {
   }
 }
 
+// -- the first page renews itself ----------------------------------------------------------------------------
+
+const SILENT_MS = 15000;
+let renewed = performance.now();
+
+function renew() {
+  const now = document.getElementById("now");
+  if (!now || document.visibilityState !== "visible") return;
+  now.dispatchEvent(new Event("refresh"));
+  const silence = performance.now() - renewed;
+  const told = document.querySelector("[data-silent]");
+  told.hidden = silence < SILENT_MS;
+  // A reader of screens is told once, not every five seconds.
+  if (told.hidden) told.textContent = "";
+  else if (!told.textContent) told.textContent = "The console does not answer. What is shown below is old; it is asked again by itself.";
+}
+
 // -- all of it ----------------------------------------------------------------------------------------------
 
 function ready() {
@@ -269,10 +286,14 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("keydown", pressed);
 document.addEventListener("htmx:after:swap", ready);
-// The first page renews itself while somebody looks at it.
-setInterval(() => {
-  if (document.visibilityState === "visible") document.getElementById("now")?.dispatchEvent(new Event("refresh"));
-}, document.querySelector("[data-waiting]") ? 1000 : 5000);
+document.addEventListener("htmx:after:swap", () => { renewed = performance.now(); });
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState !== "visible") return;
+  // Nobody looked: what is old is not the console's fault.
+  renewed = performance.now();
+  renew();
+});
+setInterval(renew, document.querySelector("[data-waiting]") ? 1000 : 5000);
 document.addEventListener("htmx:after:swap", ready);
 setInterval(tick, 1000);
 ready();
