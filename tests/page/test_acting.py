@@ -150,7 +150,8 @@ def test_a_request_is_copied(look: Look, shop: Served) -> None:
     with look(shop) as looked:
         looked.page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=shop.url)
         page = looked.open("/schedules/daily-order-report?payload=true")
-        snippet = page.locator("#copy ~ details").first
+        snippet = page.locator("#copy ~ details").nth(1)
+        snippet.locator("summary").click()
         snippet.get_by_role("button", name="Copy").click()
         expect(snippet.get_by_role("button")).to_have_text("Copied")
         words = shlex.split(page.evaluate("navigator.clipboard.readText()").replace("\\\n", ""))

@@ -144,7 +144,11 @@ async def one_schedule(
     events = await events_of(console, shown, tuple(EventType), SHOWN)
     fires = await events_of(console, shown, OUTCOMES, _BARS)
     pages = pages_of(request)
-    target = Target(pages.appearance.bootstrap_servers, str(request.base_url).rstrip("/"))
+    target = Target(
+        pages.appearance.bootstrap_servers,
+        str(request.base_url).rstrip("/"),
+        writes="put" in request.app.openapi()["paths"]["/v1/schedules/{id}"],
+    )
     return pages.page(
         "schedule.html",
         console,

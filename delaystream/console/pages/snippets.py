@@ -1,4 +1,4 @@
-"""A schedule as the request that asks for it: for curl, the command line, Python, and as headers.
+"""A schedule as the request that asks for it: for curl, for the command line, in Python, as headers.
 
 Whoever pastes one of them asks for the same schedule: same id, definition, key and value. Everything in them
 that came from a record is quoted for the language it is in. Pure.
@@ -6,13 +6,16 @@ that came from a record is quoted for the language it is in. Pure.
 
 from __future__ import annotations
 
+import json
 import shlex
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 from delaystream.codec.requests.names import PREFIX
 from delaystream.console.api.models import DefinitionBody, Payload, ScheduleBody
+from delaystream.console.api.rendering import text_or_base64
 from delaystream.core.instants import format_instant
 
 #: in place of a value that whoever copies may not see
@@ -36,6 +39,8 @@ class Target:
     bootstrap_servers: str
     #: of this console, without a slash at the end
     url: str
+    #: whether this console takes requests
+    writes: bool = False
 
 
 def snippets(schedule: ScheduleBody, payload: Payload | None, target: Target) -> list[Snippet]:
@@ -45,6 +50,9 @@ def snippets(schedule: ScheduleBody, payload: Payload | None, target: Target) ->
         None if payload is not None else "Value and headers are not shown here: fill in the value yourself."
     )
     return [
+        Snippet("curl", remark, _put(told, target))
+        if target.writes
+        else Snippet("curl", "It reads the schedule: this console takes no requests.", _get(told, target)),
         Snippet("Command line", _in_arguments(told) or remark, _command_line(told, target)),
         Snippet("Python", remark, _python(told, target)),
         Snippet("Headers", remark, _headers(told)),
@@ -98,6 +106,7 @@ class _Told:
         self.id = schedule.id
         self.destination = schedule.definition.destination
         self.options = {"id": schedule.id, **_options(schedule.definition)}
+        self.tags = schedule.definition.tags
         self.key = _content(schedule.key, schedule.key_base64)
         self.value: bytes | None = _HIDDEN
         self.headers: list[tuple[str, str | None]] = []
@@ -136,6 +145,40 @@ def _content(text: str | None, base64: str | None) -> bytes | None:
 
 
 # -- by language -------------------------------------------------------------------------------------------
+
+
+def _address(told: _Told, target: Target) -> str:
+    query = urlencode({"request_topic": told.topic})
+    return f"{target.url}/v1/schedules/{quote(told.id, safe='')}?{query}"
+
+
+def _get(told: _Told, target: Target) -> str:
+    return f"curl --fail-with-body {shlex.quote(_address(told, target))}\n"
+
+
+def _put(told: _Told, target: Target) -> str:
+    body: dict[str, object] = {"destination": told.destination}
+    body |= {name: value for name, value in told.options.items() if name != "id"}
+    if told.tags:
+        body["tags"] = told.tags
+    if told.key is not None:
+        body |= _field("key", told.key)
+    body |= {"value": None} if told.value is None else _field("value", told.value)
+    if told.headers:
+        body["headers"] = told.headers
+    # Of printable ASCII alone, whatever is in it: JSON escapes the rest.
+    return _lines(
+        [
+            f"curl --fail-with-body -X PUT {shlex.quote(_address(told, target))}",
+            "-H 'Content-Type: application/json'",
+            f"--data-binary {shlex.quote(json.dumps(body))}",
+        ]
+    )
+
+
+def _field(name: str, content: bytes) -> dict[str, object]:
+    text, base64 = text_or_base64(content)
+    return {name: text} if base64 is None else {f"{name}_base64": base64}
 
 
 def _command_line(told: _Told, target: Target) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
+from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from typer.testing import CliRunner
@@ -158,6 +162,47 @@ def test_the_command_line_asks_for_the_same(shown: dict[str, ScheduleBody], id: 
     same(made_of(record, tmp_path / "made"), shown[id])
 
 
+def by_put(command: str) -> RequestRecord:
+    """The record that the body of a request asks for: its fields are the headers of their names."""
+    script = 'curl() { printf "%s\0" "$@"; }\n' + command
+    arguments = [
+        one.decode()
+        for one in subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout.split(b"\0")
+    ]
+    assert arguments[:3] == ["--fail-with-body", "-X", "PUT"]
+    address = urlsplit(arguments[3])
+    assert parse_qs(address.query) == {"request_topic": [REQUESTS]}
+    body = json.loads(arguments[arguments.index("--data-binary") + 1])
+    foreign = [(name, None if text is None else text.encode()) for name, text in body.pop("headers", [])]
+    contents = {
+        name: b64decode(body.pop(f"{name}_base64")) if f"{name}_base64" in body else body.pop(name, None)
+        for name in ("key", "value")
+    }
+    body["id"] = unquote(address.path.removeprefix("/v1/schedules/"))
+    control = [
+        (
+            f"delaystream-{name.replace('_', '-')}",
+            (",".join(value) if isinstance(value, list) else value).encode(),
+        )
+        for name, value in body.items()
+    ]
+    key, value = (one.encode() if isinstance(one, str) else one for one in contents.values())
+    return RequestRecord(REQUESTS, key, value, [*control, *foreign])
+
+
+@pytest.mark.parametrize("id", ASKED)
+def test_curl_asks_for_the_same(shown: dict[str, ScheduleBody], id: str, tmp_path: Path) -> None:
+    target = replace(TARGET, writes=True)
+    (curl,) = [one for one in snippets(shown[id], shown[id].payload, target) if one.name == "curl"]
+    same(made_of(by_put(curl.text), tmp_path / "made"), shown[id])
+
+
+def test_a_console_that_takes_no_requests_is_only_asked(shown: dict[str, ScheduleBody]) -> None:
+    assert text(shown["-dash"], "curl") == (
+        "curl --fail-with-body 'http://127.0.0.1:8643/v1/schedules/-dash?request_topic=delay-requests'\n"
+    )
+
+
 @pytest.mark.parametrize("id", ASKED)
 def test_python_asks_for_the_same(shown: dict[str, ScheduleBody], id: str, tmp_path: Path) -> None:
     same(made_of(by_python(text(shown[id], "Python")), tmp_path / "made"), shown[id])
@@ -175,6 +220,8 @@ def test_the_headers_are_those_of_the_same(shown: dict[str, ScheduleBody], id: s
 def test_without_the_payload_nothing_of_it_is_shown(shown: dict[str, ScheduleBody]) -> None:
     for one in snippets(shown[ODD], None, TARGET):
         assert one.remark is not None
+        if one.name == "curl":
+            continue
         assert "fill in the value" in one.remark
         assert "'the value'" in one.text or one.name == "Headers"
 
@@ -188,7 +235,7 @@ def test_what_no_argument_can_hold_is_said(shown: dict[str, ScheduleBody]) -> No
         {"headers": [("a", None)]},
         {"headers": [("a", "\0")]},
     ):
-        (command, *_) = snippets(shown["plain"], payload.model_copy(update=change), TARGET)
+        (_, command, *_) = snippets(shown["plain"], payload.model_copy(update=change), TARGET)
         assert command.remark is not None, change
         assert "Python has" in command.remark
         assert "\0" not in command.text
