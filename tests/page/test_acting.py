@@ -66,6 +66,9 @@ def test_what_is_wrong_is_one_click_from_the_verdict(look: Look, shop: Served) -
         expect(verdict).to_contain_text("crm-sync cannot be written to: does not exist")
         runbook = verdict.get_by_role("link", name="Runbook").get_attribute("href")
         assert runbook == "https://docs.example.com/delaystream/runbooks/destination-parked/"
+        verdict.get_by_role("link", name="Show them").click()
+        expect(page.locator("tbody tr", has_text="crm-sync")).to_have_count(2)
+        page.go_back()
         verdict.get_by_role("link", name="Look closer").click()
         expect(page.locator("tbody tr")).to_have_count(1)
         expect(page.locator("tbody tr")).to_contain_text("parked")

@@ -6,11 +6,12 @@ Pure: it is decided on numbers that were looked up before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from delaystream.console.pages.rendering import address, length
+from delaystream.core.instants import format_instant
 
 SLOW: Final = 0.99
 """With a smaller share of fires within a second, the verdict is no longer good."""
@@ -41,6 +42,8 @@ class Verdict:
     runbook: str | None = None
     #: path of this console that shows more
     more: str | None = None
+    #: path of this console that lists the events that are overdue
+    events: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def judge(facts: Facts) -> Verdict:
             more="/partitions",
         )
     if facts.overdue is not None:
-        return _late(facts, facts.overdue)
+        overdue = address("/pending", due_to=format_instant(facts.now_ms))
+        return replace(_late(facts, facts.overdue), events=overdue)
     return _on_time(facts)
 
 

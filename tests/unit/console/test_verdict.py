@@ -55,6 +55,7 @@ def test_a_destination_that_is_parked_is_the_cause() -> None:
     assert verdict.detail == "emails cannot be written to: not authorized. Other destinations go on."
     assert (verdict.since_ms, verdict.runbook) == (since_ms, "destination-parked")
     assert verdict.more == "/destinations?destination=emails"
+    assert verdict.events == "/pending?due_to=2023-11-14T22%3A13%3A20.000Z"
 
 
 @pytest.mark.parametrize("told_at_ms", [None, NOW_MS - SILENT_MS - 1])
