@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
+from delaystream.config.console_settings import ConsoleSettings
 from tests.page.conftest import MODES, PICTURED, PICTURES, Look, Mode
 from tests.page.serving import Served
 
@@ -100,6 +103,15 @@ def test_everything_can_be_read_without_script(look: Look, shop: Served, name: s
         assert page.locator("[data-action]:visible").count() == 0
         for text in page.locator("time").all_inner_texts():
             assert text, name
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_colour_of_an_environment_can_be_read(look: Look, calm: Served, scheme: str) -> None:
+    with look(calm, Mode(scheme, 1280)) as looked:
+        page = looked.open("/partitions")
+        for color in get_args(ConsoleSettings.model_fields["console_environment_color"].annotation):
+            page.evaluate("color => { document.body.className = `environment-${color}`; }", color)
+            assert looked.violations() == [], color
 
 
 def test_pictures_of_the_docs_are_small() -> None:
