@@ -124,6 +124,13 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield console
 
 
+@pytest.fixture(scope="session")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One on which tests have things happen."""
+    with served(world.calm, tmp_path_factory.mktemp("watched"), world.APPEARANCE) as console:
+        yield console
+
+
 @pytest.fixture
 def look(browser: Browser) -> Look:
     """A window on a console. Whatever the browser complains of fails the test at the end."""

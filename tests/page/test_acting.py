@@ -172,19 +172,19 @@ def test_the_payload_is_shown_to_who_asks(look: Look, shop: Served) -> None:
         )
 
 
-def test_events_come_while_one_watches(look: Look, calm: Served) -> None:
-    with look(calm) as looked:
+def test_events_come_while_one_watches(look: Look, watched: Served) -> None:
+    with look(watched) as looked:
         page = looked.open("/live?destination=watched")
         expect(page.locator("[data-live-state]")).to_have_text("Live")
         expect(page.locator("tbody tr")).to_have_count(0)
         fired = {"type": "fired", "destination": "watched", "lateness_ms": 4_200}
-        tell(calm, **fired, id="seen", schedule_id="seen")
+        tell(watched, **fired, id="seen", schedule_id="seen")
         expect(page.locator("tbody tr")).to_have_count(1)
         expect(page.locator("tbody tr").first).to_contain_text("seen")
         expect(page.locator("tbody tr").first).to_contain_text("4.2 s")
-        tell(calm, **{**fired, "destination": "other"}, id="hidden", schedule_id="hidden")
+        tell(watched, **{**fired, "destination": "other"}, id="hidden", schedule_id="hidden")
         page.get_by_role("button", name="Pause").click()
-        tell(calm, **fired, id=HOSTILE, schedule_id=HOSTILE, actor=HOSTILE, note=HOSTILE, detail=HOSTILE)
+        tell(watched, **fired, id=HOSTILE, schedule_id=HOSTILE, actor=HOSTILE, note=HOSTILE, detail=HOSTILE)
         expect(page.locator("[data-live-state]")).to_contain_text("1 came meanwhile")
         expect(page.locator("tbody tr")).to_have_count(1)
         page.get_by_role("button", name="Go on").click()
