@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from delaystream.config import load
 from delaystream.console.pages.appearance import Appearance
@@ -10,7 +11,7 @@ from delaystream.engine.ports import TopicPartition
 from tests.unit.console.serving import Told, told
 from tests.unit.engine import Engine
 
-OWNER = {"owner": "worker-2", "host": "delaystream-2.delaystream"}
+OWNER: dict[str, Any] = {"owner": "worker-2", "host": "delaystream-2.delaystream"}
 HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{7*7}}${7*7}\u202e\u0000%2F../"
 APPEARANCE = Appearance.of(
     load(

@@ -19,7 +19,7 @@ from delaystream.console.api.rendering import text_or_base64
 from delaystream.core.instants import format_instant
 
 #: in place of a value that whoever copies may not see
-_HIDDEN: Final = b"the value"
+_HIDDEN: Final = b"VALUE"
 
 
 @dataclass(frozen=True)
