@@ -23,7 +23,16 @@ TOPICS = ROOT / "topics" / "topics.json"
 KUBERNETES = ROOT / "helm" / "schema" / "kubernetes.json"
 
 #: Settings that the chart decides by itself or has a value of its own for.
-CHARTS_OWN_SETTINGS = frozenset({"data_dir", "instance_id", "http_host", "http_port", "kafka"})
+CHARTS_OWN_SETTINGS = frozenset(
+    {
+        *("data_dir", "instance_id", "http_host", "http_port", "kafka"),
+        *("console_data_dir", "console_http_host", "console_http_port", "console_tokens_file"),
+        # Of the command line, which no pod runs.
+        "console_url",
+        # Secrets are files of secrets that are there already; a release keeps its values in clear text.
+        *(name for name, field in Settings.model_fields.items() if not field.repr),
+    }
+)
 #: Kafka's settings that the chart has a value of its own for.
 CHARTS_OWN_PROPERTIES = frozenset(
     {
@@ -56,6 +65,40 @@ _COUNT_OR_PERCENTAGE: Schema = {
     ]
 }
 _ID: Schema = {"type": ["integer", "null"], "minimum": 1}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_POSITIVE: Schema = {"type": "integer", "minimum": 1}
+_PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65_535}
+_KEEP: Schema = {"enum": ["Retain", "Delete"]}
+_ACCESS_MODES: Schema = {
+    "type": "array",
+    "items": {"enum": ["ReadWriteOnce", "ReadWriteOncePod"]},
+    "minItems": 1,
+}
+#: Names are checked by the templates, whose sentence says where a setting belongs instead.
+_ENVIRONMENT: Schema = {
+    "type": "object",
+    "additionalProperties": {"type": ["string", "integer", "boolean"]},
+}
+_LABEL: Schema = {"type": "string", "pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"}
+_HOST: Schema = {
+    "type": "string",
+    "pattern": "^(\\*\\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+}
+_PATH_TYPE: Schema = {"enum": ["Exact", "Prefix", "ImplementationSpecific"]}
+#: The Prometheus operator's RelabelConfig.
+_RELABELING: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "action": {"type": "string", "pattern": "^[A-Za-z]+$"},
+        "modulus": {"type": "integer", "minimum": 1},
+        "regex": _TEXT,
+        "replacement": _TEXT,
+        "separator": _TEXT,
+        "sourceLabels": {"type": "array", "items": _LABEL},
+        "targetLabel": _TEXT,
+    },
+}
 
 
 def schema() -> Schema:
@@ -103,87 +146,48 @@ _KEPT = frozenset(
 
 
 def _values() -> Schema:
-    replicas = {"type": "integer", "minimum": 0}
-    positive = {"type": "integer", "minimum": 1}
-    port = {"type": "integer", "minimum": 1, "maximum": 65_535}
-    probe = _map(periodSeconds=positive, failureThreshold=positive, timeoutSeconds=positive)
-    monitor = _map(enabled=_BOOLEAN, interval=_DURATION, labels=_TEXTS)
     spread = {"enum": ["", "ScheduleAnyway", "DoNotSchedule"]}
-    keep = {"enum": ["Retain", "Delete"]}
     return _map(
-        # Helm gives it to every chart that is part of another one.
-        **{"global": {"type": "object"}},
+        **{"global": _global()},
         nameOverride=_NAME,
         fullnameOverride={**_NAME, "maxLength": 52},
+        namespaceOverride={**_NAME, "maxLength": 63},
+        commonLabels=_TEXTS,
+        commonAnnotations=_TEXTS,
         image=_map(
+            registry={"type": "string", "pattern": "^$|^[^\\s/]+(/[^\\s/]+)*$"},
             repository={"type": "string", "minLength": 1},
             tag=_TEXT,
             digest={"type": "string", "pattern": "^$|^sha256:[0-9a-f]{64}$"},
             pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
             pullSecrets=_list(_NAME),
         ),
-        replicas=replicas,
+        replicas=_COUNT,
         staticMembership=_BOOLEAN,
-        kafka=_map(
-            bootstrapServers={"type": "string", "pattern": "^$|^[^,\\s]+:[0-9]+(,\\s*[^,\\s]+:[0-9]+)*$"},
-            protocol={"enum": ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]},
-            tls=_map(
-                authority=_map(existingSecret=_NAME, key=_SECRET_KEY),
-                client=_map(
-                    existingSecret=_NAME,
-                    certificateKey=_SECRET_KEY,
-                    keyKey=_SECRET_KEY,
-                    passwordKey={**_SECRET_KEY, "pattern": "^[-._a-zA-Z0-9]*$"},
-                ),
-            ),
-            sasl=_map(
-                mechanism={"enum": ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]},
-                username=_TEXT,
-                existingSecret=_NAME,
-                usernameKey=_SECRET_KEY,
-                passwordKey=_SECRET_KEY,
-                serviceAccountToken=_map(
-                    audience=_TEXT, expirationSeconds={"type": "integer", "minimum": 600}
-                ),
-            ),
-            properties=_map(**kafka_properties()),
-        ),
+        kafka=_kafka(),
         settings=_map(**settings()),
-        env={
-            "type": "object",
-            # Helm's regular expressions (RE2) cannot look ahead.
-            "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "not": {"pattern": "^DELAYSTREAM_"}},
-            "additionalProperties": {"type": ["string", "integer", "boolean"]},
-        },
-        http=_map(host={"type": "string", "minLength": 1}, port=port),
+        **_pod(),
+        hostAliases=_list(_kubernetes("HostAlias")),
+        dnsPolicy={"enum": ["", "ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]},
+        dnsConfig=_kubernetes("PodDNSConfig"),
+        schedulerName=_TEXT,
+        runtimeClassName=_NAME,
+        checksums=_map(enabled=_BOOLEAN),
+        http=_map(host={"type": "string", "minLength": 1}, port=_PORT),
         persistence=_map(
             enabled=_BOOLEAN,
             size=_QUANTITY,
             storageClass=_NAME,
-            accessModes=_list({"enum": ["ReadWriteOnce", "ReadWriteOncePod"]}, least=1),
+            accessModes=_ACCESS_MODES,
             annotations=_TEXTS,
-            whenDeleted=keep,
-            whenScaled=keep,
+            whenDeleted=_KEEP,
+            whenScaled=_KEEP,
         ),
-        resources=_kubernetes("ResourceRequirements"),
-        terminationGracePeriodSeconds={"type": "integer", "minimum": 10},
-        minReadySeconds=replicas,
-        updateStrategy=_map(type={"enum": ["RollingUpdate", "OnDelete"]}, partition=replicas),
-        probes=_map(startup=probe, readiness=probe, liveness=probe),
-        podDisruptionBudget=_map(
-            enabled=_BOOLEAN,
-            maxUnavailable=_COUNT_OR_PERCENTAGE,
-            minAvailable=_COUNT_OR_PERCENTAGE,
-            unhealthyPodEvictionPolicy={"enum": ["AlwaysAllow", "IfHealthyBudget"]},
-        ),
+        minReadySeconds=_COUNT,
+        updateStrategy=_map(type={"enum": ["RollingUpdate", "OnDelete"]}, partition=_COUNT),
+        podDisruptionBudget=_budget(),
         topologySpread=_map(hosts=spread, zones=spread),
-        nodeSelector=_TEXTS,
-        tolerations=_list(_kubernetes("Toleration")),
-        affinity=_kubernetes("Affinity"),
-        priorityClassName=_NAME,
-        podLabels=_TEXTS,
-        podAnnotations=_TEXTS,
-        serviceAccount=_map(create=_BOOLEAN, name=_NAME, annotations=_TEXTS),
+        serviceAccount=_service_account(),
         security=_map(runAsUser=_ID, runAsGroup=_ID, fsGroup=_ID),
         networkPolicy=_map(
             **{"from": _list(_kubernetes("NetworkPolicyPeer"))},
@@ -191,34 +195,175 @@ def _values() -> Schema:
             egress=_map(
                 enabled=_BOOLEAN,
                 brokers=_list(_kubernetes("NetworkPolicyPeer")),
-                brokerPorts=_list(port),
+                brokerPorts=_list(_PORT),
                 further=_list(_kubernetes("NetworkPolicyEgressRule")),
             ),
         ),
         metrics=_map(
             annotations=_BOOLEAN,
-            serviceMonitor=monitor,
-            podMonitor=monitor,
+            serviceMonitor=_monitor(),
+            podMonitor=_monitor(),
             rules=_map(enabled=_BOOLEAN, labels=_TEXTS),
             dashboards=_map(enabled=_BOOLEAN, labels=_TEXTS, annotations=_TEXTS),
         ),
+        console=_console(),
+        test=_map(enabled=_BOOLEAN, annotations=_TEXTS, labels=_TEXTS, **_placement()),
         strimzi=_map(
             cluster=_NAME,
             namespace=_NAME,
-            topics=_map(enabled=_BOOLEAN, partitions=positive, replicas=positive),
+            topics=_map(enabled=_BOOLEAN, partitions=_POSITIVE, replicas=_POSITIVE),
             users=_map(enabled=_BOOLEAN, authentication={"enum": ["scram-sha-512", "tls"]}),
         ),
         keda=_map(
             enabled=_BOOLEAN,
             prometheusAddress={"type": "string", "pattern": "^$|^https?://"},
-            minReplicas=positive,
-            maxReplicas=positive,
+            minReplicas=_POSITIVE,
+            maxReplicas=_POSITIVE,
             overdueSeconds={"type": "number", "exclusiveMinimum": 0},
             partitionsPerReplica={"type": "number", "exclusiveMinimum": 0},
             query=_TEXT,
-            pollingInterval=positive,
+            pollingInterval=_POSITIVE,
             stabilizationSeconds={"type": "integer", "minimum": 0, "maximum": 3600},
         ),
+    )
+
+
+def _global() -> Schema:
+    """What all charts of a release share. Others' values are there, too; the templates refuse nobody's."""
+    name = {"anyOf": [_NAME, {**_map(name=_NAME), "required": ["name"]}]}
+    return {
+        "type": "object",
+        "properties": {
+            "imageRegistry": {"type": ["string", "null"]},
+            "imagePullSecrets": {"type": ["array", "null"], "items": name},
+        },
+    }
+
+
+def _kafka() -> Schema:
+    return _map(
+        bootstrapServers={"type": "string", "pattern": "^$|^[^,\\s]+:[0-9]+(,\\s*[^,\\s]+:[0-9]+)*$"},
+        protocol={"enum": ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]},
+        tls=_map(authority=_map(existingSecret=_NAME, key=_SECRET_KEY), client=_client_certificate()),
+        sasl=_map(
+            **_password(),
+            mechanism={"enum": ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]},
+            serviceAccountToken=_map(audience=_TEXT, expirationSeconds={"type": "integer", "minimum": 600}),
+        ),
+        properties=_map(**kafka_properties()),
+    )
+
+
+def _client_certificate() -> Schema:
+    return _map(
+        existingSecret=_NAME,
+        certificateKey=_SECRET_KEY,
+        keyKey=_SECRET_KEY,
+        passwordKey={**_SECRET_KEY, "pattern": "^[-._a-zA-Z0-9]*$"},
+    )
+
+
+def _password() -> dict[str, Schema]:
+    return {
+        "username": _TEXT,
+        "existingSecret": _NAME,
+        "usernameKey": _SECRET_KEY,
+        "passwordKey": _SECRET_KEY,
+    }
+
+
+def _placement() -> dict[str, Schema]:
+    """Where a pod runs, and what gives way to it."""
+    return {
+        "nodeSelector": _TEXTS,
+        "tolerations": _list(_kubernetes("Toleration")),
+        "affinity": _kubernetes("Affinity"),
+        "priorityClassName": _NAME,
+    }
+
+
+def _pod() -> dict[str, Schema]:
+    """What the workers' pods and the consoles' pods have each for themselves."""
+    probe = _map(periodSeconds=_POSITIVE, failureThreshold=_POSITIVE, timeoutSeconds=_POSITIVE)
+    return {
+        **_placement(),
+        "resources": _kubernetes("ResourceRequirements"),
+        "env": _ENVIRONMENT,
+        "extraEnv": _list(_kubernetes("EnvVar")),
+        "envFrom": _list(_kubernetes("EnvFromSource")),
+        "extraVolumes": _list(_kubernetes("Volume")),
+        "extraVolumeMounts": _list(_kubernetes("VolumeMount")),
+        "extraContainers": _list(_kubernetes("Container")),
+        "extraInitContainers": _list(_kubernetes("Container")),
+        "lifecycle": _kubernetes("Lifecycle"),
+        "terminationGracePeriodSeconds": {"type": "integer", "minimum": 10},
+        "probes": _map(startup=probe, readiness=probe, liveness=probe),
+        "podLabels": _TEXTS,
+        "podAnnotations": _TEXTS,
+    }
+
+
+def _budget() -> Schema:
+    return _map(
+        enabled=_BOOLEAN,
+        maxUnavailable=_COUNT_OR_PERCENTAGE,
+        minAvailable=_COUNT_OR_PERCENTAGE,
+        unhealthyPodEvictionPolicy={"enum": ["AlwaysAllow", "IfHealthyBudget"]},
+    )
+
+
+def _service_account() -> Schema:
+    return _map(create=_BOOLEAN, name=_NAME, annotations=_TEXTS)
+
+
+def _monitor(**further: Schema) -> Schema:
+    return _map(
+        enabled=_BOOLEAN,
+        interval=_DURATION,
+        scrapeTimeout={**_DURATION, "pattern": "^$|" + _DURATION["pattern"]},
+        labels=_TEXTS,
+        relabelings=_list(_RELABELING),
+        metricRelabelings=_list(_RELABELING),
+        **further,
+    )
+
+
+def _console() -> Schema:
+    path = _map(path={"type": "string", "pattern": "^/"}, pathType=_PATH_TYPE)
+    return _map(
+        enabled=_BOOLEAN,
+        replicas=_COUNT,
+        authentication=_map(tokens=_map(existingSecret=_NAME, key=_SECRET_KEY)),
+        database=_map(existingSecret=_NAME, key=_SECRET_KEY),
+        cursors=_map(existingSecret=_NAME, key=_SECRET_KEY),
+        kafka=_map(tls=_map(client=_client_certificate()), sasl=_map(**_password())),
+        http=_map(host={"type": "string", "minLength": 1}, port=_PORT),
+        persistence=_map(
+            enabled=_BOOLEAN,
+            size=_QUANTITY,
+            storageClass=_NAME,
+            accessModes=_ACCESS_MODES,
+            annotations=_TEXTS,
+            whenDeleted=_KEEP,
+        ),
+        **_pod(),
+        podDisruptionBudget=_budget(),
+        serviceAccount=_service_account(),
+        service=_map(
+            type={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}, port=_PORT, annotations=_TEXTS
+        ),
+        ingress=_map(
+            enabled=_BOOLEAN,
+            className=_NAME,
+            annotations=_TEXTS,
+            hosts=_list({**_map(host=_HOST, paths=_list(path, least=1)), "required": ["host"]}),
+            tls=_list({**_map(secretName=_NAME, hosts=_list(_HOST)), "required": ["hosts"]}),
+        ),
+        networkPolicy=_map(
+            **{"from": _list(_kubernetes("NetworkPolicyPeer"))},
+            egress=_list(_kubernetes("NetworkPolicyEgressRule")),
+        ),
+        serviceMonitor=_monitor(token=_map(existingSecret=_NAME, key=_SECRET_KEY)),
     )
 
 

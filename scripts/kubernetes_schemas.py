@@ -33,7 +33,10 @@ PASSED_THROUGH = ROOT / "helm" / "schema" / "kubernetes.json"
 VERSIONS = ("1.29.0", "1.31.0", "1.33.0", "1.35.0", "1.37.0")
 KINDS = (
     "configmap-v1",
+    "deployment-apps-v1",
+    "ingress-networking-v1",
     "networkpolicy-networking-v1",
+    "persistentvolumeclaim-v1",
     "pod-v1",
     "poddisruptionbudget-policy-v1",
     "service-v1",
@@ -42,11 +45,20 @@ KINDS = (
 )
 TYPES = {
     "Affinity": "io.k8s.api.core.v1.Affinity",
+    "Container": "io.k8s.api.core.v1.Container",
+    "EnvFromSource": "io.k8s.api.core.v1.EnvFromSource",
+    "EnvVar": "io.k8s.api.core.v1.EnvVar",
+    "HostAlias": "io.k8s.api.core.v1.HostAlias",
+    "Lifecycle": "io.k8s.api.core.v1.Lifecycle",
     "NetworkPolicyEgressRule": "io.k8s.api.networking.v1.NetworkPolicyEgressRule",
     "NetworkPolicyPeer": "io.k8s.api.networking.v1.NetworkPolicyPeer",
+    "PodDNSConfig": "io.k8s.api.core.v1.PodDNSConfig",
     "ResourceRequirements": "io.k8s.api.core.v1.ResourceRequirements",
     "Toleration": "io.k8s.api.core.v1.Toleration",
+    "Volume": "io.k8s.api.core.v1.Volume",
+    "VolumeMount": "io.k8s.api.core.v1.VolumeMount",
 }
+_OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 CRD_MODULES = {
     "github.com/prometheus-operator/prometheus-operator@v0.85.0": (
         "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
@@ -110,6 +122,8 @@ def kubernetes(source: Path) -> None:
             read = without_descriptions(json.loads((directory / f"{kind}.json").read_text("utf-8")))
             schema, needed = with_own_definitions(read, definitions)
             _write(SCHEMAS / version / f"{kind}.json", {**schema, "definitions": needed})
+    # Servers write it, people do not; and it takes anything.
+    definitions[_OBJECT_META]["properties"].pop("managedFields", None)
     passed: dict[str, Schema] = {}
     for short, name in TYPES.items():
         schema, needed = with_own_definitions({"$ref": f"#/$defs/{name}"}, definitions)

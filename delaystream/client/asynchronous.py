@@ -16,6 +16,7 @@ from delaystream.client.kafka.transport import AsyncTransport
 from delaystream.client.requests.checking import wall_ms
 from delaystream.client.requests.composing import CheckedRequest, Composer
 from delaystream.client.requests.descriptions import ScheduleDescription
+from delaystream.client.requests.numbers import span
 from delaystream.client.requests.options import Changes
 from delaystream.client.requests.outcomes import Accepted, RejectedError, UnknownIdError
 from delaystream.client.requests.payloads import Serializer
@@ -23,6 +24,7 @@ from delaystream.client.requests.preview import preview
 from delaystream.client.verbs import (
     CLOSE_TIMEOUT,
     CONFLICTS,
+    LONGEST_WAIT,
     RECEIPT_WAIT,
     Change,
     Verbs,
@@ -97,7 +99,7 @@ class AsyncClient(Verbs[Answer[Accepted], Answer[ScheduleDescription | None]]):
 
     async def close(self, timeout: timedelta = CLOSE_TIMEOUT) -> None:  # noqa: ASYNC109
         """Have everything that was sent acknowledged, for at most so long, and let go of every connection."""
-        await self._sending.close(timeout.total_seconds())
+        await self._sending.close(min(span("timeout", timeout), LONGEST_WAIT).total_seconds())
 
     preview = staticmethod(preview)
 
@@ -117,7 +119,9 @@ class AsyncClient(Verbs[Answer[Accepted], Answer[ScheduleDescription | None]]):
 
         client = ClientConfig.parse(kafka_needed(self._properties))
         known: ConsumingOptions = {"dead_letters": self._dead_letters, **options}
-        told = Consuming.of(topics, group, RetryTopics(self._composer.place), known)
+        told = Consuming.of(
+            topics, group, RetryTopics(self._composer.place, checker=self._composer.checker), known
+        )
         return AsyncDeliveryConsumer(
             told, client.aiokafka_consumer(), client.aiokafka_producer(), client.confluent()
         )

@@ -16,6 +16,7 @@ from delaystream.client.kafka.transport import Transport
 from delaystream.client.requests.checking import wall_ms
 from delaystream.client.requests.composing import CheckedRequest, Composer
 from delaystream.client.requests.descriptions import ScheduleDescription
+from delaystream.client.requests.numbers import span
 from delaystream.client.requests.options import Changes
 from delaystream.client.requests.outcomes import Accepted, RejectedError, UnknownIdError
 from delaystream.client.requests.payloads import Serializer
@@ -23,6 +24,7 @@ from delaystream.client.requests.preview import preview
 from delaystream.client.verbs import (
     CLOSE_TIMEOUT,
     CONFLICTS,
+    LONGEST_WAIT,
     RECEIPT_WAIT,
     Change,
     Verbs,
@@ -107,7 +109,7 @@ class Client(Verbs[Accepted, ScheduleDescription | None]):
 
     def close(self, timeout: timedelta = CLOSE_TIMEOUT) -> None:
         """Have everything that was sent acknowledged, for at most so long, and let go of every connection."""
-        self._sending.close(timeout.total_seconds())
+        self._sending.close(min(span("timeout", timeout), LONGEST_WAIT).total_seconds())
 
     preview = staticmethod(preview)
 
@@ -136,7 +138,9 @@ class Client(Verbs[Accepted, ScheduleDescription | None]):
 
         client = ClientConfig.parse(kafka_needed(self._properties))
         known: ConsumingOptions = {"dead_letters": self._dead_letters, **options}
-        told = Consuming.of(topics, group, RetryTopics(self._composer.place), known)
+        told = Consuming.of(
+            topics, group, RetryTopics(self._composer.place, checker=self._composer.checker), known
+        )
         return DeliveryConsumer(
             told, client.confluent(), client.confluent_producer() if producer is None else producer
         )
@@ -193,6 +197,9 @@ class Batch(Verbs[Pending[Accepted], Pending[ScheduleDescription | None]]):
 
     def finish(self) -> None:
         """Wait for all that is pending. Raises the first failure that nobody has looked at."""
+        if self._pending:
+            # The others are there by then, as good as all: one wait, and not one for each.
+            self._pending[-1].failure()
         while self._pending:
             self._let_go(self._pending.popleft())
         failures = [failure for one in self._failed if not one.looked_at and (failure := one.failure())]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack
 from delaystream.client.consuming.events import ScheduledEvent, event_record
 from delaystream.client.requests.composing import CheckedRequest, Composer
 from delaystream.client.requests.descriptions import ScheduleDescription
+from delaystream.client.requests.numbers import span
 from delaystream.client.requests.options import (
     CancelOptions,
     Changes,
@@ -238,12 +239,10 @@ def raise_first(failures: Sequence[Exception]) -> None:
 
 
 def seconds(wait: timedelta | None) -> float | None:
-    """For a transport, which takes no more than `LONGEST_WAIT`. Raises TypeError."""
+    """For a transport, which takes no more than `LONGEST_WAIT`. Raises TypeError, ValueError."""
     if wait is None:
         return None
-    if not isinstance(wait, timedelta):
-        raise TypeError(f"wait takes a timedelta, and no {type(wait).__qualname__}")
-    return min(wait, LONGEST_WAIT).total_seconds()
+    return min(span("wait", wait), LONGEST_WAIT).total_seconds()
 
 
 def accepted_as_it_is(found: ScheduleDescription) -> Accepted:

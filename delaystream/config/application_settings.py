@@ -4,13 +4,21 @@ from pathlib import Path
 
 from pydantic import Field
 
-from delaystream.config.values import MINUTE_MS, SECOND_MS, OptionalText, Section, Topic, TopicList
+from delaystream.config.values import (
+    MINUTE_MS,
+    SECOND_MS,
+    DirectoryName,
+    OptionalText,
+    Section,
+    Topic,
+    TopicList,
+)
 
 
 class ApplicationSettings(Section):
     """Identity, membership and topics."""
 
-    app_id: str = Field(
+    app_id: DirectoryName = Field(
         "delaystream",
         pattern=r"^[a-zA-Z0-9._-]{1,200}$",
         description="Names the consumer group and the transactional ids (<app-id>-<partition>). "

@@ -35,6 +35,13 @@ def _topic(value: Any) -> Any:
     return value
 
 
+def _name(value: Any) -> Any:
+    """A name that is also one of a directory, in the directory of the data and nowhere else."""
+    if value in {".", ".."}:
+        raise ValueError(f"{value!r} is no name of a directory; expected one with a letter or a digit")
+    return value
+
+
 def _empty_as_none(value: Any) -> Any:
     return None if value == "" else value
 
@@ -67,6 +74,7 @@ def _zone(value: Any) -> Any:
     return value
 
 
+DirectoryName = Annotated[str, BeforeValidator(_name)]
 Topic = Annotated[str, BeforeValidator(_topic)]
 OptionalTopic = Annotated[Topic | None, BeforeValidator(_empty_as_none)]
 NameList = Annotated[tuple[str, ...], BeforeValidator(split)]

@@ -26,10 +26,12 @@ import msgspec
 
 from delaystream.client import AsyncClient, Client
 from delaystream.client.kafka.deliveries import Delivery
-from delaystream.client.requests.timing import aware, epoch_ms, whole_ms
+from delaystream.client.requests.numbers import whole_number
+from delaystream.client.requests.timing import aware, instant_ms, whole_ms
 from delaystream.codec import outgoing
-from delaystream.codec.event import Event
+from delaystream.codec.event import Event, decode_event
 from delaystream.core.destinations import is_topic_name
+from delaystream.core.instants import LATEST_MS
 from delaystream.testing.expectations import (
     Expected,
     Scheduled,
@@ -45,7 +47,7 @@ from delaystream.testing.log import MemoryLog
 from delaystream.testing.loop import RunawayError
 from delaystream.testing.readers import TopicReader, delivery_of
 from delaystream.testing.transport import AsyncMemoryTransport, Followers, MemoryTransport
-from delaystream.testing.worker import EngineFailedError, MemoryWorker, TopicPlan
+from delaystream.testing.worker import OWN_TOPICS, EngineFailedError, MemoryWorker, TopicPlan
 
 __all__ = [
     "START",
@@ -64,6 +66,8 @@ START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 """What time it is when an environment begins, unless it is told otherwise."""
 MOST_FIRES: Final = 10_000
 """Due times that `run_until_idle` goes through, at most."""
+MOST_PARTITIONS: Final = 1_000
+"""Of one topic."""
 MOST_ROUNDS: Final = 1_000
 """How often, at one moment, handlers may be given what has come of what they did before, at most."""
 
@@ -106,30 +110,31 @@ def environment(
     is false: then what is due for them waits, as it does on a cluster. `partitions` is how many the request
     topics have.
 
-    Raises ValueError for a `start` without time zone or before 1970, where there is no request topic, and for
-    topics that cannot be; TypeError for one text in place of the request topics.
+    Raises ValueError for a `start` without time zone or out of the years 1971 to 9999, which requests are
+    refused in; where there is no request topic, and for topics that cannot be. TypeError for one text in
+    place of the request topics, and for what is no number of partitions.
     """
-    if start.utcoffset() is None:
-        raise ValueError(f"start={start!r} has no time zone: write datetime(..., tzinfo=UTC)")
-    if epoch_ms(start) < 0:
-        raise ValueError(f"start={start!r} is before 1970, when Kafka's time begins")
+    start_ms = instant_ms("start", start)
     if isinstance(request_topics, str):
         raise TypeError(f"request_topics={request_topics!r} is one text: write [{request_topics!r}]")
     if not request_topics:
         raise ValueError("There is no request topic: name one at least")
-    if partitions < 1:
-        raise ValueError(f"partitions={partitions}: there is one at least")
+    whole_number("partitions", partitions, 1, MOST_PARTITIONS)
     destinations = dict(topics or {})
     for name in (*request_topics, *destinations):
-        if not is_topic_name(name):
+        if not isinstance(name, str) or not is_topic_name(name):
             raise ValueError(f"{name!r} is no name of a topic")
+        if name in OWN_TOPICS:
+            raise ValueError(
+                f"{name!r} is a topic of delaystream's own: the environment has it, and a worker refuses it "
+                "as a request topic and as a destination (destination-denied)"
+            )
     for name, number in destinations.items():
-        if number < 1:
-            raise ValueError(f"topics: {name!r} has {number} partitions, and there is one at least")
+        whole_number(f"topics: the number of partitions of {name!r}", number, 1, MOST_PARTITIONS)
         if name in request_topics:
             raise ValueError(f"topics: {name!r} is a request topic, which has `partitions`")
     plan = TopicPlan(tuple(request_topics), partitions, destinations, create_topics)
-    return EnvironmentContext(plan, epoch_ms(start))
+    return EnvironmentContext(plan, start_ms)
 
 
 class EnvironmentContext:
@@ -242,9 +247,18 @@ class _World:
         return self._worker.log
 
     def _target_ms(self, by: timedelta) -> int:
+        if not isinstance(by, timedelta):
+            raise TypeError(f"Time passes by a timedelta, and no {type(by).__qualname__} ({by!r})")
         if by < timedelta():
             raise ValueError(f"Time goes forward alone, and {by} is negative")
-        return self._worker.now_ms() + whole_ms(by)
+        until_ms = self._worker.now_ms() + whole_ms(by)
+        if until_ms > LATEST_MS:
+            raise ValueError(f"{by} from {moment(self.now)} is after the year 9999, when time ends here")
+        return until_ms
+
+    def _until(self, at: datetime) -> timedelta:
+        instant_ms("at", at)
+        return at - self.now
 
     def _require_open(self, what: str) -> None:
         if self._closed:
@@ -298,9 +312,12 @@ class _World:
         return [delivery_of(topic, partition, record) for partition, record in found]
 
     def events(self) -> list[Event]:
-        """What has happened to schedules so far, in order: what a worker writes to `delay-events`."""
+        """What has happened to schedules so far, in order: what a worker writes to `delay-events`.
+
+        What others have written there is left out.
+        """
         topic = self._worker.settings.events_topic
-        return [_EVENTS.decode(one.value) for one in self.deliveries(topic) if one.value is not None]
+        return [event for one in self.deliveries(topic) if (event := _event(one)) is not None]
 
     def dead_letters(self) -> list[DeadLetter]:
         """Requests that were refused and fires that proved impossible so far, in order."""
@@ -342,6 +359,8 @@ class _World:
 
         Raises AssertionError, which says what is pending for it.
         """
+        if count is not None:
+            whole_number("count", count, 0)
         found = self.deliveries(topic)
         if len(found) == count or (count is None and found):
             return found
@@ -440,7 +459,7 @@ class Environment(_World):
 
     def advance_to(self, at: datetime) -> None:
         """As `advance`, up to a time. Raises ValueError for one that has passed."""
-        self.advance(at - self.now)
+        self.advance(self._until(at))
 
     def run_until_idle(self, most: int = MOST_FIRES) -> None:
         """Go from one due time to the next until nothing is pending any more; what is paused stays.
@@ -448,6 +467,7 @@ class Environment(_World):
         Raises RunawayError after so many of them: a schedule that recurs for ever never ends.
         """
         self._require_open("run_until_idle()")
+        whole_number("most", most, 1)
         self._pass_until(self._worker.now_ms())
         for _ in range(most):
             if (next_ms := self._worker.next_fire_ms) is None:
@@ -527,11 +547,12 @@ class AsyncEnvironment(_World):
 
     async def advance_to(self, at: datetime) -> None:
         """As `Environment.advance_to`."""
-        await self.advance(at - self.now)
+        await self.advance(self._until(at))
 
     async def run_until_idle(self, most: int = MOST_FIRES) -> None:
         """As `Environment.run_until_idle`."""
         self._require_open("run_until_idle()")
+        whole_number("most", most, 1)
         await self._pass_until(self._worker.now_ms())
         for _ in range(most):
             if (next_ms := self._worker.next_fire_ms) is None:
@@ -550,7 +571,6 @@ class AsyncEnvironment(_World):
             return
         try:
             await self._pass_until(self._worker.now_ms())
-            await self.client.close()
         except BaseException:
             self.abandon()
             raise
@@ -614,7 +634,11 @@ def _handled(handled: _World, topic: str) -> Iterator[None]:
         _handling.reset(token)
 
 
-_EVENTS: Final = msgspec.json.Decoder(Event)
+def _event(record: Delivery) -> Event | None:
+    try:
+        return None if record.value is None else decode_event(record.value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _dead_letter(record: Delivery) -> DeadLetter:

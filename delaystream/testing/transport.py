@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from threading import RLock
 from typing import Final, TypeVar
 
 from delaystream.client.kafka.deliveries import Delivery
+from delaystream.client.kafka.promises import Promise
 from delaystream.client.kafka.transport import Done, Fail, Take
 from delaystream.client.requests.outcomes import MissingTopicError, UnavailableError
 from delaystream.client.requests.records import RequestRecord, Sent
@@ -112,11 +112,11 @@ class MemoryTransport:
         """See the protocol."""
         self._followers.add(topic, each)
 
-    def wait(self, future: Future[T], timeout_s: float | None) -> T:
+    def wait(self, promise: Promise[T], timeout_s: float | None) -> T:
         """See the protocol: time passes until it is there."""
-        for _ in self._followers.until(future.done, timeout_s):
+        for _ in self._followers.until(promise.done, timeout_s):
             pass
-        return future.result(0)
+        return promise.result(0)
 
     def close(self, timeout_s: float) -> None:
         """See the protocol."""

@@ -53,6 +53,18 @@ class TopicPlan:
     receipts: str = "delay-receipts"
 
 
+_NAMES: Final = EngineSettings()
+
+OWN_TOPICS: Final = (
+    _NAMES.commands_topic,
+    _NAMES.changelog_topic,
+    _NAMES.dead_letters_topic,
+    _NAMES.events_topic,
+    TopicPlan().receipts,
+)
+"""The topics that a worker has for itself: no request topics, and no destinations."""
+
+
 class _Undisturbed:
     """Nothing happens at any point, and nobody else has a turn there."""
 
@@ -251,13 +263,8 @@ class MemoryWorker:
     def _made(self) -> list[PartitionProcessor]:
         plan, settings, log = self.plan, self.settings, self.log
         undisturbed: Interruptions = _Undisturbed()
-        own = (
-            settings.commands_topic,
-            settings.changelog_topic,
-            settings.dead_letters_topic,
-            settings.events_topic,
-        )
-        parser = RequestParser(DestinationFilter(["*"], [*plan.requests, *own], plan.receipts), Limits())
+        own = [*plan.requests, *OWN_TOPICS]
+        parser = RequestParser(DestinationFilter(["*"], own, plan.receipts), Limits())
         destinations = _Destinations if plan.create else MemoryDestinations
         ports = Ports(
             lambda partition: SteadyProducer(log, f"{_APP_ID}-{partition}", _APP_ID),

@@ -13,7 +13,7 @@ import msgspec
 
 from delaystream.topics.specification import TopicSettings, description, names_by_kind
 
-Role = Literal["worker", "requester", "reader", "operator"]
+Role = Literal["worker", "requester", "reader", "console", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 Resource = Literal["topic", "group", "transactional-id"]

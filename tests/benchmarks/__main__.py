@@ -9,9 +9,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 from delaystream.dev.broker import EmbeddedBroker
-from tests.benchmarks import capacity, client, lateness, report, scheduling, throughput
-from tests.benchmarks.bench import Bench, Row
+from tests.benchmarks import capacity, client, lateness, peer, report, scheduling, throughput
+from tests.benchmarks.bench import Bench, Rounds, Row
 from tests.integration.harness_kafka import Kafka
 
 SCENARIOS = {
@@ -27,6 +29,9 @@ SCENARIOS = {
     "bulk-cancel": scheduling.bulk_cancel,
     "events": scheduling.events,
     "client": client.sending,
+    "partitions": peer.by_partitions,
+    "streams": peer.beside_streams,
+    "streams-steady": peer.steady_beside_streams,
 }
 _RESULTS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
 
@@ -42,6 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of records")
     parser.add_argument("--copies", type=int, default=3, help="how often the ceiling is measured")
+    parser.add_argument("--rounds", type=int, default=1, help="how often a worker and its peer take turns")
     parser.add_argument(
         "--directory", type=Path, help="where broker, state and logs are kept (default: temporary)"
     )
@@ -65,7 +71,13 @@ def main() -> None:
             place = directory / f"{number}-{name}"
             with EmbeddedBroker(place / "broker", heap_mebibytes=1024) as broker:
                 kafka = broker.version
-                bench = Bench(Kafka(broker.bootstrap_servers), place, arguments.scale, arguments.copies)
+                bench = Bench(
+                    Kafka(broker.bootstrap_servers),
+                    psutil.Process(broker.pid),
+                    place,
+                    arguments.scale,
+                    Rounds(arguments.copies, arguments.rounds),
+                )
                 try:
                     for row in SCENARIOS[name](bench):
                         rows.append(row)

@@ -26,19 +26,24 @@ _COPIES = 3
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; ``limit`` and ``value`` are in ``unit``, ``at_least`` says which way is good."""
+    """One line of the table; ``limit`` and ``value`` are in ``unit``, ``at_least`` says which way is good.
+
+    Without a limit it is information.
+    """
 
     name: str
     what: str
     value: float
     unit: str
-    limit: float
+    limit: float | None
     at_least: bool
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
     def met(self) -> bool:
         """Whether the figure reaches its limit."""
+        if self.limit is None:
+            return True
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
@@ -136,6 +141,37 @@ class Sampler:
         return {"worker_cores": round(self.cores, 3), "worker_peak_rss_mb": round(self.peak_rss_mb, 1)}
 
 
+class Usage:
+    """Processor time of several processes, and of the broker, while the block runs."""
+
+    def __init__(self, bench: Bench, processes: Sequence[Any]) -> None:
+        self._processes = [process.usage for process in processes]
+        self._broker = bench.broker
+        self.seconds = self.broker_seconds = 0.0
+
+    def begin_broker(self) -> None:
+        """Count the broker from here only: what it did before was the load's."""
+        self.broker_seconds = -_cpu_seconds([self._broker])
+
+    def each(self, count: int) -> tuple[float, float]:
+        """µs a record: of the processes, of the broker."""
+        return self.seconds / count * 1e6, self.broker_seconds / count * 1e6
+
+    def __enter__(self) -> Usage:
+        self.seconds = -_cpu_seconds(self._processes)
+        self.begin_broker()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += _cpu_seconds(self._processes)
+        self.broker_seconds += _cpu_seconds([self._broker])
+
+
+def _cpu_seconds(processes: Sequence[psutil.Process]) -> float:
+    times = [process.cpu_times() for process in processes]
+    return float(sum(each.user + each.system for each in times))
+
+
 class Job:
     """A process of this package at work; its last line of output is its result."""
 
@@ -164,14 +200,28 @@ class Job:
             self._process.wait()
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """How often what is compared is measured."""
+
+    copies: int = _COPIES
+    """Of the ceiling; the median counts."""
+    turns: int = 1
+    """Of a worker and its peer, by turns; the median of the ratios counts."""
+
+
 class Bench:
     """One run: broker, scale, working directory; each scenario makes deployments of its own."""
 
-    def __init__(self, kafka: Kafka, directory: Path, scale: float, copies: int = _COPIES) -> None:
+    def __init__(
+        self, kafka: Kafka, broker: psutil.Process, directory: Path, scale: float, rounds: Rounds
+    ) -> None:
         self.kafka = kafka
+        self.broker = broker
         self.directory = directory
         self.scale = scale
-        self._copies = copies
+        self.rounds = rounds.turns
+        self._copies = rounds.copies
         self._jobs: list[Job] = []
         self._root = Path(__file__).resolve().parents[2]
 
@@ -233,18 +283,21 @@ class Bench:
         rates = [round(run["per_second"]) for run in runs]
         return {"ceiling_per_second": rates[len(rates) // 2], "ceiling_runs": rates}
 
-    def wait_accepted(self, deployment: Deployment, seconds: float = 600.0, *, named: bool = False) -> float:
+    def wait_accepted(
+        self, deployment: Deployment, seconds: float = 600.0, *, named: bool = False, group: str | None = None
+    ) -> float:
         """Until every request is accepted, by the group's committed offsets; the time of it (s, epoch).
 
         Named ones are accepted by the partitions that own their ids, which read them from the commands topic.
+        The group is the deployment's own, unless it is named.
         """
-        self._wait_applied(deployment, deployment.requests, seconds)
+        group = group or deployment.app_id
+        self._wait_applied(group, deployment.requests, seconds)
         if named:
-            self._wait_applied(deployment, deployment.commands, seconds)
+            self._wait_applied(group, deployment.commands, seconds)
         return time.time()
 
-    def _wait_applied(self, deployment: Deployment, topic: str, seconds: float) -> None:
-        group = deployment.app_id
+    def _wait_applied(self, group: str, topic: str, seconds: float) -> None:
         ends = self.kafka.stable_offsets(topic)
 
         def applied() -> bool:

@@ -73,10 +73,13 @@ def document(rows: Iterable[Row], *, scale: float, kafka: str, facts: dict[str, 
 def shown(row: Row) -> str:
     """One line for the terminal."""
     sign = ">=" if row.at_least else "<="
-    verdict = "met " if row.met else "MISS"
+    verdict = "    " if row.limit is None else "met " if row.met else "MISS"
+    limit = "" if row.limit is None else f"{sign} {_number(row.limit)}"
     beside = ""
     if "ceiling_per_second" in row.detail:
         beside = f"  {row.detail['per_second']:,}/s, copy {row.detail['ceiling_per_second']:,}/s"
+    elif "peer_per_second" in row.detail:
+        beside = f"  {row.detail['per_second']:,}/s, the peer {row.detail['peer_per_second']:,}/s"
     elif "plain_per_second" in row.detail:
         beside = f"  {row.detail['processor_us']} us of processor time each; {_plain(row)}"
     elif "per_second" in row.detail:
@@ -84,9 +87,7 @@ def shown(row: Row) -> str:
     faults = {name: row.detail[name] for name in ("lost", "duplicated", "early") if row.detail.get(name)}
     wrong = f"  {faults}" if faults else ""
     figure = f"{_number(row.value)} {row.unit}"
-    return (
-        f"{verdict}  {row.name:24} {figure:>18}  {sign} {_number(row.limit):>7}{beside}{wrong}   {row.what}"
-    )
+    return f"{verdict}  {row.name:24} {figure:>18}  {limit:>10}{beside}{wrong}   {row.what}"
 
 
 def _plain(row: Row) -> str:
@@ -109,13 +110,15 @@ def table(rows: Iterable[Row]) -> str:
             figure += f" ({row.detail['per_second']:,}/s"
             if "ceiling_per_second" in row.detail:
                 figure += f"; the copy: {row.detail['ceiling_per_second']:,}/s"
+            if "peer_per_second" in row.detail:
+                figure += f"; the peer: {row.detail['peer_per_second']:,}/s"
             if "plain_per_second" in row.detail:
                 figure += f"; {_plain(row)}"
             figure += ")"
-        lines.append(
-            f"| {row.name} | {row.what} | {figure} | {sign} {_number(row.limit)} {row.unit} |"
-            f" {'met' if row.met else 'not met'} |"
-        )
+        limit, verdict = "", ""
+        if row.limit is not None:
+            limit, verdict = f"{sign} {_number(row.limit)} {row.unit}", "met" if row.met else "not met"
+        lines.append(f"| {row.name} | {row.what} | {figure} | {limit} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 

@@ -27,7 +27,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         control_plane.apply(_definitions())
         control_plane.apply(volumes(32, "10Gi", ["ReadWriteOnce"]))
         control_plane.apply(volumes(4, "50Gi", ["ReadWriteOncePod"], "local-ssd"))
-        control_plane.apply([_priority("high")])
+        control_plane.apply([_priority("high"), _priority("low")])
         yield control_plane
 
 

@@ -37,9 +37,11 @@ class Installed:
         options = ("--namespace", self.namespace, "--kubeconfig", str(self.cluster.kubeconfig))
         return helm(self._program, verb, RELEASE, *arguments, *options)
 
-    def pods(self) -> list[Manifest]:
-        """Its workers, in the order of their names."""
-        found = self.cluster.get("pods", "-n", self.namespace, "-l", "app.kubernetes.io/component=worker")
+    def pods(self, component: str = "worker") -> list[Manifest]:
+        """Its workers or consoles, in the order of their names."""
+        found = self.cluster.get(
+            "pods", "-n", self.namespace, "-l", f"app.kubernetes.io/component={component}"
+        )
         return sorted(found["items"], key=lambda pod: str(pod["metadata"]["name"]))
 
     def images(self) -> set[str]:
@@ -61,6 +63,9 @@ def test_every_case_installs_and_runs(cluster: ControlPlane, tool: Tool, name: s
     assert len(pods) == (1 if name == "full" else 2)
     claims = cluster.get("persistentvolumeclaims", "-n", release.namespace)["items"]
     assert {claim["status"]["phase"] for claim in claims} == (set() if name == "no-operator" else {"Bound"})
+    consoles = release.pods("console")
+    assert len(consoles) == {"full": 2, "console": 1}.get(name, 0)
+    assert {pod["status"]["phase"] for pod in consoles} <= {"Running"}
     # The pod of `helm test` is admitted too.
     manifests = render(tool("helm"), *case(name))
     cluster.kubectl(
@@ -70,7 +75,7 @@ def test_every_case_installs_and_runs(cluster: ControlPlane, tool: Tool, name: s
     assert cluster.names("statefulsets", release.namespace) == set()
     if name == "full":
         assert len(cluster.names("kafkatopics.kafka.strimzi.io", "kafka")) == 6
-        assert len(cluster.names("kafkausers.kafka.strimzi.io", "kafka")) == 6
+        assert len(cluster.names("kafkausers.kafka.strimzi.io", "kafka")) == 7
 
 
 def test_admission_is_at_work(cluster: ControlPlane, tool: Tool) -> None:
@@ -99,7 +104,7 @@ def test_upgrade_and_rollback_keep_the_volumes(cluster: ControlPlane, tool: Tool
     about = yaml.safe_load((newer / "Chart.yaml").read_text())
     (newer / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "9.0.0", "appVersion": "9.0.0"}))
     release.helm("upgrade", str(newer), *case("minimal"), "--set", "minReadySeconds=0", *WAIT)
-    assert release.images() == {"delaystream:9.0.0"}
+    assert release.images() == {"registry.example.com/delaystream:9.0.0"}
     assert _claims(release) == claims
 
     release.helm("rollback", "1", *WAIT)
@@ -109,6 +114,52 @@ def test_upgrade_and_rollback_keep_the_volumes(cluster: ControlPlane, tool: Tool
     release.helm("uninstall", "--wait")
     assert release.cluster.names("statefulsets", release.namespace) == set()
     assert _claims(release) == claims, "the state outlives the release"
+
+
+def test_a_console_comes_and_goes_beside_the_workers(cluster: ControlPlane, tool: Tool) -> None:
+    """Workers are not touched; the volume stays, and is the one that a later console has."""
+    release = Installed(cluster, tool("helm"), "console")
+    release.helm("install", str(CHART), *case("console"), "--set", "console.enabled=false", *WAIT)
+    workers = {pod["metadata"]["uid"] for pod in release.pods()}
+    assert release.pods("console") == []
+    release.helm("upgrade", str(CHART), *case("console"), *WAIT)
+    assert len(release.pods("console")) == 1
+    claim = _claims(release)["r-delaystream-console"]
+    endpoints = cluster.get("endpointslices", "-n", release.namespace)["items"]
+    selected = {
+        target["targetRef"]["name"]
+        for each in endpoints
+        if each["metadata"]["labels"]["kubernetes.io/service-name"] == "r-delaystream-console"
+        for target in each["endpoints"]
+    }
+    assert selected == {pod["metadata"]["name"] for pod in release.pods("console")}
+    release.helm("upgrade", str(CHART), *case("console"), "--set", "console.enabled=false", *WAIT)
+    _await(lambda: release.pods("console") == [], "the console's end")
+    assert _claims(release)["r-delaystream-console"] == claim
+    release.helm("upgrade", str(CHART), *case("console"), *WAIT)
+    assert _claims(release)["r-delaystream-console"] == claim
+    assert {pod["metadata"]["uid"] for pod in release.pods()} == workers
+    release.helm("uninstall", "--wait")
+    release.helm("install", str(CHART), *case("console"), *WAIT)
+    assert _claims(release)["r-delaystream-console"] == claim
+    release.helm("uninstall", "--wait")
+
+
+def test_pods_are_replaced_when_a_secret_changes(cluster: ControlPlane, tool: Tool) -> None:
+    """With `checksums.enabled`: Helm sees the secrets that the cluster has."""
+    release = Installed(cluster, tool("helm"), "checksums")
+    about = {"name": "delaystream-worker", "namespace": release.namespace}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": about}
+    options = (*case("scram"), "--set", "checksums.enabled=true,minReadySeconds=0", *WAIT)
+    cluster.apply([{**secret, "stringData": {"password": "one"}}])
+    release.helm("install", str(CHART), *options)
+    first = {pod["metadata"]["uid"] for pod in release.pods()}
+    release.helm("upgrade", str(CHART), *options)
+    assert {pod["metadata"]["uid"] for pod in release.pods()} == first
+    cluster.apply([{**secret, "stringData": {"password": "two"}}])
+    release.helm("upgrade", str(CHART), *options)
+    _await(lambda: first.isdisjoint(pod["metadata"]["uid"] for pod in release.pods()), "other pods")
+    release.helm("uninstall", "--wait")
 
 
 def test_what_cannot_be_changed_is_refused_and_harms_nothing(cluster: ControlPlane, tool: Tool) -> None:

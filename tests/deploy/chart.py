@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "delaystream"
 #: Values that stand for what people install; each is a file of `ci/`.
-CASES = ("minimal", "full", "mtls", "scram", "no-operator")
+CASES = ("minimal", "full", "mtls", "scram", "no-operator", "console")
 RELEASE = "r"
 NAMESPACE = "delays-ns"
 
@@ -71,7 +71,9 @@ class Pod:
     ) -> None:
         self.name = name
         self._spec = spec
+        self._secrets = secrets
         [self.container] = [each for each in spec["containers"] if each["name"] == container]
+        self._port = "DELAYSTREAM_CONSOLE_HTTP_PORT" if container == "console" else "DELAYSTREAM_HTTP_PORT"
         self._places = {
             mount["mountPath"]: directory / mount["name"] for mount in self.container["volumeMounts"]
         }
@@ -98,10 +100,19 @@ class Pod:
         for variable in self.container["env"]:
             if "value" in variable:
                 found[variable["name"]] = self._placed(variable["value"])
-            else:
-                assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
-                found[variable["name"]] = self.name
+            elif (value := self._looked_up(variable["valueFrom"])) is not None:
+                found[variable["name"]] = value
         return found
+
+    def _looked_up(self, source: Manifest) -> str | None:
+        """What a variable has from elsewhere; None: it is optional, and not there."""
+        [(kind, chosen)] = source.items()
+        if kind == "secretKeyRef":
+            return self._secrets[chosen["name"]][chosen["key"]].decode()
+        if kind == "configMapKeyRef":
+            assert chosen["optional"], "there are no config maps"
+            return None
+        return {"metadata.name": self.name, "spec.nodeName": "node"}[chosen["fieldPath"]]
 
     def _placed(self, value: str) -> str:
         assert isinstance(value, str), f"Kubernetes takes text only, not {value!r}"
@@ -115,7 +126,7 @@ class Pod:
         """The path that a probe asks for on the container's port for it."""
         probe = self.container[name]["httpGet"]
         [port] = [each for each in self.container["ports"] if each["name"] == probe["port"]]
-        assert str(port["containerPort"]) == self.environment["DELAYSTREAM_HTTP_PORT"]
+        assert str(port["containerPort"]) == self.environment[self._port]
         return str(probe["path"])
 
 
@@ -129,3 +140,12 @@ def worker_pod(
     stateful_set = one(manifests, "StatefulSet")
     name = f"{stateful_set['metadata']['name']}-{ordinal}"
     return Pod(name, stateful_set["spec"]["template"]["spec"], "worker", directory / name, secrets or {})
+
+
+def console_pod(
+    manifests: Sequence[Manifest], directory: Path, secrets: Mapping[str, Mapping[str, bytes]]
+) -> Pod:
+    """A pod of the console's Deployment."""
+    deployment = one(manifests, "Deployment")
+    name = f"{deployment['metadata']['name']}-0"
+    return Pod(name, deployment["spec"]["template"]["spec"], "console", directory / name, secrets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,9 +31,11 @@ FURTHER = {
     "mtls": {"NetworkPolicy"},
     "scram": {"NetworkPolicy"},
     "no-operator": {"ConfigMap"},
+    "console": {"NetworkPolicy", "Deployment", "PersistentVolumeClaim"},
     "full": {
         *("NetworkPolicy", "PodMonitor", "PrometheusRule", "ConfigMap"),
         *("KafkaTopic", "KafkaUser", "ScaledObject"),
+        *("Deployment", "Ingress", "ServiceMonitor"),
     },
 }
 
@@ -64,6 +67,9 @@ def test_every_object_is_valid(tool: Tool, tmp_path: Path, name: str, version: s
     [
         ("terminationGracePeriodSeconds: 90", "terminationGracePeriodSecond: 90"),
         ("interval: 10s", "intervall: 10s"),
+        ("scrapeTimeout: 8s", "scrapeTimeOut: 8s"),
+        ("strategy:", "strategies:"),
+        ("pathType: Exact", "pathtype: Exact"),
         ("minReplicaCount: 3", "minReplicaCount: three"),
         ("topicName: delays.commands", "topic: delays.commands"),
     ],
@@ -150,10 +156,9 @@ def test_every_value_is_in_the_schema_and_every_property_in_the_values() -> None
     def walk(node: dict[str, Any], values: Any, path: str) -> None:
         if path in free or "properties" not in node:
             return
-        assert set(values) == set(node["properties"]) - {"global"}, path
+        assert set(values) == set(node["properties"]), path
         for name, each in node["properties"].items():
-            if name != "global":
-                walk(each, values[name], f"{path}.{name}".strip("."))
+            walk(each, values[name], f"{path}.{name}".strip("."))
 
     walk(schema, VALUES, "")
 
@@ -166,7 +171,8 @@ def objects(values: dict[str, Any], path: str = "") -> Iterator[str]:
 
 
 #: Maps of names that people choose.
-CHOSEN = {"nodeSelector", "podLabels", "podAnnotations", "env", "resources.requests", "resources.limits"}
+CHOSEN = {"nodeSelector", "podLabels", "podAnnotations", "env", "requests", "limits"}
+CHOSEN |= {"labels", "annotations", "commonLabels", "commonAnnotations"}
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,8 @@ CHOSEN = {"nodeSelector", "podLabels", "podAnnotations", "env", "resources.reque
     [
         path
         for path in objects(VALUES)
-        if path not in CHOSEN and path.rpartition(".")[2] not in {"labels", "annotations"}
+        # Others' values are in `global`, too; what would have no effect is refused by a sentence.
+        if path.rpartition(".")[2] not in {*CHOSEN, "global"}
     ],
 )
 def test_an_unknown_value_is_refused_at_every_depth(tool: Tool, path: str) -> None:
@@ -182,9 +189,20 @@ def test_an_unknown_value_is_refused_at_every_depth(tool: Tool, path: str) -> No
         template(tool("helm"), *case("minimal"), "--set", f"{path}.mispelt=1".strip("."))
 
 
-def test_the_chart_may_be_part_of_another_one(tool: Tool) -> None:
-    """Helm gives `global` to every chart then."""
-    template(tool("helm"), *case("minimal"), "--set", "global.imageRegistry=example.com")
+def test_the_chart_may_be_part_of_another_one(tool: Tool, tmp_path: Path) -> None:
+    """Helm gives `global` to every chart then, with what is meant for others."""
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    dependency = {"name": CHART.name, "version": "*", "repository": f"file://{CHART}"}
+    about = {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [dependency]}
+    (parent / "Chart.yaml").write_text(yaml.safe_dump(about))
+    shutil.copytree(CHART, parent / "charts" / CHART.name)
+    own = yaml.safe_load((CHART / "ci" / "minimal-values.yaml").read_text("utf-8"))
+    shared = {"imageRegistry": "mirror.example.com", "postgresql": {"auth": {"database": "x"}}}
+    (parent / "values.yaml").write_text(yaml.safe_dump({CHART.name: own, "global": shared}))
+    manifests = render(tool("helm"), chart=parent)
+    [container] = one(manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    assert container["image"].startswith("mirror.example.com/delaystream:")
 
 
 # -- Strimzi, as topics/topics.json has it -------------------------------------------------------------

@@ -1,13 +1,20 @@
-"""What the chart renders starts a real worker, on a broker with TLS and ACLs; the chart's own test passes."""
+"""What the chart renders starts real workers and a console, on a broker with TLS and ACLs.
+
+The chart's own test passes on them.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
+from secrets import token_urlsafe
 from socket import socket
 from uuid import uuid4
 
@@ -16,10 +23,10 @@ from cryptography.hazmat.primitives import serialization
 
 from delaystream.config import load
 from delaystream.topics.access import users
-from tests.deploy.chart import CASES, Manifest, Pod, case, one, render, worker_pod
+from tests.deploy.chart import CASES, Manifest, Pod, case, console_pod, one, render, worker_pod
 from tests.deploy.conftest import Tool
 from tests.deploy.secured_broker import SecuredBroker, Way
-from tests.integration.harness import Worker, command
+from tests.integration.harness import Worker, command, wait
 from tests.integration.harness_kafka import Kafka, Reader
 
 #: How each case comes to Kafka, and as whom; None: by the listener without security.
@@ -29,14 +36,16 @@ WAYS: dict[str, tuple[Way, str] | None] = {
     "mtls": ("MTLS", "mtls-worker"),
     "scram": ("SCRAM-SHA-512", "delaystream-worker"),
     "full": ("SCRAM-SHA-256", "delays-worker"),
+    "console": ("SCRAM-SHA-512", "delaystream-worker"),
 }
+_CONSOLE = "delaystream-console"
 _KEY_PASSWORD = b"of the key"
 
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
-    names = [way[1] for way in WAYS.values() if way]
-    with SecuredBroker(tmp_path_factory.mktemp("secured"), names) as broker:
+    names = {way[1] for way in WAYS.values() if way}
+    with SecuredBroker(tmp_path_factory.mktemp("secured"), [*sorted(names), _CONSOLE]) as broker:
         yield broker
 
 
@@ -62,6 +71,7 @@ def secrets(broker: SecuredBroker, name: str) -> dict[str, dict[str, bytes]]:
             "user.key": key,
             "password": user.password.encode(),
         },
+        _CONSOLE: {"password": broker.users[_CONSOLE].password.encode()},
         "delays-client": {"tls.crt": certificate, "tls.key": encrypted, "tls.password": _KEY_PASSWORD},
         "delays-sasl": {"username": name.encode(), "password": user.password.encode()},
     }
@@ -105,6 +115,76 @@ def test_the_rendered_worker_becomes_ready_and_delivers(
     finally:
         if worker.alive:
             worker.kill()
+
+
+def test_the_rendered_console_shows_what_is_there_to_whom_it_knows(
+    tool: Tool, secured: SecuredBroker, tmp_path: Path
+) -> None:
+    """Beside a worker, as a user who may read and nothing else; probes, tokens, and no answer without one."""
+    user = "delaystream-worker"
+    manifests = render(
+        tool("helm"),
+        *case("console"),
+        *("--set-string", f"kafka.bootstrapServers={secured.address('SCRAM-SHA-512')}"),
+        *("--set", f"http.port={free_port()},console.http.port={free_port()}"),
+    )
+    token, entry = _token()
+    content = {**secrets(secured, user), "delaystream-console-tokens": {"tokens.toml": entry}}
+    worker_environment = worker_pod(manifests, tmp_path, content).environment
+    worker_environment["DELAYSTREAM_HTTP_HOST"] = "127.0.0.1"
+    _prepare(secured, worker_environment, ("SCRAM-SHA-512", user))
+    pod = console_pod(manifests, tmp_path, content)
+    environment = pod.environment
+    assert environment["DELAYSTREAM_CONSOLE_HTTP_HOST"] == "0.0.0.0"
+    environment["DELAYSTREAM_CONSOLE_HTTP_HOST"] = "127.0.0.1"
+    settings = load(environ=environment).settings
+    [console] = [one for one in users(settings, {"console": _CONSOLE}) if one.role == "console"]
+    secured.allow(_CONSOLE, console.acls)
+    [requests] = settings.request_topics
+
+    worker = Worker(worker_environment, tmp_path / "worker.log")
+    with (tmp_path / "console.log").open("wb") as log:
+        process = subprocess.Popen(command(*pod.arguments), env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{settings.console_http_port}"
+    try:
+        worker.wait_ready()
+        _delivers(secured.kafka, requests)
+        wait(lambda: _asked(address + pod.probe("readinessProbe"))[0] == 200, "the console", 60)
+        assert _asked(address + pod.probe("startupProbe"))[0] == 200
+        assert _asked(address + pod.probe("livenessProbe"))[0] == 200
+        for path in ("/v1/stats", "/v1/schedules", "/metrics"):
+            assert _asked(address + path)[0] == 401, path
+            assert _asked(address + path, token)[0] == 200, path
+        # Where a request topic ends is all that it needs to know of one.
+        places = (f"{address}/v1/where?q={requests}/{partition}/999999" for partition in (0, 1))
+        found = [_asked(place, token)[1] for place in places]
+        assert any("there is no such record" in text for text in found), found
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait(30)
+        worker.kill()
+
+
+def _token() -> tuple[str, bytes]:
+    """A token, and the file that knows it."""
+    token = f"delaystream_{token_urlsafe(32)}"
+    digest = sha256(token.encode()).hexdigest()
+    entry = f'[[tokens]]\nname = "ops"\nhash = "sha256:{digest}"\nroles = {{ "*" = "viewer" }}\n'
+    return token, entry.encode()
+
+
+def _asked(url: str, token: str = "") -> tuple[int, str]:
+    """Status and body; status 0 while nobody answers."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
 
 
 def _prepare(broker: SecuredBroker, environment: dict[str, str], way: tuple[Way, str] | None) -> None:

@@ -32,6 +32,7 @@ ROLES: dict[Role, str] = {
     "worker": "worker",
     "requester": "requester",
     "reader": "reader",
+    "console": "console",
     "operator": "operator",
 }
 

@@ -86,6 +86,7 @@ class Reader:
                 "bootstrap.servers": bootstrap,
                 "group.id": "reader",
                 "enable.auto.commit": False,
+                "enable.partition.eof": True,
                 "isolation.level": isolation,
                 "fetch.wait.max.ms": 50,
                 "fetch.message.max.bytes": 4 * 1024 * 1024,
@@ -93,13 +94,10 @@ class Reader:
                 "reconnect.backoff.max.ms": 500,
             }
         )
-        self._consumer.assign(
-            [
-                TopicPartition(topic, number, OFFSET_BEGINNING)
-                for topic, count in topics.items()
-                for number in range(count)
-            ]
-        )
+        partitions = [(topic, number) for topic, count in topics.items() for number in range(count)]
+        #: partitions of which something may be there that was not read yet
+        self._unread = set(partitions)
+        self._consumer.assign([TopicPartition(*partition, OFFSET_BEGINNING) for partition in partitions])
 
     def __enter__(self) -> Reader:
         return self
@@ -109,14 +107,30 @@ class Reader:
     ) -> None:
         self._consumer.close()
 
+    @property
+    def at_end(self) -> bool:
+        """Whether all was read that was there when it was last asked for."""
+        return not self._unread
+
     def poll(self, seconds: float) -> list[Delivery]:
-        """What arrives next; waits at most so long for the first of it."""
+        """What arrives next; waits at most so long for the first of it. None of it may have come yet."""
         first = self._consumer.poll(seconds)
         if first is None:
             return []
         received_ms = int(time.time() * 1000)
-        batch = [first, *self._consumer.consume(1_000, timeout=0)]
-        return [self._delivery(message, received_ms) for message in batch if not _passing(message)]
+        arrived = []
+        for message in (first, *self._consumer.consume(1_000, timeout=0)):
+            error = message.error()
+            if error is None:
+                delivery = self._delivery(message, received_ms)
+                self._unread.add((delivery.topic, delivery.partition))
+                arrived.append(delivery)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._unread.discard((message.topic(), message.partition()))
+            elif error.fatal():
+                # What is not fatal, librdkafka gets over by itself.
+                raise KafkaException(error)
+        return arrived
 
     def take(
         self, count: int, seconds: float = 30.0, wanted: Callable[[Delivery], bool] = lambda _: True
@@ -154,16 +168,6 @@ class Reader:
             message.timestamp()[1],
             received_ms,
         )
-
-
-def _passing(message: Message) -> bool:
-    """Whether this is an error that librdkafka gets over by itself; any other is raised."""
-    error = message.error()
-    if error is None:
-        return False
-    if error.fatal():
-        raise KafkaException(error)
-    return True
 
 
 class Kafka:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import NewPartitions
 from msgspec.structs import replace
 
 from delaystream.client import (
@@ -26,7 +29,7 @@ from delaystream.client import (
 )
 from delaystream.core.partitioning import owner_partition, partition_for_key
 from tests.integration.client_sides import SIDES, Make, Side, client_of, sides
-from tests.integration.harness import Deployment
+from tests.integration.harness import Deployment, wait
 
 WAIT = timedelta(seconds=20)
 FAR = timedelta(days=1)
@@ -235,6 +238,28 @@ def test_receipts_come_after_a_record_with_a_name_that_is_not_utf8(make: Make, a
         pending = [batch.schedule(out, b"", delay=FAR, id=f"{id} {n}", wait=WAIT) for n in range(20)]
     assert {one.result().outcome for one in pending} == {"scheduled"}
     client.cancel(match_id_prefix=id, wait=WAIT)
+
+
+def test_receipts_come_on_partitions_that_their_topic_got_meanwhile(make: Make, app: Deployment) -> None:
+    """Whoever writes receipts hears of new partitions when it hears of them, and so does whoever waits."""
+    replies = app.kafka.create(app.topic(f"client-grows-{uuid4().hex}"), 1)
+    nobody = app.kafka.create(app.topic(f"nobody-{uuid4().hex}"), 1)
+    client = client_of(make, app, request_topic=nobody, reply_to=replies)
+
+    def answer(offset: int, partition: int) -> None:
+        receipt = {"outcome": "scheduled", "source": f"{nobody}/0/{offset}"}
+        headers: list[tuple[str, str | bytes | None]] = [("delaystream-receipt", b"scheduled")]
+        producer = Producer({"bootstrap.servers": app.kafka.bootstrap})
+        producer.produce(replies, json.dumps(receipt), None, partition, headers=headers)
+        assert producer.flush(30) == 0
+
+    batch = client.batch()
+    pending = [batch.schedule("x", b"", delay=FAR, wait=timedelta(seconds=60)) for _ in range(2)]
+    app.kafka.admin.create_partitions([NewPartitions(replies, 3)])[replies].result(30)
+    wait(lambda: app.kafka.partitions(replies) == 3, "the topic has grown")
+    answer(0, 2)
+    answer(1, 0)
+    assert [one.result().outcome for one in pending] == ["scheduled"] * 2
 
 
 def test_a_receipt_that_does_not_come_says_what_to_look_at(make: Make, app: Deployment) -> None:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
 )
 
 from delaystream.dev import EmbeddedBroker
-from tests.integration.harness import Deployment
+from tests.integration.harness import Deployment, wait
 from tests.integration.harness_kafka import Kafka
 from tests.integration.harness_traffic import Traffic
 
@@ -65,6 +65,17 @@ def test_a_broker_that_restarts_crashes_and_freezes_under_load(
             assert worker.alive, f"exited with {worker.exit_code}:\n{worker.output()[-4000:]}"
             worker.wait_ready()
             assert worker.terminate() == 0
+
+
+def test_a_worker_that_is_stopped_while_the_broker_is_away(tmp_path: Path) -> None:
+    """It stops at once, in order, and without a traceback."""
+    broker = EmbeddedBroker(tmp_path / "broker")
+    with broker, Deployment(Kafka(broker.bootstrap_servers), tmp_path, partitions=2) as app:
+        worker = app.apply_topics().worker().wait_ready()
+        broker.kill()
+        wait(lambda: "Unable connect to node" in worker.output(), "the worker to miss the broker")
+        assert worker.terminate(30) == 0
+        assert "Traceback" not in worker.output(), worker.output()[-4000:]
 
 
 def test_a_destination_that_we_may_not_write_to(broker: EmbeddedBroker, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from delaystream.exit_codes import ExitCode
 from tests.integration.harness import Deployment
 from tests.integration.harness_fixtures import Deploy
@@ -50,7 +52,7 @@ def test_local_state_that_cannot_be_trusted_is_rebuilt(deploy: Deploy, tmp_path:
         "foreign": lambda: _exchange(state, other.data_directory() / other.app_id),
     }
     worker = app.worker().wait_ready()
-    expected = set()
+    expected: set[bytes] = set()
     for place, (trouble, happen) in enumerate(troubles.items()):
         # One batch that is due while nobody is there, one that is due after the restart.
         _schedule(app, out, f"{trouble} down", 1_500)
@@ -83,6 +85,31 @@ def test_a_data_directory_that_cannot_be_written(deploy: Deploy) -> None:
     worker = app.worker()
     assert worker.wait_exit(30) == ExitCode.NO_STORAGE, worker.output()[-4000:]
     assert str(app.data_directory()) in worker.reason
+
+
+def test_a_disk_that_is_full_while_the_worker_runs(deploy: Deploy) -> None:
+    """It ends with 74 and a sentence; with room again, everything accepted is delivered once.
+
+    A limit on the size of its files stands in for the full disk.
+    """
+    settings = {"DELAYSTREAM_FAILURE_TIMEOUT_MS": "3000", "DELAYSTREAM_ROCKSDB_WRITE_BUFFER_BYTES": "1048576"}
+    app = deploy(partitions=_PARTITIONS, **settings).apply_topics()
+    out = app.destination()
+    worker = app.worker().wait_ready()
+    limit = 300_000
+    worker.usage.rlimit(psutil.RLIMIT_FSIZE, (limit, psutil.RLIM_INFINITY))
+    expected: set[bytes] = set()
+    deadline = time.monotonic() + 60
+    while worker.alive and time.monotonic() < deadline:
+        for _ in range(50):
+            value = f"{len(expected)} {os.urandom(4_000).hex()}".encode()
+            app.request(value, {"destination": out, "delay": "20s"}, partition=len(expected) % _PARTITIONS)
+            expected.add(value)
+    assert worker.wait_exit(60) == ExitCode.NO_STORAGE, worker.output()[-4000:]
+    assert "File too large" in worker.reason
+    app.worker().wait_ready()
+    delivered = [record.value or b"" for record in app.kafka.read(out, len(expected), 90)]
+    assert sorted(delivered) == sorted(expected)
 
 
 def test_two_workers_on_one_data_directory(deploy: Deploy) -> None:

@@ -291,11 +291,13 @@ def test_a_full_disk_is_a_failure_with_a_reason(stores: RocksDbStores) -> None:
                 store.write([(b"w%08d" % n, os.urandom(300))], [], marker)
         except StoreFailed as error:
             print(error)
+            store.close()
             sys.exit(7)
     """
     finished = run_script(script, stores._directory / "full")
     assert finished.returncode == 7, finished.stderr
     assert "File too large" in finished.stdout
+    assert "are not on disk" in finished.stderr
 
 
 def test_two_workers_on_one_data_directory_are_told_so(tmp_path: Path) -> None:

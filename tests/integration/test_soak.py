@@ -33,8 +33,8 @@ _BROKERS = 3
 _BROKER_HEAP_MEBIBYTES = 256
 _SESSION_TIMEOUT_SECONDS = 6.0
 _START_SECONDS = 60.0
-#: for what the faults of a long soak have left over
-_CAUGHT_UP_SECONDS = 60 + SECONDS / 4
+#: the longest standstill after which something may still come: fires of a parked destination
+_STANDSTILL_SECONDS = 120.0
 _FAULTS = ("SIGKILL", "SIGTERM", "SIGSTOP")
 
 
@@ -209,7 +209,7 @@ def cluster(tmp_path: Path) -> Iterator[EmbeddedCluster]:
         cluster.kill()
 
 
-@pytest.mark.timeout(SECONDS + 600 + _CAUGHT_UP_SECONDS)
+@pytest.mark.timeout(3 * SECONDS + 900)
 def test_nothing_is_lost_early_or_twice_under_faults(cluster: EmbeddedCluster, tmp_path: Path) -> None:
     """The ledger after kills, stops and freezes past the session timeout: lost 0, duplicated 0, early 0."""
     print(f"\nsoak: seed {SEED}, {SECONDS:.0f} s, {RATE} requests/s, all in {tmp_path}", flush=True)
@@ -236,7 +236,7 @@ def test_nothing_is_lost_early_or_twice_under_faults(cluster: EmbeddedCluster, t
             # It may have ended for want of a broker just before all were well.
             victim.start_again_if_ended(without_kafka=brokers.were_away)
         traffic.stop()
-        report, records = traffic.outcome(_CAUGHT_UP_SECONDS)
+        report, records = traffic.outcome(_STANDSTILL_SECONDS)
         gone = onlooker.stop().gone(records)
         lateness = traffic.lateness_ms(records)
         middle, worst = lateness[len(lateness) // 2], lateness[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -26,6 +27,8 @@ _OURS = ["schedule-id", "fire-id", "due-at", "fired-at", "source", "fire-count"]
 _ADDED_BYTES = 700
 #: those that come after them, when there is something to say
 _SOMETIMES = ("skipped", "last-fired-at", "next-at")
+#: between two requests that may find the same topic for receipts out of reach: the longest backoff
+_HINDERED_MS = 60_000
 _OF_NO_SCHEDULE = frozenset({"parked", "released", "rate"})
 
 
@@ -67,6 +70,8 @@ class Audit:
         self.told_of: dict[str, list[Told]] = defaultdict(list)
         #: what is told of destinations
         self.of_no_schedule: list[Told] = []
+        #: when requests were made of which an event says that they got no receipt
+        self.unanswered_ms: list[int] = []
 
     def run(
         self,
@@ -308,10 +313,20 @@ class Audit:
             hindered = request.receipt_expected and self.circumstances.receipts_hindered
             if not answers or source in self.receipts or not (request.receipt_refused or hindered):
                 self.wrong(told, "a receipt could be written, or was, or nobody asked for one")
+        self.unanswered_ms = sorted(self.asked[source].timestamp_ms for source in told_of)
         for request in self.asked.values():
             source = request.source
-            if request.receipt_expected and source not in self.receipts and source not in told_of:
+            missing = request.receipt_expected and source not in self.receipts and source not in told_of
+            if missing and not self.may_be_unanswered(request):
                 self.report.lost.append(f"the receipt of {source}")
+
+    def may_be_unanswered(self, request: Asked) -> bool:
+        """Whether a description may be missing: no event tells that, and events tell it of others then."""
+        if request.action != "describe" or not self.circumstances.receipts_hindered:
+            return False
+        place = bisect_left(self.unanswered_ms, request.timestamp_ms - _HINDERED_MS)
+        near = self.unanswered_ms[place : place + 1]
+        return bool(near) and near[0] <= request.timestamp_ms + _HINDERED_MS
 
     def _receipt(self, request: Asked, body: dict[str, Any], record: Delivered) -> None:
         what = f"receipt of {request.source}"

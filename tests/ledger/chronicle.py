@@ -149,6 +149,8 @@ class Chronicle:
         if request.action == "describe" and not outcomes and receipt is not None:
             # It is no event that somebody asks.
             outcomes = [receipt["outcome"]] if receipt["outcome"] in ("described", "unknown") else []
+        if not outcomes and receipt is None and self.audit.may_be_unanswered(request):
+            return
         if not outcomes:
             report.lost.append(f"{source}: the outcome of {request.action} {request.id}")
         elif len(outcomes) > 1:

@@ -652,6 +652,21 @@ def test_who_gets_no_receipt_is_told_so_with_the_outcome() -> None:
     only(audit(both, [], events=[FIRED[0], cancelled], circumstances=hindered), "lost")
 
 
+def test_a_description_may_be_missing_where_others_are_told_that_theirs_is() -> None:
+    cancel, look = command("cancel"), command("describe", 2)
+    cancel.receipt_expected = look.receipt_expected = True
+    every = [beat(), cancel, look]
+    told = tell("cancelled", request=cancel, status="cancelled", no_receipt="letters: it has no leader")
+    cancelled = tell("cancelled", request=cancel, status="cancelled")
+    written = [receipt(cancel, "cancelled", status="cancelled", version=2)]
+    hindered = Circumstances(receipts_hindered=True)
+    assert audit(every, [], events=[FIRED[0], told], circumstances=hindered).ok
+    only(audit(every, [], events=[FIRED[0], cancelled], receipts=written, circumstances=hindered), "lost")
+    only(audit(every, [], events=[FIRED[0], cancelled], receipts=written), "lost")
+    look.timestamp_ms = cancel.timestamp_ms + 600_000
+    only(audit(every, [], events=[FIRED[0], told], circumstances=hindered), "lost")
+
+
 def test_an_outcome_that_a_command_cannot_have_is_noticed() -> None:
     cancel = command("cancel")
     unchanged = tell("unchanged", request=cancel, next_at_ms=NOW_MS + EVERY_MS)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TypeVar
 
 from delaystream.client import Delivery, MissingTopicError, RequestRecord, Sent, UnavailableError
+from delaystream.client.kafka.promises import Promise
 from delaystream.client.kafka.transport import Done, Fail, Take
 from delaystream.client.requests.checking import wall_ms
 from delaystream.codec.outgoing import Answer, Outcome, receipt
@@ -85,14 +85,14 @@ class HeldTransport:
         self.log.count(topic)
         self.log.followed[topic] = (each, fail)
 
-    def wait(self, future: Future[T], timeout_s: float | None) -> T:
+    def wait(self, promise: Promise[T], timeout_s: float | None) -> T:
         self.waited_s.append(timeout_s)
-        while not future.done():
+        while not promise.done():
             if not self.events:
                 assert timeout_s is not None, "this would wait for ever"
                 raise TimeoutError
             self.events.pop(0)()
-        return future.result(0)
+        return promise.result(0)
 
     def close(self, timeout_s: float) -> None:
         assert timeout_s > 0

@@ -44,6 +44,10 @@ class Thread(faust_internals.ConsumerThread):
     def on_rebalance(self) -> None:
         self.note("on_rebalance")
 
+    async def on_thread_stop(self) -> None:
+        await super().on_thread_stop()
+        self.note("stopped")
+
     async def seek_to_committed(self) -> Any:
         self.note("seek_to_committed")
         return {}

@@ -25,6 +25,9 @@ def test_every_setting_is_taken_or_decided_by_the_chart() -> None:
 
 def test_no_secret_has_a_place_in_the_values() -> None:
     assert not SECRET & set(chart.kafka_properties())
+    secrets = {name for name, field in Settings.model_fields.items() if not field.repr}
+    assert "console_database" in secrets
+    assert not secrets & set(chart.settings())
 
 
 def test_nothing_unknown_is_taken_anywhere() -> None:

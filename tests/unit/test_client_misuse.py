@@ -7,23 +7,31 @@ import copy
 import pickle
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from msgspec.structs import replace
 
 from delaystream.cli.requests.answers import event_line
 from delaystream.client import (
     Accepted,
     Backoff,
+    Client,
     Delivery,
+    MissingPartitionError,
     MissingTopicError,
+    Place,
     Receipt,
     ReceiptTimeout,
     RejectedError,
+    RetryPolicy,
     ScheduleDescription,
     Sent,
     UnavailableError,
     cancel_request,
+    check,
     preview,
     rate_request,
     schedule_request,
@@ -137,7 +145,136 @@ def test_a_backoff_that_is_none_is_refused_where_it_is_made(made: Callable[[], B
         made()
 
 
+NO_NUMBERS: list[Any] = [True, 2.5, float("nan"), float("inf"), None]
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+def test_what_is_no_whole_number_is_a_type_error_that_names_it(number: Any) -> None:
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("max_attempts", lambda: RetryPolicy(Backoff((5,), 5), number)),
+        ("length of time in ms", lambda: Backoff((number,), 5)),
+        ("most_ms", lambda: Backoff((5,), number)),
+        ("n", lambda: preview(number, delay="1h")),
+    ]
+    if number is not None:
+        calls += [
+            (name, partial(schedule_request, "r", "t", every="1h", id="x", **{name: number}))
+            for name in ("max_fires", "if_version", "destination_partition", "deploy", "attempt")
+        ]
+        calls += [
+            ("max_attempts", lambda: RetryPolicy.of(max_attempts=number)),
+            ("partitions", lambda: Place("r", number)),
+        ]
+    for name, call in calls:
+        with pytest.raises(TypeError, match=f"{name} takes a whole number, and no {type(number).__name__}"):
+            call()
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**31, 10**5_000], ids=["none", "less", "more", "huge"])
+def test_a_whole_number_has_bounds_that_its_error_names(number: int) -> None:
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("max_attempts", lambda: RetryPolicy.of(max_attempts=number)),
+        ("partitions", lambda: Place("r", number)),
+    ]
+    if number:
+        calls.append(("n", lambda: preview(number, delay="1h")))
+    for name, call in calls:
+        with pytest.raises(ValueError, match=f"{name} is .*; expected a whole number from [01] to [0-9]+"):
+            call()
+
+
+@pytest.mark.parametrize("factor", [True, "2", None, 1j])
+def test_a_factor_is_a_number(factor: Any) -> None:
+    with pytest.raises(TypeError, match="factor takes a number"):
+        Backoff((5,), 5, factor)
+
+
+def test_a_number_that_no_header_can_hold_is_a_value_error() -> None:
+    """Others are refused by the contract's bounds, with its code."""
+    with pytest.raises(ValueError, match="max_fires is a number of more than a hundred digits"):
+        schedule_request("r", "t", every="1h", id="x", max_fires=10**5_000)
+    for number in (-1, 0, 2**63):
+        with pytest.raises(RejectedError, match="invalid-max-fires"):
+            check(schedule_request("r", "t", every="1h", id="x", max_fires=number))
+
+
+@pytest.mark.parametrize("given", [timedelta(seconds=-1), timedelta.min])
+def test_no_wait_and_no_end_is_negative(given: timedelta) -> None:
+    """librdkafka flushes for ever where it is told less than none."""
+    with environment() as env:
+        for call in (partial(env.client.close, given), partial(env.client.describe, "x", wait=given)):
+            with pytest.raises(ValueError, match="not negative"):
+                call()
+    for number in NO_NUMBERS:
+        with pytest.raises(TypeError, match="timeout takes a timedelta"):
+            Client("localhost:1").close(number)
+
+
+@pytest.mark.parametrize("partition", [-1, -(2**31)])
+def test_a_partition_that_no_topic_has_is_not_sent_to(partition: int) -> None:
+    request = replace(schedule_request("delay-requests", "t", delay="1h"), partition=partition)
+    with environment() as env, pytest.raises(MissingPartitionError, match=f"no partition {partition}"):
+        env.client.send(request)
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ["delay-commands", "delay-wheel-changelog", "delay-events", "delay-dead-letters", "delay-receipts"],
+)
+def test_a_topic_of_delaystreams_own_is_refused_as_a_worker_refuses_it(topic: str) -> None:
+    given: list[dict[str, Any]] = [
+        {"destination": topic},
+        {"destination": "t", "on_late": topic, "grace": "1m"},
+    ]
+    for named in given:
+        with environment() as env, pytest.raises(RejectedError) as refused:
+            env.client.schedule(value=b"", delay="1h", **named)
+        assert refused.value.code in ("destination-denied", "late-topic-denied", "invalid-on-late")
+
+
 # -- preview
+
+
+YEAR_ONE = datetime.min.replace(tzinfo=ZoneInfo("Asia/Tokyo"))
+THE_LAST = datetime.max.replace(tzinfo=ZoneInfo("America/New_York"))
+
+
+@pytest.mark.parametrize(
+    "after", [YEAR_ONE, THE_LAST, datetime(1960, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+)
+@pytest.mark.parametrize("timing", [{"delay": "1h"}, {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}])
+def test_a_preview_after_a_time_that_no_request_has_is_a_value_error(
+    after: datetime, timing: dict[str, Any]
+) -> None:
+    """From it, and not from the present."""
+    with pytest.raises(ValueError, match=r"after=.* is out of range; expected a time from 1971 to 9999"):
+        preview(1, after=after, **timing)
+
+
+def test_a_preview_ends_with_the_calendar() -> None:
+    """And counts from where it is told to, however far that is from now."""
+    late = datetime(9999, 12, 31, 22, 30, tzinfo=UTC)
+    assert [one.at.hour for one in preview(9, after=late, every="1h")] == [23]
+    assert [one.at.hour for one in preview(9, after=late, delay=["1h", "2h"])] == [23]
+    assert preview(9, after=late, every="3650d") == ()
+    [first] = preview(
+        1, after=datetime(9998, 12, 31, tzinfo=UTC), cron="30 2 * * *", timezone="Pacific/Auckland"
+    )
+    assert first.local.year == 9999
+    [early] = preview(1, after=datetime(1971, 1, 1, tzinfo=UTC), cron="30 2 * * *")
+    assert early.at == datetime(1971, 1, 1, 2, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("fold", "overlap", "next_hour"),
+    [(0, "first", None), (0, "both", 1), (0, "second", 1), (1, "both", None)],
+)
+def test_a_preview_after_a_local_time_that_comes_twice_knows_which(
+    fold: int, overlap: Any, next_hour: int | None
+) -> None:
+    after = datetime(2030, 10, 27, 2, 30, fold=fold, tzinfo=ZoneInfo("Europe/Berlin"))
+    [found] = preview(1, after=after, cron="30 2 * * *", timezone="Europe/Berlin", dst_overlap=overlap)
+    assert (found.at.day, found.at.hour) == ((28, 1) if next_hour is None else (27, next_hour))
 
 
 def test_a_one_time_schedule_is_previewed_on_the_clock_of_its_zone() -> None:
@@ -197,8 +334,8 @@ DEEP = b"[" * 5_000 + b"]" * 5_000
 
 def test_a_record_that_is_nested_too_deeply_does_not_end_the_reading_of_receipts() -> None:
     receipts, told = Receipts(), list[Any]()
-    receipts.announce()
-    receipts.expect(SOURCE, told.append)
+    receipts.announce("a request")
+    receipts.expect("a request", SOURCE, told.append)
     receipts.take(forged(b'{"x":' + DEEP + b',"source":"another"}'))
     receipts.take(forged(b'{"source":"delay-requests/0/7","outcome":"scheduled"}'))
     assert [receipt.outcome for receipt in told] == ["scheduled"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from delaystream.client import (
     AsyncClient,
@@ -25,9 +25,14 @@ from delaystream.client import (
 )
 from delaystream.client.kafka import async_sending as async_sending_module
 from delaystream.client.kafka import sending as sending_module
-from delaystream.client.kafka.aiokafka_transport import AiokafkaTransport, told_of_its_end
+from delaystream.client.kafka.aiokafka_transport import (
+    AiokafkaTransport,
+    take_new_partitions,
+    told_of_its_end,
+)
 from delaystream.client.kafka.confluent_transport import ConfluentTransport
 from delaystream.client.kafka.partitions import PartitionCounts
+from delaystream.client.kafka.promises import Promise
 from delaystream.client.kafka.receipts import Receipts
 from delaystream.client.kafka.sending import Sending
 from delaystream.client.requests.checking import Checker
@@ -38,6 +43,7 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.request import Coordinates
+from delaystream.testing.loop import DeadlockError
 from tests.unit.client_kafka import HeldAsyncTransport, HeldTransport, Log
 
 WAIT = timedelta(seconds=5)
@@ -301,17 +307,129 @@ def test_early_receipts_have_a_bound() -> None:
     log.followed["delay-receipts"] = (receipts.take, receipts.fail)
     log.produced = [schedule_request("delay-requests", "out", delay="1s") for _ in range(4)]
     log.answer(3, Outcome.SCHEDULED)  # nobody has announced anything
-    receipts.announce()
-    receipts.announce()
+    receipts.announce("first")
+    receipts.announce("second")
     for number in range(3):
         log.answer(number, Outcome.SCHEDULED)
-    for number in (0, 3):
-        receipts.expect(log.source(number), told.append)
+    receipts.expect("first", log.source(0), told.append)
+    receipts.expect("second", log.source(3), told.append)
     assert told == []
-    receipts.announce()
+    receipts.announce("third")
     log.answer(2, Outcome.SCHEDULED)
-    receipts.expect(log.source(2), told.append)
+    receipts.expect("third", log.source(2), told.append)
     assert [one.source for one in told] == [log.source(2).text]
+
+
+def test_early_receipts_have_a_bound_in_bytes() -> None:
+    """A receipt may be as large as its topic takes; what goes is the oldest."""
+    receipts, told = Receipts(early_bytes=1_000), list[Any]()
+    log = Log(delay_receipts=1)
+    log.followed["delay-receipts"] = (receipts.take, receipts.fail)
+    mark: list[tuple[str, bytes | None]] = [("delaystream-receipt", b"scheduled")]
+    for number in range(4):
+        receipts.announce(number)
+    for number in (0, 1, 2):
+        log.tell(b'{"source":"t/0/%d","detail":"%b"}' % (number, b"x" * 350), mark)
+    log.tell(b'{"source":"t/0/9","detail":"%b"}' % (b"x" * 2_000), mark)  # larger than may be: none is left
+    log.tell(b'{"source":"t/0/3"}', mark)
+    for number in range(4):
+        receipts.expect(number, Coordinates("t", 0, number), told.append)
+    assert [one.source for one in told] == ["t/0/3"]
+    receipts.announce(4)
+    for number in (5, 5, 6):  # one that comes twice counts once
+        log.tell(b'{"source":"t/0/%d","detail":"%b"}' % (number, b"x" * 350), mark)
+    receipts.expect(4, Coordinates("t", 0, 5), told.append)
+    assert [one.source for one in told] == ["t/0/3", "t/0/5"]
+
+
+def test_a_receipt_is_kept_for_who_was_interrupted_while_waiting(kind: str) -> None:
+    """Cancelled, or by Ctrl-C: `result()` can be asked again, and has it."""
+    case = Case(kind)
+    pending = case.run(case.client.batch().schedule("out", b"", delay="1h", wait=WAIT))
+
+    def interrupt() -> None:
+        raise asyncio.CancelledError if kind == "async" else KeyboardInterrupt
+
+    case.soon(interrupt)
+    with pytest.raises((asyncio.CancelledError, KeyboardInterrupt)):
+        case.run(pending.result())
+    case.log.answer(0, Outcome.SCHEDULED)
+    assert case.run(pending.result()).outcome == "scheduled"
+
+
+def test_room_is_made_without_the_errors_of_others(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever went wrong with the oldest request is raised by its own `result()`."""
+    monkeypatch.setattr(sending_module.Sending.__init__, "__defaults__", (1,))
+    monkeypatch.setattr(async_sending_module.AsyncSending.__init__, "__defaults__", (1,))
+    case = Case(kind)
+    batch = case.client.batch()
+
+    def fail() -> None:
+        raise DeadlockError("nothing comes")
+
+    first = case.run(batch.schedule("out", b"", delay="1h", wait=WAIT))
+    case.soon(fail)
+    case.run(batch.schedule("out", b"", delay="1h", wait=WAIT))
+    with pytest.raises(DeadlockError):
+        case.run(first.result())
+
+
+def test_an_asynchronous_client_says_that_it_is_in_another_event_loop() -> None:
+    """At once: its connections, and whoever brings receipts, are of the first one."""
+    log = Log(delay_requests=1, delay_receipts=1)
+    client = AsyncClient(transport=HeldAsyncTransport(log))
+
+    async def first() -> Any:
+        batch = client.batch()
+        await client.schedule("out", b"", delay="1h")
+        return await batch.schedule("out", b"", delay="1h", wait=WAIT)
+
+    pending = asyncio.run(first())
+    calls: list[Callable[[], Any]] = [
+        lambda: client.schedule("out", b"", delay="1h"),
+        lambda: client.describe("x"),
+        pending.result,
+        pending.sent,
+        client.close,
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="An AsyncClient belongs to the event loop"):
+            asyncio.run(called(call))
+    assert len(log.produced) == 2
+
+
+async def called(call: Callable[[], Any]) -> Any:
+    return await call()
+
+
+def test_partitions_that_a_followed_topic_gets_are_read_from_their_beginning() -> None:
+    """And those before them from where they were."""
+
+    class Consumer:
+        assigned: Sequence[TopicPartition] = ()
+
+        def __init__(self) -> None:
+            self.sought: dict[int, int] = {}
+
+        def partitions_for_topic(self, topic: str) -> set[int]:
+            assert topic == "replies"
+            return {0, 1, 2}
+
+        def assign(self, places: Sequence[TopicPartition]) -> None:
+            self.assigned = places
+
+        def seek(self, place: TopicPartition, offset: int) -> None:
+            self.sought[place.partition] = offset
+
+    consumer: Any = Consumer()
+    positions = {("replies", 0): 17}
+    take_new_partitions(consumer, positions)
+    assert sorted(place.partition for place in consumer.assigned) == [0, 1, 2]
+    assert consumer.sought == {0: 17, 1: 0, 2: 0}
+    assert positions == {("replies", 0): 17, ("replies", 1): 0, ("replies", 2): 0}
+    consumer.assigned = ()
+    take_new_partitions(consumer, positions)
+    assert consumer.assigned == ()
 
 
 def test_a_closed_client_sends_nothing_more(kind: str) -> None:
@@ -326,15 +444,15 @@ def test_two_threads_that_wait_for_one_acknowledgement_are_both_told() -> None:
     """Whoever asks first makes what is waited for, and the second does not replace it."""
     log = Log(delay_requests=1)
     transport = HeldTransport(log, at_once=False)
-    waited: list[Future[Any]] = []
+    waited: list[Promise[Any]] = []
     wait = transport.wait
 
-    def second(future: Future[Any], timeout_s: float | None) -> Any:
-        waited.append(future)
+    def second(promise: Promise[Any], timeout_s: float | None) -> Any:
+        waited.append(promise)
         if len(waited) == 1:
             transport.events.append(transport.acknowledge)
             pending.sent()
-        return wait(future, timeout_s)
+        return wait(promise, timeout_s)
 
     transport.wait = second  # type: ignore[method-assign]
     composer = Composer("delay-requests", None)

@@ -203,6 +203,8 @@ def test_a_value_out_of_bounds_names_setting_value_and_origin() -> None:
         {"log_format": "yaml"},
         {"on_requests_lost": "ignore"},
         {"app_id": ""},
+        {"app_id": "."},
+        {"app_id": ".."},
     ],
 )
 def test_settings_that_contradict_or_make_no_sense_are_refused(flags: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delaystream.client import AsyncClient, Client, RetryPolicy, RetryTopics
-from delaystream.client.consuming.consumer import REMEMBERED_FIRES, Checkpoint, Consuming, Fires
+from delaystream.client.consuming.consumer import (
+    REMEMBERED_FIRES,
+    Checkpoint,
+    Consuming,
+    Fires,
+    deadline_of,
+)
 from delaystream.client.kafka.deliveries import Delivery
 
 TOPICS = RetryTopics()
@@ -49,6 +56,10 @@ def test_what_a_consumer_is_told_has_defaults_that_are_safe() -> None:
         ({"settle_records": 0}, "settle_records is 0"),
         ({"remembered_fires": -1}, "remembered_fires is -1"),
         ({"dead_letters": "a b"}, "'a b' is no name of a topic"),
+        ({"settle_records": 10**30}, "settle_records is 1000"),
+        ({"remembered_fires": 10**400}, "remembered_fires is a number of more than a hundred digits"),
+        ({"largest_bytes": 0}, "largest_bytes is 0"),
+        ({"settle_after": timedelta(seconds=-1)}, "settle_after is -1 day"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], says: str) -> None:
@@ -59,6 +70,21 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], says: str) -> N
     for topics, group in (([], "g"), (["a/b"], "g"), (["a"], "")):
         with pytest.raises(ValueError, match=r"\.$"):
             Consuming.of(topics, group, TOPICS, {})
+
+
+@pytest.mark.parametrize("number", [True, 2.5, math.nan, math.inf, "5", 1j])
+@pytest.mark.parametrize("option", ["settle_records", "remembered_fires", "largest_bytes", "settle_after"])
+def test_a_number_of_another_type_is_a_type_error_that_names_it(option: str, number: Any) -> None:
+    with pytest.raises(TypeError, match=f"{option} takes a "):
+        told(**{option: number})
+
+
+@pytest.mark.parametrize("timeout_s", [True, math.nan, math.inf, -1, "5", 10**400])
+def test_a_delivery_is_waited_for_as_long_as_a_number_says(timeout_s: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="timeout_s "):
+        deadline_of(timeout_s)
+    assert deadline_of(None) is None
+    assert (deadline_of(0) or 0) > 0
 
 
 class Elsewhere:

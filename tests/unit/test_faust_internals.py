@@ -117,6 +117,17 @@ async def the_client_is_left_to_its_thread() -> None:
 
 
 @contract
+async def a_fetch_that_is_cancelled_as_the_client_stops_ends_nothing_else() -> None:
+    async def fetch_again_later() -> None:
+        fetches = consumer.thread.started_client._fetcher._pending_tasks
+        fetches.add(asyncio.ensure_future(asyncio.sleep(60)))
+
+    async with running() as (_, consumer):
+        await consumer.thread.call_thread(fetch_again_later)
+    assert "stopped" in consumer.noted()
+
+
+@contract
 async def nobody_else_watches() -> None:
     async with running() as (_, consumer):
         looked: list[object] = []
@@ -201,6 +212,7 @@ REPLACED: dict[type, dict[str, Contract]] = {
         "__post_init__": consumer_and_thread_are_made_of_our_classes,
         "_create_worker_consumer": the_consumer_is_made_in_its_thread,
         "close": the_client_is_left_to_its_thread,
+        "on_thread_stop": a_fetch_that_is_cancelled_as_the_client_stops_ends_nothing_else,
         "verify_event_path": nobody_else_watches,
     },
     faust_internals.Consumer: {

@@ -23,6 +23,9 @@ from delaystream.client.requests.checking import Checker
 from delaystream.client.requests.records import Place
 from delaystream.codec import outgoing
 from delaystream.codec.outgoing import delivery_headers
+from delaystream.codec.requests.headers import RequestParser
+from delaystream.core.destinations import DestinationFilter
+from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.rejection import Code
 from delaystream.core.request import Header, Request
@@ -248,6 +251,54 @@ def test_headers_that_cannot_be_read_are_not_lost_in_a_retry() -> None:
     detail = dict(answer.record.headers)["delaystream-error-detail"]
     assert detail == b"Its headers cannot be read, so that a retry would lose them. broken"
     assert all(name.startswith("delaystream-error") for name, _ in answer.record.headers)
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ([(f"h{number}", b"x") for number in range(100)], "too-many-headers"),
+        ([("h", b"x" * 40_000)], "headers-too-large"),
+    ],
+)
+def test_what_a_worker_would_refuse_to_take_again_is_a_dead_letter_that_is_whole(
+    headers: list[Header], code: str
+) -> None:
+    """A record may have more headers than a request may; that and why it failed is told."""
+    answer = retry(delivered(*headers), FIVE, error=OSError("no answer"))
+    assert answer.is_dead_letter
+    written = dict(answer.record.headers)
+    assert written["delaystream-error"] == b"given-up"
+    detail = (written["delaystream-error-detail"] or b"").decode()
+    assert f"A retry would be refused: {code}: " in detail
+    assert detail.endswith("OSError: no answer")
+    assert answer.record.headers[: len(headers)] == headers
+    assert (answer.record.key, answer.record.value) == (b"k", b"v")
+
+
+def test_a_retry_is_held_against_the_limits_of_the_client() -> None:
+    headers: list[Header] = [(f"h{number}", b"x") for number in range(150)]
+
+    def parser() -> RequestParser:
+        return RequestParser(DestinationFilter(["*"]), Limits(max_headers=200))
+
+    assert retry(delivered(*headers), FIVE).is_dead_letter
+    assert not retry(delivered(*headers), FIVE, RetryTopics(checker=Checker(parser))).is_dead_letter
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even this")
+
+
+def test_an_error_that_cannot_be_shown_ends_no_retry() -> None:
+    last = RetryPolicy.of(delay="1s", max_attempts=1)
+    for answer in (
+        retry(delivered(), last, error=Unspeakable()),
+        dead_letter(delivered(), error=Unspeakable()),
+    ):
+        detail = dict(answer.record.headers)["delaystream-error-detail"] or b""
+        assert detail.endswith(b"Unspeakable: (it cannot be shown)")
+    assert not retry(delivered(), FIVE, error=Unspeakable()).is_dead_letter
 
 
 def test_asked_for_once_a_retry_has_the_same_name_however_often_it_is_asked_for() -> None:

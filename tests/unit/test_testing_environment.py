@@ -571,7 +571,7 @@ def test_a_handler_is_given_what_many_partitions_have_in_the_order_of_delivery()
 def test_there_is_a_request_topic_and_it_has_a_partition() -> None:
     with pytest.raises(ValueError, match="no request topic"):
         environment(request_topics=[])
-    with pytest.raises(ValueError, match="partitions=0"):
+    with pytest.raises(ValueError, match="partitions is 0"):
         environment(partitions=0)
 
 

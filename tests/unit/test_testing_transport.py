@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import Future
 from datetime import timedelta
 
 import pytest
 
 from delaystream.client import Delivery, MissingTopicError, RequestRecord, Sent, UnavailableError
+from delaystream.client.kafka.promises import Promise
 from delaystream.core.partitioning import partition_for_key
 from delaystream.testing import DeadlockError, RunawayError, environment
 from delaystream.testing.environments import AsyncEnvironment, Environment
@@ -84,16 +84,16 @@ def test_a_topic_is_followed_from_now_on() -> None:
 def test_who_waits_for_what_cannot_come_is_told() -> None:
     with environment() as env:
         with pytest.raises(DeadlockError, match="nothing is due"):
-            transport(env).wait(Future[None](), None)
+            transport(env).wait(Promise[None](), None)
         with pytest.raises(TimeoutError):
-            transport(env).wait(Future[None](), 60)
+            transport(env).wait(Promise[None](), 60)
 
 
 def test_who_waits_beside_a_schedule_that_never_ends_is_told() -> None:
     with environment() as env:
         env.client.schedule("t", b"", id="a", every=HOUR)
         with pytest.raises(RunawayError, match="still not there"):
-            transport(env).wait(Future[None](), None)
+            transport(env).wait(Promise[None](), None)
 
 
 def test_who_follows_in_a_loop_is_told_in_that_loop() -> None:

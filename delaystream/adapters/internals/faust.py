@@ -11,8 +11,10 @@ replacements are in `faust_transport.py` and `faust_app.py`, under names of our 
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, cast
 
 import aiokafka
@@ -96,6 +98,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
         Faust would close it from the main thread's loop when the app stops during a rebalance.
         """
+
+    async def on_thread_stop(self) -> None:
+        """Stop the client, which fetches no more.
+
+        aiokafka cancels its fetches and awaits them. One that waits to ask a broker again raises, and Faust's
+        thread would end with a traceback.
+        """
+        with suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Do nothing: the watchdog watches, and ends the process. Faust would only log."""

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -283,15 +284,19 @@ class RocksDbStore(StateStore):
             raise StoreUntrusted(f"{self._path} has a marker that cannot be read: {error}") from error
 
     def close(self) -> None:
-        """Flush, and release the lock; a second call does nothing."""
+        """Flush, and release the lock; a second call does nothing.
+
+        Raises nothing: what is not on disk is in the changelog.
+        """
         if self._closed:
             return
         self._closed = True
         try:
             self._database.flush(True)
-        except Exception as error:  # noqa: BLE001 - what is not on disk is in the changelog
+        except Exception as error:  # noqa: BLE001
             _log.warning("The last writes to %s are not on disk: %s", self._path, error)
-        finally:
+        # It flushes once more, releases the lock in any case, and then raises what the flush failed on.
+        with suppress(Exception):
             self._database.close()
 
 

@@ -25,10 +25,11 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
-from delaystream.client.consuming.consumer import Checkpoint, Consuming, Fires
+from delaystream.client.consuming.consumer import Checkpoint, Consuming, Fires, deadline_of
 from delaystream.client.consuming.retrying import Backoff, Retry
 from delaystream.client.kafka.aiokafka_gaps import reread, value_to_write, written_value
 from delaystream.client.kafka.deliveries import Delivery
+from delaystream.client.kafka.one_loop import OneLoop
 from delaystream.client.requests.outcomes import UnavailableError
 from delaystream.client.requests.records import RequestRecord
 from delaystream.client.requests.timing import Duration
@@ -96,6 +97,8 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         other: Mapping[str, Any],
     ) -> None:
         self._told = told
+        self._loop = OneLoop("A consumer of an AsyncClient")
+        self._loop.enter()  # aiokafka's are of the loop that they are made in
         self._other = {**other, "isolation.level": told.isolation}
         self._consumer = AIOKafkaConsumer(
             **{
@@ -135,6 +138,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         self._started = self._closed = False
 
     async def __aenter__(self) -> Self:
+        self._loop.enter()
         try:
             await self._start()
         except BaseException:
@@ -168,9 +172,10 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         """The next delivery, waited for at most so long; None when none came. The one before was handled."""
         if self._closed:
             return None
+        self._loop.enter()
         await self._start()
         self._finish()
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline = deadline_of(timeout_s)
         while True:
             await self._lock.acquire()
             try:
@@ -195,6 +200,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
 
         Raises ValueError where there is a transaction, and no delivery in hand.
         """
+        self._loop.enter()
         place = None if self._hand is None else _place(self._hand)
         try:
             await self._produce(place, record)
@@ -211,6 +217,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         error: BaseException | str | None = None,
     ) -> Retry:
         """See `AsyncReceivedDelivery.retry`."""
+        self._loop.enter()
         answer = self._told.retry(
             delivery,
             delay=delay,
@@ -223,6 +230,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
 
     async def dead_letter(self, delivery: Delivery, error: BaseException | str | None = None) -> Retry:
         """See `AsyncReceivedDelivery.dead_letter`."""
+        self._loop.enter()
         return await self._answered(delivery, self._told.dead_letter(delivery, error))
 
     async def close(self, *, handled: bool = True) -> None:
@@ -232,6 +240,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         """
         if self._closed:
             return
+        self._loop.enter()
         self._closed = True
         try:
             if handled:

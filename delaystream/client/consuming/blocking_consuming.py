@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from delaystream.client.consuming.consumer import Checkpoint, Consuming, Fires
+from delaystream.client.consuming.consumer import Checkpoint, Consuming, Fires, deadline_of
 from delaystream.client.consuming.retrying import Backoff, Retry
 from delaystream.client.kafka.deliveries import Delivery
 from delaystream.client.requests.outcomes import MissingTopicError, UnavailableError
@@ -125,6 +125,9 @@ class DeliveryConsumer:
         self._since = 0.0
         self._failure: Exception | None = None
         self._refused: list[str] = []
+        #: numbers of the records that are on their way: an acknowledgement that was interrupted is none
+        self._flying: set[int] = set()
+        self._produced = 0
         self._leaving: set[tuple[str, int]] = set()
         self._started = self._closed = False
 
@@ -164,7 +167,7 @@ class DeliveryConsumer:
             return None
         self._start()
         self._finish()
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline = deadline_of(timeout_s)
         while True:
             if self._is_full():
                 self._settle()
@@ -364,11 +367,15 @@ class DeliveryConsumer:
 
     def _produce(self, record: RequestRecord) -> None:
         partition = -1 if record.partition is None else record.partition
+        self._produced += 1
+        number = self._produced
 
         def told(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
                 self._refused.append(f"{record.topic} took no record: {error.str()}")
+            self._flying.discard(number)
 
+        self._flying.add(number)
         while True:
             try:
                 self.producer.produce(
@@ -376,6 +383,9 @@ class DeliveryConsumer:
                 )
             except BufferError:
                 self.producer.poll(_POLL_S)
+            except KafkaException:
+                self._flying.discard(number)
+                raise
             else:
                 return
 
@@ -399,7 +409,7 @@ class DeliveryConsumer:
         refused, self._refused = self._refused, []
         if refused:
             raise UnavailableError(f"{refused[0]}.")
-        if left:
+        if left or self._flying:
             raise UnavailableError(f"No acknowledgement within {ANSWER_TIMEOUT_S:.0f} s{self._last_error()}.")
 
     def _commit(self) -> None:
@@ -440,6 +450,7 @@ class DeliveryConsumer:
         else:
             self._in_transaction = False
             self._refused.clear()
+            self._flying.clear()
             self._settled()
 
     def _settled(self) -> None:
@@ -453,6 +464,7 @@ class DeliveryConsumer:
         self._checkpoint.clear()
         self._fires.forget()
         self._refused.clear()
+        self._flying.clear()
         if not self._in_transaction:
             return
         try:

@@ -8,6 +8,7 @@ same name.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -25,6 +26,7 @@ from delaystream.client.consuming.retrying import (
     without_payload,
 )
 from delaystream.client.kafka.deliveries import Delivery
+from delaystream.client.requests.numbers import real_number, span, whole_number
 from delaystream.client.requests.timing import Duration
 from delaystream.core.destinations import is_topic_name
 from delaystream.core.rejection import shown
@@ -39,6 +41,14 @@ LARGEST_BYTES: Final = 1_040_000
 """Of a record that is produced: topics take 1 MiB, batch and all, unless they are told to take more."""
 REMEMBERED_FIRES: Final = 100_000
 """Fire ids that a consumer remembers to drop copies by, where it does: some 12 MB."""
+LONGEST_TAKE_S: Final = 315_360_000.0
+"""The longest wait for a delivery that is not for ever: ten years."""
+MOST_TOGETHER: Final = 1_000_000
+"""The largest `settle_records`."""
+MOST_REMEMBERED: Final = 100_000_000
+"""The largest `remembered_fires`: some 12 GB."""
+BOUNDS_OF_LARGEST_BYTES: Final = (1_000, 1_000_000_000)
+"""Of `largest_bytes`, as librdkafka has them for `message.max.bytes`."""
 
 _FIRE_BYTES: Final = 16
 
@@ -113,7 +123,7 @@ class Consuming:
         return found
 
     def check(self) -> None:
-        """Raises ValueError with a sentence."""
+        """Raises ValueError, TypeError with a sentence."""
         if not self.sources:
             raise ValueError("There is no topic to consume.")
         for topic in (*self.sources, self.topics.dead_letters):
@@ -127,10 +137,10 @@ class Consuming:
             raise ValueError(
                 f"isolation is {shown(str(self.isolation))}; expected read_committed or read_uncommitted."
             )
-        if self.settle_records < 1:
-            raise ValueError(f"settle_records is {self.settle_records}; expected 1 or more.")
-        if self.remembered_fires < 0:
-            raise ValueError(f"remembered_fires is {self.remembered_fires}; expected 0 or more.")
+        whole_number("settle_records", self.settle_records, 1, MOST_TOGETHER)
+        whole_number("remembered_fires", self.remembered_fires, 0, MOST_REMEMBERED)
+        whole_number("largest_bytes", self.largest_bytes, *BOUNDS_OF_LARGEST_BYTES)
+        span("settle_after", self.settle_after)
 
     @property
     def is_transactional(self) -> bool:
@@ -166,6 +176,13 @@ class Consuming:
     def dead_letter(self, delivery: Delivery, error: BaseException | str | None) -> Retry:
         """The dead letter of a delivery that is given up."""
         return dead_letter(delivery, self.topics, error=error)
+
+
+def deadline_of(timeout_s: float | None) -> float | None:
+    """When so many seconds are over, on the monotonic clock; None: never. Raises ValueError, TypeError."""
+    if timeout_s is None:
+        return None
+    return time.monotonic() + real_number("timeout_s", timeout_s, 0, LONGEST_TAKE_S)
 
 
 def kafka_needed(properties: Mapping[str, str] | None) -> Mapping[str, str]:

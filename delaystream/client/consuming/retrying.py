@@ -21,11 +21,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Self
 
 from delaystream.client.kafka.deliveries import ATTEMPT, Delivery
-from delaystream.client.requests.checking import REQUEST_TOPIC
+from delaystream.client.requests.checking import REQUEST_TOPIC, Checker
+from delaystream.client.requests.numbers import real_number, whole_number
+from delaystream.client.requests.outcomes import RejectedError
 from delaystream.client.requests.payloads import CORRELATION_ID
 from delaystream.client.requests.records import Place, RequestRecord, schedule_request
 from delaystream.client.requests.timing import Duration, duration_text, length, whole_ms
@@ -64,6 +67,7 @@ class Backoff:
     `delays_ms` are those after the first attempts, at least one. After them comes the last one, times
     `factor` for each further attempt, at most `most_ms`. ValueError for what is none: a delay that is
     negative or longer than a timedelta, a factor that is not from 1 to 1000, a bound below the last delay.
+    TypeError for what is no number.
     """
 
     delays_ms: Sequence[int]
@@ -73,12 +77,14 @@ class Backoff:
     def __post_init__(self) -> None:
         if not self.delays_ms:
             raise ValueError("The backoff has no length of time; expected at least one.")
-        if not all(0 <= delay_ms <= _MOST_MS for delay_ms in (*self.delays_ms, self.most_ms)):
-            raise ValueError(f"The backoff {self} is out of bounds; expected 0 to {_MOST_MS} ms.")
-        if not 1 <= self.factor <= _LARGEST_FACTOR or self.most_ms < self.delays_ms[-1]:
+        for delay_ms in self.delays_ms:
+            whole_number("The backoff's length of time in ms", delay_ms, 0, _MOST_MS)
+        whole_number("The backoff's most_ms", self.most_ms, 0, _MOST_MS)
+        real_number("The backoff's factor", self.factor, 1, _LARGEST_FACTOR)
+        if self.most_ms < self.delays_ms[-1]:
             raise ValueError(
-                f"The backoff {self} does not grow; expected a factor from 1 to {_LARGEST_FACTOR:.0f}, "
-                "and at most no less than the last length of time."
+                f"The backoff's most_ms is {self.most_ms}; expected no less than its last length of time, "
+                f"{self.delays_ms[-1]}."
             )
 
     @classmethod
@@ -126,16 +132,16 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When to try again, and how often at all. ValueError for `max_attempts` that is not from 1 to 2^31-1."""
+    """When to try again, and how often at all.
+
+    ValueError for `max_attempts` that is not from 1 to 2^31-1, TypeError for what is no whole number.
+    """
 
     backoff: Backoff
     max_attempts: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_attempts <= MAX_ATTEMPT:
-            raise ValueError(
-                f"max_attempts is {self.max_attempts}; expected a number from 1 to {MAX_ATTEMPT}."
-            )
+        whole_number("max_attempts", self.max_attempts, 1, MAX_ATTEMPT)
 
     @classmethod
     def of(
@@ -175,7 +181,20 @@ class RetryTopics:
 
     requests: Place = field(default=Place(REQUEST_TOPIC))
     dead_letters: str = DEAD_LETTERS_TOPIC
+    checker: Checker | None = field(default=None, repr=False, compare=False)
+    """What requests are held against; None: as a worker with default limits does."""
 
+    def refusal(self, request: RequestRecord) -> RejectedError | None:
+        """Why a worker would not take the request."""
+        checker = self.checker or _default_checker(request.topic)
+        try:
+            checker.check(request)
+        except RejectedError as rejected:
+            return rejected
+        return None
+
+
+_default_checker: Final = lru_cache(maxsize=16)(Checker.of)
 
 DEFAULT_TOPICS: Final = RetryTopics()
 
@@ -213,7 +232,8 @@ def retry(
     however often it is sent, for a day: for whoever may read the delivery again. A transaction that holds
     the consumer's offsets needs none.
 
-    A delivery whose headers cannot be read is a dead letter at once: they could not be kept.
+    A delivery whose headers cannot be read is a dead letter at once: they could not be kept. So is one that a
+    worker would refuse to take again, such as one with too many headers.
     """
     if not delivery.is_readable:
         reason = "Its headers cannot be read, so that a retry would lose them"
@@ -235,6 +255,9 @@ def retry(
         id=id,
         request_id=id,
     )
+    if (refusal := topics.refusal(record)) is not None:
+        detail = f"A retry would be refused: {refusal} {_said(error)}".rstrip()
+        return _letter(delivery, topics, Code.GIVEN_UP, detail)
     return Retry(record, delivery.attempt, delay)
 
 
@@ -279,8 +302,13 @@ def _tags(delivery: Delivery) -> list[str]:
 def _said(error: BaseException | str | None) -> str:
     if error is None:
         return ""
-    text = error if isinstance(error, str) else f"{type(error).__qualname__}: {error}"
-    return text.strip()
+    if isinstance(error, str):
+        return error.strip()
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - it is the consumer's own class: whatever that does, its name is known
+        text = "(it cannot be shown)"
+    return f"{type(error).__qualname__}: {text}".strip()
 
 
 def _length_ms(text: str, item: str) -> int:

@@ -27,6 +27,8 @@ LARGEST_BYTES: Final = 8 * 1024 * 1024
 _BATCH_BYTES: Final = 256 * 1024
 _AT_ONCE: Final = 1000
 _FETCH_WAIT_MS: Final = 50
+_LOOK_MS: Final = 5_000
+"""How often it is looked whether a topic that is followed has more partitions by now."""
 
 
 class AiokafkaTransport:
@@ -103,6 +105,7 @@ class AiokafkaTransport:
         consumer = AIOKafkaConsumer(
             **{
                 "fetch_max_wait_ms": _FETCH_WAIT_MS,
+                "metadata_max_age_ms": _LOOK_MS,
                 **self._consumer,
                 "group_id": None,
                 "enable_auto_commit": False,
@@ -169,6 +172,7 @@ class AiokafkaTransport:
         self, consumer: AIOKafkaConsumer, positions: dict[tuple[str, int], int], each: Take
     ) -> None:
         while True:
+            take_new_partitions(consumer, positions)
             try:
                 fetched = await consumer.getmany(timeout_ms=_AT_ONCE)
             except UnicodeDecodeError:
@@ -194,6 +198,26 @@ class AiokafkaTransport:
         else:
             at = written.result()
             sent.set_result(Sent(Coordinates(topic, at.partition, at.offset), at.timestamp))
+
+
+def take_new_partitions(consumer: AIOKafkaConsumer, positions: dict[tuple[str, int], int]) -> None:
+    """Read those from their beginning that topics have got since: by metadata that is there already.
+
+    `positions` is where each partition goes on; new ones are added.
+    """
+    new = [
+        TopicPartition(topic, number)
+        for topic in {topic for topic, _ in positions}
+        for number in sorted(consumer.partitions_for_topic(topic) or ())
+        if (topic, number) not in positions
+    ]
+    if not new:
+        return
+    # Assigned anew, all forget where they were.
+    consumer.assign([*(TopicPartition(*place) for place in positions), *new])
+    positions.update({(place.topic, place.partition): 0 for place in new})
+    for place, position in positions.items():
+        consumer.seek(TopicPartition(*place), position)
 
 
 async def told_of_its_end(reading: Coroutine[Any, Any, None], topic: str, fail: Fail) -> None:

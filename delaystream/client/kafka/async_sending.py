@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar, cast
 
+from delaystream.client.kafka.one_loop import OneLoop
 from delaystream.client.kafka.partitions import PartitionCounts, placed
 from delaystream.client.kafka.receipts import Receipts
 from delaystream.client.kafka.transport import AsyncTransport
 from delaystream.client.requests.composing import CheckedRequest
 from delaystream.client.requests.outcomes import (
     Accepted,
-    ClientError,
     Receipt,
     ReceiptTimeout,
     UnavailableError,
@@ -40,6 +40,7 @@ class AsyncSending:
         self._following = asyncio.Lock()
         self._waiting: dict[AsyncPending[Any], None] = {}
         self._closed = False
+        self.loop = OneLoop("An AsyncClient")
 
     @property
     def transport(self) -> AsyncTransport:
@@ -53,7 +54,8 @@ class AsyncSending:
     async def begin(
         self, request: CheckedRequest, wait_s: float | None, finish: Callable[[Accepted], T]
     ) -> AsyncPending[T]:
-        """As `Sending.begin`."""
+        """As `Sending.begin`. Raises RuntimeError in another event loop than the first time."""
+        self.loop.enter()
         transport = self.transport
         record = await self._placed(transport, request.record)
         if wait_s is None:
@@ -62,14 +64,15 @@ class AsyncSending:
         while len(self._waiting) >= self._most_waiting:
             await next(iter(self._waiting)).settle()
         receipts = await self._followed(transport, request.reply_to or "")
-        receipts.announce()
+        told: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        receipts.announce(told)
         try:
             sent = await self._produced(transport, record)
         except BaseException:
-            receipts.retract()
+            receipts.retract(told)
             raise
         pending = AsyncPending(self, transport, (request, sent), finish)
-        pending.waits(receipts, wait_s)
+        pending.waits(receipts, told, wait_s)
         self._waiting[pending] = None
         return pending
 
@@ -83,6 +86,8 @@ class AsyncSending:
 
     async def close(self, timeout_s: float) -> None:
         """Have what was sent acknowledged for at most so long; nothing can be sent any more."""
+        if self._transport is not None:
+            self.loop.enter()
         self._closed = True
         transport, self._transport = self._transport, None
         if transport is not None:
@@ -137,11 +142,11 @@ class AsyncPending(Generic[T]):
         """Whether its result was asked for."""
         self._sent.add_done_callback(self._acknowledged)
 
-    def waits(self, receipts: Receipts, wait_s: float) -> None:
-        """Its receipt is waited for, that long after its acknowledgement."""
+    def waits(self, receipts: Receipts, told: asyncio.Future[Receipt], wait_s: float) -> None:
+        """Its receipt is waited for, that long after its acknowledgement; `told` was announced for it."""
         self._receipts = receipts
         self._wait_s = wait_s
-        self._told = asyncio.get_running_loop().create_future()
+        self._told = told
 
     def done(self) -> bool:
         """Whether the result is there."""
@@ -154,8 +159,9 @@ class AsyncPending(Generic[T]):
     async def sent(self) -> Sent:
         """Where it stands, once Kafka has acknowledged it; its receipt is not waited for.
 
-        Raises UnavailableError.
+        Raises UnavailableError, RuntimeError in another event loop than that of the client.
         """
+        self._sending.loop.enter()
         return await self._transport.wait(self._sent, None)
 
     async def result(self) -> T:
@@ -169,12 +175,13 @@ class AsyncPending(Generic[T]):
     async def settle(self) -> tuple[T | None, Exception | None]:
         """Wait for what comes of it, without looking at it: a result or an error."""
         if self._settled is None:
+            self._sending.loop.enter()
             try:
                 self._settled = self._finish(await self._accepted()), None
-            except ClientError as failure:
+            except Exception as failure:  # noqa: BLE001 - kept for `result()`: whoever asks here may be another
                 self._settled = None, failure
-            finally:
-                self._sending.settled(self)
+            # Whoever is cancelled before this takes nothing back: it may be asked for again.
+            self._sending.settled(self)
         return self._settled
 
     async def _accepted(self) -> Accepted:
@@ -186,9 +193,8 @@ class AsyncPending(Generic[T]):
         try:
             receipt = await self._transport.wait(self._told, left_s)
         except TimeoutError:
-            raise ReceiptTimeout(sent.source, self._request.reply_to or "", self._wait_s) from None
-        finally:
             self._receipts.forget(sent.source)
+            raise ReceiptTimeout(sent.source, self._request.reply_to or "", self._wait_s) from None
         return self._request.accepted(sent, receipt)
 
     def _acknowledged(self, sent: asyncio.Future[Sent]) -> float:
@@ -199,9 +205,9 @@ class AsyncPending(Generic[T]):
         if sent.cancelled() or sent.exception() is not None:
             self._sending.doubt(self._request.record.topic)
             if self._receipts is not None:
-                self._receipts.retract()
+                self._receipts.retract(self._told)
         elif self._receipts is not None:
-            self._receipts.expect(sent.result().source, self._answered)
+            self._receipts.expect(self._told, sent.result().source, self._answered)
         return self._sent_at_s
 
     def _answered(self, answer: Receipt | UnavailableError) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from delaystream.client.kafka.promises import Promise
 from delaystream.client.kafka.reading import ANSWER_TIMEOUT_S, Reader, known_partitions
 from delaystream.client.kafka.transport import Done, Fail, Take
 from delaystream.client.requests.checking import wall_ms
@@ -33,13 +34,19 @@ _NAP_S: Final = 0.01
 _LONGEST_FLUSH_S: Final = 2_000_000.0
 """librdkafka counts milliseconds in 31 bits."""
 _OFTEN: Final = 128
-"""Records after which whoever produces serves acknowledgements as well."""
+"""Records after which whoever produces lets acknowledgements be served."""
+_END_S: Final = 5.0
+"""How long a thread is waited for that ends, at most."""
 _UNKNOWN: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 
 
 class ConfluentTransport:
     """One idempotent producer, a thread that serves its acknowledgements, and one for each topic that is
     followed.
+
+    Acknowledgements are told by their thread alone. Whoever produces may be the main thread, where Ctrl-C is
+    raised at any instruction: within a callback it would take an acknowledgement away, for which somebody
+    then waits for ever.
 
     `producer` is `ClientConfig.confluent_producer()`, `consumer` is `ClientConfig.confluent()`.
     """
@@ -64,8 +71,13 @@ class ConfluentTransport:
         )
         self._produced = 0
         self._lock = Lock()
-        self._ended = Event()
-        self._threads: list[Thread] = []
+        self._ended = False
+        self._server = Thread()
+        self._serving = False
+        self._nap = Lock()
+        self._nap.acquire()
+        self._asked: deque[tuple[Callable[[], object], Promise[None]]] = deque()
+        self._readers: list[Thread] = []
 
     def now_ms(self) -> int:
         """See the protocol."""
@@ -77,8 +89,8 @@ class ConfluentTransport:
 
     def produce(self, record: RequestRecord, done: Done) -> None:
         """See `Transport`."""
-        if not self._produced:
-            self._serve_acknowledgements()
+        if not self._serving:
+            self._start_serving()
         partition = -1 if record.partition is None else record.partition
         told = partial(self._told, record.topic, done)
         while True:
@@ -87,14 +99,14 @@ class ConfluentTransport:
                     record.topic, record.value, record.key, partition, told, headers=[*record.headers]
                 )
             except BufferError:
-                self._producer.poll(_POLL_S)  # as many are in flight as may be: until one is acknowledged
+                self._have_served(_POLL_S)  # as many are in flight as may be: until one is acknowledged
             except KafkaException as error:
                 return done(self._refused(record.topic, error.args[0]))
             else:
                 break
         self._produced += 1
         if self._produced % _OFTEN == 0:
-            self._producer.poll(0)
+            self._have_served(0)
         return None
 
     def follow(self, topic: str, each: Take, fail: Fail) -> None:
@@ -105,51 +117,93 @@ class ConfluentTransport:
         except BaseException:
             reader.close()
             raise
-        self._start(f"delaystream reads {topic}", partial(self._read, reader, topic, each, fail))
+        name = f"delaystream reads {topic}"
+        thread = Thread(target=self._read, args=(reader, topic, each, fail), name=name, daemon=True)
+        self._readers.append(thread)
+        thread.start()
 
-    def wait(self, future: Future[T], timeout_s: float | None) -> T:
+    def wait(self, promise: Promise[T], timeout_s: float | None) -> T:
         """See `Transport`."""
-        return future.result(timeout_s)
+        self._wake()
+        return promise.result(timeout_s)
 
     def close(self, timeout_s: float) -> None:
         """See `Transport`."""
         try:
-            self._producer.flush(min(timeout_s, _LONGEST_FLUSH_S))
+            if self._serving:
+                timeout_s = min(timeout_s, _LONGEST_FLUSH_S)
+                with suppress(TimeoutError):
+                    self._have(partial(self._producer.flush, timeout_s)).result(timeout_s + _END_S)
         finally:
-            self._ended.set()
-            self._producer.purge()
-            self._producer.poll(0)
-            for thread in self._threads:
-                thread.join()
+            self._ended = True
+            self._producer.purge()  # has who is still waited for told, and with that a flush end
+            self._wake()
+            for thread in (self._server, *self._readers):
+                if thread.is_alive():
+                    thread.join(_END_S)
 
-    def _serve_acknowledgements(self) -> None:
+    def _start_serving(self) -> None:
         with self._lock:
-            if not self._threads or self._threads[0].name != "delaystream acknowledgements":
-                self._start("delaystream acknowledgements", self._serve, first=True)
-
-    def _start(self, name: str, run: Any, *, first: bool = False) -> None:
-        thread = Thread(target=run, name=name, daemon=True)
-        self._threads.insert(0 if first else len(self._threads), thread)
-        thread.start()
+            if not self._server.is_alive():
+                name = "delaystream acknowledgements"
+                self._server = Thread(target=self._serve, name=name, daemon=True)
+                self._server.start()
 
     def _serve(self) -> None:
-        """Acknowledgements of who sends a little and waits.
+        """Tell of acknowledgements, and do what else has them told.
 
-        Who sends many serves them in its own thread meanwhile: each that another thread would tell of costs a
-        switch of threads, some milliseconds beside one that is busy.
+        Each that comes while another thread is busy costs a switch of threads, some milliseconds. So who
+        sends many has them told now and then, all together, and stands still meanwhile; in between nothing is
+        served.
         """
-        seen = 0
-        while not self._ended.is_set():
-            if self._produced - seen > _OFTEN:
+        self._serving = True
+        busy, seen = False, 0
+        try:
+            while not self._ended:
+                if self._asked:
+                    self._nap.acquire(blocking=False)
+                    while self._asked:
+                        self._do(*self._asked.popleft())
+                    busy = True
+                elif busy:
+                    # Whoever wakes it and asks for nothing stands still, and waits.
+                    woken = self._nap.acquire(timeout=_NAP_S)
+                    busy = not woken and self._produced - seen >= _OFTEN
+                else:
+                    self._producer.poll(_POLL_S)
+                    busy = self._produced - seen >= _OFTEN
                 seen = self._produced
-                self._ended.wait(_NAP_S)
-            else:
-                seen = self._produced
-                self._producer.poll(_POLL_S)
+            self._producer.poll(0)
+        finally:
+            self._serving = False
+            while self._asked:
+                self._asked.popleft()[1].tell(None)
+
+    def _do(self, call: Callable[[], object], done: Promise[None]) -> None:
+        try:
+            call()
+        finally:
+            done.tell(None)
+
+    def _have(self, call: Callable[[], object]) -> Promise[None]:
+        """Have the thread that serves acknowledgements do something that tells of them."""
+        done: Promise[None] = Promise()
+        self._asked.append((call, done))
+        self._wake()
+        return done
+
+    def _have_served(self, timeout_s: float) -> None:
+        """Have those told of that are there, or wait for one so long."""
+        with suppress(TimeoutError):
+            self._have(partial(self._producer.poll, timeout_s)).result(timeout_s + _POLL_S)
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # it is awake
+            self._nap.release()
 
     def _read(self, reader: Reader, topic: str, each: Take, fail: Fail) -> None:
         try:
-            while not self._ended.is_set():
+            while not self._ended:
                 for record in reader.read(_POLL_S):
                     each(record)
         except UnavailableError as failure:
@@ -177,7 +231,9 @@ class ConfluentTransport:
         return UnavailableError(f"{topic} took no record: {error.str()}.")
 
     def _why(self) -> str:
-        self._producer.poll(0)  # has the errors so far told
+        if not self._serving:
+            self._start_serving()
+        self._have_served(0)  # has the errors so far told
         return self._last_error()
 
     def _last_error(self) -> str:

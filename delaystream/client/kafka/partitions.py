@@ -41,7 +41,7 @@ def placed(record: RequestRecord, partitions: int) -> RequestRecord:
     """The record for the partition that owns its id, of so many. Raises MissingPartitionError."""
     if record.partition is None:
         return record.at_owner(partitions)
-    if record.partition >= partitions:
+    if not 0 <= record.partition < partitions:
         raise MissingPartitionError(
             f"{record.topic} has no partition {record.partition}: it has {partitions}, from 0 to "
             f"{partitions - 1}. Nothing was sent."

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from delaystream.client.kafka.deliveries import Delivery
 from delaystream.client.requests.outcomes import MissingTopicError, UnavailableError
 
 ANSWER_TIMEOUT_S = 15.0
 """The longest wait for what a broker answers at once."""
+LOOK_S = 5.0
+"""How often it is looked whether a topic that is read has more partitions by now."""
 
 _POLL_S = 0.2
+_LOOK_TIMEOUT_S = 1.0
 _AT_ONCE = 500
 """Records that are taken from librdkafka together, at most."""
 _PASSING = frozenset(
@@ -60,6 +64,8 @@ class Reader:
     """Reads a topic with isolation level read_committed, outside any group; a context manager.
 
     `conf` is `ClientConfig.confluent()`. Reading starts at the end of each partition, or at its beginning.
+    Partitions that the topic gets meanwhile are read from their beginning; that they are there is noticed
+    within `look_s`.
     """
 
     def __init__(
@@ -69,11 +75,15 @@ class Reader:
         *,
         from_beginning: bool = False,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        look_s: float = LOOK_S,
     ) -> None:
         self._errors: deque[str] = deque(maxlen=1)  # the latest says why
         self._topic = topic
         self._from_beginning = from_beginning
         self._answer_timeout_s = answer_timeout_s
+        self._look_s = look_s
+        self._look_at_s = math.inf
+        self._partitions: set[int] = set()
         self._consumer = Consumer(
             {
                 # A group id is required, but nothing is committed and no group is joined.
@@ -117,6 +127,8 @@ class Reader:
             low, high = self._bounds(place, time.monotonic() + timeout_s)
             starts.append(TopicPartition(self._topic, partition, low if self._from_beginning else high))
         self._consumer.assign(starts)
+        self._partitions = set(partitions)
+        self._look_at_s = time.monotonic() + self._look_s
 
     def _bounds(self, place: TopicPartition, deadline: float) -> tuple[int, int]:
         """First offset and end; a topic that was just created may have no leader for a moment."""
@@ -136,6 +148,7 @@ class Reader:
         """Records as they come, until `timeout_s` is over (None: for ever). Raises UnavailableError."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while deadline is None or time.monotonic() < deadline:
+            self._take_new_partitions()
             first = self._consumer.poll(_POLL_S)
             if first is None:
                 continue
@@ -143,6 +156,22 @@ class Reader:
                 if (error := message.error()) is not None:
                     raise UnavailableError(f"Topic {self._topic} cannot be read: {error.str()}.")
                 yield Delivery.of_message(message)
+
+    def _take_new_partitions(self) -> None:
+        if time.monotonic() < self._look_at_s:
+            return
+        self._look_at_s = time.monotonic() + self._look_s
+        try:
+            # By its name: this consumer has no topic created by asking.
+            found = self._consumer.list_topics(self._topic, _LOOK_TIMEOUT_S).topics.get(self._topic)
+        except KafkaException:
+            return  # the next time
+        new = set() if found is None else set(found.partitions) - self._partitions
+        if new:
+            # All in them was written since the reading began.
+            places = [TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in sorted(new)]
+            self._consumer.incremental_assign(places)
+            self._partitions |= new
 
     def _why(self) -> str:
         self._consumer.poll(0)  # nothing is assigned yet: this only has the errors so far told

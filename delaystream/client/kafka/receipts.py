@@ -17,6 +17,8 @@ from delaystream.core.request import Coordinates
 EARLY_RECEIPTS: Final = 10_000
 """Receipts that are kept for requests whose acknowledgement has not come yet, at most; the oldest go
 first."""
+EARLY_BYTES: Final = 64 * 1024 * 1024
+"""The values of these together, at most: one may be as large as its topic takes."""
 
 Told: TypeAlias = Callable[[Receipt | UnavailableError], None]
 
@@ -37,11 +39,13 @@ class Receipts:
     so before it sends (`announce`), and says afterwards what for (`expect`) or that it does not (`retract`).
     """
 
-    def __init__(self, early: int = EARLY_RECEIPTS) -> None:
+    def __init__(self, early: int = EARLY_RECEIPTS, early_bytes: int = EARLY_BYTES) -> None:
         self._most_early = early
+        self._most_early_bytes = early_bytes
         self._lock = Lock()
-        self._announced = 0
+        self._announced: set[object] = set()
         self._early: OrderedDict[str, bytes] = OrderedDict()
+        self._early_bytes = 0
         self._waiting: dict[str, Told] = {}
         self._failure: UnavailableError | None = None
 
@@ -50,26 +54,27 @@ class Receipts:
         """Whether the topic cannot be read any more."""
         return self._failure is not None
 
-    def announce(self) -> None:
-        """A request is about to be sent whose receipt will be waited for."""
+    def announce(self, request: object) -> None:
+        """A request is about to be sent whose receipt will be waited for; any object stands for it."""
         with self._lock:
-            self._announced += 1
+            self._announced.add(request)
 
-    def retract(self) -> None:
+    def retract(self, request: object) -> None:
         """It was not sent after all."""
         with self._lock:
-            self._sent()
+            self._sent(request)
 
-    def expect(self, source: Coordinates, told: Told) -> None:
+    def expect(self, request: object, source: Coordinates, told: Told) -> None:
         """It stands at `source`: `told` has its receipt, now or once it comes; unless it is forgotten
         before."""
         about = source.text
         with self._lock:
             value = self._early.pop(about, None)
+            self._early_bytes -= len(value or b"")
             failure = self._failure
             if value is None and failure is None:
                 self._waiting[about] = told
-            self._sent()
+            self._sent(request)
         if value is not None:
             self._tell(told, value)
         elif failure is not None:
@@ -92,9 +97,7 @@ class Receipts:
         with self._lock:
             told = self._waiting.pop(about, None)
             if told is None and self._announced:
-                self._early[about] = value
-                if len(self._early) > self._most_early:
-                    self._early.popitem(last=False)
+                self._keep(about, value)
         if told is not None:
             self._tell(told, value)
 
@@ -106,10 +109,17 @@ class Receipts:
         for told in waiting.values():
             told(failure)
 
-    def _sent(self) -> None:
-        self._announced -= 1
+    def _keep(self, about: str, value: bytes) -> None:
+        self._early_bytes += len(value) - len(self._early.pop(about, b""))
+        self._early[about] = value
+        while len(self._early) > self._most_early or self._early_bytes > self._most_early_bytes:
+            self._early_bytes -= len(self._early.popitem(last=False)[1])
+
+    def _sent(self, request: object) -> None:
+        self._announced.discard(request)
         if not self._announced:
             self._early.clear()
+            self._early_bytes = 0
 
     def _tell(self, told: Told, value: bytes) -> None:
         try:

@@ -7,17 +7,16 @@ import os
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from threading import Lock
 from typing import Any, Final, Generic, TypeVar, cast
 
 from delaystream.client.kafka.partitions import PartitionCounts, placed
+from delaystream.client.kafka.promises import Promise
 from delaystream.client.kafka.receipts import Receipts
 from delaystream.client.kafka.transport import Transport
 from delaystream.client.requests.composing import CheckedRequest
 from delaystream.client.requests.outcomes import (
     Accepted,
-    ClientError,
     Receipt,
     ReceiptTimeout,
     UnavailableError,
@@ -80,18 +79,19 @@ class Sending:
         transport = self.transport
         record = self._placed(transport, request.record)
         pending = Pending(self, request, wait_s, finish)
-        if wait_s is not None:
-            self._make_room()
-            pending.receipts = self._followed(transport, request.reply_to or "")
-            pending.receipts.announce()
+        if wait_s is None:
+            transport.produce(record, pending.acknowledged)
+            return pending
+        self._make_room()
+        pending.receipts = receipts = self._followed(transport, request.reply_to or "")
+        try:
+            receipts.announce(pending)
             with self._lock:
                 self._waiting[pending] = None
-        try:
             transport.produce(record, pending.acknowledged)
         except BaseException:
-            if pending.receipts is not None:
-                pending.receipts.retract()
-                self.settled(pending)
+            receipts.retract(pending)
+            self.settled(pending)
             raise
         return pending
 
@@ -100,11 +100,11 @@ class Sending:
         with self._lock:
             self._waiting.pop(pending, None)
 
-    def waiter(self, pending: Pending[Any]) -> Future[None]:
-        """What is done with its acknowledgement, unless that is there already; one, whoever asks."""
+    def waiter(self, pending: Pending[Any]) -> Promise[None]:
+        """What is told with its acknowledgement, unless that is there already; one, whoever asks."""
         with self._lock:
             if pending.waiter is None:
-                pending.waiter = Future()
+                pending.waiter = Promise()
             return pending.waiter
 
     def doubt(self, topic: str) -> None:
@@ -142,7 +142,7 @@ class Sending:
             with self._lock:
                 oldest = next(iter(self._waiting), None)
             if oldest is not None:
-                oldest.failure()
+                oldest.failure()  # whatever that is, it is for whoever asks for its result
 
 
 class Pending(Generic[T]):
@@ -165,9 +165,9 @@ class Pending(Generic[T]):
         self._wait_s = wait_s
         self._finish = finish
         self._answer: Sent | UnavailableError | None = None
-        self.waiter: Future[None] | None = None
-        """Made where somebody waits for the acknowledgement: a future is dear."""
-        self._told: Future[Receipt] | None = None if wait_s is None else Future()
+        self.waiter: Promise[None] | None = None
+        """Made where somebody waits for the acknowledgement."""
+        self._told: Promise[Receipt] | None = None if wait_s is None else Promise()
         self._sent_at_s = 0.0
         self._settled: tuple[T | None, Exception | None] | None = None
         self.receipts: Receipts | None = None
@@ -214,11 +214,11 @@ class Pending(Generic[T]):
                     self.sent()
                     return None
                 self._settled = self._finish(self._carried_out(self._told)), None
-            except ClientError as failure:
+            except Exception as failure:  # noqa: BLE001 - kept for `result()`: whoever asks here may be another
                 self._settled = None, failure
-            finally:
-                if self._told is not None:
-                    self._sending.settled(self)
+            # Whoever is interrupted before this takes nothing back: it may be asked for again.
+            if self._told is not None:
+                self._sending.settled(self)
         return self._settled[1]
 
     def acknowledged(self, answer: Sent | UnavailableError) -> None:
@@ -226,34 +226,33 @@ class Pending(Generic[T]):
         if self.receipts is not None:
             self._sent_at_s = time.monotonic()
             if isinstance(answer, UnavailableError):
-                self.receipts.retract()
+                self.receipts.retract(self)
             else:
-                self.receipts.expect(answer.source, self._answered)
+                self.receipts.expect(self, answer.source, self._answered)
         if isinstance(answer, UnavailableError):
             self._sending.doubt(self._request.record.topic)
         self._answer = answer
         if (waiter := self.waiter) is not None:
-            waiter.set_result(None)
+            waiter.tell(None)
 
     def _answered(self, answer: Receipt | UnavailableError) -> None:
         assert self._told is not None
         if isinstance(answer, UnavailableError):
-            self._told.set_exception(answer)
+            self._told.fail(answer)
         else:
-            self._told.set_result(answer)
+            self._told.tell(answer)
         self._sending.settled(self)
 
-    def _carried_out(self, told: Future[Receipt]) -> Accepted:
+    def _carried_out(self, told: Promise[Receipt]) -> Accepted:
         sent = self.sent()
         wait_s = self._wait_s or 0.0
         left_s = max(0.0, self._sent_at_s + wait_s - time.monotonic())
         try:
             receipt = self._sending.transport.wait(told, left_s)
         except TimeoutError:
-            raise ReceiptTimeout(sent.source, self._request.reply_to or "", wait_s) from None
-        finally:
             if self.receipts is not None:
                 self.receipts.forget(sent.source)
+            raise ReceiptTimeout(sent.source, self._request.reply_to or "", wait_s) from None
         return self._request.accepted(sent, receipt)
 
 

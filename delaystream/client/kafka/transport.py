@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
 from delaystream.client.kafka.deliveries import Delivery
+from delaystream.client.kafka.promises import Promise
 from delaystream.client.requests.outcomes import UnavailableError
 from delaystream.client.requests.records import RequestRecord, Sent
 
@@ -38,8 +38,8 @@ class Transport(Protocol):
         MissingTopicError where it cannot be begun.
         """
 
-    def wait(self, future: Future[T], timeout_s: float | None) -> T:
-        """The future's result. Raises TimeoutError, and what the future has."""
+    def wait(self, promise: Promise[T], timeout_s: float | None) -> T:
+        """What is told. Raises TimeoutError, and what the promise failed with."""
 
     def close(self, timeout_s: float) -> None:
         """Have what was sent acknowledged for at most so long, and let go of every connection."""

@@ -92,9 +92,12 @@ def _parser(topic: str, settings: Settings | None) -> RequestParser:
     from delaystream.codec.requests.headers import RequestParser
     from delaystream.core.destinations import DestinationFilter
     from delaystream.core.limits import Limits
+    from delaystream.engine.settings import EngineSettings
 
     if settings is None:
-        return RequestParser(DestinationFilter(["*"], [topic], RECEIPTS_TOPIC), Limits())
+        names = EngineSettings()
+        own = (names.commands_topic, names.changelog_topic, names.events_topic, names.dead_letters_topic)
+        return RequestParser(DestinationFilter(["*"], [topic, *own], RECEIPTS_TOPIC), Limits())
     requests = settings.requests(topic)
     return RequestParser(
         # What the workers allow is not known here; what no worker can allow is.

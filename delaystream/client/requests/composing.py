@@ -54,7 +54,7 @@ class Composer:
         topic = topic or REQUEST_TOPIC
         self.place = Place(topic, serializer=serializer)
         self._reply_to = reply_to or RECEIPTS_TOPIC
-        self._checker = Checker.of(topic, settings, now_ms)
+        self.checker = Checker.of(topic, settings, now_ms)
 
     def composed(self, record: RequestRecord, *, waits: bool) -> CheckedRequest:
         """The record, checked. With `waits` its receipt is asked for, unless it does so itself.
@@ -65,10 +65,10 @@ class Composer:
         if waits and (reply_to := _reply_to_of(record)) is None:
             reply_to = self._reply_to
             record = replace(record, headers=[*record.headers, (_REPLY_TO, reply_to.encode())])
-        request = self._checker.check(record)
+        request = self.checker.check(record)
         if request.no_receipt is not None:
             raise ValueError(f"There would be no receipt: {request.no_receipt}")
-        return CheckedRequest(record, reply_to, self._checker)
+        return CheckedRequest(record, reply_to, self.checker)
 
 
 def _reply_to_of(record: RequestRecord) -> str | None:

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
+from delaystream.client.requests.numbers import whole_number
 from delaystream.client.requests.payloads import Headers, Key, utf8, written
 from delaystream.client.requests.timing import (
     Duration,
@@ -168,6 +169,13 @@ def _text(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
     return utf8(name, value)
 
 
+def _whole(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
+    if isinstance(value, str):
+        return utf8(name, value)
+    # Its own bounds are the contract's, and a request out of them is refused with its code.
+    return b"%d" % whole_number(name, value, -_MOST, _MOST)
+
+
 def _name(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
     if not isinstance(value, str):
         raise TypeError(f"{name} takes text, and no {type(value).__qualname__}")
@@ -232,18 +240,22 @@ def _zone(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
     return utf8(name, zone_name(value))
 
 
+_MOST: Final = 2**64
+"""Of any number in a request, by far."""
+
 Writer: TypeAlias = Callable[[str, Any, Mapping[str, Any]], bytes]
 
 _WRITERS: Final[Mapping[str, Writer]] = {
     **dict.fromkeys(
         (
-            "action", "destination", "cron", "dst_gap", "dst_overlap", "max_fires", "catch_up", "on_late",
-            "coordinates", "match_destination", "match_id_prefix", "match_new", "match_anonymous",
-            "if_exists", "if_version", "status", "payload", "rate", "destination_partition", "reply_to",
-            "name", "description", "actor", "note", "request_id", "declared_by", "deploy", "attempt",
+            "action", "destination", "cron", "dst_gap", "dst_overlap", "catch_up", "on_late", "coordinates",
+            "match_destination", "match_id_prefix", "match_new", "match_anonymous", "if_exists", "status",
+            "payload", "rate", "reply_to", "name", "description", "actor", "note", "request_id",
+            "declared_by",
         ),
         _text,
     ),
+    **dict.fromkeys(("max_fires", "if_version", "destination_partition", "deploy", "attempt"), _whole),
     "id": _name,
     **dict.fromkeys(("tags", "match_tags"), _tags),
     **dict.fromkeys(("destination_key", "match_key"), _key),

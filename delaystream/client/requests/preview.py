@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Unpack
+from typing import Final, Unpack
 
-from delaystream.client.requests.checking import Checker
+from delaystream.client.requests.checking import Checker, wall_ms
+from delaystream.client.requests.numbers import whole_number
 from delaystream.client.requests.options import Clear, Timing
 from delaystream.client.requests.records import schedule_request
-from delaystream.client.requests.timing import aware, epoch_ms, zone_name
+from delaystream.client.requests.timing import aware, instant_ms, zone_name
+from delaystream.core.instants import LATEST_MS
+
+MOST_TIMES: Final = 100_000
+"""That are told at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +34,21 @@ def preview(
 ) -> tuple[Occurrence, ...]:
     """The next `n` times of a schedule, jitter left out; fewer where it ends. Without `after`, from now on.
 
-    Raises RejectedError where a worker would refuse it, ValueError for a local time of no place, and for less
-    than none.
+    `n` is at most `MOST_TIMES`, `after` from the year 1971 to 9999. Raises RejectedError where a worker would
+    refuse the schedule at that time, ValueError, TypeError for what is out of these bounds and for a local
+    time of no place.
     """
     from delaystream.core.recurrence.occurrences import occurrences
     from delaystream.core.recurrence.zones import zone
 
-    if n < 0:
-        raise ValueError(f"n is {n}; expected how many times, 0 or more.")
-    if after is not None and after.utcoffset() is None:
-        raise ValueError(f"after={after!r} has no offset: write datetime(..., tzinfo=UTC).")
+    n = whole_number("n", n, 0, MOST_TIMES)
     topic = "preview"
-    at_ms = time.time_ns() // 1_000_000 if after is None else epoch_ms(after)
+    at_ms = wall_ms() if after is None else instant_ms("after", after)
     recurs = timing.get("cron") is not None or timing.get("every") is not None
     request = schedule_request(topic, "previewed", id=topic if recurs else None, **timing)
-    parsed = Checker.of(topic).check(request, at_ms)
+    parsed = Checker.of(topic, now_ms=lambda: at_ms).check(request, at_ms)
     if parsed.recurrence is None:
-        found = sorted(due_ms for due_ms in parsed.due_ms if due_ms > at_ms)[:n]
+        found = sorted(due_ms for due_ms in parsed.due_ms if at_ms < due_ms <= LATEST_MS)[:n]
         given = timing.get("timezone")
         clock = UTC if given is None or isinstance(given, Clear) else zone(zone_name(given))
         return tuple(Occurrence(at, at.astimezone(clock)) for at in map(aware, found))

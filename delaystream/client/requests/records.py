@@ -13,6 +13,7 @@ from typing import Any, Final, Self, Unpack
 import msgspec
 from msgspec.structs import replace
 
+from delaystream.client.requests.numbers import whole_number
 from delaystream.client.requests.options import (
     CancelOptions,
     Changes,
@@ -79,6 +80,11 @@ class Place(msgspec.Struct, frozen=True):
     """How many the topic has: a request with an id is then for the partition that owns it. None: by the
     key."""
     serializer: Serializer | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, TypeError for `partitions` that is no number of them."""
+        if self.partitions is not None:
+            whole_number("partitions", self.partitions, 1)
 
     def record(self, record: RequestRecord) -> RequestRecord:
         """The record, for the partition that owns its id where that is known."""

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
+from delaystream.core.instants import EARLIEST_MS, LATEST_MS
+
 Duration: TypeAlias = timedelta | str
 """A length of time; a text is in the contract's notation (`15m`, `PT15M`)."""
 Instant: TypeAlias = datetime | str
@@ -41,6 +43,19 @@ def epoch_ms(at: datetime) -> int:
     """Milliseconds since the epoch of a datetime with an offset; what is finer is rounded up, as in
     headers."""
     return whole_ms(at - _EPOCH)
+
+
+def instant_ms(name: str, at: datetime) -> int:
+    """Milliseconds since the epoch of a datetime with an offset, from 1971 on and to the year 9999 as
+    requests have them. Raises ValueError, TypeError."""
+    if not isinstance(at, datetime):
+        raise TypeError(f"{name} takes a datetime, and no {type(at).__qualname__}")
+    if at.utcoffset() is None:
+        raise ValueError(f"{name}={at!r} has no offset and no time zone: write datetime(..., tzinfo=UTC).")
+    at_ms = epoch_ms(at)
+    if not EARLIEST_MS <= at_ms <= LATEST_MS:
+        raise ValueError(f"{name}={at!r} is out of range; expected a time from 1971 to 9999, in UTC.")
+    return at_ms
 
 
 def duration_text(duration: Duration) -> str:

@@ -25,7 +25,8 @@ class Occurrence(NamedTuple):
 
 
 def occurrences(recurrence: Recurrence, after_ms: int, number: int) -> list[Occurrence]:
-    """The first `number` scheduled times after `after_ms`; fewer when there are no more."""
+    """The first `number` scheduled times after `after_ms`; fewer when there are no more, up to the year
+    9999."""
     return list(islice(_occurrences(recurrence, after_ms), number))
 
 
@@ -33,7 +34,10 @@ def _occurrences(recurrence: Recurrence, after_ms: int) -> Iterator[Occurrence]:
     times = _times(recurrence)
     rules = zone(recurrence.timezone)
     while (due_ms := next_after(recurrence, after_ms)) is not None:
-        local = (_EPOCH + timedelta(milliseconds=due_ms)).astimezone(rules)
+        try:
+            local = (_EPOCH + timedelta(milliseconds=due_ms)).astimezone(rules)
+        except OverflowError:
+            return  # after the last day that a calendar has here
         notes = [] if times is None else list(_notes(times, after_ms // 1000, due_ms // 1000))
         yield Occurrence(due_ms, local, "; ".join(notes) or None)
         after_ms = due_ms

@@ -16,11 +16,17 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What selects the workers; never changes, or an upgrade would be refused. */}}
+{{/* The name of the context's own objects: the workers', or a console's. */}}
+{{- define "delaystream.objectsName" -}}
+{{- include "delaystream.fullname" . -}}
+{{- with get . "component" }}-{{ . }}{{ end -}}
+{{- end -}}
+
+{{/* What selects the pods; never changes, or an upgrade would be refused. The context is the workers', unless it says that it is a console's. */}}
 {{- define "delaystream.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "delaystream.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: worker
+app.kubernetes.io/component: {{ get . "component" | default "worker" }}
 {{- end -}}
 
 {{- define "delaystream.labels" -}}
@@ -32,19 +38,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "delaystream.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
-{{- default (include "delaystream.fullname" .) .Values.serviceAccount.name -}}
+{{- default (include "delaystream.objectsName" .) .Values.serviceAccount.name -}}
 {{- else -}}
 {{- default "default" .Values.serviceAccount.name -}}
-{{- end -}}
-{{- end -}}
-
-{{- define "delaystream.image" -}}
-{{- with .Values.image -}}
-{{- if .digest -}}
-{{ .repository }}@{{ .digest }}
-{{- else -}}
-{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -72,6 +68,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Values that are right one by one and wrong together; the schema cannot say these in a sentence. */}}
 {{- define "delaystream.validate" -}}
+{{- if .Chart.IsRoot -}}
+{{- range $name, $_ := omit .Values.global "imageRegistry" "imagePullSecrets" -}}
+{{- fail (printf "global.%s has no effect: this chart uses global.imageRegistry and global.imagePullSecrets, and there is no other chart in the release." $name) -}}
+{{- end -}}
+{{- end -}}
 {{- $kafka := .Values.kafka -}}
 {{- if not $kafka.bootstrapServers -}}
 {{- fail "kafka.bootstrapServers is required: host:port of one or more brokers, comma-separated." -}}

@@ -1,0 +1,93 @@
+"""What one thread waits for and another tells, also where the waiting is interrupted."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from delaystream.client.kafka import promises
+from delaystream.client.kafka.promises import Promise
+
+
+def test_what_was_told_is_there_at_once_and_again() -> None:
+    promise: Promise[int] = Promise()
+    assert not promise.done()
+    promise.tell(7)
+    assert promise.done()
+    assert [promise.result(0), promise.result()] == [7, 7]
+
+
+def test_what_failed_raises_for_everybody() -> None:
+    promise: Promise[int] = Promise()
+    promise.fail(KeyError("no"))
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            promise.result()
+
+
+def test_what_does_not_come_is_waited_for_so_long() -> None:
+    promise: Promise[int] = Promise()
+    for timeout_s in (0, -1, 0.001):
+        with pytest.raises(TimeoutError):
+            promise.result(timeout_s)
+    promise.tell(1)
+    assert promise.result(0) == 1
+
+
+def test_all_who_wait_are_told() -> None:
+    promise: Promise[int] = Promise()
+    found: list[int] = []
+    threads = [threading.Thread(target=lambda: found.append(promise.result(60))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    promise.tell(3)
+    for thread in threads:
+        thread.join(60)
+    assert found == [3] * 8
+
+
+def test_whoever_is_interrupted_at_any_instruction_hinders_nobody() -> None:
+    """Neither who tells nor who asks again: every instruction of the waiting is one at which Ctrl-C comes."""
+    for instruction in range(1, 200):
+        promise: Promise[int] = Promise()
+        if not interrupted_at(instruction, lambda promise=promise: promise.result(0.001)):  # type: ignore[misc]
+            break
+        telling = threading.Thread(target=promise.tell, args=(7,), daemon=True)
+        telling.start()
+        telling.join(60)
+        assert not telling.is_alive(), f"stuck after instruction {instruction}"
+        assert promise.result(60) == 7
+    assert instruction > 20
+
+
+def interrupted_at(instruction: int, work: Callable[[], object]) -> bool:
+    """Whether there was such an instruction of `promises.py`; KeyboardInterrupt was raised at it."""
+    left = instruction
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != promises.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if not left:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    except TimeoutError:
+        return False
+    finally:
+        sys.settrace(before)
+    return False
