@@ -86,7 +86,7 @@ def commands(group: Any = None, prefix: str = "") -> dict[str, list[str]]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             found |= commands(command, f"{prefix}{name} ")
-        else:
+        if not hasattr(command, "commands") or command.invoke_without_command:
             options = [o for p in command.params for o in [*p.opts, *p.secondary_opts] if o.startswith("-")]
             found[prefix + name] = options
     return found

@@ -76,7 +76,7 @@ def _common(
 
 app.command()(worker)
 app.command()(dev)
-app.command()(console)
+app.add_typer(console, name="console")
 app.add_typer(topics, name="topics")
 app.command()(send)
 app.command()(watch)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 
@@ -105,6 +106,13 @@ class Asking:
             help="The console (DELAYSTREAM_CONSOLE_URL; default http://127.0.0.1:8643).", metavar="URL"
         ),
     ] = None
+    console_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the token to show it (DELAYSTREAM_CONSOLE_TOKEN has the token itself).",
+            metavar="FILE",
+        ),
+    ] = None
     config: options.ConfigFile = None
     bootstrap_server: options.BootstrapServers = None
     properties: options.KafkaProperties = None
@@ -120,7 +128,10 @@ class Asking:
 
     def load(self) -> Settings:
         """The settings. Raises ConfigurationError."""
-        flags = {"console_url": self.console_url}
+        from delaystream.cli.looking.console_client import token_of
+
+        token = None if self.console_token_file is None else token_of(self.console_token_file)
+        flags = {"console_url": self.console_url, "console_token": token}
         return options.load_settings(
             self.config, self.bootstrap_server, self.properties, self.settings, flags
         ).settings
@@ -258,12 +269,12 @@ def stats(*, asking: Asking) -> None:
 
     Example: delaystream stats -o json
     """
-    from delaystream.cli.looking.console_client import ask, url_of_console
+    from delaystream.cli.looking.console_client import ask, console_at
 
-    url = url_of_console(asking.load())
+    at = console_at(asking.load())
 
     def shown() -> str:
-        body = ask(url, "/v1/stats", {})
+        body = ask(at, "/v1/stats", {})
         return _many(asking.form, body, body["by_destination"], _COUNTS, _COUNTS)
 
     _show(asking, shown)
@@ -277,16 +288,16 @@ def _list(
     columns: Sequence[Column],
     wide: Sequence[Column],
 ) -> None:
-    from delaystream.cli.looking.console_client import ask, url_of_console
+    from delaystream.cli.looking.console_client import ask, console_at
 
-    url = url_of_console(asking.load())
+    at = console_at(asking.load())
 
     def shown() -> str:
         items: list[dict[str, Any]] = []
         cursor = None
         while True:
             most = min(_PAGE, limit - len(items))
-            body = ask(url, path, {**parameters, "limit": most, "cursor": cursor})
+            body = ask(at, path, {**parameters, "limit": most, "cursor": cursor})
             items += body["items"]
             cursor = body["next_cursor"]
             if cursor is None or len(items) >= limit:
@@ -303,15 +314,15 @@ def _or_describe(
     show: Callable[[dict[str, Any]], str],
 ) -> dict[str, Any]:
     """Ask the console, and show its answer; a worker, where no console answers. That ends the command."""
-    from delaystream.cli.looking.console_client import ConsoleUnavailableError, ask, url_of_console
+    from delaystream.cli.looking.console_client import ConsoleUnavailableError, ask, console_at
 
     settings = asking.load()
-    url = url_of_console(settings)
+    at = console_at(settings)
     body: dict[str, Any] = {}
 
     def shown() -> str:
         nonlocal body
-        body = ask(url, path, parameters)
+        body = ask(at, path, parameters)
         return show(body)
 
     try:

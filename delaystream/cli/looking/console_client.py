@@ -6,9 +6,11 @@ import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+import msgspec
 import orjson
 
 from delaystream.cli.rendering import printable
@@ -17,6 +19,7 @@ from delaystream.config import ConfigurationError, Settings
 _TIMEOUT_S: Final = 15.0
 #: Longest answer that is read, bytes.
 _MOST: Final = 64 * 1024 * 1024
+_TOKEN_BYTES: Final = 8_192
 
 
 class ConsoleUnavailableError(Exception):
@@ -31,6 +34,42 @@ class ConsoleRefusedError(Exception):
         self.code = code
 
 
+class ConsoleAt(msgspec.Struct, frozen=True):
+    """A console, and what it is shown."""
+
+    url: str
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        """Without the token: this may come to stand in a traceback or a log."""
+        return f"ConsoleAt({self.url!r})"
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A console redirects nobody; whoever does would be shown the token."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """None: the answer stands as it is."""
+
+
+_open: Final = urllib.request.build_opener(_NoRedirects()).open
+
+
+def token_of(path: Path) -> str:
+    """The token in a file, without the line's end. Raises ConfigurationError."""
+    try:
+        text = path.read_bytes()[:_TOKEN_BYTES].decode()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigurationError([f"The file of the token, {path}, cannot be read: {reason}."]) from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def console_at(settings: Settings) -> ConsoleAt:
+    """The console that the settings name, with their token. Raises ConfigurationError."""
+    return ConsoleAt(url_of_console(settings), settings.console_token)
+
+
 def url_of_console(settings: Settings) -> str:
     """Where the console is, without a slash at its end. Raises ConfigurationError."""
     if settings.console_url is None:
@@ -42,16 +81,18 @@ def url_of_console(settings: Settings) -> str:
     return settings.console_url.rstrip("/")
 
 
-def ask(url: str, path: str, parameters: Mapping[str, object]) -> dict[str, Any]:
+def ask(at: ConsoleAt, path: str, parameters: Mapping[str, object]) -> dict[str, Any]:
     """The answer to one question; parameters that are None are left out.
 
     Raises ConsoleUnavailableError and ConsoleRefusedError.
     """
     query = urlencode({name: value for name, value in parameters.items() if value is not None}, doseq=True)
+    url = at.url
+    asked = urllib.request.Request(f"{url}{path}{f'?{query}' if query else ''}")
+    if at.token is not None:
+        asked.add_unredirected_header("Authorization", f"Bearer {at.token}")
     try:
-        with urllib.request.urlopen(
-            f"{url}{path}{f'?{query}' if query else ''}", timeout=_TIMEOUT_S
-        ) as answer:
+        with _open(asked, timeout=_TIMEOUT_S) as answer:
             read = orjson.loads(answer.read(_MOST))
     except urllib.error.HTTPError as error:
         raise _problem(url, error) from None

@@ -1,5 +1,7 @@
 """`delaystream console`: what is pending, for people and services."""
 
+import sys
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,11 +12,16 @@ from delaystream.cli import options
 from delaystream.cli.groups import expanded
 
 #: The packages of the extra `console`, by the names of their modules.
-EXTRA: Final = ("alembic", "fastapi", "jinja2", "psycopg", "sqlalchemy")
+EXTRA: Final = ("alembic", "cryptography", "fastapi", "jinja2", "psycopg", "sqlalchemy")
 
 
+console = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@console.callback()
 @expanded
-def console(
+def run(
+    context: typer.Context,
     config: options.ConfigFile = None,
     bootstrap_server: options.BootstrapServers = None,
     app_id: Annotated[
@@ -25,7 +32,7 @@ def console(
         typer.Option(help="The console's copy; may be lost, is rebuilt then.", metavar="DIR"),
     ] = None,
     http_host: Annotated[
-        str | None, typer.Option(help="Address to listen on; of loopback.", metavar="HOST")
+        str | None, typer.Option(help="Address to listen on; beyond loopback with tokens.", metavar="HOST")
     ] = None,
     http_port: Annotated[
         int | None, typer.Option(help="Port to listen on; 0: a free one, logged.", metavar="PORT")
@@ -40,12 +47,15 @@ def console(
     """Run a console: what is pending, searchable, over HTTP.
 
     It follows the changelog and the events beside the workers, and never writes to Kafka. Stop it, kill it,
-    start several: the workers do not notice. It asks nobody who they are, so it listens on loopback alone.
+    start several: the workers do not notice. On loopback it may ask nobody who they are; beyond it, it needs
+    console_tokens_file, the file of the tokens that it takes.
 
     Needs the extra `console`. Exits with 0 at SIGTERM or Ctrl-C.
 
     Example: delaystream console -b broker:9092
     """
+    if context.invoked_subcommand is not None:
+        return
     loaded = options.load_settings(
         config,
         bootstrap_server,
@@ -67,6 +77,66 @@ def console(
 
     configure_logging(loaded.settings.log_format, loaded.settings.log_level)
     raise typer.Exit(int(run_console(loaded.settings, Appearance.of(loaded))))
+
+
+@console.command()
+@expanded
+def token(
+    *,
+    name: Annotated[
+        str, typer.Option(help="Who gets it: the actor of what is done with it.", metavar="NAME")
+    ],
+    role: Annotated[str, typer.Option(help="viewer, operator or admin.", metavar="ROLE")] = "viewer",
+    topics: Annotated[
+        list[str] | None,
+        typer.Option(help="Request topics, by name or glob; repeatable. All of them.", metavar="GLOB"),
+    ] = None,
+    payload: Annotated[bool, typer.Option("--payload", help="May see values and headers.")] = False,
+    expires: Annotated[
+        str | None,
+        typer.Option(help="Until when: a time such as 2031-01-01T00:00:00Z, or a duration.", metavar="TIME"),
+    ] = None,
+) -> None:
+    """Make a token, and the entry for the file of console_tokens_file.
+
+    The entry goes to standard output, and has only a hash. The token goes to standard error, this once. The
+    console reads its file again when it changes.
+
+    Example: delaystream console token --name ops --role admin --expires 90d >> tokens.toml
+    """
+    from delaystream.console.access.caller import Role
+    from delaystream.console.access.tokens import TokensError, entry_text, new_token
+
+    if role not in list(Role):
+        raise typer.BadParameter(f"--role is {role!r}: expected {', '.join(Role)}")
+    made = new_token()
+    roles = {glob: Role(role) for glob in topics or ["*"]}
+    try:
+        entry = entry_text(made, name, roles, payload=payload, expires=_expiry(expires))
+    except TokensError as error:
+        raise typer.BadParameter(str(error)) from None
+    print(entry)
+    print(made, file=sys.stderr)
+
+
+def _expiry(text: str | None) -> datetime | None:
+    """When a token ends, on a whole second. Raises `typer.BadParameter`."""
+    from delaystream.core.durations import DurationError, parse_duration
+    from delaystream.core.instants import InstantError, parse_instant
+
+    if text is None:
+        return None
+    now = datetime.now(UTC).replace(microsecond=0)
+    try:
+        ends = now + timedelta(milliseconds=parse_duration(text))
+    except (DurationError, OverflowError):
+        try:
+            ends = datetime.fromtimestamp(parse_instant(text) // 1_000, UTC)
+        except (InstantError, OverflowError) as error:
+            raise typer.BadParameter(f"--expires is {text!r}: {error}") from None
+    if ends <= now:
+        raise typer.BadParameter(f"--expires is {text!r}: that is over")
+    return ends
 
 
 def missing_packages() -> list[str]:

@@ -10,7 +10,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from delaystream.console.access.caller import ANYBODY, STRANGER
+from delaystream.console.access.caller import ANYBODY, STRANGER, Caller
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.refused import Refused
 
@@ -44,17 +44,18 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            entered, read = self._let_in(scope, receive)
+            # In the scope itself: who stands before the gate reads there which route it came to.
+            scope[CALLER], read = self._let_in(scope, receive)
         except Refused as refused:
             self._entrance.refused[refused.code] += 1
             # Whatever else is being sent on the connection is not read: there may be no end of it.
             refused.headers = {**(refused.headers or {}), "Connection": "close"}
             await self._answer(refused)(scope, receive, send)
             return
-        await self._app(entered, read, send)
+        await self._app(scope, read, send)
 
-    def _let_in(self, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
-        """The request with its caller, and with a bound on what is read of it. Raises Refused."""
+    def _let_in(self, scope: Scope, receive: Receive) -> tuple[Caller, Receive]:
+        """Its caller, and what reads its body within a bound. Raises Refused."""
         headers = Headers(scope=scope)
         self._bound(scope, headers)
         if scope["path"] in PUBLIC:
@@ -63,7 +64,7 @@ class Gate:
             self._check_site(scope, headers)
             address = (scope.get("client") or ("unknown",))[0]
             caller = self._entrance.enter(headers.getlist("authorization"), address)
-        return {**scope, CALLER: caller}, self._read(headers, receive)
+        return caller, self._read(headers, receive)
 
     def _bound(self, scope: Scope, headers: Headers) -> None:
         bounds = self._entrance.limits.bounds

@@ -85,7 +85,7 @@ async def _mine(engine: Engine) -> None:
 def neighbours(*, alone: bool = False) -> Told:
     """What two request topics left behind; ``alone``: nobody asked for anything on the other one."""
     with VirtualTimeLoop() as loop:
-        engine = Engine(loop)
+        engine = Engine(loop, owner="worker-0", host="host-7")
         for topic in (THEIRS, f"{MARK}-out"):
             engine.log.create_topic(topic, 1)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from delaystream.console.access.entrance import Entrance
 from delaystream.console.api.application import application
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
@@ -104,6 +105,6 @@ async def console(of: Told, directory: Path) -> AsyncIterator[Console]:
 async def served(of: Told, directory: Path) -> AsyncIterator[httpx.AsyncClient]:
     """The same, and a client of its interface."""
     async with console(of, directory) as made:
-        transport = httpx.ASGITransport(application(made))
+        transport = httpx.ASGITransport(application(made, Entrance(of.clock.now_ms, secret=b"s" * 32)))
         async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
             yield client

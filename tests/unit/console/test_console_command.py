@@ -4,14 +4,19 @@ import re
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from delaystream.cli import main
 from delaystream.cli.operate import console as command
-from delaystream.config import ConfigurationError
+from delaystream.config import ConfigurationError, Settings, load
+from delaystream.console.access.caller import Role
+from delaystream.console.access.tokens import parse
 from delaystream.console.loopback import listening_address, url_of
+from delaystream.console.process import entrance_of
 from delaystream.exit_codes import ExitCode
+from tests.unit.console.neighbours import entry, token
 
 ROOT = Path(__file__).parents[3]
 
@@ -104,3 +109,107 @@ def test_an_address_with_colons_stands_in_brackets() -> None:
     """RFC 3986."""
     assert url_of("::1", 8643) == "http://[::1]:8643"
     assert url_of("127.0.0.1", 8643) == "http://127.0.0.1:8643"
+
+
+def test_a_token_and_its_entry_go_to_different_places(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that the entry is appended to a file, and the token is not."""
+    globs = ["--topics", "orders-*", "--topics", "emails"]
+    assert (
+        main(["console", "token", "--name", "ops", "--role", "operator", "--payload", *globs]) == ExitCode.OK
+    )
+    said = capsys.readouterr()
+    (made,) = said.err.splitlines()
+    assert made not in said.out
+    found = parse(said.out.encode()).find(made)
+    assert found is not None
+    assert (found.caller.name, found.caller.payload, found.expires_ms) == ("ops", True, None)
+    assert found.caller.may(Role.OPERATOR, "orders-eu")
+    assert found.caller.may(Role.OPERATOR, "emails")
+    assert not found.caller.sees("other")
+
+
+def test_a_token_sees_unless_it_is_said_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every request topic, without payloads; until it expires, if it does."""
+    assert main(["console", "token", "--name", "ops", "--expires", "90d"]) == ExitCode.OK
+    (made,) = parse(capsys.readouterr().out.encode()).entries
+    assert made.caller.may_everywhere(Role.VIEWER)
+    assert not made.caller.may(Role.OPERATOR, "orders")
+    assert not made.caller.payload
+    assert made.expires_ms is not None
+    assert main(["console", "token", "--name", "ops", "--expires", "2100-01-01T00:00:00Z"]) == ExitCode.OK
+    (made,) = parse(capsys.readouterr().out.encode()).entries
+    assert made.expires_ms == 4_102_444_800_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--name", "a b"], "name is 'a b'"),
+        (["--name", "a", "--role", "root"], "--role is 'root': expected viewer, operator, admin"),
+        (["--name", "a", "--topics", "x" * 250], "has 250 characters"),
+        (["--name", "a", "--expires", "soon"], "--expires is 'soon'"),
+        (["--name", "a", "--expires", "2001-01-01T00:00:00Z"], "that is over"),
+        ([], "--name"),
+    ],
+)
+def test_a_wrong_entry_is_wrong_usage(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no token is made."""
+    assert main(["console", "token", *arguments]) == ExitCode.USAGE
+    said = capsys.readouterr()
+    assert sentence in " ".join(said.err.split())
+    assert said.out == ""
+
+
+def test_secrets_of_the_console_are_masked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As printed, and in errors about them."""
+    secret = "planted-" * 8
+    monkeypatch.setenv("DELAYSTREAM_CONSOLE_SECRET", secret)
+    monkeypatch.setenv("DELAYSTREAM_CONSOLE_TOKEN", secret)
+    monkeypatch.setenv("DELAYSTREAM_CONSOLE_DATABASE", f"postgresql://console:{secret}@db/console")
+    for form in ([], ["--json"], ["--describe"]):
+        assert main(["config", *form]) == ExitCode.OK
+        shown = capsys.readouterr().out
+        assert "planted" not in shown
+        assert "********" in shown
+    monkeypatch.setenv("DELAYSTREAM_CONSOLE_SECRET", "planted")
+    assert main(["config"]) == ExitCode.CONFIGURATION
+    said = capsys.readouterr().err
+    assert "planted" not in said
+    assert "console_secret" in said
+    assert "at least 32 characters" in said
+
+
+def test_the_settings_say_who_is_let_in(tmp_path: Path) -> None:
+    """Hosts are checked on loopback, and beyond it where some are named; keys are hidden by topic."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(entry("a", {"*": "viewer"}))
+    on_loopback = entrance_of(Settings())
+    assert on_loopback.authentication == "none"
+    assert on_loopback.hosts is not None
+    assert on_loopback.limits.bounds.requests_per_second == 500
+    beyond: dict[str, Any] = {"console_http_host": "10.0.0.1", "console_tokens_file": str(file)}
+    assert entrance_of(Settings(**beyond)).hosts is None
+    named = entrance_of(Settings(**beyond, console_allowed_hosts=("console.example",)))
+    assert named.hosts is not None
+    assert named.hosts.allows("console.example")
+    assert not named.hosts.allows("localhost")
+    loaded = load(
+        pairs={
+            "request_topics": "orders,emails",
+            "tenants.orders.events_key": "false",
+            "console_tokens_file": str(file),
+        },
+        environ={},
+    )
+    found = entrance_of(loaded.settings)
+    caller = found.enter([f"Bearer {token('a')}"], "10.0.0.1")
+    assert not caller.reads_key("orders")
+    assert caller.reads_key("emails")
+    assert found.authentication == "tokens"
+    fixed = [entrance_of(Settings(console_secret="s" * 32)).secret for _ in range(2)]
+    assert fixed[0] == fixed[1]
+    assert entrance_of(Settings()).secret != entrance_of(Settings()).secret

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,7 +14,7 @@ import pytest
 from delaystream.cli import main
 from delaystream.cli.looking import commands as looking
 from delaystream.cli.looking import console_output
-from delaystream.cli.looking.console_client import url_of_console
+from delaystream.cli.looking.console_client import ConsoleAt, url_of_console
 from delaystream.config import ConfigurationError, Settings
 from delaystream.exit_codes import ExitCode
 
@@ -39,6 +40,10 @@ class Asked:
     def __init__(self) -> None:
         self.questions: list[tuple[str, dict[str, list[str]]]] = []
         self.answers: list[tuple[int, bytes]] = []
+        #: of each question
+        self.authorizations: list[str | None] = []
+        #: where it is sent on to; None: nowhere
+        self.location: str | None = None
 
     def answer(self, body: object, status: int = 200) -> None:
         self.answers.append((status, orjson.dumps(body)))
@@ -52,8 +57,11 @@ def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             asked.questions.append((parts.path, parse_qs(parts.query)))
+            asked.authorizations.append(self.headers["Authorization"])
             status, body = asked.answers.pop(0)
             self.send_response(status)
+            if asked.location is not None:
+                self.send_header("location", asked.location)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -180,6 +188,64 @@ def test_what_is_no_console_is_told(body: bytes, console: Asked, capsys: pytest.
     console.answers.append((200, body))
     assert main(["stats"]) == ExitCode.UNAVAILABLE
     assert "onsole" in capsys.readouterr().err
+
+
+TOKEN = f"delaystream_{'t' * 43}"
+
+
+@pytest.mark.parametrize("given", ["variable", "variable of a file", "option"])
+def test_a_token_is_shown_to_the_console_and_to_nobody_else(
+    given: str,
+    console: Asked,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whichever way it is given; it is not printed, also where the console refuses it."""
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    arguments = ["stats"]
+    if given == "variable":
+        monkeypatch.setenv("DELAYSTREAM_CONSOLE_TOKEN", TOKEN)
+    elif given == "variable of a file":
+        monkeypatch.setenv("DELAYSTREAM_CONSOLE_TOKEN_FILE", str(file))
+    else:
+        arguments += ["--console-token-file", str(file)]
+    console.answer({"by_destination": [], **FRESH})
+    assert main(arguments) == ExitCode.OK
+    console.answer({"code": "expired-token", "detail": "The token has expired."}, 401)
+    assert main(arguments) == ExitCode.REFUSED
+    assert console.authorizations == [f"Bearer {TOKEN}"] * 2
+    said = capsys.readouterr()
+    assert TOKEN not in said.out + said.err
+    assert "The token has expired." in said.err
+
+
+def test_whoever_redirects_is_not_followed(
+    console: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be shown the token."""
+    monkeypatch.setenv("DELAYSTREAM_CONSOLE_TOKEN", TOKEN)
+    console.location = "/v1/elsewhere"
+    console.answer({}, 302)
+    assert main(["stats"]) == ExitCode.UNAVAILABLE
+    assert len(console.questions) == 1
+    assert TOKEN not in capsys.readouterr().err
+
+
+def test_a_token_that_is_none_is_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A value that is no good may still be a secret: another one, or with a line too many."""
+    monkeypatch.setenv("DELAYSTREAM_CONSOLE_TOKEN", f"{TOKEN}\nX-Header: x")
+    assert main(["stats"]) == ExitCode.CONFIGURATION
+    said = capsys.readouterr().err
+    assert "console_token" in said
+    assert "delaystream_t" not in said
+    monkeypatch.delenv("DELAYSTREAM_CONSOLE_TOKEN")
+    assert main(["stats", "--console-token-file", str(tmp_path / "none")]) == ExitCode.CONFIGURATION
+    assert "cannot be read: No such file" in capsys.readouterr().err
+    assert TOKEN not in repr(ConsoleAt("http://x", TOKEN))
 
 
 def test_an_unknown_form_is_wrong_usage(console: Asked) -> None:
