@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -33,11 +33,15 @@ document.addEventListener("securitypolicyviolation", (event) => {
 """
 
 
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
+
+
 @dataclass(frozen=True)
 class Mode:
     """How somebody looks."""
 
-    scheme: str
+    scheme: Scheme
     width: int
     scripted: bool = True
 
@@ -46,7 +50,7 @@ class Mode:
         return f"{self.scheme}-{self.width}"
 
 
-MODES = [Mode(scheme, width) for width in (1280, 390) for scheme in ("light", "dark")]
+MODES = [Mode(scheme, width) for width in (1280, 390) for scheme in SCHEMES]
 
 
 @dataclass
@@ -139,7 +143,7 @@ def look(browser: Browser) -> Look:
     def looking(console: Served, mode: Mode = MODES[0], *, may_miss: bool = False) -> Iterator[Looked]:
         context = browser.new_context(
             viewport={"width": mode.width, "height": 800 if mode.width > 600 else 844},
-            color_scheme=mode.scheme,  # type: ignore[arg-type]
+            color_scheme=mode.scheme,
             timezone_id="Europe/Berlin",
             locale="en-GB",
             java_script_enabled=mode.scripted,

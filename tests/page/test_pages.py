@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from delaystream.config.console_settings import ConsoleSettings
-from tests.page.conftest import MODES, PICTURED, PICTURES, Look, Mode
+from tests.page.conftest import MODES, PICTURED, PICTURES, SCHEMES, Look, Mode, Scheme
 from tests.page.serving import Served
 
 SHOP = {
@@ -105,8 +105,8 @@ def test_everything_can_be_read_without_script(look: Look, shop: Served, name: s
             assert text, name
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_colour_of_an_environment_can_be_read(look: Look, calm: Served, scheme: str) -> None:
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_colour_of_an_environment_can_be_read(look: Look, calm: Served, scheme: Scheme) -> None:
     with look(calm, Mode(scheme, 1280)) as looked:
         page = looked.open("/partitions")
         for color in get_args(ConsoleSettings.model_fields["console_environment_color"].annotation):
