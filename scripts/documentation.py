@@ -13,20 +13,28 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import typer
+from prometheus_client import CollectorRegistry
 
 from delaystream.adapters.clock import SystemClock
 from delaystream.adapters.membership.static_membership import Fencings
 from delaystream.adapters.operate.metrics import PrometheusObserver
 from delaystream.adapters.operate.preflight_metrics import ClockSkew, StateDisk
 from delaystream.cli.application import app
+from delaystream.codec.envelope import Status
 from delaystream.codec.event import EVENT_DESCRIPTIONS, WhyPassed, json_schema
 from delaystream.config import Settings, environment_name
 from delaystream.config.kafka import REFUSED, SUPPORTED
 from delaystream.config.settings import TABLES
 from delaystream.config.tenant_settings import TenantSettings
+from delaystream.console.api.metrics import ConsoleMetrics
+from delaystream.console.history.follower import HistoryStatus
+from delaystream.console.letters import LetterStatus
+from delaystream.console.replica.follower import CopyStatus
+from delaystream.console.replica.follower import Phase as CopyPhase
 from delaystream.core.durations import format_duration
 from delaystream.core.rejection import DESCRIPTIONS
 from delaystream.dialects import NAMES as DIALECTS
@@ -55,6 +63,7 @@ def tables() -> dict[str, str]:
         "kafka-refused": _refused(),
         "rejections": _table(("code", "meaning"), ([_code(c.value), m] for c, m in DESCRIPTIONS.items())),
         "metrics": _metrics(),
+        "console-metrics": _console_metrics(),
         "events": _table(("`type`", "means"), ([_code(t), m] for t, m in EVENT_DESCRIPTIONS.items())),
         "event-fields": _event_fields(),
         "exit-codes": _table(("code", "meaning"), ([str(c.value), _meaning(c)] for c in ExitCode)),
@@ -215,8 +224,32 @@ def _metrics() -> str:
     skew.appended(1, 0, 0, 0)
     for surroundings in (skew, StateDisk(ROOT / "docs"), Fencings(ROOT / "docs")):
         observer.registry.register(surroundings)
+    return _families(observer.registry)
+
+
+def _console_metrics() -> str:
+    """As `_metrics`, of a console that has one of everything."""
+    console = SimpleNamespace(
+        clock=SystemClock(),
+        statuses=[CopyStatus(0, CopyPhase.FOLLOWING, as_of_ms=0)],
+        history_statuses=[HistoryStatus(0)],
+        letters=SimpleNamespace(statuses=[LetterStatus(0)]),
+        catalog=SimpleNamespace(counts=lambda: [("topic", "destination", Status.PENDING, 1)]),
+        pending=SimpleNamespace(counts=list),
+        tail=SimpleNamespace(streams=0),
+    )
+    entrance = SimpleNamespace(
+        refused={"code": 1}, tokens=SimpleNamespace(tokens=SimpleNamespace(entries=()), problem=None)
+    )
+    metrics = ConsoleMetrics(cast("Any", console), cast("Any", entrance))
+    metrics.requests.labels("route", "method", 200).inc()
+    metrics.seconds.labels("route").observe(0.0)
+    return _families(metrics.registry)
+
+
+def _families(registry: CollectorRegistry) -> str:
     rows = []
-    for family in observer.registry.collect():
+    for family in registry.collect():
         if not family.name.startswith("delaystream_"):
             continue  # process_* and python_info are prometheus-client's
         labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")

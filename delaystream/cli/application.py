@@ -13,7 +13,17 @@ import typer
 
 from delaystream import __version__
 from delaystream.cli.dev.command import dev
-from delaystream.cli.looking.commands import fires, get, list_, pending, stats, where
+from delaystream.cli.looking.commands import (
+    dead_letters,
+    fires,
+    get,
+    list_,
+    pending,
+    stats,
+    upcoming,
+    where,
+)
+from delaystream.cli.looking.events import events
 from delaystream.cli.operate.configuration import config
 from delaystream.cli.operate.console import console
 from delaystream.cli.operate.topics import topics
@@ -91,9 +101,12 @@ app.command()(rate)
 app.command(name="list")(list_)
 app.command()(get)
 app.command()(fires)
+app.command()(upcoming)
 app.command()(pending)
 app.command()(where)
 app.command()(stats)
+app.command()(dead_letters)
+app.command()(events)
 app.command()(cron)
 app.command()(export)
 app.command(name="import")(import_)

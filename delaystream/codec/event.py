@@ -253,6 +253,14 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     holds: Annotated[
         int | None, Meta(description="Holds that a bulk pause has begun or renewed, or a bulk resume ended.")
     ] = None
+    correlation_id: Annotated[
+        str | None,
+        Meta(
+            description="The first correlation id among the headers of the request or command, or of what is "
+            "delivered; 256 bytes at most, cut between characters. Left out of runs of missed and skipped "
+            "times."
+        ),
+    ] = None
 
 
 _SHORT: Final = 200

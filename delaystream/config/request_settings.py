@@ -80,6 +80,11 @@ class RequestSettings(Section):
     events_key: bool = Field(
         True, description="Whether events have the key that is delivered, up to 256 bytes of it."
     )
+    events_correlation_id: bool = Field(
+        True,
+        description="Whether events have a correlation id, up to 256 bytes of it: the first of the headers "
+        "`correlation-id`, `x-correlation-id`, `request-id`, `x-request-id`, `kafka_correlationId`.",
+    )
     dialects: Dialects = Field(
         (),
         description="Other systems whose headers requests may use: kaspr, etf1, nats, karafka, activemq; "

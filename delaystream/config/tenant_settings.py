@@ -26,6 +26,7 @@ _MEANINGS: Final = {
     "`delaystream-on-late`.",
     "events_anonymous": "Whether the events topic reports its requests without an id, and their fires.",
     "events_key": "Whether its events have the key that is delivered.",
+    "events_correlation_id": "Whether its events have a correlation id.",
     "dialects": "Other systems whose headers its requests may use. Empty: none.",
 }
 

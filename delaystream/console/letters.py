@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from heapq import merge
 from itertools import islice
 from typing import Final, Protocol
@@ -17,6 +18,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from delaystream.codec.correlation import correlation_ids
 from delaystream.codec.outgoing import (
     ERROR,
     ERROR_DETAIL,
@@ -27,9 +29,9 @@ from delaystream.codec.outgoing import (
 )
 from delaystream.codec.requests.names import PREFIX
 from delaystream.console.access.caller import Caller
+from delaystream.console.partitions import kept_open
 from delaystream.core.identity import schedule_id
 from delaystream.core.instants import LATEST_MS
-from delaystream.engine.failures import LogUnavailable, Misconfigured
 from delaystream.engine.ports import LogBounds, TopicBatch, TopicRecord
 
 logger = logging.getLogger(__name__)
@@ -40,9 +42,11 @@ HEADER_BYTES: Final = 2_048
 """Of a letter's headers, so many bytes are kept."""
 KEY_BYTES: Final = 256
 """Of its key."""
+CORRELATION_BYTES: Final = 256
+"""Of each of its correlation ids."""
 
 _SHOWN: Final = 10
-_RETRY_S: Final = 2.0
+_CORRELATED: Final = 4
 _ID: Final = "delaystream-id"
 _DESTINATION: Final = "delaystream-destination"
 
@@ -70,6 +74,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     headers_cut: bool
     #: some are left out because they are not to be seen
     headers_hidden: bool = False
+    #: what its headers correlate it with, the first of them, up to `CORRELATION_BYTES` of each
+    correlation_ids: Sequence[bytes] = ()
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -116,6 +122,8 @@ class LetterStatus(msgspec.Struct, frozen=True):
     end: int = 0
     #: letters before this offset are not kept here
     kept_from: int = 0
+    #: offsets behind that which are in batches that cannot be read
+    skipped: int = 0
     #: wall clock, ms, at which nothing was missing; None: not since the console started
     as_of_ms: int | None = None
     problem: str | None = None
@@ -129,7 +137,7 @@ class LetterLog(Protocol):
         ...
 
     async def read_records(self, position: int) -> TopicBatch:
-        """Raises LogUnavailable, and Misconfigured for what cannot be read."""
+        """Raises LogUnavailable; a batch that cannot be read is passed over, and counted."""
         ...
 
     async def close(self) -> None:
@@ -166,17 +174,11 @@ class DeadLetters:
             yield from reversed(kept)
 
     async def _follow(self, partition: int) -> None:
-        while True:
-            try:
-                log = await self._open_log(partition)
-                try:
-                    await self._read(partition, log)
-                finally:
-                    await log.close()
-            except (LogUnavailable, Misconfigured) as problem:
-                self._tell(partition, problem=str(problem))
-                logger.warning("dead letters, partition %d: %s", partition, problem)
-                await asyncio.sleep(_RETRY_S)
+        def complain(problem: Exception) -> None:
+            self._tell(partition, problem=str(problem))
+            logger.warning("dead letters, partition %d: %s", partition, problem)
+
+        await kept_open(partition, self._open_log, partial(self._read, partition), complain)
 
     async def _read(self, partition: int, log: LetterLog) -> None:
         bounds = await log.bounds()
@@ -184,9 +186,20 @@ class DeadLetters:
         kept.clear()
         # Each transaction has a marker, which takes an offset, too.
         position = max(bounds.start, bounds.stable - 2 * self._most)
-        self._tell(partition, position=position, end=bounds.stable, kept_from=position, problem=None)
+        self._tell(
+            partition, position=position, end=bounds.stable, kept_from=position, skipped=0, problem=None
+        )
         while True:
             batch = await log.read_records(position)
+            if batch.skipped:
+                skipped = self.statuses[partition].skipped + batch.skipped
+                self._tell(partition, skipped=skipped)
+                logger.warning(
+                    "dead letters, partition %d: %d offsets from %d on are in a batch that cannot be read",
+                    partition,
+                    batch.skipped,
+                    position,
+                )
             position = batch.next_position
             for record in batch.records:
                 kept.append(letter_of(partition, record))
@@ -227,11 +240,19 @@ class Letters:
         return LetterPage([self._shown(letter) for letter in items], items[-1].place if more else None)
 
     def of(self, word: str) -> list[Letter]:
-        """Letters of the coordinates of a request, or of an id."""
+        """Letters of the coordinates of a request, of an id, or of a correlation id.
+
+        The latter are found by who may see headers.
+        """
+        correlated = word.encode()[:CORRELATION_BYTES]
         found = (
             self._shown(letter)
             for letter in self._letters
-            if word in (letter.source, letter.id) and self._caller.sees(letter.request_topic)
+            if self._caller.sees(letter.request_topic)
+            and (
+                word in (letter.source, letter.id)
+                or (correlated in letter.correlation_ids and self._caller.reads_payload(letter.request_topic))
+            )
         )
         return list(islice(found, _SHOWN))
 
@@ -284,6 +305,7 @@ def letter_of(partition: int, record: TopicRecord) -> Letter:
         value_bytes=None if record.value is None else len(record.value),
         headers=headers,
         headers_cut=left < 0,
+        correlation_ids=[one[:CORRELATION_BYTES] for one in correlation_ids(record.headers)[:_CORRELATED]],
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 import uvicorn
@@ -45,6 +45,8 @@ from delaystream.exit_codes import ExitCode
 logger = structlog.get_logger(__name__)
 
 _LOOK_AGAIN_S: Final = 2.0
+#: How often the topics are looked at, which may have gained partitions.
+_LOOK_FOR_CHANGES_S: Final = 15.0
 _DAY_MS: Final = 86_400_000
 
 
@@ -79,7 +81,7 @@ def run_console(settings: Settings, appearance: Appearance | None = None) -> int
 async def _serve(settings: Settings, address: str, entrance: Entrance, appearance: Appearance) -> None:
     client = parts.client_config(settings)
     stop = process.signals()
-    async with AsyncExitStack() as stack:
+    with ExitStack() as stack:
         directory = DataDirectory.acquire(settings.console_data_dir, settings.app_id)
         stack.callback(directory.release)
         listening = bound(address, settings.console_http_port, listens=True)
@@ -90,15 +92,13 @@ async def _serve(settings: Settings, address: str, entrance: Entrance, appearanc
         looking = asyncio.create_task(_look(settings, client))
         if not await process.first(looking, stop):
             return
-        console = _compose(settings, client, await looking, directory, stack)
-        app = application(console, entrance, appearance)
-        bounds = entrance.limits.bounds
-        server = _Server(server_config(app, bounds.url_bytes, bounds.header_bytes))
+        found: Followed | None = await looking
+        assert found is not None
         host, port = listening.getsockname()[:2]
         logger.info(
             "console listens",
             url=url_of(host, port),
-            partitions=console.partitions,
+            partitions=found.partitions,
             authentication=entrance.authentication,
         )
         if entrance.tokens is None:
@@ -108,8 +108,37 @@ async def _serve(settings: Settings, address: str, entrance: Entrance, appearanc
         if entrance.tokens is not None:
             renewing = asyncio.create_task(entrance.tokens.run(), name="tokens")
             stack.callback(renewing.cancel)
-        await _until_stopped(console, server, listening, stop)
+        while found is not None:
+            around = _Round(settings, client, found, directory, entrance, appearance)
+            found = await around.run(listening, stop)
     logger.info("console stopped")
+
+
+class _Round(NamedTuple):
+    """The topics as they are, followed and asked until they are other ones."""
+
+    settings: Settings
+    client: ClientConfig
+    found: Followed
+    directory: DataDirectory
+    entrance: Entrance
+    appearance: Appearance
+
+    async def run(self, listening: socket.socket, stop: asyncio.Event) -> Followed | None:
+        """What the topics have become meanwhile; None: it is to stop."""
+        with ExitStack() as stack:
+            console = _compose(self.settings, self.client, self.found, self.directory, stack)
+            bounds = self.entrance.limits.bounds
+            app = application(console, self.entrance, self.appearance)
+            server = _Server(server_config(app, bounds.url_bytes, bounds.header_bytes))
+            looking = _changed(self.settings, self.client, self.found)
+            changing = asyncio.create_task(looking, name="look for partitions")
+            await _until(console, server, listening, changing, stop)
+            if changing.cancelled():
+                return None
+        changed = changing.result()
+        logger.info("topics have changed: the console begins anew with them", partitions=changed.partitions)
+        return changed
 
 
 def entrance_of(settings: Settings) -> Entrance:
@@ -151,7 +180,7 @@ def _compose(
     client: ClientConfig,
     found: Followed,
     directory: DataDirectory,
-    stack: AsyncExitStack,
+    stack: ExitStack,
 ) -> Console:
     clock, stores = SystemClock(), RocksDbStores(directory)
     database = Database.open(settings.console_database or f"sqlite:///{directory.path / 'history.db'}")
@@ -195,23 +224,43 @@ def _compose(
     return Console(following, history, History(database), letters, clock, bounds)
 
 
-async def _until_stopped(
-    console: Console, server: uvicorn.Server, listening: socket.socket, stop: asyncio.Event
+async def _until(
+    console: Console,
+    server: uvicorn.Server,
+    listening: socket.socket,
+    changing: asyncio.Task[Followed],
+    stop: asyncio.Event,
 ) -> None:
+    """Have it follow and answer until it is to stop, or to begin anew; then `changing` is not cancelled."""
     following = asyncio.create_task(console.run(), name="follow")
-    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+    # A server closes what it listens on; the address stays this process's.
+    serving = asyncio.create_task(server.serve(sockets=[listening.dup()]), name="http")
     stopping = asyncio.create_task(stop.wait(), name="stop")
+    tasks: list[asyncio.Task[Any]] = [following, serving, stopping, changing]
     try:
-        done, _ = await asyncio.wait([following, serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
         # A stream of events has no end of its own.
         console.tail.close()
         server.should_exit = True
-        stopping.cancel()
-        following.cancel()
-        await asyncio.gather(following, serving, stopping, return_exceptions=True)
+        for task in (stopping, following, changing):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _changed(settings: Settings, client: ClientConfig, known: Followed) -> Followed:
+    """What is followed, once it is something else: a topic has more partitions, or another retention."""
+    while True:
+        await asyncio.sleep(_LOOK_FOR_CHANGES_S)
+        try:
+            found = await asyncio.to_thread(followed, settings, client)
+        except (LogUnavailable, Misconfigured):
+            # Those who follow say so.
+            continue
+        if found != known:
+            return found
 
 
 async def _look(settings: Settings, client: ClientConfig) -> Followed:

@@ -19,6 +19,7 @@ from delaystream.console.letters import DeadLetters, Letters
 from delaystream.console.replica.catalog import Catalog
 from delaystream.console.replica.follower import CopyStatus, Follower, Phase
 from delaystream.console.replica.pending import Copy, Pending
+from delaystream.console.standing import Standing
 from delaystream.engine.ports import Clock, LogBounds
 
 
@@ -57,6 +58,7 @@ class Console:
         self._letters = letters
         self.bounds = bounds
         self.tail = Tail(asked, lambda: self.history_statuses)
+        self._standing = Standing(following, history)
 
     async def run(self) -> None:
         """Follow until cancelled. Raises StoreFailed."""
@@ -66,6 +68,7 @@ class Console:
             group.create_task(self._history.run(), name="history")
             group.create_task(self._letters.run(), name="letters")
             group.create_task(self.tail.run(), name="tail")
+            group.create_task(self._standing.run(), name="schedules")
 
     def seen_by(self, caller: Caller) -> Console:
         """The same console, as a caller sees it."""

@@ -17,6 +17,7 @@ from delaystream.codec.envelope import RUNS, Fire, Past, Schedule, Status
 from delaystream.codec.event import Event, EventType
 from delaystream.codec.keys import due_of, offset_of
 from delaystream.console.history.queries import Told
+from delaystream.console.letters import Letter
 from delaystream.console.replica.catalog import Filter, Sort
 from delaystream.console.replica.pending import PendingEvent, Wanted
 from delaystream.core.identity import FireName, split_fire_id, split_schedule_id, trigger_index
@@ -131,6 +132,8 @@ class Search:
     async def find(self, word: str) -> list[Found]:
         """All that is known under a word; empty where nothing is. Raises DatabaseError."""
         found = self.present(word)
+        told = await asyncio.to_thread(self._correlated_events, word)
+        found += list(self._correlated(told, word, found))
         found += await asyncio.to_thread(self._past, word, found)
         if not any(one.by in {By.COORDINATES, By.FIRE_ID} for one in found):
             found += await self._by_elimination(word)
@@ -249,7 +252,7 @@ class Search:
         for letter in self._console.letters.of(word):
             if self._sees(letter.request_topic):
                 yield Found(
-                    by=By.COORDINATES if letter.source == word else By.KEY,
+                    by=_known_by(letter, word),
                     state=State.REJECTED,
                     detail=letter.detail,
                     letter=LetterPlace(letter.partition, letter.offset, letter.code),
@@ -282,6 +285,64 @@ class Search:
                 continue
             state = _STATE_AFTER.get(event.type, State.UNKNOWN)
             yield Found(by=by, state=state, detail=event.detail, told=one)
+
+    def _correlated_events(self, word: str) -> list[Told]:
+        """Events with a correlation id or a request id, the latest first.
+
+        What became of the schedules that these leave open stands ahead of them: a request names itself once,
+        and what its schedule then does is told without. Raises DatabaseError.
+        """
+        history = self._console.history
+        told = history.of_correlation(word, MOST)
+        open_ = {(one.event.request_topic, one.event.id): one.event.revision for one in reversed(told)}
+        for one in told:
+            if one.event.type in _STATE_AFTER:
+                open_.pop((one.event.request_topic, one.event.id), None)
+        outcomes: list[Told] = []
+        for (topic, id), revision in open_.items():
+            if topic is not None and id is not None:
+                last = history.of_schedule(topic, id, 1, types=tuple(_STATE_AFTER)).items
+                outcomes += [one for one in last if one.event.revision == revision]
+        return [*outcomes, *told]
+
+    def _correlated(self, told: Sequence[Told], word: str, present: Sequence[Found]) -> Iterable[Found]:
+        """Where that stands which a correlation id or a request id was told with; each thing once."""
+        known = {(found.schedule.tenant, found.schedule.id) for found in present if found.schedule}
+        known |= {(one.pending.request_topic, one.pending.source) for one in present if one.pending}
+        refused = {letter.source for letter in self._console.letters.of(word)}
+        of: dict[tuple[str, str], list[Told]] = {}
+        for one in told:
+            event = one.event
+            if (
+                event.request_topic is None
+                or event.schedule_id is None
+                or not self._sees(event.request_topic)
+            ):
+                continue
+            if event.type is not EventType.REJECTED or event.source not in refused:
+                of.setdefault((event.request_topic, event.schedule_id), []).append(one)
+        for thing, events in of.items():
+            if thing not in known:
+                yield self._since(thing, events)
+
+    def _since(self, thing: tuple[str, str], told: Sequence[Told]) -> Found:
+        """What became of something that events tell of, the latest of them first."""
+        tenant, id = thing
+        last = next((one for one in told if one.event.type in _STATE_AFTER), told[0])
+        state = _STATE_AFTER.get(last.event.type)
+        # Of now: a copy may have been closed while the history was asked.
+        schedule = None if last.event.id is None else self._console.catalog.get(tenant, id)
+        if schedule is not None and state is not State.REJECTED:
+            if schedule.row.revision == last.event.revision:
+                standing = self._schedule(By.CORRELATION_ID, schedule)
+                return msgspec.structs.replace(standing, told=last)
+            if state is None:
+                why = "Another definition has taken its place."
+                return Found(by=By.CORRELATION_ID, state=State.CANCELLED, detail=why, told=last)
+        if state is None:
+            why = f"The last that is told of it is {last.event.type.value!r}."
+            return Found(by=By.CORRELATION_ID, state=State.UNKNOWN, detail=why, told=last)
+        return Found(by=By.CORRELATION_ID, state=state, detail=last.event.detail, told=last)
 
     # -- what follows from what is not there -------------------------------------------------------
 
@@ -325,6 +386,12 @@ class Search:
         if offset >= bounds.stable:
             return State.UNREAD, f"{read}; a producer's transaction at {bounds.stable} is still open."
         return State.UNREAD, f"{read}, and the partition ends at {bounds.end}."
+
+
+def _known_by(letter: Letter, word: str) -> By:
+    if letter.source == word:
+        return By.COORDINATES
+    return By.ID if letter.id == word else By.CORRELATION_ID
 
 
 def _is(past: Fire, name: FireName) -> bool:

@@ -100,11 +100,15 @@ class TopicRecord(msgspec.Struct, frozen=True):
 
 
 class TopicBatch(msgspec.Struct, frozen=True):
-    """Committed records of a topic in offset order; the rest as in a `ChangelogBatch`."""
+    """Committed records of a topic in offset order; the rest as in a `ChangelogBatch`.
+
+    ``skipped`` is the number of offsets of batches that cannot be read: they are passed over.
+    """
 
     records: Sequence[TopicRecord]
     next_position: int
     stable: int
+    skipped: int = 0
 
 
 class ChangelogRecord(msgspec.Struct, frozen=True):

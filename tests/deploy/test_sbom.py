@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,9 +30,16 @@ def test_the_bill_holds_every_locked_package_and_jar_and_is_reproducible(tmp_pat
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     assert bill["metadata"]["component"]["purl"] == f"pkg:pypi/delaystream@{__version__}"
     packages = {
-        c["name"].lower().replace("_", "-") for c in bill["components"] if c["purl"].startswith("pkg:pypi/")
+        c["name"].lower().replace("_", "-"): c["scope"]
+        for c in bill["components"]
+        if c["purl"].startswith("pkg:pypi/")
     }
-    assert audit.locked(ROOT / "requirements" / "run.txt") <= packages
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    [lock] = re.findall(r"--require-hashes .* -r /tmp/(\w+\.txt)", dockerfile)
+    assert audit.locked(ROOT / "requirements" / lock) <= packages.keys()
+    # What the image leaves out is said to be optional, and nothing else is.
+    [taken_out] = re.findall(r"uninstall --yes (.+)", dockerfile)
+    assert {name for name, scope in packages.items() if scope != "required"} == set(taken_out.split())
     jars = {c["hashes"][0]["content"] for c in bill["components"] if c["purl"].startswith("pkg:maven/")}
     assert jars == {jar.sha256 for version in locked_versions() for jar in kafka_lock(version).jars}
     assert str(ROOT) not in texts[0]

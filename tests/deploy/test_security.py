@@ -19,7 +19,8 @@ from delaystream.exit_codes import ExitCode
 from delaystream.topics.access import Acl, users
 from tests.deploy.secured_broker import WAYS, SecuredBroker, Way
 from tests.deploy.secured_deployment import SecuredDeployment
-from tests.integration.harness import command
+from tests.integration.harness import command, wait
+from tests.integration.test_console import ConsoleProcess, ask
 
 Secured = Callable[..., SecuredDeployment]
 
@@ -33,7 +34,7 @@ NEEDED = next(
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
     directory = tmp_path_factory.mktemp("secured")
-    with SecuredBroker(directory, ["worker", "requester", "reader", "operator"]) as broker:
+    with SecuredBroker(directory, ["worker", "requester", "reader", "console", "operator"]) as broker:
         yield broker
 
 
@@ -118,6 +119,26 @@ def test_requester_reader_and_operator_need_no_more_than_is_documented(secured: 
     refused = app.run("watch", app.requests, "--from-beginning", "--count", "1", "--timeout", "5")
     assert refused.returncode != 0
     assert b"authorization" in refused.stderr.lower()
+
+
+def test_a_console_needs_no_more_than_is_documented(secured: Secured, tmp_path: Path) -> None:
+    """It follows, keeps dead letters, and says of a request where its partition ends."""
+    app = secured()
+    app.allow(app.rights("worker"))
+    app.worker().wait_ready()
+    partition, offset = app.request(b"later", {"destination": app.topic("out"), "delay": "1h", "id": "x"})
+    app.request(b"refused", {"destination": "elsewhere", "delay": "0"})
+    app.user = "console"
+    app.allow(app.rights("console"))
+    console = ConsoleProcess(app, tmp_path / "console")
+    url = console.wait_ready()
+    wait(lambda: bool(ask(f"{url}/v1/dead-letters")["items"]), "the dead letter")
+    wait(lambda: bool(ask(f"{url}/v1/schedules/x")), "the schedule")
+    [ahead] = ask(f"{url}/v1/where", q=f"{app.requests}/{partition}/{offset + 100}")["items"]
+    assert "there is no such record" in ahead["detail"]
+    health = ask(f"{url}/v1/health")
+    assert health["problems"] == [], health
+    assert console.terminate() == 0
 
 
 def test_the_operator_may_create_the_topics(broker: SecuredBroker, tmp_path: Path) -> None:

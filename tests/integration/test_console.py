@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import psutil
 import pytest
+from confluent_kafka.admin import NewPartitions
 
 from delaystream.codec.envelope import Status
 from tests.integration.harness import Deployment, command, wait
@@ -113,6 +114,11 @@ def told(url: str) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     return sorted(schedules, key=lambda one: (one["request_topic"], one["id"])), listed(f"{url}/v1/pending")
 
 
+AT_ONCE = 25
+"""So many requests of either kind are made without a console, and again as it starts. They stay pending, so a
+record that is passed over is missed for ever."""
+
+
 @pytest.mark.timeout(240)
 def test_killed_at_any_time_it_misses_nothing_and_the_worker_does_not_notice(
     deploy: Deploy, tmp_path: Path
@@ -124,20 +130,30 @@ def test_killed_at_any_time_it_misses_nothing_and_the_worker_does_not_notice(
     traffic = Traffic(app, rate=80, seed=61, longest_delay_ms=2_000).start()
     kept = tmp_path / "console"
     ids, coordinates, mine = set(), set(), set()
-    # Killed at its start, when it listens, and while it answers: after so many answers.
-    for number, answers in enumerate((0, 1, 4, 0, 12, 2, 30)):
-        console = ConsoleProcess(app, kept)
-        for name in (f"far/{number}-a", f"far/{number}-b"):
+
+    def ask_for(some: str) -> None:
+        """Requests whose fires are far: whoever misses the record of one never sees it."""
+        for one in range(AT_ONCE):
+            name = f"far/{some}-{one}"
             partition, offset = app.request(b"named", {"destination": out, "id": name, **_FAR})
             mine.add(f"{app.requests}/{partition}/{offset}")
             ids.add(name)
-        for key in (b"one", b"\xff"):
+            key = b"\xff" if one % 2 else b"one"
             partition, offset = app.request(b"unnamed", {"destination": out, **_FAR}, key=key)
             coordinates.add(f"{app.requests}/{partition}/{offset}")
+
+    # Killed at its start, when it listens, and while it answers: after so many answers.
+    for number, answers in enumerate((0, 1, 4, 0, 12, 2, 30)):
+        ask_for(f"before-{number}")
+        console = ConsoleProcess(app, kept)
+        ask_for(f"{number}")
         if answers:
             wait(lambda console=console: bool(console.url), "the console's address", 60)  # type: ignore[misc]
         for _ in range(answers):
             wait(lambda url=console.url: ask(f"{url}/v1/stats") is not None, "an answer")  # type: ignore[misc]
+        if number % 2:
+            # Only a copy that was whole is gone on from; another one is made anew.
+            console.wait_ready()
         console.kill()
     _, records = traffic.stop().outcome()
     mine |= coordinates
@@ -166,11 +182,49 @@ def test_killed_at_any_time_it_misses_nothing_and_the_worker_does_not_notice(
     assert {json.loads(line)["id"] for line in lines.stdout.splitlines()} == ids, lines.stderr
     assert console.terminate() == anew.terminate() == 0
     # Nobody answers now, so the worker is asked.
-    described = app.run("get", "far/0-a", "--console-url", shown, "-o", "json")
+    described = app.run("get", "far/0-0", "--console-url", shown, "-o", "json")
     assert described.returncode == 0, described.stderr
     assert b"A worker is asked, over Kafka." in described.stderr
     assert json.loads(described.stdout)["outcome"] == "described"
+    described = app.run("where", "far/0-0", "--console-url", shown, "-o", "json")
+    assert json.loads(described.stdout)["outcome"] == "described", described.stderr
     assert worker.terminate() == 0, worker.output()[-6000:]
+
+
+@pytest.mark.timeout(180)
+def test_partitions_that_topics_gain_are_followed(deploy: Deploy, tmp_path: Path) -> None:
+    """By the same process at the same address; what was stored is there still."""
+    app = deploy(partitions=1).apply_topics()
+    out = app.destination("out")
+    worker = app.worker().wait_ready()
+    console = ConsoleProcess(app, tmp_path / "console")
+    url = console.wait_ready()
+
+    def fired(ids: set[str]) -> bool:
+        return all((ask(f"{url}/v1/schedules/{id}/fires") or {"items": []})["items"] for id in ids)
+
+    app.request(b"first", {"destination": out, "id": "first", "delay": "0"})
+    wait(lambda: fired({"first"}), "the fire in the history")
+    more = [NewPartitions(app.events, 4), NewPartitions(app.dead_letters, 3)]
+    for grown in app.kafka.admin.create_partitions(more).values():
+        grown.result(30)
+
+    def parts() -> tuple[int, int]:
+        history = (ask(f"{url}/v1/partitions") or {"history": []})["history"]
+        return len(history), len((ask(f"{url}/v1/dead-letters") or {"reading": []})["reading"])
+
+    wait(lambda: parts() == (4, 3), "the new partitions", 60)
+    ids = {f"later-{number}" for number in range(24)}
+    for id in ids:
+        app.request(b"later", {"destination": out, "id": id, "delay": "0"})
+    for number in range(12):
+        app.request(b"refused", {"destination": out, "delay": "soon"}, key=b"%d" % number)
+    # Workers look at the topics in their own time.
+    wait(lambda: fired(ids | {"first"}), "every fire in the history", 60)
+    wait(lambda: len(ask(f"{url}/v1/dead-letters")["items"]) == 12, "every dead letter", 60)
+    assert "the console begins anew with them" in console.output
+    assert console.terminate() == 0
+    assert worker.terminate() == 0
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from delaystream.core.instants import LATEST_MS
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Action
 from delaystream.engine.output.events import _why_completed
+from delaystream.engine.ports import TopicPartition
 from tests.unit.engine import Engine, in_virtual_time
 from tests.unit.tenants import OTHER, other_request, tenant, tenants, with_tenants
 from tests.unit.test_recurring import all_but_stopped, events
@@ -347,6 +348,65 @@ def test_a_tenant_keeps_its_keys_out_of_events_and_tells_of_requests_without_an_
         ]
 
     with_tenants(test, tenants(tenant("*", events_key=False, events_anonymous=True)))
+
+
+def test_events_say_what_they_are_correlated_with() -> None:
+    """The request's, the command's, the delivery's: the first id that is text, and its beginning alone."""
+
+    async def test(engine: Engine) -> None:
+        long = "é" * 200
+        first = [("another", b"x"), ("X-Correlation-Id", b"\xff"), ("correlation_id", long.encode())]
+        engine.request(destination="orders", delay="1s", id="a", foreign=[*first, ("request-id", b"later")])
+        engine.request(destination="orders", delay="1s", foreign=[("x-request-id", b"unnamed")])
+        engine.request(destination="orders", delay="soon", foreign=[("kafka_correlationId", b"refused")])
+        engine.request(destination="orders", every="1h", id="b")
+        engine.request(None, action="pause", id="b", foreign=[("correlation-id", b"command")])
+        engine.request(
+            destination="orders",
+            at="2000-01-01T00:00:00Z",
+            grace="1s",
+            on_late="drop",
+            id="c",
+            foreign=[("correlation-id", b"late")],
+        )
+        await asyncio.sleep(3)
+        told = {(e["type"], e.get("id")): e.get("correlation_id") for e in events(engine)}
+        assert told == {
+            ("scheduled", "a"): "é" * 128,
+            ("fired", "a"): "é" * 128,
+            ("scheduled", None): "unnamed",
+            ("fired", None): "unnamed",
+            ("rejected", None): "refused",
+            ("scheduled", "b"): None,
+            ("paused", "b"): "command",
+            ("scheduled", "c"): "late",
+            ("expired", "c"): "late",
+        }
+
+    in_virtual_time(test, events_anonymous=True)
+
+
+def test_a_tenant_keeps_its_correlation_ids_out_of_events() -> None:
+    async def test(engine: Engine) -> None:
+        control = [("delaystream-destination", b"orders"), ("delaystream-delay", b"1s")]
+        for topic in ("delay-requests", OTHER):
+            for mine in ([("delaystream-id", b"a")], [], [("delaystream-every", b"soon")]):
+                headers = [*control, *mine, ("correlation-id", b"order-17")]
+                at = engine.clock.now_ms()
+                engine.log.append(TopicPartition(topic, 0), (b"key", b"value", headers, at))
+        await asyncio.sleep(3)
+        told = {(e["request_topic"], e["type"], e.get("correlation_id")) for e in events(engine)}
+        types = ("scheduled", "fired", "rejected")
+        assert told == {
+            *(
+                (topic, type, id)
+                for topic, id in (("delay-requests", "order-17"), (OTHER, None))
+                for type in types
+            )
+        }
+
+    other = tenant("*", events_correlation_id=False, events_anonymous=True)
+    with_tenants(test, tenants(other), events_anonymous=True)
 
 
 def test_events_say_who_made_a_schedule_and_who_changed_it_last() -> None:

@@ -380,6 +380,23 @@ EVENTS = [
         code="invalid-delay",
         detail="delaystream-delay is '5'; expected a unit",
     ),
+    Event(
+        schema_version=SCHEMA_VERSION,
+        type=EventType.FIRED,
+        at_ms=AT_MS,
+        request_topic="delay-requests",
+        schedule_id="order-7",
+        source="delay-requests/3/42",
+        id="order-7",
+        status="fired",
+        revision=1376260,
+        due_at_ms=AT_MS - 5,
+        fired_at_ms=AT_MS,
+        lateness_ms=5,
+        destination="orders",
+        destination_partition=1,
+        correlation_id="basket-17",
+    ),
 ]
 
 

@@ -30,6 +30,7 @@ from delaystream.adapters.kafka.record_batches import (
     BatchRefusedError,
     Decompressor,
     FetchedBatches,
+    OpenBatch,
     is_abort_marker,
     uncompressed,
     unreadable,
@@ -128,14 +129,14 @@ class AiokafkaChangelog(Changelog):
         return batch
 
     async def read_records(self, position: int) -> TopicBatch:
-        """As `read`, with whole records: those of any topic. Nothing is fetched ahead."""
+        """As `read`, with whole records: those of any topic. Nothing is fetched ahead.
+
+        Anybody may have written them: a batch that cannot be read is passed over, and counted.
+        """
 
         async def fetch() -> TopicBatch:
             data, aborted, stable = self._answered(position, await self._fetch(position))
-            try:
-                return topic_records(position, data, aborted, stable, self._decompressor)
-            except (UnicodeDecodeError, BatchRefusedError) as error:
-                raise self._foreign(position, error) from error
+            return topic_records(position, data, aborted, stable, self._decompressor)
 
         batch: TopicBatch = await self._retrying(fetch)
         return batch
@@ -287,8 +288,9 @@ def committed_records(
     that offset to its next abort marker (KIP-98).
     """
     records: list[tuple[int, bytes, bytes | None]] = []
-    for batch, committed in _batches(data, aborted, decompressor):
+    for batch, content, committed in _batches(data, aborted, decompressor):
         if committed:
+            batch = _opened(batch, content, decompressor)  # noqa: PLW2901  # the same, uncompressed
             if batch.base_offset >= position:
                 records += [(record.offset, record.key, record.value) for record in batch]
             else:
@@ -304,25 +306,55 @@ def topic_records(
     stable: int,
     decompressor: Decompressor,
 ) -> TopicBatch:
-    """As `committed_records`, with whole records."""
+    """As `committed_records`, with whole records; what cannot be read is passed over, and counted."""
     records: list[TopicRecord] = []
-    for batch, committed in _batches(data, aborted, decompressor):
+    skipped = 0
+    for batch, content, committed in _batches(data, aborted, decompressor):
+        next_position = max(position, batch.next_offset)
         if committed:
-            records += [
+            found, unread = _whole_records(batch, content, decompressor)
+            records += [record for record in found if position <= record.offset < next_position]
+            if unread:
+                skipped += next_position - max(position, records[-1].offset + 1 if records else position)
+        position = next_position
+    return TopicBatch(records, position, stable, skipped)
+
+
+_AT_ONCE: Final = 500
+
+
+def _whole_records(
+    batch: Any, content: memoryview, decompressor: Decompressor
+) -> tuple[list[TopicRecord], bool]:
+    """The records of a batch up to the first that cannot be read, and whether there is one."""
+    found: list[TopicRecord] = []
+    begin = batch.base_offset
+    try:
+        reading = OpenBatch(batch, content, decompressor)
+        while True:
+            try:
+                some = reading.read(_AT_ONCE)
+            except UnicodeDecodeError:
+                reading.forgiving(begin)
+                continue
+            if not some:
+                return found, False
+            begin = some[-1].offset + 1
+            found += [
                 TopicRecord(record.offset, record.timestamp, record.key, record.value, list(record.headers))
-                for record in batch
-                if record.offset >= position
+                for record in some
             ]
-        position = max(position, batch.next_offset)
-    return TopicBatch(records, position, stable)
+    except (BatchRefusedError, MemoryError):
+        return found, True
 
 
 def committed_record(
     offset: int, data: bytes, aborted: Iterable[tuple[int, int]], decompressor: Decompressor
 ) -> ChangelogRecord | None:
     """The committed record at an offset, among batches fetched from there; ``aborted``, errors as above."""
-    for batch, committed in _batches(data, aborted, decompressor):
+    for batch, content, committed in _batches(data, aborted, decompressor):
         if committed:
+            batch = _opened(batch, content, decompressor)  # noqa: PLW2901  # the same, uncompressed
             by_broker = batch.timestamp_type == _LOG_APPEND_TIME
             for record in batch:
                 if record.offset == offset:
@@ -334,8 +366,8 @@ def committed_record(
 
 def _batches(
     data: bytes, aborted: Iterable[tuple[int, int]], decompressor: Decompressor
-) -> Iterator[tuple[Any, bool]]:
-    """Every fetched batch, and whether its records were committed. Committed batches are uncompressed."""
+) -> Iterator[tuple[Any, memoryview, bool]]:
+    """Every fetched batch as it was fetched, its bytes, and whether its records were committed."""
     starting = sorted(aborted, key=lambda entry: entry[1], reverse=True)
     aborting: set[int] = set()
     fetched = FetchedBatches(data)
@@ -346,18 +378,23 @@ def _batches(
             raise LogUnavailable(str(error)) from error
         if not batch.validate_crc():
             raise LogUnavailable(f"a record batch at offset {batch.base_offset} does not match its checksum")
-        if batch.producer_id is None:
-            raise unreadable("it has a message format without transactions")
         while starting and starting[-1][1] <= batch.base_offset:
             aborting.add(starting.pop()[0])
         if batch.is_control_batch:
             if batch.producer_id in aborting and _ends(batch, fetched.data, decompressor):
                 aborting.discard(batch.producer_id)
-            yield batch, False
+            yield batch, fetched.data, False
         elif batch.is_transactional and batch.producer_id in aborting:
-            yield batch, False
+            yield batch, fetched.data, False
         else:
-            yield uncompressed(batch, fetched.data, decompressor)[0], True
+            yield batch, fetched.data, True
+
+
+def _opened(batch: Any, content: memoryview, decompressor: Decompressor) -> Any:
+    """A committed batch, uncompressed. Raises BatchRefusedError."""
+    if batch.producer_id is None:
+        raise unreadable("it has a message format without transactions")
+    return uncompressed(batch, content, decompressor)[0]
 
 
 def _ends(batch: Any, data: memoryview, decompressor: Decompressor) -> bool:

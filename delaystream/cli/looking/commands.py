@@ -1,4 +1,4 @@
-"""`delaystream list`, `get`, `fires`, `pending`, `where`, `stats`: what a console knows."""
+"""What a console knows: `list`, `get`, `fires`, `upcoming`, `pending`, `dead-letters`, `where`, `stats`."""
 
 from __future__ import annotations
 
@@ -73,6 +73,23 @@ _FOUND: Final[Sequence[Column]] = (
     ("destination", "schedule.definition.destination|pending.destination|event.event.destination"),
     ("when", "schedule.next_at|pending.due_at|event.at"),
     ("detail", "detail"),
+)
+_UPCOMING: Final[Sequence[Column]] = (("at", "at"), ("local time", "local"), ("note", "note"))
+_LETTERS: Final[Sequence[Column]] = (
+    ("when", "at"),
+    ("code", "code"),
+    ("what", "id|source"),
+    ("destination", "destination"),
+    ("detail", "detail"),
+)
+_LETTERS_WIDE: Final[Sequence[Column]] = (
+    *_LETTERS,
+    ("source", "source"),
+    ("request topic", "request_topic"),
+    ("key", "key|key_base64"),
+    ("bytes", "value_bytes"),
+    ("place", "partition"),
+    ("offset", "offset"),
 )
 _COUNTS: Final[Sequence[Column]] = (
     ("request topic", "request_topic"),
@@ -213,6 +230,53 @@ def fires(*, id: Id, limit: Limit = 50, asking: Asking) -> None:
 
 
 @expanded
+def upcoming(
+    *,
+    id: Id,
+    count: Annotated[int, typer.Option(help="So many times.", metavar="N", min=1, max=500)] = 10,
+    asking: Asking,
+) -> None:
+    """List when a schedule fires next, with what the clocks do, by a console; of a paused one, when it would.
+
+    Exits with 0, 65 when the id is unknown, 69 when no console answers.
+
+    Example: delaystream upcoming stand-up --count 3
+    """
+    path = f"/v1/schedules/{quote(id, safe='')}/upcoming"
+    _ask(asking, path, {"request_topic": asking.topic, "count": count}, "items", _UPCOMING)
+
+
+@expanded
+def dead_letters(
+    *,
+    code: Annotated[str | None, typer.Option(help="Only with this code.", metavar="CODE")] = None,
+    to: To = None,
+    id: Annotated[str | None, typer.Option("--id", help="Only of this id.", metavar="ID")] = None,
+    at_from: Annotated[str | None, typer.Option(help="Not before.", metavar="TIME")] = None,
+    at_to: Annotated[str | None, typer.Option(help="Before.", metavar="TIME")] = None,
+    limit: Limit = 50,
+    asking: Asking,
+) -> None:
+    """List refused requests and impossible fires, the latest first, by a console.
+
+    It keeps the last 10,000; all of them are on their topic.
+
+    Exits with 0, 65 when the console refuses the question, 69 when none answers.
+
+    Example: delaystream dead-letters --code invalid-delay -o wide
+    """
+    wanted = {
+        "request_topic": asking.topic,
+        "code": code,
+        "destination": to,
+        "id": id,
+        "at_from": at_from,
+        "at_to": at_to,
+    }
+    _list(asking, "/v1/dead-letters", wanted, limit, _LETTERS, _LETTERS_WIDE)
+
+
+@expanded
 def get(
     *,
     id: Id,
@@ -269,13 +333,20 @@ def stats(*, asking: Asking) -> None:
 
     Example: delaystream stats -o json
     """
+    _ask(asking, "/v1/stats", {}, "by_destination", _COUNTS)
+
+
+def _ask(
+    asking: Asking, path: str, parameters: dict[str, Any], items: str, columns: Sequence[Column]
+) -> None:
+    """Show the answer to one question, and again if that is wanted."""
     from delaystream.cli.looking.console_client import ask, console_at
 
     at = console_at(asking.load())
 
     def shown() -> str:
-        body = ask(at, "/v1/stats", {})
-        return _many(asking.form, body, body["by_destination"], _COUNTS, _COUNTS)
+        body = ask(at, path, parameters)
+        return _many(asking.form, body, body[items], columns, columns)
 
     _show(asking, shown)
 
@@ -398,3 +469,6 @@ def _warn(body: dict[str, Any]) -> None:
     if missing := [one["partition"] for one in body.get("missing_partitions", ())]:
         numbers = ", ".join(map(str, missing))
         print(f"delaystream: not complete: the console still reads partitions {numbers}", file=sys.stderr)
+    if skipped := sum(one["skipped"] for one in body.get("reading", ())):
+        sentence = f"not complete: {skipped} letters at most are in batches that cannot be read"
+        print(f"delaystream: {sentence}", file=sys.stderr)

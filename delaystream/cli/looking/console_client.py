@@ -86,22 +86,40 @@ def ask(at: ConsoleAt, path: str, parameters: Mapping[str, object]) -> dict[str,
 
     Raises ConsoleUnavailableError and ConsoleRefusedError.
     """
+    with opened(at, path, parameters) as answer:
+        try:
+            read = orjson.loads(answer.read(_MOST))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _unavailable(at.url, error) from None
+    if not isinstance(read, dict):
+        raise ConsoleUnavailableError(f"What answers at {at.url} is no console.")
+    return read
+
+
+def opened(
+    at: ConsoleAt, path: str, parameters: Mapping[str, object], *, timeout_s: float = _TIMEOUT_S
+) -> http.client.HTTPResponse:
+    """The answer to one question, to be read; parameters that are None are left out.
+
+    Raises ConsoleUnavailableError and ConsoleRefusedError.
+    """
     query = urlencode({name: value for name, value in parameters.items() if value is not None}, doseq=True)
     url = at.url
     asked = urllib.request.Request(f"{url}{path}{f'?{query}' if query else ''}")
     if at.token is not None:
         asked.add_unredirected_header("Authorization", f"Bearer {at.token}")
     try:
-        with _open(asked, timeout=_TIMEOUT_S) as answer:
-            read = orjson.loads(answer.read(_MOST))
+        answer: http.client.HTTPResponse = _open(asked, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         raise _problem(url, error) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise ConsoleUnavailableError(f"No console answers at {url}: {printable(str(reason))}.") from None
-    if not isinstance(read, dict):
-        raise ConsoleUnavailableError(f"What answers at {url} is no console.")
-    return read
+        raise _unavailable(url, error) from None
+    return answer
+
+
+def _unavailable(url: str, error: Exception) -> ConsoleUnavailableError:
+    reason = getattr(error, "reason", error)
+    return ConsoleUnavailableError(f"No console answers at {url}: {printable(str(reason))}.")
 
 
 def _problem(url: str, error: urllib.error.HTTPError) -> Exception:

@@ -29,6 +29,23 @@ def table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, cut:
     )
 
 
+def line(
+    item: Mapping[str, Any] | None,
+    columns: Sequence[Column],
+    widths: Mapping[str, int],
+    *,
+    cut: bool = True,
+) -> str:
+    """One row of a table that goes on, in columns of at least these widths; None: the headings."""
+    cells = [
+        heading.upper() if item is None else _cell(_value(item, path), cut=cut) for heading, path in columns
+    ]
+    return "  ".join(
+        cell.ljust(widths.get(heading, len(heading)))
+        for cell, (heading, _) in zip(cells, columns, strict=True)
+    ).rstrip()
+
+
 def facts(body: Mapping[str, Any], prefix: str = "") -> str:
     """One thing, a line for each value that is there."""
     lines = []

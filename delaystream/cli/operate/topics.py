@@ -177,8 +177,8 @@ def print_(
 ) -> None:
     """Print the topics as they should be, and who needs which ACLs. Needs no cluster.
 
-    For people, or to create them by other means. The ACLs are the least that a worker, a requester, a reader
-    and an operator need; destinations are those of destinations_allow.
+    For people, or to create them by other means. The ACLs are the least that a worker, a requester, a reader,
+    a console and an operator need; destinations are those of destinations_allow.
     """
     loaded = connection.load()
     print(

@@ -15,6 +15,7 @@ from delaystream.console.api import (
     metrics,
     overview,
     pages,
+    paths,
     planning,
     problems,
     reading,
@@ -40,6 +41,8 @@ def application(
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        # FastAPI would make spans of its own as soon as there is an SDK.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.console = console
     app.state.entrance = entrance
@@ -53,6 +56,7 @@ def application(
         shown = not prefix
         app.include_router(compat.router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
     metrics.install(app, console, entrance)
+    paths.install(app)
     pages.install(app)
     views.install(app, appearance or Appearance())
 

@@ -157,7 +157,9 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "items": [_LETTER],
         "next_cursor": None,
         "counts": {"invalid-delay": 1},
-        "reading": [{"partition": 0, "position": 14, "end": 14, "kept_from": 0, "problem": None}],
+        "reading": [
+            {"partition": 0, "position": 14, "end": 14, "kept_from": 0, "skipped": 0, "problem": None}
+        ],
     },
     "PreviewBody": _PREVIEW,
     "Problem": _PROBLEM,

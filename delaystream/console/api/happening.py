@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Header, Query
@@ -23,7 +23,7 @@ from delaystream.console.api.reading import LIMIT, PLACE, Limit, Text, place_of,
 from delaystream.console.api.rendering import letter_body
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.queries import Told
-from delaystream.console.history.tail import STREAMS, Places, TooManyStreams
+from delaystream.console.history.tail import STREAMS, Places, TooManyStreams, reached
 from delaystream.console.letters import LetterFilter
 from delaystream.console.service import Console
 
@@ -70,6 +70,7 @@ async def list_dead_letters(
                 position=status.position,
                 end=status.end,
                 kept_from=status.kept_from,
+                skipped=status.skipped,
                 problem=status.problem,
             )
             for status in console.letters.statuses
@@ -84,6 +85,7 @@ class Watched(msgspec.Struct, frozen=True):
     request_topics: frozenset[str] | None
     destination: str | None
     id: str | None
+    correlation_id: str | None = None
 
     def fits(self, told: Told) -> bool:
         """Whether an event is meant."""
@@ -94,6 +96,7 @@ class Watched(msgspec.Struct, frozen=True):
             and (self.request_topics is None or event.request_topic in self.request_topics)
             and (self.destination is None or destination == self.destination)
             and self.id in (None, event.id, event.schedule_id)
+            and self.correlation_id in (None, event.correlation_id, event.request_id)
         )
 
 
@@ -116,9 +119,18 @@ async def stream_events(
     request_topic: Annotated[list[str] | None, Query()] = None,
     destination: Text = None,
     id: str | None = None,
+    correlation_id: Text = None,
     last_event_id: Annotated[str | None, Header()] = None,
     after: Annotated[
         str | None, Query(description="As the header Last-Event-ID, for who cannot set one.")
+    ] = None,
+    last: Annotated[
+        int | None,
+        Query(ge=1, le=1_000, description="Without a place, begin so many offsets of each partition ago."),
+    ] = None,
+    until: Annotated[
+        Literal["now"] | None,
+        Query(description="End where the history ends now; the comment `: end` says that this was reached."),
     ] = None,
 ) -> StreamingResponse:
     """Events as they happen, or from one on that was seen last, as far as the history goes."""
@@ -127,9 +139,13 @@ async def stream_events(
         None if request_topic is None else frozenset(request_topic),
         destination,
         id,
+        correlation_id,
     )
     told = last_event_id if last_event_id is not None else after
-    places = _places(_opened(cursors, told), console.tail.now())
+    now = console.tail.now()
+    places = _places(_opened(cursors, told), now)
+    if not told and last is not None:
+        places = {partition: max(0, offset - last) for partition, offset in now.items()}
     if console.tail.streams >= STREAMS:
         detail = f"{STREAMS} streams are open, and no more may be."
         raise too_many("too-many-streams", detail, _FULL_S)
@@ -141,7 +157,7 @@ async def stream_events(
         raise too_many("too-many-streams", detail, _FULL_S)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(
-        _stream(stream, watched, places),
+        _stream(stream, watched, places, None if until is None else now),
         media_type="text/event-stream",
         headers=headers,
     )
@@ -175,11 +191,13 @@ class Stream:
         return (self._cursors.cursor(plain, _EVENTS) or "").encode()
 
 
-async def _stream(stream: Stream, watched: Watched, places: Places) -> AsyncIterator[bytes]:
+async def _stream(
+    stream: Stream, watched: Watched, places: Places, until: Places | None
+) -> AsyncIterator[bytes]:
     try:
         with stream.counted():
             yield b"retry: 2000\nid: %b\n\n" % stream.event_id(places)
-            async for step in stream.tail.follow(places, _SILENCE_S, stream.caller):
+            async for step in stream.tail.follow(places, _SILENCE_S, stream.caller, until):
                 if not stream.stands:
                     # It comes again, with the rights that it has now.
                     return
@@ -195,6 +213,8 @@ async def _stream(stream: Stream, watched: Watched, places: Places) -> AsyncIter
                 places = step.places
                 # What is not meant moves the place, too: it is not looked at again.
                 yield told or b"id: %b\n:\n\n" % stream.event_id(places)
+            if until is not None and reached(places, until):
+                yield b"id: %b\n: end\n\n" % stream.event_id(places)
     except DatabaseError:
         # Whoever reads it comes again, from where it stood.
         return

@@ -96,6 +96,11 @@ class _Copies(Collector):
             "Offsets of the dead letters' topic that are not read.",
             [(status.partition, status.end - status.position) for status in console.letters.statuses],
         )
+        yield _gauge(
+            "dead_letters_skipped_records",
+            "Offsets of the dead letters' topic in batches that cannot be read, since the last start.",
+            [(status.partition, status.skipped) for status in console.letters.statuses],
+        )
         rows = GaugeMetricFamily(
             "delaystream_console_schedules", "Named schedules by status.", labels=["status"]
         )

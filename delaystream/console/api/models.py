@@ -288,6 +288,10 @@ class LetterReading(Model):
     position: int
     end: int
     kept_from: int = Field(description="Letters before this offset are on the topic alone.")
+    skipped: int = Field(
+        description="Offsets from there on that are in batches which cannot be read: so many letters at most "
+        "are left out."
+    )
     problem: str | None
 
 
@@ -352,6 +356,9 @@ class SummaryBody(Model):
 
     destination: str | None = None
     request_topic: str | None = None
+    schedule_id: str | None = Field(
+        None, description="An id, or the coordinates of a request without one; with `request_topic`."
+    )
     counts: dict[str, int] = Field(description="By event type.")
     lateness_mean_ms: float | None
     lateness_max_ms: int | None
@@ -374,7 +381,10 @@ class Summary(Model):
     total: SummaryBody
     items: list[SummaryBody]
     series: list[SeriesBody]
-    by: Literal["destination", "request_topic"]
+    by: Literal["destination", "request_topic", "schedule"]
+    partial: bool = Field(
+        False, description="There are more events or schedules in the range than were counted or listed."
+    )
 
 
 class Health(Model):

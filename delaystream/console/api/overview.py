@@ -26,9 +26,9 @@ from delaystream.console.api.models import (
     SummaryBody,
 )
 from delaystream.console.api.problems import invalid
-from delaystream.console.api.reading import LIMIT, Limit, Text, time_ms
+from delaystream.console.api.reading import LIMIT, LONGEST, Limit, Text, time_ms
 from delaystream.console.api.rendering import fresh
-from delaystream.console.history.queries import Sum
+from delaystream.console.history.queries import Chosen, Sum
 from delaystream.console.history.schema import WITHIN_MS
 from delaystream.console.service import Console
 from delaystream.core.globs import matches_glob
@@ -39,7 +39,11 @@ _DAY_MS = 24 * _HOUR_MS
 _SPANS = ((6 * _HOUR_MS, 60), (31 * _DAY_MS, 3_600))
 _LONGEST_S = 86_400
 _SERIES = 3_700
+#: So many schedules are listed, those with the most events.
+_SCHEDULES = 500
 _FIRED = EventType.FIRED.value
+
+By = Literal["destination", "request_topic", "schedule"]
 
 router = APIRouter()
 
@@ -112,7 +116,9 @@ class _Destinations:
         """
         by_command = {name for by, _, name in self._rates if by == "command"}
         parked = self._parked if self._sees_everything else ()
-        return {*self._schedules, *self._unnamed, *parked, *by_command}
+        known = {*self._schedules, *self._unnamed, *parked, *by_command}
+        # A cancel of an unknown id is remembered, and is for none.
+        return known - {""}
 
     def body(self, name: str) -> DestinationBody:
         """One of them."""
@@ -146,22 +152,23 @@ async def summary(
     console: Asked,
     start: Annotated[str | None, Query(description="A day before the end, unless it is given.")] = None,
     end: Annotated[str | None, Query(description="Up to without it; now, unless it is given.")] = None,
-    by: Literal["destination", "request_topic"] = "destination",
+    by: By = "destination",
     request_topic: Annotated[list[str] | None, Query()] = None,
     destination: Text = None,
+    id: Annotated[str | None, Query(max_length=LONGEST, description="Of this schedule alone.")] = None,
 ) -> Summary:
-    """What happened between two times, added up by minute (up to 6 hours), hour (31 days) or day."""
+    """What happened between two times, added up by minute (up to 6 hours), hour (31 days) or day.
+
+    By schedule, or of one, single events are counted: as far back as they are kept, the latest 200,000 of the
+    range at most. There is no series then.
+    """
+    if by == "schedule" or id is not None:
+        return await _by_schedule(console, (start, end), by, Chosen(request_topic, destination, id))
     return await summarized(console, (start, end), by, request_topic, destination)
 
 
-async def summarized(
-    console: Console,
-    between: tuple[str | None, str | None],
-    by: Literal["destination", "request_topic"],
-    request_topics: list[str] | None,
-    destination: str | None,
-) -> Summary:
-    """The summary of a range that was asked for. Raises ProblemError, and DatabaseError."""
+def _between(console: Console, between: tuple[str | None, str | None]) -> tuple[int, int]:
+    """The range that was asked for, ms. Raises ProblemError."""
     start, end = between
     end_ms = time_ms("end", end)
     if end_ms is None:
@@ -171,6 +178,46 @@ async def summarized(
         start_ms = max(0, end_ms - _DAY_MS)
     if end_ms <= start_ms:
         raise invalid("invalid-end", "end is not after start.")
+    return start_ms, end_ms
+
+
+async def _by_schedule(
+    console: Console, between: tuple[str | None, str | None], by: By, chosen: Chosen
+) -> Summary:
+    """The same from single events. Raises ProblemError, and DatabaseError."""
+    start_ms, end_ms = _between(console, between)
+    found = await asyncio.to_thread(console.history.by_schedule, start_ms, end_ms, chosen)
+    groups: dict[tuple[tuple[str, str], ...], list[Sum]] = defaultdict(list)
+    for one in found.sums:
+        if by == "schedule":
+            names = {"request_topic": one.request_topic, "schedule_id": one.schedule_id or ""}
+        else:
+            names = {by: one.destination if by == "destination" else one.request_topic}
+        groups[tuple(names.items())].append(one)
+    items = [_added(of, dict(names)) for names, of in sorted(groups.items())]
+    if by == "schedule":
+        items.sort(key=lambda item: sum(item.counts.values()), reverse=True)
+    return Summary(
+        start=start_ms,
+        end=end_ms,
+        span_s=max(1, -(-(end_ms - start_ms) // 1_000)),
+        by=by,
+        total=_added(found.sums, {}),
+        items=items[:_SCHEDULES],
+        series=[],
+        partial=found.partial or len(items) > _SCHEDULES,
+    )
+
+
+async def summarized(
+    console: Console,
+    between: tuple[str | None, str | None],
+    by: By,
+    request_topics: list[str] | None,
+    destination: str | None,
+) -> Summary:
+    """The summary of a range that was asked for. Raises ProblemError, and DatabaseError."""
+    start_ms, end_ms = _between(console, between)
     span_s = next((span for longest, span in _SPANS if end_ms - start_ms <= longest), _LONGEST_S)
     span_ms = span_s * 1_000
     start_ms -= start_ms % span_ms

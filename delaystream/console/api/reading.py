@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Query, Response
 from msgspec.structs import replace
-from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.convertors import register_url_convertor
 
 from delaystream.codec.envelope import LIVE, Status
 from delaystream.console import times
@@ -30,6 +30,7 @@ from delaystream.console.api.models import (
     UpcomingList,
     WhereList,
 )
+from delaystream.console.api.paths import Whole
 from delaystream.console.api.problems import ProblemError, invalid, unknown
 from delaystream.console.api.rendering import (
     change_bodies,
@@ -57,14 +58,7 @@ MOST = 500
 LONGEST = 1_024
 """Characters of what is asked for."""
 
-
-class _Whole(PathConvertor):
-    """The rest of a path, whatever characters it holds: an id may hold line breaks."""
-
-    regex = r"(?s:.*)"
-
-
-register_url_convertor("whole", _Whole())
+register_url_convertor("whole", Whole())
 router = APIRouter()
 
 

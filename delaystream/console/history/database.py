@@ -125,7 +125,8 @@ class Database:
             raise DatabaseError(f"The history cannot be asked: {_first_line(error)}.") from error
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that writes. Raises DatabaseError."""
         try:
             with self._writer.begin() as connection:
                 yield connection
@@ -192,7 +193,7 @@ class Database:
 
         Raises DatabaseError, also where the position is not what it was: another console has written.
         """
-        with self._writing() as connection:
+        with self.writing() as connection:
             self._move(connection, partition, before, after)
             if rows.events:
                 self._insert_events(connection, rows.events)
@@ -232,7 +233,7 @@ class Database:
 
         Its sums stay. Raises DatabaseError, also where another console has written meanwhile.
         """
-        with self._writing() as connection:
+        with self.writing() as connection:
             if before is not None:
                 self._move(connection, partition, before, position)
             else:
@@ -245,7 +246,7 @@ class Database:
 
         Raises DatabaseError, also where another console has written meanwhile.
         """
-        with self._writing() as connection:
+        with self.writing() as connection:
             self._move(connection, partition, before, after)
             self._drop(connection, partition, after.next_offset)
 
@@ -255,7 +256,7 @@ class Database:
         connection.execute(update(totals).values(events=totals.c.events - gone))
 
     def _adding(self) -> Any:
-        added: Any = self._insert(rollups)
+        added: Any = self.inserting(rollups)
         taken = added.excluded
         larger = func.max if self.is_sqlite else func.greatest
         summed = ["count", "lateness_ms", *[f"within_{bound}_ms" for bound in WITHIN_MS]]
@@ -265,14 +266,15 @@ class Database:
             index_elements=["seconds", "start_ms", "request_topic", "destination", "type"], set_=values
         )
 
-    def _insert(self, table: Any) -> Any:
+    def inserting(self, table: Any) -> Any:
+        """An INSERT that may say what is done where the row is there already."""
         return (sqlite if self.is_sqlite else postgresql).insert(table)
 
     # -- retention ---------------------------------------------------------------------------------
 
     def forget(self, retention: Retention, now_ms: int) -> int:
         """Delete some of what is too old, or too much; how many events: call again while it is not 0."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             # Two that forget at once would both take what is too much.
             count = connection.execute(select(totals.c.events).with_for_update()).scalar_one()
             excess = max(0, count - retention.events_most)

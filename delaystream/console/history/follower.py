@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from delaystream.console.history.database import Database, DatabaseError, Position, Retention
 from delaystream.console.history.rows import rows_of
-from delaystream.engine.failures import LogUnavailable, Misconfigured
+from delaystream.console.partitions import kept_open
 from delaystream.engine.ports import Changelog, ChangelogBatch, Clock
 
 logger = logging.getLogger(__name__)
@@ -51,18 +51,20 @@ class HistoryFollower:
         retention: Retention,
     ) -> None:
         self._open_log = open_log
-        self._database = database
+        self.database = database
         self._clock = clock
         self._retention = retention
         #: one transaction at a time: SQLite has one writer
-        self._writing = asyncio.Lock()
+        self.writing = asyncio.Lock()
+        #: whether this console is the one that writes
+        self.writes = False
         self.statuses = [HistoryStatus(partition) for partition in range(partitions)]
 
     async def run(self) -> None:
         """Follow until cancelled; what goes wrong is told in the statuses, and tried again."""
         while True:
             try:
-                if await asyncio.to_thread(self._database.may_write):
+                if await asyncio.to_thread(self.database.may_write):
                     await self._write()
                 else:
                     await self._look()
@@ -74,11 +76,13 @@ class HistoryFollower:
         """Store, and forget, until the database or the right to write is lost. Raises DatabaseError."""
         work = [self._follow(status.partition) for status in self.statuses]
         tasks = [asyncio.create_task(each) for each in (*work, self._forget(), self._keep_right())]
+        self.writes = True
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
+            self.writes = False
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -88,11 +92,11 @@ class HistoryFollower:
         kept = True
         while kept:
             await asyncio.sleep(_ASK_EVERY_S)
-            kept = await asyncio.to_thread(self._database.may_write)
+            kept = await asyncio.to_thread(self.database.may_write)
 
     async def _look(self) -> None:
         """See how far the console is that writes."""
-        stored = await asyncio.to_thread(self._database.positions)
+        stored = await asyncio.to_thread(self.database.positions)
         for status in self.statuses:
             if (position := stored.get(status.partition)) is not None:
                 self._tell(
@@ -106,36 +110,32 @@ class HistoryFollower:
 
     async def _forget(self) -> None:
         while True:
-            async with self._writing:
-                gone = await asyncio.to_thread(self._database.forget, self._retention, self._clock.now_ms())
+            async with self.writing:
+                gone = await asyncio.to_thread(self.database.forget, self._retention, self._clock.now_ms())
             await asyncio.sleep(0 if gone else _FORGET_EVERY_S)
 
     async def _follow(self, partition: int) -> None:
         """Store one partition's events. Raises DatabaseError; Kafka is tried again."""
-        while True:
-            try:
-                log = await self._open_log(partition)
-                try:
-                    position = await self._begin(partition, log)
-                    while True:
-                        position = await self._store(
-                            partition, position, await log.read(position.next_offset)
-                        )
-                finally:
-                    await log.close()
-            except (LogUnavailable, Misconfigured) as problem:
-                self._tell(partition, problem=str(problem))
-                logger.warning("events, partition %d: %s", partition, problem)
-                await asyncio.sleep(_RETRY_S)
+
+        def complain(problem: Exception) -> None:
+            self._tell(partition, problem=str(problem))
+            logger.warning("events, partition %d: %s", partition, problem)
+
+        async def read(log: Changelog) -> None:
+            position = await self._begin(partition, log)
+            while True:
+                position = await self._store(partition, position, await log.read(position.next_offset))
+
+        await kept_open(partition, self._open_log, read, complain)
 
     async def _begin(self, partition: int, log: Changelog) -> Position:
         """Where to read on; what the topic's retention took meanwhile is lost, and counted."""
         bounds = await log.bounds()
-        stored = (await asyncio.to_thread(self._database.positions)).get(partition)
+        stored = (await asyncio.to_thread(self.database.positions)).get(partition)
         if stored is None or stored.topic_id != log.topic_id:
             position = Position(log.topic_id, bounds.start)
-            async with self._writing:
-                await asyncio.to_thread(self._database.begin, partition, stored, position)
+            async with self.writing:
+                await asyncio.to_thread(self.database.begin, partition, stored, position)
         elif stored.next_offset > bounds.end:
             # The topic has lost what was stored: a replica that had not copied it became the leader.
             logger.error(
@@ -144,8 +144,8 @@ class HistoryFollower:
                 bounds.end,
             )
             position = replace(stored, next_offset=bounds.end)
-            async with self._writing:
-                await asyncio.to_thread(self._database.cut, partition, stored, position)
+            async with self.writing:
+                await asyncio.to_thread(self.database.cut, partition, stored, position)
         elif stored.next_offset < bounds.start:
             missed = bounds.start - stored.next_offset
             logger.error(
@@ -191,8 +191,8 @@ class HistoryFollower:
                 unread.offset,
                 unread.problem,
             )
-        async with self._writing:
-            await asyncio.to_thread(self._database.store, partition, rows, before, after)
+        async with self.writing:
+            await asyncio.to_thread(self.database.store, partition, rows, before, after)
 
     def _tell(self, partition: int, **changed: object) -> None:
         self.statuses[partition] = replace(self.statuses[partition], **changed)

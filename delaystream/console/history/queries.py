@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Connection, Select, case, func, select, tuple_
 
 from delaystream.codec.event import Event, EventType
 from delaystream.console.access.caller import ITSELF, Caller
@@ -25,8 +25,17 @@ OUTCOMES: Final = (
 )
 """What becomes of due times."""
 
+COUNTED: Final = 200_000
+"""So many events are counted one by one."""
 LOOKED_AT: Final = 1_000
 """So many events of a partition are looked at for the last ones."""
+
+#: Workers' clocks, by which events of a partition are in the order of their offsets, differ by less.
+_CLOCKS_MS: Final = 60_000
+#: So many events tell when it was.
+_SOME: Final = 15
+#: Among sums: the largest lateness is not added.
+_LARGEST_AT: Final = 2
 
 _decode: Final = msgspec.json.Decoder(Event).decode
 _PLACE: Final = (events.c.at_ms, events.c.partition, events.c.offset)
@@ -60,6 +69,24 @@ class Sum(msgspec.Struct, frozen=True):
     lateness_max_ms: int
     #: of the fires, how many were no later than each of `WITHIN_MS`
     within: Sequence[int]
+    #: where it is of one schedule alone
+    schedule_id: str | None = None
+
+
+class BySchedule(msgspec.Struct, frozen=True):
+    """What happened in a span of time, by schedule."""
+
+    sums: Sequence[Sum]
+    #: whether there are more events in the span than were counted
+    partial: bool
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """Which events are meant; None: any."""
+
+    tenants: Sequence[str] | None = None
+    destination: str | None = None
+    schedule_id: str | None = None
 
 
 class History:
@@ -128,6 +155,22 @@ class History:
         if not self._caller.sees_everything:
             asked = asked.where(events.c.request_topic.in_(self._request_topics()))
         return self._page(asked, limit, None).items
+
+    def of_correlation(self, word: str, limit: int) -> Sequence[Told]:
+        """What happened with a correlation id, or by a request that named itself so, the latest first.
+
+        What was stored by a release that did not keep them is not found.
+        """
+        asked = select(events)
+        if not self._caller.sees_everything:
+            asked = asked.where(events.c.request_topic.in_(self._request_topics()))
+        found = {
+            (told.partition, told.offset): told
+            for column in (events.c.correlation_id, events.c.request_id)
+            for told in self._page(asked.where(column == stored_text(word)), limit, None).items
+        }
+        latest = sorted(found.values(), key=lambda one: (one.event.at_ms, one.partition, one.offset))
+        return latest[::-1][:limit]
 
     def last(self, types: Sequence[EventType], limit: int) -> Sequence[Told]:
         """The last events of some types; those of `LOOKED_AT` of each partition are looked at."""
@@ -201,6 +244,69 @@ class History:
             if caller.sees(row["request_topic"] or None)
         ]
 
+    def by_schedule(self, from_ms: int, to_ms: int, chosen: Chosen, most: int = COUNTED) -> BySchedule:
+        """What happened from a time on up to another, by schedule, from single events.
+
+        Up to `most` of them are counted, of each partition its share, the latest.
+        """
+        counted: dict[tuple[str, str, str, str], list[int]] = {}
+        partial = False
+        if chosen.tenants is not None:
+            seen = [topic for topic in chosen.tenants if self._caller.sees(topic)]
+            chosen = replace(chosen, tenants=seen)
+        elif chosen.schedule_id is not None or not self._caller.sees_everything:
+            chosen = replace(chosen, tenants=self._request_topics())
+        with self._database.reading() as connection:
+            ways = list(self._ways(connection, from_ms, to_ms, chosen))
+            share = max(1, most // max(1, len(ways)))
+            for way in ways:
+                looked_at = 0
+                for topic, id, destination, type, number, *sums in connection.execute(
+                    _grouped(way.limit(share + 1))
+                ):
+                    looked_at += number
+                    added = counted.setdefault((topic, id, destination, type), [0] * len(sums))
+                    for place, one in enumerate(sums):
+                        adds = max if place == _LARGEST_AT else int.__add__
+                        added[place] = adds(added[place], int(one or 0))
+                partial = partial or looked_at > share
+        found = [
+            Sum(from_ms, topic, destination, type, count, late_ms, largest_ms, within, id)
+            for (topic, id, destination, type), (count, late_ms, largest_ms, *within) in counted.items()
+        ]
+        return BySchedule(found, partial)
+
+    def _ways(
+        self, connection: Connection, from_ms: int, to_ms: int, chosen: Chosen
+    ) -> Iterator[Select[Any]]:
+        """What to ask for the events of a span, each the latest first."""
+        asked = select(
+            func.coalesce(events.c.request_topic, "").label("request_topic"),
+            events.c.schedule_id,
+            func.coalesce(events.c.destination, "").label("destination"),
+            events.c.type,
+            func.coalesce(events.c.times, 1).label("times"),
+            case((events.c.type == EventType.FIRED.value, events.c.lateness_ms)).label("late_ms"),
+        ).where(events.c.at_ms >= from_ms, events.c.at_ms < to_ms, events.c.schedule_id.is_not(None))
+        if chosen.tenants is not None:
+            asked = asked.where(events.c.request_topic.in_([stored_text(one) for one in chosen.tenants]))
+        if chosen.destination is not None:
+            asked = asked.where(events.c.destination == stored_text(chosen.destination))
+        if chosen.schedule_id is not None:
+            for topic in chosen.tenants or ():
+                one = asked.where(
+                    events.c.request_topic == stored_text(topic),
+                    events.c.schedule_id == stored_text(chosen.schedule_id),
+                )
+                yield one.order_by(events.c.at_ms.desc())
+            return
+        for partition in connection.execute(select(positions.c.partition)).scalars().all():
+            first = _offset_at(connection, partition, from_ms - _CLOCKS_MS, later=True)
+            last = _offset_at(connection, partition, to_ms + _CLOCKS_MS, later=False)
+            yield asked.where(
+                events.c.partition == partition, events.c.offset >= first, events.c.offset < last
+            ).order_by(events.c.offset.desc())
+
     def kept_since_ms(self) -> int | None:
         """When the first event that is still there happened; None where there is none."""
         with self._database.reading() as connection:
@@ -241,6 +347,52 @@ class History:
             return EventPage(items, None)
         last = found[limit - 1]
         return EventPage(items, (last.at_ms, last.partition, last.offset))
+
+
+def _grouped(asked: Select[Any]) -> Select[Any]:
+    """How many there are of each kind, how many times they stand for, and how late fires were."""
+    found = asked.subquery()
+    kind = (found.c.request_topic, found.c.schedule_id, found.c.destination, found.c.type)
+    late_ms = found.c.late_ms
+    within = [func.sum(case((late_ms <= bound, 1), else_=0)) for bound in WITHIN_MS]
+    sums = (func.sum(found.c.times), func.sum(late_ms), func.max(late_ms), *within)
+    return select(*kind, func.count(), *sums).group_by(*kind)
+
+
+def _offset_at(connection: Connection, partition: int, at_ms: int, *, later: bool) -> int:
+    """Where the events of a partition begin that happened at a time or later, about: as far as clocks agree.
+
+    There may be some before that did, or some behind that did not: with ``later`` none of those is left out
+    that did, else none of those that did not.
+    """
+    ends = select(func.min(events.c.offset), func.max(events.c.offset)).where(events.c.partition == partition)
+    low, high = connection.execute(ends).one()
+    if low is None:
+        return 0
+    high += 1
+    while low < high:
+        middle = (low + high) // 2
+        next_ones = _some_from(connection, partition, middle)
+        # Not the first alone: one event with a wrong time would lead elsewhere.
+        if next_ones and sorted(one.at_ms for one in next_ones)[(len(next_ones) - (not later)) // 2] < at_ms:
+            low = next_ones[0].offset + 1
+        else:
+            high = middle
+    if later:
+        return int(low)
+    # The time of one is told by those behind it, too.
+    return max((one.offset + 1 for one in _some_from(connection, partition, low)), default=int(low))
+
+
+def _some_from(connection: Connection, partition: int, offset: int) -> Sequence[Any]:
+    """Offset and time of the next events of a partition."""
+    asked = (
+        select(events.c.offset, events.c.at_ms)
+        .where(events.c.partition == partition, events.c.offset >= offset)
+        .order_by(events.c.offset)
+        .limit(_SOME)
+    )
+    return connection.execute(asked).all()
 
 
 def shown(told: Iterable[Told], caller: Caller) -> Iterator[Told]:

@@ -124,6 +124,9 @@ def _row(partition: int, offset: int, event: Event, body: bytes) -> EventRow:
         stored_text(event.actor),
         stored_text(event.code),
         body.decode(),
+        stored_text(event.correlation_id),
+        stored_text(event.request_id),
+        event.count if event.type in _RUNS else None,
     )
 
 

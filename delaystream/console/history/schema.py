@@ -18,6 +18,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    text,
 )
 
 MAJOR: Final = "1"
@@ -45,10 +46,30 @@ events = Table(
     Column("code", Text),
     # The event as it was written.
     Column("body", Text, nullable=False),
+    Column("correlation_id", Text),
+    # As the request named itself.
+    Column("request_id", Text),
+    # How many due times a run of missed or skipped ones has.
+    Column("times", BigInteger),
     PrimaryKeyConstraint("partition", "offset"),
     Index("events_of_schedule", "request_topic", "schedule_id", "at_ms"),
     Index("events_of_source", "source"),
     Index("events_of_key", "key"),
+    # Few have them: the others cost nothing.
+    Index(
+        "events_of_correlation_id",
+        "correlation_id",
+        "at_ms",
+        sqlite_where=text("correlation_id IS NOT NULL"),
+        postgresql_where=text("correlation_id IS NOT NULL"),
+    ),
+    Index(
+        "events_of_request_id",
+        "request_id",
+        "at_ms",
+        sqlite_where=text("request_id IS NOT NULL"),
+        postgresql_where=text("request_id IS NOT NULL"),
+    ),
     sqlite_with_rowid=False,
 )
 """Each event, for as long as the retention keeps it."""
@@ -96,8 +117,54 @@ totals = Table(
 )
 """How many events are stored, in its one row."""
 
+schedule_rows = Table(
+    "schedule_rows",
+    metadata,
+    Column("partition", Integer, nullable=False),
+    # A digest of the row's key: an id may be longer than what an index takes.
+    Column("place", LargeBinary, nullable=False),
+    Column("row_key", LargeBinary, nullable=False),
+    # Of the row as the changelog has it: what is the same is not written again.
+    Column("row_digest", LargeBinary, nullable=False),
+    Column("request_topic", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("name", Text),
+    Column("tags", Text, nullable=False),
+    Column("cron", Text),
+    Column("every_ms", BigInteger),
+    Column("timezone", Text),
+    Column("next_at_ms", BigInteger),
+    Column("last_fired_at_ms", BigInteger),
+    Column("fired", BigInteger, nullable=False),
+    Column("missed", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger),
+    Column("created_by", Text),
+    Column("updated_at_ms", BigInteger),
+    Column("updated_by", Text),
+    Column("version", BigInteger),
+    Column("note", Text),
+    PrimaryKeyConstraint("partition", "place"),
+    sqlite_with_rowid=False,
+)
+"""Each named schedule that is known, as it stands."""
+
+schedule_partitions = Table(
+    "schedule_partitions",
+    metadata,
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    # Wall clock of the console, ms, at which nothing was missing of the partition's rows.
+    Column("as_of_ms", BigInteger, nullable=False),
+)
+"""The partitions of which every schedule is there."""
+
 VIEWS: Final = {
     "fires": "SELECT at_ms AS fired_at_ms, due_at_ms, lateness_ms, request_topic, schedule_id, source, "
     "destination, fire_id, body FROM events WHERE type = 'fired'",
+    "schedules": "SELECT r.request_topic, r.id, r.status, r.destination, r.name, r.tags, r.cron, "
+    "r.every_ms, r.timezone, r.next_at_ms, r.last_fired_at_ms, r.fired, r.missed, r.created_at_ms, "
+    "r.created_by, r.updated_at_ms, r.updated_by, r.version, r.note, p.as_of_ms "
+    'FROM schedule_rows r JOIN schedule_partitions p ON p."partition" = r."partition"',
 }
 """Views for whoever reads from outside, by name."""

@@ -47,6 +47,11 @@ class Step(msgspec.Struct, frozen=True):
     places: Places
 
 
+def reached(at: Mapping[int, int], until: Mapping[int, int]) -> bool:
+    """Whether places are as far as others."""
+    return all(at.get(partition, 0) >= offset for partition, offset in until.items())
+
+
 class TooManyStreams(Exception):
     """There are `STREAMS` already."""
 
@@ -122,9 +127,15 @@ class Tail:
         return {status.partition: status.position for status in self._statuses()}
 
     async def follow(
-        self, places: Mapping[int, int], silence_s: float, caller: Caller = ITSELF
+        self,
+        places: Mapping[int, int],
+        silence_s: float,
+        caller: Caller = ITSELF,
+        until: Mapping[int, int] | None = None,
     ) -> AsyncIterator[Step]:
         """What happened from places on that a caller sees, some at a time; nothing after so long a silence.
+
+        With ``until`` it ends behind these places.
 
         What others cause is no end of the silence: the stream does not tell that it happened. Ends when the
         tail is closed. What retention took is passed over. Raises DatabaseError.
@@ -139,12 +150,19 @@ class Tail:
             # Those of a partition stay in the order of their offsets, whatever their times.
             told = list(shown(merge(*ways, key=lambda one: one.event.at_ms), caller))
             left_s = silent_until_s - monotonic()
-            if told or (not any(ways) and not await self._waited(at, left_s)) or left_s <= 0:
+            ended = until is not None and reached(at, until)
+            if told or ended or (not any(ways) and not await self._waited(at, left_s)) or left_s <= 0:
                 yield Step(told, dict(at))
                 silent_until_s = monotonic() + silence_s
+            if ended:
+                return
 
     async def _look(self, status: HistoryStatus) -> bool:
-        held = self._held.setdefault(status.partition, _Held(status.position))
+        held = self._held.get(status.partition)
+        if held is None:
+            self._held[status.partition] = _Held(status.position)
+            # Streams that wait may be behind it, with nothing in between.
+            return True
         if status.position < held.next:
             # Another topic of the name, or a database that was restored.
             self._held[status.partition] = held = _Held(status.position)

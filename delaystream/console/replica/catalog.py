@@ -64,7 +64,7 @@ class Filter(msgspec.Struct, frozen=True):
     #: of the next fire, ms: from, and up to without that
     next_from_ms: int | None = None
     next_to_ms: int | None = None
-    #: value of one of the headers `delaystream.console.replica.index.CORRELATING`, or a request id
+    #: value of one of the headers `delaystream.codec.correlation.CORRELATING`, or a request id
     correlation_id: bytes | None = None
 
     def fits(self, tenant: str, id: str, schedule: Schedule) -> bool:

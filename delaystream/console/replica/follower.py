@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
+from delaystream.console.partitions import kept_open
 from delaystream.console.replica.index import Index
-from delaystream.engine.failures import LogUnavailable, Misconfigured, StoreUntrusted
+from delaystream.engine.failures import StoreUntrusted
 from delaystream.engine.lifecycle.replica import LastCopy, Replica, too_old
 from delaystream.engine.ports import (
     Changelog,
@@ -33,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 #: So many records are applied before others have their turn.
 _AT_ONCE: Final = 500
-_RETRY_S: Final = 1.0
+#: Of so many rows it is kept which were touched.
+_TOUCHED: Final = 20_000
 #: Kinds of rows that a StoredPartition reads once.
 _READ_ONCE: Final = frozenset(b"dehmn")
 
@@ -93,6 +95,7 @@ class Follower:
         self._replica: Replica | None = None
         self._stored: StoredPartition | None = None
         self._changed = asyncio.Event()
+        self._touched: set[bytes] | None = None
         self.status = CopyStatus(partition, Phase.STARTING)
 
     @property
@@ -107,6 +110,11 @@ class Follower:
             self._stored = StoredPartition(store)
         return self._stored
 
+    def touched(self) -> set[bytes] | None:
+        """Keys of named schedules' rows that were written since this was asked; None: any may have been."""
+        touched, self._touched = self._touched, set()
+        return touched
+
     async def passed(self, position: int) -> None:
         """Wait until the copy has applied everything before a fetch position, and can be listed."""
         while not self.status.indexed or self.status.position < position:
@@ -115,18 +123,19 @@ class Follower:
 
     async def run(self) -> None:
         """Follow; what goes wrong is told in the status, and tried again. Raises StoreFailed."""
-        while True:
-            try:
-                await self._follow()
-            except (LogUnavailable, Misconfigured, StoreUntrusted, UnknownLayout) as problem:
-                self._tell(replace(self.status, problem=str(problem)))
-                logger.warning("partition %d: %s", self.status.partition, problem)
-                if isinstance(problem, StoreUntrusted):
-                    self._stores.destroy(self.status.partition)
-            await asyncio.sleep(_RETRY_S)
+        partition = self.status.partition
 
-    async def _follow(self) -> None:
-        changelog = await self._open_changelog(self.status.partition)
+        def complain(problem: Exception) -> None:
+            self._tell(replace(self.status, problem=str(problem)))
+            logger.warning("partition %d: %s", partition, problem)
+            if isinstance(problem, StoreUntrusted):
+                self._stores.destroy(partition)
+
+        await kept_open(
+            partition, self._open_changelog, self._follow, complain, StoreUntrusted, UnknownLayout
+        )
+
+    async def _follow(self, changelog: Changelog) -> None:
         replica = Replica(self.status.partition, self._stores, changelog, Index())
         self._replica = replica
         try:
@@ -137,10 +146,10 @@ class Follower:
         finally:
             self._stored, self._replica = None, None
             replica.close()
-            await changelog.close()
 
     async def _begin(self, replica: Replica, changelog: Changelog) -> Marker:
         """The marker of a store that can be gone on from."""
+        self._touched = None
         bounds = await changelog.bounds()
         try:
             marker = await replica.trusted(bounds)
@@ -170,6 +179,7 @@ class Follower:
             some = records[first : first + _AT_ONCE]
             last = first + len(some) == len(records)
             marker = replica.apply(marker, ChangelogBatch(some, next_position if last else some[-1][0] + 1))
+            self._touch(key for _, key, _ in some)
             if any(key[0] in _READ_ONCE for _, key, _ in some):
                 self._stored = None
             self._tell(replace(self.status, position=marker.position, end=max(batch.stable, marker.position)))
@@ -190,6 +200,12 @@ class Follower:
             self._refuse_absence(now_ms - status.as_of_ms)
         self._tell(status)
         return marker
+
+    def _touch(self, row_keys: Iterable[bytes]) -> None:
+        if self._touched is not None:
+            self._touched.update(key for key in row_keys if key[:1] == b"s")
+            if len(self._touched) > _TOUCHED:
+                self._touched = None
 
     def _refuse_absence(self, behind_ms: int) -> None:
         """Raise StoreUntrusted where tombstones may be gone that were never seen."""

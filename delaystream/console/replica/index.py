@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from delaystream.codec import keys
+from delaystream.codec.correlation import correlation_ids
 from delaystream.codec.envelope import (
     UNREADABLE,
     Envelope,
@@ -28,18 +29,6 @@ MOST_WORDS: Final = 16
 MOST_CHARACTERS: Final = 40
 """Of a word, so many are kept."""
 
-CORRELATING: Final = frozenset(
-    {
-        "correlation-id",
-        "correlationid",
-        "x-correlation-id",
-        "kafka-correlationid",
-        "request-id",
-        "x-request-id",
-    }
-)
-"""Headers of requests whose values are correlation ids: in lower case, with `-` for `_`."""
-
 _AT_ONCE: Final = 2_000
 _PENDING: Final = index_keys.code(Status.PENDING)
 _word: Final = re.compile(r"[^\W_]+")
@@ -56,11 +45,6 @@ def words(*texts: str | None) -> list[str]:
                 if len(found) == MOST_WORDS:
                     return list(found)
     return list(found)
-
-
-def correlation_ids(headers: Sequence[tuple[str, bytes | None]]) -> list[bytes]:
-    """What a record's headers correlate it with."""
-    return [value for name, value in headers if value and name.lower().replace("_", "-") in CORRELATING]
 
 
 class Index(Derived):

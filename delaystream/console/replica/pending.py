@@ -10,11 +10,12 @@ import msgspec
 from msgspec.structs import replace
 
 from delaystream.codec import keys
+from delaystream.codec.correlation import correlation_ids
 from delaystream.codec.envelope import UNREADABLE, Envelope, Schedule, Status, decode_entry, kept_key
 from delaystream.console.access.caller import ITSELF, Caller
 from delaystream.console.replica import index_keys
 from delaystream.console.replica.catalog import LOOKED_AT, read_schedule
-from delaystream.console.replica.index import correlated, correlation_ids
+from delaystream.console.replica.index import correlated
 from delaystream.engine.ports import StateStore
 from delaystream.query.partition import StoredPartition
 from delaystream.query.rows import everything

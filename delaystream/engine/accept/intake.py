@@ -196,7 +196,7 @@ class Intake:
         headers = anonymous_delivery_headers([*request.headers], coordinates, index, due_ms, step.fired_at)
         partition = self._deliveries.write(step, route, request, headers, due_ms)
         if self._events.anonymous:
-            asked = Asked(delivered_key(request), request.timestamp_ms)
+            asked = Asked(delivered_key(request), request.timestamp_ms, request.headers)
             self._events.fired_anonymous(step, source, index, due_ms, request.destination, partition, asked)
 
     @staticmethod

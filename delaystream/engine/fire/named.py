@@ -221,13 +221,22 @@ class NamedFires:
                 type=EventType.EXPIRED,
                 run=Run(due_ms, due_ms, 1),
                 reason=WhyPassed.LATE,
+                headers=due.payload.headers,
             )
             return
         moved = self._undeliverable.move(step, due.key, due.pointer, on_late, pointer=True)
         schedule = replace(schedule, pending=[*schedule.pending, moved])
         step.changes[due.schedule_key] = encode(schedule)
         step.missed[EventType.MOVED, cursor.topic] += 1
-        self._events.moved(step, id, schedule, due_ms=due_ms, fire_id=fire, destination=on_late)
+        self._events.moved(
+            step,
+            id,
+            schedule,
+            due_ms=due_ms,
+            fire_id=fire,
+            destination=on_late,
+            headers=due.payload.headers,
+        )
 
     # -- triggered ----------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ class FireWriter:
         partition = step.writes_to(topic, cursor.partitions).deliver(
             entry, headers, step.now_ms, lateness_ms, entry.destination_partition, due.key
         )
-        return Delivered.of(delivery, lateness_ms, topic, partition)
+        return Delivered.of(delivery, lateness_ms, topic, partition, entry.headers)
 
     def end(self, step: Step, due: DueFire, delivered: Delivered, history: list[Fire]) -> Schedule:
         """Store a one-time schedule of which the last fire was delivered, and nothing else is ahead.
@@ -88,7 +88,14 @@ class FireWriter:
         self._undeliverable.quarantine_named(step, cursor, due, fire, due_ms, rejection)
         schedule = self.store(step, due, left, over)
         self._events.gave_up(
-            step, due.id, schedule, due_ms=due_ms, fire_id=fire, destination=cursor.topic, rejection=rejection
+            step,
+            due.id,
+            schedule,
+            due_ms=due_ms,
+            fire_id=fire,
+            destination=cursor.topic,
+            rejection=rejection,
+            headers=due.payload.headers,
         )
         return schedule
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
+from delaystream.codec.correlation import correlation_id
 from delaystream.codec.envelope import (
     Bulk,
     Envelope,
@@ -35,7 +37,7 @@ from delaystream.core.identity import fire_id
 from delaystream.core.misfire import Run
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import NO_TERMS, Action, Coordinates, Request
+from delaystream.core.request import NO_TERMS, Action, Coordinates, Header, Request
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.policy.context import Context
 from delaystream.engine.state.step import Step, TopicWrites
@@ -64,10 +66,19 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
     fire_count: int
     #: earlier scheduled times that it stands for
     skipped: int = 0
+    #: as the request had them
+    headers: Sequence[Header] = ()
 
     @classmethod
-    def of(cls, delivery: Delivery, lateness_ms: int, destination: str, partition: int) -> Delivered:
-        """A delivery, with where it was written and how late."""
+    def of(
+        cls,
+        delivery: Delivery,
+        lateness_ms: int,
+        destination: str,
+        partition: int,
+        headers: Sequence[Header],
+    ) -> Delivered:
+        """A delivery of what has these headers, with where it was written and how late."""
         return cls(
             delivery.fire_id,
             delivery.due_ms,
@@ -77,19 +88,22 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
             delivery.source,
             delivery.fire_count,
             delivery.skipped,
+            headers,
         )
 
 
 class Asked(NamedTuple):
-    """What a fire without an id has of its request, for its event: the delivered key, and the timestamp."""
+    """What a fire without an id has of its request, for its event."""
 
+    #: the delivered one
     key: bytes | None
     timestamp_ms: int
+    headers: Sequence[Header]
 
 
 def asked(entry: Envelope) -> Asked:
     """What a stored request without an id has of that."""
-    return Asked(entry.delivered_key, entry.timestamp_ms)
+    return Asked(entry.delivered_key, entry.timestamp_ms, entry.headers)
 
 
 class Events:
@@ -138,6 +152,12 @@ class Events:
             with_keys = self._with_keys[tenant] = self._tenants.of(tenant).events_key
         return key_told(key) if with_keys else (None, None)
 
+    def _correlation(self, tenant: str, headers: Sequence[Header]) -> str | None:
+        """`correlation_id` of an event about something with these headers."""
+        if not headers or not self._tenants.of(tenant).events_correlation_id:
+            return None
+        return correlation_id(headers)
+
     def _of_schedule(self, step: Step, type: EventType, id: str, schedule: Schedule, **told: Any) -> Event:
         """An event of a named schedule, as it stands after what is told; `told` are further fields."""
         key, key_base64 = self._key(schedule.topic, schedule.key)
@@ -180,6 +200,8 @@ class Events:
             told = {"actor": request.actor, "note": terms.note, "request_id": terms.request_id}
         if fire_id is not None or due_ms is not None or no_receipt is not None:
             told = {**(told or {}), "fire_id": fire_id, "due_at_ms": due_ms, "no_receipt": no_receipt}
+        if (correlated := self._correlation(request.source.topic, request.headers)) is not None:
+            told = {**(told or {}), "correlation_id": correlated}
         self._changed(step, request.source, request.id, type, schedule, told)
 
     def changed(
@@ -280,13 +302,25 @@ class Events:
                 delivered.skipped,
                 delivered.destination,
                 delivered.partition,
+                correlation_id=self._correlation(schedule.topic, delivered.headers),
             )
             self.emit(step, event)
 
     def passed(
-        self, step: Step, id: str, schedule: Schedule, *, type: EventType, run: Run, reason: WhyPassed
+        self,
+        step: Step,
+        id: str,
+        schedule: Schedule,
+        *,
+        type: EventType,
+        run: Run,
+        reason: WhyPassed,
+        headers: Sequence[Header] = (),
     ) -> None:
-        """Scheduled times that do not fire: a run of skipped or missed ones, or a due time that expired."""
+        """Scheduled times that do not fire: a run of skipped or missed ones, or a due time that expired.
+
+        ``headers`` are those of what would have been delivered, where that is known.
+        """
         if self.on:
             self.emit(
                 step,
@@ -300,11 +334,20 @@ class Events:
                     to_ms=run.to_ms,
                     count=run.number,
                     reason=reason,
+                    correlation_id=self._correlation(schedule.topic, headers),
                 ),
             )
 
     def moved(
-        self, step: Step, id: str, schedule: Schedule, *, due_ms: int, fire_id: str, destination: str
+        self,
+        step: Step,
+        id: str,
+        schedule: Schedule,
+        *,
+        due_ms: int,
+        fire_id: str,
+        destination: str,
+        headers: Sequence[Header],
     ) -> None:
         """A fire of a named schedule was too late and goes to the topic for late ones, `destination`."""
         if self.on:
@@ -319,6 +362,7 @@ class Events:
                     lateness_ms=step.now_ms - due_ms,
                     fire_id=fire_id,
                     destination=destination,
+                    correlation_id=self._correlation(schedule.topic, headers),
                 ),
             )
 
@@ -332,6 +376,7 @@ class Events:
         fire_id: str,
         destination: str,
         rejection: Rejection,
+        headers: Sequence[Header],
     ) -> None:
         """A fire of a named schedule proved impossible."""
         if self.on:
@@ -347,6 +392,7 @@ class Events:
                     destination=destination,
                     code=rejection.code.value,
                     detail=rejection.detail,
+                    correlation_id=self._correlation(schedule.topic, headers),
                 ),
             )
 
@@ -375,8 +421,15 @@ class Events:
                 ),
             )
 
-    def refused(self, step: Step, source: Coordinates, rejection: Rejection, no_receipt: str | None) -> None:
-        """A request was rejected."""
+    def refused(
+        self,
+        step: Step,
+        source: Coordinates,
+        rejection: Rejection,
+        headers: Sequence[Header],
+        no_receipt: str | None,
+    ) -> None:
+        """A request with these headers was rejected."""
         if self.on:
             self.emit(
                 step,
@@ -393,6 +446,7 @@ class Events:
                     code=rejection.code.value,
                     detail=rejection.detail,
                     no_receipt=no_receipt,
+                    correlation_id=self._correlation(source.topic, headers),
                 ),
             )
 
@@ -499,6 +553,7 @@ class Events:
                     destination=destination,
                     code=None if rejection is None else rejection.code.value,
                     detail=None if rejection is None else rejection.detail,
+                    correlation_id=self._correlation(source.topic, asked.headers),
                 ),
             )
 
@@ -574,6 +629,7 @@ class Events:
                 next_at_ms=min(request.due_ms),
                 destination=request.destination,
                 no_receipt=no_receipt,
+                correlation_id=self._correlation(request.source.topic, request.headers),
             ),
         )
 
@@ -606,6 +662,7 @@ class Events:
                 fire_id=fire_id(source.text, index, due_ms),
                 destination=destination,
                 destination_partition=partition,
+                correlation_id=self._correlation(source.topic, asked.headers),
             ),
         )
 

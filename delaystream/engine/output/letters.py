@@ -104,7 +104,7 @@ class Letters:
                     produced.source, rejection.id, Answer(Outcome.REJECTED, refusal=rejection), step.now_ms
                 ),
             )
-        self._events.refused(step, produced.source, rejection, no_receipt)
+        self._events.refused(step, produced.source, rejection, produced.headers, no_receipt)
 
     def dead_letter(
         self,

@@ -32,8 +32,8 @@ class Tenant:
     ``max_pending`` bounds what it has pending in all partitions together, 0 stands for no bound; ``rates``
     are of its own fires, beside those of all tenants together. Of ``dialects`` the first that a record speaks
     is the one that it is read in. ``describes_payload``: whether `describe` tells what a schedule delivers.
-    ``events_key``: its events hold delivered keys. ``events_anonymous``: its
-    requests without an id have events too; None stands for the worker's setting.
+    ``events_key``: its events hold delivered keys, ``events_correlation_id``: correlation ids.
+    ``events_anonymous``: its requests without an id have events too; None stands for the worker's setting.
     """
 
     def __init__(
@@ -45,9 +45,11 @@ class Tenant:
         dialects: Sequence[Dialect] = (),
         describes_payload: bool = False,
         events_key: bool = True,
+        events_correlation_id: bool = True,
         events_anonymous: bool | None = None,
     ) -> None:
         self.events_key = events_key
+        self.events_correlation_id = events_correlation_id
         self.events_anonymous = events_anonymous
         self.parser = parser
         self.describes_payload = describes_payload

@@ -467,7 +467,9 @@ class Definitions:
             delivery = Delivery(id, fire, due_ms, source.text, len(fired) + 1, 0, last_fired_ms)
             headers = delivery_headers(request.headers, delivery, step.fired_at)
             partition = self._deliveries.write(step, route, request, headers, due_ms)
-            fired.append(Delivered.of(delivery, step.now_ms - due_ms, request.destination, partition))
+            fired.append(
+                Delivered.of(delivery, step.now_ms - due_ms, request.destination, partition, request.headers)
+            )
             history = self._arming.remembered(
                 history, Fire(due_ms, step.now_ms, revised, index, source.origin)
             )

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import audit
 import pytest
 from deploy_tools import cache
 from environment import prepare
@@ -166,6 +167,28 @@ def installed(wheel: Path) -> Path:
     install: list[str | Path] = ["install", "--force-reinstall", "--no-index", "--no-deps", wheel]
     subprocess.run([*pip, *install], check=True, capture_output=True)
     return python.parent
+
+
+def test_the_bill_of_materials_holds_what_the_image_does(installed: Path, tmp_path: Path) -> None:
+    """No package more, and of this platform none less, of the versions that are installed."""
+    bill = tmp_path / "bill.json"
+    subprocess.run([sys.executable, ROOT / "scripts" / "sbom.py", bill], check=True, capture_output=True)
+    said = {
+        component["purl"].removeprefix("pkg:pypi/")
+        for component in json.loads(bill.read_text())["components"]
+        if component["scope"] == "required"
+    }
+    listed = subprocess.run(
+        [installed / "python", "-m", "pip", "list", "--format", "json"], check=True, capture_output=True
+    )
+    packages = {
+        f"{re.sub('[-_.]+', '-', one['name']).lower()}@{one['version']}" for one in json.loads(listed.stdout)
+    }
+    # The image has no pip, and the product is what the bill is of.
+    packages = {one for one in packages if one.split("@")[0] not in {"pip", "setuptools", "delaystream"}}
+    assert packages <= said
+    missing = {one.split("@")[0] for one in said - packages}
+    assert not missing & audit.locked(ROOT / "requirements" / "console.txt")
 
 
 @pytest.fixture

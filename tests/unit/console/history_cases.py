@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,9 +16,9 @@ from sqlalchemy import create_engine, inspect, text
 
 from delaystream.codec.event import Event, EventType
 from delaystream.console.history.database import Database, DatabaseError, Position
-from delaystream.console.history.queries import History
+from delaystream.console.history.queries import Chosen, History
 from delaystream.console.history.rows import rows_of
-from delaystream.console.history.schema import metadata
+from delaystream.console.history.schema import WITHIN_MS, metadata
 from delaystream.engine.ports import TopicPartition
 from tests.unit.console.history import (
     DAY_MS,
@@ -235,6 +236,81 @@ def test_events_of_any_id_are_stored_and_found(database: Database, id: str) -> N
     assert [each.event.schedule_id for each in asked.of_key(id.encode(), 10)] == [id]
 
 
+@pytest.mark.parametrize("id", ["order-17", "☂" * 85, "a\0b", "x" * 9_000])
+def test_events_are_found_by_what_they_are_correlated_with(database: Database, id: str) -> None:
+    topic = EventsTopic(2)
+    told = Event(2, EventType.FIRED, NOW_MS, request_topic="r", schedule_id="s")
+    topic.write(msgspec.structs.replace(told, at_ms=NOW_MS + 1, correlation_id=id))
+    topic.write(msgspec.structs.replace(told, request_id=id), 1)
+    topic.write(msgspec.structs.replace(told, correlation_id="another", request_id="third"))
+    topic.write(told)
+    topic.stored(database)
+    asked = History(database)
+    assert [(one.partition, one.offset) for one in asked.of_correlation(id, 10)] == [(0, 0), (1, 0)]
+    assert len(asked.of_correlation(id, 1)) == 1
+    assert asked.of_correlation("none", 10) == []
+
+
+def counted(told: list[Event]) -> dict[tuple[str, str, str, str], tuple[int, ...]]:
+    """What events come to by schedule, the long way."""
+    of: dict[tuple[str, str, str, str], list[Event]] = {}
+    for one in told:
+        if one.schedule_id is not None:
+            kind = (one.request_topic or "", one.schedule_id, one.destination or "", one.type.value)
+            of.setdefault(kind, []).append(one)
+    found = {}
+    for kind, some in of.items():
+        late = [one.lateness_ms or 0 for one in some] if kind[3] == "fired" else []
+        found[kind] = (
+            sum(one.count or 1 for one in some),
+            sum(late),
+            max(late, default=0),
+            *(sum(ms <= bound for ms in late) for bound in WITHIN_MS),
+        )
+    return found
+
+
+def test_sums_by_schedule_are_those_of_its_events(database: Database) -> None:
+    topic = EventsTopic(3)
+    told = topic.fill(random.Random(15), 900, 30 * DAY_MS)
+    # One whose worker had a wrong clock leads nobody astray.
+    topic.write(Event(2, EventType.FIRED, NOW_MS * 2, request_topic="r", schedule_id="tomorrow"), 1)
+    topic.stored(database)
+    asked = History(database)
+
+    def sums(from_ms: int, to_ms: int, chosen: Chosen = Chosen(), most: int = 10_000) -> Any:  # noqa: B008
+        found = asked.by_schedule(from_ms, to_ms, chosen, most)
+        by = {
+            (one.request_topic, one.schedule_id, one.destination, one.type): (
+                one.count,
+                one.lateness_ms,
+                one.lateness_max_ms,
+                *one.within,
+            )
+            for one in found.sums
+        }
+        assert len(by) == len(found.sums)
+        return by, found.partial
+
+    everything = (0, NOW_MS + 1)
+    assert sums(*everything) == (counted(told), False)
+    for days in (1, 7, 20):
+        span = NOW_MS - days * DAY_MS, NOW_MS - days * DAY_MS // 2
+        inside = [one for one in told if span[0] <= one.at_ms < span[1]]
+        assert len(inside) > 5
+        assert sums(*span) == (counted(inside), False)
+    of = [one for one in told if one.schedule_id == "user-3"]
+    assert sums(*everything, Chosen(schedule_id="user-3")) == (counted(of), False)
+    of = [one for one in of if one.request_topic == "requests-1"]
+    one = Chosen(["requests-1"], None, "user-3")
+    assert sums(*everything, one) == (counted(of), False)
+    # The latest count, where there are more than are counted; one more is looked at to know.
+    assert sums(*everything, one, most=len(of)) == (counted(of), False)
+    assert sums(*everything, one, most=5) == (counted(of[-6:]), True)
+    of = [one for one in told if one.request_topic == "requests-1" and one.destination == "orders"]
+    assert sums(*everything, Chosen(["requests-1"], "orders")) == (counted(of), False)
+
+
 def test_pages_hold_each_event_once_the_latest_first(database: Database) -> None:
     topic = EventsTopic(2)
     for number in range(25):
@@ -298,7 +374,7 @@ def test_the_view_of_fires_keeps_its_columns(database: Database) -> None:
 
 
 def test_an_older_console_works_on_the_tables_of_a_newer_one(url: str, database: Database) -> None:
-    with database._writing() as connection:
+    with database.writing() as connection:
         connection.execute(text("ALTER TABLE events ADD COLUMN mood TEXT"))
         connection.execute(text("ALTER TABLE rollups ADD COLUMN moods BIGINT NOT NULL DEFAULT 0"))
         connection.execute(text("CREATE TABLE moods (mood TEXT)"))
@@ -316,7 +392,7 @@ def test_an_older_console_works_on_the_tables_of_a_newer_one(url: str, database:
 
 
 def test_tables_of_another_major_version_are_refused(url: str, database: Database) -> None:
-    with database._writing() as connection:
+    with database.writing() as connection:
         connection.execute(text("UPDATE delaystream_version SET version_num = '2.0'"))
     with pytest.raises(DatabaseError, match=r"newer delaystream: its tables are 2\.0"):
         Database.open(url)

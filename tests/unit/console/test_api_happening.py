@@ -112,7 +112,7 @@ def test_what_no_worker_wrote_is_a_letter_without_a_code(tmp_path: Path) -> None
 
 async def fires(engine: Engine) -> None:
     """Two schedules that have each fired three times."""
-    engine.request(destination="orders", every="10s", id="a")
+    engine.request(destination="orders", every="10s", id="a", foreign=[("correlation-id", b"order-1")])
     engine.request(destination="emails", every="10s", id="b/c", name="line\nbreak")
     await asyncio.sleep(35)
 
@@ -208,6 +208,7 @@ def test_a_stream_begins_with_what_happens_and_is_resumed_where_it_was(tmp_path:
     [
         ("type=fired", [("fired", "a"), ("fired", "b/c")] * 3),
         ("id=b%2Fc", [("scheduled", "b/c")] + [("fired", "b/c")] * 3),
+        ("correlation_id=order-1", [("scheduled", "a")] + [("fired", "a")] * 3),
         ("destination=orders", [("scheduled", "a")] + [("fired", "a")] * 3),
         ("request_topic=delay-requests&type=scheduled", [("scheduled", "a"), ("scheduled", "b/c")]),
     ],
@@ -226,6 +227,33 @@ def test_a_stream_has_what_was_asked_for_and_nothing_else(
         ):
             assert sorted(names(await taken(sse(answer), len(expected)))) == sorted(expected)
 
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_a_stream_up_to_now_ends_there_and_says_so(tmp_path: Path) -> None:
+    """Also behind what is not meant, and behind markers, which are no events; from a place or a number on."""
+    of = told(fires)
+    end = of.log.bounds(EVENTS).stable
+    assert end > of.log.all("delay-events")[-1][1].offset + 1
+
+    async def test() -> None:
+        async with console(of, tmp_path) as made, Server(application(made)) as client:
+            for query, number in (
+                ("after=0.0", 8),
+                ("after=0.0&id=nobody", 0),
+                (f"after=0.{end - 1}", 0),
+                ("last=1000", 8),
+                ("last=1", 0),
+                ("", 0),
+            ):
+                answer = await client.get(f"/v1/events?until=now&{query}")
+                assert answer.status_code == 200, answer.text
+                assert answer.text.count("\ndata: ") == number, query
+                assert answer.text.endswith(f"id: 0.{end}\n: end\n\n"), query
+            for query in ("until=then", "last=0", "last=1001"):
+                assert (await client.get(f"/v1/events?{query}")).status_code == 400, query
+
+    # A stream in which nothing happens says so each 15 s: six of these would take longer.
     asyncio.run(asyncio.wait_for(test(), 60))
 
 

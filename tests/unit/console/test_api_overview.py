@@ -217,6 +217,11 @@ HOSTILE = [
     "//",
     "a/fires",
     "a/upcoming",
+    "a",
+    "a/fires/fires",
+    "a/executions",
+    "a%2Ffires",
+    "/fires",
     "monitoring/stats",
     "\0",
     "😀",
@@ -248,12 +253,18 @@ def test_an_id_is_whatever_its_producer_made_it(tmp_path: Path) -> None:
             assert sorted(one["id"] for one in listed["items"]) == sorted(HOSTILE)
             for id in HOSTILE:
                 quoted = "".join(f"%{byte:02X}" for byte in id.encode())
-                if id in {"a/fires", "a/upcoming"}:
-                    # Their paths are those of another question.
-                    continue
                 assert (await got(client, f"/v1/schedules/{quoted}"))["id"] == id
                 assert (await got(client, f"/v1/schedules/{quoted}/upcoming"))["id"] == id
                 assert (await got(client, f"/v1/schedules/{quoted}/fires"))["items"] == []
+                assert (await got(client, f"/compat/schedules/{quoted}"))["id"] == id
+                assert (await got(client, f"/compat/admin/schedules/{quoted}/executions"))["executions"] == []
+                assert (await client.get(f"/schedules/{quoted}")).status_code == 200
+            # A slash that is not quoted is one between an id and the question about it.
+            assert "clock_changes" in await got(client, "/v1/schedules/a/upcoming")
+            assert (await got(client, "/v1/schedules/a/fires%2ffires"))["id"] == "a/fires/fires"
+            assert (await got(client, "/v1/schedules/a/b"))["id"] == "a/b"
+            # No text is what stands for a quoted slash in between.
+            await got(client, "/v1/schedules/a%ed%b0%afb", 404)
             for wrong in ("%ff%fe", "x" * 512, "%ed%a0%80"):
                 assert (await got(client, f"/v1/schedules/{wrong}", 404))["code"] == "unknown"
             for path in ("schedules", "pending", "agenda"):

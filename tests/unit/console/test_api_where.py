@@ -94,8 +94,43 @@ def test_a_correlation_id_goes_with_the_payload_that_had_it(tmp_path: Path) -> N
         {"destination": "orders", "every": "1h", "id": "a", "foreign": [("correlation-id", b"old")]},
         {"destination": "orders", "every": "1h", "id": "a", "foreign": [("correlation-id", b"new")]},
     )
-    assert states(of, tmp_path, "old") == []
+    (old,) = found(of, tmp_path, "old")
+    assert (old["by"], old["state"]) == ("correlation-id", "cancelled")
+    assert old["detail"] == "Another definition has taken its place."
     assert states(of, tmp_path, "new") == [("correlation-id", "pending")]
+
+
+def test_a_correlation_id_is_known_when_nothing_that_has_it_is_pending(tmp_path: Path) -> None:
+    """By the events: of what fired, of what was refused, of a payload that is too large to look into."""
+    correlated = [("X-Request-Id", b"order-17")]
+    of = happened(
+        {"destination": "orders", "delay": "1s", "id": "fired", "foreign": correlated},
+        {"destination": "orders", "every": "1h", "id": "large", "value": b"x" * 4_000, "foreign": correlated},
+        {"destination": "orders", "delay": "soon", "id": "refused", "foreign": correlated},
+        {"action": "cancel", "id": "gone", "foreign": correlated},
+        seconds=100_000,
+    )
+    told = {
+        (one["schedule"] or {}).get("id") or (one["event"] or {"event": {}})["event"].get("id"): one
+        for one in found(of, tmp_path, "order-17")
+    }
+    assert {id: (one["by"], one["state"]) for id, one in told.items()} == {
+        "fired": ("correlation-id", "fired"),
+        "large": ("correlation-id", "pending"),
+        "gone": ("correlation-id", "unknown"),
+        None: ("correlation-id", "rejected"),
+    }
+    assert told[None]["letter"]["code"] == "invalid-delay"
+    assert told["gone"]["detail"] == "The last that is told of it is 'unknown'."
+    assert states(of, tmp_path, "order-1") == []
+
+
+def test_a_request_id_is_known_when_its_schedule_is_forgotten(tmp_path: Path) -> None:
+    of = happened(
+        {"destination": "orders", "delay": "1s", "id": "a", "request_id": "request-9"}, seconds=200_000
+    )
+    (one,) = found(of, tmp_path, "request-9")
+    assert (one["by"], one["state"], one["schedule"]) == ("correlation-id", "fired", None)
 
 
 def test_a_schedule_says_where_it_stands(tmp_path: Path) -> None:

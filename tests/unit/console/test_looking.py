@@ -158,7 +158,175 @@ def test_what_an_answer_lacks_is_said(console: Asked, capsys: pytest.CaptureFixt
     assert "partitions 3, 5" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", ["list", "pending", "stats", "fires x"])
+def test_what_is_ahead_is_listed_with_what_the_clocks_do(
+    console: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of any id, as many as are wanted."""
+    time = {"at": "2030-03-31T01:00:00.000Z", "local": "2030-03-31T03:00:00.000+02:00", "offset": "+02:00"}
+    body = {"items": [{**time, "note": "gap: 02:30 does not exist"}], "clock_changes": [], **FRESH}
+    console.answer(body)
+    assert main(["upcoming", "a/fires", "--count", "1", "--topic", "orders"]) == ExitCode.OK
+    assert console.questions == [
+        ("/v1/schedules/a%2Ffires/upcoming", {"request_topic": ["orders"], "count": ["1"]})
+    ]
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["AT", "LOCAL", "TIME", "NOTE"]
+    assert row.split()[:2] == [time["at"], time["local"]]
+    assert row.endswith("gap: 02:30 does not exist")
+
+
+@pytest.mark.parametrize("form", ["table", "wide", "json", "yaml", "jsonl"])
+def test_dead_letters_are_listed_with_all_that_is_left_out(
+    form: str, console: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By their filters; what strangers wrote is escaped."""
+    letter: dict[str, Any] = {
+        "at": "2030-01-31T08:12:04.120Z",
+        "code": "invalid-delay",
+        "detail": HOSTILE,
+        "id": None,
+    }
+    letter |= {"source": "delay-requests/3/1040", "destination": "reminders", "offset": 12}
+    console.answer({"items": [letter], "next_cursor": None, "reading": [{"skipped": 3}, {"skipped": 0}]})
+    arguments = ["--code", "invalid-delay", "--id", "x", "--at-from", "2030-01-01T00:00:00Z", "-o", form]
+    assert main(["dead-letters", *arguments]) == ExitCode.OK
+    ((path, asked),) = console.questions
+    assert path == "/v1/dead-letters"
+    assert asked == {
+        "code": ["invalid-delay"],
+        "id": ["x"],
+        "at_from": ["2030-01-01T00:00:00Z"],
+        "limit": ["50"],
+    }
+    said = capsys.readouterr()
+    assert "3 letters at most are in batches that cannot be read" in said.err
+    assert "delay-requests/3/1040" in said.out
+    assert all(character.isprintable() or character == "\n" for character in said.out)
+
+
+EVENT: dict[str, Any] = {
+    "schema_version": 2,
+    "type": "fired",
+    "at_ms": 1_893_456_000_000,
+    "schedule_id": HOSTILE,
+    "destination": "emails",
+    "lateness_ms": 4,
+}
+
+
+END: dict[str, Any] = {}
+
+
+def stream(*blocks: tuple[str, dict[str, Any] | None]) -> bytes:
+    """A stream of events, by place and event; `END` where it is at the end of what has happened."""
+    body = b"retry: 2000\n"
+    for place, event in blocks:
+        body += f"id: {place}\n".encode()
+        if event:
+            body += b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event))
+        else:
+            body += b":\n\n" if event is None else b": end\n\n"
+    return body
+
+
+@pytest.mark.parametrize("form", ["table", "wide", "json", "yaml", "jsonl"])
+def test_events_are_shown_up_to_now_and_where_to_go_on(
+    form: str, console: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In every form, and nothing in them is obeyed; what comes later is not waited for."""
+    later = stream(("0.5-1.3", {**EVENT, "schedule_id": "later"}))
+    blocks = stream(("0.204-1.0", None), ("0.1203-1.0", EVENT), ("0.1204-1.3", END))
+    console.answers.append((200, blocks + later))
+    arguments = ["--type", "fired", "--to", "emails", "--id", "x", "--correlation-id", "o-1", "-o", form]
+    assert main(["events", *arguments]) == ExitCode.OK
+    ((path, asked),) = console.questions
+    assert path == "/v1/events"
+    assert asked == {
+        "type": ["fired"],
+        "destination": ["emails"],
+        "id": ["x"],
+        "correlation_id": ["o-1"],
+        "last": ["1000"],
+        "until": ["now"],
+    }
+    said = capsys.readouterr()
+    assert said.err == "delaystream: go on with --after 0.1204-1.3\n"
+    assert "later" not in said.out
+    assert all(character.isprintable() or character == "\n" for character in said.out)
+    if form == "json":
+        assert json.loads(said.out) == {"place": "0.1203-1.0", **EVENT}
+    if form == "jsonl":
+        assert [json.loads(line) for line in said.out.splitlines()] == [{"place": "0.1203-1.0", **EVENT}]
+    if form == "table":
+        head, row = said.out.splitlines()
+        assert head.split()[:4] == ["WHEN", "WHAT", "OF", "DESTINATION"]
+        assert row.split()[:2] == ["2030-01-01T00:00:00.000Z", "fired"]
+
+
+def test_events_behind_a_place_come_in_parts(console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    """As many as are wanted, and the place of the last of them is where it goes on."""
+    blocks = [(f"0.{number}", {**EVENT, "schedule_id": f"id-{number}"}) for number in range(1, 6)]
+    for limit, ids, place in ((2, ["id-1", "id-2"], "0.2"), (9, [f"id-{n}" for n in range(1, 6)], "0.5")):
+        console.answers.append((200, stream(("0.0", None), *blocks, ("0.5", END))))
+        assert main(["events", "--after", "0.0", "--limit", str(limit), "-o", "jsonl"]) == ExitCode.OK
+        said = capsys.readouterr()
+        assert [json.loads(line)["schedule_id"] for line in said.out.splitlines()] == ids
+        assert said.err.endswith(f"--after {place}\n")
+    # Without a place it is the last ones.
+    assert console.questions[-1][1] == {"after": ["0.0"], "until": ["now"]}
+    console.answers.append((200, stream(("0.0", None), *blocks, ("0.5", END))))
+    assert main(["events", "--limit", "2", "-o", "jsonl"]) == ExitCode.OK
+    said = capsys.readouterr()
+    assert [json.loads(line)["schedule_id"] for line in said.out.splitlines()] == ["id-4", "id-5"]
+
+
+def test_a_watched_stream_is_begun_again_from_where_it_was(
+    console: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it ended, was refused, or nobody answered; until Ctrl-C, which is no failure."""
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("delaystream.cli.looking.event_stream.time.sleep", wait)
+    console.answers.append((200, stream(("0.5", END))))
+    console.answers.append((200, stream(("0.5", None), ("0.6", {**EVENT, "schedule_id": "one"}))))
+    console.answers.append(
+        (429, orjson.dumps({"code": "too-many-streams", "detail": "200 streams are open."}))
+    )
+    console.answers.append((200, stream(("0.6", None), ("0.9", {**EVENT, "schedule_id": "two"}))))
+    assert main(["events", "--watch", "-o", "jsonl"]) == ExitCode.OK
+    said = capsys.readouterr()
+    assert [json.loads(line)["schedule_id"] for line in said.out.splitlines()] == ["one", "two"]
+    assert [asked.get("after") for _, asked in console.questions[1:]] == [["0.5"], ["0.6"], ["0.6"]]
+    assert "The stream has ended. It is asked again." in said.err
+    assert "200 streams are open. It is asked again." in said.err
+    assert said.err.endswith("delaystream: go on with --after 0.9\n")
+
+
+def test_a_place_that_is_none_is_refused_by_the_console(
+    console: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its sentence, and 65."""
+    console.answer({"code": "invalid-event-id", "detail": "Last-Event-ID is none of this stream's ids."}, 400)
+    assert main(["events", "--after", "x"]) == ExitCode.REFUSED
+    assert "none of this stream's ids" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"id: x\n\n", stream(("0.1", None))])
+def test_a_stream_that_is_none_is_told(body: bytes, console: Asked) -> None:
+    """Or one that ends before it has told everything: not everything was shown."""
+    console.answers.append((200, body))
+    assert main(["events"]) == ExitCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["list", "pending", "stats", "fires x", "upcoming x", "dead-letters", "events", "events --watch"],
+)
 def test_without_a_console_it_is_69(
     arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
