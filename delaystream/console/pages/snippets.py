@@ -46,9 +46,7 @@ class Target:
 def snippets(schedule: ScheduleBody, payload: Payload | None, target: Target) -> list[Snippet]:
     """All of them; without a payload, value and headers of the schedule's record are left to fill in."""
     told = _Told(schedule, payload)
-    remark = (
-        None if payload is not None else "Value and headers are not shown here: fill in the value yourself."
-    )
+    remark = None if payload is not None else "Value and headers are not shown here: fill them in yourself."
     return [
         Snippet("curl", remark, _put(told, target))
         if target.writes

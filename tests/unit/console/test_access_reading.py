@@ -80,7 +80,7 @@ def probes() -> Iterator[tuple[str, str]]:
     yield "/v1/stats", "/v1/stats"
     yield "/v1/destinations", "/v1/destinations"
     yield "/v1/destinations", f"/v1/destinations?destination={MARK}-out"
-    yield "/v1/destinations", f"/v1/destinations?destination={MARK}-gone"
+    yield "/v1/destinations", f"/v1/destinations?destination=gone-{MARK}"
     yield "/v1/health", "/v1/health"
     yield "/v1/partitions", "/v1/partitions"
     yield "/metrics", "/metrics"

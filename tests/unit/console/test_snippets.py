@@ -222,7 +222,7 @@ def test_without_the_payload_nothing_of_it_is_shown(shown: dict[str, ScheduleBod
         assert one.remark is not None
         if one.name == "curl":
             continue
-        assert "fill in the value" in one.remark
+        assert "fill them in" in one.remark
         assert "VALUE" in one.text or one.name == "Headers"
 
 
