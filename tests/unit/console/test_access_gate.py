@@ -67,7 +67,7 @@ def test_nothing_is_answered_to_who_has_no_token_but_whether_it_lives(world: Tol
         async with clients(None) as client:
             for path in {
                 *paths,
-                "/static/plain.css",
+                "/static/console.css",
                 "/none",
                 "/health/livex",
                 "//health/live",
