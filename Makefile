@@ -6,7 +6,7 @@ SECONDS ?= 60
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint docs unit test-containers soak bench fuzz lock package audit image clean test-deploy test-cluster chart
+.PHONY: help setup run test lint docs unit test-containers soak bench fuzz lock package audit image clean test-page screenshots test-deploy test-cluster chart
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -28,6 +28,14 @@ docs: setup ## the documentation as a site, in build/site: the same check as in 
 
 unit: setup ## unit tests and simulation, on this Python only
 	@$(RUN) scripts/checks.py unit
+
+test-page: setup ## the console's pages in a real browser (needs Chromium, or Debian's apt as root)
+	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/page.txt
+	@$(RUN) scripts/checks.py page
+
+screenshots: setup ## renew the pictures of the console's pages in docs/screenshots
+	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/page.txt
+	@DELAYSTREAM_TEST_SCREENSHOTS=1 $(RUN) -m pytest -q tests/page/test_pages.py $(ARGS)
 
 test-deploy: setup ## container, Compose, chart, rules, dashboards, with the ecosystem's tools (needs Go, Debian's apt, node)
 	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/deploy.txt

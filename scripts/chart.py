@@ -9,10 +9,12 @@ Helm 3 and 4 reads.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from delaystream.adapters.operate.metrics_lateness import LATENESS_BUCKETS_MS
 from delaystream.config import Settings
 from delaystream.config.kafka import SECRET, SUPPORTED
 from delaystream.config.tenant_settings import TABLE, TenantSettings
@@ -140,6 +142,43 @@ def _setting(described: Schema) -> Schema:
     return kept
 
 
+def _rules() -> Schema:
+    share = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
+    more_than_0 = {"type": "number", "exclusiveMinimum": 0}
+    count = {"type": "integer", "minimum": 0}
+    return _map(
+        enabled=_BOOLEAN,
+        labels=_TEXTS,
+        alertLabels=_TEXTS,
+        runbookUrl={"type": "string", "pattern": "^$|^https?://.*[{]page[}]"},
+        disabled=_list({"enum": alerts()}),
+        severities=_map(**{name: {"type": "string", "minLength": 1} for name in alerts()}),
+        thresholds=_map(
+            overdueSeconds=more_than_0,
+            noCommitSeconds=more_than_0,
+            delayedShare=share,
+            delayBound={"enum": [repr(bound / 1000) for bound in LATENESS_BUCKETS_MS]},
+            workers={"type": ["integer", "null"], "minimum": 0},
+            restartsAnHour=count,
+            unreadRequests=count,
+            heldUpSeconds=more_than_0,
+            deadLettersLeast=count,
+            deadLettersShare=share,
+            abortedShare=share,
+            quotaShare=share,
+            diskFreeShare=share,
+            diskFreeBytes=count,
+            clockSkewSeconds=more_than_0,
+        ),
+    )
+
+
+def alerts() -> list[str]:
+    """The names of all alerts, in their order."""
+    files = sorted((CHART / "files" / "rules").glob("*.yml"))
+    return [name for path in files for name in re.findall(r"- alert: (\w+)", path.read_text("utf-8"))]
+
+
 _KEPT = frozenset(
     {"type", "anyOf", "description", "pattern", "enum", "minimum", "maximum", "items", "minLength"}
 )
@@ -203,7 +242,7 @@ def _values() -> Schema:
             annotations=_BOOLEAN,
             serviceMonitor=_monitor(),
             podMonitor=_monitor(),
-            rules=_map(enabled=_BOOLEAN, labels=_TEXTS),
+            rules=_rules(),
             dashboards=_map(enabled=_BOOLEAN, labels=_TEXTS, annotations=_TEXTS),
         ),
         console=_console(),

@@ -1,6 +1,7 @@
-"""Every check of the project, one by one, announced and timed: `checks.py [all|lint|docs|unit|deploy]`.
+"""Every check of the project, one by one, announced and timed: `checks.py [all|lint|docs|unit|page|deploy]`.
 
-`deploy` is what `make test-deploy` runs: the deployment, with the ecosystem's own tools; not part of `all`.
+Not part of `all` are `page`, which `make test-page` runs: the console's pages in a real browser; and
+`deploy`, which `make test-deploy` runs: the deployment, with the ecosystem's own tools.
 Exits 0 when all passed, 1 when one did not, 2 when there is no such check. A failed check does not stop the
 others. The last lines name the failures, each test by its pytest name.
 """
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -134,6 +136,14 @@ def deployment(python: str) -> list[Check]:
     ]
 
 
+def page(python: str) -> list[Check]:
+    """The console's pages, in a real browser. It first: installing it takes a minute, once."""
+    return [
+        Check("browser", [python, "scripts/deploy_tools.py", "chromium"], 600),
+        Check("page", [python, "-m", "pytest", "-q", "-n", "2", "tests/page"], 600),
+    ]
+
+
 def run(check: Check, position: str, output: IO[bytes] | None = None) -> Outcome:
     """Run one check with its output passed through, or written to a file."""
     with tempfile.TemporaryDirectory(prefix="delaystream-checks-") as directory:
@@ -247,6 +257,23 @@ def absent() -> list[str]:
     return [".".join(map(str, version)) for version in SUPPORTED if version not in here]
 
 
+def checks_of(what: str, python: str, version: str) -> list[Check] | None:
+    """The checks of one name; None where there is none of it."""
+    made: dict[str, Callable[[], list[Check]]] = {
+        "lint": lambda: lint(python),
+        "docs": lambda: [documentation(python)],
+        "unit": lambda: unit_and_simulation(python, version, {}),
+        "page": lambda: page(python),
+        "deploy": lambda: deployment(python),
+        "all": lambda: [
+            *lint(python),
+            *unit_and_simulation(python, version, {}),
+            *integration(python),
+        ],
+    }
+    return made[what]() if what in made else None
+
+
 def main(arguments: list[str]) -> int:
     """Run what was asked for, then say plainly how it ended."""
     started = time.monotonic()
@@ -256,20 +283,10 @@ def main(arguments: list[str]) -> int:
     what = arguments[0] if arguments else "all"
     version = ".".join(str(part) for part in sys.version_info[:2])
     outcomes: list[Outcome] = []
-    match what:
-        case "lint":
-            checks = lint(python)
-        case "docs":
-            checks = [documentation(python)]
-        case "unit":
-            checks = unit_and_simulation(python, version, {})
-        case "deploy":
-            checks = deployment(python)
-        case "all":
-            checks = [*lint(python), *unit_and_simulation(python, version, {}), *integration(python)]
-        case _:
-            print(f"checks.py: there is no check {what}", file=sys.stderr)
-            return 2
+    checks = checks_of(what, python, version)
+    if checks is None:
+        print(f"checks.py: there is no check {what}", file=sys.stderr)
+        return 2
     try:
         others = None
         for number, check in enumerate(checks, start=1):
@@ -284,7 +301,9 @@ def main(arguments: list[str]) -> int:
     if what == "all":
         for missing in absent():
             print(f"\nPython {missing} is not here: nothing was tested on it", flush=True)
-    title = {"all": "make test", "deploy": "make test-deploy"}.get(what, f"make {what}")
+    title = {"all": "make test", "page": "make test-page", "deploy": "make test-deploy"}.get(
+        what, f"make {what}"
+    )
     return report(outcomes, time.monotonic() - started, title)
 
 

@@ -1,5 +1,7 @@
 """The pinned tools that check the deployment: `deploy_tools.py [NAME...]` installs all, or those named.
 
+The browser that checks the console's pages is installed by its name alone.
+
 Each is installed once into the user's cache (DELAYSTREAM_CACHE_DIR, else `delaystream` in XDG's cache
 directory) and found there again by its version. Go programs are built by the Go tool chain, which verifies
 every module against the checksum database. Debian packages are unpacked into the cache: only apt's lists
@@ -49,6 +51,16 @@ class DebianProgram:
     path: str
 
 
+@dataclass(frozen=True)
+class DebianInstalled:
+    """A program that needs what its Debian package depends on: it is installed on the system."""
+
+    package: str
+    program: str
+
+
+#: What `make test-page` needs beside these: it is not fetched with them.
+PAGE_TOOLS = {"chromium": DebianInstalled("chromium", "chromium")}
 TOOLS: dict[str, GoProgram | DebianProgram] = {
     "helm": GoProgram("helm.sh/helm/v4", "v4.3.1", "helm.sh/helm/v4/cmd/helm"),
     "helm-unittest": GoProgram(
@@ -91,6 +103,8 @@ def tool(name: str) -> Path:
 
     Raises ToolMissing when it cannot be installed. Processes that want the same tool wait for one another.
     """
+    if name in PAGE_TOOLS:
+        return _installed(PAGE_TOOLS[name])
     wanted = TOOLS[name]
     if isinstance(wanted, DebianProgram):
         found = shutil.which(Path(wanted.path).name)
@@ -182,6 +196,27 @@ def _debian(name: str, wanted: DebianProgram) -> Path:
         return program
 
 
+def _installed(wanted: DebianInstalled) -> Path:
+    if (found := shutil.which(wanted.program)) is not None:
+        return Path(found)
+    by_hand = f"install {wanted.program} by hand, for instance with `apt-get install {wanted.package}`."
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        raise ToolMissing(
+            f"{wanted.program} is not on PATH, and only root can install it with apt-get: {by_hand}"
+        )
+    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", wanted.package]
+    with _locked(f"installed-{wanted.package}"):
+        _say(f"installing the Debian package {wanted.package}")
+        try:
+            run(["apt-get", "update", "-q"], "apt-get update", cwd=Path.cwd())
+            run(install, f"apt-get install {wanted.package}", cwd=Path.cwd())
+        except ToolMissing as failure:
+            raise ToolMissing(f"{failure} Then {by_hand}") from failure
+    if (found := shutil.which(wanted.program)) is None:
+        raise ToolMissing(f"the Debian package {wanted.package} holds no {wanted.program}: {by_hand}")
+    return Path(found)
+
+
 # -- both ----------------------------------------------------------------------------------------------
 
 
@@ -225,8 +260,8 @@ def _say(text: str) -> None:
 
 def main(names: Sequence[str]) -> int:
     """Install the tools named, or all; says of each where it is."""
-    if unknown := [name for name in names if name not in TOOLS]:
-        _say(f"there is no tool {unknown[0]}; there are {', '.join(TOOLS)}.")
+    if unknown := [name for name in names if name not in {**TOOLS, **PAGE_TOOLS}]:
+        _say(f"there is no tool {unknown[0]}; there are {', '.join({**TOOLS, **PAGE_TOOLS})}.")
         return 2
     try:
         for name in names or TOOLS:

@@ -20,6 +20,7 @@ import typer
 from prometheus_client import CollectorRegistry
 
 from delaystream.adapters.clock import SystemClock
+from delaystream.adapters.kafka.source_bounds import SourceEnds
 from delaystream.adapters.membership.static_membership import Fencings
 from delaystream.adapters.operate.metrics import PrometheusObserver
 from delaystream.adapters.operate.preflight_metrics import ClockSkew, StateDisk
@@ -39,7 +40,8 @@ from delaystream.core.durations import format_duration
 from delaystream.core.rejection import DESCRIPTIONS
 from delaystream.dialects import NAMES as DIALECTS
 from delaystream.dialects import by_name
-from delaystream.engine.observer import Phase
+from delaystream.engine.observer import Fires, Phase, Wait, Work
+from delaystream.engine.ports import TopicPartition
 from delaystream.engine.state.pending import PendingChange
 from delaystream.exit_codes import EXIT_CODES_HELP, ExitCode
 from delaystream.logging import FIELDS
@@ -213,7 +215,10 @@ def _metrics() -> str:
     # A metric shows its labels only once it has a sample.
     observer.phase(0, Phase.RUNNING)
     observer.recovery(0, 1, 1, 1)
-    observer.committed(0, accepted={"topic": 1}, rejected={"code": 1}, fired={"topic": [1]}, seconds=0.0)
+    observer.committed(0, Work({"topic": 1}, {("topic", "code"): 1}, {"topic": Fires([1])}, 0.0))
+    observer.read(0, {"topic": 1})
+    observer.sources.found({TopicPartition("topic", 0): SourceEnds(1, 1)})
+    observer.overdue(0, {("topic", Wait.FIREABLE): 0})
     observer.missed(0, {(WhyPassed.LATE, "destination"): 1})
     observer.aborted(0, "reason")
     observer.pending(0, 1, None)

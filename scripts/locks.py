@@ -23,6 +23,7 @@ PLAN: list[tuple[str, list[str], list[str]]] = [
     ("build", ["--group", "build"], ["dev"]),
     ("bench", ["--group", "bench"], ["dev"]),
     ("deploy", ["--group", "deploy"], ["dev"]),
+    ("page", ["--group", "page"], ["dev"]),
     ("fuzz", ["--group", "fuzz"], ["dev"]),
     ("audit", ["--group", "audit"], []),
     ("lock", ["--group", "lock"], []),

@@ -35,6 +35,7 @@ from delaystream.adapters.transactions.lost_markers import ProducerMemory
 from delaystream.adapters.transactions.producer import AiokafkaTransactionalProducer
 from delaystream.app import parts, process
 from delaystream.app.preflight import Preflight, preflight
+from delaystream.app.reports import Reports
 from delaystream.app.tenants import require_shares, tenants_of
 from delaystream.config import Settings
 from delaystream.engine.pace import Pace
@@ -119,6 +120,7 @@ class _Worker:
         self._stack = stack
         self._observer = PrometheusObserver(
             SystemClock(),
+            app_id=settings.app_id,
             destinations=settings.metrics_destinations,
             hours_ahead=settings.metrics_hours_ahead,
         )
@@ -129,6 +131,7 @@ class _Worker:
         self._tenants = tenants_of(settings)
         #: by partition
         self._memory: dict[int, ProducerMemory] = {}
+        self._processors: dict[int, PartitionProcessor] = {}
         self._limits = BatchLimits(parts.producer_settings(settings, client).max_batch_bytes)
         self._tracing = parts.tracing(settings)
         if self._tracing is not None:
@@ -215,6 +218,14 @@ class _Worker:
         watching = [
             asyncio.create_task(self._watchdog.run()),
             asyncio.create_task(ClockWatch(SystemClock()).run()),
+            asyncio.create_task(
+                Reports(
+                    self._processors.values,
+                    self._sources,
+                    self._source_bounds.ends,
+                    self._observer.sources.found,
+                ).run()
+            ),
         ]
         serving = asyncio.create_task(self._host.run())
         try:
@@ -242,9 +253,20 @@ class _Worker:
         assert self._ports is not None
         if self._tracing is not None:
             sources = self._tracing.sources(partition, sources)
-        return PartitionProcessor(
+        processor = self._processors[partition] = PartitionProcessor(
             partition, self._engine, self._ports, sources, self._tenants, self._observer
         )
+        return processor
+
+    def _sources(self) -> list[TopicPartition]:
+        """The source partitions that are read here."""
+        settings = self._settings
+        here = [status.partition for status in self._host.partitions() if status.phase is not None]
+        return [
+            TopicPartition(topic, partition)
+            for topic in (*settings.request_topics, settings.commands_topic)
+            for partition in here
+        ]
 
     async def _topic_shapes(self) -> Mapping[str, TopicShape]:
         settings = self._settings

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _SHOWN_CHARACTERS = 200
 _CONTROL_PREFIX = "delaystream-"
+_ERROR = f"{_CONTROL_PREFIX}error"
+"""Of dead letters: the code."""
 
 
 def printable(text: str) -> str:
@@ -62,12 +64,14 @@ def instants(times_ms: "Sequence[int]") -> str:
 def delivery_line(record: "Delivery") -> str:
     """One line: local time of the fire, lateness, partition and offset, key, value, headers.
 
-    A delivery shows only its foreign headers; any other record (a dead letter, a receipt) shows all.
+    A delivery shows only its foreign headers; any other record (a dead letter, a receipt) shows all. A dead
+    letter may have the due time of the fire that was impossible.
     """
+    whole = record.due_ms is None or any(name == _ERROR for name, _ in record.headers)
     shown = [
         f"{printable(name)}={rendered(value)}"
         for name, value in record.headers
-        if record.due_ms is None or not name.startswith(_CONTROL_PREFIX)
+        if whole or not name.startswith(_CONTROL_PREFIX)
     ]
     key = "" if record.key is None else f"{rendered(record.key)}: "
     headers = f"  [{', '.join(shown)}]" if shown else ""
@@ -77,12 +81,12 @@ def delivery_line(record: "Delivery") -> str:
 
 
 def clock_time(timestamp_ms: int) -> str:
-    """The local time of day; the number itself if a producer wrote no valid time."""
+    """The local date and time with the zone's offset (RFC 3339); the number itself if it is no valid time."""
     try:
         at = datetime.fromtimestamp(timestamp_ms / 1000, UTC).astimezone()
     except (OverflowError, ValueError, OSError):
         return str(timestamp_ms)
-    return f"{at:%H:%M:%S}.{timestamp_ms % 1000:03d}"
+    return at.isoformat(" ", "milliseconds")
 
 
 def delivery_fields(record: "Delivery") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from delaystream.codec.keys import due_of, index_of
-from delaystream.core.identity import place
+from delaystream.core.identity import place, schedule_id
 from delaystream.core.order import Moment
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Action, CatchUp, Coordinates, Lateness, Match, Request
@@ -269,6 +269,11 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
     def source(self) -> Coordinates:
         """Where the request stood that asked for it last."""
         return Coordinates(self.topic, self.partition, self.offset, self.origin)
+
+    @property
+    def source_text(self) -> str:
+        """`place/partition/offset` of that request."""
+        return schedule_id(self.place if self.origin else self.topic, self.partition, self.offset)
 
     @property
     def moment(self) -> Moment:

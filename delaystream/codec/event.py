@@ -263,6 +263,39 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     ] = None
 
 
+class FiredEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An `Event` of the type `fired`, of a named schedule: as JSON the same, and cheaper to make.
+
+    It has those fields of an event that such a one may have, in their order.
+    """
+
+    schema_version: Literal[2]
+    type: EventType
+    at_ms: int
+    request_topic: str | None = None
+    schedule_id: str | None = None
+    source: str | None = None
+    id: str | None = None
+    status: str | None = None
+    revision: int | None = None
+    key: str | None = None
+    key_base64: str | None = None
+    created_at_ms: int | None = None
+    created_by: str | None = None
+    updated_at_ms: int | None = None
+    updated_by: str | None = None
+    next_at_ms: int | None = None
+    due_at_ms: int | None = None
+    fired_at_ms: int | None = None
+    lateness_ms: int | None = None
+    fire_id: str | None = None
+    fire_count: int | None = None
+    skipped: int = 0
+    destination: str | None = None
+    destination_partition: int | None = None
+    correlation_id: str | None = None
+
+
 _SHORT: Final = 200
 """Characters of a text that is left in an event which would be too large."""
 

@@ -43,6 +43,7 @@ _wheel = Struct(">cIQIQH")
 _number = Struct(">cI")
 _coordinates = Struct(">IQ")
 _wheel_bound = Struct(">cIQ")
+_due_ms = Struct(">Q")
 
 _WHEEL_AT: Final = slice(1, 5)
 _DUE_AT: Final = slice(5, 13)
@@ -81,7 +82,8 @@ def in_wheel(key: bytes, destination: int) -> bytes:
 
 def due_of(key: bytes) -> int:
     """The due time in a wheel key, ms."""
-    return int.from_bytes(key[_DUE_AT])
+    due_ms: int = _due_ms.unpack_from(key, _DUE_AT.start)[0]
+    return due_ms
 
 
 def wheel_of(key: bytes) -> int:

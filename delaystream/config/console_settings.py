@@ -1,6 +1,7 @@
 """What serves people: where it listens, and what it keeps."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -44,6 +45,20 @@ class ConsoleSettings(Section):
         None,
         description="Topic of the receipts that the console waits for; one that destinations_allow permits. "
         "None: receipts_topic.",
+    )
+    console_environment: OptionalText = Field(
+        None,
+        max_length=40,
+        description="Name of the environment, such as production: the console's pages show it in its colour.",
+    )
+    console_environment_color: Literal["grey", "blue", "green", "amber", "red", "violet"] = Field(
+        "grey", description="Colour of that name."
+    )
+    console_docs_url: OptionalText = Field(
+        None,
+        pattern=r"^https?://[^\s\"'<>]+$",
+        description="Where these docs are published: the console's pages link to runbooks there. None: they "
+        "name the files.",
     )
     console_tokens_file: OptionalText = Field(
         None,

@@ -36,6 +36,7 @@ from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
 from delaystream.console.letters import DeadLetters
 from delaystream.console.loopback import is_loopback, listening_address, url_of
+from delaystream.console.pages.appearance import Appearance
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
 from delaystream.console.writing.ledger import Ledger
@@ -62,7 +63,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run_console(settings: Settings) -> int:
+def run_console(settings: Settings, appearance: Appearance | None = None) -> int:
     """Run until SIGTERM or SIGINT (then 0), or until it cannot go on; returns the process's exit code.
 
     Raises ConfigurationError when others than this machine could reach it without saying who they are, and
@@ -73,7 +74,7 @@ def run_console(settings: Settings) -> int:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(_serve(settings, address, entrance))
+        loop.run_until_complete(_serve(settings, address, entrance, appearance or Appearance()))
         code = ExitCode.OK
     except Exception as failure:  # noqa: BLE001  # the crash boundary of the process
         code = process.explain(failure)
@@ -81,7 +82,7 @@ def run_console(settings: Settings) -> int:
     return code
 
 
-async def _serve(settings: Settings, address: str, entrance: Entrance) -> None:
+async def _serve(settings: Settings, address: str, entrance: Entrance, appearance: Appearance) -> None:
     client = parts.client_config(settings)
     stop = process.signals()
     with ExitStack() as stack:
@@ -112,7 +113,8 @@ async def _serve(settings: Settings, address: str, entrance: Entrance) -> None:
             renewing = asyncio.create_task(entrance.tokens.run(), name="tokens")
             stack.callback(renewing.cancel)
         while found is not None:
-            found = await _Round(settings, client, found, directory, entrance).run(listening, stop)
+            around = _Round(settings, client, found, directory, entrance, appearance)
+            found = await around.run(listening, stop)
     logger.info("console stopped")
 
 
@@ -124,13 +126,14 @@ class _Round(NamedTuple):
     found: Followed
     directory: DataDirectory
     entrance: Entrance
+    appearance: Appearance
 
     async def run(self, listening: socket.socket, stop: asyncio.Event) -> Followed | None:
         """What the topics have become meanwhile; None: it is to stop."""
         with ExitStack() as stack:
             console = _compose(self.settings, self.client, self.found, self.directory, stack)
             bounds = self.entrance.limits.bounds
-            app = application(console, self.entrance)
+            app = application(console, self.entrance, self.appearance)
             server = _Server(server_config(app, bounds.url_bytes, bounds.header_bytes))
             looking = _changed(self.settings, self.client, self.found)
             changing = asyncio.create_task(looking, name="look for partitions")

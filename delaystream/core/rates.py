@@ -86,7 +86,10 @@ class Bucket:
     rate · t records go out, plus one second's worth of records, at least one.
     """
 
-    __slots__ = ("_at_ms", "_capacity", "_per_ms", "_reopens_with", "_tokens", "lane", "opens_ms", "topic")
+    __slots__ = (
+        "_at_ms", "_capacity", "_per_ms", "_reopens_with", "_tokens", "has_closed", "lane", "opens_ms",
+        "topic",
+    )  # fmt: skip
 
     def __init__(self, topic: str, lane: str, rate: float, loop_ms: float) -> None:
         self.topic = topic
@@ -97,6 +100,8 @@ class Bucket:
         self._at_ms = loop_ms
         #: closed until this time
         self.opens_ms = loop_ms
+        #: whether it ever was
+        self.has_closed = False
 
     def _set(self, rate: float) -> None:
         self._per_ms = rate / 1000
@@ -134,6 +139,7 @@ class Bucket:
     def _close_if_empty(self, loop_ms: float) -> None:
         if self._tokens + _ROUNDING < 1:
             self.opens_ms = loop_ms + (self._reopens_with - self._tokens) / self._per_ms
+            self.has_closed = True
 
 
 def room(buckets: Iterable[Bucket], loop_ms: float) -> int:

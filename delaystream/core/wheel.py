@@ -26,7 +26,7 @@ closed or opened meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -146,6 +146,12 @@ class WheelHeads:
         """Due time of the earliest head of the open wheels; None when there is none."""
         first = self.first()
         return None if first is None else first[0]
+
+    def all(self) -> Iterator[tuple[int, int]]:
+        """(wheel, due time) of all wheels without housekeeping, closed and withheld ones too; in no order."""
+        for wheel, due_ms in self._heads.items():
+            if wheel != HOUSEKEEPING:
+                yield wheel, due_ms
 
     def oldest(self) -> int | None:
         """Due time of the earliest head of all wheels, with closed ones, without housekeeping."""

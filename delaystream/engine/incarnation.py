@@ -27,9 +27,9 @@ from delaystream.engine.failures import (
 from delaystream.engine.fire.firing import Firing
 from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.undeliverable import Undeliverable
-from delaystream.engine.lifecycle.inbox import Inbox, rest
+from delaystream.engine.lifecycle.inbox import Inbox, pieces, rest
 from delaystream.engine.lifecycle.replica import advanced
-from delaystream.engine.observer import Observer
+from delaystream.engine.observer import Fires, Observer, Work
 from delaystream.engine.output.events import Events
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.output.standing import Standing
@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 #: how long a partition decides on what came in, and then on what is due, before others have their turn
 _TURN_S = 0.15
+#: most records that are read before they are decided on
+_READ_AT_ONCE = 256
 #: each waits for a second at most
 _LOOK_UPS = 5
 #: how long such a topic is not asked about again for the sake of one more batch of the same step
@@ -203,8 +205,8 @@ class Incarnation:
     async def decide(self, inbox: Inbox) -> Step:
         """Put together one step of what came in and of what is due.
 
-        One batch at a time is read and decided on, so that what was made of it is still in the processor's
-        cache. Unknown topics are looked up for the first one alone: one that names others begins a new step.
+        A few records at a time are read and decided on, so that what was made of them is still in the
+        processor's cache. Unknown topics are looked up for the first ones alone: others begin a new step.
         """
         settings = self._settings
         now_ms = self._ports.clock.now_ms()
@@ -220,6 +222,8 @@ class Incarnation:
             await self._roll_back(undecided)
             return Step(now_ms, self._steps, loop_ms)
         inbox.give_back(left)
+        if step.empty:
+            self._firing.fireable.committed()
         self._forget_names(step)
         self._release_unused(loop_ms)
         if not (step.empty or step.alone):
@@ -277,7 +281,7 @@ class Incarnation:
     ) -> tuple[Step, list[SourceBatch]]:
         """A step, and what there was no room for. Raises Undecided."""
         settings = self._settings
-        batches = deque(taken)
+        batches = deque(piece for batch in taken for piece in pieces(batch, _READ_AT_ONCE))
         turn = Turn(asyncio.get_running_loop().time, _TURN_S)
         parsed = self._parsed(batches, now_ms, turn)
         topics = set() if parsed is None else parsed.topics_named
@@ -293,7 +297,7 @@ class Incarnation:
             turn.begin()
         self._steps += 1
         bounds = max_records, max_bytes, settings.transaction_max_partitions
-        step = Step(now_ms, self._steps, loop_ms, *bounds, turn.over)
+        step = Step(now_ms, self._steps, loop_ms, *bounds, turn.over, self._producer.accumulator)
         cornered, self._suspects.cornered = self._suspects.cornered, None
         if cornered is not None:
             self._firing.fire_alone(step, cornered)
@@ -402,6 +406,7 @@ class Incarnation:
             key, value = next(reversed(rows.items()))
             self._marker = advanced(self._marker, last + 1, (last, key, value))
         change = self.state.apply(step, self._marker)
+        self._firing.fireable.committed()
         self._tell(step, change, loop.time() - began)
 
     def _note(self, step: Step, refusal: WriteRefused, loop_ms: float) -> None:
@@ -435,8 +440,9 @@ class Incarnation:
             health.through_wheel(topic, refusal.reason, now_ms)
 
     def _tell(self, step: Step, change: PendingChange, seconds: float) -> None:
+        now_ms = self._ports.clock.now_ms()
         for topic, topic_writes in step.by_topic.items():
-            if topic_writes.rows and topic in self._health and self._health.succeeded(topic):
+            if topic_writes.rows and topic in self._health and self._health.succeeded(topic, now_ms):
                 self._firing.released(topic)
                 self._observer.parked(self._partition, topic, None)
         if step.unanswered and (count := self._health.unanswered(step.unanswered, step.loop_ms)):
@@ -455,17 +461,14 @@ class Incarnation:
         for sentence in step.warnings:
             if self._health.telling.in_full("paused", sentence, step.loop_ms):
                 logger.warning("partition %d: %s", self._partition, sentence)
-        self._observer.committed(
-            self._partition,
-            accepted=step.accepted,
-            rejected=step.rejected,
-            fired={
-                topic: topic_writes.fired
-                for topic, topic_writes in step.by_topic.items()
-                if topic_writes.fired
-            },
-            seconds=seconds,
-        )
+        fired = {
+            topic: Fires(topic_writes.fired, topic_writes.excused)
+            for topic, topic_writes in step.by_topic.items()
+            if topic_writes.fired
+        }
+        self._observer.committed(self._partition, Work(step.accepted, step.rejected, fired, seconds))
+        if step.positions:
+            self._observer.read(self._partition, step.positions)
         if step.missed:
             self._observer.missed(self._partition, step.missed)
         self._observer.counted(self._partition, change, anew=False)
@@ -474,7 +477,15 @@ class Incarnation:
     def tell_all_pending(self) -> None:
         """Report what waits, at the start: a partition that stays idle would not."""
         self._observer.counted(self._partition, self.state.counts.everything(), anew=True)
+        positions = {topic: position.next_offset for topic, position in self.state.positions.items()}
+        self._observer.read(self._partition, positions)
         self._tell_pending()
+        self.tell_overdue()
+
+    def tell_overdue(self) -> None:
+        """Report what is due and has not gone out, and why; what a step in hand would fire is among it."""
+        now_ms, loop_ms = self._ports.clock.now_ms(), asyncio.get_running_loop().time() * 1000
+        self._observer.overdue(self._partition, self._firing.fireable.overdue(now_ms, loop_ms))
 
     def _tell_pending(self) -> None:
         self._observer.pending(self._partition, self.state.counts.total, self.state.heads.oldest())

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from delaystream.codec.event import Unfired
 from delaystream.engine.state.pending import PendingChange
 
@@ -20,6 +22,42 @@ class Phase(StrEnum):
     STOPPED = "stopped"
 
 
+class Wait(StrEnum):
+    """Why something that is due has not gone out."""
+
+    #: nothing keeps it: it waits for the worker
+    FIREABLE = "fireable"
+    #: its destination, or its tenant's part of it, has had what its rate allows
+    RATE = "rate"
+    #: a hold (a pause of many) keeps it back
+    HOLD = "hold"
+    #: its destination cannot be written to
+    PARKED = "parked"
+
+
+class Fires(msgspec.Struct, frozen=True):
+    """The records that one transaction delivered to one destination."""
+
+    #: how long after its due time each was fired, ms
+    lateness_ms: Sequence[int]
+    #: of those that could not be fired at their due times: (lateness, time since it became possible), ms.
+    #: The others were as late as they were late after becoming fireable
+    excused: Sequence[tuple[int, int]] = ()
+
+
+class Work(msgspec.Struct, frozen=True):
+    """What one committed transaction did."""
+
+    #: requests by source topic
+    accepted: Mapping[str, int]
+    #: requests and fires by request topic and code
+    rejected: Mapping[tuple[str, str], int]
+    #: by destination
+    fired: Mapping[str, Fires]
+    #: from begin to commit, s
+    seconds: float
+
+
 class Observer(Protocol):
     """Hears what happened, after it is committed; calls are short and never raise."""
 
@@ -31,19 +69,20 @@ class Observer(Protocol):
         """Recovery has applied so many records and stands at ``position`` of ``end``."""
         ...
 
-    def committed(
-        self,
-        partition: int,
-        *,
-        accepted: Mapping[str, int],
-        rejected: Mapping[str, int],
-        fired: Mapping[str, Sequence[int]],
-        seconds: float,
-    ) -> None:
-        """A transaction was committed.
+    def committed(self, partition: int, work: Work) -> None:
+        """A transaction was committed."""
+        ...
 
-        Requests accepted by source topic, rejected by code; for each destination the lateness in ms of
-        every record that was fired; how long the transaction took, from begin to commit.
+    def read(self, partition: int, positions: Mapping[str, int]) -> None:
+        """Requests were applied: the next offset to apply, by source topic; of those that have moved."""
+        ...
+
+    def overdue(self, partition: int, since_ms: Mapping[tuple[str, Wait], int]) -> None:
+        """All that is due and was not fired, now: since when, by destination and by what it waits for.
+
+        Milliseconds since the epoch; of several entries the earliest. FIREABLE counts from when nothing kept
+        the entry any more, the others from its due time. What is due next is among it: a partition that does
+        not get on from now on tells nothing more.
         """
         ...
 
@@ -85,15 +124,13 @@ class Silence:
     def recovery(self, partition: int, applied: int, position: int, end: int) -> None:
         """Take no notice."""
 
-    def committed(
-        self,
-        partition: int,
-        *,
-        accepted: Mapping[str, int],
-        rejected: Mapping[str, int],
-        fired: Mapping[str, Sequence[int]],
-        seconds: float,
-    ) -> None:
+    def committed(self, partition: int, work: Work) -> None:
+        """Take no notice."""
+
+    def read(self, partition: int, positions: Mapping[str, int]) -> None:
+        """Take no notice."""
+
+    def overdue(self, partition: int, since_ms: Mapping[tuple[str, Wait], int]) -> None:
         """Take no notice."""
 
     def missed(self, partition: int, missed: Mapping[tuple[Unfired, str], int]) -> None:

@@ -7,7 +7,7 @@ of :mod:`delaystream.testing`; one conformance suite runs the same cases against
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
@@ -35,10 +35,27 @@ class TopicPartition(NamedTuple):
 # -- the producer --------------------------------------------------------------------------------
 
 
+class Accumulator(Protocol):
+    """Rows for one partition, in their order, as they gather for a transaction. A list is one.
+
+    A producer's own may keep no more of a row than its encoded bytes, so no row may change once it is added.
+    """
+
+    def append(self, row: Row, /) -> None:
+        """Add a row. One that cannot be written is refused by the commit, not here."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows, in their order. It may have to decode them: for what went wrong, not for every step."""
+        ...
+
+
 class Transaction(msgspec.Struct):
     """Everything one transaction writes: rows by partition, and the group's offsets."""
 
-    writes: dict[TopicPartition, list[Row]]
+    writes: Mapping[TopicPartition, Accumulator]
     offsets: dict[TopicPartition, int]
 
 
@@ -50,6 +67,10 @@ class TransactionalProducer(Protocol):
 
         Raises LogUnavailable when no coordinator answers in time.
         """
+        ...
+
+    def accumulator(self, target: TopicPartition) -> Accumulator:
+        """Where rows for a partition gather, for the next commit and no later one; new and empty."""
         ...
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:

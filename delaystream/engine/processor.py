@@ -87,6 +87,8 @@ class PartitionProcessor:
         self._store: StateStore | None = None
         #: it turned out, while in use, not to be what it should
         self._distrusted = False
+        #: the life that serves; None: between two of them
+        self._serving: Incarnation | None = None
         #: fence and recovery, which a request to stop interrupts
         self._preparing: asyncio.Task[Incarnation] | None = None
         #: the last failure was counted rather than logged
@@ -124,6 +126,14 @@ class PartitionProcessor:
         """
         self._check_requested = True
         self._wake.ring()
+
+    def tell_overdue(self) -> None:
+        """Report to the observer what is due and has not gone out.
+
+        Nothing between two lives: what was told last stands, and gets older.
+        """
+        if self._serving is not None:
+            self._serving.tell_overdue()
 
     async def stop(self) -> None:
         """Finish the transaction in hand, close the producer and the store; returns when that is done."""
@@ -229,7 +239,11 @@ class PartitionProcessor:
                     self._progress.seconds(self._loop_ms()),
                 )
             self._untold = False
-            await self._serve(incarnation)
+            self._serving = incarnation
+            try:
+                await self._serve(incarnation)
+            finally:
+                self._serving = None
 
     async def _prepare(self, closing: AsyncExitStack) -> Incarnation:
         """Fence, recover, find out where to read on; what is opened is left to ``closing``."""

@@ -18,9 +18,9 @@ What it leaves out: replication, segments, sequence numbers, batches. Not for us
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
-from delaystream.engine.ports import LogBounds, Row, TopicPartition
+from delaystream.engine.ports import Accumulator, LogBounds, Row, TopicPartition
 from delaystream.testing.partition import (
     Epoch,
     LogError,
@@ -225,7 +225,7 @@ class MemoryLog:
     def commit(
         self,
         epoch: Epoch,
-        writes: Mapping[TopicPartition, Sequence[Row]],
+        writes: Mapping[TopicPartition, Accumulator],
         group: str,
         offsets: Mapping[TopicPartition, int],
     ) -> dict[TopicPartition, int]:
@@ -237,7 +237,7 @@ class MemoryLog:
         if producer.number != epoch.number or producer.current is not None:
             self._checked(epoch)
             raise AssertionError("a transaction is open")
-        checked: list[tuple[TopicPartition, PartitionLog, Sequence[Row]]] = []
+        checked: list[tuple[TopicPartition, PartitionLog, Accumulator]] = []
         for at, rows in writes.items():
             try:
                 log = self.partition(at)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from delaystream.engine.failures import LogUnavailable, ProducerFenced, TransactionFailed, WriteRefused
-from delaystream.engine.ports import TopicPartition, Transaction
+from delaystream.engine.ports import Accumulator, TopicPartition, Transaction
 from delaystream.testing.interruption import Calm, Interruptions
 from delaystream.testing.log import MemoryLog
 from delaystream.testing.partition import (
@@ -55,6 +55,10 @@ class MemoryProducer:
         await self._at("fence")
         self._epoch = self._log.init_producer(self._transactional_id, self._timeout_ms)
         await self._at("fenced")
+
+    def accumulator(self, target: TopicPartition) -> Accumulator:
+        """See the port."""
+        return []
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         """See the port."""
@@ -128,6 +132,10 @@ class SteadyProducer:
     async def fence(self) -> None:
         """See the port."""
         self._epoch = self._log.init_producer(self._transactional_id)
+
+    def accumulator(self, target: TopicPartition) -> Accumulator:
+        """See the port."""
+        return []
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         """See the port."""

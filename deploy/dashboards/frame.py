@@ -52,7 +52,7 @@ def chooser(name: str, metric: str, label: str, title: str) -> Json:
 
 
 def _base_variables() -> list[Json]:
-    return [_datasource(), _chooser("namespace", ""), _chooser("job", 'namespace=~"$namespace"')]
+    return [_datasource(), _chooser("app_id", "", title="application")]
 
 
 def _datasource() -> Json:

@@ -7,7 +7,7 @@ from deploy.dashboards.parts import CHOSEN, Json, Query, Row, graph, stat, table
 
 _TRANSACTIONS = "delaystream_transaction_seconds"
 _ABORTS = "delaystream_transactions_aborted_total"
-_OURS = f"and on (namespace, job, instance) delaystream_ready{{{CHOSEN}}}"
+_OURS = f"and on (app_id, instance) delaystream_ready{{{CHOSEN}}}"
 
 
 def operation() -> Json:
@@ -27,21 +27,21 @@ def operation() -> Json:
             stat(
                 "Partitions running",
                 "Partitions that accept and deliver.",
-                f"sum(job:delaystream_partitions_running:sum{{{CHOSEN}}})",
+                f"sum(app:delaystream_partitions_running:sum{{{CHOSEN}}})",
                 "short",
             ),
             stat(
                 "Partitions without owner",
                 "Partitions of the request topics that no worker has: nothing is accepted or delivered there.",
-                f"sum(job:delaystream_request_partitions:max{{{CHOSEN}}} - job:delaystream_partitions_owned:sum{{{CHOSEN}}})",
+                f"sum(app:delaystream_request_partitions:max{{{CHOSEN}}} - app:delaystream_partitions_owned:sum{{{CHOSEN}}})",
                 "short",
                 limits=(1, 1),
                 least=None,
             ),
             stat(
                 "Overdue",
-                "The oldest due event, those that wait for a broken destination aside.",
-                f"max(job:delaystream_oldest_overdue_seconds:max{{{CHOSEN}}})",
+                "For how long something has been due with nothing but the worker to wait for.",
+                f"max(app:delaystream_fireable_overdue_seconds:max{{{CHOSEN}}})",
                 "s",
                 limits=(5, 60),
             ),
@@ -91,12 +91,57 @@ def operation() -> Json:
                 "Matters where something is overdue; an idle partition commits nothing.",
                 [
                     Query(
-                        f"topk(10, time() - delaystream_last_commit_timestamp_seconds{{{CHOSEN}}})",
+                        f"topk(10, delaystream_last_commit_age_seconds{{{CHOSEN}}})",
                         "{{partition}} on {{instance}}",
                     )
                 ],
                 "s",
-                least=None,
+            ),
+            graph(
+                "Waiting beyond the due time",
+                "The longest wait for each destination, by what it waits for: fireable (the worker), rate, hold, parked (the destination). Only the first pages.",
+                [
+                    Query(
+                        f"max by (destination, waits_for) (delaystream_destination_overdue_seconds{{{CHOSEN}}})",
+                        "{{destination}}: {{waits_for}}",
+                    )
+                ],
+                "s",
+            ),
+            graph(
+                "Delay, by destination",
+                "99 of 100 deliveries came at most so long after they became fireable; within the bounds of few buckets.",
+                [
+                    Query(
+                        "histogram_quantile(0.99, sum by (destination, le)"
+                        f" (rate(delaystream_destination_fire_delay_seconds_bucket{{{CHOSEN}}}[$__rate_interval])))",
+                        "{{destination}}",
+                    )
+                ],
+                "s",
+            ),
+            Row("Reading"),
+            graph(
+                "Unread requests",
+                "By request topic, and the commands topic.",
+                [
+                    Query(
+                        f"sum by (topic) (delaystream_unread_requests{{{CHOSEN}}})",
+                        "{{topic}}",
+                    )
+                ],
+                "short",
+            ),
+            graph(
+                "Held up by an open transaction",
+                "For how long a transaction that somebody has left open has held up a partition.",
+                [
+                    Query(
+                        f"delaystream_last_stable_offset_stuck_seconds{{{CHOSEN}}}",
+                        "{{topic}}-{{partition}}",
+                    )
+                ],
+                "s",
             ),
             Row("Transactions"),
             graph(
@@ -219,9 +264,9 @@ def operation() -> Json:
                 "Workers",
                 "What runs, and for how long.",
                 f"time() - process_start_time_seconds{{{CHOSEN}}}"
-                f" + on (namespace, job, instance) group_right () 0 * delaystream_build_info{{{CHOSEN}}}",
+                f" + on (app_id, instance) group_right () 0 * delaystream_build_info{{{CHOSEN}}}",
                 {
-                    "job": "application",
+                    "app_id": "application",
                     "instance": "worker",
                     "version": "version",
                     "python": "Python",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from deploy.dashboards.frame import dashboard
 from deploy.dashboards.parts import CHOSEN, Json, Query, graph, heatmap, stat, table
 
-_BUCKET = "delaystream_fire_lateness_seconds_bucket"
-_COUNT = "delaystream_fire_lateness_seconds_count"
+_BUCKET = "delaystream_fire_delay_seconds_bucket"
+_COUNT = "delaystream_fire_delay_seconds_count"
+_LATENESS = "delaystream_fire_lateness_seconds_bucket"
 
 
 def overview() -> Json:
@@ -18,7 +19,7 @@ def overview() -> Json:
         [
             stat(
                 "On time",
-                "Share of all deliveries in the chosen time that came within 1 s of their due time. The objective is 99 %.",
+                "Share of all deliveries in the chosen time that came within 1 s of the moment at which they became fireable. The objective is 99 %.",
                 f'sum(increase({_BUCKET}{{{CHOSEN}, le="1.0"}}[$__range])) / sum(increase({_COUNT}{{{CHOSEN}}}[$__range]))',
                 "percentunit",
                 limits=(0.999, 0.99),
@@ -27,7 +28,7 @@ def overview() -> Json:
             stat(
                 "Error budget left",
                 "Of the 1 % that may be late over 30 days: 100 % is untouched, 0 % is spent.",
-                f"min(job:delaystream_error_budget_left:ratio{{{CHOSEN}}})",
+                f"min(app:delaystream_error_budget_left:ratio{{{CHOSEN}}})",
                 "percentunit",
                 limits=(0.5, 0.0),
                 decimals=1,
@@ -35,7 +36,7 @@ def overview() -> Json:
             ),
             stat(
                 "Oldest overdue",
-                "How long the event that waits longest has been due. What waits for a destination that cannot be written to counts.",
+                "How long the event that waits longest has been due. What waits for a rate or for a destination that cannot be written to counts.",
                 f"max(delaystream_oldest_overdue_seconds{{{CHOSEN}}})",
                 "s",
                 limits=(5, 60),
@@ -63,10 +64,10 @@ def overview() -> Json:
             ),
             graph(
                 "Lateness",
-                "Half of the deliveries are at most as late as p50 says, 99 of 100 as p99 says. By the worker's clock, when it fires; the commit follows, see the time of a transaction.",
+                "After the due time: half of the deliveries are at most as late as p50 says, 99 of 100 as p99 says. Waits that were asked for count. By the worker's clock, when it fires; the commit follows, see the time of a transaction.",
                 [
                     Query(
-                        f"histogram_quantile({quantile}, sum by (le) (rate({_BUCKET}{{{CHOSEN}}}[$__rate_interval])))",
+                        f"histogram_quantile({quantile}, sum by (le) (rate({_LATENESS}{{{CHOSEN}}}[$__rate_interval])))",
                         name,
                     )
                     for quantile, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"))
@@ -77,7 +78,7 @@ def overview() -> Json:
             heatmap(
                 "Lateness of all deliveries",
                 "Each cell counts the deliveries that were that late.",
-                f"sum by (le) (increase({_BUCKET}{{{CHOSEN}}}[$__rate_interval]))",
+                f"sum by (le) (increase({_LATENESS}{{{CHOSEN}}}[$__rate_interval]))",
                 "s",
             ),
             graph(
@@ -101,8 +102,8 @@ def overview() -> Json:
                 "Events that wait for their due time.",
                 [
                     Query(
-                        f"job:delaystream_pending_entries:sum{{{CHOSEN}}}",
-                        "{{namespace}} {{job}}",
+                        f"app:delaystream_pending_entries:sum{{{CHOSEN}}}",
+                        "{{app_id}}",
                     )
                 ],
                 "short",
@@ -110,10 +111,10 @@ def overview() -> Json:
             ),
             graph(
                 "Later than 1 s",
-                "Share of deliveries that came more than 1 s late, against the objective's 1 %.",
+                "Share of deliveries that came more than 1 s after they became fireable, against the objective's 1 %.",
                 [
-                    Query(f"job:delaystream_fires_late:ratio_rate5m{{{CHOSEN}}}", "5 minutes {{job}}"),
-                    Query(f"job:delaystream_fires_late:ratio_rate1h{{{CHOSEN}}}", "1 hour {{job}}"),
+                    Query(f"app:delaystream_fires_delayed:ratio_rate5m{{{CHOSEN}}}", "5 minutes {{app_id}}"),
+                    Query(f"app:delaystream_fires_delayed:ratio_rate1h{{{CHOSEN}}}", "1 hour {{app_id}}"),
                 ],
                 "percentunit",
                 limit=0.01,
@@ -125,7 +126,7 @@ def overview() -> Json:
                 {
                     "alertname": "alert",
                     "severity": "severity",
-                    "job": "application",
+                    "app_id": "application",
                     "destination": "destination",
                     "code": "code",
                 },

@@ -8,8 +8,8 @@ from typing import Any
 
 Json = dict[str, Any]
 
-#: Every query is about the applications that are chosen above; a Prometheus without namespaces matches too.
-CHOSEN = 'namespace=~"$namespace", job=~"$job"'
+#: Every query is about the applications that are chosen above, whatever scrapes them.
+CHOSEN = 'app_id=~"$app_id"'
 #: The data source that is chosen above.
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _GREEN, _YELLOW, _RED = "green", "yellow", "red"

@@ -41,7 +41,7 @@ def tenants() -> Json:
                 "A second. What each code means stands in docs/headers.md; the letter says it in a sentence.",
                 [
                     Query(
-                        f"sum by (code) (rate(delaystream_requests_rejected_total{{{CHOSEN}}}[$__rate_interval]))",
+                        f"sum by (code) (rate(delaystream_requests_rejected_total{{{_TOPIC}}}[$__rate_interval]))",
                         "{{code}}",
                     )
                 ],
@@ -51,8 +51,8 @@ def tenants() -> Json:
             table(
                 "Dead letters, with their codes",
                 "In the chosen time.",
-                f"sum by (code) (increase(delaystream_requests_rejected_total{{{CHOSEN}}}[$__range])) > 0",
-                {"code": "code", "Value": "letters"},
+                f"sum by (topic, code) (increase(delaystream_requests_rejected_total{{{_TOPIC}}}[$__range])) > 0",
+                {"topic": "request topic", "code": "code", "Value": "letters"},
             ),
             Row("Waiting"),
             graph(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -12,9 +12,11 @@ import pytest
 from delaystream.engine.failures import ProducerFenced, WriteRefused
 from delaystream.engine.ports import (
     Changelog,
+    Row,
     SourceBatch,
     TopicPartition,
     Transaction,
+    TransactionalProducer,
 )
 from tests.conformance.world import World, keys, rows
 
@@ -67,6 +69,16 @@ async def settled(world: World, changelog: Changelog) -> None:
     await world.until(closed)
 
 
+def gathered(producer: TransactionalProducer, writes: Mapping[TopicPartition, Sequence[Row]]) -> Transaction:
+    """A transaction whose rows have gathered with its producer, as those of a step do."""
+    accumulators = {target: producer.accumulator(target) for target in writes}
+    for target, gathering in writes.items():
+        for row in gathering:
+            accumulators[target].append(row)
+        assert len(accumulators[target]) == len(gathering)
+    return Transaction(accumulators, {})
+
+
 # -- transactions
 
 
@@ -85,9 +97,25 @@ async def a_committed_transaction_is_read_as_it_was_written(world: World) -> Non
         (b"\x00\xff", bytes(range(256)) * 100, [], 1_700_000_000_004),
     ]
     await producer.commit(Transaction({at(topic): list(written)}, {}))
+    await producer.commit(gathered(producer, {at(topic): written}))
     await producer.close()
     read = await world.read(at(topic))
-    assert [(r.key, r.value, list(r.headers), r.timestamp) for r in read] == written
+    assert [(r.key, r.value, list(r.headers), r.timestamp) for r in read] == written * 2
+
+
+@case
+async def rows_that_gathered_and_were_dropped_leave_no_trace(world: World) -> None:
+    """A step that is not committed is one of these; the next one writes in its place."""
+    topic, app = names(2)
+    await world.create_topic(topic)
+    producer = world.producer(app)
+    await producer.fence()
+    for number in range(3):
+        dropped = gathered(producer, {at(topic): rows("dropped")})
+        assert [key for key, _, _, _ in dropped.writes[at(topic)]] == [b"dropped"]
+        await producer.commit(gathered(producer, {at(topic): rows(f"a{number}", f"b{number}")}))
+    await producer.close()
+    assert keys(await world.read(at(topic))) == ["a0", "b0", "a1", "b1", "a2", "b2"]
 
 
 @case
@@ -268,8 +296,10 @@ async def refused(world: World, topic: str, row_list: list[Any], partition: int 
     await world.create_topic(healthy)
     producer = world.producer(app)
     await producer.fence()
+    writes = {at(healthy): rows("a"), at(topic, partition): row_list}
+    transaction = gathered(producer, writes)
     with pytest.raises(WriteRefused) as error:
-        await producer.commit(Transaction({at(healthy): rows("a"), at(topic, partition): row_list}, {}))
+        await producer.commit(transaction)
     await producer.close()
     successor = world.producer(app)
     await successor.fence()

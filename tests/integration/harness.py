@@ -47,7 +47,7 @@ class Worker:
         self.started = time.time()
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                command("worker", *arguments),
+                self.command(arguments),
                 env=dict(environment),
                 stdout=output,
                 stderr=output,
@@ -56,6 +56,10 @@ class Worker:
         self.usage = psutil.Process(self._process.pid)
         self._port: int | None = None
         self._paused = False
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """What is started."""
+        return command("worker", *arguments)
 
     @property
     def pid(self) -> int:

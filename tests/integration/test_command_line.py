@@ -70,6 +70,46 @@ def test_what_is_not_there_is_no_trouble_of_kafka(
     assert says in _said(app, *arguments.split(), exit_code=code)
 
 
+def test_a_destination_that_is_not_there_is_told_with_the_nearest_name(app: Deployment) -> None:
+    """The event waits for it: nobody else would say so before it is due."""
+    out = app.destination("typing")
+    told = _said(app, "send", "--to", f"{out}x", "--delay", "1d", "v")
+    assert f"there is no topic {out}x that this user can see" in told
+    assert f"did you mean {out}?" in told
+    assert "warning" not in _said(app, "send", "--to", out, "--delay", "1d", "v")
+
+
+def test_who_sends_it_unless_it_exists_hears_whether_it_does(app: Deployment) -> None:
+    """Without a word of receipts; and where it stands, for programs."""
+    out, id = app.destination("once"), uuid4().hex
+    send = ("send", "--to", out, "--delay", "1d", "v", "--id", id)
+    assert "scheduled" in _said(app, *send, "--if-exists", "reject")
+    assert "already-exists" in _said(app, *send, "--if-exists", "reject", exit_code=ExitCode.REFUSED)
+    place = json.loads(app.run(*send, "-o", "json").stdout)
+    assert place["source"] == f"{place['topic']}/{place['partition']}/{place['offset']}"
+    assert json.loads(app.run(*send, "-o", "json", "--wait").stdout)["outcome"] == "replaced"
+
+
+def test_a_watch_shows_one_key_or_one_schedule_alone(app: Deployment) -> None:
+    out, id = app.destination("chosen"), uuid4().hex
+    _said(app, "send", "--to", out, "--delay", "0", "named", "--id", id, "--key", "a")
+    _said(app, "send", "--to", out, "--delay", "0", "other", "--key", "b")
+    app.kafka.read(out, 2)
+    watch = ("watch", out, "--from-beginning", "--timeout", "3")
+    assert "waiting for records" in _said(app, *watch)
+    assert [" named" in _said(app, *watch, "--id", id), " other" in _said(app, *watch, "--id", id)] == [
+        True,
+        False,
+    ]
+    assert [" named" in _said(app, *watch, "--key", "b"), " other" in _said(app, *watch, "--key", "b")] == [
+        False,
+        True,
+    ]
+    events = ("watch", app.events, "--from-beginning", "--timeout", "3", "--id")
+    assert "fired" in _said(app, *events, id)
+    assert "fired" not in _said(app, *events, "nobody")
+
+
 def test_a_watch_says_how_much_it_has_seen(app: Deployment) -> None:
     out = app.destination("seldom")
     told = _said(app, "watch", out, "--count", "2", "--timeout", "1", exit_code=ExitCode.TIMEOUT)
@@ -165,6 +205,6 @@ def test_a_record_with_a_name_that_is_no_text_is_shown_without_its_headers(app: 
     shown = _said(app, "watch", out, "--from-beginning", "--count", "2", "--timeout", "20").splitlines()
     assert "k: v  [(a name is not UTF-8)=(null)]" in shown[0]
     assert "k: next  [fine=2]" in shown[1]
-    said = _said(app, "watch", out, "--from-beginning", "--count", "1", "--timeout", "20", "-o", "json")
-    found = json.loads(said)
+    watch = app.run("watch", out, "--from-beginning", "--count", "1", "--timeout", "20", "-o", "json")
+    found = json.loads(watch.stdout)
     assert (found["value"], found["headers"]) == ("v", [["(a name is not UTF-8)", None]])

@@ -61,7 +61,7 @@ def served(app: Deployment, directory: Path, file: Path, **settings: str) -> Ite
 def test_each_caller_sees_its_own_request_topic(deploy: Deploy, tmp_path: Path) -> None:
     """By id, filter, cursor, search, stream, calendar, numbers, and in the words of other systems."""
     app = deploy(partitions=2)
-    other = app.topic("other-requests")
+    other = app.topic(f"{_MARK}-requests")
     out, theirs = app.destination(), app.destination(f"{_MARK}-out")
     app.settings |= {"DELAYSTREAM_REQUEST_TOPICS": f"{app.requests},{other}"}
     worker = app.apply_topics().worker().wait_ready()

@@ -168,8 +168,8 @@ def test_a_record_with_a_header_name_that_is_not_utf_8_needs_a_person(
         assert writer is not None
         build = writer.build
 
-        def build_foreign(delivery: Delivery, first: int = 0) -> None:
-            build(delivery, first)
+        def build_foreign(delivery: Delivery) -> None:
+            build(delivery)
             payload = delivery.pending[0].payload
             payload[:] = payload.replace(b"@@@@", b"\xff\xfe\xfd\xfc")
             # The checksum (CRC-32C) of a batch covers what follows it.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as CommittedPartition
 from confluent_kafka.admin import (
     AclBinding,
@@ -19,12 +19,13 @@ from confluent_kafka.admin import (
 )
 
 from delaystream.adapters.kafka.metadata import DestinationSettings, KafkaDestinations
-from delaystream.adapters.kafka.source_bounds import KafkaSourceBounds
+from delaystream.adapters.kafka.source_bounds import KafkaSourceBounds, SourceEnds
 from delaystream.adapters.transactions.producer import AiokafkaTransactionalProducer
 from delaystream.dev import EmbeddedBroker
 from delaystream.engine.failures import LogUnavailable, WriteRefused
 from delaystream.engine.ports import Row, TopicPartition, Transaction
 from delaystream.topics import connect, topic_ids
+from tests.integration.harness import wait
 from tests.integration.harness_kafka import Kafka
 from tests.integration.test_kafka_producer import run
 
@@ -254,3 +255,26 @@ def test_a_topic_in_which_a_transaction_may_never_end_cannot_be_written_to(
         await destinations.close()
 
     run(story())
+
+
+def test_ends_tell_where_somebodys_open_transaction_begins(kafka: str, make_topic: MakeTopic) -> None:
+    """Of each partition that has a leader; without one that is open, both ends are one."""
+    topic, cluster = make_topic(partitions=2), Kafka(kafka)
+    cluster.produce(topic, [(None, b"v", ())] * 3, partition=0)
+    producer = Producer({"bootstrap.servers": kafka, "transactional.id": f"t-{uuid4().hex}"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, b"v", partition=0)
+    producer.flush(30)
+
+    async def story(*expected: SourceEnds) -> None:
+        bounds = KafkaSourceBounds({"bootstrap_servers": kafka}, "group")
+        places = [TopicPartition(topic, 0), TopicPartition(topic, 1), TopicPartition(topic, 7)]
+        found = await bounds.ends([*places, TopicPartition(f"missing-{uuid4().hex}", 0)])
+        await bounds.close()
+        assert found == dict(zip(places[:2], expected, strict=True))
+
+    run(story(SourceEnds(4, 3), SourceEnds(0, 0)))
+    producer.commit_transaction(30)
+    wait(lambda: cluster.stable_offsets(topic)[0] == 5, "the marker, which follows the answer")
+    run(story(SourceEnds(5, 5), SourceEnds(0, 0)))

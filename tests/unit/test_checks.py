@@ -47,9 +47,13 @@ def test_the_integration_tests_are_all_run_and_the_longest_first() -> None:
 
 
 def test_every_file_of_tests_is_run_by_one_of_the_commands() -> None:
-    """By `make test` or `make test-deploy`; those of `make test-cluster` stand in one directory."""
+    """By `make test`, `test-page` or `test-deploy`; those of `make test-cluster` stand in one directory."""
     every = [*checks.unit_and_simulation("python", "3", {}), *checks.integration("python")]
-    words = [word for check in [*every, *checks.deployment("python")] for word in check.command]
+    words = [
+        word
+        for check in [*every, *checks.page("python"), *checks.deployment("python")]
+        for word in check.command
+    ]
     run = tuple(word if word.endswith(".py") else f"{word}/" for word in words if word.startswith("tests/"))
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
     assert {name for name in files if not name.startswith(run)} == {"tests/cluster/test_life.py"}

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,36 @@ def test_the_value_comes_from_argument_file_or_standard_input(
     values = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if "value" in line]
     assert values == [r"\xff\x00", "(null)", "piped"]
     assert main(["send", *options, "argument", "--file", str(file)]) == ExitCode.USAGE
+
+
+def test_empty_standard_input_is_a_value_only_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A program that starts the command may leave its own standard input to it."""
+    options = ["send", "--to", "reminders", "--delay", "1s", "--dry-run"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert main(options) == ExitCode.USAGE
+    assert "standard input is empty" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert main([*options, "--file", "-"]) == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("timing", "says"),
+    [
+        (["--at", "2020-01-01T00:00:00Z"], "which is over: it fires at once"),
+        (["--at", "2020-01-01T00:00:00Z", "--grace", "1m"], "which is over: the rule for late fires decides"),
+        (["--at", "2020-01-01T00:00:00Z,2030-01-01T00:00:00Z"], "2030-01-01T00:00:00Z\n"),
+        (["--delay", "0"], "Z\n"),
+    ],
+)
+def test_a_time_that_is_over_is_said_to_be(
+    timing: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["send", "--to", "reminders", *timing, "--dry-run", "v"]) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert says in said
+    assert ("over" in said) is ("over" in says)
 
 
 def test_cancel_is_a_request_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -712,6 +743,13 @@ def test_a_record_that_is_no_delivery_is_shown_with_all_its_headers() -> None:
     """The error of a dead letter, the outcome of a receipt."""
     letter = replace(delivered(value=b"v"), due_ms=None, headers=[("delaystream-error", b"invalid-delay")])
     assert "-  reminders/1/7  k: v  [delaystream-error=invalid-delay]" in delivery_line(letter)
+    quarantined = replace(delivered(value=b"v"), headers=letter.headers)
+    assert "[delaystream-error=invalid-delay]" in delivery_line(quarantined)
+
+
+def test_a_time_of_a_record_has_its_date_and_zone() -> None:
+    line = delivery_line(replace(delivered(), timestamp_ms=1_700_000_000_123))
+    assert datetime.fromisoformat(line[:29]).timestamp() == 1_700_000_000.123
 
 
 @pytest.mark.parametrize("timestamp_ms", [1_700_000_000_000_000, 2**63 - 1, -(2**63)])

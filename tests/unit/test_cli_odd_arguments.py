@@ -24,7 +24,9 @@ MADE: Any = typer.main.get_command(APP)
 NO_TEXT = os.fsdecode(b"\xff\xfe")
 
 #: What may be any bytes, because a record may hold them.
-ANY_BYTES = {(command, name) for command in ("send", "update") for name in ("value", "key", "header")}
+ANY_BYTES = {(command, name) for command in ("send", "update") for name in ("value", "key", "header")} | {
+    ("watch", "key")
+}
 
 
 DRY = {"send", "cancel", "pause", "resume", "trigger", "reschedule", "update", "describe", "rate"}
@@ -49,7 +51,7 @@ def commands() -> Iterator[tuple[list[str], Callable[..., None], Any]]:
     for group, path, found in ((APP, [], made), (topics, ["topics"], made["topics"].commands)):
         for registered in group.registered_commands:
             assert registered.callback is not None
-            name = registered.name or registered.callback.__name__
+            name = registered.name or registered.callback.__name__.replace("_", "-")
             yield [*path, name], registered.callback, found[name]
 
 

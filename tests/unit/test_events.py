@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from delaystream.codec.envelope import LIVE, Past, Schedule, Status, decode_schedule
-from delaystream.codec.event import EVENT_DESCRIPTIONS, EventType, json_schema, next_at_ms
+from delaystream.codec.event import (
+    EVENT_DESCRIPTIONS,
+    SCHEMA_VERSION,
+    Event,
+    EventType,
+    FiredEvent,
+    encode_event,
+    json_schema,
+    next_at_ms,
+)
 from delaystream.codec.keys import split_schedule_key
 from delaystream.core.instants import LATEST_MS
 from delaystream.core.recurrence import Recurrence
@@ -615,3 +624,16 @@ def test_the_history_keeps_what_was_triggered_missed_and_skipped() -> None:
         ]
 
     in_virtual_time(test)
+
+
+def test_the_event_of_a_fire_is_an_event_with_fewer_fields() -> None:
+    """Most events are of fires: they are made of what such a one may say, in the same order."""
+    whole = {field.name: (number, field.default) for number, field in enumerate(fields(Event))}
+    fired = [field.name for field in fields(FiredEvent)]
+    assert fired == sorted(fired, key=lambda name: whole[name][0])
+    assert [field.default for field in fields(FiredEvent)] == [whole[name][1] for name in fired]
+    told: dict[str, Any] = {name: f"{name} \u2603" for name in fired}
+    told |= {"schema_version": SCHEMA_VERSION, "type": EventType.FIRED, "at_ms": 1, "skipped": 2}
+    assert encode_event(FiredEvent(**told)) == encode_event(Event(**told))
+    least = {name: told[name] for name in ("schema_version", "type", "at_ms")}
+    assert encode_event(FiredEvent(**least)) == encode_event(Event(**least))

@@ -629,3 +629,33 @@ foreign_headers = st.lists(
 @given(foreign_headers, foreign_headers)
 def test_any_foreign_headers_pass_through_as_they_are(before: list[Header], after: list[Header]) -> None:
     assert accepted(*before, TO_ORDERS, IN_5_S, *after).headers == before + after
+
+
+usual = st.lists(
+    st.sampled_from([
+        TO_ORDERS, ("delaystream-destination", b"late.1"), IN_5_S, ("delaystream-delay", b"0"),
+        ("delaystream-at", b"1700000005000"), ("delaystream-at", b"2030-01-01T10:00:00"), ("trace", b"1"),
+        ("trace", b"2"), ("delaystream-id", b"order-7"), ("delaystream-attempt", b"3"),
+    ]),
+    max_size=4,
+)  # fmt: skip
+
+
+@given(
+    st.lists(usual | st.just([TO_ORDERS, IN_5_S]), min_size=1, max_size=2),
+    st.lists(
+        st.tuples(st.integers(0, 1), st.sampled_from([SENT_MS, SENT_MS + 1]), st.sampled_from([9, 11])),
+        max_size=8,
+    ),
+)
+def test_a_record_is_read_alike_whatever_came_before_it(
+    sets: list[list[Header]], records: list[tuple[int, int, int]]
+) -> None:
+    """Of many records the next has the same headers: what they say is worked out once."""
+    limits = Limits(max_value_bytes=10)
+    parser = RequestParser(FILTER, limits)
+    for offset, (number, timestamp_ms, value_bytes) in enumerate(records):
+        coordinates, headers = Coordinates("delay-requests", 0, offset), [*sets[number % len(sets)]]
+        record = Record(coordinates, timestamp_ms, None, b"v" * value_bytes, headers)
+        alone = RequestParser(FILTER, limits).parse(record, NOW_MS)
+        assert parser.parse(record, NOW_MS) == alone

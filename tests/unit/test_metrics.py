@@ -4,10 +4,12 @@ import re
 
 import pytest
 
+from delaystream.adapters.kafka.source_bounds import SourceEnds
 from delaystream.adapters.operate.metrics import PrometheusObserver
 from delaystream.adapters.operate.metrics_lateness import LATENESS_BUCKETS_MS
 from delaystream.codec.event import EventType, WhyPassed
-from delaystream.engine.observer import Observer, Phase
+from delaystream.engine.observer import Fires, Observer, Phase, Wait, Work
+from delaystream.engine.ports import TopicPartition
 from delaystream.engine.state.pending import HOUR_MS, PendingChange
 
 
@@ -26,26 +28,41 @@ def clock() -> FixedClock:
 
 @pytest.fixture
 def observer(clock: FixedClock) -> PrometheusObserver:
-    return PrometheusObserver(clock)
+    return PrometheusObserver(clock, app_id="delays")
 
 
 def samples(observer: PrometheusObserver) -> dict[str, float]:
-    lines = observer.exposition().decode().splitlines()
+    """By name and labels, without the label that every series has."""
+    text = re.sub(r"\{app_id=\"delays\"\}|(?<=\{)app_id=\"delays\",", "", observer.exposition().decode())
+    lines = text.splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
 
-def commit(observer: Observer, **what: dict[str, int] | dict[str, list[int]]) -> None:
-    arguments: dict[str, object] = {"accepted": {}, "rejected": {}, "fired": {}, **what}
-    observer.committed(0, seconds=0.015, **arguments)  # type: ignore[arg-type]
+def commit(
+    observer: Observer,
+    *,
+    partition: int = 0,
+    accepted: dict[str, int] | None = None,
+    rejected: dict[tuple[str, str], int] | None = None,
+    fired: dict[str, list[int]] | None = None,
+) -> None:
+    fires = {destination: Fires(lateness_ms) for destination, lateness_ms in (fired or {}).items()}
+    observer.committed(partition, Work(accepted or {}, rejected or {}, fires, 0.015))
 
 
 def test_committed_requests_and_fires_are_counted_by_what_they_are(observer: PrometheusObserver) -> None:
     """Accepted by topic, refused by code, fired by destination."""
-    commit(observer, accepted={"requests": 3}, rejected={"bad-delay": 1}, fired={"orders": [1, 2]})
+    commit(
+        observer,
+        accepted={"requests": 3},
+        rejected={("requests", "bad-delay"): 1, ("others", "bad-delay"): 2},
+        fired={"orders": [1, 2]},
+    )
     commit(observer, accepted={"requests": 4})
     seen = samples(observer)
     assert seen['delaystream_requests_accepted_total{topic="requests"}'] == 7
-    assert seen['delaystream_requests_rejected_total{code="bad-delay"}'] == 1
+    assert seen['delaystream_requests_rejected_total{code="bad-delay",topic="requests"}'] == 1
+    assert seen['delaystream_requests_rejected_total{code="bad-delay",topic="others"}'] == 2
     assert seen['delaystream_fires_total{destination="orders"}'] == 2
     assert seen["delaystream_transaction_seconds_count"] == 2
 
@@ -105,7 +122,7 @@ def test_the_last_commit_is_dated_by_partition(observer: PrometheusObserver, clo
     """One partition that stands still must not hide behind others that go on."""
     commit(observer)
     clock.time_ms += 90_000
-    observer.committed(1, accepted={}, rejected={}, fired={}, seconds=0.01)
+    commit(observer, partition=1)
     seen = samples(observer)
     assert seen['delaystream_last_commit_timestamp_seconds{partition="0"}'] == 1_000
     assert seen['delaystream_last_commit_timestamp_seconds{partition="1"}'] == 1_090
@@ -136,7 +153,10 @@ def test_a_partition_that_is_given_up_leaves_no_sample(observer: PrometheusObser
     observer.pending(2, 7, None)
     observer.recovery(2, 5, 5, 5)
     observer.parked(2, "gone", "missing")
-    observer.committed(2, accepted={}, rejected={}, fired={}, seconds=0.01)
+    commit(observer, partition=2)
+    observer.overdue(2, {("gone", Wait.FIREABLE): 1})
+    observer.read(2, {"requests": 5})
+    observer.sources.found({TopicPartition("requests", 2): SourceEnds(9, 9)})
     assert samples(observer)['delaystream_partitions{phase="running"}'] == 1
     observer.phase(2, Phase.STOPPED)
     seen = samples(observer)
@@ -213,7 +233,7 @@ def test_pending_counts_follow_what_changes(observer: PrometheusObserver, clock:
 
 def test_pending_destinations_beyond_the_bound_are_counted_together(clock: FixedClock) -> None:
     """None is left out, and the labels are those of the fires."""
-    observer = PrometheusObserver(clock, destinations=2, hours_ahead=1)
+    observer = PrometheusObserver(clock, app_id="delays", destinations=2, hours_ahead=1)
     commit(observer, fired={"first": [1], "second": [1], "third": [1]})
     change = PendingChange({"second": 2, "third": 3, "fourth": 4}, {}, {})
     observer.counted(0, change, anew=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
 from delaystream.adapters.kafka.record_batches import LegacyRecord
 from delaystream.core.rejection import Code, Rejection
-from delaystream.engine.observer import Silence
+from delaystream.engine.observer import Silence, Work
 from delaystream.engine.ports import SourceBatch, TopicPartition
 from delaystream.testing import MemorySources, VirtualTimeLoop
 from tests.unit.engine import REQUESTS, Engine, header
@@ -42,9 +40,10 @@ class Counting(Silence):
     def __init__(self) -> None:
         self.rejected: Counter[str] = Counter()
 
-    def committed(self, partition: int, *, rejected: Mapping[str, int], **_: Any) -> None:
+    def committed(self, partition: int, work: Work) -> None:
         """Count."""
-        self.rejected.update(rejected)
+        for (_, code), count in work.rejected.items():
+            self.rejected[code] += count
 
 
 @pytest.mark.parametrize("topic", [REQUESTS, "delay-commands"])

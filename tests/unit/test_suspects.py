@@ -70,7 +70,9 @@ def in_fault(test: Callable[[Engine], Any], **settings: Any) -> None:
 # -- requests ------------------------------------------------------------------------------------
 
 WHERE_A_REQUEST_FAILS = [
-    pytest.param(RequestParser, "_sort", lambda _, record: record.value == POISON, id="reading its headers"),
+    pytest.param(
+        RequestParser, "_check_sizes", lambda _, record: record.value == POISON, id="reading its headers"
+    ),
     pytest.param(Intake, "_schedule", lambda _, step, request: request.value == POISON, id="deciding on it"),
     pytest.param(
         Letters, "receipt", lambda _, step, request, *rest: request.value == POISON, id="answering it"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from delaystream.adapters.internals.aiokafka import DefaultRecordBatch
 from delaystream.adapters.kafka.connections import TopicMetadata
 from delaystream.adapters.operate.preflight_metrics import ClockSkew
 from delaystream.adapters.transactions.batches import BatchLimits, Identity
@@ -46,6 +47,7 @@ class Choosy(Brokers):
         super().__init__()
         self.answering.set()
         self._code, self._most_bytes = code, most_bytes
+        self.taken: list[DefaultRecordBatch] = []
 
     async def request(self, leader: int, lane: str, request: Any) -> Any:
         answers: list[Any] = [
@@ -55,7 +57,10 @@ class Choosy(Brokers):
         return SimpleNamespace(topics=answers)
 
     def _judged(self, payload: bytes) -> int:
-        return self._code if len(payload) > self._most_bytes else 0
+        if len(payload) > self._most_bytes:
+            return self._code
+        self.taken.append(DefaultRecordBatch(bytes(payload)))
+        return 0
 
 
 @pytest.mark.parametrize(
@@ -185,3 +190,51 @@ def test_a_refused_timestamp_is_blamed_on_the_clock_and_names_the_skew(
         assert "message.timestamp.before.max.ms" in caught.value.reason
 
     asyncio.run(test())
+
+
+def test_rows_that_gather_with_the_writer_are_encoded_once_and_split_like_others() -> None:
+    async def test() -> None:
+        connections: Any = Choosy(10, 5_000)
+        writer = TransactionWriter(
+            connections, "t", Identity(1, 0), ProducerSettings(), BatchLimits(1_000_000)
+        )
+        target = TopicPartition("0", 0)
+        await writer.look_up([target])
+        rows = writer.accumulator(target)
+        for number in range(50):
+            rows.append((b"%d" % number, b"v" * 1_000, [], 1))
+        delivery = Delivery(target, rows, deque())
+        writer.build(delivery)
+        assert [*delivery.pending] == rows.batches()
+        await writer.deliver([delivery])
+        assert not delivery.pending
+        assert writer.sequences.next(target) == 50
+        numbers: list[bytes | None] = []
+        for batch in connections.taken:
+            assert batch.base_sequence == len(numbers)
+            numbers += [record.key for record in batch]
+        assert numbers == [b"%d" % number for number in range(50)]
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("late", ["another producer's", "of an earlier transaction"])
+def test_rows_that_gathered_for_something_else_are_encoded_anew(late: str) -> None:
+    """The broker refuses sequence numbers that it has seen, and another producer's identity."""
+    connections: Any = Brokers()
+    bounds, limits = ProducerSettings(), BatchLimits(1_000_000)
+    writer = TransactionWriter(connections, "t", Identity(1, 0), bounds, limits)
+    target = TopicPartition("0", 0)
+    rows = writer.accumulator(target)
+    rows.append((b"k", b"v", [], 1))
+    if late == "another producer's":
+        writer = TransactionWriter(connections, "t", Identity(1, 1), bounds, limits)
+    else:
+        writer.build(Delivery(target, rows, deque()))
+    delivery = Delivery(target, rows, deque())
+    writer.build(delivery)
+    [batch] = delivery.pending
+    found = DefaultRecordBatch(bytes(batch.payload))
+    expected = (1, 0) if late == "another producer's" else (0, 1)
+    assert (found.producer_epoch, found.base_sequence) == expected
+    assert [(record.key, record.value) for record in found] == [(b"k", b"v")]

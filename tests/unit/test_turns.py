@@ -21,7 +21,7 @@ _DEAR = 100
 @pytest.mark.parametrize(
     ("what", "name"),
     [
-        pytest.param(RequestParser, "_sort", id="read"),
+        pytest.param(RequestParser, "_check_sizes", id="read"),
         pytest.param(Definitions, "apply", id="decide"),
         pytest.param(NamedFires, "fire", id="fire"),
     ],

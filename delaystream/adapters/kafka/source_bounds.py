@@ -7,8 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from delaystream.adapters.internals.aiokafka import FindCoordinatorRequest, OffsetFetchRequest
-from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, KafkaConnections
-from delaystream.adapters.kafka.offsets import EARLIEST, LATEST, PURPOSE, list_offsets
+from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
+from delaystream.adapters.kafka.offsets import (
+    EARLIEST,
+    LATEST,
+    PURPOSE,
+    READ_COMMITTED,
+    READ_UNCOMMITTED,
+    list_offsets,
+)
 from delaystream.adapters.kafka.protocol import error_name
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import SourceBounds, TopicPartition
@@ -26,6 +33,16 @@ class TopicShape(NamedTuple):
 
     topic_id: str
     partitions: int
+
+
+class SourceEnds(NamedTuple):
+    """Where a partition ends: for whoever writes, and for whoever reads only what is committed.
+
+    Between them is what was written since the first transaction that is still open.
+    """
+
+    high_watermark: int
+    last_stable_offset: int
 
 
 class KafkaSourceBounds:
@@ -75,6 +92,33 @@ class KafkaSourceBounds:
             for name, topic in described.items()
             if topic.error_code == _OK
         }
+
+    async def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, SourceEnds]:
+        """Both ends of every partition that has a leader now; asked once. Raises LogUnavailable."""
+        ends: dict[TopicPartition, SourceEnds] = {}
+        try:
+            async with asyncio.timeout(self._timeout_ms / 1000):
+                for leader, led in await self._led(partitions):
+                    # In this order: what is written in between must not look like an open transaction.
+                    written = await list_offsets(self._connections, leader, led, LATEST, READ_UNCOMMITTED)
+                    stable = await list_offsets(self._connections, leader, led, LATEST, READ_COMMITTED)
+                    for at in led:
+                        (code, high_watermark), (other_code, last_stable_offset) = written[at], stable[at]
+                        if code == other_code == _OK:
+                            ends[at] = SourceEnds(high_watermark, last_stable_offset)
+        except (TimeoutError, *CONNECTION_ERRORS) as error:
+            raise LogUnavailable(f"the ends of the logs are not known: {error!r}") from error
+        return ends
+
+    async def _led(self, partitions: Sequence[TopicPartition]) -> Iterable[tuple[int, list[TopicPartition]]]:
+        """The partitions by their leaders, those without one left out."""
+        topics = await self._connections.describe({topic for topic, _ in partitions})
+        by_leader: dict[int, list[TopicPartition]] = {}
+        for at in partitions:
+            leaders = topics[at.topic].leaders
+            if at.partition < len(leaders) and leaders[at.partition] != NO_LEADER:
+                by_leader.setdefault(leaders[at.partition], []).append(at)
+        return by_leader.items()
 
     async def close(self) -> None:
         """Close the connections."""

@@ -6,7 +6,7 @@ Names follow Prometheus' conventions: ``delaystream_`` first, base units, ``_tot
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -22,11 +22,12 @@ from prometheus_client import (
 )
 
 from delaystream import __version__
-from delaystream.adapters.operate.metrics_labels import DestinationLabels
+from delaystream.adapters.operate.metrics_labels import BoundedLabels, OfApplication
 from delaystream.adapters.operate.metrics_lateness import Lateness
 from delaystream.adapters.operate.metrics_partitions import Partitions
+from delaystream.adapters.operate.metrics_sources import SourceBacklog
 from delaystream.codec.event import UNFIRED, Unfired
-from delaystream.engine.observer import Phase
+from delaystream.engine.observer import Phase, Wait, Work
 from delaystream.engine.ports import Clock, TopicPartition
 from delaystream.engine.state.pending import PendingChange
 
@@ -39,20 +40,26 @@ class PrometheusObserver:
     """An :class:`~delaystream.engine.observer.Observer` with a registry of its own.
 
     Called by the engine's thread, read by the HTTP server's. ``clock`` gives the time for overdue ages;
-    ``destinations`` is the number of destinations with labels of their own, ``hours_ahead`` the number of
-    hours.
+    ``app_id`` is a label of every series that is exposed; ``destinations`` is the number of destinations, and
+    of request topics with dead letters, with labels of their own, ``hours_ahead`` the number of hours.
     """
 
-    def __init__(self, clock: Clock, *, destinations: int = 200, hours_ahead: int = 24) -> None:
+    def __init__(
+        self, clock: Clock, *, app_id: str = "", destinations: int = 200, hours_ahead: int = 24
+    ) -> None:
         # A sample for the creation of each series would double their number.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._clock = clock
-        self._destinations = DestinationLabels(destinations)
-        self._lateness = Lateness()
+        self._exposed = OfApplication(self.registry, app_id)
+        self._destinations = BoundedLabels(destinations)
+        self._refused_topics = BoundedLabels(destinations)
+        self._lateness = Lateness(self._destinations)
+        #: what is unread of the source partitions
+        self.sources = SourceBacklog()
         self._partitions = Partitions(clock, self._destinations, hours_ahead)
         self.registry.register(self._lateness)
         self.registry.register(self._partitions)
+        self.registry.register(self.sources)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         Info("delaystream_build", "The version that runs.", registry=self.registry).info(
@@ -66,8 +73,14 @@ class PrometheusObserver:
         )
         self._rejected = Counter(
             "delaystream_requests_rejected",
-            "Requests refused, by the code in their dead letter.",
-            ["code"],
+            "Requests refused and fires given up, by request topic and by the code in their dead letter.",
+            ["topic", "code"],
+            registry=self.registry,
+        )
+        self._dead_letters = Counter(
+            "delaystream_dead_letters",
+            "Requests refused and fires given up, by request topic; 0 at first for each that is read.",
+            ["topic"],
             registry=self.registry,
         )
         self._fired = Counter(
@@ -132,10 +145,9 @@ class PrometheusObserver:
     def phase(self, partition: int, phase: Phase) -> None:
         """A processor entered a phase."""
         with self._partitions.lock:
-            if phase is Phase.STOPPED:
-                self._partitions.forget(partition)
-            else:
-                self._partitions.phases[partition] = phase
+            self._partitions.enter(partition, phase)
+        if phase is Phase.STOPPED:
+            self.sources.forget(partition)
 
     def recovery(self, partition: int, applied: int, position: int, end: int) -> None:
         """Recovery has applied this many records and is at ``position`` of ``end``."""
@@ -145,26 +157,29 @@ class PrometheusObserver:
             self._partitions.recovered_total += applied - before if applied >= before else applied
             self._partitions.recovery[partition] = (applied, position, end)
 
-    def committed(
-        self,
-        partition: int,
-        *,
-        accepted: Mapping[str, int],
-        rejected: Mapping[str, int],
-        fired: Mapping[str, Sequence[int]],
-        seconds: float,
-    ) -> None:
+    def committed(self, partition: int, work: Work) -> None:
         """A transaction was committed."""
-        for topic, count in accepted.items():
+        for topic, count in work.accepted.items():
             self._accepted.labels(topic).inc(count)
-        for code, count in rejected.items():
-            self._rejected.labels(code).inc(count)
-        for destination, lateness_ms in fired.items():
-            self._fired.labels(self._destinations.of(destination)).inc(len(lateness_ms))
-            self._lateness.add(lateness_ms)
-        self._transactions.observe(seconds)
+        for (topic, code), count in work.rejected.items():
+            label = self._refused_topics.of(topic)
+            self._rejected.labels(label, code).inc(count)
+            self._dead_letters.labels(label).inc(count)
+        for destination, fires in work.fired.items():
+            self._fired.labels(self._destinations.of(destination)).inc(len(fires.lateness_ms))
+            self._lateness.add(destination, fires)
+        self._transactions.observe(work.seconds)
         with self._partitions.lock:
-            self._partitions.committed_ms[partition] = self._clock.now_ms()
+            self._partitions.committed(partition)
+
+    def read(self, partition: int, positions: Mapping[str, int]) -> None:
+        """Requests were applied."""
+        self.sources.read(partition, positions)
+
+    def overdue(self, partition: int, since_ms: Mapping[tuple[str, Wait], int]) -> None:
+        """What is due and was not fired."""
+        with self._partitions.lock:
+            self._partitions.overdue[partition] = since_ms
 
     def missed(self, partition: int, missed: Mapping[tuple[Unfired, str], int]) -> None:
         """A committed transaction dropped due times, or covered them by others: by reason, destination."""
@@ -224,6 +239,7 @@ class PrometheusObserver:
         self._request_partitions.set(count)
         for topic in topics:
             self._accepted.labels(topic)
+            self._dead_letters.labels(self._refused_topics.of(topic))
 
     def quotas(self, most: Mapping[str, int]) -> None:
         """Take the quota of each request topic: most pending fires in all workers together; 0: no bound."""
@@ -232,4 +248,4 @@ class PrometheusObserver:
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self._exposed)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from delaystream.adapters.operate.metrics_labels import DestinationLabels
+from delaystream.adapters.operate.metrics_labels import BoundedLabels
 from delaystream.adapters.operate.metrics_pending import PendingGauges
-from delaystream.engine.observer import Phase
+from delaystream.engine.observer import Phase, Wait
 from delaystream.engine.ports import Clock
 
 
 class Partitions(Collector):
     """The state of each partition that is here now; a released partition leaves no sample."""
 
-    def __init__(self, clock: Clock, destinations: DestinationLabels, hours_ahead: int) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        destinations: BoundedLabels,
+        hours_ahead: int,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
+        self._monotonic = monotonic
         self.counts = PendingGauges(destinations, hours_ahead)
         self._destinations = destinations
         self.lock = threading.Lock()
@@ -27,12 +35,30 @@ class Partitions(Collector):
         self.pending: dict[int, tuple[int, int | None]] = {}
         self.recovery: dict[int, tuple[int, int, int]] = {}
         self.committed_ms: dict[int, int] = {}
+        #: when a partition last committed, or came here: monotonic, s
+        self._committed_at: dict[int, float] = {}
+        #: what is due and not fired, by destination and by what it waits for: since when, ms
+        self.overdue: dict[int, Mapping[tuple[str, Wait], int]] = {}
         self.parked: dict[str, set[int]] = defaultdict(set)
         self.recovered_total = 0
 
-    def forget(self, partition: int) -> None:
-        """Remove a partition that was released."""
+    def enter(self, partition: int, phase: Phase) -> None:
+        """A processor entered a phase of its life; a partition that was released is forgotten."""
+        if phase is Phase.STOPPED:
+            self._forget(partition)
+        else:
+            self.phases[partition] = phase
+            self._committed_at.setdefault(partition, self._monotonic())
+
+    def committed(self, partition: int) -> None:
+        """A partition has committed a transaction."""
+        self.committed_ms[partition] = self._clock.now_ms()
+        self._committed_at[partition] = self._monotonic()
+
+    def _forget(self, partition: int) -> None:
         self.phases.pop(partition, None)
+        self._committed_at.pop(partition, None)
+        self.overdue.pop(partition, None)
         self.pending.pop(partition, None)
         self.counts.forget(partition)
         self.recovery.pop(partition, None)
@@ -46,6 +72,7 @@ class Partitions(Collector):
         with self.lock:
             yield from self._phases()
             yield from self._pending(now_ms)
+            yield from self._overdue(now_ms)
             yield from self.counts.collect(now_ms)
             yield from self._recovery()
             yield from self._progress()
@@ -87,6 +114,33 @@ class Partitions(Collector):
         yield pending
         yield overdue
 
+    def _overdue(self, now_ms: int) -> Iterator[Metric]:
+        fireable = GaugeMetricFamily(
+            "delaystream_fireable_overdue_seconds",
+            "How long something has been due with nothing but the worker to wait for; 0 when nothing is. "
+            "What waits for a rate, a hold or a destination that cannot be written to is not meant.",
+            labels=["partition"],
+        )
+        by_destination = GaugeMetricFamily(
+            "delaystream_destination_overdue_seconds",
+            "How long the longest wait of what is due for a destination has been, by what it waits for: "
+            "fireable (the worker), rate, hold, parked (the destination). No sample where nothing waits.",
+            labels=["destination", "waits_for"],
+        )
+        longest: dict[tuple[str, Wait], int] = {}
+        for partition, overdue in sorted(self.overdue.items()):
+            since = [since_ms for (_, wait), since_ms in overdue.items() if wait is Wait.FIREABLE]
+            fireable.add_metric([str(partition)], max(0, now_ms - min(since, default=now_ms)) / 1000)
+            for (destination, wait), since_ms in overdue.items():
+                if since_ms >= now_ms:
+                    continue
+                of = self._destinations.of(destination), wait
+                longest[of] = max(longest.get(of, 0), now_ms - since_ms)
+        for (destination, wait), waited_ms in longest.items():
+            by_destination.add_metric([destination, wait.value], waited_ms / 1000)
+        yield fireable
+        yield by_destination
+
     def _progress(self) -> Iterator[Metric]:
         committed = GaugeMetricFamily(
             "delaystream_last_commit_timestamp_seconds",
@@ -96,6 +150,16 @@ class Partitions(Collector):
         for partition, committed_ms in sorted(self.committed_ms.items()):
             committed.add_metric([str(partition)], committed_ms / 1000)
         yield committed
+        age = GaugeMetricFamily(
+            "delaystream_last_commit_age_seconds",
+            "Time since the last transaction of a partition was committed, or since the partition came here "
+            "if none was. Matters where something is overdue: an idle partition commits nothing.",
+            labels=["partition"],
+        )
+        now_s = self._monotonic()
+        for partition, at_s in sorted(self._committed_at.items()):
+            age.add_metric([str(partition)], now_s - at_s)
+        yield age
         parked = GaugeMetricFamily(
             "delaystream_parked_destinations",
             "Destinations that a partition has set aside because they cannot be written to.",

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from delaystream.adapters.operate.metrics_labels import DestinationLabels
+from delaystream.adapters.operate.metrics_labels import BoundedLabels
 from delaystream.engine.state.pending import HOUR_MS, PendingChange
 
 #: The label of past hours: their fires are overdue.
@@ -31,7 +31,7 @@ class _Counts(msgspec.Struct):
 class PendingGauges:
     """The counts of the partitions that are here. Callers hold the lock of the gauges."""
 
-    def __init__(self, destinations: DestinationLabels, hours_ahead: int) -> None:
+    def __init__(self, destinations: BoundedLabels, hours_ahead: int) -> None:
         self._destinations = destinations
         self._hours_ahead = hours_ahead
         self._partitions: dict[int, _Counts] = {}

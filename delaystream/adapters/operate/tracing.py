@@ -17,7 +17,7 @@ how many.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, cast
 
@@ -34,6 +34,7 @@ from delaystream.codec import outgoing
 from delaystream.codec.envelope import decode_position
 from delaystream.codec.keys import split_offset_key
 from delaystream.engine.ports import (
+    Accumulator,
     Headers,
     Row,
     SourceBatch,
@@ -142,7 +143,7 @@ class Tracing:
             span.end(committed_ns)
 
     def _fires(
-        self, target: TopicPartition, rows: Sequence[Row], first: int, began_ns: int, committed_ns: int
+        self, target: TopicPartition, rows: Iterable[Row], first: int, began_ns: int, committed_ns: int
     ) -> None:
         for place, (_, _, headers, fired_ms) in enumerate(rows):
             if not _is_sampled(headers):
@@ -226,6 +227,10 @@ class _TracedProducer(TransactionalProducer):
     async def fence(self) -> None:
         await self._producer.fence()
 
+    def accumulator(self, target: TopicPartition) -> Accumulator:
+        # What is told of a fire is in its headers: they are looked at after the commit, and not decoded.
+        return []
+
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         began_ns = time.time_ns()
         last_offsets = await self._producer.commit(transaction)
@@ -291,7 +296,7 @@ def _where(kind: str, name: str, target: TopicPartition, offset: int | None) -> 
     return attributes if offset is None else {**attributes, "messaging.kafka.offset": offset}
 
 
-def _positions(rows: Sequence[Row]) -> dict[str, int]:
+def _positions(rows: Iterable[Row]) -> dict[str, int]:
     """The applied position of each source topic, from the changelog's rows."""
     positions = {}
     for key, value, _, _ in rows:
@@ -300,7 +305,7 @@ def _positions(rows: Sequence[Row]) -> dict[str, int]:
     return positions
 
 
-def _refused(rows: Sequence[Row]) -> dict[bytes, str]:
+def _refused(rows: Iterable[Row]) -> dict[bytes, str]:
     """The codes of refused requests, by their coordinates."""
     codes = {}
     for _, _, headers, _ in rows:

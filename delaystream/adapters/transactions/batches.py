@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 
-from delaystream.adapters.internals.aiokafka import DefaultRecordBatchBuilder
+from delaystream.adapters.internals.aiokafka import DefaultRecordBatch, DefaultRecordBatchBuilder
 from delaystream.engine.failures import WriteRefused
 from delaystream.engine.ports import Row, TopicPartition
 
@@ -72,44 +72,115 @@ class Sequences:
         self._next[target] = sequence & _SEQUENCE_MASK
 
 
-def build_batches(
-    target: TopicPartition,
-    rows: Sequence[Row],
-    first: int,
-    sequence: int,
-    identity: Identity,
-    limit_bytes: int,
-    compression: int,
-) -> list[Batch]:
-    """Make batches of the rows from ``first`` on; a row larger than the limit gets a batch of its own.
+class Encoding(msgspec.Struct, frozen=True):
+    """How a producer's rows become record batches."""
 
-    Raises WriteRefused when a row cannot be encoded.
+    identity: Identity
+    #: of a batch of several rows, before compression
+    limit_bytes: int
+    #: one of COMPRESSION_CODECS
+    compression: int
+
+
+class EncodedRows:
+    """Rows for one partition as record batches. Each is encoded when it is added; only its bytes are kept.
+
+    The rows of a large transaction, as objects, are many times what the processor's caches hold. To encode
+    them at the end, and to free them then, would take another quarter of a record's time. A row larger than
+    the limit gets a batch of its own. ``first`` is the number of the first row, ``sequence`` its sequence
+    number.
     """
-    batches: list[Batch] = []
-    producer_id, epoch = identity.producer_id, identity.epoch
 
-    def new_builder() -> DefaultRecordBatchBuilder:
-        return DefaultRecordBatchBuilder(_MAGIC, compression, 1, producer_id, epoch, sequence, limit_bytes)
+    __slots__ = (
+        "_append", "_batches", "_builder", "_count", "_first", "_refused", "_start", "encoding", "sequence",
+        "target",
+    )  # fmt: skip
 
-    builder = new_builder()
-    append = builder.append
-    start = first
-    count = 0
-    try:
-        for key, value, headers, timestamp_ms in rows if first == 0 else rows[first:]:
-            names = headers if headers.__class__ is list else list(headers)
-            if append(count, timestamp_ms, key, value, names) is None:
-                batches.append(Batch(start, count, sequence, builder.build()))
-                start += count
-                sequence = (sequence + count) & _SEQUENCE_MASK
-                builder = new_builder()
-                append = builder.append
-                append(0, timestamp_ms, key, value, names)
-                count = 0
-            count += 1
-    except _ENCODING_ERRORS as error:
-        reason = f"the record cannot be encoded: {error}"
-        raise WriteRefused(*target, reason, record_at_fault=True, row=start + count) from error
-    if count:
-        batches.append(Batch(start, count, sequence, builder.build()))
-    return batches
+    def __init__(self, target: TopicPartition, encoding: Encoding, sequence: int, first: int = 0) -> None:
+        self.target = target
+        self.encoding = encoding
+        self.sequence = sequence
+        self._first = first
+        self._batches: list[Batch] = []
+        #: of the batch that is being filled: the number of its first row, and how many it has
+        self._start = first
+        self._count = 0
+        #: the first row that cannot be encoded, number ``_start``, and why
+        self._refused: tuple[Row, str] | None = None
+        self._open()
+
+    def _open(self) -> None:
+        encoding = self.encoding
+        identity = encoding.identity
+        self._builder = DefaultRecordBatchBuilder(
+            _MAGIC,
+            encoding.compression,
+            1,
+            identity.producer_id,
+            identity.epoch,
+            self._sequence(),
+            encoding.limit_bytes,
+        )
+        self._append = self._builder.append
+
+    def _sequence(self) -> int:
+        """Sequence number of the first row of the batch that is being filled."""
+        return (self.sequence + self._start - self._first) & _SEQUENCE_MASK
+
+    def __len__(self) -> int:
+        return self._start + self._count - self._first
+
+    def append(self, row: Row, /) -> None:
+        """Add a row. If it cannot be encoded, :meth:`batches` says so."""
+        key, value, headers, timestamp_ms = row
+        names = headers if headers.__class__ is list else list(headers)
+        try:
+            if self._append(self._count, timestamp_ms, key, value, names) is None:
+                self._close()
+                self._append(0, timestamp_ms, key, value, names)
+        except _ENCODING_ERRORS as error:
+            self._refuse(row, str(error))
+        self._count += 1
+
+    def _refuse(self, row: Row, why: str) -> None:
+        """Encode nothing more: all of it will be refused because of this row."""
+        if self._count:
+            self._close()
+        # Without the exception: its traceback would refer back to this object.
+        self._refused = row, why
+        self._append = _ignored
+
+    def _close(self) -> None:
+        """End the batch that is being filled, and begin the next one."""
+        self._batches.append(Batch(self._start, self._count, self._sequence(), self._builder.build()))
+        self._start += self._count
+        self._count = 0
+        self._open()
+
+    def batches(self) -> list[Batch]:
+        """All rows; call it once they are complete. Raises WriteRefused if one cannot be encoded."""
+        if self._refused is not None:
+            reason = f"the record cannot be encoded: {self._refused[1]}"
+            raise WriteRefused(*self.target, reason, record_at_fault=True, row=self._start)
+        if self._count:
+            self._close()
+        return self._batches
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows once they are complete, decoded. One that cannot be encoded is the last of them."""
+        if self._refused is None:
+            yield from decoded(self.batches())
+        else:
+            yield from decoded(self._batches)
+            yield self._refused[0]
+
+
+def _ignored(*row: object) -> bool:
+    return True
+
+
+def decoded(batches: Iterable[Batch]) -> Iterator[Row]:
+    """The rows of record batches."""
+    for batch in batches:
+        for record in DefaultRecordBatch(bytes(batch.payload)):
+            yield record.key, record.value, record.headers, record.timestamp

@@ -5,7 +5,7 @@ One commit, step by step:
 1. the producer knows the leader of every partition of the transaction, or looks it up without creating
    topics;
 2. the last transaction's marker is seen on the changelog, and the transaction coordinator adds the
-   partitions; meanwhile the rows become record batches;
+   partitions; meanwhile those rows become record batches that have not gathered as such;
 3. the batches go to their leaders, several in flight, while the group's offsets are added as well;
 4. every answer has been seen, and none was a refusal;
 5. the coordinator commits.
@@ -41,7 +41,7 @@ from delaystream.engine.failures import (
     TransactionStuck,
     WriteRefused,
 )
-from delaystream.engine.ports import TopicPartition, Transaction, TransactionalProducer
+from delaystream.engine.ports import Accumulator, TopicPartition, Transaction, TransactionalProducer
 
 
 class _State(Enum):
@@ -127,6 +127,11 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
                         f"{broker}, which coordinates the transaction (runbook transaction-stuck)"
                     )
         return LogUnavailable(sentence)
+
+    def accumulator(self, target: TopicPartition) -> Accumulator:
+        """Where rows gather, encoded as they come; see the port. Call it after the fence."""
+        assert self._writer is not None, "accumulator() before fence()"
+        return self._writer.accumulator(target)
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         """Write and commit; see the port. After any failure only ``close`` is allowed.

@@ -14,11 +14,19 @@ import msgspec
 from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
 from delaystream.adapters.kafka.protocol import Produce, error_name
 from delaystream.adapters.tasks import end
-from delaystream.adapters.transactions.batches import Batch, BatchLimits, Identity, Sequences, build_batches
+from delaystream.adapters.transactions.batches import (
+    Batch,
+    BatchLimits,
+    EncodedRows,
+    Encoding,
+    Identity,
+    Sequences,
+    decoded,
+)
 from delaystream.adapters.transactions.coordinator import FENCED, topic_refused
 from delaystream.adapters.transactions.settings import ProducerSettings
 from delaystream.engine.failures import ProducerFenced, TransactionFailed, WriteRefused
-from delaystream.engine.ports import Row, TopicPartition
+from delaystream.engine.ports import Accumulator, Row, TopicPartition
 
 _OK: Final = 0
 _UNKNOWN_TOPIC: Final = 3
@@ -67,7 +75,7 @@ class Delivery(msgspec.Struct):
     """The rows for one partition that are being written."""
 
     target: TopicPartition
-    rows: list[Row]
+    rows: Accumulator
     pending: deque[Batch]
     last_offset: int = -1
     #: error code of the first batch of a wave that was not written; 0 for none
@@ -131,20 +139,44 @@ class TransactionWriter:
         leaders = self._leaders.get(target.topic, ())
         return leaders[target.partition] if target.partition < len(leaders) else NO_LEADER
 
-    def build(self, delivery: Delivery, first: int = 0) -> None:
-        """Make batches of the rows from ``first`` on. Raises WriteRefused for one that cannot be written."""
-        target = delivery.target
-        limit = self._limits.of(target.topic)
-        sequence = delivery.pending[0].sequence if delivery.pending else self.sequences.next(target)
-        batches = build_batches(
-            target, delivery.rows, first, sequence, self._identity, limit, self._compression
-        )
+    def accumulator(self, target: TopicPartition) -> EncodedRows:
+        """Where rows for a partition gather, as the batches that come after those built so far."""
+        encoding = Encoding(self._identity, self._limits.of(target.topic), self._compression)
+        return EncodedRows(target, encoding, self.sequences.next(target))
+
+    def build(self, delivery: Delivery) -> None:
+        """Make batches of the rows. Raises WriteRefused for one that cannot be written."""
+        rows, target = delivery.rows, delivery.target
+        if not (type(rows) is EncodedRows and self._next(rows)):
+            # Of somebody who has no accumulator, or one from before: the broker would refuse its batches.
+            rows = self._encoded(rows, self.accumulator(target))
+        self._take(delivery, rows.batches())
+        last = delivery.pending[-1]
+        self.sequences.set(target, last.sequence + last.count)
+
+    def _next(self, rows: EncodedRows) -> bool:
+        """Whether rows are encoded as the next ones of this producer."""
+        return rows.encoding.identity == self._identity and rows.sequence == self.sequences.next(rows.target)
+
+    def _build_smaller(self, delivery: Delivery) -> None:
+        """Make smaller batches of the unwritten rows, with the sequence numbers that they have."""
+        pending, target = delivery.pending, delivery.target
+        encoding = Encoding(self._identity, self._limits.of(target.topic), self._compression)
+        smaller = EncodedRows(target, encoding, pending[0].sequence, pending[0].first)
+        self._take(delivery, self._encoded(decoded(pending), smaller).batches())
+
+    @staticmethod
+    def _encoded(rows: Iterable[Row], encoded: EncodedRows) -> EncodedRows:
+        for row in rows:
+            encoded.append(row)
+        return encoded
+
+    def _take(self, delivery: Delivery, batches: list[Batch]) -> None:
         for batch in batches:
             if batch.count == 1 and len(batch.payload) > self._bounds.max_record_bytes:
                 reason = f"the record has {len(batch.payload)} bytes, more than a request may hold"
-                raise WriteRefused(*target, reason, record_at_fault=True, row=batch.first)
+                raise WriteRefused(*delivery.target, reason, record_at_fault=True, row=batch.first)
         delivery.pending = deque(batches)
-        self.sequences.set(target, batches[-1].sequence + batches[-1].count)
 
     async def deliver(self, deliveries: list[Delivery]) -> None:
         """Write every batch. Raises WriteRefused, ProducerFenced or TransactionFailed."""
@@ -241,7 +273,7 @@ class TransactionWriter:
         code, batch, target = delivery.failed, delivery.pending[0], delivery.target
         if code in _BATCH_TOO_LARGE and batch.count > 1:
             self._limits.refused(target.topic, len(batch.payload))
-            self.build(delivery, batch.first)
+            self._build_smaller(delivery)
         elif code in _RECORD_AT_FAULT:
             self._refuse(delivery, delivery.detail, batch.first if batch.count == 1 else None)
         elif code == _INVALID_TIMESTAMP:

@@ -71,11 +71,12 @@ def run(
         },
     )
     _refuse_without_extra()
+    from delaystream.console.pages.appearance import Appearance
     from delaystream.console.process import run_console
     from delaystream.logging import configure_logging
 
     configure_logging(loaded.settings.log_format, loaded.settings.log_level)
-    raise typer.Exit(int(run_console(loaded.settings)))
+    raise typer.Exit(int(run_console(loaded.settings, Appearance.of(loaded))))
 
 
 @console.command()

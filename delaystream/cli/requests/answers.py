@@ -78,6 +78,16 @@ def record_line(record: "Delivery", events_topic: str) -> str:
     return delivery_line(record) if line is None else line
 
 
+def schedule_of(record: "Delivery") -> str | None:
+    """The id that an event or a receipt is about; None for any other record."""
+    try:
+        told = msgspec.json.decode(record.value or b"", type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    of = told.get("id") or told.get("schedule_id")
+    return of if isinstance(of, str) else None
+
+
 def event_line(record: "Delivery") -> str | None:
     """One line: when, what happened, to which schedule, and other fields; None if it is no event."""
     try:

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import msgspec
 import typer
 
 from delaystream.exit_codes import ExitCode
@@ -64,7 +65,12 @@ def check(
     if parsed.no_receipt is not None:
         refuse(f"not sent, there would be no receipt: {parsed.no_receipt}")
     if parsed.recurrence is None:
-        return instants(parsed.due_ms)
+        # A worker counts `delay: 0` as now, too.
+        past = bool(parsed.due_ms) and max(parsed.due_ms) < timestamp_ms
+        if not past:
+            return instants(parsed.due_ms)
+        late = "it fires at once" if parsed.grace_ms is None else "the rule for late fires decides"
+        return f"{instants(parsed.due_ms)}, which is over: {late}"
     first_ms = next_after(parsed.recurrence, timestamp_ms)
     return "never again" if first_ms is None else f"{instants((first_ms,))}, and again"
 
@@ -102,7 +108,11 @@ def send(settings: "Settings", asked: Asked, waiting: "Waiting") -> None:
     with Client(settings=settings, request_topic=asked.request.topic, reply_to=reply_to) as client:
         batch = client.batch()
         if reply_to is None or not waiting.wait:
-            _tell(batch.send(asked.request).sent(), asked, quiet=False)
+            sent = batch.send(asked.request).sent()
+            if as_json:
+                print(msgspec.json.encode(_place(sent)).decode(), flush=True)
+            else:
+                _tell(sent, asked, quiet=False)
             return
         timeout_s = waiting.timeout or asked.timeout_s
         try:
@@ -133,6 +143,44 @@ def _tell(sent: "Sent", asked: Asked, *, quiet: bool) -> None:
         f"{sent.source.text}  {asked.summary(sent.timestamp_ms)}",
         file=sys.stderr if quiet else sys.stdout,
         flush=True,
+    )
+
+
+def _place(sent: "Sent") -> dict[str, Any]:
+    """Where a request stands, for programs."""
+    source = sent.source
+    return {
+        "source": source.text,
+        "topic": source.topic,
+        "partition": source.partition,
+        "offset": source.offset,
+        "timestamp_ms": sent.timestamp_ms,
+    }
+
+
+def warn_of_missing(settings: "Settings", destination: str) -> None:
+    """Say on standard error that a destination is not there: nobody else tells so soon."""
+    from difflib import get_close_matches
+
+    from delaystream.adapters.security.client_config import ClientConfig
+    from delaystream.cli.rendering import printable
+    from delaystream.client import UnavailableError
+    from delaystream.client.kafka.reading import topics_of
+
+    try:
+        topics = topics_of(ClientConfig.parse(settings.kafka).confluent())
+    except UnavailableError:
+        return  # it was sent, and this is advice only
+    if destination in topics:
+        return
+    near = get_close_matches(destination, topics, n=1)
+    advice = f"; did you mean {near[0]}?" if near else "."
+    print(
+        printable(
+            f"delaystream: warning: there is no topic {destination} that this user can see. The event waits "
+            f"until there is one{advice}"
+        ),
+        file=sys.stderr,
     )
 
 

@@ -15,7 +15,9 @@ def send(
     *,
     value: Annotated[
         str | None,
-        typer.Argument(help="The value. Without it and --file: standard input.", metavar="VALUE"),
+        typer.Argument(
+            help="The value. Without it and --file: standard input, if that is not empty.", metavar="VALUE"
+        ),
         ANY_BYTES,
     ] = None,
     to: options.To = None,
@@ -46,17 +48,21 @@ def send(
         int | None,
         typer.Option(help="Partition of the request topic; default: by the key.", metavar="N", min=0),
     ] = None,
-    reply_to: Annotated[
-        str | None,
+    wait: Annotated[
+        bool | None,
         typer.Option(
-            help="Topic for the receipt, delay-receipts or one that the workers' destinations_allow "
-            "includes; with it, waits for the receipt and prints it.",
-            metavar="TOPIC",
+            "--wait/--no-wait",
+            help="Wait for the receipt and print it; default: with --reply-to and with --if-exists reject.",
         ),
     ] = None,
+    reply_to: options.ReplyTo = None,
     timeout: Annotated[
         float, typer.Option(help="Longest wait for the receipt.", metavar="SECONDS", min=0.1)
     ] = 15.0,
+    output: Annotated[
+        options.Output,
+        typer.Option("--output", "-o", help="A line; or JSON: the receipt, else where the request stands."),
+    ] = "human",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Print the record and when it would be due; send nothing.")
     ] = False,
@@ -78,6 +84,9 @@ def send(
     from delaystream.client import schedule_request
 
     loaded = connection.load()
+    waits = reply_to is not None or if_exists == "reject" if wait is None else wait
+    if reply_to is None and waits:
+        reply_to = loaded.settings.receipts_topic
     said: Any = {
         **timing.options(),
         "id": id,
@@ -107,15 +116,17 @@ def send(
         return
 
     def summary(timestamp_ms: int) -> str:
-        if reply_to is not None:
+        if waits:
             return "sent"
         due = replies.check(loaded.settings, request, "schedule", timestamp_ms)
         # The present owner of the id decides whether the request is scheduled at all. Only a receipt can
         # tell.
         return f"due {due}" if id is None else f"sent; if it is scheduled, due {due}"
 
-    waiting = options.Waiting(wait=reply_to is not None, reply_to=reply_to, timeout=timeout)
+    waiting = options.Waiting(wait=waits, reply_to=reply_to, timeout=timeout, output=output)
     replies.send(loaded.settings, replies.Asked(request, "schedule", summary), waiting)
+    if to is not None:
+        replies.warn_of_missing(loaded.settings, to)
 
 
 def read_value(argument: str | None, file: Path | None, *, null: bool) -> bytes | None:
@@ -133,4 +144,8 @@ def read_value(argument: str | None, file: Path | None, *, null: bool) -> bytes 
             raise typer.BadParameter(f"--file {file} cannot be read: {error.strerror}") from None
     if sys.stdin is None or (file is None and sys.stdin.isatty()):
         raise typer.BadParameter("no value: give it as the argument, by --file, on standard input, or --null")
-    return sys.stdin.buffer.read()
+    value = sys.stdin.buffer.read()
+    if not value and file is None:
+        # A program that starts this one often leaves its own standard input open, with nothing in it.
+        raise typer.BadParameter("standard input is empty: --file - sends an empty value, --null sends none")
+    return value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from delaystream.cli import options
-from delaystream.cli.groups import expanded
+from delaystream.cli.groups import ANY_BYTES, expanded, to_bytes
 from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ def watch(
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="Start with the oldest record, not with the next one.")
     ] = False,
+    key: Annotated[
+        str | None, typer.Option("--key", "-k", help="Only records with this key.", metavar="KEY"), ANY_BYTES
+    ] = None,
+    id: Annotated[
+        str | None, typer.Option("--id", help="Only what is about this schedule.", metavar="ID")
+    ] = None,
     count: Annotated[int | None, typer.Option(help="End after so many records.", metavar="N", min=1)] = None,
     timeout: Annotated[
         float | None,
@@ -44,23 +50,33 @@ def watch(
 
     Ends at Ctrl-C, --count or --timeout. Lateness is the record's timestamp minus its delaystream-due-at.
     Only what is committed is shown (isolation.level=read_committed), as your consumers should read it too.
-    Events and receipts are shown for people; --output json has every record whole.
+    Events and receipts are shown for people; --output json has every record whole. --id finds deliveries,
+    events, receipts and dead letters of a schedule.
     """
     import orjson
 
     from delaystream.adapters.security.client_config import ClientConfig
     from delaystream.cli.rendering import delivery_fields
-    from delaystream.cli.requests.answers import record_line
+    from delaystream.cli.requests.answers import record_line, schedule_of
     from delaystream.client.kafka.reading import ANSWER_TIMEOUT_S, Reader
 
     loaded = connection.load()
     conf = ClientConfig.parse(loaded.settings.kafka).confluent()
     deadline = None if timeout is None else time.monotonic() + timeout
-    seen = 0
+    seen, key_bytes = 0, None if key is None else to_bytes(key)
+
+    def wanted(record: "Delivery") -> bool:
+        if key_bytes is not None and record.key != key_bytes:
+            return False
+        return id is None or id in (record.schedule_id, schedule_of(record))
+
     try:
         answer_timeout_s = min(ANSWER_TIMEOUT_S, timeout or ANSWER_TIMEOUT_S)
         with Reader(conf, topic, from_beginning=from_beginning, answer_timeout_s=answer_timeout_s) as reader:
+            print(f"delaystream: waiting for records on {topic}; Ctrl-C ends it", file=sys.stderr)
             for record in _read(reader, deadline):
+                if not wanted(record):
+                    continue
                 if output == "json":
                     print(orjson.dumps(delivery_fields(record)).decode(), flush=True)
                 else:

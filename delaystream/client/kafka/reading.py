@@ -51,6 +51,17 @@ def known_partitions(client: Any, topic: str, timeout_s: float, why: Any) -> lis
     return sorted(found.partitions)
 
 
+def topics_of(conf: Mapping[str, Any]) -> frozenset[str]:
+    """The topics that there are, as far as this user may see them. Raises UnavailableError."""
+    consumer = Consumer({"group.id": "delaystream-reader", "log_level": 0, **conf})
+    try:
+        return frozenset(consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics)
+    except KafkaException as error:
+        raise UnavailableError(f"Kafka does not answer: {error.args[0].str()}.") from None
+    finally:
+        consumer.close()
+
+
 def partitions_of(conf: Mapping[str, Any], topic: str) -> int:
     """How many partitions a topic has. Raises UnavailableError, MissingTopicError."""
     consumer = Consumer({"group.id": "delaystream-reader", "log_level": 0, **conf})

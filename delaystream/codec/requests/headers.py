@@ -46,7 +46,7 @@ and `core.recurrence`; what commands take is in `codec.actions`.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -81,6 +81,9 @@ _MEMO_BYTES: Final = 256
 
 _EARLIEST_MS: Final = instants.EARLIEST_MS
 
+_Sorted: TypeAlias = tuple[list[Header], dict[str, bytes]]
+"""Headers: those that are delivered, and the control headers by kind."""
+
 
 class RequestParser:
     """Parses records of request topics; for use by one thread.
@@ -108,6 +111,9 @@ class RequestParser:
         self._default_destination = default_destination
         self._ahead_ms = max(limits.max_delay_ms, CLOCK_DIFFERENCE_MS)
         self._kinds = dict(KINDS)
+        #: the headers of the last usual request, as they came in and sorted: of many the next has the same
+        self._last: Sequence[Header] | None = None
+        self._last_sorted: _Sorted = ([], {})
         self._destinations: dict[bytes, str] = {}
         due = DueTimes(limits)
         self._due = due.read
@@ -138,7 +144,9 @@ class RequestParser:
         Delays count from the record's own timestamp; where it has none, from `now_ms`.
         """
         try:
-            foreign, control = self._sort(record)
+            self._check_sizes(record)
+            headers = record.headers
+            foreign, control = found = self._last_sorted if headers == self._last else self._sort(headers)
             timestamp_ms = record.timestamp_ms
             if timestamp_ms < 0:
                 record = replace(record, timestamp_ms=now_ms)
@@ -150,6 +158,7 @@ class RequestParser:
             ):
                 # The usual requests, without the cost of looking for anything else.
                 if len(control) == 2:
+                    self._last, self._last_sorted = headers, found
                     return Request(
                         record.source, timestamp_ms, record.key, record.value, foreign, _SCHEDULE, None,
                         self._destination(control, None), self._due(control, timestamp_ms, now_ms),
@@ -181,7 +190,8 @@ class RequestParser:
             if type(command) is not Command:
                 raise _no_command(record)
             produced = Record(command.source, command.timestamp_ms, record.key, record.value, own)
-            foreign, control = self._sort(produced)
+            self._check_sizes(produced)
+            foreign, control = self._sort(own)
             request = self._request(produced, foreign, control, now_ms, command)
             if not _agree(request, command):
                 raise _disagreeing(record)
@@ -192,19 +202,19 @@ class RequestParser:
     def _refused(self, refused: RefusedError, headers: Sequence[Header]) -> Rejection:
         return Rejection(refused.code, refused.detail, *sender(headers, self._limits, self._filter))
 
-    def _sort(self, record: Record) -> tuple[list[Header], dict[str, bytes]]:
-        """What is delivered: the foreign headers, then `attempt`; and the other control headers by kind.
-
-        The sizes of everything are checked.
-        """
-        limits, key, value, headers = self._limits, record.key, record.value, record.headers
-        if len(headers) > limits.max_headers:
-            detail = f"The record has {len(headers)} headers; expected at most {limits.max_headers}."
+    def _check_sizes(self, record: Record) -> None:
+        """Refuse what is too large of a record; its headers are measured as they are sorted."""
+        limits, key, value = self._limits, record.key, record.value
+        if len(record.headers) > limits.max_headers:
+            detail = f"The record has {len(record.headers)} headers; expected at most {limits.max_headers}."
             raise RefusedError(Code.TOO_MANY_HEADERS, detail)
         if value is not None and len(value) > limits.max_value_bytes:
             raise _too_large(Code.VALUE_TOO_LARGE, "value holds", len(value), limits.max_value_bytes)
         if key is not None and len(key) > limits.max_key_bytes:
             raise _too_large(Code.KEY_TOO_LARGE, "key holds", len(key), limits.max_key_bytes)
+
+    def _sort(self, headers: Sequence[Header]) -> _Sorted:
+        """What is delivered: the foreign headers, then `attempt`; and the other control headers by kind."""
         foreign: list[Header] = []
         control: dict[str, bytes] = {}
         header_bytes = 0
@@ -228,7 +238,7 @@ class RequestParser:
         if ATTEMPT in control:
             # Delivered with the record, so that whoever fails on it again counts on.
             foreign.append((PREFIX + ATTEMPT, values.attempt(PREFIX + ATTEMPT, control.pop(ATTEMPT))))
-        if header_bytes > limits.max_header_bytes // 4:
+        if header_bytes > self._limits.max_header_bytes // 4:
             self._check_header_bytes(header_bytes, headers)
         return foreign, control
 

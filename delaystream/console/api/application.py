@@ -1,4 +1,4 @@
-"""The web application: routes, answers to what goes wrong, and a plain page."""
+"""The web application: routes, answers to what goes wrong, and the pages."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ from delaystream.console.api.changing import destinations, unnamed
 from delaystream.console.api.changing import schedules as changing
 from delaystream.console.api.positions import reached
 from delaystream.console.pages import views
+from delaystream.console.pages.appearance import Appearance
 from delaystream.console.service import Console
 
 
-def application(console: Console, entrance: Entrance | None = None) -> FastAPI:
+def application(
+    console: Console, entrance: Entrance | None = None, appearance: Appearance | None = None
+) -> FastAPI:
     """What answers for a console; it is called in the event loop that the console runs in.
 
     Without an ``entrance`` it asks nobody who they are, and bounds no rates.
@@ -68,7 +71,7 @@ def application(console: Console, entrance: Entrance | None = None) -> FastAPI:
     metrics.install(app, console, entrance)
     paths.install(app)
     pages.install(app)
-    views.install(app)
+    views.install(app, appearance or Appearance())
 
     @app.get("/health/live", include_in_schema=False)
     async def live() -> JSONResponse:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 
-SCRIPT: Final = Path(__file__).parent / "vendored" / "rapidoc-9.3.8.min.js"
-"""From npm's `rapidoc` 9.3.8 (MIT); `SHA256SUMS` beside it has its digest."""
+from delaystream.console.vendored import RAPIDOC
 
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; "
@@ -22,7 +20,7 @@ _PAGE: Final = f"""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>delaystream: the interface</title>
-<script type="module" src="/v1/docs/{SCRIPT.name}"></script>
+<script type="module" src="/v1/docs/{RAPIDOC.name}"></script>
 </head>
 <body>
 <rapi-doc spec-url="/v1/openapi.json" load-fonts="false" render-style="read" show-header="false"
@@ -39,10 +37,10 @@ def install(app: FastAPI) -> None:
     async def page() -> HTMLResponse:
         return HTMLResponse(_PAGE, headers=_HEADERS)
 
-    @app.get(f"/v1/docs/{SCRIPT.name}", include_in_schema=False)
+    @app.get(f"/v1/docs/{RAPIDOC.name}", include_in_schema=False)
     async def script() -> FileResponse:
         headers = {
             "Cache-Control": "public, max-age=31536000, immutable",
             "X-Content-Type-Options": "nosniff",
         }
-        return FileResponse(SCRIPT, media_type="text/javascript", headers=headers)
+        return FileResponse(RAPIDOC, media_type="text/javascript", headers=headers)

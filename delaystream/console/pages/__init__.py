@@ -1,1 +1,1 @@
-"""Pages for people: rendered here, readable without script."""
+"""The console's pages: what the HTTP interface answers, for people to read."""

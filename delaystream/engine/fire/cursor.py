@@ -15,8 +15,9 @@ class WheelCursor:
     """One wheel in one step."""
 
     __slots__ = (
-        "at", "buckets", "denial", "done", "ended", "holds", "leaving", "let_go_ms", "limit", "most_fired",
-        "moves", "parked", "partitions", "position", "suspicious", "taken", "topic", "trouble", "wheel",
+        "at", "buckets", "denial", "done", "ended", "fireable_ms", "holds", "leaving", "let_go_ms", "limit",
+        "most_fired", "moves", "parked", "partitions", "position", "suspicious", "taken", "topic", "trouble",
+        "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -33,6 +34,8 @@ class WheelCursor:
         self.suspicious = trouble is not None or denial.anyone
         #: until when its entries were kept back; what is impossible is waited for from then on
         self.let_go_ms = 0
+        #: since when its entries may go out: nothing has kept the wheel as such waiting since; 0: ever since
+        self.fireable_ms = 0
         #: what may keep an entry without an id back
         self.holds: Sequence[Hold] = ()
         #: what may have kept it back, and says what becomes of it if it is late

@@ -23,6 +23,8 @@ class DueFire(msgspec.Struct, frozen=True):
     key: bytes
     #: of the wheel entry: of a recurring schedule with its jitter
     due_ms: int
+    #: of the wheel entry: the position in a list of due times, from 0
+    index: int
     entry: Pointer | Trigger
     #: the entry as it is stored
     pointer: bytes

@@ -19,6 +19,7 @@ from delaystream.engine.accept.doubts import Doubts
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.fire.cursor import WheelCursor, one_in_trouble
 from delaystream.engine.fire.due import ReadAhead
+from delaystream.engine.fire.fireable import Fireable
 from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.output.events import Events, asked
@@ -64,6 +65,7 @@ class Firing:
         self._tenants = context.tenants
         self._rates = context.rates
         self._suspects = context.suspects
+        self.fireable = Fireable(context)
         self._chunk = _FIRST_CHUNK
         #: the wheels that the next step drains
         self._chosen: list[int] = []
@@ -94,6 +96,7 @@ class Firing:
                 if len(chosen) == _WHEELS_AT_ONCE:
                     break
         self._chosen = chosen
+        self.fireable.take(chosen)
         return [names[wheel] for wheel in chosen if wheel]
 
     def _closed(self, wheel: int, loop_ms: float) -> bool:
@@ -237,6 +240,7 @@ class Firing:
         if health.poisoned:
             cursor.suspicious = True
         cursor.let_go_ms = self._state.let_go_ms.get(wheel, 0)
+        cursor.fireable_ms = self.fireable.since_ms(wheel, step.now_ms, step.loop_ms)
         if self._holds.any:
             cursor.holds = self._holds.of(topic)
         if self._holds.any_ended:
@@ -342,13 +346,14 @@ class Firing:
 
     def _deliver(self, step: Step, cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> bytes | None:
         state, named = self._state, self._named
-        changes, local, now_ms = step.changes, step.local, step.now_ms
+        changes, local = step.changes, step.local
         texts, count = state.source_texts, state.counts.add
         topic, partitions, split = cursor.topic, cursor.partitions, split_wheel_key
         topic_writes = step.writes_to(topic, partitions)
         deliver, fired, fired_at = topic_writes.deliver, topic_writes.fired, step.fired_at
         telling, unsettled = self._events.anonymous, named.unsettled
         suspicious, leaving = cursor.suspicious, cursor.leaving
+        fireable_ms = cursor.fireable_ms
         # Entries come in due order: those of one hour and one source leave the counters together.
         hour = maker = removed = size_bytes = plain = 0
         max_records, max_bytes = step.max_records, step.max_bytes
@@ -401,8 +406,8 @@ class Firing:
                 anonymous_delivery_headers(
                     entry.headers, b"%b%d" % (texts[source], offset), index, due_ms, fired_at
                 ),
-                now_ms,
-                now_ms - due_ms,
+                due_ms,
+                fireable_ms,
                 entry.destination_partition,
                 key,
             )

@@ -27,9 +27,9 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.codec.event import EventType, WhyPassed
-from delaystream.codec.keys import due_of, index_of, payload_key, schedule_key
+from delaystream.codec.keys import payload_key, schedule_key, split_wheel_key
 from delaystream.codec.outgoing import Delivery
-from delaystream.core.identity import named_fire_id, place, schedule_id, trigger_index
+from delaystream.core.identity import named_fire_id, place, trigger_index
 from delaystream.core.misfire import Run
 from delaystream.core.rejection import Rejection
 from delaystream.core.request import ON_LATE_DROP
@@ -79,6 +79,7 @@ class NamedFires:
     ) -> DueFire:
         """An entry that came due, with what it points to."""
         at, record = stored
+        _, due_ms, _, _, index = split_wheel_key(key)
         schedule = decode_schedule(record)
         payload = schedule.payload
         size_bytes = len(record)
@@ -88,14 +89,15 @@ class NamedFires:
             size_bytes += len(payload)
         return DueFire(
             key,
-            due_of(key),
+            due_ms,
+            index,
             entry,
             pointer,
             entry.id,
             at,
             schedule,
             decode_envelope(payload),
-            schedule_id(schedule.place, schedule.partition, schedule.offset),
+            schedule.source_text,
             size_bytes,
         )
 
@@ -171,12 +173,16 @@ class NamedFires:
         fire, index, pending = self._own(due)
         if schedule.once is not None and due_ms <= schedule.resumed_ms:
             due = replace(due, payload=for_once(due.payload, schedule.once))
-        if cursor.topic == schedule.destination and self._undeliverable.is_late(
-            step, cursor, due_ms, due.payload
+        payload, rejection = due.payload, None
+        if (
+            payload.grace_ms >= 0
+            and cursor.topic == schedule.destination
+            and self._undeliverable.is_late(step, cursor, due_ms, payload)
         ):
             self._pass(step, cursor, due, replace(schedule, pending=pending), fire)
             return
-        rejection = self._undeliverable.refusal(step, cursor, due.key, due_ms, due.payload)
+        if cursor.suspicious or payload.destination_partition >= cursor.partitions:
+            rejection = self._undeliverable.refusal(step, cursor, due.key, due_ms, payload)
         if rejection is not None:
             left = replace(schedule, pending=pending)
             self._writer.give_up(step, cursor, due, left, Status.QUARANTINED, fire, due_ms, rejection)
@@ -190,12 +196,12 @@ class NamedFires:
                 delivered = self._writer.deliver(step, cursor, due, delivery, step.now_ms - due_ms)
                 history = self._arming.remembered(schedule.history, remembered)
                 ended = self._writer.end(step, due, delivered, history)
-                self._events.fired(step, due.id, delivered, ended)
+                self._events.fired(step, delivered, ended)
 
     @staticmethod
     def _own(due: DueFire) -> tuple[str, int, list[bytes]]:
         """Fire id and list index of a one-time fire, and what its schedule has in the wheels beside it."""
-        schedule, index = due.schedule, index_of(due.key)
+        schedule, index = due.schedule, due.index
         fire = named_fire_id(schedule.revision_place, schedule.revision, index, due.due_ms, due.id)
         pending = schedule.pending
         return fire, index, [key for key in pending if key != due.key] if len(pending) > 1 else []
@@ -302,7 +308,7 @@ class NamedFires:
             **left,
         )
         schedule = self._writer.store(step, due, schedule, over)
-        self._events.fired(step, due.id, delivered, schedule)
+        self._events.fired(step, delivered, schedule)
         return schedule
 
     # -- housekeeping ----------------------------------------------------------------------------

@@ -182,8 +182,10 @@ class RecurringFires:
         ):
             return False
         scheduled_ms = verdict.fire_ms
-        due_ms = moment(scheduled_ms)
-        if self._undeliverable.refusal(step, cursor, due.key, due_ms, due.payload) is not None:
+        due_ms, payload = moment(scheduled_ms), due.payload
+        if (
+            cursor.suspicious or payload.destination_partition >= cursor.partitions
+        ) and self._undeliverable.refusal(step, cursor, due.key, due_ms, payload) is not None:
             return False
         fire, count, now_ms = self._fire_id(due, scheduled_ms), schedule.fire_count + 1, step.now_ms
         remembered = Fire(scheduled_ms, now_ms, schedule.revision, origin=schedule.revision_origin)
@@ -200,7 +202,7 @@ class RecurringFires:
             last_fired_ms=now_ms,
         )
         step.changes[due.schedule_key] = encode(schedule)
-        self._events.fired(step, due.id, delivered, schedule)
+        self._events.fired(step, delivered, schedule)
         return True
 
     def _moments(self, due: DueFire) -> Callable[[int], int]:
@@ -287,6 +289,7 @@ class RecurringFires:
                 fire_id=fire,
                 destination=cursor.topic,
                 rejection=rejection,
+                headers=due.payload.headers,
             )
         )
 
@@ -367,4 +370,4 @@ class RecurringFires:
         delivered = self._writer.deliver(step, cursor, due, delivery, lateness_ms)
         account.skipped = 0
         account.last_fired_ms = step.now_ms
-        account.told.append(partial(self._events.fired, step, due.id, delivered))
+        account.told.append(partial(self._events.fired, step, delivered))

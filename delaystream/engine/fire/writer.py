@@ -45,10 +45,17 @@ class FireWriter:
             # While it is paused, nobody knows when it goes on.
             delivery = replace(delivery, next_ms=None)
         headers = delivery_headers(own, delivery, step.fired_at)
+        schedule = due.schedule
+        fireable_ms = max(cursor.fireable_ms, schedule.timestamp_ms, schedule.updated_ms, schedule.resumed_ms)
         partition = step.writes_to(topic, cursor.partitions).deliver(
-            entry, headers, step.now_ms, lateness_ms, entry.destination_partition, due.key
+            entry,
+            headers,
+            step.now_ms - lateness_ms,
+            fireable_ms,
+            entry.destination_partition,
+            due.key,
         )
-        return Delivered.of(delivery, lateness_ms, topic, partition, entry.headers)
+        return Delivered(delivery, lateness_ms, topic, partition, entry.headers)
 
     def end(self, step: Step, due: DueFire, delivered: Delivered, history: list[Fire]) -> Schedule:
         """Store a one-time schedule of which the last fire was delivered, and nothing else is ahead.
@@ -62,8 +69,8 @@ class FireWriter:
             schedule,
             status=_FIRED,
             pending=[],
-            fire_count=delivered.fire_count,
-            last_fire_id=delivered.fire_id,
+            fire_count=delivered.delivery.fire_count,
+            last_fire_id=delivered.delivery.fire_id,
             forget_key=self._arming.forget(step, due.id, schedule),
             history=history,
             payload=None,

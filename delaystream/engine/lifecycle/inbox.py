@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 
 from delaystream.engine.ports import SourceBatch, SourceRecord
@@ -77,10 +77,8 @@ class Inbox:
             batch = batches.popleft()
             room = max_records - records
             if len(batch.records) > room:
-                head = batch.records[:room]
-                middle = head[-1].offset + 1
-                batches.appendleft(_part(batch, batch.records[room:], middle, batch.stop))
-                batch = _part(batch, head, batch.start, middle)
+                batch, tail = _split(batch, room)
+                batches.appendleft(tail)
             taken.append(batch)
             records += len(batch.records)
             size_bytes += batch.size_bytes
@@ -91,10 +89,28 @@ class Inbox:
         return taken
 
 
+def pieces(batch: SourceBatch, most: int) -> Iterator[SourceBatch]:
+    """A batch in pieces of up to ``most`` records, in order; one that is no larger as it is."""
+    while len(batch.records) > most:
+        head, batch = _split(batch, most)
+        yield head
+    yield batch
+
+
 def rest(batch: SourceBatch, taken: int) -> SourceBatch:
     """A batch without its first ``taken`` records; at least one is left."""
     records = batch.records[taken:]
     return _part(batch, records, records[0].offset, batch.stop)
+
+
+def _split(batch: SourceBatch, count: int) -> tuple[SourceBatch, SourceBatch]:
+    """The first ``count`` records of a batch, and the others; there is at least one of each."""
+    head = batch.records[:count]
+    middle = head[-1].offset + 1
+    return (
+        _part(batch, head, batch.start, middle),
+        _part(batch, batch.records[count:], middle, batch.stop),
+    )
 
 
 def _part(batch: SourceBatch, records: Sequence[SourceRecord], start: int, stop: int) -> SourceBatch:

@@ -23,8 +23,10 @@ from delaystream.codec.event import (
     SCHEMA_VERSION,
     Event,
     EventType,
+    FiredEvent,
     WhyPassed,
     asked_at,
+    decode_event,
     definition_of,
     encode_event,
     event_of_request,
@@ -53,43 +55,14 @@ _FIRED: Final = EventType.FIRED
 
 
 class Delivered(msgspec.Struct, frozen=True, gc=False):
-    """One fire of a named schedule that goes out, for its event."""
+    """One fire of a named schedule that goes out, for its event: what, how late, and where to."""
 
-    fire_id: str
-    #: the due time; of a recurring schedule, the scheduled time
-    due_ms: int
+    delivery: Delivery
     lateness_ms: int
     destination: str
     partition: int
-    #: the request that made the schedule: `topic/partition/offset`
-    source: str
-    fire_count: int
-    #: earlier scheduled times that it stands for
-    skipped: int = 0
     #: as the request had them
     headers: Sequence[Header] = ()
-
-    @classmethod
-    def of(
-        cls,
-        delivery: Delivery,
-        lateness_ms: int,
-        destination: str,
-        partition: int,
-        headers: Sequence[Header],
-    ) -> Delivered:
-        """A delivery of what has these headers, with where it was written and how late."""
-        return cls(
-            delivery.fire_id,
-            delivery.due_ms,
-            lateness_ms,
-            destination,
-            partition,
-            delivery.source,
-            delivery.fire_count,
-            delivery.skipped,
-            headers,
-        )
 
 
 class Asked(NamedTuple):
@@ -126,13 +99,16 @@ class Events:
 
     def emit(self, step: Step, event: Event) -> None:
         """Write an event; its key is the schedule id, or the destination of one that is of no schedule."""
-        topic_writes = step.by_topic.get(self._topic) or self._begun(step)
-        value = encode_event(event)
-        if len(value) > self._most_bytes:
-            value = encode_event(shortened(event))
-        step.size_bytes += len(value)
         key = event.schedule_id or event.destination
         assert key is not None
+        self._write(step, key, encode_event(event))
+
+    def _write(self, step: Step, key: str, value: bytes) -> None:
+        """Write an event, shortened where it is too large for its topic."""
+        if len(value) > self._most_bytes:
+            value = encode_event(shortened(decode_event(value)))
+        step.size_bytes += len(value)
+        topic_writes = step.by_topic.get(self._topic) or self._begun(step)
         topic_writes.write(key.encode(), value, (), step.now_ms)
 
     def _begun(self, step: Step) -> TopicWrites:
@@ -262,49 +238,41 @@ class Events:
             )
         self.emit(step, replace(event, **told) if told else event)
 
-    def fired(self, step: Step, id: str, delivered: Delivered, schedule: Schedule) -> None:
+    def fired(self, step: Step, delivered: Delivered, schedule: Schedule) -> None:
         """A fire of a named schedule goes out; `schedule` is what it is at the end of that."""
-        if self.on:
-            key, key_base64 = self._key(schedule.topic, schedule.key)
-            created_ms, updated_ms, at_ms = schedule.created_ms, schedule.updated_ms, step.now_ms
-            event = Event(
-                SCHEMA_VERSION,
-                _FIRED,
-                at_ms,
-                schedule.topic,
-                id,
-                delivered.source,
-                id,
-                schedule.status,
-                schedule.revision,
-                # It happens by itself.
-                None,
-                key,
-                key_base64,
-                created_ms if created_ms >= 0 else None,
-                schedule.created_by,
-                updated_ms if updated_ms >= 0 else None,
-                schedule.updated_by,
-                # What a command would say.
-                None,
-                None,
-                None,
-                None,
-                None,
-                None,
-                None,
-                next_at_ms(schedule),
-                delivered.due_ms,
-                at_ms,
-                delivered.lateness_ms,
-                delivered.fire_id,
-                delivered.fire_count,
-                delivered.skipped,
-                delivered.destination,
-                delivered.partition,
-                correlation_id=self._correlation(schedule.topic, delivered.headers),
-            )
-            self.emit(step, event)
+        if not self.on:
+            return
+        delivery, at_ms = delivered.delivery, step.now_ms
+        id, created_ms, updated_ms = delivery.schedule_id, schedule.created_ms, schedule.updated_ms
+        key, key_base64 = self._key(schedule.topic, schedule.key)
+        event = FiredEvent(
+            SCHEMA_VERSION,
+            _FIRED,
+            at_ms,
+            schedule.topic,
+            id,
+            delivery.source,
+            id,
+            schedule.status,
+            schedule.revision,
+            key,
+            key_base64,
+            created_ms if created_ms >= 0 else None,
+            schedule.created_by,
+            updated_ms if updated_ms >= 0 else None,
+            schedule.updated_by,
+            next_at_ms(schedule) if schedule.pending else None,
+            delivery.due_ms,
+            at_ms,
+            delivered.lateness_ms,
+            delivery.fire_id,
+            delivery.fire_count,
+            delivery.skipped,
+            delivered.destination,
+            delivered.partition,
+            self._correlation(schedule.topic, delivered.headers),
+        )
+        self._write(step, id, encode_event(event))
 
     def passed(
         self,

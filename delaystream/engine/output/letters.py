@@ -142,7 +142,7 @@ class Letters:
         step.writes_to(topic, partitions).write(
             key, value, letter, step.now_ms, source.partition % partitions
         )
-        step.rejected[rejection.code.value] += rejection.records
+        step.rejected[source.topic, rejection.code.value] += rejection.records
 
 
 def _unseen_bytes(headers: Sequence[Header]) -> int:

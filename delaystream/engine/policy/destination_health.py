@@ -74,6 +74,8 @@ class DestinationHealth:
         self._backoff_min_ms = backoff_min_ms
         self._backoff_max_ms = backoff_max_ms
         self._troubles: dict[str, Trouble] = {}
+        #: when the last trouble of a topic ended, wall clock, ms
+        self._recovered_ms: dict[str, int] = {}
         #: goes up with each destination that is parked, or not parked any more
         self.changes = 0
         #: what a record can cause again and again, in the log
@@ -104,6 +106,7 @@ class DestinationHealth:
     def forget(self, topic: str) -> bool:
         """Nothing refers to the topic any more; whether it was in trouble."""
         trouble = self._troubles.pop(topic, None)
+        self._recovered_ms.pop(topic, None)
         if trouble is not None and trouble.parked_at is not None:
             self.changes += 1
         return trouble is not None
@@ -187,7 +190,11 @@ class DestinationHealth:
             self.poisoned[suspects[0]] = reason
         trouble.limit = max(1, len(suspects) // 2)
 
-    def succeeded(self, topic: str) -> bool:
+    def recovered_ms(self, topic: str) -> int:
+        """When the last trouble of a topic ended, ms since the epoch; 0: it had none."""
+        return self._recovered_ms.get(topic, 0)
+
+    def succeeded(self, topic: str, now_ms: int) -> bool:
         """The topic took a write; True when that ends its trouble."""
         trouble = self._troubles.get(topic)
         if trouble is None:
@@ -198,6 +205,7 @@ class DestinationHealth:
             trouble.attempts = 0
             return False
         del self._troubles[topic]
+        self._recovered_ms[topic] = now_ms
         if trouble.parked_at is not None:
             self.changes += 1
         return True

@@ -207,6 +207,10 @@ class Holds:
         """False: whatever is late goes by its own word."""
         return bool(self._ended)
 
+    def ended_ms(self, name: str) -> int | None:
+        """When the hold of that name ended; None where that is not known any more."""
+        return next((past.ended_ms for past in self._ended.values() if past.hold.name == name), None)
+
     def ended_of(self, topic: str) -> Sequence[Ended]:
         """The ended holds that may have kept back what is to be delivered to a topic, latest first."""
         return [ended for ended in reversed(self._ended.values()) if ended.hold.match.fits_topic(topic)]
@@ -396,7 +400,7 @@ class Holds:
                 if hold.until_key is not None:
                     self._state.remove_pointer(step, hold.until_key)
                 kept_back += self._state.held(hold.name)
-                self._let_go(step, key, hold)
+                self._let_go(step, key, hold, request.timestamp_ms)
                 self._remember(step, key, hold, request.lateness, request)
                 ended.append(hold.name)
         return ended, kept_back
@@ -405,14 +409,15 @@ class Holds:
         """A hold ends by itself; its entry, under `key`, is out of its wheel already."""
         hold = self._standing[entry.key]
         assert hold.until_key == key, "there is one end of a hold"
-        self._let_go(step, entry.key, hold)
+        # A worker that was away finds out late: what was kept back could have gone out by then.
+        self._let_go(step, entry.key, hold, due_of(key))
         self._remember(step, entry.key, hold, None, None)
         return hold
 
-    def _let_go(self, step: Step, key: bytes, hold: Hold) -> None:
+    def _let_go(self, step: Step, key: bytes, hold: Hold, over_ms: int) -> None:
         del self._standing[key]
         step.changes[key] = None
-        self._state.let_go(step, hold.name)
+        self._state.let_go(step, hold.name, over_ms)
 
 
 def covers(wide: Match, narrow: Match) -> bool:

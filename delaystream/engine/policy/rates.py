@@ -110,6 +110,13 @@ class Rates:
         until = max(opens, default=loop_ms)
         return until if until > loop_ms else None
 
+    def opened_at(self, topic: str, lane: str, loop_ms: float) -> float | None:
+        """When what bounds a wheel last let nothing out, the event loop's ms; None: it always has."""
+        return max(
+            [bucket.opens_ms for bucket in self.buckets(topic, lane, loop_ms) if bucket.has_closed],
+            default=None,
+        )
+
     def forget(self, topic: str, lane: str) -> None:
         """Nothing refers to one wheel any more; a bucket that bounds it is kept, or it would begin anew."""
         if self._buckets.get((topic, lane)) == ():

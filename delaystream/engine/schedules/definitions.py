@@ -197,7 +197,7 @@ def _defined(
         schedule = replace(
             schedule,
             fire_count=len(begun.fired),
-            last_fire_id=begun.fired[-1].fire_id,
+            last_fire_id=begun.fired[-1].delivery.fire_id,
             last_fired_ms=step.now_ms,
             history=begun.history,
         )
@@ -365,7 +365,7 @@ class Definitions:
             step.changes[schedule_key(topic, id)] = encode(schedule)
         self._answers.tell(step, request, outcome, schedule, fires, _fire_ids(request, revised, fires))
         for delivered in begun.fired:
-            self._answers.events.fired(step, id, delivered, schedule)
+            self._answers.events.fired(step, delivered, schedule)
 
     def _withheld(
         self,
@@ -467,9 +467,8 @@ class Definitions:
             delivery = Delivery(id, fire, due_ms, source.text, len(fired) + 1, 0, last_fired_ms)
             headers = delivery_headers(request.headers, delivery, step.fired_at)
             partition = self._deliveries.write(step, route, request, headers, due_ms)
-            fired.append(
-                Delivered.of(delivery, step.now_ms - due_ms, request.destination, partition, request.headers)
-            )
+            lateness_ms = step.now_ms - due_ms
+            fired.append(Delivered(delivery, lateness_ms, request.destination, partition, request.headers))
             history = self._arming.remembered(
                 history, Fire(due_ms, step.now_ms, revised, index, source.origin)
             )

@@ -124,10 +124,8 @@ class Deliveries:
     def write(self, step: Step, route: Route, request: Request, headers: list[Header], due_ms: int) -> int:
         """Deliver a request in the accepting transaction; the partition that it goes to."""
         step.size_bytes += row_bytes(request.key, request.value, request.headers)
-        asked, now_ms = request.destination_partition, step.now_ms
-        partition = route.topic_writes.deliver(
-            request, headers, now_ms, now_ms - due_ms, -1 if asked is None else asked
-        )
+        asked = request.destination_partition
+        partition = route.topic_writes.deliver(request, headers, due_ms, 0, -1 if asked is None else asked)
         if route.buckets:
             self._rates.spend(route.buckets, 1, step.loop_ms)
         return partition

@@ -62,6 +62,10 @@ class PartitionState:
         self.withheld_by: list[str] = [""]
         #: of wheels whose entries were kept back, until when; not known of those of an earlier life
         self.let_go_ms: dict[int, int] = {}
+        #: of wheels that something kept back: until when they could not be drained, whoever noticed it when
+        self.kept_until_ms: dict[int, int] = {}
+        #: of wheels in which nothing was due when something came in that was: when that was, ms
+        self.arrived_ms: dict[int, int] = {}
         #: the names of all that keeps entries back now
         self._withholding: set[str] = set()
         self._destination_numbers: dict[str, int] = {}
@@ -183,13 +187,17 @@ class PartitionState:
             if withheld_by == name:
                 self.heads.withhold(wheel)
 
-    def let_go(self, step: Step, name: str) -> None:
-        """What is in the wheels of that name is as good as in any other, with the due times that it has."""
+    def let_go(self, step: Step, name: str, over_ms: int | None = None) -> None:
+        """What is in the wheels of that name is as good as in any other, with the due times that it has.
+
+        It was kept back until ``over_ms``; None: until now.
+        """
         self._withholding.discard(name)
         for wheel, withheld_by in enumerate(self.withheld_by):
             if withheld_by == name:
                 self.heads.let_go(wheel)
                 self.let_go_ms[wheel] = step.now_ms
+                self.kept_until_ms[wheel] = step.now_ms if over_ms is None else min(over_ms, step.now_ms)
 
     def held(self, name: str) -> int:
         """How many entries are in the wheels of that name."""
@@ -277,6 +285,8 @@ class PartitionState:
             self.heads.open(number)
             self.heads.let_go(number)
             self.let_go_ms.pop(number, None)
+            self.kept_until_ms.pop(number, None)
+            self.arrived_ms.pop(number, None)
             self._watermarks.pop(number, None)
             self._drained.discard(number)
             self._wheels[topic].remove(number)
@@ -299,18 +309,20 @@ class PartitionState:
     ) -> None:
         """Put an envelope in a wheel, new there; ``source`` is that of its key, where it is at hand."""
         step.changes[key] = value
-        self._enter(key, wheel, due_ms, source)
+        self._enter(step.now_ms, key, wheel, due_ms, source)
 
     def add_pointer(
         self, step: Step, key: bytes, value: bytes, wheel: int, due_ms: int, source: int = -1
     ) -> None:
         """Put a pointer in a wheel, as `add_entry`; the caller stores the row that it follows from."""
         step.local[key] = value
-        self._enter(key, wheel, due_ms, source)
+        self._enter(step.now_ms, key, wheel, due_ms, source)
 
-    def _enter(self, key: bytes, wheel: int, due_ms: int, source: int) -> None:
+    def _enter(self, now_ms: int, key: bytes, wheel: int, due_ms: int, source: int) -> None:
         least = self._added.get(wheel)
         if least is None or key < least:
+            if due_ms < now_ms and ((head := self.heads.head(wheel)) is None or head > now_ms):
+                self.arrived_ms[wheel] = now_ms
             self._added[wheel] = key
             self.heads.add(wheel, due_ms)
             watermark = self._watermarks.get(wheel)

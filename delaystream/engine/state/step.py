@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,7 @@ from delaystream.core.rates import Bucket
 from delaystream.core.request import Header, Request
 from delaystream.engine.failures import Culprit
 from delaystream.engine.ports import (
+    Accumulator,
     Headers,
     Row,
     TopicPartition,
@@ -44,19 +45,40 @@ def row_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     return size
 
 
+_Adding: TypeAlias = tuple[Callable[[Row], None], Callable[[bytes | None], None]]
+
+
 class TopicWrites:
     """The rows of one step for one topic, by partition."""
 
-    __slots__ = ("_keyless", "_spread", "_written", "fired", "origins", "partitions", "rows", "topic")
+    __slots__ = (
+        "_accumulator", "_adding", "_keyless", "_now_ms", "_spread", "_written",
+        "excused", "fired", "origins", "partitions", "rows", "topic",
+    )  # fmt: skip
 
-    def __init__(self, topic: str, partitions: int, spread: int, written: list[int]) -> None:
+    def __init__(
+        self,
+        topic: str,
+        partitions: int,
+        now_ms: int,
+        spread: int,
+        written: list[int],
+        accumulator: Callable[[TopicPartition], Accumulator],
+    ) -> None:
         self.topic = topic
         self.partitions = partitions
-        self.rows: dict[int, list[Row]] = {}
+        self.rows: dict[int, Accumulator] = {}
         #: for each row, the key of the wheel entry that it was fired from, RECEIPT, or None
         self.origins: dict[int, list[bytes | None]] = {}
         #: how late each fire was, ms
         self.fired: list[int] = []
+        #: of the fires that nobody could have made at their due times: how late each was, and how long after
+        #: it became fireable, ms
+        self.excused: list[tuple[int, int]] = []
+        self._now_ms = now_ms
+        self._accumulator = accumulator
+        #: by partition, what adds a row and its origin
+        self._adding: dict[int, _Adding] = {}
         self._spread = spread
         self._keyless = 0
         # Shared with the step, which this must not refer to: a step that is part of a cycle is freed by the
@@ -83,26 +105,40 @@ class TopicWrites:
             else:
                 partition = (self._spread + self._keyless // _KEYLESS_RUN) % self.partitions
                 self._keyless += 1
-        rows = self.rows.get(partition)
-        if rows is None:
-            rows = self.rows[partition] = []
-            self.origins[partition] = []
-            self._written.append(partition)
-        rows.append((key, value, headers, timestamp_ms))
-        self.origins[partition].append(origin)
+        add, add_origin = self._adding.get(partition) or self._begun(partition)
+        add((key, value, headers, timestamp_ms))
+        add_origin(origin)
         return partition
+
+    def _begun(self, partition: int) -> _Adding:
+        """What adds rows, and their origins, for a partition that has none yet."""
+        rows = self.rows[partition] = self._accumulator(TopicPartition(self.topic, partition))
+        origins: list[bytes | None] = []
+        self.origins[partition] = origins
+        self._written.append(partition)
+        adding = self._adding[partition] = rows.append, origins.append
+        return adding
 
     def deliver(
         self,
         fired: Envelope | Request,
         headers: Headers,
-        now_ms: int,
-        lateness_ms: int,
+        due_ms: int,
+        fireable_ms: int,
         partition: int = -1,
         origin: bytes | None = None,
     ) -> int:
-        """Add a fire: what was asked for, under its key; as `write` otherwise. Returns the partition."""
-        self.fired.append(lateness_ms)
+        """Add a fire: what was asked for, under its key; as `write` otherwise. Returns the partition.
+
+        It was due at ``due_ms``, and nothing but its own request kept it from being fired since
+        ``fireable_ms``; ms since the epoch.
+        """
+        now_ms = self._now_ms
+        self.fired.append(now_ms - due_ms)
+        if due_ms < fireable_ms or due_ms < fired.timestamp_ms:
+            # Whoever produced the request may have a clock that is ahead.
+            delay_ms = max(0, now_ms - max(fireable_ms, fired.timestamp_ms))
+            self.excused.append((now_ms - due_ms, delay_ms))
         key = fired.destination_key if fired.has_destination_key else fired.key
         return self.write(key, fired.value, headers, now_ms, partition, origin)
 
@@ -122,6 +158,10 @@ def _never() -> bool:
     return False
 
 
+def _listed(target: TopicPartition) -> Accumulator:
+    return []
+
+
 class Step:
     """One transaction in the making."""
 
@@ -134,6 +174,7 @@ class Step:
         max_bytes: int = 1 << 31,
         max_partitions: int = 1 << 31,
         turn_over: Callable[[], bool] = _never,
+        accumulator: Callable[[TopicPartition], Accumulator] = _listed,
     ) -> None:
         self.now_ms = now_ms
         self.number = number
@@ -145,6 +186,8 @@ class Step:
         self.max_partitions = max_partitions
         #: whether deciding has taken so long that the event loop is to have its turn
         self.turn_over = turn_over
+        #: where rows gather; the changelog's do so in `changes`, as each may be written again
+        self._accumulator = accumulator
         #: time of the event loop, for what is parked
         self.loop_ms = loop_ms
         #: changes of the state: the changelog's rows and the local batch alike, None for a tombstone
@@ -159,7 +202,8 @@ class Step:
         #: next offset to apply, by source topic
         self.positions: dict[str, int] = {}
         self.accepted: dict[str, int] = defaultdict(int)
-        self.rejected: dict[str, int] = defaultdict(int)
+        #: by request topic and code
+        self.rejected: dict[tuple[str, str], int] = defaultdict(int)
         #: requests that get no receipt although they asked for one, and why the last of them gets none
         self.unanswered = 0
         self.unanswered_why = ""
@@ -216,7 +260,9 @@ class Step:
         """Where this step's rows for a topic go."""
         topic_writes = self.by_topic.get(topic)
         if topic_writes is None:
-            topic_writes = self.by_topic[topic] = TopicWrites(topic, partitions, self.number, self.written)
+            topic_writes = self.by_topic[topic] = TopicWrites(
+                topic, partitions, self.now_ms, self.number, self.written, self._accumulator
+            )
         return topic_writes
 
     def fires(self, topic: str) -> int:
@@ -227,7 +273,7 @@ class Step:
     def transaction(self, changelog: TopicPartition, offsets: dict[TopicPartition, int]) -> Transaction:
         """The writes, ready for the producer, and the group's offsets if they are to be committed."""
         now_ms = self.now_ms
-        writes: dict[TopicPartition, list[Row]] = {}
+        writes: dict[TopicPartition, Accumulator] = {}
         if self.changes or self.names:
             writes[changelog] = [(key, value, (), now_ms) for key, value in self.rows()]
         for topic_writes in self.by_topic.values():
@@ -242,7 +288,7 @@ class Step:
     def largest_row(self, topic: str, partition: int, row: int | None = None) -> int:
         """Size in bytes of the row, or of the largest, that went to a topic partition."""
         topic_writes = self.by_topic.get(topic)
-        rows = topic_writes.rows.get(partition, []) if topic_writes is not None else []
+        rows = [*topic_writes.rows.get(partition, ())] if topic_writes is not None else []
         if row is not None:
             rows = rows[row : row + 1]
         return max((row_bytes(key, value, headers) for key, value, headers, _ in rows), default=0)

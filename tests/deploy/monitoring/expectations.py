@@ -16,10 +16,12 @@ from typing import Literal
 import pytest
 
 from delaystream import __version__
-from delaystream.adapters.operate.metrics_lateness import LATENESS_BUCKETS_MS
+from delaystream.adapters.operate.metrics_lateness import DESTINATION_BUCKETS_MS, LATENESS_BUCKETS_MS
 from tests.deploy.monitoring import load as figures
 from tests.deploy.monitoring.stage import MISSING, Sample
 
+#: the topics that workers read
+SOURCES = (figures.REQUESTS, "delay-commands")
 Moment = Literal["steady", "settled"]
 #: A rate over ten seconds, of a load in slots, on a machine that does other things too.
 _RATE = 0.15
@@ -188,7 +190,29 @@ def recent_commits(samples: list[Sample], truth: Truth) -> None:
     """Under load every partition commits several times a second; a scrape is at most a second old."""
     found = by(samples, "partition")
     assert len(found) == figures.PARTITIONS
-    assert all(-0.1 < age_s < 3 for age_s in found.values()), found
+    assert all(0 <= age_s < 3 for age_s in found.values()), found
+
+
+def waits(samples: list[Sample], truth: Truth) -> None:
+    """What is due for the missing destination, for as long as it has been."""
+    assert by(samples, "destination", "waits_for") == {
+        f"{MISSING} parked": pytest.approx(truth.stuck_s["settled"], abs=2.5)
+    }
+
+
+def delays(samples: list[Sample], truth: Truth) -> None:
+    """A quantile over few bounds: at most as much as the next one above the true one."""
+    found = by(samples, "destination")
+    assert found.keys() == {"reminders", "orders"}
+    bounds = [*(ms / 1000 for ms in DESTINATION_BUCKETS_MS), math.inf]
+    most = next(bound for bound in bounds if truth.quantile(0.999) <= bound)
+    assert all(0 < delay_s <= most for delay_s in found.values()), found
+
+
+def nobody_holds_up(samples: list[Sample], truth: Truth) -> None:
+    """All source partitions are told, and none is held up."""
+    assert len(by(samples, "topic", "partition")) == figures.PARTITIONS * len(SOURCES)
+    assert {seconds for _, seconds in samples} == {0}
 
 
 def overdue(samples: list[Sample], truth: Truth) -> None:
@@ -219,6 +243,7 @@ def codes(rates: bool) -> Check:
 
     def check(samples: list[Sample], truth: Truth) -> None:
         found = by(samples, "code")
+        assert {metric.get("topic", figures.REQUESTS) for metric, _ in samples} == {figures.REQUESTS}
         assert found.keys() == {"invalid-delay", "quarantined"}
         expected, tolerance = (figures.WRONG, _RATE) if rates else (truth.sent["wrong"], _INCREASE)
         assert found["invalid-delay"] == pytest.approx(expected, rel=tolerance)
@@ -255,15 +280,15 @@ EXPECTATIONS: dict[tuple[str, str], tuple[Moment, Check]] = {
     ("In and out", "A"): ("steady", value(lambda _: figures.ACCEPTED, _RATE)),
     ("In and out", "B"): ("steady", value(lambda _: figures.FIRED, _RATE)),
     ("In and out", "C"): ("steady", value(lambda _: figures.WRONG, _RATE, absolute=0.3)),
-    ("Waiting, by application", "A"): ("settled", values("job", lambda t: {"delaystream": t.waiting})),
-    ("Later than 1 s", "A"): ("settled", values("job", lambda t: {"delaystream": t.late_share}, 0, 0.02)),
-    ("Later than 1 s", "B"): ("settled", values("job", lambda t: {"delaystream": t.late_share}, 0, 0.02)),
+    ("Waiting, by application", "A"): ("settled", values("app_id", lambda t: {"delaystream": t.waiting})),
+    ("Later than 1 s", "A"): ("settled", values("app_id", lambda t: {"delaystream": t.late_share}, 0, 0.02)),
+    ("Later than 1 s", "B"): ("settled", values("app_id", lambda t: {"delaystream": t.late_share}, 0, 0.02)),
     ("Alerts", "A"): ("settled", alerts),
     # operation
     ("Workers ready", "A"): ("steady", value(lambda _: 2)),
     ("Partitions running", "A"): ("steady", value(lambda _: figures.PARTITIONS)),
     ("Partitions without owner", "A"): ("steady", value(lambda _: 0)),
-    # The stuck partition is left out; in the others nothing waits beyond its time.
+    # What is stuck waits for its destination; nothing waits for a worker.
     ("Overdue", "A"): ("settled", value(lambda _: 0)),
     ("Failed transactions", "A"): ("settled", failed),
     ("Least disk left", "A"): ("settled", value(_free, absolute=0.02)),
@@ -277,6 +302,10 @@ EXPECTATIONS: dict[tuple[str, str], tuple[Moment, Check]] = {
     ("Partitions by worker", "A"): ("steady", values("instance", lambda t: dict.fromkeys(t.cpu, 2))),
     ("Overdue, by partition", "A"): ("settled", overdue),
     ("Since the last commit, by partition", "A"): ("steady", recent_commits),
+    ("Waiting beyond the due time", "A"): ("settled", waits),
+    ("Delay, by destination", "A"): ("steady", delays),
+    ("Unread requests", "A"): ("settled", values("topic", lambda _: dict.fromkeys(SOURCES, 0))),
+    ("Held up by an open transaction", "A"): ("settled", nobody_holds_up),
     ("Transactions a second, by worker", "A"): ("steady", values("instance", lambda t: t.transactions, 0.25)),
     ("Time of a transaction", "A"): ("steady", median_transaction),
     ("Time of a transaction", "B"): ("steady", slow_transaction),

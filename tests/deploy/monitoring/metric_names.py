@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 
-#: given by Prometheus to every target, or made by the rules and functions
-_TARGET_LABELS = frozenset({"job", "instance", "namespace", "le"})
+#: given by workers to every series and by Prometheus to every target, or made by rules and functions
+_TARGET_LABELS = frozenset({"app_id", "job", "instance", "namespace", "pod", "le"})
 #: of prometheus-client and of Prometheus itself
 _FOREIGN = {
     "up": frozenset[str](),
@@ -22,7 +22,7 @@ _FOREIGN = {
 _ROW = re.compile(r"^\| `(delaystream_\w+)` \| (\w+) \| ([^|]*) \|", re.MULTILINE)
 _STRING = re.compile(r'"[^"]*"')
 #: whatever could be a series of ours, or is one of those that any exporter has
-_NAME = re.compile(r"(?<![\w:])(?:(?:\w+:)?delaystream_\w+(?::\w+)*|process_\w+|up(?=\{)|ALERTS)")
+_NAME = re.compile(r"(?<![\w:])(?:(?:\w+:)?delaystream_\w+(?::\w+)*|process_\w+|up(?=\{| ==)|ALERTS)")
 
 
 def known_metrics() -> dict[str, frozenset[str]]:

@@ -121,7 +121,7 @@ class Stage:
         process = GuardedProcess(command, output=self.directory / "prometheus.log")
         self._services.callback(process.stop, _STOP_MS)
         server = Prometheus(f"http://{address}")
-        wait(lambda: _ready(server.url), "Prometheus to be ready")
+        wait(lambda: reachable(server.url), "Prometheus to be ready")
         return server
 
     def _adapted(self, written: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +145,8 @@ class Stage:
         return dict(adapted)
 
 
-def _ready(url: str) -> bool:
+def reachable(url: str) -> bool:
+    """Whether a Prometheus says that it is ready."""
     try:
         with urllib.request.urlopen(f"{url}/-/ready", timeout=2) as answer:
             return bool(answer.status == 200)

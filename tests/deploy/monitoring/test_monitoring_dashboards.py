@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from deploy import rules as rule_files
 from deploy.dashboards.__main__ import files
 from tests.deploy.conftest import ROOT
 from tests.deploy.monitoring.metric_names import known_metrics, matched_labels, series_names
 from tests.deploy.monitoring.node_packages import installed
-from tests.deploy.monitoring.test_monitoring_rules import RULES, rules
+from tests.deploy.monitoring.test_monitoring_rules import rules
 
 DASHBOARDS = sorted((ROOT / "helm" / "delaystream" / "files" / "dashboards").glob("*.json"))
 #: Strings in a file stand for string enumerations, which TypeScript keeps apart.
@@ -24,6 +24,8 @@ import type {Dashboard, Panel, RowPanel} from "@grafana/schema";
 type Plain<T> = T extends string ? `${T}` : T extends (infer U)[] ? Plain<U>[]
   : T extends object ? {[K in keyof T]: Plain<T[K]>} : T;
 """
+#: Kept for the dashboards of others: ours have what came after.
+SUPERSEDED = {"delaystream_last_commit_timestamp_seconds", "delaystream_parked_destinations"}
 _VISUALISATIONS = {"timeseries": "TimeSeries", "stat": "Stat", "table": "Table", "heatmap": "Heatmap"}
 
 
@@ -137,7 +139,7 @@ def test_a_dashboard_is_complete(path: Path) -> None:
         assert panel["description"], panel["title"]
         for target in panel["targets"]:
             used = set(re.findall(r"\$\{?(\w+)", target["expr"])) - {"__rate_interval", "__range"}
-            assert {"namespace", "job"} <= used <= variables, target["expr"]
+            assert {"app_id"} <= used <= variables, target["expr"]
 
 
 def test_queries_ask_only_for_what_there_is() -> None:
@@ -149,7 +151,7 @@ def test_queries_ask_only_for_what_there_is() -> None:
         for variable in load(path)["templating"]["list"]
         if variable["type"] == "query"
     ]
-    assert len(choosers) == 2 * len(DASHBOARDS) + 2
+    assert len(choosers) == len(DASHBOARDS) + 2
     for expression in [*expressions(), *choosers]:
         names = series_names(expression)
         assert names, expression
@@ -167,10 +169,10 @@ def _family(name: str) -> str:
 
 
 def test_every_metric_is_shown_or_watched() -> None:
-    """One that nobody looks at should not be there."""
+    """One that nobody looks at should not be there, but for those that others may look at since before."""
     read = {name for expression in read_expressions() for name in series_names(expression)}
     families = {_family(name) for name in read}
-    for name in known_metrics():
+    for name in known_metrics().keys() - SUPERSEDED:
         assert _family(name) in families, f"{name} is on no dashboard and in no rule"
 
 
@@ -183,9 +185,8 @@ def test_every_recorded_series_is_used() -> None:
 
 def test_rules_and_dashboards_agree_on_the_objective() -> None:
     """1 s and 1 % stand in several places."""
-    of_rules = next(path for path in RULES if path.stem == "slo").read_text()
+    of_rules = rule_files.files()["slo.yml"]
     for read in (of_rules, "".join(expressions())):
         assert set(re.findall(r'le="([^"]+)"', read)) == {"1.0"}
     page = (ROOT / "docs" / "runbooks" / "lateness-budget-burns.md").read_text()
     assert "99 % of fires happen within one second" in page
-    assert yaml.safe_load(RULES[0].read_text())

@@ -63,7 +63,7 @@ async def _theirs(engine: Engine) -> None:
     other_request(engine, key=b"shared", id="shared", destination="orders", every="10s", tags="shared")
     other_request(engine, key=f"{MARK}-key".encode(), destination=f"{MARK}-out", delay="1h", tags="shared")
     other_request(engine, key=b"shared", destination="orders", delay="2h")
-    other_request(engine, id=f"{MARK}-2", destination=f"{MARK}-gone", delay="1s")
+    other_request(engine, id=f"{MARK}-2", destination=f"gone-{MARK}", delay="1s")
     other_request(engine, id=f"{MARK}-3", destination=f"{MARK}-out", delay=f"{MARK}")
     other_request(engine, action="rate", destination=f"{MARK}-out", rate="50", note=f"{MARK}-note")
     other_request(engine, action="pause", match_destination=f"{MARK}*", note=f"{MARK}-hold", match_new="true")

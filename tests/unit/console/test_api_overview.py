@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import jsonschema_rs
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from delaystream.console.api import compat, pages
+from delaystream.console.api import compat
 from delaystream.console.api.examples import EXAMPLES
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.queries import History
+from delaystream.console.vendored import RAPIDOC
 from tests.unit.console.serving import served, told
 from tests.unit.console.test_api_times import ask
 from tests.unit.engine import Engine
@@ -143,18 +143,10 @@ def test_the_page_of_the_interface_needs_nothing_from_elsewhere(tmp_path: Path) 
         assert page.status_code == 200
         assert "http" not in page.text.lower().replace("http-equiv", "")
         assert "default-src 'none'" in page.headers["content-security-policy"]
-        script = await client.get(f"/v1/docs/{pages.SCRIPT.name}")
-        assert (script.status_code, script.content) == (200, pages.SCRIPT.read_bytes())
+        script = await client.get(f"/v1/docs/{RAPIDOC.name}")
+        assert (script.status_code, script.content) == (200, RAPIDOC.read_bytes())
 
     ask(told(much, **WORLD), tmp_path, question)
-
-
-def test_what_is_vendored_is_what_its_digest_says() -> None:
-    ((digest, name),) = [
-        line.split("  ") for line in (pages.SCRIPT.parent / "SHA256SUMS").read_text().splitlines()
-    ]
-    assert (name, digest) == (pages.SCRIPT.name, hashlib.sha256(pages.SCRIPT.read_bytes()).hexdigest())
-    assert "MIT License" in (pages.SCRIPT.parent / "LICENSE.rapidoc.txt").read_text()
 
 
 def test_the_description_names_every_field_that_is_answered(tmp_path: Path) -> None:

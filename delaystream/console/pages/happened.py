@@ -1,0 +1,125 @@
+"""What happened: the search for one event, events as they come, and dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from fastapi import Query, Request
+from starlette.responses import Response
+
+from delaystream.codec.event import EventType
+from delaystream.console.api import happening, reading
+from delaystream.console.api.asking import Asked, Cursored
+from delaystream.console.api.models import EventBody
+from delaystream.console.api.reading import LONGEST, Text
+from delaystream.console.api.rendering import event_body
+from delaystream.console.pages.answering import router
+from delaystream.console.pages.rendering import address, pages_of
+
+SHOWN: Final = 50
+
+
+@router.get("/where")
+async def where(
+    request: Request, console: Asked, q: Annotated[str, Query(max_length=LONGEST)] = ""
+) -> Response:
+    """Where an event is."""
+    word = q.strip()
+    items = (await reading.where(console, q=word)).items if word else []
+    return pages_of(request).page(
+        "where.html",
+        console,
+        {
+            "section": "where",
+            "q": q,
+            "word": word,
+            "found": items,
+            "states": Counter(one.state.value for one in items).most_common(),
+        },
+    )
+
+
+async def last_events(console: Asked, types: Sequence[EventType], limit: int) -> list[EventBody]:
+    """The latest events of some types."""
+    return [event_body(told) for told in await asyncio.to_thread(console.history.last, types, limit)]
+
+
+@router.get("/live")
+async def live(
+    request: Request,
+    console: Asked,
+    type: Annotated[list[str] | None, Query()] = None,
+    request_topic: Text = None,
+    destination: Text = None,
+    id: Text = None,
+) -> Response:
+    """The last events, and with script those that come. An unknown type is as if it were not said."""
+    types = [one for one in EventType if one.value in (type or ())]
+    wanted = happening.Watched(
+        frozenset(types) if types else None,
+        frozenset({request_topic}) if request_topic else None,
+        destination or None,
+        id or None,
+    )
+    told = await asyncio.to_thread(console.history.last, types or list(EventType), reading.MOST)
+    events = [event_body(one) for one in told if wanted.fits(one)][:SHOWN]
+    chosen = {
+        "type": [one.value for one in types],
+        "request_topic": request_topic,
+        "destination": destination,
+        "id": id,
+    }
+    return pages_of(request).page(
+        "live.html",
+        console,
+        {
+            "section": "live",
+            "events": events,
+            "chosen": chosen,
+            "filtered": any(chosen.values()),
+            "types": [one.value for one in EventType],
+            "stream": address("/v1/events", **chosen),
+        },
+    )
+
+
+@router.get("/dead-letters")
+async def dead_letters(
+    request: Request,
+    console: Asked,
+    cursors: Cursored,
+    code: Text = None,
+    request_topic: Text = None,
+    destination: Text = None,
+    id: Text = None,
+    cursor: str | None = None,
+) -> Response:
+    """Dead letters, the latest first."""
+    page = await happening.list_dead_letters(
+        console,
+        cursors,
+        code=code or None,
+        request_topic=[request_topic] if request_topic else None,
+        destination=destination or None,
+        id=id or None,
+        limit=SHOWN,
+        cursor=cursor or None,
+    )
+    chosen = {"code": code, "request_topic": request_topic, "destination": destination, "id": id}
+    return pages_of(request).page(
+        "dead_letters.html",
+        console,
+        {
+            "section": "dead-letters",
+            "page": page,
+            "chosen": chosen,
+            "filtered": any(chosen.values()),
+            "counts": sorted(page.counts.items(), key=lambda pair: -pair[1]),
+            "code_address": lambda value: address("/dead-letters", **{**chosen, "code": value}),
+            "next": address("/dead-letters", **chosen, cursor=page.next_cursor) if page.next_cursor else None,
+            "first": address("/dead-letters", **chosen) if cursor else None,
+        },
+    )
