@@ -93,7 +93,7 @@ def test_who_sends_requests_may_read_the_receipts() -> None:
     receipts = Acl("topic", "delay-receipts", "Read")
     assert receipts in acls_of("requester", "orders")
     several = settings("orders", request_topics="a,b")
-    assert [user.role for user in users(several) if receipts in user.acls] == ["operator"]
+    assert [user.role for user in users(several) if receipts in user.acls] == ["console", "operator"]
 
 
 def test_principals_have_the_names_that_brokers_give_them() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from delaystream.console.writing.ledger import KEPT_MS
 from delaystream.core.partitioning import owner_partition
+from delaystream.engine.ports import TopicPartition
 from delaystream.testing.worker import MemoryWorker, TopicPlan
 from tests.unit.console.writable import START_MS, Deaf, World, in_world
 
@@ -329,6 +330,9 @@ def test_a_request_without_an_id_by_its_coordinates(tmp_path: Path) -> None:
         for nowhere in ("0/77", "99/0"):
             nobody = await world.ask.delete(f"/v1/pending/delay-requests/{nowhere}")
             assert (nobody.status_code, nobody.json()["code"]) == (404, "unknown")
+        # In order with the request that it is about: on its partition.
+        elsewhere = world.worker.log.read(TopicPartition("delay-requests", 0), 0, 100, committed=False)[0]
+        assert [headers_of(record)["coordinates"] for record in elsewhere] == ["delay-requests/0/77"]
 
     in_world(tmp_path, story)
 
