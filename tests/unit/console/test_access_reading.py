@@ -190,6 +190,11 @@ def _echo(path: str) -> str:
 def _unechoed(path: str, answer: httpx.Response) -> str:
     """An answer without the words of its question, which it may repeat."""
     text = answer.text + repr(answer.headers)
+    if path.startswith("/schedules/"):
+        # A page says it in its sentence, and offers to search for it.
+        word = unquote(path.removeprefix("/schedules/").partition("?")[0])
+        for said in (f"&#39;{word}&#39;", f"?q={quote_plus(word)}"):
+            text = text.replace(said, "")
     if answer.status_code in {400, 403, 404, 409}:
         return re.sub(r"No schedule '[^']*' is known", "", text)
     if path.startswith("/where?q="):
