@@ -105,8 +105,8 @@ async def _serve(settings: Settings, address: str, entrance: Entrance) -> None:
         elif not is_loopback(host):
             logger.info("the console is reached beyond this machine, without TLS of its own")
         if entrance.tokens is not None:
-            looking = asyncio.create_task(entrance.tokens.run(), name="tokens")
-            stack.callback(looking.cancel)
+            rereading = asyncio.create_task(entrance.tokens.run(), name="tokens")
+            stack.callback(rereading.cancel)
         await _until_stopped(console, server, listening, stop)
     logger.info("console stopped")
 

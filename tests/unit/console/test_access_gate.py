@@ -107,7 +107,9 @@ def test_what_is_no_good_is_401_with_a_challenge(
 ) -> None:
     async def question(clients: Clients) -> None:
         async with clients(None) as client:
-            answer = await client.get("/v1/stats", headers={"Authorization": authorization.encode("latin-1")})
+            answer = await client.get(
+                "/v1/stats", headers={b"Authorization": authorization.encode("latin-1")}
+            )
             assert problem(answer) == (401, code)
             challenge = answer.headers["www-authenticate"]
             assert challenge.startswith('Bearer realm="delaystream"')
