@@ -374,14 +374,12 @@ def bulk_pauses_reach_nobody() -> Iterator[Engine]:
 @contextlib.contextmanager
 def events_forget_the_next_time() -> Iterator[Engine]:
     """Events of fires do not say when the next one is due."""
-    original = Events.emit
+    original = Events.fired
 
-    def emit(self: Events, step: Any, event: Any) -> None:
-        if event.type == EventType.FIRED:
-            event = replace(event, next_at_ms=None)
-        original(self, step, event)
+    def fired(self: Events, step: Any, delivered: Any, schedule: Any) -> None:
+        original(self, step, delivered, replace(schedule, pending=[]))
 
-    with patch.object(Events, "emit", emit):
+    with patch.object(Events, "fired", fired):
         yield Engine()
 
 
