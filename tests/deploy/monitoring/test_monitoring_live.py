@@ -194,7 +194,11 @@ def test_every_rule_is_evaluated_without_an_error(measured: Measured) -> None:
 
 
 def test_alerts_wait_for_what_passes_by_itself(measured: Measured) -> None:
-    """A destination in trouble is pending, not firing: it has not lasted. Nothing else is even that."""
+    """A destination in trouble is pending, not firing: it has not lasted. Nothing else is even that.
+
+    But for a partition that did not run at the moment of a scrape, as when a write of its was refused: the rule
+    looks back over a minute.
+    """
     alerts = measured.prometheus.get("alerts")["alerts"]
     # The disk is this machine's, and whoever else fills it is not of this test; nor is a machine so busy
     # that a share of the deliveries was late in truth.
@@ -204,7 +208,8 @@ def test_alerts_wait_for_what_passes_by_itself(measured: Measured) -> None:
         else ("DelaystreamStateDisk",)
     )
     ours = [alert for alert in alerts if not alert["labels"]["alertname"].startswith(passing)]
-    assert {(alert["labels"]["alertname"], alert["state"]) for alert in ours} == {
+    told = {(alert["labels"]["alertname"], alert["state"]) for alert in ours}
+    assert told - {("DelaystreamRecoveryTooLong", "pending")} == {
         ("DelaystreamDeadLetters", "firing"),
         ("DelaystreamFiresMissed", "firing"),
         ("DelaystreamDestinationParked", "pending"),
