@@ -196,8 +196,8 @@ def test_every_rule_is_evaluated_without_an_error(measured: Measured) -> None:
 def test_alerts_wait_for_what_passes_by_itself(measured: Measured) -> None:
     """A destination in trouble is pending, not firing: it has not lasted. Nothing else is even that.
 
-    But for a partition that did not run at the moment of a scrape, as when a write of its was refused: the rule
-    looks back over a minute.
+    But for a partition that did not run at the moment of a scrape, as when its write was refused: the rule looks
+    back over a minute.
     """
     alerts = measured.prometheus.get("alerts")["alerts"]
     # The disk is this machine's, and whoever else fills it is not of this test; nor is a machine so busy
