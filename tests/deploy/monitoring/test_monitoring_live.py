@@ -196,7 +196,7 @@ def test_every_rule_is_evaluated_without_an_error(measured: Measured) -> None:
 def test_alerts_wait_for_what_passes_by_itself(measured: Measured) -> None:
     """A destination in trouble is pending, not firing: it has not lasted. Nothing else is even that.
 
-    But for a partition that did not run at the moment of a scrape, as when its write was refused: the rule looks
+    But for a partition that did not run when it was scraped, as when its write was refused: the rule looks
     back over a minute.
     """
     alerts = measured.prometheus.get("alerts")["alerts"]
