@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 import threading
 from collections.abc import Callable
@@ -12,6 +13,9 @@ import pytest
 
 from delaystream.client.kafka import promises
 from delaystream.client.kafka.promises import Promise
+
+#: Python 3.12 takes notice of a frame's `f_trace_opcodes` with the next call of `sys.settrace` alone.
+_TRACED_ANEW = platform.python_version_tuple()[:2] == ("3", "12")
 
 
 def test_what_was_told_is_there_at_once_and_again() -> None:
@@ -73,7 +77,10 @@ def interrupted_at(instruction: int, work: Callable[[], object]) -> bool:
         nonlocal left
         if frame.f_code.co_filename != promises.__file__:
             return None
-        frame.f_trace_opcodes = True
+        if not frame.f_trace_opcodes:
+            frame.f_trace_opcodes = True
+            if _TRACED_ANEW:
+                sys.settrace(trace)
         if event == "opcode":
             left -= 1
             if not left:
