@@ -77,10 +77,11 @@ def interrupted_at(instruction: int, work: Callable[[], object]) -> bool:
         nonlocal left
         if frame.f_code.co_filename != promises.__file__:
             return None
-        if not frame.f_trace_opcodes:
+        if _TRACED_ANEW and not frame.f_trace_opcodes:
             frame.f_trace_opcodes = True
-            if _TRACED_ANEW:
-                sys.settrace(trace)
+            sys.settrace(trace)
+        # Python 3.13 takes notice of it when a line begins.
+        frame.f_trace_opcodes = True
         if event == "opcode":
             left -= 1
             if not left:
