@@ -124,8 +124,9 @@ def send(settings: "Settings", asked: Asked, waiting: "Waiting") -> None:
                 reply_to, f"{error} Nothing was sent. {_missing(settings, reply_to)}"
             ) from None
         source = pending.sent().source
-        _tell(pending.sent(), asked, quiet=as_json)
         try:
+            # Whoever reads that it was sent may end the command at once.
+            _tell(pending.sent(), asked, quiet=as_json)
             receipt = pending.result().receipt
         except RejectedError as rejected:
             receipt = rejected.receipt
