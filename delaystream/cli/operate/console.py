@@ -46,9 +46,10 @@ def run(
 ) -> None:
     """Run a console: what is pending, searchable, over HTTP.
 
-    It follows the changelog and the events beside the workers, and never writes to Kafka. Stop it, kill it,
-    start several: the workers do not notice. On loopback it may ask nobody who they are; beyond it, it needs
-    console_tokens_file, the file of the tokens that it takes.
+    It follows the changelog and the events beside the workers. What is changed over it goes to Kafka as
+    requests, unless console_writes is off. Stop it, kill it, start several: the workers do not notice. On
+    loopback it may ask nobody who they are; beyond it, it needs console_tokens_file, the file of the tokens
+    that it takes.
 
     Needs the extra `console`. Exits with 0 at SIGTERM or Ctrl-C.
 

@@ -80,26 +80,28 @@ def record_line(record: "Delivery", events_topic: str) -> str:
 
 def schedule_of(record: "Delivery") -> str | None:
     """The id that an event or a receipt is about; None for any other record."""
-    try:
-        told = msgspec.json.decode(record.value or b"", type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    told = _told(record)
     of = told.get("id") or told.get("schedule_id")
     return of if isinstance(of, str) else None
 
 
 def event_line(record: "Delivery") -> str | None:
     """One line: when, what happened, to which schedule, and other fields; None if it is no event."""
-    try:
-        told = msgspec.json.decode(record.value or b"", type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    told = _told(record)
     kind, at_ms = told.get("type"), told.get("at_ms")
     if not isinstance(kind, str) or not isinstance(at_ms, int):
         return None
     of = told.get("schedule_id")
     parts = [clock_time(at_ms), f"{kind:<11}", *([] if of is None else [str(of)])]
     return printable("  ".join([*parts, *_fields(told, _EVENT_FRAME)]))
+
+
+def _told(record: "Delivery") -> dict[str, Any]:
+    """The JSON object that a record's value is; empty for any other value."""
+    try:
+        return msgspec.json.decode(record.value or b"", type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
 
 
 def _due_times(fires: object) -> list[int]:
