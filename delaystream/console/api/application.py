@@ -8,23 +8,14 @@ from fastapi.responses import JSONResponse
 from delaystream import __version__
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.gate import CALLER, Gate
-from delaystream.console.api import (
-    compat,
-    description,
-    happening,
-    metrics,
-    overview,
-    pages,
-    paths,
-    planning,
-    problems,
-    reading,
-)
+from delaystream.console.api import metrics, paths, problems
 from delaystream.console.api.asking import require_callers
 from delaystream.console.api.changing import compat as compat_writes
 from delaystream.console.api.changing import destinations, unnamed
-from delaystream.console.api.changing import schedules as changing
+from delaystream.console.api.changing import schedules as changed_schedules
+from delaystream.console.api.described import description, page
 from delaystream.console.api.positions import reached
+from delaystream.console.api.reading import compat, happening, overview, planning, schedules
 from delaystream.console.pages import views
 from delaystream.console.pages.appearance import Appearance
 from delaystream.console.service import Console
@@ -53,11 +44,11 @@ def application(
     app.add_middleware(Gate, entrance=entrance, answer=problems.refusal)
     description.install(app)
     problems.install(app)
-    for router in (planning.router, happening.router, overview.router, reading.router):
+    for router in (planning.router, happening.router, overview.router, schedules.router):
         app.include_router(router, prefix="/v1", dependencies=[Depends(reached)])
     for router in (
-        changing.router,
-        changing.asking,
+        changed_schedules.router,
+        changed_schedules.asking,
         unnamed.router,
         destinations.router,
         destinations.asking,
@@ -70,7 +61,7 @@ def application(
             app.include_router(router, prefix=f"/compat{prefix}", tags=["compat"], include_in_schema=shown)
     metrics.install(app, console, entrance)
     paths.install(app)
-    pages.install(app)
+    page.install(app)
     views.install(app, appearance or Appearance())
 
     @app.get("/health/live", include_in_schema=False)

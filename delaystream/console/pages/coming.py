@@ -10,10 +10,10 @@ from typing import Annotated, Final
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from delaystream.console.api import planning, reading
 from delaystream.console.api.asking import Asked, Cursored
 from delaystream.console.api.models import PlannedBody
-from delaystream.console.api.reading import Text, time_ms
+from delaystream.console.api.reading import planning, schedules
+from delaystream.console.api.reading.schedules import Text, time_ms
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.rendering import address, instant, pages_of
 from delaystream.core.instants import EARLIEST_MS, LATEST_MS, format_instant
@@ -37,7 +37,7 @@ async def list_pending(
     cursor: str | None = None,
 ) -> Response:
     """Fires to come, the earliest first."""
-    page = await reading.list_pending(
+    page = await schedules.list_pending(
         console,
         cursors,
         request_topic=[request_topic] if request_topic else None,
@@ -57,7 +57,7 @@ async def list_pending(
         "due_from": due_from,
         "due_to": due_to,
     }
-    numbers = await reading.stats(console)
+    numbers = await schedules.stats(console)
     return pages_of(request).page(
         "pending.html",
         console,

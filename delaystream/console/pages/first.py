@@ -11,7 +11,6 @@ from starlette.responses import RedirectResponse, Response
 
 from delaystream.codec.envelope import Status
 from delaystream.codec.event import EventType
-from delaystream.console.api import happening, overview, planning, reading
 from delaystream.console.api.asking import Asked, Cursored, Entered
 from delaystream.console.api.cursors import Cursors
 from delaystream.console.api.models import (
@@ -23,6 +22,7 @@ from delaystream.console.api.models import (
     ScheduleBody,
     Summary,
 )
+from delaystream.console.api.reading import happening, overview, planning, schedules
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.bars import Bars, stacked
 from delaystream.console.pages.happened import last_events
@@ -69,15 +69,17 @@ async def first(
     now_ms = console.clock.now_ms()
     hour = await overview.summary(console, start=format_instant(max(0, now_ms - _HOUR_MS)))
     day = await overview.summary(console)
-    destinations = (await overview.list_destinations(console, cursors, limit=reading.MOST)).items
+    destinations = (await overview.list_destinations(console, cursors, limit=schedules.MOST)).items
     agenda = await planning.agenda(
         console,
         planning.Range.model_validate(
             {"from": format_instant(now_ms), "to": format_instant(now_ms + _HOUR_MS), "limit": planning.MOST}
         ),
     )
-    numbers = await reading.stats(console)
-    soon = (await reading.list_pending(console, cursors, due_from=format_instant(now_ms), limit=_SHOWN)).items
+    numbers = await schedules.stats(console)
+    soon = (
+        await schedules.list_pending(console, cursors, due_from=format_instant(now_ms), limit=_SHOWN)
+    ).items
     overdue = await _overdue(console, cursors, now_ms)
     health = await overview.health(console, entrance)
     facts = _facts(console, health.problems, overdue, hour, destinations)
@@ -115,7 +117,7 @@ async def _overdue(console: Console, cursors: Cursors, now_ms: int) -> tuple[lis
     due_to_ms = (now_ms if as_of_ms is None else min(now_ms, as_of_ms)) - _PATIENCE_MS
     if due_to_ms <= 0:
         return [], False
-    page = await reading.list_pending(console, cursors, due_to=format_instant(due_to_ms), limit=_COUNTED)
+    page = await schedules.list_pending(console, cursors, due_to=format_instant(due_to_ms), limit=_COUNTED)
     return [one for one in page.items if one.status == "pending"], page.next_cursor is not None
 
 
@@ -206,7 +208,7 @@ def _who_and_why(who: str | None, note: str | None) -> str:
 
 
 async def _paused(console: Console, cursors: Cursors) -> list[Need]:
-    page = await reading.list_schedules(
+    page = await schedules.list_schedules(
         console, cursors, status=[Status.PAUSED], sort=Sort.CREATED, limit=100
     )
     own = [one for one in page.items if not one.held_by]
@@ -237,7 +239,7 @@ def _pause(one: ScheduleBody) -> Need:
 async def _letters(console: Console, cursors: Cursors, now_ms: int) -> list[Need]:
     since_ms = max(0, now_ms - 24 * _HOUR_MS)
     page: LetterList = await happening.list_dead_letters(
-        console, cursors, at_from=format_instant(since_ms), limit=reading.MOST
+        console, cursors, at_from=format_instant(since_ms), limit=schedules.MOST
     )
     if not page.items:
         return []

@@ -11,10 +11,10 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from delaystream.codec.event import EventType
-from delaystream.console.api import happening, reading
 from delaystream.console.api.asking import Asked, Cursored
 from delaystream.console.api.models import EventBody
-from delaystream.console.api.reading import LONGEST, Text
+from delaystream.console.api.reading import happening, schedules
+from delaystream.console.api.reading.schedules import LONGEST, Text
 from delaystream.console.api.rendering import event_body
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.rendering import address, pages_of
@@ -28,7 +28,7 @@ async def where(
 ) -> Response:
     """Where an event is."""
     word = q.strip()
-    items = (await reading.where(console, q=word)).items if word else []
+    items = (await schedules.where(console, q=word)).items if word else []
     return pages_of(request).page(
         "where.html",
         console,
@@ -64,7 +64,7 @@ async def live(
         destination or None,
         id or None,
     )
-    told = await asyncio.to_thread(console.history.last, types or list(EventType), reading.MOST)
+    told = await asyncio.to_thread(console.history.last, types or list(EventType), schedules.MOST)
     events = [event_body(one) for one in told if wanted.fits(one)][:SHOWN]
     chosen = {
         "type": [one.value for one in types],

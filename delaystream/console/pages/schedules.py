@@ -11,10 +11,10 @@ from starlette.responses import Response
 
 from delaystream.codec.envelope import LIVE, Status
 from delaystream.codec.event import EventType
-from delaystream.console.api import reading
 from delaystream.console.api.asking import Asked, Cursored
 from delaystream.console.api.models import DefinitionBody, EventBody, ScheduleBody
-from delaystream.console.api.reading import LONGEST, Text
+from delaystream.console.api.reading import schedules
+from delaystream.console.api.reading.schedules import LONGEST, Text
 from delaystream.console.api.rendering import event_body
 from delaystream.console.history.queries import OUTCOMES
 from delaystream.console.pages.answering import router
@@ -83,7 +83,7 @@ async def list_schedules(
 ) -> Response:
     """The list: everything that is chosen is in the address."""
     known = {one.value: one for one in Status}
-    page = await reading.list_schedules(
+    page = await schedules.list_schedules(
         console,
         cursors,
         request_topic=[request_topic] if request_topic else None,
@@ -107,7 +107,7 @@ async def list_schedules(
         "q": q,
         "sort": "" if sort is Sort.NEXT else sort.value,
     }
-    numbers = await reading.stats(console)
+    numbers = await schedules.stats(console)
     return pages_of(request).page(
         "schedules.html",
         console,
@@ -137,10 +137,10 @@ async def one_schedule(
     payload: bool = False,
 ) -> Response:
     """One schedule."""
-    found = reading.one_schedule(console, id, request_topic)
+    found = schedules.one_schedule(console, id, request_topic)
     may_read = console.caller.reads_payload(found.tenant)
-    shown = await reading.get_schedule(console, Response(), id, found.tenant, payload=may_read)
-    upcoming = await reading.list_upcoming(console, shown.id, shown.request_topic, count=reading.UPCOMING)
+    shown = await schedules.get_schedule(console, Response(), id, found.tenant, payload=may_read)
+    upcoming = await schedules.list_upcoming(console, shown.id, shown.request_topic, count=schedules.UPCOMING)
     events = await events_of(console, shown, tuple(EventType), SHOWN)
     fires = await events_of(console, shown, OUTCOMES, _BARS)
     pages = pages_of(request)
@@ -185,7 +185,7 @@ async def _reasons(console: Console, destination: str, fires: list[EventBody]) -
     late = [told.event for told in fires if (told.event.get("lateness_ms") or 0) > LATE_MS]
     if not late:
         return []
-    told = await last_events(console, [EventType.PARKED, EventType.RELEASED], reading.MOST)
+    told = await last_events(console, [EventType.PARKED, EventType.RELEASED], schedules.MOST)
     changes = [one for one in reversed(told) if one.event.get("destination") == destination]
     reasons = []
     begun: EventBody | None = None

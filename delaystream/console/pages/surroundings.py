@@ -7,9 +7,9 @@ from typing import Final
 from fastapi import Request
 from starlette.responses import Response
 
-from delaystream.console.api import overview, reading
 from delaystream.console.api.asking import Asked, AskedWhole, Cursored, Entered
-from delaystream.console.api.reading import Text
+from delaystream.console.api.reading import overview, schedules
+from delaystream.console.api.reading.schedules import Text
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.rendering import address, pages_of
 
@@ -48,7 +48,7 @@ async def list_destinations(
 @router.get("/partitions")
 async def partitions(request: Request, console: AskedWhole, entrance: Entered) -> Response:
     """Who owns each partition, and how far this console is."""
-    page = await reading.partitions(console)
+    page = await schedules.partitions(console)
     health = await overview.health(console, entrance)
     return pages_of(request).page(
         "partitions.html", console, {"section": "partitions", "page": page, "health": health}

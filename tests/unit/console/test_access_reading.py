@@ -16,9 +16,9 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from delaystream.console.access.caller import Caller, Grant, Role
-from delaystream.console.api import happening
 from delaystream.console.api.application import application
-from delaystream.console.api.compat import PREFIXES
+from delaystream.console.api.reading import happening
+from delaystream.console.api.reading.compat import PREFIXES
 from delaystream.console.history import tail
 from delaystream.console.replica import catalog, pending
 from tests.unit.console.neighbours import (

@@ -304,7 +304,7 @@ def test_streams_end_with_the_server(tmp_path: Path) -> None:
 
 def test_there_is_a_bound_to_the_number_of_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail, "STREAMS", 1)
-    monkeypatch.setattr("delaystream.console.api.happening.STREAMS", 1)
+    monkeypatch.setattr("delaystream.console.api.reading.happening.STREAMS", 1)
     of = told(fires)
 
     async def test() -> None:

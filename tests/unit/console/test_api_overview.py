@@ -11,8 +11,8 @@ import jsonschema_rs
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from delaystream.console.api import compat
-from delaystream.console.api.examples import EXAMPLES
+from delaystream.console.api.described.examples import EXAMPLES
+from delaystream.console.api.reading import compat
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.queries import History
 from delaystream.console.vendored import RAPIDOC

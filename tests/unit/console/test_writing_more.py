@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from delaystream.console.api.compat import PREFIXES
+from delaystream.console.api.reading.compat import PREFIXES
 from tests.unit.console.writable import World, in_world
 
 JSON = {"Content-Type": "application/json"}

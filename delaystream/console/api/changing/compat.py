@@ -9,16 +9,16 @@ from typing import Annotated, Any, NoReturn
 from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import Field
 
-from delaystream.console.api import compat
 from delaystream.console.api.asking import Asked
 from delaystream.console.api.changing.answers import WRITES, Responses, answer, told
 from delaystream.console.api.changing.bodies import Body as Sent
 from delaystream.console.api.changing.bodies import Changed, delivered
 from delaystream.console.api.changing.conditions import Conditioned, Conditions
 from delaystream.console.api.changing.guard import guard
-from delaystream.console.api.compat import CompatSchedule
 from delaystream.console.api.models import HeaderBytes, Json, Model
 from delaystream.console.api.problems import ProblemError, invalid
+from delaystream.console.api.reading import compat
+from delaystream.console.api.reading.compat import CompatSchedule
 from delaystream.console.service import Console
 from delaystream.console.writing.outcomes import Progress
 

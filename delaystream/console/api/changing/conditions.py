@@ -12,7 +12,7 @@ from delaystream.console.access.caller import Role
 from delaystream.console.api.asking import Asked as Answering
 from delaystream.console.api.changing.guard import actor, permit
 from delaystream.console.api.problems import ProblemError, invalid
-from delaystream.console.api.reading import one_schedule
+from delaystream.console.api.reading.schedules import one_schedule
 from delaystream.console.service import Console
 from delaystream.console.writing.asking import KEY_CHARACTERS, LONGEST_WAIT_S, WAIT_S, Asked
 from delaystream.console.writing.service import Writing

@@ -16,8 +16,8 @@ from delaystream.console.api.changing.bodies import Noted, key_of
 from delaystream.console.api.changing.conditions import Conditioned
 from delaystream.console.api.changing.guard import guard
 from delaystream.console.api.models import Fresh, HoldBody, Json, RateBody, WrittenBody
-from delaystream.console.api.overview import rates_of
 from delaystream.console.api.problems import invalid, unknown
+from delaystream.console.api.reading.overview import rates_of
 from delaystream.console.api.rendering import fresh, text_or_base64
 from delaystream.console.service import Console
 

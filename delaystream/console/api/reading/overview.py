@@ -26,7 +26,7 @@ from delaystream.console.api.models import (
     SummaryBody,
 )
 from delaystream.console.api.problems import invalid
-from delaystream.console.api.reading import LIMIT, LONGEST, Limit, Text, time_ms
+from delaystream.console.api.reading.schedules import LIMIT, LONGEST, Limit, Text, time_ms
 from delaystream.console.api.rendering import fresh
 from delaystream.console.history.queries import Chosen, Sum
 from delaystream.console.history.schema import WITHIN_MS

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from delaystream.console.api.examples import EXAMPLES
+from delaystream.console.api.described.examples import EXAMPLES
 from delaystream.console.api.models import Problem
 from delaystream.console.api.problems import MEDIA_TYPE
 

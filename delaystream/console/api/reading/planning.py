@@ -16,7 +16,7 @@ from delaystream.console.agenda import Agenda
 from delaystream.console.api.asking import Asked
 from delaystream.console.api.models import AgendaList, Model, PreviewBody
 from delaystream.console.api.problems import ProblemError, invalid
-from delaystream.console.api.reading import LONGEST, key_bytes, time_ms
+from delaystream.console.api.reading.schedules import LONGEST, key_bytes, time_ms
 from delaystream.console.api.rendering import change_bodies, fresh, planned_body, time_body
 from delaystream.console.replica.pending import Wanted
 from delaystream.core.durations import format_duration

@@ -12,8 +12,16 @@ from delaystream.codec.envelope import LIVE, Status
 from delaystream.codec.event import EventType
 from delaystream.console.api.asking import Asked, Cursored, Entered
 from delaystream.console.api.models import Health, Model, Stats, Summary, Time
-from delaystream.console.api.overview import health, summarized
-from delaystream.console.api.reading import LIMIT, PLACE, Limit, Text, numbers, one_schedule, place_of
+from delaystream.console.api.reading.overview import health, summarized
+from delaystream.console.api.reading.schedules import (
+    LIMIT,
+    PLACE,
+    Limit,
+    Text,
+    numbers,
+    one_schedule,
+    place_of,
+)
 from delaystream.console.history.queries import Told
 from delaystream.console.replica.catalog import Filter, Sort
 from delaystream.query.partition import StoredSchedule

@@ -19,7 +19,7 @@ from delaystream.console.api.asking import Asked, Cursored, Entered
 from delaystream.console.api.cursors import Cursors
 from delaystream.console.api.models import LetterList, LetterReading
 from delaystream.console.api.problems import ProblemError, invalid
-from delaystream.console.api.reading import LIMIT, PLACE, Limit, Text, place_of, time_ms
+from delaystream.console.api.reading.schedules import LIMIT, PLACE, Limit, Text, place_of, time_ms
 from delaystream.console.api.rendering import letter_body
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.queries import Told

@@ -1,0 +1,1 @@
+"""The interface described: OpenAPI, its examples, and the page that shows it."""

@@ -1,0 +1,1 @@
+"""What is read: schedules, what is pending, what comes, what happened, and numbers over all of it."""
