@@ -36,6 +36,9 @@ class ConsoleSettings(Section):
     console_history_events: int = Field(
         50_000_000, ge=1_000, le=10**12, description="How many single events are kept at most."
     )
+    console_audit_days: int = Field(
+        400, ge=1, le=36_500, description="How long the console's audit log is kept."
+    )
     console_writes: bool = Field(
         True,
         description="Whether the console sends requests and commands to Kafka for callers. False: it only "

@@ -31,6 +31,8 @@ from delaystream.console.access.limits import Bounds
 from delaystream.console.access.token_file import TokenFile
 from delaystream.console.access.tokens import TokensError
 from delaystream.console.api.application import application
+from delaystream.console.audit.log import AuditLog
+from delaystream.console.audit.log import Bounds as AuditBounds
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
@@ -227,7 +229,10 @@ def _compose(
     letters = DeadLetters(found.dead_letters_partitions, opening(settings.dead_letters_topic), clock.now_ms)
     console = Console(following, history, History(database), letters, clock, bounds)
     sender = Sender(settings, partial(connected, client), clock.now_ms)
-    console.writing = Writing(sender, console, Ledger(database), clock, allowed=settings.console_writes)
+    kept = AuditBounds(kept_ms=settings.console_audit_days * _DAY_MS)
+    console.audit = AuditLog(database, clock.now_ms, kept)
+    ledger = Ledger(database, console.audit)
+    console.writing = Writing(sender, console, ledger, clock, allowed=settings.console_writes)
     return console
 
 

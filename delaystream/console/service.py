@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -12,6 +14,8 @@ from msgspec.structs import replace
 from delaystream.codec.envelope import UNREADABLE, Hold, Parked, PartitionStatus, Rate, decode_status
 from delaystream.codec.keys import STATUS
 from delaystream.console.access.caller import ITSELF, Caller
+from delaystream.console.audit.log import AuditLog
+from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.follower import HistoryFollower, HistoryStatus
 from delaystream.console.history.queries import History
 from delaystream.console.history.tail import Tail
@@ -22,6 +26,10 @@ from delaystream.console.replica.pending import Copy, Pending
 from delaystream.console.standing import Standing
 from delaystream.console.writing.service import Writing
 from delaystream.engine.ports import Clock, LogBounds
+
+logger = logging.getLogger(__name__)
+
+_FORGET_EVERY_S: Final = 600.0
 
 
 class Freshness(msgspec.Struct, frozen=True):
@@ -62,6 +70,8 @@ class Console:
         self._standing = Standing(following, history)
         self.writing: Writing | None = None
         """What writes for callers; None: nothing does."""
+        self.audit: AuditLog | None = None
+        """Who did what; None: nothing is recorded, and nothing may be changed."""
 
     async def run(self) -> None:
         """Follow until cancelled. Raises StoreFailed."""
@@ -72,6 +82,8 @@ class Console:
             group.create_task(self._letters.run(), name="letters")
             group.create_task(self.tail.run(), name="tail")
             group.create_task(self._standing.run(), name="schedules")
+            if self.audit is not None:
+                group.create_task(forgetting(self.audit), name="audit")
             if self.writing is not None:
                 group.create_task(self.writing.run(), name="writing")
 
@@ -200,6 +212,17 @@ class Console:
     def ready(self) -> bool:
         """Whether every copy has caught up since the console started."""
         return all(status.phase is Phase.FOLLOWING for status in self.statuses)
+
+
+async def forgetting(audit: AuditLog) -> None:
+    """Forget what is too old of the audit log, until cancelled."""
+    while True:
+        gone = 0
+        try:
+            gone = await asyncio.to_thread(audit.forget)
+        except DatabaseError as problem:
+            logger.warning("the audit log does not forget: %s", problem)
+        await asyncio.sleep(0 if gone else _FORGET_EVERY_S)
 
 
 def _status(stored: bytes) -> PartitionStatus | None:

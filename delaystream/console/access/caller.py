@@ -36,6 +36,43 @@ class Role(StrEnum):
 _RANKS: Final = {role: rank for rank, role in enumerate(Role)}
 
 
+class Kind(StrEnum):
+    """How somebody has shown who they are."""
+
+    #: nobody was asked
+    ANONYMOUS = "anonymous"
+    #: nothing was shown, or nothing that is taken
+    UNKNOWN = "unknown"
+    #: a token of the file
+    TOKEN = "token"
+    #: the console, for nobody
+    CONSOLE = "console"
+
+
+class Who(msgspec.Struct, frozen=True, kw_only=True):
+    """Whoever does something, as it is remembered of them when the request is over."""
+
+    #: for people, and the actor of what is written
+    name: str
+    kind: Kind
+    #: within the issuer's; of a token its name
+    subject: str = ""
+    #: None: this console
+    issuer: str | None = None
+    #: where the request came from; empty where there was none
+    address: str = ""
+
+    @property
+    def actor(self) -> str:
+        """Who asks, for events: `console` where nobody is asked who they are."""
+        return ITSELF.name if self.kind is Kind.ANONYMOUS else self.name
+
+    @property
+    def unique(self) -> str:
+        """Tells them from all others, whatever they are called."""
+        return self.name if self.issuer is None else f"{self.issuer}\n{self.subject}"
+
+
 class Grant(msgspec.Struct, frozen=True):
     """A role on the request topics that match a glob (`delaystream.core.globs`)."""
 
@@ -71,6 +108,24 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     credential: str = ""
     #: request topics whose keys are shown only with the right to payloads
     hidden_keys: Exceptions = NONE
+    kind: Kind = Kind.TOKEN
+    #: within the issuer's; None: its name
+    subject: str | None = None
+    #: None: this console
+    issuer: str | None = None
+    #: where this request came from; empty where there is none
+    address: str = ""
+
+    @property
+    def who(self) -> Who:
+        """Who it is, for what outlives the request: the audit log, work that goes on in the background."""
+        return Who(
+            name=self.name,
+            kind=self.kind,
+            subject=self.name if self.subject is None else self.subject,
+            issuer=self.issuer,
+            address=self.address,
+        )
 
     def may(self, role: Role, topic: str | None) -> bool:
         """Whether it may do what a role may on a request topic; None: on what belongs to none of them."""
@@ -118,14 +173,15 @@ class Topics:
         return isinstance(topic, str) and self._caller.sees(topic)
 
 
-def _everything(name: str, *, authenticated: bool) -> Caller:
+def _everything(name: str, kind: Kind) -> Caller:
     grants = (Grant(EVERY_TOPIC, Role.ADMIN),)
-    return Caller(name=name, grants=grants, payload=True, authenticated=authenticated)
+    authenticated = kind is not Kind.ANONYMOUS
+    return Caller(name=name, grants=grants, payload=True, authenticated=authenticated, kind=kind)
 
 
-ANYBODY: Final = _everything("anonymous", authenticated=False)
+ANYBODY: Final = _everything("anonymous", Kind.ANONYMOUS)
 """Whoever reaches a console that asks nobody who they are."""
-STRANGER: Final = Caller(name="stranger", authenticated=False)
+STRANGER: Final = Caller(name="stranger", authenticated=False, kind=Kind.UNKNOWN)
 """Whoever has not said who they are: may see nothing."""
-ITSELF: Final = _everything("console", authenticated=True)
+ITSELF: Final = _everything("console", Kind.CONSOLE)
 """The console, where it reads for no request."""

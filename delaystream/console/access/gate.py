@@ -7,9 +7,11 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
+from msgspec.structs import replace
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from delaystream.console.access import attempts
 from delaystream.console.access.caller import ANYBODY, STRANGER, Caller
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.refused import Refused
@@ -22,9 +24,16 @@ PUBLIC: Final = frozenset({"/health/live", "/health/ready"})
 BODY_S: Final = 30.0
 """So long a body may take."""
 
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods of requests that change nothing (RFC 9110, section 9.2.1)."""
 _OWN_SITE: Final = frozenset({"same-origin", "none"})
 _POLICY_VIOLATED: Final = 1008
+
+
+def address_of(scope: Scope) -> str:
+    """Where a request comes from."""
+    address: str = (scope.get("client") or ("unknown",))[0]
+    return address
 
 
 class Gate:
@@ -48,6 +57,7 @@ class Gate:
             scope[CALLER], read = self._let_in(scope, receive)
         except Refused as refused:
             self._entrance.refused[refused.code] += 1
+            attempts.refused(refused.code)
             # Whatever else is being sent on the connection is not read: there may be no end of it.
             refused.headers = {**(refused.headers or {}), "Connection": "close"}
             await self._answer(refused)(scope, receive, send)
@@ -62,9 +72,8 @@ class Gate:
             caller = ANYBODY if self._entrance.tokens is None else STRANGER
         else:
             self._check_site(scope, headers)
-            address = (scope.get("client") or ("unknown",))[0]
-            caller = self._entrance.enter(headers.getlist("authorization"), address)
-        return caller, self._read(headers, receive)
+            caller = self._entrance.enter(headers.getlist("authorization"), address_of(scope))
+        return replace(caller, address=address_of(scope)), self._read(headers, receive)
 
     def _bound(self, scope: Scope, headers: Headers) -> None:
         bounds = self._entrance.limits.bounds
@@ -88,7 +97,7 @@ class Gate:
                 "unknown-host",
                 f"Host is {host!r}: expected a name of loopback, or one of console_allowed_hosts.",
             )
-        if scope["method"] in _SAFE:
+        if scope["method"] in SAFE:
             return
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if (origin is not None and not hosts.allows_origin(origin, host)) or (

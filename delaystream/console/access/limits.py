@@ -77,7 +77,7 @@ class Limits:
 
     def failure(self, address: str, now_s: float) -> float:
         """Count a failed authentication, likewise."""
-        return self._failures.take(_network(address), now_s)
+        return self._failures.take(network(address), now_s)
 
     def may_stream(self, caller: str) -> bool:
         """Whether a caller may open another stream."""
@@ -97,7 +97,7 @@ class Limits:
                 del self._streams[caller]
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
     """Who has an address of IPv6 has its network of 64 bits, too."""
     try:
         found = ip_address(address)

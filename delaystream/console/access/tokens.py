@@ -27,6 +27,7 @@ from secrets import token_urlsafe
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from delaystream.config.errors import suggestion
 from delaystream.console.access.caller import NONE, Caller, Exceptions, Grant, Role
@@ -87,6 +88,7 @@ class Tokens(msgspec.Struct, frozen=True):
 
     def stands(self, caller: Caller, now_ms: int) -> bool:
         """Whether a caller would still be let in, and be the same."""
+        caller = replace(caller, address="")
         return any(entry.caller == caller and not entry.expired(now_ms) for entry in self.entries)
 
 

@@ -16,6 +16,7 @@ from delaystream.console.api.changing import schedules as changed_schedules
 from delaystream.console.api.described import description, page
 from delaystream.console.api.positions import reached
 from delaystream.console.api.reading import compat, happening, overview, planning, schedules
+from delaystream.console.audit.recording import Recording
 from delaystream.console.pages import views
 from delaystream.console.pages.appearance import Appearance
 from delaystream.console.service import Console
@@ -42,6 +43,7 @@ def application(
     app.state.console = console
     app.state.entrance = entrance
     app.add_middleware(Gate, entrance=entrance, answer=problems.refusal)
+    app.add_middleware(Recording, log=console.audit)
     description.install(app)
     problems.install(app)
     for router in (planning.router, happening.router, overview.router, schedules.router):

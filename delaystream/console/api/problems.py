@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from delaystream.console.access import attempts
 from delaystream.console.access.refused import Refused
 from delaystream.console.api.models import Problem
 from delaystream.console.history.database import DatabaseError
@@ -79,5 +80,6 @@ def refusal(refused: Refused) -> JSONResponse:
 
 
 def _answer(status: HTTPStatus, code: str, detail: str) -> JSONResponse:
+    attempts.refused(code)
     problem = Problem(title=status.phrase, status=status, code=code, detail=detail)
     return JSONResponse(problem.model_dump(), status, media_type=MEDIA_TYPE)

@@ -139,6 +139,39 @@ requests = Table(
 )
 """What was asked of the consoles, for a day."""
 
+audit = Table(
+    "audit",
+    metadata,
+    # In the order in which entries were begun.
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    # Who: the name for people and of events, and what tells them from others of that name.
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    # None: the console itself.
+    Column("issuer", Text),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("request_topic", Text),
+    # The id or the coordinates.
+    Column("about", Text),
+    Column("note", Text),
+    Column("request_id", Text),
+    Column("outcome", Text, nullable=False),
+    Column("code", Text),
+    # Where the record stands that was written for it, as the source of its events has it.
+    Column("source", Text),
+    Index("audit_by_age", "at_ms"),
+    Index("audit_of_name", "name", "number"),
+    Index("audit_of_about", "about", "number"),
+    Index("audit_of_outcome", "outcome", "number"),
+    Index("audit_of_source", "source"),
+    # A number is never given again: a page goes on behind one.
+    sqlite_autoincrement=True,
+)
+"""Who did what with the consoles."""
+
 schedule_rows = Table(
     "schedule_rows",
     metadata,

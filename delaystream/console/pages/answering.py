@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from delaystream.console.access import attempts
 from delaystream.console.access.gate import CALLER
 from delaystream.console.access.refused import Refused
 from delaystream.console.api.problems import ProblemError
@@ -51,6 +52,7 @@ class _PageRoute(APIRoute):
 
 def problem(request: Request, status: HTTPStatus, code: str, detail: str) -> Response:
     """A page about what went wrong."""
+    attempts.refused(code)
     console = request.app.state.console.seen_by(request.scope[CALLER])
     id = request.path_params.get("id", "")
     values = {

@@ -9,6 +9,7 @@ from uuid import uuid4
 import msgspec
 
 from delaystream.client.requests.records import RequestRecord
+from delaystream.console.access.caller import Who
 from delaystream.core.request import Coordinates
 
 WAIT_S: Final = 5.0
@@ -26,8 +27,9 @@ _ID_BYTES: Final = 16
 class Asked(msgspec.Struct, frozen=True):
     """Who asks, and under which conditions."""
 
-    actor: str
-    """The caller's name, for events. It is a part of every request id that follows from a key."""
+    who: Who
+    """For the audit log; its name is the actor of events. It is a part of every request id that follows from
+    a key."""
     request_topic: str
     wait_s: float = WAIT_S
     """How long the outcome is waited for, at most."""
@@ -36,6 +38,11 @@ class Asked(msgspec.Struct, frozen=True):
     if_version: int | None = None
     """Act only on this version of the id; 0: only where there is no such id."""
     note: str | None = None
+
+    @property
+    def actor(self) -> str:
+        """Who asks, for events."""
+        return self.who.actor
 
     @property
     def request_id(self) -> str:
@@ -50,7 +57,10 @@ class Asked(msgspec.Struct, frozen=True):
     def _derived(self, purpose: bytes) -> str:
         assert self.key is not None
         # Lengths and not separators: a name may hold any character.
-        parts = [part.encode("utf-8", "surrogatepass") for part in (self.actor, self.request_topic, self.key)]
+        # Of a caller of an issuer what is unique: it may be called as another one is.
+        caller = self.actor if self.who.issuer is None else self.who.unique
+        said = (caller, self.request_topic, self.key)
+        parts = [part.encode("utf-8", "surrogatepass") for part in said]
         told = b"".join(b"%d:%b" % (len(part), part) for part in parts)
         return blake2b(told, digest_size=_ID_BYTES, person=purpose).hexdigest()
 

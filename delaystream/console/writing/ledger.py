@@ -7,9 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from delaystream.console.audit.acts import REFUSED, Act, Outcome
+from delaystream.console.audit.log import AuditLog
 from delaystream.console.history.database import Database
 from delaystream.console.history.schema import requests
 from delaystream.console.writing.outcomes import Progress, Stage
@@ -17,14 +20,26 @@ from delaystream.console.writing.outcomes import Progress, Stage
 KEPT_MS: Final = 24 * 3_600_000
 
 
+class Begun(msgspec.Struct, frozen=True):
+    """A request before it is sent."""
+
+    progress: Progress
+    """As it was noted, or what is known of its name."""
+    fingerprint: str
+    """Of what was asked for under its name first."""
+    entry: int
+    """The number of its entry in the audit log."""
+
+
 class Ledger:
     """The table of requests. Methods block, may be called from any thread, and raise DatabaseError."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, audit: AuditLog) -> None:
         self._database = database
+        self._audit = audit
 
-    def begin(self, progress: Progress, fingerprint: str) -> tuple[Progress, str]:
-        """Note a request before it is sent; returns it, or what is known of its name, and the fingerprint."""
+    def begin(self, progress: Progress, fingerprint: str, act: Act) -> Begun:
+        """Note a request before it is sent, in the audit log, too."""
         row = {
             "request_id": progress.request_id,
             "request_topic": progress.request_topic,
@@ -42,11 +57,16 @@ class Ledger:
                 known = connection.execute(
                     select(requests).where(requests.c.request_id == progress.request_id)
                 ).one()
-                return _progress(known), known.fingerprint
-        return progress, fingerprint
+                before = _progress(known)
+                if known.fingerprint != fingerprint:
+                    outcome = Outcome(REFUSED, "idempotency-key-reused")
+                else:
+                    outcome = outcome_of(before)
+                return Begun(before, known.fingerprint, self._audit.note(connection, act, outcome))
+            return Begun(progress, fingerprint, self._audit.note(connection, act, outcome_of(progress)))
 
-    def tell(self, progress: Progress) -> None:
-        """Note how far it is."""
+    def tell(self, progress: Progress, entry: int) -> None:
+        """Note how far it is, in the audit log's entry, too."""
         receipt = None if progress.receipt is None else json.dumps(progress.receipt)
         with self._database.writing() as connection:
             connection.execute(
@@ -60,6 +80,7 @@ class Ledger:
                     problem=progress.problem,
                 )
             )
+            self._audit.settle(connection, entry, outcome_of(progress))
 
     def find(self, request_id: str) -> Progress | None:
         """A request by its name; None where nothing is known of it."""
@@ -72,6 +93,13 @@ class Ledger:
         with self._database.writing() as connection:
             gone = connection.execute(delete(requests).where(requests.c.asked_ms < now_ms - KEPT_MS))
         return int(gone.rowcount)
+
+
+def outcome_of(progress: Progress) -> Outcome:
+    """What the audit log has of it."""
+    if progress.stage is Stage.DECIDED:
+        return Outcome(progress.outcome or progress.stage.value, progress.code, progress.source)
+    return Outcome(progress.stage.value, None, progress.source)
 
 
 def _progress(row: Any) -> Progress:

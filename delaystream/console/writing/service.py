@@ -28,6 +28,7 @@ from delaystream.client.requests.records import (
     schedule_request,
     update_request,
 )
+from delaystream.console.audit.acts import Act
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.writing.asking import About, Asked, about_text, fingerprint
 from delaystream.console.writing.ledger import Ledger
@@ -178,7 +179,15 @@ class Writing:
                 asked_ms=self._clock.now_ms(),
             )
             # Without a step in between: nobody begins the same at the same time.
-            work = self._underway[request_id] = _Work(progress, told)
+            act = Act(
+                who=asked.who,
+                action=action,
+                request_topic=asked.request_topic,
+                about=progress.about,
+                note=asked.note,
+                request_id=request_id,
+            )
+            work = self._underway[request_id] = _Work(progress, told, act)
             owner = about if isinstance(about, str) else None
             work.task = asyncio.create_task(
                 self._carried_out(work, request, owner), name=f"write {request_id}"
@@ -198,10 +207,12 @@ class Writing:
     async def _carried_out(self, work: _Work, request: CheckedRequest, owner: str | None) -> None:
         request_id = work.progress.request_id
         try:
-            known, told = await asyncio.to_thread(self._ledger.begin, work.progress, work.fingerprint)
-            if told != work.fingerprint:
+            begun = await asyncio.to_thread(self._ledger.begin, work.progress, work.fingerprint, work.act)
+            work.entry = begun.entry
+            if begun.fingerprint != work.fingerprint:
                 work.other_fingerprint = True
                 return
+            known = begun.progress
             if known.stage is Stage.DECIDED and known.code not in RETRIED:
                 work.progress = known
                 await self._shown(work, owner)
@@ -251,7 +262,7 @@ class Writing:
     async def _tell(self, work: _Work, **differing: Any) -> None:
         work.progress = replace(work.progress, **differing)
         try:
-            await asyncio.to_thread(self._ledger.tell, work.progress)
+            await asyncio.to_thread(self._ledger.tell, work.progress, work.entry)
         except DatabaseError as problem:
             # The outcome is known all the same; a repeated key asks the owner, who knows it, too.
             logger.warning("request %s: %s", work.progress.request_id, problem)
@@ -283,9 +294,12 @@ class Writing:
 class _Work:
     """A request under way."""
 
-    def __init__(self, progress: Progress, fingerprint: str) -> None:
+    def __init__(self, progress: Progress, fingerprint: str, act: Act) -> None:
         self.progress = progress
         self.fingerprint = fingerprint
+        self.act = act
+        self.entry = 0
+        """Its number in the audit log, once it is there."""
         self.other_fingerprint = False
         """Whether the same name was used for something else before."""
         self.task: asyncio.Task[None] | None = None

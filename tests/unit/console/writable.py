@@ -15,6 +15,7 @@ from delaystream.config import Settings
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.hosts import Hosts
 from delaystream.console.api.application import application
+from delaystream.console.audit.log import AuditLog
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
@@ -108,10 +109,11 @@ async def world(
     made = Console(following, history, History(database), letters, worker, bounds)
     configured = Settings(request_topics=list(topics), **settings)
     way = transport(worker, Followers(worker))
+    made.audit = AuditLog(database, worker.now_ms)
     made.writing = Writing(
         Sender(configured, lambda: way, worker.now_ms),
         made,
-        Ledger(database),
+        Ledger(database, made.audit),
         worker,
         allowed=configured.console_writes,
     )

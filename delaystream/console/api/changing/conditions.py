@@ -8,9 +8,10 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Header, Query
 
+from delaystream.console.access import attempts
 from delaystream.console.access.caller import Role
 from delaystream.console.api.asking import Asked as Answering
-from delaystream.console.api.changing.guard import actor, permit
+from delaystream.console.api.changing.guard import permit
 from delaystream.console.api.problems import ProblemError, invalid
 from delaystream.console.api.reading.schedules import one_schedule
 from delaystream.console.service import Console
@@ -73,13 +74,14 @@ class Conditions:
 
     def of_schedule(self, id: str, note: str | None = None, topic: str | None = None) -> Asked:
         """For a command about an id: without a topic, of the one that has it. Raises as `of_topic`."""
+        attempts.about(None, id, note)
         if topic is not None or self._request_topic is not None or len(self._topics) == 1:
             return self.of_topic(note, topic)
         return self._asked(one_schedule(self._console, id, None).tenant, Role.OPERATOR, note)
 
     def following(self, topic: str) -> Asked:
         """For what follows from a request that was answered: its conditions and its key were for that one."""
-        return Asked(actor(self._console.caller), topic, self._wait_s)
+        return Asked(self._console.caller.who, topic, self._wait_s)
 
     @property
     def _topics(self) -> list[str]:
@@ -87,6 +89,7 @@ class Conditions:
 
     def _asked(self, topic: str, role: Role, note: str | None) -> Asked:
         caller = self._console.caller
+        attempts.about(topic, note=note)
         if topic not in self._topics:
             # Another's topic is as one that is not there.
             raise ProblemError(
@@ -95,7 +98,7 @@ class Conditions:
                 f"{topic[:60]!r} is no request topic; expected one of {', '.join(self._topics) or 'none'}.",
             )
         permit(caller, role, topic)
-        return Asked(actor(caller), topic, self._wait_s, self._key, self._if_version, note)
+        return Asked(caller.who, topic, self._wait_s, self._key, self._if_version, note)
 
 
 Conditioned = Annotated[Conditions, Depends()]

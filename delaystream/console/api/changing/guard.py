@@ -16,8 +16,6 @@ from delaystream.console.access.refused import forbidden
 from delaystream.console.api.asking import CallerOf
 from delaystream.console.api.problems import ProblemError
 
-ACTOR: Final = "console"
-"""Who asks, where nobody is asked who they are."""
 _JSON: Final = frozenset({"application/json", "application/merge-patch+json"})
 _NEEDS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
@@ -32,11 +30,6 @@ def guard(request: Request, _caller: CallerOf) -> None:
                 "unsupported-media-type",
                 f"Content-Type is {content_type[:60]!r}; expected application/json, with or without a body.",
             )
-
-
-def actor(caller: Caller) -> str:
-    """Who asks, for events."""
-    return caller.name if caller.authenticated else ACTOR
 
 
 def permit(caller: Caller, role: Role, topic: str) -> None:
