@@ -94,6 +94,11 @@ class Console:
         return seen
 
     @property
+    def writes(self) -> bool:
+        """Whether it takes requests of callers."""
+        return self.writing is not None and self.writing.allowed
+
+    @property
     def catalog(self) -> Catalog:
         """Named schedules, as of now."""
         indexed = [follower for follower in self._followers if follower.status.indexed]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,15 +15,8 @@ from delaystream.console.access.gate import CALLER
 from delaystream.console.access.refused import Refused
 from delaystream.console.api.problems import ProblemError
 from delaystream.console.history.database import DatabaseError
+from delaystream.console.pages.advice import advice
 from delaystream.console.pages.rendering import pages_of, where_address
-
-_TRY: Final = {
-    "unknown": "Search for it: it may be known by its key, by a tag, or by the coordinates of its request.",
-    "ambiguous-id": "Choose the request topic that you mean.",
-    "invalid-cursor": "Begin at the first page: filters or order are others than those of the link.",
-    "history-unavailable": "Reload in a few seconds. What is pending can be asked meanwhile.",
-}
-_TRY_ELSE: Final = "Correct the address, or go back and choose again."
 
 
 class _PageRoute(APIRoute):
@@ -60,11 +53,16 @@ def problem(request: Request, status: HTTPStatus, code: str, detail: str) -> Res
         "title": status.phrase,
         "code": code,
         "detail": detail,
-        "try": _TRY.get(code, _TRY_ELSE),
+        "try": advice(code),
         "search": where_address(id) if id and code == "unknown" else None,
     }
     return pages_of(request).page("problem.html", console, values, status)
 
 
-router = APIRouter(include_in_schema=False, route_class=_PageRoute)
-"""Every page is a route of this one."""
+def page_router() -> APIRouter:
+    """A router of pages."""
+    return APIRouter(include_in_schema=False, route_class=_PageRoute)
+
+
+router = page_router()
+"""Every page that is only read is a route of this one."""

@@ -7,7 +7,7 @@ is built from it in any other way.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from delaystream import __version__
+from delaystream.console.access.caller import Role
+from delaystream.console.pages.advice import advice
 from delaystream.console.pages.appearance import Appearance
 from delaystream.console.service import Console
 from delaystream.core.instants import format_instant
@@ -93,7 +95,12 @@ def instant(at_ms: int) -> str:
     return format_instant(at_ms)[:19].replace("T", " ")
 
 
-def _time(at_ms: int | None) -> Markup:
+def said(template: str, *values: object) -> Markup:
+    """A sentence with texts from records in it, as a template puts them out."""
+    return Markup(template).format(*map(_shown, values))
+
+
+def moment(at_ms: int | None) -> Markup:
     """A time with its date. The page's script writes it in the reader's zone."""
     if at_ms is None:
         return Markup("")
@@ -140,6 +147,11 @@ def schedule_address(id: str, request_topic: str) -> str:
     return address(f"/schedules/{quote(id, safe='')}", request_topic=request_topic)
 
 
+def deed_address(id: str, request_topic: str, deed: str) -> str:
+    """Where something is done with a schedule."""
+    return address(f"/schedules/{quote(id, safe='')}/{deed}", request_topic=request_topic)
+
+
 def where_address(word: str) -> str:
     """The search for a word."""
     return address("/where", q=word)
@@ -161,13 +173,15 @@ class Pages:
         self._templates.filters |= {
             "clock": _clock,
             "exact": _exact,
-            "time": _time,
+            "time": moment,
             "when": _when,
             "lasting": length,
             "number": _number,
         }
         self._templates.globals |= {
             "address": address,
+            "advice": advice,
+            "deed_address": deed_address,
             "appearance": appearance,
             "codes": frozenset(code.value for code in Code),
             "runbook": self.runbook,
@@ -194,11 +208,27 @@ class Pages:
             "now_ms": console.clock.now_ms(),
             "freshness": freshness,
             "caller": console.caller,
+            "may": _rights(console),
             "section": "",
             "q": "",
         }
         text = self._templates.get_template(template).render({**shared, **values})
         return HTMLResponse(text, status, headers=SECURITY_HEADERS)
+
+
+def _rights(console: Console) -> Callable[[str, str | None], bool]:
+    """Whether the caller may change something of a request topic: what a template asks before it shows how.
+
+    None: of any request topic.
+    """
+
+    def may(role: str, topic: str | None = None) -> bool:
+        if console.writing is None or not console.writes:
+            return False
+        topics = console.writing.topics if topic is None else [topic]
+        return any(console.caller.may(Role(role), one) for one in topics)
+
+    return may
 
 
 def pages_of(request: Request) -> Pages:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import Query, Request
@@ -17,15 +18,20 @@ from delaystream.console.api.reading import schedules
 from delaystream.console.api.reading.schedules import LONGEST, Text
 from delaystream.console.api.rendering import event_body
 from delaystream.console.history.queries import OUTCOMES
+from delaystream.console.pages.acting.deeds import DEEDS
+from delaystream.console.pages.acting.panels import Panel
+from delaystream.console.pages.acting.requests import told_of
+from delaystream.console.pages.acting.told import Notice
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.bars import by_lateness
 from delaystream.console.pages.happened import last_events
-from delaystream.console.pages.rendering import address, instant, length, pages_of
+from delaystream.console.pages.rendering import address, instant, length, pages_of, schedule_address
 from delaystream.console.pages.snippets import Target, snippets
 from delaystream.console.replica.catalog import Sort
 from delaystream.console.service import Console
 from delaystream.console.words import cron_in_words, every_in_words
 from delaystream.core.durations import DurationError, parse_duration
+from delaystream.query.partition import StoredSchedule
 
 SHOWN: Final = 50
 _BARS: Final = 60
@@ -135,39 +141,72 @@ async def one_schedule(
     id: str,
     request_topic: str | None = None,
     payload: bool = False,
+    told: Annotated[str, Query(max_length=LONGEST)] = "",
+    again: bool = False,
 ) -> Response:
     """One schedule."""
     found = schedules.one_schedule(console, id, request_topic)
+    notice = await told_of(console, told, again=again)
+    return await schedule_page(request, console, found, Around(payload, notice=notice))
+
+
+@dataclass(frozen=True)
+class Around:
+    """What stands on the page of a schedule beside the schedule."""
+
+    #: whether value and headers are shown
+    payload: bool = False
+    #: what is asked back
+    panel: Panel | None = None
+    #: what a form has led to
+    notice: Notice | None = None
+    #: of the answer
+    status: HTTPStatus = HTTPStatus.OK
+    #: what a form has as its stamp
+    stamp: str = ""
+
+
+async def schedule_page(
+    request: Request, console: Console, found: StoredSchedule, around: Around
+) -> Response:
+    """The page of a schedule."""
     may_read = console.caller.reads_payload(found.tenant)
-    shown = await schedules.get_schedule(console, Response(), id, found.tenant, payload=may_read)
+    shown = await schedules.get_schedule(console, Response(), found.id, found.tenant, payload=may_read)
     upcoming = await schedules.list_upcoming(console, shown.id, shown.request_topic, count=schedules.UPCOMING)
     events = await events_of(console, shown, tuple(EventType), SHOWN)
     fires = await events_of(console, shown, OUTCOMES, _BARS)
     pages = pages_of(request)
-    target = Target(
-        pages.appearance.bootstrap_servers,
-        str(request.base_url).rstrip("/"),
-        writes="put" in request.app.openapi()["paths"]["/v1/schedules/{id}"],
-    )
-    return pages.page(
-        "schedule.html",
-        console,
-        {
-            "section": "schedules",
-            "schedule": shown,
-            "words": in_words(shown.definition),
-            "definition": definition_rows(shown.definition),
-            "upcoming": upcoming,
-            "events": events,
-            "fires": fires,
-            "bars": by_lateness([_bar(told) for told in reversed(fires)], _BARS),
-            "outcome": _outcome(fires),
-            "reasons": await _reasons(console, shown.definition.destination, fires),
-            "may_read": may_read,
-            "show_payload": payload,
-            "snippets": snippets(shown, shown.payload if payload else None, target),
-        },
-    )
+    values = {
+        "section": "schedules",
+        "schedule": shown,
+        "words": in_words(shown.definition),
+        "definition": definition_rows(shown.definition),
+        "upcoming": upcoming,
+        "events": events,
+        "fires": fires,
+        "bars": by_lateness([_bar(told) for told in reversed(fires)], _BARS),
+        "outcome": _outcome(fires),
+        "reasons": await _reasons(console, shown.definition.destination, fires),
+        "may_read": may_read,
+        "show_payload": around.payload,
+        "snippets": snippets(
+            shown,
+            shown.payload if around.payload else None,
+            target_of(request, console),
+        ),
+        "deeds": [deed for deed in DEEDS if deed.fits(found)],
+        "panel": around.panel,
+        "notice": around.notice,
+        "here": lambda told: f"{schedule_address(shown.id, shown.request_topic)}&told={told}",
+        "stamp": around.stamp,
+    }
+    return pages.page("schedule.html", console, values, around.status)
+
+
+def target_of(request: Request, console: Console) -> Target:
+    """Where a request that is copied goes to."""
+    servers = pages_of(request).appearance.bootstrap_servers
+    return Target(servers, str(request.base_url).rstrip("/"), writes=console.writes)
 
 
 async def events_of(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import shlex
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -45,10 +46,14 @@ class Target:
 
 def snippets(schedule: ScheduleBody, payload: Payload | None, target: Target) -> list[Snippet]:
     """All of them; without a payload, value and headers of the schedule's record are left to fill in."""
-    told = _Told(schedule, payload)
     remark = None if payload is not None else "Value and headers are not shown here: fill them in yourself."
+    return drafted(Draft.of(schedule, payload), target, remark)
+
+
+def drafted(told: Draft, target: Target, remark: str | None = None) -> list[Snippet]:
+    """All of them, for what need not be a schedule yet."""
     return [
-        Snippet("curl", remark, _put(told, target))
+        Snippet("curl", remark, _written(told, target))
         if target.writes
         else Snippet("curl", "It reads the schedule: this console takes no requests.", _get(told, target)),
         Snippet("Command line", _in_arguments(told) or remark, _command_line(told, target)),
@@ -57,7 +62,7 @@ def snippets(schedule: ScheduleBody, payload: Payload | None, target: Target) ->
     ]
 
 
-def _in_arguments(told: _Told) -> str | None:
+def _in_arguments(told: Draft) -> str | None:
     """What of it no argument of a command can say; None: all of it can be said."""
     texts = [told.id, *told.options.values(), *(text or "" for pair in told.headers for text in pair)]
     if any("\0" in text for text in texts) or b"\0" in (told.key or b""):
@@ -96,22 +101,51 @@ with Client({target.bootstrap_servers!r}, request_topic={request_topic!r}) as cl
     ]
 
 
-class _Told:
-    """What a schedule's request says."""
+@dataclass(frozen=True)
+class Draft:
+    """What a schedule's request says; whoever has it need not have a schedule yet."""
 
-    def __init__(self, schedule: ScheduleBody, payload: Payload | None) -> None:
-        self.topic = schedule.request_topic
-        self.id = schedule.id
-        self.destination = schedule.definition.destination
-        self.options = {"id": schedule.id, **_options(schedule.definition)}
-        self.tags = schedule.definition.tags
-        self.key = _content(schedule.key, schedule.key_base64)
-        self.value: bytes | None = _HIDDEN
-        self.headers: list[tuple[str, str | None]] = []
-        if payload is not None:
-            self.key = _content(payload.key, payload.key_base64)
-            self.value = _content(payload.value, payload.value_base64)
-            self.headers = [(name, _header_text(content)) for name, content in payload.headers]
+    topic: str
+    id: str
+    destination: str
+    #: its other fields as the texts of their headers, by the names of the interface; without the id
+    fields: Mapping[str, str]
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: Sequence[tuple[str, str | None]] = ()
+    #: whether there is no such schedule yet
+    new: bool = False
+
+    @classmethod
+    def of(cls, schedule: ScheduleBody, payload: Payload | None) -> Draft:
+        """Of a schedule; without a payload, its value is left to fill in."""
+        definition = schedule.definition
+        draft = cls(
+            schedule.request_topic,
+            schedule.id,
+            definition.destination,
+            _options(definition),
+            _content(schedule.key, schedule.key_base64),
+            _HIDDEN,
+        )
+        if payload is None:
+            return draft
+        return replace(
+            draft,
+            key=_content(payload.key, payload.key_base64),
+            value=_content(payload.value, payload.value_base64),
+            headers=[(name, _header_text(content)) for name, content in payload.headers],
+        )
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Everything but where it goes, and what it delivers."""
+        return {"id": self.id, **self.fields} if self.id else dict(self.fields)
+
+    @property
+    def tags(self) -> list[str]:
+        """Its tags."""
+        return [tag.strip() for tag in self.fields["tags"].split(",")] if "tags" in self.fields else []
 
     @property
     def control(self) -> list[tuple[str, str]]:
@@ -152,18 +186,18 @@ def _content(text: str | None, base64: str | None) -> bytes | None:
 # -- by language -------------------------------------------------------------------------------------------
 
 
-def _address(told: _Told, target: Target) -> str:
+def _address(told: Draft, target: Target) -> str:
     query = urlencode({"request_topic": told.topic})
     return f"{target.url}/v1/schedules/{quote(told.id, safe='')}?{query}"
 
 
-def _get(told: _Told, target: Target) -> str:
+def _get(told: Draft, target: Target) -> str:
     return f"curl --fail-with-body {shlex.quote(_address(told, target))}\n"
 
 
-def _put(told: _Told, target: Target) -> str:
+def _written(told: Draft, target: Target) -> str:
     body: dict[str, object] = {"destination": told.destination}
-    body |= {name: value for name, value in told.options.items() if name != "id"}
+    body |= {name: value for name, value in told.options.items() if told.new or name != "id"}
     if told.tags:
         body["tags"] = told.tags
     if told.key is not None:
@@ -171,10 +205,16 @@ def _put(told: _Told, target: Target) -> str:
     body |= {"value": None} if told.value is None else _field("value", told.value)
     if told.headers:
         body["headers"] = told.headers
+    query = urlencode({"request_topic": told.topic})
+    asks = (
+        f"-X POST {shlex.quote(f'{target.url}/v1/schedules?{query}')}"
+        if told.new
+        else f"-X PUT {shlex.quote(_address(told, target))}"
+    )
     # Of printable ASCII alone, whatever is in it: JSON escapes the rest.
     return _lines(
         [
-            f"curl --fail-with-body -X PUT {shlex.quote(_address(told, target))}",
+            f"curl --fail-with-body {asks}",
             "-H 'Content-Type: application/json'",
             f"--data-binary {shlex.quote(json.dumps(body))}",
         ]
@@ -186,7 +226,7 @@ def _field(name: str, content: bytes) -> dict[str, object]:
     return {name: text} if base64 is None else {f"{name}_base64": base64}
 
 
-def _command_line(told: _Told, target: Target) -> str:
+def _command_line(told: Draft, target: Target) -> str:
     # An argument that begins with a dash is no option behind `--`; an option's value stands behind `=`.
     words = ["delaystream send", f"-b {shlex.quote(target.bootstrap_servers)} --topic={_shell(told.topic)}"]
     words.append(f"--to={_shell(told.destination)}")
@@ -208,7 +248,7 @@ def _command_line(told: _Told, target: Target) -> str:
     return _lines(words)
 
 
-def _python(told: _Told, target: Target) -> str:
+def _python(told: Draft, target: Target) -> str:
     lines = [
         "from delaystream.client import Client",
         "",
@@ -226,7 +266,7 @@ def _python(told: _Told, target: Target) -> str:
     return "\n".join([*lines, "    )", ""])
 
 
-def _headers(told: _Told) -> str:
+def _headers(told: Draft) -> str:
     pairs: list[tuple[str, str | None]] = [*told.control, *told.headers]
     return "".join(f"{name}: {_line(content)}\n" for name, content in pairs if content is not None)
 

@@ -11,6 +11,8 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from delaystream.console.pages import coming, first, happened, schedules, surroundings
+from delaystream.console.pages.acting import requests
+from delaystream.console.pages.acting import schedules as acted
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.appearance import Appearance
 from delaystream.console.pages.rendering import Pages
@@ -19,6 +21,10 @@ from delaystream.console.vendored import HTMX
 _HERE: Final = Path(__file__).parent
 #: Modules whose pages the router has because they were imported.
 ROOMS: Final = (first, schedules, coming, happened, surroundings)
+
+
+ACTING: Final = (acted.router, requests.router)
+"""What changes something."""
 
 
 class _Static(StaticFiles):
@@ -35,6 +41,9 @@ class _Static(StaticFiles):
 def install(app: FastAPI, appearance: Appearance) -> None:
     """Have the pages and what they need served."""
     app.state.pages = Pages(appearance)
+    # Their paths go on behind an id, which may hold anything.
+    for acting_router in ACTING:
+        app.include_router(acting_router)
     app.include_router(router)
 
     # Before the directory whose path begins alike.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Request, Response
+from msgspec.structs import replace
 
 from delaystream.client.requests.composing import CheckedRequest
 from delaystream.console.api.asking import Asked
@@ -29,6 +30,7 @@ from delaystream.console.api.changing.guard import guard
 from delaystream.console.api.models import CheckedBody, Json, RequestBody, WrittenBody
 from delaystream.console.api.problems import unknown
 from delaystream.console.api.rendering import header_texts, text_or_base64
+from delaystream.console.writing.positions import parse_position
 
 router = APIRouter(tags=["writing"], dependencies=[Depends(guard)])
 asking = APIRouter(tags=["writing"])
@@ -83,7 +85,11 @@ async def get_request(console: Asked, request_id: str) -> RequestBody:
     if progress is None or not console.caller.sees(progress.request_topic):
         raise unknown(f"No request {request_id[:60]!r} is known.")
     found = console.catalog.get(progress.request_topic, progress.about)
-    return request_body(progress if found is None else remembered(progress, found.row))
+    progress = progress if found is None else remembered(progress, found.row)
+    if progress.position is not None and not progress.shown:
+        # Nobody waits for it any more: whether it is read here was not stored.
+        progress = replace(progress, shown=console.has_passed(parse_position(progress.position)))
+    return request_body(progress)
 
 
 @router.post("/schedules/{id:whole}/pause", responses=WRITES)

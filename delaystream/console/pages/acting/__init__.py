@@ -1,0 +1,1 @@
+"""Pages that change something: forms are asked back and read, and what came of them is told in sentences."""

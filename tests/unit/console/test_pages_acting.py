@@ -1,0 +1,255 @@
+"""What is done on pages, without script and without a browser: what is asked back, sent, and told."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from delaystream.testing.transport import AsyncMemoryTransport
+from tests.unit.console.forms import Browser
+from tests.unit.console.test_writing_access import by, entrance
+from tests.unit.console.writable import World, in_world
+
+DAILY = {"destination": "invoices", "cron": "0 9 * * *", "value": "now", "key": "customer-7"}
+
+
+async def made(world: World, id: str = "report", body: Any = None) -> None:
+    answer = await world.ask.put(f"/v1/schedules/{id}", json=body or DAILY)
+    assert answer.status_code == 201, answer.text
+
+
+async def read(world: World, id: str = "report") -> Any:
+    return (await world.ask.get(f"/v1/schedules/{id}")).json()
+
+
+def test_a_pause_says_what_it_does_and_then_what_came_of_it(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await made(world)
+        browser = Browser(world.ask)
+        page = await browser.open("/schedules/report")
+        asked = await browser.open(page.links["Pause"])
+        assert "Pause report?" in asked.main
+        assert "does not fire until somebody resumes it" in asked.main
+        done = await browser.send(asked.form("/pause"), lasts="1h", note="incident 4711")
+        assert (done.status, "Paused." in done.main) == (200, True), done.main
+        assert "told=" in str(done.url)
+        now = await read(world)
+        assert (now["status"], now["note"], now["updated_by"]) == ("paused", "incident 4711", "console")
+        assert now["until"] is not None
+        resumed = await browser.send((await browser.open(done.links["Resume"])).form("/resume"))
+        assert "Resumed. No fire is due at once." in resumed.main
+        assert (await read(world))["status"] == "pending"
+
+    in_world(tmp_path, story)
+
+
+def test_a_form_that_is_sent_twice_asks_once(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await made(world)
+        browser = Browser(world.ask)
+        for deed, fields in (("trigger", {}), ("pause", {"lasts": "1h"})):
+            form = (await browser.open(f"/schedules/report/{deed}")).form(deed)
+            before = len(world.sent())
+            await browser.send(form, **fields)
+            world.advance(5)
+            again = await browser.send(form, **fields)
+            assert "This form had been sent before" in again.main
+            assert len(world.sent()) == before + 1
+
+    in_world(tmp_path, story)
+
+
+def test_who_looked_at_an_older_version_is_told_what_changed_meanwhile(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await made(world)
+        browser = Browser(world.ask)
+        form = (await browser.open("/schedules/report/cancel")).form("/cancel")
+        world.advance(2)
+        await world.ask.post("/v1/schedules/report/pause", json={"note": "waits for legal"})
+        refused = await browser.send(form, note="enough")
+        assert refused.status == 412
+        assert "What changed meanwhile" in refused.main
+        assert re.search(r"paused by console .{1,20} “waits for legal”", refused.main), refused.main
+        assert (await read(world))["status"] == "paused"
+        # What was written is still there, and the form is about the schedule as it is now.
+        again = refused.form("/cancel")
+        assert again.fields["note"] == "enough"
+        assert "Cancelled" in (await browser.send(again)).main
+        assert (await read(world))["status"] == "cancelled"
+
+    in_world(tmp_path, story)
+
+
+def test_what_is_over_says_so_and_can_be_created_again(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await made(world)
+        browser = Browser(world.ask)
+        form = (await browser.open("/schedules/report/trigger")).form("/trigger")
+        form.fields["version"] = ""
+        await world.ask.delete("/v1/schedules/report")
+        refused = await browser.send(form)
+        assert (refused.status, "too-late" in refused.main) == (409, True)
+        assert "create it again" in refused.main
+        page = await browser.open("/schedules/report")
+        assert {"Pause", "Send now", "Cancel", "Edit"}.isdisjoint(page.links)
+        assert page.links["Create it again"].startswith("/new?")
+
+    in_world(tmp_path, story)
+
+
+def test_sent_now_beside_its_own_times_or_instead_of_the_next(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await made(world)
+        await made(world, "once", {"destination": "invoices", "delay": "3h", "value": "1"})
+        await made(
+            world,
+            "list",
+            {"destination": "invoices", "at": ["2030-01-02T09:00:00Z", "2030-01-03T09:00:00Z"], "value": "l"},
+        )
+        browser = Browser(world.ask)
+        before = await read(world)
+        page = await browser.send((await browser.open("/schedules/report/trigger")).form("/trigger"))
+        assert "Sent now, as fire" in page.main
+        world.advance(1)
+        assert len(world.sent("invoices")) == 1
+        await world.caught_up()
+        assert (await read(world))["next_at"] == before["next_at"]
+
+        asked = await browser.open("/schedules/report/trigger")
+        assert "instead: its next time does not come any more" in asked.main
+        page = await browser.send(asked.form("/trigger"), how="instead")
+        assert page.status == 200, page.main
+        world.advance(1)
+        await world.caught_up()
+        assert len(world.sent("invoices")) == 2
+        after = await read(world)
+        assert after["next_at"] == before["upcoming"][1]
+        assert after["upcoming"][:3] == before["upcoming"][1:4]
+
+        await browser.send((await browser.open("/schedules/once/trigger")).form("/trigger"), how="instead")
+        world.advance(1)
+        await world.caught_up()
+        assert len(world.sent("invoices")) == 3
+        assert (await read(world, "once"))["status"] == "fired"
+        await browser.send((await browser.open("/schedules/list/trigger")).form("/trigger"), how="instead")
+        world.advance(1)
+        await world.caught_up()
+        assert len(world.sent("invoices")) == 4
+        assert (await read(world, "list"))["upcoming"] == ["2030-01-03T09:00:00.000Z"]
+
+    in_world(tmp_path, story)
+
+
+def test_other_times_and_what_is_wrong_with_them_at_the_field(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await made(world)
+        browser = Browser(world.ask)
+        form = (await browser.open("/schedules/report/reschedule")).form("/reschedule")
+        assert (form.fields["kind"], form.fields["cron"], form.fields["timezone"]) == (
+            "cron",
+            "0 9 * * *",
+            "UTC",
+        )
+        wrong = await browser.send(form, cron="61 * * * *")
+        assert wrong.status == 400
+        assert wrong.main.count("invalid-cron") == 2
+        assert wrong.form("/reschedule").fields["cron"] == "61 * * * *"
+        moved = await browser.send(wrong.form("/reschedule"), kind="every", every="2h")
+        assert "It has another time. The next fire is due at" in moved.main
+        assert (await read(world))["definition"]["every"] == "2h"
+
+    in_world(tmp_path, story)
+
+
+class Moody(AsyncMemoryTransport):
+    """Nobody is at work while it is deaf."""
+
+    deaf = False
+
+    async def wait(self, future: asyncio.Future[Any], timeout_s: float | None) -> Any:
+        return await (asyncio.shield(future) if Moody.deaf else super().wait(future, timeout_s))
+
+
+def test_what_no_worker_has_decided_on_is_told_as_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: World) -> None:
+        await made(world)
+        monkeypatch.setattr(Moody, "deaf", True)
+        monkeypatch.setattr("delaystream.console.api.changing.conditions.WAIT_S", 0.05)
+        browser = Browser(world.ask)
+        page = await browser.send((await browser.open("/schedules/report/pause")).form("/pause"))
+        assert page.status == 200
+        assert "no worker has decided on it yet" in page.main
+        assert "do not send it again" in page.main
+        # Where it stays when it is asked again, by script or by hand.
+        again = await browser.open(page.links["Look again"])
+        assert "no worker has decided on it yet" in again.main
+
+    in_world(tmp_path, story, transport=Moody)
+
+
+def test_a_form_of_another_or_of_nobody_changes_nothing(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        answer = await world.ask.put("/v1/schedules/report?request_topic=one", json=DAILY, headers=by("boss"))
+        assert answer.status_code == 201
+        clerk = Browser(world.ask, Authorization=by("clerk")["Authorization"])
+        boss = Browser(world.ask, Authorization=by("boss")["Authorization"])
+        form = (await boss.open("/schedules/report/cancel")).form("/cancel")
+        before = len(world.sent("one"))
+        for stamp in (form.fields["stamp"], "", "x", form.fields["stamp"][:-8] + "AAAAAAA=", "é"):
+            form.fields["stamp"] = stamp
+            refused = await clerk.send(form)
+            assert (refused.status, "form-not-taken" in refused.main) == (403, True), stamp
+        assert len(world.sent("one")) == before
+        own = (await clerk.open("/schedules/report/cancel")).form("/cancel")
+        assert (await clerk.send(own)).status == 200
+        assert len(world.sent("one")) == before + 1
+
+    in_world(tmp_path, story, topics=("one", "two"), entrance=entrance(tmp_path))
+
+
+def test_a_form_is_old_after_twelve_hours(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await made(world)
+        browser = Browser(world.ask)
+        form = (await browser.open("/schedules/report/cancel")).form("/cancel")
+        world.advance(12 * 3600 + 1)
+        before = len(world.sent())
+        assert "older than 12 hours" in (await browser.send(form)).main
+        assert len(world.sent()) == before
+
+    in_world(tmp_path, story)
+
+
+def test_who_may_not_is_shown_nothing_and_refused(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.ask.put("/v1/schedules/report?request_topic=one", json=DAILY, headers=by("boss"))
+        before = len(world.sent("one"))
+        for name in ("guest", "mixed"):
+            browser = Browser(world.ask, Authorization=by(name)["Authorization"])
+            page = await browser.open("/schedules/report")
+            assert page.status == 200
+            assert {"Pause", "Send now", "Cancel", "Edit", "Copy"}.isdisjoint(page.links)
+            for deed in ("pause", "trigger", "reschedule", "cancel"):
+                assert (await browser.open(f"/schedules/report/{deed}")).status == 403
+                # The stamp of the caller's own, as of a page that it may see.
+                boss = Browser(world.ask, Authorization=by("boss")["Authorization"])
+                form = (await boss.open(f"/schedules/report/{deed}")).form(deed)
+                form.fields["stamp"] = own_stamp(world, name)
+                refused = await browser.send(form, kind="every", every="1h")
+                assert (refused.status, "role-too-low" in refused.main) == (403, True)
+        assert len(world.sent("one")) == before
+
+    in_world(tmp_path, story, topics=("one", "two"), entrance=entrance(tmp_path))
+
+
+def own_stamp(world: World, name: str) -> str:
+    from delaystream.console.pages.acting.forms import stamp
+
+    kept = world.app.state.entrance
+    return stamp(kept, kept.enter([by(name)["Authorization"]], "here"), world.worker.now_ms())
