@@ -18,6 +18,7 @@ from delaystream.console.api.reading.schedules import LONGEST, Text
 from delaystream.console.api.rendering import event_body
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.rendering import address, pages_of
+from delaystream.console.where import By
 
 SHOWN: Final = 50
 
@@ -37,6 +38,8 @@ async def where(
             "q": q,
             "word": word,
             "found": items,
+            "by_key": any(one.by is By.KEY for one in items),
+            "held": any(hold.match.key == word.encode("utf-8", "surrogatepass") for hold in console.holds()),
             "states": Counter(one.state.value for one in items).most_common(),
         },
     )

@@ -152,6 +152,11 @@ def deed_address(id: str, request_topic: str, deed: str) -> str:
     return address(f"/schedules/{quote(id, safe='')}/{deed}", request_topic=request_topic)
 
 
+def pending_address(source: str, deed: str = "") -> str:
+    """The page of a request without an id, by its coordinates; or where something is done with it."""
+    return f"/pending/{quote(source, safe='/@')}" + (f"/{deed}" if deed else "")
+
+
 def where_address(word: str) -> str:
     """The search for a word."""
     return address("/where", q=word)
@@ -182,6 +187,7 @@ class Pages:
             "address": address,
             "advice": advice,
             "deed_address": deed_address,
+            "pending_address": pending_address,
             "appearance": appearance,
             "codes": frozenset(code.value for code in Code),
             "runbook": self.runbook,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import Query, Request
@@ -19,9 +18,8 @@ from delaystream.console.api.reading.schedules import LONGEST, Text
 from delaystream.console.api.rendering import event_body
 from delaystream.console.history.queries import OUTCOMES
 from delaystream.console.pages.acting.deeds import DEEDS
-from delaystream.console.pages.acting.panels import Panel
+from delaystream.console.pages.acting.panels import Around
 from delaystream.console.pages.acting.requests import told_of
-from delaystream.console.pages.acting.told import Notice
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.bars import by_lateness
 from delaystream.console.pages.happened import last_events
@@ -147,27 +145,11 @@ async def one_schedule(
     """One schedule."""
     found = schedules.one_schedule(console, id, request_topic)
     notice = await told_of(console, told, again=again)
-    return await schedule_page(request, console, found, Around(payload, notice=notice))
-
-
-@dataclass(frozen=True)
-class Around:
-    """What stands on the page of a schedule beside the schedule."""
-
-    #: whether value and headers are shown
-    payload: bool = False
-    #: what is asked back
-    panel: Panel | None = None
-    #: what a form has led to
-    notice: Notice | None = None
-    #: of the answer
-    status: HTTPStatus = HTTPStatus.OK
-    #: what a form has as its stamp
-    stamp: str = ""
+    return await schedule_page(request, console, found, Around(notice=notice), payload=payload)
 
 
 async def schedule_page(
-    request: Request, console: Console, found: StoredSchedule, around: Around
+    request: Request, console: Console, found: StoredSchedule, around: Around, *, payload: bool = False
 ) -> Response:
     """The page of a schedule."""
     may_read = console.caller.reads_payload(found.tenant)
@@ -188,17 +170,15 @@ async def schedule_page(
         "outcome": _outcome(fires),
         "reasons": await _reasons(console, shown.definition.destination, fires),
         "may_read": may_read,
-        "show_payload": around.payload,
+        "show_payload": payload,
         "snippets": snippets(
             shown,
-            shown.payload if around.payload else None,
+            shown.payload if payload else None,
             target_of(request, console),
         ),
         "deeds": [deed for deed in DEEDS if deed.fits(found)],
-        "panel": around.panel,
-        "notice": around.notice,
+        **around.values,
         "here": lambda told: f"{schedule_address(shown.id, shown.request_topic)}&told={told}",
-        "stamp": around.stamp,
     }
     return pages.page("schedule.html", console, values, around.status)
 

@@ -8,10 +8,14 @@ from fastapi import Request
 from starlette.responses import Response
 
 from delaystream.console.api.asking import Asked, AskedWhole, Cursored, Entered
+from delaystream.console.api.cursors import Cursors
 from delaystream.console.api.reading import overview, schedules
 from delaystream.console.api.reading.schedules import Text
+from delaystream.console.pages.acting.panels import Around
+from delaystream.console.pages.acting.requests import told_of
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.rendering import address, pages_of
+from delaystream.console.service import Console
 
 SHOWN: Final = 50
 
@@ -23,26 +27,40 @@ async def list_destinations(
     cursors: Cursored,
     destination: Text = None,
     cursor: str | None = None,
+    told: str = "",
+    again: bool = False,
 ) -> Response:
     """Destinations by name, with what stands in the way of each."""
+    around = Around(notice=await told_of(console, told, again=again))
+    return await destinations_page(request, (console, cursors), around, destination, cursor)
+
+
+async def destinations_page(
+    request: Request,
+    asked: tuple[Console, Cursors],
+    around: Around,
+    destination: str | None = None,
+    cursor: str | None = None,
+) -> Response:
+    """The page of destinations, with what is asked back and what came of it."""
+    console, cursors = asked
     page = await overview.list_destinations(
         console, cursors, destination=destination or None, limit=SHOWN, cursor=cursor or None
     )
     day = await overview.summary(console)
-    return pages_of(request).page(
-        "destinations.html",
-        console,
-        {
-            "section": "destinations",
-            "page": page,
-            "destination": destination or "",
-            "day": {one.destination: one for one in day.items},
-            "next": address("/destinations", destination=destination, cursor=page.next_cursor)
-            if page.next_cursor
-            else None,
-            "first": address("/destinations", destination=destination) if cursor else None,
-        },
-    )
+    values = {
+        "section": "destinations",
+        "page": page,
+        "destination": destination or "",
+        "day": {one.destination: one for one in day.items},
+        "next": address("/destinations", destination=destination, cursor=page.next_cursor)
+        if page.next_cursor
+        else None,
+        "first": address("/destinations", destination=destination) if cursor else None,
+        **around.values,
+        "here": lambda told: address("/destinations", destination=destination, told=told),
+    }
+    return pages_of(request).page("destinations.html", console, values, around.status)
 
 
 @router.get("/partitions")

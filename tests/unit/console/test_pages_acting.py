@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from delaystream.testing.transport import AsyncMemoryTransport
-from tests.unit.console.forms import Browser
+from tests.unit.console.forms import Browser, PageForm
 from tests.unit.console.test_writing_access import by, entrance
 from tests.unit.console.writable import World, in_world
 
@@ -20,6 +20,14 @@ DAILY = {"destination": "invoices", "cron": "0 9 * * *", "value": "now", "key": 
 async def made(world: World, id: str = "report", body: Any = None) -> None:
     answer = await world.ask.put(f"/v1/schedules/{id}", json=body or DAILY)
     assert answer.status_code == 201, answer.text
+
+
+def sent(world: World, key: bytes, **headers: str) -> str:
+    """A request as a producer sends it; its coordinates."""
+    pairs = [(f"delaystream-{name}", text.encode()) for name, text in headers.items()]
+    row = (key, b"v", pairs, world.worker.now_ms())
+    partition, offset = world.worker.append("delay-requests", None, row)
+    return f"delay-requests/{partition}/{offset}"
 
 
 async def read(world: World, id: str = "report") -> Any:
@@ -96,7 +104,6 @@ def test_what_is_over_says_so_and_can_be_created_again(tmp_path: Path) -> None:
         assert "create it again" in refused.main
         page = await browser.open("/schedules/report")
         assert {"Pause", "Send now", "Cancel", "Edit"}.isdisjoint(page.links)
-        assert page.links["Create it again"].startswith("/new?")
 
     in_world(tmp_path, story)
 
@@ -253,3 +260,110 @@ def own_stamp(world: World, name: str) -> str:
 
     kept = world.app.state.entrance
     return stamp(kept, kept.enter([by(name)["Authorization"]], "here"), world.worker.now_ms())
+
+
+def test_everything_of_a_customer_is_stopped_and_goes_on(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await made(world)
+        for _ in range(3):
+            sent(world, b"customer-7", destination="carts", delay="1h")
+        world.advance(1)
+        await world.caught_up()
+        browser = Browser(world.ask)
+        found = await browser.open("/where?q=customer-7")
+        asked = await browser.open(found.links["Stop everything with this key"])
+        assert "Hold everything with the key customer-7?" in asked.main
+        assert "1 pending schedules match, and 3 events without an id" in asked.main
+        held = await browser.send(asked.form("/holds/new"), lasts="4h", note="asked for by phone")
+        assert "Held: 1 schedule, and 3 events without an id." in held.main
+        assert "“asked for by phone”" in held.main
+        assert (await read(world))["status"] == "paused"
+        world.advance(3700)
+        await world.caught_up()
+        assert world.sent("carts") == []
+        page = await browser.send((await browser.open(held.links["Release"])).form("/holds/release"))
+        assert "Released: 1 schedule. 3 fires are due at once." in page.main, page.main
+        assert "Nothing is held." in page.main
+        world.advance(1)
+        assert len(world.sent("carts")) == 3
+
+    in_world(tmp_path, story)
+
+
+def test_a_request_without_id_is_sent_now_moved_and_cancelled(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        places = [sent(world, b"customer-8", destination="carts", delay="1h") for _ in range(3)]
+        world.advance(1)
+        await world.caught_up()
+        browser = Browser(world.ask)
+        page = await browser.open(f"/pending/{places[0]}")
+        done = await browser.send((await browser.open(page.links["Send now"])).form("/trigger"))
+        assert done.status == 200, done.main
+        world.advance(1)
+        assert len(world.sent("carts")) == 1
+        form = (await browser.open(f"/pending/{places[1]}/reschedule")).form("/reschedule")
+        wrong = await browser.send(form, delay="soon")
+        assert (wrong.status, wrong.main.count("invalid-delay")) == (400, 2)
+        moved = await browser.send(wrong.form("/reschedule"), delay="5s")
+        assert "It has another time. The next fire is due at" in moved.main
+        world.advance(6)
+        assert len(world.sent("carts")) == 2
+        gone = await browser.send((await browser.open(f"/pending/{places[2]}/cancel")).form("/cancel"))
+        assert "Cancelled" in gone.main
+        world.advance(4000)
+        assert len(world.sent("carts")) == 2
+        again = (await browser.open(f"/pending/{places[2]}/cancel")).forms
+        late = await browser.send(next(form for form in again if form.method == "post"))
+        assert (late.status, "too-late" in late.main) == (409, True)
+        assert (await browser.open("/pending/delay-requests/0/999")).status in (200, 404)
+
+    in_world(tmp_path, story)
+
+
+def test_a_rate_is_set_and_taken_away(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await made(world)
+        browser = Browser(world.ask)
+        page = await browser.open("/destinations")
+        asked = await browser.open(page.links["Rate"])
+        assert "How fast does invoices get records?" in asked.main
+        wrong = await browser.send(asked.form("/rate"), rate="fast")
+        assert (wrong.status, wrong.main.count("invalid-rate")) == (400, 2)
+        done = await browser.send(wrong.form("/rate"), rate="600/m", note="the provider's bound")
+        assert "The rate is set on every partition." in done.main
+        assert "10 a second" in done.main
+        assert "“the provider's bound”" in done.main
+        holds = await browser.open("/holds")
+        assert re.search(r"Who did what .* rate .*console", holds.main), holds.main
+        await browser.send(
+            (await browser.open("/destinations/rate?destination=invoices")).form("/rate"), rate=""
+        )
+        rates = (await world.ask.get("/v1/destinations/invoices/rate")).json()["items"]
+        assert [rate["per_second"] for rate in rates if rate["by"] == "command"] == [None]
+
+    in_world(tmp_path, story)
+
+
+def test_what_is_about_many_is_for_admins(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.ask.put("/v1/schedules/report?request_topic=one", json=DAILY, headers=by("boss"))
+        boss = Browser(world.ask, Authorization=by("boss")["Authorization"])
+        await boss.send(
+            (await boss.open("/holds/new?key=customer-7")).form("/holds/new"), request_topic="one"
+        )
+        release = (await boss.open("/holds")).links["Release"]
+        before = len(world.sent("one"))
+        for name in ("clerk", "guest", "mixed"):
+            browser = Browser(world.ask, Authorization=by(name)["Authorization"])
+            assert {"Hold…", "Release"}.isdisjoint((await browser.open("/holds")).links)
+            assert {"Rate", "Hold"}.isdisjoint((await browser.open("/destinations")).links)
+            assert "Stop everything with this key" not in (await browser.open("/where?q=customer-7")).links
+            for path in ("/holds/new", release, "/destinations/rate?destination=invoices"):
+                assert (await browser.open(path)).status == 403
+                form = PageForm(path, "post", {"stamp": own_stamp(world, name), "key": "k", "rate": "1"})
+                assert (await browser.send(form)).status == 403, (name, path)
+                form.fields["request_topic"] = "one"
+                assert (await browser.send(form)).status == 403, (name, path)
+        assert len(world.sent("one")) == before
+
+    in_world(tmp_path, story, topics=("one", "two"), entrance=entrance(tmp_path))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from http import HTTPStatus
+from typing import Any, Final
 
 from markupsafe import Markup
 
 from delaystream.console.api.models import EventBody
 from delaystream.console.api.problems import ProblemError
+from delaystream.console.pages.acting.told import Notice
 
 #: Codes of which the name of the field does not follow, and the field that they are about.
 _ABOUT: Final = {
@@ -106,6 +108,24 @@ class Panel:
         """The same with why it was not carried out, where it can be at the field that it is about."""
         inputs = with_problem(self.inputs, problem.code, problem.detail)
         return replace(self, inputs=inputs, trouble=Trouble(problem.code, problem.detail, meanwhile))
+
+
+@dataclass(frozen=True)
+class Around:
+    """What stands on a page beside what it shows anyway."""
+
+    panel: Panel | None = None
+    #: what a form has led to
+    notice: Notice | None = None
+    #: what the panel's form has as its stamp
+    stamp: str = ""
+    #: of the answer
+    status: HTTPStatus = HTTPStatus.OK
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """For a template."""
+        return {"panel": self.panel, "notice": self.notice, "stamp": self.stamp}
 
 
 def with_problem(inputs: Sequence[Input], code: str, detail: str) -> list[Input]:

@@ -20,10 +20,10 @@ from delaystream.console.api.rendering import schedule_body
 from delaystream.console.pages.acting.calls import call_of, carried_out, led_to
 from delaystream.console.pages.acting.deeds import DEEDS, Deed
 from delaystream.console.pages.acting.forms import Posted, stamp
-from delaystream.console.pages.acting.panels import Panel
+from delaystream.console.pages.acting.panels import Around, Panel
 from delaystream.console.pages.answering import page_router
 from delaystream.console.pages.rendering import deed_address, schedule_address
-from delaystream.console.pages.schedules import Around, events_of, schedule_page
+from delaystream.console.pages.schedules import events_of, schedule_page
 from delaystream.console.service import Console
 from delaystream.query.partition import StoredSchedule
 

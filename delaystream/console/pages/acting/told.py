@@ -101,9 +101,15 @@ def _several(request: RequestBody) -> str | Markup:
     outcome = request.outcome or ""
     if outcome not in _COUNTED:
         return _SEVERAL.get((outcome, request.action)) or said("Carried out: {}.", outcome)
-    counted = f"{request.count or 0} schedules, and {request.anonymous or 0} events without an id"
-    at_once = f" {_fires(request.fires_at_once)} due at once." if request.fires_at_once else ""
-    return f"{_COUNTED[outcome]}: {counted}.{at_once}"
+    counted = _number(request.count, "schedule")
+    if outcome == "resumed":
+        # What has no id is counted as it comes due: nothing of it is written anew by the end of a hold.
+        return f"Released: {counted}. {_fires(request.fires_at_once or 0)} due at once."
+    return f"{_COUNTED[outcome]}: {counted}, and {_number(request.anonymous, 'event')} without an id."
+
+
+def _number(count: int | None, what: str) -> str:
+    return f"{count or 0} {what}" if count == 1 else f"{count or 0} {what}s"
 
 
 def _fires(count: int) -> str:

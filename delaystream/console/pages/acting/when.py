@@ -77,3 +77,11 @@ def when_inputs(texts: Mapping[str, str]) -> list[Input]:
             "timezone", "Time zone", texts.get("timezone", ""), hint="Europe/Berlin", shown="of-cron of-at"
         ),
     ]
+
+
+def once_inputs() -> list[Input]:
+    """The fields of a single time."""
+    texts = {"kind": "delay"}
+    fields = [one for one in when_inputs(texts) if one.name in {"delay", "at"}]
+    options = [(kind, say) for kind, say in _SAY.items() if kind in {"delay", "at"}]
+    return [Input("kind", "When", "delay", "radio", options=options), *fields]
