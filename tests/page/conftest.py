@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.page import world
 from tests.page.serving import Served, served
+from tests.page.shopping import Acted, acted
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -58,7 +59,7 @@ class Looked:
     """One page of a browser, and what went wrong while it was looked at."""
 
     page: Page
-    console: Served
+    console: Served | Acted
     troubles: list[str] = field(default_factory=list)
 
     def open(self, path: str, status: int = 200) -> Page:
@@ -135,12 +136,21 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield console
 
 
+@pytest.fixture(scope="session")
+def acting(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acted]:
+    """A console that acts on a real broker, with a real worker."""
+    with acted(kafka, tmp_path_factory.mktemp("acting")) as console:
+        yield console
+
+
 @pytest.fixture
 def look(browser: Browser) -> Look:
     """A window on a console. Whatever the browser complains of fails the test at the end."""
 
     @contextmanager
-    def looking(console: Served, mode: Mode = MODES[0], *, may_miss: bool = False) -> Iterator[Looked]:
+    def looking(
+        console: Served | Acted, mode: Mode = MODES[0], *, may_miss: bool = False
+    ) -> Iterator[Looked]:
         context = browser.new_context(
             viewport={"width": mode.width, "height": 800 if mode.width > 600 else 844},
             color_scheme=mode.scheme,

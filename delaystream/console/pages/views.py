@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from delaystream.console.pages import coming, first, happened, schedules, surroundings
-from delaystream.console.pages.acting import destinations, requests, unnamed
+from delaystream.console.pages.acting import destinations, editing, requests, unnamed
 from delaystream.console.pages.acting import schedules as acted
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.appearance import Appearance
@@ -23,7 +23,7 @@ _HERE: Final = Path(__file__).parent
 ROOMS: Final = (first, schedules, coming, happened, surroundings)
 
 
-ACTING: Final = (acted.router, destinations.router, unnamed.router, requests.router)
+ACTING: Final = (editing.router, acted.router, destinations.router, unnamed.router, requests.router)
 """What changes something."""
 
 

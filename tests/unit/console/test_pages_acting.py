@@ -367,3 +367,134 @@ def test_what_is_about_many_is_for_admins(tmp_path: Path) -> None:
         assert len(world.sent("one")) == before
 
     in_world(tmp_path, story, topics=("one", "two"), entrance=entrance(tmp_path))
+
+
+def test_a_schedule_is_made_after_a_look_at_what_it_will_be(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        browser = Browser(world.ask)
+        new = (await browser.open("/new")).form("/new")
+        empty = await browser.send(new, step="review")
+        assert (empty.status, "missing-destination" in empty.main) == (400, True)
+        filled: dict[str, str] = {
+            "id": "stand-up",
+            "destination": "reminders",
+            "kind": "cron",
+            "cron": "61 9 * * MON",
+            "timezone": "Europe/Berlin",
+            "name": "Stand-up <b>",
+            "tags": "team, daily",
+            "key": "customer-7",
+            "value": "line one\r\nline two",
+            "headers": "type: reminder\r\nempty:",
+            # Of another kind of time: it is not asked for.
+            "delay": "5m",
+        }
+        wrong = await browser.send(empty.form("/new"), step="review", **filled)
+        assert (wrong.status, wrong.main.count("invalid-cron")) == (400, 2), wrong.main
+        before = len(world.sent())
+        review = await browser.send(wrong.form("/new"), step="review", cron="30 9 * * MON-FRI")
+        assert "Create stand-up ?" in review.main
+        assert "at 09:30, Monday to Friday, in Europe/Berlin" in review.main
+        assert "09:30:00 +01:00" in review.main
+        assert "-X POST" in review.main
+        assert len(world.sent()) == before
+        again = (await browser.send(review.form("/new"), step="edit")).form("/new")
+        assert again.fields["value"] == "line one\nline two"
+        done = await browser.send(review.form("/new"), step="save", note="asked for by the team")
+        assert "Created. The next fire is due at" in done.main, done.main
+        shown = (await world.ask.get("/v1/schedules/stand-up?payload=true")).json()
+        assert shown["definition"] == {
+            **shown["definition"],
+            "destination": "reminders",
+            "cron": "30 9 * * MON-FRI",
+            "timezone": "Europe/Berlin",
+            "name": "Stand-up <b>",
+            "tags": ["team", "daily"],
+        }
+        assert shown["payload"]["value"] == "line one\nline two"
+        assert shown["payload"]["key"] == "customer-7"
+        assert shown["payload"]["headers"] == [["type", "reminder"], ["empty", ""]]
+        taken = await browser.send(
+            (await browser.open("/new")).form("/new"), step="save", **filled | {"cron": "0 9 * * *"}
+        )
+        assert (taken.status, "already-exists" in taken.main) == (409, True)
+
+    in_world(tmp_path, story)
+
+
+ODD = {
+    "destination": "invoices",
+    "every": "15m",
+    "start": "2030-01-01T00:00:00Z",
+    "description": "two\nlines \u202e <i>",
+    "tags": ["a", "b"],
+    "max_fires": 8,
+    "key_base64": "//4=",
+    "value": "with\r\nCRLF and \0 zero",
+    "headers": [["plain", "x"], ["null", None], ["raw", {"base64": "/w=="}], ["a:b", " spaces "]],
+}
+
+
+def test_what_nobody_touched_stays_as_it_was_whatever_it_is(tmp_path: Path) -> None:
+    """A form has texts in it, and browsers change some of them: none of that is a change."""
+
+    async def story(world: World) -> None:
+        await made(world, "odd", ODD)
+        was = (await world.ask.get("/v1/schedules/odd?payload=true")).json()
+        browser = Browser(world.ask)
+        form = (await browser.open("/schedules/odd/edit?payload=true")).form("/edit")
+        same = await browser.send(form, step="review")
+        assert (same.status, "nothing-to-change" in same.main) == (400, True), same.main
+        review = await browser.send(same.form("/edit"), step="review", name="New name", max_fires="")
+        assert "New name" in review.main
+        assert (await browser.send(review.form("/edit"), step="save")).status == 200
+        now = (await world.ask.get("/v1/schedules/odd?payload=true")).json()
+        assert now["payload"] == was["payload"]
+        assert now["definition"] == {**was["definition"], "name": "New name", "max_fires": None}
+        # A new value has the headers and the key that were there.
+        form = (await browser.open("/schedules/odd/edit?payload=true")).form("/edit")
+        review = await browser.send(form, step="review", value="other", value_kind="text")
+        assert (await browser.send(review.form("/edit"), step="save")).status == 200
+        now = (await world.ask.get("/v1/schedules/odd?payload=true")).json()
+        assert now["payload"] == {**was["payload"], "value": "other"}
+
+    in_world(tmp_path, story)
+
+
+def test_another_kind_of_time_and_what_changed_meanwhile(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await made(world)
+        browser = Browser(world.ask)
+        form = (await browser.open("/schedules/report/edit")).form("/edit")
+        review = await browser.send(form, step="review", kind="every", every="2h", name="Report")
+        assert {"Next times as it is", "Next times after it"} <= {
+            line for line in ("Next times as it is", "Next times after it") if line in review.main
+        }
+        world.advance(2)
+        await world.ask.post("/v1/schedules/report/pause", json={"note": "by the other shift"})
+        refused = await browser.send(review.form("/edit"), step="save")
+        assert (refused.status, "“by the other shift”" in refused.main) == (412, True), refused.main
+        review = await browser.send(refused.form("/edit"), step="review")
+        assert "It is paused, and stays so." in review.main
+        assert (await browser.send(review.form("/edit"), step="save")).status == 200
+        now = await read(world)
+        assert (now["definition"]["every"], now["definition"]["cron"]) == ("2h", None)
+        assert (now["definition"]["name"], now["status"]) == ("Report", "paused")
+
+    in_world(tmp_path, story)
+
+
+def test_the_preview_answers_while_one_writes(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async def preview(**fields: str) -> str:
+            answer = await world.ask.post("/preview", data=fields)
+            assert answer.status_code == 200
+            return " ".join(re.sub(r"<[^>]+>", " ", answer.text).split())
+
+        assert "Say when" in await preview(kind="cron")
+        assert "invalid-cron" in await preview(kind="cron", cron="61")
+        spring = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "start": "2030-03-30T00:00:00Z"}
+        assert "gap" in await preview(kind="cron", **spring)
+        assert "every 15 minutes" in await preview(kind="every", every="15m", cron="not looked at")
+
+    in_world(tmp_path, story)

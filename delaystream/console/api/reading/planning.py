@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated
@@ -19,6 +20,7 @@ from delaystream.console.api.problems import ProblemError, invalid
 from delaystream.console.api.reading.schedules import LONGEST, key_bytes, time_ms
 from delaystream.console.api.rendering import change_bodies, fresh, planned_body, time_body
 from delaystream.console.replica.pending import Wanted
+from delaystream.console.service import Console
 from delaystream.core.durations import format_duration
 from delaystream.core.rejection import Rejection
 
@@ -89,9 +91,15 @@ async def preview(
     It is held to the contract and its own limits; a worker may have others. What is refused is answered with
     422 and the code of the contract. Times are without jitter.
     """
+    return await previewed(console, definition.headers, time_ms("after", after), count)
+
+
+async def previewed(
+    console: Console, headers: Mapping[str, str], after_ms: int | None, count: int
+) -> PreviewBody:
+    """The same of a definition as headers say it, without prefix. Raises ProblemError."""
     now_ms = console.clock.now_ms()
-    after_ms = time_ms("after", after)
-    request = times.parsed(definition.headers, now_ms)
+    request = times.parsed(headers, now_ms)
     if isinstance(request, Rejection):
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, request.code.value, request.detail)
     found = await asyncio.to_thread(times.preview, request, now_ms if after_ms is None else after_ms, count)
