@@ -49,7 +49,7 @@ def served(story: Callable[[], Told], directory: Path, appearance: Appearance) -
 
     async def serve(of: Told) -> None:
         made_of.append((of, asyncio.get_running_loop()))
-        async with console(of, directory) as made:
+        async with console(of, directory, writes=True) as made:
             config = uvicorn.Config(
                 application(made, appearance=appearance),
                 log_config=None,

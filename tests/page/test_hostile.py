@@ -23,6 +23,11 @@ PATHS = {
     "events": "/live",
     "dead-letters": "/dead-letters",
     "destinations": "/destinations",
+    "holds": "/holds",
+    "pause": f"/schedules/{quote(ID, safe='')}/pause",
+    "edit": f"/schedules/{quote(ID, safe='')}/edit?payload=true",
+    "rate": f"/destinations/rate?destination={quote(ID)}",
+    "hold": f"/holds/new?key={quote(ID)}",
     "partitions": "/partitions",
     "where-id": f"/where?q={quote(ID)}",
     "where-key": f"/where?q={quote(HOSTILE)}",
@@ -41,6 +46,11 @@ TOLD = {
     "events",
     "dead-letters",
     "destinations",
+    "holds",
+    "pause",
+    "edit",
+    "rate",
+    "hold",
     "where-id",
     "where-key",
 }
@@ -49,9 +59,9 @@ ACTING = """
 [...document.querySelectorAll("*")].flatMap((element) => [...element.attributes].map((one) => one.name))
   .filter((name) => /^(on|style|hx-on|hx-vals|srcdoc)/.test(name))
 """
-#: What is read on a page, but for blocks of code, which stand for themselves.
+#: What is read on a page, but for what is there to be copied or edited, as it is.
 READ = """
-[...document.querySelectorAll("body *")].filter((element) => !element.closest("pre"))
+[...document.querySelectorAll("body *")].filter((element) => !element.closest("pre, textarea"))
   .flatMap((element) => [...element.childNodes]).filter((node) => node.nodeType === 3)
   .map((node) => node.textContent).join("")
 """
@@ -64,7 +74,10 @@ OWN = {
     "live",
     "dead-letters",
     "destinations",
+    "holds",
+    "new",
     "partitions",
+    "requests",
     "settings",
     "where",
     "v1",

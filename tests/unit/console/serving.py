@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
+from delaystream.client.kafka.transport import AsyncTransport
+from delaystream.config import Settings
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.api.application import application
 from delaystream.console.history.database import Database, Retention
@@ -18,6 +20,9 @@ from delaystream.console.history.queries import History
 from delaystream.console.letters import DeadLetters
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
+from delaystream.console.writing.ledger import Ledger
+from delaystream.console.writing.sending import Sender
+from delaystream.console.writing.service import Writing
 from delaystream.engine.failures import Misconfigured
 from delaystream.engine.ports import LogBounds, TopicPartition
 from delaystream.testing import MemoryChangelog, MemoryLog, MemoryStateStores, VirtualTimeLoop
@@ -61,9 +66,16 @@ def told(story: Story, partitions: int = 1, **settings: Any) -> Told:
         return Told(engine.log, engine.clock.now_ms(), partitions)
 
 
+class _Nowhere:
+    """The way to brokers of a console that is only looked at."""
+
+    async def close(self) -> None:
+        """See AsyncTransport."""
+
+
 @asynccontextmanager
-async def console(of: Told, directory: Path) -> AsyncIterator[Console]:
-    """A console that has caught up with what was told."""
+async def console(of: Told, directory: Path, *, writes: bool = False) -> AsyncIterator[Console]:
+    """A console that has caught up with what was told. With `writes` it would write: nobody takes it."""
 
     def opening(topic: str) -> Callable[[int], Awaitable[MemoryChangelog]]:
         return lambda partition: MemoryChangelog.open(of.log, topic, partition)
@@ -84,6 +96,9 @@ async def console(of: Told, directory: Path) -> AsyncIterator[Console]:
     history = HistoryFollower(1, opening("delay-events"), database, of.clock, kept)
     letters = DeadLetters(1, opening("delay-dead-letters"), of.clock.now_ms)
     made = Console(following, history, History(database), letters, of.clock, bounds)
+    if writes:
+        sender = Sender(Settings(), lambda: cast(AsyncTransport, _Nowhere()), of.clock.now_ms)
+        made.writing = Writing(sender, made, Ledger(database, made.audit), of.clock)
     running = asyncio.create_task(made.run())
     try:
         while not (
