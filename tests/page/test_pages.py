@@ -47,9 +47,6 @@ SHOWN = {
     ("late-schedule", "light-1280"),
     ("agenda", "dark-1280"),
     ("where", "light-1280"),
-    ("send-now", "light-1280"),
-    ("new", "light-1280"),
-    ("hold", "dark-1280"),
 }
 
 

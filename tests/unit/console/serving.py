@@ -14,6 +14,7 @@ from delaystream.client.kafka.transport import AsyncTransport
 from delaystream.config import Settings
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.api.application import application
+from delaystream.console.audit.log import AuditLog
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
@@ -98,6 +99,7 @@ async def console(of: Told, directory: Path, *, writes: bool = False) -> AsyncIt
     made = Console(following, history, History(database), letters, of.clock, bounds)
     if writes:
         sender = Sender(Settings(), lambda: cast(AsyncTransport, _Nowhere()), of.clock.now_ms)
+        made.audit = AuditLog(database, of.clock.now_ms)
         made.writing = Writing(sender, made, Ledger(database, made.audit), of.clock)
     running = asyncio.create_task(made.run())
     try:

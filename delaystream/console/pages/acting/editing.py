@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from fastapi import Request, Response
@@ -16,7 +16,7 @@ from delaystream.console.access.caller import Role
 from delaystream.console.access.refused import forbidden
 from delaystream.console.api.asking import Asked, Entered
 from delaystream.console.api.changing import schedules as changing
-from delaystream.console.api.changing.bodies import Changed, Created
+from delaystream.console.api.changing.bodies import Body, Changed, Created
 from delaystream.console.api.changing.conditions import Conditions
 from delaystream.console.api.changing.guard import permit
 from delaystream.console.api.models import DefinitionBody, EventBody, Json, Payload, PreviewBody, WrittenBody
@@ -28,7 +28,7 @@ from delaystream.console.pages.acting.calls import Call, call_of, carried_out, l
 from delaystream.console.pages.acting.forms import Posted, read_fields, stamp
 from delaystream.console.pages.acting.panels import Trouble, note, with_problem
 from delaystream.console.pages.acting.schedules import meanwhile
-from delaystream.console.pages.acting.when import kind_of
+from delaystream.console.pages.acting.when import KINDS, kind_of
 from delaystream.console.pages.answering import page_router
 from delaystream.console.pages.rendering import address, deed_address, pages_of, schedule_address
 from delaystream.console.pages.schedules import in_words, target_of
@@ -37,6 +37,8 @@ from delaystream.console.service import Console
 from delaystream.query.partition import StoredSchedule
 
 router = page_router()
+
+_Body = TypeVar("_Body", bound=Body)
 
 TIMES: Final = 8
 """So many times are shown in advance."""
@@ -253,7 +255,7 @@ def _patch(editing: Editing) -> Json:
     return patch
 
 
-def _read(model: Any, body: Json) -> Any:
+def _read(model: type[_Body], body: Json) -> _Body:
     try:
         return model.model_validate(body)
     except (ValidationError, RequestValidationError) as error:
@@ -277,7 +279,7 @@ async def _review(
         _patch(editing)
     preview = await planning.previewed(console, drafts.headers_of(texts), None, TIMES)
     then: PreviewBody | None = None
-    if before and drafts.headers_of(before).keys() & set(drafts.KINDS):
+    if before and drafts.headers_of(before).keys() & set(KINDS):
         try:
             then = await planning.previewed(console, drafts.headers_of(before), None, TIMES)
         except ProblemError:
