@@ -231,6 +231,12 @@ class Batch(Verbs[Pending[Accepted], Pending[ScheduleDescription | None]]):
 
 
 def _connect(properties: Mapping[str, str]) -> Transport:
+    from delaystream.client.kafka.threads import apart
+
+    return apart(partial(_connected, properties), "delaystream connects")
+
+
+def _connected(properties: Mapping[str, str]) -> Transport:
     from delaystream.adapters.security.client_config import ClientConfig
     from delaystream.client.kafka.confluent_transport import ConfluentTransport
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -19,17 +20,21 @@ from delaystream.client import (
     MissingTopicError,
     ReceiptTimeout,
     RejectedError,
+    RequestRecord,
     ScheduleDescription,
+    Sent,
     UnavailableError,
     schedule_request,
 )
 from delaystream.client.kafka import async_sending as async_sending_module
+from delaystream.client.kafka import confluent_transport as confluent_transport_module
 from delaystream.client.kafka import sending as sending_module
 from delaystream.client.kafka.aiokafka_transport import (
     AiokafkaTransport,
     take_new_partitions,
     told_of_its_end,
 )
+from delaystream.client.kafka.async_sending import AsyncSending
 from delaystream.client.kafka.confluent_transport import ConfluentTransport
 from delaystream.client.kafka.partitions import PartitionCounts
 from delaystream.client.kafka.promises import Promise
@@ -37,6 +42,7 @@ from delaystream.client.kafka.receipts import Receipts
 from delaystream.client.kafka.sending import Sending
 from delaystream.client.requests.checking import Checker
 from delaystream.client.requests.composing import Composer
+from delaystream.client.verbs import itself
 from delaystream.codec.outgoing import Outcome
 from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
@@ -212,6 +218,171 @@ def test_as_many_receipts_are_waited_for_as_may_be(kind: str, monkeypatch: pytes
         case.run(second.result())
 
 
+def test_many_tasks_at_once_do_not_pass_the_bound_of_receipts() -> None:
+    """Each sends only once it has a place; also where all of them ask before any of them is on its way."""
+    log = Log(delay_requests=8, delay_receipts=1)
+    transport = HeldAsyncTransport(log)
+    produce, most, answered = transport.produce, 0, 0
+
+    async def slowly(record: RequestRecord) -> asyncio.Future[Sent]:
+        nonlocal most
+        await asyncio.sleep(0.001)
+        sent = await produce(record)
+        most = max(most, len(log.produced) - answered)
+        return sent
+
+    async def run() -> None:
+        nonlocal answered
+        transport.produce = slowly  # type: ignore[method-assign]
+        sending = AsyncSending(lambda: transport, waiting=5)
+        composer = Composer("delay-requests", None)
+        record = schedule_request(composer.place, "out", delay="1s")
+
+        async def one() -> None:
+            request = composer.composed(record, waits=True)
+            assert (await (await sending.begin(request, 60, itself)).result()).outcome == "scheduled"
+
+        async def worker() -> None:
+            nonlocal answered
+            while answered < 40:
+                await asyncio.sleep(0.002)
+                if len(log.produced) > answered:
+                    log.answer(answered, Outcome.SCHEDULED)
+                    answered += 1
+
+        transport.wait = waits  # type: ignore[method-assign]
+        await asyncio.gather(worker(), *(one() for _ in range(40)))
+
+    async def waits(future: asyncio.Future[Any], timeout_s: float | None) -> Any:
+        return await asyncio.wait_for(asyncio.shield(future), timeout_s)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+    assert len(log.produced) == 40
+    assert most == 5
+
+
+class PatientTransport(HeldTransport):
+    """Whoever waits sleeps until another thread tells it."""
+
+    def wait(self, promise: Promise[Any], timeout_s: float | None) -> Any:
+        return promise.result(60 if timeout_s is None else timeout_s)
+
+
+def test_many_threads_at_once_do_not_pass_the_bound_of_receipts() -> None:
+    """As many tasks do not: who sees that there is room takes it."""
+    log = Log(delay_requests=8, delay_receipts=1)
+    transport = PatientTransport(log)
+    sending = Sending(lambda: transport, waiting=3)
+    composer = Composer("delay-requests", None)
+    request = composer.composed(schedule_request(composer.place, "out", delay="1s"), waits=True)
+    all_there = threading.Barrier(3)
+    produce, counts = transport.produce, list[int]()
+
+    def together(record: RequestRecord, done: Any) -> None:
+        all_there.wait(60)
+        counts.append(len(sending._waiting))
+        produce(record, done)
+
+    def slowly(topic: str, each: Any, fail: Any) -> None:
+        time.sleep(0.1)  # all of them have looked for room by then
+        follow(topic, each, fail)
+
+    follow = transport.follow
+    transport.produce, transport.follow = together, slowly  # type: ignore[method-assign]
+    threads = [threading.Thread(target=sending.begin, args=(request, 0.001, itself)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(counts) == 6
+    assert max(counts) == 3
+
+
+def test_who_was_interrupted_behind_an_answer_does_not_hold_up_who_wants_room() -> None:
+    """Its result is there, and nobody has taken it from among those that are waited for."""
+    log = Log(delay_requests=8, delay_receipts=1)
+    sending: Any = Sending(lambda: HeldTransport(log), waiting=1)
+    composer = Composer("delay-requests", None)
+    request = composer.composed(schedule_request(composer.place, "out", delay="1s"), waits=True)
+    pending = sending.begin(request, 0.001, itself)
+    settled = sending.settled
+
+    def interrupted(_pending: Any) -> None:
+        raise KeyboardInterrupt
+
+    sending.settled = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        pending.result()
+    sending.settled = settled
+    waiting = threading.Thread(target=sending.begin, args=(request, 0.001, itself), daemon=True)
+    waiting.start()
+    waiting.join(60)
+    assert not waiting.is_alive()
+    assert len(log.produced) == 2
+
+
+def test_who_waits_for_room_is_told_that_the_oldest_was_not_sent() -> None:
+    """Its thread was interrupted, or Kafka is not there: nobody will ever acknowledge it."""
+    log = Log(delay_requests=8, delay_receipts=1)
+    transport: Any = PatientTransport(log)
+    sending = Sending(lambda: transport, waiting=1)
+    composer = Composer("delay-requests", None)
+    request = composer.composed(schedule_request(composer.place, "out", delay="1s"), waits=True)
+    produce, wait = transport.produce, transport.wait
+    waits = threading.Event()
+
+    def interrupted(_record: RequestRecord, _done: Any) -> None:
+        transport.produce = produce
+        other.start()
+        assert waits.wait(60)
+        raise KeyboardInterrupt
+
+    def patiently(promise: Promise[Any], timeout_s: float | None) -> Any:
+        waits.set()
+        return wait(promise, timeout_s)
+
+    transport.produce, transport.wait = interrupted, patiently
+    other = threading.Thread(target=sending.begin, args=(request, 0.001, itself), daemon=True)
+    with pytest.raises(KeyboardInterrupt):
+        sending.begin(request, 60, itself)
+    other.join(30)
+    assert not other.is_alive()
+    assert len(log.produced) == 1
+
+
+def test_a_task_that_is_cancelled_while_it_sends_leaves_its_place() -> None:
+    """And so does one whose topic of receipts is not there."""
+    log = Log(delay_requests=8, delay_receipts=1)
+    transport: Any = HeldAsyncTransport(log)
+    held = asyncio.Event()
+
+    async def never(_record: RequestRecord) -> asyncio.Future[Sent]:
+        held.set()
+        return await asyncio.Future[asyncio.Future[Sent]]()
+
+    async def run() -> None:
+        produce = transport.produce
+        sending = AsyncSending(lambda: transport, waiting=1)
+        composer = Composer("delay-requests", None)
+        record = schedule_request(composer.place, "out", delay="1s")
+        request = composer.composed(record, waits=True)
+        nowhere = schedule_request(composer.place, "out", delay="1s", reply_to="nowhere")
+        with pytest.raises(MissingTopicError):
+            await sending.begin(composer.composed(nowhere, waits=True), 60, itself)
+        transport.produce = never
+        first = asyncio.create_task(sending.begin(request, 60, itself))
+        await held.wait()
+        transport.produce = produce
+        second = asyncio.create_task(sending.begin(request, 60, itself))
+        await asyncio.sleep(0)
+        assert log.produced == []
+        first.cancel()
+        await asyncio.wait_for(second, 60)
+        assert len(log.produced) == 1
+
+    asyncio.run(run())
+
+
 def test_a_batch_waits_for_all_and_raises_what_nobody_has_looked_at(kind: str) -> None:
     case = Case(kind, at_once=False)
 
@@ -274,8 +445,16 @@ def test_a_change_gives_up_after_ten_times(kind: str) -> None:
     assert len(updates) == 10
 
 
-def test_whoever_waits_is_told_that_the_reading_has_ended_whatever_ended_it() -> None:
+def test_whoever_waits_is_told_that_the_reading_has_ended_whatever_ended_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Broken:
+        def __init__(self, *_settings: Any) -> None:
+            """Like a reader."""
+
+        def start(self) -> None:
+            told.append("started")
+
         def read(self, timeout_s: float) -> list[Any]:
             raise ValueError("no record")
 
@@ -288,16 +467,46 @@ def test_whoever_waits_is_told_that_the_reading_has_ended_whatever_ended_it() ->
     told: list[Any] = []
     kafka: Any = Broken()
     nowhere = {"bootstrap.servers": "127.0.0.1:9"}
+    monkeypatch.setattr(confluent_transport_module, "Reader", Broken)
     blocking = ConfluentTransport(nowhere, nowhere)
-    blocking._read(kafka, "replies", told.append, told.append)
+    blocking.follow("replies", told.append, told.append)
     blocking.close(1)
     reading = AiokafkaTransport({}, {}, {})._read(kafka, {}, told.append)
     asyncio.run(told_of_its_end(reading, "replies", told.append))
     assert [str(one) for one in told] == [
+        "started",
         "Topic replies cannot be read: ValueError: no record.",
         "closed",
         "Topic replies cannot be read: ValueError: no record.",
     ]
+
+
+def test_a_topic_that_cannot_be_followed_says_so_to_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reading begins in a thread of its own, and what is in its way is raised here all the same."""
+
+    class Missing:
+        def __init__(self, *_settings: Any) -> None:
+            if refused_at == "made":
+                raise ValueError("no setting")
+
+        def start(self) -> None:
+            raise MissingTopicError("replies")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    closed: list[Any] = []
+    nowhere = {"bootstrap.servers": "127.0.0.1:9"}
+    monkeypatch.setattr(confluent_transport_module, "Reader", Missing)
+    transport = ConfluentTransport(nowhere, nowhere)
+    refused_at = "started"
+    with pytest.raises(MissingTopicError):
+        transport.follow("replies", closed.append, closed.append)
+    refused_at = "made"
+    with pytest.raises(ValueError, match="no setting"):
+        transport.follow("replies", closed.append, closed.append)
+    transport.close(1)
+    assert closed == [True]
 
 
 def test_early_receipts_have_a_bound() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -13,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from delaystream.client.consuming.consumer import Checkpoint, Consuming, Fires, deadline_of
 from delaystream.client.consuming.retrying import Backoff, Retry
 from delaystream.client.kafka.deliveries import Delivery
+from delaystream.client.kafka.threads import apart
 from delaystream.client.requests.outcomes import MissingTopicError, UnavailableError
 from delaystream.client.requests.records import RequestRecord
 from delaystream.client.requests.timing import Duration
@@ -101,19 +103,18 @@ class DeliveryConsumer:
     ) -> None:
         self._told = told
         self._errors: list[str] = []
-        self._consumer = Consumer(
-            {
-                "auto.offset.reset": "earliest" if told.from_beginning else "latest",
-                "log_level": 0,
-                **consumer,
-                **told.kafka,
-                "group.id": told.group,
-                "isolation.level": told.isolation,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "error_cb": self._note,
-            }
-        )
+        settings = {
+            "auto.offset.reset": "earliest" if told.from_beginning else "latest",
+            "log_level": 0,
+            **consumer,
+            **told.kafka,
+            "group.id": told.group,
+            "isolation.level": told.isolation,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "error_cb": self._note,
+        }
+        self._consumer = apart(partial(Consumer, settings), f"delaystream makes a consumer of {told.group}")
         self._owns_producer = not isinstance(producer, Producer)
         self._producer: Producer | None = producer if isinstance(producer, Producer) else None
         self._producer_conf = producer if not isinstance(producer, Producer) else {}
@@ -200,19 +201,18 @@ class DeliveryConsumer:
     def producer(self) -> Producer:
         """The producer, for what `send` does not do: what it writes is settled with the delivery in hand."""
         if self._producer is None:
-            self._producer = Producer(
-                {
-                    "linger.ms": 2,
-                    "message.timeout.ms": int(ANSWER_TIMEOUT_S * 1000),
-                    "message.max.bytes": self._told.largest_bytes,
-                    "log_level": 0,
-                    **self._producer_conf,
-                    **({"transactional.id": self._told.transactional_id} if self._is_transactional else {}),
-                    "enable.idempotence": True,
-                    "acks": "all",
-                    "error_cb": self._note,
-                }
-            )
+            settings = {
+                "linger.ms": 2,
+                "message.timeout.ms": int(ANSWER_TIMEOUT_S * 1000),
+                "message.max.bytes": self._told.largest_bytes,
+                "log_level": 0,
+                **self._producer_conf,
+                **({"transactional.id": self._told.transactional_id} if self._is_transactional else {}),
+                "enable.idempotence": True,
+                "acks": "all",
+                "error_cb": self._note,
+            }
+            self._producer = apart(partial(Producer, settings), "delaystream makes a producer")
         return self._producer
 
     def retry(

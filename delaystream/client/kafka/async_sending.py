@@ -39,6 +39,8 @@ class AsyncSending:
         self._receipts: dict[str, Receipts] = {}
         self._following = asyncio.Lock()
         self._waiting: dict[AsyncPending[Any], None] = {}
+        #: requests that have a place among those that are waited for, and are not on their way yet
+        self._beginning: dict[asyncio.Future[None], None] = {}
         self._closed = False
         self.loop = OneLoop("An AsyncClient")
 
@@ -61,20 +63,37 @@ class AsyncSending:
         if wait_s is None:
             sent = await self._produced(transport, record)
             return AsyncPending(self, transport, (request, sent), finish)
-        while len(self._waiting) >= self._most_waiting:
-            await next(iter(self._waiting)).settle()
-        receipts = await self._followed(transport, request.reply_to or "")
-        told: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        receipts.announce(told)
+        begun = await self._place()
         try:
-            sent = await self._produced(transport, record)
-        except BaseException:
-            receipts.retract(told)
-            raise
-        pending = AsyncPending(self, transport, (request, sent), finish)
-        pending.waits(receipts, told, wait_s)
-        self._waiting[pending] = None
-        return pending
+            receipts = await self._followed(transport, request.reply_to or "")
+            told: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+            receipts.announce(told)
+            try:
+                sent = await self._produced(transport, record)
+            except BaseException:
+                receipts.retract(told)
+                raise
+            pending = AsyncPending(self, transport, (request, sent), finish)
+            pending.waits(receipts, told, wait_s)
+            self._waiting[pending] = None
+            return pending
+        finally:
+            del self._beginning[begun]
+            begun.set_result(None)
+
+    async def _place(self) -> asyncio.Future[None]:
+        """One more has a place among those that are waited for; the future is told when it is on its way."""
+        while len(self._waiting) + len(self._beginning) >= self._most_waiting:
+            if self._waiting:
+                oldest = next(iter(self._waiting))
+                await oldest.settle()
+                self.settled(oldest)
+            else:
+                await asyncio.wait([next(iter(self._beginning))])
+        # Nothing is awaited in between: however many are told at once, each looks at what the others left.
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._beginning[begun] = None
+        return begun
 
     def settled(self, pending: AsyncPending[Any]) -> None:
         """Nothing of it is waited for any more."""

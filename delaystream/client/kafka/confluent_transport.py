@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from delaystream.client.kafka.promises import Promise
 from delaystream.client.kafka.reading import ANSWER_TIMEOUT_S, Reader, known_partitions
+from delaystream.client.kafka.threads import apart, begun
 from delaystream.client.kafka.transport import Done, Fail, Take
 from delaystream.client.requests.checking import wall_ms
 from delaystream.client.requests.outcomes import MissingTopicError, UnavailableError
@@ -46,7 +47,9 @@ class ConfluentTransport:
 
     Acknowledgements are told by their thread alone. Whoever produces may be the main thread, where Ctrl-C is
     raised at any instruction: within a callback it would take an acknowledgement away, for which somebody
-    then waits for ever.
+    then waits for ever. For the same reason what asks Kafka, and makes objects of the answer, has a thread
+    of its own, and so should whoever makes a transport: interrupted in its C code, confluent-kafka raises a
+    TypeError or a SystemError in the place of KeyboardInterrupt.
 
     `producer` is `ClientConfig.confluent_producer()`, `consumer` is `ClientConfig.confluent()`.
     """
@@ -55,7 +58,7 @@ class ConfluentTransport:
         self, producer: Mapping[str, Any], consumer: Mapping[str, Any], in_flight: int = IN_FLIGHT
     ) -> None:
         self._consumer = consumer
-        self._errors: deque[str] = deque(maxlen=1)  # the latest says why
+        self._errors = errors = deque[str](maxlen=1)  # the latest says why
         self._producer = Producer(
             {
                 "linger.ms": _LINGER_MS,
@@ -66,18 +69,18 @@ class ConfluentTransport:
                 **producer,
                 "enable.idempotence": True,
                 "acks": "all",
-                "error_cb": lambda error: self._errors.append(error.str()),
+                "error_cb": lambda error: errors.append(error.str()),
             }
         )
         self._produced = 0
         self._lock = Lock()
         self._ended = False
-        self._server = Thread()
+        self._server: Promise[None] | None = None
         self._serving = False
         self._nap = Lock()
         self._nap.acquire()
         self._asked: deque[tuple[Callable[[], object], Promise[None]]] = deque()
-        self._readers: list[Thread] = []
+        self._readers: list[Promise[None]] = []
 
     def now_ms(self) -> int:
         """See the protocol."""
@@ -85,7 +88,8 @@ class ConfluentTransport:
 
     def partitions(self, topic: str) -> int:
         """See `Transport`."""
-        return len(known_partitions(self._producer, topic, ANSWER_TIMEOUT_S, self._why))
+        asking = partial(known_partitions, self._producer, topic, ANSWER_TIMEOUT_S, self._why)
+        return len(apart(asking, f"delaystream asks for {topic}"))
 
     def produce(self, record: RequestRecord, done: Done) -> None:
         """See `Transport`."""
@@ -111,16 +115,14 @@ class ConfluentTransport:
 
     def follow(self, topic: str, each: Take, fail: Fail) -> None:
         """See `Transport`."""
-        reader = Reader(self._consumer, topic)
+        following = _Following(topic, each, fail)
+        ended = begun(partial(self._follow, following), f"delaystream reads {topic}")
         try:
-            reader.start()
+            self._readers.append(ended)
+            following.started.result()
         except BaseException:
-            reader.close()
+            following.abandoned = True
             raise
-        name = f"delaystream reads {topic}"
-        thread = Thread(target=self._read, args=(reader, topic, each, fail), name=name, daemon=True)
-        self._readers.append(thread)
-        thread.start()
 
     def wait(self, promise: Promise[T], timeout_s: float | None) -> T:
         """See `Transport`."""
@@ -138,16 +140,15 @@ class ConfluentTransport:
             self._ended = True
             self._producer.purge()  # has who is still waited for told, and with that a flush end
             self._wake()
-            for thread in (self._server, *self._readers):
-                if thread.is_alive():
-                    thread.join(_END_S)
+            for ended in (self._server, *self._readers):
+                if ended is not None:
+                    with suppress(TimeoutError):
+                        ended.result(_END_S)
 
     def _start_serving(self) -> None:
         with self._lock:
-            if not self._server.is_alive():
-                name = "delaystream acknowledgements"
-                self._server = Thread(target=self._serve, name=name, daemon=True)
-                self._server.start()
+            if self._server is None or self._server.done():
+                self._server = begun(self._serve, "delaystream acknowledgements")
 
     def _serve(self) -> None:
         """Tell of acknowledgements, and do what else has them told.
@@ -201,17 +202,33 @@ class ConfluentTransport:
         with suppress(RuntimeError):  # it is awake
             self._nap.release()
 
-    def _read(self, reader: Reader, topic: str, each: Take, fail: Fail) -> None:
+    def _follow(self, following: _Following) -> None:
         try:
-            while not self._ended:
-                for record in reader.read(_POLL_S):
-                    each(record)
-        except UnavailableError as failure:
-            fail(failure)
-        except Exception as error:  # noqa: BLE001 - nobody looks at the thread: it is told, whatever it is
-            fail(UnavailableError(f"Topic {topic} cannot be read: {type(error).__name__}: {error}."))
+            reader = Reader(self._consumer, following.topic)
+        except Exception as error:  # noqa: BLE001 - raised where it was asked for
+            return following.started.fail(error)
+        try:
+            try:
+                reader.start()
+            except Exception as error:  # noqa: BLE001 - as above
+                following.started.fail(error)
+            else:
+                following.started.tell(None)
+                self._read(reader, following)
         finally:
             reader.close()
+
+    def _read(self, reader: Reader, following: _Following) -> None:
+        topic = following.topic
+        try:
+            while not (self._ended or following.abandoned):
+                for record in reader.read(_POLL_S):
+                    following.each(record)
+        except UnavailableError as failure:
+            following.fail(failure)
+        except Exception as error:  # noqa: BLE001 - nobody looks at the thread: it is told, whatever it is
+            why = f"{type(error).__name__}: {error}"
+            following.fail(UnavailableError(f"Topic {topic} cannot be read: {why}."))
 
     def _told(self, topic: str, done: Done, error: KafkaError | None, message: Message) -> None:
         if error is not None:
@@ -238,3 +255,16 @@ class ConfluentTransport:
 
     def _last_error(self) -> str:
         return f" ({self._errors[-1]})" if self._errors else ""
+
+
+class _Following:
+    """A topic that is followed, and what is called with its records."""
+
+    def __init__(self, topic: str, each: Take, fail: Fail) -> None:
+        self.topic = topic
+        self.each = each
+        self.fail = fail
+        self.started: Promise[None] = Promise()
+        """Told once it is fixed where the reading begins."""
+        self.abandoned = False
+        """Whoever wanted it was interrupted meanwhile."""

@@ -6,11 +6,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from delaystream.client.kafka.deliveries import Delivery
+from delaystream.client.kafka.threads import apart
 from delaystream.client.requests.outcomes import MissingTopicError, UnavailableError
 
 ANSWER_TIMEOUT_S = 15.0
@@ -53,22 +55,30 @@ def known_partitions(client: Any, topic: str, timeout_s: float, why: Any) -> lis
 
 def topics_of(conf: Mapping[str, Any]) -> frozenset[str]:
     """The topics that there are, as far as this user may see them. Raises UnavailableError."""
-    consumer = Consumer({"group.id": "delaystream-reader", "log_level": 0, **conf})
-    try:
-        return frozenset(consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics)
-    except KafkaException as error:
-        raise UnavailableError(f"Kafka does not answer: {error.args[0].str()}.") from None
-    finally:
-        consumer.close()
+
+    def ask() -> frozenset[str]:
+        consumer = Consumer({"group.id": "delaystream-reader", "log_level": 0, **conf})
+        try:
+            return frozenset(consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics)
+        except KafkaException as error:
+            raise UnavailableError(f"Kafka does not answer: {error.args[0].str()}.") from None
+        finally:
+            consumer.close()
+
+    return apart(ask, "delaystream asks for topics")
 
 
 def partitions_of(conf: Mapping[str, Any], topic: str) -> int:
     """How many partitions a topic has. Raises UnavailableError, MissingTopicError."""
-    consumer = Consumer({"group.id": "delaystream-reader", "log_level": 0, **conf})
-    try:
-        return len(known_partitions(consumer, topic, ANSWER_TIMEOUT_S, str))
-    finally:
-        consumer.close()
+
+    def ask() -> int:
+        consumer = Consumer({"group.id": "delaystream-reader", "log_level": 0, **conf})
+        try:
+            return len(known_partitions(consumer, topic, ANSWER_TIMEOUT_S, str))
+        finally:
+            consumer.close()
+
+    return apart(ask, f"delaystream asks for {topic}")
 
 
 class Reader:
@@ -88,37 +98,40 @@ class Reader:
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         look_s: float = LOOK_S,
     ) -> None:
-        self._errors: deque[str] = deque(maxlen=1)  # the latest says why
+        self._errors = errors = deque[str](maxlen=1)  # the latest says why
         self._topic = topic
         self._from_beginning = from_beginning
         self._answer_timeout_s = answer_timeout_s
         self._look_s = look_s
         self._look_at_s = math.inf
         self._partitions: set[int] = set()
-        self._consumer = Consumer(
-            {
-                # A group id is required, but nothing is committed and no group is joined.
-                "group.id": "delaystream-reader",
-                "enable.auto.commit": False,
-                "enable.partition.eof": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
-                "allow.auto.create.topics": False,
-                # For lateness to be shown as it is.
-                "fetch.wait.max.ms": 50,
-                "fetch.error.backoff.ms": 50,
-                "log_level": 0,
-                **conf,
-                "error_cb": lambda error: self._errors.append(error.str()),
-            }
-        )
+        settings = {
+            # A group id is required, but nothing is committed and no group is joined.
+            "group.id": "delaystream-reader",
+            "enable.auto.commit": False,
+            "enable.partition.eof": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "allow.auto.create.topics": False,
+            # For lateness to be shown as it is.
+            "fetch.wait.max.ms": 50,
+            "fetch.error.backoff.ms": 50,
+            "log_level": 0,
+            **conf,
+            "error_cb": lambda error: errors.append(error.str()),
+        }
+        self._consumer = apart(partial(Consumer, settings), f"delaystream makes a reader of {topic}")
 
     def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
+        def start() -> None:
+            try:
+                self.start()
+            except BaseException:
+                self.close()
+                raise
+
+        # It is closed by who is at work with it alone: whoever is interrupted here leaves that to the thread.
+        apart(start, f"delaystream asks for {self._topic}")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -174,7 +187,8 @@ class Reader:
         self._look_at_s = time.monotonic() + self._look_s
         try:
             # By its name: this consumer has no topic created by asking.
-            found = self._consumer.list_topics(self._topic, _LOOK_TIMEOUT_S).topics.get(self._topic)
+            asking = partial(self._consumer.list_topics, self._topic, _LOOK_TIMEOUT_S)
+            found = apart(asking, f"delaystream asks for {self._topic}").topics.get(self._topic)
         except KafkaException:
             return  # the next time
         new = set() if found is None else set(found.partitions) - self._partitions

@@ -21,7 +21,7 @@ from delaystream.client.requests.outcomes import (
     ReceiptTimeout,
     UnavailableError,
 )
-from delaystream.client.requests.records import RequestRecord, Sent
+from delaystream.client.requests.records import Sent
 
 T = TypeVar("T")
 
@@ -42,17 +42,22 @@ class Sending:
         _all.add(self)
 
     def _begin_anew(self) -> None:
+        #: of what is waited for; held for some instructions alone, as those who tell of it need it, too
         self._lock = Lock()
+        #: held while a connection is made or a topic begins to be followed, which takes a broker's time
+        self._connecting = Lock()
         self._transport: Transport | None = None
+        self._closing: Transport | None = None
         self._counts = PartitionCounts()
         self._receipts: dict[str, Receipts] = {}
-        self._waiting: dict[Pending[Any], None] = {}
+        self._waiting: dict[PendingReceipt[Any], None] = {}
 
     def forked(self) -> None:
         """This is a child process: what the parent has connected is the parent's."""
-        if self._transport is not None:
-            # What ends a client of librdkafka waits for its threads, which are none of this process.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._transport))
+        for transport in (self._transport, self._closing):
+            if transport is not None:
+                # What ends a client of librdkafka waits for its threads, which are none of this process.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(transport))
         self._begin_anew()
 
     @property
@@ -60,7 +65,7 @@ class Sending:
         """What carries the requests. Raises RuntimeError once it is closed."""
         if (transport := self._transport) is not None:
             return transport
-        with self._lock:
+        with self._connecting:
             if self._closed:
                 raise RuntimeError("The client is closed.")
             if self._transport is None:
@@ -76,26 +81,30 @@ class Sending:
         acknowledgement. Raises UnavailableError, MissingTopicError, MissingPartitionError where it cannot be
         sent at all.
         """
-        transport = self.transport
-        record = self._placed(transport, request.record)
-        pending = Pending(self, request, wait_s, finish)
+        transport = self._transport
+        if transport is None:
+            transport = self.transport
+        record = request.record
+        partitions = self._counts.known(record.topic)
+        if partitions is None:
+            partitions = self._counts.heard(record.topic, transport.partitions(record.topic))
+        if record.id is not None or record.partition is not None:
+            record = placed(record, partitions)
         if wait_s is None:
+            pending = Pending(self, request, finish)
             transport.produce(record, pending.acknowledged)
             return pending
-        self._make_room()
-        pending.receipts = receipts = self._followed(transport, request.reply_to or "")
+        waiting = PendingReceipt(self, request, finish, wait_s)
         try:
-            receipts.announce(pending)
-            with self._lock:
-                self._waiting[pending] = None
-            transport.produce(record, pending.acknowledged)
-        except BaseException:
-            receipts.retract(pending)
-            self.settled(pending)
+            self._take_place(waiting)
+            waiting.expects(self._followed(transport, request.reply_to or ""))
+            transport.produce(record, waiting.acknowledged)
+        except BaseException as error:
+            waiting.given_up(error)
             raise
-        return pending
+        return waiting
 
-    def settled(self, pending: Pending[Any]) -> None:
+    def settled(self, pending: PendingReceipt[Any]) -> None:
         """Nothing of it is waited for any more."""
         with self._lock:
             self._waiting.pop(pending, None)
@@ -113,23 +122,20 @@ class Sending:
 
     def close(self, timeout_s: float) -> None:
         """Have what was sent acknowledged for at most so long; nothing can be sent any more."""
-        with self._lock:
+        with self._connecting:
             self._closed = True
-            transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.close(timeout_s)
-
-    def _placed(self, transport: Transport, record: RequestRecord) -> RequestRecord:
-        partitions = self._counts.known(record.topic)
-        if partitions is None:
-            partitions = self._counts.heard(record.topic, transport.partitions(record.topic))
-        return placed(record, partitions)
+            if self._transport is not None:
+                self._closing, self._transport = self._transport, None
+        if self._closing is not None:
+            # Whoever is interrupted in this can close it again.
+            self._closing.close(timeout_s)
+            self._closing = None
 
     def _followed(self, transport: Transport, reply_to: str) -> Receipts:
         receipts = self._receipts.get(reply_to)
         if receipts is not None and not receipts.failed:
             return receipts
-        with self._lock:
+        with self._connecting:
             receipts = self._receipts.get(reply_to)
             if receipts is None or receipts.failed:
                 receipts = Receipts()
@@ -137,49 +143,37 @@ class Sending:
                 self._receipts[reply_to] = receipts
             return receipts
 
-    def _make_room(self) -> None:
-        while len(self._waiting) >= self._most_waiting:
+    def _take_place(self, pending: PendingReceipt[Any]) -> None:
+        """One more is waited for, once there is room for it."""
+        while True:
             with self._lock:
-                oldest = next(iter(self._waiting), None)
-            if oldest is not None:
-                oldest.failure()  # whatever that is, it is for whoever asks for its result
+                if len(self._waiting) < self._most_waiting:
+                    self._waiting[pending] = None
+                    return
+                oldest = next(iter(self._waiting))
+            oldest.failure()  # whatever that is, it is for whoever asks for its result
+            # By who was waited with: whoever else asked for it may have been interrupted before this.
+            self.settled(oldest)
 
 
 class Pending(Generic[T]):
     """A request on its way, and what comes of it. `result()` waits for that."""
 
-    __slots__ = (
-        "_answer", "_finish", "_request", "_sending", "_sent_at_s", "_settled", "_told", "_wait_s",
-        "looked_at", "receipts", "waiter",
-    )  # fmt: skip
+    __slots__ = ("_answer", "_finish", "_request", "_sending", "looked_at", "waiter")
 
-    def __init__(
-        self,
-        sending: Sending,
-        request: CheckedRequest,
-        wait_s: float | None,
-        finish: Callable[[Accepted], T],
-    ) -> None:
+    def __init__(self, sending: Sending, request: CheckedRequest, finish: Callable[[Accepted], T]) -> None:
         self._sending = sending
         self._request = request
-        self._wait_s = wait_s
         self._finish = finish
         self._answer: Sent | UnavailableError | None = None
         self.waiter: Promise[None] | None = None
         """Made where somebody waits for the acknowledgement."""
-        self._told: Promise[Receipt] | None = None if wait_s is None else Promise()
-        self._sent_at_s = 0.0
-        self._settled: tuple[T | None, Exception | None] | None = None
-        self.receipts: Receipts | None = None
-        """Where its receipt comes from, if it is waited for."""
         self.looked_at = False
         """Whether its result was asked for."""
 
     def done(self) -> bool:
         """Whether the result is there."""
-        if self._told is None or isinstance(self._answer, UnavailableError):
-            return self._answer is not None or self._settled is not None
-        return self._told.done() or self._settled is not None
+        return self._answer is not None
 
     def sent(self) -> Sent:
         """Where it stands, once Kafka has acknowledged it; its receipt is not waited for.
@@ -200,72 +194,125 @@ class Pending(Generic[T]):
     def result(self) -> T:
         """What came of it, once it is there. Raises what is in the way of that."""
         self.looked_at = True
-        if (failure := self.failure()) is not None:
-            raise failure
-        if self._settled is not None:
-            return cast("T", self._settled[0])
         return self._finish(self._request.accepted(self.sent()))
 
     def failure(self) -> Exception | None:
         """What is in the way of a result, once that is known; whoever asks has not looked at it."""
-        if self._settled is None:
-            try:
-                if self._told is None:
-                    self.sent()
-                    return None
-                self._settled = self._finish(self._carried_out(self._told)), None
-            except Exception as failure:  # noqa: BLE001 - kept for `result()`: whoever asks here may be another
-                self._settled = None, failure
-            # Whoever is interrupted before this takes nothing back: it may be asked for again.
-            if self._told is not None:
-                self._sending.settled(self)
-        return self._settled[1]
+        try:
+            self.sent()
+        except Exception as failure:  # noqa: BLE001 - raised by `result()`: whoever asks here may be another
+            return failure
+        return None
 
     def acknowledged(self, answer: Sent | UnavailableError) -> None:
         """For the transport: Kafka has answered."""
-        if self.receipts is not None:
-            self._sent_at_s = time.monotonic()
-            if isinstance(answer, UnavailableError):
-                self.receipts.retract(self)
-            else:
-                self.receipts.expect(self, answer.source, self._answered)
-        if isinstance(answer, UnavailableError):
+        if type(answer) is not Sent:
             self._sending.doubt(self._request.record.topic)
         self._answer = answer
         if (waiter := self.waiter) is not None:
             waiter.tell(None)
 
+
+class PendingReceipt(Pending[T]):
+    """One whose receipt is waited for, `wait_s` from its acknowledgement on."""
+
+    __slots__ = ("_receipts", "_sent_at_s", "_settled", "_told", "_wait_s")
+
+    def __init__(
+        self, sending: Sending, request: CheckedRequest, finish: Callable[[Accepted], T], wait_s: float
+    ) -> None:
+        super().__init__(sending, request, finish)
+        self._wait_s = wait_s
+        self._told: Promise[Receipt] = Promise()
+        self._sent_at_s = 0.0
+        self._settled: tuple[T | None, Exception | None] | None = None
+        self._receipts: Receipts | None = None
+
+    def expects(self, receipts: Receipts) -> None:
+        """It is about to be sent; its receipt comes from there."""
+        self._receipts = receipts
+        receipts.announce(self)
+
+    def given_up(self, error: BaseException) -> None:
+        """It was not sent, or whoever sends it was interrupted and will not ask for it."""
+        if self._receipts is not None:
+            self._receipts.retract(self)
+        self._sending.settled(self)
+        if self._answer is None:
+            # Somebody may wait for it already, to have room for a request of his own.
+            self._answer = UnavailableError(f"It was given up while it was sent: {error!r}.")
+            if (waiter := self.waiter) is not None:
+                waiter.tell(None)
+
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return self._settled is not None or self._told.done() or isinstance(self._answer, UnavailableError)
+
+    def result(self) -> T:
+        """What came of it, once it is there. Raises what is in the way of that."""
+        self.looked_at = True
+        value, failure = self._settle()
+        if failure is not None:
+            raise failure
+        return cast("T", value)
+
+    def failure(self) -> Exception | None:
+        """What is in the way of a result, once that is known; whoever asks has not looked at it."""
+        return self._settle()[1]
+
+    def acknowledged(self, answer: Sent | UnavailableError) -> None:
+        """For the transport: Kafka has answered."""
+        self._sent_at_s = time.monotonic()
+        if self._receipts is not None:
+            if isinstance(answer, UnavailableError):
+                self._receipts.retract(self)
+            elif self._answer is None:
+                self._receipts.expect(self, answer.source, self._answered)
+        super().acknowledged(answer)
+
+    def _settle(self) -> tuple[T | None, Exception | None]:
+        if self._settled is None:
+            try:
+                self._settled = self._finish(self._carried_out()), None
+            except Exception as failure:  # noqa: BLE001 - kept for `result()`: whoever asks here may be another
+                self._settled = None, failure
+            # Whoever is interrupted before this takes nothing back: it may be asked for again.
+            self._sending.settled(self)
+        return self._settled
+
     def _answered(self, answer: Receipt | UnavailableError) -> None:
-        assert self._told is not None
         if isinstance(answer, UnavailableError):
             self._told.fail(answer)
         else:
             self._told.tell(answer)
         self._sending.settled(self)
 
-    def _carried_out(self, told: Promise[Receipt]) -> Accepted:
+    def _carried_out(self) -> Accepted:
         sent = self.sent()
-        wait_s = self._wait_s or 0.0
-        left_s = max(0.0, self._sent_at_s + wait_s - time.monotonic())
+        left_s = max(0.0, self._sent_at_s + self._wait_s - time.monotonic())
         try:
-            receipt = self._sending.transport.wait(told, left_s)
+            receipt = self._sending.transport.wait(self._told, left_s)
         except TimeoutError:
-            if self.receipts is not None:
-                self.receipts.forget(sent.source)
-            raise ReceiptTimeout(sent.source, self._request.reply_to or "", wait_s) from None
+            if self._receipts is not None:
+                self._receipts.forget(sent.source)
+            raise ReceiptTimeout(sent.source, self._request.reply_to or "", self._wait_s) from None
         return self._request.accepted(sent, receipt)
 
 
 class Settled(Pending[T]):
     """What is there already."""
 
-    __slots__ = ()
+    __slots__ = ("_value",)
 
     def __init__(self, value: T, sent: Sent) -> None:
-        self._settled = (value, None)
+        self._value = value
         self._answer = sent
-        self._told = None
         self.looked_at = False
+
+    def result(self) -> T:
+        """See the base."""
+        self.looked_at = True
+        return self._value
 
 
 _all: Final[weakref.WeakSet[Sending]] = weakref.WeakSet()
