@@ -212,7 +212,8 @@ class Batch(Verbs[Pending[Accepted], Pending[ScheduleDescription | None]]):
         return Settled(accepted, accepted.sent)
 
     def _carry_out(self, request: CheckedRequest, wait: timedelta | None) -> Pending[Accepted]:
-        return self._taken(self._sending.begin(request, seconds(wait), itself))
+        wait_s = None if wait is None else seconds(wait)
+        return self._taken(self._sending.begin(request, wait_s, itself))
 
     def _ask_for(self, request: CheckedRequest, wait: timedelta) -> Pending[ScheduleDescription | None]:
         return self._taken(self._sending.begin(request, seconds(wait), described))

@@ -97,10 +97,11 @@ class ConfluentTransport:
             self._start_serving()
         partition = -1 if record.partition is None else record.partition
         told = partial(self._told, record.topic, done)
+        headers = record.headers if type(record.headers) is list else [*record.headers]
         while True:
             try:
                 self._producer.produce(
-                    record.topic, record.value, record.key, partition, told, headers=[*record.headers]
+                    record.topic, record.value, record.key, partition, told, headers=headers
                 )
             except BufferError:
                 self._have_served(_POLL_S)  # as many are in flight as may be: until one is acknowledged

@@ -40,6 +40,8 @@ class Checker:
     def __init__(self, make_parser: Callable[[], RequestParser], now_ms: Callable[[], int] = wall_ms) -> None:
         self._make_parser = make_parser
         self._now_ms = now_ms
+        #: where a request stands as far as its check is concerned, of the topic that was sent to last
+        self._source = Coordinates("", 0, 0)
         # A parser is for one thread. A lock instead might be held by another thread while the process forks.
         self._of_thread = local()
 
@@ -59,7 +61,9 @@ class Checker:
         now_ms = self._now_ms()
         if timestamp_ms is None:
             timestamp_ms = now_ms
-        source = Coordinates(record.topic, 0, 0)
+        source = self._source
+        if source.topic != record.topic:
+            self._source = source = Coordinates(record.topic, 0, 0)
         received = Record(source, timestamp_ms, record.key, record.value, record.headers)
         parsed = self._parser.parse(received, now_ms)
         if isinstance(parsed, Rejection):

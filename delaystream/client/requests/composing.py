@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _REPLY_TO = f"{PREFIX}reply-to"
 
 
-class CheckedRequest(msgspec.Struct, frozen=True):
+class CheckedRequest(msgspec.Struct, frozen=True, gc=False):
     """A request that a worker would take, as far as that can be known here."""
 
     record: RequestRecord

@@ -164,9 +164,9 @@ class Changes(Naming, Declaring, Timing, Lateness, Placing, Labelling, total=Fal
 
 
 def _text(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
-    if type(value) is not str and not isinstance(value, str):
-        value = _other(name, value)
-    return utf8(name, value)
+    if type(value) is str and value.isascii():
+        return value.encode()
+    return utf8(name, value if isinstance(value, str) else _other(name, value))
 
 
 def _whole(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
@@ -177,6 +177,8 @@ def _whole(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
 
 
 def _name(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
+    if type(value) is str and value.isascii():
+        return value.encode()
     if not isinstance(value, str):
         raise TypeError(f"{name} takes text, and no {type(value).__qualname__}")
     return utf8(name, value)

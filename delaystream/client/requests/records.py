@@ -42,7 +42,7 @@ _SUBJECTS: Final = (
 _OF_A_VALUE: Final = ("key", "headers")
 
 
-class RequestRecord(msgspec.Struct, frozen=True):
+class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     """A record for a request topic, as any client could produce it."""
 
     topic: str
@@ -65,7 +65,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
         return type(self)(self.topic, self.key, self.value, self.headers, partition, self.id)
 
 
-class Sent(msgspec.Struct, frozen=True):
+class Sent(msgspec.Struct, frozen=True, gc=False):
     """A record that was acknowledged: where it stands, and the timestamp that it has there, ms."""
 
     source: Coordinates
@@ -104,7 +104,8 @@ def schedule_request(
 
     Raises ValueError, TypeError for what cannot be written.
     """
-    place = _place(place)
+    if isinstance(place, str):
+        place = Place(place)
     control = control_headers({"destination": destination, **options})
     record = RequestRecord(
         place.topic,
@@ -114,7 +115,7 @@ def schedule_request(
         None,
         options.get("id"),
     )
-    return place.record(record)
+    return record if place.partitions is None else record.at_owner(place.partitions)
 
 
 def update_request(place: str | Place, id: str, **changes: Unpack[Changes]) -> RequestRecord:

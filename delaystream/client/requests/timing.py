@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -64,12 +65,20 @@ def duration_text(duration: Duration) -> str:
         return duration
     if not isinstance(duration, timedelta):
         raise TypeError(f"a length of time is a timedelta or text, and no {type(duration).__qualname__}")
+    return _timedelta_text(duration)
+
+
+# Whoever sends many requests seldom has many lengths of time in them.
+@lru_cache(maxsize=1024)
+def _timedelta_text(duration: timedelta) -> str:
     milliseconds = whole_ms(duration)
     return f"{milliseconds}ms" if milliseconds else "0"
 
 
 def durations_text(durations: Duration | Sequence[Duration]) -> str:
     """One length of time, or a list of them."""
+    if type(durations) is timedelta:
+        return _timedelta_text(durations)
     if isinstance(durations, timedelta | str) or not isinstance(durations, Iterable):
         return duration_text(durations)
     return ",".join(map(duration_text, durations))
