@@ -26,7 +26,7 @@ FIELDS = {
     "event": "The event, as text. Do not match on the text: fields and metrics are the promise.",
     "exception": "A traceback, on the same line. Without local variables.",
     "app_id": "The setting `app_id`.",
-    "authentication": "How a console knows its callers: `none`, or `tokens`.",
+    "authentication": "How a console knows its callers: `none`, `tokens` or `oidc`.",
     "count": "Number of further cases, which have no line of their own.",
     "data_dir": "The directory of the local state.",
     "error": "A library's description of a failure.",

@@ -69,6 +69,60 @@ class ConsoleSettings(Section):
         "token` prints its entries. It is read again when it changes. None: the console asks nobody who they "
         "are, and listens on loopback alone.",
     )
+    console_public_url: OptionalText = Field(
+        None,
+        pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$|^https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?/?$",
+        description="Where browsers reach the console, such as https://delays.example.com: a provider of "
+        "identities sends them back there. None: as they say it. With http:// on loopback, or without on "
+        "loopback, cookies need no TLS; else they do.",
+    )
+    console_session_idle_minutes: int = Field(
+        60, ge=1, le=10_080, description="After so long without a request a session is over."
+    )
+    console_session_hours: int = Field(
+        12, ge=1, le=720, description="After so long a session is over, whatever happens."
+    )
+    console_oidc_issuer: OptionalText = Field(
+        None,
+        description="A provider of identities by OpenID Connect, as it calls itself, such as "
+        "https://login.example.com/realms/main. None: people sign in with tokens of the file alone.",
+    )
+    console_oidc_client_id: OptionalText = Field(
+        None, description="The console's client there. It is needed with an issuer."
+    )
+    console_oidc_client_secret: OptionalToken = Field(
+        None,
+        repr=False,
+        description="That client's secret. None: a public client, which PKCE alone tells from others.",
+    )
+    console_oidc_scopes: NameList = Field(
+        ("openid", "profile", "email"), description="What is asked for, comma-separated."
+    )
+    console_oidc_audience: OptionalText = Field(
+        None,
+        description="The audience of the provider's tokens that services show as a bearer's (JSON Web "
+        "Tokens). None: none of those is taken.",
+    )
+    console_oidc_name_claim: str = Field(
+        "preferred_username",
+        min_length=1,
+        description="The claim with somebody's name, the actor of what they change. It has to be one that "
+        "people cannot choose.",
+    )
+    console_oidc_roles_claim: str = Field(
+        "groups",
+        min_length=1,
+        description="The claim with somebody's roles or groups; a dot goes into an object, such as "
+        "realm_access.roles.",
+    )
+    console_oidc_roles: NameList = Field(
+        (),
+        description="What values of that claim grant, comma-separated, each ROLE:GLOB=VALUE with a glob of "
+        "request topics: admin:*=platform,operator:orders-*=support. Whoever has none is not let in.",
+    )
+    console_oidc_payload: NameList = Field(
+        (), description="Values of that claim whose owners see values and headers, comma-separated."
+    )
     console_allowed_hosts: NameList = Field(
         (),
         description="Names that requests may say in `Host`, comma-separated, such as those of a proxy. On "

@@ -40,8 +40,9 @@ def listening_address(host: str, *, authenticates: bool) -> str:
     raise ConfigurationError(
         [
             f"console_http_host is {host!r}, which others reach, and the console would ask nobody who they "
-            "are: set console_tokens_file (DELAYSTREAM_CONSOLE_TOKENS_FILE) to a file of tokens, or listen "
-            f"on loopback, for example on {_ADDRESS}."
+            "are: set console_tokens_file (DELAYSTREAM_CONSOLE_TOKENS_FILE) to a file of tokens, or "
+            "console_oidc_issuer to a provider of identities, or listen on loopback, for example on "
+            f"{_ADDRESS}."
         ]
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -24,10 +25,12 @@ from delaystream.app import parts, process
 from delaystream.app.preflight import Followed, followed
 from delaystream.config import ConfigurationError, Settings
 from delaystream.console.access.caller import Exceptions
+from delaystream.console.access.claims import Claims, parse_grant
 from delaystream.console.access.connections import server_config
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.hosts import Hosts
 from delaystream.console.access.limits import Bounds
+from delaystream.console.access.sessions import Cookies
 from delaystream.console.access.token_file import TokenFile
 from delaystream.console.access.tokens import TokensError
 from delaystream.console.api.application import application
@@ -41,6 +44,9 @@ from delaystream.console.loopback import is_loopback, listening_address, url_of
 from delaystream.console.pages.appearance import Appearance
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
+from delaystream.console.signing.provider import Provider, Registration, url_problem
+from delaystream.console.signing.service import Identities, Signing
+from delaystream.console.signing.sessions import Lifetimes, StoredSessions
 from delaystream.console.writing.ledger import Ledger
 from delaystream.console.writing.sending import Sender, connected
 from delaystream.console.writing.service import Writing
@@ -72,7 +78,7 @@ def run_console(settings: Settings, appearance: Appearance | None = None) -> int
     when the file of tokens is not as it should be.
     """
     entrance = entrance_of(settings)
-    address = listening_address(settings.console_http_host, authenticates=entrance.authentication == "tokens")
+    address = listening_address(settings.console_http_host, authenticates=entrance.asks)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
@@ -107,7 +113,7 @@ async def _serve(settings: Settings, address: str, entrance: Entrance, appearanc
             partitions=found.partitions,
             authentication=entrance.authentication,
         )
-        if entrance.tokens is None:
+        if not entrance.asks:
             logger.info("the console asks nobody who they are: whoever reaches its loopback sees all")
         elif not is_loopback(host):
             logger.info("the console is reached beyond this machine, without TLS of its own")
@@ -134,6 +140,8 @@ class _Round(NamedTuple):
         """What the topics have become meanwhile; None: it is to stop."""
         with ExitStack() as stack:
             console = _compose(self.settings, self.client, self.found, self.directory, stack)
+            assert console.audit is not None
+            console.signing = _signing(self.settings, console.audit, self.entrance, stack)
             bounds = self.entrance.limits.bounds
             app = application(console, self.entrance, self.appearance)
             server = _Server(server_config(app, bounds.url_bytes, bounds.header_bytes))
@@ -165,7 +173,7 @@ def entrance_of(settings: Settings) -> Entrance:
     loopback = is_loopback(settings.console_http_host)
     allowed = settings.console_allowed_hosts
     secret = settings.console_secret
-    return Entrance(
+    made = Entrance(
         SystemClock().now_ms,
         tokens=tokens,
         hosts=Hosts(allowed, loopback=loopback) if loopback or allowed else None,
@@ -179,6 +187,72 @@ def entrance_of(settings: Settings) -> Entrance:
         ),
         secret=None if secret is None else secret.encode(),
     )
+    made.claims = claims_of(settings, hidden)
+    made.public_url = settings.console_public_url
+    by_http = settings.console_public_url is not None and settings.console_public_url.startswith("http://")
+    made.cookies = Cookies(secure=not (loopback and (by_http or settings.console_public_url is None)))
+    return made
+
+
+def claims_of(settings: Settings, hidden_keys: Exceptions) -> Claims | None:
+    """How a provider's claims become callers; None: there is no provider. Raises ConfigurationError."""
+    issuer = settings.console_oidc_issuer
+    if issuer is None:
+        return None
+    problems = []
+    if (problem := url_problem(issuer)) is not None:
+        problems.append(f"console_oidc_issuer is {issuer!r}: it {problem}.")
+    if settings.console_oidc_client_id is None:
+        problems.append("console_oidc_issuer needs console_oidc_client_id.")
+    if "openid" not in settings.console_oidc_scopes:
+        problems.append("console_oidc_scopes has no openid, without which nobody's identity is told.")
+    if not is_loopback(settings.console_http_host) and settings.console_public_url is None:
+        problems.append(
+            "console_oidc_issuer needs console_public_url beyond loopback: the provider sends browsers there."
+        )
+    grants = []
+    for one in settings.console_oidc_roles:
+        try:
+            grants.append(parse_grant(one))
+        except ValueError as error:
+            problems.append(f"console_oidc_roles: {error}.")
+    if not settings.console_oidc_roles:
+        problems.append("console_oidc_roles grants nothing: nobody of console_oidc_issuer would be let in.")
+    if problems:
+        raise ConfigurationError(problems)
+    return Claims(
+        issuer=issuer,
+        grants=tuple(grants),
+        payload=frozenset(settings.console_oidc_payload),
+        roles_claim=settings.console_oidc_roles_claim,
+        name_claim=settings.console_oidc_name_claim,
+        hidden_keys=hidden_keys,
+    )
+
+
+def _signing(settings: Settings, audit: AuditLog, entrance: Entrance, stack: ExitStack) -> Signing | None:
+    """How people sign in; None: nobody is asked who they are."""
+    if not entrance.asks:
+        return None
+    lifetimes = Lifetimes(
+        settings.console_session_idle_minutes * 60_000, settings.console_session_hours * 3_600_000
+    )
+    sessions = StoredSessions(audit.database, SystemClock().now_ms, lifetimes)
+    entrance.sessions = sessions
+    identities = None
+    if entrance.claims is not None:
+        assert settings.console_oidc_client_id is not None
+        registration = Registration(
+            issuer=entrance.claims.issuer,
+            client_id=settings.console_oidc_client_id,
+            client_secret=settings.console_oidc_client_secret,
+            audience=settings.console_oidc_audience,
+            scopes=settings.console_oidc_scopes,
+        )
+        identities = Identities(Provider(registration, time.time), entrance.claims)
+        stack.callback(identities.close)
+        entrance.services = identities if registration.audience is not None else None
+    return Signing(sessions, audit, entrance, identities)
 
 
 def _compose(

@@ -23,6 +23,7 @@ from delaystream.console.letters import DeadLetters, Letters
 from delaystream.console.replica.catalog import Catalog
 from delaystream.console.replica.follower import CopyStatus, Follower, Phase
 from delaystream.console.replica.pending import Copy, Pending
+from delaystream.console.signing.service import Signing
 from delaystream.console.standing import Standing
 from delaystream.console.writing.service import Writing
 from delaystream.engine.ports import Clock, LogBounds
@@ -70,6 +71,8 @@ class Console:
         self._standing = Standing(following, history)
         self.writing: Writing | None = None
         """What writes for callers; None: nothing does."""
+        self.signing: Signing | None = None
+        """How people sign in; None: they do not."""
         self.audit: AuditLog | None = None
         """Who did what; None: nothing is recorded, and nothing may be changed."""
 
@@ -83,7 +86,9 @@ class Console:
             group.create_task(self.tail.run(), name="tail")
             group.create_task(self._standing.run(), name="schedules")
             if self.audit is not None:
-                group.create_task(forgetting(self.audit), name="audit")
+                group.create_task(_forgetting(self.audit.forget, "the audit log"), name="audit")
+            if self.signing is not None:
+                group.create_task(_forgetting(self.signing.sessions.forget, "sessions"), name="sessions")
             if self.writing is not None:
                 group.create_task(self.writing.run(), name="writing")
 
@@ -219,14 +224,14 @@ class Console:
         return all(status.phase is Phase.FOLLOWING for status in self.statuses)
 
 
-async def forgetting(audit: AuditLog) -> None:
-    """Forget what is too old of the audit log, until cancelled."""
+async def _forgetting(forget: Callable[[], int], what: str) -> None:
+    """Have what is too old forgotten, until cancelled; `forget` returns how much it was."""
     while True:
         gone = 0
         try:
-            gone = await asyncio.to_thread(audit.forget)
+            gone = await asyncio.to_thread(forget)
         except DatabaseError as problem:
-            logger.warning("the audit log does not forget: %s", problem)
+            logger.warning("nothing is forgotten of %s: %s", what, problem)
         await asyncio.sleep(0 if gone else _FORGET_EVERY_S)
 
 

@@ -30,6 +30,7 @@ SHOP = {
     "hold": "/holds/new?key=customer-1004",
     "partitions": "/partitions",
     "settings": "/settings",
+    "audit": "/audit",
     "where": "/where?q=customer-1004",
     "where-nothing": "/where?q=customer-9999",
     "where-how": "/where",

@@ -45,6 +45,10 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
     #: a token of the file
     TOKEN = "token"
+    #: signed in with the provider of identities
+    OIDC = "oidc"
+    #: a token of the provider, for a service
+    SERVICE = "service"
     #: the console, for nobody
     CONSOLE = "console"
 
@@ -115,6 +119,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     issuer: str | None = None
     #: where this request came from; empty where there is none
     address: str = ""
+    #: the digest of the session by which it came; empty where it came by none
+    session: str = ""
+    #: from when on it is let in no more, ms; None: it is not known beforehand
+    expires_ms: int | None = None
 
     @property
     def who(self) -> Who:
@@ -138,6 +146,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     def may_everywhere(self, role: Role) -> bool:
         """Whether it may do that on every request topic, those too that do not exist yet."""
         return self.may(role, None)
+
+    def may_somewhere(self, role: Role) -> bool:
+        """Whether it may do that on any request topic, be it one that does not exist."""
+        return any(grant.role.includes(role) for grant in self.grants)
 
     def sees(self, topic: str | None) -> bool:
         """Whether it may see what belongs to a request topic; None: what belongs to none of them."""

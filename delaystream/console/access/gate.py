@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import quote, urlsplit
 
 from msgspec.structs import replace
 from starlette.datastructures import Headers
@@ -13,13 +14,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from delaystream.console.access import attempts
 from delaystream.console.access.caller import ANYBODY, STRANGER, Caller
-from delaystream.console.access.entrance import Entrance
+from delaystream.console.access.entrance import Entrance, Shown
 from delaystream.console.access.refused import Refused
 
 CALLER: Final = "delaystream.caller"
 """Where the caller stands in the scope of a request."""
 PUBLIC: Final = frozenset({"/health/live", "/health/ready"})
 """Paths that anybody may ask: for whoever restarts a console, or routes to it."""
+SIGN_IN: Final = "/sign-in"
+SIGN_OUT: Final = "/sign-out"
+CALLBACK: Final = f"{SIGN_IN}/callback"
+_SIGNING: Final = frozenset({SIGN_IN, f"{SIGN_IN}/provider", CALLBACK})
+#: The same for everybody: what a page needs to look like one.
+_STATIC: Final = "/static/"
+_ROOMS_OF_SERVICES: Final = ("/v1/", "/compat/", "/metrics")
 
 BODY_S: Final = 30.0
 """So long a body may take."""
@@ -34,6 +42,37 @@ def address_of(scope: Scope) -> str:
     """Where a request comes from."""
     address: str = (scope.get("client") or ("unknown",))[0]
     return address
+
+
+def _netloc(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _opens_page(scope: Scope, headers: Headers) -> bool:
+    """Whether somebody opens a page, or a page asks for a part of one."""
+    return (
+        scope["method"] in SAFE
+        and not scope["path"].startswith(_ROOMS_OF_SERVICES)
+        and ("text/html" in headers.get("accept", "") or "hx-request" in headers)
+    )
+
+
+def _sends_to_sign_in(scope: Scope, refused: Refused) -> None:
+    """Have a browser go where people sign in, and come back after."""
+    headers = Headers(scope=scope)
+    if not _opens_page(scope, headers):
+        return
+    raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
+    query = b"?" + scope["query_string"] if scope["query_string"] else b""
+    place = f"{SIGN_IN}?to={quote((raw + query).decode('ascii', 'replace'), safe='')}"
+    if "hx-request" in headers:
+        refused.headers = {**(refused.headers or {}), "HX-Redirect": SIGN_IN}
+        return
+    refused.status = HTTPStatus.SEE_OTHER
+    refused.headers = {"Location": place, "Cache-Control": "no-store"}
 
 
 class Gate:
@@ -54,26 +93,57 @@ class Gate:
             return
         try:
             # In the scope itself: who stands before the gate reads there which route it came to.
-            scope[CALLER], read = self._let_in(scope, receive)
+            scope[CALLER], read = await self._let_in(scope, receive)
         except Refused as refused:
             self._entrance.refused[refused.code] += 1
             attempts.refused(refused.code)
+            if refused.status == HTTPStatus.UNAUTHORIZED and self._can_sign_in:
+                _sends_to_sign_in(scope, refused)
             # Whatever else is being sent on the connection is not read: there may be no end of it.
             refused.headers = {**(refused.headers or {}), "Connection": "close"}
             await self._answer(refused)(scope, receive, send)
             return
         await self._app(scope, read, send)
 
-    def _let_in(self, scope: Scope, receive: Receive) -> tuple[Caller, Receive]:
+    @property
+    def _can_sign_in(self) -> bool:
+        return self._entrance.sessions is not None
+
+    async def _let_in(self, scope: Scope, receive: Receive) -> tuple[Caller, Receive]:
         """Its caller, and what reads its body within a bound. Raises Refused."""
-        headers = Headers(scope=scope)
+        headers, path = Headers(scope=scope), scope["path"]
+        stranger = STRANGER if self._entrance.asks else ANYBODY
         self._bound(scope, headers)
-        if scope["path"] in PUBLIC:
-            caller = ANYBODY if self._entrance.tokens is None else STRANGER
+        if path in PUBLIC:
+            caller = stranger
         else:
             self._check_site(scope, headers)
-            caller = self._entrance.enter(headers.getlist("authorization"), address_of(scope))
+            if self._can_sign_in and (path in _SIGNING or path.startswith(_STATIC)):
+                caller = stranger
+                own = True
+            else:
+                shown = Shown(
+                    address_of(scope),
+                    headers.getlist("authorization"),
+                    headers.get("cookie"),
+                    self._can_sign_in and _opens_page(scope, headers),
+                )
+                caller = await self._entrance.enter(shown)
+                # A browser shows a cookie unasked, whoever has it ask; a token it does not.
+                own = bool(caller.session)
+            if own and scope["method"] not in SAFE:
+                self._check_own(headers)
         return replace(caller, address=address_of(scope)), self._read(headers, receive)
+
+    def _check_own(self, headers: Headers) -> None:
+        """Refuse what no page of the console itself asks, as far as the browser says so."""
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        hosts = {headers.get("host", "").lower(), _netloc(self._entrance.public_url or "")}
+        own = site == "same-origin" if origin is None else _netloc(origin) in hosts - {""}
+        if not own:
+            raise Refused(
+                HTTPStatus.FORBIDDEN, "cross-site", "Only the console's own pages may ask this of a browser."
+            )
 
     def _bound(self, scope: Scope, headers: Headers) -> None:
         bounds = self._entrance.limits.bounds

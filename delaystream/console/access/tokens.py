@@ -88,7 +88,7 @@ class Tokens(msgspec.Struct, frozen=True):
 
     def stands(self, caller: Caller, now_ms: int) -> bool:
         """Whether a caller would still be let in, and be the same."""
-        caller = replace(caller, address="")
+        caller = replace(caller, address="", session="", expires_ms=None)
         return any(entry.caller == caller and not entry.expired(now_ms) for entry in self.entries)
 
 

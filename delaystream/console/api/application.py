@@ -15,7 +15,7 @@ from delaystream.console.api.changing import destinations, unnamed
 from delaystream.console.api.changing import schedules as changed_schedules
 from delaystream.console.api.described import description, page
 from delaystream.console.api.positions import reached
-from delaystream.console.api.reading import compat, happening, overview, planning, schedules
+from delaystream.console.api.reading import audit, compat, happening, overview, planning, schedules
 from delaystream.console.audit.recording import Recording
 from delaystream.console.pages import views
 from delaystream.console.pages.appearance import Appearance
@@ -46,7 +46,7 @@ def application(
     app.add_middleware(Recording, log=console.audit)
     description.install(app)
     problems.install(app)
-    for router in (planning.router, happening.router, overview.router, schedules.router):
+    for router in (planning.router, happening.router, audit.router, overview.router, schedules.router):
         app.include_router(router, prefix="/v1", dependencies=[Depends(reached)])
     for router in (
         changed_schedules.router,

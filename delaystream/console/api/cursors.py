@@ -26,7 +26,7 @@ class Cursors:
 
     def __init__(self, secret: bytes, caller: Caller) -> None:
         self._seal = AESSIV(blake2b(secret[:_KEY_BYTES], digest_size=_KEY_BYTES, person=_PURPOSE).digest())
-        self._caller = caller.name.encode()
+        self._caller = caller.who.unique.encode("utf-8", "surrogatepass")
 
     def cursor(self, place: bytes | None, asked: object) -> str | None:
         """A place as text; it goes with what was ``asked`` alone."""

@@ -223,6 +223,10 @@ class EventBody(Model):
     type: str
     at: Time
     event: Json
+    actor_verified: bool = Field(
+        description="Whether a console has written for the event's `actor` what the event is the outcome of: "
+        "its audit log has that `source`. False: any producer may have written that name, or there is none."
+    )
 
 
 class EventList(Fresh):
@@ -461,10 +465,45 @@ class Health(Model):
 
     version: str
     ready: bool
-    authentication: Literal["none", "tokens"]
+    authentication: Literal["none", "tokens", "oidc"] = Field(
+        description="How callers say who they are. With `oidc` tokens of the file may be taken, too."
+    )
     as_of: Time | None
     lag_ms: int | None
     problems: list[str]
+
+
+class AuditBody(Model):
+    """Something that somebody did, or tried, with a console."""
+
+    number: int = Field(description="Grows from entry to entry.")
+    at: Time
+    name: str = Field(description="Who, and the actor of events.")
+    kind: Literal["anonymous", "unknown", "token", "oidc", "service", "console"] = Field(
+        description="How they showed who they are: nobody was asked; nothing that is taken; a token of the "
+        "file; signed in with the provider; a service's token of the provider; the console itself."
+    )
+    subject: str = Field(description="Who, within the issuer.")
+    issuer: str | None = Field(description="The provider; null: this console.")
+    address: str
+    action: str = Field(description="A verb; method and path of a request that came to nothing.")
+    request_topic: str | None
+    about: str | None = Field(description="The id, or the coordinates.")
+    note: str | None
+    request_id: str | None
+    outcome: str = Field(
+        description="`begun`, `sent`, `failed`, `refused`, `done`; or that of the receipt, such as "
+        "`cancelled` or `rejected`."
+    )
+    code: str | None = Field(description="Why it was refused or rejected.")
+    source: str | None = Field(description="Where the record stands that was written for it.")
+
+
+class AuditList(Model):
+    """A page of the audit log, the latest first."""
+
+    items: list[AuditBody]
+    next_cursor: str | None
 
 
 class CountBody(Model):

@@ -12,6 +12,7 @@ from delaystream.codec.envelope import Envelope, PartitionStatus
 from delaystream.codec.event import Definition
 from delaystream.console.agenda import Planned
 from delaystream.console.api.models import (
+    AuditBody,
     ClockChangeBody,
     DefinitionBody,
     EventBody,
@@ -28,6 +29,7 @@ from delaystream.console.api.models import (
     ScheduleBody,
     TimeBody,
 )
+from delaystream.console.audit.acts import Entry
 from delaystream.console.history.queries import Told
 from delaystream.console.letters import Letter
 from delaystream.console.replica.follower import CopyStatus
@@ -153,6 +155,37 @@ def event_body(told: Told) -> EventBody:
         type=event.type.value,
         at=event.at_ms,
         event=msgspec.to_builtins(event),
+        actor_verified=told.actor_verified,
+    )
+
+
+def streamed(told: Told) -> bytes:
+    """Something that happened, as a stream has it: the event with what is known of its actor, as JSON."""
+    body = msgspec.json.encode(told.event)
+    if told.event.actor is None:
+        return body
+    return b'%b,"actor_verified":%b}' % (body[:-1], b"true" if told.actor_verified else b"false")
+
+
+def audit_body(entry: Entry) -> AuditBody:
+    """An entry of the audit log."""
+    who, act, outcome = entry.act.who, entry.act, entry.outcome
+    return AuditBody(
+        number=entry.number,
+        at=entry.at_ms,
+        name=who.name,
+        kind=who.kind.value,
+        subject=who.subject,
+        issuer=who.issuer,
+        address=who.address,
+        action=act.action,
+        request_topic=act.request_topic,
+        about=act.about,
+        note=act.note,
+        request_id=act.request_id,
+        outcome=outcome.word,
+        code=outcome.code,
+        source=outcome.source,
     )
 
 

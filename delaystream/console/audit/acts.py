@@ -62,7 +62,7 @@ class EntryFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str | None = None
     action: str | None = None
-    request_topic: str | None = None
+    request_topics: tuple[str, ...] | None = None
     about: str | None = None
     outcome: str | None = None
     code: str | None = None

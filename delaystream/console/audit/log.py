@@ -49,7 +49,7 @@ class AuditLog:
         bounds: Bounds = DEFAULT,
         now_s: Callable[[], float] = monotonic,
     ) -> None:
-        self._database = database
+        self.database = database
         self._now_ms = now_ms
         self._bounds = bounds
         self._now_s = now_s
@@ -77,7 +77,7 @@ class AuditLog:
         if outcome.word == REFUSED and not self._may_record(act.who):
             self.left_out += 1
             return
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             self.note(connection, act, outcome)
 
     def _may_record(self, who: Who) -> bool:
@@ -87,7 +87,7 @@ class AuditLog:
 
     def forget(self) -> int:
         """Delete some of what is too old, or too much; how many entries: call again while it is not 0."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             old = (
                 select(audit.c.number)
                 .where(audit.c.at_ms < self._now_ms() - self._bounds.kept_ms)
@@ -116,22 +116,24 @@ class AuditLog:
     def page(self, wanted: EntryFilter, limit: int, before: int | None = None) -> Sequence[Entry]:
         """Entries, the latest first: those before a number; None: the latest."""
         asked = select(audit).order_by(audit.c.number.desc()).limit(limit)
-        for name in ("name", "action", "request_topic", "about", "outcome", "code", "source", "request_id"):
+        for name in ("name", "action", "about", "outcome", "code", "source", "request_id"):
             if (value := getattr(wanted, name)) is not None:
                 asked = asked.where(audit.c[name] == _text(value))
+        if wanted.request_topics is not None:
+            asked = asked.where(audit.c.request_topic.in_([_text(topic) for topic in wanted.request_topics]))
         if wanted.from_ms is not None:
             asked = asked.where(audit.c.at_ms >= wanted.from_ms)
         if wanted.to_ms is not None:
             asked = asked.where(audit.c.at_ms < wanted.to_ms)
         if before is not None:
             asked = asked.where(audit.c.number < before)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return [_entry(row) for row in connection.execute(asked)]
 
     def kept_since_ms(self) -> int | None:
         """When the oldest entry is of; None where there is none."""
         first = select(func.min(audit.c.number)).scalar_subquery()
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             at_ms: int | None = connection.execute(
                 select(audit.c.at_ms).where(audit.c.number == first)
             ).scalar()

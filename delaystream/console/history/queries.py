@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Select, case, func, select, tuple_
 
 from delaystream.codec.event import Event, EventType
 from delaystream.console.access.caller import ITSELF, Caller
+from delaystream.console.audit.log import verified
 from delaystream.console.history.database import Database
 from delaystream.console.history.rows import stored_key, stored_text
 from delaystream.console.history.schema import WITHIN_MS, events, positions, rollups
@@ -47,6 +48,8 @@ class Told(msgspec.Struct, frozen=True):
     partition: int
     offset: int
     event: Event
+    actor_verified: bool = False
+    """Whether a console has written for the event's actor what the event is the outcome of."""
 
 
 class EventPage(msgspec.Struct, frozen=True):
@@ -144,9 +147,9 @@ class History:
         )
         with self._database.reading() as connection:
             for row in connection.execute(asked):
-                event = _decode(row.body)
-                if event.fire_id == fire_id or _in_run(event, due_ms):
-                    return list(shown([Told(row.partition, row.offset, event)], self._caller))
+                told = Told(row.partition, row.offset, _decode(row.body))
+                if told.event.fire_id == fire_id or _in_run(told.event, due_ms):
+                    return list(shown(with_verified(connection, [told]), self._caller))
         return []
 
     def of_key(self, key: bytes, limit: int) -> Sequence[Told]:
@@ -200,8 +203,8 @@ class History:
                     Told(row["partition"], row["offset"], _decode(row["body"]))
                     for row in connection.execute(asked).mappings()
                 ]
-        seen = shown(found, self._caller)
-        return sorted(seen, key=lambda told: told.event.at_ms, reverse=True)[:limit]
+            latest = sorted(shown(found, self._caller), key=lambda told: told.event.at_ms, reverse=True)
+            return with_verified(connection, latest[:limit])
 
     def after(self, partition: int, offset: int, limit: int) -> Sequence[Told]:
         """Events of one partition from an offset on, the earliest first."""
@@ -212,8 +215,8 @@ class History:
             .limit(limit)
         )
         with self._database.reading() as connection:
-            found = [Told(partition, row.offset, _decode(row.body)) for row in connection.execute(asked)]
-        return list(shown(found, self._caller))
+            told = [Told(partition, row.offset, _decode(row.body)) for row in connection.execute(asked)]
+            return list(shown(with_verified(connection, told), self._caller))
 
     def sums(
         self, seconds: int, from_ms: int, to_ms: int, tenants: Sequence[str] | None = None
@@ -341,7 +344,8 @@ class History:
         asked = asked.order_by(*(column.desc() for column in _PLACE)).limit(limit + 1)
         with self._database.reading() as connection:
             found = connection.execute(asked).all()
-        told = [Told(row.partition, row.offset, _decode(row.body)) for row in found[:limit]]
+            told = [Told(row.partition, row.offset, _decode(row.body)) for row in found[:limit]]
+            told = with_verified(connection, told)
         items = list(shown(told, self._caller))
         if len(found) <= limit:
             return EventPage(items, None)
@@ -393,6 +397,20 @@ def _some_from(connection: Connection, partition: int, offset: int) -> Sequence[
         .limit(_SOME)
     )
     return connection.execute(asked).all()
+
+
+def with_verified(connection: Connection, told: Sequence[Told]) -> list[Told]:
+    """Events with what the audit log knows of their actors."""
+    pairs = {
+        (one.partition, one.offset): (one.event.source, one.event.actor)
+        for one in told
+        if one.event.source is not None and one.event.actor is not None
+    }
+    known = verified(connection, pairs.values())
+    return [
+        replace(one, actor_verified=True) if pairs.get((one.partition, one.offset)) in known else one
+        for one in told
+    ]
 
 
 def shown(told: Iterable[Told], caller: Caller) -> Iterator[Told]:

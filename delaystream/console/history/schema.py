@@ -172,6 +172,38 @@ audit = Table(
 )
 """Who did what with the consoles."""
 
+sessions = Table(
+    "sessions",
+    metadata,
+    # SHA-256 of the secret in the cookie.
+    Column("digest", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    # Within the issuer's; of a token its hash.
+    Column("subject", Text, nullable=False),
+    Column("issuer", Text),
+    # What the provider said of roles, as JSON.
+    Column("roles", Text, nullable=False),
+    Column("began_ms", BigInteger, nullable=False),
+    # Within a minute.
+    Column("seen_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+)
+"""People who have signed in."""
+
+sign_ins = Table(
+    "sign_ins",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("began_ms", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("nonce", Text, nullable=False),
+    Column("verifier", Text, nullable=False),
+    Column("to", Text, nullable=False),
+    Index("sign_ins_by_age", "began_ms"),
+)
+"""People who are at the provider of identities."""
+
 schedule_rows = Table(
     "schedule_rows",
     metadata,

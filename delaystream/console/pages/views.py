@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from delaystream.console.pages import coming, first, happened, schedules, surroundings
+from delaystream.console.pages import audit, coming, first, happened, schedules, signing, surroundings
 from delaystream.console.pages.acting import destinations, editing, requests, unnamed
 from delaystream.console.pages.acting import schedules as acted
 from delaystream.console.pages.answering import router
@@ -20,7 +20,7 @@ from delaystream.console.vendored import HTMX
 
 _HERE: Final = Path(__file__).parent
 #: Modules whose pages the router has because they were imported.
-ROOMS: Final = (first, schedules, coming, happened, surroundings)
+ROOMS: Final = (audit, first, schedules, coming, happened, signing, surroundings)
 
 
 ACTING: Final = (editing.router, acted.router, destinations.router, unnamed.router, requests.router)

@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 from delaystream.console.access import connections, gate
 from delaystream.console.access.caller import ANYBODY
 from delaystream.console.access.connections import BoundedConnection, server_config
-from delaystream.console.access.entrance import Entrance
+from delaystream.console.access.entrance import Entrance, Shown
 from delaystream.console.access.gate import PUBLIC
 from delaystream.console.access.hosts import Hosts
 from delaystream.console.access.limits import Bounds
@@ -396,9 +396,9 @@ def test_what_needs_no_caller_is_there(world: Told, tmp_path: Path) -> None:
 
 def test_without_tokens_anybody_sees_everything(world: Told) -> None:
     through = Entrance(world.clock.now_ms)
-    assert through.enter([], "10.0.0.1") is ANYBODY
-    assert through.enter(["Bearer x"], "10.0.0.1") is ANYBODY
-    assert through.stands(ANYBODY)
+    assert asyncio.run(through.enter(Shown("10.0.0.1"))) is ANYBODY
+    assert asyncio.run(through.enter(Shown("10.0.0.1", ["Bearer x"]))) is ANYBODY
+    assert asyncio.run(through.stands(ANYBODY))
     assert through.authentication == "none"
 
 

@@ -98,6 +98,9 @@ def probes() -> Iterator[tuple[str, str]]:
     yield "/schedules", "/schedules?status=all&sort=last&tag=shared"
     yield "/pending", "/pending?key=shared"
     yield "/live", "/live?type=fired"
+    for topics in TOPICS:
+        yield "/v1/audit", f"/v1/audit?{topics}"
+    yield "/audit", "/audit"
     for page in ("/destinations", "/partitions", "/settings"):
         yield page, page
     for prefix in PREFIXES:
@@ -118,6 +121,8 @@ UNPROBED = {
     # Nothing that is stored has a part in them.
     "/v1/preview", "/health/live", "/health/ready", "/static/{path}", "/v1/docs",
     "/v1/docs/rapidoc-9.3.8.min.js", "/v1/openapi.json", "/static/vendored/htmx.org-4.0.1.min.js",
+    # They ask who somebody is: `test_sign_in`.
+    "/sign-in", "/sign-in/provider", "/sign-in/callback",
     # What was written is asked for in `test_writing_access`, as are the routes that write.
     "/v1/requests/{request_id}",
 }  # fmt: skip

@@ -147,7 +147,7 @@ def test_an_entry_is_found_by_each_filter(database: Database, clock: Clock) -> N
     for wanted in (
         EntryFilter(name="ops"),
         EntryFilter(action="cancel"),
-        EntryFilter(request_topic="one"),
+        EntryFilter(request_topics=("one", "three")),
         EntryFilter(about="report"),
         EntryFilter(outcome="cancelled"),
         EntryFilter(source="one/0/7"),

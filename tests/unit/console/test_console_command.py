@@ -1,5 +1,6 @@
 """`delaystream console`: what it refuses before it starts."""
 
+import asyncio
 import re
 import tomllib
 from importlib.metadata import packages_distributions
@@ -12,6 +13,7 @@ from delaystream.cli import main
 from delaystream.cli.operate import console as command
 from delaystream.config import ConfigurationError, Settings, load
 from delaystream.console.access.caller import Role
+from delaystream.console.access.entrance import Shown
 from delaystream.console.access.tokens import parse
 from delaystream.console.loopback import listening_address, url_of
 from delaystream.console.process import entrance_of
@@ -206,7 +208,7 @@ def test_the_settings_say_who_is_let_in(tmp_path: Path) -> None:
         environ={},
     )
     found = entrance_of(loaded.settings)
-    caller = found.enter([f"Bearer {token('a')}"], "10.0.0.1")
+    caller = asyncio.run(found.enter(Shown("10.0.0.1", [f"Bearer {token('a')}"])))
     assert not caller.reads_key("orders")
     assert caller.reads_key("emails")
     assert found.authentication == "tokens"

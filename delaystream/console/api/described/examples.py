@@ -161,6 +161,28 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
             {"partition": 0, "position": 14, "end": 14, "kept_from": 0, "skipped": 0, "problem": None}
         ],
     },
+    "AuditList": {
+        "items": [
+            {
+                "number": 1207,
+                "at": "2030-01-31T08:59:58.120Z",
+                "name": "mia@example.com",
+                "kind": "oidc",
+                "subject": "248289761001",
+                "issuer": "https://login.example.com",
+                "address": "10.1.2.3",
+                "action": "cancel",
+                "request_topic": "delay-requests",
+                "about": "invoice-run",
+                "note": "enough",
+                "request_id": "8c6b0e1f0c1d4c55a1f0a7d2b9f3e6d1",
+                "outcome": "cancelled",
+                "code": None,
+                "source": "delay-requests/0/41",
+            }
+        ],
+        "next_cursor": None,
+    },
     "PreviewBody": _PREVIEW,
     "Problem": _PROBLEM,
 }

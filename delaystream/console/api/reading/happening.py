@@ -20,7 +20,7 @@ from delaystream.console.api.cursors import Cursors
 from delaystream.console.api.models import LetterList, LetterReading
 from delaystream.console.api.problems import ProblemError, invalid
 from delaystream.console.api.reading.schedules import LIMIT, PLACE, Limit, Text, place_of, time_ms
-from delaystream.console.api.rendering import letter_body
+from delaystream.console.api.rendering import letter_body, streamed
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.queries import Told
 from delaystream.console.history.tail import STREAMS, Places, TooManyStreams, reached
@@ -106,7 +106,8 @@ class Watched(msgspec.Struct, frozen=True):
     responses={
         200: {
             "description": "Server-sent events: `id` resumes the stream, `event` is the type, `data` the "
-            "event as JSON (docs/events.md). A comment each 15 s keeps the connection.",
+            "event as JSON (docs/events.md), with `actor_verified` where it has an actor. A comment each "
+            "15 s keeps the connection.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         }
     },
@@ -178,10 +179,9 @@ class Stream:
         with self.tail.counted(), self._entrance.limits.stream(self.caller.name):
             yield
 
-    @property
-    def stands(self) -> bool:
+    async def stands(self) -> bool:
         """Whether its caller still has the rights that it began with."""
-        return self._entrance.stands(self.caller)
+        return await self._entrance.stands(self.caller)
 
     def event_id(self, places: Places) -> bytes:
         """Where it stands; sealed for whoever sees only some, because it tells how much others have."""
@@ -198,7 +198,7 @@ async def _stream(
         with stream.counted():
             yield b"retry: 2000\nid: %b\n\n" % stream.event_id(places)
             async for step in stream.tail.follow(places, _SILENCE_S, stream.caller, until):
-                if not stream.stands:
+                if not await stream.stands():
                     # It comes again, with the rights that it has now.
                     return
                 told = b""
@@ -208,7 +208,7 @@ async def _stream(
                         told += b"id: %b\nevent: %b\ndata: %b\n\n" % (
                             stream.event_id(places),
                             one.event.type.value.encode(),
-                            msgspec.json.encode(one.event),
+                            streamed(one),
                         )
                 places = step.places
                 # What is not meant moves the place, too: it is not looked at again.

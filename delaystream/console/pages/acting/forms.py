@@ -117,7 +117,8 @@ def _checked(entrance: Entrance, caller: Caller, written: str, now_ms: int) -> S
 
 
 def _mac(entrance: Entrance, caller: Caller, head: bytes) -> bytes:
-    who = [part.encode("utf-8", "surrogatepass") for part in (caller.name, caller.credential)]
+    said = (caller.who.unique, caller.credential, caller.session)
+    who = [part.encode("utf-8", "surrogatepass") for part in said]
     told = b"".join(b"%d:%b" % (len(part), part) for part in (b"form", *who, head))
     return hmac.new(entrance.secret, told, hashlib.sha256).digest()
 

@@ -155,6 +155,16 @@ function link(event) {
   return made;
 }
 
+function actorOf(event) {
+  if (event.actor === undefined) return [""];
+  const name = document.createElement("strong");
+  name.textContent = visible(event.actor);
+  if (!event.actor_verified) return [name];
+  const mark = span("state state-verified", "verified");
+  mark.title = "A console wrote this for that caller: its audit log has the source.";
+  return [name, " ", mark];
+}
+
 function rowOf(event) {
   const row = document.createElement("tr");
   row.className = "fresh";
@@ -166,7 +176,7 @@ function rowOf(event) {
   cell(row, "", event.schedule_id === undefined ? null : link(event), event.key === undefined ? null : span("sub", `key ${event.key}`));
   cell(row, "wide", visible(event.destination ?? event.definition?.destination ?? ""));
   cell(row, event.lateness_ms > 1000 ? "number bad" : "number", event.lateness_ms === undefined ? "" : lengthOf(event.lateness_ms));
-  cell(row, "wide", visible(event.actor ?? ""), event.note ? span("sub", `“${event.note}”`) : null, event.detail ? span("sub", event.detail) : null);
+  cell(row, "wide", ...actorOf(event), event.note ? span("sub", `“${event.note}”`) : null, event.detail ? span("sub", event.detail) : null);
   localize(row);
   return row;
 }

@@ -1,0 +1,1 @@
+"""People sign in: sessions in SQL, and a provider of identities (OpenID Connect)."""
