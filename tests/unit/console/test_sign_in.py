@@ -402,6 +402,7 @@ def test_a_sign_in_that_is_not_this_browsers_or_comes_twice_is_refused(
             world.ask.cookies.set(name, value)
         assert "unknown-sign-in" in await refused(back)
         # Twice.
+        world.ask.cookies.clear()
         back, _asked = await there(world, provider)
         kept = dict(world.ask.cookies)
         assert (await world.ask.get(back)).status_code == 303
@@ -415,6 +416,7 @@ def test_a_sign_in_that_is_not_this_browsers_or_comes_twice_is_refused(
         clock.at_ms += 600_000
         assert "unknown-sign-in" in await refused(back)
         # With an error, which is text.
+        world.ask.cookies.clear()
         back, asked = await there(world, provider)
         error = f"/sign-in/callback?error=<script>&state={asked['state']}"
         assert "<script>." not in await refused(error)
