@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from joserfc import jwt
-from joserfc.jwk import OctKey
+from joserfc.jwk import ECKey, OctKey
 from sqlalchemy import text
 
 from delaystream.console.access.caller import Kind
@@ -169,7 +169,7 @@ def test_somebody_signs_in_looks_and_signs_out(tmp_path: Path) -> None:
 def test_who_has_no_token_is_told_and_counted(tmp_path: Path) -> None:
     async def story(world: World, _: Clocked) -> None:
         form = {"token": "delaystream_" + "x" * 43, "to": "/"}
-        for _ in range(30):
+        for _attempt in range(30):
             answer = await world.ask.post("/sign-in", data=form, headers=OWN)
             assert answer.status_code == 401
             assert "The token is not known." in page(answer)
@@ -519,8 +519,9 @@ def forged(of: Issuer) -> dict[str, str]:
         confused[f"the public key as a secret: {name}"] = (
             f"{start}.{base64.urlsafe_b64encode(mark).rstrip(b'=').decode()}"
         )
-    oct_key = OctKey.generate_key(256, {"kid": of.keys[0].kid})
-    stranger = type(of.keys[0]).generate_key("P-256", {"kid": of.keys[0].kid})
+    kid = str(of.keys[0].kid)
+    oct_key = OctKey.generate_key(256, {"kid": kid})
+    stranger = ECKey.generate_key("P-256", {"kid": kid})
     return {
         **confused,
         "alg none": f"{_part({'alg': 'none'})}.{payload}.",
