@@ -44,6 +44,7 @@ TOPICS = [
     f"&request_topic={THEIRS}",
     f"&request_topic={MINE}&request_topic={THEIRS}",
 ]
+DEEDS = ("pause", "resume", "trigger", "reschedule", "cancel", "edit")
 EVERY_STATUS = "&status=".join(["", "pending", "paused", "fired", "completed", "cancelled"])
 FILTERS = ["", f"&destination={MARK}-out", f"&key={MARK}-key", f"&tag={MARK}", "&tag=shared", "&key=shared"]
 
@@ -90,6 +91,20 @@ def probes() -> Iterator[tuple[str, str]]:
         yield "/schedules/{id}", f"/schedules/{quote(id, safe='')}"
         yield "/schedules/{id}", f"/schedules/{quote(id, safe='')}?request_topic={THEIRS}"
         yield "/schedules/{id}", f"/schedules/{quote(id, safe='')}?payload=true"
+        for deed in DEEDS:
+            yield f"/schedules/{{id}}/{deed}", f"/schedules/{quote(id, safe='')}/{deed}"
+            path = f"/schedules/{quote(id, safe='')}/{deed}?request_topic={THEIRS}"
+            yield f"/schedules/{{id}}/{deed}", path
+        yield "/new", f"/new?like={quote(id, safe='')}"
+    for place in (coordinates_of(topic, offset) for topic in (MINE, THEIRS) for offset in range(4)):
+        route = "/pending/{topic}/{partition}/{offset}"
+        yield route, f"/pending/{place}"
+        for deed in ("trigger", "reschedule", "cancel"):
+            yield f"{route}/{deed}", f"/pending/{place}/{deed}"
+        yield "/holds/release", f"/holds/release?name={quote(place, safe='')}"
+    yield "/holds", "/holds"
+    yield "/holds/new", f"/holds/new?key={MARK}-key"
+    yield "/destinations/rate", f"/destinations/rate?destination={MARK}-out"
     yield "/", "/"
     for page in ("/schedules", "/pending", "/agenda", "/live", "/dead-letters"):
         yield page, page
@@ -124,7 +139,7 @@ UNPROBED = {
     # They ask who somebody is: `test_sign_in`.
     "/sign-in", "/sign-in/provider", "/sign-in/callback",
     # What was written is asked for in `test_writing_access`, as are the routes that write.
-    "/v1/requests/{request_id}",
+    "/v1/requests/{request_id}", "/requests/{request_id}",
 }  # fmt: skip
 
 
@@ -178,6 +193,13 @@ _UNMARKED = {
     "/v1/health",
     "/metrics",
     "/settings",
+    # Whoever only sees is refused what changes something: test_pages_acting looks at those who may.
+    "/new",
+    "/holds/new",
+    "/holds/release",
+    "/destinations/rate",
+    *(f"/schedules/{{id}}/{deed}" for deed in DEEDS),
+    *(f"/pending/{{topic}}/{{partition}}/{{offset}}/{deed}" for deed in ("trigger", "reschedule", "cancel")),
     *(
         f"/compat{prefix}/schedules/monitoring/{what}"
         for prefix in PREFIXES
@@ -197,9 +219,13 @@ def _unechoed(path: str, answer: httpx.Response) -> str:
     text = answer.text + repr(answer.headers)
     if path.startswith("/schedules/"):
         # A page says it in its sentence, and offers to search for it.
-        word = unquote(path.removeprefix("/schedules/").partition("?")[0])
+        word = path.removeprefix("/schedules/").partition("?")[0]
+        word = unquote(word.rpartition("/")[0] if word.endswith(DEEDS) else word)
         for said in (f"&#39;{word}&#39;", f"?q={quote_plus(word)}"):
             text = text.replace(said, "")
+    if path.startswith("/pending/"):
+        place = "/".join(path.removeprefix("/pending/").split("/")[:3])
+        text = text.replace(place, "").replace(place.split("/")[0] + "</p>", "</p>")
     if answer.status_code in {400, 403, 404, 409}:
         return re.sub(r"No schedule '[^']*' is known", "", text)
     if path.startswith("/where?q="):

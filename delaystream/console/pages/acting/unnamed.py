@@ -9,11 +9,10 @@ from typing import Final
 from fastapi import Request
 from starlette.responses import Response
 
-from delaystream.console.access.caller import Role
 from delaystream.console.api.asking import Asked, Entered
 from delaystream.console.api.changing import unnamed as changing
 from delaystream.console.api.changing.bodies import Noted
-from delaystream.console.api.changing.guard import permit
+from delaystream.console.api.changing.conditions import Conditions
 from delaystream.console.api.changing.unnamed import At, Moved, Where
 from delaystream.console.api.models import Json, PendingBody, WrittenBody
 from delaystream.console.api.problems import ProblemError, invalid, unknown
@@ -145,7 +144,8 @@ def _routes(deed: _Deed) -> None:
 
     @router.get(path, name=f"ask_{deed.name}_pending")
     async def ask(request: Request, console: Asked, entrance: Entered, at: At) -> Response:
-        permit(console.caller, Role.OPERATOR, at.topic)
+        # Another's topic is as one that is not there.
+        Conditions(console, request_topic=at.topic).of_topic()
         stamped = stamp(entrance, console.caller, console.clock.now_ms())
         return await _page(request, console, at, Around(_panel(console, at, deed), stamp=stamped))
 
