@@ -3,7 +3,7 @@
 A signal's handler is called by the interpreter between two instructions, but not between any two: when a
 function begins, after a call, and when a loop goes back. KeyboardInterrupt is raised here at each such place
 of the client's own code and of `threading`, one after the other, without a broker and without a clock.
-`tests/integration/interrupted_client.py` is the same with real signals and a real broker, at random.
+Then `tests/integration/interrupted_client.py` does the same at random, with real signals and librdkafka.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dis
 import faulthandler
 import platform
+import subprocess
 import sys
 import threading
 import time
@@ -133,6 +134,7 @@ def goes_on(client: Client) -> None:
     assert not any(receipts._announced for receipts in sending._receipts.values())
 
 
+@pytest.mark.timeout(300)
 def test_whoever_is_interrupted_at_any_place_has_a_client_that_goes_on_and_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -161,6 +163,27 @@ def test_whoever_is_interrupted_at_any_place_has_a_client_that_goes_on_and_ends(
 
 def of_a_client(thread: threading.Thread) -> bool:
     return thread.name.startswith("delaystream")
+
+
+@pytest.mark.timeout(300)
+def test_whoever_is_interrupted_at_random_has_a_keyboard_interrupt_and_a_client_that_goes_on() -> None:
+    """By real signals, which reach librdkafka's C code, too; a round that is stuck shows all stacks.
+
+    `tests/integration/interrupted_client.py` run by hand takes a real broker, more rounds, and another seed.
+    """
+    topics = ["delay-requests", "delay-receipts"]
+    kafka = [sys.executable, "-m", "tests.unit.mocked_kafka", *topics]
+    with subprocess.Popen(kafka, stdout=subprocess.PIPE, text=True) as broker:
+        try:
+            assert broker.stdout is not None
+            bootstrap = broker.stdout.readline().strip()
+            program = [sys.executable, "-m", "tests.integration.interrupted_client"]
+            command = [*program, bootstrap, *topics, "out", "120", "7"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        finally:
+            broker.kill()
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) > 40, done.stdout
 
 
 def interrupted_at(place: int, work: Callable[[], object]) -> bool:

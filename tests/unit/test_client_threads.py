@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from delaystream.client import Client, UnavailableError, schedule_request
+from delaystream.client import Client, RequestRecord, UnavailableError, schedule_request
 from delaystream.client.kafka import confluent_transport
 from delaystream.client.kafka.confluent_transport import ConfluentTransport
 from delaystream.client.requests.records import Sent
@@ -121,4 +121,23 @@ def test_what_is_not_acknowledged_when_a_client_is_closed_is_told_so(transport: 
 
 def test_a_client_of_which_nothing_was_sent_closes_at_once(transport: ConfluentTransport) -> None:
     Client(transport=transport).close()
+    transport.close(0)
+
+
+@pytest.mark.parametrize("masked", [TypeError("expected header key to be unicode string"), SystemError("?")])
+def test_ctrl_c_in_confluent_kafkas_code_is_a_keyboard_interrupt(
+    transport: ConfluentTransport, masked: Exception
+) -> None:
+    """Its C code looks for signals while it reads headers, and raises an error of its own in their place."""
+    producer: Any = transport._producer
+
+    def interrupted(*_arguments: Any, headers: Any) -> None:
+        raise masked
+
+    producer.produce = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        transport.produce(schedule_request("delay-requests", "out", delay="1s"), print)
+    odd: Any = ("a name", 7)
+    with pytest.raises(type(masked)):
+        transport.produce(RequestRecord("delay-requests", None, b"", [odd]), print)
     transport.close(0)

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from delaystream.client.consuming.consumer import Checkpoint, Consuming, Fires, deadline_of
 from delaystream.client.consuming.retrying import Backoff, Retry
 from delaystream.client.kafka.deliveries import Delivery
+from delaystream.client.kafka.interruption import unmasked
 from delaystream.client.kafka.threads import apart
 from delaystream.client.requests.outcomes import MissingTopicError, UnavailableError
 from delaystream.client.requests.records import RequestRecord
@@ -386,6 +387,9 @@ class DeliveryConsumer:
             except KafkaException:
                 self._flying.discard(number)
                 raise
+            except (TypeError, SystemError) as error:
+                self._flying.discard(number)
+                raise unmasked(error, record) from None
             else:
                 return
 

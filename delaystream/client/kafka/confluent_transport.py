@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from delaystream.client.kafka.interruption import unmasked
 from delaystream.client.kafka.promises import Promise
 from delaystream.client.kafka.reading import ANSWER_TIMEOUT_S, Reader, known_partitions
 from delaystream.client.kafka.threads import apart, begun
@@ -107,6 +108,8 @@ class ConfluentTransport:
                 self._have_served(_POLL_S)  # as many are in flight as may be: until one is acknowledged
             except KafkaException as error:
                 return done(self._refused(record.topic, error.args[0]))
+            except (TypeError, SystemError) as error:
+                raise unmasked(error, record) from None
             else:
                 break
         self._produced += 1
