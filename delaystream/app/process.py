@@ -10,10 +10,12 @@ from typing import Final
 import structlog
 from aiokafka.errors import KafkaError
 
+from delaystream.adapters.kafka.errors import reason
 from delaystream.adapters.membership.faust_host import FaustCrashed
 from delaystream.adapters.operate.http import HttpError
 from delaystream.config import ConfigurationError
 from delaystream.engine.failures import (
+    MISSING_ACL,
     LogUnavailable,
     Misconfigured,
     StoreFailed,
@@ -74,7 +76,14 @@ def explain(failure: BaseException) -> ExitCode:
     ]
     for kinds, code in codes:
         if isinstance(cause, kinds):
-            logger.error("the process ends", reason=str(cause), exit_code=int(code))
+            if MISSING_ACL in str(cause):
+                # Somebody took a right away; whatever failed first, only a person can give it back.
+                code = ExitCode.CONFIGURATION  # noqa: PLW2901
+            logger.error("the process ends", reason=_told(cause), exit_code=int(code))
             return code
     logger.critical("the process ends: unexpected error", exit_code=int(ExitCode.CRASH), exc_info=failure)
     return ExitCode.CRASH
+
+
+def _told(cause: BaseException) -> str:
+    return reason(cause) if isinstance(cause, KafkaError) else str(cause)

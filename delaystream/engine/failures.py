@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+#: Begins the part of a sentence that names a right which Kafka does not give. A process that ends for want of
+#: one ends as misconfigured, wherever it met the refusal.
+MISSING_ACL: Final = "missing ACL: "
 
 #: What a step failed on: a request by its topic and offset, or an entry of the state by its key.
 Culprit: TypeAlias = tuple[str, int] | bytes

@@ -164,6 +164,16 @@ class SecuredBroker:
             future.result(30)
         self._await(name, 0)
 
+    def take_away(self, name: str, acl: Acl) -> None:
+        """Take one right away, and wait until the broker knows that it is gone."""
+        there = len(self.kafka.admin.describe_acls(_everything_of(name)).result(30))
+        for future in self.kafka.admin.delete_acls([_only(name, acl)]).values():
+            assert len(future.result(30)) == 1
+        deadline = time.monotonic() + _VISIBLE_SECONDS
+        while len(self.kafka.admin.describe_acls(_everything_of(name)).result(30)) >= there:
+            assert time.monotonic() < deadline, f"{acl} of {name} is still there"
+            time.sleep(0.05)
+
     def rights(self, name: str) -> set[tuple[str, str, bool, str]]:
         """Resource, name, whether that is a prefix, and operation of each ACL of a user."""
         kinds = {kind: resource for resource, kind in _RESOURCES.items()}
@@ -295,6 +305,19 @@ def _constant(operation: str) -> str:
     return "".join(
         "_" + letter if letter.isupper() and place else letter for place, letter in enumerate(operation)
     ).upper()
+
+
+def _only(name: str, acl: Acl) -> AclBindingFilter:
+    binding = _binding(name, acl)
+    return AclBindingFilter(
+        binding.restype,
+        binding.name,
+        binding.resource_pattern_type,
+        binding.principal,
+        binding.host,
+        binding.operation,
+        binding.permission_type,
+    )
 
 
 def _everything_of(name: str) -> AclBindingFilter:

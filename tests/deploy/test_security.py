@@ -213,6 +213,40 @@ def _test_a_destination_is_set_aside(app: SecuredDeployment, missing: Acl) -> No
     assert [delivery.value for delivery in app.kafka.read(denied, 1)] == [b"waits"]
 
 
+# -- one right taken away --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("idle", [True, False], ids=["idle", "at work"])
+@pytest.mark.parametrize("which", ["group", "requests", "changelog", "transactional-id"])
+def test_a_worker_whose_right_is_taken_away_ends_with_its_name(
+    secured: Secured, which: str, idle: bool
+) -> None:
+    """With 78, because no restart gives the right back: at its next heartbeat, or its next step."""
+    app = secured(DELAYSTREAM_FAILURE_TIMEOUT_MS="5000", DELAYSTREAM_SESSION_TIMEOUT_MS="6000")
+    app.allow(app.rights("worker"))
+    worker = app.worker().wait_ready()
+    app.request(b"goes out", {"destination": app.topic("out"), "delay": "0"})
+    assert [delivery.value for delivery in app.kafka.read(app.topic("out"), 1)] == [b"goes out"]
+    resource, name, operation = {
+        "group": ("group", app.app_id, "Read"),
+        "requests": ("topic", app.requests, "Read"),
+        "changelog": ("topic", app.changelog, "Write"),
+        "transactional-id": ("transactional-id", f"{app.app_id}-", "Write"),
+    }[which]
+    [taken] = [
+        acl
+        for acl in app.rights("worker")
+        if (acl.resource, acl.name, acl.operation) == (resource, name, operation)
+    ]
+    app.broker.take_away(app.user, taken)
+    if not idle or which == "changelog":
+        app.request(b"comes to nothing", {"destination": app.topic("out"), "delay": "0"})
+    assert worker.wait_exit(60) == ExitCode.CONFIGURATION, worker.output()
+    assert f"missing ACL: {operation} on {resource}" in worker.reason
+    assert name.removesuffix("-") in worker.reason
+    assert "Traceback" not in worker.output()
+
+
 # -- what they never tell --------------------------------------------------------------------------------
 
 

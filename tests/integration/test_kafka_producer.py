@@ -342,7 +342,7 @@ def test_a_topic_without_enough_replicas_is_at_fault_and_not_its_records(
         both = Transaction({at(healthy): [row(b"1")], at(starved): [row(b"1")]}, {})
         error = await refusal(producer.commit(both))
         assert (error.topic, error.record_at_fault) == (starved, False)
-        assert "NOT_ENOUGH_REPLICAS" in error.reason
+        assert "not enough in-sync replicas" in error.reason
         await producer.close()
 
     run(story())

@@ -16,6 +16,7 @@ from aiokafka.errors import CorruptRecordException
 
 from delaystream.adapters.internals.aiokafka import FetchRequest
 from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
+from delaystream.adapters.kafka.errors import TOPIC_AUTHORIZATION_FAILED, reason, told, topics_refused
 from delaystream.adapters.kafka.offsets import (
     EARLIEST,
     LATEST,
@@ -24,7 +25,6 @@ from delaystream.adapters.kafka.offsets import (
     READ_UNCOMMITTED,
     list_offsets,
 )
-from delaystream.adapters.kafka.protocol import error_name
 from delaystream.adapters.kafka.record_batches import (
     DEFAULT_MAX_BYTES,
     BatchRefusedError,
@@ -48,7 +48,6 @@ from delaystream.engine.ports import (
 
 _OK: Final = 0
 _UNKNOWN_TOPIC: Final = 3
-_TOPIC_AUTHORIZATION_FAILED: Final = 29
 # A fetch waits on the broker, so other requests go by another connection.
 _PURPOSE: Final = "fetch"
 #: timestamp type of a batch: the broker's append time
@@ -177,7 +176,7 @@ class AiokafkaChangelog(Changelog):
                     except _Passing as error:
                         failure = str(error)
                     except CONNECTION_ERRORS as error:
-                        failure = repr(error)
+                        failure = reason(error)
                     self._leader = NO_LEADER
                     await asyncio.sleep(self._bounds.retry_backoff_ms / 1000)
         except TimeoutError:
@@ -188,10 +187,10 @@ class AiokafkaChangelog(Changelog):
         described = (await self._connections.describe([topic]))[topic]
         if described.error_code == _UNKNOWN_TOPIC:
             raise Misconfigured(f"the changelog topic {topic} does not exist")
-        if described.error_code == _TOPIC_AUTHORIZATION_FAILED:
-            raise Misconfigured(f"not authorized to read the changelog topic {topic}")
+        if described.error_code == TOPIC_AUTHORIZATION_FAILED:
+            raise Misconfigured(topics_refused([topic]))
         if described.error_code != _OK:
-            raise _Passing(error_name(described.error_code))
+            raise _Passing(told(described.error_code))
         if partition >= len(described.leaders):
             raise Misconfigured(f"the changelog topic {topic} has no partition {partition}")
         if self._topic_id not in {"", described.topic_id}:
@@ -238,10 +237,10 @@ class AiokafkaChangelog(Changelog):
         return FetchRequest(max_wait_ms, 1, max_bytes, READ_COMMITTED, topics)
 
     def _check(self, code: int) -> None:
-        if code == _TOPIC_AUTHORIZATION_FAILED:
-            raise Misconfigured(f"not authorized to read the changelog topic {self._target.topic}")
+        if code == TOPIC_AUTHORIZATION_FAILED:
+            raise Misconfigured(topics_refused([self._target.topic]))
         if code != _OK:
-            raise _Passing(error_name(code))
+            raise _Passing(told(code))
 
     # -- records ---------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from delaystream.adapters.internals.aiokafka import (
     collect_hosts,
     create_conn,
 )
+from delaystream.adapters.kafka.errors import reason
 from delaystream.adapters.kafka.protocol import DescribeTopics
 
 #: the settings, by aiokafka's names, that concern a connection
@@ -169,7 +170,10 @@ class KafkaConnections:
                     raise KafkaConnectionError("closed")
                 self._open[key] = connection
                 return connection
-            raise KafkaConnectionError(f"no connection to {addresses}: {failure!r}")
+            where = ", ".join(f"{address.host}:{address.port}" for address in addresses)
+            raise KafkaConnectionError(
+                f"no connection to {where}{'' if failure is None else f': {reason(failure)}'}"
+            )
 
     def lost(self) -> int:
         """How many connections have broken so far."""

@@ -23,7 +23,7 @@ from delaystream.adapters.kafka.connections import (
     KafkaConnections,
     TopicMetadata,
 )
-from delaystream.adapters.kafka.protocol import error_name
+from delaystream.adapters.kafka.errors import reason, told
 from delaystream.adapters.tasks import end
 from delaystream.core.limits import LEAST_MARKER_AGE_MS
 from delaystream.engine.ports import Destinations
@@ -168,7 +168,7 @@ class KafkaDestinations(Destinations):
                     judged[topic] = _Seen(0, problem, self._now_s())
         except CONNECTION_ERRORS as error:
             # Known answers stay. A silent Kafka says nothing about the other topics.
-            logger.debug("destinations could not be looked up", topics=topics, error=repr(error))
+            logger.debug("destinations could not be looked up", topics=topics, error=reason(error))
         else:
             for topic, seen in judged.items():
                 if seen.problem is not None and seen.problem != self._told.get(topic):
@@ -223,7 +223,7 @@ class KafkaDestinations(Destinations):
     def _judged(self, topic: TopicMetadata) -> _Seen:
         problem = None
         if topic.error_code != _OK:
-            problem = _PROBLEMS.get(topic.error_code, error_name(topic.error_code)).format(topic=topic.name)
+            problem = _PROBLEMS.get(topic.error_code, told(topic.error_code)).format(topic=topic.name)
         elif not topic.writable:
             problem = f"missing ACL: Write on topic {topic.name}"
         elif NO_LEADER in topic.leaders:

@@ -12,8 +12,6 @@ from io import BytesIO
 from struct import Struct
 from typing import Any, ClassVar, Final
 
-from aiokafka.errors import UnknownError, for_code
-
 from delaystream.adapters.internals.aiokafka import (
     Array,
     Boolean,
@@ -31,12 +29,6 @@ from delaystream.adapters.internals.aiokafka import (
     String,
     TaggedFields,
 )
-
-
-def error_name(code: int) -> str:
-    """Kafka's name of an error code, for a sentence."""
-    error = for_code(code)
-    return str(error.message) if error is not UnknownError else f"error {code}"
 
 
 class _TopicId:

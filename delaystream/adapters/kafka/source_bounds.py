@@ -8,6 +8,14 @@ from typing import Any, Final, NamedTuple
 
 from delaystream.adapters.internals.aiokafka import FindCoordinatorRequest, OffsetFetchRequest
 from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
+from delaystream.adapters.kafka.errors import (
+    GROUP_AUTHORIZATION_FAILED,
+    TOPIC_AUTHORIZATION_FAILED,
+    group_refused,
+    reason,
+    told,
+    topics_refused,
+)
 from delaystream.adapters.kafka.offsets import (
     EARLIEST,
     LATEST,
@@ -16,7 +24,6 @@ from delaystream.adapters.kafka.offsets import (
     READ_UNCOMMITTED,
     list_offsets,
 )
-from delaystream.adapters.kafka.protocol import error_name
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import SourceBounds, TopicPartition
 
@@ -75,7 +82,7 @@ class KafkaSourceBounds:
                     except _Unanswered as error:
                         failure = str(error)
                     except CONNECTION_ERRORS as error:
-                        failure = repr(error)
+                        failure = reason(error)
                     await asyncio.sleep(self._retry_backoff_ms / 1000)
         except TimeoutError:
             raise LogUnavailable(f"no log bounds: {failure}") from None
@@ -86,7 +93,7 @@ class KafkaSourceBounds:
             async with asyncio.timeout(self._timeout_ms / 1000):
                 described = await self._connections.describe(topics)
         except (TimeoutError, *CONNECTION_ERRORS) as error:
-            raise LogUnavailable(f"the topics were not described: {error!r}") from error
+            raise LogUnavailable(f"the topics were not described: {reason(error)}") from error
         return {
             name: TopicShape(topic.topic_id, len(topic.leaders))
             for name, topic in described.items()
@@ -107,7 +114,7 @@ class KafkaSourceBounds:
                         if code == other_code == _OK:
                             ends[at] = SourceEnds(high_watermark, last_stable_offset)
         except (TimeoutError, *CONNECTION_ERRORS) as error:
-            raise LogUnavailable(f"the ends of the logs are not known: {error!r}") from error
+            raise LogUnavailable(f"the ends of the logs are not known: {reason(error)}") from error
         return ends
 
     async def _led(self, partitions: Sequence[TopicPartition]) -> Iterable[tuple[int, list[TopicPartition]]]:
@@ -149,14 +156,14 @@ class KafkaSourceBounds:
         """The group's offsets, for the partitions that have one."""
         found = await self._connections.ask_any(FindCoordinatorRequest(self._group, _GROUP))
         if found.error_code != _OK:
-            raise _Unanswered(f"the coordinator of group {self._group}: {error_name(found.error_code)}")
+            raise _Unanswered(self._refused("the coordinator", found.error_code))
         topics: dict[str, list[int]] = {}
         for topic, partition in partitions:
             topics.setdefault(topic, []).append(partition)
         request = OffsetFetchRequest(self._group, list(topics.items()))
         response = await self._connections.request(int(found.coordinator_id), PURPOSE, request)
         if response.error_code != _OK:
-            raise _Unanswered(f"offsets of group {self._group}: {error_name(response.error_code)}")
+            raise _Unanswered(self._refused("offsets", response.error_code))
         committed: dict[TopicPartition, int] = {}
         for topic, answers in response.topics:
             for partition, offset, _, code in answers:
@@ -165,6 +172,11 @@ class KafkaSourceBounds:
                 if offset >= 0:
                     committed[at] = offset
         return committed
+
+    def _refused(self, what: str, code: int) -> str:
+        if code == GROUP_AUTHORIZATION_FAILED:
+            return group_refused(self._group)
+        return f"{what} of group {self._group}: {told(code)}"
 
     async def _offsets(
         self, leader: int, partitions: Iterable[TopicPartition], timestamp: int
@@ -180,5 +192,7 @@ class _Unanswered(Exception):
 
 
 def _check(at: TopicPartition, code: int) -> None:
+    if code == TOPIC_AUTHORIZATION_FAILED:
+        raise _Unanswered(topics_refused([at.topic]))
     if code != _OK:
-        raise _Unanswered(f"{at.topic}-{at.partition}: {error_name(code)}")
+        raise _Unanswered(f"{at.topic}-{at.partition}: {told(code)}")

@@ -18,6 +18,7 @@ from typing import Protocol, cast
 import msgspec
 from faust.types import StreamT
 
+from delaystream.adapters.kafka.errors import missing_right
 from delaystream.adapters.kafka.source_bounds import TopicShape
 from delaystream.adapters.membership.batch_fetcher import Fetched, ReaderSettings
 from delaystream.adapters.membership.faust_app import BatchSchema, DelayApp
@@ -253,8 +254,10 @@ class PartitionHost:
             assert self._failure is not None
             await self._failure
             return
-        reason = self._app.crash_reason
-        raise FaustCrashed(f"Faust has crashed: {reason!r}") from reason
+        crash = self._app.crash_reason
+        if refused := missing_right(crash, self._settings.reader.group_id):
+            raise refused from crash
+        raise FaustCrashed(f"Faust has crashed: {crash!r}") from crash
 
     async def _watch_topics(self) -> None:
         """Check the topics again and again; raises Misconfigured when one has changed."""

@@ -9,14 +9,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from aiokafka.errors import for_code
-
 from delaystream.adapters.internals.aiokafka import FindCoordinatorRequest, HeartbeatRequest
 from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, KafkaConnections
+from delaystream.adapters.kafka.errors import GROUP_AUTHORIZATION_FAILED, reason, told
 from delaystream.engine.failures import LogUnavailable
 
 _OK: Final = 0
-_GROUP_AUTHORIZATION_FAILED: Final = 30
 _GROUP: Final = 0
 _TIMEOUT_S: Final = 30.0
 _RETRY_S: Final = 0.1
@@ -37,12 +35,12 @@ async def may_join(settings: Mapping[str, Any], group: str) -> bool:
                     if found.error_code == _OK:
                         request = HeartbeatRequest(group, -1, "")
                         answer = await connections.request(found.coordinator_id, "coordination", request)
-                        return bool(answer.error_code != _GROUP_AUTHORIZATION_FAILED)
-                    if found.error_code == _GROUP_AUTHORIZATION_FAILED:
+                        return bool(answer.error_code != GROUP_AUTHORIZATION_FAILED)
+                    if found.error_code == GROUP_AUTHORIZATION_FAILED:
                         return False
-                    failure = str(for_code(found.error_code).__name__)
+                    failure = told(found.error_code)
                 except CONNECTION_ERRORS as error:
-                    failure = repr(error)
+                    failure = reason(error)
                 await asyncio.sleep(_RETRY_S)
     except TimeoutError:
         raise LogUnavailable(f"the coordinator of the group {group} does not answer: {failure}") from None

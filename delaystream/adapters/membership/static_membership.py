@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import structlog
-from aiokafka.errors import for_code
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from delaystream.adapters.internals.aiokafka import FindCoordinatorRequest
 from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, KafkaConnections
+from delaystream.adapters.kafka.errors import reason, told
 from delaystream.adapters.kafka.protocol import DescribeGroup
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 
@@ -77,9 +77,9 @@ async def holder_of(settings: Mapping[str, Any], group: str, instance_id: str) -
                         code, *_, members, _ = answer.groups[0]
                         if code == _OK:
                             return _among(members, instance_id)
-                    failure = str(for_code(code).__name__)
+                    failure = told(code)
                 except CONNECTION_ERRORS as error:
-                    failure = repr(error)
+                    failure = reason(error)
                 await asyncio.sleep(_RETRY_S)
     except TimeoutError:
         raise LogUnavailable(f"the members of the group {group} are not known: {failure}") from None

@@ -22,9 +22,16 @@ from delaystream.adapters.internals.aiokafka import (
     TxnOffsetCommitRequest,
 )
 from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, KafkaConnections
-from delaystream.adapters.kafka.protocol import DescribeTransaction, error_name
+from delaystream.adapters.kafka.errors import group_refused, reason, told
+from delaystream.adapters.kafka.protocol import DescribeTransaction
 from delaystream.adapters.transactions.batches import Identity
-from delaystream.engine.failures import Misconfigured, ProducerFenced, TransactionFailed, WriteRefused
+from delaystream.engine.failures import (
+    MISSING_ACL,
+    Misconfigured,
+    ProducerFenced,
+    TransactionFailed,
+    WriteRefused,
+)
 from delaystream.engine.ports import TopicPartition
 
 _OK: Final = 0
@@ -60,7 +67,7 @@ Codes = Mapping[TopicPartition | None, int]
 
 def topic_refused(topic: str, code: int) -> str:
     """Why a topic may not be written to, as a part of a sentence."""
-    return f"missing ACL: Write on topic {topic}" if code == _TOPIC_AUTHORIZATION_FAILED else error_name(code)
+    return f"{MISSING_ACL}Write on topic {topic}" if code == _TOPIC_AUTHORIZATION_FAILED else told(code)
 
 
 class Backoff:
@@ -166,41 +173,44 @@ class TransactionCoordinator:
                 node_id = await self._coordinator(kind, key)
                 response = await self._connections.request(node_id, _PURPOSE, request)
             except CONNECTION_ERRORS as error:
-                self._moved(kind, key, repr(error))
+                self._moved(kind, key, reason(error))
             else:
                 codes = {code for code in codes_of(response).values() if code != _OK}
                 if not codes:
                     return response
                 name = type(request).__name__.removesuffix("Request")
-                await self._judge(name, codes_of(response))
-                self.waiting_for = f"{name}: {', '.join(map(error_name, sorted(codes)))}"
+                await self._judge(name, key, codes_of(response))
+                self.waiting_for = f"{name}: {', '.join(map(told, sorted(codes)))}"
                 if codes & _COORDINATOR_MOVED:
                     self._moved(kind, key, self.waiting_for)
             await backoff.pause()
 
-    async def _judge(self, name: str, codes: Codes) -> None:
+    async def _judge(self, name: str, key: str, codes: Codes) -> None:
         """Raise, unless another attempt can help."""
         for target, code in codes.items():
-            sentence = f"{name}: {error_name(code)}"
+            sentence = f"{name}: {told(code)}"
             if code in FENCED:
                 raise ProducerFenced(sentence)
             if code in _MISCONFIGURED:
-                raise Misconfigured(self._misconfigured(name, code))
+                raise Misconfigured(self._misconfigured(name, code, key))
             if name == "AddPartitionsToTxn" and target is not None and code in _ABOUT_A_TOPIC:
                 await self._judge_topic(target, code)
             elif code not in _PASSING:
                 raise TransactionFailed(sentence if target is None else f"{sentence} for {target}")
 
-    def _misconfigured(self, name: str, code: int, key: str | None = None) -> str:
+    def _misconfigured(self, name: str, code: int, key: str) -> str:
         """A sentence about a fault that a person has to correct."""
         match code:
             case 30:
-                acl = f"Read on group {key}" if key else "Read on the workers' group"
+                missing = group_refused(key)
             case 53:
-                acl = f"Write on transactional-id {self._transactional_id} (by the prefix of all partitions)"
+                missing = (
+                    f"{MISSING_ACL}Write on transactional-id {self._transactional_id} "
+                    "(by the prefix of all partitions)"
+                )
             case _:
-                return f"{name}: {error_name(code)} for {key or f'transactional id {self._transactional_id}'}"
-        return f"missing ACL: {acl}; {name} was refused"
+                return f"{name}: {told(code)} for {key}"
+        return f"{missing}; {name} was refused"
 
     async def _judge_topic(self, target: TopicPartition, code: int) -> None:
         if code in _TOPIC_REFUSED:
@@ -225,7 +235,7 @@ class TransactionCoordinator:
             if response.error_code in _MISCONFIGURED:
                 raise Misconfigured(self._misconfigured("FindCoordinator", response.error_code, key))
             if response.error_code != _OK:
-                raise for_code(response.error_code)()
+                raise for_code(response.error_code)(told(response.error_code))
             node_id = self._nodes[kind, key] = int(response.coordinator_id)
         return node_id
 

@@ -26,7 +26,6 @@ from enum import Enum, auto
 from typing import Any
 
 from delaystream.adapters.kafka.connections import KafkaConnections
-from delaystream.adapters.kafka.protocol import error_name
 from delaystream.adapters.tasks import end
 from delaystream.adapters.transactions.batches import BatchLimits, Identity
 from delaystream.adapters.transactions.coordinator import TransactionCoordinator
@@ -211,8 +210,7 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
         reason = self._coordinator.waiting_for
         if late:
             first = next((delivery for delivery in late if not writer.has_leader(delivery.target)), late[0])
-            code = first.failed
-            reason = error_name(code) if code or writer.has_leader(first.target) else "no leader"
+            reason = writer.standing(first)
         sentence = f"not written in {self._bounds.write_timeout_ms} ms: {reason}"
         if 0 < len(late) < len(deliveries):
             also = {delivery.target.topic for delivery in late} - {first.target.topic}

@@ -12,7 +12,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from delaystream.adapters.kafka.connections import CONNECTION_ERRORS, NO_LEADER, KafkaConnections
-from delaystream.adapters.kafka.protocol import Produce, error_name
+from delaystream.adapters.kafka.errors import reason as told_reason
+from delaystream.adapters.kafka.errors import told
+from delaystream.adapters.kafka.protocol import Produce
 from delaystream.adapters.tasks import end
 from delaystream.adapters.transactions.batches import (
     Batch,
@@ -225,7 +227,7 @@ class TransactionWriter:
                 elif isinstance(error, CONNECTION_ERRORS):
                     self._connections.forget(leader, _PURPOSE)
                     for delivery, _ in batches.values():
-                        self._take_failure(delivery, _NETWORK_EXCEPTION, repr(error))
+                        self._take_failure(delivery, _NETWORK_EXCEPTION, told_reason(error))
                 else:
                     raise error
         finally:
@@ -264,6 +266,12 @@ class TransactionWriter:
                     delivery.pending.popleft()
                     delivery.last_offset = offset + batch.count - 1
 
+    def standing(self, delivery: Delivery) -> str:
+        """Why a partition has not taken everything yet, as a part of a sentence."""
+        if delivery.failed:
+            return delivery.detail or told(delivery.failed)
+        return "the broker has not answered" if self.has_leader(delivery.target) else "no leader"
+
     def _take_failure(self, delivery: Delivery, code: int, detail: str | None) -> None:
         if not delivery.failed:
             delivery.failed, delivery.detail = code, detail
@@ -285,9 +293,9 @@ class TransactionWriter:
             reason = delivery.detail or topic_refused(target.topic, code)
             raise WriteRefused(*target, reason, record_at_fault=False)
         elif code in FENCED:
-            raise ProducerFenced(f"{target}: {error_name(code)}")
+            raise ProducerFenced(f"{target}: {told(code)}")
         elif code not in _PASSING:
-            raise TransactionFailed(f"{target}: {delivery.detail or error_name(code)}")
+            raise TransactionFailed(f"{target}: {delivery.detail or told(code)}")
         elif code in _LEADER_MOVED:
             self._leaders.pop(target.topic, None)
 
@@ -296,7 +304,7 @@ class TransactionWriter:
         return broker, None if self._clocks is None else self._clocks.skew_ms(broker)
 
     def _refuse(self, delivery: Delivery, detail: str | None, row: int | None) -> None:
-        reason = detail or error_name(delivery.failed)
+        reason = detail or told(delivery.failed)
         raise WriteRefused(*delivery.target, reason, record_at_fault=True, row=row)
 
 
