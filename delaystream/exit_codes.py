@@ -28,9 +28,12 @@ class ExitCode(IntEnum):
     """No answer came in the time given (`cancel`, `watch --count`)."""
     CONFIGURATION = 78
     """A setting, a topic or the state of the cluster needs a person. Restarting will not help."""
+    INTERRUPTED = 130
+    """Ctrl-C ended a command before it had sent or found anything; as shells have it."""
 
 
 EXIT_CODES_HELP = """\
 Exit codes: 0 done; 1 unexpected error; 2 wrong usage; 65 refused (cancel came too late, topics differ);
 69 Kafka unavailable; 70 a stalled worker was ended; 74 data directory not writable; 75 no answer in time;
-78 configuration: a setting or a topic needs a person, restarting will not help."""
+78 configuration: a setting or a topic needs a person, restarting will not help; 130 interrupted, nothing was
+sent."""

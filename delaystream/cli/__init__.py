@@ -6,6 +6,11 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, by default the process's own; returns the exit code (see `exit_codes`)."""
-    from delaystream.cli.application import run
+    try:
+        from delaystream.cli.application import run
+    except KeyboardInterrupt:
+        from delaystream.cli.output import complain
 
+        complain("interrupted: nothing was sent")
+        return 130
     return run(sys.argv[1:] if arguments is None else arguments)

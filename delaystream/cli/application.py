@@ -29,6 +29,7 @@ from delaystream.cli.operate.console import console
 from delaystream.cli.operate.topics import topics
 from delaystream.cli.operate.transfer import export, import_
 from delaystream.cli.operate.worker import worker
+from delaystream.cli.output import complain, say
 from delaystream.cli.requests.control import (
     cancel,
     describe,
@@ -70,7 +71,7 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(f"delaystream {__version__}")
+        say(f"delaystream {__version__}")
         raise typer.Exit
 
 
@@ -125,7 +126,7 @@ def run(arguments: Sequence[str]) -> int:
         _drop_output()
         if error.errno == errno.EPIPE:
             return ExitCode.CRASH  # the reader is gone, as after `| head`: there is nothing to say
-        print(f"delaystream: there is no room for the output: {error.strerror}", file=sys.stderr)
+        complain(f"there is no room for the output: {error.strerror}")
         return ExitCode.NO_STORAGE
     return code
 
@@ -140,8 +141,7 @@ def _run(arguments: Sequence[str]) -> int:
         code = _exit_code(error)
         if code is None:
             raise
-        for sentence in str(error).splitlines():
-            print(f"delaystream: {sentence}", file=sys.stderr)
+        complain(str(error))
         return code
     return ExitCode.OK
 

@@ -16,16 +16,25 @@ from typing import Any, Final, TypeVar, get_type_hints
 import typer
 from typer.models import ArgumentInfo, ParameterInfo
 
+from delaystream.cli.output import complain, tell
+from delaystream.exit_codes import ExitCode
+
 Result = TypeVar("Result")
 
 ANY_BYTES: Final = "any bytes"
 """Annotates a text that becomes bytes by `to_bytes`, and need not be UTF-8."""
 
 
-def expanded(command: Callable[..., Result]) -> Callable[..., Result]:
+def sending(command: Callable[..., Result]) -> Callable[..., Result]:
+    """As `expanded`, for a command that sends a request: Ctrl-C before that says that nothing was sent."""
+    return expanded(command, "interrupted: nothing was sent")
+
+
+def expanded(command: Callable[..., Result], interrupted: str = "interrupted") -> Callable[..., Result]:
     """The command in the form for typer; every dataclass parameter becomes its fields.
 
-    A text that is not UTF-8 ends it with `typer.BadParameter`.
+    A text that is not UTF-8 ends it with `typer.BadParameter`. Ctrl-C that the command leaves to it ends it
+    with 130, and a sentence.
     """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
@@ -51,7 +60,12 @@ def expanded(command: Callable[..., Result]) -> Callable[..., Result]:
             name: group(**{field.name: given.pop(field.name) for field in fields(group)})
             for name, group in groups.items()
         }
-        return command(**given, **filled)
+        try:
+            return command(**given, **filled)
+        except KeyboardInterrupt:
+            tell("")  # below the terminal's ^C
+            complain(interrupted)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
 
     run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from delaystream.cli.groups import ANY_BYTES, is_utf8, to_bytes
+from delaystream.cli.output import Output
 
 if TYPE_CHECKING:
     from delaystream.config import Loaded, Settings
@@ -268,7 +269,9 @@ ReplyTo = Annotated[
         metavar="TOPIC",
     ),
 ]
-Output = Literal["human", "json"]
+HumanOrJson = Annotated[
+    Output, typer.Option("--output", "-o", help="Lines for people, or JSON.", metavar="human|json")
+]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import base64
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from delaystream.cli.output import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -13,17 +15,6 @@ _SHOWN_CHARACTERS = 200
 _CONTROL_PREFIX = "delaystream-"
 _ERROR = f"{_CONTROL_PREFIX}error"
 """Of dead letters: the code."""
-
-
-def printable(text: str) -> str:
-    """The text on one line; control characters and unprintable characters are escaped."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else _escaped(character) for character in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def rendered(content: bytes | None) -> str:
@@ -101,13 +92,14 @@ def delivery_fields(record: "Delivery") -> dict[str, Any]:
         "lateness_ms": record.lateness_ms,
         "schedule_id": record.schedule_id,
         "fire_id": record.fire_id,
-        "key": _lossless(record.key),
-        "value": _lossless(record.value),
-        "headers": [[name, _lossless(value)] for name, value in record.headers],
+        "key": lossless(record.key),
+        "value": lossless(record.value),
+        "headers": [[name, lossless(value)] for name, value in record.headers],
     }
 
 
-def _lossless(content: bytes | None) -> Any:
+def lossless(content: bytes | None) -> Any:
+    """For JSON: text, or `{"base64": ...}` of bytes that are not UTF-8."""
     if content is None:
         return None
     try:

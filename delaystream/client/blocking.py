@@ -195,6 +195,14 @@ class Batch(Verbs[Pending[Accepted], Pending[ScheduleDescription | None]]):
         if kind is None:
             self.finish()
 
+    @property
+    def handed_over(self) -> int:
+        """How many requests of the client were given to Kafka so far, acknowledged or not.
+
+        Whoever was interrupted in a verb sees by it whether the request may be on its way.
+        """
+        return self._sending.handed_over
+
     def finish(self) -> None:
         """Wait for all that is pending. Raises the first failure that nobody has looked at."""
         if self._pending:

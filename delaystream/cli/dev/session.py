@@ -16,6 +16,7 @@ from typing import Any
 from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.cli.dev.console import ConsoleProcess, answers
 from delaystream.cli.operate.console import missing_packages
+from delaystream.cli.output import complain, say
 from delaystream.cli.rendering import delivery_line, number_of
 from delaystream.client import Client, RequestRecord, UnavailableError, schedule_request
 from delaystream.client.kafka.reading import Reader
@@ -379,8 +380,8 @@ def _interruptible() -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    say(*text.split("\n"))
 
 
 def _complain(text: str) -> None:
-    print(f"delaystream: {text}", file=sys.stderr, flush=True)
+    complain(text)

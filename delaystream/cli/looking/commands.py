@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import typer
 
 from delaystream.cli import options
 from delaystream.cli.groups import expanded
+from delaystream.cli.output import complain, say
 from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ def where(
         return _many(asking.form, body, body["items"], _FOUND, _FOUND)
 
     if not _or_describe(asking, word, "/v1/where", {"q": word}, show)["items"]:
-        print("delaystream: nothing is known of it", file=sys.stderr)
+        complain("nothing is known of it")
         raise typer.Exit(ExitCode.REFUSED)
 
 
@@ -399,7 +399,7 @@ def _or_describe(
     try:
         _show(asking, shown)
     except ConsoleUnavailableError as unavailable:
-        print(f"delaystream: {unavailable} A worker is asked, over Kafka.", file=sys.stderr)
+        complain(f"{unavailable} A worker is asked, over Kafka.")
         _describe(settings, asking, id)
         raise typer.Exit from None
     return body
@@ -422,10 +422,10 @@ def _show(asking: Asking, shown: Callable[[], str]) -> None:
     """Print it, again and again if that is wanted."""
     _ = asking.form
     try:
-        print(shown(), flush=True)
+        say(*shown().split("\n"))
         while asking.watch:
             time.sleep(_WATCH_S)
-            print(f"\n{shown()}", flush=True)
+            say("", *shown().split("\n"))
     except KeyboardInterrupt:
         if not asking.watch:
             raise
@@ -468,7 +468,6 @@ def _warn(body: dict[str, Any]) -> None:
     """Say what the answer lacks."""
     if missing := [one["partition"] for one in body.get("missing_partitions", ())]:
         numbers = ", ".join(map(str, missing))
-        print(f"delaystream: not complete: the console still reads partitions {numbers}", file=sys.stderr)
+        complain(f"not complete: the console still reads partitions {numbers}")
     if skipped := sum(one["skipped"] for one in body.get("reading", ())):
-        sentence = f"not complete: {skipped} letters at most are in batches that cannot be read"
-        print(f"delaystream: {sentence}", file=sys.stderr)
+        complain(f"not complete: {skipped} letters at most are in batches that cannot be read")

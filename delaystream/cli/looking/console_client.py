@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 import orjson
 
-from delaystream.cli.rendering import printable
+from delaystream.cli.output import printable
 from delaystream.config import ConfigurationError, Settings
 
 _TIMEOUT_S: Final = 15.0

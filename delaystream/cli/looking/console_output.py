@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import orjson
-
-from delaystream.cli.rendering import printable
+from delaystream.cli.output import json_text, printable
 
 Form = Literal["table", "wide", "json", "yaml", "jsonl"]
 Column = tuple[str, str]
@@ -61,45 +59,29 @@ def facts(body: Mapping[str, Any], prefix: str = "") -> str:
 
 def json(body: object) -> str:
     """Indented; every character that no terminal should see is escaped."""
-    return _escaped(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
+    return json_text(body, indent=True)
 
 
 def jsonl(items: Sequence[object]) -> str:
     """One line each."""
-    return "\n".join(_escaped(orjson.dumps(item).decode()) for item in items)
+    return "\n".join(map(json_text, items))
 
 
 def yaml(body: object, indent: int = 0) -> str:
     """YAML 1.2 of the part that JSON has, texts in its double quotes."""
     pad = "  " * indent
     if isinstance(body, Mapping) and body:
-        return "\n".join(f"{pad}{_scalar(str(name))}:{_below(value, indent)}" for name, value in body.items())
+        rows = [(json_text(str(name)), _below(value, indent)) for name, value in body.items()]
+        return "\n".join(f"{pad}{name}:{below}" for name, below in rows)
     if isinstance(body, list) and body:
         return "\n".join(f"{pad}-{_below(value, indent)}" for value in body)
-    return f"{pad}{_scalar(body)}"
+    return f"{pad}{json_text(body)}"
 
 
 def _below(value: object, indent: int) -> str:
     if isinstance(value, Mapping | list) and value:
         return f"\n{yaml(value, indent + 1)}"
-    return f" {_scalar(value)}"
-
-
-def _scalar(value: object) -> str:
-    return _escaped(orjson.dumps(value).decode())
-
-
-def _escaped(text: str) -> str:
-    """JSON whose unprintable characters are written as JSON has them; its own line ends stay."""
-    return "".join(c if c.isprintable() or c == "\n" else _unicode(c) for c in text)
-
-
-def _unicode(character: str) -> str:
-    code = ord(character)
-    if code > 0xFFFF:
-        code -= 0x10000
-        return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
-    return f"\\u{code:04x}"
+    return f" {json_text(value)}"
 
 
 def _value(item: Mapping[str, Any], path: str) -> Any:
@@ -119,5 +101,5 @@ def _cell(value: Any, *, cut: bool) -> str:
     if isinstance(value, list):
         text = ", ".join(_cell(one, cut=False) for one in value)
     else:
-        text = printable(value if isinstance(value, str) else orjson.dumps(value).decode())
+        text = printable(value if isinstance(value, str) else json_text(value))
     return f"{text[: _CUT - 1]}…" if cut and len(text) > _CUT else text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,6 +10,7 @@ import typer
 
 from delaystream.cli.groups import expanded
 from delaystream.cli.looking.commands import Asking, Limit, To
+from delaystream.cli.output import complain, say, say_json
 
 if TYPE_CHECKING:
     from delaystream.cli.looking.console_output import Column, Form
@@ -107,7 +107,7 @@ def events(
         if asking.watch:
             for happened in event_stream.live(at, wanted, place):
                 if isinstance(happened, str):
-                    print(f"delaystream: {happened}", file=sys.stderr, flush=True)
+                    complain(happened)
                     continue
                 if happened.event is not None:
                     shown.event(happened)
@@ -116,7 +116,7 @@ def events(
         if not asking.watch:
             raise
     if place:
-        print(f"delaystream: go on with --after {place}", file=sys.stderr)
+        complain(f"go on with --after {place}")
 
 
 class _Shown:
@@ -135,11 +135,12 @@ class _Shown:
         assert seen.event is not None
         match self._form:
             case "json":
-                print(console_output.json({"place": seen.place, **seen.event}), flush=True)
+                say_json({"place": seen.place, **seen.event}, indent=True)
             case "jsonl":
-                print(console_output.jsonl([{"place": seen.place, **seen.event}]), flush=True)
+                say_json({"place": seen.place, **seen.event})
             case "yaml":
-                print(f"---\n{console_output.yaml({'place': seen.place, **seen.event})}", flush=True)
+                text = console_output.yaml({"place": seen.place, **seen.event})
+                say("---", *text.split("\n"))
             case _:
                 at_ms = seen.event.get("at_ms")
                 try:
@@ -153,6 +154,6 @@ class _Shown:
 
         if not self._begun:
             self._begun = True
-            print(console_output.line(None, self._columns, _WIDTHS), flush=True)
+            say(console_output.line(None, self._columns, _WIDTHS))
         cut = self._form == "table"
-        print(console_output.line(event, self._columns, _WIDTHS, cut=cut), flush=True)
+        say(console_output.line(event, self._columns, _WIDTHS, cut=cut))

@@ -1,12 +1,12 @@
 """`delaystream config`: every setting, its value, and where it came from."""
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from delaystream.cli import options
 from delaystream.cli.groups import expanded
+from delaystream.cli.output import say, say_json
 
 
 @expanded
@@ -16,7 +16,8 @@ def config(
     describe: Annotated[
         bool, typer.Option("--describe", help="Also print meaning, default and environment variable.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output: options.HumanOrJson = "human",
+    as_json: Annotated[bool, typer.Option("--json", help="As -o json.")] = False,
 ) -> None:
     """Print every setting and where its value came from.
 
@@ -28,11 +29,8 @@ def config(
     loaded = connection.load()
     ClientConfig.parse(loaded.settings.kafka)
     rows = _rows(loaded)
-    if as_json:
-        import orjson
-
-        shown = [{name: _utf8(value) for name, value in row.items()} for row in rows]
-        sys.stdout.write(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode() + "\n")
+    if as_json or output == "json":
+        say_json([{name: _utf8(value) for name, value in row.items()} for row in rows], indent=True)
     else:
         _print(rows, describe=describe)
 
@@ -58,8 +56,8 @@ def _print(rows: list[dict[str, Any]], *, describe: bool) -> None:
     value_width = min(40, max(len(str(row["value"])) for row in shown))
     for row in shown:
         value = "(not set)" if row["value"] in {None, ""} else row["value"]
-        print(f"{row['name']:<{width}}  {value!s:<{value_width}}  {row['origin']}")
+        say(f"{row['name']:<{width}}  {value!s:<{value_width}}  {row['origin']}")
         if describe:
-            print(f"    {row['meaning']}\n    {row['variable']}")
+            say(f"    {row['meaning']}", f"    {row['variable']}")
             if row["default"] not in {None, ""}:
-                print(f"    default: {row['default']}")
+                say(f"    default: {row['default']}")

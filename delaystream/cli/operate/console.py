@@ -1,6 +1,5 @@
 """`delaystream console`: what is pending, for people and services."""
 
-import sys
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 
 from delaystream.cli import options
 from delaystream.cli.groups import expanded
+from delaystream.cli.output import say, say_json, tell
 
 #: The packages of the extra `console`, by the names of their modules.
 EXTRA: Final = ("alembic", "cryptography", "fastapi", "jinja2", "psycopg", "sqlalchemy")
@@ -97,6 +97,7 @@ def token(
         str | None,
         typer.Option(help="Until when: a time such as 2031-01-01T00:00:00Z, or a duration.", metavar="TIME"),
     ] = None,
+    output: options.HumanOrJson = "human",
 ) -> None:
     """Make a token, and the entry for the file of console_tokens_file.
 
@@ -116,8 +117,11 @@ def token(
         entry = entry_text(made, name, roles, payload=payload, expires=_expiry(expires))
     except TokensError as error:
         raise typer.BadParameter(str(error)) from None
-    print(entry)
-    print(made, file=sys.stderr)
+    if output == "json":
+        say_json({"entry": entry})
+    else:
+        say(*entry.split("\n"))
+    tell(made)
 
 
 def _expiry(text: str | None) -> datetime | None:

@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+import msgspec
 import typer
 
 from delaystream.cli import options
 from delaystream.cli.groups import expanded
+from delaystream.cli.output import say, say_all, say_json
 from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from delaystream.config import Settings
     from delaystream.topics import Role, TopicSpec
 
@@ -97,6 +101,10 @@ class Access:
         return cast("dict[Role, str]", names)
 
 
+def _objects(structs: "Sequence[msgspec.Struct]") -> list[dict[str, Any]]:
+    return [msgspec.structs.asdict(struct) for struct in structs]
+
+
 def _connect(settings: "Settings") -> Any:
     from delaystream.adapters.security.client_config import ClientConfig
     from delaystream.topics import connect
@@ -109,6 +117,7 @@ def _connect(settings: "Settings") -> Any:
 def apply(
     *,
     planned: Planned,
+    output: options.HumanOrJson = "human",
     connection: options.Connection,
 ) -> None:
     """Create what is missing, correct settings that differ.
@@ -123,13 +132,15 @@ def apply(
     specs = planned.specs(loaded.settings)
     admin = _connect(loaded.settings)
     changes = apply_plan(admin, specs)
-    for change in changes:
-        print(change.sentence)
+    if output == "human":
+        say_all(change.sentence for change in changes)
     stays = compare(admin, specs, exact_partitions=planned.partitions is not None)
-    for sentence in summed_up(stays):
-        print(f"stays as it is: {sentence}")
+    if output == "json":
+        say_json({"changes": _objects(changes), "stays": _objects(stays)})
+        return
+    say_all(f"stays as it is: {sentence}" for sentence in summed_up(stays))
     if not changes and not stays:
-        print("Nothing to do: all topics are as they should be.")
+        say("Nothing to do: all topics are as they should be.")
 
 
 @topics.command()
@@ -137,6 +148,7 @@ def apply(
 def check(
     *,
     planned: Planned,
+    output: options.HumanOrJson = "human",
     connection: options.Connection,
 ) -> None:
     """Say how the cluster's topics differ from what they should be.
@@ -148,10 +160,12 @@ def check(
     loaded = connection.load()
     specs = planned.specs(loaded.settings)
     found = compare(_connect(loaded.settings), specs, exact_partitions=planned.partitions is not None)
-    for difference in found:
-        print(f"{difference.severity}: {difference.sentence}")
-    if not found:
-        print("All topics are as they should be.")
+    if output == "json":
+        say_json(_objects(found))
+    elif found:
+        say_all(f"{difference.severity}: {difference.sentence}" for difference in found)
+    else:
+        say("All topics are as they should be.")
     if any(difference.severity == "error" for difference in found):
         raise typer.Exit(ExitCode.REFUSED)
 
@@ -181,6 +195,7 @@ def print_(
     a console and an operator need; destinations are those of destinations_allow.
     """
     loaded = connection.load()
-    print(
-        access.rendered(planned.specs(loaded.settings), loaded.settings, output, connection.bootstrap_server)
+    text = access.rendered(
+        planned.specs(loaded.settings), loaded.settings, output, connection.bootstrap_server
     )
+    say(*text.split("\n"))

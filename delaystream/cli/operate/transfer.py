@@ -7,12 +7,13 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
+from typing import IO, TYPE_CHECKING, Annotated, BinaryIO, Literal, cast
 
 import typer
 
 from delaystream.cli import options
 from delaystream.cli.groups import expanded
+from delaystream.cli.output import complain, progress, say, say_json, tell
 from delaystream.cli.rendering import number_of
 from delaystream.exit_codes import ExitCode
 
@@ -32,8 +33,14 @@ def export(
         typer.Option("--file", "-f", help="A new file; default: standard output.", metavar="FILE"),
     ] = None,
     output: Annotated[
-        Literal["jsonl", "table"],
-        typer.Option("--output", "-o", help="JSON Lines, which import reads; or a table for people."),
+        Literal["jsonl", "table", "json"],
+        typer.Option(
+            "--output",
+            "-o",
+            help="JSON Lines, which import reads; a table for people; json, with --file or --reopen: what "
+            "was done, as an object on standard output.",
+            metavar="jsonl|table|json",
+        ),
     ] = "jsonl",
     remembered: Annotated[
         bool, typer.Option("--remembered", help="Also ids that are over and not forgotten yet.")
@@ -57,7 +64,9 @@ def export(
     none is disturbed, unless by --final. Values, keys and headers are base64. docs/operations.md says how to
     move to another partition count with it.
     """
-    if final and (file is None or output != "jsonl"):
+    if output == "json" and file is None and not reopen:
+        raise typer.BadParameter("--output json tells what was done, and needs --file or --reopen")
+    if final and (file is None or output == "table"):
         raise typer.BadParameter("--final needs --file, and writes JSON Lines")
     if reopen and (final or file is not None):
         raise typer.BadParameter("--reopen stands alone")
@@ -69,15 +78,18 @@ def export(
     client = ClientConfig.parse(settings.kafka)
     partitions = _partitions(settings, client)
     if reopen:
-        _reopened(asyncio.run(transfer.reopen(settings, client, partitions)))
+        _reopened(asyncio.run(transfer.reopen(settings, client, partitions)), output)
         return
     with _new_file(file, as_table=output == "table") as out:
         done = asyncio.run(
             transfer.export(
-                settings, client, partitions, out, final=final, remembered=remembered, progress=_progress()
+                settings, client, partitions, out, final=final, remembered=remembered, progress=progress()
             )
         )
-    _told(done)
+    if output == "json":
+        say_json({"exported": _counts(done), "transfer": done.transfer or None, "unread": dict(done.unread)})
+    else:
+        _told(done)
 
 
 @expanded
@@ -100,6 +112,7 @@ def import_(
         ),
     ] = False,
     rows: Annotated[int, typer.Option(help="Rows of one transaction.", metavar="N", min=1)] = 2000,
+    output: options.HumanOrJson = "human",
     connection: options.Connection,
 ) -> None:
     """Read an export into a new application.
@@ -130,14 +143,23 @@ def import_(
                 opened,
                 allowed=transfer.Allowed(copy=from_copy, unread=leave_unread),
                 rows=rows,
-                progress=_progress(),
+                progress=progress(),
             )
         )
     what = _counted(done)
-    if done.already:
-        print(f"nothing to do: {what} of {done.transfer} are here already")
+    if output == "json":
+        say_json(
+            {
+                "imported": _counts(done),
+                "transfer": done.transfer,
+                "already": done.already,
+                "partitions": partitions,
+            }
+        )
+    elif done.already:
+        say(f"nothing to do: {what} of {done.transfer} are here already")
     else:
-        print(f"imported {what} of {done.transfer} into {number_of(partitions, 'partition')}")
+        say(f"imported {what} of {done.transfer} into {number_of(partitions, 'partition')}")
 
 
 def _settings(connection: options.Connection) -> "Settings":
@@ -151,7 +173,7 @@ def _settings(connection: options.Connection) -> "Settings":
     settings = connection.load().settings
     require_tested(allow_others=settings.allow_untested_clients)
     for name, version in untested().items():
-        print(f"delaystream: {name} {version} is installed, tested: {TESTED[name]}", file=sys.stderr)
+        complain(f"{name} {version} is installed, tested: {TESTED[name]}")
     return settings
 
 
@@ -171,6 +193,11 @@ def _check_topics(settings: "Settings", client: "ClientConfig", partitions: int)
         raise TransferError("\n".join(errors))
 
 
+def _counts(done: "Export | Import") -> dict[str, int]:
+    """For programs."""
+    return {"schedules": done.schedules, "anonymous": done.anonymous, "commands": done.commands}
+
+
 def _counted(done: "Export | Import") -> str:
     return (
         f"{number_of(done.schedules, 'schedule')}, {number_of(done.anonymous, 'fire')} without an id, "
@@ -178,37 +205,24 @@ def _counted(done: "Export | Import") -> str:
     )
 
 
-def _reopened(transfer: str | None) -> None:
+def _reopened(transfer: str | None, output: str) -> None:
     if transfer is None:
-        print("delaystream: nothing was exported for good", file=sys.stderr)
+        complain("nothing was exported for good")
         raise typer.Exit(ExitCode.REFUSED)
-    print(f"transfer {transfer} is taken back: workers may fire here again, its file must not be imported")
+    if output == "json":
+        say_json({"reopened": transfer})
+    else:
+        say(f"transfer {transfer} is taken back: workers may fire here again, its file must not be imported")
 
 
 def _told(done: "Export") -> None:
     named = f", transfer {done.transfer}" if done.transfer else ""
-    print(
-        f"exported {_counted(done)} on the way{named}",
-        file=sys.stderr,
-    )
+    tell(f"exported {_counted(done)} on the way{named}")
     for topic, count in done.unread.items():
-        print(
-            f"delaystream: {number_of(count, 'request')} on {topic} "
-            f"{'was' if count == 1 else 'were'} not read yet, and not in it",
-            file=sys.stderr,
+        complain(
+            f"{number_of(count, 'request')} on {topic} {'was' if count == 1 else 'were'} not read yet, and "
+            "not in it"
         )
-
-
-def _progress() -> Any:
-    """Progress on standard error; on a terminal, one line that is overwritten."""
-    terminal = sys.stderr.isatty()
-
-    def step(text: str) -> None:
-        print(
-            f"\r\x1b[K{text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True
-        )
-
-    return step
 
 
 def _seekable(path: Path) -> BinaryIO:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from delaystream.cli.rendering import clock_time, delivery_line, instants, printable
+from delaystream.cli.output import printable
+from delaystream.cli.rendering import clock_time, delivery_line, instants
 from delaystream.cli.wording import in_options
 from delaystream.core.durations import format_duration
 
@@ -47,11 +48,11 @@ def receipt_line(receipt: "Receipt", about: str | None = None, command: str = "s
     return printable("  ".join(parts))
 
 
-def description(receipt: "Receipt") -> str:
+def description(receipt: "Receipt") -> list[str]:
     """A schedule and its state, one line for each field; one line for any other receipt."""
     told = receipt.body.get("schedule")
     if not isinstance(told, Mapping):
-        return receipt_line(receipt)
+        return [receipt_line(receipt)]
     lines = [f"{receipt.outcome}  {receipt.schedule_id}"]
     standing = {name: value for name, value in receipt.body.items() if name not in _RECEIPT_FRAME}
     said = {*_LISTED, "next_at_ms"}
@@ -63,7 +64,7 @@ def description(receipt: "Receipt") -> str:
     lines += _rows("history", [_past(entry) for entry in _listed(told.get("history"))])
     if isinstance(payload := told.get("payload"), Mapping):
         lines += [_row(name, value) for name, value in payload.items()]
-    return "\n".join(printable(line) for line in lines if line)
+    return [printable(line) for line in lines if line]
 
 
 def record_line(record: "Delivery", events_topic: str) -> str:

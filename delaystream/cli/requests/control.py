@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from delaystream.cli import options
-from delaystream.cli.groups import ANY_BYTES, expanded, to_bytes
+from delaystream.cli.groups import ANY_BYTES, sending, to_bytes
 
 Id = Annotated[str, typer.Argument(help="The id that the request was sent with.", metavar="ID")]
 OptionalId = Annotated[
@@ -19,7 +19,7 @@ IdOrCoordinates = Annotated[
 ]
 
 
-@expanded
+@sending
 def cancel(
     *,
     id: OptionalId = None,
@@ -56,7 +56,7 @@ def cancel(
     _send("cancel", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
-@expanded
+@sending
 def pause(
     *,
     id: OptionalId = None,
@@ -96,7 +96,7 @@ def pause(
     _send("pause", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
-@expanded
+@sending
 def resume(
     *,
     id: OptionalId = None,
@@ -123,7 +123,7 @@ def resume(
     _send("resume", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
-@expanded
+@sending
 def trigger(
     *,
     id: IdOrCoordinates = None,
@@ -148,7 +148,7 @@ def trigger(
     _send("trigger", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
-@expanded
+@sending
 def reschedule(
     *,
     id: IdOrCoordinates = None,
@@ -175,7 +175,7 @@ def reschedule(
     _send("reschedule", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
-@expanded
+@sending
 def update(
     *,
     id: Id,
@@ -236,7 +236,7 @@ def update(
     _send("update", id, said, waiting, connection, topic, dry_run=dry_run)
 
 
-@expanded
+@sending
 def describe(
     *,
     id: IdOrCoordinates = None,
@@ -260,7 +260,7 @@ def describe(
     _send("describe", id, said, answer.waiting(), connection, topic, dry_run=dry_run)
 
 
-@expanded
+@sending
 def rate(
     *,
     destination: Annotated[str, typer.Argument(help="The topic that is delivered to.", metavar="TOPIC")],
@@ -326,7 +326,7 @@ def _send(
         request = command_request(to, action, id, said)
     due = replies.check(loaded.settings, request, action)
     if dry_run:
-        replies.show(request, due)
+        replies.show(request, due, waiting.output)
         return
     many = any(name.startswith("match_") and value is not None for name, value in said.items())
     timeout_s = replies.MANY_TIMEOUT_S if many or action == "rate" else replies.ONE_TIMEOUT_S

@@ -1,13 +1,13 @@
 """`delaystream cron`: when a cron expression fires, without a broker."""
 
-import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from delaystream.cli import options
 from delaystream.cli.groups import expanded
+from delaystream.cli.output import complain, say, say_all, say_json
 from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -74,19 +74,16 @@ def cron(
     )
     if refusal is not None:
         detail = in_options(refusal.detail, "cron")
-        print(
-            f"delaystream: a worker would refuse it as {refusal.code.value}: {detail}",
-            file=sys.stderr,
-        )
+        complain(f"a worker would refuse it as {refusal.code.value}: {detail}")
         raise typer.Exit(ExitCode.REFUSED)
     found = occurrences(recurrence, start_ms - 1, count)
     if output == "json":
-        print(_json(found))
+        say_json(_rows(found), indent=True)
         return
-    print(_table(found, timezone))
+    say_all(_table(found, timezone))
     if len(found) < count:
         ends = calendar_ends(found[-1].due_ms if found else start_ms)
-        print(f"No further time {'before the year 9999' if ends else 'within a century'}.")
+        say(f"No further time {'before the year 9999' if ends else 'within a century'}.")
 
 
 def _instant(text: str) -> int:
@@ -98,12 +95,10 @@ def _instant(text: str) -> int:
         raise typer.BadParameter(f"--from {text!r} {error}; expected {EXPECTED}") from None
 
 
-def _json(found: "list[Occurrence]") -> str:
-    import orjson
-
+def _rows(found: "list[Occurrence]") -> "list[dict[str, Any]]":
     from delaystream.core.instants import format_instant
 
-    rows = [
+    return [
         {
             "due_at_ms": occurrence.due_ms,
             "local": occurrence.local.isoformat(),
@@ -112,10 +107,9 @@ def _json(found: "list[Occurrence]") -> str:
         }
         for occurrence in found
     ]
-    return orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode()
 
 
-def _table(found: "list[Occurrence]", timezone: str) -> str:
+def _table(found: "list[Occurrence]", timezone: str) -> list[str]:
     from datetime import UTC
 
     rows = [(f"local time, {timezone}", "UTC", "")]
@@ -124,4 +118,4 @@ def _table(found: "list[Occurrence]", timezone: str) -> str:
         local = f"{occurrence.local:%a} {occurrence.local.isoformat(sep=' ')}"
         rows.append((local, utc.isoformat(sep=" "), occurrence.note or ""))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {note}".rstrip() for a, b, note in rows)
+    return [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {note}".rstrip() for a, b, note in rows]

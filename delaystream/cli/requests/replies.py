@@ -1,20 +1,20 @@
 """A request from the command line: checks it, sends or only shows it, and waits for its receipt."""
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import msgspec
 import typer
 
+from delaystream.cli.output import Output, complain, say, say_json, tell
+from delaystream.cli.requests.workers import Lookout, no_worker
 from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from delaystream.cli.options import Waiting
-    from delaystream.client import Receipt, RequestRecord, Sent
+    from delaystream.client import Accepted, Batch, Pending, Receipt, RequestRecord, Sent
     from delaystream.config import Settings
     from delaystream.core.request import Coordinates
 
@@ -22,7 +22,7 @@ ONE_TIMEOUT_S = 15.0
 MANY_TIMEOUT_S = 300.0
 
 #: Outcomes that mean that the request was not fulfilled.
-_REFUSED = frozenset({"rejected", "too-late", "unknown", "no-match"})
+REFUSED = frozenset({"rejected", "too-late", "unknown", "no-match"})
 
 
 @dataclass(frozen=True)
@@ -77,77 +77,132 @@ def check(
 
 def refuse(sentence: str) -> NoReturn:
     """End the command with a refusal."""
-    print(f"delaystream: {sentence}", file=sys.stderr)
+    complain(sentence)
     raise typer.Exit(ExitCode.REFUSED)
 
 
-def show(request: "RequestRecord", due: str) -> None:
+def show(request: "RequestRecord", due: str, output: Output = "human") -> None:
     """The record as it would be sent."""
-    from delaystream.cli.rendering import rendered
+    from delaystream.cli.rendering import lossless, rendered
 
+    if output == "json":
+        headers = [[name, lossless(value)] for name, value in request.headers]
+        say_json(
+            {
+                "topic": request.topic,
+                "partition": request.partition,
+                "key": lossless(request.key),
+                "value": lossless(request.value),
+                "headers": headers,
+                "due": due or None,
+            }
+        )
+        return
     place = "" if request.partition is None else f", partition {request.partition}"
-    print(f"topic    {request.topic}{place}")
-    print(f"key      {rendered(request.key)}")
-    print(f"value    {rendered(request.value)}")
-    for name, value in request.headers:
-        print(f"header   {name}: {rendered(value)}")
-    if due:
-        print(f"due      {due}")
+    say(
+        f"topic    {request.topic}{place}",
+        f"key      {rendered(request.key)}",
+        f"value    {rendered(request.value)}",
+        *(f"header   {name}: {rendered(value)}" for name, value in request.headers),
+        *([f"due      {due}"] if due else []),
+    )
 
 
 def send(settings: "Settings", asked: Asked, waiting: "Waiting") -> None:
     """Send it, and print its coordinates. If the user wants it, wait for the receipt and print that.
 
-    Ends the command with 65 when the request was not fulfilled, with 75 when no outcome comes in time, or
-    when Ctrl-C ends the wait.
+    Ends the command with 65 when the request was not fulfilled, with 75 when no outcome comes in time. Ctrl-C
+    ends it with 75 once the request may be on its way, with 130 before that, and says which.
     """
-    from delaystream.client import Client, MissingTopicError, ReceiptTimeout, RejectedError
+    from delaystream.client import Client, RejectedError
 
-    as_json = waiting.output == "json"
-    reply_to = waiting.topic(settings)
-    with Client(settings=settings, request_topic=asked.request.topic, reply_to=reply_to) as client:
-        batch = client.batch()
-        if reply_to is None or not waiting.wait:
-            sent = batch.send(asked.request).sent()
-            if as_json:
-                print(msgspec.json.encode(_place(sent)).decode(), flush=True)
-            else:
-                _tell(sent, asked, quiet=False)
-            return
-        timeout_s = waiting.timeout or asked.timeout_s
-        try:
-            pending = batch.send(asked.request, wait=timedelta(seconds=timeout_s))
-        except MissingTopicError as error:
-            if error.topic != reply_to:
-                raise
-            raise MissingTopicError(
-                reply_to, f"{error} Nothing was sent. {_missing(settings, reply_to)}"
-            ) from None
-        source = pending.sent().source
-        try:
+    reply_to = waiting.topic(settings) if waiting.wait else None
+    fate = Fate()
+    receipt: Receipt | None = None
+    try:
+        with Client(settings=settings, request_topic=asked.request.topic, reply_to=reply_to) as client:
+            fate.batch = batch = client.batch()
+            if reply_to is None:
+                fate.pending = batch.send(asked.request)
+                _tell(fate.pending.sent(), asked, waiting, waits=False)
+                fate.told = True
+                return
+            timeout_s = waiting.timeout or asked.timeout_s
+            fate.pending = _begun(settings, batch, asked, reply_to, timeout_s)
             # Whoever reads that it was sent may end the command at once.
-            _tell(pending.sent(), asked, quiet=as_json)
-            receipt = pending.result().receipt
-        except RejectedError as rejected:
-            receipt = rejected.receipt
-        except ReceiptTimeout:
-            _report_none(source, reply_to, timeout_s, own=reply_to == settings.receipts_topic)
-        except KeyboardInterrupt:
-            _not_waited(source)
+            sent = fate.pending.sent()
+            _tell(sent, asked, waiting, waits=True)
+            try:
+                with Lookout(settings):
+                    receipt = fate.pending.result().receipt
+            except RejectedError as rejected:
+                receipt = rejected.receipt
+            except TimeoutError:
+                report_none(settings, sent.source, reply_to, timeout_s)
+    except KeyboardInterrupt:
+        # Closing the client waited for the acknowledgement, so by now most is known.
+        if receipt is None:
+            fate.end()
     assert receipt is not None
-    _report(receipt, asked, as_json=as_json)
+    _report(receipt, asked, as_json=waiting.output == "json")
 
 
-def _tell(sent: "Sent", asked: Asked, *, quiet: bool) -> None:
-    # With --output json, standard output has only the receipt.
-    print(
-        f"{sent.source.text}  {asked.summary(sent.timestamp_ms)}",
-        file=sys.stderr if quiet else sys.stdout,
-        flush=True,
-    )
+def _begun(
+    settings: "Settings", batch: "Batch", asked: Asked, reply_to: str, timeout_s: float
+) -> "Pending[Accepted]":
+    from delaystream.client import MissingTopicError
+
+    try:
+        return batch.send(asked.request, wait=timedelta(seconds=timeout_s))
+    except MissingTopicError as error:
+        if error.topic != reply_to:
+            raise
+        raise MissingTopicError(
+            reply_to, f"{error} Nothing was sent. {_missing(settings, reply_to)}"
+        ) from None
 
 
-def _place(sent: "Sent") -> dict[str, Any]:
+class Fate:
+    """Where a request stands, for whoever interrupts the command that sends it."""
+
+    def __init__(self) -> None:
+        self.batch: Batch | None = None
+        self.pending: Pending[Accepted] | None = None
+        self.told = False
+        """Whether all that was asked for is done and said."""
+
+    def end(self) -> NoReturn:
+        """End the command after Ctrl-C, and say whether the request is on its way."""
+        if self.told:
+            raise typer.Exit(ExitCode.OK) from None
+        answer = None if self.pending is None else self.pending.answer()
+        if isinstance(answer, Exception):
+            raise answer from None
+        if answer is not None:
+            tell("")
+            complain(f"no longer waiting. The request stands at {answer.source.text}, and stays in force.")
+            raise typer.Exit(ExitCode.TIMEOUT) from None
+        if self.batch is None or not self.batch.handed_over:
+            raise KeyboardInterrupt  # of which `groups.sending` says that nothing was sent
+        tell("")
+        complain(
+            "interrupted before Kafka acknowledged the request: it may be on its way. Sent again with the "
+            "same --request-id it changes nothing more."
+        )
+        raise typer.Exit(ExitCode.TIMEOUT) from None
+
+
+def _tell(sent: "Sent", asked: Asked, waiting: "Waiting", *, waits: bool) -> None:
+    if waiting.output == "human":
+        say(f"{sent.source.text}  {asked.summary(sent.timestamp_ms)}")
+    elif waits:
+        # Standard output has only the receipt.
+        tell(f"{sent.source.text}  {asked.summary(sent.timestamp_ms)}")
+    else:
+        say_json(place_of(sent))
+
+
+def place_of(sent: "Sent") -> dict[str, Any]:
     """Where a request stands, for programs."""
     source = sent.source
     return {
@@ -164,7 +219,6 @@ def warn_of_missing(settings: "Settings", destination: str) -> None:
     from difflib import get_close_matches
 
     from delaystream.adapters.security.client_config import ClientConfig
-    from delaystream.cli.rendering import printable
     from delaystream.client import UnavailableError
     from delaystream.client.kafka.reading import topics_of
 
@@ -176,22 +230,10 @@ def warn_of_missing(settings: "Settings", destination: str) -> None:
         return
     near = get_close_matches(destination, topics, n=1)
     advice = f"; did you mean {near[0]}?" if near else "."
-    print(
-        printable(
-            f"delaystream: warning: there is no topic {destination} that this user can see. The event waits "
-            f"until there is one{advice}"
-        ),
-        file=sys.stderr,
+    complain(
+        f"warning: there is no topic {destination} that this user can see. The event waits until there is "
+        f"one{advice}"
     )
-
-
-def _not_waited(source: "Coordinates") -> NoReturn:
-    """End the command after Ctrl-C, and say that the request stays in force."""
-    print(
-        f"\ndelaystream: no longer waiting. The request stands at {source.text}, and stays in force.",
-        file=sys.stderr,
-    )
-    raise typer.Exit(ExitCode.TIMEOUT) from None
 
 
 def _missing(settings: "Settings", reply_to: str) -> str:
@@ -207,31 +249,37 @@ def _missing(settings: "Settings", reply_to: str) -> str:
     )
 
 
-def _report_none(source: "Coordinates", reply_to: str, timeout_s: float, *, own: bool) -> NoReturn:
+def report_none(settings: "Settings", source: "Coordinates", reply_to: str, timeout_s: float) -> NoReturn:
     """End the command: the outcome of the request is unknown."""
-    question = (
-        "is a worker running, and may it write there?"
-        if own
-        else f"is a worker running, and does its destinations_allow include {reply_to}? The request's event "
-        "says what became of it."
-    )
-    print(
-        f"delaystream: no receipt on {reply_to} within {timeout_s:g} s. The request stands at "
-        f"{source.text} and may have been carried out, or may still be: "
-        f"{question}",
-        file=sys.stderr,
-    )
+    complain(no_receipt(settings, source, reply_to, timeout_s))
     raise typer.Exit(ExitCode.TIMEOUT)
+
+
+def no_receipt(settings: "Settings", source: "Coordinates", reply_to: str, timeout_s: float) -> str:
+    """That no receipt came, and why perhaps."""
+    if (nobody := no_worker(settings)) is not None:
+        question = nobody
+    elif reply_to == settings.receipts_topic:
+        question = "is a worker running, and may it write there?"
+    else:
+        question = (
+            f"is a worker running, and does its destinations_allow include {reply_to}? The request's event "
+            "says what became of it."
+        )
+    return (
+        f"no receipt on {reply_to} within {timeout_s:g} s. The request stands at {source.text} and may have "
+        f"been carried out, or may still be: {question}"
+    )
 
 
 def _report(receipt: "Receipt", asked: Asked, *, as_json: bool) -> None:
     from delaystream.cli.requests.answers import description, receipt_line
 
     if as_json:
-        print(receipt.json, flush=True)
+        say_json(receipt.body)
     elif receipt.outcome == "described":
-        print(description(receipt), flush=True)
+        say(*description(receipt))
     else:
-        print(receipt_line(receipt, asked.about, asked.command), flush=True)
-    if receipt.outcome in _REFUSED:
+        say(receipt_line(receipt, asked.about, asked.command))
+    if receipt.outcome in REFUSED:
         raise typer.Exit(ExitCode.REFUSED)

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from delaystream.cli import options
-from delaystream.cli.groups import ANY_BYTES, expanded, to_bytes
+from delaystream.cli.groups import ANY_BYTES, sending, to_bytes
 
 
-@expanded
+@sending
 def send(
     *,
     value: Annotated[
@@ -112,7 +112,7 @@ def send(
     request = replace(request, partition=partition)
     due = replies.check(loaded.settings, request, "schedule")
     if dry_run:
-        replies.show(request, due)
+        replies.show(request, due, output)
         return
 
     def summary(timestamp_ms: int) -> str:

@@ -4,12 +4,14 @@ import select
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from delaystream.cli import options
 from delaystream.cli.groups import ANY_BYTES, expanded, to_bytes
+from delaystream.cli.output import Output, complain, say, say_json
 from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def watch(
         ),
     ] = None,
     output: Annotated[
-        Literal["human", "json"],
+        Output,
         typer.Option("--output", "-o", help="One line, or one JSON object, a record."),
     ] = "human",
     connection: options.Connection,
@@ -53,11 +55,10 @@ def watch(
     Events and receipts are shown for people; --output json has every record whole. --id finds deliveries,
     events, receipts and dead letters of a schedule.
     """
-    import orjson
-
     from delaystream.adapters.security.client_config import ClientConfig
     from delaystream.cli.rendering import delivery_fields
     from delaystream.cli.requests.answers import record_line, schedule_of
+    from delaystream.cli.requests.workers import Lookout, no_worker
     from delaystream.client.kafka.reading import ANSWER_TIMEOUT_S, Reader
 
     loaded = connection.load()
@@ -72,24 +73,29 @@ def watch(
 
     try:
         answer_timeout_s = min(ANSWER_TIMEOUT_S, timeout or ANSWER_TIMEOUT_S)
-        with Reader(conf, topic, from_beginning=from_beginning, answer_timeout_s=answer_timeout_s) as reader:
-            print(f"delaystream: waiting for records on {topic}; Ctrl-C ends it", file=sys.stderr)
+        with ExitStack() as stack:
+            reader = stack.enter_context(
+                Reader(conf, topic, from_beginning=from_beginning, answer_timeout_s=answer_timeout_s)
+            )
+            complain(f"waiting for records on {topic}; Ctrl-C ends it")
+            lookout = stack.enter_context(Lookout(loaded.settings))
             for record in _read(reader, deadline):
+                lookout.end()
                 if not wanted(record):
                     continue
                 if output == "json":
-                    print(orjson.dumps(delivery_fields(record)).decode(), flush=True)
+                    say_json(delivery_fields(record))
                 else:
-                    print(record_line(record, loaded.settings.events_topic), flush=True)
+                    say(record_line(record, loaded.settings.events_topic))
                 seen += 1
                 if seen == count:
                     return
     except KeyboardInterrupt:
         return
     if count is not None and not _is_closed():
-        print(
-            f"delaystream: {seen} of {count} records landed on {topic} within {timeout:g} s", file=sys.stderr
-        )
+        nobody = None if seen else no_worker(loaded.settings)
+        why = "" if nobody is None else f": {nobody}"
+        complain(f"{seen} of {count} records landed on {topic} within {timeout:g} s{why}")
         raise typer.Exit(ExitCode.TIMEOUT)
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from delaystream.client.kafka.deliveries import Delivery
 from delaystream.client.kafka.threads import apart
@@ -66,6 +67,16 @@ def topics_of(conf: Mapping[str, Any]) -> frozenset[str]:
             consumer.close()
 
     return apart(ask, "delaystream asks for topics")
+
+
+def members_of(conf: Mapping[str, Any], group: str) -> int | None:
+    """How many members a consumer group has; None where this user may not know, or nobody answers in time."""
+    admin = AdminClient({"log_level": 0, **conf})
+    try:
+        [asked] = admin.describe_consumer_groups([group], request_timeout=ANSWER_TIMEOUT_S).values()
+        return len(asked.result().members)
+    except KafkaException as error:
+        return 0 if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND else None
 
 
 def partitions_of(conf: Mapping[str, Any], topic: str) -> int:

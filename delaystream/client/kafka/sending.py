@@ -39,6 +39,8 @@ class Sending:
         self._most_waiting = waiting
         self._begin_anew()
         self._closed = False
+        self.handed_over = 0
+        """How many requests were given to the transport, acknowledged or not."""
         _all.add(self)
 
     def _begin_anew(self) -> None:
@@ -92,12 +94,14 @@ class Sending:
             record = placed(record, partitions)
         if wait_s is None:
             pending = Pending(self, request, finish)
+            self.handed_over += 1
             transport.produce(record, pending.acknowledged)
             return pending
         waiting = PendingReceipt(self, request, finish, wait_s)
         try:
             self._take_place(waiting)
             waiting.expects(self._followed(transport, request.reply_to or ""))
+            self.handed_over += 1
             transport.produce(record, waiting.acknowledged)
         except BaseException as error:
             waiting.given_up(error)
@@ -190,6 +194,10 @@ class Pending(Generic[T]):
             raise answer
         assert answer is not None
         return answer
+
+    def answer(self) -> Sent | UnavailableError | None:
+        """Where it stands, or why it does not, as far as that is known by now; nothing is waited for."""
+        return self._answer
 
     def result(self) -> T:
         """What came of it, once it is there. Raises what is in the way of that."""
