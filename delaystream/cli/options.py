@@ -106,6 +106,51 @@ class Connection:
 
 
 @dataclass(frozen=True)
+class Service:
+    """The options of a process that stays: a worker, a console."""
+
+    config: ConfigFile = None
+    bootstrap_server: BootstrapServers = None
+    app_id: Annotated[
+        str | None,
+        typer.Option(help="The application: the workers' group, and what names begin with.", metavar="NAME"),
+    ] = None
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Local state; may be lost, is rebuilt then.", metavar="DIR")
+    ] = None
+    http_host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on; a console beyond loopback needs tokens.", metavar="HOST"),
+    ] = None
+    http_port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0: a free one, logged.", metavar="PORT")
+    ] = None
+    log_format: Annotated[str | None, typer.Option(help="auto, human or json.", metavar="FORMAT")] = None
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", metavar="LEVEL")] = (
+        None
+    )
+    properties: KafkaProperties = None
+    settings: SettingPairs = None
+
+    def load(self, own: str = "", flags: Mapping[str, Any] | None = None) -> Loaded:
+        """The settings, flags first. `own` begins the names of the process's own ones, as `console_`.
+
+        Raises ConfigurationError and `typer.BadParameter`.
+        """
+        shared = {
+            "app_id": self.app_id,
+            f"{own}data_dir": self.data_dir,
+            f"{own}http_host": self.http_host,
+            f"{own}http_port": self.http_port,
+            "log_format": self.log_format,
+            "log_level": self.log_level,
+        }
+        return load_settings(
+            self.config, self.bootstrap_server, self.properties, self.settings, {**shared, **(flags or {})}
+        )
+
+
+@dataclass(frozen=True)
 class Timing:
     """The headers of a schedule's times."""
 

@@ -35,7 +35,7 @@ FURTHER = {
     "full": {
         *("NetworkPolicy", "PodMonitor", "PrometheusRule", "ConfigMap"),
         *("KafkaTopic", "KafkaUser", "ScaledObject"),
-        *("Deployment", "Ingress", "ServiceMonitor"),
+        *("Deployment", "HTTPRoute", "Ingress", "ServiceMonitor"),
     },
 }
 
@@ -328,5 +328,7 @@ def test_what_keda_asks_prometheus_is_promql_over_a_metric_that_there_is(tool: T
         [tool("promtool"), "check", "rules", path], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert set(re.findall(r"delaystream_\w+", query)) == {"delaystream_oldest_overdue_seconds"}
-    assert "| `delaystream_oldest_overdue_seconds` |" in (ROOT / "docs" / "operations.md").read_text("utf-8")
+    assert set(re.findall(r"delaystream_\w+", query)) == {"delaystream_fireable_overdue_seconds"}
+    assert "| `delaystream_fireable_overdue_seconds` |" in (ROOT / "docs" / "operations.md").read_text(
+        "utf-8"
+    )

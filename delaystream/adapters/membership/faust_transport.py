@@ -10,6 +10,7 @@ to flow when its processor has recovered and seeks.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -23,8 +24,9 @@ from delaystream.adapters.internals import aiokafka as aiokafka_internals
 from delaystream.adapters.internals import faust as faust_internals
 from delaystream.adapters.internals.aiokafka import Heartbeat, Join, Membership
 from delaystream.adapters.membership.batch_fetcher import BatchFetcher, Fetched, ReaderSettings
-from delaystream.adapters.membership.static_membership import InstanceFenced, holder_of
+from delaystream.adapters.membership.static_membership import InstanceFenced, holder_of, members_of
 from delaystream.adapters.membership.sticky_assignor import StickyAssignor, StrategyRefused
+from delaystream.adapters.tasks import end
 from delaystream.engine.failures import LogUnavailable
 from delaystream.engine.ports import TopicPartition
 
@@ -37,6 +39,10 @@ _JOIN_MARGIN_MS = 5_000
 _SESSION_MARGIN_MS = 5_000
 #: interval between attempts to join a group that has refused this member
 _REFUSED_RETRY_S = 2.0
+#: a join that takes this long is told of: without a member that is gone it takes a second or two
+_TOLD_AFTER_S = 3.0
+#: members that are named when they are waited for, at most
+_NAMED_MEMBERS = 10
 #: interval between questions about topics that the brokers did not know
 _UNKNOWN_RETRY_S = 1.0
 faust_internals.register_transport(SCHEME, f"{__name__}:Transport")
@@ -163,6 +169,7 @@ class ConsumerThread(faust_internals.ConsumerThread):
         if self.batch_app.reader.group_instance_id is not None:
             _watch_identity(member, self._still_ours)
         _watch_strategy(member, self._refused)
+        _watch_wait(member, self._still_waiting, self._waited)
         self.batches.adapt(consumer)
         self._membership = member
 
@@ -206,6 +213,28 @@ class ConsumerThread(faust_internals.ConsumerThread):
             return False
         self.parent_loop.call_soon_threadsafe(self.batch_app.membership_listener.on_refused, failure)
         return True
+
+    async def _still_waiting(self) -> None:
+        """Say what a join waits for: the group answers nobody before all of its members have answered."""
+        reader, member = self.batch_app.reader, self._membership
+        own = "" if member is None else member.member_id
+        try:
+            members = await members_of(reader.client, reader.group_id)
+        except LogUnavailable as error:
+            logger.warning("waiting to join the group %s: %s", reader.group_id, error)
+            return
+        others = [f"{holder.client_id} on {holder.host}" for _, holder in members if holder.member_id != own]
+        logger.info(
+            "waiting to join the group %s, which waits for each of its members to answer: %s. One that ended "
+            "without leaving, as a killed one, is waited for until its session times out: %.0f s at most by "
+            "session_timeout_ms here",
+            reader.group_id,
+            ", ".join(sorted(others)[:_NAMED_MEMBERS]) or "others are about to join",
+            reader.session_timeout_ms / 1000,
+        )
+
+    def _waited(self, waited_s: float) -> None:
+        logger.info("joined the group %s after %.0f s", self.batch_app.reader.group_id, waited_s)
 
     async def _still_ours(self, member_id: str) -> bool | None:
         """Whether nobody else has this member's instance id; None if the broker does not say."""
@@ -310,6 +339,40 @@ def _watch_strategy(member: Membership, give_up: Callable[[float], bool]) -> Non
             return joined
 
         return join_once_they_left
+
+    member.wrap_join(watched)
+
+
+def _watch_wait(
+    member: Membership, still_waiting: Callable[[], Awaitable[None]], waited: Callable[[float], None]
+) -> None:
+    """Tell of a join that takes long: once what is waited for, and at its end how long it took, s."""
+    began: float | None = None
+    told = False
+
+    def watched(join: Join) -> Join:
+        async def join_and_tell(subscription: Any) -> bool:
+            nonlocal began, told
+            since = began = time.monotonic() if began is None else began
+
+            async def tell() -> None:
+                nonlocal told
+                await asyncio.sleep(since + _TOLD_AFTER_S - time.monotonic())
+                told = True
+                await still_waiting()
+
+            telling = [] if told else [asyncio.create_task(tell())]
+            try:
+                joined = await join(subscription)
+            finally:
+                await end(telling)
+            if joined:
+                if told:
+                    waited(time.monotonic() - since)
+                began, told = None, False
+            return joined
+
+        return join_and_tell
 
     member.wrap_join(watched)
 

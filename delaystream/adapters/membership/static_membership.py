@@ -63,6 +63,17 @@ async def holder_of(settings: Mapping[str, Any], group: str, instance_id: str) -
 
     ``settings`` are connection settings by aiokafka's names. Raises LogUnavailable when nobody answers.
     """
+    for instance, holder in await members_of(settings, group):
+        if instance == instance_id:
+            return holder
+    return None
+
+
+async def members_of(settings: Mapping[str, Any], group: str) -> list[tuple[str | None, Holder]]:
+    """The members of a group, each with its instance id.
+
+    ``settings`` are connection settings by aiokafka's names. Raises LogUnavailable when nobody answers.
+    """
     connections = KafkaConnections(settings)
     failure = "no answer"
     try:
@@ -76,7 +87,10 @@ async def holder_of(settings: Mapping[str, Any], group: str, instance_id: str) -
                         answer = await connections.request(found.coordinator_id, "coordination", request)
                         code, *_, members, _ = answer.groups[0]
                         if code == _OK:
-                            return _among(members, instance_id)
+                            return [
+                                (instance, Holder(member_id, client_id, host.removeprefix("/")))
+                                for member_id, instance, client_id, host, *_ in members
+                            ]
                     failure = told(code)
                 except CONNECTION_ERRORS as error:
                     failure = reason(error)
@@ -85,13 +99,6 @@ async def holder_of(settings: Mapping[str, Any], group: str, instance_id: str) -
         raise LogUnavailable(f"the members of the group {group} are not known: {failure}") from None
     finally:
         await connections.close()
-
-
-def _among(members: list[tuple[Any, ...]], instance_id: str) -> Holder | None:
-    for member_id, instance, client_id, host, *_ in members:
-        if instance == instance_id:
-            return Holder(member_id, client_id, host.removeprefix("/"))
-    return None
 
 
 class Fencings(Collector):

@@ -15,6 +15,7 @@ from typing import Any
 
 from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.cli.dev.console import ConsoleProcess, answers
+from delaystream.cli.dev.parked import ParkedDestinations
 from delaystream.cli.operate.console import missing_packages
 from delaystream.cli.output import complain, say
 from delaystream.cli.rendering import delivery_line, number_of
@@ -91,6 +92,7 @@ class Session:
         self._worker_log = wanted.data_dir / "worker.log"
         self._http_port = 0
         self._console: ConsoleProcess | None = None
+        self._parked: ParkedDestinations | None = None
 
     def run(self) -> ExitCode:
         """Start everything, stay until SIGINT or SIGTERM, stop all. Raises BrokerError, TopicsError."""
@@ -110,7 +112,11 @@ class Session:
                 self._start_kafka()
                 # The watch begins before the worker: events that came due while nothing ran arrive as soon as
                 # it runs.
-                with Reader(self._client.confluent(), DESTINATION) as reader:
+                with (
+                    Reader(self._client.confluent(), DESTINATION) as reader,
+                    Reader(self._client.confluent(), self._settings.events_topic) as events,
+                ):
+                    self._parked = ParkedDestinations(events)
                     if self._plan.with_worker:
                         self._start_worker()
                     self._prepare_console()
@@ -231,6 +237,9 @@ class Session:
         printed = 0
         self._look()
         try:
+            if self._parked is not None:
+                for sentence in self._parked.look():
+                    _say(sentence)
             for record in reader.read(seconds):
                 if heading is not None and not printed:
                     _say(heading)

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -21,28 +20,9 @@ console = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 @console.callback()
 @expanded
 def run(
+    *,
     context: typer.Context,
-    config: options.ConfigFile = None,
-    bootstrap_server: options.BootstrapServers = None,
-    app_id: Annotated[
-        str | None, typer.Option(help="The application that is looked at.", metavar="NAME")
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="The console's copy; may be lost, is rebuilt then.", metavar="DIR"),
-    ] = None,
-    http_host: Annotated[
-        str | None, typer.Option(help="Address to listen on; beyond loopback with tokens.", metavar="HOST")
-    ] = None,
-    http_port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0: a free one, logged.", metavar="PORT")
-    ] = None,
-    log_format: Annotated[str | None, typer.Option(help="auto, human or json.", metavar="FORMAT")] = None,
-    log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warning or error.", metavar="LEVEL")
-    ] = None,
-    properties: options.KafkaProperties = None,
-    settings: options.SettingPairs = None,
+    service: options.Service,
 ) -> None:
     """Run a console: what is pending, searchable, over HTTP.
 
@@ -57,20 +37,7 @@ def run(
     """
     if context.invoked_subcommand is not None:
         return
-    loaded = options.load_settings(
-        config,
-        bootstrap_server,
-        properties,
-        settings,
-        {
-            "app_id": app_id,
-            "console_data_dir": data_dir,
-            "console_http_host": http_host,
-            "console_http_port": http_port,
-            "log_format": log_format,
-            "log_level": log_level,
-        },
-    )
+    loaded = service.load("console_")
     _refuse_without_extra()
     from delaystream.console.pages.appearance import Appearance
     from delaystream.console.process import run_console

@@ -1,6 +1,5 @@
 """`delaystream worker`: accept requests and deliver them on time."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,14 +10,8 @@ from delaystream.cli.groups import expanded
 
 @expanded
 def worker(
-    config: options.ConfigFile = None,
-    bootstrap_server: options.BootstrapServers = None,
-    app_id: Annotated[
-        str | None, typer.Option(help="Consumer group and prefix of the transactional ids.", metavar="NAME")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Local state; may be lost, is rebuilt then.", metavar="DIR")
-    ] = None,
+    *,
+    service: options.Service,
     request_topics: Annotated[
         str | None, typer.Option(help="Topics to read requests from.", metavar="TOPIC,...")
     ] = None,
@@ -32,41 +25,20 @@ def worker(
     session_timeout_ms: Annotated[
         int | None, typer.Option(help="How long a silent worker keeps its partitions.", metavar="MS")
     ] = None,
-    http_host: Annotated[
-        str | None, typer.Option(help="Address of /metrics and /health.", metavar="HOST")
-    ] = None,
-    http_port: Annotated[
-        int | None, typer.Option(help="Port of /metrics and /health; 0: a free one, logged.", metavar="PORT")
-    ] = None,
-    log_format: Annotated[str | None, typer.Option(help="auto, human or json.", metavar="FORMAT")] = None,
-    log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warning or error.", metavar="LEVEL")
-    ] = None,
-    properties: options.KafkaProperties = None,
-    settings: options.SettingPairs = None,
 ) -> None:
     """Run a worker: accept requests and deliver them on time.
 
     Start as many as you like with the same app id: they share the partitions of the request topics. SIGTERM
-    and Ctrl-C end it cleanly within seconds. Topics are never created: see `delaystream topics apply`.
+    and Ctrl-C end it cleanly within seconds. Topics are never created: see `delaystream topics apply`. It
+    serves /metrics and /health over HTTP.
     """
-    loaded = options.load_settings(
-        config,
-        bootstrap_server,
-        properties,
-        settings,
-        {
-            "app_id": app_id,
-            "data_dir": data_dir,
+    loaded = service.load(
+        flags={
             "request_topics": request_topics,
             "destinations_allow": destinations_allow,
             "instance_id": instance_id,
             "session_timeout_ms": session_timeout_ms,
-            "http_host": http_host,
-            "http_port": http_port,
-            "log_format": log_format,
-            "log_level": log_level,
-        },
+        }
     )
     # The quick checks come before the slow imports. A wrong setting shows at once, and the imports may fail
     # with another version of a library.

@@ -75,6 +75,13 @@ def check(
     return "never again" if first_ms is None else f"{instants((first_ms,))}, and again"
 
 
+def due(settings: "Settings", request: "RequestRecord", timestamp_ms: int) -> str:
+    """When a request is due that stands with this timestamp, as far as its sender can know."""
+    times = check(settings, request, "schedule", timestamp_ms)
+    # The present owner of the id decides whether the request is scheduled at all. Only a receipt can tell.
+    return f"due {times}" if request.id is None else f"sent; if it is scheduled, due {times}"
+
+
 def refuse(sentence: str) -> NoReturn:
     """End the command with a refusal."""
     complain(sentence)

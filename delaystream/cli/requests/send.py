@@ -8,6 +8,7 @@ import typer
 
 from delaystream.cli import options
 from delaystream.cli.groups import ANY_BYTES, sending, to_bytes
+from delaystream.cli.output import Output
 
 
 @sending
@@ -60,9 +61,19 @@ def send(
         float, typer.Option(help="Longest wait for the receipt.", metavar="SECONDS", min=0.1)
     ] = 15.0,
     output: Annotated[
-        options.Output,
+        Output,
         typer.Option("--output", "-o", help="A line; or JSON: the receipt, else where the request stands."),
     ] = "human",
+    lines: Annotated[
+        bool,
+        typer.Option(
+            "--lines", help="A request from each line of standard input, or of --file: a JSON object."
+        ),
+    ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="With --lines: send what comes behind a bad line as well."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Print the record and when it would be due; send nothing.")
     ] = False,
@@ -74,6 +85,11 @@ def send(
     allow-list, their limits where their settings differ from those here, whether the destination is there and
     has the partition, what has the id by now, and how much may be pending.
 
+    With --lines each line is a JSON object with the fields of the console's POST /v1/schedules (destination,
+    delay, value, ...); what a line does not say comes from the options. A bad line is told with its number,
+    and ends it: what is before it stands, what is behind it is sent with --keep-going only. Exits with 65
+    when a line or a request was refused, 75 when a receipt did not come.
+
     Example: delaystream send --to reminders --delay 15m --key 42 'call back'
 
     Example: delaystream send --to reports --cron '0 9 * * MON-FRI' --timezone Europe/Paris --id daily go
@@ -81,6 +97,9 @@ def send(
     from msgspec.structs import replace
 
     from delaystream.cli.requests import replies
+    from delaystream.cli.requests.lines import Shared
+    from delaystream.cli.requests.lines import read as read_lines
+    from delaystream.cli.requests.many import Many
     from delaystream.client import schedule_request
 
     loaded = connection.load()
@@ -101,13 +120,23 @@ def send(
         "reply_to": reply_to,
         "actor": actor,
     }
+    waiting = options.Waiting(wait=waits, reply_to=reply_to, timeout=timeout, output=output)
+    request_topic = topic or loaded.settings.request_topics[0]
+    key_bytes = None if key is None else to_bytes(key)
+    headers = options.record_headers(header)
+    if lines:
+        if value is not None or null or id is not None or terms.request_id is not None:
+            raise typer.BadParameter("with --lines each line has its own value, id and request_id")
+        shared = Shared(
+            request_topic, to, key_bytes, headers, partition, {k: v for k, v in said.items() if v is not None}
+        )
+        run = Many(loaded.settings, shared, waiting, keep_going=keep_going)
+        (run.show if dry_run else run.send)(read_lines(file))
+        return
+    if keep_going:
+        raise typer.BadParameter("--keep-going belongs to --lines")
     request = schedule_request(
-        topic or loaded.settings.request_topics[0],
-        to,
-        read_value(value, file, null=null),
-        key=None if key is None else to_bytes(key),
-        headers=options.record_headers(header),
-        **said,
+        request_topic, to, read_value(value, file, null=null), key=key_bytes, headers=headers, **said
     )
     request = replace(request, partition=partition)
     due = replies.check(loaded.settings, request, "schedule")
@@ -116,14 +145,8 @@ def send(
         return
 
     def summary(timestamp_ms: int) -> str:
-        if waits:
-            return "sent"
-        due = replies.check(loaded.settings, request, "schedule", timestamp_ms)
-        # The present owner of the id decides whether the request is scheduled at all. Only a receipt can
-        # tell.
-        return f"due {due}" if id is None else f"sent; if it is scheduled, due {due}"
+        return "sent" if waits else replies.due(loaded.settings, request, timestamp_ms)
 
-    waiting = options.Waiting(wait=waits, reply_to=reply_to, timeout=timeout, output=output)
     replies.send(loaded.settings, replies.Asked(request, "schedule", summary), waiting)
     if to is not None:
         replies.warn_of_missing(loaded.settings, to)

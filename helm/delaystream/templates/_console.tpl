@@ -62,6 +62,9 @@
 {{- if and $console.ingress.enabled (not $console.ingress.hosts) -}}
 {{- fail "console.ingress.hosts is required with console.ingress.enabled: the names under which people and services ask, such as [{host: delays.example.com}]." -}}
 {{- end -}}
+{{- if and $console.httpRoute.enabled (not $console.httpRoute.parentRefs) -}}
+{{- fail "console.httpRoute.parentRefs is required with console.httpRoute.enabled: the Gateways that the route belongs to, such as [{name: public, namespace: gateways}]." -}}
+{{- end -}}
 {{- if and $console.serviceMonitor.enabled (not $console.serviceMonitor.token.existingSecret) -}}
 {{- fail "console.serviceMonitor.token.existingSecret is required with console.serviceMonitor.enabled: the console shows its metrics to nobody without a token." -}}
 {{- end -}}
