@@ -87,28 +87,6 @@ _HOST: Schema = {
     "pattern": "^(\\*\\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
 }
 _PATH_TYPE: Schema = {"enum": ["Exact", "Prefix", "ImplementationSpecific"]}
-#: The Gateway API's ParentReference and HTTPRouteMatch.
-_PARENT: dict[str, Schema] = {
-    "group": _TEXT,
-    "kind": _TEXT,
-    "name": {"type": "string", "minLength": 1, "maxLength": 253},
-    "namespace": _NAME,
-    "port": _PORT,
-    "sectionName": {"type": "string", "minLength": 1, "maxLength": 253},
-}
-_ROUTE_MATCH: dict[str, Schema] = {
-    "path": {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            "type": {"enum": ["Exact", "PathPrefix", "RegularExpression"]},
-            "value": {"type": "string", "pattern": "^/"},
-        },
-    },
-    "headers": {"type": "array", "items": {"type": "object", "required": ["name", "value"]}},
-    "queryParams": {"type": "array", "items": {"type": "object", "required": ["name", "value"]}},
-    "method": {"type": "string", "pattern": "^[A-Z]+$"},
-}
 #: The Prometheus operator's RelabelConfig.
 _RELABELING: Schema = {
     "type": "object",
@@ -423,10 +401,10 @@ def _console() -> Schema:
         httpRoute=_map(
             enabled=_BOOLEAN,
             annotations=_TEXTS,
-            parentRefs=_list({**_map(**_PARENT), "required": ["name"]}),
+            parentRefs=_list(_kubernetes("ParentReference")),
             hostnames=_list(_HOST),
-            matches=_list(_map(**_ROUTE_MATCH), least=1),
-            filters=_list({"type": "object", "required": ["type"]}),
+            matches=_list(_kubernetes("HTTPRouteMatch"), least=1),
+            filters=_list(_kubernetes("HTTPRouteFilter")),
         ),
         networkPolicy=_map(
             **{"from": _list(_kubernetes("NetworkPolicyPeer"))},

@@ -125,12 +125,24 @@ def kubernetes(source: Path) -> None:
             _write(SCHEMAS / version / f"{kind}.json", {**schema, "definitions": needed})
     # Servers write it, people do not; and it takes anything.
     definitions[_OBJECT_META]["properties"].pop("managedFields", None)
-    passed: dict[str, Schema] = {}
+    passed: dict[str, Schema] = routes()
     for short, name in TYPES.items():
         schema, needed = with_own_definitions({"$ref": f"#/$defs/{name}"}, definitions)
         passed[short] = schema
         passed |= needed
     _write(PASSED_THROUGH, dict(sorted(passed.items())))
+
+
+def routes() -> dict[str, Schema]:
+    """The parts of an HTTPRoute that the values pass through, of the definition that was written before."""
+    route = json.loads((SCHEMAS / "crds" / "httproute-gateway-v1.json").read_text("utf-8"))
+    spec = route["properties"]["spec"]["properties"]
+    rule = spec["rules"]["items"]["properties"]
+    return {
+        "HTTPRouteFilter": rule["filters"]["items"],
+        "HTTPRouteMatch": rule["matches"]["items"],
+        "ParentReference": spec["parentRefs"]["items"],
+    }
 
 
 def _definitions(directory: Path) -> dict[str, Schema]:
@@ -198,9 +210,9 @@ def _write(path: Path, schema: Schema) -> None:
 
 def main(arguments: list[str]) -> int:
     """Write all schemas."""
-    kubernetes(Path(arguments[0]))
     for definition in [*operators(), *strimzi()]:
         custom(definition)
+    kubernetes(Path(arguments[0]))
     return 0
 
 
