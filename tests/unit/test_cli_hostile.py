@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -357,7 +357,7 @@ def test_a_destination_that_is_parked_is_told_once_and_when_it_is_over() -> None
         )
     ]
     records = [_record(value=json.dumps(event).encode()) for event in events]
-    told = ParkedDestinations(SimpleNamespace(read=lambda _: iter([_record(), *records])))
+    told = ParkedDestinations(cast(Any, SimpleNamespace(read=lambda _: iter([_record(), *records]))))
     assert list(told.look()) == [
         "parked: nowhere cannot be written to (it does not exist); what is due waits for it",
         "no longer parked: nowhere is written to again",
