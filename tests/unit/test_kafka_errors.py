@@ -72,3 +72,6 @@ def test_a_refused_consumer_names_the_right(error: Exception, acl: str) -> None:
     assert refused is not None
     assert str(refused).startswith(acl)
     assert missing_right(KafkaConnectionError("away"), "app") is None
+    wrapped = KafkaConnectionError("Unexpected error during coordination")
+    wrapped.__cause__ = error
+    assert str(missing_right(wrapped, "app")) == str(refused)

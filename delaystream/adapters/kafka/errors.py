@@ -50,11 +50,16 @@ def reason(error: BaseException) -> str:
 
 
 def missing_right(error: BaseException | None, group: str) -> Misconfigured | None:
-    """What to end with when a consumer of a group was refused; None when that was not the error."""
-    if isinstance(error, GroupAuthorizationFailedError):
-        return Misconfigured(f"{group_refused(group)}. {ADVICE}")
-    if isinstance(error, TopicAuthorizationFailedError):
-        return Misconfigured(f"{topics_refused(_topics(error))}. {ADVICE}")
+    """What to end with when a consumer of a group was refused; None when that was not the error.
+
+    aiokafka wraps what its background tasks fail with, so the causes are looked at, too.
+    """
+    while error is not None:
+        if isinstance(error, GroupAuthorizationFailedError):
+            return Misconfigured(f"{group_refused(group)}. {ADVICE}")
+        if isinstance(error, TopicAuthorizationFailedError):
+            return Misconfigured(f"{topics_refused(_topics(error))}. {ADVICE}")
+        error = error.__cause__
     return None
 
 
