@@ -146,6 +146,21 @@ def test_what_is_interrupted_while_its_receipt_is_waited_for_stands(
     assert "The request stands at delay-requests/0/0" in capsys.readouterr().err
 
 
+def test_what_is_interrupted_after_it_was_sent_was_sent(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While its destination is looked up, which is advice only."""
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("delaystream.client.kafka.reading.topics_of", interrupted)
+    assert main(SEND) == ExitCode.OK
+    told = capsys.readouterr()
+    assert "delay-requests/0/0" in told.out
+    assert "nothing was sent" not in told.err
+
+
 @pytest.mark.parametrize("arguments", ["list", "topics check", "export", "config"])
 def test_what_sends_nothing_says_that_it_was_interrupted(
     arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

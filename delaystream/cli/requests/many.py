@@ -84,13 +84,13 @@ class Many:
             ) as client:
                 batch = client.batch()
                 self._send_all(read, batch)
+            for destination in self._destinations:
+                replies.warn_of_missing(self._settings, destination)
         except KeyboardInterrupt:
             self._interrupted(batch)
         except UnavailableError:
             complain(f"{self._standing(batch)}.")
             raise
-        for destination in self._destinations:
-            replies.warn_of_missing(self._settings, destination)
         self._end()
 
     def _send_all(self, read: Iterable[lines.Line | None], batch: Batch) -> None:

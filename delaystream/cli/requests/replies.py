@@ -151,7 +151,10 @@ def send(settings: "Settings", asked: Asked, waiting: "Waiting") -> None:
         if receipt is None:
             fate.end()
     assert receipt is not None
-    _report(receipt, asked, as_json=waiting.output == "json")
+    try:
+        _report(receipt, asked, as_json=waiting.output == "json")
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.TIMEOUT) from None  # it was carried out, or refused, and is partly told
 
 
 def _begun(
@@ -231,7 +234,7 @@ def warn_of_missing(settings: "Settings", destination: str) -> None:
 
     try:
         topics = topics_of(ClientConfig.parse(settings.kafka).confluent())
-    except UnavailableError:
+    except (UnavailableError, KeyboardInterrupt):
         return  # it was sent, and this is advice only
     if destination in topics:
         return
