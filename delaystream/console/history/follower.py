@@ -40,7 +40,11 @@ class HistoryStatus(msgspec.Struct, frozen=True):
 
 
 class HistoryFollower:
-    """Stores what the events' topic holds, while no other console does."""
+    """Stores what the events' topic holds, while no other console does.
+
+    It knows from the start where the history stands: whoever watches goes on from there, also when a console
+    has just come back and has not seen its topic yet. Making one raises DatabaseError.
+    """
 
     def __init__(
         self,
@@ -58,7 +62,12 @@ class HistoryFollower:
         self.writing = asyncio.Lock()
         #: whether this console is the one that writes
         self.writes = False
-        self.statuses = [HistoryStatus(partition) for partition in range(partitions)]
+        stored = database.positions()
+        self.statuses = [
+            HistoryStatus(partition, next_offset, next_offset)
+            for partition in range(partitions)
+            for next_offset in [stored[partition].next_offset if partition in stored else 0]
+        ]
 
     async def run(self) -> None:
         """Follow until cancelled; what goes wrong is told in the statuses, and tried again."""

@@ -6,7 +6,7 @@ import heapq
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from itertools import islice
+from itertools import groupby, islice
 from typing import Final
 
 import msgspec
@@ -27,10 +27,16 @@ COUNTED: Final = 10_000
 """What is not counted by a counter is counted up to here."""
 LOOKED_AT: Final = 20_000
 """So many index rows are looked at for one page; a page may be shorter for it, and has a cursor then."""
+READ: Final = 4_000
+"""So many schedules are read for one page, and for one total: one costs as much as several rows of the index.
+A page may be shorter for it, likewise."""
 FEW: Final = 4_000
-"""Up to so many matches of one key, tag, word or destination are read whole, and sorted."""
+"""Up to so many matches are read whole, and sorted."""
+NARROWED: Final = 10_000
+"""Up to so many index rows of one key, tag, word, destination or beginning of an id are taken as a whole."""
 
 _CHUNK: Final = 100
+_AT_ONCE: Final = 500
 _SIGN_AT: Final = slice(8, 12)
 
 
@@ -78,15 +84,11 @@ class Filter(msgspec.Struct, frozen=True):
             and (self.correlation_id is None or self.correlation_id in correlated(schedule))
             and id.startswith(self.id_prefix)
             and (not self.text or self._has_words(id, schedule))
-            and (not self._bounded or self._within(next_at_ms(schedule)))
+            and (not self.bounded or self._within(next_at_ms(schedule)))
         )
 
     def _has_words(self, id: str, schedule: Schedule) -> bool:
         return set(words(self.text)) <= set(words(id, schedule.name, schedule.description))
-
-    @property
-    def _bounded(self) -> bool:
-        return self.next_from_ms is not None or self.next_to_ms is not None
 
     def _within(self, next_ms: int | None) -> bool:
         if next_ms is None:
@@ -117,13 +119,18 @@ class Filter(msgspec.Struct, frozen=True):
         return all(one is None for one in narrow) and not self.text and self._unranged
 
     @property
-    def counted_by_index(self) -> bool:
-        """Whether the rows of the one thing that it has in `prefixes` are all that match."""
-        return len(self.prefixes) == 1 and self._unranged
+    def indexed(self) -> bool:
+        """Whether what `prefixes` have in common is what it means, but for when the next fire is."""
+        return len(self.correlation_id or b"") < index_keys.CORRELATION_BYTES
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it says when the next fire is."""
+        return self.next_from_ms is not None or self.next_to_ms is not None
 
     @property
     def _unranged(self) -> bool:
-        return not self.id_prefix and not self._bounded
+        return not self.id_prefix and not self.bounded
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -139,6 +146,15 @@ class Total(msgspec.Struct, frozen=True):
 
     count: int
     #: whether there are no more than that
+    exact: bool
+
+
+class Narrowed(msgspec.Struct, frozen=True):
+    """The rows among which all that matches is."""
+
+    #: with the keys of their rows
+    rows: Sequence[tuple[StateStore, bytes]]
+    #: whether they are what matches, but for when the next fire is
     exact: bool
 
 
@@ -168,19 +184,35 @@ class Catalog:
         What moves behind the cursor meanwhile is left out, and what moves ahead is there again. The cursor
         may be the place of a schedule that the caller does not see.
         """
-        if (few := self._few(wanted)) is not None:
-            return self._sorted(few, wanted, sort, limit, after)
+        return self._page(self._narrow(wanted), wanted, sort, limit, after)
+
+    def listed(
+        self, wanted: Filter, sort: Sort, limit: int, after: bytes | None = None
+    ) -> tuple[Page, Total]:
+        """A page, and how many match: see `page` and `total`."""
+        narrowed = self._narrow(wanted)
+        return self._page(narrowed, wanted, sort, limit, after), self._total(narrowed, wanted)
+
+    def _page(
+        self, narrowed: Narrowed | None, wanted: Filter, sort: Sort, limit: int, after: bytes | None
+    ) -> Page:
+        if narrowed is not None and len(narrowed.rows) <= FEW:
+            return self._sorted(narrowed.rows, wanted, sort, limit, after)
+        members = None if narrowed is None else {row_key for _, row_key in narrowed.rows}
         items: list[StoredSchedule] = []
-        last = after
+        last, read = after, 0
         sign = None if wanted.destination is None else index_keys.sign(wanted.destination)
         tenants = self._caller.seen(wanted.tenants)
         for looked_at, (place, store, row_key) in enumerate(self._in_order(wanted, sort, after)):
-            if looked_at == LOOKED_AT:
+            if looked_at == LOOKED_AT or read == READ:
                 return Page(items, last)
             if _is_of(row_key, tenants):
                 if len(items) == limit:
                     return Page(items, last)
-                if sign is None or sort is Sort.ID or place[_SIGN_AT] == sign:
+                if (sign is None or sort is Sort.ID or place[_SIGN_AT] == sign) and (
+                    members is None or row_key in members
+                ):
+                    read += 1
                     found = self._read(store, row_key, wanted)
                     if found is not None:
                         items.append(found)
@@ -188,22 +220,40 @@ class Catalog:
         return Page(items, None)
 
     def total(self, wanted: Filter) -> Total:
-        """How many match: exactly by request topic, status and destination; else up to `COUNTED`."""
+        """How many match: exactly by request topic, status and destination; else up to `COUNTED`.
+
+        Where much has to be read for it, what was read by then is counted: there are at least so many.
+        """
+        return self._total(self._narrow(wanted), wanted)
+
+    def _total(self, narrowed: Narrowed | None, wanted: Filter) -> Total:
         if wanted.counted:
             return Total(sum(count for _, _, _, count in self.counts(wanted)), True)
         tenants = self._caller.seen(wanted.tenants)
-        if wanted.counted_by_index and tenants is None:
-            rows = islice(self._indexed(wanted.prefixes[0], wanted), COUNTED + 1)
-            count = sum(1 for _ in rows)
-            return Total(min(count, COUNTED), count <= COUNTED)
-        if (few := self._few(wanted)) is not None:
-            fitting = (self._read(store, row_key, wanted) for store, row_key in few)
-            return Total(sum(found is not None for found in fitting), True)
-        looked_at = 0
-        count = 0
-        for _, store, row_key in islice(self._in_order(wanted, Sort.NEXT, None), COUNTED):
+        if narrowed is not None:
+            if narrowed.exact and not wanted.bounded:
+                return _counted(len(narrowed.rows))
+            if len(narrowed.rows) <= FEW:
+                fitting = (self._read(store, row_key, wanted) for store, row_key in narrowed.rows)
+                return _counted(sum(found is not None for found in fitting))
+        if (rows := self._matching(wanted)) is not None:
+            looked_at = 0
+            count = 0
+            for _, reference in islice(rows, COUNTED + 1):
+                looked_at += 1
+                count += _is_of(reference[1:], tenants)
+            return Total(min(count, COUNTED), looked_at <= COUNTED)
+        return self._read_total(wanted, tenants)
+
+    def _read_total(self, wanted: Filter, tenants: Container[str] | None) -> Total:
+        sign = None if wanted.destination is None else index_keys.sign(wanted.destination)
+        looked_at = read = count = 0
+        for place, store, row_key in islice(self._in_order(wanted, Sort.NEXT, None), COUNTED):
             looked_at += 1
-            if _is_of(row_key, tenants):
+            if _is_of(row_key, tenants) and (sign is None or place[_SIGN_AT] == sign):
+                if read == READ:
+                    return Total(count, False)
+                read += 1
                 count += self._read(store, row_key, wanted) is not None
         return Total(count, looked_at < COUNTED)
 
@@ -235,10 +285,8 @@ class Catalog:
 
     def _read(self, store: StateStore, row_key: bytes, wanted: Filter | None = None) -> StoredSchedule | None:
         """A schedule as the caller sees it; None where it does not, or where the filter says so."""
-        found = read_schedule(store, row_key)
+        found = read_schedule(store, row_key, wanted)
         if found is None or not self._caller.sees(found.tenant):
-            return None
-        if wanted is not None and not wanted.fits(found.tenant, found.id, found.row):
             return None
         if not self._caller.reads_payload(found.tenant):
             found = replace(found, payload=None)
@@ -249,26 +297,66 @@ class Catalog:
     # -- ways to what matches ----------------------------------------------------------------------
 
     def _indexed(self, prefix: bytes, wanted: Filter) -> Iterator[tuple[StateStore, bytes]]:
-        """Rows of the schedules that one thing narrows to, in no order, whoever they belong to."""
+        """What one thing narrows to: status and key of each row, in no order, whoever they belong to."""
         for store in self._stores.values():
             for status in wanted.statuses:
                 start = prefix + index_keys.code(status) + b"s"
                 for key, _ in _all(store, start, keys.after_prefix(start)):
-                    yield store, key[len(start) - 1 :]
+                    yield store, key[len(prefix) :]
 
-    def _few(self, wanted: Filter) -> list[tuple[StateStore, bytes]] | None:
-        """Rows of which all that match are some; None where there are too many of them."""
+    def _ranged(self, wanted: Filter, sort: Sort) -> Iterator[tuple[StateStore, bytes]]:
+        """What the beginning of an id, or a time, narrows to, likewise."""
+        for store in self._stores.values():
+            for status in wanted.statuses:
+                code = index_keys.code(status)
+                for place, _ in _places(store, _KINDS[sort] + code, *_range(wanted, sort, None)):
+                    yield store, code + _row_key(place, sort)
+
+    def _matching(self, wanted: Filter) -> Iterator[tuple[StateStore, bytes]] | None:
+        """What matches, where one part of the index alone tells; in no order, whoever it belongs to."""
+        prefixes = wanted.prefixes
+        if len(prefixes) == 1 and wanted.indexed and not wanted.id_prefix and not wanted.bounded:
+            return self._indexed(prefixes[0], wanted)
+        if prefixes or (wanted.id_prefix and wanted.bounded):
+            return None
+        return self._ranged(wanted, Sort.ID if wanted.id_prefix else Sort.NEXT)
+
+    def _narrow(self, wanted: Filter) -> Narrowed | None:
+        """The rows among which all that matches is; None where there are too many of them."""
+        prefixes = wanted.prefixes
+        for at, prefix in enumerate(prefixes):
+            if wanted.destination is not None and at == len(prefixes) - 1 and self._has_many(wanted):
+                # The counters tell; and most of what is for others is passed over unread.
+                continue
+            found = self._some(self._indexed(prefix, wanted), wanted)
+            if found is not None:
+                return Narrowed(_agreeing(found, prefixes[:at] + prefixes[at + 1 :]), exact=wanted.indexed)
+        if wanted.id_prefix:
+            found = self._some(self._ranged(wanted, Sort.ID), wanted)
+            if found is not None:
+                return Narrowed(_agreeing(found, prefixes), exact=wanted.indexed)
         tenants = self._caller.seen(wanted.tenants)
-        for prefix in wanted.prefixes:
-            found: list[tuple[StateStore, bytes]] = []
-            for looked_at, (store, row_key) in enumerate(self._indexed(prefix, wanted)):
-                if _is_of(row_key, tenants):
-                    found.append((store, row_key))
-                if len(found) > FEW or looked_at == LOOKED_AT:
-                    break
-            else:
-                return found
-        return None if tenants is None else self._of_few(tenants)
+        few = None if tenants is None else self._of_few(tenants)
+        return None if few is None else Narrowed(few, exact=False)
+
+    def _some(
+        self, rows: Iterable[tuple[StateStore, bytes]], wanted: Filter
+    ) -> list[tuple[StateStore, bytes]] | None:
+        """Those of them that may be meant; None where there are too many."""
+        tenants, beginning = self._caller.seen(wanted.tenants), wanted.id_prefix
+        found: list[tuple[StateStore, bytes]] = []
+        for looked_at, (store, reference) in enumerate(rows):
+            if len(found) > NARROWED or looked_at == LOOKED_AT:
+                return None
+            tenant, id = keys.split_schedule_key(reference[1:])
+            if (tenants is None or tenant in tenants) and id.startswith(beginning):
+                found.append((store, reference))
+        return found
+
+    def _has_many(self, wanted: Filter) -> bool:
+        """Whether so much is for the destination that it is not read whole."""
+        of_it = Filter(statuses=wanted.statuses, destination=wanted.destination)
+        return sum(count for _, _, _, count in self.counts(of_it)) > FEW
 
     def _of_few(self, tenants: Container[str]) -> list[tuple[StateStore, bytes]] | None:
         """All rows of some request topics, so that nobody waits for what others have; None: too many."""
@@ -320,13 +408,43 @@ class Catalog:
             yield place, store, _row_key(place, sort)
 
 
+def _agreeing(
+    rows: Sequence[tuple[StateStore, bytes]], prefixes: Iterable[bytes]
+) -> list[tuple[StateStore, bytes]]:
+    """With the keys of their rows, those that other parts of the index have, too."""
+    for prefix in prefixes:
+        agreeing = []
+        for store, some in _by_store(rows):
+            stored = store.get_many([prefix + reference for reference in some])
+            agreeing += [
+                (store, reference) for reference, there in zip(some, stored, strict=True) if there is not None
+            ]
+        rows = agreeing
+    return [(store, reference[1:]) for store, reference in rows]
+
+
+def _counted(count: int) -> Total:
+    return Total(min(count, COUNTED), count <= COUNTED)
+
+
+def _by_store(
+    rows: Sequence[tuple[StateStore, bytes]],
+) -> Iterator[tuple[StateStore, list[bytes]]]:
+    """Rows of one store at a time, some at once."""
+    for first in range(0, len(rows), _AT_ONCE):
+        for _, some in groupby(rows[first : first + _AT_ONCE], key=lambda row: id(row[0])):
+            group = list(some)
+            yield group[0][0], [reference for _, reference in group]
+
+
 def _range(wanted: Filter, sort: Sort, after: bytes | None) -> tuple[bytes, bytes | None]:
     """Places from, and up to: what the filter says of the sorted value."""
     start, stop = b"", None
     if sort is Sort.NEXT:
         if wanted.next_from_ms is not None:
             start = index_keys.time_bytes(wanted.next_from_ms)
-        if wanted.next_to_ms is not None:
+        if wanted.bounded:
+            # What has no next fire stands behind every time.
             stop = index_keys.time_bytes(wanted.next_to_ms)
     elif sort is Sort.ID and wanted.id_prefix:
         start = wanted.id_prefix.encode()
@@ -370,14 +488,16 @@ def _is_of(row_key: bytes, tenants: Container[str] | None) -> bool:
     return tenants is None or keys.split_schedule_key(row_key)[0] in tenants
 
 
-def read_schedule(store: StateStore, row_key: bytes) -> StoredSchedule | None:
-    """A schedule by its row's key; None where there is none, or this version cannot read it."""
+def read_schedule(store: StateStore, row_key: bytes, wanted: Filter | None = None) -> StoredSchedule | None:
+    """A schedule by its row's key; None where there is none that is meant, or this version cannot read it."""
     stored = store.get(row_key)
     if stored is None:
         return None
     tenant, id = keys.split_schedule_key(row_key)
     try:
         row = decode_schedule(stored)
+        if wanted is not None and not wanted.fits(tenant, id, row):
+            return None
         return StoredSchedule(tenant, id, row, payload_of(store.get, id, row))
     except UNREADABLE:
         return None

@@ -21,6 +21,9 @@ from delaystream.query.partition import StoredPartition
 from delaystream.query.rows import everything
 from delaystream.query.view import PendingFire
 
+FEW_NAMED: Final = 1_000
+"""Of each partition, up to so many named schedules with one key, tag or correlation id are read whole."""
+
 _CHUNK: Final = 100
 _DUE_AT: Final = slice(0, 8)
 _SIGN_AT: Final = slice(9, 13)
@@ -160,19 +163,21 @@ def _ways(
         start = max(start, after[_DUE_AT])
     behind = after or b""
     partition = number.to_bytes(4)
-    if (narrow := _narrowed(copy, partition, wanted)) is not None:
-        places = sorted(place for place in narrow if start <= place[_DUE_AT] < stop and place > behind)
+    narrow = _narrow(wanted)
+    few = None if narrow is None else _few_named(copy, narrow)
+    if few is not None:
+        places = sorted(place for place in few if start <= place[_DUE_AT] < stop and place > behind)
         yield ((place, copy) for place in places)
-        return
-    for prefix in (b"A" + index_keys.code(Status.PENDING), b"E"):
-        yield _named_places(copy, prefix, start, stop, behind)
+    else:
+        for prefix in (b"A" + index_keys.code(Status.PENDING), b"E"):
+            yield _named_places(copy, prefix, start, stop, behind)
     for wheel, destination in copy.stored.wheels():
         if wanted.destination is None or destination == wanted.destination:
-            yield _unnamed_places(copy, partition, wheel, start, stop, behind)
+            yield _unnamed_places(copy, partition, (narrow or b"", wheel), start, stop, behind)
 
 
-def _narrowed(copy: Copy, partition: bytes, wanted: Wanted) -> list[bytes] | None:
-    """Places of what has the key or the tag; None where neither is asked for."""
+def _narrow(wanted: Wanted) -> bytes | None:
+    """What index rows begin with of what has the key, the tag or the correlation id; None: any is meant."""
     if wanted.key is not None:
         prefix = index_keys.key_prefix(kept_key(wanted.key) or b"")
     elif wanted.tag is not None:
@@ -181,13 +186,22 @@ def _narrowed(copy: Copy, partition: bytes, wanted: Wanted) -> list[bytes] | Non
         prefix = index_keys.correlation_prefix(wanted.correlation_id)
     else:
         return None
-    prefix += index_keys.code(Status.PENDING)
+    return prefix + index_keys.code(Status.PENDING)
+
+
+def _few_named(copy: Copy, narrow: bytes) -> list[bytes] | None:
+    """Places of the named schedules of a part of the index, in no order; None where there are too many.
+
+    Where there are that many, a walk through all of them in due order soon comes to some.
+    """
+    start = narrow + _NAMED
+    rows = copy.store.scan(start, keys.after_prefix(start), FEW_NAMED + 1)
+    if len(rows) > FEW_NAMED:
+        return None
     places: list[bytes] = []
-    for row, _ in everything(copy.store, prefix, keys.after_prefix(prefix)):
-        reference = row[len(prefix) :]
-        if reference[:1] == _UNNAMED:
-            places.append(reference[5:13] + _UNNAMED + partition + reference)
-        elif (found := read_schedule(copy.store, reference)) is not None:
+    for row, _ in rows:
+        reference = row[len(narrow) :]
+        if (found := read_schedule(copy.store, reference)) is not None:
             sign = index_keys.sign(found.row.destination)
             places += [entry[5:13] + _NAMED + sign + reference[1:] for entry in found.row.pending]
     return places
@@ -203,11 +217,14 @@ def _named_places(
 
 
 def _unnamed_places(
-    copy: Copy, partition: bytes, wheel: int, start: bytes, stop: bytes, behind: bytes
+    copy: Copy, partition: bytes, of: tuple[bytes, int], start: bytes, stop: bytes, behind: bytes
 ) -> Iterator[tuple[bytes, Copy]]:
-    prefix = b"w" + wheel.to_bytes(4)
+    """Of a wheel in due order: all of it, or what a part of the index has of it."""
+    narrow, wheel = of
+    prefix = narrow + _UNNAMED + wheel.to_bytes(4)
     for row, _ in everything(copy.store, prefix + start, prefix + stop, _CHUNK):
-        place = row[5:13] + _UNNAMED + partition + row
+        entry = row[len(narrow) :]
+        place = entry[5:13] + _UNNAMED + partition + entry
         if place > behind:
             yield place, copy
 

@@ -19,6 +19,7 @@ from delaystream.console.history.database import Database, DatabaseError, Positi
 from delaystream.console.history.queries import Chosen, History
 from delaystream.console.history.rows import rows_of
 from delaystream.console.history.schema import WITHIN_MS, metadata
+from delaystream.console.history.tail import Tail
 from delaystream.engine.ports import TopicPartition
 from tests.unit.console.history import (
     DAY_MS,
@@ -416,3 +417,17 @@ def test_making_the_tables_may_be_interrupted_anywhere(url: str) -> None:
     topic.stored(opened)
     assert events(opened) == 10
     opened.close()
+
+
+def test_a_history_that_has_not_seen_its_topic_yet_knows_where_it_stands(database: Database) -> None:
+    """A stream that is resumed right after a start goes on from its place, and not from the beginning."""
+    topic = EventsTopic(2)
+    topic.fill(random.Random(8), 40)
+    stored = topic.stored(database)
+    places = [status.position for status in stored.statuses]
+    assert min(places) > 0
+    again = topic.follower(database)
+    assert [status.position for status in again.statuses] == places
+    assert [status.as_of_ms for status in again.statuses] == [None, None]
+    tail = Tail(History(database), lambda: again.statuses)
+    assert tail.now() == dict(enumerate(places))

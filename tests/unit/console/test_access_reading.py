@@ -315,6 +315,7 @@ def test_pages_of_one_topic_are_whole_beside_another(
 ) -> None:
     """Whichever way lists are read, and also where each page looks at few rows."""
     monkeypatch.setattr(catalog, "FEW", few)
+    monkeypatch.setattr(catalog, "NARROWED", few)
 
     async def question(clients: Clients) -> None:
         for path in ("/v1/schedules?sort=next", "/v1/schedules?sort=id", "/v1/pending?"):

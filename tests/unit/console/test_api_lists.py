@@ -130,12 +130,17 @@ async def pages(client: httpx.AsyncClient, path: str, query: str, limit: int) ->
         cursor = f"&cursor={body['next_cursor']}"
 
 
-@pytest.mark.parametrize("few", [catalog.FEW, -1], ids=["read whole", "by the index"])
+@pytest.mark.parametrize(
+    ("few", "narrowed"),
+    [(catalog.FEW, catalog.NARROWED), (-1, catalog.NARROWED), (-1, -1)],
+    ids=["read whole", "among some", "by the index"],
+)
 def test_each_filter_lists_what_it_says_and_counts_it(
-    few: int, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    few: int, narrowed: int, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In pages of any size nothing is there twice, and nothing is missing; the total is on each of them."""
     monkeypatch.setattr(catalog, "FEW", few)
+    monkeypatch.setattr(catalog, "NARROWED", narrowed)
 
     async def question(client: httpx.AsyncClient) -> None:
         for query, expected in SCHEDULES:

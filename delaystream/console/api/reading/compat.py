@@ -151,8 +151,7 @@ async def list_schedules(
     tenants = None if tenant is None else frozenset({tenant})
     wanted = Filter(tenants=tenants, statuses=statuses, destination=topic, tag=tag)
     asked = ("compat", tenant, is_active, topic, tag)
-    page = console.catalog.page(wanted, Sort.ID, limit, cursors.place(cursor, asked))
-    total = console.catalog.total(wanted)
+    page, total = console.catalog.listed(wanted, Sort.ID, limit, cursors.place(cursor, asked))
     return CompatList(
         schedules=[schedule_body(found) for found in page.items],
         total=total.count,

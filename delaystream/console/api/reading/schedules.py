@@ -130,9 +130,7 @@ async def list_schedules(
         None if correlation_id is None else correlation_id.encode(),
     )
     asked = (request_topic, replace(wanted, tenants=None), sort)
-    catalog = console.catalog
-    page = catalog.page(wanted, sort, limit, cursors.place(cursor, asked))
-    total = catalog.total(wanted)
+    page, total = console.catalog.listed(wanted, sort, limit, cursors.place(cursor, asked))
     return ScheduleList(
         items=[schedule_body(found) for found in page.items],
         next_cursor=cursors.cursor(page.next, asked),
