@@ -30,6 +30,10 @@ class AtWork(dict[bytes, Bulk]):
 
     def __init__(self) -> None:
         super().__init__()
+        #: those that have begun or ended holds, in their order, by their keys
+        self.changing: dict[bytes, Bulk] = {}
+        #: by tenant, where they stood
+        self._places: set[tuple[str, tuple[int, int, str]]] = set()
         self._filed: dict[_Place, list[bytes]] = {}
         #: by tenant: how many are filed under a key, and under a prefix of each length
         self._by_key: Counter[str] = Counter()
@@ -42,6 +46,9 @@ class AtWork(dict[bytes, Bulk]):
             for place in _places(bulk):
                 self._filed.setdefault(place, []).append(key)
             self._count(bulk, 1)
+            self._places.add((bulk.tenant, bulk.place))
+        if bulk.holds:
+            self.changing[key] = bulk
         super().__setitem__(key, bulk)
 
     def end(self, key: bytes) -> Bulk:
@@ -53,7 +60,13 @@ class AtWork(dict[bytes, Bulk]):
             if not filed:
                 del self._filed[place]
         self._count(bulk, -1)
+        self._places.discard((bulk.tenant, bulk.place))
+        self.changing.pop(key, None)
         return bulk
+
+    def has(self, tenant: str, place: tuple[int, int, str]) -> bool:
+        """Whether one that stood there is at work."""
+        return (tenant, place) in self._places
 
     def _count(self, bulk: Bulk, number: int) -> None:
         kind, _, *what = _place(bulk)

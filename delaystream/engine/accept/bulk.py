@@ -75,6 +75,7 @@ from delaystream.engine.accept.unnamed import FIRST_WHEEL, Unnamed, where
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.policy.context import Context
+from delaystream.engine.policy.holds import PastHolds
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.schedules import Schedules
 from delaystream.engine.settings import EngineSettings
@@ -96,6 +97,9 @@ _SLICES: Final = 4
 _COMPARED_AT_ONCE: Final = 8
 #: Fewest schedules of a step, however many commands there are: where each has got to is written anew.
 _FEWEST: Final = 16
+_NONE: Final[frozenset[bytes]] = frozenset()
+#: Most views of the holds that are kept. Schedules that came between the same two commands share one.
+_MOST_VIEWS: Final = 64
 
 
 class Bulks:
@@ -125,8 +129,8 @@ class Bulks:
         self._decided = -1
         #: those whose sweeps have not ended, in their order, by their keys
         self._at_work = AtWork()
-        #: the holds as each of them knows them; None: they have changed
-        self._views: dict[bytes, Sequence[Hold]] | None = None
+        #: the holds as each of them knows them, by those that a schedule has passed
+        self._views: dict[frozenset[bytes], PastHolds] = {}
         found = [(key, decode_bulk(value)) for key, value in everything(context.state.store, b"b", b"c")]
         for key, bulk in sorted(found, key=lambda item: item[1].number):
             self._at_work[key] = bulk
@@ -268,19 +272,20 @@ class Bulks:
 
     def _still_swept(self, schedule: Schedule) -> list[tuple[int, int, str]]:
         """The places of the commands at work that are done with a schedule."""
-        if not schedule.swept:
-            return []
-        at_work = {bulk.place for bulk in self._at_work.values()}
-        return [place for place in schedule.swept if place in at_work]
+        has, tenant = self._at_work.has, schedule.topic
+        return [place for place in schedule.swept if has(tenant, place)]
 
     def _known(self, of: bytes, passed: Sequence[bytes]) -> Sequence[Hold]:
         """The holds as a command at work knows them; by a schedule that others have `passed`."""
         number = self._at_work[of].number
-        if passed and self._at_work[passed[0]].number > number:
-            return self._holds.as_of(self._at_work, passed)[of]
-        if self._views is None:
-            self._views = self._holds.as_of(self._at_work)
-        return self._views[of]
+        is_past = passed and self._at_work[passed[0]].number > number
+        without = frozenset(passed) if is_past else _NONE
+        views = self._views.get(without)
+        if views is None:
+            if len(self._views) >= _MOST_VIEWS:
+                self._views.clear()
+            views = self._views[without] = self._holds.as_of(self._at_work.changing, without)
+        return views.at(number)
 
     def _passed(self, schedule: Schedule) -> list[bytes]:
         """The commands at work that have changed holds before a schedule came, by key, latest first.
@@ -292,11 +297,8 @@ class Bulks:
         tenant, swept = schedule.topic, {*schedule.swept}
         return [
             key
-            for key, bulk in reversed(self._at_work.items())
-            if bulk.holds
-            and bulk.tenant == tenant
-            and bulk.place in swept
-            and newer(schedule.moment, bulk.moment)
+            for key, bulk in reversed(self._at_work.changing.items())
+            if bulk.tenant == tenant and bulk.place in swept and newer(schedule.moment, bulk.moment)
         ]
 
     def arrived(self, step: Step, tenant: str, id: str) -> None:
@@ -312,13 +314,11 @@ class Bulks:
         schedule = decode_schedule(stored)
         if schedule.status not in LIVE:
             return
+        swept = {*schedule.swept}
         new = [
             bulk.place
-            for bulk in self._at_work.values()
-            if bulk.tenant == tenant
-            and bulk.holds
-            and bulk.place not in schedule.swept
-            and newer(schedule.moment, bulk.moment)
+            for bulk in self._at_work.changing.values()
+            if bulk.tenant == tenant and bulk.place not in swept and newer(schedule.moment, bulk.moment)
         ]
         if new:
             step.changes[key] = encode(replace(schedule, swept=[*schedule.swept, *new]))
@@ -434,7 +434,7 @@ class Bulks:
             self._holds.look(step, entry)
             return
         hold = self._holds.expire(step, key, entry)
-        self._views = None
+        self._views.clear()
         self._answers.events.hold_ended(step, hold, self._partition)
 
     def search(self, step: Step, request: Request, subject: Coordinates) -> Rejection | None:
@@ -482,7 +482,7 @@ class Bulks:
         self._begin_step(step)
         self._taken_up.add(key)
         self._keep(step, key, bulk)
-        self._views = None
+        self._views.clear()
         self._state.add_pointer(step, bulk.entry, encode(Sweep(key)), HOUSEKEEPING, 0)
 
     def _begin_step(self, step: Step) -> None:
@@ -506,7 +506,7 @@ class Bulks:
         bulk = self._at_work.end(of)
         step.changes[of] = None
         self._holds.swept(step, of)
-        self._views = None
+        self._views.clear()
         if of != entry.key:
             self._state.remove_pointer(step, bulk.entry)
         if bulk.subject is not None:

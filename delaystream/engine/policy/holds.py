@@ -23,7 +23,8 @@ work that came before, what a command changes of the holds is kept as it was (`H
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Final
 
@@ -70,6 +71,17 @@ _NOT_COMPARED: Final = frozenset("?[]")
 
 #: how long after its end, and after each look, it is looked whether anything is left of an ended hold
 LOOK_MS: Final = 60_000
+
+
+class PastHolds:
+    """The holds as they were, before and after each of the commands that have changed them, by its number."""
+
+    def __init__(self, numbers: Sequence[int], views: Sequence[Sequence[Hold]]) -> None:
+        self._numbers, self._views = numbers, views
+
+    def at(self, number: int) -> Sequence[Hold]:
+        """As the command of that number has left them."""
+        return self._views[bisect_right(self._numbers, number)]
 
 
 class Holds:
@@ -145,25 +157,29 @@ class Holds:
                 found = hold
         return found
 
-    def as_of(self, at_work: dict[bytes, Bulk], passed: Container[bytes] = ()) -> dict[bytes, Sequence[Hold]]:
-        """The holds as each of the bulk commands at work has left them, by its key.
+    def as_of(self, changing: Mapping[bytes, Bulk], passed: Container[bytes] = ()) -> PastHolds:
+        """The holds as each of the bulk commands at work has left them.
 
         What a later one has begun is not among them; what it has ended, renewed or given another end is as it
-        was, but for what those have done that are `passed`. The commands are given in their order.
+        was, but for what those have done that are `passed`. Those are given that have changed holds, in their
+        order.
         """
-        views: dict[bytes, Sequence[Hold]] = {}
         seen = dict(self._standing)
         view: Sequence[Hold] = [*seen.values()]
-        for of in reversed(at_work):
-            views[of] = view
+        numbers: list[int] = []
+        views: list[Sequence[Hold]] = []
+        for of, bulk in reversed(changing.items()):
             if of in passed:
                 continue
             begun, before = begun_key(of), self._before.get(of, {})
             if before or begun in seen:
+                numbers.append(bulk.number)
+                views.append(view)
                 seen.pop(begun, None)
                 seen |= before
                 view = [hold for _, hold in sorted(seen.items(), key=_age)]
-        return views
+        views.append(view)
+        return PastHolds(numbers[::-1], views[::-1])
 
     def keeping(
         self,
