@@ -52,6 +52,11 @@ def test_whatever_may_be_about_something_is_found(seed: int) -> None:
         at_work.end(b"%d" % number)
     for key in random.sample([*at_work], 5):
         at_work[key] = replace(at_work[key], cursor=b"on")
+    assert at_work.changing == {key: at for key, at in at_work.items() if at.holds}
+    assert [*at_work.changing] == [key for key in at_work if key in at_work.changing]
+    for tenant in (TENANT, "mails"):
+        places = {at.place for at in at_work.values() if at.tenant == tenant}
+        assert {(0, n, "") for n in range(1, 40) if at_work.has(tenant, (0, n, ""))} == places
     for _ in range(30):
         tags = [tag for tag in "abc" if random.random() < 0.5]
         destination, key = random.choice(("out", "other", "o")), random.choice((None, b"k", b"", b"l"))

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import pytest
 
 from delaystream.engine.accept.bulk import Bulks
+from delaystream.engine.policy.holds import Holds
 from delaystream.engine.state.step import Step
 from tests.unit.engine import Engine, header, in_virtual_time
 from tests.unit.test_commands import receipts
@@ -328,6 +329,43 @@ def test_a_step_of_what_comes_later_is_bounded_by_what_it_is_compared_with(later
     by_step = _compared(test, bulk_slice=1, transaction_max_records=100)
     # A step has room for 100 records, and a quarter more for what is due.
     assert max(by_step.values()) <= 1.5 * 100 * 8
+
+
+def test_the_holds_are_looked_back_at_once_for_all_that_came_between_the_same_commands() -> None:
+    """And not once for each: with hundreds of commands at work that was all that a partition did."""
+    count, calls = 40, 0
+    original = Holds.as_of
+
+    def as_of(self: Holds, *changing: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return original(self, *changing)
+
+    async def test(engine: Engine) -> None:
+        nonlocal calls
+        for number in range(200):
+            engine.request(id=f"a-{number}", delay="1h", destination="emails")
+        await asyncio.sleep(5)
+        now_ms = engine.clock.now_ms()
+        pause = {"action": "pause", "match_destination": "orders", "reply_to": "replies"}
+        engine.request(partition=1, timestamp_ms=now_ms + 2_000, control=pause)
+        await asyncio.sleep(0.2)
+        for number in range(10):
+            engine.request(action="pause", match_tags=f"b-{number}")
+        for number in range(count):
+            engine.request(id=f"x-{number}", delay="1h", destination="orders", partition=0)
+        await asyncio.sleep(0.5)
+        calls = 0
+        for number in range(count):
+            engine.request(action="trigger", id=f"x-{number}", timestamp_ms=now_ms + 3_000)
+        await asyncio.sleep(0.5)
+        # Each ends a few times where a sweep ends meanwhile.
+        assert 1 <= calls <= 10
+        await asyncio.sleep(300)
+        assert [(r["matched"], r["count"]) for r in receipts(engine) if "count" in r] == [(count, count)]
+
+    with patch.object(Holds, "as_of", as_of):
+        in_virtual_time(test, partitions=2, bulk_slice=1)
 
 
 def test_what_one_command_by_key_has_cancelled_is_nothing_to_the_next() -> None:
