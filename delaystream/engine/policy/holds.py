@@ -24,7 +24,7 @@ work that came before, what a command changes of the holds is kept as it was (`H
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import count
 from typing import Final
 
@@ -157,7 +157,7 @@ class Holds:
                 found = hold
         return found
 
-    def as_of(self, changing: Mapping[bytes, Bulk], passed: Container[bytes] = ()) -> PastHolds:
+    def as_of(self, changing: dict[bytes, Bulk], passed: Container[bytes] = ()) -> PastHolds:
         """The holds as each of the bulk commands at work has left them.
 
         What a later one has begun is not among them; what it has ended, renewed or given another end is as it
