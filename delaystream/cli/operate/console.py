@@ -11,7 +11,7 @@ from delaystream.cli.groups import expanded
 from delaystream.cli.output import say, say_json, tell
 
 #: The packages of the extra `console`, by the names of their modules.
-EXTRA: Final = ("alembic", "cryptography", "fastapi", "jinja2", "psycopg", "sqlalchemy")
+EXTRA: Final = ("alembic", "cryptography", "fastapi", "jinja2", "joserfc", "psycopg", "sqlalchemy")
 
 
 console = typer.Typer(invoke_without_command=True, rich_markup_mode=None)

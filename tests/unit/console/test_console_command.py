@@ -65,7 +65,7 @@ def test_a_console_that_others_reach_does_not_start(
     assert capsys.readouterr().err == (
         "delaystream: console_http_host is '0.0.0.0', which others reach, and the console would ask nobody "
         "who they are: set console_tokens_file (DELAYSTREAM_CONSOLE_TOKENS_FILE) to a file of tokens, or "
-        "listen on loopback, for example on 127.0.0.1.\n"
+        "console_oidc_issuer to a provider of identities, or listen on loopback, for example on 127.0.0.1.\n"
     )
     assert not (tmp_path / "made").exists()
 
