@@ -33,7 +33,7 @@ from delaystream.config.settings import TABLES
 from delaystream.config.tenant_settings import TenantSettings
 from delaystream.console.api.metrics import ConsoleMetrics
 from delaystream.console.history.follower import HistoryStatus
-from delaystream.console.letters import LetterStatus
+from delaystream.console.letters.latest import LetterStatus
 from delaystream.console.replica.follower import CopyStatus
 from delaystream.console.replica.follower import Phase as CopyPhase
 from delaystream.core.durations import format_duration

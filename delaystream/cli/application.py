@@ -24,6 +24,7 @@ from delaystream.cli.looking.commands import (
     where,
 )
 from delaystream.cli.looking.events import events
+from delaystream.cli.looking.letters import discard, redrive
 from delaystream.cli.operate.configuration import config
 from delaystream.cli.operate.console import console
 from delaystream.cli.operate.topics import topics
@@ -106,6 +107,8 @@ app.command()(pending)
 app.command()(where)
 app.command()(stats)
 app.command()(dead_letters)
+app.command()(redrive)
+app.command()(discard)
 app.command()(events)
 app.command()(cron)
 app.command()(export)

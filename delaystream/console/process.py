@@ -39,7 +39,11 @@ from delaystream.console.audit.log import Bounds as AuditBounds
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
-from delaystream.console.letters import DeadLetters
+from delaystream.console.letters.acts import Acts
+from delaystream.console.letters.latest import DeadLetters
+from delaystream.console.letters.originals import Originals
+from delaystream.console.letters.redriving import Redriving
+from delaystream.console.letters.runs import Runs
 from delaystream.console.loopback import is_loopback, listening_address, url_of
 from delaystream.console.pages.appearance import Appearance
 from delaystream.console.replica.follower import Follower, FollowerSettings
@@ -307,6 +311,11 @@ def _compose(
     console.audit = AuditLog(database, clock.now_ms, kept)
     ledger = Ledger(database, console.audit)
     console.writing = Writing(sender, console, ledger, clock, allowed=settings.console_writes)
+    originals = Originals(found.dead_letters_partitions, opening(settings.dead_letters_topic))
+    redriving = Redriving(
+        originals, letters, Acts(database, console.audit), console.writing, console.row_of, clock
+    )
+    console.runs = Runs(redriving, clock)
     return console
 
 
@@ -330,6 +339,8 @@ async def _until(
     finally:
         # A stream of events has no end of its own.
         console.tail.close()
+        if console.runs is not None:
+            await console.runs.close()
         if console.writing is not None:
             # Who waits for an outcome is told that it is under way.
             await console.writing.close()

@@ -11,7 +11,15 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from delaystream.codec.envelope import UNREADABLE, Hold, Parked, PartitionStatus, Rate, decode_status
+from delaystream.codec.envelope import (
+    UNREADABLE,
+    Hold,
+    Parked,
+    PartitionStatus,
+    Rate,
+    Schedule,
+    decode_status,
+)
 from delaystream.codec.keys import STATUS
 from delaystream.console.access.caller import ITSELF, Caller
 from delaystream.console.audit.log import AuditLog
@@ -19,7 +27,8 @@ from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.follower import HistoryFollower, HistoryStatus
 from delaystream.console.history.queries import History
 from delaystream.console.history.tail import Tail
-from delaystream.console.letters import DeadLetters, Letters
+from delaystream.console.letters.latest import DeadLetters, Letters
+from delaystream.console.letters.runs import Runs
 from delaystream.console.replica.catalog import Catalog
 from delaystream.console.replica.follower import CopyStatus, Follower, Phase
 from delaystream.console.replica.pending import Copy, Pending
@@ -75,6 +84,8 @@ class Console:
         """How people sign in; None: they do not."""
         self.audit: AuditLog | None = None
         """Who did what; None: nothing is recorded, and nothing may be changed."""
+        self.runs: Runs | None = None
+        """What is done about dead letters; None: nothing is."""
 
     async def run(self) -> None:
         """Follow until cancelled. Raises StoreFailed."""
@@ -91,6 +102,8 @@ class Console:
                 group.create_task(_forgetting(self.signing.sessions.forget, "sessions"), name="sessions")
             if self.writing is not None:
                 group.create_task(self.writing.run(), name="writing")
+            if self.runs is not None:
+                group.create_task(self.runs.run(), name="redriving")
 
     def seen_by(self, caller: Caller) -> Console:
         """The same console, as a caller sees it."""
@@ -109,6 +122,11 @@ class Console:
         indexed = [follower for follower in self._followers if follower.status.indexed]
         stores = {f.status.partition: f.store for f in indexed if f.store is not None}
         return Catalog(stores, self.partitions, self.caller)
+
+    def row_of(self, topic: str, id: str) -> Schedule | None:
+        """A named schedule as its owner keeps it; None where none is known."""
+        found = self.catalog.get(topic, id)
+        return None if found is None else found.row
 
     @property
     def pending(self) -> Pending:

@@ -17,7 +17,7 @@ from delaystream.codec.envelope import RUNS, Fire, Past, Schedule, Status
 from delaystream.codec.event import Event, EventType
 from delaystream.codec.keys import due_of, offset_of
 from delaystream.console.history.queries import Told
-from delaystream.console.letters import Letter
+from delaystream.console.letters.latest import Letter
 from delaystream.console.replica.catalog import Filter, Sort
 from delaystream.console.replica.pending import PendingEvent, Wanted
 from delaystream.core.identity import FireName, split_fire_id, split_schedule_id, trigger_index

@@ -21,6 +21,7 @@ from tests.deploy.secured_broker import WAYS, SecuredBroker, Way
 from tests.deploy.secured_deployment import SecuredDeployment
 from tests.integration.harness import command, wait
 from tests.integration.test_console import ConsoleProcess, ask
+from tests.integration.test_console_writes import send
 
 Secured = Callable[..., SecuredDeployment]
 
@@ -122,11 +123,12 @@ def test_requester_reader_and_operator_need_no_more_than_is_documented(secured: 
 
 
 def test_a_console_needs_no_more_than_is_documented(secured: Secured, tmp_path: Path) -> None:
-    """It follows, keeps dead letters, and says of a request where its partition ends."""
+    """It follows, keeps dead letters, says of a request where its partition ends, writes, and sends again."""
     app = secured()
     app.allow(app.rights("worker"))
     app.worker().wait_ready()
-    partition, offset = app.request(b"later", {"destination": app.topic("out"), "delay": "1h", "id": "x"})
+    out = app.topic("out")
+    partition, offset = app.request(b"later", {"destination": out, "delay": "1h", "id": "x"})
     app.request(b"refused", {"destination": "elsewhere", "delay": "0"})
     app.user = "console"
     app.allow(app.rights("console"))
@@ -138,7 +140,21 @@ def test_a_console_needs_no_more_than_is_documented(secured: Secured, tmp_path: 
     assert "there is no such record" in ahead["detail"]
     health = ask(f"{url}/v1/health")
     assert health["problems"] == [], health
+    patient = {"Prefer": "wait=60"}
+    body = {"destination": out, "every": "1d", "value": "v"}
+    made = send(f"{url}/v1/schedules", "POST", body, patient)
+    assert made.status == 201, made
+    rate = send(f"{url}/v1/destinations/{out}/rate", "PUT", {"rate": 50}, patient)
+    assert (rate.status, rate.body["outcome"]) == (200, "rate-set"), rate
+    [letter] = ask(f"{url}/v1/dead-letters")["items"]
+    place = f"{url}/v1/dead-letters/{letter['place']}"
+    told = send(f"{place}/redrive", "POST", {"destination": out}, patient)
+    assert (told.status, told.body["standing"]) == (200, "accepted"), told
     assert console.terminate() == 0
+    # What it does without, it may not: others deliver, and nobody reads requests for it.
+    for topic in (out, app.requests):
+        refused = app.run("watch", topic, "--from-beginning", "--count", "1", "--timeout", "5")
+        assert b"authorization" in refused.stderr.lower(), refused
 
 
 def test_the_operator_may_create_the_topics(broker: SecuredBroker, tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ _FOUND: Final[Sequence[Column]] = (
 )
 _UPCOMING: Final[Sequence[Column]] = (("at", "at"), ("local time", "local"), ("note", "note"))
 _LETTERS: Final[Sequence[Column]] = (
+    ("letter", "place"),
     ("when", "at"),
     ("code", "code"),
     ("what", "id|source"),
@@ -88,8 +89,9 @@ _LETTERS_WIDE: Final[Sequence[Column]] = (
     ("request topic", "request_topic"),
     ("key", "key|key_base64"),
     ("bytes", "value_bytes"),
-    ("place", "partition"),
-    ("offset", "offset"),
+    ("of", "kind"),
+    ("standing", "standing"),
+    ("by", "last_act.actor"),
 )
 _COUNTS: Final[Sequence[Column]] = (
     ("request topic", "request_topic"),
@@ -254,12 +256,20 @@ def dead_letters(
     id: Annotated[str | None, typer.Option("--id", help="Only of this id.", metavar="ID")] = None,
     at_from: Annotated[str | None, typer.Option(help="Not before.", metavar="TIME")] = None,
     at_to: Annotated[str | None, typer.Option(help="Before.", metavar="TIME")] = None,
+    standing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How they stand: open, sending, accepted, unchanged, rejected, failed, discarded or all "
+            "(default: those about which there is to do). May be repeated.",
+            metavar="STANDING",
+        ),
+    ] = None,
     limit: Limit = 50,
     asking: Asking,
 ) -> None:
-    """List refused requests and impossible fires, the latest first, by a console.
+    """List refused requests, impossible fires and what consumers gave up, the latest first, by a console.
 
-    It keeps the last 10,000; all of them are on their topic.
+    It keeps the last 10,000; all of them are on their topic. `delaystream redrive` sends them again.
 
     Exits with 0, 65 when the console refuses the question, 69 when none answers.
 
@@ -272,6 +282,7 @@ def dead_letters(
         "id": id,
         "at_from": at_from,
         "at_to": at_to,
+        "standing": standing or None,
     }
     _list(asking, "/v1/dead-letters", wanted, limit, _LETTERS, _LETTERS_WIDE)
 
@@ -292,7 +303,7 @@ def get(
     """
     path = f"/v1/schedules/{quote(id, safe='')}"
     parameters = {"request_topic": asking.topic, "payload": "true" if payload else None}
-    _or_describe(asking, id, path, parameters, lambda body: _one(asking.form, body))
+    _or_describe(asking, id, path, parameters, lambda body: one(asking.form, body))
 
 
 @expanded
@@ -451,7 +462,8 @@ def _many(
     return console_output.table(items, wide if form == "wide" else columns, cut=form == "table")
 
 
-def _one(form: Form, body: dict[str, Any]) -> str:
+def one(form: Form, body: dict[str, Any]) -> str:
+    """One thing, in the form that is wanted."""
     from delaystream.cli.looking import console_output
 
     match form:

@@ -17,6 +17,8 @@ from delaystream.cli.output import printable
 from delaystream.config import ConfigurationError, Settings
 
 _TIMEOUT_S: Final = 15.0
+#: An outcome is waited for there.
+_CHANGE_S: Final = 75.0
 #: Longest answer that is read, bytes.
 _MOST: Final = 64 * 1024 * 1024
 _TOKEN_BYTES: Final = 8_192
@@ -87,25 +89,48 @@ def ask(at: ConsoleAt, path: str, parameters: Mapping[str, object]) -> dict[str,
     Raises ConsoleUnavailableError and ConsoleRefusedError.
     """
     with opened(at, path, parameters) as answer:
-        try:
-            read = orjson.loads(answer.read(_MOST))
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _unavailable(at.url, error) from None
+        return _read(at, answer)
+
+
+def change(
+    at: ConsoleAt, path: str, body: Mapping[str, object], headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The answer to a request that something be changed; fields that are None are left out.
+
+    Raises ConsoleUnavailableError and ConsoleRefusedError.
+    """
+    said = orjson.dumps({name: value for name, value in body.items() if value is not None})
+    whole = {"Content-Type": "application/json", **(headers or {})}
+    with opened(at, path, {}, timeout_s=_CHANGE_S, body=said, headers=whole) as answer:
+        return _read(at, answer)
+
+
+def _read(at: ConsoleAt, answer: http.client.HTTPResponse) -> dict[str, Any]:
+    try:
+        read = orjson.loads(answer.read(_MOST))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _unavailable(at.url, error) from None
     if not isinstance(read, dict):
         raise ConsoleUnavailableError(f"What answers at {at.url} is no console.")
     return read
 
 
 def opened(
-    at: ConsoleAt, path: str, parameters: Mapping[str, object], *, timeout_s: float = _TIMEOUT_S
+    at: ConsoleAt,
+    path: str,
+    parameters: Mapping[str, object],
+    *,
+    timeout_s: float = _TIMEOUT_S,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> http.client.HTTPResponse:
-    """The answer to one question, to be read; parameters that are None are left out.
+    """The answer to one question, or to a POST of a body, to be read; parameters that are None are left out.
 
     Raises ConsoleUnavailableError and ConsoleRefusedError.
     """
     query = urlencode({name: value for name, value in parameters.items() if value is not None}, doseq=True)
     url = at.url
-    asked = urllib.request.Request(f"{url}{path}{f'?{query}' if query else ''}")
+    asked = urllib.request.Request(f"{url}{path}{f'?{query}' if query else ''}", body, dict(headers or {}))
     if at.token is not None:
         asked.add_unredirected_header("Authorization", f"Bearer {at.token}")
     try:

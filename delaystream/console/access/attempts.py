@@ -16,6 +16,8 @@ class Attempt:
     def __init__(self) -> None:
         #: whether the audit log has it
         self.recorded = False
+        #: whether it only asks, whatever its method says
+        self.asks = False
         #: why it was refused
         self.code: str | None = None
         self.request_topic: str | None = None
@@ -32,6 +34,12 @@ def refused(code: str) -> None:
     """Say why the request that is being answered is refused."""
     if (attempt := ATTEMPT.get()) is not None:
         attempt.code = code
+
+
+def asks() -> None:
+    """Say that the request which is being answered changes nothing: it is recorded where it is refused."""
+    if (attempt := ATTEMPT.get()) is not None:
+        attempt.asks = True
 
 
 def recorded() -> None:

@@ -331,9 +331,40 @@ class AgendaList(Fresh):
     )
 
 
+class ActBody(Model):
+    """What was done about a dead letter, and by whom."""
+
+    act: Literal["redrive", "discard", "reopen"]
+    number: int
+    actor: str
+    note: str | None
+    asked_at: Time
+    run: str | None = Field(description="Of those that were asked for together.")
+    request_id: str | None
+    request_topic: str | None = Field(description="Where it was sent to.")
+    about: str | None = Field(description="The id that it was sent with.")
+    changed: list[str] = Field(description="What was repaired.")
+    stage: str | None = Field(description="How far a redrive is: begun, sent, decided or failed.")
+    source: str | None = Field(description="Where the request stands that it became.")
+    outcome: str | None = Field(description="That of the receipt.")
+    code: str | None
+    detail: str | None
+    letter: str | None = Field(description="The new letter, where it was refused again.")
+
+
 class LetterBody(Model):
     """A dead letter; its value is on the topic alone."""
 
+    place: str = Field(description="Its name: `partition.offset` on the dead letters' topic.")
+    kind: str = Field(
+        description="What it is of: a `request` that was refused, a `fire` that proved impossible, a "
+        "`delivery` that a consumer gave up; `other` cannot be sent again."
+    )
+    standing: str = Field(
+        description="`open`; `sending`, `accepted`, `unchanged`, `rejected` or `failed` after a redrive; "
+        "`discarded`."
+    )
+    last_act: ActBody | None
     partition: int
     offset: int
     at: Time
@@ -342,6 +373,7 @@ class LetterBody(Model):
     request_topic: str | None
     source: str | None = Field(description="Coordinates of the record that was refused.")
     source_at: Time | None
+    delivery: str | None = Field(description="Where a delivery stood that was given up.")
     id: str | None
     destination: str | None
     key: str | None
@@ -352,6 +384,74 @@ class LetterBody(Model):
     headers_hidden: bool = Field(
         description="Whether headers are left out that the caller has no right to: all but delaystream's own."
     )
+
+
+class DifferenceBody(Model):
+    """One thing that is another in what would be sent; what has no text is escaped."""
+
+    name: str = Field(description="Of a header, or `key` or `value`.")
+    header: bool
+    before: list[str | None] = Field(description="Of a header its values; empty: it is not there.")
+    after: list[str | None]
+
+
+class LetterCheck(Model):
+    """What would be sent of a dead letter, and why nothing would be; nothing was sent."""
+
+    sendable: bool
+    code: str | None = Field(description="Why it would be refused.")
+    detail: str | None
+    request_topic: str | None = Field(description="Where it would be sent to.")
+    id: str | None = Field(description="The id that it would have.")
+    headers: list[tuple[str, str | None]]
+    differences: list[DifferenceBody] = Field(description="From the letter, as it stands.")
+    due_at: list[Time] = Field(description="If it were sent now; of a recurring schedule the first.")
+
+
+class LetterDetail(LetterBody):
+    """One dead letter, as it stands on its topic."""
+
+    payload: Payload | None = Field(None, description="Key, value and headers; only with `payload=true`.")
+    advice: str = Field(description="What would be right, or what to do.")
+    as_it_is: LetterCheck | None = Field(
+        None, description="What sending it again without a repair would be; None where nothing writes."
+    )
+    acts: list[ActBody] = Field(description="Everything that was done about it, in order.")
+
+
+class LetterSample(Model):
+    """One of the letters that would be sent again."""
+
+    letter: LetterBody
+    check: LetterCheck
+
+
+class LettersLook(Model):
+    """What sending several letters again would do; nothing was sent."""
+
+    total: int
+    refused: dict[str, int] = Field(description="Those that would not be sent, by code.")
+    samples: list[LetterSample]
+    at_to: Time = Field(description="Letters up to then are meant: with it a run has no others.")
+
+
+class LetterRun(Model):
+    """Letters that are sent again together, and how far that is."""
+
+    run: str
+    stage: Literal["running", "done", "stopped", "failed", "interrupted"]
+    actor: str
+    note: str | None
+    asked_at: Time
+    total: int
+    standing: dict[str, int] = Field(description="Those that were sent, by how they stand.")
+    refused: dict[str, int] = Field(description="Those that were not, by code.")
+
+
+class LettersDone(Model):
+    """How many letters something was done about."""
+
+    count: int
 
 
 class LetterReading(Model):
@@ -373,7 +473,9 @@ class LetterList(Model):
 
     items: list[LetterBody]
     next_cursor: str | None
-    counts: dict[str, int] = Field(description="By code, of all that are kept here and may be seen.")
+    counts: dict[str, int] = Field(
+        description="By code, of all that are kept here, may be seen, and stand as asked for."
+    )
     reading: list[LetterReading]
 
 

@@ -12,6 +12,7 @@ from delaystream.codec.envelope import Envelope, PartitionStatus
 from delaystream.codec.event import Definition
 from delaystream.console.agenda import Planned
 from delaystream.console.api.models import (
+    ActBody,
     AuditBody,
     ClockChangeBody,
     DefinitionBody,
@@ -31,7 +32,8 @@ from delaystream.console.api.models import (
 )
 from delaystream.console.audit.acts import Entry
 from delaystream.console.history.queries import Told
-from delaystream.console.letters import Letter
+from delaystream.console.letters.acts import Act, Standing
+from delaystream.console.letters.latest import Letter
 from delaystream.console.replica.follower import CopyStatus
 from delaystream.console.replica.pending import PendingEvent
 from delaystream.console.service import Freshness
@@ -117,14 +119,21 @@ def schedule_body(found: StoredSchedule, *, upcoming: int = 0, payload: bool = F
 
 def payload_body(envelope: Envelope) -> Payload:
     """What the record held, byte for byte."""
-    key, key_base64 = text_or_base64(envelope.key)
-    value, value_base64 = text_or_base64(envelope.value)
+    return payload_of(envelope.key, envelope.value, envelope.headers)
+
+
+def payload_of(
+    key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
+) -> Payload:
+    """A key, a value and headers, byte for byte."""
+    key_text, key_base64 = text_or_base64(key)
+    value_text, value_base64 = text_or_base64(value)
     return Payload(
-        key=key,
+        key=key_text,
         key_base64=key_base64,
-        value=value,
+        value=value_text,
         value_base64=value_base64,
-        headers=[(_header_name(name), _header_value(content)) for name, content in envelope.headers],
+        headers=[(header_name(name), header_value(content)) for name, content in headers],
     )
 
 
@@ -247,10 +256,36 @@ def planned_body(planned: Planned) -> PlannedBody:
     )
 
 
-def letter_body(letter: Letter) -> LetterBody:
-    """A dead letter."""
+def act_body(act: Act) -> ActBody:
+    """What was done about a dead letter."""
+    return ActBody(
+        act=act.does.value,
+        number=act.number,
+        actor=act.actor,
+        note=act.note,
+        asked_at=act.asked_ms,
+        run=act.run,
+        request_id=act.request_id,
+        request_topic=act.request_topic,
+        about=act.about,
+        changed=list(act.changed),
+        stage=None if act.stage is None else act.stage.value,
+        source=act.source,
+        outcome=act.outcome,
+        code=act.code,
+        detail=act.detail,
+        letter=act.letter,
+    )
+
+
+def letter_body(letter: Letter, act: Act | None) -> LetterBody:
+    """A dead letter, and the last that was done about it."""
     key, key_base64 = text_or_base64(letter.key)
     return LetterBody(
+        place=letter.name,
+        kind=letter.kind.value,
+        standing=(Standing.OPEN if act is None else act.standing).value,
+        last_act=None if act is None else act_body(act),
         partition=letter.partition,
         offset=letter.offset,
         at=letter.at_ms,
@@ -259,6 +294,7 @@ def letter_body(letter: Letter) -> LetterBody:
         request_topic=letter.request_topic,
         source=letter.source,
         source_at=letter.source_at_ms,
+        delivery=letter.delivery,
         id=letter.id,
         destination=letter.destination,
         key=key,
@@ -274,18 +310,20 @@ def header_texts(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str,
     """Headers as text; what is no UTF-8 is escaped."""
     return [
         (
-            _header_name(name),
+            header_name(name),
             None if content is None else content.decode("utf-8", "backslashreplace"),
         )
         for name, content in headers
     ]
 
 
-def _header_name(name: str) -> str:
+def header_name(name: str) -> str:
+    """A header's name as text; what is no UTF-8 is escaped."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _header_value(content: bytes | None) -> str | HeaderBytes | None:
+def header_value(content: bytes | None) -> str | HeaderBytes | None:
+    """A header's value as text where it is UTF-8."""
     text, encoded = text_or_base64(content)
     return text if encoded is None else HeaderBytes(base64=encoded)
 

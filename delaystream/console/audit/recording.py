@@ -53,7 +53,7 @@ class Recording:
 
 async def _record(log: AuditLog, attempt: Attempt, scope: Scope, status: int) -> None:
     refused = status >= HTTPStatus.BAD_REQUEST
-    if not refused and scope["path"] in CHANGES_NOTHING:
+    if not refused and (attempt.asks or scope["path"] in CHANGES_NOTHING):
         return
     caller: Caller = scope.get(CALLER, STRANGER)
     act = Act(

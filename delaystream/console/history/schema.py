@@ -204,6 +204,60 @@ sign_ins = Table(
 )
 """People who are at the provider of identities."""
 
+letter_acts = Table(
+    "letter_acts",
+    metadata,
+    # The letter: of another topic of the same name there may be another one at its place.
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    # From 1 on, in the order in which they were done: the last one says how the letter stands.
+    Column("number", Integer, nullable=False),
+    # `redrive`, `discard` or `reopen`.
+    Column("act", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("note", Text),
+    Column("asked_ms", BigInteger, nullable=False),
+    # Of those that were asked for together.
+    Column("run", Text),
+    # The idempotency key.
+    Column("key", Text),
+    # Of a redrive: where it goes, what was repaired, and what came of it.
+    Column("request_id", Text),
+    Column("request_topic", Text),
+    Column("about", Text),
+    Column("fingerprint", Text),
+    Column("changed", Text),
+    Column("stage", Text),
+    Column("source", Text),
+    Column("outcome", Text),
+    Column("code", Text),
+    Column("detail", Text),
+    # Where the new letter stands, if it was refused again.
+    Column("letter", Text),
+    PrimaryKeyConstraint("partition", "offset", "at_ms", "number"),
+    Index("letter_acts_of_run", "run"),
+    Index("letter_acts_by_stage", "stage"),
+)
+"""What was done about dead letters, and by whom."""
+
+letter_runs = Table(
+    "letter_runs",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("note", Text),
+    Column("asked_ms", BigInteger, nullable=False),
+    # When its console last told how far it is.
+    Column("told_ms", BigInteger, nullable=False),
+    Column("request_topics", Text, nullable=False),
+    Column("total", Integer, nullable=False),
+    # Those that could not be sent, by code.
+    Column("refused", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+)
+"""Dead letters that were sent again together."""
+
 schedule_rows = Table(
     "schedule_rows",
     metadata,

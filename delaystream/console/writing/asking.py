@@ -38,6 +38,8 @@ class Asked(msgspec.Struct, frozen=True):
     if_version: int | None = None
     """Act only on this version of the id; 0: only where there is no such id."""
     note: str | None = None
+    name: str | None = None
+    """The name of the request, where it follows from what is asked for, whoever asks."""
 
     @property
     def actor(self) -> str:
@@ -47,6 +49,8 @@ class Asked(msgspec.Struct, frozen=True):
     @property
     def request_id(self) -> str:
         """The name of the request: it follows from the key; without one it is a new one each time."""
+        if self.name is not None:
+            return self.name
         return uuid4().hex if self.key is None else self._derived(b"request")
 
     @property

@@ -7,7 +7,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
+from delaystream.codec.envelope import Schedule
 from delaystream.core.rejection import Code
 
 RETRIED: Final = frozenset(
@@ -67,6 +69,17 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     def code(self) -> str | None:
         """Why it was rejected."""
         return None if self.receipt is None else self.receipt.get("code")
+
+
+def remembered(progress: Progress, schedule: Schedule) -> Progress:
+    """A request whose outcome was not stored, with what its schedule remembers of it."""
+    if progress.receipt is not None:
+        return progress
+    known = next((one for one in schedule.answered if one.request_id == progress.request_id), None)
+    if known is None:
+        return progress
+    receipt = {"outcome": known.outcome, "version": known.version, "id": progress.about}
+    return replace(progress, stage=Stage.DECIDED, receipt=receipt, problem=None, shown=True)
 
 
 class WritingError(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from delaystream.adapters.security.client_config import ClientConfig
@@ -14,9 +14,11 @@ from delaystream.client.requests.outcomes import Accepted
 from delaystream.client.requests.records import RequestRecord
 from delaystream.client.verbs import itself
 from delaystream.console.writing.outcomes import UnknownTopic
+from delaystream.dialects import Dialect, by_name
 
 if TYPE_CHECKING:
     from delaystream.config import Settings
+    from delaystream.core.request import Request
 
 RECEIPT_WAIT_S: Final = 600.0
 """How long a receipt is waited for, whoever has stopped waiting for the answer."""
@@ -34,7 +36,20 @@ class Sender:
         self._composers: Mapping[str, Composer] = {
             topic: Composer(topic, reply_to, settings, None, now_ms) for topic in self.topics
         }
+        self._dialects = {
+            topic: tuple(by_name(dialect) for dialect in settings.requests(topic).dialects)
+            for topic in self.topics
+        }
         self._sending = AsyncSending(connect)
+
+    def read(self, record: RequestRecord) -> Request:
+        """What a record asks for. Raises as `checked`."""
+        request = self.checked(record)
+        return request.checker.check(request.record)
+
+    def dialects(self, topic: str) -> Sequence[Dialect]:
+        """Other systems whose headers the requests of a topic may use."""
+        return self._dialects.get(topic, ())
 
     def checked(self, record: RequestRecord) -> CheckedRequest:
         """The record with the console's topic for its receipt, as a worker would take it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec.structs import replace
@@ -39,6 +39,8 @@ from delaystream.core.partitioning import owner_partition
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 
 if TYPE_CHECKING:
+    from delaystream.core.request import Request
+    from delaystream.dialects import Dialect
     from delaystream.engine.ports import Clock
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ logger = logging.getLogger(__name__)
 UNDERWAY: Final = 1_000
 """Requests whose outcomes are waited for, at most; one more is refused."""
 _FORGET_EVERY_S: Final = 600.0
+_REQUEST_ID: Final = "delaystream-request-id"
 
 Options = Mapping[str, Any]
 """As the client's functions take them: `delaystream.client.requests.options`."""
@@ -145,6 +148,18 @@ class Writing:
             record = command_request(asked.request_topic, action, None, said)
         return await self._asked(asked, action, about, record)
 
+    async def request(self, asked: Asked, action: str, record: RequestRecord) -> Progress:
+        """Send a request that is composed already: it says who asks, and why."""
+        return await self._asked(asked, action, record.id, record)
+
+    def read(self, record: RequestRecord) -> Request:
+        """What a record asks for. Raises RejectedError, ValueError, UnknownTopic."""
+        return self._sender.read(record)
+
+    def dialects(self, topic: str) -> Sequence[Dialect]:
+        """Other systems whose headers the requests of a topic may use."""
+        return self._sender.dialects(topic)
+
     async def find(self, request_id: str) -> Progress | None:
         """How far a request is; None where nothing is known of it. Raises DatabaseError."""
         work = self._underway.get(request_id)
@@ -163,8 +178,8 @@ class Writing:
             raise ReadOnly("This console writes nothing: its setting console_writes is off.")
         request_id = asked.request_id
         told = fingerprint(record)
-        if isinstance(about, str):
-            header = ("delaystream-request-id", request_id.encode())
+        if isinstance(about, str) and not any(name.lower() == _REQUEST_ID for name, _ in record.headers):
+            header = (_REQUEST_ID, request_id.encode())
             record = replace(record, headers=[*record.headers, header])
         request = self._sender.checked(record)
         work = self._underway.get(request_id)

@@ -18,7 +18,11 @@ from delaystream.console.audit.log import AuditLog
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
-from delaystream.console.letters import DeadLetters
+from delaystream.console.letters.acts import Acts
+from delaystream.console.letters.latest import DeadLetters
+from delaystream.console.letters.originals import Originals
+from delaystream.console.letters.redriving import Redriving
+from delaystream.console.letters.runs import Runs
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
 from delaystream.console.writing.ledger import Ledger
@@ -101,6 +105,10 @@ async def console(of: Told, directory: Path, *, writes: bool = False) -> AsyncIt
     if writes:
         sender = Sender(Settings(), lambda: cast(AsyncTransport, _Nowhere()), of.clock.now_ms)
         made.writing = Writing(sender, made, Ledger(database, made.audit), of.clock)
+        originals = Originals(1, opening("delay-dead-letters"))
+        acts = Acts(database, made.audit)
+        redriving = Redriving(originals, letters, acts, made.writing, made.row_of, of.clock)
+        made.runs = Runs(redriving, of.clock)
     running = asyncio.create_task(made.run())
     try:
         while not (

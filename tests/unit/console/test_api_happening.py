@@ -13,9 +13,9 @@ import httpx
 import pytest
 import uvicorn
 
-from delaystream.console import letters
 from delaystream.console.api.application import application
 from delaystream.console.history import tail
+from delaystream.console.letters import latest
 from delaystream.engine.ports import TopicPartition
 from tests.unit.console.serving import Told, console, served, told
 from tests.unit.engine import Engine
@@ -92,7 +92,7 @@ def test_dead_letters_come_in_pages(tmp_path: Path) -> None:
 def test_the_latest_letters_are_kept_and_the_answer_says_since_when(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letters, "KEPT", 2)
+    monkeypatch.setattr(latest, "KEPT", 2)
     body = asked(told(refused), tmp_path, "")
     assert [one["offset"] for one in body["items"]] == EVERY[:2]
     assert body["reading"][0]["kept_from"] == EVERY[1]

@@ -9,7 +9,7 @@ import pytest
 from delaystream.adapters.kafka.changelog import topic_records
 from delaystream.adapters.kafka.record_batches import Decompressor
 from delaystream.console.access.caller import ITSELF
-from delaystream.console.letters import DeadLetters, LetterFilter, Letters
+from delaystream.console.letters.latest import DeadLetters, LetterFilter, Letters
 from delaystream.engine.ports import LogBounds, TopicBatch
 from delaystream.testing import VirtualTimeLoop
 from tests.unit.record_batches import batch, bomb, legacy, marker, raw_batch, record

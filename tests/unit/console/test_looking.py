@@ -42,6 +42,9 @@ class Asked:
         self.answers: list[tuple[int, bytes]] = []
         #: of each question
         self.authorizations: list[str | None] = []
+        #: of each that has something changed
+        self.bodies: list[dict[str, Any]] = []
+        self.content_types: list[str | None] = []
         #: where it is sent on to; None: nowhere
         self.location: str | None = None
 
@@ -65,6 +68,11 @@ def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            asked.bodies.append(orjson.loads(self.rfile.read(int(self.headers["content-length"]))))
+            asked.content_types.append(self.headers["content-type"])
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -430,3 +438,80 @@ def test_the_console_is_where_the_settings_say() -> None:
     for wrong in ("file:///etc/passwd", "ftp://x", "x"):
         with pytest.raises(ConfigurationError):
             url_of_console(Settings(console_url=wrong))
+
+
+# -- dead letters are sent again ---------------------------------------------------------------------
+
+ACT = {"act": "redrive", "actor": "lena", "outcome": "scheduled", "code": None}
+
+
+def test_a_letter_is_sent_again_with_a_repair(console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    console.answer({"standing": "accepted", "last_act": ACT})
+    arguments = ["0.12", "--set", "delay=15m", "--set", "x-own=a=b", "--remove", "on-late", "--note", "typo"]
+    assert main(["redrive", *arguments, "--destination", "mails", "--again"]) == ExitCode.OK
+    assert console.questions == [("/v1/dead-letters/0.12/redrive", {})]
+    assert console.bodies == [
+        {
+            "set": [["delaystream-delay", "15m"], ["x-own", "a=b"]],
+            "remove": ["delaystream-on-late"],
+            "destination": "mails",
+            "note": "typo",
+            "again": True,
+        }
+    ]
+    assert console.content_types == ["application/json"]
+    assert "scheduled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("standing", "code"), [("rejected", ExitCode.REFUSED), ("sending", ExitCode.TIMEOUT)]
+)
+def test_the_exit_code_tells_what_came_of_a_letter(console: Asked, standing: str, code: ExitCode) -> None:
+    console.answer({"standing": standing, "last_act": ACT})
+    assert main(["redrive", "0.12"]) == code
+
+
+def test_what_a_letter_would_be_is_asked_without_sending(
+    console: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.answer({"sendable": False, "code": "invalid-delay", "detail": HOSTILE})
+    assert main(["redrive", "0.12", "--dry-run"]) == ExitCode.REFUSED
+    assert console.questions == [("/v1/dead-letters/0.12/check", {})]
+    assert "\x1b" not in capsys.readouterr().out
+    console.answer({"total": 9, "refused": {"invalid-delay": 2}, "samples": []})
+    assert main(["redrive", "--code", "invalid-delay", "--dry-run"]) == ExitCode.OK
+    assert console.bodies[-1] == {"code": "invalid-delay", "rate": 10, "dry_run": True}
+    assert capsys.readouterr().out == "7 of 9 would be sent\n2 would be refused: invalid-delay\n"
+
+
+def test_many_letters_are_followed_to_the_end(console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    run = {"run": "r", "stage": "running", "standing": {}, "refused": {}}
+    console.answer(run)
+    console.answer({**run, "stage": "done", "standing": {"accepted": 2}})
+    arguments = ["--id", "report", "--destination", "mails", "--rate", "50"]
+    assert main(["redrive", *arguments]) == ExitCode.OK
+    assert [path for path, _ in console.questions] == ["/v1/dead-letters/redrive", "/v1/dead-letters/runs/r"]
+    assert console.bodies == [{"id": "report", "new_destination": "mails", "rate": 50, "dry_run": False}]
+    assert "accepted" in capsys.readouterr().out
+
+
+def test_letters_are_discarded_and_taken_up_again(console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    console.answer({"standing": "discarded"})
+    assert main(["discard", "0.3", "--note", "of a test"]) == ExitCode.OK
+    console.answer({"standing": "open"})
+    assert main(["discard", "0.3", "--undo"]) == ExitCode.OK
+    console.answer({"count": 4})
+    assert main(["discard", "--code", "invalid-at"]) == ExitCode.OK
+    assert [path for path, _ in console.questions] == [
+        "/v1/dead-letters/0.3/discard",
+        "/v1/dead-letters/0.3/reopen",
+        "/v1/dead-letters/discard",
+    ]
+    assert console.bodies == [{"note": "of a test"}, {}, {"code": "invalid-at"}]
+    assert capsys.readouterr().out == "discarded\nopen\n4 discarded\n"
+
+
+@pytest.mark.parametrize("arguments", [["--again"], ["--value-file", "x"], ["0.1", "--set", "delay"]])
+def test_what_is_of_one_letter_needs_it(console: Asked, arguments: list[str]) -> None:
+    assert main(["redrive", *arguments]) == ExitCode.USAGE
+    assert console.questions == []

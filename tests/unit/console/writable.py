@@ -19,7 +19,11 @@ from delaystream.console.audit.log import AuditLog
 from delaystream.console.history.database import Database, Retention
 from delaystream.console.history.follower import HistoryFollower
 from delaystream.console.history.queries import History
-from delaystream.console.letters import DeadLetters
+from delaystream.console.letters.acts import Acts
+from delaystream.console.letters.latest import DeadLetters
+from delaystream.console.letters.originals import Originals
+from delaystream.console.letters.redriving import Redriving
+from delaystream.console.letters.runs import Runs
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
 from delaystream.console.writing.ledger import Ledger
@@ -117,6 +121,9 @@ async def world(
         worker,
         allowed=configured.console_writes,
     )
+    originals = Originals(1, opening("delay-dead-letters"))
+    redriving = Redriving(originals, letters, Acts(database, made.audit), made.writing, made.row_of, worker)
+    made.runs = Runs(redriving, worker)
     running = asyncio.create_task(made.run())
     try:
         async with asyncio.timeout(60):
@@ -129,6 +136,7 @@ async def world(
             yield World(worker, made, app, client)
     finally:
         made.tail.close()
+        await made.runs.close()
         await made.writing.close()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

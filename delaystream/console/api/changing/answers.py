@@ -8,10 +8,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from fastapi import Request, Response
-from msgspec.structs import replace
 
 from delaystream.client.requests.outcomes import MissingPartitionError, RejectedError, UnavailableError
-from delaystream.codec.envelope import Schedule
 from delaystream.console.api.models import FireBody, RequestBody, WrittenBody
 from delaystream.console.api.problems import ProblemError, invalid, unknown
 from delaystream.console.api.rendering import schedule_body
@@ -125,17 +123,6 @@ def answer(console: Console, response: Response, request: Request, progress: Pro
             response.status_code = HTTPStatus.CREATED
             response.headers["Location"] = f"/v1/schedules/{quote(progress.about, safe='')}"
     return WrittenBody(**dict(body), schedule=None if found is None else schedule_body(found))
-
-
-def remembered(progress: Progress, schedule: Schedule) -> Progress:
-    """A request whose outcome was not stored, with what its schedule remembers of it."""
-    if progress.receipt is not None:
-        return progress
-    known = next((one for one in schedule.answered if one.request_id == progress.request_id), None)
-    if known is None:
-        return progress
-    receipt = {"outcome": known.outcome, "version": known.version, "id": progress.about}
-    return replace(progress, stage=Stage.DECIDED, receipt=receipt, problem=None, shown=True)
 
 
 def request_body(progress: Progress) -> RequestBody:

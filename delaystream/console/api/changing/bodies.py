@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from pydantic import BaseModel, ConfigDict, Field
 
 from delaystream.client.requests.options import CLEAR
@@ -96,34 +98,32 @@ class Delivered(msgspec.Struct, frozen=True):
 
 def delivered(body: Changed) -> Delivered:
     """What a body has delivered. Raises ProblemError."""
-    given = [name for name in _VALUES if name in body.model_fields_set and _told(body, name)]
-    if len(given) > 1:
-        raise invalid("invalid-payload", f"{' and '.join(given)} are given; expected one of them.")
-    if not given and "value" not in body.model_fields_set:
+    value = value_of(body)
+    if isinstance(value, UnsetType):
         raise invalid(
             "invalid-payload",
             "None of value, value_json and value_base64 is given; expected one of them, and value null "
             "for a tombstone.",
         )
-    name = given[0] if given else "value"
-    return Delivered(_bytes(body, "key"), _value(body, name), _headers(body))
+    return Delivered(_bytes(body, "key"), value, _headers(body))
 
 
-def _told(body: Changed, name: str) -> bool:
+def _told(body: BaseModel, name: str) -> bool:
     """Whether a value is said there: of JSON, null is one, too."""
     return name == "value_json" or getattr(body, name) is not None
 
 
-def _value(body: Changed, name: str) -> bytes | None:
+def _value(body: BaseModel, name: str) -> bytes | None:
+    content = getattr(body, name)
     if name == "value_json":
         try:
-            text = json.dumps(body.value_json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except ValueError:
             raise invalid("invalid-payload", "value_json holds a number that JSON does not have.") from None
         return _utf8("value_json", text)
     if name == "value_base64":
-        return _base64("value_base64", body.value_base64 or "")
-    return None if body.value is None else _utf8("value", body.value)
+        return _base64("value_base64", content or "")
+    return None if content is None else _utf8("value", content)
 
 
 def _bytes(body: Changed, name: str) -> bytes | None:
@@ -140,18 +140,39 @@ def key_of(text: str | None, encoded: str | None, name: str) -> bytes | None:
 
 
 def _headers(body: Changed) -> list[tuple[str, bytes | None]]:
+    found = header_pairs("headers", body.headers or [])
+    for name, _ in found:
+        _refuse_control(name)
+    return found
+
+
+def header_pairs(field: str, pairs: Sequence[Sequence[Any]]) -> list[tuple[str, bytes | None]]:
+    """Headers as bytes. Raises ProblemError."""
     found: list[tuple[str, bytes | None]] = []
-    for name, content in body.headers or []:
+    for name, content in pairs:
         if not isinstance(name, str):
             raise invalid(
-                "invalid-headers", "headers: a name is no text; expected pairs of a name and a value."
+                "invalid-headers", f"{field}: a name is no text; expected pairs of a name and a value."
             )
-        _refuse_control(name)
+        _utf8(f"{field}: a name", name)
         if isinstance(content, HeaderBytes):
-            found.append((name, _base64(f"headers: {name[:60]!r}", content.base64)))
+            found.append((name, _base64(f"{field}: {name[:60]!r}", content.base64)))
         else:
-            found.append((name, None if content is None else _utf8(f"headers: {name[:60]!r}", content)))
+            found.append((name, None if content is None else _utf8(f"{field}: {name[:60]!r}", content)))
     return found
+
+
+def value_of(body: BaseModel) -> bytes | UnsetType | None:
+    """What one of the fields `value`, `value_json` and `value_base64` says; UNSET: none is given.
+
+    Raises ProblemError.
+    """
+    given = [name for name in _VALUES if name in body.model_fields_set and _told(body, name)]
+    if len(given) > 1:
+        raise invalid("invalid-payload", f"{' and '.join(given)} are given; expected one of them.")
+    if not given:
+        return None if "value" in body.model_fields_set else UNSET
+    return _value(body, given[0])
 
 
 def _refuse_control(name: str) -> None:

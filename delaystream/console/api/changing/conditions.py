@@ -79,6 +79,11 @@ class Conditions:
             return self.of_topic(note, topic)
         return self._asked(one_schedule(self._console, id, None).tenant, Role.OPERATOR, note)
 
+    def by(self, note: str | None = None) -> Asked:
+        """For what is sent to no request topic."""
+        attempts.about(None, note=note)
+        return Asked(self._console.caller.who, "", self._wait_s, self._key, note=note)
+
     def following(self, topic: str) -> Asked:
         """For what follows from a request that was answered: its conditions and its key were for that one."""
         return Asked(self._console.caller.who, topic, self._wait_s)

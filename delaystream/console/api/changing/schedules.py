@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from delaystream.client.requests.composing import CheckedRequest
 from delaystream.console.api.asking import Asked
-from delaystream.console.api.changing.answers import WRITES, answer, made, remembered, request_body, told
+from delaystream.console.api.changing.answers import WRITES, answer, made, request_body, told
 from delaystream.console.api.changing.bodies import (
     Changed,
     Created,
@@ -30,6 +30,7 @@ from delaystream.console.api.changing.guard import guard
 from delaystream.console.api.models import CheckedBody, Json, RequestBody, WrittenBody
 from delaystream.console.api.problems import unknown
 from delaystream.console.api.rendering import header_texts, text_or_base64
+from delaystream.console.writing.outcomes import remembered
 from delaystream.console.writing.positions import parse_position
 
 router = APIRouter(tags=["writing"], dependencies=[Depends(guard)])

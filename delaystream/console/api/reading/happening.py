@@ -24,7 +24,8 @@ from delaystream.console.api.rendering import letter_body, streamed
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.history.queries import Told
 from delaystream.console.history.tail import STREAMS, Places, TooManyStreams, reached
-from delaystream.console.letters import LetterFilter
+from delaystream.console.letters.acts import UNSETTLED, Act, Key, Standing, key_of
+from delaystream.console.letters.latest import Letter, LetterFilter
 from delaystream.console.service import Console
 
 _SILENCE_S = 15.0
@@ -45,10 +46,17 @@ async def list_dead_letters(
     id: str | None = None,
     at_from: str | None = None,
     at_to: str | None = None,
+    standing: Annotated[
+        list[Standing | Literal["all"]] | None,
+        Query(description="How they stand; about those of `open`, `sending` and `failed` there is to do."),
+    ] = None,
     limit: Limit = LIMIT,
     cursor: str | None = None,
 ) -> LetterList:
-    """Dead letters, the latest first: the last 10,000 are kept here, all of them are on their topic."""
+    """Dead letters, the latest first: the last 10,000 are kept here, all of them are on their topic.
+
+    What was sent again or discarded is left out, unless `standing` asks for it.
+    """
     wanted = LetterFilter(
         None if request_topic is None else frozenset(request_topic),
         code,
@@ -58,12 +66,18 @@ async def list_dead_letters(
         time_ms("at_to", at_to),
     )
     topics = None if request_topic is None else sorted(request_topic)
-    asked = ("letters", topics, msgspec.structs.replace(wanted, tenants=None))
-    page = console.letters.page(wanted, limit, place_of(cursors, cursor, asked))
+    stands = frozenset(standing or UNSETTLED)
+    asked = ("letters", topics, sorted(stands), msgspec.structs.replace(wanted, tenants=None))
+    acts = await acts_of(console)
+
+    def also(letter: Letter) -> bool:
+        return "all" in stands or standing_of(letter, acts) in stands
+
+    page = console.letters.page(wanted, limit, place_of(cursors, cursor, asked), also)
     return LetterList(
-        items=[letter_body(letter) for letter in page.items],
+        items=[letter_body(letter, acts.get(key_of(letter))) for letter in page.items],
         next_cursor=cursors.cursor(None if page.next is None else PLACE.pack(*page.next), asked),
-        counts=console.letters.counts(wanted.tenants),
+        counts=console.letters.counts(wanted.tenants, also),
         reading=[
             LetterReading(
                 partition=status.partition,
@@ -76,6 +90,19 @@ async def list_dead_letters(
             for status in console.letters.statuses
         ],
     )
+
+
+async def acts_of(console: Console) -> Mapping[Key, Act]:
+    """The last that was done about each letter that is kept. Raises DatabaseError."""
+    if console.runs is None:
+        return {}
+    return await console.runs.redriving.last(console.letters.kept_from)
+
+
+def standing_of(letter: Letter, acts: Mapping[Key, Act]) -> Standing:
+    """How a letter stands."""
+    act = acts.get(key_of(letter))
+    return Standing.OPEN if act is None else act.standing
 
 
 class Watched(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """The latest dead letters, in memory: the topic itself keeps them, so nothing is lost with a console.
 
 A console reads the last `KEPT` of them when it starts, which takes a second, and follows from there. Of a
-letter it keeps what tells why and of what, not the value: that is read from the topic by who sends it again.
+letter it keeps what tells why and of what, not the value: `delaystream.console.letters.originals` reads that.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from enum import StrEnum
 from functools import partial
 from heapq import merge
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -26,12 +27,16 @@ from delaystream.codec.outgoing import (
     ERROR_PARTITION,
     ERROR_TIMESTAMP,
     ERROR_TOPIC,
+    OUTGOING_HEADERS,
+    SCHEDULE_ID,
+    SOURCE,
 )
 from delaystream.codec.requests.names import PREFIX
 from delaystream.console.access.caller import Caller
 from delaystream.console.partitions import kept_open
-from delaystream.core.identity import schedule_id
+from delaystream.core.identity import schedule_id, split_schedule_id
 from delaystream.core.instants import LATEST_MS
+from delaystream.core.rejection import Code
 from delaystream.engine.ports import LogBounds, TopicBatch, TopicRecord
 
 logger = logging.getLogger(__name__)
@@ -49,6 +54,23 @@ _SHOWN: Final = 10
 _CORRELATED: Final = 4
 _ID: Final = "delaystream-id"
 _DESTINATION: Final = "delaystream-destination"
+_GIVEN_UP: Final = frozenset({Code.ATTEMPTS_EXHAUSTED, Code.GIVEN_UP})
+BATCHES: Final = frozenset({Code.BATCH_TOO_LARGE, Code.UNREADABLE_BATCH})
+"""Codes of letters that stand for a whole batch."""
+_LEFT_OUT: Final = " bytes are left out: the topic takes "
+
+
+class Kind(StrEnum):
+    """What a letter is of, and so the way in which it comes back."""
+
+    REQUEST = "request"
+    """A request that was refused."""
+    FIRE = "fire"
+    """A fire that proved impossible: its control headers were taken out on arrival."""
+    DELIVERY = "delivery"
+    """What a consumer gave up, after its last attempt or at once."""
+    OTHER = "other"
+    """Nothing that could be sent again: a whole batch, what a worker had stored, or not from delaystream."""
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,13 +80,18 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     #: when it was written, ms
     at_ms: int
+    kind: Kind = Kind.REQUEST
     #: of the contract; empty for a record that no worker wrote
     code: str
     detail: str
-    #: of the record that was refused, or of the request whose fire was impossible
+    #: of the record that was refused, or of the request whose fire was impossible or given up
     request_topic: str | None
     source: str | None
     source_at_ms: int | None
+    #: where a delivery stood that was given up, `topic/partition/offset`
+    delivery: str | None = None
+    #: key, value and headers were too large for the topic
+    left_out: bool = False
     id: str | None
     destination: str | None
     #: the beginning of it
@@ -81,6 +108,11 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     def place(self) -> tuple[int, int, int]:
         """Where it stands in a list, the latest last."""
         return self.at_ms, self.partition, self.offset
+
+    @property
+    def name(self) -> str:
+        """Where it stands on its topic, `partition.offset`."""
+        return f"{self.partition}.{self.offset}"
 
 
 class LetterFilter(msgspec.Struct, frozen=True):
@@ -104,6 +136,9 @@ class LetterFilter(msgspec.Struct, frozen=True):
             and (self.from_ms is None or letter.at_ms >= self.from_ms)
             and (self.to_ms is None or letter.at_ms < self.to_ms)
         )
+
+
+Also: TypeAlias = Callable[[Letter], bool]
 
 
 class LetterPage(msgspec.Struct, frozen=True):
@@ -173,6 +208,15 @@ class DeadLetters:
         for kept in self._kept:
             yield from reversed(kept)
 
+    def of_source(self, source: str) -> Letter | None:
+        """The latest letter of a request, by its coordinates."""
+        return next((letter for letter in self if letter.source == source), None)
+
+    @property
+    def kept_from(self) -> dict[int, int]:
+        """By partition, the offset of the first letter that is kept."""
+        return {number: kept[0].offset for number, kept in enumerate(self._kept) if kept}
+
     async def _follow(self, partition: int) -> None:
         def complain(problem: Exception) -> None:
             self._tell(partition, problem=str(problem))
@@ -225,19 +269,29 @@ class Letters:
         self._caller = caller
         self.statuses = letters.statuses
 
-    def page(self, wanted: LetterFilter, limit: int, after: tuple[int, int, int] | None = None) -> LetterPage:
-        """Up to ``limit`` letters, the latest first."""
-        fitting = (
+    def fitting(self, wanted: LetterFilter, also: Also | None = None) -> Iterator[Letter]:
+        """The letters that are meant, whole as they are kept, the latest first; for nobody's eyes."""
+        return (
             letter
             for letter in self._letters.latest_first()
-            if (after is None or letter.place < after)
-            and self._caller.sees(letter.request_topic)
+            if self._caller.sees(letter.request_topic)
             and wanted.fits(letter)
+            and (also is None or also(letter))
         )
-        items = list(islice(fitting, limit + 1))
+
+    def page(
+        self,
+        wanted: LetterFilter,
+        limit: int,
+        after: tuple[int, int, int] | None = None,
+        also: Also | None = None,
+    ) -> LetterPage:
+        """Up to ``limit`` letters, the latest first; ``also`` is one more condition."""
+        behind = (letter for letter in self.fitting(wanted, also) if after is None or letter.place < after)
+        items = list(islice(behind, limit + 1))
         more = len(items) > limit
         items = items[:limit]
-        return LetterPage([self._shown(letter) for letter in items], items[-1].place if more else None)
+        return LetterPage([self.shown(letter) for letter in items], items[-1].place if more else None)
 
     def of(self, word: str) -> list[Letter]:
         """Letters of the coordinates of a request, of an id, or of a correlation id.
@@ -246,7 +300,7 @@ class Letters:
         """
         correlated = word.encode()[:CORRELATION_BYTES]
         found = (
-            self._shown(letter)
+            self.shown(letter)
             for letter in self._letters
             if self._caller.sees(letter.request_topic)
             and (
@@ -256,16 +310,26 @@ class Letters:
         )
         return list(islice(found, _SHOWN))
 
-    def counts(self, tenants: frozenset[str] | None = None) -> dict[str, int]:
+    @property
+    def kept_from(self) -> dict[int, int]:
+        """By partition, the offset of the first letter that is kept."""
+        return self._letters.kept_from
+
+    def counts(self, tenants: frozenset[str] | None = None, also: Also | None = None) -> dict[str, int]:
         """How many are kept, by code; ``tenants``: of these request topics alone."""
         counted: dict[str, int] = {}
         for letter in self._letters:
             topic = letter.request_topic
-            if self._caller.sees(topic) and (tenants is None or topic in tenants):
+            if (
+                self._caller.sees(topic)
+                and (tenants is None or topic in tenants)
+                and (also is None or also(letter))
+            ):
                 counted[letter.code] = counted.get(letter.code, 0) + 1
         return counted
 
-    def _shown(self, letter: Letter) -> Letter:
+    def shown(self, letter: Letter) -> Letter:
+        """As the caller sees it."""
         topic = letter.request_topic
         if not self._caller.reads_key(topic):
             letter = replace(letter, key=None)
@@ -277,12 +341,24 @@ class Letters:
 
 def letter_of(partition: int, record: TopicRecord) -> Letter:
     """What is kept of a record; the last set of a header counts: a record may be refused twice."""
-    told = {name: content for name, content in record.headers if content is not None}
+    told = {name.lower(): content for name, content in record.headers if content is not None}
     topic = _text(told.get(ERROR_TOPIC))
     where = _number(told.get(ERROR_PARTITION)), _number(told.get(ERROR_OFFSET))
-    source = None
+    stood = None
     if topic is not None and where[0] is not None and where[1] is not None:
-        source = schedule_id(topic, where[0], where[1])
+        stood = schedule_id(topic, where[0], where[1])
+    code, detail = _text(told.get(ERROR)) or "", _text(told.get(ERROR_DETAIL)) or ""
+    kind = _kind(code, stood, record, timed=_number(told.get(ERROR_TIMESTAMP)) is not None)
+    source, delivery, destination = stood, None, _text(told.get(_DESTINATION))
+    id = _text(told.get(_ID))
+    if kind is Kind.DELIVERY:
+        source, delivery, destination = _text(told.get(SOURCE)), stood, topic
+        if source is None or split_schedule_id(source) is None:
+            source = None
+        topic = None if source is None else source.partition("/")[0].partition("@")[0]
+    if id is None and kind in (Kind.FIRE, Kind.DELIVERY):
+        named = _text(told.get(SCHEDULE_ID))
+        id = None if named == source else named
     headers: list[tuple[str, bytes | None]] = []
     left = HEADER_BYTES
     for name, content in record.headers:
@@ -294,19 +370,34 @@ def letter_of(partition: int, record: TopicRecord) -> Letter:
         partition=partition,
         offset=record.offset,
         at_ms=min(max(0, record.timestamp_ms), LATEST_MS),
-        code=_text(told.get(ERROR)) or "",
-        detail=_text(told.get(ERROR_DETAIL)) or "",
+        kind=kind,
+        code=code,
+        detail=detail,
         request_topic=topic,
         source=source,
         source_at_ms=_number(told.get(ERROR_TIMESTAMP)),
-        id=_text(told.get(_ID)),
-        destination=_text(told.get(_DESTINATION)),
+        delivery=delivery,
+        left_out=record.value is None and _LEFT_OUT in detail,
+        id=id,
+        destination=destination,
         key=None if record.key is None else record.key[:KEY_BYTES],
         value_bytes=None if record.value is None else len(record.value),
         headers=headers,
         headers_cut=left < 0,
         correlation_ids=[one[:CORRELATION_BYTES] for one in correlation_ids(record.headers)[:_CORRELATED]],
     )
+
+
+def _kind(code: str, stood: str | None, record: TopicRecord, *, timed: bool) -> Kind:
+    if not code or stood is None or code in BATCHES:
+        return Kind.OTHER
+    if code in _GIVEN_UP:
+        return Kind.DELIVERY
+    if code == Code.QUARANTINED:
+        return Kind.FIRE
+    # A record without a time and without headers of its own is a row of a worker's store.
+    own = any(name.lower() not in OUTGOING_HEADERS for name, _ in record.headers)
+    return Kind.REQUEST if timed or own else Kind.OTHER
 
 
 def _text(content: bytes | None) -> str | None:
