@@ -83,6 +83,8 @@ class World:
             **dict.fromkeys(said.split(" "), HOSTILE),
             "definition": {"destination": HOSTILE, "tags": [HOSTILE]},
             "event": event,
+            "standing": HOSTILE,
+            "last_act": {HOSTILE: HOSTILE},
         }
         body = {"items": [one], "by_destination": [one], "next_cursor": None, HOSTILE: HOSTILE, **one}
         if status != 200:
@@ -96,6 +98,10 @@ class World:
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self.do_GET()
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -301,6 +307,8 @@ WALK: dict[str, Callable[[World], None]] = {
     "where": lambda world: _looking(world, "where", "id"),
     "stats": lambda world: _looking(world, "stats"),
     "dead-letters": lambda world: _looking(world, "dead-letters"),
+    "redrive": lambda world: _looking(world, "redrive", "0.1"),
+    "discard": lambda world: _looking(world, "discard", "0.1"),
     "events": lambda world: _looking(world, "events"),
     "cron": lambda world: world.run("cron", HOSTILE),
     "export": _export,
