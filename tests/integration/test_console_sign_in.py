@@ -80,7 +80,7 @@ def test_the_whole_way(provider: str, tmp_path: Path) -> None:
             assert (back.status_code, back.headers["location"]) == (303, "/schedules"), back.text
             assert "You are mia" in (await world.ask.get("/schedules")).text
             body = {"destination": "out", "cron": "0 9 * * *", "value": "x"}
-            headers = {"Content-Type": "application/json", "Origin": HOST}
+            headers = {"Content-Type": "application/json", "Origin": HOST, "Prefer": "wait=60"}
             made = await world.ask.put("/v1/schedules/x", json=body, headers=headers)
             assert (made.status_code, made.json()["schedule"]["created_by"]) == (201, "mia"), made.text
             entries = audit.page(EntryFilter(name="mia"), 9)

@@ -38,7 +38,7 @@ FILE = entry("boss", {"*": "admin"}) + entry("clerk", {"one": "viewer"})
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 BROWSER = {"Accept": "text/html"}
 OWN = {"Origin": HOST}
-JSON = {"Content-Type": "application/json"}
+JSON = {"Content-Type": "application/json", "Prefer": "wait=60"}
 GRANTS = ("operator:one=support", "admin:*=platform", "viewer:tw*=guests")
 
 
