@@ -79,7 +79,7 @@ def test_what_needs_a_person_says_who_and_until_when(look: Look, shop: Served) -
         needs = looked.open("/").locator(".need")
         expect(needs.filter(has_text="newsletter is paused")).to_contain_text("by marco: “waits for legal")
         expect(needs.filter(has_text="newsletter is paused")).to_contain_text("until 2023-11-20 09:00:00")
-        expect(needs.filter(has_text="Held: what goes to carts")).to_contain_text("by ops-oncall")
+        expect(needs.filter(has_text="Held: the destination carts")).to_contain_text("by ops-oncall")
         expect(needs.filter(has_text="Dead letters")).to_contain_text("invalid-delay (2), invalid-cron (1)")
 
 

@@ -9,14 +9,14 @@ from typing import Any, Final
 from fastapi import Request
 from starlette.responses import RedirectResponse, Response
 
-from delaystream.codec.envelope import Status
+from delaystream.codec.envelope import Hold, Status
 from delaystream.codec.event import EventType
 from delaystream.console.api.asking import Asked, Cursored, Entered
+from delaystream.console.api.changing.destinations import standing
 from delaystream.console.api.cursors import Cursors
 from delaystream.console.api.models import (
     AgendaList,
     DestinationBody,
-    HoldBody,
     LetterList,
     PendingBody,
     ScheduleBody,
@@ -26,6 +26,7 @@ from delaystream.console.api.reading import happening, overview, planning, sched
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.bars import Bars, stacked
 from delaystream.console.pages.happened import last_events
+from delaystream.console.pages.held import matched
 from delaystream.console.pages.rendering import address, instant, pages_of, schedule_address
 from delaystream.console.pages.snippets import Target, first_snippets
 from delaystream.console.pages.verdict import Facts, Overdue, judge
@@ -93,6 +94,7 @@ async def first(
             "verdict": judge(facts),
             "needs": [
                 *_of_destinations(destinations),
+                *map(_held, standing(console)),
                 *await _paused(console, cursors),
                 *await _letters(console, cursors, now_ms),
                 *_passed(day),
@@ -167,7 +169,7 @@ def _partition(console: Console, event: PendingBody) -> int:
 
 
 def _of_destinations(destinations: list[DestinationBody]) -> list[Need]:
-    needs = [
+    return [
         Need(
             "bad",
             f"{one.destination} cannot be written to",
@@ -180,25 +182,18 @@ def _of_destinations(destinations: list[DestinationBody]) -> list[Need]:
         for one in destinations
         if one.parked
     ]
-    about: dict[tuple[str, str], list[str]] = {}
-    holds: dict[tuple[str, str], HoldBody] = {}
-    for one in destinations:
-        for hold in one.holds:
-            about.setdefault((hold.request_topic, hold.name), []).append(one.destination)
-            holds[hold.request_topic, hold.name] = hold
-    return [*needs, *(_held(hold, about[name]) for name, hold in holds.items())]
 
 
-def _held(hold: HoldBody, destinations: list[str]) -> Need:
-    names = ", ".join(destinations[:3]) + (f" and {len(destinations) - 3} more" if destinations[3:] else "")
+def _held(hold: Hold) -> Need:
+    """By what it keeps back: a customer's hold is about one customer, and not about every destination."""
     return Need(
         "warning",
-        f"Held: what goes to {names}",
+        f"Held: {matched(hold)}",
         "",
         _who_and_why(hold.actor, hold.note),
-        address("/destinations", destination=destinations[0] if len(destinations) == 1 else None),
-        hold.since,
-        hold.until,
+        "/holds",
+        hold.since_ms,
+        hold.until_ms,
     )
 
 

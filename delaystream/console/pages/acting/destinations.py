@@ -27,6 +27,7 @@ from delaystream.console.pages.acting.panels import Around, Input, Panel, note
 from delaystream.console.pages.acting.requests import told_of
 from delaystream.console.pages.answering import page_router
 from delaystream.console.pages.happened import last_events
+from delaystream.console.pages.held import matched
 from delaystream.console.pages.rendering import address, pages_of, said
 from delaystream.console.pages.surroundings import destinations_page
 from delaystream.console.service import Console
@@ -295,19 +296,6 @@ def _release_panel(console: Console, hold: Hold) -> Panel:
         address=address("/holds/release", name=hold.name),
         back="/holds",
     )
-
-
-def matched(hold: Hold) -> str:
-    """What a hold keeps back, in a few words."""
-    match = hold.match
-    key = None if match.key is None else match.key.decode("utf-8", "backslashreplace")
-    parts = [
-        f"the key {key}" if key is not None else "",
-        f"the destination {match.destination}" if match.destination is not None else "",
-        f"the tags {', '.join(match.tags)}" if match.tags else "",
-        f"ids that begin with {match.id_prefix}" if match.id_prefix is not None else "",
-    ]
-    return " and ".join(filter(None, parts))
 
 
 @router.get("/holds/release")
