@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from delaystream.console.access.entrance import Shown
+from delaystream.console.pages.acting.forms import stamp
 from delaystream.testing.transport import AsyncMemoryTransport
 from tests.unit.console.forms import Browser, PageForm
 from tests.unit.console.test_writing_access import by, entrance
@@ -208,10 +210,10 @@ def test_a_form_of_another_or_of_nobody_changes_nothing(tmp_path: Path) -> None:
         boss = Browser(world.ask, Authorization=by("boss")["Authorization"])
         form = (await boss.open("/schedules/report/cancel")).form("/cancel")
         before = len(world.sent("one"))
-        for stamp in (form.fields["stamp"], "", "x", form.fields["stamp"][:-8] + "AAAAAAA=", "é"):
-            form.fields["stamp"] = stamp
+        for other in (form.fields["stamp"], "", "x", form.fields["stamp"][:-8] + "AAAAAAA=", "é"):
+            form.fields["stamp"] = other
             refused = await clerk.send(form)
-            assert (refused.status, "form-not-taken" in refused.main) == (403, True), stamp
+            assert (refused.status, "form-not-taken" in refused.main) == (403, True), other
         assert len(world.sent("one")) == before
         own = (await clerk.open("/schedules/report/cancel")).form("/cancel")
         assert (await clerk.send(own)).status == 200
@@ -247,7 +249,7 @@ def test_who_may_not_is_shown_nothing_and_refused(tmp_path: Path) -> None:
                 # The stamp of the caller's own, as of a page that it may see.
                 boss = Browser(world.ask, Authorization=by("boss")["Authorization"])
                 form = (await boss.open(f"/schedules/report/{deed}")).form(deed)
-                form.fields["stamp"] = own_stamp(world, name)
+                form.fields["stamp"] = await own_stamp(world, name)
                 refused = await browser.send(form, kind="every", every="1h")
                 assert (refused.status, "role-too-low" in refused.main) == (403, True)
         assert len(world.sent("one")) == before
@@ -255,11 +257,11 @@ def test_who_may_not_is_shown_nothing_and_refused(tmp_path: Path) -> None:
     in_world(tmp_path, story, topics=("one", "two"), entrance=entrance(tmp_path))
 
 
-def own_stamp(world: World, name: str) -> str:
-    from delaystream.console.pages.acting.forms import stamp
-
+async def own_stamp(world: World, name: str) -> str:
+    """What a form has that somebody was shown."""
     kept = world.app.state.entrance
-    return stamp(kept, kept.enter([by(name)["Authorization"]], "here"), world.worker.now_ms())
+    caller = await kept.enter(Shown("10.0.0.1", [by(name)["Authorization"]]))
+    return stamp(kept, caller, world.worker.now_ms())
 
 
 def test_everything_of_a_customer_is_stopped_and_goes_on(tmp_path: Path) -> None:
@@ -277,6 +279,8 @@ def test_everything_of_a_customer_is_stopped_and_goes_on(tmp_path: Path) -> None
         held = await browser.send(asked.form("/holds/new"), lasts="4h", note="asked for by phone")
         assert "Held: 1 schedule, and 3 events without an id." in held.main
         assert "“asked for by phone”" in held.main
+        first = await browser.open("/")
+        assert "Held: the key customer-7 by console: “asked for by phone”" in first.main
         assert (await read(world))["status"] == "paused"
         world.advance(3700)
         await world.caught_up()
@@ -360,7 +364,9 @@ def test_what_is_about_many_is_for_admins(tmp_path: Path) -> None:
             assert "Stop everything with this key" not in (await browser.open("/where?q=customer-7")).links
             for path in ("/holds/new", release, "/destinations/rate?destination=invoices"):
                 assert (await browser.open(path)).status == 403
-                form = PageForm(path, "post", {"stamp": own_stamp(world, name), "key": "k", "rate": "1"})
+                form = PageForm(
+                    path, "post", {"stamp": await own_stamp(world, name), "key": "k", "rate": "1"}
+                )
                 assert (await browser.send(form)).status == 403, (name, path)
                 form.fields["request_topic"] = "one"
                 assert (await browser.send(form)).status == 403, (name, path)
