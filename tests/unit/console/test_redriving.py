@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from delaystream.codec.outgoing import dead_letter_headers
+from delaystream.console.letters import redriving as redriving_service
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Coordinates
 from delaystream.engine.ports import TopicPartition
 from delaystream.testing.worker import MemoryWorker, TopicPlan
+from tests.unit.console.serving import told
 from tests.unit.console.writable import START_MS, Deaf, World, in_world
+from tests.unit.engine import Engine
 
 REQUESTS = TopicPartition("delay-requests", 0)
 LETTERS = TopicPartition("delay-dead-letters", 0)
@@ -187,8 +190,12 @@ def test_what_was_asked_for_twice_is_sent_once(tmp_path: Path) -> None:
     in_world(tmp_path, story)
 
 
-def test_a_console_that_ended_after_sending_sends_once(tmp_path: Path) -> None:
+def test_a_console_that_ended_after_sending_sends_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It comes back, is asked again, and the owner knows the request; until then it is being sent."""
+    # On a busy machine it would find out by itself meanwhile.
+    monkeypatch.setattr(redriving_service, "_SETTLE_EVERY_S", 3_600.0)
     worker = MemoryWorker(TopicPlan(requests=("delay-requests",), partitions=2), START_MS)
     repair = {"set": [["delaystream-delay", "1h"]]}
 
@@ -293,27 +300,31 @@ def test_what_is_in_use_stays_as_it_is_unless_it_is_asked_otherwise(tmp_path: Pa
     in_world(tmp_path, story)
 
 
+async def impossible(engine: Engine) -> None:
+    """A compacted topic takes no record without a key."""
+    engine.log.create_topic("small", 1, compacted=True)
+    foreign: list[tuple[str, bytes | None]] = [("trace", b"\xff\x00")]
+    engine.request(b"payload", None, foreign, destination="small", every="10s", id="often")
+    await asyncio.sleep(12)
+
+
 def test_a_fire_that_was_impossible_comes_back_as_a_request_of_its_own(tmp_path: Path) -> None:
+    """As its worker has written it. The schedule that it is of is left alone."""
+    ((_, written), *_) = told(impossible).log.all("delay-dead-letters")
+
     async def story(world: World) -> None:
-        world.worker.create("small", 3)
-        put(world, b"payload", destination="small", every="1h", id="hourly", destination_partition="2")
-        world.advance(1)
-        # Between the request and the fire the topic is made anew, with one partition.
-        world.worker.log.delete_topic("small")
-        world.worker.create("small", 1)
-        world.advance(4000)
+        row = (written.key, written.value, list(written.headers), world.worker.now_ms())
+        world.worker.log.append(LETTERS, row)
         (letter,) = await open_letters(world)
-        assert (letter["code"], letter["kind"], letter["id"]) == ("quarantined", "fire", "hourly")
-        told = await post(world, f"{letter['place']}/redrive")
-        assert told["standing"] == "accepted", told
+        assert (letter["code"], letter["kind"], letter["id"]) == ("quarantined", "fire", "often")
+        found = await post(world, f"{letter['place']}/redrive", {"key": "k"})
+        assert found["standing"] == "accepted", found
         world.advance(1)
         (fired,) = world.sent("small")
         assert (fired.key, fired.value) == (b"k", b"payload")
         assert ("trace", b"\xff\x00") in fired.headers
-        # The schedule itself is as it was.
-        schedule = (await world.ask.get("/v1/schedules/hourly")).json()
-        assert schedule["status"] == "pending"
-        assert told["last_act"]["about"].startswith(f"redrive/{letter['place']}/")
+        assert found["last_act"]["about"].startswith(f"redrive/{letter['place']}/")
+        assert (await world.ask.get("/v1/schedules/often")).status_code == 404
 
     in_world(tmp_path, story)
 
@@ -472,9 +483,13 @@ def test_a_run_is_stopped_and_what_was_sent_stands(tmp_path: Path) -> None:
         for number in range(20):
             put(world, destination="invoices", delay="soon", id=f"report-{number}")
         await open_letters(world)
-        body = {"set": [["delaystream-delay", "1h"]], "code": "invalid-delay", "rate": 2}
+        body = {"set": [["delaystream-delay", "1h"]], "code": "invalid-delay", "rate": 0.5}
         run = await post(world, "redrive", body, 202)
-        await asyncio.sleep(0.05)
+        where = f"/v1/dead-letters/runs/{run['run']}"
+        for _ in range(5_000):
+            if (await world.ask.get(where)).json()["standing"].get("accepted"):
+                break
+            await asyncio.sleep(0.01)
         await post(world, f"runs/{run['run']}/stop")
         for _ in range(500):
             told = (await world.ask.get(f"/v1/dead-letters/runs/{run['run']}")).json()
@@ -482,7 +497,7 @@ def test_a_run_is_stopped_and_what_was_sent_stands(tmp_path: Path) -> None:
                 break
             await asyncio.sleep(0.01)
         assert told["stage"] == "stopped"
-        assert told["standing"]["accepted"] == len(redriven(world)) < 5
+        assert told["standing"]["accepted"] == len(redriven(world)) < 20
         assert len(await open_letters(world)) == 20 - len(redriven(world))
 
     in_world(tmp_path, story)
