@@ -87,12 +87,12 @@ def test_the_whole_way(provider: str, tmp_path: Path) -> None:
             assert [one.act.action for one in entries] == ["schedule", "sign-in"]
             who = entries[0].act.who
             assert (who.kind, who.subject, who.issuer) == (Kind.OIDC, USER["sub"], provider)
-            # Somebody who is refused there is told here.
+            # This provider forgets the state when it refuses somebody: nothing without it is believed.
             there = await world.ask.get("/sign-in/provider")
             denied = await browser.post(there.headers["location"], data={"action": "deny"})
             refused = await world.ask.get(denied.headers["location"])
             assert refused.status_code == 401
-            assert "access_denied" in refused.text
+            assert "unknown-sign-in" in refused.text
         identities.close()
 
     in_world(tmp_path, story, entrance=through)
