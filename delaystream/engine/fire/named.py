@@ -39,7 +39,7 @@ from delaystream.engine.fire.due import DueFire, ReadAhead, Stored
 from delaystream.engine.fire.recurring import RecurringFires
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.fire.writer import FireWriter
-from delaystream.engine.output.events import Events
+from delaystream.engine.output.events import Events, Undelivered
 from delaystream.engine.policy.context import Context
 from delaystream.engine.policy.lateness import for_once
 from delaystream.engine.schedules.schedules import Schedules
@@ -69,7 +69,7 @@ class NamedFires:
         self._undeliverable = undeliverable
         self._events = events
         self._bulks = bulks
-        self._writer = FireWriter(schedules.arming, undeliverable, events)
+        self._writer = FireWriter(schedules.arming)
         self._recurring = RecurringFires(
             context.settings, schedules.arming, undeliverable, events, self._writer
         )
@@ -156,15 +156,25 @@ class NamedFires:
     def give_up(self, step: Step, cursor: WheelCursor, due: DueFire, rejection: Rejection) -> None:
         """Put the fire of an entry that is out of its wheel among the dead letters; its schedule goes on."""
         step.size_bytes += due.size_bytes
+        if type(due.entry) is Trigger or due.schedule.recurrence is None:
+            self._give_up(step, due, rejection)
+        else:
+            self._recurring.give_up(step, due, rejection)
+
+    def _give_up(self, step: Step, due: DueFire, rejection: Rejection) -> None:
+        """The same for a fire that has its own entry: a triggered one, or one of a one-time schedule."""
         schedule, entry = due.schedule, due.entry
         if type(entry) is Trigger:
-            self._give_up_trigger(step, cursor, due, entry, rejection)
-        elif schedule.recurrence is None:
-            fire, _, pending = self._own(due)
-            left, over = replace(schedule, pending=pending), Status.QUARANTINED
-            self._writer.give_up(step, cursor, due, left, over, fire, due.due_ms, rejection)
+            fire, _, triggers = self._triggered(due, entry)
+            left = replace(schedule, triggers=triggers)
         else:
-            self._recurring.give_up(step, cursor, due, rejection)
+            fire, _, pending = self._own(due)
+            left = replace(schedule, pending=pending)
+        undelivered = self._undeliverable.quarantine_named(step, due, fire, due.due_ms, rejection)
+        over = Status.QUARANTINED if schedule.recurrence is None else Status.COMPLETED
+        stored = self._writer.store(step, due, left, over)
+        self._events.undelivered(step, due.id, undelivered, stored)
+        self._completed(step, due, stored)
 
     # -- one-time -----------------------------------------------------------------------------
 
@@ -184,8 +194,7 @@ class NamedFires:
         if cursor.suspicious or payload.destination_partition >= cursor.partitions:
             rejection = self._undeliverable.refusal(step, cursor, due.key, due_ms, payload)
         if rejection is not None:
-            left = replace(schedule, pending=pending)
-            self._writer.give_up(step, cursor, due, left, Status.QUARANTINED, fire, due_ms, rejection)
+            self._give_up(step, due, rejection)
         else:
             remembered = Fire(due_ms, step.now_ms, schedule.revision, index, schedule.revision_origin)
             if pending or schedule.held or schedule.triggers or schedule.until_key is not None:
@@ -234,22 +243,15 @@ class NamedFires:
         schedule = replace(schedule, pending=[*schedule.pending, moved])
         step.changes[due.schedule_key] = encode(schedule)
         step.missed[EventType.MOVED, cursor.topic] += 1
-        self._events.moved(
-            step,
-            id,
-            schedule,
-            due_ms=due_ms,
-            fire_id=fire,
-            destination=on_late,
-            headers=due.payload.headers,
-        )
+        undelivered = Undelivered(EventType.MOVED, fire, due_ms, on_late, due.payload.headers)
+        self._events.undelivered(step, id, undelivered, schedule)
 
     # -- triggered ----------------------------------------------------------------------------
 
     def _fire_trigger(self, step: Step, cursor: WheelCursor, due: DueFire, trigger: Trigger) -> None:
         rejection = self._undeliverable.refusal(step, cursor, due.key, due.due_ms, due.payload)
         if rejection is not None:
-            self._give_up_trigger(step, cursor, due, trigger, rejection)
+            self._give_up(step, due, rejection)
             return
         fire, index, triggers = self._triggered(due, trigger)
         remembered = Fire(
@@ -258,15 +260,6 @@ class NamedFires:
         over = _FIRED if due.schedule.recurrence is None else Status.COMPLETED
         stored = self._go_out(step, cursor, due, fire, remembered, over, triggers=triggers)
         self._completed(step, due, stored)
-
-    def _give_up_trigger(
-        self, step: Step, cursor: WheelCursor, due: DueFire, trigger: Trigger, rejection: Rejection
-    ) -> None:
-        fire, _, triggers = self._triggered(due, trigger)
-        left = replace(due.schedule, triggers=triggers)
-        over = Status.QUARANTINED if left.recurrence is None else Status.COMPLETED
-        schedule = self._writer.give_up(step, cursor, due, left, over, fire, due.due_ms, rejection)
-        self._completed(step, due, schedule)
 
     @staticmethod
     def _triggered(due: DueFire, trigger: Trigger) -> tuple[str, str, list[Triggered]]:

@@ -138,7 +138,7 @@ class RecurringFires:
                 due = _counted(step, due, due_ms, account)
                 rejection = self._undeliverable.refusal(step, cursor, due.key, due_ms, due.payload)
                 if rejection is not None:
-                    self._give_up(step, cursor, due, scheduled_ms, rejection, account)
+                    self._give_up(step, due, scheduled_ms, rejection, account)
                 elif not cursor.partitions:
                     # The destination cannot be written yet, and this fire has not waited for long enough.
                     next_ms = scheduled_ms
@@ -237,7 +237,7 @@ class RecurringFires:
         if schedule.status is _COMPLETED:
             self._events.completed(step, due.id, schedule)
 
-    def give_up(self, step: Step, cursor: WheelCursor, due: DueFire, rejection: Rejection) -> None:
+    def give_up(self, step: Step, due: DueFire, rejection: Rejection) -> None:
         """Give up the scheduled time that is due, and go on with the next.
 
         The schedule is paused, and nothing of it given up, where the next cannot be worked out.
@@ -254,7 +254,7 @@ class RecurringFires:
             self._pause(step, due, Rejection(Code.INTERNAL_ERROR, told))
             return
         account = _account_of(schedule)
-        self._give_up(step, cursor, due, schedule.next_ms, rejection, account)
+        self._give_up(step, due, schedule.next_ms, rejection, account)
         pending = []
         if next_ms is not None:
             pending.append(self._arming.point(step, schedule, due_ms, due.pointer))
@@ -269,29 +269,12 @@ class RecurringFires:
         self._events.paused(step, due.id, schedule, why)
 
     def _give_up(
-        self,
-        step: Step,
-        cursor: WheelCursor,
-        due: DueFire,
-        scheduled_ms: int,
-        rejection: Rejection,
-        account: _Account,
+        self, step: Step, due: DueFire, scheduled_ms: int, rejection: Rejection, account: _Account
     ) -> None:
         """Put one scheduled time among the dead letters."""
         fire = self._fire_id(due, scheduled_ms)
-        self._undeliverable.quarantine_named(step, cursor, due, fire, scheduled_ms, rejection)
-        account.told.append(
-            partial(
-                self._events.gave_up,
-                step,
-                due.id,
-                due_ms=scheduled_ms,
-                fire_id=fire,
-                destination=cursor.topic,
-                rejection=rejection,
-                headers=due.payload.headers,
-            )
-        )
+        undelivered = self._undeliverable.quarantine_named(step, due, fire, scheduled_ms, rejection)
+        account.told.append(partial(self._events.undelivered, step, due.id, undelivered))
 
     @staticmethod
     def _fire_id(due: DueFire, scheduled_ms: int) -> str:

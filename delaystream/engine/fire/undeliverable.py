@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import (
@@ -15,7 +17,15 @@ from delaystream.codec.envelope import (
     encode,
 )
 from delaystream.codec.event import EventType
-from delaystream.codec.keys import due_of, in_wheel, payload_key, schedule_key, source_of, split_wheel_key
+from delaystream.codec.keys import (
+    due_of,
+    in_wheel,
+    payload_key,
+    schedule_key,
+    source_of,
+    split_wheel_key,
+    wheel_of,
+)
 from delaystream.codec.outgoing import DUE_AT, FIRE_ID, SCHEDULE_ID
 from delaystream.codec.requests.names import PREFIX
 from delaystream.core.record import Record
@@ -23,10 +33,13 @@ from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import ON_LATE_DROP, ON_LATE_FIRE, Coordinates, Header
 from delaystream.engine.fire.cursor import WheelCursor
 from delaystream.engine.fire.due import DueFire
-from delaystream.engine.output.events import Events, asked
+from delaystream.engine.output.events import Events, Undelivered
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.policy.context import Context
 from delaystream.engine.state.step import Step
+
+# Naming a member through its class is slow (Python 3.11).
+_QUARANTINED: Final = EventType.QUARANTINED
 
 
 class Undeliverable:
@@ -54,17 +67,14 @@ class Undeliverable:
 
         The caller has taken it out of its wheel, here as below.
         """
-        dropped = entry.on_late == ON_LATE_DROP
-        step.missed[EventType.EXPIRED if dropped else EventType.MOVED, cursor.topic] += 1
-        if not dropped:
-            self.move(step, key, encode(replace(entry, on_late=ON_LATE_FIRE)), entry.on_late)
-        self._tell(
-            step,
-            EventType.EXPIRED if dropped else EventType.MOVED,
-            key,
-            entry,
-            cursor.topic if dropped else entry.on_late,
-        )
+        type, destination = EventType.EXPIRED, cursor.topic
+        if entry.on_late != ON_LATE_DROP:
+            type, destination = EventType.MOVED, entry.on_late
+            self.move(step, key, encode(replace(entry, on_late=ON_LATE_FIRE)), destination)
+        step.missed[type, cursor.topic] += 1
+        pending = self._state.fire(key)
+        fire = Undelivered(type, pending.fire_id, pending.due_at_ms, destination, entry.headers)
+        self._events.undelivered_anonymous(step, pending.source, fire, entry)
 
     def move(self, step: Step, key: bytes, stored: bytes, topic: str, *, pointer: bool = False) -> bytes:
         """File an entry under another destination, where it is due at once; its new key."""
@@ -112,25 +122,36 @@ class Undeliverable:
     def quarantine(
         self, step: Step, cursor: WheelCursor, key: bytes, entry: Envelope, rejection: Rejection
     ) -> None:
-        """Put a fire without an id among the dead letters."""
-        fire = self._state.fire(key)
-        whose = _addressed(cursor.topic, fire.source.text, fire.fire_id, fire.due_at_ms)
-        step.released.append(key)
-        self._letters.dead_letter(step, _delivered(entry, fire.source), rejection, whose)
-        self._tell(step, EventType.QUARANTINED, key, entry, cursor.topic, rejection)
+        """Put a fire without an id among the dead letters, and tell of it."""
+        pending = self._state.fire(key)
+        source, due_ms = pending.source, pending.due_at_ms
+        fire = Undelivered(_QUARANTINED, pending.fire_id, due_ms, cursor.topic, entry.headers, rejection)
+        self._dead_letter(step, key, _delivered(entry, source), source.text, fire)
+        self._events.undelivered_anonymous(step, source, fire, entry)
 
     def quarantine_named(
-        self, step: Step, cursor: WheelCursor, due: DueFire, fire: str, due_ms: int, rejection: Rejection
-    ) -> None:
+        self, step: Step, due: DueFire, fire_id: str, due_ms: int, rejection: Rejection
+    ) -> Undelivered:
         """Put a fire of a named schedule among the dead letters; the caller tells of it."""
-        # A trigger's key has the coordinates of its command, and what it delivers is the schedule's.
-        schedule = due.schedule
-        source = schedule.source
-        whose = _addressed(cursor.topic, due.id, fire, due_ms)
-        # That of the request which asked for it last: it may have been sent again as it was.
-        payload = replace(due.payload, timestamp_ms=schedule.timestamp_ms)
-        step.released.append(due.key)
-        self._letters.dead_letter(step, _delivered(payload, source), replace(rejection, id=due.id), whose)
+        # A trigger's key has the coordinates of its command, but it delivers the schedule's payload.
+        schedule, payload = due.schedule, due.payload
+        rejection = replace(rejection, id=due.id)
+        fire = Undelivered(_QUARANTINED, fire_id, due_ms, self._topic(due.key), payload.headers, rejection)
+        # The timestamp of the request that asked for it last: it may have been sent again as it was.
+        record = _delivered(replace(payload, timestamp_ms=schedule.timestamp_ms), schedule.source)
+        self._dead_letter(step, due.key, record, due.id, fire)
+        return fire
+
+    def _dead_letter(
+        self, step: Step, key: bytes, record: Record, schedule_id: str, fire: Undelivered
+    ) -> None:
+        assert fire.rejection is not None
+        step.released.append(key)
+        whose = _addressed(fire.destination, schedule_id, fire.fire_id, fire.due_ms)
+        self._letters.dead_letter(step, record, fire.rejection, whose)
+
+    def _topic(self, key: bytes) -> str:
+        return self._state.destinations[wheel_of(key)]
 
     def dead_letter_bytes(self, step: Step, key: bytes, stored: bytes, rejection: Rejection) -> None:
         """Put an entry that cannot be read, or not be dealt with, among the dead letters as it is stored.
@@ -154,27 +175,6 @@ class Undeliverable:
         source = self._state.coordinates(number, offset)
         stands_for = Record(source, -1, None, value, ())
         self._letters.dead_letter(step, stands_for, replace(rejection, id=id))
-
-    def _tell(
-        self,
-        step: Step,
-        type: EventType,
-        key: bytes,
-        entry: Envelope,
-        destination: str,
-        rejection: Rejection | None = None,
-    ) -> None:
-        fire = self._state.fire(key)
-        self._events.passed_anonymous(
-            step,
-            type,
-            fire.source,
-            asked=asked(entry),
-            due_ms=fire.due_at_ms,
-            fire_id=fire.fire_id,
-            destination=destination,
-            rejection=rejection,
-        )
 
 
 def _delivered(entry: Envelope, source: Coordinates) -> Record:

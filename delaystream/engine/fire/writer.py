@@ -6,12 +6,10 @@ from msgspec.structs import replace
 
 from delaystream.codec.envelope import Fire, Schedule, Status, encode
 from delaystream.codec.outgoing import Delivery, delivery_headers
-from delaystream.core.rejection import Rejection
 from delaystream.dialects import filled
 from delaystream.engine.fire.cursor import WheelCursor
 from delaystream.engine.fire.due import DueFire
-from delaystream.engine.fire.undeliverable import Undeliverable
-from delaystream.engine.output.events import Delivered, Events
+from delaystream.engine.output.events import Delivered
 from delaystream.engine.schedules.arming import Arming
 from delaystream.engine.state.step import Step
 
@@ -23,10 +21,8 @@ _PAUSED = Status.PAUSED
 class FireWriter:
     """Writes deliveries, and stores what is left of their schedules."""
 
-    def __init__(self, arming: Arming, undeliverable: Undeliverable, events: Events) -> None:
+    def __init__(self, arming: Arming) -> None:
         self._arming = arming
-        self._undeliverable = undeliverable
-        self._events = events
 
     def deliver(
         self,
@@ -78,32 +74,6 @@ class FireWriter:
             last_fired_ms=step.now_ms,
         )
         step.changes[due.schedule_key] = encode(schedule)
-        return schedule
-
-    def give_up(
-        self,
-        step: Step,
-        cursor: WheelCursor,
-        due: DueFire,
-        left: Schedule,
-        over: Status,
-        fire: str,
-        due_ms: int,
-        rejection: Rejection,
-    ) -> Schedule:
-        """Put a fire among the dead letters, store what is `left` without it, and tell; as it is stored."""
-        self._undeliverable.quarantine_named(step, cursor, due, fire, due_ms, rejection)
-        schedule = self.store(step, due, left, over)
-        self._events.gave_up(
-            step,
-            due.id,
-            schedule,
-            due_ms=due_ms,
-            fire_id=fire,
-            destination=cursor.topic,
-            rejection=rejection,
-            headers=due.payload.headers,
-        )
         return schedule
 
     def store(self, step: Step, due: DueFire, schedule: Schedule, over: Status) -> Schedule:

@@ -65,8 +65,22 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
     headers: Sequence[Header] = ()
 
 
+class Undelivered(msgspec.Struct, frozen=True, gc=False):
+    """One fire that does not go out as it was asked for, for its event: expired, moved or quarantined."""
+
+    type: EventType
+    fire_id: str
+    due_ms: int
+    #: where it was to go; of a moved one the topic for late fires, where it goes instead
+    destination: str
+    #: as the request had them
+    headers: Sequence[Header]
+    #: of a quarantined one
+    rejection: Rejection | None = None
+
+
 class Asked(NamedTuple):
-    """What a fire without an id has of its request, for its event."""
+    """The parts of a request without an id that the events of its fires have."""
 
     #: the delivered one
     key: bytes | None
@@ -306,61 +320,24 @@ class Events:
                 ),
             )
 
-    def moved(
-        self,
-        step: Step,
-        id: str,
-        schedule: Schedule,
-        *,
-        due_ms: int,
-        fire_id: str,
-        destination: str,
-        headers: Sequence[Header],
-    ) -> None:
-        """A fire of a named schedule was too late and goes to the topic for late ones, `destination`."""
+    def undelivered(self, step: Step, id: str, fire: Undelivered, schedule: Schedule) -> None:
+        """A fire of a named schedule is moved or quarantined; `schedule` is its record after that."""
         if self.on:
+            rejection = fire.rejection
             self.emit(
                 step,
                 self._of_schedule(
                     step,
-                    EventType.MOVED,
+                    fire.type,
                     id,
                     schedule,
-                    due_at_ms=due_ms,
-                    lateness_ms=step.now_ms - due_ms,
-                    fire_id=fire_id,
-                    destination=destination,
-                    correlation_id=self._correlation(schedule.topic, headers),
-                ),
-            )
-
-    def gave_up(
-        self,
-        step: Step,
-        id: str,
-        schedule: Schedule,
-        *,
-        due_ms: int,
-        fire_id: str,
-        destination: str,
-        rejection: Rejection,
-        headers: Sequence[Header],
-    ) -> None:
-        """A fire of a named schedule proved impossible."""
-        if self.on:
-            self.emit(
-                step,
-                self._of_schedule(
-                    step,
-                    EventType.QUARANTINED,
-                    id,
-                    schedule,
-                    due_at_ms=due_ms,
-                    fire_id=fire_id,
-                    destination=destination,
-                    code=rejection.code.value,
-                    detail=rejection.detail,
-                    correlation_id=self._correlation(schedule.topic, headers),
+                    due_at_ms=fire.due_ms,
+                    lateness_ms=step.now_ms - fire.due_ms if fire.type is EventType.MOVED else None,
+                    fire_id=fire.fire_id,
+                    destination=fire.destination,
+                    code=None if rejection is None else rejection.code.value,
+                    detail=None if rejection is None else rejection.detail,
+                    correlation_id=self._correlation(schedule.topic, fire.headers),
                 ),
             )
 
@@ -491,37 +468,29 @@ class Events:
 
     # -- without an id ------------------------------------------------------------------------
 
-    def passed_anonymous(
-        self,
-        step: Step,
-        type: EventType,
-        source: Coordinates,
-        *,
-        asked: Asked,
-        due_ms: int,
-        fire_id: str,
-        destination: str,
-        rejection: Rejection | None = None,
+    def undelivered_anonymous(
+        self, step: Step, source: Coordinates, fire: Undelivered, entry: Envelope
     ) -> None:
-        """A fire without an id does not go out as it was asked for: expired, moved or, why, quarantined."""
+        """A fire without an id expires, is moved or is quarantined."""
         if self.on:
-            key, key_base64 = self._key(source.topic, kept_key(asked.key))
+            key, key_base64 = self._key(source.topic, kept_key(entry.delivered_key))
+            rejection = fire.rejection
             self.emit(
                 step,
                 event_of_request(
                     step.now_ms,
-                    type,
+                    fire.type,
                     source,
                     key=key,
                     key_base64=key_base64,
-                    created_at_ms=asked.timestamp_ms,
-                    due_at_ms=due_ms,
-                    lateness_ms=step.now_ms - due_ms,
-                    fire_id=fire_id,
-                    destination=destination,
+                    created_at_ms=entry.timestamp_ms,
+                    due_at_ms=fire.due_ms,
+                    lateness_ms=step.now_ms - fire.due_ms,
+                    fire_id=fire.fire_id,
+                    destination=fire.destination,
                     code=None if rejection is None else rejection.code.value,
                     detail=None if rejection is None else rejection.detail,
-                    correlation_id=self._correlation(source.topic, asked.headers),
+                    correlation_id=self._correlation(source.topic, fire.headers),
                 ),
             )
 
