@@ -6,8 +6,8 @@ that fires it, drops it, moves it to the topic for late ones, or puts it among t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from heapq import heappop, heappush
 from typing import Final
 
@@ -18,7 +18,6 @@ from delaystream.core.rates import room
 from delaystream.engine.accept.doubts import Doubts
 from delaystream.engine.failures import Undecided, about_the_record
 from delaystream.engine.fire.cursor import WheelCursor, one_in_trouble
-from delaystream.engine.fire.due import ReadAhead
 from delaystream.engine.fire.fireable import Fireable
 from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.undeliverable import Undeliverable
@@ -183,25 +182,19 @@ class Firing:
         step.alone = True
         cursor = self._begun(step, wheel)
         cursor.limit, cursor.most_fired = 1, step.fires(cursor.topic) + 1
-        if self._suspects.stage(key) is Stage.ALONE:
-            last = self._take(step, cursor, first)
-        else:
-            last = self._give_up(step, cursor, *first[0])
+        last: bytes | None = key
+        with _blamed(cursor):
+            if self._suspects.stage(key) is Stage.ALONE:
+                last = self._decide(step, cursor, first)
+            else:
+                cursor.at = key
+                self._give_up_suspect(step, cursor, key, first[0][1])
         if last is not None:
             self._state.drained(step, wheel, last, exhausted=False)
             step.settled.append(key)
 
-    def _give_up(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes) -> bytes:
-        """Take an entry that could not be decided on out of its wheel, and put it among the dead letters."""
-        try:
-            self._dead_letter(step, cursor, key, stored)
-        except Exception as failure:
-            if about_the_record(failure):
-                raise Undecided(key) from failure
-            raise
-        return key
-
-    def _dead_letter(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes) -> None:
+    def _give_up_suspect(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes) -> None:
+        """Take an entry on which deciding failed out of its wheel, and put it among the dead letters."""
         rejection = self._suspects.rejection(key)
         step.records += 1
         step.size_bytes += len(stored)
@@ -217,7 +210,7 @@ class Firing:
             assert type(entry) is Pointer or type(entry) is Trigger
             self._state.remove_pointer(step, key)
             due = self._named.due(step, key, stored, entry, self._named.ahead.alone(step, entry))
-            self._named.give_up(step, cursor, due, rejection)
+            self._named.give_up(step, due, rejection)
 
     def _before_suspect(
         self, entries: list[tuple[bytes, bytes]]
@@ -290,7 +283,8 @@ class Firing:
             entries, suspect = self._before_suspect(entries)
             exhausted = exhausted and suspect is None
         self._adapt_chunk(sum([len(stored) for _, stored in entries]), len(entries))
-        last = self._take(step, cursor, entries)
+        with _blamed(cursor):
+            last = self._decide(step, cursor, entries)
         if suspect is not None and (not entries or last == entries[-1][0]):
             self._suspects.cornered = suspect
         cursor.taken += len(entries)
@@ -307,20 +301,8 @@ class Firing:
             or (cursor.limit is not None and cursor.taken >= cursor.limit)
         )
 
-    def _take(self, step: Step, cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> bytes | None:
-        """Decide on entries of one wheel, in due order; the key of the last that left it.
-
-        Raises Undecided where one of them makes that fail.
-        """
-        cursor.at = None
-        try:
-            return self._decide(step, cursor, entries)
-        except Exception as failure:
-            if cursor.at is not None and about_the_record(failure):
-                raise Undecided(cursor.at) from failure
-            raise
-
     def _decide(self, step: Step, cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> bytes | None:
+        """Decide on entries of one wheel, in due order; the key of the last that left it."""
         if cursor.wheel == HOUSEKEEPING:
             return self._named.housekeep(step, cursor, entries)
         if not cursor.partitions:
@@ -352,14 +334,16 @@ class Firing:
         topic_writes = step.writes_to(topic, partitions)
         deliver, fired, fired_at = topic_writes.deliver, topic_writes.fired, step.fired_at
         telling, unsettled = self._events.anonymous, named.unsettled
-        suspicious, leaving = cursor.suspicious, cursor.leaving
+        # Most entries of most wheels are delivered: only the others cost a call.
+        divertible = cursor.suspicious or bool(cursor.holds or cursor.ended)
+        leaving = cursor.leaving
         fireable_ms = cursor.fireable_ms
         # Entries come in due order: those of one hour and one source leave the counters together.
         hour = maker = removed = size_bytes = plain = 0
         max_records, max_bytes = step.max_records, step.max_bytes
         last: bytes | None = None
         decoded = _decoded(cursor, entries)
-        ahead = named.ahead.of(decoded)
+        named.ahead.of(decoded)
         for number, ((key, stored), entry) in enumerate(zip(entries, decoded, strict=True)):
             if (
                 step.size_bytes + size_bytes >= max_bytes
@@ -384,7 +368,7 @@ class Firing:
                 hour, maker, removed = due_ms // HOUR_MS, source, 0
             removed += 1
             if type(entry) is not Envelope or (leaving and source in leaving):
-                if not self._deliver_named_or_move(step, cursor, key, stored, entry, number, ahead):
+                if not self._deliver_named_or_move(step, cursor, key, stored, entry, number):
                     removed, last = removed - 1, before
                     break
                 if not number % AT_ONCE and step.turn_over():
@@ -393,13 +377,9 @@ class Firing:
             changes[key] = None
             plain += 1
             size_bytes += len(stored)
-            if cursor.holds and self._held(step, cursor, key, stored, entry):
-                continue
-            late = self._holds.for_once(cursor.ended, cursor.wheel, key, entry) if cursor.ended else entry
-            if (late.grace_ms >= 0 and self._let_go(step, cursor, key, due_ms, late)) or (
-                (suspicious or entry.destination_partition >= partitions)
-                and self._given_up(step, cursor, key, due_ms, entry)
-            ):
+            if (
+                divertible or entry.grace_ms >= 0 or entry.destination_partition >= partitions
+            ) and self._diverted(step, cursor, key, stored, entry):
                 continue
             partition = deliver(
                 entry,
@@ -419,38 +399,28 @@ class Firing:
         step.records += plain
         return last
 
-    def _let_go(self, step: Step, cursor: WheelCursor, key: bytes, due_ms: int, entry: Envelope) -> bool:
-        """Drop or move a fire that is out of its wheel, if it is too late."""
-        late = self._undeliverable.is_late(step, cursor, due_ms, entry)
-        if late:
-            self._undeliverable.let_go(step, cursor, key, self._named.passed(key, entry))
-        return late
+    def _diverted(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes, entry: Envelope) -> bool:
+        """Deal with an entry without an id that is out of its wheel, if it is not to be delivered.
 
-    def _given_up(self, step: Step, cursor: WheelCursor, key: bytes, due_ms: int, entry: Envelope) -> bool:
-        """Put a fire that is out of its wheel among the dead letters, if it is impossible."""
+        The first that applies: a hold keeps it back; it is too late, so it is dropped or moved; it is
+        impossible, so it is given up.
+        """
+        hold = self._holds.over(cursor.holds, key, entry) if cursor.holds else None
+        if hold is not None:
+            self._named.moved(step, key, self._holds.keep(step, hold, key, stored), entry)
+            return True
+        due_ms = due_of(key)
+        late = self._holds.for_once(cursor.ended, cursor.wheel, key, entry) if cursor.ended else entry
+        if self._undeliverable.is_late(step, cursor, due_ms, late):
+            self._undeliverable.let_go(step, cursor, key, self._named.passed(key, late))
+            return True
         rejection = self._undeliverable.refusal(step, cursor, key, due_ms, entry)
-        if rejection is None:
-            return False
-        self._undeliverable.quarantine(step, cursor, key, entry, rejection)
-        return True
-
-    def _held(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes, entry: Envelope) -> bool:
-        """Put an entry that is out of its wheel in that of a hold, if one meets it."""
-        hold = self._holds.over(cursor.holds, key, entry)
-        if hold is None:
-            return False
-        self._named.moved(step, key, self._holds.keep(step, hold, key, stored), entry)
-        return True
+        if rejection is not None:
+            self._undeliverable.quarantine(step, cursor, key, entry, rejection)
+        return rejection is not None
 
     def _deliver_named_or_move(
-        self,
-        step: Step,
-        cursor: WheelCursor,
-        key: bytes,
-        stored: bytes,
-        entry: Entry,
-        number: int,
-        ahead: ReadAhead,
+        self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes, entry: Entry, number: int
     ) -> bool:
         """Fire an entry of a named schedule; or file one in the wheel that its tenant has by now.
 
@@ -469,7 +439,7 @@ class Firing:
         assert type(entry) is Pointer or type(entry) is Trigger
         # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
         step.local[key] = None
-        due = self._named.due(step, key, stored, entry, ahead.at(step, number))
+        due = self._named.due(step, key, stored, entry, self._named.ahead.at(step, number))
         if leaves:
             self._named.move(step, cursor, due)
         elif due.payload.destination_partition >= cursor.partitions and self._waits(
@@ -521,21 +491,25 @@ class Firing:
             else:
                 assert type(entry) is Envelope
                 held = bool(cursor.holds) and self._holds.over(cursor.holds, key, entry) is not None
-                rejection = None if held else undeliverable.refusal(step, cursor, key, due_ms, entry)
-                if rejection is None and not held:
+                if not held and undeliverable.refusal(step, cursor, key, due_ms, entry) is None:
                     break
                 self._state.remove_entry(step, key)
                 step.size_bytes += len(stored)
-                if rejection is None:
-                    self._held(step, cursor, key, stored, entry)
-                elif undeliverable.is_late(
-                    step, cursor, due_ms, late := self._holds.for_once(cursor.ended, cursor.wheel, key, entry)
-                ):
-                    undeliverable.let_go(step, cursor, key, named.passed(key, late))
-                else:
-                    undeliverable.quarantine(step, cursor, key, entry, rejection)
+                self._diverted(step, cursor, key, stored, entry)
             last = key
         return last
+
+
+@contextmanager
+def _blamed(cursor: WheelCursor) -> Iterator[None]:
+    """Raise Undecided where deciding on an entry of the wheel fails, with the key of that entry."""
+    cursor.at = None
+    try:
+        yield
+    except Exception as failure:
+        if cursor.at is not None and about_the_record(failure):
+            raise Undecided(cursor.at) from failure
+        raise
 
 
 def _decoded(cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> list[Entry]:

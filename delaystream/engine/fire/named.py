@@ -153,7 +153,7 @@ class NamedFires:
         )
         step.changes[due.schedule_key] = encode(schedule)
 
-    def give_up(self, step: Step, cursor: WheelCursor, due: DueFire, rejection: Rejection) -> None:
+    def give_up(self, step: Step, due: DueFire, rejection: Rejection) -> None:
         """Put the fire of an entry that is out of its wheel among the dead letters; its schedule goes on."""
         step.size_bytes += due.size_bytes
         if type(due.entry) is Trigger or due.schedule.recurrence is None:
