@@ -37,7 +37,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     #: of a request without an id
     tags: list[str] = []
     #: whether it goes out although a hold matches it: a trigger asked for it
-    released: bool = False
+    ignores_holds: bool = False
     #: (partition, offset, origin) of bulk commands at work that were not about it before it went to the topic
     #: for late ones, and would be there
     swept: list[tuple[int, int, str]] = []
@@ -91,7 +91,7 @@ class Wake(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=6):
     id: str
 
 
-class Release(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
+class HoldEnd(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
     """An entry of the housekeeping wheel: the hold under this key ends by itself.
 
     Or look whether anything is left of one that has ended.
@@ -101,7 +101,7 @@ class Release(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
 
 
 #: What is in a wheel.
-Entry: TypeAlias = Envelope | Pointer | Forget | Trigger | Sweep | Wake | Release
+Entry: TypeAlias = Envelope | Pointer | Forget | Trigger | Sweep | Wake | HoldEnd
 
 
 class Status(StrEnum):
@@ -308,7 +308,7 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
         return None if self.forget_key is None else due_of(self.forget_key)
 
     @property
-    def withheld(self) -> int:
+    def paused_fires(self) -> int:
         """How many fires it would have in the wheels if it were not paused."""
         if self.status is not Status.PAUSED:
             return 0

@@ -17,7 +17,7 @@ exactly one run of skipped or missed times. The order of the times is kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,14 @@ from delaystream.core.request import CatchUp
 
 DEFAULT_GRACE_MS: Final = 15 * 60 * 1000
 """The grace of a recurring schedule without `delaystream-grace`."""
+
+
+class MisfirePolicy(NamedTuple):
+    """The rule for scheduled times that have passed."""
+
+    catch_up: CatchUp
+    grace_ms: int
+    """How late a time may be and still fire, at least 0."""
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):
@@ -49,12 +57,11 @@ class Verdict(msgspec.Struct, frozen=True):
     """The missed times; they are earlier than all others."""
 
 
-def settle(
+def decide_passed(
     recurrence: Recurrence,
     scheduled_ms: int,
     now_ms: int,
-    catch_up: CatchUp,
-    grace_ms: int,
+    policy: MisfirePolicy,
     due: Callable[[int], int],
     most: int | None = None,
 ) -> Verdict:
@@ -64,6 +71,7 @@ def settle(
     `most` scheduled times up to now may fire, at least 1; earlier ones are missed. The work is that of
     `misses`, which counts times without visiting them: a month of seconds is one verdict.
     """
+    catch_up, grace_ms = policy
     next_ms = next_after(recurrence, scheduled_ms)
     # A time scheduled before this is missed.
     horizon_ms = now_ms - grace_ms - recurrence.jitter_ms

@@ -20,7 +20,7 @@ keeps its head. Closed wheels cost nothing until they are opened again, however 
     close(2)              heads {1: 9, 2: 3}, next_due() -> 9, oldest() -> 3
     open(2)               next_due() -> 3
 
-Nobody waits for a *withheld* wheel. next_due() and oldest() ignore it until it is let go, even if it is
+Nobody waits for a *withheld* wheel. next_due() and oldest() ignore it until it is released, even if it is
 closed or opened meanwhile.
 """
 
@@ -83,11 +83,11 @@ class WheelHeads:
                 self._push(due_ms, wheel)
 
     def withhold(self, wheel: int) -> None:
-        """Leave the wheel out of everything until it is let go."""
+        """Leave the wheel out of everything until it is released."""
         self._closed.discard(wheel)
         self._withheld.add(wheel)
 
-    def let_go(self, wheel: int) -> None:
+    def release(self, wheel: int) -> None:
         """Make a withheld wheel an ordinary one again."""
         if wheel in self._withheld:
             self._withheld.discard(wheel)

@@ -182,7 +182,7 @@ class Incarnation:
 
     def status_overdue(self, loop_ms: float) -> bool:
         """Whether how the partition stands has waited long enough for a step that tells it."""
-        self._release_unused(loop_ms)
+        self._unpark_unused(loop_ms)
         return self._standing.overdue(loop_ms)
 
     async def tell_status(self) -> bool:
@@ -225,7 +225,7 @@ class Incarnation:
         if step.empty:
             self._firing.fireable.committed()
         self._forget_names(step)
-        self._release_unused(loop_ms)
+        self._unpark_unused(loop_ms)
         if not (step.empty or step.alone):
             self._standing.put(step)
         self.state.seal(step, self.topic_ids, settings.partitions)
@@ -240,7 +240,7 @@ class Incarnation:
             if not self.state.wheels([topic]) and self._health.forget(topic):
                 self._observer.parked(self._partition, topic, None)
 
-    def _release_unused(self, loop_ms: float) -> None:
+    def _unpark_unused(self, loop_ms: float) -> None:
         """Set nothing aside any more that nothing waits for."""
         for topic in self._health.unused(loop_ms):
             self._observer.parked(self._partition, topic, None)
@@ -373,7 +373,7 @@ class Incarnation:
         destinations, left = self._ports.destinations, doubted
         for _ in range(_LOOK_UPS):
             if not left:
-                self._doubts.settled(doubted)
+                self._doubts.looked_up(doubted)
                 return bool(doubted)
             await destinations.ensure(left, FRESH_MS)
             left = {topic for topic in left if destinations.age_ms(topic) > FRESH_MS}
@@ -443,7 +443,7 @@ class Incarnation:
         now_ms = self._ports.clock.now_ms()
         for topic, topic_writes in step.by_topic.items():
             if topic_writes.rows and topic in self._health and self._health.succeeded(topic, now_ms):
-                self._firing.released(topic)
+                self._firing.unpark(topic)
                 self._observer.parked(self._partition, topic, None)
         if step.unanswered and (count := self._health.unanswered(step.unanswered, step.loop_ms)):
             logger.warning(
@@ -455,9 +455,9 @@ class Incarnation:
         letters = step.by_topic.get(self._settings.dead_letters_topic)
         if letters is not None and letters.rows:
             self._health.letter_taken(asyncio.get_running_loop().time() * 1000)
-        for key in step.released:
+        for key in step.quarantined:
             self._health.poisoned.pop(key, None)
-        self._suspects.settled(step.settled)
+        self._suspects.clear(step.cleared)
         for sentence in step.warnings:
             if self._health.telling.in_full("paused", sentence, step.loop_ms):
                 logger.warning("partition %d: %s", self._partition, sentence)

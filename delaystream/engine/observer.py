@@ -74,7 +74,7 @@ class Observer(Protocol):
         ...
 
     def read(self, partition: int, positions: Mapping[str, int]) -> None:
-        """Requests were applied: the next offset to apply, by source topic; of those that have moved."""
+        """Requests were applied: the next offset to apply, for each source topic where it has changed."""
         ...
 
     def overdue(self, partition: int, since_ms: Mapping[tuple[str, Wait], int]) -> None:

@@ -94,7 +94,7 @@ class Suspects:
             "the log has the whole of it",
         )
 
-    def settled(self, culprits: list[Culprit]) -> None:
+    def clear(self, culprits: list[Culprit]) -> None:
         """They were decided on, one way or the other, and that is committed."""
         for culprit in culprits:
             self._stages.pop(culprit, None)

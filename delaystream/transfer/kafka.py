@@ -125,7 +125,7 @@ class Scratch:
         self._stores = RocksDbStores(self._directory)
 
     def close(self) -> None:
-        """Release the directory."""
+        """HoldEnd the directory."""
         self._directory.release()
 
     def forget(self, partition: int) -> None:

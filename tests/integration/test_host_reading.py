@@ -336,7 +336,7 @@ def test_a_broker_that_does_not_know_a_topic_for_a_moment_costs_a_moment(
             said: list[str | None] = []
 
             def all_are_there(answer: Any) -> None:
-                said.append(me.host.withheld)
+                said.append(me.host.shortage)
                 cluster.update_metadata = update
                 update(answer)
 
@@ -356,7 +356,7 @@ def test_a_broker_that_does_not_know_a_topic_for_a_moment_costs_a_moment(
             me.host._consumer.thread.thread_loop.call_soon_threadsafe(consumer._client.force_metadata_update)
             await me.notes.until(lambda: bool(said))
             assert said == [f"the brokers do not know {requests}, which every partition needs"]
-            await me.notes.until(lambda: me.host.withheld is None and me.running == [0, 1])
+            await me.notes.until(lambda: me.host.shortage is None and me.running == [0, 1])
             produce(kafka, requests, 0, 10)
             await me.notes.until(lambda: me.notes.offsets(requests, 0)[-1:] == [9])
 

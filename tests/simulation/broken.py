@@ -10,7 +10,7 @@ from unittest.mock import patch
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import Schedule, Status
-from delaystream.core.misfire import settle
+from delaystream.core.misfire import decide_passed
 from delaystream.core.recurrence import next_after
 from delaystream.engine import processor as processor_module
 from delaystream.engine.accept import bulk
@@ -177,10 +177,10 @@ def recurring_begins_anew() -> Iterator[Engine]:
     """After a late fire the next time is counted from now: those between are neither fired nor told of."""
 
     def decide(recurrence: Any, scheduled_ms: int, now_ms: int, *rest: Any) -> Any:
-        verdict = settle(recurrence, scheduled_ms, now_ms, *rest)
+        verdict = decide_passed(recurrence, scheduled_ms, now_ms, *rest)
         return replace(verdict, next_ms=next_after(recurrence, max(now_ms, scheduled_ms)))
 
-    with patch.object(recurring_fires, "settle", decide):
+    with patch.object(recurring_fires, "decide_passed", decide):
         yield Engine()
 
 

@@ -25,7 +25,7 @@ from delaystream.codec.envelope import (
 from delaystream.codec.event import EventType
 from delaystream.codec.keys import wheel_of
 from delaystream.codec.outgoing import Answer, anonymous_delivery_headers
-from delaystream.core.misfire import Verdict, settle
+from delaystream.core.misfire import Verdict, decide_passed
 from delaystream.core.rates import Bucket
 from delaystream.core.recurrence import timing
 from delaystream.core.rejection import Code, Rejection
@@ -104,10 +104,12 @@ def movable_fires_are_moved_in_time() -> Iterator[Engine]:
 def catch_up_all_skips() -> Iterator[Engine]:
     """`catch-up: all` is taken for `latest`."""
 
-    def decide(recurrence: Any, scheduled_ms: int, now_ms: int, catch_up: Any, *rest: Any) -> Verdict:
-        return settle(recurrence, scheduled_ms, now_ms, CatchUp.LATEST, *rest)
+    def decide(recurrence: Any, scheduled_ms: int, now_ms: int, policy: Any, *rest: Any) -> Verdict:
+        return decide_passed(
+            recurrence, scheduled_ms, now_ms, policy._replace(catch_up=CatchUp.LATEST), *rest
+        )
 
-    with patch.object(recurring_fires, "settle", decide):
+    with patch.object(recurring_fires, "decide_passed", decide):
         yield Engine()
 
 
@@ -115,12 +117,11 @@ def catch_up_all_skips() -> Iterator[Engine]:
 def every_late_time_is_missed() -> Iterator[Engine]:
     """Scheduled times that are late are missed, whatever their grace."""
 
-    def decide(
-        recurrence: Any, scheduled_ms: int, now_ms: int, catch_up: Any, grace_ms: int, due: Any, *most: Any
-    ) -> Verdict:
-        return settle(recurrence, scheduled_ms, now_ms, catch_up, min(grace_ms, 20), due, *most)
+    def decide(recurrence: Any, scheduled_ms: int, now_ms: int, policy: Any, due: Any, *most: Any) -> Verdict:
+        strict = policy._replace(grace_ms=min(policy.grace_ms, 20))
+        return decide_passed(recurrence, scheduled_ms, now_ms, strict, due, *most)
 
-    with patch.object(recurring_fires, "settle", decide):
+    with patch.object(recurring_fires, "decide_passed", decide):
         yield Engine()
 
 
@@ -455,20 +456,20 @@ def misfires_wait_for_their_grace() -> Iterator[Engine]:
 @contextlib.contextmanager
 def sweeps_do_not_settle() -> Iterator[Engine]:
     """What comes after a command for many may be decided on before it."""
-    with patch.object(bulk.Bulks, "settle", lambda *_: None):
+    with patch.object(bulk.Bulks, "flush", lambda *_: None):
         yield Engine()
 
 
 @contextlib.contextmanager
 def sweeps_pass_an_id_twice() -> Iterator[Engine]:
     """What was carried out ahead of its sweep is carried out again by it."""
-    original = bulk.Bulks._settle
+    original = bulk.Bulks._flush
 
-    def settle_again(self: bulk.Bulks, step: Any, key: bytes, stored: bytes, sweeping: Any = None) -> Any:
+    def flush_again(self: bulk.Bulks, step: Any, key: bytes, stored: bytes, sweeping: Any = None) -> Any:
         forgetful = encode(replace(decode_schedule(stored), swept=[]))
         return original(self, step, key, forgetful, sweeping)
 
-    with patch.object(bulk.Bulks, "_settle", settle_again):
+    with patch.object(bulk.Bulks, "_flush", flush_again):
         yield Engine()
 
 
@@ -571,26 +572,26 @@ def updates_keep_the_destination() -> Iterator[Engine]:
 @contextlib.contextmanager
 def holds_are_forgotten_by_the_next_owner() -> Iterator[Engine]:
     """A worker knows of the pauses that it has read itself, and of no others."""
-    original = Bulks.release
+    original = Bulks.end_hold
 
-    def release(self: Bulks, step: Any, key: bytes, entry: Any) -> None:
+    def end_hold(self: Bulks, step: Any, key: bytes, entry: Any) -> None:
         if entry.key in {*self._holds._standing, *self._holds._ended}:
             original(self, step, key, entry)
 
-    with patch.object(holds, "everything", lambda *_: []), patch.object(Bulks, "release", release):
+    with patch.object(holds, "everything", lambda *_: []), patch.object(Bulks, "end_hold", end_hold):
         yield Engine()
 
 
 @contextlib.contextmanager
 def holds_let_pass_what_arrives() -> Iterator[Engine]:
     """`match-new` means nothing."""
-    original = Holds.over
+    original = Holds.matching
 
-    def over(self: Holds, standing: Any, *entry: Any) -> Any:
+    def matching(self: Holds, standing: Any, *entry: Any) -> Any:
         blind = [replace(hold, match=replace(hold.match, arriving=False)) for hold in standing]
         return original(self, blind, *entry)
 
-    with patch.object(Holds, "meeting", lambda *_: None), patch.object(Holds, "over", over):
+    with patch.object(Holds, "matching_arrival", lambda *_: None), patch.object(Holds, "matching", matching):
         yield Engine()
 
 

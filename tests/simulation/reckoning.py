@@ -161,7 +161,7 @@ def counted(state: Mapping[bytes, bytes]) -> Counter[bytes]:
             found[tenant_counter(decode_source(state[keys.source_key(keys.source_of(key))]).topic)] += 1
         elif key[:1] == b"s":
             tenant, schedule = keys.split_schedule_key(key)[0], decode_schedule(value)
-            found[tenant_counter(tenant)] += schedule.withheld
+            found[tenant_counter(tenant)] += schedule.paused_fires
             found[b"f" + tenant.encode()] += schedule.status == "forestalled"
     return found
 

@@ -259,21 +259,21 @@ def test_commands_for_many_are_as_if_each_had_been_carried_out_at_once(seed: int
 def _compared(engine_test: Any, **settings: int) -> Counter[int]:
     """How many commands were compared with schedules, by step."""
     by_step: Counter[int] = Counter()
-    original: Any = Bulks._settle
+    original: Any = Bulks._flush
 
     about: Any = Bulks._about_schedule
 
-    def settle(self: Bulks, step: Step, key: bytes, stored: bytes, *sweeping: Any) -> int:
+    def flush(self: Bulks, step: Step, key: bytes, stored: bytes, *sweeping: Any) -> int:
         by_step[step.number] += len(sweeping[0]) if sweeping else 0
-        settled: int = original(self, step, key, stored, *sweeping)
-        return settled
+        flushed: int = original(self, step, key, stored, *sweeping)
+        return flushed
 
     def compared(self: Bulks, step: Step, *schedule: Any) -> Any:
         found = about(self, step, *schedule)
         by_step[step.number] += len(found)
         return found
 
-    with patch.object(Bulks, "_settle", settle), patch.object(Bulks, "_about_schedule", compared):
+    with patch.object(Bulks, "_flush", flush), patch.object(Bulks, "_about_schedule", compared):
         in_virtual_time(engine_test, **settings)
     return by_step
 

@@ -24,13 +24,13 @@ from delaystream.codec.envelope import (
     Forget,
     Gathering,
     Hold,
+    HoldEnd,
     Meta,
     Parked,
     PartitionStatus,
     Past,
     Pointer,
     Rate,
-    Release,
     Schedule,
     SourceName,
     SourcePosition,
@@ -146,7 +146,7 @@ MEANT: dict[str, Any] = {
         last_fired_ms=2,
     ),
     "bulk-2": Bulk("delay-requests", 1, 9, 10, Action.RESUME, Match(), b"s", KEY, origin=ORIGIN),
-    "envelope-2": Envelope(b"k", None, [], 1_700_000_000_000, tags=["a", "b"], released=True),
+    "envelope-2": Envelope(b"k", None, [], 1_700_000_000_000, tags=["a", "b"], ignores_holds=True),
     "envelope-3": Envelope(b"k", None, [], 1_700_000_000_000, swept=[(1, 9, ORIGIN)]),
     "hold-1": Hold(
         "delay-requests",
@@ -178,7 +178,7 @@ MEANT: dict[str, Any] = {
         found=[KEY],
         no_receipt="denied",
     ),
-    "release-1": Release(b"hdelay-requests\0key"),
+    "release-1": HoldEnd(b"hdelay-requests\0key"),
     "hold-2": Hold(
         "delay-requests", 1, 9, 10, Match(), "delay-requests/1/9", 1_700_000_000_000, until_key=KEY
     ),

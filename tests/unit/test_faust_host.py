@@ -126,18 +126,18 @@ def test_partitions_that_lack_a_topic_are_told() -> None:
         made = held_to(4)
         room = Room()
         made._app._consumer = room  # type: ignore[assignment]
-        assert made.withheld is None
+        assert made.shortage is None
         made.on_assigned(assigned(requests=4, commands=4))
-        assert made.withheld is None
+        assert made.shortage is None
         made.on_assigned(assigned(commands=4))
         assert made.partitions() == []
-        assert str(made.withheld).startswith("partitions 0-3 are idle here")
+        assert str(made.shortage).startswith("partitions 0-3 are idle here")
         room.unknown_topics = frozenset({"requests", "of-others"})
-        assert str(made.withheld).startswith("the brokers do not know requests,")
+        assert str(made.shortage).startswith("the brokers do not know requests,")
         made.on_assigned(frozenset())
-        assert made.withheld is not None
+        assert made.shortage is not None
         room.unknown_topics = frozenset({"of-others"})
-        assert made.withheld is None
+        assert made.shortage is None
 
     asyncio.run(scenario())
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.core.misfire import Run, Verdict, run_until, settle
+from delaystream.core.misfire import MisfirePolicy, Run, Verdict, decide_passed, run_until
 from delaystream.core.recurrence import Recurrence, jittered_ms, next_after
 from delaystream.core.request import CatchUp
 
@@ -19,7 +19,9 @@ def at(minutes: float) -> int:
 
 
 def decide(catch_up: CatchUp, now: float, grace: float = 15, scheduled: float = 1) -> Verdict:
-    return settle(EVERY_MINUTE, at(scheduled), at(now), catch_up, at(grace), lambda ms: ms)
+    return decide_passed(
+        EVERY_MINUTE, at(scheduled), at(now), MisfirePolicy(catch_up, at(grace)), lambda ms: ms
+    )
 
 
 @pytest.mark.parametrize("catch_up", CatchUp)
@@ -51,15 +53,21 @@ def test_all_fires_what_is_inside_its_grace_and_no_more() -> None:
 
 def test_lateness_counts_from_the_end_of_the_jitter() -> None:
     spread = Recurrence(None, MINUTE_MS, jitter_ms=30_000)
-    late = settle(spread, at(1), at(1.9), CatchUp.LATEST, 20_000, lambda ms: ms + 10_000)
+    late = decide_passed(
+        spread, at(1), at(1.9), MisfirePolicy(CatchUp.LATEST, 20_000), lambda ms: ms + 10_000
+    )
     assert late == Verdict(None, at(2), missed=Run(at(1), at(1), 1))
-    in_time = settle(spread, at(1), at(1.9), CatchUp.LATEST, 24_000, lambda ms: ms + 10_000)
+    in_time = decide_passed(
+        spread, at(1), at(1.9), MisfirePolicy(CatchUp.LATEST, 24_000), lambda ms: ms + 10_000
+    )
     assert in_time == Verdict(at(1), at(2))
 
 
 def test_what_its_jitter_holds_back_is_not_due() -> None:
     spread = Recurrence(None, MINUTE_MS, jitter_ms=30_000)
-    verdict = settle(spread, at(1), at(4.2), CatchUp.LATEST, at(15), lambda ms: ms + 20_000)
+    verdict = decide_passed(
+        spread, at(1), at(4.2), MisfirePolicy(CatchUp.LATEST, at(15)), lambda ms: ms + 20_000
+    )
     assert verdict == Verdict(at(3), at(4), skipped=Run(at(1), at(2), 2))
 
 
@@ -91,7 +99,7 @@ def test_every_scheduled_time_is_decided_once_and_in_order(
     for wait_ms in looks_ms:
         now_ms += wait_ms
         while next_ms is not None and due(next_ms) <= now_ms:
-            verdict = settle(recurrence, next_ms, now_ms, catch_up, grace_ms, due)
+            verdict = decide_passed(recurrence, next_ms, now_ms, MisfirePolicy(catch_up, grace_ms), due)
             for run in (verdict.missed, verdict.skipped):
                 if run is not None:
                     assert (run.to_ms - run.from_ms) // every_ms + 1 == run.number
@@ -114,9 +122,9 @@ def test_what_jitter_holds_back_is_not_fired_where_several_times_lie_close_toget
     def due(scheduled_ms: int) -> int:
         return scheduled_ms + 30 * MINUTE_MS if scheduled_ms >= third_ms else scheduled_ms
 
-    late = settle(recurrence, first_ms, now_ms, CatchUp.LATEST, 900_000, due)
+    late = decide_passed(recurrence, first_ms, now_ms, MisfirePolicy(CatchUp.LATEST, 900_000), due)
     assert late == Verdict(None, third_ms, missed=Run(first_ms, second_ms, 2))
-    patient = settle(recurrence, first_ms, now_ms, CatchUp.LATEST, 2 * 86_400_000, due)
+    patient = decide_passed(recurrence, first_ms, now_ms, MisfirePolicy(CatchUp.LATEST, 2 * 86_400_000), due)
     assert patient == Verdict(second_ms, third_ms, skipped=Run(first_ms, first_ms, 1))
 
 
@@ -127,7 +135,7 @@ def test_nothing_is_decided_before_an_earlier_time_that_is_still_ahead() -> None
     def due(scheduled_ms: int) -> int:
         return at(9) if scheduled_ms == at(4) else scheduled_ms
 
-    verdict = settle(close, at(1), at(6.5), CatchUp.LATEST, at(15), due)
+    verdict = decide_passed(close, at(1), at(6.5), MisfirePolicy(CatchUp.LATEST, at(15)), due)
     assert verdict == Verdict(at(3), at(4), skipped=Run(at(1), at(2), 2))
 
 
@@ -136,15 +144,27 @@ def test_nothing_is_decided_before_an_earlier_time_that_is_still_ahead() -> None
 def test_all_fires_no_more_than_the_last_of_what_has_passed(most: int, cron: str | None) -> None:
     """Those before them are missed, each of them in one run."""
     recurrence = EVERY_MINUTE if cron is None else Recurrence(cron, 0)
-    verdict = settle(recurrence, at(1), at(20.5), CatchUp.ALL, at(1_000), lambda ms: ms, most)
+    verdict = decide_passed(
+        recurrence, at(1), at(20.5), MisfirePolicy(CatchUp.ALL, at(1_000)), lambda ms: ms, most
+    )
     if most >= 20:
         assert verdict == Verdict(at(1), at(2))
     else:
         first = 21 - most
         assert verdict == Verdict(None, at(first), missed=Run(at(1), at(first - 1), first - 1))
-    others = [settle(recurrence, at(1), at(20.5), other, at(1_000), lambda ms: ms, most) for other in CatchUp]
+    others = [
+        decide_passed(recurrence, at(1), at(20.5), MisfirePolicy(other, at(1_000)), lambda ms: ms, most)
+        for other in CatchUp
+    ]
     assert others == [
-        settle(recurrence, at(1), at(20.5), other, at(1_000), lambda ms: ms, most if other == "all" else None)
+        decide_passed(
+            recurrence,
+            at(1),
+            at(20.5),
+            MisfirePolicy(other, at(1_000)),
+            lambda ms: ms,
+            most if other == "all" else None,
+        )
         for other in CatchUp
     ]
 
@@ -164,7 +184,9 @@ def test_however_long_ago_a_schedule_began_its_last_times_fire(cron: str, years:
     if first_ms > now_ms or (next_after(recurrence, first_ms) or now_ms) > now_ms:
         return
     number = run_until(recurrence, first_ms, now_ms).number
-    verdict = settle(recurrence, first_ms, now_ms, CatchUp.ALL, 10**14, lambda ms: ms, most)
+    verdict = decide_passed(
+        recurrence, first_ms, now_ms, MisfirePolicy(CatchUp.ALL, 10**14), lambda ms: ms, most
+    )
     if number <= most:
         assert (verdict.fire_ms, verdict.missed) == (first_ms, None)
         return

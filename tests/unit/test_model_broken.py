@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from delaystream.codec.envelope import Schedule, Status
 from delaystream.codec.outgoing import Outcome
-from delaystream.core.misfire import Verdict, settle
+from delaystream.core.misfire import Verdict, decide_passed
 from delaystream.core.recurrence import next_after
 from delaystream.engine.fire import recurring as recurring_fires
 from delaystream.engine.fire.due import DueFire
@@ -70,11 +70,11 @@ def runs_are_one_short() -> AbstractContextManager[Any]:
     """The event on a run of skipped times leaves the first of them out."""
 
     def decide(*arguments: Any) -> Verdict:
-        verdict = settle(*arguments)
+        verdict = decide_passed(*arguments)
         run = verdict.skipped
         return replace(verdict, skipped=replace(run, number=run.number - 1) if run is not None else None)
 
-    return patch.object(recurring_fires, "settle", decide)
+    return patch.object(recurring_fires, "decide_passed", decide)
 
 
 def misses_are_silent() -> AbstractContextManager[Any]:
@@ -111,10 +111,10 @@ def an_outage_begins_anew() -> AbstractContextManager[Any]:
     """After a fire that was late the next one is counted from now, and those between are lost."""
 
     def decide(recurrence: Any, scheduled_ms: int, now_ms: int, *rest: Any) -> Verdict:
-        verdict = settle(recurrence, scheduled_ms, now_ms, *rest)
+        verdict = decide_passed(recurrence, scheduled_ms, now_ms, *rest)
         return replace(verdict, next_ms=next_after(recurrence, max(now_ms, scheduled_ms)))
 
-    return patch.object(recurring_fires, "settle", decide)
+    return patch.object(recurring_fires, "decide_passed", decide)
 
 
 def pause_leaves_the_fire() -> AbstractContextManager[Any]:

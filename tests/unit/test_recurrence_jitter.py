@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from delaystream.core.identity import named_fire_id
-from delaystream.core.misfire import settle
+from delaystream.core.misfire import MisfirePolicy, decide_passed
 from delaystream.core.recurrence import Recurrence, carried_on, due_ms, misses, next_after
 from delaystream.core.recurrence.expression import parse_cron
 from delaystream.core.recurrence.zones import piece_at, zone_names
@@ -190,7 +190,7 @@ def assert_each_once_in_order_and_never_early(
 
 
 class Life:
-    """A schedule as the engine leads it, without an engine: `settle`, `due_ms` and `carried_on`."""
+    """A schedule as the engine leads it, without an engine: `decide_passed`, `due_ms` and `carried_on`."""
 
     def __init__(self, recurrence: Recurrence, now_ms: int, catch_up: CatchUp, grace_ms: int) -> None:
         self.recurrence = recurrence
@@ -233,7 +233,9 @@ class Life:
             self.revision += 1
 
     def decide(self, scheduled_ms: int) -> None:
-        verdict = settle(self.recurrence, scheduled_ms, self.now_ms, self.catch_up, self.grace_ms, self.due)
+        verdict = decide_passed(
+            self.recurrence, scheduled_ms, self.now_ms, MisfirePolicy(self.catch_up, self.grace_ms), self.due
+        )
         for run in (verdict.missed, verdict.skipped):
             if run is not None:
                 self.decisions.append(Decision(run.from_ms, run.to_ms, run.number))

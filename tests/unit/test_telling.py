@@ -121,7 +121,7 @@ def test_schedules_that_are_paused_by_the_hundred_do_not_fill_the_log(
         for number in range(200):
             engine.request(destination="orders", id=f"s{number}", every="10s")
         await asyncio.sleep(5)
-        monkeypatch.setattr(recurring_fires, "settle", unknown)
+        monkeypatch.setattr(recurring_fires, "decide_passed", unknown)
         await asyncio.sleep(120)
         paused = [event for event in engine.read("delay-events") if b'"paused"' in (event.value or b"")]
         assert len(paused) == 200

@@ -15,7 +15,7 @@ class Host:
     def __init__(self) -> None:
         self.joined = True
         self.membership_confirmed = True
-        self.withheld: str | None = None
+        self.shortage: str | None = None
         self.consumer_failure: str | None = None
         self.unpolled_ms = 0
         self.found: list[PartitionStatus] = [PartitionStatus(0, True, Phase.RUNNING, 100, 0)]
@@ -74,8 +74,8 @@ def undecided(host: Host) -> None:
     host.membership_confirmed = False
 
 
-def withheld(host: Host) -> None:
-    host.withheld, host.found = "the brokers do not know requests", []
+def shortage(host: Host) -> None:
+    host.shortage, host.found = "the brokers do not know requests", []
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def withheld(host: Host) -> None:
         (recovering_in_silence, STARTING_MS),
         (not_joined, STARTING_MS),
         (undecided, STARTING_MS),
-        (withheld, STARTING_MS),
+        (shortage, STARTING_MS),
     ],
 )
 def test_what_stays_wrong_ends_the_process(
@@ -142,7 +142,7 @@ def test_a_worker_is_not_ready_while_partitions_are_withheld(watchdog: Watchdog,
     """It has none that could fail to be at work, and does not do what it is there for."""
     watchdog.look(LOOK_MS)
     assert watchdog.report.ready
-    withheld(host)
+    shortage(host)
     watchdog.look(LOOK_MS)
     assert not watchdog.report.ready
     assert watchdog.report.complaints == ("the brokers do not know requests",)

@@ -269,7 +269,7 @@ def is_buffered(consumer: Consumer, tp: KafkaPartition, result: FetchResult | Fe
 
 
 def forget(consumer: Consumer, tp: KafkaPartition) -> None:
-    """Release a fetch result, so that the consumer goes on fetching the partition.
+    """HoldEnd a fetch result, so that the consumer goes on fetching the partition.
 
     Relied on: the fetcher begins its next round when ``_wait_consume_future`` is done.
     """

@@ -160,7 +160,7 @@ class PartitionHost:
         return self._consumer.failure if self._ever_assigned else None
 
     @property
-    def withheld(self) -> str | None:
+    def shortage(self) -> str | None:
         """Why this member lacks partitions that the group would assign to it; None when it lacks none."""
         if not self._ever_assigned:
             return None

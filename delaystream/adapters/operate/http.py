@@ -85,7 +85,7 @@ class HttpServer:
         logger.info("http server listens", host=self.host, port=self.port)
 
     def stop(self) -> None:
-        """Release the port, within seconds."""
+        """HoldEnd the port, within seconds."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(_STOP_S)

@@ -48,7 +48,7 @@ class Watched(Protocol):
         ...
 
     @property
-    def withheld(self) -> str | None:
+    def shortage(self) -> str | None:
         """Why this member lacks partitions that the group would assign to it."""
         ...
 
@@ -80,7 +80,7 @@ class Report(msgspec.Struct, frozen=True):
     #: present faults, as sentences; not yet long enough to end the process
     complaints: tuple[str, ...]
     #: this member lacks partitions that the group would assign to it
-    withheld: bool = False
+    shortage: bool = False
 
     @property
     def ready(self) -> bool:
@@ -89,7 +89,7 @@ class Report(msgspec.Struct, frozen=True):
         return (
             self.joined
             and not self.stopping
-            and not self.withheld
+            and not self.shortage
             and all(status.phase is Phase.RUNNING for status in self.partitions if status.assigned)
         )
 
@@ -156,7 +156,7 @@ class Watchdog:
             self.stopping,
             partitions,
             tuple(wrong),
-            watched.withheld is not None,
+            watched.shortage is not None,
         )
         for complaint, endured_ms in self._patience.endure(wrong, elapsed_ms):
             if endured_ms >= wrong[complaint]:
@@ -171,8 +171,8 @@ class Watchdog:
             wrong["the group has not given this member an assignment"] = self._starting_timeout_ms
         elif not watched.membership_confirmed:
             wrong["the group is undecided, or its coordinator does not answer"] = self._starting_timeout_ms
-        if withheld := watched.withheld:
-            wrong[withheld] = self._starting_timeout_ms
+        if shortage := watched.shortage:
+            wrong[shortage] = self._starting_timeout_ms
         if failure := watched.consumer_failure:
             wrong[failure] = 0
         if watched.unpolled_ms > _POLLING_MS:

@@ -46,7 +46,7 @@ class DataDirectory:
         return cls(path, lock)
 
     def release(self) -> None:
-        """Release the lock; a second call does nothing."""
+        """HoldEnd the lock; a second call does nothing."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)

@@ -19,7 +19,7 @@ same way, the older one is never behind: the younger one lends it the turn. What
 step is bounded (`_SLICES`); what they are compared with for a later command, or a fire, counts as records.
 
 A sweep takes time, and everything that one request partition says about an id has one order. So what is still
-at work is carried out on an id before any later command, and before a fire, decides on it (`Bulks.settle`);
+at work is carried out on an id before any later command, and before a fire, decides on it (`Bulks.flush`);
 the sweep then passes it by. The partition that reads a command begins with its own part in the same step.
 By that order a sweep also knows the holds: as they were when it began. What comes after a later command that
 has begun or ended some finds these as that has left them, whoever comes by.
@@ -40,7 +40,7 @@ from delaystream.codec.envelope import (
     Envelope,
     Gathering,
     Hold,
-    Release,
+    HoldEnd,
     Schedule,
     Status,
     Sweep,
@@ -145,7 +145,7 @@ class Bulks:
 
     @property
     def busy(self) -> bool:
-        """Whether any sweep is under way: what is decided on may have to be settled before."""
+        """Whether any sweep is under way: ids and entries are flushed before anything is decided on them."""
         return bool(self._at_work)
 
     @property
@@ -154,26 +154,26 @@ class Bulks:
         at_work = self._at_work.values()
         return {bulk.reply_to for bulk in at_work if bulk.subject is not None and bulk.reply_to is not None}
 
-    def settle(self, step: Step, tenant: str, id: str) -> None:
+    def flush(self, step: Step, tenant: str, id: str) -> None:
         """Carry out on an id all that is still on its way to it, before anything else is decided on it."""
         if not self._at_work:
             return
         key = schedule_key(tenant, id)
         stored = self._state.get(step, key)
         if stored is not None:
-            self._settle(step, key, stored)
+            self._flush(step, key, stored)
 
-    def settle_entry(self, step: Step, key: bytes, stored: bytes, entry: Envelope) -> bool:
+    def flush_entry(self, step: Step, key: bytes, stored: bytes, entry: Envelope) -> bool:
         """Carry out on an entry without an id what is on its way to it; whether that took it out."""
         compared = self._about_entry(key, entry)
         step.records += len(compared) // _COMPARED_AT_ONCE
         for of in compared:
             bulk = self._at_work[of]
-            settled = self._unnamed.settle(step, bulk, key, stored, entry)
-            if settled is not None:
-                self._keep(step, of, settled)
+            flushed = self._unnamed.flush(step, bulk, key, stored, entry)
+            if flushed is not None:
+                self._keep(step, of, flushed)
                 if bulk.subject is not None:
-                    self.moved(step, key, settled.found[-1], entry)
+                    self.rekeyed(step, key, flushed.found[-1], entry)
                 return True
         return False
 
@@ -190,10 +190,10 @@ class Bulks:
             id, schedule, lambda: self._state.payload(step, id, schedule).delivered_key
         )
 
-    def passed(self, key: bytes, entry: Envelope) -> Envelope:
-        """An entry without an id that goes to the topic for late ones, now that all at work is settled on it.
+    def with_swept(self, key: bytes, entry: Envelope) -> Envelope:
+        """An entry without an id that goes to the topic for late ones, after `flush_entry`.
 
-        It has a note of what would be about it there.
+        It notes the commands at work that would be about it there.
         """
         new = [
             bulk.place
@@ -202,16 +202,14 @@ class Bulks:
         ]
         return replace(entry, swept=[*entry.swept, *new]) if new else entry
 
-    def moved(self, step: Step, old: bytes, new: bytes, entry: Envelope) -> None:
+    def rekeyed(self, step: Step, old: bytes, new: bytes, entry: Envelope) -> None:
         """A hold has given an entry without an id another key."""
         for of in self._about_entry(old, entry):
             bulk = self._at_work[of]
-            if (counted := self._unnamed.moved(bulk, old, new, entry)) is not bulk:
+            if (counted := self._unnamed.rekeyed(bulk, old, new, entry)) is not bulk:
                 self._keep(step, of, counted)
 
-    def _settle(
-        self, step: Step, key: bytes, stored: bytes, sweeping: Collection[bytes] | None = None
-    ) -> int:
+    def _flush(self, step: Step, key: bytes, stored: bytes, sweeping: Collection[bytes] | None = None) -> int:
         """Carry out what is at work on one schedule, in order; how many bytes were written for that.
 
         Or of all that is at work only those whose sweeps are passing by, under the keys `sweeping`. What was
@@ -324,7 +322,7 @@ class Bulks:
             step.changes[key] = encode(replace(schedule, swept=[*schedule.swept, *new]))
 
     def decided(self, step: Step, tenant: str, id: str) -> None:
-        """A command has changed what is matched of an id: what was at work has been settled before it.
+        """A command has changed what is matched of an id: the commands at work were flushed before it.
 
         So whatever is about the schedule by now, and was not before, is noted: its sweep passes it by.
         """
@@ -425,7 +423,7 @@ class Bulks:
         bulk = self._begun(step, request, match, schedule_key(source.topic, match.id_prefix or ""))
         self._take_up(step, key, replace(bulk, holds=holds, at_once=at_once))
 
-    def release(self, step: Step, key: bytes, entry: Release) -> None:
+    def end_hold(self, step: Step, key: bytes, entry: HoldEnd) -> None:
         """The hold of a pause ends by itself; what it has paused has ends of its own.
 
         Or nothing is left of one that has ended, by now.
@@ -632,9 +630,9 @@ class Bulks:
             if self._suspects and key in self._suspects:
                 if self._left_out(step, source, key, current):
                     continue
-                step.settled.append(key)
+                step.cleared.append(key)
             try:
-                written = self._settle(step, key, current, company)
+                written = self._flush(step, key, current, company)
             except Exception as failure:
                 if about_the_record(failure):
                     raise Undecided(key) from failure
@@ -675,7 +673,7 @@ class Bulks:
             return False
         row = Record(source, -1, key, stored, ())
         self._letters.dead_letter(step, row, self._suspects.rejection(key))
-        step.settled.append(key)
+        step.cleared.append(key)
         return True
 
     def gather(self, step: Step, report: Report) -> None:

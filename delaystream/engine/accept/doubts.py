@@ -36,14 +36,14 @@ class Doubts:
         #: whose entries wait for that
         self._waiting: set[str] = set()
         #: looked up for the step that is being decided on, however long that takes
-        self._settled: set[str] = set()
+        self._looked_up: set[str] = set()
 
     def missing(self, topic: str, partition: int) -> bool:
         """Whether a destination seems not to have a partition, and may have it by now."""
         destinations = self._destinations
         return (
             0 < destinations.partitions(topic) <= partition
-            and topic not in self._settled
+            and topic not in self._looked_up
             and destinations.age_ms(topic) > FRESH_MS
         )
 
@@ -52,19 +52,19 @@ class Doubts:
         self._waiting.add(topic)
 
     def before(self, parsed: ParsedBatch | None) -> set[str]:
-        """What is to be looked up before a step that begins with a batch; `settled` follows."""
-        self._settled.clear()
+        """What is to be looked up before a step that begins with a batch; `looked_up` follows."""
+        self._looked_up.clear()
         waiting, self._waiting = self._waiting, set()
         return waiting | (set() if parsed is None else self.of(parsed, None))
 
-    def settled(self, topics: Iterable[str]) -> None:
+    def looked_up(self, topics: Iterable[str]) -> None:
         """They were looked up."""
-        self._settled.update(topics)
+        self._looked_up.update(topics)
 
     def of(self, parsed: ParsedBatch, step: Step | None) -> set[str]:
         """The destinations in doubt that a batch may be refused for, after what the step has changed."""
         found: set[str] = set()
-        moved: list[Request] = []
+        repartitioned: list[Request] = []
         for _, request in parsed.requests:
             if type(request) is not Request:
                 continue
@@ -80,15 +80,17 @@ class Doubts:
                 if self.missing(update.destination, _BEYOND_ALL if asked is UNSET else asked):
                     found.add(update.destination)
             elif update.destination_partition is not UNSET:
-                moved.append(request)
-        if moved:
-            found.update(self._of_moved(step, parsed, moved))
+                repartitioned.append(request)
+        if repartitioned:
+            found.update(self._of_other_partitions(step, parsed, repartitioned))
         return found
 
-    def _of_moved(self, step: Step | None, parsed: ParsedBatch, moved: Iterable[Request]) -> Iterator[str]:
+    def _of_other_partitions(
+        self, step: Step | None, parsed: ParsedBatch, repartitioned: Iterable[Request]
+    ) -> Iterator[str]:
         """Of updates to another partition of the destination that there is."""
         given = _destinations_given(parsed)
-        for request in moved:
+        for request in repartitioned:
             id, update = request.id, request.update
             assert id is not None
             assert update is not None

@@ -116,7 +116,7 @@ class Intake:
         stage = self._suspects.stage(culprit)
         step.alone = True
         step.records += 1
-        step.settled.append(culprit)
+        step.cleared.append(culprit)
         if stage is Stage.ALONE:
             self._decide(step, record, request)
             return
@@ -168,7 +168,7 @@ class Intake:
                 stored = encode(envelope_of(request))
                 wheel = state.wheel_number(step, request.destination, source.topic)
                 number = state.source(step, source.topic, source.partition)
-                hold = self._holds.meeting(request) if self._holds.any else None
+                hold = self._holds.matching_arrival(request) if self._holds.any else None
             into = wheel
             if hold is not None and due_ms <= now_ms:
                 into = state.wheel_number(step, request.destination, source.topic, hold.name)
@@ -237,7 +237,7 @@ class Intake:
     def _about_an_id(self, step: Step, request: Request, id: str) -> Rejection | None:
         """Decide on a request about an id, after all that commands for many still have to do with that."""
         bulks, tenant = self._bulks, request.source.topic
-        bulks.settle(step, tenant, id)
+        bulks.flush(step, tenant, id)
         rejection = self._definitions.apply(step, request)
         if bulks.busy and request.action is _SCHEDULE:
             bulks.arrived(step, tenant, id)

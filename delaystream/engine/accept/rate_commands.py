@@ -104,7 +104,7 @@ class RateCommands:
             state.heads.open(wheel)
         # What this step drains was chosen by the rate before. So it drains nothing of the destination: what
         # is due in one wheel would overtake what had to wait in the other.
-        step.moved.add(row.destination)
+        step.requeued.add(row.destination)
 
     def _make_room(self, step: Step) -> None:
         """Forget the oldest rate that was cleared, where there are many."""

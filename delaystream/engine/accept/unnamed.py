@@ -9,7 +9,7 @@ So each goes through the wheels, a slice at a time, once it has gone through the
 
 One at a time does so, in their order. What comes due meanwhile is looked at first: a cancel takes it out
 then, and an entry of a subject is set aside, in a wheel that nobody drains until the command is carried out.
-So an entry may change its wheel while another command counts: `Unnamed.moved` keeps the count.
+So an entry may change its wheel while another command counts: `Unnamed.rekeyed` keeps the count.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Unnamed:
 
     # -- what comes due before it is gone through ---------------------------------------------
 
-    def settle(self, step: Step, bulk: Bulk, key: bytes, stored: bytes, entry: Envelope) -> Bulk | None:
+    def flush(self, step: Step, bulk: Bulk, key: bytes, stored: bytes, entry: Envelope) -> Bulk | None:
         """Take an entry that came due out of its wheel, if a command is about it; None where it is not."""
         if bulk.subject is not None:
             if not self._is_of(bulk, key):
@@ -95,7 +95,7 @@ class Unnamed:
         self._state.withhold(name)
         return self._state.keep_back(step, key, stored, bulk.tenant, name)
 
-    def moved(self, bulk: Bulk, old: bytes, new: bytes, entry: Envelope) -> Bulk:
+    def rekeyed(self, bulk: Bulk, old: bytes, new: bytes, entry: Envelope) -> Bulk:
         """An entry has another key: what was counted is not counted again, what was not, still is."""
         if (
             bulk.subject is not None
@@ -233,7 +233,7 @@ class Unnamed:
         ]
         if bulk.action is Action.DESCRIBE:
             self._describe(step, bulk, found)
-            self._state.let_go(step, where(bulk))
+            self._state.release(step, where(bulk))
             return
         fires = self._carry_out(step, bulk, found)
         partition, offset, origin = bulk.subject
@@ -251,7 +251,7 @@ class Unnamed:
             next_at_ms=min([due for due, _ in fires], default=None),
             no_receipt=no_receipt,
         )
-        self._state.let_go(step, where(bulk))
+        self._state.release(step, where(bulk))
 
     def _describe(self, step: Step, bulk: Bulk, found: Sequence[tuple[bytes, bytes]]) -> None:
         """Tell what is pending of a request to whoever asked; nothing changes, and nobody else is told."""
@@ -286,7 +286,7 @@ class Unnamed:
             return None
         holds = self._holds.of(self._state.destinations[wheel_of(key)])
         within = self._state.withheld_by[wheel_of(key)]
-        hold = next((hold for hold in holds if hold.name == within), None) or self._holds.over(
+        hold = next((hold for hold in holds if hold.name == within), None) or self._holds.matching(
             holds, key, entry
         )
         return None if hold is None else hold.name
@@ -311,7 +311,7 @@ class Unnamed:
                     continue  # one time takes the place of all
                 due_ms = bulk.due_ms
             # A time that is given anew is held as any other, whatever a trigger asked for before.
-            entry = replace(entry, released=bulk.action is Action.TRIGGER)
+            entry = replace(entry, ignores_holds=bulk.action is Action.TRIGGER)
             into = self._state.wheel_number(step, self._state.destinations[wheel_of(key)], bulk.tenant)
             anew = due_at(in_wheel(key, into), due_ms)
             self._state.add_entry(step, anew, encode(entry), into, due_ms)

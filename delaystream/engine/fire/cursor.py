@@ -15,9 +15,9 @@ class WheelCursor:
     """One wheel in one step."""
 
     __slots__ = (
-        "at", "buckets", "denial", "done", "ended", "fireable_ms", "holds", "leaving", "let_go_ms", "limit",
-        "most_fired", "moves", "parked", "partitions", "position", "suspicious", "taken", "topic", "trouble",
-        "wheel",
+        "at", "buckets", "denial", "done", "ended", "fireable_ms", "holds", "leaving", "limit", "most_fired",
+        "parked", "partitions", "position", "released_ms", "requeued", "suspicious", "taken", "topic",
+        "trouble", "wheel",
     )  # fmt: skip
 
     def __init__(
@@ -30,10 +30,10 @@ class WheelCursor:
         self.denial = denial
         #: of the destination; 0 while it cannot be written, or may not be any more
         self.partitions = 0 if denial.everyone else partitions
-        #: whether any of its fires may have to be withheld
+        #: whether any of its fires may be impossible
         self.suspicious = trouble is not None or denial.anyone
-        #: until when its entries were kept back; what is impossible is waited for from then on
-        self.let_go_ms = 0
+        #: when the hold that kept its entries back ended; the wait for the destination counts from then on
+        self.released_ms = 0
         #: since when its entries may go out: nothing has kept the wheel as such waiting since; 0: ever since
         self.fireable_ms = 0
         #: what may keep an entry without an id back
@@ -45,8 +45,8 @@ class WheelCursor:
         #: numbers of sources whose entries belong to another wheel by now: of a common wheel, those of
         #: tenants that have their own; of a tenant's own wheel, all of its, when its rate has ended
         self.leaving: frozenset[int] = frozenset()
-        #: whether any entry has left it in this very step
-        self.moves = False
+        #: whether this step has requeued any of its entries in another wheel
+        self.requeued = False
         #: most records that the step may hold for its destination, by its rate
         self.most_fired = sys.maxsize
         #: found to be impossible to write in this very step

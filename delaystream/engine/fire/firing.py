@@ -127,7 +127,7 @@ class Firing:
                 break
             self._state.heads.open(heappop(openings)[1])
 
-    def released(self, topic: str) -> None:
+    def unpark(self, topic: str) -> None:
         """A destination is in use again, sooner than it was to be tried."""
         for wheel in self._state.wheels([topic]):
             self._state.heads.open(wheel)
@@ -155,7 +155,7 @@ class Firing:
         cursors = [self._begun(step, wheel) for wheel in self._chosen]
         # Where the last step ran out of room, this one begins with another wheel.
         turn = step.number % len(cursors) if cursors else 0
-        # What moves to another wheel may be due before what is in that; from tenants' own it may move on.
+        # Requeued entries may be due before those of their new wheel; from tenants' own they may go on.
         cursors = one_in_trouble(sorted(cursors[turn:] + cursors[:turn], key=self._rank))
         while cursors:
             quota = -(-(step.max_records - step.records) // len(cursors))
@@ -163,7 +163,7 @@ class Firing:
                 if step.full:
                     cursors = []
                     break
-                if cursor.topic in step.moved and not cursor.moves:
+                if cursor.topic in step.requeued and not cursor.requeued:
                     cursor.done = True
                     continue
                 self._drain(step, cursor, min(quota, self._chunk))
@@ -175,7 +175,7 @@ class Firing:
         first = self._state.scan_due(wheel, None, step.now_ms, 1)
         if not first or first[0][0] != key:
             if self._state.store.get(key) is None:
-                self._suspects.settled([key])
+                self._suspects.clear([key])
             return
         if self._closed_until(wheel, step.loop_ms) is not None or self._state.heads.is_withheld(wheel):
             return
@@ -191,7 +191,7 @@ class Firing:
                 self._give_up_suspect(step, cursor, key, first[0][1])
         if last is not None:
             self._state.drained(step, wheel, last, exhausted=False)
-            step.settled.append(key)
+            step.cleared.append(key)
 
     def _give_up_suspect(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes) -> None:
         """Take an entry on which deciding failed out of its wheel, and put it among the dead letters."""
@@ -232,7 +232,7 @@ class Firing:
         cursor = WheelCursor(wheel, topic, health.get(topic), self._tenants.denial(topic), partitions)
         if health.poisoned:
             cursor.suspicious = True
-        cursor.let_go_ms = self._state.let_go_ms.get(wheel, 0)
+        cursor.released_ms = self._state.released_ms.get(wheel, 0)
         cursor.fireable_ms = self.fireable.since_ms(wheel, step.now_ms, step.loop_ms)
         if self._holds.any:
             cursor.holds = self._holds.of(topic)
@@ -333,7 +333,7 @@ class Firing:
         topic, partitions, split = cursor.topic, cursor.partitions, split_wheel_key
         topic_writes = step.writes_to(topic, partitions)
         deliver, fired, fired_at = topic_writes.deliver, topic_writes.fired, step.fired_at
-        telling, unsettled = self._events.anonymous, named.unsettled
+        telling, bulks_at_work = self._events.anonymous, named.bulks_at_work
         # Most entries of most wheels are delivered: only the others cost a call.
         divertible = cursor.suspicious or bool(cursor.holds or cursor.ended)
         leaving = cursor.leaving
@@ -359,7 +359,11 @@ class Firing:
             before, last = last, key
             cursor.at = key
             # Taken out by a request of this very step, or by a command for many that is on its way.
-            if key in changes or key in local or (unsettled and named.called_off(step, key, stored, entry)):
+            if (
+                key in changes
+                or key in local
+                or (bulks_at_work and named.called_off(step, key, stored, entry))
+            ):
                 continue
             _, due_ms, source, offset, index = split(key)
             if due_ms // HOUR_MS != hour or source != maker:
@@ -368,7 +372,7 @@ class Firing:
                 hour, maker, removed = due_ms // HOUR_MS, source, 0
             removed += 1
             if type(entry) is not Envelope or (leaving and source in leaving):
-                if not self._deliver_named_or_move(step, cursor, key, stored, entry, number):
+                if not self._deliver_named_or_requeue(step, cursor, key, stored, entry, number):
                     removed, last = removed - 1, before
                     break
                 if not number % AT_ONCE and step.turn_over():
@@ -405,43 +409,43 @@ class Firing:
         The first that applies: a hold keeps it back; it is too late, so it is dropped or moved; it is
         impossible, so it is given up.
         """
-        hold = self._holds.over(cursor.holds, key, entry) if cursor.holds else None
+        hold = self._holds.matching(cursor.holds, key, entry) if cursor.holds else None
         if hold is not None:
-            self._named.moved(step, key, self._holds.keep(step, hold, key, stored), entry)
+            self._named.rekeyed(step, key, self._holds.keep(step, hold, key, stored), entry)
             return True
         due_ms = due_of(key)
         late = self._holds.for_once(cursor.ended, cursor.wheel, key, entry) if cursor.ended else entry
         if self._undeliverable.is_late(step, cursor, due_ms, late):
-            self._undeliverable.let_go(step, cursor, key, self._named.passed(key, late))
+            self._undeliverable.apply_on_late(step, cursor, key, self._named.with_swept(key, late))
             return True
         rejection = self._undeliverable.refusal(step, cursor, key, due_ms, entry)
         if rejection is not None:
             self._undeliverable.quarantine(step, cursor, key, entry, rejection)
         return rejection is not None
 
-    def _deliver_named_or_move(
+    def _deliver_named_or_requeue(
         self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes, entry: Entry, number: int
     ) -> bool:
-        """Fire an entry of a named schedule; or file one in the wheel that its tenant has by now.
+        """Fire an entry of a named schedule, or requeue an entry in the wheel that its tenant has by now.
 
         False: it stays where it is, for its destination is to be looked up first.
         """
         step.records += 1
         leaves = bool(cursor.leaving) and source_of(key) in cursor.leaving
         if leaves:
-            step.moved.add(cursor.topic)
-            cursor.moves = True
+            step.requeued.add(cursor.topic)
+            cursor.requeued = True
         if type(entry) is Envelope:
             step.changes[key] = None
             step.size_bytes += len(stored)
-            self._undeliverable.move(step, key, stored, cursor.topic)
+            self._undeliverable.requeue(step, key, stored, cursor.topic)
             return True
         assert type(entry) is Pointer or type(entry) is Trigger
         # Before what follows: of a schedule with jitter, the next entry may have the key of this one.
         step.local[key] = None
         due = self._named.due(step, key, stored, entry, self._named.ahead.at(step, number))
         if leaves:
-            self._named.move(step, cursor, due)
+            self._named.requeue(step, cursor, due)
         elif due.payload.destination_partition >= cursor.partitions and self._waits(
             cursor.topic, due.payload
         ):
@@ -479,7 +483,7 @@ class Firing:
             step.records += 1
             due_ms = due_of(key)
             entry = decode_entry(stored)
-            if named.unsettled and named.called_off(step, key, stored, entry):
+            if named.bulks_at_work and named.called_off(step, key, stored, entry):
                 last = key
                 continue
             if type(entry) is Pointer or type(entry) is Trigger:
@@ -490,7 +494,7 @@ class Firing:
                 named.fire(step, cursor, due)
             else:
                 assert type(entry) is Envelope
-                held = bool(cursor.holds) and self._holds.over(cursor.holds, key, entry) is not None
+                held = bool(cursor.holds) and self._holds.matching(cursor.holds, key, entry) is not None
                 if not held and undeliverable.refusal(step, cursor, key, due_ms, entry) is None:
                     break
                 self._state.remove_entry(step, key)

@@ -12,9 +12,9 @@ from delaystream.codec.envelope import (
     Envelope,
     Fire,
     Forget,
+    HoldEnd,
     Past,
     Pointer,
-    Release,
     Schedule,
     Status,
     Sweep,
@@ -102,26 +102,26 @@ class NamedFires:
         )
 
     @property
-    def unsettled(self) -> bool:
+    def bulks_at_work(self) -> bool:
         """Whether commands for many are at work: ask `called_off` before anything fires."""
         return self._bulks.busy
 
     def called_off(self, step: Step, key: bytes, stored: bytes, entry: Entry) -> bool:
         """Carry out such commands on an entry, or on its schedule; whether that took the entry out."""
         if type(entry) is Envelope:
-            return self._bulks.settle_entry(step, key, stored, entry)
+            return self._bulks.flush_entry(step, key, stored, entry)
         if type(entry) is Pointer or type(entry) is Trigger or type(entry) is Wake:
-            self._bulks.settle(step, entry.tenant, entry.id)
+            self._bulks.flush(step, entry.tenant, entry.id)
         return key in step.local
 
-    def passed(self, key: bytes, entry: Envelope) -> Envelope:
+    def with_swept(self, key: bytes, entry: Envelope) -> Envelope:
         """An entry without an id as it goes to the topic for late ones, after `called_off` was asked."""
-        return self._bulks.passed(key, entry) if self._bulks.busy else entry
+        return self._bulks.with_swept(key, entry) if self._bulks.busy else entry
 
-    def moved(self, step: Step, old: bytes, new: bytes, entry: Envelope) -> None:
+    def rekeyed(self, step: Step, old: bytes, new: bytes, entry: Envelope) -> None:
         """An entry without an id has another key: whoever counts entries takes notice."""
         if self._bulks.busy:
-            self._bulks.moved(step, old, new, entry)
+            self._bulks.rekeyed(step, old, new, entry)
 
     def fire(self, step: Step, cursor: WheelCursor, due: DueFire) -> None:
         """Fire an entry that is out of its wheel: delivered, dropped, moved or given up; re-armed, too."""
@@ -138,16 +138,16 @@ class NamedFires:
         else:
             self._recurring.fire(step, cursor, due)
 
-    def move(self, step: Step, cursor: WheelCursor, due: DueFire) -> None:
-        """File an entry that is out of its wheel in the tenant's own one for the same destination."""
+    def requeue(self, step: Step, cursor: WheelCursor, due: DueFire) -> None:
+        """Put an entry that is out of its wheel in the tenant's own one for the same destination."""
         step.size_bytes += due.size_bytes
         schedule = due.schedule
-        moved = self._undeliverable.move(step, due.key, due.pointer, cursor.topic, pointer=True)
+        new = self._undeliverable.requeue(step, due.key, due.pointer, cursor.topic, pointer=True)
         schedule = replace(
             schedule,
-            pending=[moved if key == due.key else key for key in schedule.pending],
+            pending=[new if key == due.key else key for key in schedule.pending],
             triggers=[
-                replace(waiting, key=moved) if waiting.key == due.key else waiting
+                replace(waiting, key=new) if waiting.key == due.key else waiting
                 for waiting in schedule.triggers
             ],
         )
@@ -189,7 +189,7 @@ class NamedFires:
             and cursor.topic == schedule.destination
             and self._undeliverable.is_late(step, cursor, due_ms, payload)
         ):
-            self._pass(step, cursor, due, replace(schedule, pending=pending), fire)
+            self._apply_on_late(step, cursor, due, replace(schedule, pending=pending), fire)
             return
         if cursor.suspicious or payload.destination_partition >= cursor.partitions:
             rejection = self._undeliverable.refusal(step, cursor, due.key, due_ms, payload)
@@ -215,8 +215,10 @@ class NamedFires:
         pending = schedule.pending
         return fire, index, [key for key in pending if key != due.key] if len(pending) > 1 else []
 
-    def _pass(self, step: Step, cursor: WheelCursor, due: DueFire, schedule: Schedule, fire: str) -> None:
-        """Drop a fire that is too late, or file it under the topic for late ones."""
+    def _apply_on_late(
+        self, step: Step, cursor: WheelCursor, due: DueFire, schedule: Schedule, fire: str
+    ) -> None:
+        """Drop a fire that is too late, or requeue it for the topic for late ones."""
         id, due_ms, on_late = due.id, due.due_ms, due.payload.on_late
         if on_late == ON_LATE_DROP:
             step.missed[EventType.EXPIRED, cursor.topic] += 1
@@ -239,8 +241,8 @@ class NamedFires:
                 headers=due.payload.headers,
             )
             return
-        moved = self._undeliverable.move(step, due.key, due.pointer, on_late, pointer=True)
-        schedule = replace(schedule, pending=[*schedule.pending, moved])
+        new = self._undeliverable.requeue(step, due.key, due.pointer, on_late, pointer=True)
+        schedule = replace(schedule, pending=[*schedule.pending, new])
         step.changes[due.schedule_key] = encode(schedule)
         step.missed[EventType.MOVED, cursor.topic] += 1
         undelivered = Undelivered(EventType.MOVED, fire, due_ms, on_late, due.payload.headers)
@@ -322,15 +324,15 @@ class NamedFires:
             if key in step.local:
                 continue
             entry = decode_entry(stored)
-            if self.unsettled and self.called_off(step, key, stored, entry):
+            if self.bulks_at_work and self.called_off(step, key, stored, entry):
                 continue
             step.local[key] = None
             if type(entry) is Sweep:
                 self._bulks.sweep(step, key, entry)
             elif type(entry) is Wake:
                 self._commands.wake(step, key, entry)
-            elif type(entry) is Release:
-                self._bulks.release(step, key, entry)
+            elif type(entry) is HoldEnd:
+                self._bulks.end_hold(step, key, entry)
             else:
                 assert type(entry) is Forget
                 step.changes[schedule_key(entry.tenant, entry.id)] = None

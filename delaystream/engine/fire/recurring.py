@@ -14,7 +14,7 @@ from delaystream.codec.event import EventType, WhyPassed
 from delaystream.codec.keys import due_at
 from delaystream.codec.outgoing import Delivery
 from delaystream.core.identity import named_fire_id
-from delaystream.core.misfire import Run, Verdict, settle
+from delaystream.core.misfire import Run, Verdict, decide_passed
 from delaystream.core.recurrence import CronError, Recurrence, UnknownZoneError, next_after
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import CatchUp
@@ -24,7 +24,7 @@ from delaystream.engine.fire.due import DueFire
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.fire.writer import FireWriter
 from delaystream.engine.output.events import Events
-from delaystream.engine.policy.lateness import lateness
+from delaystream.engine.policy.lateness import misfire_policy
 from delaystream.engine.schedules.arming import Arming
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state.step import Step
@@ -116,11 +116,11 @@ class RecurringFires:
         schedule, now_ms = due.schedule, step.now_ms
         recurrence = schedule.recurrence
         assert recurrence is not None
-        catch_up, grace_ms = lateness(schedule, self._settings)
+        policy = misfire_policy(schedule, self._settings)
         moment = self._moments(due)
         try:
             most = self._settings.max_catch_up
-            verdict = settle(recurrence, schedule.next_ms, now_ms, catch_up, grace_ms, moment, most)
+            verdict = decide_passed(recurrence, schedule.next_ms, now_ms, policy, moment, most)
         except (CronError, UnknownZoneError) as error:
             # A newer release stored it, or a zone database with more zones did.
             code = error.code if isinstance(error, CronError) else Code.INVALID_TIMEZONE
@@ -149,7 +149,7 @@ class RecurringFires:
                     self._run(step, cursor, due, scheduled_ms, now_ms - due_ms, next_ms, account)
             if next_ms is None or moment(next_ms) > now_ms or _enough(step, cursor, account):
                 break
-            verdict = settle(recurrence, next_ms, now_ms, catch_up, grace_ms, moment)
+            verdict = decide_passed(recurrence, next_ms, now_ms, policy, moment)
         pending = []
         if next_ms is not None:
             pending.append(self._arming.point(step, schedule, moment(next_ms), due.pointer))
@@ -263,7 +263,7 @@ class RecurringFires:
     def _pause(self, step: Step, due: DueFire, why: Rejection) -> None:
         """Take a schedule out of its wheel, its undecided times kept, until somebody resumes it."""
         schedule = replace(due.schedule, status=Status.PAUSED, pending=[], paused_ms=step.now_ms)
-        self._arming.withhold(due.schedule, schedule)
+        self._arming.count_paused(due.schedule, schedule)
         step.changes[due.schedule_key] = encode(schedule)
         step.warnings.append(f"schedule {shown(due.id)} of {schedule.topic} is paused: {why.detail}")
         self._events.paused(step, due.id, schedule, why)
@@ -284,7 +284,7 @@ class RecurringFires:
     def _in_time(self, step: Step, schedule: Schedule, run: Run) -> bool:
         """Whether a run that is missed reaches up to what its grace would have let fire."""
         assert schedule.recurrence is not None
-        catch_up, grace_ms = lateness(schedule, self._settings)
+        catch_up, grace_ms = misfire_policy(schedule, self._settings)
         horizon_ms = step.now_ms - grace_ms - schedule.recurrence.jitter_ms
         return catch_up is CatchUp.ALL and run.to_ms >= horizon_ms
 

@@ -62,27 +62,27 @@ class Undeliverable:
             and entry.on_late not in (ON_LATE_FIRE, cursor.topic)
         )
 
-    def let_go(self, step: Step, cursor: WheelCursor, key: bytes, entry: Envelope) -> None:
-        """Drop an anonymous fire that is late, or file it under the topic for late ones.
+    def apply_on_late(self, step: Step, cursor: WheelCursor, key: bytes, entry: Envelope) -> None:
+        """Drop an anonymous fire that is late, or requeue it for the topic for late ones.
 
         The caller has taken it out of its wheel, here as below.
         """
         type, destination = EventType.EXPIRED, cursor.topic
         if entry.on_late != ON_LATE_DROP:
             type, destination = EventType.MOVED, entry.on_late
-            self.move(step, key, encode(replace(entry, on_late=ON_LATE_FIRE)), destination)
+            self.requeue(step, key, encode(replace(entry, on_late=ON_LATE_FIRE)), destination)
         step.missed[type, cursor.topic] += 1
         pending = self._state.fire(key)
         fire = Undelivered(type, pending.fire_id, pending.due_at_ms, destination, entry.headers)
         self._events.undelivered_anonymous(step, pending.source, fire, entry)
 
-    def move(self, step: Step, key: bytes, stored: bytes, topic: str, *, pointer: bool = False) -> bytes:
-        """File an entry under another destination, where it is due at once; its new key."""
+    def requeue(self, step: Step, key: bytes, stored: bytes, topic: str, *, pointer: bool = False) -> bytes:
+        """Put an entry in the wheel of another destination, where it is due at once; its new key."""
         wheel = self._state.wheel_number(step, topic, self._state.sources[source_of(key)][0])
-        moved = in_wheel(key, wheel)
+        new = in_wheel(key, wheel)
         add = self._state.add_pointer if pointer else self._state.add_entry
-        add(step, moved, stored, wheel, due_of(key))
-        return moved
+        add(step, new, stored, wheel, due_of(key))
+        return new
 
     # -- impossible ---------------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ class Undeliverable:
             return f"{cursor.topic} is no longer among the allowed destinations"
         trouble = cursor.trouble
         if trouble is not None:
-            waited_ms = step.now_ms - max(due_ms, trouble.since_ms, cursor.let_go_ms)
+            waited_ms = step.now_ms - max(due_ms, trouble.since_ms, cursor.released_ms)
             if trouble.parked_at is not None:
                 # A wrong clock may be why: set right, it jumps, and nothing has waited for so long.
                 waited_ms = min(waited_ms, int(step.loop_ms - trouble.parked_at))
@@ -146,7 +146,7 @@ class Undeliverable:
         self, step: Step, key: bytes, record: Record, schedule_id: str, fire: Undelivered
     ) -> None:
         assert fire.rejection is not None
-        step.released.append(key)
+        step.quarantined.append(key)
         whose = _addressed(fire.destination, schedule_id, fire.fire_id, fire.due_ms)
         self._letters.dead_letter(step, record, fire.rejection, whose)
 
@@ -170,7 +170,7 @@ class Undeliverable:
                 for other in (*schedule.pending, *[waiting.key for waiting in schedule.triggers]):
                     if other != key:
                         self._state.remove_pointer(step, other)
-                self._state.counts.withhold(schedule.topic, -schedule.withheld)
+                self._state.counts.add_paused(schedule.topic, -schedule.paused_fires)
             step.changes[at] = step.changes[under] = None
         source = self._state.coordinates(number, offset)
         stands_for = Record(source, -1, None, value, ())

@@ -36,7 +36,7 @@ from delaystream.codec.envelope import (
     Ended,
     Envelope,
     Hold,
-    Release,
+    HoldEnd,
     Schedule,
     decode_before,
     decode_ended,
@@ -122,9 +122,9 @@ class Holds:
             if hold.match.id_prefix is None and hold.match.fits_topic(topic)
         ]
 
-    def over(self, holds: Iterable[Hold], key: bytes, entry: Envelope) -> Hold | None:
+    def matching(self, holds: Iterable[Hold], key: bytes, entry: Envelope) -> Hold | None:
         """The first of these that meets an entry; None for none of them."""
-        if entry.released:
+        if entry.ignores_holds:
             return None
         moment = Moment(self._state.sources[source_of(key)], offset_of(key), entry.timestamp_ms)
         for hold in holds:
@@ -136,7 +136,7 @@ class Holds:
                 return hold
         return None
 
-    def meeting(self, request: Request) -> Hold | None:
+    def matching_arrival(self, request: Request) -> Hold | None:
         """The hold that meets a request that schedules as it arrives; None for none.
 
         Of several it is the one that ends last: what has an id is paused once, for as long as that stands.
@@ -236,7 +236,7 @@ class Holds:
         held_by, due_ms = self._state.withheld_by[wheel], due_of(key)
         for past in ended:
             hold = past.hold
-            if due_ms <= past.ended_ms and (hold.name == held_by or self.over((hold,), key, entry)):
+            if due_ms <= past.ended_ms and (hold.name == held_by or self.matching((hold,), key, entry)):
                 return entry if past.once is None else for_once(entry, past.once)
         return entry
 
@@ -274,7 +274,7 @@ class Holds:
         taken = {past.entry for of, past in self._ended.items() if of != key}
         indexes = (wheel_key(HOUSEKEEPING, due_ms, number, hold.offset, index) for index in count(3))
         entry = next(key for key in indexes if key not in taken)
-        state.add_pointer(step, entry, encode(Release(key)), HOUSEKEEPING, due_ms, number)
+        state.add_pointer(step, entry, encode(HoldEnd(key)), HOUSEKEEPING, due_ms, number)
         self._ended[key] = ended = replace(ended, entry=entry)
         step.changes[key] = encode(ended)
 
@@ -297,7 +297,7 @@ class Holds:
                 return True
         return False
 
-    def look(self, step: Step, entry: Release) -> None:
+    def look(self, step: Step, entry: HoldEnd) -> None:
         """Forget a hold that has ended, if nothing is left of it; its entry is out of its wheel already."""
         ended = self._ended[entry.key]
         if self._is_left(ended.hold, ended.ended_ms):
@@ -386,7 +386,7 @@ class Holds:
         number = self._state.source(step, hold.tenant, hold.partition, hold.origin)
         # Index 0 is that of the sweep of the same command.
         until_key = wheel_key(HOUSEKEEPING, until_ms, number, hold.offset, 2)
-        self._state.add_pointer(step, until_key, encode(Release(key)), HOUSEKEEPING, until_ms, number)
+        self._state.add_pointer(step, until_key, encode(HoldEnd(key)), HOUSEKEEPING, until_ms, number)
         self._keep(step, key, replace(hold, until_key=until_key))
 
     def _same(self, request: Request) -> bytes | None:
@@ -416,24 +416,24 @@ class Holds:
                 if hold.until_key is not None:
                     self._state.remove_pointer(step, hold.until_key)
                 kept_back += self._state.held(hold.name)
-                self._let_go(step, key, hold, request.timestamp_ms)
+                self._release(step, key, hold, request.timestamp_ms)
                 self._remember(step, key, hold, request.lateness, request)
                 ended.append(hold.name)
         return ended, kept_back
 
-    def expire(self, step: Step, key: bytes, entry: Release) -> Hold:
+    def expire(self, step: Step, key: bytes, entry: HoldEnd) -> Hold:
         """A hold ends by itself; its entry, under `key`, is out of its wheel already."""
         hold = self._standing[entry.key]
         assert hold.until_key == key, "there is one end of a hold"
         # A worker that was away finds out late: what was kept back could have gone out by then.
-        self._let_go(step, entry.key, hold, due_of(key))
+        self._release(step, entry.key, hold, due_of(key))
         self._remember(step, entry.key, hold, None, None)
         return hold
 
-    def _let_go(self, step: Step, key: bytes, hold: Hold, over_ms: int) -> None:
+    def _release(self, step: Step, key: bytes, hold: Hold, over_ms: int) -> None:
         del self._standing[key]
         step.changes[key] = None
-        self._state.let_go(step, hold.name, over_ms)
+        self._state.release(step, hold.name, over_ms)
 
 
 def covers(wide: Match, narrow: Match) -> bool:

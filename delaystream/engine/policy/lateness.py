@@ -1,4 +1,4 @@
-"""What becomes of what is late: by its own word, or by that of the resume that let it go."""
+"""The rules for late fires: their request's, or those of the resume that released them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import Envelope, Schedule
-from delaystream.core.misfire import DEFAULT_GRACE_MS
+from delaystream.core.misfire import DEFAULT_GRACE_MS, MisfirePolicy
 from delaystream.core.request import CatchUp, Lateness
 from delaystream.engine.settings import EngineSettings
 
@@ -15,10 +15,10 @@ from delaystream.engine.settings import EngineSettings
 _NONE: Final = CatchUp.NONE
 
 
-def lateness(schedule: Schedule, settings: EngineSettings) -> tuple[CatchUp, int]:
-    """What a recurring schedule does about times that passed, and how late one may be and still fire, ms.
+def misfire_policy(schedule: Schedule, settings: EngineSettings) -> MisfirePolicy:
+    """A recurring schedule's rule for its next time, if that has passed.
 
-    Times that had passed when it was resumed go by what the resume said.
+    For times that had passed when it was resumed, the fields of the resume come first.
     """
     catch_up, grace_ms = schedule.catch_up, schedule.grace_ms
     once = schedule.once
@@ -29,11 +29,11 @@ def lateness(schedule: Schedule, settings: EngineSettings) -> tuple[CatchUp, int
         grace_ms = DEFAULT_GRACE_MS
     if catch_up is _NONE:
         grace_ms = min(grace_ms, settings.misfire_threshold_ms)
-    return catch_up, grace_ms
+    return MisfirePolicy(catch_up, grace_ms)
 
 
 def for_once(payload: Envelope, once: Lateness) -> Envelope:
-    """What is for one time, with what a resume says of what is late."""
+    """A payload with the rules for late fires that a resume has."""
     grace_ms = payload.grace_ms if once.grace_ms is None else once.grace_ms
     if grace_ms < 0 and once.default_grace_ms is not None:
         grace_ms = once.default_grace_ms

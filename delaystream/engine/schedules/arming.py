@@ -155,7 +155,7 @@ class Arming:
         for housekeeping in (old.forget_key, old.until_key):
             if housekeeping is not None:
                 self._state.remove_pointer(step, housekeeping)
-        self._state.counts.withhold(old.topic, -old.withheld)
+        self._state.counts.add_paused(old.topic, -old.paused_fires)
         if old.status is Status.FORESTALLED:
             self._state.counts.forestall(tenant, -1)
         if old.status in LIVE:
@@ -176,9 +176,9 @@ class Arming:
         if schedule.payload is None:
             step.changes[payload_key(tenant, id)] = None
 
-    def withhold(self, old: Schedule, new: Schedule) -> None:
+    def count_paused(self, old: Schedule, new: Schedule) -> None:
         """Count what a pause keeps out of the wheels: still its tenant's, though nothing of it is due."""
-        self._state.counts.withhold(old.topic, new.withheld - old.withheld)
+        self._state.counts.add_paused(old.topic, new.paused_fires - old.paused_fires)
 
     def remembered(self, history: list[Fire], fire: Fire) -> list[Fire]:
         """The history with one more fire or run, and without what is more than it may hold.

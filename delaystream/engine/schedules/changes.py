@@ -106,7 +106,7 @@ class Changes:
         schedule = terms.stamped(schedule, request, outcome)
         schedule = self._held(step, request.id, old, schedule)
         schedule = self._armed(step, request.id, old, schedule, times)
-        self._arming.withhold(old, schedule)
+        self._arming.count_paused(old, schedule)
         step.changes[schedule_key(schedule.topic, request.id)] = encode(schedule)
         fires = schedule.ahead if times is None else times.fires
         ids = [
@@ -306,14 +306,14 @@ class Changes:
         """Triggered fires that wait go to the new destination as well."""
         state = self._state
         wheel = state.wheel_number(step, schedule.destination, schedule.topic)
-        moved = []
+        refiled = []
         for waiting in schedule.triggers:
             state.remove_pointer(step, waiting.key)
             there = replace(waiting, key=in_wheel(waiting.key, wheel))
             entry = encode(trigger_of(schedule.topic, schedule_id, there))
             state.add_pointer(step, there.key, entry, wheel, due_of(there.key))
-            moved.append(there)
-        return moved
+            refiled.append(there)
+        return refiled
 
 
 def _inapplicable(update: Update, *, recurring: bool) -> Rejection | None:

@@ -23,13 +23,13 @@ from delaystream.codec.event import EventType
 from delaystream.codec.keys import due_of, index_of, schedule_key
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import named_fire_id, trigger_index
-from delaystream.core.misfire import run_until, settle
+from delaystream.core.misfire import decide_passed, run_until
 from delaystream.core.order import newer
 from delaystream.core.recurrence import CronError, UnknownZoneError
 from delaystream.core.rejection import Rejection
 from delaystream.core.request import Action, CatchUp, Lateness, Request
 from delaystream.engine.policy.context import Context
-from delaystream.engine.policy.lateness import lateness
+from delaystream.engine.policy.lateness import misfire_policy
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.arming import Arming
@@ -110,21 +110,15 @@ class Commands:
             return sum(due_ms <= now_ms for due_ms, _ in schedule.ahead)
         if not 0 <= schedule.next_ms <= now_ms:
             return 0
-        catch_up, grace_ms = lateness(schedule, self._settings)
+        policy = misfire_policy(schedule, self._settings)
         due = partial(self._arming.due, id, schedule)
         with suppress(CronError, UnknownZoneError):
             first_ms: int | None = schedule.next_ms
             if due(schedule.next_ms) <= now_ms:
-                verdict = settle(
-                    recurrence,
-                    schedule.next_ms,
-                    now_ms,
-                    catch_up,
-                    grace_ms,
-                    due,
-                    self._settings.max_catch_up,
+                verdict = decide_passed(
+                    recurrence, schedule.next_ms, now_ms, policy, due, self._settings.max_catch_up
                 )
-                if catch_up is not CatchUp.ALL:
+                if policy.catch_up is not CatchUp.ALL:
                     return int(verdict.fire_ms is not None)
                 first_ms = verdict.next_ms if verdict.fire_ms is None else verdict.fire_ms
             if first_ms is not None and first_ms <= now_ms:
@@ -162,7 +156,7 @@ class Commands:
             changed = replace(self._resumed(step, id, schedule), once=once)
         else:
             return None
-        self._arming.withhold(schedule, changed)
+        self._arming.count_paused(schedule, changed)
         step.changes[schedule_key(schedule.topic, id)] = encode(changed)
         return changed
 

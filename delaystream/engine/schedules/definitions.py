@@ -306,7 +306,7 @@ class Definitions:
         if rejection is not None:
             return rejection
         digest = digest_of(request)
-        hold = self._holds.meeting(request) if self._holds.any else None
+        hold = self._holds.matching_arrival(request) if self._holds.any else None
         if old is not None and live:
             if request.if_exists is _KEEP:
                 self._answer(step, request, Outcome.KEPT, old)
@@ -354,7 +354,7 @@ class Definitions:
             schedule = _after(schedule, old, begun)
         if paused_ms is not None:
             until_ms = _until_ms(request, old, hold)
-            schedule = self._withheld(step, id, schedule, begun, paused_ms, until_ms, hold)
+            schedule = self._begun_paused(step, id, schedule, begun, paused_ms, until_ms, hold)
         elif old is not None and old.status is _PAUSED and request.recurrence is not None:
             schedule = replace(schedule, resumed_ms=step.now_ms)
         if request.terms is not NO_TERMS:
@@ -367,7 +367,7 @@ class Definitions:
         for delivered in begun.fired:
             self._answers.events.fired(step, delivered, schedule)
 
-    def _withheld(
+    def _begun_paused(
         self,
         step: Step,
         id: str,
@@ -387,7 +387,7 @@ class Definitions:
         )
         if until_ms is not None:
             schedule = self._arming.wake(step, id, schedule, until_ms)
-        self._state.counts.withhold(schedule.topic, schedule.withheld)
+        self._state.counts.add_paused(schedule.topic, schedule.paused_fires)
         return schedule
 
     def _answer(self, step: Step, request: Request, outcome: Outcome, schedule: Schedule) -> None:

@@ -45,7 +45,7 @@ class Deliveries:
         It can when it is due, not too late, no hold meets it and nothing older waits for the destination:
         what is overdue keeps its order, and one that is full is not overtaken.
         """
-        if due_ms > step.now_ms or (self._holds.any and self._holds.meeting(request) is not None):
+        if due_ms > step.now_ms or (self._holds.any and self._holds.matching_arrival(request) is not None):
             return None
         if (
             request.grace_ms is not None

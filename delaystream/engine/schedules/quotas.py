@@ -100,4 +100,4 @@ class Quotas:
 
 def _entries(schedule: Schedule) -> int:
     """What a schedule has pending, or would if it were not paused."""
-    return len(schedule.pending) + len(schedule.triggers) + schedule.withheld
+    return len(schedule.pending) + len(schedule.triggers) + schedule.paused_fires

@@ -61,7 +61,7 @@ class PartitionState:
         #: and what keeps its entries back; '' for nothing
         self.withheld_by: list[str] = [""]
         #: of wheels whose entries were kept back, until when; not known of those of an earlier life
-        self.let_go_ms: dict[int, int] = {}
+        self.released_ms: dict[int, int] = {}
         #: of wheels that something kept back: until when they could not be drained, whoever noticed it when
         self.kept_until_ms: dict[int, int] = {}
         #: of wheels in which nothing was due when something came in that was: when that was, ms
@@ -97,7 +97,7 @@ class PartitionState:
         if meta is not None:
             made_for = decode_meta(meta)
             refuse_layout(made_for)
-            refuse_moved(made_for)
+            refuse_transferred(made_for)
             if made_for.partitions != partitions:
                 raise Misconfigured(
                     f"the state was made for {made_for.partitions} partitions and the topics have "
@@ -187,7 +187,7 @@ class PartitionState:
             if withheld_by == name:
                 self.heads.withhold(wheel)
 
-    def let_go(self, step: Step, name: str, over_ms: int | None = None) -> None:
+    def release(self, step: Step, name: str, over_ms: int | None = None) -> None:
         """What is in the wheels of that name is as good as in any other, with the due times that it has.
 
         It was kept back until ``over_ms``; None: until now.
@@ -195,8 +195,8 @@ class PartitionState:
         self._withholding.discard(name)
         for wheel, withheld_by in enumerate(self.withheld_by):
             if withheld_by == name:
-                self.heads.let_go(wheel)
-                self.let_go_ms[wheel] = step.now_ms
+                self.heads.release(wheel)
+                self.released_ms[wheel] = step.now_ms
                 self.kept_until_ms[wheel] = step.now_ms if over_ms is None else min(over_ms, step.now_ms)
 
     def held(self, name: str) -> int:
@@ -283,8 +283,8 @@ class PartitionState:
             step.names[key] = None
             self.heads.set(number, None)
             self.heads.open(number)
-            self.heads.let_go(number)
-            self.let_go_ms.pop(number, None)
+            self.heads.release(number)
+            self.released_ms.pop(number, None)
             self.kept_until_ms.pop(number, None)
             self.arrived_ms.pop(number, None)
             self._watermarks.pop(number, None)
@@ -412,7 +412,7 @@ def refuse_layout(meta: Meta) -> None:
         )
 
 
-def refuse_moved(meta: Meta) -> None:
+def refuse_transferred(meta: Meta) -> None:
     """Raise Misconfigured unless the state is all here, and only here."""
     if meta.transfer_state == TransferState.EXPORTED:
         raise Misconfigured(

@@ -97,7 +97,7 @@ class PendingCounts:
             self._stored.append(0)
         return number
 
-    def withhold(self, topic: str, difference: int) -> None:
+    def add_paused(self, topic: str, difference: int) -> None:
         """So many fires more of a tenant's are kept out of the wheels by a pause; fewer if negative."""
         if difference:
             self._tenants[self._tenant(topic)] += difference
@@ -221,7 +221,7 @@ class _Tally:
             return
         schedule = decode_schedule(stored)
         tenant, _ = keys.split_schedule_key(key)
-        if withheld := schedule.withheld:
+        if withheld := schedule.paused_fires:
             self._tenants[tenant] = self._tenants.get(tenant, 0) + difference * withheld
         if schedule.status is Status.FORESTALLED:
             self._forestalled[tenant] = self._forestalled.get(tenant, 0) + difference

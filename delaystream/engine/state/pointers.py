@@ -15,8 +15,8 @@ from typing import Final
 from delaystream.codec.envelope import (
     UNREADABLE,
     Forget,
+    HoldEnd,
     Pointer,
-    Release,
     Sweep,
     Trigger,
     Triggered,
@@ -41,10 +41,10 @@ def pointers(key: bytes, stored: bytes) -> dict[bytes, bytes]:
     if key[:1] == b"b":
         return {decode_bulk(stored).entry: encode(Sweep(key))}
     if key[:1] == b"e":
-        return {decode_ended(stored).entry: encode(Release(key))}
+        return {decode_ended(stored).entry: encode(HoldEnd(key))}
     if key[:1] == b"h":
         until_key = decode_hold(stored).until_key
-        return {} if until_key is None else {until_key: encode(Release(key))}
+        return {} if until_key is None else {until_key: encode(HoldEnd(key))}
     tenant, id = split_schedule_key(key)
     try:
         schedule = decode_schedule(stored)

@@ -215,11 +215,11 @@ class Step:
         #: scheduled times that passed without a delivery of their own, by reason and destination
         self.missed: dict[tuple[Unfired, str], int] = defaultdict(int)
         #: wheel entries put among the dead letters
-        self.released: list[bytes] = []
+        self.quarantined: list[bytes] = []
         #: suspects that were decided on, one way or the other
-        self.settled: list[Culprit] = []
+        self.cleared: list[Culprit] = []
         #: destinations that have entries on their way from the common wheel to a tenant's own
-        self.moved: set[str] = set()
+        self.requeued: set[str] = set()
         #: whether it is for one suspect, and for nothing else
         self.alone = False
         #: sentences for the log, once it is committed
