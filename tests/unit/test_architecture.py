@@ -1,0 +1,113 @@
+"""The architecture page leads a new maintainer to files and functions that are there."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_setup import ROOT
+
+PACKAGE = ROOT / "delaystream"
+PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+#: in backticks: a path, or a name that Python could have
+TOKEN = re.compile(r"(?<!aiokafka's )`([\w/]+\.py|[A-Za-z_]\w*(?:\.\w+)?)`")
+
+
+def section(title: str) -> str:
+    return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of each row of the tables in a text."""
+    for line in text.splitlines():
+        if line.startswith("|") and not line.startswith("|--"):
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def names_in(file: Path) -> set[str]:
+    """What a module defines: classes, functions, and methods under their class and alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            found.add(node.name)
+            found.update(
+                f"{node.name}.{method.name}"
+                for method in node.body
+                if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
+            )
+    return found
+
+
+@cache
+def defined() -> dict[Path, set[str]]:
+    return {file: names_in(file) for file in PACKAGE.rglob("*.py")}
+
+
+def missing(text: str) -> list[str]:
+    """The files and functions that a table's last column names and that are not there.
+
+    A file without a folder stands beside the one named before it. A function is in the file that is named
+    before it, or in that of the class.
+    """
+    lost: list[str] = []
+    file = PACKAGE / "__init__.py"
+    for row in rows(text):
+        for name in TOKEN.findall(row[-1]):
+            if name.endswith(".py"):
+                file = PACKAGE / name if "/" in name else file.parent / name
+                if file not in defined():
+                    lost.append(f"{row[0]}: {name}")
+            elif name[0].isupper():
+                if not (files := [file for file, names in defined().items() if name in names]):
+                    lost.append(f"{row[0]}: {name}")
+                elif file not in files:
+                    file = files[0]
+            elif name not in defined().get(file, ()):
+                lost.append(f"{row[0]}: {name} in {file.relative_to(PACKAGE)}")
+    return lost
+
+
+def test_every_hop_of_a_record_is_where_the_page_says() -> None:
+    assert len([*rows(section("The way of one record"))]) > 20
+    assert missing(section("The way of one record")) == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "lost"),
+    [
+        ("`engine/processor.py` `PartitionProcessor.deliver`, `_serve`", []),
+        ("`engine/schedules/definitions.py`, `commands.py`; aiokafka's `GroupCoordinator`", []),
+        ("`engine/prozessor.py`", ["a hop: engine/prozessor.py"]),
+        ("`engine/processor.py`, `intake.py`", ["a hop: intake.py"]),
+        ("`PartitionProcessor.settle`", ["a hop: PartitionProcessor.settle"]),
+        ("`engine/processor.py` `settle`", ["a hop: settle in engine/processor.py"]),
+    ],
+)
+def test_what_is_not_there_is_found(cell: str, lost: list[str]) -> None:
+    assert missing(f"| a hop | {cell} |") == lost
+
+
+def test_every_room_has_its_row_and_every_row_its_room() -> None:
+    packages = {str(file.parent.relative_to(PACKAGE)) for file in PACKAGE.rglob("__init__.py")} - {"."}
+    described: set[str] = set()
+    for cell, holds in list(rows(section("Rooms and topics")))[1:]:
+        for room in re.findall(r"`([\w/]+)/`", cell):
+            assert room in packages
+            described.add(room)
+            # A row may describe small rooms together with the one that they are in.
+            described.update(f"{room}/{inner}" for inner in re.findall(r"`([\w/]+)/`", holds))
+    # `adapters` holds nothing of its own but its rooms.
+    described |= {room.rpartition("/")[0] for room in described}
+    assert packages - described == set()
+
+
+def test_the_five_files_to_begin_with_exist() -> None:
+    (line,) = [line for line in PAGE.splitlines() if line.startswith("Five files in reading order:")]
+    files = re.findall(r"`([\w/]+\.py)`", line)
+    assert len(files) == 5
+    assert [file for file in files if not (PACKAGE / file).is_file()] == []
