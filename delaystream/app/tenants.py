@@ -8,7 +8,7 @@ from delaystream.core.destinations import DestinationFilter
 from delaystream.core.rates import RateTable, parse_rate
 from delaystream.dialects import by_name
 from delaystream.engine.failures import Misconfigured
-from delaystream.engine.policy.tenants import Tenant, Tenants
+from delaystream.engine.policy.tenants import Tenant, TenantEvents, Tenants
 
 
 def tenants_of(settings: Settings) -> Tenants:
@@ -52,9 +52,7 @@ def _tenant(settings: Settings, requests: RequestSettings, rates: RateTable, nam
         rates=rates,
         dialects=dialects,
         describes_payload=requests.describe_payload,
-        events_key=requests.events_key,
-        events_correlation_id=requests.events_correlation_id,
-        events_anonymous=requests.events_anonymous,
+        events=TenantEvents(requests.events_key, requests.events_correlation_id, requests.events_anonymous),
     )
 
 

@@ -635,7 +635,7 @@ def kept_key(key: bytes | None) -> bytes | None:
     return key[:KEY_BYTES]
 
 
-def delivered_key(request: Request) -> bytes | None:
+def delivered_key(request: Request | Envelope) -> bytes | None:
     """The key that a request's fires have."""
     return request.destination_key if request.has_destination_key else request.key
 

@@ -10,6 +10,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from msgspec.structs import asdict
+
 from delaystream.codec.keys import split_schedule_key, split_wheel_key
 from delaystream.core.instants import format_instant
 from delaystream.core.rejection import shown
@@ -29,16 +31,13 @@ from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.lifecycle.inbox import Inbox, pieces, rest
 from delaystream.engine.lifecycle.replica import advanced
-from delaystream.engine.observer import Fires, Observer, Work
+from delaystream.engine.observer import Fires, Work
 from delaystream.engine.output.events import Events
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.output.standing import Standing
 from delaystream.engine.pace import Turn
-from delaystream.engine.policy.context import Context
-from delaystream.engine.policy.destination_health import DestinationHealth
+from delaystream.engine.policy.context import Context, ProcessorContext
 from delaystream.engine.policy.holds import Holds
-from delaystream.engine.policy.rates import Rates
-from delaystream.engine.policy.tenants import Tenants
 from delaystream.engine.ports import (
     Marker,
     Ports,
@@ -48,11 +47,9 @@ from delaystream.engine.ports import (
     TransactionalProducer,
 )
 from delaystream.engine.schedules.schedules import Schedules
-from delaystream.engine.settings import EngineSettings
 from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.pending import PendingChange
-from delaystream.engine.state.step import Step
-from delaystream.engine.suspects import Suspects
+from delaystream.engine.state.step import Bounds, Step
 
 logger = logging.getLogger(__name__)
 
@@ -72,25 +69,19 @@ class Incarnation:
 
     def __init__(
         self,
-        partition: int,
-        settings: EngineSettings,
+        lasting: ProcessorContext,
         ports: Ports,
-        tenants: Tenants,
-        observer: Observer,
-        health: DestinationHealth,
-        rates: Rates,
         topics: Sequence[str],
         load: Callable[[], PartitionState],
-        suspects: Suspects,
         marker: Marker,
         producer: TransactionalProducer,
     ) -> None:
-        self._partition = partition
-        self._settings = settings
+        self._lasting = lasting
+        self._partition = partition = lasting.partition
+        self._settings = settings = lasting.settings
         self._ports = ports
-        self._tenants = tenants
-        self._observer = observer
-        self._health = health
+        self._observer = lasting.observer
+        self._health = lasting.health
         self._topics = frozenset(topics)
         self._marker = marker
         self._producer = producer
@@ -102,9 +93,9 @@ class Incarnation:
         self._offsets_at_ms = float("-inf")
         self.offsets_behind = False
         self._load = load
-        self._suspects = suspects
-        self._reader = Reader(partition, settings, tenants, suspects)
-        self._rates = rates
+        self._suspects = lasting.suspects
+        self._reader = Reader(partition, settings, lasting.tenants, lasting.suspects)
+        self._rates = lasting.rates
         #: id of each source topic
         self.topic_ids: dict[str, str] = {}
         #: where each source topic is read from
@@ -115,16 +106,9 @@ class Incarnation:
         """Load the state as it is stored, and make what decides on it."""
         state = self.state = self._load()
         context = Context(
-            self._partition,
-            self._settings,
-            state,
-            self._ports.destinations,
-            self._tenants,
-            self._health,
-            self._rates,
-            Holds(self._settings, state),
-            self._suspects,
-            self._observer,
+            **asdict(self._lasting),
+            state=state,
+            holds=Holds(self._settings, state),
         )
         events = Events(context)
         letters = Letters(context, events)
@@ -212,11 +196,14 @@ class Incarnation:
         now_ms = self._ports.clock.now_ms()
         loop_ms = asyncio.get_running_loop().time() * 1000
         width = self._health.width
-        max_records = width.of(settings.transaction_max_records)
-        max_bytes = width.of(settings.transaction_max_bytes)
-        taken = inbox.take(max_records, max_bytes)
+        bounds = Bounds(
+            width.of(settings.transaction_max_records),
+            width.of(settings.transaction_max_bytes),
+            settings.transaction_max_partitions,
+        )
+        taken = inbox.take(bounds.records, bounds.bytes)
         try:
-            step, left = await self._decide(taken, now_ms, loop_ms, max_records, max_bytes)
+            step, left = await self._decide(taken, now_ms, loop_ms, bounds)
         except Undecided as undecided:
             inbox.give_back(taken)
             await self._roll_back(undecided)
@@ -277,7 +264,7 @@ class Incarnation:
         return f"what {where} has due for {destination} at {format_instant(due_ms)}"
 
     async def _decide(
-        self, taken: Sequence[SourceBatch], now_ms: int, loop_ms: float, max_records: int, max_bytes: int
+        self, taken: Sequence[SourceBatch], now_ms: int, loop_ms: float, bounds: Bounds
     ) -> tuple[Step, list[SourceBatch]]:
         """A step, and what there was no room for. Raises Undecided."""
         settings = self._settings
@@ -296,8 +283,7 @@ class Incarnation:
             now_ms = self._ports.clock.now_ms()
             turn.begin()
         self._steps += 1
-        bounds = max_records, max_bytes, settings.transaction_max_partitions
-        step = Step(now_ms, self._steps, loop_ms, *bounds, turn.over, self._producer.accumulator)
+        step = Step(now_ms, self._steps, loop_ms, bounds, turn.over, self._producer.accumulator)
         cornered, self._suspects.cornered = self._suspects.cornered, None
         if cornered is not None:
             self._firing.fire_alone(step, cornered)

@@ -31,6 +31,7 @@ from delaystream.engine.incarnation import Incarnation
 from delaystream.engine.lifecycle.inbox import Arrival, Inbox
 from delaystream.engine.lifecycle.recovery import Progress, Recovery, starting_positions
 from delaystream.engine.observer import Observer, Phase
+from delaystream.engine.policy.context import ProcessorContext
 from delaystream.engine.policy.destination_health import DestinationHealth
 from delaystream.engine.policy.rates import Rates
 from delaystream.engine.policy.tenants import Tenants
@@ -69,13 +70,21 @@ class PartitionProcessor:
         self._settings = settings
         self._ports = ports
         self._sources = sources
-        self._tenants = tenants
         self._observer = observer
+        self._rates = Rates(tenants, settings.partitions)
         self._health = DestinationHealth(
             settings.destination_backoff_min_ms, settings.destination_backoff_max_ms
         )
-        self._rates = Rates(tenants, settings.partitions)
-        self._suspects = Suspects(ports.internal_errors)
+        self._lasting = ProcessorContext(
+            partition,
+            settings,
+            ports.destinations,
+            tenants,
+            self._health,
+            self._rates,
+            Suspects(ports.internal_errors),
+            observer,
+        )
         self._inbox = Inbox(settings)
         self._paused = False
         self._gap = False
@@ -264,20 +273,8 @@ class PartitionProcessor:
         recovery = Recovery(self.partition, settings, ports, changelog, producer, self._recovered)
         store, self._store = self._store, None
         self._store, marker = await recovery.run(store)
-        incarnation = Incarnation(
-            self.partition,
-            settings,
-            ports,
-            self._tenants,
-            self._observer,
-            self._health,
-            self._rates,
-            self._sources.topics,
-            partial(self._load, self._store),
-            self._suspects,
-            marker,
-            producer,
-        )
+        load = partial(self._load, self._store)
+        incarnation = Incarnation(self._lasting, ports, self._sources.topics, load, marker, producer)
         starts, topic_ids = await starting_positions(
             settings,
             self.partition,

@@ -28,6 +28,7 @@ from delaystream.core.instants import LATEST_MS
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.request import Action
 from delaystream.engine.output.events import _why_completed
+from delaystream.engine.policy.tenants import TenantEvents
 from delaystream.engine.ports import TopicPartition
 from tests.unit.engine import Engine, in_virtual_time
 from tests.unit.tenants import OTHER, other_request, tenant, tenants, with_tenants
@@ -356,7 +357,7 @@ def test_a_tenant_keeps_its_keys_out_of_events_and_tells_of_requests_without_an_
             (OTHER, "scheduled", True, None),
         ]
 
-    with_tenants(test, tenants(tenant("*", events_key=False, events_anonymous=True)))
+    with_tenants(test, tenants(tenant("*", events=TenantEvents(key=False, anonymous=True))))
 
 
 def test_events_say_what_they_are_correlated_with() -> None:
@@ -414,7 +415,7 @@ def test_a_tenant_keeps_its_correlation_ids_out_of_events() -> None:
             )
         }
 
-    other = tenant("*", events_correlation_id=False, events_anonymous=True)
+    other = tenant("*", events=TenantEvents(correlation_id=False, anonymous=True))
     with_tenants(test, tenants(other), events_anonymous=True)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import weakref
 
-from delaystream.engine.state.step import Step
+from delaystream.engine.state.step import Bounds, Step
 
 
 def test_a_step_is_freed_as_soon_as_nobody_refers_to_it() -> None:
     gc.disable()
     try:
-        step = Step(0, 1, 0.0, 10, 10)
+        step = Step(0, 1, 0.0, Bounds(10, 10, 1 << 31))
         step.writes_to("orders", 4).write(b"key", b"value", (), 0)
         assert step.partitions == 1
         gone = weakref.ref(step)
@@ -22,7 +22,7 @@ def test_a_step_is_freed_as_soon_as_nobody_refers_to_it() -> None:
 
 
 def test_rows_without_a_key_are_spread_in_runs() -> None:
-    step = Step(0, 1, 0.0, 1000, 1000)
+    step = Step(0, 1, 0.0, Bounds(1000, 1000, 1 << 31))
     topic_writes = step.writes_to("orders", 4)
     for _ in range(160):
         topic_writes.write(None, b"value", (), 0)

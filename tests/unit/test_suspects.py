@@ -25,7 +25,7 @@ from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.writer import FireWriter
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.schedules.commands import Commands
-from delaystream.engine.schedules.definitions import Definitions
+from delaystream.engine.schedules.schedules import Schedules
 from delaystream.engine.state.partition_state import PartitionState
 from tests.unit.engine import REQUESTS, Engine, header, in_virtual_time
 from tests.unit.test_recurring import accounted, dues, events
@@ -162,7 +162,7 @@ def test_a_command_that_always_fails_leaves_its_schedule_as_it_is() -> None:
 def test_a_request_that_cannot_even_be_refused_is_a_dead_letter_with_its_bytes() -> None:
     async def test(engine: Engine) -> None:
         with (
-            fails(Definitions, "apply", lambda *_: True),
+            fails(Schedules, "apply", lambda *_: True),
             fails(Letters, "refuse", lambda _, step, record, *rest: record.value == POISON),
         ):
             engine.request(POISON, destination="orders", id="x", delay="10s")
@@ -259,7 +259,7 @@ def test_an_entry_that_cannot_be_read_is_a_dead_letter_with_the_bytes_that_are_s
         assert header(letter, "error") == "internal-error"
         assert POISON in (letter.value or b"")
         assert engine.processors[0]._health.poisoned == {}
-        assert not engine.processors[0]._suspects
+        assert not engine.processors[0]._lasting.suspects
         stored = [key for key in engine.stores.disks[0].values if key[:1] in b"wp"]
         assert all(key < keys.wheel_bound(keys.HOUSEKEEPING + 1) for key in stored if key[:1] == b"w")
         assert not [key for key in stored if key[:1] == b"p"]

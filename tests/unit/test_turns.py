@@ -11,7 +11,7 @@ import pytest
 from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.partitioning import owner_partition
 from delaystream.engine.fire.named import NamedFires
-from delaystream.engine.schedules.definitions import Definitions
+from delaystream.engine.schedules.schedules import Schedules
 from tests.unit.engine import Engine, header, in_virtual_time
 
 _SECONDS = 0.05
@@ -22,7 +22,7 @@ _DEAR = 100
     ("what", "name"),
     [
         pytest.param(RequestParser, "_check_sizes", id="read"),
-        pytest.param(Definitions, "apply", id="decide"),
+        pytest.param(Schedules, "apply", id="decide"),
         pytest.param(NamedFires, "fire", id="fire"),
     ],
 )

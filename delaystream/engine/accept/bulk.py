@@ -250,10 +250,9 @@ class Bulks:
                 # What it is about may be another one's affair by now: it is kept back by another hold.
                 left = self._about_schedule(step, id, schedule)
                 compared = deque(key for key in left if self._at_work[key].number > bulk.number)
-            source = bulk.source
             stays = after.status is Status.PAUSED
             told = EventType.PAUSED if stays else _EVENTS[bulk.action]
-            self._answers.events.changed(step, source, id, told, after, actor=bulk.actor, note=bulk.note)
+            self._answers.events.changed(step, id, told, after, bulk)
             if stays and bulk.action is Action.RESUME:
                 self._keep(step, of, counted)
                 continue

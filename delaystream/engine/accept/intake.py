@@ -7,7 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from delaystream.codec.command import Report, attach
-from delaystream.codec.envelope import Hold, delivered_key, encode, envelope_of
+from delaystream.codec.envelope import Hold, encode, envelope_of
 from delaystream.codec.keys import wheel_key
 from delaystream.codec.outgoing import Answer, Outcome, anonymous_delivery_headers
 from delaystream.core.identity import fire_id
@@ -19,13 +19,14 @@ from delaystream.engine.accept.bulk import Bulks
 from delaystream.engine.accept.rate_commands import RateCommands
 from delaystream.engine.accept.reading import ParsedBatch, Said
 from delaystream.engine.failures import Undecided, about_the_record
-from delaystream.engine.output.events import Asked, Events
+from delaystream.engine.output.events import Events
 from delaystream.engine.output.letters import Letters
 from delaystream.engine.pace import AT_ONCE
 from delaystream.engine.policy.context import Context
 from delaystream.engine.schedules.schedules import Schedules
 from delaystream.engine.state.step import Route, Step, row_bytes
 from delaystream.engine.suspects import Stage
+from delaystream.query.view import PendingFire
 
 # Naming a member through its class is slow (Python 3.11).
 _SCHEDULE: Final = Action.SCHEDULE
@@ -47,7 +48,7 @@ class Intake:
         self._deliveries = schedules.deliveries
         self._letters = letters
         self._events = events
-        self._definitions = schedules.definitions
+        self._schedules = schedules
         self._bulks = bulks
         self._quotas = schedules.quotas
 
@@ -196,8 +197,8 @@ class Intake:
         headers = anonymous_delivery_headers([*request.headers], coordinates, index, due_ms, step.fired_at)
         partition = self._deliveries.write(step, route, request, headers, due_ms)
         if self._events.anonymous:
-            asked = Asked(delivered_key(request), request.timestamp_ms, request.headers)
-            self._events.fired_anonymous(step, source, index, due_ms, request.destination, partition, asked)
+            fire = PendingFire(request.destination, due_ms, source, index)
+            self._events.fired_anonymous(step, fire, partition, request)
 
     @staticmethod
     def _fires(request: Request) -> list[tuple[int, str]]:
@@ -238,7 +239,7 @@ class Intake:
         """Decide on a request about an id, after all that commands for many still have to do with that."""
         bulks, tenant = self._bulks, request.source.topic
         bulks.flush(step, tenant, id)
-        rejection = self._definitions.apply(step, request)
+        rejection = self._schedules.apply(step, request)
         if bulks.busy and request.action is _SCHEDULE:
             bulks.arrived(step, tenant, id)
         elif bulks.busy and request.action is Action.UPDATE:

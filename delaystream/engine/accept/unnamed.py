@@ -245,7 +245,6 @@ class Unnamed:
         self._answers.events.about_one(
             step,
             bulk,
-            subject,
             EventType(outcome.value),
             count=len(found),
             next_at_ms=min([due for due, _ in fires], default=None),

@@ -21,7 +21,7 @@ from delaystream.engine.fire.cursor import WheelCursor, one_in_trouble
 from delaystream.engine.fire.fireable import Fireable
 from delaystream.engine.fire.named import NamedFires
 from delaystream.engine.fire.undeliverable import Undeliverable
-from delaystream.engine.output.events import Events, asked
+from delaystream.engine.output.events import Events
 from delaystream.engine.pace import AT_ONCE
 from delaystream.engine.policy.context import Context
 from delaystream.engine.state.pending import HOUR_MS
@@ -396,7 +396,7 @@ class Firing:
                 key,
             )
             if telling:
-                self._tell(step, key, entry, topic, partition)
+                self._events.fired_anonymous(step, state.fire(key), partition, entry)
         if removed:
             count(cursor.wheel, hour, maker, -removed)
         step.size_bytes += size_bytes
@@ -461,11 +461,6 @@ class Firing:
             return False
         self._doubts.wait(topic)
         return True
-
-    def _tell(self, step: Step, key: bytes, entry: Envelope, topic: str, partition: int) -> None:
-        _, due_ms, source, offset, index = split_wheel_key(key)
-        coordinates = self._state.coordinates(source, offset)
-        self._events.fired_anonymous(step, coordinates, index, due_ms, topic, partition, asked(entry))
 
     def _give_up_expired(
         self, step: Step, cursor: WheelCursor, entries: Iterable[tuple[bytes, bytes]]

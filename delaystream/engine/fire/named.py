@@ -39,7 +39,7 @@ from delaystream.engine.fire.due import DueFire, ReadAhead, Stored
 from delaystream.engine.fire.recurring import RecurringFires
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.fire.writer import FireWriter
-from delaystream.engine.output.events import Events, Undelivered
+from delaystream.engine.output.events import Events, Passed, Undelivered
 from delaystream.engine.policy.context import Context
 from delaystream.engine.policy.lateness import for_once
 from delaystream.engine.schedules.schedules import Schedules
@@ -231,15 +231,9 @@ class NamedFires:
                 history=self._arming.remembered(schedule.history, remembered),
             )
             schedule = self._writer.store(step, due, schedule, Status.DROPPED)
-            self._events.passed(
-                step,
-                id,
-                schedule,
-                type=EventType.EXPIRED,
-                run=Run(due_ms, due_ms, 1),
-                reason=WhyPassed.LATE,
-                headers=due.payload.headers,
-            )
+            run, headers = Run(due_ms, due_ms, 1), due.payload.headers
+            passed = Passed(EventType.EXPIRED, run, WhyPassed.LATE, headers)
+            self._events.passed(step, id, passed, schedule)
             return
         new = self._undeliverable.requeue(step, due.key, due.pointer, on_late, pointer=True)
         schedule = replace(schedule, pending=[*schedule.pending, new])

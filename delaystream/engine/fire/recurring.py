@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -23,7 +23,7 @@ from delaystream.engine.fire.cursor import WheelCursor
 from delaystream.engine.fire.due import DueFire
 from delaystream.engine.fire.undeliverable import Undeliverable
 from delaystream.engine.fire.writer import FireWriter
-from delaystream.engine.output.events import Events
+from delaystream.engine.output.events import Events, Passed
 from delaystream.engine.policy.lateness import misfire_policy
 from delaystream.engine.schedules.arming import Arming
 from delaystream.engine.settings import EngineSettings
@@ -37,6 +37,16 @@ _Told: TypeAlias = Callable[[Schedule], None]
 
 # Naming a member through its class is slow (Python 3.11).
 _COMPLETED: Final = Status.COMPLETED
+
+
+class _Time(NamedTuple):
+    """One scheduled time that fires."""
+
+    scheduled_ms: int
+    #: with its jitter
+    due_ms: int
+    #: the scheduled time after it; None: there is none
+    next_ms: int | None
 
 
 class _Account(msgspec.Struct):
@@ -146,7 +156,7 @@ class RecurringFires:
                 else:
                     if recurrence.max_fires and account.run_count + 1 >= recurrence.max_fires:
                         next_ms = None
-                    self._run(step, cursor, due, scheduled_ms, now_ms - due_ms, next_ms, account)
+                    self._run(step, cursor, due, _Time(scheduled_ms, due_ms, next_ms), account)
             if next_ms is None or moment(next_ms) > now_ms or _enough(step, cursor, account):
                 break
             verdict = decide_passed(recurrence, next_ms, now_ms, policy, moment)
@@ -319,38 +329,37 @@ class RecurringFires:
                     run.number,
                 ),
             )
-            account.told.append(partial(self._events.passed, step, due.id, type=type, run=run, reason=reason))
+            passed = Passed(type, run, reason)
+            account.told.append(partial(self._events.passed, step, due.id, passed))
 
     def _run(
         self,
         step: Step,
         cursor: WheelCursor,
         due: DueFire,
-        scheduled_ms: int,
-        lateness_ms: int,
-        next_ms: int | None,
+        time: _Time,
         account: _Account,
     ) -> None:
         """Deliver one scheduled time."""
-        fire = self._fire_id(due, scheduled_ms)
+        fire = self._fire_id(due, time.scheduled_ms)
         account.fire_count += 1
         account.run_count += 1
         account.last_fire_id = fire
         account.history = self._arming.remembered(
             account.history,
-            Fire(scheduled_ms, step.now_ms, due.schedule.revision, origin=due.schedule.revision_origin),
+            Fire(time.scheduled_ms, step.now_ms, due.schedule.revision, origin=due.schedule.revision_origin),
         )
         delivery = Delivery(
             due.id,
             fire,
-            scheduled_ms,
+            time.scheduled_ms,
             due.source,
             account.fire_count,
             account.skipped,
             account.last_fired_ms,
-            next_ms,
+            time.next_ms,
         )
-        delivered = self._writer.deliver(step, cursor, due, delivery, lateness_ms)
+        delivered = self._writer.deliver(step, cursor, due, delivery, step.now_ms - time.due_ms)
         account.skipped = 0
         account.last_fired_ms = step.now_ms
         account.told.append(partial(self._events.fired, step, delivered))

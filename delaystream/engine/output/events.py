@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -35,7 +35,6 @@ from delaystream.codec.event import (
     shortened,
 )
 from delaystream.codec.outgoing import Delivery
-from delaystream.core.identity import fire_id
 from delaystream.core.misfire import Run
 from delaystream.core.recurrence import CronError, UnknownZoneError, next_after
 from delaystream.core.rejection import Rejection
@@ -79,18 +78,14 @@ class Undelivered(msgspec.Struct, frozen=True, gc=False):
     rejection: Rejection | None = None
 
 
-class Asked(NamedTuple):
-    """The parts of a request without an id that the events of its fires have."""
+class Passed(msgspec.Struct, frozen=True, gc=False):
+    """A run of scheduled times that do not fire: skipped, missed, or a due time that expired."""
 
-    #: the delivered one
-    key: bytes | None
-    timestamp_ms: int
-    headers: Sequence[Header]
-
-
-def asked(entry: Envelope) -> Asked:
-    """What a stored request without an id has of that."""
-    return Asked(entry.delivered_key, entry.timestamp_ms, entry.headers)
+    type: EventType
+    run: Run
+    reason: WhyPassed
+    #: those of the record that would have been delivered, where that is known
+    headers: Sequence[Header] = ()
 
 
 class Events:
@@ -139,12 +134,12 @@ class Events:
             return None, None
         with_keys = self._with_keys.get(tenant)
         if with_keys is None:
-            with_keys = self._with_keys[tenant] = self._tenants.of(tenant).events_key
+            with_keys = self._with_keys[tenant] = self._tenants.of(tenant).events.key
         return key_told(key) if with_keys else (None, None)
 
     def _correlation(self, tenant: str, headers: Sequence[Header]) -> str | None:
         """`correlation_id` of an event about something with these headers."""
-        if not headers or not self._tenants.of(tenant).events_correlation_id:
+        if not headers or not self._tenants.of(tenant).events.correlation_id:
             return None
         return correlation_id(headers)
 
@@ -176,11 +171,10 @@ class Events:
         request: Request,
         type: EventType,
         schedule: Schedule | None,
-        fire_id: str | None = None,
-        due_ms: int | None = None,
+        fire: tuple[int | None, str] | None = None,
         no_receipt: str | None = None,
     ) -> None:
-        """A request or a command about an id was decided."""
+        """A request about an id was decided; `fire` is the (due_ms, fire id) that it is about, if any."""
         if not self.on:
             return
         assert request.id is not None
@@ -188,7 +182,8 @@ class Events:
         if request.actor is not None or request.terms is not NO_TERMS:
             terms = request.terms
             told = {"actor": request.actor, "note": terms.note, "request_id": terms.request_id}
-        if fire_id is not None or due_ms is not None or no_receipt is not None:
+        if fire is not None or no_receipt is not None:
+            due_ms, fire_id = (None, None) if fire is None else fire
             told = {**(told or {}), "fire_id": fire_id, "due_at_ms": due_ms, "no_receipt": no_receipt}
         if (correlated := self._correlation(request.source.topic, request.headers)) is not None:
             told = {**(told or {}), "correlation_id": correlated}
@@ -197,15 +192,16 @@ class Events:
     def changed(
         self,
         step: Step,
-        source: Coordinates,
         id: str,
         type: EventType,
         schedule: Schedule,
-        *,
-        actor: str | None = None,
-        note: str | None = None,
+        bulk: Bulk | None = None,
     ) -> None:
-        """A command at `source` was decided for an id that it does not name."""
+        """A schedule was changed by a bulk command; without one by itself, at the end of its pause."""
+        if bulk is None:
+            source, actor, note = schedule.source, None, None
+        else:
+            source, actor, note = bulk.source, bulk.actor, bulk.note
         if self.on:
             self._changed(step, source, id, type, schedule, {"actor": actor, "note": note})
 
@@ -288,35 +284,23 @@ class Events:
         )
         self._write(step, id, encode_event(event))
 
-    def passed(
-        self,
-        step: Step,
-        id: str,
-        schedule: Schedule,
-        *,
-        type: EventType,
-        run: Run,
-        reason: WhyPassed,
-        headers: Sequence[Header] = (),
-    ) -> None:
-        """Scheduled times that do not fire: a run of skipped or missed ones, or a due time that expired.
-
-        ``headers`` are those of what would have been delivered, where that is known.
-        """
+    def passed(self, step: Step, id: str, passed: Passed, schedule: Schedule) -> None:
+        """Scheduled times of a schedule do not fire; `schedule` is its record after that."""
+        run = passed.run
         if self.on:
             self.emit(
                 step,
                 self._of_schedule(
                     step,
-                    type,
+                    passed.type,
                     id,
                     schedule,
                     destination=schedule.destination,
                     from_ms=run.from_ms,
                     to_ms=run.to_ms,
                     count=run.number,
-                    reason=reason,
-                    correlation_id=self._correlation(schedule.topic, headers),
+                    reason=passed.reason,
+                    correlation_id=self._correlation(schedule.topic, passed.headers),
                 ),
             )
 
@@ -495,7 +479,7 @@ class Events:
             )
 
     def _tells_anonymous(self, tenant: str) -> bool:
-        own = self._tenants.of(tenant).events_anonymous
+        own = self._tenants.of(tenant).events.anonymous
         return self._anonymous_unless_said if own is None else own
 
     def cancelled_anonymous(self, step: Step, fire: PendingFire, bulk: Bulk) -> None:
@@ -519,14 +503,15 @@ class Events:
         self,
         step: Step,
         bulk: Bulk,
-        subject: Coordinates,
         type: EventType,
         *,
         count: int,
         next_at_ms: int | None,
         no_receipt: str | None,
     ) -> None:
-        """A command about one request without an id, the `subject`, was decided."""
+        """A command about one request without an id, its subject, was decided."""
+        assert bulk.subject is not None
+        partition, offset, origin = bulk.subject
         if self.on:
             self.emit(
                 step,
@@ -535,7 +520,7 @@ class Events:
                     type=type,
                     at_ms=step.now_ms,
                     request_topic=bulk.tenant,
-                    schedule_id=subject.text,
+                    schedule_id=Coordinates(bulk.tenant, partition, offset, origin).text,
                     source=bulk.source.text,
                     actor=bulk.actor,
                     note=bulk.note,
@@ -571,19 +556,13 @@ class Events:
         )
 
     def fired_anonymous(
-        self,
-        step: Step,
-        source: Coordinates,
-        index: int,
-        due_ms: int,
-        destination: str,
-        partition: int,
-        asked: Asked,
+        self, step: Step, fire: PendingFire, partition: int, request: Envelope | Request
     ) -> None:
         """A fire without an id goes out; only where `anonymous` is on, and its tenant's is."""
+        source = fire.source
         if not self._tells_anonymous(source.topic):
             return
-        key, key_base64 = self._key(source.topic, kept_key(asked.key))
+        key, key_base64 = self._key(source.topic, kept_key(delivered_key(request)))
         self.emit(
             step,
             event_of_request(
@@ -592,14 +571,14 @@ class Events:
                 source,
                 key=key,
                 key_base64=key_base64,
-                created_at_ms=asked.timestamp_ms,
-                due_at_ms=due_ms,
+                created_at_ms=request.timestamp_ms,
+                due_at_ms=fire.due_at_ms,
                 fired_at_ms=step.now_ms,
-                lateness_ms=step.now_ms - due_ms,
-                fire_id=fire_id(source.text, index, due_ms),
-                destination=destination,
+                lateness_ms=step.now_ms - fire.due_at_ms,
+                fire_id=fire.fire_id,
+                destination=fire.destination,
                 destination_partition=partition,
-                correlation_id=self._correlation(source.topic, asked.headers),
+                correlation_id=self._correlation(source.topic, request.headers),
             ),
         )
 

@@ -1,4 +1,4 @@
-"""What everything that decides on a partition shares."""
+"""The context that all decisions on a partition share."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.suspects import Suspects
 
 
-class Context(msgspec.Struct, frozen=True):
-    """One partition, its state and what bounds decisions on it; made anew when the state is loaded anew."""
+class ProcessorContext(msgspec.Struct, frozen=True):
+    """The parts that a processor keeps from one incarnation to the next: one partition and its policies."""
 
     partition: int
     settings: EngineSettings
-    state: PartitionState
     destinations: Destinations
     tenants: Tenants
     health: DestinationHealth
     rates: Rates
-    holds: Holds
     suspects: Suspects
     observer: Observer
+
+
+class Context(ProcessorContext, frozen=True):
+    """The same with the partition's state; made anew when the state is loaded anew."""
+
+    state: PartitionState
+    holds: Holds

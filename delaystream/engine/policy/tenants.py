@@ -8,7 +8,7 @@ confused deputy). A topic that is not a tenant any more has the shared policy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -26,14 +26,25 @@ _MEMO_ENTRIES: Final = 10_000
 _UNLIMITED: Final = RateTable()
 
 
+class TenantEvents(NamedTuple):
+    """What the events of one tenant's requests hold."""
+
+    #: the delivered key
+    key: bool = True
+    correlation_id: bool = True
+    #: whether requests without an id have events, too; None: as the worker's setting says
+    anonymous: bool | None = None
+
+
+_EVENTS: Final = TenantEvents()
+
+
 class Tenant:
     """One request topic's policy.
 
     ``max_pending`` bounds what it has pending in all partitions together, 0 stands for no bound; ``rates``
     are of its own fires, beside those of all tenants together. Of ``dialects`` the first that a record speaks
     is the one that it is read in. ``describes_payload``: whether `describe` tells what a schedule delivers.
-    ``events_key``: its events hold delivered keys, ``events_correlation_id``: correlation ids.
-    ``events_anonymous``: its requests without an id have events too; None stands for the worker's setting.
     """
 
     def __init__(
@@ -44,13 +55,9 @@ class Tenant:
         rates: RateTable = _UNLIMITED,
         dialects: Sequence[Dialect] = (),
         describes_payload: bool = False,
-        events_key: bool = True,
-        events_correlation_id: bool = True,
-        events_anonymous: bool | None = None,
+        events: TenantEvents = _EVENTS,
     ) -> None:
-        self.events_key = events_key
-        self.events_correlation_id = events_correlation_id
-        self.events_anonymous = events_anonymous
+        self.events = events
         self.parser = parser
         self.describes_payload = describes_payload
         self.max_pending = max_pending
@@ -121,7 +128,7 @@ class Tenants:
 
     def tell_anonymous(self, unless_said: bool) -> bool:
         """Whether any tenant's requests without an id have events."""
-        said = [tenant.events_anonymous for tenant in (self._shared, *self._own.values())]
+        said = [tenant.events.anonymous for tenant in (self._shared, *self._own.values())]
         return any(unless_said if own is None else own for own in said)
 
     def bounds(self) -> list[Bound]:

@@ -36,11 +36,10 @@ class Answers:
         request: Request,
         outcome: Outcome,
         schedule: Schedule | None,
-        due_ms: Sequence[int] = (),
-        fire_ids: Sequence[str] = (),
+        fires: Sequence[tuple[int, str]] = (),
         at_once: int | None = None,
     ) -> None:
-        """Tell the outcome, with the schedule as it is now and the fires that it has been given.
+        """Tell the outcome, with the schedule as it is now and its new fires: (due_ms, fire id) of each.
 
         The last fire is told to a command that came too late, as the one that won.
         """
@@ -48,20 +47,11 @@ class Answers:
         if request.reply_to is None:
             no_receipt = self._letters.unanswered(step, request.no_receipt)
         else:
-            fires = [*zip(due_ms, fire_ids, strict=True)]
             answer = Answer(outcome, fires, schedule=_status(schedule), won=won, at_once=at_once)
             no_receipt = self._letters.receipt(step, request, answer)
         if self.events.on:
-            triggered = outcome is _TRIGGERED
-            self.events.answered(
-                step,
-                request,
-                _EVENTS[outcome],
-                schedule,
-                fire_ids[0] if triggered else won,
-                due_ms[0] if triggered else None,
-                no_receipt,
-            )
+            fire = fires[0] if outcome is _TRIGGERED else None if won is None else (None, won)
+            self.events.answered(step, request, _EVENTS[outcome], schedule, fire, no_receipt)
 
     def reply(
         self,

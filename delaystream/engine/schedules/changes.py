@@ -42,6 +42,7 @@ from delaystream.core.recurrence import (
 )
 from delaystream.core.rejection import Code, Rejection, shown
 from delaystream.core.request import ON_LATE_FIRE, Action, Request, Update
+from delaystream.engine.output.events import Passed
 from delaystream.engine.policy.context import Context
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.answers import Answers
@@ -108,12 +109,12 @@ class Changes:
         schedule = self._armed(step, request.id, old, schedule, times)
         self._arming.count_paused(old, schedule)
         step.changes[schedule_key(schedule.topic, request.id)] = encode(schedule)
-        fires = schedule.ahead if times is None else times.fires
-        ids = [
-            named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, request.id)
-            for due_ms, index in fires
+        ahead = schedule.ahead if times is None else times.fires
+        fires = [
+            (due_ms, named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, request.id))
+            for due_ms, index in ahead
         ]
-        self._answers.tell(step, request, outcome, schedule, [due_ms for due_ms, _ in fires], ids)
+        self._answers.tell(step, request, outcome, schedule, fires)
         return None
 
     def owe(self, step: Step, id: str, old: Schedule) -> Schedule:
@@ -127,9 +128,8 @@ class Changes:
         with suppress(CronError, UnknownZoneError):
             run = run_until(old.recurrence, old.next_ms, step.now_ms)
             step.missed[WhyPassed.REPLACED, old.destination] += run.number
-            self._answers.events.passed(
-                step, id, old, type=EventType.MISSED, run=run, reason=WhyPassed.REPLACED
-            )
+            passed = Passed(EventType.MISSED, run, WhyPassed.REPLACED)
+            self._answers.events.passed(step, id, passed, old)
             missed = Fire(
                 run.from_ms,
                 step.now_ms,

@@ -217,11 +217,11 @@ class Commands:
         schedule = replace(schedule, until_key=None)
         if hold := self._holds.keeping(step, entry.id, schedule):
             passed = self._pass_on(step, entry.id, schedule, hold)
-            self._answers.events.changed(step, passed.source, entry.id, EventType.PAUSED, passed)
+            self._answers.events.changed(step, entry.id, EventType.PAUSED, passed)
             return
         changed = self.switch(step, entry.id, schedule, Action.RESUME)
         assert changed is not None, "only what is paused has an end of its pause"
-        self._answers.events.changed(step, changed.source, entry.id, EventType.RESUMED, changed)
+        self._answers.events.changed(step, entry.id, EventType.RESUMED, changed)
 
     # -- trigger and reschedule ---------------------------------------------------------------
 
@@ -233,7 +233,7 @@ class Commands:
         step.changes[schedule_key(schedule.topic, request.id)] = encode(schedule)
         index = trigger_index(source.partition, source.offset, source.origin)
         fire = named_fire_id(schedule.revision_place, schedule.revision, index, step.now_ms, request.id)
-        self._answers.tell(step, request, Outcome.TRIGGERED, schedule, (step.now_ms,), (fire,))
+        self._answers.tell(step, request, Outcome.TRIGGERED, schedule, [(step.now_ms, fire)])
 
     # -- cancel -------------------------------------------------------------------------------
 

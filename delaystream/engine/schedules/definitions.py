@@ -1,47 +1,4 @@
-"""Deciding on requests that name an id: one id's life, from its first request until it is forgotten.
-
-What a command does, by the status that it finds; it ends in a receipt and an event of that name, but for the
-commands of a bulk. *Over* stands for fired, completed, dropped and quarantined.
-
-========== ============================= =================== =================== ===================
-command    unknown                       pending             paused              over
-========== ============================= =================== =================== ===================
-schedule   scheduled                     replaced, or        as pending; stays   scheduled
-                                         unchanged; by       paused
-                                         ``if-exists`` kept
-                                         or rejected
-cancel     unknown (now *forestalled*)   cancelled           cancelled           too-late
-pause      unknown                       paused              unchanged           too-late
-resume     unknown                       unchanged           resumed             too-late
-trigger    unknown                       triggered, or        as pending          too-late
-                                         rejected: too many
-reschedule unknown                       rescheduled         rescheduled         too-late
-update     unknown                       updated             updated             too-late
-describe   unknown                       described           described           described
-========== ============================= =================== =================== ===================
-
-A *cancelled* id answers ``cancelled`` to another cancel and ``too-late`` to the other commands, a
-*forestalled* one ``unknown`` to all; either refuses a schedule that is older than the cancel, and takes a
-newer one. ``reschedule`` and ``update`` leave a paused schedule paused; one that meets a hold of what arrives
-is paused by them.
-
-What happens to a schedule without a command:
-
-=========================== ========================================= ==================================
-status                      what happens                              status after it, events
-=========================== ========================================= ==================================
-pending, one-time           a due time is delivered                   pending, or fired: ``fired``
-pending, one-time           it is too late, ``on-late: drop``         pending, or dropped: ``expired``
-pending, one-time           it is too late, ``on-late: <topic>``      pending: ``moved``, then ``fired``
-pending, recurring          a scheduled time is delivered             pending, or completed: ``fired``
-                                                                      (and ``completed``)
-pending, recurring          scheduled times passed                    as above: ``skipped``, ``missed``
-pending                     a fire is impossible                      pending, or over: ``quarantined``
-any live                    a triggered fire is delivered             unchanged, or over: ``fired``
-=========================== ========================================= ==================================
-
-An id that is over is remembered for ``id_retention_ms``, by an entry of the housekeeping wheel.
-"""
+"""Requests that define a schedule: what its id is from then on, and which of its fires go out at once."""
 
 from __future__ import annotations
 
@@ -56,7 +13,6 @@ from delaystream.codec.envelope import (
     Hold,
     Schedule,
     Status,
-    decode_schedule,
     delivered_key,
     encode,
     envelope_of,
@@ -70,21 +26,19 @@ from delaystream.core.misfire import DEFAULT_GRACE_MS
 from delaystream.core.order import newer
 from delaystream.core.recurrence import Recurrence
 from delaystream.core.rejection import Code, Rejection, shown
-from delaystream.core.request import NO_TERMS, Action, IfExists, Request
+from delaystream.core.request import NO_TERMS, IfExists, Request
 from delaystream.engine.output.events import Delivered
 from delaystream.engine.policy.context import Context
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.arming import Arming, jittered
 from delaystream.engine.schedules.changes import Changes
-from delaystream.engine.schedules.commands import Commands
 from delaystream.engine.schedules.digest import digest_of, says_again
 from delaystream.engine.schedules.immediate import Deliveries
 from delaystream.engine.schedules.quotas import Quotas
 from delaystream.engine.state.step import Step
 
 # Naming a member through its class is slow (Python 3.11).
-_SCHEDULE: Final = Action.SCHEDULE
 _SCHEDULED: Final = Outcome.SCHEDULED
 _REPLACED: Final = Outcome.REPLACED
 _PENDING: Final = Status.PENDING
@@ -110,6 +64,20 @@ def _in_the_way(request: Request, old: Schedule, *, live: bool) -> Rejection | N
     if code is None or detail is None:
         return None
     return Rejection(code, detail, id=request.id, reply_to=request.reply_to)
+
+
+class _Pause(NamedTuple):
+    """How a new definition begins paused: by a hold, by its request, or because its predecessor is paused."""
+
+    since_ms: int
+    #: when it ends by itself; None: not before a resume
+    until_ms: int | None
+    hold: Hold | None
+
+
+def _pause(step: Step, request: Request, old: Schedule | None, hold: Hold | None) -> _Pause | None:
+    since_ms = step.now_ms if hold is not None else _paused_since(step, request, old)
+    return None if since_ms is None else _Pause(since_ms, _until_ms(request, old, hold), hold)
 
 
 def _paused_since(step: Step, request: Request, old: Schedule | None) -> int | None:
@@ -219,19 +187,19 @@ def _after(schedule: Schedule, old: Schedule, begun: _Begun) -> Schedule:
     return replace(schedule, created_ms=old.created_ms, created_by=old.created_by)
 
 
-def _fire_ids(request: Request, revised: int, fires: Sequence[int]) -> list[str]:
-    """Names of a request's fires, for its receipt; none where it asks for no receipt."""
+def _fires(request: Request, revised: int, times: Sequence[int]) -> list[tuple[int, str]]:
+    """A request's fires for its receipt, (due_ms, fire id) of each; none where it asks for no receipt."""
     if request.reply_to is None or request.id is None:
         return []
     place, recurs = request.source.place, request.recurrence is not None
     return [
-        named_fire_id(place, revised, 0 if recurs else index, due_ms, request.id)
-        for index, due_ms in enumerate(fires)
+        (due_ms, named_fire_id(place, revised, 0 if recurs else index, due_ms, request.id))
+        for index, due_ms in enumerate(times)
     ]
 
 
 class Definitions:
-    """Applies requests that name an id, on the partition that owns it."""
+    """Defines schedules, on the partition that owns their ids."""
 
     def __init__(
         self,
@@ -239,7 +207,6 @@ class Definitions:
         deliveries: Deliveries,
         arming: Arming,
         answers: Answers,
-        commands: Commands,
         changes: Changes,
         quotas: Quotas,
     ) -> None:
@@ -250,52 +217,10 @@ class Definitions:
         self._deliveries = deliveries
         self._arming = arming
         self._answers = answers
-        self._commands = commands
         self._changes = changes
 
-    def apply(self, step: Step, request: Request) -> Rejection | None:
-        """Carry out one request; a rejection changes nothing."""
-        assert request.id is not None
-        stored = self._state.get(step, schedule_key(request.source.topic, request.id))
-        schedule = decode_schedule(stored) if stored is not None else None
-        if request.terms is not NO_TERMS:
-            if before := terms.answered(request, schedule):
-                assert schedule is not None
-                self._answers.repeat(step, request, schedule, before)
-                return None
-            if rejection := terms.refusal(request, schedule):
-                return rejection
-        if request.action is _SCHEDULE:
-            return self._schedule(step, request, schedule)
-        if rejection := self._too_much(step, request, schedule):
-            return rejection
-        return self._commands.apply(step, request, schedule)
-
-    def _too_much(self, step: Step, request: Request, schedule: Schedule | None) -> Rejection | None:
-        """Why there is no room for what a command would leave; None where there is."""
-        if schedule is None:
-            return self._quotas.cancel_refusal(request) if request.action is Action.CANCEL else None
-        rejection = None
-        if self._quotas.any and schedule.status in LIVE:
-            rejection = self._quotas.command_refusal(step, request, schedule)
-        if rejection is None and request.action is Action.TRIGGER:
-            rejection = self._too_many_triggers(request, schedule)
-        return rejection
-
-    def _too_many_triggers(self, request: Request, schedule: Schedule) -> Rejection | None:
-        """Refuse one more fire beside those that wait: each is a part of the schedule's record."""
-        most = self._settings.max_triggers
-        if schedule.status not in LIVE or len(schedule.triggers) < most:
-            return None
-        return Rejection(
-            Code.TOO_MANY_TRIGGERS,
-            f"id {shown(request.id or '')} has {len(schedule.triggers)} triggered fires waiting for "
-            f"{schedule.destination}; expected fewer than {most}",
-            id=request.id,
-            reply_to=request.reply_to,
-        )
-
-    def _schedule(self, step: Step, request: Request, old: Schedule | None) -> Rejection | None:
+    def define(self, step: Step, request: Request, old: Schedule | None) -> Rejection | None:
+        """Carry out a request; `old` is what its id is so far. A rejection changes nothing."""
         assert request.id is not None
         live = old is not None and old.status in LIVE
         rejection = None
@@ -316,12 +241,12 @@ class Definitions:
                 self._stay(step, request, old)
                 return None
         outcome = _REPLACED if live else _SCHEDULED
-        paused_ms = step.now_ms if hold is not None else _paused_since(step, request, old)
+        pause = _pause(step, request, old, hold)
         if self._quotas.any and (
-            rejection := self._quotas.refusal(step, request, old, paused=paused_ms is not None)
+            rejection := self._quotas.refusal(step, request, old, paused=pause is not None)
         ):
             return rejection
-        self._define(step, request, outcome, digest, old, hold, paused_ms)
+        self._define(step, request, outcome, digest, old, pause)
         return None
 
     def _define(
@@ -331,12 +256,11 @@ class Definitions:
         outcome: Outcome,
         digest: bytes,
         old: Schedule | None,
-        hold: Hold | None,
-        paused_ms: int | None,
+        pause: _Pause | None,
     ) -> None:
         """Have the id be what a request says, from now on."""
         assert request.id is not None
-        id, topic, paused = request.id, request.source.topic, paused_ms is not None
+        id, topic, paused = request.id, request.source.topic, pause is not None
         if old is not None:
             self._arming.clear(step, topic, id, old)
         revised = revision(request.source.partition, request.source.offset)
@@ -344,17 +268,16 @@ class Definitions:
             if old is not None:
                 old = self._changes.owe(step, id, old)
             begun = self._begin(step, request, revised, old, paused=paused)
-            fires = request.due_ms
+            times = request.due_ms
         else:
             begun = self._begin_recurring(step, request, request.recurrence, revised, old, paused=paused)
-            fires = (begun.next_ms,)
+            times = (begun.next_ms,)
         payload = None if begun.over else self._arming.keep_payload(step, topic, id, envelope_of(request))
         schedule = _defined(step, request, revised, digest, begun, payload)
         if old is not None:
             schedule = _after(schedule, old, begun)
-        if paused_ms is not None:
-            until_ms = _until_ms(request, old, hold)
-            schedule = self._begun_paused(step, id, schedule, begun, paused_ms, until_ms, hold)
+        if pause is not None:
+            schedule = self._begun_paused(step, id, schedule, begun, pause)
         elif old is not None and old.status is _PAUSED and request.recurrence is not None:
             schedule = replace(schedule, resumed_ms=step.now_ms)
         if request.terms is not NO_TERMS:
@@ -363,30 +286,22 @@ class Definitions:
             self._arming.finish(step, id, schedule, _FIRED)
         else:
             step.changes[schedule_key(topic, id)] = encode(schedule)
-        self._answers.tell(step, request, outcome, schedule, fires, _fire_ids(request, revised, fires))
+        self._answers.tell(step, request, outcome, schedule, _fires(request, revised, times))
         for delivered in begun.fired:
             self._answers.events.fired(step, delivered, schedule)
 
     def _begun_paused(
-        self,
-        step: Step,
-        id: str,
-        schedule: Schedule,
-        begun: _Begun,
-        paused_ms: int,
-        until_ms: int | None,
-        hold: Hold | None,
+        self, step: Step, id: str, schedule: Schedule, begun: _Begun, pause: _Pause
     ) -> Schedule:
-        """A schedule that begins paused: by a hold, by its request, or for what it replaces is paused."""
         schedule = replace(
             schedule,
             status=_PAUSED,
-            paused_ms=paused_ms,
+            paused_ms=pause.since_ms,
             held=begun.later,
-            held_by="" if hold is None else hold.name,
+            held_by="" if pause.hold is None else pause.hold.name,
         )
-        if until_ms is not None:
-            schedule = self._arming.wake(step, id, schedule, until_ms)
+        if pause.until_ms is not None:
+            schedule = self._arming.wake(step, id, schedule, pause.until_ms)
         self._state.counts.add_paused(schedule.topic, schedule.paused_fires)
         return schedule
 
@@ -414,12 +329,11 @@ class Definitions:
         )
         schedule = terms.noted(schedule, request, Outcome.UNCHANGED)
         step.changes[schedule_key(old.topic, request.id)] = encode(schedule)
-        fires = schedule.ahead
-        ids = [
-            named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, request.id)
-            for due_ms, index in fires
+        fires = [
+            (due_ms, named_fire_id(schedule.revision_place, schedule.revision, index, due_ms, request.id))
+            for due_ms, index in schedule.ahead
         ]
-        self._answers.tell(step, request, Outcome.UNCHANGED, schedule, [due_ms for due_ms, _ in fires], ids)
+        self._answers.tell(step, request, Outcome.UNCHANGED, schedule, fires)
 
     def _begin_recurring(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -154,6 +154,18 @@ class Route(msgspec.Struct):
     behind: int | None = None
 
 
+class Bounds(NamedTuple):
+    """The most that a step holds."""
+
+    records: int
+    bytes: int
+    #: of all topics together, the changelog's aside
+    partitions: int
+
+
+_UNBOUNDED: Final = Bounds(1 << 31, 1 << 31, 1 << 31)
+
+
 def _never() -> bool:
     return False
 
@@ -170,9 +182,7 @@ class Step:
         now_ms: int,
         number: int,
         loop_ms: float = 0.0,
-        max_records: int = 1 << 31,
-        max_bytes: int = 1 << 31,
-        max_partitions: int = 1 << 31,
+        bounds: Bounds = _UNBOUNDED,
         turn_over: Callable[[], bool] = _never,
         accumulator: Callable[[TopicPartition], Accumulator] = _listed,
     ) -> None:
@@ -180,10 +190,8 @@ class Step:
         self.number = number
         #: the header of everything that it fires
         self.fired_at: Header = (FIRED_AT, b"%d" % now_ms)
-        #: bounds, one record and its partition may go over: for requests, then wider for what is due
-        self.max_records = max_records
-        self.max_bytes = max_bytes
-        self.max_partitions = max_partitions
+        #: one record and its partition may exceed them: for requests at first, then wider for due entries
+        self.max_records, self.max_bytes, self.max_partitions = bounds
         #: whether deciding has taken so long that the event loop is to have its turn
         self.turn_over = turn_over
         #: where rows gather; the changelog's do so in `changes`, as each may be written again
