@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from delaystream.codec.envelope import decode_entry, decode_schedule
 from delaystream.codec.keys import schedule_key
@@ -72,7 +73,8 @@ def test_a_command_that_is_handed_on_is_answered_by_the_policy_of_its_own_topic(
     id = elsewhere(OTHER, 2)
 
     async def test(engine: Engine) -> None:
-        engine.processors[1]._tenants = tenants(tenant("orders"))
+        processor = engine.processors[1]
+        processor._lasting = replace(processor._lasting, tenants=tenants(tenant("orders")))
         other_request(engine, id=id, destination="orders", delay="1s", reply_to="emails")
         await asyncio.sleep(3)
         assert len(engine.read("orders")) == 1
@@ -90,7 +92,8 @@ def test_a_request_that_is_handed_on_keeps_the_policy_of_its_own_topic(named: st
     id = elsewhere(OTHER, 2)
 
     async def test(engine: Engine) -> None:
-        engine.processors[1]._tenants = tenants(tenant("orders"))
+        processor = engine.processors[1]
+        processor._lasting = replace(processor._lasting, tenants=tenants(tenant("orders")))
         other_request(engine, id=id, control={"destination": "orders", "delay": "1s", named: "emails"})
         await asyncio.sleep(3)
         assert errors(engine) == ["destination-denied"]
