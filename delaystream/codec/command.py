@@ -1,10 +1,10 @@
 """The header of what workers send each other: a request re-routed to the partition that owns its id, a bulk
-command on its way to every partition, and what a partition has to report of one.
+command on its way to every partition, and a partition's report about one.
 
-What was known when the request was first seen goes with it: where it stood, its timestamp, its destination
-(which may be the default of its topic), its times and its topic's other defaults, so that the owner decides
-on the same facts however much later it reads them. All else is in the request's own headers, which it reads
-again.
+The header has the facts of the moment when the request was first seen: its coordinates, its timestamp, its
+destination (which may be the default of its topic), its times and its topic's other defaults. So the owner
+decides on the same facts, however much later it reads them. It reads the request's own headers again for all
+the rest.
 """
 
 import re
@@ -27,7 +27,7 @@ COMMAND_HEADER: Final = "delaystream-command"
 
 _VERSION: Final = 2
 
-#: What the state's keys have room for, and Kafka: more was not written by a worker.
+#: The largest number that fits Kafka and the state's keys: no worker writes a larger one.
 _LAST_PARTITION: Final = (1 << 31) - 1
 #: so that a revision (offset times 32,768, and the partition) fits an integer of 63 bits; a thousand years of
 #: 4,000 records a second
@@ -42,7 +42,7 @@ _ORIGIN: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 class Command(msgspec.Struct, frozen=True, gc=False):
-    """What a re-routed request was when it was first seen."""
+    """A re-routed request as it was when it was first seen."""
 
     source: Coordinates
     timestamp_ms: int
@@ -173,9 +173,10 @@ def detach(headers: Sequence[Header]) -> tuple[Command | Report | None, list[Hea
 
 
 def carried_over(headers: Sequence[Header], origin: Callable[[str, int, str], str]) -> list[Header]:
-    """The headers of what was on its way, for another application: as they are, but for its origin.
+    """The headers of a command on its way, for another application: only its origin changes.
 
-    `origin` makes that of a topic, a partition and the origin so far. What is no command stays as it is.
+    `origin` makes the new origin from a topic, a partition and the origin so far. Headers of other records
+    stay as they are.
     """
     if detach(headers)[0] is None:
         return list(headers)

@@ -1,4 +1,4 @@
-"""What a record is correlated with, by its headers: for events, and for whoever looks for it."""
+"""Correlation ids of records, by their headers; for events and for searches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _correlates(name: str) -> bool:
 
 
 def correlation_ids(headers: Sequence[tuple[str, bytes | None]]) -> list[bytes]:
-    """What a record's headers correlate it with, in their order; whole."""
+    """The correlation ids in a record's headers, in their order, uncut."""
     return [value for name, value in headers if value and _correlates(name)]
 
 

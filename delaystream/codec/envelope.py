@@ -1,4 +1,4 @@
-"""Values of the state: versioned msgpack arrays, one leading tag for what they are and how old.
+"""Values of the state: versioned msgpack arrays, whose leading tag says type and age.
 
 A value's first element is its tag. A new field is appended with a default, which old readers skip and
 new readers fill in; a change of meaning takes a new tag. ``tests/unit/golden`` holds one encoding of
@@ -100,7 +100,7 @@ class HoldEnd(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
     key: bytes
 
 
-#: What is in a wheel.
+#: An entry of a wheel.
 Entry: TypeAlias = Envelope | Pointer | Forget | Trigger | Sweep | Wake | HoldEnd
 
 
@@ -126,7 +126,7 @@ LIVE: Final = (Status.PENDING, Status.PAUSED)
 
 
 class Past(IntEnum):
-    """What became of due times, in a schedule's history."""
+    """The outcomes of due times, in a schedule's history."""
 
     FIRED = 0
     TRIGGERED = 1
@@ -137,7 +137,7 @@ class Past(IntEnum):
 
 
 RUNS: Final = (Past.MISSED, Past.SKIPPED)
-"""What is no fire in a history: the times of a run, from its first to its last."""
+"""Runs of times without a fire in a history."""
 
 
 class Fire(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -292,7 +292,7 @@ class Schedule(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
 
     @property
     def ahead(self) -> list[tuple[int, int]]:
-        """What is ahead while it is live, as (due ms, list index); of a recurring one its next time."""
+        """Its next fires while it is live, as (due ms, list index); of a recurring one its next time."""
         if self.recurrence is not None:
             return [(self.next_ms, 0)] if self.next_ms >= 0 else []
         return sorted([(due_of(key), index_of(key)) for key in self.pending] + self.held)
@@ -530,7 +530,7 @@ class TransferState(StrEnum):
 
 
 class Meta(msgspec.Struct, frozen=True, array_like=True, tag=22):
-    """What the partition's state was made for."""
+    """The circumstances that the partition's state was made for."""
 
     partitions: int
     format: int
@@ -583,8 +583,8 @@ PARKED_TOLD: Final = 100
 """Most parked destinations that a status names."""
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are not what they should be: the latter two for text that is not UTF-8,
-and for arrays too deep within each other."""
+"""The exceptions of decoding wrong bytes; the latter two for text that is not UTF-8, and for arrays that are
+nested too deeply."""
 
 FORMAT: Final = 2
 """Of a partition's rows; another one is refused. 2: pointers are local, small payloads beside schedules."""
@@ -641,7 +641,7 @@ def delivered_key(request: Request | Envelope) -> bytes | None:
 
 
 def envelope_of(request: Request) -> Envelope:
-    """What is stored of a request until it is due."""
+    """The stored form of a request until it is due."""
     partition = request.destination_partition
     grace_ms = request.grace_ms
     return Envelope(

@@ -1,4 +1,4 @@
-"""What happened to a schedule, or to a destination, as a record on the events topic: JSON, with a schema.
+"""Events of schedules and destinations, as records on the events topic: JSON, with a schema.
 
 `docs/events.schema.json` and, in the package, `codec/event.schema.json` hold `json_schema()`. Fields that do
 not apply are left out. A field is never removed and never changes its meaning within a schema version; new
@@ -22,7 +22,7 @@ SCHEMA_VERSION: Final = 2
 
 
 class EventType(StrEnum):
-    """What an event tells of."""
+    """The type of an event."""
 
     SCHEDULED = "scheduled"
     REPLACED = "replaced"
@@ -104,7 +104,7 @@ EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
     EventType.RELEASED: "A partition does not set a destination aside any more; of no schedule.",
     EventType.RATE: "A command's rate for a destination is in force on every partition; of no schedule.",
 }
-"""What each type means, for people; the documentation's table is generated from it."""
+"""The meaning of each type, for people; the documentation's table is generated from it."""
 
 Ms = Annotated[int, Meta(description="Milliseconds since the epoch.", ge=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -112,7 +112,7 @@ Where = Annotated[str, Meta(description="Kafka coordinates: topic/partition/offs
 
 
 class Definition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a schedule is: everything but its payload and its headers."""
+    """The definition of a schedule, without its payload and its headers."""
 
     destination: str
     due_at_ms: Annotated[list[Ms], Meta(description="One-time: the due times that are still ahead.")] = []
@@ -132,7 +132,7 @@ class Definition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     tags: list[str] = []
 
 
-# What comes by the thousand is made in the order of the fields: to name one costs as much as to write it.
+# Frequent events are made with their fields in order: to name a field costs as much as to write it.
 class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One thing that happened."""
 

@@ -117,7 +117,7 @@ def destination_key(number: int) -> bytes:
 
 
 def wheel_name(topic: str, lane: str, hold: str = "") -> str:
-    """What a destination number stands for: a topic; the tenant, and the hold, whose own wheel it is."""
+    """The name under a destination number: a topic, and the tenant or hold whose own wheel it is."""
     if hold:
         return f"{topic}\0{lane}\0{hold}"
     return f"{topic}\0{lane}" if lane else topic

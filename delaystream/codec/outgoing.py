@@ -57,7 +57,7 @@ NOTHING_COUNTED: Final[Mapping[str, int]] = {}
 
 
 class Outcome(StrEnum):
-    """What became of a request, for its receipt."""
+    """The outcome of a request, for its receipt."""
 
     SCHEDULED = "scheduled"
     """Stored, or delivered at once."""
@@ -74,7 +74,7 @@ class Outcome(StrEnum):
     TRIGGERED = "triggered"
     """A fire is on its way, beside those of the schedule."""
     UPDATED = "updated"
-    """What was given has changed, and nothing else."""
+    """The given fields have changed, and no others."""
     UNCHANGED = "unchanged"
     """The schedule is what was asked for already: the same definition, paused, or running."""
     TOO_LATE = "too-late"
@@ -179,7 +179,7 @@ class ScheduleStatus(msgspec.Struct, frozen=True, gc=False):
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What became of a request, as its receipt tells it; None and empty for what it does not tell."""
+    """The content of a receipt; None and empty for fields that it does not have."""
 
     outcome: Outcome
     fires: Sequence[tuple[int, str]] = ()
@@ -197,7 +197,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     described: dict[str, object] | None = None
     """With `described`: the schedule."""
     counted: Mapping[str, int] = NOTHING_COUNTED
-    """What a command about many, or about a request without an id, has counted."""
+    """The counts of a bulk command, or of a command about a request without an id."""
     about: str | None = None
     """The request without an id that the command is about, `topic/partition/offset`."""
 

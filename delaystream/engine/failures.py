@@ -1,4 +1,4 @@
-"""What can go wrong in the world, as the engine tells it apart; adapters raise these and nothing else."""
+"""The failures of the outside world that the engine distinguishes; adapters raise these alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 #: one ends as misconfigured, wherever it met the refusal.
 MISSING_ACL: Final = "missing ACL: "
 
-#: What a step failed on: a request by its topic and offset, or an entry of the state by its key.
+#: The record that a step failed on: a request by its topic and offset, or a row of the state by its key.
 Culprit: TypeAlias = tuple[str, int] | bytes
 
 
@@ -95,9 +95,9 @@ class TooManyInternalErrors(Exception):
 
 
 def about_the_record(failure: Exception) -> bool:
-    """Whether a failure in the midst of deciding may be due to what was decided on.
+    """Whether a failure in the midst of deciding may come from the record that was decided on.
 
-    What the store, the system or Kafka failed at is not, nor what a person has to put right.
+    Failures of the store, the system or Kafka do not, and neither do those that a person has to put right.
     """
     apart = (EngineError, Misconfigured, Undecided, TooManyInternalErrors, MemoryError, OSError)
     return not isinstance(failure, apart)

@@ -65,7 +65,7 @@ _ASKED_TOPICS = 10_000
 
 
 class Incarnation:
-    """A fenced producer, a recovered state, and what decides on them."""
+    """A fenced producer, a recovered state, and the parts that decide on it."""
 
     def __init__(
         self,
@@ -266,7 +266,7 @@ class Incarnation:
     async def _decide(
         self, taken: Sequence[SourceBatch], now_ms: int, loop_ms: float, bounds: Bounds
     ) -> tuple[Step, list[SourceBatch]]:
-        """A step, and what there was no room for. Raises Undecided."""
+        """A step, and the batches that it has no room for. Raises Undecided."""
         settings = self._settings
         batches = deque(piece for batch in taken for piece in pieces(batch, _READ_AT_ONCE))
         turn = Turn(asyncio.get_running_loop().time, _TURN_S)
@@ -294,7 +294,7 @@ class Incarnation:
             batch = parsed.batch
             number = self._take(step, parsed)
             if number < len(batch.records):
-                # What there is no room for waits for the next step.
+                # The rest waits for the next step.
                 left = [rest(batch, number), *batches]
                 break
             if step.alone:
@@ -307,7 +307,7 @@ class Incarnation:
                 left = [parsed.batch, *batches]
                 break
         if not step.alone:
-            # What is due has a turn of its own, however long it took to read what came in.
+            # Due entries have a turn of their own, however long it took to read the requests.
             turn.begin()
             self._firing.fire(step)
         return step, left

@@ -1,4 +1,4 @@
-"""What the engine tells of itself; the metrics adapter listens, tests may."""
+"""The engine's reports about itself: the metrics adapter listens, and so may tests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Fires(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct, frozen=True):
-    """What one committed transaction did."""
+    """The effects of one committed transaction."""
 
     #: requests by source topic
     accepted: Mapping[str, int]
@@ -59,7 +59,7 @@ class Work(msgspec.Struct, frozen=True):
 
 
 class Observer(Protocol):
-    """Hears what happened, after it is committed; calls are short and never raise."""
+    """Hears of committed transactions and changes of state; calls are short and never raise."""
 
     def phase(self, partition: int, phase: Phase) -> None:
         """A processor entered a phase of its life."""

@@ -1,4 +1,4 @@
-"""What the engine needs from the world: a log, a store, destinations, a clock.
+"""The interfaces to the outside world: a log, a store, destinations, a clock.
 
 The partition processor knows Kafka's semantics but no Kafka client, and RocksDB's but not RocksDB.
 Each protocol here is implemented twice: by an adapter (aiokafka, rocksdict) and by the in-memory log
@@ -179,7 +179,7 @@ class Changelog(Protocol):
 # -- the local store -----------------------------------------------------------------------------
 
 
-#: What local stores hold beside the changelog's rows; another one is rebuilt. 3: pointers.
+#: The version of the rows that only local stores have; a store of another version is rebuilt. 3: pointers.
 STORE_FORMAT: Final = 4
 
 
@@ -347,7 +347,7 @@ class Sources(Protocol):
 
 
 class Destinations(Protocol):
-    """What is known of the topics that are delivered to; shared by the processors of a worker.
+    """Metadata of the topics that are delivered to; shared by the processors of a worker.
 
     Kept apart from the producers' metadata, which blocks for 40 s on a missing topic and may create one.
     """

@@ -1,4 +1,4 @@
-"""Requests and entries that could not be decided on, and what is tried with each next.
+"""Requests and entries on which deciding failed, and the next attempt with each.
 
 Deciding on one record may fail as nobody expected; its partition must not. The step is rolled back, and
 
@@ -25,7 +25,7 @@ _TOLD_CHARACTERS: Final = 200
 
 
 class Stage(IntEnum):
-    """What is to be done with a culprit."""
+    """The next attempt with a culprit."""
 
     ALONE = 1
     GIVEN_UP = 2
@@ -83,7 +83,7 @@ class Suspects:
         self._failures.setdefault(culprit, told.encode("utf-8", "backslashreplace").decode())
 
     def stage(self, culprit: Culprit) -> Stage | None:
-        """What is to be done with it; None: what is done with all others."""
+        """The next attempt with it; None: it is no suspect."""
         return self._stages.get(culprit)
 
     def rejection(self, culprit: Culprit) -> Rejection:

@@ -23,7 +23,7 @@ class Waking:
             _end(self._resting)
 
     def clear(self) -> None:
-        """What was rung for is being looked at: the next rest is for the next ring."""
+        """The work of the last ring is in hand: the next rest ends with the next ring."""
         self._rung = False
 
     async def rest(self, at_most_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""Requests that are no schedules: what their action takes, and what they are about."""
+"""Commands: the headers that each action takes, and the subject of the command."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -45,12 +45,12 @@ _REPLACE: Final = IfExists.REPLACE
 _LATEST: Final = CatchUp.LATEST
 
 _ALONE: Final = (Action.CANCEL, Action.PAUSE, Action.RESUME, Action.TRIGGER)
-"""What an id is enough for."""
+"""Actions for which an id is enough."""
 _PLAIN: Final = frozenset({"id", "action", "reply-to", "actor"})
 _BULK: Final = (Action.CANCEL, Action.PAUSE, Action.RESUME)
 _BY_COORDINATES: Final = (Action.CANCEL, Action.RESCHEDULE, Action.TRIGGER, Action.DESCRIBE)
 RETIMING: Final = (Action.RESCHEDULE, Action.UPDATE)
-"""What changes when something fires."""
+"""Headers that change when something fires."""
 _LATENESS: Final = frozenset({"catch-up", "on-late", "grace"})
 
 _ANY: Final = frozenset({"action", "reply-to", "actor", "note"})
@@ -65,7 +65,7 @@ _TAKES: Final[Mapping[Action, frozenset[str]]] = {
     Action.DESCRIBE: _SELECTED | {"coordinates"},
     Action.RATE: _ANY | {"destination", "rate"},
 }
-"""What each action looks at, or refuses with a sentence of its own."""
+"""The headers that each action reads, or refuses with a sentence of its own."""
 _NOT_ON_CANCEL: Final = frozenset({"until", "rate"})
 """What is neither a schedule's nor an update's, nor a cancel's."""
 
@@ -138,7 +138,7 @@ class Actions:
     def _times(
         self, action: Action, asked: Sorted, subject: Coordinates | None, now_ms: int
     ) -> tuple[tuple[int, ...], Timing | None]:
-        """One-time due times, and what changes of a recurrence."""
+        """One-time due times, and the changes of a recurrence."""
         if action not in RETIMING:
             return (), None
         control, timestamp_ms = asked.control, asked.record.timestamp_ms
@@ -236,7 +236,7 @@ def _subject(
 
 
 def _match(control: dict[str, bytes], action: Action, id: str | None) -> Match | None:
-    """What a command is about that names nothing by itself; None when its id says so."""
+    """The match of a command that names no subject; None when its id does."""
     matches = sorted(control.keys() & (MATCHES | REACHES))
     if matches and (id is not None or action not in _BULK):
         expected = "expected it on cancel, pause and resume without id"

@@ -26,7 +26,7 @@ CLOCK_DIFFERENCE_MS: Final = 24 * 60 * 60 * 1000
 
 
 class DueTimes:
-    """Reads due times; for use by one thread. What delays parse to is remembered."""
+    """Reads due times; for use by one thread. Parsed delays are remembered."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

@@ -10,7 +10,7 @@ from delaystream.codec.requests.names import PREFIX
 Value = TypeVar("Value")
 
 CLEARED: Final = b"none"
-"""What a command writes for what a schedule is to be without."""
+"""The value of a header by which a command removes a field of a schedule."""
 
 
 def given(control: dict[str, bytes], kind: str, read: Callable[[str, bytes], Value]) -> Value | UnsetType:

@@ -89,10 +89,10 @@ class RequestParser:
     """Parses records of request topics; for use by one thread.
 
     `default_destination` is for requests without `delaystream-destination`; ValueError when it is denied.
-    `default_timezone` is for cron expressions and local times without a zone, `default_grace_ms` for what
-    recurs or has `on-late`, and no `grace`; None: as the contract says. A command that changes a schedule has
-    them with it, for what that has nothing to keep of.
-    What values parse to is remembered, so that a usual request costs a few look-ups.
+    `default_timezone` is for cron expressions and local times without a zone. `default_grace_ms` is for
+    requests without `grace` that recur or have `on-late`; None: as the contract says. A command that changes
+    a schedule carries both, for fields that the schedule does not have yet.
+    Parsed values are remembered, so that a usual request costs a few look-ups.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class RequestParser:
         return replace(report, reply_to=None)
 
     def parse(self, record: Record, now_ms: int) -> Request | Rejection:
-        """What the record of a request topic asks for, or why it is refused; no input makes it raise.
+        """The request in a record of a request topic, or its rejection; no input makes it raise.
 
         Delays count from the record's own timestamp; where it has none, from `now_ms`.
         """
@@ -177,8 +177,8 @@ class RequestParser:
             return self._refused(refused, record.headers)
 
     def parse_command(self, record: Record, now_ms: int) -> Request | Report | Rejection:
-        """What a record of the commands topic asks for: the request as it was when it was first seen, or what
-        a partition has to report of a bulk command.
+        """The request in a record of the commands topic, as it was when it was first seen, or a partition's
+        report about a bulk command.
 
         A request's source, timestamp, default destination and due times are those of the command header; the
         record's own coordinates and timestamp only appear in the sentence of the rejection `invalid-command`.

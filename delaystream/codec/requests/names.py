@@ -1,4 +1,4 @@
-"""Names of headers: which belong to the contract, and what to do with each."""
+"""Names of headers: which belong to the contract, and how each is treated."""
 
 from difflib import get_close_matches
 from functools import lru_cache

@@ -34,9 +34,9 @@ class Options(msgspec.Struct, frozen=True, gc=False):
 
 NO_OPTIONS: Final = Options()
 MATCHES: Final = frozenset({"match-tags", "match-destination", "match-id-prefix", "match-key"})
-"""What a bulk command has in place of an id."""
+"""The headers of a bulk command in place of an id."""
 REACHES: Final = frozenset({"match-new", "match-anonymous"})
-"""What else it may be about."""
+"""Other headers that a match may have."""
 
 _EXPECTED_ON: Final = {
     **dict.fromkeys(MATCHES | REACHES, "cancel, pause and resume without id"),

@@ -1,4 +1,4 @@
-"""Who asks for what is refused, and whom to tell: as much as can be read in whatever else is wrong."""
+"""Sender and reply topic of a refused request, as far as they can be read."""
 
 from collections.abc import Sequence
 from contextlib import suppress

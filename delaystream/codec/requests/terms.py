@@ -1,4 +1,4 @@
-"""What any request may say beside what it asks for: why, and on which conditions."""
+"""Headers that any request may have: its reason, and its conditions."""
 
 from typing import Final
 

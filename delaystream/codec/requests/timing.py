@@ -59,9 +59,9 @@ def read_recurrence(
 
 
 def read_changes(control: dict[str, bytes], timestamp_ms: int, now_ms: int, limits: Limits) -> Timing:
-    """What a command changes of a recurrence; nothing when it gives one-time due times.
+    """The changes of a command to a recurrence; none when it gives one-time due times.
 
-    Raises `RefusedError` for what no schedule could make right.
+    Raises `RefusedError` for values that are wrong for every schedule.
     """
     if control.keys() & {"delay", "at"}:
         if len(kinds := [kind for kind in SCHEDULES if kind in control]) > 1:
@@ -100,7 +100,7 @@ def first_after(recurrence: Recurrence, timestamp_ms: int) -> int | None:
 
 
 def read_gap(control: dict[str, bytes]) -> DstGap:
-    """What becomes of a local time that does not exist; the default when it is not given."""
+    """The rule for a local time that does not exist; the default when it is not given."""
     return values.word(PREFIX + "dst-gap", control.get("dst-gap"), _DST_GAPS, Code.INVALID_DST)
 
 

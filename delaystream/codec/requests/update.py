@@ -1,4 +1,4 @@
-"""What an update changes, but for when the schedule fires."""
+"""The changes of an update, except those of its times."""
 
 from functools import partial
 from typing import Final
@@ -18,7 +18,7 @@ CHANGES: Final = frozenset({
     "destination", "destination-partition", "destination-key", "on-late", "grace", "catch-up", "name",
     "description", "tags", "payload",
 })  # fmt: skip
-"""What it takes beside what says when."""
+"""The headers that an update takes beside those of its times."""
 _SAYS: Final = CHANGES | TIMING | OF_A_SET
 
 

@@ -210,7 +210,7 @@ def duration(name: str, value: bytes, invalid: Code) -> int:
 
 
 def interval(name: str, value: bytes, invalid: Code) -> int:
-    """One duration of any length, where the sentence for what is none does not offer `0`."""
+    """One duration of any length; the sentence about a wrong one does not offer `0`."""
     return _duration(name, text(name, value), invalid, durations.EXPECTED_LONG)
 
 

@@ -1,1 +1,1 @@
-"""What comes in: each request is decided on, or handed to whoever decides."""
+"""Incoming requests: each is decided on here, or handed to the partition that decides."""

@@ -25,7 +25,7 @@ _Place = tuple[object, ...]
 class AtWork(dict[bytes, Bulk]):
     """Those whose sweeps have not ended, in their order, by their keys.
 
-    What a command is about, and the holds that it has ended, are the same as long as it is at work.
+    The match of a command, and the holds that it has ended, stay the same as long as it is at work.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ def _common(tenant: str, topic: str, tags: Iterable[str]) -> list[_Place]:
 def _places(bulk: Bulk) -> Iterator[_Place]:
     yield _place(bulk)
     if bulk.action is Action.RESUME:
-        # Whoever ends a hold is about what that keeps back, whether or not it matches.
+        # A command that ends a hold is about all that the hold keeps back, whether or not it matches.
         for name in bulk.holds:
             yield "hold", bulk.tenant, name
 

@@ -15,14 +15,15 @@ pause keeps them back from its first step on, and a resume ends that in its firs
 A schedule that was asked for after the command is left alone, by the same order that holds for a cancel.
 
 Sweeps that are equally far go on together: a schedule is read once for all of them. Where two have to go the
-same way, the older one is never behind: the younger one lends it the turn. What all of them look at in one
-step is bounded (`_SLICES`); what they are compared with for a later command, or a fire, counts as records.
+same way, the older one is never behind: the younger one lends it the turn. All sweeps together look at a
+bounded number of rows in one step (`_SLICES`). Comparisons for a later command, or for a fire, count as
+records.
 
-A sweep takes time, and everything that one request partition says about an id has one order. So what is still
-at work is carried out on an id before any later command, and before a fire, decides on it (`Bulks.flush`);
-the sweep then passes it by. The partition that reads a command begins with its own part in the same step.
-By that order a sweep also knows the holds: as they were when it began. What comes after a later command that
-has begun or ended some finds these as that has left them, whoever comes by.
+A sweep takes time, and the requests of one request partition about an id have one order. So the commands at
+work are flushed: carried out on an id before any later command, and before a fire, decides on it
+(`Bulks.flush`). The sweep then passes the id by. The partition that reads a command begins with its own part
+in the same step. A sweep uses the holds as they were when it began. A schedule that came after a later
+command finds the holds as that command has left them, whichever sweep comes by.
 """
 
 from __future__ import annotations
@@ -210,10 +211,10 @@ class Bulks:
                 self._keep(step, of, counted)
 
     def _flush(self, step: Step, key: bytes, stored: bytes, sweeping: Collection[bytes] | None = None) -> int:
-        """Carry out what is at work on one schedule, in order; how many bytes were written for that.
+        """Carry out the commands at work on one schedule, in order; how many bytes were written for that.
 
-        Or of all that is at work only those whose sweeps are passing by, under the keys `sweeping`. What was
-        carried out before its sweep came by is noted.
+        With `sweeping`, only the commands under these keys, whose sweeps are passing by. A command that is
+        carried out before its sweep comes by is noted in the schedule.
         """
         tenant, id = split_schedule_key(key)
         schedule = decode_schedule(stored)
@@ -238,7 +239,7 @@ class Bulks:
             before_it = replace(schedule, swept=swept, version=version, note=bulk.note)
             before_it = terms.touched(before_it, bulk.timestamp_ms, bulk.actor)
             if bulk.action is Action.CANCEL:
-                # Like any cancel it refuses what is older; the coordinates stay, for they name the entries.
+                # Like any cancel it refuses older requests. The coordinates stay: they name the entries.
                 timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)
                 before_it = replace(before_it, timestamp_ms=timestamp_ms)
             after = self._commands.switch_one_of_many(step, id, before_it, bulk, self._known(of, passed))
@@ -247,7 +248,7 @@ class Bulks:
                 continue
             schedule, changed = after, True
             if sweeping is None and after.status in LIVE:
-                # What it is about may be another one's affair by now: it is kept back by another hold.
+                # Another hold may keep the schedule back now, so other commands may be about it.
                 left = self._about_schedule(step, id, schedule)
                 compared = deque(key for key in left if self._at_work[key].number > bulk.number)
             stays = after.status is Status.PAUSED
@@ -464,7 +465,7 @@ class Bulks:
             request.action,
             match,
             cursor,
-            # Due whatever the clock says: it may step back, and what is at work goes on.
+            # Always due: a command at work goes on even if the clock steps back.
             wheel_key(HOUSEKEEPING, 0, number, source.offset, 0),
             next((bulk.number for bulk in reversed(self._at_work.values())), 0) + 1,
             reply_to=request.reply_to,
@@ -532,7 +533,7 @@ class Bulks:
         """The key of the command that goes on in place of this one, or its own.
 
         All have their turns, beginning with whoever had none in the last step: one may have room for few.
-        One at a time goes through the wheels, in their order. Who waits for it lends it the turn.
+        One at a time goes through the wheels, in their order. A command that waits lends its turn.
         """
         key = self._turn() or key
         if self._at_work[key].cursor >= FIRST_WHEEL:
@@ -542,7 +543,7 @@ class Bulks:
         return key
 
     def _turn(self) -> bytes | None:
-        """Who is next; None when all have had their turns in this step."""
+        """The next command; None when all have had their turns in this step."""
         if self._turns is None:
             turns = [of for of in self._at_work if of not in self._taken_up]
             first = turns.index(self._next) if self._next in turns else 0
@@ -572,7 +573,7 @@ class Bulks:
     def _is_done(self, step: Step, of: bytes) -> bool:
         """Go through one slice, of the schedules or of the wheels; whether nothing is left."""
         if of in self._taken_up:
-            # What came in before it, in this very step, is not in the store yet.
+            # Requests of this very step that came before it are not in the store yet.
             return False
         if self._at_work[of].cursor < FIRST_WHEEL:
             if not self._is_through(step, of):
@@ -583,7 +584,7 @@ class Bulks:
             self._keep(step, of, replace(bulk, cursor=FIRST_WHEEL))
             return False
         if self._decided == step.number or not self._has_room(of):
-            # What that has put into the wheels is not in the store yet, where this would look for it.
+            # The decided command has put entries into the wheels that are not in the store yet.
             return False
         self._gone_on.add(of)
         self._room -= self._settings.bulk_slice
@@ -649,7 +650,7 @@ class Bulks:
                 self._keep(step, other, replace(bulk, cursor=cursor))
 
     def _company(self, of: bytes, end: bytes) -> list[bytes]:
-        """Who goes through the schedules with this one, from where it is to an end, in their order.
+        """The commands that go through the schedules with this one, up to an end, in their order.
 
         Of the younger ones only those before the first that has still to come to where it is.
         """
@@ -735,7 +736,7 @@ def _concerned(bulk: Bulk, schedule: Schedule) -> bool:
     if schedule.status not in LIVE:
         return False
     if bulk.action is Action.RESUME and schedule.held_by and schedule.held_by in bulk.holds:
-        # Whoever ends a hold lets go of all that it has paused, also of what is newer than the resume.
+        # A resume that ends a hold resumes all that the hold has paused, even newer schedules.
         return True
     if newer(schedule.moment, bulk.moment):
         return False

@@ -1,8 +1,8 @@
-"""Partitions that a destination does not have, as far as is known: it may have got them a moment ago.
+"""Partitions that a destination seems to lack: it may have got them a moment ago.
 
-Topics get partitions, and what is known of a topic may be a minute old. So nothing is refused for want of a
-partition before its destination has been looked up anew. Anybody can ask for such partitions, so that a
-look-up within the last second is as good.
+Topics get new partitions, and our metadata may be a minute old. So a request is refused for a missing
+partition only after its destination has been looked up anew. Anybody can ask for missing partitions, so a
+look-up within the last second is enough.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Doubts:
         self._waiting.add(topic)
 
     def before(self, parsed: ParsedBatch | None) -> set[str]:
-        """What is to be looked up before a step that begins with a batch; `looked_up` follows."""
+        """The topics to look up before a step that begins with a batch; `looked_up` follows."""
         self._looked_up.clear()
         waiting, self._waiting = self._waiting, set()
         return waiting | (set() if parsed is None else self.of(parsed, None))
@@ -98,7 +98,7 @@ class Doubts:
             key = schedule_key(request.source.topic, id)
             stored = self._state.store.get(key) if step is None else self._state.get(step, key)
             if stored is not None:
-                # What cannot be read is dealt with when its turn comes.
+                # An unreadable schedule is a failure of its request, when that has its turn.
                 with suppress(*UNREADABLE):
                     topics = {*topics, decode_schedule(stored).destination}
             asked = update.destination_partition

@@ -210,7 +210,7 @@ class Intake:
     ) -> Rejection | None:
         """Apply a request with an id here, or hand it to its owner; a bulk command to every partition."""
         if is_command and request.source.partition >= self._settings.partitions and not request.source.origin:
-            # What is reported of a bulk command goes back there.
+            # The reports of a bulk command go back there.
             return Rejection(
                 Code.INVALID_COMMAND,
                 f"the command claims to be of partition {request.source.partition}, and there are "

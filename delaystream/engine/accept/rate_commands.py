@@ -98,12 +98,12 @@ class RateCommands:
         rates, state = self._rates, self._state
         rates.command(row, step.loop_ms)
         state.use_lanes(rates.lane if rates.active else None)
-        # What was found out about it in this step is of the rate before; and so is when a wheel opens.
+        # The routes of this step, and the times when wheels open, come from the rate before.
         step.routes.pop((row.destination, row.tenant), None)
         for wheel in state.wheels([row.destination]):
             state.heads.open(wheel)
-        # What this step drains was chosen by the rate before. So it drains nothing of the destination: what
-        # is due in one wheel would overtake what had to wait in the other.
+        # The wheels of this step were chosen by the rate before. So it drains nothing of the destination:
+        # entries of one wheel would overtake those that had to wait in the other.
         step.requeued.add(row.destination)
 
     def _make_room(self, step: Step) -> None:

@@ -19,14 +19,14 @@ from delaystream.engine.ports import SourceBatch, SourceRecord
 from delaystream.engine.settings import EngineSettings
 from delaystream.engine.suspects import Stage, Suspects
 
-#: What the headers of a record say.
+#: A record as its headers are read.
 Said: TypeAlias = Request | Report | Rejection
 #: A record with that.
 Parsed: TypeAlias = tuple[Record, Said]
 
 
 class ParsedBatch(msgspec.Struct):
-    """A batch, and what the headers of its first records say: of all, unless that took too long."""
+    """A batch, with its records read: all of them, or the first ones where reading took too long."""
 
     batch: SourceBatch
     requests: list[Parsed]
@@ -67,7 +67,7 @@ class Reader:
         return ParsedBatch(batch, self._one_by_one(batch, now_ms, parse, turn_over))
 
     def _parse(self, batch: SourceBatch) -> Callable[[Record, int], Said]:
-        """What reads the records of a batch."""
+        """Reads the records of a batch."""
         if batch.topic == self._commands_topic:
             parse: Callable[[Record, int], Said] = self._tenants.parse_command
         else:

@@ -1,1 +1,1 @@
-"""What is due leaves its wheel and becomes deliveries."""
+"""Due entries leave their wheels and become deliveries."""

@@ -65,10 +65,10 @@ class WheelCursor:
 
 
 def one_in_trouble(cursors: list[WheelCursor]) -> list[WheelCursor]:
-    """The wheels of a step, but of a destination in trouble one at a time.
+    """The wheels of a step, with at most one wheel of each destination in trouble.
 
-    How much of it is tried is halved until the record at fault is alone, which it never would be while each
-    of two wheels gave one.
+    The number of tried entries is halved until the record at fault is alone. With one entry from each of two
+    wheels it would never be alone.
     """
     tried: set[str] = set()
     kept: list[WheelCursor] = []

@@ -1,4 +1,4 @@
-"""A fire of a named schedule on its way out of its wheel, and what its entry points to.
+"""A due fire of a named schedule: the entry, and the schedule that it points to.
 
 Schedules are read together, ahead of their use: RocksDB's MultiGet costs two thirds of single gets.
 """
@@ -17,7 +17,7 @@ from delaystream.engine.state.step import Step
 
 
 class DueFire(msgspec.Struct, frozen=True):
-    """A due entry that points to a named schedule, and what it points to."""
+    """A due entry of a named schedule, with that schedule."""
 
     #: of the wheel entry
     key: bytes
@@ -52,7 +52,7 @@ _ALONE: Final = -1
 class ReadAhead:
     """The records of the schedules of one chunk of entries, a few entries ahead of their use.
 
-    What is read and not used, because the step is full, is read again in the next one.
+    Records that a full step does not use are read again in the next one.
     """
 
     def __init__(self, state: PartitionState) -> None:
@@ -73,7 +73,7 @@ class ReadAhead:
         return self
 
     def at(self, step: Step, number: int) -> Stored:
-        """What the chunk's entry of that number points to, as the step has left it; never backwards."""
+        """The schedule of the chunk's entry of that number, with the step's changes; numbers only go up."""
         if number >= self._stop:
             self._read(number)
         place = self._places[number - self._start]
@@ -87,7 +87,7 @@ class ReadAhead:
         return at, schedule
 
     def alone(self, step: Step, entry: Pointer | Trigger) -> Stored:
-        """What an entry points to, as the step has left it; read by itself."""
+        """The schedule of an entry, with the step's changes; read by itself."""
         at = schedule_key(entry.tenant, entry.id)
         schedule = self._state.get(step, at)
         assert schedule is not None, "a pending entry has its schedule"

@@ -1,4 +1,4 @@
-"""Since when what is due can be fired, and what keeps the rest of it: for the metrics, no decision asks.
+"""Since when due entries could be fired, and why others cannot be; for metrics, not for decisions.
 
 An event is on time when it is fired as soon as it can be. Its rate, a hold, or a destination that cannot be
 written to may keep it beyond its due time. That wait is another state than being late, and ends the moment
@@ -59,7 +59,7 @@ class Fireable:
         return since_ms
 
     def overdue(self, now_ms: int, loop_ms: float) -> Mapping[tuple[str, Wait], int]:
-        """What is due and not fired, as `Observer.overdue` tells it."""
+        """All that is due and not fired, for `Observer.overdue`."""
         state = self._state
         heads = dict(state.heads.all())
         for wheel, due_ms in self._in_hand.items():

@@ -74,9 +74,9 @@ class Firing:
     def choose(self, now_ms: int, loop_ms: float) -> list[str]:
         """Choose what the next step drains; the destinations of that, which have to be known by then.
 
-        It is no more than a bounded number of wheels, those with the earliest due times: all the others stay
-        due, and have their turn when these are drained or closed. Of destinations that cannot be written to,
-        as far as is known, only a few are tried, or they would take the place of all others.
+        The number of wheels is bounded; those with the earliest due times come first. The others stay due,
+        and have their turn when these are drained or closed. Only a few destinations that seem unwritable are
+        tried, so that they do not take the place of all others.
         """
         self._reopen(loop_ms)
         names = self._state.destinations
@@ -148,8 +148,7 @@ class Firing:
     def fire(self, step: Step) -> None:
         """Drain what is due, round-robin over the wheels, until the step is full.
 
-        A share of the step is kept for fires, however many requests came in: else a flood of requests would
-        hold up what is due.
+        A share of the step is reserved for fires, so that a flood of requests cannot delay them.
         """
         step.leave_room()
         cursors = [self._begun(step, wheel) for wheel in self._chosen]
@@ -428,7 +427,7 @@ class Firing:
     ) -> bool:
         """Fire an entry of a named schedule, or requeue an entry in the wheel that its tenant has by now.
 
-        False: it stays where it is, for its destination is to be looked up first.
+        False: it stays in its wheel, because its destination has to be looked up first.
         """
         step.records += 1
         leaves = bool(cursor.leaving) and source_of(key) in cursor.leaving
@@ -456,7 +455,7 @@ class Firing:
         return True
 
     def _waits(self, topic: str, entry: Envelope) -> bool:
-        """Whether a fire waits for what its destination has, because it seems to lack the partition."""
+        """Whether a fire waits for a look-up, because its destination seems to lack the partition."""
         if not self._doubts.missing(topic, entry.destination_partition):
             return False
         self._doubts.wait(topic)
@@ -512,7 +511,7 @@ def _blamed(cursor: WheelCursor) -> Iterator[None]:
 
 
 def _decoded(cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> list[Entry]:
-    """What is stored in the wheel, decoded."""
+    """The stored entries, decoded."""
     try:
         return [decode_entry(stored) for _, stored in entries]
     except Exception:

@@ -209,7 +209,7 @@ class NamedFires:
 
     @staticmethod
     def _own(due: DueFire) -> tuple[str, int, list[bytes]]:
-        """Fire id and list index of a one-time fire, and what its schedule has in the wheels beside it."""
+        """Fire id and list index of a one-time fire, and the other entries of its schedule."""
         schedule, index = due.schedule, due.index
         fire = named_fire_id(schedule.revision_place, schedule.revision, index, due.due_ms, due.id)
         pending = schedule.pending

@@ -50,7 +50,7 @@ class _Time(NamedTuple):
 
 
 class _Account(msgspec.Struct):
-    """What a step changes in the record of one schedule, fire by fire, and what is to be told of it."""
+    """The changes of a step to one schedule, fire by fire, and the events that follow."""
 
     fire_count: int
     run_count: int

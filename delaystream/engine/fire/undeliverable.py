@@ -156,7 +156,7 @@ class Undeliverable:
     def dead_letter_bytes(self, step: Step, key: bytes, stored: bytes, rejection: Rejection) -> None:
         """Put an entry that cannot be read, or not be dealt with, among the dead letters as it is stored.
 
-        What it points to goes with it: the payload is in the letter.
+        Its schedule goes with it: the payload is in the letter.
         """
         _, _, number, offset, _ = split_wheel_key(key)
         value, id = stored, None
@@ -178,7 +178,7 @@ class Undeliverable:
 
 
 def _delivered(entry: Envelope, source: Coordinates) -> Record:
-    """What a fire would have delivered, as the record that was asked to be."""
+    """The record that a fire would have delivered."""
     return Record(source, entry.timestamp_ms, entry.key, entry.value, entry.headers)
 
 
@@ -198,7 +198,7 @@ def _schedule(stored: bytes | None) -> Schedule | None:
 
 
 def _addressed(destination: str, schedule: str, fire: str, due_ms: int) -> list[Header]:
-    """What makes a dead letter a request again once a delay is added: its destination among its headers."""
+    """Headers with which a dead letter is a request again, once a delay is added."""
     return [
         (PREFIX + "destination", destination.encode()),
         (SCHEDULE_ID, schedule.encode()),

@@ -1,4 +1,4 @@
-"""What each delivery of a named schedule leaves: the record on its destination, and the schedule's own."""
+"""Deliveries of named schedules: the record on the destination, and the row of the schedule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAUSED = Status.PAUSED
 
 
 class FireWriter:
-    """Writes deliveries, and stores what is left of their schedules."""
+    """Writes deliveries, and stores their schedules as they are afterwards."""
 
     def __init__(self, arming: Arming) -> None:
         self._arming = arming
@@ -77,7 +77,7 @@ class FireWriter:
         return schedule
 
     def store(self, step: Step, due: DueFire, schedule: Schedule, over: Status) -> Schedule:
-        """Store what is left of a schedule, which is over if nothing of it is ahead any more."""
+        """Store a schedule after a fire; it is over if no fire is ahead."""
         if not schedule.over:
             step.changes[due.schedule_key] = encode(schedule)
             return schedule

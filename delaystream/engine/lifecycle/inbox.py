@@ -11,7 +11,7 @@ from delaystream.engine.settings import EngineSettings
 
 
 class Arrival(Enum):
-    """What became of a batch on its way in."""
+    """The outcome of putting a batch into the inbox."""
 
     TAKEN = "taken"
     #: everything in it was seen before

@@ -3,7 +3,7 @@
 The store may have missed something, and another owner may have taken over meanwhile. Nothing of what that
 one writes is applied: it stands behind the end that was looked up. But compaction may take rows before that
 end in favour of newer ones. So nothing is decided on a store before it was made sure, after the replay, that
-nobody has taken over. What makes a store trusted is in :mod:`delaystream.engine.lifecycle.replica`.
+nobody has taken over. The conditions of a trusted store are in :mod:`delaystream.engine.lifecycle.replica`.
 
 Then every source is read on from its own applied offset, never from the group's.
 """
@@ -46,7 +46,7 @@ _PROGRESS_EVERY_MS: Final = 2_000
 
 
 class PointersAndCounters:
-    """What a worker derives from the rows."""
+    """Pointers and counters, which a worker derives from the rows."""
 
     def by(self, store: StateStore, changes: Sequence[Change]) -> list[Change]:
         """What applying rows changes of it."""

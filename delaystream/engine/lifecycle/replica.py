@@ -1,4 +1,4 @@
-"""A local copy of one partition's changelog: whether it can be trusted, and what is applied to it.
+"""A local copy of one partition's changelog: whether it can be trusted, and how rows are applied to it.
 
 A worker's recovery ends with it complete; whoever follows the partition goes on applying.
 
@@ -40,7 +40,7 @@ class LastCopy(Misconfigured):
 
 
 class Derived(Protocol):
-    """What a store holds beside the changelog's rows, and follows from them: pointers, counters, an index."""
+    """Rows that a store derives from the changelog's rows: pointers, counters, an index."""
 
     def by(self, store: StateStore, changes: Sequence[Change]) -> list[Change]:
         """What applying rows changes of it; asked before they are written."""
@@ -52,7 +52,7 @@ class Derived(Protocol):
 
 
 class Replica:
-    """One partition's local store, and what is known of it.
+    """One partition's local store, and its marker.
 
     The store is None until it was opened, and while it is closed.
     """
@@ -71,10 +71,10 @@ class Replica:
             store.close()
 
     async def trusted(self, bounds: LogBounds) -> Marker | None:
-        """Open the store if it is not; its marker says as of when it is whole. None: it holds nothing.
+        """Open the store if it is not; its marker says up to where it is complete. None: it is empty.
 
-        How old it may be is another question, which arises only where something was missed. What cannot be
-        trusted is thrown away. Raises LogUnavailable, StoreFailed, and LastCopy.
+        Its age matters only if it has missed something. An untrusted store is thrown
+        away. Raises LogUnavailable, StoreFailed, and LastCopy.
         """
         try:
             if self.store is None:
@@ -154,7 +154,7 @@ class Replica:
         if marker.last_offset < bounds.start:
             return marker
         last = await self._changelog.record_at(marker.last_offset)
-        # None there may have been compacted away: seldom, for what was written last, and a rebuild is safe.
+        # A missing record may have been compacted away: seldom, since it was the last one. A rebuild is safe.
         # Or it was aborted after all: a broker that shuts down can confirm a commit and lose its markers.
         if last is None:
             raise StoreUntrusted(
@@ -226,7 +226,7 @@ async def settled_bounds(changelog: Changelog, timeout_ms: int) -> LogBounds:
 
 
 async def read_before(changelog: Changelog, position: int, end: int) -> ChangelogBatch:
-    """What stands at a fetch position, and nothing of what others may have written at `end` and behind it.
+    """The records from a fetch position up to `end`; later ones may be another owner's.
 
     Raises LogUnavailable, also where the read gets no further.
     """

@@ -1,1 +1,1 @@
-"""What is told: events, receipts, dead letters, and how the partition stands."""
+"""The output beside deliveries: events, receipts, dead letters, and the partition's standing."""

@@ -54,7 +54,7 @@ _FIRED: Final = EventType.FIRED
 
 
 class Delivered(msgspec.Struct, frozen=True, gc=False):
-    """One fire of a named schedule that goes out, for its event: what, how late, and where to."""
+    """One delivery of a named schedule, for its event."""
 
     delivery: Delivery
     lateness_ms: int
@@ -65,7 +65,7 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
 
 
 class Undelivered(msgspec.Struct, frozen=True, gc=False):
-    """One fire that does not go out as it was asked for, for its event: expired, moved or quarantined."""
+    """One fire that is not delivered as its request asked, for its event: expired, moved or quarantined."""
 
     type: EventType
     fire_id: str

@@ -31,7 +31,7 @@ class Letters:
         self._health = context.health
 
     def receipt(self, step: Step, request: Request, answer: Answer) -> str | None:
-        """Tell what became of a request, if it asked.
+        """Write the receipt of a request, if it asked for one.
 
         Why there is no receipt although it asked; None where there is one, or nobody asked.
         """
@@ -43,7 +43,7 @@ class Letters:
     def summary(
         self, step: Step, source: Coordinates, reply_to: str | None, no_receipt: str | None, answer: Answer
     ) -> str | None:
-        """Tell what became of a command that took a sweep, if it asked, and what it counted.
+        """Write the receipt of a bulk command with its counts, if it asked for one.
 
         Why there is no receipt, as `receipt` says it.
         """
@@ -113,11 +113,10 @@ class Letters:
         rejection: Rejection,
         whose: Sequence[Header] = (),
     ) -> None:
-        """Write a record as a dead letter; one that would be too large has neither key, value nor headers.
+        """Write a record as a dead letter; the caller tells of it.
 
-        But it has those that tell ``whose`` fire it is, and says how much is left out.
-
-        The caller tells of it.
+        A letter that would be too large has only the headers in ``whose``, which name the fire, and says how
+        many bytes are left out.
         """
         topic = self._settings.dead_letters_topic
         partitions = self._destinations.partitions(topic)
@@ -146,7 +145,7 @@ class Letters:
 
 
 def _unseen_bytes(headers: Sequence[Header]) -> int:
-    """What headers have that nobody has bounded before a record is refused: their lengths, and wide names."""
+    """Bytes of headers that no check has bounded before a record is refused: lengths and wide names."""
     wide = sum([len(name.encode("utf-8", "surrogatepass")) - len(name) for name, _ in headers])
     return wide + _LENGTHS_BYTES * len(headers)
 
@@ -154,7 +153,7 @@ def _unseen_bytes(headers: Sequence[Header]) -> int:
 def _as_produced(record: Record, request: Request | Report | Rejection) -> Record:
     """A refused record of the commands topic as it was produced, before any re-routing.
 
-    What only looks like re-routed (a forged record) keeps every header.
+    A forged record, which only looks re-routed, keeps every header.
     """
     command, own = detach(record.headers)
     if type(request) is Request:

@@ -56,7 +56,7 @@ class Standing:
         return loop_ms - self._waits_since >= self._settings.status_delay_ms
 
     def put(self, step: Step) -> None:
-        """Write the row, if it differs or is old, and what has happened since the last one."""
+        """Write the row, if it differs or is old, and the events since the last one."""
         settings, stored = self._settings, self._stored
         if not settings.owner:
             return
@@ -98,7 +98,7 @@ class Standing:
         )
 
     def _as_told(self, topic: str) -> Parked | None:
-        """What the row says of a destination, if it is this worker's row."""
+        """The row's field of a destination, if it is this worker's row."""
         stored = self._stored
         if stored is None or stored.owner != self._settings.owner:
             return None

@@ -1,1 +1,1 @@
-"""What may be delivered, how fast, and when a destination is set aside."""
+"""The policies for deliveries: which are allowed, how fast, and when a destination is parked."""

@@ -15,7 +15,7 @@ from delaystream.engine.policy.telling import Telling
 
 
 class Trouble(msgspec.Struct):
-    """What is known of one destination that refused a write, or cannot be written."""
+    """The record of one destination that refused a write, or cannot be written."""
 
     reason: str
     #: wall clock of the first failure, ms
@@ -32,8 +32,8 @@ class Trouble(msgspec.Struct):
 class Width:
     """How much of a full step is tried: half as much after each one that was not written in time.
 
-    Else a step that is more than the brokers, or the way to them, can take in the time of a transaction would
-    be tried for ever.
+    A step may be too large for the brokers, or for the network, in the time of a transaction. With its full
+    size it would be tried for ever.
     """
 
     #: steps that must succeed before twice as much is tried
@@ -95,7 +95,7 @@ class DestinationHealth:
         return topic in self._troubles
 
     def get(self, topic: str) -> Trouble | None:
-        """What is known of a topic; None when nothing is wrong with it."""
+        """A topic's trouble; None when nothing is wrong with it."""
         return self._troubles.get(topic)
 
     def parked_until(self, topic: str, loop_ms: float) -> float | None:
@@ -116,10 +116,9 @@ class DestinationHealth:
         return {topic: trouble for topic, trouble in self._troubles.items() if trouble.parked_at is not None}
 
     def unused(self, loop_ms: float) -> list[str]:
-        """Forget the topics that nobody has tried for long although they might be: nothing waits for them.
+        """Forget the topics that could have been tried long ago and were not: nothing waits for them.
 
-        What is due for a topic is tried as soon as it may be. So where it was not, nobody would ever find out
-        that it can be written again.
+        Due fires are tried as soon as they may be. A topic without any would stay parked for ever.
         """
         unused = [
             topic
@@ -183,7 +182,7 @@ class DestinationHealth:
         self._troubles.setdefault(topic, Trouble(reason, now_ms))
 
     def bisect(self, topic: str, suspects: list[bytes], reason: str, now_ms: int) -> None:
-        """One of the entries cannot be written as it is: try half as many, condemn it once it is alone."""
+        """One of the entries cannot be written as it is: try half as many; one that is alone is poisoned."""
         trouble = self._troubles.setdefault(topic, Trouble(reason, now_ms))
         trouble.reason = reason
         if len(suspects) == 1:

@@ -1,13 +1,12 @@
-"""Holds: bulk pauses that stand, and keep back what they match of requests without an id.
+"""Holds: bulk pauses in force, which keep back matching requests without an id.
 
-A schedule with an id is paused by itself; what has no id has no row that could say so. So the pause itself
-is a row, and nothing is gone through when it begins: an entry is looked at when it comes due. Where a hold
-meets it, it goes to a wheel of the hold's own for its destination, which nobody drains while the hold stands.
-When a resume ends the hold, these wheels are like any others: their entries have the due times that they had,
-and are late by now, or not.
+A schedule with an id is paused in its row; a request without an id has no such row. So the pause itself is a
+row, and its begin touches no entry: each entry is compared when it comes due. If a hold meets it, it goes to
+a wheel of the hold's own for its destination, which is not drained while the hold stands. When a resume ends
+the hold, these wheels are drained like any others. Their entries keep their due times, so they may be late.
 
-What a resume says of what is late, and what its holds kept back, is a row too, for as long as any of that
-may be pending (*ended* holds).
+The rules of a resume for the late fires that its holds kept back are a row, too, as long as any of those
+fires may be pending (*ended* holds).
 
 A hold may end by itself: its row has the key of an entry in the wheel of housekeeping then.
 
@@ -151,7 +150,7 @@ class Holds:
             if id is None:
                 concerned = match.id_prefix is None and (match.arriving or not newer(moment, hold.moment))
             else:
-                # What was there is paused by itself, as the command comes by.
+                # Existing schedules are paused one by one, as the sweep comes by.
                 concerned = match.arriving and id.startswith(match.id_prefix or "")
             if concerned and match.fits(request.tags, key) and (found is None or _outlasts(hold, found)):
                 found = hold
@@ -160,9 +159,9 @@ class Holds:
     def as_of(self, changing: dict[bytes, Bulk], passed: Container[bytes] = ()) -> PastHolds:
         """The holds as each of the bulk commands at work has left them.
 
-        What a later one has begun is not among them; what it has ended, renewed or given another end is as it
-        was, but for what those have done that are `passed`. Those are given that have changed holds, in their
-        order.
+        Changes by later commands are undone: their new holds are left out, and holds that they ended, renewed
+        or gave another end are as before. Changes by `passed` commands stay. `changing` are the commands that
+        have changed holds, in their order.
         """
         seen = dict(self._standing)
         view: Sequence[Hold] = [*seen.values()]

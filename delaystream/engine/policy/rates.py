@@ -58,7 +58,7 @@ class Rates:
     def command(self, row: Rate, loop_ms: float) -> None:
         """A command sets a tenant's rate for a destination, from now on.
 
-        What is in the bucket stays: the same command again, or one rate after another, lets no more out.
+        The bucket keeps its content: the same command again, or one rate after another, lets no more out.
         """
         self.commanded[row.tenant, row.destination] = row
         self._retime(row.destination, row.tenant, loop_ms)
@@ -80,7 +80,7 @@ class Rates:
         self.active = self._tenants.have_rates or any(row.rate is not None for row in self.commanded.values())
 
     def buckets(self, topic: str, lane: str, loop_ms: float) -> tuple[Bucket, ...]:
-        """What bounds the fires of one wheel; () for nothing."""
+        """The buckets that bound the fires of one wheel; () for none."""
         found = self._buckets.get((topic, lane))
         if found is None:
             found = self._buckets[topic, lane] = tuple(self._made(topic, lane, loop_ms))

@@ -1,6 +1,6 @@
-"""What is logged of failures that repeat: the first ones in full, then one line a minute with their number.
+"""Log lines of failures that repeat: the first ones in full, then one line a minute with their number.
 
-Whoever can cause a failure by a record could else fill the log. Pure: times are given, in ms.
+Otherwise any producer whose records cause failures could fill the log. Pure: times are arguments, in ms.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _OTHERS: Final = object()
 
 
 class Untold(msgspec.Struct, frozen=True):
-    """Failures of one kind that were counted rather than told: how many, and what the last one said."""
+    """Failures of one kind that were only counted: how many, and the text of the last one."""
 
     count: int
     last: str
 
 
 class _Kind:
-    """What was heard of one kind of failure."""
+    """The failures of one kind so far."""
 
     def __init__(self, now_ms: float) -> None:
         self.in_full = 0
@@ -64,7 +64,7 @@ class Telling:
         return False
 
     def due(self, now_ms: float) -> list[Untold]:
-        """What was counted and is to be told by now; everything with ``now_ms`` infinite."""
+        """The counts that are due for a log line; all of them with ``now_ms`` infinite."""
         if now_ms < self._due_ms:
             return []
         told = []

@@ -27,7 +27,7 @@ _UNLIMITED: Final = RateTable()
 
 
 class TenantEvents(NamedTuple):
-    """What the events of one tenant's requests hold."""
+    """The contents of the events of one tenant's requests."""
 
     #: the delivered key
     key: bool = True
@@ -154,7 +154,7 @@ class Tenants:
         return denial
 
     def parse_command(self, record: Record, now_ms: int) -> Request | Report | Rejection:
-        """What a record of the commands topic asks for, by the policy of the topic that it came in by."""
+        """A record of the commands topic, read by the policy of the topic that it was produced to."""
         command, own = detach(record.headers)
         if isinstance(command, Report):
             return self.of(command.source.topic).parser.judged(command)

@@ -1,4 +1,4 @@
-"""What a named schedule has in the wheels: entries armed, taken out, and in the end forgotten."""
+"""The entries of named schedules in the wheels: armed, taken out, and in the end forgotten."""
 
 from __future__ import annotations
 
@@ -239,5 +239,5 @@ def jittered(recurrence: Recurrence, place: str, revision: int, id: str, schedul
     try:
         return due_ms(recurrence, scheduled_ms, fire)
     except (CronError, UnknownZoneError):
-        # Whoever fires it pauses it: it cannot be read any more.
+        # Firing pauses it: it cannot be read any more.
         return jittered_ms(scheduled_ms, fire, recurrence.jitter_ms)

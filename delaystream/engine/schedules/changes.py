@@ -1,7 +1,7 @@
-"""Changing a schedule: `reschedule`, which is about when it fires, and `update`, which is about anything.
+"""Changing a schedule: `reschedule`, which changes its times, and `update`, which may change anything.
 
-What a request gives changes, everything else stays: payload, pause, counters, history, and the times where
-they are the same. What is changed under a hold of what arrives is held like that.
+Only the fields that a request gives change. Payload, pause, counters, history and equal times stay. If a hold
+with `match-new` stands, it also holds a schedule that is changed.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ class Changes:
     def _payload(
         self, step: Step, request: Request, old: Schedule, update: Update, recurring: bool
     ) -> Envelope:
-        """What is delivered after this."""
+        """The payload after the change."""
         assert request.id is not None
         payload = self._state.payload(step, request.id, old)
         if update.replaces_payload:
@@ -267,7 +267,7 @@ class Changes:
         return payload
 
     def _grace_ms(self, step: Step, request: Request, old: Schedule, payload: Envelope | None) -> int:
-        """The grace of a schedule that recurs after this; -1: none of its own, nor of its topic.
+        """The grace of a schedule that recurs after the change; -1: neither it nor its topic has one.
 
         `payload` is what an update delivers after this. One that was for one time keeps what grace it had.
         """

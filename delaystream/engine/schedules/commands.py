@@ -140,8 +140,8 @@ class Commands:
     ) -> Schedule | None:
         """Cancel, pause or resume a live schedule, and store it; None when there is nothing to change.
 
-        A pause ends by itself at `until_ms`; None: not before a resume, also where another had given it an
-        end, for who pauses means a pause that lasts. `once` is what a resume says of what is late.
+        A pause ends by itself at `until_ms`; None: not before a resume, even if an earlier pause had an end.
+        `once` are the rules of a resume for late fires.
         """
         if action is Action.CANCEL:
             self._arming.clear(step, schedule.topic, id, schedule)
@@ -163,12 +163,12 @@ class Commands:
     def switch_one_of_many(
         self, step: Step, id: str, schedule: Schedule, bulk: Bulk, holds: Iterable[Hold]
     ) -> Schedule | None:
-        """The same by a command for many, which leaves it paused where another hold keeps it back.
+        """The same by a bulk command, which leaves the schedule paused if another hold keeps it back.
 
-        `holds` are those that stood at the command's turn. A pause ends with the last of them. What a resume
-        would let go passes to that one: if the resume has ended another, or the schedule is kept back by a
-        hold. What the resume says of what is late is not for what it passes on. What was there and is paused
-        by itself is resumed by what is narrower than its hold, too.
+        `holds` are those that stood at the command's turn. A pause ends with the last of them. If the resume
+        has ended one hold and another still keeps the schedule back, the schedule passes to that one, without
+        the resume's rules for late fires. A schedule that was paused by itself is resumed by a narrower match
+        than its hold's, too.
         """
         action, until_ms = bulk.action, None if bulk.until_ms < 0 else bulk.until_ms
         hold = self._holds.keeping(step, id, schedule, holds) if action is not Action.CANCEL else None
@@ -266,7 +266,7 @@ class Commands:
             self._arming.clear(step, source.topic, request.id, old)
             schedule = replace(old, status=status)
             if old.status in LIVE or not newer(old.moment, request.moment):
-                # What is refused as overtaken is what is older than the newest cancel.
+                # Requests older than the newest cancel are refused as overtaken.
                 schedule = replace(
                     schedule,
                     partition=source.partition,

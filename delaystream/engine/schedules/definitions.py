@@ -81,7 +81,7 @@ def _pause(step: Step, request: Request, old: Schedule | None, hold: Hold | None
 
 
 def _paused_since(step: Step, request: Request, old: Schedule | None) -> int | None:
-    """Since when what a request defines is paused: a schedule that is, stays so unless it says otherwise."""
+    """Since when a new definition is paused: a paused schedule stays so unless its request says otherwise."""
     was = old is not None and old.status is _PAUSED
     if request.status == "pending" or not (was or request.status == "paused"):
         return None
@@ -89,10 +89,10 @@ def _paused_since(step: Step, request: Request, old: Schedule | None) -> int | N
 
 
 def _until_ms(request: Request, old: Schedule | None, hold: Hold | None) -> int | None:
-    """When the pause of what a request defines ends by itself; None: not before a resume.
+    """When the pause of a new definition ends by itself; None: not before a resume.
 
-    What was paused stays so for as long, and for as long as the hold that meets it, if that ends later. Of
-    what is not, the hold says how long, unless the request itself asks to be paused.
+    A paused schedule stays paused until its own end, or until that of the hold that meets it, if that is
+    later. For others the hold says how long, unless the request itself asks to be paused.
     """
     if old is not None and old.status is _PAUSED and request.status != "pending":
         until_ms = old.until_ms
@@ -103,7 +103,7 @@ def _until_ms(request: Request, old: Schedule | None, hold: Hold | None) -> int 
 
 
 class _Begun(NamedTuple):
-    """What a new definition has in the wheels, and what of it has fired at once."""
+    """The entries of a new definition, and its fires that went out at once."""
 
     pending: list[bytes]
     #: one-time: what has not fired, as (due_ms, list index)
@@ -314,9 +314,9 @@ class Definitions:
         self._answers.tell(step, request, outcome, noted)
 
     def _stay(self, step: Step, request: Request, old: Schedule) -> None:
-        """The same definition was sent again: nothing moves but where, and when, it was asked for.
+        """The same definition was sent again: only the coordinates and the timestamp of its request change.
 
-        By that it is told what came before it and what came after.
+        These tell which requests are older and which are newer.
         """
         assert request.id is not None
         source = request.source

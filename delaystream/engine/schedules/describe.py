@@ -1,4 +1,4 @@
-"""What is told of a schedule to whoever asks with `describe`: decided in its turn, and nothing changes."""
+"""Answers to `describe`: decided in their turn, without any change."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whether a schedule that is sent again is the one that is there: a digest of all that it is.
+"""Whether a request repeats the schedule that is there: a digest of its whole definition.
 
-Who reads a schedule is told the start and the grace that hold, whether or not its request gave them. So a
-request that gives just these is the same, too: what was read can be sent again.
+A description has the start and the grace in force, whether or not the request gave them. A request that gives
+just these is the same definition, so a description can be sent again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _encode = msgspec.msgpack.Encoder().encode
 def digest_of(request: Request) -> bytes:
     """The digest of what a request defines, 16 bytes; empty where it means another time with every send.
 
-    It does not know who asks, nor why; a start that is not given is none.
+    It knows neither the actor nor the note; a start that is not given is none.
     """
     if request.relative:
         return b""

@@ -72,7 +72,7 @@ class Deliveries:
     def _open(self, step: Step, topic: str, tenant: str) -> Route | None:
         routes = step.routes
         where = (topic, tenant)
-        # What does not change within a step is asked once: most steps have a thousand requests for one topic.
+        # The answer is the same for the whole step: most steps have a thousand requests for one topic.
         route = routes[where] if where in routes else self._found(step, topic, tenant)
         return None if route is None or self._held(step, route.wheel, route.buckets, route.behind) else route
 
@@ -109,7 +109,7 @@ class Deliveries:
         return self._rates.buckets(topic, self._state.lanes[wheel], step.loop_ms)
 
     def at_once(self, step: Step, request: Request) -> int:
-        """How many of a request's fires go out in the accepting transaction; at least, not about."""
+        """The least number of a request's fires that go out in the accepting transaction."""
         routes = [self.route(step, request, due_ms) for due_ms in request.due_ms]
         opened = [route for route in routes if route is not None]
         count = len(opened)

@@ -31,10 +31,10 @@ class Quotas:
     def refusal(
         self, step: Step, request: Request, old: Schedule | None = None, *, paused: bool = False
     ) -> Rejection | None:
-        """Why a request that schedules has to wait for room, if it does; ``old`` is what it replaces.
+        """A rejection if a request finds no room for its fires; ``old`` is the schedule that it replaces.
 
-        What is delivered at once is never refused, nor is what takes the place of as many: a quota that was
-        lowered, or is used up, keeps nobody from replacing a schedule.
+        Requests that are delivered at once are never refused. A schedule may always be replaced by one with
+        as many fires, even after the quota was lowered or used up.
         """
         room = self._room(request.source.topic)
         if room is None or max(1, len(request.due_ms)) <= room:
@@ -99,5 +99,5 @@ class Quotas:
 
 
 def _entries(schedule: Schedule) -> int:
-    """What a schedule has pending, or would if it were not paused."""
+    """The number of fires that a schedule has pending, or would have if it were not paused."""
     return len(schedule.pending) + len(schedule.triggers) + schedule.paused_fires

@@ -1,7 +1,7 @@
 """Deciding on requests that name an id: one id's life, from its first request until it is forgotten.
 
-What a command does, by the status that it finds; it ends in a receipt and an event of that name, but for the
-commands of a bulk. *Over* stands for fired, completed, dropped and quarantined.
+The outcome of each command, by the status that it finds. Its receipt and its event have the same name; bulk
+commands have neither for each id. *Over* stands for fired, completed, dropped and quarantined.
 
 ========== ============================= =================== =================== ===================
 command    unknown                       pending             paused              over
@@ -25,7 +25,7 @@ A *cancelled* id answers ``cancelled`` to another cancel and ``too-late`` to the
 newer one. ``reschedule`` and ``update`` leave a paused schedule paused; one that meets a hold of what arrives
 is paused by them.
 
-What happens to a schedule without a command:
+A schedule changes without a command, too:
 
 =========================== ========================================= ==================================
 status                      what happens                              status after it, events
@@ -105,7 +105,7 @@ class Schedules:
         return self.commands.apply(step, request, schedule)
 
     def _too_much(self, step: Step, request: Request, schedule: Schedule | None) -> Rejection | None:
-        """Why there is no room for what a command would leave; None where there is."""
+        """A rejection if there is no room for the result of a command; None if there is."""
         if schedule is None:
             return self.quotas.cancel_refusal(request) if request.action is Action.CANCEL else None
         rejection = None

@@ -1,5 +1,5 @@
-"""What a request says beside what it asks for: which version it is about, whether it was carried out already,
-whose the id is. And what the id's record keeps of that."""
+"""The conditions of a request: the version that it expects, its `request-id`, and the owner of the id; and
+the fields of the id's record that keep them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def noted(schedule: Schedule, request: Request, outcome: Outcome) -> Schedule:
     """A schedule's record after a request that left what it is about as it was."""
     terms = request.terms
     if terms.declared_by is not None:
-        # Who does not say which deployment it is, is none that others are measured by.
+        # A declaration without a deployment does not count for later ones.
         known = schedule.deploy if schedule.declared_by == terms.declared_by else -1
         deploy = known if terms.deploy is None else terms.deploy
         schedule = replace(schedule, declared_by=terms.declared_by, deploy=deploy)

@@ -58,7 +58,7 @@ class PartitionState:
         self.destinations: list[str] = [""]
         #: for each of them, the tenant whose own wheel it is; '' for the common one
         self.lanes: list[str] = [""]
-        #: and what keeps its entries back; '' for nothing
+        #: and the name of the hold that keeps its entries back; '' for none
         self.withheld_by: list[str] = [""]
         #: of wheels whose entries were kept back, until when; not known of those of an earlier life
         self.released_ms: dict[int, int] = {}
@@ -136,7 +136,7 @@ class PartitionState:
         return self.store.get(key)
 
     def payload(self, step: Step, id: str, schedule: Schedule) -> Envelope:
-        """What a live schedule delivers, from its own record or from the one beside it."""
+        """The payload of a live schedule, from its own row or from the one beside it."""
         payload = payload_of(partial(self.get, step), id, schedule)
         assert payload is not None, "a live schedule has its payload"
         return payload
@@ -152,7 +152,7 @@ class PartitionState:
     def wheel_number(self, step: Step, topic: str, tenant: str = "", withheld_by: str = "") -> int:
         """The number of a destination's wheel for a tenant's entries, interned at its first use.
 
-        What is `withheld_by` something has a wheel of its own, which is drained when that is over.
+        Entries that a hold keeps back (`withheld_by`) have a wheel of its own, drained after its end.
         """
         name = topic
         lane = self._lane(tenant, topic) if self._lane is not None and tenant else ""
@@ -181,14 +181,14 @@ class PartitionState:
         return {number for topic in topics for number in self._wheels.get(topic, ())}
 
     def withhold(self, name: str) -> None:
-        """Keep back what is in the wheels of that name, and what is put there from now on."""
+        """Keep back the entries of the wheels of that name, now and from now on."""
         self._withholding.add(name)
         for wheel, withheld_by in enumerate(self.withheld_by):
             if withheld_by == name:
                 self.heads.withhold(wheel)
 
     def release(self, step: Step, name: str, over_ms: int | None = None) -> None:
-        """What is in the wheels of that name is as good as in any other, with the due times that it has.
+        """Have the wheels of that name drained like any other; their entries keep their due times.
 
         It was kept back until ``over_ms``; None: until now.
         """
@@ -233,7 +233,7 @@ class PartitionState:
         return Coordinates(topic, partition, offset, origin)
 
     def fire(self, key: bytes) -> PendingFire:
-        """What an entry of a wheel is, by its key."""
+        """An entry of a wheel, by its key."""
         wheel, due_ms, source, offset, index = keys.split_wheel_key(key)
         return PendingFire(
             self.destinations[wheel],
@@ -345,7 +345,7 @@ class PartitionState:
 
     def remove(self, step: Step, key: bytes) -> None:
         """Take out an entry of either kind, which may be one that cannot be read."""
-        # A tombstone for what the changelog does not have is no harm.
+        # A tombstone for a key that the changelog does not have does no harm.
         step.local[key] = None
         self.remove_entry(step, key)
 
@@ -363,7 +363,7 @@ class PartitionState:
         self._drained.add(wheel)
         added = self._added.get(wheel)
         behind = last_key + b"\0"
-        # What this step has added is not in the store yet, and so was not drained with the rest.
+        # Entries that this step has added are not in the store yet, so they were not drained with the rest.
         self._watermarks[wheel] = behind if added is None else min(added, behind)
         last_due_ms = keys.due_of(last_key)
         self.looked_at(wheel, self._first_due(wheel, step.now_ms + 1) if exhausted else last_due_ms)

@@ -146,7 +146,7 @@ class PendingCounts:
         return count
 
     def apply(self, destinations: Sequence[str]) -> tuple[list[Change], PendingChange]:
-        """The step is committed: the rows of the counters that it changes, and what they say."""
+        """The step is committed: the rows of the counters that it changes, and their values."""
         rows: list[Change] = []
         topics: dict[str, int] = {}
         hours: dict[int, int] = {}
@@ -196,8 +196,7 @@ def _tenant_key(topic: str) -> bytes:
 
 
 class _Tally:
-    """What counters have to count: the entries of wheels, what paused schedules would have there, and ids
-    that a cancel forestalls."""
+    """Counts entries of wheels, entries that paused schedules would have there, and forestalled ids."""
 
     def __init__(self) -> None:
         self._buckets: dict[tuple[int, int], int] = {}

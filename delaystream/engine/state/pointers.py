@@ -1,4 +1,4 @@
-"""What a partition's rows stand for in its wheels: entries of the local store alone.
+"""Wheel entries that follow from a partition's rows, in the local store alone.
 
 The row of a named schedule holds the keys of its entries, that of a bulk command the key of its sweep, and
 that of a hold the key of its end, where it ends by itself. So the changelog has one row for each, and the
@@ -78,7 +78,7 @@ def trigger_of(tenant: str, id: str, waiting: Triggered) -> Trigger:
 
 
 def repointed(store: StateStore, changes: Sequence[Change]) -> list[Change]:
-    """What replaying ``changes`` on the store changes among the pointers.
+    """The changes of pointers that follow from replaying ``changes`` on the store.
 
     Must be asked before the changes are written.
     """

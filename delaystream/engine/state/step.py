@@ -1,4 +1,4 @@
-"""What one transaction holds: decided first, as plain values, and carried out afterwards."""
+"""The content of one transaction: decided first, as plain values, and carried out afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KEYLESS_RUN: Final = 32
 
 
 def row_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
-    """What a record takes in a transaction, about."""
+    """The approximate size of a record in a transaction."""
     size = _RECORD_OVERHEAD
     if key is not None:
         size += len(key)
@@ -111,7 +111,7 @@ class TopicWrites:
         return partition
 
     def _begun(self, partition: int) -> _Adding:
-        """What adds rows, and their origins, for a partition that has none yet."""
+        """The functions that add rows, and their origins, for a partition that has none yet."""
         rows = self.rows[partition] = self._accumulator(TopicPartition(self.topic, partition))
         origins: list[bytes | None] = []
         self.origins[partition] = origins
@@ -136,7 +136,7 @@ class TopicWrites:
         now_ms = self._now_ms
         self.fired.append(now_ms - due_ms)
         if due_ms < fireable_ms or due_ms < fired.timestamp_ms:
-            # Whoever produced the request may have a clock that is ahead.
+            # The clock of the request's producer may be ahead.
             delay_ms = max(0, now_ms - max(fireable_ms, fired.timestamp_ms))
             self.excused.append((now_ms - due_ms, delay_ms))
         key = fired.destination_key if fired.has_destination_key else fired.key
@@ -254,7 +254,7 @@ class Step:
         )
 
     def leave_room(self) -> None:
-        """Requests are in: a quarter of each bound is for what is due, however much of it they have taken."""
+        """Reserve a quarter of each bound for due entries, however much the requests have taken."""
         self.max_records = max(self.max_records, self.records + -(-self.max_records // 4))
         self.max_bytes = max(self.max_bytes, self.size_bytes + -(-self.max_bytes // 4))
         self.max_partitions = max(self.max_partitions, self.partitions + -(-self.max_partitions // 4))
