@@ -19,7 +19,6 @@ import msgspec
 from confluent_kafka import Message
 
 from delaystream import __version__
-from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.client.kafka.deliveries import Delivery
 from delaystream.codec.envelope import FORMAT, Meta, TransferState, encode
 from delaystream.codec.keys import META
@@ -28,7 +27,7 @@ from delaystream.config import Settings
 from delaystream.core.instants import format_instant
 from delaystream.topics import connect, topic_ids
 from delaystream.transfer import lines
-from delaystream.transfer.kafka import Owner, Scratch, TransferError, topic_id
+from delaystream.transfer.kafka import Application, Owner, Scratch, TransferError, topic_id
 from delaystream.transfer.reading import PartitionReading, UnknownState
 from delaystream.transfer.sources import SourceReader
 
@@ -68,9 +67,7 @@ class _Digesting:
 
 
 async def export(
-    settings: Settings,
-    client: ClientConfig,
-    partitions: int,
+    application: Application,
     out: BinaryIO,
     *,
     final: bool = False,
@@ -82,6 +79,7 @@ async def export(
     A final export always has these ids. Raises TransferError, LogUnavailable, Misconfigured,
     UnavailableError.
     """
+    settings, client, partitions = application
     with ExitStack() as stack:
         scratch = stack.enter_context(
             closing(
@@ -90,7 +88,7 @@ async def export(
                 )
             )
         )
-        transfer = await _close(settings, client, scratch, partitions, progress) if final else ""
+        transfer = await _close(application, scratch, progress) if final else ""
         now_ms = time.time_ns() // 1_000_000
         digesting = _Digesting(out)
         digesting.write(
@@ -232,14 +230,9 @@ def _commands(partition: int, found: Iterator[Message]) -> Iterator[lines.InFlig
         )
 
 
-async def _close(
-    settings: Settings,
-    client: ClientConfig,
-    scratch: Scratch,
-    partitions: int,
-    progress: Callable[[str], None],
-) -> str:
+async def _close(application: Application, scratch: Scratch, progress: Callable[[str], None]) -> str:
     """Mark every partition's state as exported; returns the name of the transfer."""
+    partitions = application.partitions
     # Find a state that cannot be exported before any partition is closed.
     metas = await _metas(scratch, partitions, check=True)
     begun = {
@@ -254,15 +247,16 @@ async def _close(
                 f"Partition {partition} waits for the rest of transfer {meta.transfer}: end its import."
             )
         progress(f"closing partition {partition} of {partitions}")
-        await _write_meta(settings, client, partition, partitions, meta, transfer, TransferState.EXPORTED)
+        await _write_meta(application, partition, meta, transfer, TransferState.EXPORTED)
     return transfer
 
 
-async def reopen(settings: Settings, client: ClientConfig, partitions: int) -> str | None:
+async def reopen(application: Application) -> str | None:
     """Take a final export back: workers may fire here again. Returns the transfer; None if there was none.
 
     Only for an export that was imported nowhere, which this code cannot check. Raises as `export` does.
     """
+    settings, client, partitions = application
     with (
         TemporaryDirectory(prefix="delaystream-") as directory,
         closing(Scratch(settings, client, Path(directory))) as scratch,
@@ -272,7 +266,7 @@ async def reopen(settings: Settings, client: ClientConfig, partitions: int) -> s
     for partition, meta in enumerate(metas):
         if meta is not None and meta.transfer_state == TransferState.EXPORTED:
             transfer = meta.transfer
-            await _write_meta(settings, client, partition, partitions, meta, "", "")
+            await _write_meta(application, partition, meta, "", "")
     return transfer
 
 
@@ -294,14 +288,9 @@ async def _metas(scratch: Scratch, partitions: int, *, check: bool = False) -> S
 
 
 async def _write_meta(
-    settings: Settings,
-    client: ClientConfig,
-    partition: int,
-    partitions: int,
-    meta: Meta | None,
-    transfer: str,
-    state: str,
+    application: Application, partition: int, meta: Meta | None, transfer: str, state: str
 ) -> None:
+    settings, client, partitions = application
     made_for = meta or Meta(partitions, FORMAT, app_id=settings.app_id)
     if made_for.app_id not in {"", settings.app_id}:
         raise TransferError(

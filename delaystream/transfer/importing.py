@@ -15,14 +15,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, Final, TypeAlias
+from typing import BinaryIO, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from delaystream.adapters.security.client_config import ClientConfig
 from delaystream.codec.command import Report
 from delaystream.codec.envelope import TransferState
-from delaystream.config import Settings
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.record import Record
 from delaystream.core.rejection import Rejection
@@ -30,7 +28,7 @@ from delaystream.core.request import Coordinates, Request
 from delaystream.engine.ports import Change, Row
 from delaystream.transfer import lines
 from delaystream.transfer.checking import Checked, checked, numbered
-from delaystream.transfer.kafka import Owner, Scratch, TransferError
+from delaystream.transfer.kafka import Application, Owner, Scratch, TransferError
 from delaystream.transfer.origins import Origins
 from delaystream.transfer.reading import PartitionReading
 from delaystream.transfer.rows import PartitionRows, home, homes, meta_row
@@ -53,6 +51,15 @@ class Import(msgspec.Struct, frozen=True):
     """Everything was there already, and nothing was written."""
 
 
+class Requests(NamedTuple):
+    """How an application reads its requests."""
+
+    topic_ids: Mapping[str, str]
+    """Of its request topics and its commands topic."""
+    parse_command: ParseCommand
+    """Parses records of the commands topic."""
+
+
 class Allowed(msgspec.Struct, frozen=True):
     """The risks that the user of the import accepts."""
 
@@ -63,21 +70,17 @@ class Allowed(msgspec.Struct, frozen=True):
 
 
 async def import_(
-    settings: Settings,
-    client: ClientConfig,
-    partitions: int,
-    topic_ids: Mapping[str, str],
-    parse_command: ParseCommand,
+    application: Application,
+    requests: Requests,
     file: BinaryIO,
     *,
     allowed: Allowed = Allowed(),  # noqa: B008  # frozen
     rows: int = ROWS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Import:
-    """Read a seekable file into the application of the settings.
+    """Read a seekable file into an application, which reads its `requests` like this.
 
-    `topic_ids` are the ids of its request topics and its commands topic; `parse_command` parses records of
-    the commands topic. Raises TransferError, LogUnavailable, Misconfigured, TransactionFailed.
+    Raises TransferError, LogUnavailable, Misconfigured, TransactionFailed.
     """
     read = checked(file)
     if not read.header.final and not allowed.copy:
@@ -86,8 +89,8 @@ async def import_(
             "with --final to move. To restore a copy, add --from-copy: everything that fired since the "
             "export then fires again, with the same fire id if the request topics are the same ones."
         )
-    _check_sources(file, topic_ids, allowed)
-    writing = _Writing(settings, client, partitions, read, parse_command, topic_ids, rows, progress)
+    _check_sources(file, requests.topic_ids, allowed)
+    writing = _Writing(application, read, requests, rows, progress)
     async with AsyncExitStack() as stack:
         await writing.take_over(stack)
         if not writing.open:
@@ -116,21 +119,17 @@ class _Writing:
 
     def __init__(
         self,
-        settings: Settings,
-        client: ClientConfig,
-        partitions: int,
+        application: Application,
         read: Checked,
-        parse_command: ParseCommand,
-        topic_ids: Mapping[str, str],
+        requests: Requests,
         rows: int,
         progress: Callable[[str], None],
     ) -> None:
-        self._settings = settings
-        self._client = client
-        self._partitions = partitions
+        self._settings, self._client, self._partitions = application
+        partitions = self._partitions
         self._read = read
-        self._parse_command = parse_command
-        self._topic_ids = topic_ids
+        self._parse_command = requests.parse_command
+        self._topic_ids = topic_ids = requests.topic_ids
         self._max_rows = rows
         self._progress = progress
         self._owners: dict[int, Owner] = {}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from delaystream.adapters.kafka.changelog import AiokafkaChangelog, ChangelogSettings
 from delaystream.adapters.security.client_config import ClientConfig
@@ -34,6 +34,14 @@ _STABLE_TIMEOUT_MS: Final = 30_000
 
 class TransferError(Exception):
     """The export or import is refused; the message is a sentence for people."""
+
+
+class Application(NamedTuple):
+    """The application whose state is exported, or that is imported into."""
+
+    settings: Settings
+    client: ClientConfig
+    partitions: int
 
 
 class Owner:

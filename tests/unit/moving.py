@@ -17,7 +17,9 @@ from delaystream.transfer import lines
 from delaystream.transfer.checking import checked
 from delaystream.transfer.exporting import _Digesting
 from delaystream.transfer.exporting import _Writing as Exporting
+from delaystream.transfer.importing import Requests
 from delaystream.transfer.importing import _Writing as Importing
+from delaystream.transfer.kafka import Application
 from delaystream.transfer.reading import PartitionReading
 from tests.unit.engine import OWN, REQUESTS, Engine
 
@@ -96,7 +98,11 @@ async def imported(file: io.BytesIO, new: Engine, tenants: Tenants | None = None
     client: Any = None
     partitions = new.settings.partitions
     writing = Importing(
-        settings, client, partitions, read, parse_command, topic_ids(new), 1000, lambda _: None
+        Application(settings, client, partitions),
+        read,
+        Requests(topic_ids(new), parse_command),
+        1000,
+        lambda _: None,
     )
     owners: dict[int, Any] = {partition: _Owner(new.log, partition) for partition in range(partitions)}
     writing._owners = owners

@@ -111,3 +111,50 @@ def test_the_five_files_to_begin_with_exist() -> None:
     files = re.findall(r"`([\w/]+\.py)`", line)
     assert len(files) == 5
     assert [file for file in files if not (PACKAGE / file).is_file()] == []
+
+
+#: Their parameters are the options of a command, or the query of a route: the framework reads them there.
+DECLARED = ("cli/", "console/api/", "console/pages/")
+#: Each of these parameters is optional, and independent of the others.
+OPTIONAL = {
+    "AiokafkaTransactionalProducer.__init__",
+    "EmbeddedBroker.__init__",
+    "EmbeddedCluster.__init__",
+    "MemoryLog.create_topic",
+    # The contract of another project's client.
+    "Verbs.publish_with_delay",
+}
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    arguments = function.args
+    names = [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return [name for name in names if name not in ("self", "cls")]
+
+
+def crowded(file: Path) -> Iterator[str]:
+    """The functions of a module that take more than six parameters."""
+
+    def visit(node: ast.AST, within: str) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                yield from visit(child, f"{within}{child.name}.")
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                if len(parameters(child)) > 6:
+                    yield within + child.name
+                yield from visit(child, within)
+            else:
+                yield from visit(child, within)
+
+    return visit(ast.parse(file.read_text("utf-8")), "")
+
+
+def test_what_travels_together_is_a_value() -> None:
+    """No function takes more than six parameters, unless each is an option of its own."""
+    found = {
+        name
+        for file in PACKAGE.rglob("*.py")
+        if not str(file.relative_to(PACKAGE)).startswith(DECLARED)
+        for name in crowded(file)
+    }
+    assert found == OPTIONAL

@@ -76,15 +76,13 @@ def export(
     from delaystream.adapters.security.client_config import ClientConfig
 
     client = ClientConfig.parse(settings.kafka)
-    partitions = _partitions(settings, client)
+    application = transfer.Application(settings, client, _partitions(settings, client))
     if reopen:
-        _reopened(asyncio.run(transfer.reopen(settings, client, partitions)), output)
+        _reopened(asyncio.run(transfer.reopen(application)), output)
         return
     with _new_file(file, as_table=output == "table") as out:
         done = asyncio.run(
-            transfer.export(
-                settings, client, partitions, out, final=final, remembered=remembered, progress=progress()
-            )
+            transfer.export(application, out, final=final, remembered=remembered, progress=progress())
         )
     if output == "json":
         say_json({"exported": _counts(done), "transfer": done.transfer or None, "unread": dict(done.unread)})
@@ -135,11 +133,8 @@ def import_(
         ids = topic_ids(connect(client.confluent()), [*settings.request_topics, settings.commands_topic])
         done = asyncio.run(
             transfer.import_(
-                settings,
-                client,
-                partitions,
-                ids,
-                tenants_of(settings).parse_command,
+                transfer.Application(settings, client, partitions),
+                transfer.Requests(ids, tenants_of(settings).parse_command),
                 opened,
                 allowed=transfer.Allowed(copy=from_copy, unread=leave_unread),
                 rows=rows,
