@@ -82,7 +82,7 @@ def droppable_fires_are_dropped_untold() -> Iterator[Engine]:
 
     with (
         patch.object(Undeliverable, "is_late", is_late),
-        patch.object(Undeliverable, "_tell", lambda *_, **__: None),
+        patch.object(Events, "undelivered_anonymous", lambda *_: None),
     ):
         yield Engine()
 
@@ -276,13 +276,13 @@ def letters_are_empty() -> Iterator[Engine]:
 @contextlib.contextmanager
 def impossible_fires_are_given_up_untold() -> Iterator[Engine]:
     """No event tells of a fire without an id that is among the dead letters."""
-    original = Undeliverable._tell
+    original = Events.undelivered_anonymous
 
-    def tell(self: Undeliverable, step: Any, type: Any, *rest: Any) -> None:
-        if type is not EventType.QUARANTINED:
-            original(self, step, type, *rest)
+    def undelivered(self: Events, step: Any, source: Any, fire: Any, entry: Any) -> None:
+        if fire.type is not EventType.QUARANTINED:
+            original(self, step, source, fire, entry)
 
-    with patch.object(Undeliverable, "_tell", tell):
+    with patch.object(Events, "undelivered_anonymous", undelivered):
         yield Engine()
 
 

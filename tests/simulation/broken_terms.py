@@ -27,7 +27,7 @@ from delaystream.engine.policy.rates import Rates
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.arming import Arming
 from delaystream.engine.schedules.commands import Commands
-from delaystream.engine.schedules.definitions import Definitions
+from delaystream.engine.schedules.schedules import Schedules
 from tests.simulation.broken import Breakage
 from tests.simulation.world import Engine
 
@@ -37,11 +37,11 @@ from tests.simulation.world import Engine
 @contextlib.contextmanager
 def answers_are_forgotten_by_the_next_owner() -> Iterator[Engine]:
     """A worker knows of the requests with a `request-id` that it has carried out itself, and of no others."""
-    lives: WeakKeyDictionary[Definitions, set[str]] = WeakKeyDictionary()
+    lives: WeakKeyDictionary[Schedules, set[str]] = WeakKeyDictionary()
     current: list[set[str]] = []
-    apply, answered = Definitions.apply, terms.answered
+    apply, answered = Schedules.apply, terms.answered
 
-    def carry_out(self: Definitions, step: Any, request: Request) -> Any:
+    def carry_out(self: Schedules, step: Any, request: Request) -> Any:
         current[:] = [lives.setdefault(self, set())]
         rejection = apply(self, step, request)
         if rejection is None and request.terms.request_id is not None:
@@ -51,7 +51,7 @@ def answers_are_forgotten_by_the_next_owner() -> Iterator[Engine]:
     def known(request: Request, schedule: Schedule | None) -> Any:
         return answered(request, schedule) if request.terms.request_id in current[0] else None
 
-    with patch.object(Definitions, "apply", carry_out), patch.object(terms, "answered", known):
+    with patch.object(Schedules, "apply", carry_out), patch.object(terms, "answered", known):
         yield Engine()
 
 
