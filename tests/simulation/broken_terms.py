@@ -180,8 +180,8 @@ def resumes_say_nothing_of_what_has_no_id() -> Iterator[Engine]:
 def the_word_of_a_resume_lasts() -> Iterator[Engine]:
     """What a resume says of what is late holds for what comes after it, too."""
 
-    def lateness(schedule: Schedule, settings: Any) -> Any:
-        return policy.lateness(replace(schedule, resumed_ms=1 << 60), settings)
+    def misfire_policy(schedule: Schedule, settings: Any) -> Any:
+        return policy.misfire_policy(replace(schedule, resumed_ms=1 << 60), settings)
 
     original = RecurringFires._close
 
@@ -194,7 +194,10 @@ def the_word_of_a_resume_lasts() -> Iterator[Engine]:
         if stored is not None and once is not None:
             step.changes[due.schedule_key] = encode(replace(decode_schedule(stored), once=once))
 
-    with patch.object(recurring, "lateness", lateness), patch.object(RecurringFires, "_close", close):
+    with (
+        patch.object(recurring, "misfire_policy", misfire_policy),
+        patch.object(RecurringFires, "_close", close),
+    ):
         yield Engine()
 
 

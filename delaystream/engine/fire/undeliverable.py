@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from msgspec.structs import replace
 
@@ -67,7 +67,8 @@ class Undeliverable:
 
         The caller has taken it out of its wheel, here as below.
         """
-        type, destination = EventType.EXPIRED, cursor.topic
+        type: Literal[EventType.EXPIRED, EventType.MOVED] = EventType.EXPIRED
+        destination = cursor.topic
         if entry.on_late != ON_LATE_DROP:
             type, destination = EventType.MOVED, entry.on_late
             self.requeue(step, key, encode(replace(entry, on_late=ON_LATE_FIRE)), destination)
