@@ -37,7 +37,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     #: of a request without an id
     tags: list[str] = []
     #: whether it goes out although a hold matches it: a trigger asked for it
-    ignores_holds: bool = False
+    released: bool = False
     #: (partition, offset, origin) of bulk commands at work that were not about it before it went to the topic
     #: for late ones, and would be there
     swept: list[tuple[int, int, str]] = []

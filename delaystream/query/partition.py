@@ -125,7 +125,7 @@ class StoredPartition:
         """The hold that keeps an entry back, or will when it is due; None for none of them."""
         if fire.held_by is not None:
             return next((hold for hold in self.holds if hold.name == fire.held_by), None)
-        if entry.ignores_holds:
+        if entry.released:
             return None
         source = fire.source
         moment = Moment((source.topic, source.partition, source.origin), source.offset, entry.timestamp_ms)

@@ -10,6 +10,7 @@ import sys
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from delaystream.client.kafka.deliveries import raw_headers
 from delaystream.codec.outgoing import Answer, Outcome, receipt
 from delaystream.core.request import Coordinates
 
@@ -39,7 +40,7 @@ def main() -> None:
     print(bootstrap, flush=True)
     while True:
         for message in consumer.consume(500, 0.05):
-            if message.error() is not None or _REPLY_TO not in dict(message.headers() or []):
+            if message.error() is not None or _REPLY_TO not in dict(raw_headers(message) or []):
                 continue
             source = Coordinates(requests, message.partition() or 0, message.offset() or 0)
             key, value, headers = receipt(source, None, Answer(Outcome.SCHEDULED), 1)

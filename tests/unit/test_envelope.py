@@ -146,7 +146,7 @@ MEANT: dict[str, Any] = {
         last_fired_ms=2,
     ),
     "bulk-2": Bulk("delay-requests", 1, 9, 10, Action.RESUME, Match(), b"s", KEY, origin=ORIGIN),
-    "envelope-2": Envelope(b"k", None, [], 1_700_000_000_000, tags=["a", "b"], ignores_holds=True),
+    "envelope-2": Envelope(b"k", None, [], 1_700_000_000_000, tags=["a", "b"], released=True),
     "envelope-3": Envelope(b"k", None, [], 1_700_000_000_000, swept=[(1, 9, ORIGIN)]),
     "hold-1": Hold(
         "delay-requests",

@@ -112,8 +112,8 @@ ALSO_RUN = {"psutil": "jgo"}
 
 #: What `make run` installs beside a worker's packages: 36 MB, in which the page and the history are.
 OF_THE_CONSOLE = {
-    "alembic", "cffi", "cryptography", "fastapi", "jinja2", "mako", "markupsafe", "opentelemetry-api",
-    "psycopg", "psycopg-binary", "pycparser", "sqlalchemy",
+    "alembic", "cffi", "cryptography", "fastapi", "jinja2", "joserfc", "mako", "markupsafe",
+    "opentelemetry-api", "psycopg", "psycopg-binary", "pycparser", "sqlalchemy",
 }  # fmt: skip
 
 

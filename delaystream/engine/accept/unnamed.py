@@ -310,7 +310,7 @@ class Unnamed:
                     continue  # one time takes the place of all
                 due_ms = bulk.due_ms
             # A time that is given anew is held as any other, whatever a trigger asked for before.
-            entry = replace(entry, ignores_holds=bulk.action is Action.TRIGGER)
+            entry = replace(entry, released=bulk.action is Action.TRIGGER)
             into = self._state.wheel_number(step, self._state.destinations[wheel_of(key)], bulk.tenant)
             anew = due_at(in_wheel(key, into), due_ms)
             self._state.add_entry(step, anew, encode(entry), into, due_ms)

@@ -123,7 +123,7 @@ class Holds:
 
     def matching(self, holds: Iterable[Hold], key: bytes, entry: Envelope) -> Hold | None:
         """The first of these that meets an entry; None for none of them."""
-        if entry.ignores_holds:
+        if entry.released:
             return None
         moment = Moment(self._state.sources[source_of(key)], offset_of(key), entry.timestamp_ms)
         for hold in holds:
