@@ -9,6 +9,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
 
 from delaystream.console.history.database import Database, DatabaseError
 from delaystream.console.history.follower import HistoryFollower
@@ -17,6 +19,8 @@ from tests.integration.harness_postgresql import PostgreSQL, postgresql_server
 from tests.unit.console.history import EventsTopic, content, killed, until
 from tests.unit.console.history_cases import *  # noqa: F403
 from tests.unit.console.history_cases import events
+from tests.unit.console.standing_cases import *  # noqa: F403
+from tests.unit.console.standing_cases import keep_up
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +118,32 @@ def test_a_server_that_restarts_is_told_and_nothing_is_lost(
 def test_a_database_that_cannot_be_reached_is_told_in_a_sentence() -> None:
     with pytest.raises(DatabaseError, match="connection"):
         Database.open("postgresql://nobody@/nothing?host=/nowhere")
+
+
+def test_the_view_of_schedules_is_what_the_copy_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_up(0, database, monkeypatch)
+
+
+def test_whoever_may_read_the_views_reads_both_of_them_and_nothing_else(
+    url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the rights that docs/console-history.md names."""
+    keep_up(1, database, monkeypatch)
+    topic = EventsTopic()
+    topic.fill(random.Random(5), 60)
+    topic.stored(database)
+    with database.writing() as connection:
+        connection.exec_driver_sql("CREATE ROLE reader LOGIN")
+        connection.exec_driver_sql("GRANT SELECT ON fires, schedules TO reader")
+    other = create_engine(make_url(url).set(username="reader"))
+    with other.connect() as connection:
+        for view in ("fires", "schedules"):
+            assert connection.execute(text(f"SELECT count(*) FROM {view}")).scalar_one() > 1
+        asked = text("SELECT destination, count(*) FROM schedules WHERE next_at_ms > 0 GROUP BY destination")
+        assert connection.execute(asked).all()
+    for refused in ("SELECT * FROM schedule_rows", "SELECT * FROM events", "DELETE FROM fires"):
+        with other.connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
+            connection.execute(text(refused))
+    other.dispose()

@@ -101,13 +101,16 @@ def keep_up(seed: int, database: Database, monkeypatch: pytest.MonkeyPatch) -> N
                     for _ in range(3):
                         for _ in range(dice.randrange(1, 25)):
                             act(engine, dice)
-                            await asyncio.sleep(dice.choice([0, 0.01, 1, 300]))
+                            await asyncio.sleep(dice.choice([0, 0.01, 1, 60]))
                         history.writes = dice.random() < 0.7
                         await asyncio.sleep(dice.choice([0, 2]))
                     history.writes = True
                     await caught_up(engine, copy)
                     for _ in range(60):
                         await asyncio.sleep(1)
+                        if written.done():
+                            # It has failed, or the test's time has come to its end in it.
+                            written.result()
                         # Something may have fired since it was brought up to date.
                         if shown(database) == rows(copy):
                             break
