@@ -12,7 +12,7 @@ import typer
 
 from delaystream.cli.groups import expanded
 from delaystream.cli.looking.commands import Asking, To, one
-from delaystream.cli.output import complain, say
+from delaystream.cli.output import complain, printable, say
 from delaystream.exit_codes import ExitCode
 
 _LOOK_S: Final = 0.5
@@ -140,11 +140,14 @@ def discard(
         if undo:
             raise typer.BadParameter("--undo is of one letter: name it")
         body = {**_wanted(asking, code, to, id, at_from, at_to), "note": note}
-        _say(f"{_change(asking, '/v1/dead-letters/discard', body)['count']} discarded")
+        say(f"{_change(asking, '/v1/dead-letters/discard', body)['count']} discarded")
         return
     what = "reopen" if undo else "discard"
     told = _change(asking, f"/v1/dead-letters/{letter}/{what}", {"note": note})
-    _say(one(asking.form, told) if asking.form not in {"table", "wide"} else told["standing"])
+    if asking.form in {"table", "wide"}:
+        say(told["standing"])
+    else:
+        _say(one(asking.form, told))
 
 
 def _many(asking: Asking, body: Mapping[str, Any], *, dry_run: bool) -> None:
@@ -171,7 +174,9 @@ def _many(asking: Asking, body: Mapping[str, Any], *, dry_run: bool) -> None:
 def _look(told: Mapping[str, Any]) -> str:
     refused = sum(told["refused"].values())
     lines = [f"{told['total'] - refused} of {told['total']} would be sent"]
-    lines += [f"{count} would be refused: {code}" for code, count in sorted(told["refused"].items())]
+    lines += [
+        f"{count} would be refused: {printable(code)}" for code, count in sorted(told["refused"].items())
+    ]
     return "\n".join(lines)
 
 
