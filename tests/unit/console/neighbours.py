@@ -10,11 +10,14 @@ from typing import Any
 
 import httpx
 
+from delaystream.console.access.caller import Kind, Who
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.limits import Bounds
 from delaystream.console.access.token_file import TokenFile
 from delaystream.console.access.tokens import digest_of
 from delaystream.console.api.application import application
+from delaystream.console.audit.acts import DONE, Act, Outcome
+from delaystream.console.service import Console
 from delaystream.core.identity import split_schedule_id
 from delaystream.testing import VirtualTimeLoop
 from tests.unit.console.serving import Told, console
@@ -133,7 +136,16 @@ async def asked(of: Told, directory: Path, through: Entrance | None = None) -> A
     """A console with tokens, served in the process."""
     through = through or entrance(of, directory)
     async with console(of, directory) as made:
+        _audited(made)
         yield Clients(application(made, through))
+
+
+def _audited(made: Console) -> None:
+    """What was done on the other request topic, in the audit log."""
+    assert made.audit is not None
+    who = Who(name=f"{MARK}-operator", kind=Kind.TOKEN)
+    act = Act(who=who, action="cancel", request_topic=THEIRS, about=f"{MARK}-1", note=f"{MARK}-why")
+    made.audit.record(act, Outcome(DONE, source=coordinates_of(THEIRS, 0)))
 
 
 def coordinates_of(topic: str, offset: int) -> str:
