@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
-from functools import partial
 
 from msgspec.structs import replace
 
@@ -23,16 +21,14 @@ from delaystream.codec.event import EventType
 from delaystream.codec.keys import due_of, index_of, schedule_key
 from delaystream.codec.outgoing import Outcome
 from delaystream.core.identity import named_fire_id, trigger_index
-from delaystream.core.misfire import decide_passed, run_until
 from delaystream.core.order import newer
-from delaystream.core.recurrence import CronError, UnknownZoneError
 from delaystream.core.rejection import Rejection
-from delaystream.core.request import Action, CatchUp, Lateness, Request
+from delaystream.core.request import Action, Lateness, Request
 from delaystream.engine.policy.context import Context
-from delaystream.engine.policy.lateness import misfire_policy
 from delaystream.engine.schedules import terms
 from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.arming import Arming
+from delaystream.engine.schedules.at_once import fires_at_once
 from delaystream.engine.schedules.changes import Changes
 from delaystream.engine.schedules.describe import Descriptions
 from delaystream.engine.state.step import Step
@@ -105,27 +101,7 @@ class Commands:
 
     def at_once(self, step: Step, id: str, schedule: Schedule) -> int:
         """How many fires of a schedule that was just resumed are due; where all catch up, at most."""
-        recurrence, now_ms = schedule.recurrence, step.now_ms
-        if recurrence is None:
-            return sum(due_ms <= now_ms for due_ms, _ in schedule.ahead)
-        if not 0 <= schedule.next_ms <= now_ms:
-            return 0
-        policy = misfire_policy(schedule, self._settings)
-        due = partial(self._arming.due, id, schedule)
-        with suppress(CronError, UnknownZoneError):
-            first_ms: int | None = schedule.next_ms
-            if due(schedule.next_ms) <= now_ms:
-                verdict = decide_passed(
-                    recurrence, schedule.next_ms, now_ms, policy, due, self._settings.max_catch_up
-                )
-                if policy.catch_up is not CatchUp.ALL:
-                    return int(verdict.fire_ms is not None)
-                first_ms = verdict.next_ms if verdict.fire_ms is None else verdict.fire_ms
-            if first_ms is not None and first_ms <= now_ms:
-                number = run_until(recurrence, first_ms, now_ms).number
-                left = recurrence.max_fires - schedule.run_count
-                return min(number, left) if recurrence.max_fires else number
-        return 0
+        return fires_at_once(self._settings, id, schedule, step.now_ms)
 
     # -- pause and resume ---------------------------------------------------------------------
 
