@@ -49,6 +49,15 @@ class ConsoleSettings(Section):
         description="Topic of the receipts that the console waits for; one that destinations_allow permits. "
         "None: receipts_topic.",
     )
+    console_operation_rate: int = Field(
+        100, ge=1, le=10_000, description="Commands a second of an operation on many, where nobody says."
+    )
+    console_operation_max_rate: int = Field(
+        1_000, ge=1, le=10_000, description="Commands a second of an operation on many, at most."
+    )
+    console_operation_items: int = Field(
+        100_000, ge=1, le=1_000_000, description="Schedules that one operation on many is about, at most."
+    )
     console_environment: OptionalText = Field(
         None,
         max_length=40,

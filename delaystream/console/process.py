@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -45,6 +46,9 @@ from delaystream.console.letters.originals import Originals
 from delaystream.console.letters.redriving import Redriving
 from delaystream.console.letters.runs import Runs
 from delaystream.console.loopback import is_loopback, listening_address, url_of
+from delaystream.console.operations.carrying import Means
+from delaystream.console.operations.ledger import OperationLedger
+from delaystream.console.operations.service import OperationBounds, Operations
 from delaystream.console.pages.appearance import Appearance
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
@@ -143,7 +147,7 @@ class _Round(NamedTuple):
     async def run(self, listening: socket.socket, stop: asyncio.Event) -> Followed | None:
         """What the topics have become meanwhile; None: it is to stop."""
         with ExitStack() as stack:
-            console = _compose(self.settings, self.client, self.found, self.directory, stack)
+            console = _compose(self.settings, self.client, self.found, self.directory, stack, self.entrance)
             assert console.audit is not None
             console.signing = _signing(self.settings, console.audit, self.entrance, stack)
             bounds = self.entrance.limits.bounds
@@ -265,6 +269,7 @@ def _compose(
     found: Followed,
     directory: DataDirectory,
     stack: ExitStack,
+    entrance: Entrance,
 ) -> Console:
     clock, stores = SystemClock(), RocksDbStores(directory)
     database = Database.open(settings.console_database or f"sqlite:///{directory.path / 'history.db'}")
@@ -316,6 +321,15 @@ def _compose(
         originals, letters, Acts(database, console.audit), console.writing, console.row_of, clock
     )
     console.runs = Runs(redriving, clock)
+    runner = f"{socket.gethostname()}-{token_hex(8)}"
+    operation_ledger = OperationLedger(database, console.audit)
+    means = Means(console, console.writing, operation_ledger, clock, entrance.stands, runner)
+    operation_bounds = OperationBounds(
+        rate=settings.console_operation_rate,
+        most_rate=settings.console_operation_max_rate,
+        items=settings.console_operation_items,
+    )
+    console.operations = Operations(means, operation_bounds, settings.engine(found.partitions))
     return console
 
 
@@ -341,6 +355,8 @@ async def _until(
         console.tail.close()
         if console.runs is not None:
             await console.runs.close()
+        if console.operations is not None:
+            await console.operations.close()
         if console.writing is not None:
             # Who waits for an outcome is told that it is under way.
             await console.writing.close()

@@ -29,6 +29,7 @@ from delaystream.console.history.queries import History
 from delaystream.console.history.tail import Tail
 from delaystream.console.letters.latest import DeadLetters, Letters
 from delaystream.console.letters.runs import Runs
+from delaystream.console.operations.service import Operations
 from delaystream.console.replica.catalog import Catalog
 from delaystream.console.replica.follower import CopyStatus, Follower, Phase
 from delaystream.console.replica.pending import Copy, Pending
@@ -86,6 +87,8 @@ class Console:
         """Who did what; None: nothing is recorded, and nothing may be changed."""
         self.runs: Runs | None = None
         """What is done about dead letters; None: nothing is."""
+        self.operations: Operations | None = None
+        """What carries out operations on many; None: nothing does."""
 
     async def run(self) -> None:
         """Follow until cancelled. Raises StoreFailed."""
@@ -104,6 +107,8 @@ class Console:
                 group.create_task(self.writing.run(), name="writing")
             if self.runs is not None:
                 group.create_task(self.runs.run(), name="redriving")
+            if self.operations is not None:
+                group.create_task(self.operations.run(), name="operations")
 
     def seen_by(self, caller: Caller) -> Console:
         """The same console, as a caller sees it."""

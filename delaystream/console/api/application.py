@@ -11,7 +11,7 @@ from delaystream.console.access.gate import CALLER, Gate
 from delaystream.console.api import metrics, paths, problems
 from delaystream.console.api.asking import require_callers
 from delaystream.console.api.changing import compat as compat_writes
-from delaystream.console.api.changing import destinations, letters, unnamed
+from delaystream.console.api.changing import destinations, letters, operations, unnamed
 from delaystream.console.api.changing import schedules as changed_schedules
 from delaystream.console.api.described import description, page
 from delaystream.console.api.positions import reached
@@ -56,6 +56,8 @@ def application(
         destinations.asking,
         letters.router,
         letters.asking,
+        operations.router,
+        operations.asking,
     ):
         app.include_router(router, prefix="/v1")
     for prefix in compat.PREFIXES:

@@ -258,6 +258,59 @@ letter_runs = Table(
 )
 """Dead letters that were sent again together."""
 
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("stage", Text, nullable=False),
+    Column("made_ms", BigInteger, nullable=False),
+    Column("made_by", Text, nullable=False),
+    # What was asked for and what was found, as JSON; and whoever started it, with their rights.
+    Column("frozen", Text, nullable=False),
+    Column("caller", Text),
+    Column("started_ms", BigInteger),
+    Column("ended_ms", BigInteger),
+    Column("rate", Integer),
+    Column("problem", Text),
+    Column("undo_of", Text),
+    Column("undone_by", Text),
+    # 1: its items may have something that an undo has to know.
+    Column("keeps", SmallInteger, nullable=False),
+    # The console that carries it out, and until when nobody else may.
+    Column("runner", Text),
+    Column("runner_until_ms", BigInteger),
+    Index("operations_by_age", "made_ms"),
+)
+"""Operations on many schedules."""
+
+operation_items = Table(
+    "operation_items",
+    metadata,
+    Column("operation_id", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("request_topic", Text, nullable=False),
+    # An id or coordinates, as UTF-8: an id may hold what a text of PostgreSQL does not.
+    Column("about", LargeBinary, nullable=False),
+    # 1: about is an id.
+    Column("named", SmallInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("outcome", Text),
+    Column("detail", Text),
+    # Where its command stands.
+    Column("source", Text),
+    Column("sent_ms", BigInteger),
+    Column("decided_ms", BigInteger),
+    # What has to be known to undo it, for as long as it can be.
+    Column("kept", LargeBinary),
+    # The number of its command in the audit log.
+    Column("entry", BigInteger),
+    PrimaryKeyConstraint("operation_id", "number"),
+    Index("operation_items_by_stage", "operation_id", "stage", "outcome", "number"),
+    sqlite_with_rowid=False,
+)
+"""What each operation is about, one by one."""
+
 schedule_rows = Table(
     "schedule_rows",
     metadata,

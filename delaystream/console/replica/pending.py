@@ -11,11 +11,20 @@ from msgspec.structs import replace
 
 from delaystream.codec import keys
 from delaystream.codec.correlation import correlation_ids
-from delaystream.codec.envelope import UNREADABLE, Envelope, Schedule, Status, decode_entry, kept_key
+from delaystream.codec.envelope import (
+    UNREADABLE,
+    Entry,
+    Envelope,
+    Schedule,
+    Status,
+    decode_entry,
+    kept_key,
+)
 from delaystream.console.access.caller import ITSELF, Caller
 from delaystream.console.replica import index_keys
 from delaystream.console.replica.catalog import LOOKED_AT, read_schedule
 from delaystream.console.replica.index import correlated
+from delaystream.core.request import Coordinates
 from delaystream.engine.ports import StateStore
 from delaystream.query.partition import StoredPartition
 from delaystream.query.rows import everything
@@ -110,18 +119,39 @@ class Pending:
 
     def of_request(self, partition: int, topic: str, offset: int, origin: str) -> list[PendingEvent]:
         """What is pending of a request without an id, by its coordinates."""
-        found: list[PendingEvent] = []
-        if offset >= _OFFSETS or not self._caller.sees(topic):
+        at = Coordinates(topic, partition, offset, origin)
+        found = [
+            event
+            for key, copy in self._entries(at)
+            if (event := self._seen(_unnamed(key, copy, Wanted()))) is not None
+        ]
+        return sorted(found, key=lambda event: (event.due_at_ms, event.index))
+
+    def delivered_by(self, at: Coordinates) -> list[tuple[PendingFire, Envelope]]:
+        """What is pending of a request without an id, with what it delivers, in due order.
+
+        Nothing for a caller that may not see that.
+        """
+        found: list[tuple[PendingFire, Envelope]] = []
+        if not self._caller.reads_payload(at.topic):
             return found
+        for key, copy in self._entries(at):
+            stored = copy.store.get(key)
+            entry = None if stored is None else _entry(stored)
+            if isinstance(entry, Envelope):
+                found.append((copy.stored.fire(key), entry))
+        return sorted(found, key=lambda pair: (pair[0].due_at_ms, pair[0].index))
+
+    def _entries(self, at: Coordinates) -> Iterator[tuple[bytes, Copy]]:
+        """Keys of the wheel entries of a request without an id."""
+        if at.offset >= _OFFSETS or not self._caller.sees(at.topic):
+            return
         for copy in self._copies.values():
             for number, name in copy.stored.sources():
-                if (name.topic, name.partition, name.origin) == (topic, partition, origin):
-                    prefix = index_keys.place_prefix(number, offset)
+                if (name.topic, name.partition, name.origin) == (at.topic, at.partition, at.origin):
+                    prefix = index_keys.place_prefix(number, at.offset)
                     for row, _ in everything(copy.store, prefix, keys.after_prefix(prefix), _CHUNK):
-                        event = self._seen(_unnamed(index_keys.wheel_key_of(row), copy, Wanted()))
-                        if event is not None:
-                            found.append(event)
-        return sorted(found, key=lambda event: (event.due_at_ms, event.index))
+                        yield index_keys.wheel_key_of(row), copy
 
     def applied(self, topic: str, partition: int) -> int | None:
         """The offset up to which a request partition was read; None where nothing is known of it."""
@@ -261,14 +291,20 @@ def _event(place: bytes, copy: Copy, wanted: Wanted) -> PendingEvent | None:
     )
 
 
+def _entry(stored: bytes) -> Entry | None:
+    try:
+        entry: Entry = decode_entry(stored)
+    except UNREADABLE:
+        # A newer release wrote it.
+        return None
+    return entry
+
+
 def _unnamed(key: bytes, copy: Copy, wanted: Wanted) -> PendingEvent | None:
     stored = copy.store.get(key)
     if stored is None:
         return None
-    try:
-        entry = decode_entry(stored)
-    except UNREADABLE:
-        return None
+    entry = _entry(stored)
     if not isinstance(entry, Envelope):
         return None
     fire: PendingFire = copy.stored.fire(key)

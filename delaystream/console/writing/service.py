@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec.structs import replace
 
+from delaystream.client.kafka.async_sending import AsyncPending
 from delaystream.client.requests.composing import CheckedRequest
 from delaystream.client.requests.outcomes import (
     Accepted,
@@ -28,6 +29,7 @@ from delaystream.client.requests.records import (
     schedule_request,
     update_request,
 )
+from delaystream.codec.requests.names import PREFIX
 from delaystream.console.audit.acts import Act
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.writing.asking import About, Asked, about_text, fingerprint
@@ -136,17 +138,37 @@ class Writing:
         self, asked: Asked, action: str, about: About | None, options: Options | None = None
     ) -> Progress:
         """Cancel, pause, resume, trigger or reschedule one, or what `options` select; or set a rate."""
+        record = self.command_record(asked, action, about, options)
+        return await self._asked(asked, action, about, record)
+
+    def command_record(
+        self, asked: Asked, action: str, about: About | None, options: Options | None = None
+    ) -> RequestRecord:
+        """The record of such a command. Raises ValueError, TypeError for what cannot be written."""
         said = {**(options or {}), **self._terms(asked)}
         if isinstance(about, str):
-            record = command_request(asked.request_topic, action, about, said)
-        elif about is not None:
-            said["coordinates"] = about
-            record = command_request(asked.request_topic, action, None, said)
-            # In order with the request itself.
-            record = replace(record, partition=about.partition)
-        else:
-            record = command_request(asked.request_topic, action, None, said)
-        return await self._asked(asked, action, about, record)
+            return command_request(asked.request_topic, action, about, said)
+        if about is None:
+            return command_request(asked.request_topic, action, None, said)
+        said["coordinates"] = about
+        record = command_request(asked.request_topic, action, None, said)
+        # In order with the request itself.
+        return replace(record, partition=about.partition)
+
+    async def begin(self, record: RequestRecord, request_id: str) -> AsyncPending[Accepted]:
+        """Send a record for somebody who keeps an account of their own; `result()` waits for its receipt.
+
+        Of a record that names an id the owner remembers the name of the request.
+        """
+        self.check_allowed()
+        if record.id is not None:
+            record = _with_request_id(record, request_id)
+        return await self._sender.send(self._sender.checked(record))
+
+    def check_allowed(self) -> None:
+        """Raises ReadOnly where nothing may be written."""
+        if not self.allowed:
+            raise ReadOnly("This console writes nothing: its setting console_writes is off.")
 
     async def request(self, asked: Asked, action: str, record: RequestRecord) -> Progress:
         """Send a request that is composed already: it says who asks, and why."""
@@ -174,8 +196,7 @@ class Writing:
         return {name: value for name, value in terms.items() if value is not None}
 
     async def _asked(self, asked: Asked, action: str, about: About | None, record: RequestRecord) -> Progress:
-        if not self.allowed:
-            raise ReadOnly("This console writes nothing: its setting console_writes is off.")
+        self.check_allowed()
         request_id = asked.request_id
         told = fingerprint(record)
         if isinstance(about, str) and not any(name.lower() == _REQUEST_ID for name, _ in record.headers):
@@ -324,6 +345,11 @@ def _ended(task: asyncio.Task[None]) -> None:
     """Whoever waits is told; where nobody does any more, the ledger has it."""
     if not task.cancelled() and (failure := task.exception()) is not None:
         logger.warning("%s failed: %s", task.get_name(), failure)
+
+
+def _with_request_id(record: RequestRecord, request_id: str) -> RequestRecord:
+    header = (f"{PREFIX}request-id", request_id.encode())
+    return replace(record, headers=[*record.headers, header])
 
 
 def _body(accepted: Accepted) -> Mapping[str, Any]:

@@ -24,6 +24,9 @@ from delaystream.console.letters.latest import DeadLetters
 from delaystream.console.letters.originals import Originals
 from delaystream.console.letters.redriving import Redriving
 from delaystream.console.letters.runs import Runs
+from delaystream.console.operations.carrying import Means
+from delaystream.console.operations.ledger import OperationLedger
+from delaystream.console.operations.service import OperationBounds, Operations
 from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
 from delaystream.console.writing.ledger import Ledger
@@ -124,19 +127,28 @@ async def world(
     originals = Originals(1, opening("delay-dead-letters"))
     redriving = Redriving(originals, letters, Acts(database, made.audit), made.writing, made.row_of, worker)
     made.runs = Runs(redriving, worker)
+    gate = Entrance(worker.now_ms, hosts=Hosts()) if entrance is None else entrance
+    means = Means(made, made.writing, OperationLedger(database, made.audit), worker, gate.stands, "here")
+    bounded = OperationBounds(
+        rate=configured.console_operation_rate,
+        most_rate=configured.console_operation_max_rate,
+        items=configured.console_operation_items,
+    )
+    made.operations = Operations(means, bounded, configured.engine(partitions))
     running = asyncio.create_task(made.run())
     try:
         async with asyncio.timeout(60):
             while not made.ready:
                 assert not running.done(), running.exception()
                 await asyncio.sleep(0.002)
-        app = application(made, Entrance(worker.now_ms, hosts=Hosts()) if entrance is None else entrance)
+        app = application(made, gate)
         served = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=served, base_url=HOST) as client:
             yield World(worker, made, app, client)
     finally:
         made.tail.close()
         await made.runs.close()
+        await made.operations.close()
         await made.writing.close()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -1,0 +1,383 @@
+"""One operation carried out: its commands sent at its rate, their outcomes noted, whatever ends in between.
+
+An item is noted before its command is sent, and after its outcome is known. The command's name follows from
+operation and number: whoever goes on after a crash sends the same one, and is answered as before. What is known
+by its coordinates has no such name; a cancel that is sent twice changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
+
+from msgspec.structs import replace
+
+from delaystream.client.requests.outcomes import (
+    Accepted,
+    ClientError,
+    ReceiptTimeout,
+    RejectedError,
+    UnavailableError,
+)
+from delaystream.codec.envelope import Hold
+from delaystream.codec.outgoing import Outcome as Receipted
+from delaystream.console.access.caller import Caller, Role
+from delaystream.console.history.database import DatabaseError
+from delaystream.console.operations.ledger import OperationLedger
+from delaystream.console.operations.matching import Copies
+from delaystream.console.operations.operation import (
+    Action,
+    Item,
+    ItemStage,
+    Operation,
+    Outcome,
+    Stage,
+    request_id,
+)
+from delaystream.console.operations.restoring import (
+    NothingLeft,
+    Restored,
+    kept_of,
+    kept_of_unnamed,
+    restored,
+    restored_unnamed,
+)
+from delaystream.console.writing.asking import Asked
+from delaystream.console.writing.outcomes import ReadOnly, UnknownTopic
+from delaystream.console.writing.positions import Position
+from delaystream.console.writing.service import Writing
+from delaystream.engine.failures import LogUnavailable, Misconfigured
+from delaystream.engine.ports import Clock
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT: Final = 500
+"""Commands whose outcomes are waited for, at most."""
+_BATCH: Final = 500
+_TICK_S: Final = 0.5
+#: So much of a second's commands may be sent at once after a delay.
+_BURST_S: Final = 0.1
+_SHOWN_S: Final = 30.0
+_PAUSES_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+_CHANGED: Final = frozenset(
+    {
+        Receipted.CANCELLED.value,
+        Receipted.PAUSED.value,
+        Receipted.RESUMED.value,
+        Receipted.TRIGGERED.value,
+        Receipted.SCHEDULED.value,
+    }
+)
+_WHY: Final[Mapping[str, str]] = {
+    Receipted.UNKNOWN.value: "It is not known any more.",
+    Receipted.TOO_LATE.value: "It is over.",
+    Receipted.KEPT.value: "There is a schedule of this id again: it was kept.",
+}
+
+
+class Whole(Copies, Protocol):
+    """A console, as it sees itself."""
+
+    partitions: int
+
+    def holds(self) -> Iterable[Hold]:
+        """The holds that stand."""
+
+    async def ends(self, partitions: Iterable[int]) -> Position:
+        """The high watermark of each partition of the changelog. Raises LogUnavailable, Misconfigured."""
+
+    async def passed(self, position: Position) -> None:
+        """Wait until every copy has applied all that is before a position."""
+
+
+class Means(NamedTuple):
+    """What it takes to carry out operations."""
+
+    console: Whole
+    writing: Writing
+    ledger: OperationLedger
+    clock: Clock
+    #: whether a caller would still be let in, with the same rights
+    stands: Callable[[Caller], bool]
+    #: the console's name among those that could carry one out
+    runner: str
+
+
+class Carrying:
+    """Carries one operation out, until it ends, is stopped, or another console does."""
+
+    def __init__(self, id: str, means: Means) -> None:
+        self._id = id
+        self._means = means
+        self._flying: dict[int, asyncio.Task[None]] = {}
+        self._outcomes: list[Outcome] = []
+        self._trouble: str | None = None
+        self._told: str | None = None
+        self._next_s = 0.0
+
+    async def run(self) -> None:
+        """Carry it out. What goes wrong around it is tried again."""
+        attempt = 0
+        try:
+            while True:
+                self._trouble = None
+                try:
+                    if await self._pass():
+                        return
+                except (DatabaseError, LogUnavailable, Misconfigured) as problem:
+                    self._trouble = str(problem)
+                logger.warning("operation %s: %s", self._id, self._trouble)
+                await self._complain(self._trouble)
+                await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
+                attempt += 1
+        finally:
+            for task in self._flying.values():
+                task.cancel()
+
+    async def _pass(self) -> bool:
+        """Go once through what is not decided on; whether there is nothing more to do."""
+        means = self._means
+        # What was frozen is in no copy that is behind it.
+        await means.console.passed(await means.console.ends(range(means.console.partitions)))
+        after = -1
+        while (operation := await self._still()) is not None:
+            if not await self._allowed(operation):
+                continue
+            rate = max(1, operation.rate or 1)
+            limit = min(_BATCH, max(1, rate // 2))
+            some = await asyncio.to_thread(means.ledger.next, self._id, after, limit)
+            if not some:
+                return await self._finished(operation)
+            after = some[-1].number
+            await self._send(operation, [item for item in some if item.number not in self._flying])
+            await self._flush()
+            if self._trouble is not None:
+                return False
+            await self._complain(None)
+        return await self._stopped()
+
+    async def _still(self) -> Operation | None:
+        """The operation, where it is still to be carried out here."""
+        means = self._means
+        if not await asyncio.to_thread(means.ledger.take, self._id, means.runner, means.clock.now_ms()):
+            return None
+        operation = await asyncio.to_thread(means.ledger.find, self._id)
+        return operation if operation is not None and operation.stage is Stage.RUNNING else None
+
+    async def _allowed(self, operation: Operation) -> bool:
+        caller, means = operation.caller, self._means
+        if caller is not None and means.stands(caller):
+            return True
+        name = operation.made_by if caller is None else caller.name
+        problem = f"{name} is not let in any more, or with other rights than when it was started."
+        await asyncio.to_thread(means.ledger.end, self._id, Stage.STOPPED, means.clock.now_ms(), problem)
+        return False
+
+    async def _finished(self, operation: Operation) -> bool:
+        means = self._means
+        await self._landed()
+        left = await asyncio.to_thread(means.ledger.next, self._id, -1, 1)
+        if left or self._trouble is not None:
+            self._trouble = self._trouble or "Some of it was not sent."
+            return False
+        position = await means.console.ends(range(means.console.partitions))
+        try:
+            async with asyncio.timeout(_SHOWN_S):
+                # Whoever reads that it is done reads what it did, too.
+                await means.console.passed(position)
+        except TimeoutError:
+            logger.warning("operation %s is done before this console shows all of it", self._id)
+        await asyncio.to_thread(means.ledger.end, self._id, Stage.DONE, means.clock.now_ms())
+        logger.info("operation %s (%s) is done", self._id, operation.action)
+        return True
+
+    async def _stopped(self) -> bool:
+        """Outcomes of what was sent are noted, too; whether it stays stopped."""
+        while self._flying:
+            await asyncio.wait(self._flying.values(), timeout=_TICK_S, return_when=asyncio.FIRST_COMPLETED)
+            await self._flush()
+            if await self._still() is not None:
+                return False
+        await self._flush()
+        await asyncio.to_thread(self._means.ledger.leave, self._id, self._means.runner)
+        return True
+
+    async def _landed(self) -> None:
+        """Wait for the outcomes of all that was sent, or for the operation to be stopped."""
+        while self._flying:
+            await asyncio.wait(self._flying.values(), timeout=_TICK_S, return_when=asyncio.FIRST_COMPLETED)
+            await self._flush()
+            if self._flying and await self._still() is None:
+                return
+        await self._flush()
+
+    # -- one item ----------------------------------------------------------------------------------
+
+    async def _send(self, operation: Operation, some: Sequence[Item]) -> None:
+        caller = operation.caller
+        assert caller is not None
+        noted = [self._noted(operation, item) for item in some]
+        noted = await asyncio.to_thread(self._means.ledger.sending, operation, noted)
+        for place, item in enumerate(noted):
+            if not await self._room(operation):
+                left = [item.number for item in noted[place:]]
+                await asyncio.to_thread(self._means.ledger.unsent, self._id, left)
+                return
+            if not (caller.may(Role.OPERATOR, item.request_topic) and self._means.stands(caller)):
+                detail = f"{caller.name} may not change schedules of {item.request_topic}."
+                self._failed(item, "role-too-low", detail)
+            else:
+                self._flying[item.number] = asyncio.create_task(
+                    self._carried_out(operation, item), name=f"operation {self._id}, {item.number}"
+                )
+                self._flying[item.number].add_done_callback(partial(self._flown, item.number))
+
+    def _flown(self, number: int, task: asyncio.Task[None]) -> None:
+        del self._flying[number]
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._trouble = f"{type(failure).__name__}: {failure}"
+            logger.error("%s failed", task.get_name(), exc_info=failure)
+
+    async def _room(self, operation: Operation) -> bool:
+        """Wait for an item's turn, and until few enough are under way; whether to send it."""
+        loop = asyncio.get_running_loop()
+        rate = max(1, operation.rate or 1)
+        self._next_s = max(self._next_s, loop.time() - _BURST_S) + 1 / rate
+        wait_s = self._next_s - loop.time()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        while len(self._flying) >= IN_FLIGHT and self._trouble is None:
+            await asyncio.wait(self._flying.values(), timeout=_TICK_S, return_when=asyncio.FIRST_COMPLETED)
+            await self._flush()
+            if await self._still() is None:
+                return False
+        return self._trouble is None
+
+    def _noted(self, operation: Operation, item: Item) -> Item:
+        """An item that is about to be sent, with what an undo has to know."""
+        if operation.action is not Action.CANCEL or item.kept is not None:
+            return item
+        console = self._means.console
+        now_ms = self._means.clock.now_ms()
+        if not item.named:
+            kept = kept_of_unnamed(console.pending.delivered_by(item.coordinates))
+            return replace(item, kept=kept, sent_ms=now_ms)
+        found = console.catalog.get(item.request_topic, item.about)
+        if found is None or found.row.version != item.version:
+            # The owner refuses it.
+            return item
+        return replace(item, kept=kept_of(found), sent_ms=now_ms)
+
+    async def _carried_out(self, operation: Operation, item: Item) -> None:
+        try:
+            accepted = await self._outcome(operation, item)
+        except RejectedError as rejected:
+            source = None if rejected.receipt is None else rejected.receipt.source
+            self._failed(item, rejected.code, rejected.detail, source)
+        except NothingLeft as nothing:
+            self._failed(item, "nothing-left", str(nothing))
+        except ReceiptTimeout as silence:
+            self._failed(item, "no-receipt", str(silence), silence.source.text)
+        except (UnavailableError, ReadOnly) as problem:
+            self._trouble = str(problem)
+        except UnknownTopic as unknown:
+            self._failed(item, "unknown-request-topic", str(unknown))
+        except (ClientError, ValueError, TypeError) as refused:
+            self._failed(item, "invalid", str(refused))
+        else:
+            self._decided(item, accepted)
+
+    async def _outcome(self, operation: Operation, item: Item) -> Accepted:
+        writing = self._means.writing
+        name = request_id(self._id, item.number)
+        if operation.action is not Action.UNDO:
+            asked = self._asked(operation, item, item.version if item.named else None)
+            about = item.about if item.named else item.coordinates
+            options = operation.frozen.options
+            record = writing.command_record(asked, operation.action.value, about, options)
+            return await (await writing.begin(record, name)).result()
+        back = self._restored(item)
+        asked = self._asked(operation, item, item.version if item.named else None, note=None)
+        options = {**back.options, "if_exists": "keep"}
+        record = writing.schedule_record(asked, back.id, back, options)
+        accepted = await (await writing.begin(record, name)).result()
+        if back.until_ms is not None and _text(accepted, "outcome") == Receipted.SCHEDULED.value:
+            asked = self._asked(operation, item, None, note=back.options.get("note"))
+            pause = writing.command_record(asked, "pause", back.id, {"until": str(back.until_ms)})
+            await (await writing.begin(pause, request_id(self._id, item.number, "until"))).result()
+        return accepted
+
+    def _asked(self, operation: Operation, item: Item, version: int | None, **said: Any) -> Asked:
+        note = said.get("note", operation.frozen.note)
+        assert operation.caller is not None
+        return Asked(operation.caller.who, item.request_topic, if_version=version, note=note)
+
+    def _restored(self, item: Item) -> Restored:
+        """The request that brings something back. Raises NothingLeft."""
+        console, now_ms = self._means.console, self._means.clock.now_ms()
+        if item.kept is None:
+            raise NothingLeft("What was there is not kept any more.")
+        if not item.named:
+            return restored_unnamed(item.about, item.kept, item.sent_ms or 0, item.decided_ms or 0)
+        found = console.catalog.get(item.request_topic, item.about)
+        now = None if found is None or found.row.version != item.version else found.row
+        standing = {hold.name for hold in console.holds() if hold.tenant == item.request_topic}
+        return restored(item.about, item.kept, now, standing, now_ms)
+
+    def _decided(self, item: Item, accepted: Accepted) -> None:
+        outcome = _text(accepted, "outcome")
+        version = None if accepted.receipt is None else accepted.receipt.version
+        stage = ItemStage.CHANGED if outcome in _CHANGED else ItemStage.UNCHANGED
+        if outcome in _WHY:
+            stage = ItemStage.FAILED
+        self._outcomes.append(
+            Outcome(
+                number=item.number,
+                stage=stage,
+                outcome=outcome,
+                entry=item.entry,
+                detail=_WHY.get(outcome),
+                version=version,
+                source=accepted.sent.source.text,
+                decided_ms=self._means.clock.now_ms(),
+            )
+        )
+
+    def _failed(self, item: Item, code: str, detail: str, source: str | None = None) -> None:
+        self._outcomes.append(
+            Outcome(
+                number=item.number,
+                stage=ItemStage.FAILED,
+                outcome=code,
+                entry=item.entry,
+                detail=detail,
+                source=source,
+                decided_ms=self._means.clock.now_ms(),
+            )
+        )
+
+    async def _flush(self) -> None:
+        outcomes, self._outcomes = self._outcomes, []
+        try:
+            await asyncio.to_thread(self._means.ledger.decided, self._id, outcomes)
+        except BaseException:
+            self._outcomes = outcomes + self._outcomes
+            raise
+
+    async def _complain(self, problem: str | None) -> None:
+        if problem == self._told:
+            return
+        try:
+            await asyncio.to_thread(self._means.ledger.complain, self._id, problem)
+        except DatabaseError:
+            # It is the database that is in trouble.
+            return
+        self._told = problem
+
+
+def _text(accepted: Accepted, name: str) -> str:
+    return "" if accepted.receipt is None else str(accepted.receipt.body.get(name, ""))
