@@ -1,8 +1,8 @@
 """One operation carried out: its commands sent at its rate, their outcomes noted, whatever ends in between.
 
 An item is noted before its command is sent, and after its outcome is known. The command's name follows from
-operation and number: whoever goes on after a crash sends the same one, and is answered as before. What is known
-by its coordinates has no such name; a cancel that is sent twice changes nothing the second time.
+operation and number: whoever goes on after a crash sends the same one, and is answered as before. What is
+known by its coordinates has no such name; a cancel that is sent twice changes nothing the second time.
 """
 
 from __future__ import annotations

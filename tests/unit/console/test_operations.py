@@ -115,8 +115,8 @@ def test_an_undo_brings_back_what_was_there(tmp_path: Path) -> None:
         del_value = {"value": None}
         rows: dict[str, dict[str, Any]] = {
             "cron": {
-                "timezone": "Europe/Berlin", "dst_gap": "skip", "max_fires": 5, "jitter": "5s", "name": "Name",
-                "end": "2031-01-01T00:00:00Z",
+                "timezone": "Europe/Berlin", "dst_gap": "skip", "max_fires": 5, "jitter": "5s",
+                "name": "Name", "end": "2031-01-01T00:00:00Z",
                 "catch_up": "all", "grace": "1h", "tags": ["x", "y"],
                 "description": "Words.", "note": "why", "declared_by": "billing", "deploy": 7,
             },
