@@ -25,6 +25,7 @@ from delaystream.cli.looking.commands import (
 )
 from delaystream.cli.looking.events import events
 from delaystream.cli.looking.letters import discard, redrive
+from delaystream.cli.looking.operations import operations
 from delaystream.cli.operate.configuration import config
 from delaystream.cli.operate.console import console
 from delaystream.cli.operate.topics import topics
@@ -110,6 +111,7 @@ app.command()(dead_letters)
 app.command()(redrive)
 app.command()(discard)
 app.command()(events)
+app.add_typer(operations, name="operations")
 app.command()(cron)
 app.command()(export)
 app.command(name="import")(import_)

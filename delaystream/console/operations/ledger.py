@@ -311,7 +311,7 @@ class OperationLedger:
         with self._database.reading() as connection:
             return [_item(row) for row in connection.execute(asked)]
 
-    def sending(self, operation: Operation, some: Sequence[Item]) -> Sequence[Item]:
+    def sending(self, operation: Operation, some: Sequence[Item]) -> list[Item]:
         """Note what is about to be sent, in the audit log, too, with what has to be known to undo it."""
         with self._database.writing() as connection:
             noted = [replace(item, entry=self._entry(connection, operation, item)) for item in some]
