@@ -22,6 +22,7 @@ from delaystream.client.requests.outcomes import (
     RejectedError,
     UnavailableError,
 )
+from delaystream.client.requests.records import RequestRecord
 from delaystream.codec.envelope import Hold
 from delaystream.codec.outgoing import Outcome as Receipted
 from delaystream.console.access.caller import Caller, Role
@@ -29,6 +30,7 @@ from delaystream.console.history.database import DatabaseError
 from delaystream.console.operations.ledger import OperationLedger
 from delaystream.console.operations.matching import Copies
 from delaystream.console.operations.operation import (
+    UNTIL,
     Action,
     Item,
     ItemStage,
@@ -180,6 +182,8 @@ class Carrying:
     async def _finished(self, operation: Operation) -> bool:
         means = self._means
         await self._landed()
+        if await self._still() is None:
+            return await self._stopped()
         left = await asyncio.to_thread(means.ledger.next, self._id, -1, 1)
         if left or self._trouble is not None:
             self._trouble = self._trouble or "Some of it was not sent."
@@ -301,15 +305,24 @@ class Carrying:
             record = writing.command_record(asked, operation.action.value, about, options)
             return await (await writing.begin(record, name)).result()
         back = self._restored(item)
-        asked = self._asked(operation, item, item.version if item.named else None, note=None)
+        # 0: whether it was cancelled is not known. Then it is kept if it was not.
+        asked = self._asked(operation, item, item.version or None, note=None)
         options = {**back.options, "if_exists": "keep"}
         record = writing.schedule_record(asked, back.id, back, options)
         accepted = await (await writing.begin(record, name)).result()
         if back.until_ms is not None and _text(accepted, "outcome") == Receipted.SCHEDULED.value:
             asked = self._asked(operation, item, None, note=back.options.get("note"))
             pause = writing.command_record(asked, "pause", back.id, {"until": str(back.until_ms)})
-            await (await writing.begin(pause, request_id(self._id, item.number, "until"))).result()
+            await self._paused(operation, item, pause)
         return accepted
+
+    async def _paused(self, operation: Operation, item: Item, pause: RequestRecord) -> None:
+        """Give a pause that came back the end that it had."""
+        ledger, name = self._means.ledger, request_id(self._id, item.number, UNTIL)
+        entry = await asyncio.to_thread(ledger.pausing, operation, item)
+        paused = await (await self._means.writing.begin(pause, name)).result()
+        source = paused.sent.source.text
+        await asyncio.to_thread(ledger.settled, entry, _text(paused, "outcome"), source)
 
     def _asked(self, operation: Operation, item: Item, version: int | None, **said: Any) -> Asked:
         note = said.get("note", operation.frozen.note)
@@ -332,7 +345,9 @@ class Carrying:
         outcome = _text(accepted, "outcome")
         version = None if accepted.receipt is None else accepted.receipt.version
         stage = ItemStage.CHANGED if outcome in _CHANGED else ItemStage.UNCHANGED
-        if outcome in _WHY:
+        if outcome == Receipted.KEPT.value and not item.version:
+            stage = ItemStage.UNCHANGED
+        elif outcome in _WHY:
             stage = ItemStage.FAILED
         self._outcomes.append(
             Outcome(
@@ -340,7 +355,7 @@ class Carrying:
                 stage=stage,
                 outcome=outcome,
                 entry=item.entry,
-                detail=_WHY.get(outcome),
+                detail=_WHY.get(outcome) if stage is ItemStage.FAILED else None,
                 version=version,
                 source=accepted.sent.source.text,
                 decided_ms=self._means.clock.now_ms(),

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import Text, and_, bindparam, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Text, and_, bindparam, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.engine import Connection
 
 from delaystream.codec.outgoing import Outcome as Receipted
@@ -23,6 +23,7 @@ from delaystream.console.operations.operation import (
     DRY_RUN_MS,
     OPEN,
     UNDO_MS,
+    UNTIL,
     Action,
     Failure,
     Frozen,
@@ -39,8 +40,10 @@ KEPT_MS: Final = 30 * 24 * 3_600_000
 """An operation is remembered for so long."""
 LEASE_MS: Final = 15_000
 """A console that carries one out has to say so within this time, or another one goes on with it."""
-DRY_RUNS: Final = 50
-"""So many dry runs may wait to be started."""
+DRY_RUNS: Final = 20
+"""So many dry runs of one caller may wait to be started."""
+DRY_RUNS_OF_ALL: Final = 200
+"""So many of all of them."""
 KEEPS: Final = frozenset({Action.CANCEL, Action.UNDO})
 """Of these something is kept for an undo."""
 TOLD: Final = frozenset({Receipted.UNKNOWN.value, Receipted.TOO_LATE.value, Receipted.KEPT.value})
@@ -65,19 +68,22 @@ class OperationLedger:
     def begin(self, operation: Operation) -> None:
         """Note an operation before what it is about. Raises TooManyOperations."""
         with self._database.writing() as connection:
-            waiting = connection.execute(
+            waiting = (
                 select(func.count())
                 .select_from(operations)
                 .where(
                     operations.c.stage.in_(_NOT_STARTED),
                     operations.c.made_ms > operation.made_ms - DRY_RUN_MS,
                 )
-            ).scalar_one()
-            if waiting >= DRY_RUNS:
-                raise TooManyOperations(
-                    f"{waiting} dry runs wait to be started; expected fewer than {DRY_RUNS}. Each ends by "
-                    f"itself after {DRY_RUN_MS // 60_000} minutes."
-                )
+            )
+            mine = waiting.where(operations.c.made_by == operation.made_by)
+            for asked, most in ((mine, DRY_RUNS), (waiting, DRY_RUNS_OF_ALL)):
+                found = connection.execute(asked).scalar_one()
+                if found >= most:
+                    raise TooManyOperations(
+                        f"{found} dry runs wait to be started; expected fewer than {most}. Each ends by "
+                        f"itself after {DRY_RUN_MS // 60_000} minutes."
+                    )
             connection.execute(insert(operations).values(**_row(operation)))
 
     def add(self, operation_id: str, some: Iterable[Item]) -> None:
@@ -140,14 +146,19 @@ class OperationLedger:
                 items.c.request_topic,
                 items.c.about,
                 items.c.named,
-                items.c.version,
+                # Of what was sent, and not decided on as far as is known, the version is not known either.
+                case((items.c.stage == ItemStage.SENT.value, 0), else_=items.c.version),
                 literal(ItemStage.WAITING.value, Text),
                 items.c.kept,
                 items.c.sent_ms,
                 items.c.decided_ms,
             ).where(
                 items.c.operation_id == undo.undo_of,
-                items.c.stage == ItemStage.CHANGED.value,
+                or_(
+                    items.c.stage == ItemStage.CHANGED.value,
+                    # Without an id nothing would tell that it is there already.
+                    and_(items.c.stage == ItemStage.SENT.value, items.c.named == 1),
+                ),
                 items.c.kept.is_not(None),
             )
             columns = [
@@ -333,16 +344,17 @@ class OperationLedger:
         """The number of a command in the audit log; it is there once, however often it is sent."""
         if item.entry is not None:
             return item.entry
-        assert operation.caller is not None
-        act = Act(
-            who=operation.caller.who,
-            action=operation.action.value,
-            request_topic=item.request_topic,
-            about=item.about,
-            note=operation.frozen.note,
-            request_id=request_id(operation.id, item.number),
-        )
-        return self._audit.note(connection, act, Noted(BEGUN))
+        return self._audit.note(connection, _act(operation, item, operation.action.value), Noted(BEGUN))
+
+    def pausing(self, operation: Operation, item: Item) -> int:
+        """Note the second command of an item in the audit log, before it is sent; the entry's number."""
+        with self._database.writing() as connection:
+            return self._audit.note(connection, _act(operation, item, "pause", UNTIL), Noted(BEGUN))
+
+    def settled(self, entry: int, outcome: str, source: str) -> None:
+        """Note what came of that."""
+        with self._database.writing() as connection:
+            self._audit.settle(connection, entry, Noted(outcome, None, source))
 
     def unsent(self, id: str, numbers: Sequence[int]) -> None:
         """Note that some were not sent after all."""
@@ -417,6 +429,18 @@ def _update(connection: Connection, rows: Sequence[dict[str, Any]], *columns: st
         for row in rows
     ]
     connection.execute(asked, given)
+
+
+def _act(operation: Operation, item: Item, action: str, purpose: str = "") -> Act:
+    assert operation.caller is not None
+    return Act(
+        who=operation.caller.who,
+        action=action,
+        request_topic=item.request_topic,
+        about=item.about,
+        note=operation.frozen.note,
+        request_id=request_id(operation.id, item.number, purpose),
+    )
 
 
 def _noted(outcome: Outcome) -> Noted:

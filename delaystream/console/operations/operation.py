@@ -21,6 +21,8 @@ SAMPLES: Final = 10
 """So many of what matches are shown."""
 LISTED: Final = 10_000
 """So many can be given one by one."""
+UNTIL: Final = "until"
+"""Purpose of the second command of an item: the end of a pause."""
 _NAME_BYTES: Final = 16
 
 

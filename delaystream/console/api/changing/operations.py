@@ -46,6 +46,7 @@ _OPTIONS: Final[dict[str, frozenset[str]]] = {
 }
 _PLACE: Final = "operations"
 _PROBE: Final = "probe"
+_HIDDEN: Final = "(hidden)"
 #: Filters that say something about an id.
 _OF_IDS: Final = ("id_prefix", "q")
 
@@ -324,7 +325,7 @@ async def body_of(console: Console, operation: Operation) -> OperationBody:
         id=operation.id,
         action=frozen.action.value,
         stage="expired" if operation.expired(now_ms) else operation.stage.value,
-        filter=None if frozen.filter is None else dict(frozen.filter),
+        filter=_filter_shown(console, frozen),
         options=dict(frozen.options),
         note=frozen.note,
         count=frozen.count,
@@ -358,6 +359,18 @@ async def body_of(console: Console, operation: Operation) -> OperationBody:
         undo_of=operation.undo_of,
         undone_by=operation.undone_by,
     )
+
+
+def _filter_shown(console: Console, frozen: Frozen) -> Json | None:
+    """The filter, without a key for whoever may not see it."""
+    if frozen.filter is None:
+        return None
+    shown = dict(frozen.filter)
+    if not all(console.caller.reads_key(topic) for topic in frozen.topics):
+        for name in ("key", "key_base64"):
+            if shown.get(name) is not None:
+                shown[name] = _HIDDEN
+    return shown
 
 
 def _progress_body(progress: Progress) -> ProgressBody:

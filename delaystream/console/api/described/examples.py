@@ -167,7 +167,69 @@ _PROBLEM: Final[dict[str, Any]] = {
     "detail": "delay-requests, other-requests have a schedule 'invoice-run' each: name one as request_topic.",
 }
 
+_OPERATION: Final[dict[str, Any]] = {
+    "id": "5f0b3c6a9d2e417c80aa1f34",
+    "action": "cancel",
+    "stage": "done",
+    "filter": {"key": "customer-7", "unnamed": True},
+    "options": {},
+    "note": "account closed",
+    "count": 3,
+    "topics": {"delay-requests": 3},
+    "fires_at_once": 0,
+    "samples": [
+        {
+            "request_topic": "delay-requests",
+            "id": "invoice-run",
+            "source": "delay-requests/0/1",
+            "destination": "invoices",
+            "name": "Invoices",
+            "status": "pending",
+            "next_at": "2030-02-01T08:00:00.000Z",
+        }
+    ],
+    "unknown": 0,
+    "unknown_first": [],
+    "passed_over": 0,
+    "made_at": "2030-01-31T08:50:00.000Z",
+    "made_by": "lena",
+    "expires_at": None,
+    "started_at": "2030-01-31T08:51:00.000Z",
+    "started_by": "lena",
+    "ended_at": "2030-01-31T08:51:00.400Z",
+    "rate": 100,
+    "problem": None,
+    "progress": {
+        "done": 3,
+        "changed": 2,
+        "unchanged": 0,
+        "failed": 1,
+        "left": 0,
+        "waiting": 0,
+        "underway": 0,
+        "reasons": {"version-changed": 1},
+    },
+    "undo_until": "2030-01-31T09:01:00.400Z",
+    "undo_of": None,
+    "undone_by": None,
+}
+_FAILURE: Final[dict[str, Any]] = {
+    "request_topic": "delay-requests",
+    "id": "stand-up",
+    "source": None,
+    "code": "version-changed",
+    "detail": "id 'stand-up' has version 32781, and if-version is 32769; expected that one",
+}
+
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "Asks": {
+        "action": "cancel",
+        "filter": {"key": "customer-7", "unnamed": True},
+        "note": "account closed",
+    },
+    "OperationBody": _OPERATION,
+    "OperationList": {"items": [_OPERATION], "next_cursor": None},
+    "FailureList": {"items": [_FAILURE], "next_cursor": None},
     "ScheduleBody": SCHEDULE,
     "ScheduleList": {
         **_FRESH,
