@@ -27,6 +27,13 @@ _TRY: Final = {
     "kafka-unavailable": "Nothing was sent. Try again when Kafka answers.",
     "busy": "Nothing was sent. Try again in a moment.",
     "idempotency-key-reused": "This form was sent before, with something else in it. Open it anew.",
+    "nothing-selected": "Go back and select some, or choose all that match.",
+    "nothing-applicable": "Go back and choose schedules that are pending or paused.",
+    "too-many-matches": "Go back and narrow the filter, or do it in parts.",
+    "too-many-operations": "Wait until one has ended, or stop one on the page Operations.",
+    "expired": "Go back to the list and ask again: it may match something else by now.",
+    "undo-over": "What was cancelled has to be created again: its events are on its page.",
+    "not-complete": "Try again in a moment.",
     "nothing-to-change": "Change a field first: a note alone changes nothing.",
 }
 _TRY_ELSE: Final = "Correct what is said above, and try again."

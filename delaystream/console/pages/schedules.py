@@ -11,13 +11,15 @@ from starlette.responses import Response
 
 from delaystream.codec.envelope import LIVE, Status
 from delaystream.codec.event import EventType
-from delaystream.console.api.asking import Asked, Cursored
+from delaystream.console.api.asking import Asked, Cursored, Entered
 from delaystream.console.api.models import DefinitionBody, EventBody, ScheduleBody
 from delaystream.console.api.reading import schedules
 from delaystream.console.api.reading.schedules import LONGEST, Text
 from delaystream.console.api.rendering import event_body
 from delaystream.console.history.queries import OUTCOMES
 from delaystream.console.pages.acting.deeds import DEEDS
+from delaystream.console.pages.acting.forms import stamp
+from delaystream.console.pages.acting.operations import pick_of
 from delaystream.console.pages.acting.panels import Around
 from delaystream.console.pages.acting.requests import told_of
 from delaystream.console.pages.answering import router
@@ -75,6 +77,7 @@ async def list_schedules(
     request: Request,
     console: Asked,
     cursors: Cursored,
+    entrance: Entered,
     request_topic: Text = None,
     status: Annotated[str, Query(max_length=20)] = "",
     destination: Text = None,
@@ -118,6 +121,8 @@ async def list_schedules(
         {
             "section": "schedules",
             "page": page,
+            "pick_of": pick_of,
+            "stamp": stamp(entrance, console.caller, console.clock.now_ms()),
             "chosen": chosen,
             "filtered": any(value for name, value in chosen.items() if name not in {"status", "sort"}),
             "words": in_words,

@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from delaystream.console.pages import audit, coming, first, happened, schedules, signing, surroundings
-from delaystream.console.pages.acting import destinations, editing, requests, unnamed
+from delaystream.console.pages.acting import destinations, editing, operations, requests, unnamed
 from delaystream.console.pages.acting import schedules as acted
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.appearance import Appearance
@@ -23,7 +23,14 @@ _HERE: Final = Path(__file__).parent
 ROOMS: Final = (audit, first, schedules, coming, happened, signing, surroundings)
 
 
-ACTING: Final = (editing.router, acted.router, destinations.router, unnamed.router, requests.router)
+ACTING: Final = (
+    editing.router,
+    acted.router,
+    destinations.router,
+    unnamed.router,
+    requests.router,
+    operations.router,
+)
 """What changes something."""
 
 

@@ -40,6 +40,8 @@ from delaystream.core.request import Coordinates
 router = APIRouter(tags=["operations"], dependencies=[Depends(guard)])
 asking = APIRouter(tags=["operations"])
 
+ACTIONS: Final = frozenset({"cancel", "pause", "resume", "trigger"})
+"""What can be asked for."""
 _OPTIONS: Final[dict[str, frozenset[str]]] = {
     "pause": frozenset({"until"}),
     "resume": frozenset({"catch_up", "on_late", "grace"}),

@@ -229,7 +229,7 @@ function follow() {
 
 // -- keys ---------------------------------------------------------------------------------------------------
 
-const PLACES = { o: "/", s: "/schedules", p: "/pending", a: "/agenda", e: "/live", d: "/dead-letters" };
+const PLACES = { o: "/", s: "/schedules", p: "/pending", a: "/agenda", e: "/live", d: "/dead-letters", n: "/operations" };
 let going = 0;
 
 function step(by) {
@@ -269,7 +269,8 @@ let renewed = performance.now();
 
 function renew() {
   const now = document.getElementById("now");
-  if (!now || document.visibilityState !== "visible") return;
+  // What has ended changes no more.
+  if (!now || "still" in now.dataset || document.visibilityState !== "visible") return;
   now.dispatchEvent(new Event("refresh"));
   const silence = performance.now() - renewed;
   const told = document.querySelector("[data-silent]");
@@ -279,10 +280,26 @@ function renew() {
   else if (!told.textContent) told.textContent = "The console does not answer. What is shown below is old; it is asked again by itself.";
 }
 
+// -- many at once ---------------------------------------------------------------------------------------------
+
+function picked(event) {
+  const form = event.target.closest("form.many");
+  if (!form) return;
+  const boxes = [...form.querySelectorAll('input[name="pick"]')];
+  const all = form.querySelector("[data-pick-all]");
+  if (event.target === all) for (const box of boxes) box.checked = all.checked;
+  const count = boxes.filter((box) => box.checked).length;
+  all.checked = count === boxes.length;
+  all.indeterminate = count > 0 && count < boxes.length;
+  form.querySelector("[data-picked]").textContent = count ? ` (${count})` : "";
+  if (event.target === all || event.target.name === "pick") form.querySelector('input[name="which"][value="picked"]').checked = true;
+}
+
 // -- all of it ----------------------------------------------------------------------------------------------
 
 function ready() {
   for (const button of document.querySelectorAll('[data-action]:not([data-action="hold"])')) button.hidden = false;
+  for (const all of document.querySelectorAll("[data-pick-all]")) all.hidden = false;
   nameTheme();
   localize(document);
   tick();
@@ -294,6 +311,7 @@ document.addEventListener("click", (event) => {
   if (button?.dataset.action === "keys") document.getElementById("keys").showModal();
   if (button?.dataset.action === "copy") copy(button);
 });
+document.addEventListener("change", picked);
 document.addEventListener("keydown", pressed);
 document.addEventListener("htmx:after:swap", ready);
 document.addEventListener("htmx:after:swap", () => { renewed = performance.now(); });
