@@ -90,7 +90,10 @@ def test_all_that_match_is_the_filter_of_the_list(tmp_path: Path) -> None:
         assert (refused.status, "Nothing is selected" in refused.main) == (400, True)
         odd = await browser.send(nothing.form("/operations"), action="delete", which="all")
         assert odd.status == 400
-        odd = await browser.send(nothing.form("/operations"), action="cancel", pick="[1, 2]")
+        for pick in ("[1, 2]", "{", "[" * 9_999, '["delay-requests"]'):
+            odd = await browser.send(nothing.form("/operations"), action="cancel", pick=pick)
+            assert odd.status == 400, pick[:20]
+        odd = await browser.send(nothing.form("/operations"), action="cancel", which="all", q="x" * 2_000)
         assert odd.status == 400
 
     in_world(tmp_path, story)

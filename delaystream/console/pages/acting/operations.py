@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import Request
+from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from delaystream.console.access.caller import Role
@@ -130,9 +131,14 @@ def asked_by(form: Form) -> Asks:
     said: dict[str, Any] = {"action": action, "note": form.word("note")}
     if action == "pause":
         said["until"] = form.word("until")
-    if form.text("which") == "all":
-        return Asks(**said, filter=_filter(form, action))
-    return Asks(**said, schedules=_picked(form.fields.get(PICK, ())))
+    try:
+        if form.text("which") == "all":
+            return Asks(**said, filter=_filter(form, action))
+        return Asks(**said, schedules=_picked(form.fields.get(PICK, ())))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the form"
+        raise invalid("invalid-parameter", f"{where}: {first['msg']}.") from None
 
 
 def _filter(form: Form, action: str) -> FilterBody:
