@@ -132,6 +132,9 @@ class Carrying:
                         return
                 except (DatabaseError, LogUnavailable, Misconfigured) as problem:
                     self._trouble = str(problem)
+                if self._trouble is None:
+                    # It was stopped, and goes on.
+                    continue
                 logger.warning("operation %s: %s", self._id, self._trouble)
                 await self._complain(self._trouble)
                 await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
@@ -227,11 +230,12 @@ class Carrying:
         noted = [self._noted(operation, item) for item in some]
         noted = await asyncio.to_thread(self._means.ledger.sending, operation, noted)
         for place, item in enumerate(noted):
-            if not await self._room(operation):
+            # At each command: what is not sent any more waits, for somebody who may.
+            if not (await self._room(operation) and self._means.stands(caller)):
                 left = [item.number for item in noted[place:]]
                 await asyncio.to_thread(self._means.ledger.unsent, self._id, left)
                 return
-            if not (caller.may(Role.OPERATOR, item.request_topic) and self._means.stands(caller)):
+            if not caller.may(Role.OPERATOR, item.request_topic):
                 detail = f"{caller.name} may not change schedules of {item.request_topic}."
                 self._failed(item, "role-too-low", detail)
             else:
