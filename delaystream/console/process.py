@@ -25,7 +25,7 @@ from delaystream.adapters.storage.rocksdb_store import RocksDbStores
 from delaystream.app import parts, process
 from delaystream.app.preflight import Followed, followed
 from delaystream.config import ConfigurationError, Settings
-from delaystream.console.access.caller import Exceptions
+from delaystream.console.access.caller import Caller, Exceptions
 from delaystream.console.access.claims import Claims, parse_grant
 from delaystream.console.access.connections import server_config
 from delaystream.console.access.entrance import Entrance
@@ -323,7 +323,12 @@ def _compose(
     console.runs = Runs(redriving, clock)
     runner = f"{socket.gethostname()}-{token_hex(8)}"
     operation_ledger = OperationLedger(database, console.audit)
-    means = Means(console, console.writing, operation_ledger, clock, entrance.stands, runner)
+
+    async def stands(caller: Caller) -> bool:
+        # What began while nobody was asked does not go on when everybody is.
+        return (caller.authenticated or not entrance.asks) and await entrance.stands(caller)
+
+    means = Means(console, console.writing, operation_ledger, clock, stands, runner)
     operation_bounds = OperationBounds(
         rate=settings.console_operation_rate,
         most_rate=settings.console_operation_max_rate,

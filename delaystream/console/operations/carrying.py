@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -104,7 +104,7 @@ class Means(NamedTuple):
     ledger: OperationLedger
     clock: Clock
     #: whether a caller would still be let in, with the same rights
-    stands: Callable[[Caller], bool]
+    stands: Callable[[Caller], Awaitable[bool]]
     #: the console's name among those that could carry one out
     runner: str
 
@@ -175,7 +175,7 @@ class Carrying:
 
     async def _allowed(self, operation: Operation) -> bool:
         caller, means = operation.caller, self._means
-        if caller is not None and means.stands(caller):
+        if caller is not None and await means.stands(caller):
             return True
         name = operation.made_by if caller is None else caller.name
         problem = f"{name} is not let in any more, or with other rights than when it was started."
@@ -231,7 +231,7 @@ class Carrying:
         noted = await asyncio.to_thread(self._means.ledger.sending, operation, noted)
         for place, item in enumerate(noted):
             # At each command: what is not sent any more waits, for somebody who may.
-            if not (await self._room(operation) and self._means.stands(caller)):
+            if not (await self._room(operation) and await self._means.stands(caller)):
                 left = [item.number for item in noted[place:]]
                 await asyncio.to_thread(self._means.ledger.unsent, self._id, left)
                 return

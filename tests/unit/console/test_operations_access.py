@@ -10,7 +10,7 @@ from delaystream.console.access.caller import NONE
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.token_file import TokenFile
 from tests.unit.console.neighbours import entry, token
-from tests.unit.console.test_operations import OPERATIONS, ended
+from tests.unit.console.test_operations import OPERATIONS, ended, until
 from tests.unit.console.writable import World, in_world
 
 CRON = {"destination": "invoices", "cron": "0 9 * * *", "value": "now"}
@@ -128,7 +128,8 @@ def test_a_right_that_is_taken_away_stops_it(tmp_path: Path) -> None:
             f"{OPERATIONS}/{found['id']}/start", json={"rate": 20}, headers=by("clerk")
         )
         assert answer.status_code == 200, answer.text
-        await asyncio.sleep(0.7)
+        # Of thirty at twenty a second some are sent by then, and some are not.
+        await until(lambda: len(world.sent("one")) > 33)
         (tmp_path / "tokens.toml").write_text(ENTRIES["boss"])
         assert made.tokens is not None
         made.tokens.look()
