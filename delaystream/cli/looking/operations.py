@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,6 +11,7 @@ import typer
 
 from delaystream.cli.groups import expanded
 from delaystream.cli.looking.commands import Asking, Key, Limit, Tag, To
+from delaystream.cli.output import complain, say
 from delaystream.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -144,10 +144,10 @@ def show(*, operation: Operation, asking: Asking) -> None:
     from delaystream.cli.looking.console_client import ask, console_at
 
     at = console_at(asking.load())
-    print(_one(asking, ask(at, _path(operation), {})), flush=True)
+    say(*_one(asking, ask(at, _path(operation), {})).split("\n"))
     while asking.watch:
         time.sleep(_WATCH_S)
-        print(f"\n{_one(asking, ask(at, _path(operation), {}))}", flush=True)
+        say("", *_one(asking, ask(at, _path(operation), {})).split("\n"))
 
 
 @operations.command("failures")
@@ -217,11 +217,9 @@ def _told(asking: Asking, path: str, body: dict[str, Any], *, wait: bool = False
     while wait and told["stage"] == "running":
         time.sleep(_WATCH_S)
         told = ask(at, _path(told["id"]), {})
-    print(_one(asking, told), flush=True)
+    say(*_one(asking, told).split("\n"))
     if wait and (told["stage"] != "done" or told["progress"]["failed"]):
-        print(
-            "delaystream: not all of it was done: `delaystream operations failures` says why", file=sys.stderr
-        )
+        complain("not all of it was done: `delaystream operations failures` says why")
         raise typer.Exit(ExitCode.REFUSED)
 
 
@@ -241,13 +239,17 @@ def _pages(asking: Asking, path: str, limit: int, columns: Sequence[Column], wid
             break
     match form:
         case "json":
-            print(console_output.json({**body, "items": items}))
+            say(*console_output.json({**body, "items": items}).split("\n"))
         case "yaml":
-            print(console_output.yaml({**body, "items": items}))
+            say(*console_output.yaml({**body, "items": items}).split("\n"))
         case "jsonl":
-            print(console_output.jsonl(items))
+            say(*console_output.jsonl(items).split("\n"))
         case _:
-            print(console_output.table(items, wide if form == "wide" else columns, cut=form == "table"))
+            say(
+                *console_output.table(items, wide if form == "wide" else columns, cut=form == "table").split(
+                    "\n"
+                )
+            )
 
 
 def _one(asking: Asking, body: dict[str, Any]) -> str:
