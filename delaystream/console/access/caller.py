@@ -23,9 +23,9 @@ class Role(StrEnum):
 
     #: see schedules, events and numbers
     VIEWER = "viewer"
-    #: change schedules: pause, resume, trigger, cancel, write
+    #: change schedules: pause, resume, trigger, cancel, write, one by one or many at once
     OPERATOR = "operator"
-    #: change what holds for all of a request topic: rates, holds, bulk operations
+    #: change what holds for all of a request topic: rates, holds, many dead letters
     ADMIN = "admin"
 
     def includes(self, other: Role) -> bool:
