@@ -33,7 +33,13 @@ README = (ROOT / "README.md").read_text("utf-8")
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 #: Variables that are documented and are no settings.
-OTHER_VARIABLES = {"DELAYSTREAM_EXAMPLES", "DELAYSTREAM_CONFIG", "DELAYSTREAM_CACHE_DIR"}
+OTHER_VARIABLES = {
+    "DELAYSTREAM_EXAMPLES",
+    "DELAYSTREAM_CONFIG",
+    "DELAYSTREAM_CACHE_DIR",
+    # a secret, from a file
+    "DELAYSTREAM_CONSOLE_OIDC_CLIENT_SECRET_FILE",
+}
 NOW_MS = 1_800_000_000_000
 
 

@@ -135,7 +135,7 @@ class Acts:
             table.partition == key[0], table.offset == key[1], table.at_ms == key[2]
         )
         with self._database.reading() as connection:
-            rows = connection.execute(chosen.order_by(table.number)).all()
+            rows = connection.execute(chosen.order_by(table.number)).mappings().all()
         return [_act(row) for row in rows]
 
     def last(self, since: Mapping[int, int]) -> dict[Key, Act]:
@@ -145,8 +145,8 @@ class Acts:
         with self._database.reading() as connection:
             for partition, offset in since.items():
                 chosen = select(letter_acts).where(table.partition == partition, table.offset >= offset)
-                for row in connection.execute(chosen.order_by(table.number)):
-                    found[row.partition, row.offset, row.at_ms] = _act(row)
+                for row in connection.execute(chosen.order_by(table.number)).mappings():
+                    found[row["partition"], row["offset"], row["at_ms"]] = _act(row)
         return found
 
     def add(self, act: Act) -> bool:
@@ -197,12 +197,12 @@ class Acts:
             table.stage.in_([Stage.BEGUN.value, Stage.SENT.value]), table.asked_ms < before_ms
         )
         with self._database.reading() as connection:
-            return [_act(row) for row in connection.execute(chosen)]
+            return [_act(row) for row in connection.execute(chosen).mappings()]
 
     def of_run(self, run: str) -> list[Act]:
         """The redrives of a run."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(letter_acts).where(letter_acts.c.run == run)).all()
+            rows = connection.execute(select(letter_acts).where(letter_acts.c.run == run)).mappings().all()
         return [_act(row) for row in rows]
 
     def forget(self, partition: int, before: int) -> int:
@@ -231,10 +231,10 @@ class Acts:
     def find_run(self, run: str) -> Run | None:
         """A run by its name."""
         with self._database.reading() as connection:
-            row = connection.execute(select(letter_runs).where(letter_runs.c.run == run)).first()
+            row = connection.execute(select(letter_runs).where(letter_runs.c.run == run)).mappings().first()
         if row is None:
             return None
-        told = dict(row._mapping)
+        told = dict(row)
         told["request_topics"] = json.loads(told["request_topics"])
         told["refused"] = json.loads(told["refused"])
         return Run(**told)
@@ -268,8 +268,8 @@ def _row(act: Act) -> dict[str, Any]:
     return row
 
 
-def _act(row: Any) -> Act:
-    told = dict(row._mapping)
+def _act(row: Mapping[str, Any]) -> Act:
+    told = dict(row)
     told["does"] = Does(told.pop("act"))
     told["changed"] = json.loads(told["changed"] or "[]")
     told["stage"] = None if told["stage"] is None else Stage(told["stage"])
