@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from delaystream.console.access.caller import Who
 from delaystream.console.audit.acts import DONE, Outcome
@@ -234,7 +234,7 @@ class Acts:
             row = connection.execute(select(letter_runs).where(letter_runs.c.run == run)).mappings().first()
         if row is None:
             return None
-        told = dict(row)
+        told: dict[str, Any] = {**row}
         told["request_topics"] = json.loads(told["request_topics"])
         told["refused"] = json.loads(told["refused"])
         return Run(**told)
@@ -268,8 +268,8 @@ def _row(act: Act) -> dict[str, Any]:
     return row
 
 
-def _act(row: Mapping[str, Any]) -> Act:
-    told = dict(row)
+def _act(row: RowMapping) -> Act:
+    told: dict[str, Any] = {**row}
     told["does"] = Does(told.pop("act"))
     told["changed"] = json.loads(told["changed"] or "[]")
     told["stage"] = None if told["stage"] is None else Stage(told["stage"])
