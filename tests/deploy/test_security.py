@@ -20,7 +20,7 @@ from delaystream.topics.access import Acl, users
 from tests.deploy.secured_broker import WAYS, SecuredBroker, Way
 from tests.deploy.secured_deployment import SecuredDeployment
 from tests.integration.harness import command, wait
-from tests.integration.test_console import ConsoleProcess, ask
+from tests.integration.harness_console import ConsoleProcess, ask
 from tests.integration.test_console_writes import send
 
 Secured = Callable[..., SecuredDeployment]

@@ -8,36 +8,24 @@ import re
 import signal
 import sqlite3
 import subprocess
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import psutil
 import pytest
 from confluent_kafka.admin import NewPartitions
 
 from delaystream.codec.envelope import Status
-from tests.integration.harness import Deployment, command, wait
+from tests.integration.harness import command, wait
+from tests.integration.harness_console import ConsoleProcess, ask
 from tests.integration.harness_fixtures import Deploy
 from tests.integration.harness_kafka import Kafka
 from tests.integration.harness_traffic import Traffic
 
-_URL = re.compile(r'"url":"(http://[^"]+)"')
 _PRINTED = re.compile(r"^console (http://127\.0\.0\.1:\d+)$", re.MULTILINE)
 _FAR = {"delay": "1d"}
-
-
-def ask(url: str, **parameters: object) -> Any:
-    """The answer to a GET, read; None while nobody answers, or with another status than 200."""
-    query = urlencode(parameters, doseq=True)
-    try:
-        with urllib.request.urlopen(f"{url}?{query}", timeout=5) as answer:
-            return json.loads(answer.read())
-    except (urllib.error.HTTPError, OSError):
-        return None
 
 
 def listed(url: str, **parameters: object) -> list[Mapping[str, Any]]:
@@ -52,50 +40,6 @@ def listed(url: str, **parameters: object) -> list[Mapping[str, Any]]:
         if page["next_cursor"] is None:
             return items
         cursor = {"cursor": page["next_cursor"]}
-
-
-class ConsoleProcess:
-    """One ``delaystream console`` process of an application."""
-
-    def __init__(self, app: Deployment, data_dir: Path) -> None:
-        self._log = data_dir.with_suffix(".log")
-        self._begins = self._log.stat().st_size if self._log.exists() else 0
-        arguments = ["--http-port", "0", "--log-format", "json", "--data-dir", str(data_dir)]
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command("console", *arguments),
-                env=app.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-
-    @property
-    def output(self) -> str:
-        """What this process has logged."""
-        return self._log.read_bytes()[self._begins :].decode(errors="replace")
-
-    @property
-    def url(self) -> str:
-        """Where it listens; empty until it has said so."""
-        assert self._process.poll() is None, self.output
-        found = _URL.search(self.output)
-        return found[1] if found else ""
-
-    def wait_ready(self) -> str:
-        """Until every copy has caught up; its address."""
-        wait(lambda: bool(self.url) and ask(f"{self.url}/health/ready") is not None, "the console", 60)
-        return self.url
-
-    def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
-        self._process.kill()
-        self._process.wait(30)
-
-    def terminate(self) -> int:
-        """SIGTERM, and wait for the end; the exit code."""
-        self._process.terminate()
-        return self._process.wait(30)
 
 
 def history(data_dir: Path) -> list[tuple[int, int]]:
@@ -145,7 +89,8 @@ def test_killed_at_any_time_it_misses_nothing_and_the_worker_does_not_notice(
     # Killed at its start, when it listens, and while it answers: after so many answers.
     for number, answers in enumerate((0, 1, 4, 0, 12, 2, 30)):
         ask_for(f"before-{number}")
-        console = ConsoleProcess(app, kept)
+        # What it was told is on its disk: a kill leaves a copy in the middle of its work.
+        console = ConsoleProcess(app, kept, module="tests.integration.flushing")
         ask_for(f"{number}")
         if answers:
             wait(lambda console=console: bool(console.url), "the console's address", 60)  # type: ignore[misc]
@@ -154,7 +99,12 @@ def test_killed_at_any_time_it_misses_nothing_and_the_worker_does_not_notice(
         if number % 2:
             # Only a copy that was whole is gone on from; another one is made anew.
             console.wait_ready()
-        console.kill()
+        if number == 3:
+            # It ends with more to come, and goes on from there.
+            assert console.terminate() == 0
+        else:
+            ask_for(f"at-{number}")
+            console.kill()
     _, records = traffic.stop().outcome()
     mine |= coordinates
     # The ledger knows nothing of what was asked for here.
@@ -176,6 +126,8 @@ def test_killed_at_any_time_it_misses_nothing_and_the_worker_does_not_notice(
     assert {one["id"] for one in schedules} >= ids
     assert {one["id"] or one["source"] for one in pending} >= ids | coordinates
     assert (schedules, pending) == told(rebuilt)
+    numbers, others = (ask(f"{url}/v1/stats") for url in (shown, rebuilt))
+    assert numbers["by_destination"] == others["by_destination"]
     (found,) = ask(f"{shown}/v1/where", q=min(coordinates))["items"]
     assert (found["by"], found["state"]) == ("coordinates", "pending")
     lines = app.run("list", "--prefix", "far/", "-o", "jsonl", "--limit", "1000", "--console-url", shown)

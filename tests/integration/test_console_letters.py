@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.integration.harness import Deployment, wait
+from tests.integration.harness_console import ConsoleProcess, ask
 from tests.integration.harness_fixtures import Deploy
-from tests.integration.test_console import ConsoleProcess, ask
 from tests.integration.test_console_writes import send
 
 PATIENT = {"Prefer": "wait=60"}

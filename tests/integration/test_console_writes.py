@@ -15,8 +15,8 @@ import pytest
 
 from delaystream.core.partitioning import owner_partition
 from tests.integration.harness import Deployment, wait
+from tests.integration.harness_console import ConsoleProcess
 from tests.integration.harness_fixtures import Deploy
-from tests.integration.test_console import ConsoleProcess
 
 
 class Answer(NamedTuple):

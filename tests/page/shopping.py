@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from tests.integration.harness import Deployment, wait
+from tests.integration.harness_console import ConsoleProcess, ask
 from tests.integration.harness_kafka import Delivery, Kafka
-from tests.integration.test_console import ConsoleProcess, ask
 
 
 class _Clock:
