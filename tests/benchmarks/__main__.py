@@ -14,6 +14,7 @@ import psutil
 from delaystream.dev.broker import EmbeddedBroker
 from tests.benchmarks import capacity, client, lateness, peer, report, scheduling, throughput
 from tests.benchmarks.bench import Bench, Rounds, Row
+from tests.benchmarks.console.scenario import console
 from tests.integration.harness_kafka import Kafka
 
 SCENARIOS = {
@@ -29,6 +30,7 @@ SCENARIOS = {
     "bulk-cancel": scheduling.bulk_cancel,
     "events": scheduling.events,
     "client": client.sending,
+    "console": console,
     "partitions": peer.by_partitions,
     "streams": peer.beside_streams,
     "streams-steady": peer.steady_beside_streams,

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
 
-from tests.integration.harness import Deployment, Worker, wait
+from tests.integration.harness import Deployment, wait
 from tests.integration.harness_kafka import Kafka
 
 _PROCESS_SECONDS = 1_800
@@ -99,10 +99,16 @@ def percentiles(values: np.ndarray, *points: float) -> dict[str, float]:
     }
 
 
+class Measured(Protocol):
+    """A process that is at work."""
+
+    usage: psutil.Process
+
+
 class Sampler:
     """Processor time and resident memory of a worker, every 100 ms while the block runs."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Measured) -> None:
         self._process = worker.usage
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)

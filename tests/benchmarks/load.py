@@ -100,8 +100,12 @@ def paced(
     delay_ms: tuple[int, int],
     seed: int = 1,
     first: int = 0,
+    id_prefix: str = "",
 ) -> dict[str, float]:
-    """Send at an even rate; what the machine could not send in time is sent late, and told as ``behind``."""
+    """Send at an even rate; what the machine could not send in time is sent late, and told as ``behind``.
+
+    With an ``id_prefix`` they are named, and the id is the key, which takes them to their owners.
+    """
     producer = _producer(bootstrap, **{"linger.ms": 2})
     choose = random.Random(seed).randint
     low, high = delay_ms
@@ -113,13 +117,13 @@ def paced(
         now_ms = int(time.time() * 1000)
         for sequence in range(first + sent, first + due_count):
             delay = choose(low, high)
-            producer.produce(
-                topic,
-                records.value(now_ms + delay, sequence),
-                records.key(sequence),
-                timestamp=now_ms,
-                headers=records.headers(destination, ("delaystream-delay", b"%dms" % delay)),
-            )
+            headers = records.headers(destination, ("delaystream-delay", b"%dms" % delay))
+            key = records.key(sequence)
+            if id_prefix:
+                key = b"%b%d" % (id_prefix.encode(), sequence)
+                headers.append(("delaystream-id", key))
+            value = records.value(now_ms + delay, sequence)
+            producer.produce(topic, value, key, timestamp=now_ms, headers=headers)
         sent = due_count
         producer.poll(0)
         time.sleep(_TICK_SECONDS)

@@ -1,0 +1,1 @@
+"""What a console does with a million named schedules and ten million events without an id."""
