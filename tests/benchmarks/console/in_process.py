@@ -35,7 +35,7 @@ from delaystream.console.replica.follower import Follower, FollowerSettings
 from delaystream.console.service import Console
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.recurrence.recurrence import Recurrence
-from delaystream.engine.ports import ChangelogBatch, ChangelogRecord, LogBounds
+from delaystream.engine.ports import ChangelogBatch, ChangelogRecord, LogBounds, TopicBatch
 from tests.benchmarks.console import vocabulary
 from tests.benchmarks.console.questions import Named, questions
 
@@ -162,6 +162,22 @@ class Rows:
         return keys.schedule_key(TOPIC, id), encode(row)
 
 
+class NoLetters:
+    """A partition to which nothing comes."""
+
+    async def bounds(self) -> LogBounds:
+        """See the port."""
+        return LogBounds(0, 0, 0)
+
+    async def read_records(self, position: int) -> TopicBatch:
+        """See the port."""
+        await asyncio.Event().wait()
+        raise AssertionError("nothing comes")
+
+    async def close(self) -> None:
+        """See the port."""
+
+
 class Measured:
     """A console over such rows."""
 
@@ -178,6 +194,9 @@ class Measured:
         async def empty(partition: int) -> Written:
             return Written(partition, self.aside)
 
+        async def unlettered(partition: int) -> NoLetters:
+            return NoLetters()
+
         async def bounds(topic: str, partition: int) -> LogBounds:
             return LogBounds(0, named + unnamed, named + unnamed)
 
@@ -188,7 +207,7 @@ class Measured:
         database = Database.open(f"sqlite:///{directory / 'history.db'}")
         retention = Retention(90 * _DAY_MS, 1_000_000, minutes_ms=_DAY_MS, hours_ms=_DAY_MS)
         history = HistoryFollower(1, empty, database, clock, retention)
-        letters = DeadLetters(1, empty, clock.now_ms)
+        letters = DeadLetters(1, unlettered, clock.now_ms)
         self.console = Console(self.following, history, History(database), letters, clock, bounds)
         self.app = application(self.console)
 

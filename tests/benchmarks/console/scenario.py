@@ -66,9 +66,8 @@ def console(bench: Bench) -> Iterator[Row]:
     with ExitStack() as stack:
         large = _application(bench, stack, bench.count(_NAMED), bench.count(_UNNAMED))
         small = _application(bench, stack, min(_FEW, large.named), _FEW)
-        served = stack.enter_context(
-            _console(large.app, DELAYSTREAM_CONSOLE_HISTORY_EVENTS=str(_HISTORY_EVENTS))
-        )
+        history = {"DELAYSTREAM_CONSOLE_HISTORY_EVENTS": str(bench.count(_HISTORY_EVENTS))}
+        served = stack.enter_context(_console(large.app, **history))
         with Sampler(served) as whole:
             yield from _made(bench, large, served)
             yield from _followed(bench, large, served)
@@ -79,6 +78,8 @@ def console(bench: Bench) -> Iterator[Row]:
             yield from _access(bench, small, few)
             few.terminate()
         yield from _kept(large, served, whole)
+        served = stack.enter_context(_console(large.app, **history))
+        served.wait_ready(1_800)
         yield from _beside(bench, large, served)
 
 
@@ -227,7 +228,7 @@ def _stored(bench: Bench, large: Application, served: ConsoleProcess) -> Iterato
     app, path = large.app, bench.directory / "events.rows"
     spec = {"topic": app.events, "path": str(path)}
     bench.start("console.replaying", shape="collect", chosen="all", count=100_000, **spec).result()
-    count = bench.count(_EVENTS)
+    count, kept = bench.count(_EVENTS), bench.count(_HISTORY_EVENTS)
     with Sampler(served) as sampler:
         done = bench.start("console.replaying", shape="write", kind="kept", count=count, **spec).result()
         reached = _until(served.url, bench.kafka.stable_offsets(app.events), 1, "the history")
@@ -235,16 +236,16 @@ def _stored(bench: Bench, large: Application, served: ConsoleProcess) -> Iterato
     path.unlink()
     yield Row(
         "console: events",
-        f"{count:,} events into SQLite, of which {_HISTORY_EVENTS:,} are kept",
+        f"{count:,} events into SQLite, of which {kept:,} are kept",
         count / (reached - done["committed"]),
         "/s",
         30_000,
         True,
-        {"seconds": round(reached - done["committed"], 1), "not_deleted_yet": left - _HISTORY_EVENTS}
+        {"seconds": round(reached - done["committed"], 1), "not_deleted_yet": left - kept}
         | {"console_cores": round(sampler.cores, 2)},
     )
     wait(
-        lambda: _of_database(_database(app), "SELECT events FROM totals") <= _HISTORY_EVENTS,
+        lambda: _of_database(_database(app), "SELECT events FROM totals") <= kept,
         "the retention",
         300,
         every=0.5,
@@ -346,6 +347,9 @@ def _answering(closed: ConsoleProcess) -> str:
 
 def _kept(large: Application, served: ConsoleProcess, whole: Sampler) -> Iterator[Row]:
     """What it takes of memory and disk."""
+    resident = round(served.usage.memory_info().rss / 1e6, 1)
+    # What is in memory is on the disk only at its end.
+    assert served.terminate() == 0
     directory = large.app.directory / f"{large.app.app_id}-console"
     copies = sum(
         path.stat().st_size
@@ -353,7 +357,6 @@ def _kept(large: Application, served: ConsoleProcess, whole: Sampler) -> Iterato
         if path.is_file() and not path.name.startswith("history.db")
     )
     what = f"{large.named:,} named and {large.unnamed:,} without id"
-    resident = round(served.usage.memory_info().rss / 1e6, 1)
     yield Row(
         "console: memory", f"{what}: resident memory at its peak", whole.peak_rss_mb, "MB", None, False,
         {"resident_mb": resident},
