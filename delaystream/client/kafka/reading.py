@@ -47,7 +47,9 @@ def known_partitions(client: Any, topic: str, timeout_s: float, why: Any) -> lis
     except KafkaException as error:
         raise UnavailableError(f"Kafka does not answer: {error.args[0].str()}{why()}.") from None
     if found is None or (found.error is not None and found.error.code() in _UNKNOWN):
-        raise MissingTopicError(topic)
+        # Brokers list what a user may describe.
+        hidden = f"Topic {topic} cannot be used: it does not exist, or this user may not see it."
+        raise MissingTopicError(topic, hidden)
     if not found.partitions:
         reason = "it has no partitions yet" if found.error is None else found.error.str().rstrip(".")
         raise UnavailableError(f"Topic {topic} cannot be used: {reason}.")
