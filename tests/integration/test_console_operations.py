@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.integration.harness import Deployment, wait
+from tests.integration.harness_console import ConsoleProcess
 from tests.integration.harness_fixtures import Deploy
-from tests.integration.test_console import ConsoleProcess
 from tests.integration.test_console_writes import send
 
 MANY = 300

@@ -85,6 +85,9 @@ class World:
             "event": event,
             "standing": HOSTILE,
             "last_act": {HOSTILE: HOSTILE},
+            "stage": HOSTILE,
+            "progress": {"changed": HOSTILE, "failed": HOSTILE, HOSTILE: HOSTILE},
+            "samples": [{"id": HOSTILE}],
         }
         body = {"items": [one], "by_destination": [one], "next_cursor": None, HOSTILE: HOSTILE, **one}
         if status != 200:
@@ -310,6 +313,13 @@ WALK: dict[str, Callable[[World], None]] = {
     "redrive": lambda world: _looking(world, "redrive", "0.1"),
     "discard": lambda world: _looking(world, "discard", "0.1"),
     "events": lambda world: _looking(world, "events"),
+    "operations make": lambda world: _looking(world, "operations", "make", "cancel", "--key", HOSTILE),
+    "operations list": lambda world: _looking(world, "operations", "list"),
+    "operations show": lambda world: _looking(world, "operations", "show", "id"),
+    "operations failures": lambda world: _looking(world, "operations", "failures", "id"),
+    "operations start": lambda world: _looking(world, "operations", "start", "id"),
+    "operations stop": lambda world: _looking(world, "operations", "stop", "id"),
+    "operations undo": lambda world: _looking(world, "operations", "undo", "id"),
     "cron": lambda world: world.run("cron", HOSTILE),
     "export": _export,
     "import": _import,
