@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -344,6 +345,16 @@ def test_no_command_lets_a_terminal_obey_a_record(
 
 def test_the_walk_knows_no_command_that_is_gone() -> None:
     assert set(WALK) == set(commands())
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_no_command_has_an_option_twice(name: str) -> None:
+    """Click takes the last one of a name, so that nobody reaches the first."""
+    command: Any = typer.main.get_command(app)
+    for part in name.split(" "):
+        command = command.commands[part]
+    options = Counter(option for parameter in command.params for option in parameter.opts)
+    assert [option for option, times in options.items() if times > 1] == []
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def redrive(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set",
+            "--set-header",
             help="A header in place of all of its name; of delaystream's own without the prefix: delay=15m. "
             "May be repeated.",
             metavar="NAME=VALUE",
@@ -84,7 +84,7 @@ def redrive(
     Exits with 0, 65 when it is refused, by the console or by the worker, 69 when no console answers, 75 when
     no worker answers in time.
 
-    Example: delaystream redrive 0.12 --set delay=15m --note 'typo of release 4.2'
+    Example: delaystream redrive 0.12 --set-header delay=15m --note 'typo of release 4.2'
     """
     repair: dict[str, Any] = {
         "set": [_pair(text) for text in set_ or ()] or None,
@@ -214,7 +214,7 @@ def _say(text: str) -> None:
 def _pair(text: str) -> list[str]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise typer.BadParameter(f"--set is {text!r}: expected NAME=VALUE")
+        raise typer.BadParameter(f"--set-header is {text!r}: expected NAME=VALUE")
     return [_header(name), value]
 
 

@@ -142,6 +142,9 @@ UNPROBED = {
     "/v1/requests/{request_id}", "/requests/{request_id}",
     # `test_redriving_access` asks for letters one by one.
     "/v1/dead-letters/{place}", "/v1/dead-letters/runs/{run}",
+    # `test_operations_access` asks for operations that are about another request topic, too.
+    "/v1/operations", "/v1/operations/{operation_id}", "/v1/operations/{operation_id}/failures",
+    "/operations", "/operations/{operation_id}",
 }  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def test_a_repeated_request_is_recorded_each_time(tmp_path: Path) -> None:
 
 def test_nothing_is_sent_that_is_not_recorded(tmp_path: Path) -> None:
     async def story(world: World) -> None:
-        database = world.console.audit._database  # type: ignore[union-attr]
+        database = world.console.audit.database  # type: ignore[union-attr]
         with database.writing() as connection:
             connection.execute(text("ALTER TABLE audit RENAME TO gone"))
         answer = await world.ask.put("/v1/schedules/report", json=CRON)

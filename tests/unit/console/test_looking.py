@@ -447,7 +447,8 @@ ACT = {"act": "redrive", "actor": "lena", "outcome": "scheduled", "code": None}
 
 def test_a_letter_is_sent_again_with_a_repair(console: Asked, capsys: pytest.CaptureFixture[str]) -> None:
     console.answer({"standing": "accepted", "last_act": ACT})
-    arguments = ["0.12", "--set", "delay=15m", "--set", "x-own=a=b", "--remove", "on-late", "--note", "typo"]
+    arguments = ["0.12", "--set-header", "delay=15m", "--set-header", "x-own=a=b"]
+    arguments += ["--remove", "on-late", "--note", "typo"]
     assert main(["redrive", *arguments, "--destination", "mails", "--again"]) == ExitCode.OK
     assert console.questions == [("/v1/dead-letters/0.12/redrive", {})]
     assert console.bodies == [
@@ -511,7 +512,7 @@ def test_letters_are_discarded_and_taken_up_again(console: Asked, capsys: pytest
     assert capsys.readouterr().out == "discarded\nopen\n4 discarded\n"
 
 
-@pytest.mark.parametrize("arguments", [["--again"], ["--value-file", "x"], ["0.1", "--set", "delay"]])
+@pytest.mark.parametrize("arguments", [["--again"], ["--value-file", "x"], ["0.1", "--set-header", "delay"]])
 def test_what_is_of_one_letter_needs_it(console: Asked, arguments: list[str]) -> None:
     assert main(["redrive", *arguments]) == ExitCode.USAGE
     assert console.questions == []

@@ -105,6 +105,12 @@ def test_a_role_that_is_too_low_and_another_s_topic(tmp_path: Path) -> None:
         for name, ids in (("clerk", [mine["id"]]), ("mixed", [mine["id"], both["id"]])):
             listed = (await world.ask.get(OPERATIONS, headers=by(name))).json()["items"]
             assert sorted(one["id"] for one in listed) == sorted(ids), name
+            page = (await world.ask.get("/operations", headers=by(name))).text
+            assert [one in page for one in (mine["id"], both["id"])] == [True, both["id"] in ids], name
+        for path in (OPERATIONS, "/operations"):
+            assert (await world.ask.get(f"{path}/{mine['id']}", headers=by("clerk"))).status_code == 200
+            seen = await world.ask.get(f"{path}/{both['id']}", headers=by("clerk"))
+            assert (seen.status_code, "two" in seen.text) == (404, False), path
         seen = await world.ask.get(f"{OPERATIONS}/{both['id']}/failures", headers=by("clerk"))
         assert seen.status_code == 404
         assert len(world.sent("one")) + len(world.sent("two")) == before
