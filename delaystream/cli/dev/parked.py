@@ -49,17 +49,17 @@ class ParkedDestinations:
         kind, destination, partition = (event.get(name) for name in ("type", "destination", "partition"))
         if not isinstance(destination, str) or not isinstance(partition, int):
             return None
-        of = self._parked.setdefault(destination, set())
         if kind == EventType.PARKED:
-            known = bool(of)
-            of.add(partition)
+            known = destination in self._parked
+            self._parked.setdefault(destination, set()).add(partition)
             reason = event.get("reason")
             sentence = f"parked: {destination} cannot be written to ({reason}); what is due waits for it"
             return None if known else sentence
         if kind == EventType.RELEASED:
-            of.discard(partition)
-            if not of:
-                del self._parked[destination]
+            left = self._parked.get(destination, set())
+            left.discard(partition)
+            if not left:
+                self._parked.pop(destination, None)
                 return f"no longer parked: {destination} is written to again"
         return None
 

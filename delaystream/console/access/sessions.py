@@ -19,6 +19,7 @@ from delaystream.console.access.caller import Kind
 
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _RANDOM_BYTES: Final = 32
+_LONGEST_PATH: Final = 2_048
 SESSION: Final = "delaystream-session"
 """The cookie of a session, without its prefix."""
 
@@ -97,6 +98,3 @@ def local_path(text: str | None) -> str:
     if text[1:2] in {"/", "\\"} or "\\" in text or not text.isascii() or not text.isprintable():
         return "/"
     return text
-
-
-_LONGEST_PATH: Final = 2_048

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from delaystream.console.access.caller import Caller, Role
-from delaystream.console.access.refused import forbidden
+from delaystream.console.access.rights import permit
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.operations.carrying import Carrying, Means
 from delaystream.console.operations.ledger import OperationLedger, TooManyOperations
@@ -261,11 +261,7 @@ class Operations:
 
     def _permit(self, operation: Operation, caller: Caller) -> None:
         for topic in operation.frozen.topics:
-            if not caller.may(Role.OPERATOR, topic):
-                raise forbidden(
-                    "role-too-low",
-                    f"{caller.name} may not do this: it needs the role {Role.OPERATOR} on {topic}.",
-                )
+            permit(caller, Role.OPERATOR, topic)
 
     def _rate(self, rate: int | None, before: int | None) -> int:
         if rate is not None and not 1 <= rate <= self.bounds.most_rate:
@@ -280,7 +276,7 @@ class Operations:
 def _sees(caller: Caller, operation: Operation) -> bool:
     topics = operation.frozen.topics
     if not topics:
-        return caller.sees_everything or operation.made_by == caller.name
+        return caller.sees_everything or operation.made_by == caller.who.actor
     return all(caller.sees(topic) for topic in topics)
 
 

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -101,6 +101,16 @@ _FEWEST: Final = 16
 _NONE: Final[frozenset[bytes]] = frozenset()
 #: Most views of the holds that are kept. Schedules that came between the same two commands share one.
 _MOST_VIEWS: Final = 64
+
+
+class Passed(NamedTuple):
+    """Commands at work that are done with a schedule, by their keys, and the number of the latest one."""
+
+    commands: frozenset[bytes]
+    latest: int
+
+
+_NOBODY: Final = Passed(_NONE, 0)
 
 
 class Bulks:
@@ -273,11 +283,10 @@ class Bulks:
         has, tenant = self._at_work.has, schedule.topic
         return [place for place in schedule.swept if has(tenant, place)]
 
-    def _known(self, of: bytes, passed: Sequence[bytes]) -> Sequence[Hold]:
+    def _known(self, of: bytes, passed: Passed) -> Sequence[Hold]:
         """The holds as a command at work knows them; by a schedule that others have `passed`."""
         number = self._at_work[of].number
-        is_past = passed and self._at_work[passed[0]].number > number
-        without = frozenset(passed) if is_past else _NONE
+        without = passed.commands if passed.latest > number else _NONE
         views = self._views.get(without)
         if views is None:
             if len(self._views) >= _MOST_VIEWS:
@@ -285,19 +294,20 @@ class Bulks:
             views = self._views[without] = self._holds.as_of(self._at_work.changing, without)
         return views.at(number)
 
-    def _passed(self, schedule: Schedule) -> list[bytes]:
-        """The commands at work that have changed holds before a schedule came, by key, latest first.
+    def _passed(self, schedule: Schedule) -> Passed:
+        """The commands at work that have changed holds before a schedule came.
 
         One that is done with what the id was before may be newer than what it is now.
         """
         if not schedule.swept:
-            return []
+            return _NOBODY
         tenant, swept = schedule.topic, {*schedule.swept}
-        return [
-            key
-            for key, bulk in reversed(self._at_work.changing.items())
+        passed = {
+            key: bulk.number
+            for key, bulk in self._at_work.changing.items()
             if bulk.tenant == tenant and bulk.place in swept and newer(schedule.moment, bulk.moment)
-        ]
+        }
+        return Passed(frozenset(passed), max(passed.values(), default=0))
 
     def arrived(self, step: Step, tenant: str, id: str) -> None:
         """A schedule has come while commands are at work: those that it is newer than are done with it.

@@ -10,8 +10,8 @@ from fastapi import Depends, Header, Query
 
 from delaystream.console.access import attempts
 from delaystream.console.access.caller import Role
+from delaystream.console.access.rights import permit
 from delaystream.console.api.asking import Asked as Answering
-from delaystream.console.api.changing.guard import permit
 from delaystream.console.api.problems import ProblemError, invalid
 from delaystream.console.api.reading.schedules import one_schedule
 from delaystream.console.service import Console

@@ -1,4 +1,4 @@
-"""Who may have something written, and as what it has to come.
+"""As what a change has to come.
 
 The gate has refused what a page of another site sends with a browser's own headers. Beside that, a change
 comes as JSON: no page of another origin can send that without asking first (CORS), and nothing lets one.
@@ -11,8 +11,6 @@ from typing import Final
 
 from fastapi import Request
 
-from delaystream.console.access.caller import Caller, Role
-from delaystream.console.access.refused import forbidden
 from delaystream.console.api.asking import CallerOf
 from delaystream.console.api.problems import ProblemError
 
@@ -30,11 +28,3 @@ def guard(request: Request, _caller: CallerOf) -> None:
                 "unsupported-media-type",
                 f"Content-Type is {content_type[:60]!r}; expected application/json, with or without a body.",
             )
-
-
-def permit(caller: Caller, role: Role, topic: str) -> None:
-    """Refuse a caller that may not change something of a topic that it sees. Raises Refused."""
-    if not caller.may(role, topic):
-        raise forbidden(
-            "role-too-low", f"{caller.name} may not do this: it needs the role {role} on {topic}."
-        )

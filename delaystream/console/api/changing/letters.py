@@ -18,6 +18,7 @@ from delaystream.client.requests.records import RequestRecord
 from delaystream.console.access import attempts
 from delaystream.console.access.caller import Role
 from delaystream.console.access.refused import forbidden
+from delaystream.console.access.rights import permit
 from delaystream.console.api.asking import Asked
 from delaystream.console.api.changing.answers import Responses, refusal, told
 from delaystream.console.api.changing.bodies import Noted, header_pairs, key_of, value_of
@@ -304,7 +305,7 @@ async def discard_dead_letters(
     if not letters:
         return LettersDone(count=0)
     for topic in {letter.request_topic for letter in letters}:
-        _permit(console, Role.ADMIN, topic)
+        permit(console.caller, Role.ADMIN, topic)
     asked = on.by(body.note)
     return LettersDone(count=await runs_of(console).redriving.discard(letters, asked))
 
@@ -477,14 +478,6 @@ def _sees_run(console: Console, run: Run) -> bool:
     return all(console.caller.sees(topic or None) for topic in run.request_topics)
 
 
-def _permit(console: Console, role: Role, topic: str | None) -> None:
-    if not console.caller.may(role, topic):
-        raise forbidden(
-            "role-too-low",
-            f"{console.caller.name} may not do this: it needs the role {role} on {topic or '*'}.",
-        )
-
-
 async def _set_aside(
     console: Console,
     on: Conditions,
@@ -494,7 +487,7 @@ async def _set_aside(
 ) -> LetterDetail:
     letter = opened.original.letter
     attempts.about(letter.request_topic, f"dead letter {letter.name}")
-    _permit(console, Role.OPERATOR, letter.request_topic)
+    permit(console.caller, Role.OPERATOR, letter.request_topic)
     await work([letter], on.by(None if body is None else body.note))
     return await detail_of(console, opened)
 
@@ -521,7 +514,7 @@ async def chosen(console: Console, body: Chosen) -> list[Letter]:
             )
         for topic in body.request_topic or ():
             if caller.sees(topic):
-                _permit(console, Role.ADMIN, topic)
+                permit(console.caller, Role.ADMIN, topic)
         acts = await acts_of(console)
         found = list(console.letters.fitting(wanted, lambda letter: standing_of(letter, acts) in _LOOKED))
     return [letter for letter in found if caller.may(Role.ADMIN, letter.request_topic)]
@@ -543,7 +536,7 @@ async def _named(console: Console, places: Sequence[str]) -> list[Letter]:
         async with _problems(), aclosing(originals.several(partition, some)) as there:
             async for original in there:
                 if console.caller.sees(original.letter.request_topic):
-                    _permit(console, Role.ADMIN, original.letter.request_topic)
+                    permit(console.caller, Role.ADMIN, original.letter.request_topic)
                     found.append(original.letter)
     return found
 

@@ -12,11 +12,12 @@ from pydantic import Field
 
 from delaystream.codec.envelope import LIVE, Status
 from delaystream.console.access.caller import Role
+from delaystream.console.access.rights import permit
 from delaystream.console.api.asking import Asked, Cursored
 from delaystream.console.api.changing import bodies
 from delaystream.console.api.changing.answers import made, told
 from delaystream.console.api.changing.conditions import writing_of
-from delaystream.console.api.changing.guard import guard, permit
+from delaystream.console.api.changing.guard import guard
 from delaystream.console.api.models import Json, Model, Time
 from delaystream.console.api.problems import ProblemError, invalid
 from delaystream.console.api.reading.schedules import LIMIT, LONGEST, Limit, time_ms

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from starlette.responses import RedirectResponse
 
 from delaystream.console.access.caller import Role
+from delaystream.console.access.rights import permit, too_low
+from delaystream.console.api.asking import Asked
 from delaystream.console.api.changing.conditions import Conditions
 from delaystream.console.api.models import WrittenBody
 from delaystream.console.api.problems import ProblemError
+from delaystream.console.api.reading import schedules
 from delaystream.console.pages.acting.forms import Form
 from delaystream.console.pages.rendering import address
 from delaystream.console.service import Console
 from delaystream.console.writing.outcomes import Stage
+from delaystream.query.partition import StoredSchedule
 
 _SENT: Final = frozenset({Stage.SENT, Stage.DECIDED})
 
@@ -43,6 +47,25 @@ def call_of(console: Console, request: Request, form: Form, topic: str, version:
         idempotency_key=form.stamp.key,
     )
     return Call(console, request, form, on, Response())
+
+
+def changeable(console: Asked, id: str, request_topic: str | None = None) -> StoredSchedule:
+    """The schedule of a path, for whoever may change it. Raises ProblemError, Refused."""
+    found = schedules.one_schedule(console, id, request_topic)
+    permit(console.caller, Role.OPERATOR, found.tenant)
+    return found
+
+
+Changeable = Annotated[StoredSchedule, Depends(changeable)]
+
+
+def topics_of(console: Console, role: Role) -> list[str]:
+    """The request topics on which the caller has a role, where it may write. Raises Refused: none."""
+    known = () if console.writing is None or not console.writes else console.writing.topics
+    topics = [topic for topic in known if console.caller.may(role, topic)]
+    if not topics:
+        raise too_low(console.caller, role, "a topic")
+    return topics
 
 
 async def carried_out(

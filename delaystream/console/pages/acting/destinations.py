@@ -10,7 +10,6 @@ from starlette.responses import Response
 from delaystream.codec.envelope import Hold, Status
 from delaystream.codec.event import EventType
 from delaystream.console.access.caller import Role
-from delaystream.console.access.refused import forbidden
 from delaystream.console.api.asking import Asked, Cursored, Entered
 from delaystream.console.api.changing import destinations as changing
 from delaystream.console.api.changing.destinations import HoldMade, RateSet, Released
@@ -20,7 +19,7 @@ from delaystream.console.api.problems import ProblemError, unknown
 from delaystream.console.api.reading import schedules
 from delaystream.console.api.reading.overview import rates_of
 from delaystream.console.api.reading.schedules import Text
-from delaystream.console.pages.acting.calls import Call, call_of, carried_out, led_to
+from delaystream.console.pages.acting.calls import Call, call_of, carried_out, led_to, topics_of
 from delaystream.console.pages.acting.deeds import Sentence, end_inputs, end_of, late_input
 from delaystream.console.pages.acting.forms import Posted, stamp
 from delaystream.console.pages.acting.panels import Around, Input, Panel, note
@@ -36,18 +35,6 @@ router = page_router()
 
 _EVENTS: Final = 20
 _MATCHED: Final = ("destination", "key", "tags", "id_prefix")
-
-
-def topics_of(console: Console) -> list[str]:
-    """The request topics of which the caller may change what holds for all. Raises Refused: none."""
-    known = () if console.writing is None or not console.writes else console.writing.topics
-    topics = [topic for topic in known if console.caller.may(Role.ADMIN, topic)]
-    if not topics:
-        raise forbidden(
-            "role-too-low",
-            f"{console.caller.name} may not do this: it needs the role admin on a topic.",
-        )
-    return topics
 
 
 def _topic_input(topics: list[str]) -> list[Input]:
@@ -90,7 +77,7 @@ def _rate_panel(console: Console, destination: str) -> Panel:
                 hint="50",
                 help="A second; or 600/m, 36/h. Empty: as the workers' settings say.",
             ),
-            *_topic_input(topics_of(console)),
+            *_topic_input(topics_of(console, Role.ADMIN)),
             note(),
         ],
         button="Set the rate",
@@ -119,7 +106,7 @@ async def set_rate(
     destination: str,
 ) -> Response:
     """Set it."""
-    call = call_of(console, request, form, _topic(form.word("request_topic"), topics_of(console)))
+    call = call_of(console, request, form, _topic(form.word("request_topic"), topics_of(console, Role.ADMIN)))
     body = RateSet(rate=form.word("rate"), note=form.word("note"))
 
     async def work(call: Call) -> WrittenBody:
@@ -190,7 +177,7 @@ async def _hold_panel(console: Console, cursors: Cursors, what: dict[str, str]) 
             ),
             Input("tags", "Tags", what["tags"], help="With commas between: all of them."),
             Input("id_prefix", "Id begins with", what["id_prefix"]),
-            *_topic_input(topics_of(console)),
+            *_topic_input(topics_of(console, Role.ADMIN)),
             *end_inputs(),
             note(),
         ],
@@ -232,7 +219,7 @@ async def ask_hold(
     id_prefix: Text = None,
 ) -> Response:
     """What is to be kept back."""
-    topics_of(console)
+    topics_of(console, Role.ADMIN)
     what = {
         "key": key or "",
         "destination": destination or "",
@@ -249,7 +236,7 @@ async def make_hold(
     request: Request, console: Asked, cursors: Cursored, entrance: Entered, form: Posted
 ) -> Response:
     """Keep it back."""
-    call = call_of(console, request, form, _topic(form.word("request_topic"), topics_of(console)))
+    call = call_of(console, request, form, _topic(form.word("request_topic"), topics_of(console, Role.ADMIN)))
 
     async def work(call: Call) -> WrittenBody:
         # A key may be all spaces; what is empty is not said.
@@ -301,7 +288,7 @@ def _release_panel(console: Console, hold: Hold) -> Panel:
 @router.get("/holds/release")
 async def ask_release(request: Request, console: Asked, entrance: Entered, name: str) -> Response:
     """What its end would do."""
-    topics_of(console)
+    topics_of(console, Role.ADMIN)
     panel = _release_panel(console, _standing(console, name))
     stamped = stamp(entrance, console.caller, console.clock.now_ms())
     return await _holds_page(request, console, Around(panel, stamp=stamped))
@@ -312,7 +299,7 @@ async def release_hold(
     request: Request, console: Asked, entrance: Entered, form: Posted, name: str
 ) -> Response:
     """End it."""
-    topics = topics_of(console)
+    topics = topics_of(console, Role.ADMIN)
     standing = next((hold for hold in changing.standing(console) if hold.name == name), None)
     call = call_of(console, request, form, topics[0] if standing is None else standing.tenant)
 

@@ -13,18 +13,16 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from delaystream.console.access.caller import Role
-from delaystream.console.access.refused import forbidden
 from delaystream.console.api.asking import Asked, Entered
 from delaystream.console.api.changing import schedules as changing
 from delaystream.console.api.changing.bodies import Body, Changed, Created
 from delaystream.console.api.changing.conditions import Conditions
-from delaystream.console.api.changing.guard import permit
 from delaystream.console.api.models import DefinitionBody, EventBody, Json, Payload, PreviewBody, WrittenBody
 from delaystream.console.api.problems import ProblemError, invalid
 from delaystream.console.api.reading import planning, schedules
 from delaystream.console.api.rendering import schedule_body
 from delaystream.console.pages.acting import drafts
-from delaystream.console.pages.acting.calls import Call, call_of, carried_out, led_to
+from delaystream.console.pages.acting.calls import Call, Changeable, call_of, carried_out, led_to, topics_of
 from delaystream.console.pages.acting.forms import Posted, read_fields, stamp
 from delaystream.console.pages.acting.panels import Trouble, note, with_problem
 from delaystream.console.pages.acting.schedules import meanwhile
@@ -74,17 +72,6 @@ class Editing:
         return self.schedule is None or self.payload is not None
 
 
-def _topics(console: Console) -> list[str]:
-    """The request topics on which the caller may make schedules. Raises Refused: none."""
-    known = () if console.writing is None or not console.writes else console.writing.topics
-    topics = [topic for topic in known if console.caller.may(Role.OPERATOR, topic)]
-    if not topics:
-        raise forbidden(
-            "role-too-low", f"{console.caller.name} may not do this: it needs the role operator on a topic."
-        )
-    return topics
-
-
 def _payload_of(console: Console, found: StoredSchedule, *, wanted: bool) -> Payload | None:
     """What a schedule delivers, for whoever may see it and asks."""
     if not wanted or not console.caller.reads_payload(found.tenant):
@@ -131,7 +118,7 @@ async def new(
     request_topic: str | None = None,
 ) -> Response:
     """A form for a new schedule; as another one is, but for its id."""
-    topics = _topics(console)
+    topics = topics_of(console, Role.OPERATOR)
     texts = {"kind": "delay", "value_kind": "text", "request_topic": request_topic or topics[0]}
     if like is not None:
         found = schedules.one_schedule(console, like, request_topic)
@@ -146,13 +133,10 @@ async def edit(
     request: Request,
     console: Asked,
     entrance: Entered,
-    id: str,
-    request_topic: str | None = None,
+    found: Changeable,
     payload: bool = False,
 ) -> Response:
     """A form for what a schedule is."""
-    found = schedules.one_schedule(console, id, request_topic)
-    permit(console.caller, Role.OPERATOR, found.tenant)
     editing = _of(console, found, wanted=payload)
     texts = {**editing.before, "version": str(found.row.version)}
     return _page(request, console, entrance, replace(editing, texts=texts), "edit.html")
@@ -171,7 +155,7 @@ def _of(console: Console, found: StoredSchedule, *, wanted: bool) -> Editing:
 @router.post("/new")
 async def create(request: Request, console: Asked, entrance: Entered, form: Posted) -> Response:
     """Review a new schedule, or make it."""
-    topics = _topics(console)
+    topics = topics_of(console, Role.OPERATOR)
     texts = {"request_topic": topics[0], **form.texts}
     editing = Editing("/new", "/schedules", texts, topics)
     return await _stepped(request, console, entrance, form, editing)
@@ -183,13 +167,10 @@ async def change(
     console: Asked,
     entrance: Entered,
     form: Posted,
-    id: str,
-    request_topic: str | None = None,
+    found: Changeable,
     payload: bool = False,
 ) -> Response:
     """Review what would change, or change it."""
-    found = schedules.one_schedule(console, id, request_topic)
-    permit(console.caller, Role.OPERATOR, found.tenant)
     editing = _of(console, found, wanted=payload)
     texts = {**form.texts, "request_topic": found.tenant, "id": found.id}
     return await _stepped(request, console, entrance, form, replace(editing, texts=texts))

@@ -10,14 +10,12 @@ from fastapi import Request
 from starlette.responses import Response
 
 from delaystream.codec.event import EventType
-from delaystream.console.access.caller import Role
 from delaystream.console.api.asking import Asked, Entered
-from delaystream.console.api.changing.guard import permit
 from delaystream.console.api.models import EventBody
 from delaystream.console.api.problems import ProblemError
 from delaystream.console.api.reading import schedules
 from delaystream.console.api.rendering import schedule_body
-from delaystream.console.pages.acting.calls import call_of, carried_out, led_to
+from delaystream.console.pages.acting.calls import Changeable, call_of, carried_out, led_to
 from delaystream.console.pages.acting.deeds import DEEDS, Deed
 from delaystream.console.pages.acting.forms import Posted, stamp
 from delaystream.console.pages.acting.panels import Around, Panel
@@ -64,11 +62,7 @@ def _routes(deed: Deed) -> None:
     path = f"/schedules/{{id:whole}}/{deed.name}"
 
     @router.get(path, name=f"ask_{deed.name}")
-    async def ask(
-        request: Request, console: Asked, entrance: Entered, id: str, request_topic: str | None = None
-    ) -> Response:
-        found = schedules.one_schedule(console, id, request_topic)
-        permit(console.caller, Role.OPERATOR, found.tenant)
+    async def ask(request: Request, console: Asked, entrance: Entered, found: Changeable) -> Response:
         now_ms = console.clock.now_ms()
         panel = panel_of(deed, found, now_ms)
         around = Around(panel=panel, stamp=stamp(entrance, console.caller, now_ms))
