@@ -19,7 +19,7 @@ def press(page: Page, name: str) -> None:
 
 def figure(page: Page, name: str) -> str:
     """A number of the progress."""
-    told = page.locator("#now .numbers div", has_text=name).locator("dd").inner_text()
+    told: str = page.locator("#now .numbers div", has_text=name).locator("dd").inner_text()
     return told.strip()
 
 

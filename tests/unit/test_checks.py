@@ -87,7 +87,7 @@ def test_the_last_lines_name_the_tests_that_failed(
     pytest_there = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", *processes, str(tmp_path)]
     options = [f"--rootdir={tmp_path}", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
     passing = checks.run(checks.Check("lint", [sys.executable, "-c", ""], 60), "1/2")
-    failing = checks.run(checks.Check("unit", [*pytest_there, *options], 60), "2/2")
+    failing = checks.run(checks.Check("unit", [*pytest_there, *options], 600), "2/2")
     capfd.readouterr()
     assert checks.report([passing, failing], 1.0, "make test") == 1
     unimportable = f"ImportError while importing test module '{tmp_path}/test_broken.py'."

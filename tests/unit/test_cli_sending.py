@@ -370,7 +370,7 @@ def test_keep_going_belongs_to_lines() -> None:
         (b'{"delay":"1s","value":"v","headers":[["a"]]}', "headers"),
         (b'{"delay":"1s","value":"v","partition":-1}', "partition is -1; expected 0 or more"),
         (b'{"delay":"1s","value":"v","partition":true}', "partition: expected"),
-        (b'{"delay":"1s","value_json":' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deeply"),
+        (b'{"delay":"1s","value_json":' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested too deeply"),
         (b"x" * (LONGEST_BYTES + 1), f"it is longer than {LONGEST_BYTES} bytes"),
     ],
 )
