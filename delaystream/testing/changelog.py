@@ -56,12 +56,20 @@ class MemoryChangelog:
         *,
         interruptions: Interruptions | None = None,
         batch_records: int = 1_000,
+        fetch_max_wait_s: float = _FETCH_MAX_WAIT_S,
     ) -> MemoryChangelog:
         """Look up the topic and its id. Raises LogUnavailable while there is no such topic."""
         await (interruptions or Calm()).at("open-changelog", topic)
         if topic not in log.topics:
             raise LogUnavailable(f"{topic} does not exist")
-        return cls(log, topic, partition, interruptions=interruptions, batch_records=batch_records)
+        return cls(
+            log,
+            topic,
+            partition,
+            interruptions=interruptions,
+            batch_records=batch_records,
+            fetch_max_wait_s=fetch_max_wait_s,
+        )
 
     @property
     def topic_id(self) -> str:

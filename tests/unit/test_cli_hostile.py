@@ -111,7 +111,7 @@ class World:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         self.patch.setenv("DELAYSTREAM_CONSOLE_URL", f"http://127.0.0.1:{server.server_port}/")
         try:

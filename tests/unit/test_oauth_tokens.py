@@ -46,7 +46,7 @@ class Issuer:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/token"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def grants(self, lifetime_s: int | None) -> None:
         body = {"access_token": f"token-{len(self.asked)}", "token_type": "Bearer"}

@@ -76,7 +76,9 @@ class EventsTopic:
         """A history that reads so many events at once."""
 
         def opened(partition: int) -> Awaitable[Changelog]:
-            return MemoryChangelog.open(self.log, EVENTS, partition, batch_records=at_once)
+            return MemoryChangelog.open(
+                self.log, EVENTS, partition, batch_records=at_once, fetch_max_wait_s=0.01
+            )
 
         return HistoryFollower(self.partitions, opened, database, ManualClock(NOW_MS), retention)
 

@@ -83,7 +83,7 @@ async def console(of: Told, directory: Path, *, writes: bool = False) -> AsyncIt
     """A console that has caught up with what was told. With `writes` it would write: nobody takes it."""
 
     def opening(topic: str) -> Callable[[int], Awaitable[MemoryChangelog]]:
-        return lambda partition: MemoryChangelog.open(of.log, topic, partition)
+        return lambda partition: MemoryChangelog.open(of.log, topic, partition, fetch_max_wait_s=0.01)
 
     async def bounds(topic: str, partition: int) -> LogBounds:
         at = TopicPartition(topic, partition)

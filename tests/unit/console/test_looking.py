@@ -78,7 +78,7 @@ def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     monkeypatch.setenv("DELAYSTREAM_CONSOLE_URL", f"http://127.0.0.1:{server.server_port}/")
     yield asked

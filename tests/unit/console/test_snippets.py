@@ -106,6 +106,8 @@ def by_command_line(command: str) -> RequestRecord:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(replies, "send", send)
+        # Nothing was sent, so no broker is there to be asked for the destination.
+        patched.setattr(replies, "warn_of_missing", lambda *_: None)
         outcome = CliRunner().invoke(app, arguments, input=with_input.stderr, catch_exceptions=False)
     assert outcome.exit_code == 0, outcome.output
     return sent[0]
