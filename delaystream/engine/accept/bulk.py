@@ -238,45 +238,47 @@ class Bulks:
         while compared:
             of = compared.popleft()
             bulk = self._at_work[of]
-            place = bulk.place
-            if place in swept or not self._is_about(step, bulk, key, tenant, id, schedule):
+            if bulk.place in swept or not self._is_about(step, bulk, key, tenant, id, schedule):
                 continue
-            counted = replace(bulk, matched=bulk.matched + 1)
             if sweeping is None:
                 # Also where there is nothing to change: what comes after it may change that.
-                swept = [*swept, place]
-            version = revision(bulk.partition, bulk.offset)
-            before_it = replace(schedule, swept=swept, version=version, note=bulk.note)
-            before_it = terms.touched(before_it, bulk.timestamp_ms, bulk.actor)
-            if bulk.action is Action.CANCEL:
-                # Like any cancel it refuses older requests. The coordinates stay: they name the entries.
-                timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)
-                before_it = replace(before_it, timestamp_ms=timestamp_ms)
-            after = self._commands.switch_one_of_many(step, id, before_it, bulk, self._known(of, passed))
+                swept = [*swept, bulk.place]
+            after = self._carry_out(step, id, replace(schedule, swept=swept), of, self._known(of, passed))
             if after is None:
-                self._keep(step, of, counted)
                 continue
             schedule, changed = after, True
-            if sweeping is None and after.status in LIVE:
+            if schedule.status not in LIVE:
+                return len(stored)
+            if sweeping is None:
                 # Another hold may keep the schedule back now, so other commands may be about it.
                 left = self._about_schedule(step, id, schedule)
                 compared = deque(key for key in left if self._at_work[key].number > bulk.number)
-            stays = after.status is Status.PAUSED
-            told = EventType.PAUSED if stays else _EVENTS[bulk.action]
-            self._answers.events.changed(step, id, told, after, bulk)
-            if stays and bulk.action is Action.RESUME:
-                self._keep(step, of, counted)
-                continue
-            at_once = bulk.at_once
-            if bulk.action is Action.RESUME:
-                at_once += self._commands.at_once(step, id, after)
-            self._keep(step, of, replace(counted, count=bulk.count + 1, at_once=at_once))
-            if schedule.status not in LIVE:
-                return len(stored)
         if not set(swept) <= {*schedule.swept}:
             step.changes[key] = encode(replace(schedule, swept=swept))
             changed = True
         return len(stored) if changed else 0
+
+    def _carry_out(
+        self, step: Step, id: str, schedule: Schedule, of: bytes, known: Sequence[Hold]
+    ) -> Schedule | None:
+        """Carry out one command on a schedule that it is about, tell of it, count it.
+
+        None: there is nothing to change. `known` are the holds as the command knows them.
+        """
+        bulk = self._at_work[of]
+        counted = replace(bulk, matched=bulk.matched + 1)
+        after = self._commands.switch_one_of_many(step, id, _commanded(schedule, bulk), bulk, known)
+        if after is not None:
+            stays = after.status is Status.PAUSED
+            told = EventType.PAUSED if stays else _EVENTS[bulk.action]
+            self._answers.events.changed(step, id, told, after, bulk)
+            if bulk.action is not Action.RESUME:
+                counted = replace(counted, count=bulk.count + 1)
+            elif not stays:
+                at_once = bulk.at_once + self._commands.at_once(step, id, after)
+                counted = replace(counted, count=bulk.count + 1, at_once=at_once)
+        self._keep(step, of, counted)
+        return after
 
     def _still_swept(self, schedule: Schedule) -> list[tuple[int, int, str]]:
         """The places of the commands at work that are done with a schedule."""
@@ -739,6 +741,18 @@ class Bulks:
 def _stop(bulk: Bulk) -> bytes:
     """Where the schedules end that a command may be about."""
     return after_prefix(schedule_key(bulk.tenant, bulk.match.id_prefix or ""))
+
+
+def _commanded(schedule: Schedule, bulk: Bulk) -> Schedule:
+    """A schedule as a command is about to find it: who has commanded it when, and with which words."""
+    version = revision(bulk.partition, bulk.offset)
+    commanded = replace(schedule, version=version, note=bulk.note)
+    commanded = terms.touched(commanded, bulk.timestamp_ms, bulk.actor)
+    if bulk.action is Action.CANCEL:
+        # Like any cancel it refuses older requests. The coordinates stay: they name the entries.
+        timestamp_ms = max(schedule.timestamp_ms, bulk.timestamp_ms)
+        commanded = replace(commanded, timestamp_ms=timestamp_ms)
+    return commanded
 
 
 def _concerned(bulk: Bulk, schedule: Schedule) -> bool:

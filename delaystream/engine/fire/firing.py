@@ -6,6 +6,7 @@ that fires it, drops it, moves it to the topic for late ones, or puts it among t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from heapq import heappop, heappush
@@ -326,36 +327,27 @@ class Firing:
         self._observer.parked(self._partition, cursor.topic, reason)
 
     def _deliver(self, step: Step, cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> bytes | None:
+        """Fire entries of one wheel, in due order, while the step has room; the key of the last that left it.
+
+        Every delivery without an id passes here: what they share is looked up before the loop.
+        """
         state, named = self._state, self._named
         changes, local = step.changes, step.local
-        texts, count = state.source_texts, state.counts.add
-        topic, partitions, split = cursor.topic, cursor.partitions, split_wheel_key
+        texts, topic, partitions, split = state.source_texts, cursor.topic, cursor.partitions, split_wheel_key
         topic_writes = step.writes_to(topic, partitions)
         deliver, fired, fired_at = topic_writes.deliver, topic_writes.fired, step.fired_at
         telling, bulks_at_work = self._events.anonymous, named.bulks_at_work
         # Most entries of most wheels are delivered: only the others cost a call.
         divertible = cursor.suspicious or bool(cursor.holds or cursor.ended)
-        leaving = cursor.leaving
-        fireable_ms = cursor.fireable_ms
-        # Entries come in due order: those of one hour and one source leave the counters together.
-        hour = maker = removed = size_bytes = plain = 0
-        max_records, max_bytes = step.max_records, step.max_bytes
+        leaving, fireable_ms = cursor.leaving, cursor.fireable_ms
+        max_records, max_bytes, most_fired = step.max_records, step.max_bytes, cursor.most_fired
+        removed: list[tuple[int, int]] = []
         last: bytes | None = None
         decoded = _decoded(cursor, entries)
         named.ahead.of(decoded)
         for number, ((key, stored), entry) in enumerate(zip(entries, decoded, strict=True)):
-            if (
-                step.size_bytes + size_bytes >= max_bytes
-                or step.records + plain >= max_records
-                or len(fired) >= cursor.most_fired
-                or (
-                    type(entry) is Envelope
-                    and entry.destination_partition >= partitions
-                    and self._waits(topic, entry)
-                )
-            ):
+            if step.size_bytes >= max_bytes or step.records >= max_records or len(fired) >= most_fired:
                 break
-            before, last = last, key
             cursor.at = key
             # Taken out by a request of this very step, or by a command for many that is on its way.
             if (
@@ -363,26 +355,28 @@ class Firing:
                 or key in local
                 or (bulks_at_work and named.called_off(step, key, stored, entry))
             ):
+                last = key
                 continue
             _, due_ms, source, offset, index = split(key)
-            if due_ms // HOUR_MS != hour or source != maker:
-                if removed:
-                    count(cursor.wheel, hour, maker, -removed)
-                hour, maker, removed = due_ms // HOUR_MS, source, 0
-            removed += 1
             if type(entry) is not Envelope or (leaving and source in leaving):
                 if not self._deliver_named_or_requeue(step, cursor, key, stored, entry, number):
-                    removed, last = removed - 1, before
                     break
+                last = key
+                removed.append((due_ms // HOUR_MS, source))
                 if not number % AT_ONCE and step.turn_over():
                     break
                 continue
+            is_beyond = entry.destination_partition >= partitions
+            if is_beyond and self._waits(topic, entry):
+                break
+            last = key
             changes[key] = None
-            plain += 1
-            size_bytes += len(stored)
-            if (
-                divertible or entry.grace_ms >= 0 or entry.destination_partition >= partitions
-            ) and self._diverted(step, cursor, key, stored, entry):
+            removed.append((due_ms // HOUR_MS, source))
+            step.records += 1
+            step.size_bytes += len(stored)
+            if (divertible or is_beyond or entry.grace_ms >= 0) and self._diverted(
+                step, cursor, key, stored, entry
+            ):
                 continue
             partition = deliver(
                 entry,
@@ -396,10 +390,9 @@ class Firing:
             )
             if telling:
                 self._events.fired_anonymous(step, state.fire(key), partition, entry)
-        if removed:
-            count(cursor.wheel, hour, maker, -removed)
-        step.size_bytes += size_bytes
-        step.records += plain
+        # Their number by hour and source: the counters of what is pending.
+        for (hour, source), count in Counter(removed).items():
+            state.counts.add(cursor.wheel, hour, source, -count)
         return last
 
     def _diverted(self, step: Step, cursor: WheelCursor, key: bytes, stored: bytes, entry: Envelope) -> bool:
