@@ -48,7 +48,7 @@ def test_the_integration_tests_are_all_run_and_the_longest_first() -> None:
 
 def test_every_file_of_tests_is_run_by_one_of_the_commands() -> None:
     """By `make test`, `test-page` or `test-deploy`; those of `make test-cluster` stand in one directory."""
-    every = [*checks.unit_and_simulation("python", "3", {}), *checks.integration("python")]
+    every = [*checks.unit_and_simulation("python", "3"), *checks.integration("python")]
     words = [
         word
         for check in [*every, *checks.page("python"), *checks.deployment("python")]
@@ -57,6 +57,15 @@ def test_every_file_of_tests_is_run_by_one_of_the_commands() -> None:
     run = tuple(word if word.endswith(".py") else f"{word}/" for word in words if word.startswith("tests/"))
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
     assert {name for name in files if not name.startswith(run)} == {"tests/cluster/test_life.py"}
+
+
+def test_what_one_python_is_enough_for_is_there_and_is_run_on_the_first() -> None:
+    """A name that is gone would leave out nothing, and nobody would see it."""
+    assert [file for file in checks.ONCE if not (ROOT / file).is_file()] == []
+    for check in checks.unit_and_simulation("python", "3"):
+        assert not [word for word in check.command if word.startswith("--ignore")]
+        others = checks.on_another(check)
+        assert others.command[-len(checks.ONCE) :] == [f"--ignore={file}" for file in checks.ONCE]
 
 
 def test_the_documentation_is_built_so_that_a_warning_fails() -> None:
