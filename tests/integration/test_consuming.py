@@ -91,6 +91,13 @@ def ignore(_consumer: Any, _delivery: Any) -> None:
     """All is well."""
 
 
+def look(_consumer: Any, delivery: Delivery) -> None:
+    """All that a handler may ask of a delivery."""
+    for name in dir(delivery):
+        if not name.startswith("_"):
+            getattr(delivery, name)
+
+
 @both
 @settled
 def test_a_delivery_tells_all_that_the_worker_wrote(app: Deployment, take: Take, kind: str | None) -> None:
@@ -231,8 +238,10 @@ def test_an_event_is_cancelled_by_its_name_and_correlation_id(
 @both
 @settled
 def test_hostile_records_never_raise_out_of_the_loop(app: Deployment, take: Take, kind: str | None) -> None:
-    """Headers that are no numbers, twice, null, huge; names that are not UTF-8, among others of a batch."""
-    topic = app.destination(f"hostile-{take.__name__}-{kind}", 2)
+    """Headers that are no numbers, twice, null, huge; names that are not UTF-8, among others of a batch;
+    timestamps of 1970 and of a year that no calendar has."""
+    any_time = {"message_timestamp_type": "CreateTime", "message_timestamp_after_max_ms": str(2**63 - 1)}
+    topic = app.destination(f"hostile-{take.__name__}-{kind}", 2, **any_time)
     ours = ("due-at", "fired-at", "fire-count", "attempt", "fire-id", "schedule-id", "next-at", "skipped")
     hostile: list[Any] = [
         [(f"delaystream-{name}", value) for name in ours]
@@ -243,9 +252,12 @@ def test_hostile_records_never_raise_out_of_the_loop(app: Deployment, take: Take
         records = [(b"%d" % number, b"v", headers) for number, headers in enumerate(hostile)]
         app.kafka.produce(topic, records, partition=partition, linger_ms=50)
         app.kafka.produce_names(topic, partition, [b"100", b"\xff", b"101", b"\xff\xfe", b"102"])
+        for timestamp_ms in (1, 2**62):
+            due = [(b"timed", b"v", [("delaystream-due-at", b"5")])]
+            app.kafka.produce(topic, due, partition=partition, timestamp_ms=timestamp_ms)
         app.kafka.produce(topic, [(b"last", b"v", [])], partition=partition)
-    each = len(hostile) + 5 + 1
-    taken = take(app, topic, 2 * each, ignore, **names(topic, kind))
+    each = len(hostile) + 5 + 2 + 1
+    taken = take(app, topic, 2 * each, look, **names(topic, kind))
     for partition in range(2):
         found = [delivery for delivery in taken if delivery.partition == partition]
         assert [delivery.offset for delivery in found] == sorted({delivery.offset for delivery in found})
