@@ -18,7 +18,7 @@ from delaystream.engine.ports import (
 )
 from delaystream.testing.interruption import Calm, Interruptions
 from delaystream.testing.log import MemoryLog
-from delaystream.testing.partition import PositionOutOfRangeError, UnknownTopicError
+from delaystream.testing.partition import LogRecord, PositionOutOfRangeError, UnknownTopicError
 
 #: How long a read waits where nothing follows, as `fetch.max.wait.ms` has it.
 _FETCH_MAX_WAIT_S: Final = 0.5
@@ -87,20 +87,17 @@ class MemoryChangelog:
 
     async def read(self, position: int) -> ChangelogBatch:
         """See the port."""
-        await self._interruptions.at("read", self._at.topic)
-        try:
-            records, next_position = self._log.read(
-                self._at, position, self._batch_records, committed=self._committed_only
-            )
-        except (UnknownTopicError, PositionOutOfRangeError) as error:
-            raise LogUnavailable(str(error)) from error
-        if next_position == position:
-            await asyncio.sleep(self._fetch_max_wait_s)
-        stable = self._log.bounds(self._at).stable
+        records, next_position, stable = await self._fetched(position)
         return ChangelogBatch([(r.offset, r.key or b"", r.value) for r in records], next_position, stable)
 
     async def read_records(self, position: int) -> TopicBatch:
         """As `read`, with whole records: those of any topic."""
+        records, next_position, stable = await self._fetched(position)
+        whole = [TopicRecord(r.offset, r.timestamp, r.key, r.value, r.headers) for r in records]
+        return TopicBatch(whole, next_position, stable)
+
+    async def _fetched(self, position: int) -> tuple[list[LogRecord], int, int]:
+        """A batch of records, where the next one begins, and the last stable offset."""
         await self._interruptions.at("read", self._at.topic)
         try:
             records, next_position = self._log.read(
@@ -110,8 +107,7 @@ class MemoryChangelog:
             raise LogUnavailable(str(error)) from error
         if next_position == position:
             await asyncio.sleep(self._fetch_max_wait_s)
-        whole = [TopicRecord(r.offset, r.timestamp, r.key, r.value, r.headers) for r in records]
-        return TopicBatch(whole, next_position, self._log.bounds(self._at).stable)
+        return records, next_position, self._log.bounds(self._at).stable
 
     async def record_at(self, offset: int) -> ChangelogRecord | None:
         """See the port."""
