@@ -2,7 +2,7 @@
 
 An item is noted before its command is sent, and after its outcome is known. The command's name follows from
 operation and number: whoever goes on after a crash sends the same one, and is answered as before. What is
-known by its coordinates has no such name; a cancel that is sent twice changes nothing the second time.
+known by its coordinates has no such name: the answer to a cancel that is sent twice is that it is over.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from delaystream.console.operations.operation import (
 from delaystream.console.operations.restoring import (
     NothingLeft,
     Restored,
+    is_ahead,
     kept_of,
     kept_of_unnamed,
     restored,
@@ -79,6 +80,7 @@ _WHY: Final[Mapping[str, str]] = {
     Receipted.TOO_LATE.value: "It is over.",
     Receipted.KEPT.value: "There is a schedule of this id again: it was kept.",
 }
+_GONE: Final = frozenset({Receipted.UNKNOWN.value, Receipted.TOO_LATE.value})
 
 
 class Whole(Copies, Protocol):
@@ -351,6 +353,8 @@ class Carrying:
         stage = ItemStage.CHANGED if outcome in _CHANGED else ItemStage.UNCHANGED
         if outcome == Receipted.KEPT.value and not item.version:
             stage = ItemStage.UNCHANGED
+        elif outcome in _GONE and self._was_cancelled(item):
+            stage, outcome = ItemStage.CHANGED, Receipted.CANCELLED.value
         elif outcome in _WHY:
             stage = ItemStage.FAILED
         self._outcomes.append(
@@ -365,6 +369,12 @@ class Carrying:
                 decided_ms=self._means.clock.now_ms(),
             )
         )
+
+    def _was_cancelled(self, item: Item) -> bool:
+        """Whether an earlier send of this cancel, whose answer was lost, is why it is over: not its time."""
+        if item.stage is not ItemStage.SENT or item.named or item.kept is None:
+            return False
+        return is_ahead(item.kept, self._means.clock.now_ms())
 
     def _failed(self, item: Item, code: str, detail: str, source: str | None = None) -> None:
         self._outcomes.append(

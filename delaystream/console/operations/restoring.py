@@ -78,6 +78,11 @@ def kept_of_unnamed(fires: list[tuple[PendingFire, Envelope]]) -> bytes | None:
     return _ENCODER.encode(Kept(None, encode(envelope), first.destination, due_ms))
 
 
+def is_ahead(kept: bytes, now_ms: int) -> bool:
+    """Whether what is kept of a request without an id has a time that has not come. Raises NothingLeft."""
+    return any(due_ms > now_ms for due_ms in _read(kept)[0].due_ms)
+
+
 def restored(
     about: str, kept: bytes, now: Schedule | None, standing: Collection[str], now_ms: int
 ) -> Restored:

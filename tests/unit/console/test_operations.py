@@ -259,18 +259,23 @@ def test_a_resume_tells_what_goes_out_at_once(tmp_path: Path) -> None:
     in_world(tmp_path, story)
 
 
+def without_ids(world: World) -> None:
+    """Four requests, each for two times."""
+    world.worker.log.create_topic("invoices", 1)
+    for number in range(4):
+        headers = [
+            ("delaystream-destination", b"invoices"),
+            ("delaystream-delay", b"1h,2h"),
+            ("kind", b"reminder"),
+        ]
+        row = (b"customer", b"%d" % number, headers, world.worker.now_ms())
+        world.worker.append("delay-requests", number % 2, row)
+    world.advance(1)
+
+
 def test_what_has_no_id_is_cancelled_and_comes_back_with_one(tmp_path: Path) -> None:
     async def story(world: World) -> None:
-        world.worker.log.create_topic("invoices", 1)
-        for number in range(4):
-            headers = [
-                ("delaystream-destination", b"invoices"),
-                ("delaystream-delay", b"1h,2h"),
-                ("kind", b"reminder"),
-            ]
-            row = (b"customer", b"%d" % number, headers, world.worker.now_ms())
-            world.worker.append("delay-requests", number % 2, row)
-        world.advance(1)
+        without_ids(world)
         await created(world, "named", key="customer", cron=None, delay="1h")
         await world.caught_up()
         assert (await dry_run(world, action="cancel", filter={"key": "customer"}))["count"] == 1
@@ -416,6 +421,45 @@ def test_another_console_goes_on_where_one_has_ended(tmp_path: Path) -> None:
         assert len(world.sent("invoices")) == 10
         for number in range(10):
             assert (await read(world, f"a-{number}"))["fired"] == 1
+
+    in_world(tmp_path, story)
+
+
+@pytest.mark.parametrize("passed_s", [0, 3600, 2 * 3600], ids=["at-once", "after-one-time", "after-all"])
+def test_a_cancel_without_a_name_that_was_sent_before_is_known_by_what_is_ahead(
+    tmp_path: Path, passed_s: int
+) -> None:
+    """Its first answer was lost with a console; the second one is that there is nothing to cancel."""
+
+    async def story(world: World) -> None:
+        without_ids(world)
+        await world.caught_up()
+        found = await dry_run(world, action="cancel", filter={"key": "customer", "unnamed": True})
+        operations = world.console.operations
+        assert operations is not None
+        ledger = operations._ledger
+        decided = ledger.decided
+
+        def lost(id: str, outcomes: Any) -> None:
+            raise asyncio.CancelledError
+
+        ledger.decided = lost  # type: ignore[method-assign]
+        await world.ask.post(f"{OPERATIONS}/{found['id']}/start", json={"rate": 1000})
+        await until(lambda: len(world.sent()) >= 12)
+        await operations.close()
+        world.advance(passed_s)
+        ledger.decided = decided  # type: ignore[method-assign]
+        operations._wake.set()
+        done = await ended(world, found["id"])
+        if passed_s == 2 * 3600:
+            # Nobody can tell any more whether it was cancelled or had fired.
+            assert (done["progress"]["changed"], done["progress"]["failed"]) == (0, 4)
+            return
+        assert (done["progress"]["changed"], done["progress"]["failed"]) == (4, 0)
+        assert (await undone(world, found["id"]))["progress"]["changed"] == 4
+        world.advance(3 * 3600)
+        times = 2 if not passed_s else 1
+        assert len(world.sent("invoices")) == 4 * times
 
     in_world(tmp_path, story)
 
