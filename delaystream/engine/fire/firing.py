@@ -265,16 +265,10 @@ class Firing:
 
     def _drain(self, step: Step, cursor: WheelCursor, quota: int) -> None:
         """Take up to ``quota`` due entries out of one wheel, fewer where the step is full before that."""
-        if cursor.limit is not None:
-            quota = min(quota, cursor.limit - cursor.taken)
-        if cursor.buckets:
-            quota = min(quota, room(cursor.buckets, step.loop_ms))
-            if not quota:
-                cursor.done = True
-                return
-        if cursor.limit is not None or cursor.buckets:
-            # One entry may bring many records: those of a recurring schedule that catches up.
-            cursor.most_fired = step.fires(cursor.topic) + quota
+        quota = self._bounded(step, cursor, quota)
+        if not quota:
+            cursor.done = True
+            return
         state = self._state
         entries = state.scan_due(cursor.wheel, cursor.position, step.now_ms, quota)
         exhausted = len(entries) < quota
@@ -285,21 +279,28 @@ class Firing:
         self._adapt_chunk(sum([len(stored) for _, stored in entries]), len(entries))
         with _blamed(cursor):
             last = self._decide(step, cursor, entries)
-        if suspect is not None and (not entries or last == entries[-1][0]):
+        all_left = bool(entries) and last == entries[-1][0]
+        if suspect is not None and (all_left or not entries):
             self._suspects.cornered = suspect
         cursor.taken += len(entries)
         if last is not None:
             cursor.position = last + b"\0"
-            state.drained(step, cursor.wheel, last, exhausted=exhausted and last == entries[-1][0])
+            state.drained(step, cursor.wheel, last, exhausted=exhausted and all_left)
         elif not entries and suspect is None:
             state.looked_at(cursor.wheel, state.first_due_after(step, cursor.wheel))
-        cursor.done = (
-            exhausted
-            or suspect is not None
-            or last is None
-            or last != entries[-1][0]
-            or (cursor.limit is not None and cursor.taken >= cursor.limit)
-        )
+        is_at_limit = cursor.limit is not None and cursor.taken >= cursor.limit
+        cursor.done = exhausted or suspect is not None or not all_left or is_at_limit
+
+    def _bounded(self, step: Step, cursor: WheelCursor, quota: int) -> int:
+        """How many of ``quota`` entries may be taken from a destination in trouble, or with a rate."""
+        if cursor.limit is not None:
+            quota = min(quota, cursor.limit - cursor.taken)
+        if cursor.buckets:
+            quota = min(quota, room(cursor.buckets, step.loop_ms))
+        if quota and (cursor.limit is not None or cursor.buckets):
+            # One entry may bring many records: those of a recurring schedule that catches up.
+            cursor.most_fired = step.fires(cursor.topic) + quota
+        return quota
 
     def _decide(self, step: Step, cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> bytes | None:
         """Decide on entries of one wheel, in due order; the key of the last that left it."""
