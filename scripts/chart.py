@@ -18,6 +18,7 @@ from delaystream.adapters.operate.metrics_lateness import LATENESS_BUCKETS_MS
 from delaystream.config import Settings
 from delaystream.config.kafka import SECRET, SUPPORTED
 from delaystream.config.tenant_settings import TABLE, TenantSettings
+from delaystream.console.access.caller import Role
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "helm" / "delaystream"
@@ -29,6 +30,7 @@ CHARTS_OWN_SETTINGS = frozenset(
     {
         *("data_dir", "instance_id", "http_host", "http_port", "kafka"),
         *("console_data_dir", "console_http_host", "console_http_port", "console_tokens_file"),
+        *(name for name in Settings.model_fields if name.startswith("console_oidc_")),
         # Of the command line, which no pod runs.
         "console_url",
         # Secrets are files of secrets that are there already; a release keeps its values in clear text.
@@ -159,6 +161,7 @@ def _rules() -> Schema:
             delayedShare=share,
             delayBound={"enum": [repr(bound / 1000) for bound in LATENESS_BUCKETS_MS]},
             workers={"type": ["integer", "null"], "minimum": 0},
+            consoles={"type": ["integer", "null"], "minimum": 0},
             restartsAnHour=count,
             unreadRequests=count,
             heldUpSeconds=more_than_0,
@@ -169,6 +172,10 @@ def _rules() -> Schema:
             diskFreeShare=share,
             diskFreeBytes=count,
             clockSkewSeconds=more_than_0,
+            consoleBehindSeconds=more_than_0,
+            consoleHistoryRecords=count,
+            consoleFailedShare=share,
+            consoleRefusedLeast=count,
         ),
     )
 
@@ -372,7 +379,7 @@ def _console() -> Schema:
     return _map(
         enabled=_BOOLEAN,
         replicas=_COUNT,
-        authentication=_map(tokens=_map(existingSecret=_NAME, key=_SECRET_KEY)),
+        authentication=_map(tokens=_map(existingSecret=_NAME, key=_SECRET_KEY), oidc=_oidc()),
         database=_map(existingSecret=_NAME, key=_SECRET_KEY),
         cursors=_map(existingSecret=_NAME, key=_SECRET_KEY),
         kafka=_map(tls=_map(client=_client_certificate()), sasl=_map(**_password())),
@@ -411,6 +418,24 @@ def _console() -> Schema:
             egress=_list(_kubernetes("NetworkPolicyEgressRule")),
         ),
         serviceMonitor=_monitor(token=_map(existingSecret=_NAME, key=_SECRET_KEY)),
+    )
+
+
+def _oidc() -> Schema:
+    # The settings are lists with commas.
+    word: Schema = {"type": "string", "pattern": "^[^,\\s]+$"}
+    value: Schema = {"type": "string", "pattern": "^[^,]+$"}
+    roles = "|".join(role.value for role in Role)
+    return _map(
+        issuer={"type": "string", "pattern": "^$|^https?://"},
+        clientId=_TEXT,
+        clientSecret=_map(existingSecret=_NAME, key=_SECRET_KEY),
+        roles=_list({"type": "string", "pattern": f"^({roles}):[^=,]+=[^,]+$"}),
+        rolesClaim={"type": "string", "minLength": 1},
+        nameClaim={"type": "string", "minLength": 1},
+        payload=_list(value),
+        scopes=_list(word, least=1),
+        audience=_TEXT,
     )
 
 

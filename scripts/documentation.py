@@ -235,6 +235,7 @@ def _metrics() -> str:
 def _console_metrics() -> str:
     """As `_metrics`, of a console that has one of everything."""
     console = SimpleNamespace(
+        app_id="delaystream",
         clock=SystemClock(),
         statuses=[CopyStatus(0, CopyPhase.FOLLOWING, as_of_ms=0)],
         history_statuses=[HistoryStatus(0)],

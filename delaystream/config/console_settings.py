@@ -137,6 +137,12 @@ class ConsoleSettings(Section):
         description="Names that requests may say in `Host`, comma-separated, such as those of a proxy. On "
         "loopback its own names are allowed beside them; beyond loopback an empty list allows any.",
     )
+    console_trusted_proxies: NameList = Field(
+        (),
+        description="Addresses and networks of the proxies in front of the console, comma-separated, such as "
+        "10.0.0.0/8. Their `X-Forwarded-For` is believed: the audit log has the caller's address then, and "
+        "failures are counted by it. None: every request is the peer's.",
+    )
     console_secret: OptionalSecret = Field(
         None,
         repr=False,

@@ -31,6 +31,7 @@ from delaystream.console.access.connections import server_config
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.hosts import Hosts
 from delaystream.console.access.limits import Bounds
+from delaystream.console.access.proxies import Proxies
 from delaystream.console.access.sessions import Cookies
 from delaystream.console.access.token_file import TokenFile
 from delaystream.console.access.tokens import TokensError
@@ -178,6 +179,10 @@ def entrance_of(settings: Settings) -> Entrance:
         raise ConfigurationError(
             [f"console_tokens_file is {named!r}: {one}" for one in error.problems]
         ) from None
+    try:
+        proxies = Proxies(settings.console_trusted_proxies)
+    except ValueError as error:
+        raise ConfigurationError([f"console_trusted_proxies: {error}."]) from None
     loopback = is_loopback(settings.console_http_host)
     allowed = settings.console_allowed_hosts
     secret = settings.console_secret
@@ -196,6 +201,7 @@ def entrance_of(settings: Settings) -> Entrance:
         secret=None if secret is None else secret.encode(),
     )
     made.claims = claims_of(settings, hidden)
+    made.proxies = proxies
     made.public_url = settings.console_public_url
     by_http = settings.console_public_url is not None and settings.console_public_url.startswith("http://")
     made.cookies = Cookies(secure=not (loopback and (by_http or settings.console_public_url is None)))
@@ -311,6 +317,7 @@ def _compose(
 
     letters = DeadLetters(found.dead_letters_partitions, opening(settings.dead_letters_topic), clock.now_ms)
     console = Console(following, history, History(database), letters, clock, bounds)
+    console.app_id = settings.app_id
     sender = Sender(settings, partial(connected, client), clock.now_ms)
     kept = AuditBounds(kept_ms=settings.console_audit_days * _DAY_MS)
     console.audit = AuditLog(database, clock.now_ms, kept)

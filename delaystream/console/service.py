@@ -69,6 +69,8 @@ class Console:
         bounds: Callable[[str, int], Awaitable[LogBounds]],
     ) -> None:
         """`bounds` looks up one request partition. It raises LogUnavailable and Misconfigured."""
+        self.app_id = ""
+        """Whose schedules they are."""
         self.caller = ITSELF
         self.partitions = len(following)
         self.clock = clock

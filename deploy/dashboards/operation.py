@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.dashboards.frame import dashboard
-from deploy.dashboards.parts import CHOSEN, Json, Query, Row, graph, stat, table
+from deploy.dashboards.parts import CHOSEN, Json, Panel, Query, Row, graph, stat, table
 
 _TRANSACTIONS = "delaystream_transaction_seconds"
 _ABORTS = "delaystream_transactions_aborted_total"
@@ -15,7 +15,7 @@ def operation() -> Json:
     return dashboard(
         "delaystream-operation",
         "delaystream: operation",
-        "Partitions and who owns them, overdue work, transactions, recovery, resources.",
+        "Partitions and who owns them, overdue work, transactions, recovery, resources, consoles.",
         [
             Row("Partitions"),
             stat(
@@ -275,5 +275,115 @@ def operation() -> Json:
                 unit="s",
                 width=24,
             ),
+            *_console(),
         ],
     )
+
+
+def _console() -> list[Panel | Row]:
+    """What consoles know, and what is asked of them."""
+    requests, seconds = "delaystream_console_requests_total", "delaystream_console_request_seconds_bucket"
+    answered = f'{requests}{{{CHOSEN}, route!~"/health/.*"}}'
+    quantiles = f"sum by (le) (rate({seconds}{{{CHOSEN}}}[$__rate_interval]))"
+    return [
+        Row("Console"),
+        stat(
+            "Consoles", "Those that are scraped.", f"count(delaystream_console_streams{{{CHOSEN}}})", "short"
+        ),
+        stat(
+            "Copies behind",
+            "Since when something may be missing of the copy that is furthest behind.",
+            f"max(delaystream_console_copy_age_seconds{{{CHOSEN}}})",
+            "s",
+            limits=(5, 60),
+        ),
+        stat(
+            "Partitions caught up",
+            "Share of the copies that have caught up since their console started.",
+            f"avg(delaystream_console_copy_following{{{CHOSEN}}})",
+            "percentunit",
+            limits=(1, 0.5),
+        ),
+        stat(
+            "Events lost to the history",
+            "Gone from their topic before they were read, since the history began.",
+            f"max(sum by (instance) (delaystream_console_history_lost_events{{{CHOSEN}}}))",
+            "short",
+            limits=(1, 1),
+        ),
+        stat(
+            "Open streams",
+            "Pages and services that follow events as they come.",
+            f"sum(delaystream_console_streams{{{CHOSEN}}})",
+            "short",
+        ),
+        stat(
+            "Tokens",
+            "In force, or expired; of the console that knows most.",
+            f"max(delaystream_console_tokens{{{CHOSEN}}} * delaystream_console_tokens_file_taken{{{CHOSEN}}})",
+            "short",
+        ),
+        graph(
+            "Not read yet, by console",
+            "Records of the changelog, events and dead letters that a console has still to read, or cannot.",
+            [
+                Query(
+                    f"sum by (instance) (delaystream_console_{name}_records{{{CHOSEN}}})",
+                    f"{{{{instance}}}} {text}",
+                )
+                for name, text in (
+                    ("copy_lag", "changelog"),
+                    ("history_lag", "events"),
+                    ("dead_letters_lag", "dead letters"),
+                    ("dead_letters_skipped", "unreadable"),
+                )
+            ],
+            "short",
+            width=8,
+        ),
+        graph(
+            "Named schedules, by status",
+            "As the consoles know them; without an id: single requests that are pending.",
+            [
+                Query(f"max by (status) (delaystream_console_schedules{{{CHOSEN}}})", "{{status}}"),
+                Query(f"max(delaystream_console_unnamed{{{CHOSEN}}})", "without an id"),
+            ],
+            "short",
+            width=8,
+        ),
+        graph(
+            "Refused, by code",
+            "Requests that were refused before they were looked at, or for their size.",
+            [
+                Query(
+                    f"sum by (code) (rate(delaystream_console_refused_total{{{CHOSEN}}}[$__rate_interval]))",
+                    "{{code}}",
+                )
+            ],
+            "reqps",
+            width=8,
+        ),
+        graph(
+            "Requests, by route",
+            "Answered by consoles, without those about their health.",
+            [Query(f"sum by (route) (rate({answered}[$__rate_interval]))", "{{route}}")],
+            "reqps",
+            width=8,
+            stacked=True,
+        ),
+        graph(
+            "Answers, by status",
+            "From 500 on, a console failed.",
+            [Query(f"sum by (status) (rate({answered}[$__rate_interval]))", "{{status}}")],
+            "reqps",
+            width=8,
+            stacked=True,
+        ),
+        graph(
+            "Time of an answer",
+            "From a request to its last byte, but for streams. A write waits until it can be read.",
+            [Query(f"histogram_quantile({q}, {quantiles})", f"p{100 * q:g}") for q in (0.5, 0.99)],
+            "s",
+            width=8,
+        ),
+    ]

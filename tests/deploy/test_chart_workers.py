@@ -12,9 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
-from hashlib import sha256
 from pathlib import Path
-from secrets import token_urlsafe
 from socket import socket
 from uuid import uuid4
 
@@ -25,6 +23,7 @@ from delaystream.config import load
 from delaystream.topics.access import users
 from tests.deploy.chart import CASES, Manifest, Pod, case, console_pod, one, render, worker_pod
 from tests.deploy.conftest import Tool
+from tests.deploy.consoles import token as new_token
 from tests.deploy.secured_broker import SecuredBroker, Way
 from tests.integration.harness import Worker, command, wait
 from tests.integration.harness_kafka import Kafka, Reader
@@ -128,8 +127,8 @@ def test_the_rendered_console_shows_what_is_there_to_whom_it_knows(
         *("--set-string", f"kafka.bootstrapServers={secured.address('SCRAM-SHA-512')}"),
         *("--set", f"http.port={free_port()},console.http.port={free_port()}"),
     )
-    token, entry = _token()
-    content = {**secrets(secured, user), "delaystream-console-tokens": {"tokens.toml": entry}}
+    token, known = new_token()
+    content = {**secrets(secured, user), "delaystream-console-tokens": {"tokens.toml": known.encode()}}
     worker_environment = worker_pod(manifests, tmp_path, content).environment
     worker_environment["DELAYSTREAM_HTTP_HOST"] = "127.0.0.1"
     _prepare(secured, worker_environment, ("SCRAM-SHA-512", user))
@@ -165,14 +164,6 @@ def test_the_rendered_console_shows_what_is_there_to_whom_it_knows(
         process.kill()
         process.wait(30)
         worker.kill()
-
-
-def _token() -> tuple[str, bytes]:
-    """A token, and the file that knows it."""
-    token = f"delaystream_{token_urlsafe(32)}"
-    digest = sha256(token.encode()).hexdigest()
-    entry = f'[[tokens]]\nname = "ops"\nhash = "sha256:{digest}"\nroles = {{ "*" = "viewer" }}\n'
-    return token, entry.encode()
 
 
 def _asked(url: str, token: str = "") -> tuple[int, str]:

@@ -18,6 +18,7 @@ from delaystream.console.access.caller import ANYBODY, Caller, Kind
 from delaystream.console.access.claims import Claims
 from delaystream.console.access.hosts import Hosts
 from delaystream.console.access.limits import Bounds, Limits
+from delaystream.console.access.proxies import Proxies
 from delaystream.console.access.refused import Refused, too_many, unauthenticated
 from delaystream.console.access.sessions import SESSION, Cookies, Session, Sessions
 from delaystream.console.access.token_file import TokenFile
@@ -83,6 +84,8 @@ class Entrance:
         #: None: nobody signs in
         self.sessions: Sessions | None = None
         self.cookies = Cookies()
+        #: who may say whom a request is by
+        self.proxies = Proxies()
         #: where browsers reach the console, scheme and host; None: where they say
         self.public_url: str | None = None
         self._now_ms = now_ms

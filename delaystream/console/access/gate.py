@@ -15,10 +15,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from delaystream.console.access import attempts
 from delaystream.console.access.caller import ANYBODY, STRANGER, Caller
 from delaystream.console.access.entrance import Entrance, Shown
+from delaystream.console.access.proxies import NOBODY
 from delaystream.console.access.refused import Refused
 
 CALLER: Final = "delaystream.caller"
 """Where the caller stands in the scope of a request."""
+_ADDRESS: Final = "delaystream.address"
 PUBLIC: Final = frozenset({"/health/live", "/health/ready"})
 """Paths that anybody may ask: for whoever restarts a console, or routes to it."""
 SIGN_IN: Final = "/sign-in"
@@ -39,8 +41,8 @@ _POLICY_VIOLATED: Final = 1008
 
 
 def address_of(scope: Scope) -> str:
-    """Where a request comes from."""
-    address: str = (scope.get("client") or ("unknown",))[0]
+    """Where a request comes from, once it has come to the gate."""
+    address: str = scope.get(_ADDRESS, NOBODY)
     return address
 
 
@@ -91,6 +93,9 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        peer: str | None = (scope.get("client") or (None,))[0]
+        forwarded = Headers(scope=scope).getlist("x-forwarded-for")
+        scope[_ADDRESS] = self._entrance.proxies.address(peer, forwarded)
         try:
             # In the scope itself: who stands before the gate reads there which route it came to.
             scope[CALLER], read = await self._let_in(scope, receive)
@@ -112,6 +117,7 @@ class Gate:
     async def _let_in(self, scope: Scope, receive: Receive) -> tuple[Caller, Receive]:
         """Its caller, and what reads its body within a bound. Raises Refused."""
         headers, path = Headers(scope=scope), scope["path"]
+        address = address_of(scope)
         stranger = STRANGER if self._entrance.asks else ANYBODY
         self._bound(scope, headers)
         if path in PUBLIC:
@@ -123,7 +129,7 @@ class Gate:
                 own = True
             else:
                 shown = Shown(
-                    address_of(scope),
+                    address,
                     headers.getlist("authorization"),
                     headers.get("cookie"),
                     self._can_sign_in and _opens_page(scope, headers),
@@ -133,7 +139,7 @@ class Gate:
                 own = bool(caller.session)
             if own and scope["method"] not in SAFE:
                 self._check_own(headers)
-        return replace(caller, address=address_of(scope)), self._read(headers, receive)
+        return replace(caller, address=address), self._read(headers, receive)
 
     def _check_own(self, headers: Headers) -> None:
         """Refuse what no page of the console itself asks, as far as the browser says so."""

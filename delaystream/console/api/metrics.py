@@ -7,12 +7,21 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from fastapi import FastAPI, Response
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from delaystream.adapters.operate.metrics_labels import OfApplication
+from delaystream.codec.envelope import Status
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.api.asking import AskedWhole
 from delaystream.console.replica.follower import Phase
@@ -24,10 +33,13 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 class ConsoleMetrics:
-    """The metrics of one application, in a registry of their own."""
+    """The metrics of one console, in a registry of their own; each series says of which application."""
 
     def __init__(self, console: Console, entrance: Entrance) -> None:
+        # A sample for the creation of each series would double their number.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self._exposed = OfApplication(self.registry, console.app_id)
         self.requests = Counter(
             "delaystream_console_requests",
             "Requests that were answered, by route.",
@@ -48,7 +60,7 @@ class ConsoleMetrics:
 
     def exposition(self) -> bytes:
         """All of it as text."""
-        return generate_latest(self.registry)
+        return generate_latest(self._exposed)
 
 
 class _Copies(Collector):
@@ -104,11 +116,11 @@ class _Copies(Collector):
         rows = GaugeMetricFamily(
             "delaystream_console_schedules", "Named schedules by status.", labels=["status"]
         )
-        counted: dict[str, int] = {}
+        counted = dict.fromkeys(Status, 0)
         for _, _, status, count in console.catalog.counts():
-            counted[status.value] = counted.get(status.value, 0) + count
+            counted[status] += count
         for name, count in sorted(counted.items()):
-            rows.add_metric([name], count)
+            rows.add_metric([name.value], count)
         yield rows
         unnamed = GaugeMetricFamily("delaystream_console_unnamed", "Pending events without an id.")
         unnamed.add_metric([], sum(count for _, _, count in console.pending.counts()))

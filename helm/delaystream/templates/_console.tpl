@@ -29,14 +29,36 @@
 {{- $_ := set $target "component" "console" -}}
 {{- $_ := set $target "path" "console." -}}
 {{- /* Without that of the tokens, which are read again when they change. */ -}}
-{{- $_ := set $target "secrets" (list $console.database.existingSecret $console.cursors.existingSecret) -}}
+{{- $_ := set $target "secrets" (list $console.database.existingSecret $console.cursors.existingSecret $console.authentication.oidc.clientSecret.existingSecret) -}}
 {{- end -}}
 
 {{/* What of the console is right by itself and wrong together; each sentence names the values. */}}
 {{- define "delaystream.validateConsole" -}}
 {{- $console := .Values.console -}}
-{{- if not $console.authentication.tokens.existingSecret -}}
-{{- fail "console.enabled needs console.authentication.tokens.existingSecret: a secret with the file of tokens that the console lets in. In a pod it listens for others, and asks everybody who they are. `delaystream console token` prints a token and its entry for the file." -}}
+{{- $oidc := $console.authentication.oidc -}}
+{{- if not (or $console.authentication.tokens.existingSecret $oidc.issuer) -}}
+{{- fail "console.enabled needs console.authentication.tokens.existingSecret, a secret with the file of tokens that the console lets in, or console.authentication.oidc.issuer, a provider of identities. In a pod it listens for others, and asks everybody who they are. `delaystream console token` prints a token and its entry for the file." -}}
+{{- end -}}
+{{- if $oidc.issuer -}}
+{{- if not $oidc.clientId -}}
+{{- fail "console.authentication.oidc.clientId is required with console.authentication.oidc.issuer: the console's client there." -}}
+{{- end -}}
+{{- if not $oidc.roles -}}
+{{- fail (printf "console.authentication.oidc.roles is required with console.authentication.oidc.issuer: nobody of %s would be let in. Such as [\"viewer:*=staff\"], with a value of the claim %s." $oidc.issuer $oidc.rolesClaim) -}}
+{{- end -}}
+{{- if not (include "delaystream.setting" (list . "console_public_url" "")) -}}
+{{- fail "settings.console_public_url is required with console.authentication.oidc.issuer: the provider sends browsers back there, such as to https://delays.example.com." -}}
+{{- end -}}
+{{- if not (has "openid" $oidc.scopes) -}}
+{{- fail "console.authentication.oidc.scopes has no openid, without which nobody's identity is told." -}}
+{{- end -}}
+{{- else -}}
+{{- $given := dict "clientId" $oidc.clientId "clientSecret.existingSecret" $oidc.clientSecret.existingSecret "roles" $oidc.roles "payload" $oidc.payload "audience" $oidc.audience -}}
+{{- range $name, $value := $given -}}
+{{- if $value -}}
+{{- fail (printf "console.authentication.oidc.%s has no effect without console.authentication.oidc.issuer." $name) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if gt (int $console.replicas) 1 -}}
 {{- if not $console.database.existingSecret -}}
@@ -72,6 +94,9 @@
 {{- if and .Values.networkPolicy.enabled $egress.enabled $console.database.existingSecret (not $console.networkPolicy.egress) (not $egress.further) -}}
 {{- fail "networkPolicy.egress.enabled keeps the console from its database: console.networkPolicy.egress needs a rule for it, such as [{ports: [{port: 5432, protocol: TCP}]}]." -}}
 {{- end -}}
+{{- if and .Values.networkPolicy.enabled $egress.enabled $oidc.issuer (not $console.networkPolicy.egress) (not $egress.further) -}}
+{{- fail (printf "networkPolicy.egress.enabled keeps the console from %s: console.networkPolicy.egress needs a rule for it, such as [{ports: [{port: 443, protocol: TCP}]}]." $oidc.issuer) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* What only a console is told. */}}
@@ -83,8 +108,40 @@
   value: {{ $console.http.host | quote }}
 - name: DELAYSTREAM_CONSOLE_HTTP_PORT
   value: {{ int $console.http.port | quote }}
+{{- with $console.authentication.tokens }}
+{{- if .existingSecret }}
 - name: DELAYSTREAM_CONSOLE_TOKENS_FILE
-  value: /etc/delaystream/console-tokens/{{ $console.authentication.tokens.key }}
+  value: /etc/delaystream/console-tokens/{{ .key }}
+{{- end }}
+{{- end }}
+{{- with $console.authentication.oidc }}
+{{- if .issuer }}
+- name: DELAYSTREAM_CONSOLE_OIDC_ISSUER
+  value: {{ .issuer | quote }}
+- name: DELAYSTREAM_CONSOLE_OIDC_CLIENT_ID
+  value: {{ .clientId | quote }}
+{{- if .clientSecret.existingSecret }}
+- name: DELAYSTREAM_CONSOLE_OIDC_CLIENT_SECRET_FILE
+  value: /etc/delaystream/console-oidc/{{ .clientSecret.key }}
+{{- end }}
+- name: DELAYSTREAM_CONSOLE_OIDC_ROLES
+  value: {{ join "," .roles | quote }}
+- name: DELAYSTREAM_CONSOLE_OIDC_ROLES_CLAIM
+  value: {{ .rolesClaim | quote }}
+- name: DELAYSTREAM_CONSOLE_OIDC_NAME_CLAIM
+  value: {{ .nameClaim | quote }}
+- name: DELAYSTREAM_CONSOLE_OIDC_SCOPES
+  value: {{ join "," .scopes | quote }}
+{{- with .payload }}
+- name: DELAYSTREAM_CONSOLE_OIDC_PAYLOAD
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .audience }}
+- name: DELAYSTREAM_CONSOLE_OIDC_AUDIENCE
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with $console.database }}
 {{- if .existingSecret }}
 - name: DELAYSTREAM_CONSOLE_DATABASE_FILE
@@ -102,7 +159,7 @@
 {{/* The console's own secrets: names of volumes, and their values. */}}
 {{- define "delaystream.consoleSecrets" -}}
 {{- with .Values.console -}}
-{{- dict "console-tokens" .authentication.tokens "console-database" .database "console-cursors" .cursors | toJson -}}
+{{- dict "console-tokens" .authentication.tokens "console-database" .database "console-cursors" .cursors "console-oidc" .authentication.oidc.clientSecret | toJson -}}
 {{- end -}}
 {{- end -}}
 

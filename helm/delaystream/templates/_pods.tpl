@@ -137,6 +137,10 @@ kafka: its values for brokers, TLS and SASL, or kafka.properties
 {{- $_ := set $own "CONSOLE_DATABASE" "console.database" -}}
 {{- $_ := set $own "CONSOLE_TOKENS" "console.authentication.tokens" -}}
 {{- $_ := set $own "CONSOLE_SECRET" "console.cursors" -}}
+{{- $_ := set $own "CONSOLE_OIDC_CLIENT_SECRET" "console.authentication.oidc.clientSecret" -}}
+{{- if and (hasPrefix "CONSOLE_OIDC_" $name) (not (hasKey $own $name)) -}}
+{{- $_ := set $own $name (printf "console.authentication.oidc.%s" (trimPrefix "CONSOLE_OIDC_" $name | lower | camelcase | untitle)) -}}
+{{- end -}}
 {{- get $own $name | default (printf "settings.%s" (lower $name)) -}}
 {{- end -}}
 {{- end -}}

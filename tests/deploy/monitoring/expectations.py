@@ -17,6 +17,7 @@ import pytest
 
 from delaystream import __version__
 from delaystream.adapters.operate.metrics_lateness import DESTINATION_BUCKETS_MS, LATENESS_BUCKETS_MS
+from delaystream.codec.envelope import Status
 from tests.deploy.monitoring import load as figures
 from tests.deploy.monitoring.stage import MISSING, Sample
 
@@ -33,6 +34,8 @@ _INCREASE = 0.1
 class Truth:
     """What is known without Prometheus."""
 
+    #: address of the console
+    console: str
     sent: Mapping[str, int]
     #: (fired at, lateness) of every delivery by its headers, s
     fires: list[tuple[float, float]]
@@ -238,6 +241,28 @@ def workers(samples: list[Sample], truth: Truth) -> None:
     assert by(samples, "instance") == pytest.approx(dict(truth.age_s), abs=3)
 
 
+def schedules(samples: list[Sample], truth: Truth) -> None:
+    """The load has none with an id; each status is told all the same."""
+    assert by(samples, "status") == dict.fromkeys(Status, 0)
+
+
+def routes(samples: list[Sample], truth: Truth) -> None:
+    """What was asked of the console, beside Prometheus' own questions."""
+    found = by(samples, "route")
+    assert found["/v1/stats"] == pytest.approx(figures.ASKED, rel=2 * _RATE)
+    assert found["/metrics"] > 0
+
+
+def answers(samples: list[Sample], truth: Truth) -> None:
+    found = by(samples, "status")
+    assert found.keys() == {"200", "401"}
+    assert found["401"] == pytest.approx(figures.STRANGE, rel=3 * _RATE)
+
+
+def answer_time(samples: list[Sample], truth: Truth) -> None:
+    assert 0 < one(samples) <= 5
+
+
 def codes(rates: bool) -> Check:
     """The wrong ones at their rate, and the two that were too large."""
 
@@ -326,6 +351,26 @@ EXPECTATIONS: dict[tuple[str, str], tuple[Moment, Check]] = {
     ),
     ("Clock against brokers", "A"): ("settled", skew),
     ("Workers", "A"): ("settled", workers),
+    ("Consoles", "A"): ("settled", value(lambda _: 1)),
+    ("Copies behind", "A"): ("settled", value(lambda _: 0, absolute=3)),
+    ("Partitions caught up", "A"): ("settled", value(lambda _: 1)),
+    ("Events lost to the history", "A"): ("settled", value(lambda _: 0)),
+    ("Open streams", "A"): ("settled", value(lambda _: 0)),
+    ("Tokens", "A"): ("settled", value(lambda _: 1)),
+    **{
+        ("Not read yet, by console", ref): ("settled", values("instance", lambda t: {t.console: 0}))
+        for ref in "ABCD"
+    },
+    ("Named schedules, by status", "A"): ("settled", schedules),
+    ("Named schedules, by status", "B"): ("settled", value(lambda t: t.waiting)),
+    ("Refused, by code", "A"): (
+        "steady",
+        values("code", lambda _: {"invalid-token": figures.STRANGE}, 3 * _RATE),
+    ),
+    ("Requests, by route", "A"): ("steady", routes),
+    ("Answers, by status", "A"): ("steady", answers),
+    ("Time of an answer", "A"): ("steady", answer_time),
+    ("Time of an answer", "B"): ("steady", answer_time),
     # tenants
     ("Accepted", "A"): ("settled", value(_accepted, _INCREASE)),
     ("Accepted, by request topic", "A"): (

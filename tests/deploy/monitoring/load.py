@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from confluent_kafka import Producer
@@ -20,6 +23,8 @@ ACCEPTED = SOON + AT_ONCE + FAR + EXPIRED
 FIRED = SOON + AT_ONCE
 SOON_DELAY_S = 2
 STEADY_S = 24.0
+#: of the console, and by somebody whom it does not know; fewer than those after which it tells him to wait
+ASKED, STRANGE = 5, 1
 #: before the steady load: what the second worker has to recover
 SEEDED = 120
 #: for a destination that does not exist, all on one partition
@@ -84,9 +89,23 @@ class Load:
     def steady(self) -> threading.Thread:
         """Send at the rates above for STEADY_S, in the background."""
         thread = threading.Thread(target=self._steady, name="load", daemon=True)
+        asking = threading.Thread(target=self._ask, name="questions", daemon=True)
         self.began_s = time.time()
         thread.start()
+        asking.start()
         return thread
+
+    def _ask(self) -> None:
+        console = self.stage.console
+        assert console is not None
+        known, began = {"Authorization": f"Bearer {self.stage.token}"}, time.monotonic()
+        every = ASKED // STRANGE + 1
+        for number in range(1, int(STEADY_S * (ASKED + STRANGE)) + 1):
+            time.sleep(max(0.0, began + number / (ASKED + STRANGE) - time.monotonic()))
+            headers = {"Authorization": "Bearer unknown"} if number % every == 0 else known
+            request = urllib.request.Request(f"http://{console.address}/v1/stats", headers=headers)
+            with suppress(urllib.error.HTTPError):
+                urllib.request.urlopen(request, timeout=10).close()
 
     def _steady(self) -> None:
         kinds = {

@@ -1,4 +1,4 @@
-"""Which metrics and labels there are, by the table in docs/operations.md, which is made from the code."""
+"""Which metrics and labels there are, by the tables in docs/, which are made from the code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 
-#: given by workers to every series and by Prometheus to every target, or made by rules and functions
+#: of every series of workers and consoles, of every target by Prometheus, or made by rules and functions
 _TARGET_LABELS = frozenset({"app_id", "job", "instance", "namespace", "pod", "le"})
 #: of prometheus-client and of Prometheus itself
 _FOREIGN = {
@@ -19,6 +19,8 @@ _FOREIGN = {
     "process_max_fds": frozenset[str](),
     "ALERTS": frozenset({"alertname", "alertstate", "severity"}),
 }
+#: of workers, and of consoles
+_TABLES = (("operations.md", "metrics"), ("console.md", "console-metrics"))
 _ROW = re.compile(r"^\| `(delaystream_\w+)` \| (\w+) \| ([^|]*) \|", re.MULTILINE)
 _STRING = re.compile(r'"[^"]*"')
 #: whatever could be a series of ours, or is one of those that any exporter has
@@ -27,9 +29,11 @@ _NAME = re.compile(r"(?<![\w:])(?:(?:\w+:)?delaystream_\w+(?::\w+)*|process_\w+|
 
 def known_metrics() -> dict[str, frozenset[str]]:
     """Each series' name and its labels, those of targets included."""
-    table = (ROOT / "docs" / "operations.md").read_text().partition("<!-- table: metrics -->")[2]
     found: dict[str, frozenset[str]] = dict(_FOREIGN)
-    for name, kind, labels in _ROW.findall(table):
+    tables = "".join(
+        (ROOT / "docs" / page).read_text().partition(f"<!-- table: {table} -->")[2] for page, table in _TABLES
+    )
+    for name, kind, labels in _ROW.findall(tables):
         suffixes = ("_bucket", "_count", "_sum") if kind == "histogram" else ("",)
         for suffix in suffixes:
             found[name + suffix] = frozenset(re.findall(r"`(\w+)`", labels))

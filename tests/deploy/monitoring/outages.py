@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -105,6 +107,7 @@ class Outage:
     must: Mapping[str, float] = field(default_factory=dict)
     may: frozenset[str] = frozenset()
     workers: int = 1
+    consoles: int = 0
     partitions: int = 2
     #: whether its broker is its own
     alone: bool = False
@@ -227,6 +230,22 @@ def _disk(stage: Stage) -> None:
     stage.afterwards(path.unlink)
 
 
+def _consoles(stage: Stage) -> None:
+    """One goes; of the other one somebody spoils the file of tokens, and somebody else guesses."""
+    application = stage.application
+    application.consoles[0].kill()
+    application.tokens.write_text("[[tokens]]\n")
+    address = f"http://{application.consoles[1].address}/v1/stats"
+
+    def guess() -> None:
+        while not stage.over.wait(0.1):
+            request = urllib.request.Request(address, headers={"Authorization": "Bearer guessed"})
+            with suppress(OSError):
+                urllib.request.urlopen(request, timeout=5).close()
+
+    stage.beside(guess)
+
+
 def _threshold(directory: Path) -> Mapping[str, float]:
     """The disk has a little more than it must have, until it is filled."""
     disk = os.statvfs(directory)
@@ -252,9 +271,11 @@ OUTAGES: Final = (
             "DelaystreamOverdueGrows": 420,
             "DelaystreamDown": 780,
             "DelaystreamLatenessBudgetBurnsFast": OUTAGE_S + AFTER_S,
+            "DelaystreamConsoleBehind": 540,
         },
         may=_OF_WORKERS | {"DelaystreamLatenessBudgetBurnsSlowly"},
         workers=2,
+        consoles=1,
         alone=True,
     ),
     Outage(
@@ -308,6 +329,18 @@ OUTAGES: Final = (
         must={"DelaystreamClockSkew": 420},
         began_s=-BEFORE_S,
         clock_ahead_s=2.0,
+    ),
+    Outage(
+        "consoles",
+        "one console of two gone, the other's file of tokens spoilt, and somebody guesses tokens",
+        _consoles,
+        must={
+            "DelaystreamConsoleDown": 420,
+            "DelaystreamConsoleTokensNotTaken": 480,
+            "DelaystreamConsoleRefuses": 300,
+        },
+        may=frozenset({"DelaystreamConsolesMissing"}),
+        consoles=2,
     ),
     Outage(
         "disk",

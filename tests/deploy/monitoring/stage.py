@@ -23,6 +23,7 @@ import yaml
 from delaystream.dev import EmbeddedBroker
 from delaystream.dev.ports import choose_port
 from delaystream.dev.process import GuardedProcess
+from tests.deploy.consoles import Console, token
 from tests.integration.harness import Worker, wait
 from tests.integration.harness_kafka import Kafka
 
@@ -73,13 +74,22 @@ class Stage:
         services.callback(broker.kill)
         self.kafka = Kafka(broker.start().bootstrap_servers)
         self.workers: dict[str, Worker] = {}
+        #: what knows the token that Prometheus shows the console
+        self.token, known = token()
+        self._tokens = directory / "tokens.toml"
+        self._tokens.write_text(known)
+        self.console: Console | None = None
         self.ports = {f"worker-{n}:8642": choose_port() for n in (1, 2)}
 
     def environment(self, service: str, **others: str) -> dict[str, str]:
         """A service's environment from the file, with this stage's addresses, and nothing of the caller's."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DELAYSTREAM_")}
         written = compose()["services"][service]["environment"]
-        here = {name: value.replace("kafka:9092", self.kafka.bootstrap) for name, value in written.items()}
+        bootstrap = self.kafka.bootstrap
+        here = {
+            name: value.replace("kafka:9092", bootstrap).replace("localhost:29092", bootstrap)
+            for name, value in written.items()
+        }
         return kept | here | others
 
     def apply_topics(self) -> None:
@@ -104,6 +114,14 @@ class Stage:
         self._services.callback(lambda: worker.kill() if worker.alive else None)
         self.workers[service] = worker
         return worker.wait_ready()
+
+    def start_console(self) -> Console:
+        """A console as the file describes it, but for tokens, as the chart has it; to ready."""
+        console = Console(self.environment("console"), self.directory, "console", self._tokens)
+        self._services.callback(lambda: console.kill() if console.alive else None)
+        self.console = console
+        console.wait_ready()
+        return console
 
     def start_prometheus(self) -> Prometheus:
         """Prometheus with deploy/prometheus.yml and the rules that the file mounts."""
@@ -142,6 +160,10 @@ class Stage:
         for job in adapted["scrape_configs"]:
             for static in job["static_configs"]:
                 static["targets"] = [f"127.0.0.1:{self.ports[target]}" for target in static["targets"]]
+        # That of the chart's ServiceMonitor: in Compose the console listens on the machine's loopback alone.
+        assert self.console is not None
+        consoles = {"job_name": "console", "static_configs": [{"targets": [self.console.address]}]}
+        adapted["scrape_configs"].append(consoles | {"authorization": {"credentials": self.token}})
         return dict(adapted)
 
 

@@ -18,6 +18,7 @@ import yaml
 
 from delaystream.dev.ports import choose_port
 from deploy import rules as source
+from tests.deploy.consoles import Console, token
 from tests.integration.harness import Deployment, Worker, command
 from tests.integration.harness_kafka import Kafka
 
@@ -132,7 +133,7 @@ class _WrongClock(Worker):
 
 
 class Application:
-    """One application with its supervised workers."""
+    """One application with its supervised workers, and its consoles."""
 
     def __init__(
         self,
@@ -152,6 +153,10 @@ class Application:
         self.deployment.apply_topics()
         self.out = self.deployment.destination()
         self.workers: list[Supervised] = []
+        self.consoles: list[Console] = []
+        self.tokens = directory / "tokens.toml"
+        #: that of Prometheus
+        self.token = ""
 
     @property
     def app_id(self) -> str:
@@ -163,19 +168,32 @@ class Application:
         for number in range(count):
             self.workers.append(Supervised(self.deployment, f"-{number}", self._factor, clock_ahead_s))
 
+    def start_consoles(self, count: int) -> None:
+        """Start so many consoles, with a file of tokens in common."""
+        self.token, known = token()
+        self.tokens.write_text(known)
+        environment, directory = self.deployment.environment(), self.deployment.directory
+        for number in range(count):
+            name = f"{self.app_id}-console-{number}"
+            self.consoles.append(Console(environment, directory, name, self.tokens))
+
     def stop(self) -> None:
         """End them all, and start none again."""
         for worker in self.workers:
             worker.leave()
+        for console in self.consoles:
+            if console.alive:
+                console.kill()
 
     def rules(self, **changed: Any) -> dict[str, dict[str, Any]]:
         """The application's rules, scaled; thresholds that are durations too."""
         values = source.thresholds()
         durations = {
             name: values[name] / self._factor
-            for name in ("overdueSeconds", "noCommitSeconds", "heldUpSeconds")
+            for name in ("overdueSeconds", "noCommitSeconds", "heldUpSeconds", "consoleBehindSeconds")
         }
-        thresholds = {"workers": len(self.workers), **durations, **changed}
+        there = {"workers": len(self.workers), "consoles": len(self.consoles)}
+        thresholds = {**there, **durations, **changed}
         return {
             name: scaled(found, self._factor) for name, found in source.rules(self.app_id, thresholds).items()
         }
@@ -186,6 +204,18 @@ class Application:
             {"targets": [f"127.0.0.1:{worker.port}"], "labels": {"pod": worker.name}}
             for worker in self.workers
         ]
+
+    def console_jobs(self) -> list[dict[str, Any]]:
+        """What it scrapes of consoles, with the token that they ask for."""
+        targets = [
+            {"targets": [console.address], "labels": {"pod": console.name}} for console in self.consoles
+        ]
+        job = {
+            "job_name": f"consoles of {self.app_id}",
+            "authorization": {"credentials": self.token},
+            "static_configs": targets,
+        }
+        return [job] if targets else []
 
 
 def configuration(
@@ -207,7 +237,8 @@ def configuration(
                     {
                         "job_name": "pods",
                         "static_configs": [each for one in applications for each in one.targets()],
-                    }
+                    },
+                    *(job for one in applications for job in one.console_jobs()),
                 ],
             }
         )

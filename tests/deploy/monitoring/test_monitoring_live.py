@@ -67,6 +67,7 @@ class Measured:
 def measured(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
     with staged(tmp_path_factory.mktemp("stage"), tool("prometheus")) as stage:
         stage.apply_topics()
+        stage.start_console()
         prometheus = stage.start_prometheus()
         started_s = time.time()
         yield _measure(stage, prometheus, started_s)
@@ -109,7 +110,10 @@ def _measure(stage: Stage, prometheus: Prometheus, started_s: float) -> Measured
     wait(settled, "all that is due to be delivered", 60)
     time.sleep(2.5)  # two scrapes and an evaluation
     at_s: dict[Moment, float] = {"steady": load.ended_s - 0.2, "settled": time.time()}
+    console = stage.console
+    assert console is not None
     truth = Truth(
+        console=console.address,
         sent=dict(sent),
         fires=[fired(delivery) for delivery in load.deliveries()],
         at_s=at_s,
@@ -190,7 +194,7 @@ def test_every_rule_is_evaluated_without_an_error(measured: Measured) -> None:
     assert {(rule["name"], rule["health"], rule.get("lastError", "")) for rule in rules} == {
         (rule["name"], "ok", "") for rule in rules
     }
-    assert len(groups) == 4
+    assert len(groups) == 5
 
 
 def test_alerts_wait_for_what_passes_by_itself(measured: Measured) -> None:
@@ -263,3 +267,6 @@ def test_workers_end_cleanly(measured: Measured) -> None:
     """Last: as `docker compose down` ends them."""
     for worker in measured.stage.workers.values():
         assert worker.terminate() == 0, worker.output()[-6000:]
+    console = measured.stage.console
+    assert console is not None
+    assert console.terminate() == 0, console.output()[-6000:]

@@ -81,8 +81,11 @@ def observed(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[O
             outage.name: _staged(outage, directory, brokers[outage.alone], ending) for outage in OUTAGES
         }
         for outage in OUTAGES:
-            for supervised in stages[outage.name].application.workers:
+            application = stages[outage.name].application
+            for supervised in application.workers:
                 supervised.worker.wait_ready(120)
+            for console in application.consoles:
+                console.wait_ready(120)
         prometheus = _prometheus(tool("prometheus"), directory, stages, ending)
         for stage in stages.values():
             stage.load()
@@ -117,8 +120,9 @@ def _staged(outage: Outage, directory: Path, broker: EmbeddedBroker, ending: Exi
     )
     for name in ("limited", "held"):
         application.deployment.destination(name)
-    application.start(outage.workers, outage.clock_ahead_s)
     ending.callback(application.stop)
+    application.start(outage.workers, outage.clock_ahead_s)
+    application.start_consoles(outage.consoles)
     return Stage(application, broker, FACTOR)
 
 
@@ -194,7 +198,7 @@ def test_nothing_is_told_before_anything_happens(observed: Observed) -> None:
 def test_rules_that_are_loaded_twice_tell_the_same(observed: Observed) -> None:
     """Alertmanager gets an alert twice with the same labels: one. Prometheus keeps one of two samples."""
     groups: list[dict[str, Any]] = observed.prometheus.get("rules")["groups"]
-    assert len(groups) == 4 * (len(OUTAGES) + 1)
+    assert len(groups) == 5 * (len(OUTAGES) + 1)
     twice = observed.stages[_TWICE].application.app_id
     for group in groups:
         for rule in group["rules"]:

@@ -101,6 +101,7 @@ async def console(of: Told, directory: Path, *, writes: bool = False) -> AsyncIt
     history = HistoryFollower(1, opening("delay-events"), database, of.clock, kept)
     letters = DeadLetters(1, opening("delay-dead-letters"), of.clock.now_ms)
     made = Console(following, history, History(database), letters, of.clock, bounds)
+    made.app_id = "app"
     made.audit = AuditLog(database, of.clock.now_ms)
     if writes:
         sender = Sender(Settings(), lambda: cast(AsyncTransport, _Nowhere()), of.clock.now_ms)

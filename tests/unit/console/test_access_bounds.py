@@ -7,6 +7,7 @@ import pytest
 from delaystream.console.access import limits
 from delaystream.console.access.hosts import Hosts
 from delaystream.console.access.limits import Bounds, Buckets, Limits, TooManyOfOneCaller
+from delaystream.console.access.proxies import Proxies
 
 
 def test_a_bucket_is_used_up_and_fills_again() -> None:
@@ -111,3 +112,41 @@ def test_an_origin_is_the_console_itself_or_a_further_name() -> None:
     assert hosts.allows_origin("https://console.example.org", "localhost:8643")
     for origin in ("null", "", "http://localhost:8080", "https://evil.example", "file://", "http://[", "x"):
         assert not hosts.allows_origin(origin, "localhost:8643"), origin
+
+
+# -- who stands in between -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("believed", "headers", "address"),
+    [
+        # Unless somebody is believed, whoever asks cannot say where from.
+        ((), ["10.0.0.1"], "127.0.0.1"),
+        (("10.0.0.0/8",), ["192.0.2.1"], "127.0.0.1"),
+        (("127.0.0.1",), [], "127.0.0.1"),
+        (("127.0.0.1",), ["192.0.2.1"], "192.0.2.1"),
+        # What the caller wrote itself stands before what the proxy wrote.
+        (("127.0.0.1",), ["198.51.100.9, 192.0.2.1"], "192.0.2.1"),
+        (("127.0.0.1",), ["198.51.100.9", "192.0.2.1"], "192.0.2.1"),
+        (("127.0.0.1",), ["192.0.2.1, 10.0.0.1"], "10.0.0.1"),
+        (("127.0.0.0/8", "10.0.0.0/8"), ["198.51.100.9,192.0.2.1, 10.0.0.1"], "192.0.2.1"),
+        (("127.0.0.0/8", "10.0.0.0/8"), ["10.0.0.2, 10.0.0.1"], "10.0.0.2"),
+        (("127.0.0.1",), ["192.0.2.1:51234"], "192.0.2.1"),
+        (("127.0.0.1",), ["[2001:db8::7]:443"], "2001:db8::7"),
+        (("127.0.0.1",), ["2001:DB8:0::7"], "2001:db8::7"),
+        (("127.0.0.1", "::ffff:0:0/96", "10.0.0.0/8"), ["192.0.2.1, ::ffff:10.0.0.1"], "192.0.2.1"),
+        # What is no address ends what is believed: the one who wrote it is told.
+        (("127.0.0.1",), ["<script>"], "127.0.0.1"),
+        (("127.0.0.1",), ["192.0.2.1, unknown"], "127.0.0.1"),
+        (("127.0.0.1",), ["192.0.2.1,"], "127.0.0.1"),
+    ],
+)
+def test_what_a_proxy_tells_is_believed_as_far_as_believed_proxies_have_written_it(
+    believed: tuple[str, ...], headers: list[str], address: str
+) -> None:
+    assert Proxies(believed).address("127.0.0.1", headers) == address
+
+
+def test_a_peer_without_an_address_is_nobody() -> None:
+    """A socket of this machine has none; what is said for it is not believed."""
+    assert Proxies(["0.0.0.0/0", "::/0"]).address(None, ["192.0.2.1"]) == "unknown"

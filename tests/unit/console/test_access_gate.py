@@ -24,6 +24,7 @@ from delaystream.console.access.entrance import Entrance, Shown
 from delaystream.console.access.gate import PUBLIC
 from delaystream.console.access.hosts import Hosts
 from delaystream.console.access.limits import Bounds
+from delaystream.console.access.proxies import Proxies
 from delaystream.console.api.application import application
 from delaystream.console.api.asking import CALLERLESS, Asked, CallerOf, require_callers
 from tests.unit.console.neighbours import FILE, Clients, asked, entrance, entry, neighbours, token
@@ -120,6 +121,38 @@ def test_what_is_no_good_is_401_with_a_challenge(
     # What was shown is in no log.
     said = [record.getMessage() for record in caplog.records if record.name.startswith("delaystream.")]
     assert said == [f"127.0.0.1 was not let in: {code}"]
+
+
+def test_behind_a_believed_proxy_the_caller_has_its_own_address(
+    world: Told, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log, for the rate of failures, and in the audit log; without one it is the peer's."""
+    through = entrance(world, tmp_path, failures_per_minute=1)
+
+    async def question(clients: Clients) -> None:
+        async def failed(address: str) -> int:
+            async with clients(None) as client:
+                headers = {"X-Forwarded-For": f"198.51.100.9, {address}"}
+                return (await client.delete("/v1/schedules/x", headers=headers)).status_code
+
+        through.proxies = Proxies(["127.0.0.0/8"])
+        assert [await failed(address) for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2")] == [
+            401,
+            429,
+            401,
+        ]
+        through.proxies = Proxies()
+        assert [await failed(address) for address in ("192.0.2.3", "192.0.2.4")] == [401, 429]
+        async with clients("all") as client:
+            rows = (await client.get("/v1/audit")).json()["items"]
+        found = [row["address"] for row in rows if row["action"].startswith("DELETE")]
+        assert found == ["127.0.0.1", "127.0.0.1", "192.0.2.2", "192.0.2.1", "192.0.2.1"]
+
+    together(world, tmp_path, question, through)
+    said = [text for text in caplog.messages if "was not let in" in text]
+    assert said == [
+        f"{address} was not let in: unauthenticated" for address in ("192.0.2.1", "192.0.2.2", "127.0.0.1")
+    ]
 
 
 def test_a_token_is_let_in_in_any_case_of_its_scheme_and_only_once(world: Told, tmp_path: Path) -> None:

@@ -102,6 +102,9 @@ def test_metrics_can_be_read_and_have_no_ids_in_them(tmp_path: Path) -> None:
             for family in families.values()
             for sample in family.samples
         }
+        # Rules and dashboards choose by it, whatever scrapes.
+        exposed = [sample for family in families.values() for sample in family.samples]
+        assert {sample.labels["app_id"] for sample in exposed} == {"app"}
         route = "/v1/schedules/{id}"
         assert samples["delaystream_console_requests_total", route, "200"] == 1
         assert samples["delaystream_console_requests_total", route, "404"] == 1

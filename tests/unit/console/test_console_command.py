@@ -199,6 +199,11 @@ def test_the_settings_say_who_is_let_in(tmp_path: Path) -> None:
     assert named.hosts is not None
     assert named.hosts.allows("console.example")
     assert not named.hosts.allows("localhost")
+    assert on_loopback.proxies.address("10.0.0.1", ["192.0.2.1"]) == "10.0.0.1"
+    behind = entrance_of(Settings(console_trusted_proxies=("10.0.0.0/8",)))
+    assert behind.proxies.address("10.0.0.1", ["192.0.2.1"]) == "192.0.2.1"
+    with pytest.raises(ConfigurationError, match=r"console_trusted_proxies: '10\.0\.0\.1/8' is no address"):
+        entrance_of(Settings(console_trusted_proxies=("10.0.0.1/8",)))
     loaded = load(
         pairs={
             "request_topics": "orders,emails",
