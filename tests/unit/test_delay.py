@@ -296,6 +296,25 @@ def test_what_was_due_on_arrival_is_overdue_from_then_on() -> None:
     told(test, transaction_max_bytes=1_000, transaction_interval_ms=200)
 
 
+def test_what_was_due_on_arrival_is_no_older_where_something_else_is_due_already() -> None:
+    async def test(engine: Engine, delays: Delays) -> None:
+        due_ms = engine.clock.now_ms() + 1_000
+        for _ in range(200):
+            engine.request(destination="orders", at=str(due_ms))
+        await asyncio.sleep(1.3)
+        assert tell(engine, delays).keys() == {("orders", Wait.FIREABLE)}, "it takes a while"
+        oldest: list[int] = []
+        times = ",".join(str(due_ms - 3_600_000 - number) for number in range(50))
+        engine.request(destination="orders", id="a", at=times)
+        for _ in range(400):
+            await asyncio.sleep(0.1)
+            oldest += tell(engine, delays).values()
+        assert len(delays.delay_ms) == 250
+        assert min(oldest) >= due_ms
+
+    told(test, transaction_max_bytes=1_000, transaction_interval_ms=200)
+
+
 def test_nothing_is_overdue_before_its_due_time() -> None:
     async def test(engine: Engine, delays: Delays) -> None:
         engine.request(destination="orders", delay="100s")

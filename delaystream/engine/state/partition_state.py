@@ -64,7 +64,7 @@ class PartitionState:
         self.released_ms: dict[int, int] = {}
         #: of wheels that something kept back: until when they could not be drained, whoever noticed it when
         self.kept_until_ms: dict[int, int] = {}
-        #: of wheels in which nothing was due when something came in that was: when that was, ms
+        #: of wheels into which something came that was due already: since when it counts as waiting, ms
         self.arrived_ms: dict[int, int] = {}
         #: the names of all that keeps entries back now
         self._withholding: set[str] = set()
@@ -321,8 +321,13 @@ class PartitionState:
     def _enter(self, now_ms: int, key: bytes, wheel: int, due_ms: int, source: int) -> None:
         least = self._added.get(wheel)
         if least is None or key < least:
-            if due_ms < now_ms and ((head := self.heads.head(wheel)) is None or head > now_ms):
-                self.arrived_ms[wheel] = now_ms
+            if due_ms < now_ms:
+                head = self.heads.head(wheel)
+                if head is None or head > now_ms:
+                    self.arrived_ms[wheel] = now_ms
+                elif due_ms < head:
+                    # What was due there goes on waiting; what came is not older than that.
+                    self.arrived_ms[wheel] = max(head, self.arrived_ms.get(wheel, 0))
             self._added[wheel] = key
             self.heads.add(wheel, due_ms)
             watermark = self._watermarks.get(wheel)
