@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from typing import Final
@@ -46,6 +47,16 @@ def signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     return stop
+
+
+def settle(*thresholds: int) -> None:
+    """Begin to work: what is there by now stays, so that the collector of cycles need not go through it.
+
+    `thresholds` are those of `gc.set_threshold`.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*thresholds)
 
 
 async def first(work: asyncio.Task[object], stop: asyncio.Event) -> bool:

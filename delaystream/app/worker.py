@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 import sys
@@ -212,9 +211,7 @@ class _Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until asked to stop; raises any error that ends it before."""
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
+        process.settle(*_GC_THRESHOLDS)
         watching = [
             asyncio.create_task(self._watchdog.run()),
             asyncio.create_task(ClockWatch(SystemClock()).run()),

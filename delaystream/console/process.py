@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -69,6 +70,12 @@ _LOOK_AGAIN_S: Final = 2.0
 #: How often the topics are looked at, which may have gained partitions.
 _LOOK_FOR_CHANGES_S: Final = 15.0
 _DAY_MS: Final = 86_400_000
+#: A page of a list makes thousands of objects. With the collector's own thresholds one page in ten waited for
+#: it to go through all that was ever imported: a tenth of a second.
+_GC_THRESHOLDS: Final = (50_000, 10, 10)
+#: Seconds for which a thread that writes to the history may hold up the event loop, each time that the loop
+#: has asked the operating system for something: an answer has a dozen of these.
+_SWITCH_S: Final = 0.0005
 
 
 class _Server(uvicorn.Server):
@@ -102,6 +109,7 @@ def run_console(settings: Settings, appearance: Appearance | None = None) -> int
 async def _serve(settings: Settings, address: str, entrance: Entrance, appearance: Appearance) -> None:
     client = parts.client_config(settings)
     stop = process.signals()
+    sys.setswitchinterval(_SWITCH_S)
     with ExitStack() as stack:
         directory = DataDirectory.acquire(settings.console_data_dir, settings.app_id)
         stack.callback(directory.release)
@@ -154,6 +162,7 @@ class _Round(NamedTuple):
             bounds = self.entrance.limits.bounds
             app = application(console, self.entrance, self.appearance)
             server = _Server(server_config(app, bounds.url_bytes, bounds.header_bytes))
+            process.settle(*_GC_THRESHOLDS)
             looking = _changed(self.settings, self.client, self.found)
             changing = asyncio.create_task(looking, name="look for partitions")
             await _until(console, server, listening, changing, stop)
