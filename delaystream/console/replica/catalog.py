@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import groupby, islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -158,6 +158,20 @@ class Narrowed(msgspec.Struct, frozen=True):
     exact: bool
 
 
+class _Rights(NamedTuple):
+    """What a caller sees of a request topic."""
+
+    sees: bool
+    reads_payload: bool
+    reads_key: bool
+
+
+_Row = tuple[bytes, bytes, StateStore, bytes]
+"""Where a row stands in a list, the code of its status, and its key."""
+_Placed = tuple[bytes, StateStore, bytes]
+"""Likewise, without the status."""
+
+
 class Catalog:
     """The named schedules of every partition that a caller sees; without payload and key where it may not.
 
@@ -168,6 +182,7 @@ class Catalog:
         self._stores = stores
         self._partitions = partitions
         self._caller = caller
+        self._rights: dict[str, _Rights] = {}
 
     def get(self, tenant: str, id: str) -> StoredSchedule | None:
         """One schedule, whatever its status; None where there is none, or its partition is not here."""
@@ -184,40 +199,64 @@ class Catalog:
         What moves behind the cursor meanwhile is left out, and what moves ahead is there again. The cursor
         may be the place of a schedule that the caller does not see.
         """
-        return self._page(self._narrow(wanted), wanted, sort, limit, after)
+        return self._listed(wanted, sort, limit, after)[0]
 
     def listed(
         self, wanted: Filter, sort: Sort, limit: int, after: bytes | None = None
     ) -> tuple[Page, Total]:
         """A page, and how many match: see `page` and `total`."""
-        narrowed = self._narrow(wanted)
-        return self._page(narrowed, wanted, sort, limit, after), self._total(narrowed, wanted)
+        page, narrowed, fitting = self._listed(wanted, sort, limit, after)
+        return page, self._total(narrowed, wanted, fitting)
 
-    def _page(
+    def _listed(
+        self, wanted: Filter, sort: Sort, limit: int, after: bytes | None
+    ) -> tuple[Page, Narrowed | None, int | None]:
+        """A page, what it was narrowed to, and how many match, where the page's reading has told."""
+        narrowed = self._narrow(wanted)
+        if narrowed is None or len(narrowed.rows) > FEW:
+            return self._in_turn(narrowed, wanted, sort, limit, after), narrowed, None
+        placed = self._placed(narrowed, wanted, sort)
+        return self._sorted(placed, limit, after), narrowed, len(placed)
+
+    def _in_turn(
         self, narrowed: Narrowed | None, wanted: Filter, sort: Sort, limit: int, after: bytes | None
     ) -> Page:
-        if narrowed is not None and len(narrowed.rows) <= FEW:
-            return self._sorted(narrowed.rows, wanted, sort, limit, after)
-        members = None if narrowed is None else {row_key for _, row_key in narrowed.rows}
+        """A page of what is gone through in its order."""
         items: list[StoredSchedule] = []
-        last, read = after, 0
-        sign = None if wanted.destination is None else index_keys.sign(wanted.destination)
+        last, read, looked_at = after, 0, 0
+        members = None if narrowed is None else {row_key for _, row_key in narrowed.rows}
         tenants = self._caller.seen(wanted.tenants)
-        for looked_at, (place, store, row_key) in enumerate(self._in_order(wanted, sort, after)):
-            if looked_at == LOOKED_AT or read == READ:
-                return Page(items, last)
-            if _is_of(row_key, tenants):
-                if len(items) == limit:
+        rows, at_once = self._in_order(wanted, sort, after), 2 * limit
+        while some := list(islice(rows, at_once)):
+            meant = self._having(some, wanted, sort) if members is None else members
+            for place, _, store, row_key in some:
+                if looked_at == LOOKED_AT or read == READ:
                     return Page(items, last)
-                if (sign is None or sort is Sort.ID or place[_SIGN_AT] == sign) and (
-                    members is None or row_key in members
-                ):
-                    read += 1
-                    found = self._read(store, row_key, wanted)
-                    if found is not None:
-                        items.append(found)
-            last = place
+                looked_at += 1
+                if _is_of(row_key, tenants):
+                    if len(items) == limit:
+                        return Page(items, last)
+                    if row_key in meant:
+                        read += 1
+                        found = self._read(store, row_key, wanted)
+                        if found is not None:
+                            items.append(found)
+                last = place
+            at_once = _AT_ONCE
         return Page(items, None)
+
+    def _having(self, rows: Sequence[_Row], wanted: Filter, sort: Sort) -> set[bytes]:
+        """Of some rows the keys of those that may be meant, by all that the index tells; nothing is read."""
+        if wanted.destination is not None and sort is not Sort.ID:
+            sign = index_keys.sign(wanted.destination)
+            rows = [row for row in rows if row[0][_SIGN_AT] == sign]
+        if beginning := wanted.id_prefix:
+            rows = [row for row in rows if keys.split_schedule_key(row[3])[1].startswith(beginning)]
+        found = [(store, code + row_key) for _, code, store, row_key in rows]
+        if prefixes := replace(wanted, destination=None).prefixes:
+            found.sort(key=lambda row: id(row[0]))
+            return {row_key for _, row_key in _agreeing(found, prefixes)}
+        return {reference[1:] for _, reference in found}
 
     def total(self, wanted: Filter) -> Total:
         """How many match: exactly by request topic, status and destination; else up to `COUNTED`.
@@ -226,7 +265,7 @@ class Catalog:
         """
         return self._total(self._narrow(wanted), wanted)
 
-    def _total(self, narrowed: Narrowed | None, wanted: Filter) -> Total:
+    def _total(self, narrowed: Narrowed | None, wanted: Filter, fitting: int | None = None) -> Total:
         if wanted.counted:
             return Total(sum(count for _, _, _, count in self.counts(wanted)), True)
         tenants = self._caller.seen(wanted.tenants)
@@ -234,8 +273,7 @@ class Catalog:
             if narrowed.exact and not wanted.bounded:
                 return _counted(len(narrowed.rows))
             if len(narrowed.rows) <= FEW:
-                fitting = (self._read(store, row_key, wanted) for store, row_key in narrowed.rows)
-                return _counted(sum(found is not None for found in fitting))
+                return _counted(len(self._placed(narrowed, wanted, Sort.ID)) if fitting is None else fitting)
         if (rows := self._matching(wanted)) is not None:
             looked_at = 0
             count = 0
@@ -246,15 +284,17 @@ class Catalog:
         return self._read_total(wanted, tenants)
 
     def _read_total(self, wanted: Filter, tenants: Container[str] | None) -> Total:
-        sign = None if wanted.destination is None else index_keys.sign(wanted.destination)
         looked_at = read = count = 0
-        for place, store, row_key in islice(self._in_order(wanted, Sort.NEXT, None), COUNTED):
-            looked_at += 1
-            if _is_of(row_key, tenants) and (sign is None or place[_SIGN_AT] == sign):
-                if read == READ:
-                    return Total(count, False)
-                read += 1
-                count += self._read(store, row_key, wanted) is not None
+        rows = islice(self._in_order(wanted, Sort.NEXT, None), COUNTED)
+        while some := list(islice(rows, _AT_ONCE)):
+            looked_at += len(some)
+            meant = self._having(some, wanted, Sort.NEXT)
+            for _, _, store, row_key in some:
+                if row_key in meant and _is_of(row_key, tenants):
+                    if read == READ:
+                        return Total(count, False)
+                    read += 1
+                    count += self._read(store, row_key, wanted) is not None
         return Total(count, looked_at < COUNTED)
 
     def counts(self, wanted: Filter | None = None) -> Iterator[tuple[str, str, Status, int]]:
@@ -285,14 +325,24 @@ class Catalog:
 
     def _read(self, store: StateStore, row_key: bytes, wanted: Filter | None = None) -> StoredSchedule | None:
         """A schedule as the caller sees it; None where it does not, or where the filter says so."""
-        found = read_schedule(store, row_key, wanted)
-        if found is None or not self._caller.sees(found.tenant):
+        tenant, _ = keys.split_schedule_key(row_key)
+        rights = self._rights_on(tenant)
+        found = read_schedule(store, row_key, wanted) if rights.sees else None
+        if found is None:
             return None
-        if not self._caller.reads_payload(found.tenant):
+        if not rights.reads_payload:
             found = replace(found, payload=None)
-        if not self._caller.reads_key(found.tenant):
+        if not rights.reads_key:
             found = replace(found, row=replace(found.row, key=None))
         return found
+
+    def _rights_on(self, tenant: str) -> _Rights:
+        rights = self._rights.get(tenant)
+        if rights is None:
+            caller = self._caller
+            rights = _Rights(caller.sees(tenant), caller.reads_payload(tenant), caller.reads_key(tenant))
+            self._rights[tenant] = rights
+        return rights
 
     # -- ways to what matches ----------------------------------------------------------------------
 
@@ -332,7 +382,7 @@ class Catalog:
             if found is not None:
                 return Narrowed(_agreeing(found, prefixes[:at] + prefixes[at + 1 :]), exact=wanted.indexed)
         if wanted.id_prefix:
-            found = self._some(self._ranged(wanted, Sort.ID), wanted)
+            found = self._some(self._ranged(wanted, Sort.ID), replace(wanted, id_prefix=""))
             if found is not None:
                 return Narrowed(_agreeing(found, prefixes), exact=wanted.indexed)
         tenants = self._caller.seen(wanted.tenants)
@@ -344,7 +394,10 @@ class Catalog:
     ) -> list[tuple[StateStore, bytes]] | None:
         """Those of them that may be meant; None where there are too many."""
         tenants, beginning = self._caller.seen(wanted.tenants), wanted.id_prefix
-        found: list[tuple[StateStore, bytes]] = []
+        if tenants is None and not beginning:
+            found = list(islice(rows, NARROWED + 1))
+            return found if len(found) <= NARROWED else None
+        found = []
         for looked_at, (store, reference) in enumerate(rows):
             if len(found) > NARROWED or looked_at == LOOKED_AT:
                 return None
@@ -373,39 +426,48 @@ class Catalog:
                 found += [(store, row_key) for row_key, _ in _all(store, start, keys.after_prefix(start))]
         return found
 
-    def _sorted(
-        self,
-        rows: Iterable[tuple[StateStore, bytes]],
-        wanted: Filter,
-        sort: Sort,
-        limit: int,
-        after: bytes | None,
-    ) -> Page:
-        placed: list[tuple[bytes, StoredSchedule]] = []
-        for store, row_key in rows:
-            if (found := self._read(store, row_key, wanted)) is not None:
-                place = _place(found, row_key, sort)
-                if after is None or place > after:
-                    placed.append((place, found))
-        first = heapq.nsmallest(limit + 1, placed, key=lambda pair: pair[0])
-        items = first[:limit]
-        more = len(first) > limit
-        return Page([found for _, found in items], items[-1][0] if more else None)
+    def _placed(self, narrowed: Narrowed, wanted: Filter, sort: Sort) -> list[_Placed]:
+        """Where each of some rows that match stands, in no order; payloads are not read for it."""
+        told = narrowed.exact and not wanted.bounded
+        placed: list[_Placed] = []
+        for store, row_keys in _by_store(narrowed.rows):
+            for row_key, stored in zip(row_keys, store.get_many(row_keys), strict=True):
+                tenant, id = keys.split_schedule_key(row_key)
+                if stored is None or not self._rights_on(tenant).sees:
+                    continue
+                try:
+                    row = decode_schedule(stored)
+                    if told or wanted.fits(tenant, id, row):
+                        placed.append((_place(row, row_key, sort), store, row_key))
+                except UNREADABLE:
+                    continue
+        return placed
 
-    def _in_order(
-        self, wanted: Filter, sort: Sort, after: bytes | None
-    ) -> Iterator[tuple[bytes, StateStore, bytes]]:
-        """(place, store, row key) in the order of places, of all that may match, from behind a place on.
+    def _sorted(self, placed: Sequence[_Placed], limit: int, after: bytes | None) -> Page:
+        if after is not None:
+            placed = [one for one in placed if one[0] > after]
+        first = heapq.nsmallest(limit + 1, placed, key=lambda one: one[0])
+        items = [self._read(store, row_key) for _, store, row_key in first[:limit]]
+        last = first[limit - 1][0] if len(first) > limit else None
+        return Page([found for found in items if found is not None], last)
+
+    def _in_order(self, wanted: Filter, sort: Sort, after: bytes | None) -> Iterator[_Row]:
+        """All that may match in the order of places, from behind a place on.
 
         Whoever they belong to: whoever looks counts those, too.
         """
         ways = [
-            _places(store, _KINDS[sort] + index_keys.code(status), *_range(wanted, sort, after))
+            self._way(store, index_keys.code(status), wanted, sort, after)
             for store in self._stores.values()
             for status in wanted.statuses
         ]
-        for place, store in heapq.merge(*ways, key=lambda pair: pair[0]):
-            yield place, store, _row_key(place, sort)
+        return heapq.merge(*ways, key=lambda row: row[0])
+
+    def _way(
+        self, store: StateStore, code: bytes, wanted: Filter, sort: Sort, after: bytes | None
+    ) -> Iterator[_Row]:
+        for place, _ in _places(store, _KINDS[sort] + code, *_range(wanted, sort, after)):
+            yield place, code, store, _row_key(place, sort)
 
 
 def _agreeing(
@@ -461,14 +523,17 @@ def _places(
 
 
 def _all(store: StateStore, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-    return everything(store, start, stop, _CHUNK)
+    # Most are done with the first; whoever goes on goes far.
+    first = store.scan(start, stop, _CHUNK)
+    yield from first
+    if len(first) == _CHUNK:
+        yield from everything(store, first[-1][0] + b"\0", stop)
 
 
-def _place(found: StoredSchedule, row_key: bytes, sort: Sort) -> bytes:
+def _place(schedule: Schedule, row_key: bytes, sort: Sort) -> bytes:
     """Where a schedule stands in a list: its key in the index, without kind and status."""
-    schedule = found.row
     if sort is Sort.ID:
-        return index_keys.by_id(schedule.status, found.tenant, found.id)[2:]
+        return index_keys.by_id(schedule.status, *keys.split_schedule_key(row_key))[2:]
     sign = index_keys.sign(schedule.destination)
     if sort is Sort.NEXT:
         return index_keys.by_next(schedule.status, next_at_ms(schedule), sign, row_key)[2:]

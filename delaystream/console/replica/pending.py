@@ -18,6 +18,7 @@ from delaystream.codec.envelope import (
     Schedule,
     Status,
     decode_entry,
+    decode_schedule,
     kept_key,
 )
 from delaystream.console.access.caller import ITSELF, Caller
@@ -228,12 +229,17 @@ def _few_named(copy: Copy, narrow: bytes) -> list[bytes] | None:
     rows = copy.store.scan(start, keys.after_prefix(start), FEW_NAMED + 1)
     if len(rows) > FEW_NAMED:
         return None
+    references = [row[len(narrow) :] for row, _ in rows]
     places: list[bytes] = []
-    for row, _ in rows:
-        reference = row[len(narrow) :]
-        if (found := read_schedule(copy.store, reference)) is not None:
-            sign = index_keys.sign(found.row.destination)
-            places += [entry[5:13] + _NAMED + sign + reference[1:] for entry in found.row.pending]
+    for reference, stored in zip(references, copy.store.get_many(references), strict=True):
+        try:
+            schedule = None if stored is None else decode_schedule(stored)
+        except UNREADABLE:
+            # A newer release wrote it.
+            continue
+        if schedule is not None:
+            sign = index_keys.sign(schedule.destination)
+            places += [entry[5:13] + _NAMED + sign + reference[1:] for entry in schedule.pending]
     return places
 
 
