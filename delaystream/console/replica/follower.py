@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -32,12 +32,16 @@ from delaystream.query.partition import StoredPartition, UnknownLayout
 
 logger = logging.getLogger(__name__)
 
-#: So many records are applied before others have their turn.
+#: So many records are applied before others have their turn; a named schedule's row costs as much as several.
 _AT_ONCE: Final = 500
+_NAMED_COSTS: Final = 5
 #: Of so many rows it is kept which were touched.
 _TOUCHED: Final = 20_000
 #: Kinds of rows that a StoredPartition reads once.
 _READ_ONCE: Final = frozenset(b"dehmn")
+
+Row = tuple[int, bytes, bytes | None]
+"""Offset, key and value of a record."""
 
 
 class Phase(StrEnum):
@@ -185,10 +189,12 @@ class Follower:
     async def _apply(self, replica: Replica, marker: Marker, batch: ChangelogBatch) -> Marker:
         assert replica.store is not None
         records, next_position = batch.records, batch.next_position
-        for first in range(0, len(records), _AT_ONCE):
-            some = records[first : first + _AT_ONCE]
-            last = first + len(some) == len(records)
-            marker = replica.apply(marker, ChangelogBatch(some, next_position if last else some[-1][0] + 1))
+        applied = 0
+        while applied < len(records):
+            some = _turn(records, applied)
+            applied += len(some)
+            reached = next_position if applied == len(records) else some[-1][0] + 1
+            marker = replica.apply(marker, ChangelogBatch(some, reached))
             self._touch(key for _, key, _ in some)
             if any(key[0] in _READ_ONCE for _, key, _ in some):
                 self._stored = None
@@ -228,3 +234,14 @@ class Follower:
     def _tell(self, status: CopyStatus) -> None:
         self.status = status
         self._changed.set()
+
+
+def _turn(records: Sequence[Row], first: int) -> Sequence[Row]:
+    """What is applied at once from the first on: one record at least."""
+    some = records[first : first + _AT_ONCE]
+    cost = 0
+    for count, (_, key, _) in enumerate(some):
+        if cost >= _AT_ONCE:
+            return some[:count]
+        cost += _NAMED_COSTS if key[:1] == b"s" else 1
+    return some

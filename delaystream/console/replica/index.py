@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -37,14 +36,9 @@ _FIRST_WHEEL: Final = keys.wheel_bound(keys.HOUSEKEEPING + 1)
 
 def words(*texts: str | None) -> list[str]:
     """What texts are found by: runs of letters and digits, case-folded, each once."""
-    found: dict[str, None] = {}
-    for text in texts:
-        if text is not None:
-            for word in _word.findall(text.casefold()):
-                found[word[:MOST_CHARACTERS]] = None
-                if len(found) == MOST_WORDS:
-                    return list(found)
-    return list(found)
+    text = " ".join([text for text in texts if text is not None]).casefold()
+    found = dict.fromkeys([word[:MOST_CHARACTERS] for word in _word.findall(text)])
+    return list(found)[:MOST_WORDS]
 
 
 class Index(Derived):
@@ -90,12 +84,12 @@ class _Altered:
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes | None] = {}
-        self._counts: Counter[bytes] = Counter()
+        self._counts: dict[bytes, int] = {}
 
     def taken(self) -> list[Change]:
         """The rows so far; the counters wait for the end."""
         rows, self.rows = self.rows, {}
-        return list(rows.items())
+        return sorted(rows.items())
 
     def altered(self, store: StateStore) -> list[Change]:
         """The rows, and the counters as they are then."""
@@ -104,71 +98,75 @@ class _Altered:
         for counter, stored in zip(differing, store.get_many(differing), strict=True):
             count = self._counts[counter] + (index_keys.count_of(stored) if stored is not None else 0)
             counts.append((counter, index_keys.count_bytes(count) if count else None))
-        return [*self.rows.items(), *counts]
+        # In order: the store finds the place of a row faster next to the one before.
+        return [*sorted(self.rows.items()), *counts]
 
     def schedule(self, key: bytes, old: Schedule | None, new: Schedule | None) -> None:
         """What becomes of a named schedule's rows."""
-        if old is not None and new is not None and _found_by(old) == _found_by(new):
-            # A fire, most likely: it moves in time and stays what it is.
-            self._replace(_times(key, old), _times(key, new))
+        same = old is not None and new is not None and _told_by(old) == _told_by(new)
+        if same and old is not None and new is not None and _stays(old) == _stays(new):
+            # A fire: it moves in time and stays what it is.
+            self._set(_times(key, old), None)
+            self._set(_times(key, new), b"")
             return
-        self._replace(
-            [] if old is None else _times(key, old) + self._standing(key, old, -1),
-            [] if new is None else _times(key, new) + self._standing(key, new, 1),
-        )
+        prefixes: list[bytes] = []
+        if old is not None:
+            prefixes = _prefixes(key, old)
+            self._set(_times(key, old), None)
+            self._standing(key, old, prefixes, None)
+        if new is not None:
+            # What stays is written again: telling costs more than writing, for what is replaced seldom.
+            self._set(_times(key, new), b"")
+            self._standing(key, new, prefixes if same else _prefixes(key, new), b"")
 
     def entry(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
         """What becomes of the rows of a pending event without an id."""
-        self._replace(
-            [] if old is None else self._of_entry(key, old, -1),
-            [] if new is None else self._of_entry(key, new, 1),
-        )
+        if old is not None:
+            self._of_entry(key, old, None)
+        if new is not None:
+            self._of_entry(key, new, b"")
 
-    def _replace(self, before: list[bytes], after: list[bytes]) -> None:
-        rows = self.rows
-        for row in before:
-            rows[row] = None
-        for row in after:
-            # What stays is written again: telling costs more than writing, for what is replaced seldom.
-            rows[row] = b""
-
-    def _standing(self, key: bytes, schedule: Schedule, difference: int) -> list[bytes]:
+    def _standing(
+        self, key: bytes, schedule: Schedule, prefixes: Sequence[bytes], value: bytes | None
+    ) -> None:
         """Rows that stay while a schedule fires; it is counted, too."""
         tenant, id = keys.split_schedule_key(key)
         status, destination = schedule.status, schedule.destination
-        self._counts[index_keys.named_counter(tenant, destination, status)] += difference
-        reference = index_keys.code(status) + key
-        rows = [
-            index_keys.by_created(status, schedule.created_ms, index_keys.sign(destination), key),
-            index_keys.by_id(status, tenant, id),
-            index_keys.destination_prefix(destination) + reference,
-        ]
-        if schedule.key is not None:
-            rows.append(index_keys.key_prefix(schedule.key) + reference)
-        rows += [index_keys.tag_prefix(tag) + reference for tag in schedule.tags]
-        rows += [index_keys.correlation_prefix(one) + reference for one in correlated(schedule)]
-        found = words(id, schedule.name, schedule.description)
-        rows += [index_keys.word_prefix(word) + reference for word in found]
-        return rows
+        self._count(index_keys.named_counter(tenant, destination, status), value)
+        rows, reference = self.rows, index_keys.code(status) + key
+        rows[index_keys.by_created(status, schedule.created_ms, index_keys.sign(destination), key)] = value
+        rows[index_keys.by_id(status, tenant, id)] = value
+        for prefix in prefixes:
+            rows[prefix + reference] = value
+        for one in correlated(schedule):
+            rows[index_keys.correlation_prefix(one) + reference] = value
 
-    def _of_entry(self, key: bytes, stored: bytes, difference: int) -> list[bytes]:
+    def _of_entry(self, key: bytes, stored: bytes, value: bytes | None) -> None:
         try:
             entry = decode_entry(stored)
         except UNREADABLE:
-            return []
+            return
         if not isinstance(entry, Envelope):
-            return []
-        self._counts[index_keys.entry_counter(keys.wheel_of(key), keys.source_of(key))] += difference
-        rows = [index_keys.by_place(key)]
-        if (delivered := kept_key(entry.delivered_key)) is not None:
-            rows.append(index_keys.key_prefix(delivered) + _PENDING + key)
+            return
+        self._count(index_keys.entry_counter(key), value)
+        rows, reference = self.rows, _PENDING + key
+        rows[index_keys.by_place(key)] = value
+        if (delivered := entry.delivered_key) is not None:
+            rows[index_keys.key_prefix(kept_key(delivered) or b"") + reference] = value
         if entry.headers:
-            rows += [
-                index_keys.correlation_prefix(one) + _PENDING + key for one in correlation_ids(entry.headers)
-            ]
-        if entry.tags:
-            rows += [index_keys.tag_prefix(tag) + _PENDING + key for tag in entry.tags]
-        return rows
+            for one in correlation_ids(entry.headers):
+                rows[index_keys.correlation_prefix(one) + reference] = value
+        for tag in entry.tags:
+            rows[index_keys.tag_prefix(tag) + reference] = value
+
+    def _set(self, some: Sequence[bytes], value: bytes | None) -> None:
+        rows = self.rows
+        for row in some:
+            rows[row] = value
+
+    def _count(self, counter: bytes, value: bytes | None) -> None:
+        counts = self._counts
+        counts[counter] = counts.get(counter, 0) + (-1 if value is None else 1)
 
 
 def _schedule(stored: bytes | None) -> Schedule | None:
@@ -180,19 +178,25 @@ def _schedule(stored: bytes | None) -> Schedule | None:
         return None
 
 
-def _found_by(schedule: Schedule) -> tuple[object, ...]:
-    """What a schedule's rows that stay are made of."""
-    return (
-        schedule.status,
-        schedule.destination,
-        schedule.created_ms,
-        schedule.key,
-        schedule.tags,
-        schedule.name,
-        schedule.description,
-        schedule.payload,
-        schedule.answered,
-    )
+def _told_by(schedule: Schedule) -> tuple[object, ...]:
+    """What is told of a schedule, by which it is found, for as long as it is defined like that."""
+    return (schedule.destination, schedule.key, schedule.tags, schedule.name, schedule.description)
+
+
+def _stays(schedule: Schedule) -> tuple[object, ...]:
+    """What else its rows that stay are made of."""
+    return (schedule.status, schedule.created_ms, schedule.payload, schedule.answered)
+
+
+def _prefixes(key: bytes, schedule: Schedule) -> list[bytes]:
+    """What the rows begin with by which it is found."""
+    _, id = keys.split_schedule_key(key)
+    found = [index_keys.destination_prefix(schedule.destination)]
+    if schedule.key is not None:
+        found.append(index_keys.key_prefix(schedule.key))
+    found += [index_keys.tag_prefix(tag) for tag in schedule.tags]
+    found += [index_keys.word_prefix(word) for word in words(id, schedule.name, schedule.description)]
+    return found
 
 
 def correlated(schedule: Schedule) -> list[bytes]:

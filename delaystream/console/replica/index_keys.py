@@ -41,7 +41,6 @@ NO_TIME: Final = 2**64 - 1
 _FAR: Final = 2**63
 _time = Struct(">Q").pack
 _count = Struct(">q")
-_pair = Struct(">II").pack
 _place = Struct(">IQ").pack
 
 
@@ -144,9 +143,9 @@ def split_named_counter(key: bytes) -> tuple[str, str, Status]:
     return tenant.decode(), destination.decode(), STATUSES[status[0]]
 
 
-def entry_counter(wheel: int, source: int) -> bytes:
-    """Key of kind ``M``."""
-    return b"M" + _pair(wheel, source)
+def entry_counter(wheel_key: bytes) -> bytes:
+    """Key of kind ``M`` that counts an entry of a wheel."""
+    return b"M" + wheel_key[1:5] + wheel_key[13:17]
 
 
 def split_entry_counter(key: bytes) -> tuple[int, int]:

@@ -136,17 +136,18 @@ class Rows:
 
     def schedule(self, sequence: int, days: int = 0) -> Row:
         """A named schedule that has fired on so many days."""
-        id, due_ms = vocabulary.id_of(sequence), self.due_ms + sequence * 10 % _DAY_MS + days * _DAY_MS
+        id, first_ms = vocabulary.id_of(sequence), self.due_ms + sequence * 10 % _DAY_MS
+        asked_ms, due_ms = first_ms - 2 * _DAY_MS, first_ms + days * _DAY_MS
         wheel = _FIRST_WHEEL + sequence % vocabulary.DESTINATIONS
         headers: list[tuple[str, bytes | None]] = [("correlation-id", vocabulary.order(sequence))]
-        payload = Envelope(vocabulary.customer(sequence), _VALUE, headers, due_ms - 2 * _DAY_MS)
+        payload = Envelope(vocabulary.customer(sequence), _VALUE, headers, asked_ms)
         row = Schedule(
             Status.PENDING,
             sequence,
             TOPIC,
             self.partition,
             sequence,
-            due_ms - 2 * _DAY_MS,
+            asked_ms,
             f"{TO}{sequence % vocabulary.DESTINATIONS}",
             [keys.wheel_key(wheel, due_ms, 0, sequence, 0)],
             name=f"Daily {vocabulary.WORD} of {vocabulary.region(sequence)}",
@@ -154,7 +155,7 @@ class Rows:
             recurrence=Recurrence(None, _DAY_MS),
             next_ms=due_ms,
             payload=encode(payload),
-            created_ms=due_ms - 2 * _DAY_MS,
+            created_ms=asked_ms,
             key=vocabulary.customer(sequence),
         )
         if days:

@@ -24,11 +24,18 @@ Breakage = Callable[[], AbstractContextManager[Any]]
 def an_index_row_stays() -> AbstractContextManager[Any]:
     """What a schedule or an entry was found by before finds it still."""
 
-    def replace_(self: _Altered, before: list[bytes], after: list[bytes]) -> None:
-        for row in after:
-            self.rows[row] = b""
+    class Kept(dict[bytes, bytes | None]):
+        def __setitem__(self, row: bytes, value: bytes | None) -> None:
+            if value is not None:
+                super().__setitem__(row, value)
 
-    return patch.object(_Altered, "_replace", replace_)
+    original = _Altered.__init__
+
+    def begin(self: _Altered) -> None:
+        original(self)
+        self.rows = Kept()
+
+    return patch.object(_Altered, "__init__", begin)
 
 
 def rows_that_move_stay() -> AbstractContextManager[Any]:
@@ -36,10 +43,11 @@ def rows_that_move_stay() -> AbstractContextManager[Any]:
     original = _Altered.schedule
 
     def schedule(self: _Altered, key: bytes, old: Schedule | None, new: Schedule | None) -> None:
-        fires = (
-            old is not None and new is not None and index_module._found_by(old) == index_module._found_by(new)
-        )
+        fires = old is not None and new is not None and _same(old) == _same(new)
         original(self, key, None if fires and old is not None and old.fire_count else old, new)
+
+    def _same(schedule: Schedule) -> tuple[object, ...]:
+        return index_module._told_by(schedule) + index_module._stays(schedule)
 
     return patch.object(_Altered, "schedule", schedule)
 
@@ -48,22 +56,25 @@ def a_tag_is_not_removed() -> AbstractContextManager[Any]:
     """A schedule that lost its tags is found by them."""
     original = _Altered._standing
 
-    def standing(self: _Altered, key: bytes, schedule: Schedule, difference: int) -> list[bytes]:
-        if difference < 0:
-            schedule = replace(schedule, tags=[])
-        return original(self, key, schedule, difference)
+    def standing(
+        self: _Altered, key: bytes, schedule: Schedule, prefixes: Sequence[bytes], value: bytes | None
+    ) -> None:
+        if value is None:
+            prefixes = [prefix for prefix in prefixes if prefix[:1] != b"T"]
+        original(self, key, schedule, prefixes, value)
 
     return patch.object(_Altered, "_standing", standing)
 
 
 def a_counter_only_grows() -> AbstractContextManager[Any]:
-    """Entries that are gone are counted."""
-    original = _Altered._of_entry
-    return patch.object(
-        _Altered,
-        "_of_entry",
-        lambda self, key, stored, difference: original(self, key, stored, max(0, difference)),
-    )
+    """What is gone is counted."""
+    original = _Altered._count
+
+    def count(self: _Altered, counter: bytes, value: bytes | None) -> None:
+        if value is not None:
+            original(self, counter, value)
+
+    return patch.object(_Altered, "_count", count)
 
 
 def a_rebuild_leaves_entries_out() -> AbstractContextManager[Any]:
