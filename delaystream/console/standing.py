@@ -151,7 +151,8 @@ class _Table:
 
     def put(self, partition: int, rows: Sequence[Row]) -> None:
         """Have rows stand as they are; one that this version cannot read is not there."""
-        there, gone = [], []
+        there: list[tuple[Any, ...]] = []
+        gone: list[bytes] = []
         for key, row in rows:
             columns = None if row is None else columns_of(partition, key, row)
             if columns is None:
@@ -165,12 +166,7 @@ class _Table:
                 )
                 connection.execute(chosen)
             if there:
-                adding = self._database.inserting(schedule_rows)
-                taken = {
-                    name: adding.excluded[name] for name in there[0] if name not in {"partition", "place"}
-                }
-                adding = adding.on_conflict_do_update(index_elements=["partition", "place"], set_=taken)
-                connection.execute(adding, there)
+                self._database.replace(connection, schedule_rows, there)
 
     def say(self, partition: int, as_of_ms: int) -> None:
         """Every row of a partition is there: nothing that was committed before is missing."""
@@ -187,39 +183,39 @@ class _Table:
                 connection.execute(delete(table).where(table.c.partition >= partitions))
 
 
-def columns_of(partition: int, row_key: bytes, row: bytes) -> dict[str, Any] | None:
-    """A row of the changelog as one of the table; None where this version cannot read it."""
+def columns_of(partition: int, row_key: bytes, row: bytes) -> tuple[Any, ...] | None:
+    """A row of the changelog as one of the table, in the order of its columns; None: it cannot be read."""
     try:
         schedule = decode_schedule(row)
     except UNREADABLE:
         return None
     request_topic, id = keys.split_schedule_key(row_key)
     recurrence = schedule.recurrence
-    return {
-        "partition": partition,
-        "place": place(row_key),
-        "row_key": row_key,
-        "row_digest": digest(row),
-        "request_topic": request_topic,
-        "id": stored_text(id),
-        "status": schedule.status.value,
-        "destination": schedule.destination,
-        "name": stored_text(schedule.name),
-        "tags": json.dumps(list(schedule.tags)),
-        "cron": None if recurrence is None else stored_text(recurrence.cron),
-        "every_ms": None if recurrence is None or not recurrence.every_ms else recurrence.every_ms,
-        "timezone": None if recurrence is None or recurrence.cron is None else recurrence.timezone,
-        "next_at_ms": next_at_ms(schedule),
-        "last_fired_at_ms": asked_at(schedule.last_fired_ms),
-        "fired": schedule.fire_count,
-        "missed": schedule.missed_count,
-        "created_at_ms": asked_at(schedule.created_ms),
-        "created_by": stored_text(schedule.created_by),
-        "updated_at_ms": asked_at(schedule.updated_ms),
-        "updated_by": stored_text(schedule.updated_by),
-        "version": schedule.version or None,
-        "note": stored_text(schedule.note),
-    }
+    return (
+        partition,
+        place(row_key),
+        row_key,
+        digest(row),
+        request_topic,
+        stored_text(id),
+        schedule.status.value,
+        schedule.destination,
+        stored_text(schedule.name),
+        json.dumps(list(schedule.tags)),
+        None if recurrence is None else stored_text(recurrence.cron),
+        None if recurrence is None or not recurrence.every_ms else recurrence.every_ms,
+        None if recurrence is None or recurrence.cron is None else recurrence.timezone,
+        next_at_ms(schedule),
+        asked_at(schedule.last_fired_ms),
+        schedule.fire_count,
+        schedule.missed_count,
+        asked_at(schedule.created_ms),
+        stored_text(schedule.created_by),
+        asked_at(schedule.updated_ms),
+        stored_text(schedule.updated_by),
+        schedule.version or None,
+        stored_text(schedule.note),
+    )
 
 
 def place(row_key: bytes) -> bytes:

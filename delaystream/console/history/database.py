@@ -16,6 +16,7 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    Table,
     create_engine,
     delete,
     event,
@@ -199,7 +200,7 @@ class Database:
                 self._insert_events(connection, rows.events)
                 connection.execute(update(totals).values(events=totals.c.events + len(rows.events)))
             if rows.rollups:
-                connection.execute(self._adding(), rows.rollups)
+                self._add(connection, rows.rollups)
 
     def _insert_events(self, connection: Connection, rows: Sequence[EventRow]) -> None:
         # By the driver itself: what SQLAlchemy does for each row takes as long as SQLite.
@@ -255,16 +256,30 @@ class Database:
         gone = connection.execute(chosen).rowcount
         connection.execute(update(totals).values(events=totals.c.events - gone))
 
-    def _adding(self) -> Any:
-        added: Any = self.inserting(rollups)
-        taken = added.excluded
-        larger = func.max if self.is_sqlite else func.greatest
+    def _add(self, connection: Connection, sums: Sequence[Sequence[Any]]) -> None:
+        name, larger = rollups.name, "max" if self.is_sqlite else "greatest"
         summed = ["count", "lateness_ms", *[f"within_{bound}_ms" for bound in WITHIN_MS]]
-        values = {name: rollups.c[name] + taken[name] for name in summed}
-        values["lateness_max_ms"] = larger(rollups.c.lateness_max_ms, taken.lateness_max_ms)
-        return added.on_conflict_do_update(
-            index_elements=["seconds", "start_ms", "request_topic", "destination", "type"], set_=values
+        taken = [f'"{column}" = {name}."{column}" + excluded."{column}"' for column in summed]
+        taken.append(f"lateness_max_ms = {larger}({name}.lateness_max_ms, excluded.lateness_max_ms)")
+        self._upsert(connection, rollups, sums, ", ".join(taken))
+
+    def _upsert(
+        self, connection: Connection, table: Table, rows: Sequence[Sequence[Any]], taken: str
+    ) -> None:
+        """Insert rows by the driver itself, likewise; where one is there already, what is `taken` of it."""
+        names = ", ".join(f'"{column.name}"' for column in table.c)
+        key = ", ".join(f'"{column.name}"' for column in table.primary_key)
+        marks = ", ".join(["?" if self.is_sqlite else "%s"] * len(table.c))
+        connection.exec_driver_sql(
+            f"INSERT INTO {table.name} ({names}) VALUES ({marks}) ON CONFLICT ({key}) DO UPDATE SET {taken}",
+            [tuple(row) for row in rows],
         )
+
+    def replace(self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Have rows, each with all columns in their order, instead of those of the same primary key."""
+        names = [column.name for column in table.c if not column.primary_key]
+        taken = ", ".join(f'"{name}" = excluded."{name}"' for name in names)
+        self._upsert(connection, table, rows, taken)
 
     def inserting(self, table: Any) -> Any:
         """An INSERT that may say what is done where the row is there already."""

@@ -192,7 +192,7 @@ class HistoryFollower:
         before: Position,
         after: Position,
     ) -> None:
-        rows = rows_of(partition, records)
+        rows = await asyncio.to_thread(rows_of, partition, records)
         for unread in rows.unread:
             logger.warning(
                 "events, partition %d, offset %d is no event of this version: %s",

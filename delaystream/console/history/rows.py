@@ -36,7 +36,8 @@ class Rows(msgspec.Struct, frozen=True):
     """What a batch of records comes to."""
 
     events: Sequence[EventRow]
-    rollups: Sequence[dict[str, Any]]
+    #: in the order of their table's columns
+    rollups: Sequence[tuple[Any, ...]]
     unread: Sequence[Unread]
 
 
@@ -155,7 +156,7 @@ def _key(event: Event) -> bytes | None:
         return None
 
 
-def _rollups(minutes: dict[_Kind, _Sum]) -> list[dict[str, Any]]:
+def _rollups(minutes: dict[_Kind, _Sum]) -> list[tuple[Any, ...]]:
     """Sums of all spans: hours and days are made of their minutes."""
     rows = []
     for seconds in SPANS_S:
@@ -168,18 +169,5 @@ def _rollups(minutes: dict[_Kind, _Sum]) -> list[dict[str, Any]]:
     return rows
 
 
-def _rollup(seconds: int, kind: _Kind, added: _Sum) -> dict[str, Any]:
-    start_ms, request_topic, destination, type = kind
-    row = {
-        "seconds": seconds,
-        "start_ms": start_ms,
-        "request_topic": request_topic,
-        "destination": destination,
-        "type": type,
-        "count": added.count,
-        "lateness_ms": added.lateness_ms,
-        "lateness_max_ms": added.lateness_max_ms,
-    }
-    for bound_ms, count in zip(WITHIN_MS, added.within, strict=True):
-        row[f"within_{bound_ms}_ms"] = count
-    return row
+def _rollup(seconds: int, kind: _Kind, added: _Sum) -> tuple[Any, ...]:
+    return (seconds, *kind, added.count, added.lateness_ms, added.lateness_max_ms, *added.within)
