@@ -415,11 +415,16 @@ def with_verified(connection: Connection, told: Sequence[Told]) -> list[Told]:
 
 def shown(told: Iterable[Told], caller: Caller) -> Iterator[Told]:
     """Those of some events that a caller sees, as it sees them."""
+    rights: dict[str | None, tuple[bool, bool]] = {}
     for one in told:
         topic = one.event.request_topic
-        if not caller.sees(topic):
+        found = rights.get(topic)
+        if found is None:
+            found = rights[topic] = (caller.sees(topic), caller.reads_key(topic))
+        sees, reads_key = found
+        if not sees:
             continue
-        if not caller.reads_key(topic):
+        if not reads_key:
             yield replace(one, event=replace(one.event, key=None, key_base64=None))
         else:
             yield one

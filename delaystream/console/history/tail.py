@@ -41,7 +41,7 @@ Places = dict[int, int]
 class Step(msgspec.Struct, frozen=True):
     """What happened since the last one, for one stream."""
 
-    #: what its caller sees, the earliest first
+    #: what is meant of that which its caller sees, the earliest first
     told: Sequence[Told]
     #: where the stream stands behind it
     places: Places
@@ -63,20 +63,27 @@ class _Held:
         self.start = start
         self.next = start
         self.events: deque[Told] = deque()
+        #: what was last asked for: most streams stand at the same place
+        self._since: tuple[int, list[Told]] | None = None
 
     def add(self, told: Sequence[Told], next_offset: int) -> None:
+        self._since = None
         self.events.extend(told)
         self.next = next_offset
         while len(self.events) > HELD:
             self.start = self.events.popleft().offset + 1
 
     def since(self, offset: int) -> list[Told]:
-        found = []
+        if self._since is not None and self._since[0] == offset:
+            return self._since[1]
+        found: list[Told] = []
         for told in reversed(self.events):
             if told.offset < offset:
                 break
             found.append(told)
-        return found[::-1]
+        found.reverse()
+        self._since = (offset, found)
+        return found
 
 
 class Tail:
@@ -132,10 +139,12 @@ class Tail:
         silence_s: float,
         caller: Caller = ITSELF,
         until: Mapping[int, int] | None = None,
+        fits: Callable[[Told], bool] | None = None,
     ) -> AsyncIterator[Step]:
         """What happened from places on that a caller sees, some at a time; nothing after so long a silence.
 
-        With ``until`` it ends behind these places.
+        With ``until`` it ends behind these places. With ``fits`` only what fits is told; that there was
+        something else that the caller sees is a step with nothing.
 
         What others cause is no end of the silence: the stream does not tell that it happened. Ends when the
         tail is closed. What retention took is passed over. Raises DatabaseError.
@@ -144,14 +153,19 @@ class Tail:
         silent_until_s = monotonic() + silence_s
         while not self._closed.is_set():
             ways: list[list[Told]] = []
+            happened = False
             for partition in sorted(at):
                 found, at[partition] = await self._next(partition, at[partition])
-                ways.append(found)
+                happened = happened or bool(found)
+                ways.append(list(shown(found, caller)))
+            seen = any(ways)
+            if fits is not None:
+                ways = [[one for one in way if fits(one)] for way in ways]
             # Those of a partition stay in the order of their offsets, whatever their times.
-            told = list(shown(merge(*ways, key=lambda one: one.event.at_ms), caller))
+            told = list(merge(*ways, key=lambda one: one.event.at_ms))
             left_s = silent_until_s - monotonic()
             ended = until is not None and reached(at, until)
-            if told or ended or (not any(ways) and not await self._waited(at, left_s)) or left_s <= 0:
+            if seen or ended or (not happened and not await self._waited(at, left_s)) or left_s <= 0:
                 yield Step(told, dict(at))
                 silent_until_s = monotonic() + silence_s
             if ended:

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import StreamingResponse
 
-from delaystream.codec.event import EventType
+from delaystream.codec.event import Event, EventType
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.limits import TooManyOfOneCaller
 from delaystream.console.access.refused import too_many
@@ -117,14 +117,17 @@ class Watched(msgspec.Struct, frozen=True):
     def fits(self, told: Told) -> bool:
         """Whether an event is meant."""
         event = told.event
-        destination = event.destination or (event.definition.destination if event.definition else None)
         return (
-            (self.types is None or event.type in self.types)
+            (self.id is None or self.id in (event.schedule_id, event.id))
+            and (self.types is None or event.type in self.types)
             and (self.request_topics is None or event.request_topic in self.request_topics)
-            and (self.destination is None or destination == self.destination)
-            and self.id in (None, event.id, event.schedule_id)
+            and (self.destination is None or self.destination == _destination(event))
             and self.correlation_id in (None, event.correlation_id, event.request_id)
         )
+
+
+def _destination(event: Event) -> str | None:
+    return event.destination or (event.definition.destination if event.definition else None)
 
 
 @router.get(
@@ -224,22 +227,21 @@ async def _stream(
     try:
         with stream.counted():
             yield b"retry: 2000\nid: %b\n\n" % stream.event_id(places)
-            async for step in stream.tail.follow(places, _SILENCE_S, stream.caller, until):
+            following = stream.tail.follow(places, _SILENCE_S, stream.caller, until, watched.fits)
+            async for step in following:
                 if not await stream.stands():
                     # It comes again, with the rights that it has now.
                     return
-                told = b""
+                told: list[bytes] = []
                 for one in step.told:
                     places[one.partition] = max(places.get(one.partition, 0), one.offset + 1)
-                    if watched.fits(one):
-                        told += b"id: %b\nevent: %b\ndata: %b\n\n" % (
-                            stream.event_id(places),
-                            one.event.type.value.encode(),
-                            streamed(one),
-                        )
+                    type = one.event.type.value.encode()
+                    told.append(
+                        b"id: %b\nevent: %b\ndata: %b\n\n" % (stream.event_id(places), type, streamed(one))
+                    )
                 places = step.places
                 # What is not meant moves the place, too: it is not looked at again.
-                yield told or b"id: %b\n:\n\n" % stream.event_id(places)
+                yield b"".join(told) or b"id: %b\n:\n\n" % stream.event_id(places)
             if until is not None and reached(places, until):
                 yield b"id: %b\n: end\n\n" % stream.event_id(places)
     except DatabaseError:
