@@ -1,6 +1,9 @@
 """What a route takes: its caller, and the console as that caller sees it.
 
 `require_callers` holds every route to it, so that none can answer without knowing whom.
+
+All of it is asynchronous although nothing waits: FastAPI would have a thread do it otherwise, several times
+for each answer, and each time it might wait for whoever fills the history.
 """
 
 from __future__ import annotations
@@ -33,32 +36,32 @@ CALLERLESS: Final = frozenset(
 """Paths of routes that take no caller. The gate lets nobody reach them unasked, but for `gate.PUBLIC`."""
 
 
-def caller(request: Request) -> Caller:
+async def caller(request: Request) -> Caller:
     """Whoever asks, as the gate found out."""
     found: Caller = request.scope[CALLER]
     return found
 
 
-def seen(request: Request, caller: Annotated[Caller, Depends(caller)]) -> Console:
+async def seen(request: Request, caller: Annotated[Caller, Depends(caller)]) -> Console:
     """What the caller sees of the console."""
     found: Console = request.app.state.console
     return found.seen_by(caller)
 
 
-def entrance(request: Request) -> Entrance:
+async def entrance(request: Request) -> Entrance:
     """Where callers come in."""
     found: Entrance = request.app.state.entrance
     return found
 
 
-def cursors(
+async def cursors(
     entrance: Annotated[Entrance, Depends(entrance)], caller: Annotated[Caller, Depends(caller)]
 ) -> Cursors:
     """The caller's cursors."""
     return Cursors(entrance.secret, caller)
 
 
-def whole(console: Annotated[Console, Depends(seen)]) -> Console:
+async def whole(console: Annotated[Console, Depends(seen)]) -> Console:
     """The same, for what cannot be divided by request topic. Raises Refused where it sees only some."""
     if not console.caller.sees_everything:
         raise forbidden(

@@ -18,7 +18,7 @@ _JSON: Final = frozenset({"application/json", "application/merge-patch+json"})
 _NEEDS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
-def guard(request: Request, _caller: CallerOf) -> None:
+async def guard(request: Request, _caller: CallerOf) -> None:
     """Refuse what a page of another site could send unasked. Raises ProblemError."""
     if request.method in _NEEDS_BODY:
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()

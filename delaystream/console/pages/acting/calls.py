@@ -49,7 +49,7 @@ def call_of(console: Console, request: Request, form: Form, topic: str, version:
     return Call(console, request, form, on, Response())
 
 
-def changeable(console: Asked, id: str, request_topic: str | None = None) -> StoredSchedule:
+async def changeable(console: Asked, id: str, request_topic: str | None = None) -> StoredSchedule:
     """The schedule of a path, for whoever may change it. Raises ProblemError, Refused."""
     found = schedules.one_schedule(console, id, request_topic)
     permit(console.caller, Role.OPERATOR, found.tenant)
