@@ -4,6 +4,7 @@ Code of this project logs with `structlog.get_logger()` and keyword arguments. L
 the standard library's logging, go through the same formatter; their levels keep unimportant lines out.
 """
 
+import io
 import json
 import logging
 import re
@@ -14,7 +15,9 @@ from typing import Final, Literal, TextIO
 
 import orjson
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+from delaystream.printable import printable, printable_json
 
 Format = Literal["auto", "human", "json"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -166,18 +169,37 @@ def _add_partition(logger: WrappedLogger, method: str, event: EventDict) -> Even
 
 def _rendering(human: bool, stream: TextIO) -> list[Processor]:
     if human:
-        # The default, rich's, shows the local variables of each frame, with passwords and payloads.
-        plain = structlog.dev.plain_traceback
         colors = stream.isatty()
-        return [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=40, exception_formatter=plain)]
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=colors, pad_event_to=40, exception_formatter=_write_traceback
+        )
+        return [_escape_event, renderer]
     return [structlog.processors.format_exc_info, _render_json]
+
+
+def _escape_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Topics and brokers' answers are in an event's text, too; the renderer escapes the fields alone."""
+    event["event"] = printable(str(event["event"]))
+    return event
+
+
+def _write_traceback(stream: TextIO, exception: ExcInfo) -> None:
+    """A traceback, indented: none of its lines looks like one of the log.
+
+    The renderer's own, rich's, shows the local variables of each frame, with passwords and payloads.
+    """
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exception)
+    for line in text.getvalue().strip("\n").split("\n"):
+        stream.write(f"\n  {printable(line)}")
 
 
 def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
     """One JSON object: `timestamp`, `level`, `logger`, `event`, then the event's own fields."""
     first = {name: event.pop(name) for name in ("timestamp", "level", "logger", "event") if name in event}
     try:
-        return orjson.dumps({**first, **event}, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        text = orjson.dumps({**first, **event}, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except orjson.JSONEncodeError:
         # For text that is not UTF-8, such as a file name, and for integers beyond 64 bits.
         return json.dumps({str(name): value for name, value in {**first, **event}.items()}, default=str)
+    return printable_json(text)

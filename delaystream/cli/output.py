@@ -1,7 +1,7 @@
 """All that commands print: the one place where text leaves for a terminal.
 
 Ids, header names, keys, topics, reasons and the answers of a console come from records, so anybody may have
-written them. A terminal obeys none of it: every character that is not printable is escaped here, and a line
+written them. A terminal obeys none of it: every character that is not printable is escaped, and a line
 stays one line. `print` is used nowhere else under `cli` (ruff sees to it).
 """
 
@@ -12,17 +12,12 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+from delaystream.printable import printable, printable_json
+
 Output = Literal["human", "json"]
 """For people, or for programs."""
 
 _CLEAR_LINE = "\r\x1b[K"
-
-
-def printable(text: str) -> str:
-    """The text on one line; control characters and unprintable characters are escaped."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else _escaped(character) for character in text)
 
 
 def json_text(value: object, *, indent: bool = False) -> str:
@@ -34,7 +29,7 @@ def json_text(value: object, *, indent: bool = False) -> str:
     except orjson.JSONEncodeError:
         # For integers beyond 64 bits and halves of characters, which JSON from elsewhere may have.
         return json.dumps(value, indent=2 if indent else None)
-    return "".join(c if c.isprintable() or c == "\n" else _as_json(c) for c in text)
+    return printable_json(text)
 
 
 def say(*lines: str) -> None:
@@ -77,15 +72,3 @@ def progress() -> Callable[[str], None]:
         sys.stderr.flush()
 
     return step
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
-
-
-def _as_json(character: str) -> str:
-    code = ord(character)
-    if code > 0xFFFF:
-        code -= 0x10000
-        return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
-    return f"\\u{code:04x}"

@@ -4,7 +4,7 @@ import base64
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from delaystream.cli.output import printable
+from delaystream.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

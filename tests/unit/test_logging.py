@@ -82,6 +82,30 @@ def test_a_traceback_shows_no_local_variables(log_format: Format) -> None:
     assert "planted-secret" not in stream.getvalue()
 
 
+@pytest.mark.parametrize("log_format", ["human", "json"])
+def test_a_terminal_obeys_nothing_that_is_logged(log_format: Format) -> None:
+    """Texts, fields and tracebacks, of this project and of libraries: names of topics are anybody's."""
+    hostile = "x\x1b[2J\x9b31m\x07\u202e\U000e0001\r\n2026-01-01T00:00:00Z [info     ] FORGED"
+    stream = io.StringIO()
+    configure_logging(log_format, "info", stream)
+    structlog.get_logger("delaystream.x").info(hostile, topic=hostile)
+    logging.getLogger("delaystream.y").warning("parked: %s", hostile)
+    logging.getLogger("aiokafka").warning("no topic %s", hostile)
+    try:
+        raise ValueError(hostile)  # noqa: TRY301
+    except ValueError:
+        structlog.get_logger().exception("failed", error=hostile)
+    text = stream.getvalue()
+    assert text.replace("\n", "").isprintable(), ascii(text)
+    lines = text.splitlines()
+    assert not [line for line in lines if line.startswith("2026-01-01")]
+    assert len([line for line in lines if not line.startswith("  ")]) == 4
+    if log_format == "json":
+        first, *_, last = (json.loads(line) for line in lines)
+        assert (first["event"], first["topic"], last["error"]) == (hostile, hostile, hostile)
+        assert hostile in last["exception"]
+
+
 def test_human_lines_are_not_json() -> None:
     """Time, level, event, fields."""
     stream = io.StringIO()

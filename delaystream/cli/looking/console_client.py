@@ -13,8 +13,8 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 import orjson
 
-from delaystream.cli.output import printable
 from delaystream.config import ConfigurationError, Settings
+from delaystream.printable import printable
 
 _TIMEOUT_S: Final = 15.0
 #: An outcome is waited for there.

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from delaystream.cli.output import json_text, printable
+from delaystream.cli.output import json_text
+from delaystream.printable import printable
 
 Form = Literal["table", "wide", "json", "yaml", "jsonl"]
 Column = tuple[str, str]

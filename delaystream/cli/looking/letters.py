@@ -12,8 +12,9 @@ import typer
 
 from delaystream.cli.groups import expanded
 from delaystream.cli.looking.commands import Asking, To, one
-from delaystream.cli.output import complain, printable, say
+from delaystream.cli.output import complain, say
 from delaystream.exit_codes import ExitCode
+from delaystream.printable import printable
 
 _LOOK_S: Final = 0.5
 _ENDED: Final = frozenset({"done", "stopped", "failed", "interrupted"})

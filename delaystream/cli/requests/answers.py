@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from delaystream.cli.output import printable
 from delaystream.cli.rendering import clock_time, delivery_line, instants
 from delaystream.cli.wording import in_options
 from delaystream.core.durations import format_duration
+from delaystream.printable import printable
 
 if TYPE_CHECKING:
     from delaystream.client import Delivery, Receipt
