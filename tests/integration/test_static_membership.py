@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.integration.harness import Deployment, Worker, wait
@@ -69,6 +71,19 @@ def test_a_worker_that_was_killed_has_its_instance_id_at_once(deploy: Deploy) ->
     # A session that times out is not a lost identity.
     assert _TAKEN not in worker.output()
     assert worker.terminate() == 0
+
+
+def test_a_join_that_waits_for_a_killed_member_says_for_whom_and_how_long(deploy: Deploy) -> None:
+    """Without an instance id nobody knows that it will not answer: the group waits for its session to end."""
+    app = deploy(partitions=2, DELAYSTREAM_SESSION_TIMEOUT_MS="15000").apply_topics()
+    app.worker("a").wait_ready().kill()
+    worker = app.worker("b")
+    wait(lambda: "waiting to join the group" in worker.output(), "it to say so", 40)
+    [line] = [line for line in worker.output().splitlines() if "waiting to join the group" in line]
+    told = json.loads(line)["event"]
+    assert f"the group {app.app_id}, which waits for each of its members to answer: " in told
+    assert " on 127.0.0.1. One that ended without leaving, as a killed one," in told
+    assert told.endswith("15 s at most by session_timeout_ms here")
 
 
 def test_a_session_that_timed_out_is_no_fencing(deploy: Deploy) -> None:
