@@ -61,6 +61,18 @@ class Acted:
         wait(lambda: "pending" in self.states(source), "the request on the console")
         return source
 
+    def refused(self, key: bytes, value: bytes, **control: str) -> str:
+        """A request that a worker refuses, and until the console shows its letter; the letter's place."""
+        partition, offset = self.app.request(value, control, key=key)
+        source = f"{self.app.requests}/{partition}/{offset}"
+
+        def places() -> list[str]:
+            found = ask(f"{self.url}/v1/dead-letters", standing="all") or {"items": []}
+            return [one["place"] for one in found["items"] if one["source"] == source]
+
+        wait(lambda: bool(places()), "the letter on the console")
+        return places()[0]
+
     def states(self, word: str) -> set[str]:
         """What the search says of a word."""
         found = ask(f"{self.url}/v1/where", q=word) or {"items": []}
@@ -73,9 +85,10 @@ class Acted:
     def commands(self, **wanted: str) -> list[Delivery]:
         """Requests on the request topic whose control headers say so."""
         with self.app.reader(self.app.requests) as reader:
-            found = []
-            while records := reader.poll(1.0):
-                found += records
+            found: list[Delivery] = []
+            # A broker may be slow to answer: nothing says nothing before the end was seen.
+            while not reader.at_end:
+                found += reader.poll(1.0)
         named = [(f"delaystream-{name}", text.encode()) for name, text in wanted.items()]
         return [one for one in found if all(pair in one.headers for pair in named)]
 

@@ -44,7 +44,7 @@ def test_why_was_it_late(look: Look, shop: Served) -> None:
     """The search, and one click."""
     with look(shop) as looked:
         page = looked.open("/where?q=billing-retry/1003")
-        page.get_by_role("link", name="billing-retry/1003").click()
+        page.get_by_role("link", name="billing-retry/1003", exact=True).click()
         expect(page.locator("#main")).to_contain_text("Why it was late: billing was parked from")
         expect(page.locator("#main")).to_contain_text("63 s")
 

@@ -22,6 +22,8 @@ PATHS = {
     "agenda": "/agenda",
     "events": "/live",
     "dead-letters": "/dead-letters",
+    "letter": "/dead-letters/0.0?payload=true",
+    "repair": "/dead-letters/0.0/redrive?payload=true",
     "destinations": "/destinations",
     "holds": "/holds",
     "pause": f"/schedules/{quote(ID, safe='')}/pause",
@@ -45,6 +47,8 @@ TOLD = {
     "pending",
     "events",
     "dead-letters",
+    "letter",
+    "repair",
     "destinations",
     "holds",
     "pause",
@@ -58,6 +62,11 @@ TOLD = {
 ACTING = """
 [...document.querySelectorAll("*")].flatMap((element) => [...element.attributes].map((one) => one.name))
   .filter((name) => /^(on|style|hx-on|hx-vals|srcdoc)/.test(name))
+"""
+#: Where links and forms lead to; a button named `action` hides the property of its form.
+LINKS = """
+[...document.querySelectorAll("a[href], form[action]")]
+  .map((element) => new URL(element.getAttribute("href") ?? element.getAttribute("action"), location).href)
 """
 #: What is read on a page, but for what is there to be copied or edited, as it is.
 READ = """
@@ -76,9 +85,11 @@ OWN = {
     "destinations",
     "holds",
     "new",
+    "operations",
     "partitions",
     "requests",
     "settings",
+    "audit",
     "where",
     "v1",
 }
@@ -95,7 +106,7 @@ def test_it_is_text(look: Look, hostile: Served, name: str) -> None:
         # Nothing turns the direction in which the rest is read; what is there to copy is as it is.
         assert "\u202e" not in page.evaluate(READ)
         assert page.evaluate(ACTING) == []
-        for link in page.evaluate("[...document.querySelectorAll('a, form')].map(e => e.href ?? e.action)"):
+        for link in page.evaluate(LINKS):
             parts = urlsplit(link)
             if parts.netloc == "docs.example.com":
                 assert parts.path.startswith("/delaystream/runbooks/")

@@ -448,6 +448,12 @@ class LetterRun(Model):
     refused: dict[str, int] = Field(description="Those that were not, by code.")
 
 
+class LetterRuns(Model):
+    """What was sent again together lately."""
+
+    items: list[LetterRun]
+
+
 class LettersDone(Model):
     """How many letters something was done about."""
 

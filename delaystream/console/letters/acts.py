@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from delaystream.console.access.caller import Who
 from delaystream.console.audit.acts import DONE, Outcome
@@ -88,13 +88,18 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
         """How the letter stands after it."""
         if self.does is not Does.REDRIVE:
             return Standing.DISCARDED if self.does is Does.DISCARD else Standing.OPEN
-        if self.stage is Stage.FAILED:
-            return Standing.FAILED
-        if self.stage is not Stage.DECIDED:
-            return Standing.SENDING
-        if self.outcome == "rejected":
-            return Standing.REJECTED
-        return Standing.UNCHANGED if self.outcome in NOTHING_DONE else Standing.ACCEPTED
+        return standing_after(self.stage, self.outcome)
+
+
+def standing_after(stage: Stage | None, outcome: str | None) -> Standing:
+    """How a letter stands after a redrive that has come so far."""
+    if stage is Stage.FAILED:
+        return Standing.FAILED
+    if stage is not Stage.DECIDED:
+        return Standing.SENDING
+    if outcome == "rejected":
+        return Standing.REJECTED
+    return Standing.UNCHANGED if outcome in NOTHING_DONE else Standing.ACCEPTED
 
 
 Key = tuple[int, int, int]
@@ -232,12 +237,29 @@ class Acts:
         """A run by its name."""
         with self._database.reading() as connection:
             row = connection.execute(select(letter_runs).where(letter_runs.c.run == run)).mappings().first()
-        if row is None:
-            return None
-        told: dict[str, Any] = {**row}
-        told["request_topics"] = json.loads(told["request_topics"])
-        told["refused"] = json.loads(told["refused"])
-        return Run(**told)
+        return None if row is None else _run(row)
+
+    def counts(self, runs: Iterable[str]) -> dict[str, dict[Standing, int]]:
+        """By run, the letters that were sent, by how they stand."""
+        table = letter_acts.c
+        chosen = (
+            select(table.run, table.stage, table.outcome, func.count())
+            .where(table.run.in_(list(runs)))
+            .group_by(table.run, table.stage, table.outcome)
+        )
+        found: dict[str, dict[Standing, int]] = {}
+        with self._database.reading() as connection:
+            for run, stage, outcome, count in connection.execute(chosen):
+                standing = standing_after(None if stage is None else Stage(stage), outcome)
+                counts = found.setdefault(run, {})
+                counts[standing] = counts.get(standing, 0) + count
+        return found
+
+    def latest_runs(self, limit: int) -> list[Run]:
+        """The latest runs, the latest first."""
+        chosen = select(letter_runs).order_by(letter_runs.c.asked_ms.desc(), letter_runs.c.run).limit(limit)
+        with self._database.reading() as connection:
+            return [_run(row) for row in connection.execute(chosen).mappings()]
 
     def forget_runs(self, before_ms: int) -> int:
         """Delete runs that were asked for before a time; how many."""
@@ -274,6 +296,13 @@ def _act(row: RowMapping) -> Act:
     told["changed"] = json.loads(told["changed"] or "[]")
     told["stage"] = None if told["stage"] is None else Stage(told["stage"])
     return Act(**told)
+
+
+def _run(row: RowMapping) -> Run:
+    told: dict[str, Any] = {**row}
+    told["request_topics"] = json.loads(told["request_topics"])
+    told["refused"] = json.loads(told["refused"])
+    return Run(**told)
 
 
 def _run_row(run: Run) -> dict[str, Any]:

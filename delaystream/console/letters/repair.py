@@ -153,7 +153,7 @@ def composed(original: Original, repair: Repair, said: Said, reading: Reading) -
         )
     value = original.value if isinstance(repair.value, UnsetType) else repair.value
     key = original.key if isinstance(repair.key, UnsetType) else repair.key
-    headers = _repaired(letter, _own(original.headers), repair)
+    headers = _repaired(letter, own(original.headers), repair)
     key, headers = _translated(letter, said.request_topic, key, value, headers, reading.dialects)
     # A translation may say who asks, too.
     headers = _without(headers, (_ACTOR, _REPLY_TO))
@@ -177,7 +177,7 @@ def composed(original: Original, repair: Repair, said: Said, reading: Reading) -
 
 def differences(original: Original, record: RequestRecord) -> list[Difference]:
     """What is another in what is sent than in what was refused, headers by name."""
-    before, after = _by_name(_own(original.headers)), _by_name(record.headers)
+    before, after = _by_name(own(original.headers)), _by_name(record.headers)
     found = [
         Difference(name, True, before.get(name, ()), after.get(name, ()))
         for name in dict.fromkeys([*before, *after])
@@ -250,21 +250,26 @@ def _check_names(headers: Iterable[Header]) -> None:
             ) from None
 
 
-def _own(headers: Sequence[Header]) -> list[Header]:
-    """Without what workers and consumers wrote: it would be dropped on arrival."""
-    return [header for header in headers if not _is_dropped(header[0])]
+def own(headers: Sequence[Header]) -> list[Header]:
+    """A letter's headers without what workers and consumers wrote: it would be dropped on arrival."""
+    return [header for header in headers if not is_dropped(header[0])]
 
 
-def _is_dropped(name: str) -> bool:
+def is_dropped(name: str) -> bool:
+    """Whether only workers and consumers write a header."""
     try:
         return kind_of(name) == DROPPED
     except RefusedError:
         return False
 
 
+def folded(name: str) -> str:
+    """A header's name as it is compared: ours in any case, those of others as they are written."""
+    return name.lower() if name.lower().startswith(PREFIX) else name
+
+
 def _same(name: str, other: str) -> bool:
-    """Whether two names are the same header: ours in any case, those of others as they are written."""
-    return name == other or (name.lower() == other.lower() and name.lower().startswith(PREFIX))
+    return folded(name) == folded(other)
 
 
 def _has(headers: Sequence[Header], name: str) -> bool:
@@ -285,8 +290,7 @@ def _put(headers: Sequence[Header], header: Header) -> list[Header]:
 def _by_name(headers: Sequence[Header]) -> Mapping[str, list[bytes | None]]:
     found: dict[str, list[bytes | None]] = {}
     for name, content in headers:
-        key = name.lower() if name.lower().startswith(PREFIX) else name
-        found.setdefault(key, []).append(content)
+        found.setdefault(folded(name), []).append(content)
     return found
 
 

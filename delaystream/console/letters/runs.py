@@ -37,6 +37,8 @@ RATE: Final = 10.0
 MOST_RATE: Final = 200.0
 SAMPLES: Final = 5
 """So many letters a look shows."""
+LATEST: Final = 20
+"""So many runs are listed."""
 INTERRUPTED_MS: Final = 60_000
 """A run that told nothing for so long has ended with its console."""
 _CHUNK: Final = 100
@@ -149,12 +151,22 @@ class Runs:
         run = await asyncio.to_thread(acts.find_run, name)
         if run is None:
             return None
-        late = self._clock.now_ms() - run.told_ms > INTERRUPTED_MS
-        if run.stage == RUNNING and late and name not in self._tasks:
-            run = replace(run, stage=INTERRUPTED)
         done = await asyncio.to_thread(acts.of_run, name)
         counts = Counter(act.standing for act in done)
-        return Progressed(run, dict(counts), done)
+        return Progressed(self._now(run), dict(counts), done)
+
+    async def latest(self) -> list[tuple[Run, dict[Standing, int]]]:
+        """The latest runs of all consoles, the latest first, and how far each is. Raises DatabaseError."""
+        acts = self._redriving.acts
+        runs = await asyncio.to_thread(acts.latest_runs, LATEST)
+        counts = await asyncio.to_thread(acts.counts, [run.run for run in runs])
+        return [(self._now(run), counts.get(run.run, {})) for run in runs]
+
+    def _now(self, run: Run) -> Run:
+        late = self._clock.now_ms() - run.told_ms > INTERRUPTED_MS
+        if run.stage == RUNNING and late and run.run not in self._tasks:
+            return replace(run, stage=INTERRUPTED)
+        return run
 
     def stop(self, name: str) -> bool:
         """Have nothing more sent of a run; False where this console does not run it."""

@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query, Request
 from starlette.responses import Response
 
 from delaystream.codec.event import EventType
-from delaystream.console.api.asking import Asked, Cursored
+from delaystream.console.api.asking import Asked, Cursored, Entered
+from delaystream.console.api.changing import letters
 from delaystream.console.api.models import EventBody
 from delaystream.console.api.reading import happening, schedules
 from delaystream.console.api.reading.schedules import LONGEST, Text
 from delaystream.console.api.rendering import event_body
+from delaystream.console.letters.acts import Standing
+from delaystream.console.pages.acting.forms import stamp
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.rendering import address, pages_of
 from delaystream.console.where import By
+from delaystream.core.instants import format_instant
 
 SHOWN: Final = 50
+RUNS_SHOWN: Final = 5
+RUNS_SHOWN_MS: Final = 24 * 3_600_000
+"""So long those that were sent again together stand below the list of letters."""
 
 
 @router.get("/where")
@@ -94,24 +101,38 @@ async def dead_letters(
     request: Request,
     console: Asked,
     cursors: Cursored,
+    entrance: Entered,
     code: Text = None,
     request_topic: Text = None,
     destination: Text = None,
     id: Text = None,
+    at_from: Text = None,
+    at_to: Text = None,
+    standing: Standing | Literal["all", ""] = "",
     cursor: str | None = None,
 ) -> Response:
-    """Dead letters, the latest first."""
+    """Dead letters, the latest first; without `standing` those about which there is something to do."""
+    chosen = {
+        "code": code,
+        "request_topic": request_topic,
+        "destination": destination,
+        "id": id,
+        "at_from": at_from,
+        "at_to": at_to,
+    }
+    filters: dict[str, Any] = {name: text or None for name, text in chosen.items()}
+    filters["request_topic"] = [request_topic] if request_topic else None
     page = await happening.list_dead_letters(
         console,
         cursors,
-        code=code or None,
-        request_topic=[request_topic] if request_topic else None,
-        destination=destination or None,
-        id=id or None,
+        **filters,
+        standing=[standing] if standing else None,
         limit=SHOWN,
         cursor=cursor or None,
     )
-    chosen = {"code": code, "request_topic": request_topic, "destination": destination, "id": id}
+    runs = [] if console.runs is None else (await letters.list_runs(console)).items
+    now_ms = console.clock.now_ms()
+    here = {**chosen, "standing": str(standing)}
     return pages_of(request).page(
         "dead_letters.html",
         console,
@@ -119,10 +140,17 @@ async def dead_letters(
             "section": "dead-letters",
             "page": page,
             "chosen": chosen,
+            "standing": str(standing),
+            "standings": [one.value for one in Standing],
             "filtered": any(chosen.values()),
             "counts": sorted(page.counts.items(), key=lambda pair: -pair[1]),
-            "code_address": lambda value: address("/dead-letters", **{**chosen, "code": value}),
-            "next": address("/dead-letters", **chosen, cursor=page.next_cursor) if page.next_cursor else None,
-            "first": address("/dead-letters", **chosen) if cursor else None,
+            "code_address": lambda value: address("/dead-letters", **{**here, "code": value}),
+            "standing_address": lambda value: address("/dead-letters", **{**here, "standing": value}),
+            "next": address("/dead-letters", **here, cursor=page.next_cursor) if page.next_cursor else None,
+            "first": address("/dead-letters", **here) if cursor else None,
+            "runs": [run for run in runs if now_ms - run.asked_at < RUNS_SHOWN_MS][:RUNS_SHOWN],
+            # Letters that come after this page was shown are not meant by it.
+            "until": at_to or format_instant(now_ms),
+            "stamp": stamp(entrance, console.caller, now_ms),
         },
     )

@@ -157,6 +157,11 @@ def pending_address(source: str, deed: str = "") -> str:
     return f"/pending/{quote(source, safe='/@')}" + (f"/{deed}" if deed else "")
 
 
+def letter_address(place: str, deed: str = "", **query: object) -> str:
+    """The page of a dead letter, by its place; or where something is done about it."""
+    return address(f"/dead-letters/{quote(place, safe='')}" + (f"/{deed}" if deed else ""), **query)
+
+
 def where_address(word: str) -> str:
     """The search for a word."""
     return address("/where", q=word)
@@ -187,6 +192,7 @@ class Pages:
             "address": address,
             "advice": advice,
             "deed_address": deed_address,
+            "letter_address": letter_address,
             "pending_address": pending_address,
             "appearance": appearance,
             "codes": frozenset(code.value for code in Code),

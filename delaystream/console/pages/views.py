@@ -11,7 +11,15 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from delaystream.console.pages import audit, coming, first, happened, schedules, signing, surroundings
-from delaystream.console.pages.acting import destinations, editing, operations, requests, unnamed
+from delaystream.console.pages.acting import (
+    destinations,
+    editing,
+    letter_runs,
+    letters,
+    operations,
+    requests,
+    unnamed,
+)
 from delaystream.console.pages.acting import schedules as acted
 from delaystream.console.pages.answering import router
 from delaystream.console.pages.appearance import Appearance
@@ -30,6 +38,9 @@ ACTING: Final = (
     unnamed.router,
     requests.router,
     operations.router,
+    # Their paths end where those of one letter begin.
+    letter_runs.router,
+    letters.router,
 )
 """What changes something."""
 

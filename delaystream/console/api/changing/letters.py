@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
@@ -30,6 +30,7 @@ from delaystream.console.api.models import (
     LetterCheck,
     LetterDetail,
     LetterRun,
+    LetterRuns,
     LetterSample,
     LettersDone,
     LettersLook,
@@ -170,22 +171,25 @@ async def _open(
 Opened = Annotated[OpenedLetter, Depends(_open)]
 
 
+@asking.get("/dead-letters/runs")
+async def list_runs(console: Asked) -> LetterRuns:
+    """The latest of those that were sent again together, the latest first."""
+    latest = await runs_of(console).latest()
+    return LetterRuns(items=[run_body(run, counts) for run, counts in latest if _sees_run(console, run)])
+
+
 @asking.get("/dead-letters/runs/{run}")
 async def get_run(console: Asked, run: str) -> LetterRun:
     """Letters that were sent again together, and how far that is."""
-    found = await runs_of(console).find(run)
-    if found is None or not _sees_run(console, found.run):
-        raise unknown(f"No run {run[:60]!r} of dead letters is known.")
-    return run_body(found)
+    found = await seen_run(console, run)
+    return run_body(found.run, found.counts)
 
 
 @router.post("/dead-letters/runs/{run}/stop")
 async def stop_run(console: Asked, run: str, _: Annotated[Noted | None, Body()] = None) -> LetterRun:
     """Send nothing more of a run; what was sent stands."""
     runs = runs_of(console)
-    found = await runs.find(run)
-    if found is None or not _sees_run(console, found.run):
-        raise unknown(f"No run {run[:60]!r} of dead letters is known.")
+    found = await seen_run(console, run)
     for topic in found.run.request_topics:
         if not console.caller.may(Role.ADMIN, topic or None):
             raise forbidden(
@@ -193,8 +197,8 @@ async def stop_run(console: Asked, run: str, _: Annotated[Noted | None, Body()] 
             )
     if not runs.stop(run) and found.run.stage == "running":
         raise ProblemError(HTTPStatus.CONFLICT, "not-here", "Another console runs it: ask that one.")
-    again = await runs.find(run)
-    return run_body(again or found)
+    again = await seen_run(console, run)
+    return run_body(again.run, again.counts)
 
 
 @asking.get("/dead-letters/{place}")
@@ -293,7 +297,7 @@ async def redrive_dead_letters(
     assert found is not None
     response.status_code = HTTPStatus.ACCEPTED
     response.headers["Location"] = f"/v1/dead-letters/runs/{run.run}"
-    return run_body(found)
+    return run_body(found.run, found.counts)
 
 
 @router.post("/dead-letters/discard")
@@ -459,9 +463,8 @@ def _text(content: bytes | None) -> str | None:
     return shown if len(content) <= _SHOWN_BYTES else f"{shown}… ({len(content)} bytes)"
 
 
-def run_body(found: Progressed) -> LetterRun:
-    """A run."""
-    run: Run = found.run
+def run_body(run: Run, counts: Mapping[Standing, int]) -> LetterRun:
+    """A run, and how far it is."""
     return LetterRun(
         run=run.run,
         stage=run.stage,
@@ -469,9 +472,17 @@ def run_body(found: Progressed) -> LetterRun:
         note=run.note,
         asked_at=run.asked_ms,
         total=run.total,
-        standing={standing.value: count for standing, count in found.counts.items()},
+        standing={standing.value: count for standing, count in counts.items()},
         refused=dict(run.refused),
     )
+
+
+async def seen_run(console: Console, run: str) -> Progressed:
+    """A run that the caller sees. Raises ProblemError."""
+    found = await runs_of(console).find(run)
+    if found is None or not _sees_run(console, found.run):
+        raise unknown(f"No run {run[:60]!r} of dead letters is known.")
+    return found
 
 
 def _sees_run(console: Console, run: Run) -> bool:

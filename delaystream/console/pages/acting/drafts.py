@@ -6,9 +6,9 @@ import difflib
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from delaystream.console.api.models import HeaderBytes, Json, Payload, ScheduleBody
 from delaystream.console.api.problems import invalid
@@ -65,6 +65,10 @@ _OPTION_INPUTS: Final = (
 )
 
 
+Written: TypeAlias = tuple[str, str | HeaderBytes | None]
+"""A header as the interface has it."""
+
+
 @dataclass(frozen=True)
 class Change:
     """One field that differs."""
@@ -109,18 +113,25 @@ def _payload_texts(payload: Payload) -> dict[str, str]:
     else:
         raw = payload.value_base64 or b64encode((value or "").encode()).decode()
         told |= {"value": raw, "value_kind": "base64"}
-    if all(
-        isinstance(content, str) and _PLAIN.fullmatch(f"{name}: {content}")
-        for name, content in payload.headers
-    ):
-        told["headers"] = "\n".join(f"{name}: {content}" for name, content in payload.headers)
-    else:
-        pairs = [
-            [name, content.model_dump() if isinstance(content, HeaderBytes) else content]
-            for name, content in payload.headers
-        ]
-        told["headers"] = json.dumps(pairs)
+    told["headers"] = headers_text(payload.headers)
     return told
+
+
+def is_line(header: Written) -> bool:
+    """Whether a header can be written as a line of a form."""
+    name, content = header
+    return isinstance(content, str) and _PLAIN.fullmatch(f"{name}: {content}") is not None
+
+
+def headers_text(headers: Sequence[Written]) -> str:
+    """Headers as a form has them: a line each, or JSON where one is not of one line."""
+    if all(map(is_line, headers)):
+        return "\n".join(f"{name}: {content}" for name, content in headers)
+    pairs = [
+        [name, content.model_dump() if isinstance(content, HeaderBytes) else content]
+        for name, content in headers
+    ]
+    return json.dumps(pairs)
 
 
 def fields_of(texts: Mapping[str, str]) -> dict[str, str]:
@@ -170,13 +181,13 @@ def payload_body(texts: Mapping[str, str], payload: Payload | None = None) -> Js
             for name, content in payload.headers
         ]
     else:
-        pairs = _pairs(texts.get("headers", ""))
+        pairs = pairs_of(texts.get("headers", ""))
     if pairs:
         body["headers"] = pairs
     return {name: value for name, value in body.items() if value is not None or name == "value"}
 
 
-def _pairs(text: str) -> object:
+def pairs_of(text: str) -> object:
     """Headers as written: a line each, or JSON. Raises ProblemError."""
     text = text.strip()
     if text.startswith("["):
