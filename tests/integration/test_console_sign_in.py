@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +9,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from delaystream.adapters.operate.http import bound
 from delaystream.console.access.caller import Kind
 from delaystream.console.access.claims import Claims, parse_grant
 from delaystream.console.access.entrance import Entrance
@@ -22,6 +18,7 @@ from delaystream.console.audit.acts import EntryFilter
 from delaystream.console.signing.provider import Provider, Registration
 from delaystream.console.signing.service import Identities, Signing
 from delaystream.console.signing.sessions import StoredSessions
+from tests.integration.harness_provider import identities
 from tests.unit.console.writable import HOST, World, in_world
 
 USER = {"sub": "mia@example.com", "preferred_username": "mia", "groups": ["support"]}
@@ -30,27 +27,8 @@ USER = {"sub": "mia@example.com", "preferred_username": "mia", "groups": ["suppo
 @pytest.fixture
 def provider() -> Iterator[str]:
     """Where it answers."""
-    with bound("127.0.0.1", 0, listens=False) as place:
-        port = place.getsockname()[1]
-    command = [sys.executable, "-W", "ignore", "-m", "oidc_provider_mock", "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--require-nonce", "true", "--user-claims", json.dumps(USER)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None
-            try:
-                httpx.get(f"{url}/.well-known/openid-configuration")
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
+    with identities(USER) as url:
         yield url
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_the_whole_way(provider: str, tmp_path: Path) -> None:
