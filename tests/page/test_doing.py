@@ -196,7 +196,8 @@ def test_stop_everything_of_a_customer_and_let_it_go_on(look: Look, acting: Acte
         (sent,) = acting.commands(**{"action": "pause", "match-key": "customer-17"})
         assert sent.header("delaystream-note") == b"asked for by phone"
         wait(lambda: "held" in acting.states("customer-17"), "what is held")
-        press(page, "Release")
+        looked.open("/where?q=customer-17")
+        press(page, "Release the hold of this key")
         press(page, "Release it")
         told(page, "Released: 1 schedule.")
         assert [one.value for one in acting.delivered(out, 1)] == [b"new"]

@@ -51,6 +51,7 @@ SHOWN = {
     ("late-schedule", "light-1280"),
     ("agenda", "dark-1280"),
     ("where", "light-1280"),
+    ("dead-letters", "light-1280"),
 }
 
 

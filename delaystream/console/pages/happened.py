@@ -36,6 +36,7 @@ async def where(
 ) -> Response:
     """Where an event is."""
     word = q.strip()
+    key = word.encode("utf-8", "surrogatepass")
     items = (await schedules.where(console, q=word)).items if word else []
     return pages_of(request).page(
         "where.html",
@@ -46,7 +47,7 @@ async def where(
             "word": word,
             "found": items,
             "by_key": any(one.by is By.KEY for one in items),
-            "held": any(hold.match.key == word.encode("utf-8", "surrogatepass") for hold in console.holds()),
+            "hold": next((hold for hold in console.holds() if hold.match.key == key), None),
             "states": Counter(one.state.value for one in items).most_common(),
         },
     )
