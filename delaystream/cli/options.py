@@ -57,7 +57,7 @@ RequestTopic = Annotated[
 ]
 Actor = Annotated[
     str | None,
-    typer.Option(help="Who asks: shown in the schedule's events, verified by nobody.", metavar="TEXT"),
+    typer.Option(help="Who asks: shown in the schedule's events, not verified.", metavar="TEXT"),
 ]
 Note = Annotated[str | None, typer.Option(help="Why: for people, at most 1024 bytes.", metavar="TEXT")]
 Coordinates = Annotated[
@@ -113,10 +113,10 @@ class Service:
     bootstrap_server: BootstrapServers = None
     app_id: Annotated[
         str | None,
-        typer.Option(help="The application: the workers' group, and what names begin with.", metavar="NAME"),
+        typer.Option(help="The application: the workers' group, and the beginning of names.", metavar="NAME"),
     ] = None
     data_dir: Annotated[
-        Path | None, typer.Option(help="Local state; may be lost, is rebuilt then.", metavar="DIR")
+        Path | None, typer.Option(help="Local state; it is rebuilt if it is lost.", metavar="DIR")
     ] = None
     http_host: Annotated[
         str | None,
@@ -181,15 +181,15 @@ class Timing:
     timezone: Annotated[
         str | None, typer.Option(help="IANA zone of --cron (default UTC), or of --at.", metavar="ZONE")
     ] = None
-    start: Annotated[str | None, typer.Option(help="Not before; --every counts from it.", metavar="TIME")] = (
-        None
-    )
+    start: Annotated[
+        str | None, typer.Option(help="Earliest time; --every counts from it.", metavar="TIME")
+    ] = None
     end: Annotated[str | None, typer.Option(help="Not after.", metavar="TIME")] = None
     max_fires: Annotated[
-        str | None, typer.Option(help="Recurring: end after so many deliveries.", metavar="N")
+        str | None, typer.Option(help="Recurring: end after this many deliveries.", metavar="N")
     ] = None
     jitter: Annotated[
-        str | None, typer.Option(help="Recurring: each fire comes up to so much later.", metavar="DURATION")
+        str | None, typer.Option(help="Recurring: each fire comes up to this much later.", metavar="DURATION")
     ] = None
     dst_gap: Annotated[
         str | None,
@@ -256,7 +256,9 @@ class Terms:
     ] = None
     request_id: Annotated[
         str | None,
-        typer.Option(help="Name this request: sent again, it changes nothing more.", metavar="TEXT"),
+        typer.Option(
+            help="Name of this request: sent again with it, it changes nothing more.", metavar="TEXT"
+        ),
     ] = None
 
     def options(self) -> dict[str, object]:
@@ -269,10 +271,11 @@ class Declaration:
     """The set of schedules that an id belongs to."""
 
     declared_by: Annotated[
-        str | None, typer.Option(help="Whose set of schedules the id belongs to.", metavar="TEXT")
+        str | None, typer.Option(help="The set of schedules that the id belongs to.", metavar="TEXT")
     ] = None
     deploy: Annotated[
-        int | None, typer.Option(help="Which deployment of it: a lower one is refused.", metavar="N", min=0)
+        int | None,
+        typer.Option(help="Number of that set's deployment: a lower one is refused.", metavar="N", min=0),
     ] = None
 
     def options(self) -> dict[str, object]:
@@ -291,9 +294,9 @@ class Selection:
     match_destination: Annotated[
         str | None, typer.Option(help="All that deliver to this topic.", metavar="TOPIC")
     ] = None
-    match_id_prefix: Annotated[str | None, typer.Option(help="All whose id begins so.", metavar="TEXT")] = (
-        None
-    )
+    match_id_prefix: Annotated[
+        str | None, typer.Option(help="All whose id begins with this.", metavar="TEXT")
+    ] = None
     match_key: Annotated[str | None, typer.Option(help="All that deliver with this key.", metavar="KEY")] = (
         None
     )

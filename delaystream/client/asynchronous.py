@@ -98,7 +98,7 @@ class AsyncClient(Verbs[Answer[Accepted], Answer[ScheduleDescription | None]]):
         await self.close()
 
     async def close(self, timeout: timedelta = CLOSE_TIMEOUT) -> None:  # noqa: ASYNC109
-        """Have everything that was sent acknowledged, for at most so long, and let go of every connection."""
+        """Have everything that was sent acknowledged, for at most so long, and close every connection."""
         await self._sending.close(min(span("timeout", timeout), LONGEST_WAIT).total_seconds())
 
     preview = staticmethod(preview)

@@ -108,7 +108,7 @@ class Client(Verbs[Accepted, ScheduleDescription | None]):
         self.close()
 
     def close(self, timeout: timedelta = CLOSE_TIMEOUT) -> None:
-        """Have everything that was sent acknowledged, for at most so long, and let go of every connection."""
+        """Have everything that was sent acknowledged, for at most so long, and close every connection."""
         self._sending.close(min(span("timeout", timeout), LONGEST_WAIT).total_seconds())
 
     preview = staticmethod(preview)

@@ -1,4 +1,4 @@
-"""What can be asked of delaystream: the one contract of every client, and of batches."""
+"""The verbs of delaystream: the one contract of every client, and of batches."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ AcceptedT_co = TypeVar("AcceptedT_co", covariant=True)
 DescribedT_co = TypeVar("DescribedT_co", covariant=True)
 
 Change = Callable[[ScheduleDescription], Changes | None]
-"""What is to change of a schedule as it stands; None: nothing. It may be called again."""
+"""The change to a schedule as it is now; None: no change. It may be called again."""
 
 RECEIPT_WAIT: Final = timedelta(seconds=15)
 """How long the receipt of what cannot do without one is waited for, unless it is said."""
 CLOSE_TIMEOUT: Final = timedelta(seconds=30)
-"""How long `close()` waits for acknowledgements, at most."""
+"""Longest wait of `close()` for acknowledgements."""
 LONGEST_WAIT: Final = timedelta(days=3650)
-"""What a longer wait is taken for: Python's locks take no more than some three hundred years."""
+"""The longest wait; a longer one becomes this: Python's locks take no more than some three hundred years."""
 CONFLICTS: Final = 10
-"""How often a change is tried that others come before, at most."""
+"""Most attempts of a change when other changes come first."""
 
 
 class Verbs(ABC, Generic[AcceptedT_co, DescribedT_co]):
-    """Requests and commands. What is given as None is as if it were not given.
+    """Requests and commands. None counts as not given.
 
     Each is checked as a worker does before anything is sent: RejectedError. Options are the headers of
     docs/headers.md with underscores; times are datetimes with an offset (or local ones of `timezone`),
@@ -225,7 +225,7 @@ def itself(accepted: Accepted) -> Accepted:
 
 
 def described(accepted: Accepted) -> ScheduleDescription | None:
-    """What a describe was told; None where nothing is known."""
+    """The answer of a describe; None if nothing is known."""
     return None if accepted.receipt is None else ScheduleDescription.of(accepted.receipt)
 
 
@@ -246,7 +246,7 @@ def seconds(wait: timedelta | None) -> float | None:
 
 
 def accepted_as_it_is(found: ScheduleDescription) -> Accepted:
-    """What a change that changes nothing comes to: the description that it was decided on."""
+    """The outcome of a change that changes nothing: the description that it was decided on."""
     topic, partition, offset = found.receipt.source.rsplit("/", 2)
     source = Coordinates(topic, int(partition), int(offset))
     decided_ms = int(found.receipt.body.get("decided_at_ms", 0))
@@ -264,7 +264,7 @@ def kafka_settings(kafka: str | Mapping[str, str] | None, settings: Settings | N
         raise TypeError("A client takes bootstrap servers, or settings or a transport in their place.")
     given = {"bootstrap.servers": kafka} if isinstance(kafka, str) else kafka
     if unknown := [name for name in given if name not in SUPPORTED]:
-        raise ConfigurationError([f"Kafka's {name} is no setting that is supported." for name in unknown])
+        raise ConfigurationError([f"Kafka's setting {name} is not supported." for name in unknown])
     return given
 
 

@@ -85,14 +85,14 @@ EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
     EventType.RESUMED: "The schedule fires again; what passed meanwhile follows as events of its own.",
     EventType.TRIGGERED: "A fire beside those of the schedule is on its way; `fired` follows.",
     EventType.FIRED: "A record was delivered.",
-    EventType.SKIPPED: "Scheduled times passed for which the next fire stands (`catch-up: latest`).",
+    EventType.SKIPPED: "Scheduled times passed, and the next fire stands for them (`catch-up: latest`).",
     EventType.MISSED: "Scheduled times passed that will never fire: beyond `grace`, by `catch-up: none`, or "
     "`replaced`.",
     EventType.EXPIRED: "A one-time fire was later than `grace` and dropped (`on-late: drop`).",
     EventType.MOVED: "A one-time fire was later than `grace` and goes to its topic for late ones.",
     EventType.QUARANTINED: "A fire proved impossible and is among the dead letters.",
     EventType.COMPLETED: "A recurring schedule has no further time.",
-    EventType.CANCELLED: "Nothing of the schedule is ahead any more.",
+    EventType.CANCELLED: "The schedule has no fire ahead any more.",
     EventType.REJECTED: "A request was refused and is among the dead letters; nothing changed.",
     EventType.KEPT: "`if-exists: keep` found the id in use; nothing changed.",
     EventType.UNCHANGED: "The schedule was what was asked for: the same definition, paused, or running.",
@@ -100,9 +100,11 @@ EVENT_DESCRIPTIONS: Final[dict[EventType, str]] = {
     EventType.TOO_LATE: "A command found that the schedule was over; `fire_id` is the last fire.",
     EventType.UNKNOWN: "A command found no such id. A cancel is remembered.",
     EventType.BULK: "A bulk command is done on every partition; each schedule has an event of its own.",
-    EventType.PARKED: "A partition has set a destination aside that cannot be written to; of no schedule.",
-    EventType.RELEASED: "A partition does not set a destination aside any more; of no schedule.",
-    EventType.RATE: "A command's rate for a destination is in force on every partition; of no schedule.",
+    EventType.PARKED: "A partition has set aside a destination that cannot be written to; belongs to no "
+    "schedule.",
+    EventType.RELEASED: "A partition writes to a parked destination again; belongs to no schedule.",
+    EventType.RATE: "A command's rate for a destination is in force on every partition; belongs to no "
+    "schedule.",
 }
 """The meaning of each type, for people; the documentation's table is generated from it."""
 
@@ -140,18 +142,19 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     type: EventType
     at_ms: Annotated[int, Meta(description="When the worker decided it.", ge=0)]
     request_topic: Annotated[
-        str | None, Meta(description="An id belongs to its request topic. Left out of what is of none.")
+        str | None,
+        Meta(description="An id belongs to its request topic. Absent in events that belong to none."),
     ] = None
     schedule_id: Annotated[
         str | None,
         Meta(
-            description="The id, or the request's coordinates; also the record's key. Left out of what is of "
-            "no schedule: its record's key is the destination."
+            description="The id, or the request's coordinates; also the record's key. Absent in events "
+            "without a schedule: their record's key is the destination."
         ),
     ] = None
     source: Annotated[
         Where | None,
-        Meta(description="The request or command this is the outcome of; else the schedule's request."),
+        Meta(description="The request or command that led to this; otherwise the schedule's request."),
     ] = None
     id: str | None = None
     status: Annotated[str | None, Meta(description="Where the schedule stands after this.")] = None
@@ -159,36 +162,37 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     actor: Annotated[
         str | None,
         Meta(
-            description="Who asked, as the request or command said; not verified. Left out of what happens "
-            "by itself."
+            description="Who asked, as the request or command said; not verified. Absent in events that no "
+            "request caused."
         ),
     ] = None
     key: Annotated[
         str | None, Meta(description="The key that is delivered, 256 bytes at most, cut between characters.")
     ] = None
-    key_base64: Annotated[str | None, Meta(description="The same, where it is not UTF-8.")] = None
+    key_base64: Annotated[str | None, Meta(description="The same in base64, if it is not UTF-8.")] = None
     created_at_ms: Annotated[
         int | None, Meta(description="Timestamp of the request that made the schedule.")
     ] = None
-    created_by: Annotated[str | None, Meta(description="The beginning of the `actor` of that.")] = None
+    created_by: Annotated[str | None, Meta(description="The beginning of that request's `actor`.")] = None
     updated_at_ms: Annotated[
         int | None, Meta(description="Timestamp of the last request or command that changed the schedule.")
     ] = None
-    updated_by: Annotated[str | None, Meta(description="The beginning of the `actor` of that.")] = None
+    updated_by: Annotated[str | None, Meta(description="The beginning of that request's `actor`.")] = None
     version: Annotated[
-        int | None, Meta(description="Of a schedule: changes with each request that is accepted for it.")
+        int | None,
+        Meta(description="The schedule's version: changes with each request that is accepted for it."),
     ] = None
     note: Annotated[
         str | None,
-        Meta(description="Why, as the request or command said. Left out of what happens by itself."),
+        Meta(description="Why, as the request or command said. Absent in events that no request caused."),
     ] = None
     until_ms: Annotated[int | None, Meta(description="When a pause ends by itself.")] = None
-    request_id: Annotated[str | None, Meta(description="As the request named itself.")] = None
-    declared_by: Annotated[str | None, Meta(description="Whose set of schedules it belongs to.")] = None
-    deploy: Annotated[int | None, Meta(description="Which deployment of that set.")] = None
+    request_id: Annotated[str | None, Meta(description="The request's `request-id`.")] = None
+    declared_by: Annotated[str | None, Meta(description="The set of schedules that it belongs to.")] = None
+    deploy: Annotated[int | None, Meta(description="The deployment of that set.")] = None
     definition: Definition | None = None
     next_at_ms: Annotated[
-        int | None, Meta(description="The next due time; left out when none is ahead or it is paused.")
+        int | None, Meta(description="The next due time; absent when none is ahead, or while paused.")
     ] = None
     due_at_ms: Ms | None = None
     fired_at_ms: Ms | None = None
@@ -229,15 +233,17 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     ] = None
     rate: Annotated[
         float | None,
-        Meta(description="Records a second, by command. Left out: what the settings say, again."),
+        Meta(description="Records a second, as the command says. Absent: the settings hold again."),
     ] = None
     action: Annotated[
         str | None,
-        Meta(description="Of a bulk command, or of one about one request without an id: what it asked for."),
+        Meta(description="The action of a bulk command, or of a command about one request without an id."),
     ] = None
     shortened: Annotated[
         bool,
-        Meta(description="Texts, and times ahead, were left out: it would be larger than its topic takes."),
+        Meta(
+            description="Texts and times ahead were left out, because the event was too large for its topic."
+        ),
     ] = False
     code: Annotated[str | None, Meta(description="Why it was refused or given up.")] = None
     detail: str | None = None
@@ -257,7 +263,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         str | None,
         Meta(
             description="The first correlation id among the headers of the request or command, or of what is "
-            "delivered; 256 bytes at most, cut between characters. Left out of runs of missed and skipped "
+            "delivered; 256 bytes at most, cut between characters. Absent in runs of missed and skipped "
             "times."
         ),
     ] = None
@@ -363,7 +369,7 @@ def key_told(key: bytes | None) -> tuple[str | None, str | None]:
 
 
 def definition_of(schedule: Schedule) -> Definition:
-    """What is told of a schedule: with this and the events since, the list of schedules can be rebuilt."""
+    """The events of a schedule: with this and the events since, the list of schedules can be rebuilt."""
     recurrence = schedule.recurrence
     if recurrence is None:
         ahead = [due_of(key) for key in schedule.pending]

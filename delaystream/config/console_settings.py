@@ -34,7 +34,7 @@ class ConsoleSettings(Section):
         90, ge=1, le=36_500, description="How long single events are kept in the history."
     )
     console_history_events: int = Field(
-        50_000_000, ge=1_000, le=10**12, description="How many single events are kept at most."
+        50_000_000, ge=1_000, le=10**12, description="Most single events that the history keeps."
     )
     console_audit_days: int = Field(
         400, ge=1, le=36_500, description="How long the console's audit log is kept."
@@ -50,13 +50,16 @@ class ConsoleSettings(Section):
         "None: receipts_topic.",
     )
     console_operation_rate: int = Field(
-        100, ge=1, le=10_000, description="Commands a second of an operation on many, where nobody says."
+        100,
+        ge=1,
+        le=10_000,
+        description="Commands a second of an operation on many, unless its caller gives a rate.",
     )
     console_operation_max_rate: int = Field(
-        1_000, ge=1, le=10_000, description="Commands a second of an operation on many, at most."
+        1_000, ge=1, le=10_000, description="Most commands a second of an operation on many."
     )
     console_operation_items: int = Field(
-        100_000, ge=1, le=1_000_000, description="Schedules that one operation on many is about, at most."
+        100_000, ge=1, le=1_000_000, description="Most schedules of one operation on many."
     )
     console_environment: OptionalText = Field(
         None,
@@ -74,68 +77,70 @@ class ConsoleSettings(Section):
     )
     console_tokens_file: OptionalText = Field(
         None,
-        description="File of the tokens that the console takes, with what each may see: `delaystream console "
-        "token` prints its entries. It is read again when it changes. None: the console asks nobody who they "
-        "are, and listens on loopback alone.",
+        description="File of the tokens that the console accepts, with the rights of each: `delaystream "
+        "console "
+        "token` prints its entries. It is read again when it changes. None: the console does not "
+        "authenticate its callers, and listens on loopback alone.",
     )
     console_public_url: OptionalText = Field(
         None,
         pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$|^https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?/?$",
         description="Where browsers reach the console, such as https://delays.example.com: a provider of "
-        "identities sends them back there. None: as they say it. With http:// on loopback, or without on "
-        "loopback, cookies need no TLS; else they do.",
+        "identities sends them back there. None: the address that the browser uses. On loopback cookies "
+        "need no TLS, with http:// or None; otherwise they do.",
     )
     console_session_idle_minutes: int = Field(
-        60, ge=1, le=10_080, description="After so long without a request a session is over."
+        60, ge=1, le=10_080, description="A session ends after this time without a request."
     )
     console_session_hours: int = Field(
-        12, ge=1, le=720, description="After so long a session is over, whatever happens."
+        12, ge=1, le=720, description="A session ends after this time in any case."
     )
     console_oidc_issuer: OptionalText = Field(
         None,
-        description="A provider of identities by OpenID Connect, as it calls itself, such as "
+        description="The issuer name of a provider of identities (OpenID Connect), such as "
         "https://login.example.com/realms/main. None: people sign in with tokens of the file alone.",
     )
     console_oidc_client_id: OptionalText = Field(
-        None, description="The console's client there. It is needed with an issuer."
+        None, description="The console's client id at that provider. An issuer needs it."
     )
     console_oidc_client_secret: OptionalToken = Field(
         None,
         repr=False,
-        description="That client's secret. None: a public client, which PKCE alone tells from others.",
+        description="That client's secret. None: a public client, which PKCE alone protects.",
     )
     console_oidc_scopes: NameList = Field(
-        ("openid", "profile", "email"), description="What is asked for, comma-separated."
+        ("openid", "profile", "email"), description="Scopes to ask for, comma-separated."
     )
     console_oidc_audience: OptionalText = Field(
         None,
-        description="The audience of the provider's tokens that services show as a bearer's (JSON Web "
-        "Tokens). None: none of those is taken.",
+        description="The audience of the provider's tokens that services send as bearer tokens (JSON Web "
+        "Tokens). None: such tokens are refused.",
     )
     console_oidc_name_claim: str = Field(
         "preferred_username",
         min_length=1,
-        description="The claim with somebody's name, the actor of what they change. It has to be one that "
-        "people cannot choose.",
+        description="The claim with a caller's name, which is the actor of their changes. People must not "
+        "be able to choose it.",
     )
     console_oidc_roles_claim: str = Field(
         "groups",
         min_length=1,
-        description="The claim with somebody's roles or groups; a dot goes into an object, such as "
+        description="The claim with somebody's roles or groups; a dot leads into an object, such as "
         "realm_access.roles.",
     )
     console_oidc_roles: NameList = Field(
         (),
-        description="What values of that claim grant, comma-separated, each ROLE:GLOB=VALUE with a glob of "
-        "request topics: admin:*=platform,operator:orders-*=support. Whoever has none is not let in.",
+        description="Roles that values of that claim grant, comma-separated, each ROLE:GLOB=VALUE with a "
+        "glob of "
+        "request topics: admin:*=platform,operator:orders-*=support. A caller without a role is refused.",
     )
     console_oidc_payload: NameList = Field(
         (), description="Values of that claim whose owners see values and headers, comma-separated."
     )
     console_allowed_hosts: NameList = Field(
         (),
-        description="Names that requests may say in `Host`, comma-separated, such as those of a proxy. On "
-        "loopback its own names are allowed beside them; beyond loopback an empty list allows any.",
+        description="Names that a request's `Host` may have, comma-separated, such as those of a proxy. On "
+        "loopback its own names are allowed, too; beyond loopback an empty list allows any.",
     )
     console_trusted_proxies: NameList = Field(
         (),
@@ -146,21 +151,24 @@ class ConsoleSettings(Section):
     console_secret: OptionalSecret = Field(
         None,
         repr=False,
-        description="What the console seals cursors with; the same for all consoles behind one address. "
-        "None: a random one, so that cursors end with the process.",
+        description="Key that seals cursors; the same for all consoles behind one address. None: a random "
+        "key, and cursors end with the process.",
     )
     console_requests_per_second: int = Field(
-        500, ge=1, le=1_000_000, description="How often one caller may ask; twice as many at once."
+        500,
+        ge=1,
+        le=1_000_000,
+        description="Most requests a second of one caller; a burst may have twice as many.",
     )
     console_failures_per_minute: int = Field(
         30,
         ge=1,
         le=1_000_000,
-        description="How many requests without valid credentials are answered with 401 for one address; "
+        description="Most requests a minute without valid credentials from one address that get 401; "
         "further ones get 429.",
     )
     console_streams_per_caller: int = Field(
-        100, ge=1, le=200, description="How many streams of events one caller may have open."
+        100, ge=1, le=200, description="Most streams of events that one caller may have open."
     )
     console_max_body_bytes: int = Field(
         2 * MIB, ge=KIB, le=256 * MIB, description="Largest body of a request to the console."
@@ -174,9 +182,10 @@ class ConsoleSettings(Section):
     console_token: OptionalToken = Field(
         None,
         repr=False,
-        description="The token that the command line shows the console.",
+        description="The token that the command line sends to the console.",
     )
     console_url: OptionalText = Field(
         None,
-        description="Where the command line finds the console. None: http://<console-http-host>:<console-http-port>.",
+        description="Where the command line finds the console. None: "
+        "http://<console-http-host>:<console-http-port>.",
     )

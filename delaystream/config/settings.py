@@ -105,7 +105,7 @@ class Settings(
         if shut:
             raise ConfigurationError(
                 [
-                    f"A worker needs to know where requests of {shut[0]} may be delivered to: set "
+                    f"A worker needs the destinations that requests of {shut[0]} may have: set "
                     "DELAYSTREAM_DESTINATIONS_ALLOW (--destinations-allow) to topic names and globs, such "
                     "as 'orders,reminders-*'; '*' allows all but Kafka's and delaystream's own."
                 ]

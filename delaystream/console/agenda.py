@@ -42,7 +42,7 @@ class Agenda(msgspec.Struct, frozen=True):
 
 
 class _Plan:
-    """What comes next of the recurring schedules that were met."""
+    """The next times of the recurring schedules found so far."""
 
     def __init__(self, console: Console, wanted: Wanted) -> None:
         self._catalog = console.catalog

@@ -39,8 +39,9 @@ def listening_address(host: str, *, authenticates: bool) -> str:
         return host
     raise ConfigurationError(
         [
-            f"console_http_host is {host!r}, which others reach, and the console would ask nobody who they "
-            "are: set console_tokens_file (DELAYSTREAM_CONSOLE_TOKENS_FILE) to a file of tokens, or "
+            f"console_http_host is {host!r}, which other machines reach, and the console would not "
+            "authenticate them: set console_tokens_file (DELAYSTREAM_CONSOLE_TOKENS_FILE) to a file of "
+            "tokens, or "
             "console_oidc_issuer to a provider of identities, or listen on loopback, for example on "
             f"{_ADDRESS}."
         ]

@@ -131,9 +131,12 @@ async def _serve(settings: Settings, address: str, entrance: Entrance, appearanc
             authentication=entrance.authentication,
         )
         if not entrance.asks:
-            logger.info("the console asks nobody who they are: whoever reaches its loopback sees all")
+            logger.info(
+                "the console does not authenticate its callers: whoever reaches its loopback "
+                "address sees everything"
+            )
         elif not is_loopback(host):
-            logger.info("the console is reached beyond this machine, without TLS of its own")
+            logger.info("the console is reachable beyond this machine, and serves no TLS itself")
         if entrance.tokens is not None:
             renewing = asyncio.create_task(entrance.tokens.run(), name="tokens")
             stack.callback(renewing.cancel)
@@ -228,7 +231,7 @@ def claims_of(settings: Settings, hidden_keys: Exceptions) -> Claims | None:
     if settings.console_oidc_client_id is None:
         problems.append("console_oidc_issuer needs console_oidc_client_id.")
     if "openid" not in settings.console_oidc_scopes:
-        problems.append("console_oidc_scopes has no openid, without which nobody's identity is told.")
+        problems.append("console_oidc_scopes lacks openid, without which the provider tells no identity.")
     if not is_loopback(settings.console_http_host) and settings.console_public_url is None:
         problems.append(
             "console_oidc_issuer needs console_public_url beyond loopback: the provider sends browsers there."

@@ -256,7 +256,7 @@ async def _forgetting(forget: Callable[[], int], what: str) -> None:
         try:
             gone = await asyncio.to_thread(forget)
         except DatabaseError as problem:
-            logger.warning("nothing is forgotten of %s: %s", what, problem)
+            logger.warning("cannot delete old rows of %s: %s", what, problem)
         await asyncio.sleep(0 if gone else _FORGET_EVERY_S)
 
 

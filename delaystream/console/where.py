@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from delaystream.console.service import Console
 
 MOST: Final = 50
-"""Of each kind of answer there are so many at most."""
+"""Most answers of each kind."""
 
 
 class State(StrEnum):
@@ -56,7 +56,7 @@ class State(StrEnum):
 
 
 class By(StrEnum):
-    """What a word was taken for."""
+    """The meaning that a word was taken for."""
 
     ID = "id"
     COORDINATES = "coordinates"
@@ -261,7 +261,7 @@ class Search:
     # -- what was ----------------------------------------------------------------------------------
 
     def _past(self, word: str, present: Sequence[Found]) -> list[Found]:
-        """What became of what is not there any more. Raises DatabaseError."""
+        """The outcome of something that is not pending any more. Raises DatabaseError."""
         history = self._console.history
         known = {(found.schedule.tenant, found.schedule.id) for found in present if found.schedule}
         found: list[Found] = []
@@ -326,7 +326,7 @@ class Search:
                 yield self._since(thing, events)
 
     def _since(self, thing: tuple[str, str], told: Sequence[Told]) -> Found:
-        """What became of something that events tell of, the latest of them first."""
+        """The outcome of something by its events, the latest of them first."""
         tenant, id = thing
         last = next((one for one in told if one.event.type in _STATE_AFTER), told[0])
         state = _STATE_AFTER.get(last.event.type)
@@ -340,14 +340,14 @@ class Search:
                 why = "Another definition has taken its place."
                 return Found(by=By.CORRELATION_ID, state=State.CANCELLED, detail=why, told=last)
         if state is None:
-            why = f"The last that is told of it is {last.event.type.value!r}."
+            why = f"Its last event is {last.event.type.value!r}."
             return Found(by=By.CORRELATION_ID, state=State.UNKNOWN, detail=why, told=last)
         return Found(by=By.CORRELATION_ID, state=state, detail=last.event.detail, told=last)
 
     # -- what follows from what is not there -------------------------------------------------------
 
     async def _by_elimination(self, word: str) -> list[Found]:
-        """What a request must have come to of which nothing is known but where it stood."""
+        """The outcome of a request of which only the coordinates are known."""
         by = By.COORDINATES
         place = split_schedule_id(word)
         if place is None and (name := split_fire_id(word)) is not None and name.id is None:

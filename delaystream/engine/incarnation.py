@@ -349,10 +349,10 @@ class Incarnation:
             ]
             if not unknown:
                 return True
-        raise LogUnavailable(f"Kafka does not answer what it has of {', '.join(sorted(unknown))}")
+        raise LogUnavailable(f"Kafka does not answer about the topics {', '.join(sorted(unknown))}")
 
     async def _renew(self, doubted: set[str]) -> bool:
-        """Look up anew what would be refused for want of a partition; whether there was anything.
+        """Look up anew topics that lack the partition of a request; whether there were any.
 
         Raises LogUnavailable where Kafka says nothing about it.
         """
@@ -363,7 +363,7 @@ class Incarnation:
                 return bool(doubted)
             await destinations.ensure(left, FRESH_MS)
             left = {topic for topic in left if destinations.age_ms(topic) > FRESH_MS}
-        raise LogUnavailable(f"Kafka does not answer what it has of {', '.join(sorted(left))}")
+        raise LogUnavailable(f"Kafka does not answer about the topics {', '.join(sorted(left))}")
 
     # -- doing --------------------------------------------------------------------------------
 
@@ -469,7 +469,7 @@ class Incarnation:
         self.tell_overdue()
 
     def tell_overdue(self) -> None:
-        """Report what is due and has not gone out, and why; what a step in hand would fire is among it."""
+        """Report due fires that have not gone out, and why; those that the present step would fire count."""
         now_ms, loop_ms = self._ports.clock.now_ms(), asyncio.get_running_loop().time() * 1000
         self._observer.overdue(self._partition, self._firing.fireable.overdue(now_ms, loop_ms))
 

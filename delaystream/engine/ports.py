@@ -42,7 +42,7 @@ class Accumulator(Protocol):
     """
 
     def append(self, row: Row, /) -> None:
-        """Add a row. One that cannot be written is refused by the commit, not here."""
+        """Add a row. The commit refuses a row that cannot be written; this method does not."""
         ...
 
     def __len__(self) -> int: ...
@@ -82,7 +82,7 @@ class TransactionalProducer(Protocol):
         ...
 
     async def close(self) -> None:
-        """Abort what is open, if that can be done in a bounded time, and let go of every connection."""
+        """Abort what is open, if that can be done in a bounded time, and close every connection."""
         ...
 
 
@@ -228,7 +228,7 @@ class StateStore(Rows, Protocol):
         ...
 
     def close(self) -> None:
-        """Flush and let go of the directory's lock."""
+        """Flush and release the directory's lock."""
         ...
 
 

@@ -145,7 +145,7 @@ class PartitionProcessor:
             self._serving.tell_overdue()
 
     async def stop(self) -> None:
-        """Finish the transaction in hand, close the producer and the store; returns when that is done."""
+        """Finish the present transaction, close the producer and the store; returns when that is done."""
         self._stopping = True
         self._wake.ring()
         if self._preparing is not None:
@@ -177,7 +177,7 @@ class PartitionProcessor:
                     if self._stopping and isinstance(failure, EngineError):
                         return
                     if not isinstance(failure, EngineError):
-                        logger.exception("partition %d: a failure that nobody expected", self.partition)
+                        logger.exception("partition %d: an unexpected failure", self.partition)
                         self._observer.internal_error(self.partition)
                     failures = 1 if self._healthy_at > attempted_at else failures + 1
                     if not await self._survive(failure, failures):

@@ -91,7 +91,7 @@ class Suspects:
         return Rejection(
             Code.INTERNAL_ERROR,
             f"the worker failed on it twice, which is a fault of delaystream: {self._failures[culprit]!r}; "
-            "the log has the whole of it",
+            "the log has the whole error",
         )
 
     def clear(self, culprits: list[Culprit]) -> None:

@@ -63,13 +63,13 @@ Handler: TypeAlias = Callable[[Delivery], object]
 AsyncHandler: TypeAlias = Callable[[Delivery], Awaitable[object] | object]
 
 START: Final = datetime(2030, 1, 1, tzinfo=UTC)
-"""What time it is when an environment begins, unless it is told otherwise."""
+"""The default time at which an environment begins."""
 MOST_FIRES: Final = 10_000
-"""Due times that `run_until_idle` goes through, at most."""
+"""Most due times that `run_until_idle` goes through."""
 MOST_PARTITIONS: Final = 1_000
 """Of one topic."""
 MOST_ROUNDS: Final = 1_000
-"""How often, at one moment, handlers may be given what has come of what they did before, at most."""
+"""Most rounds of handlers at one moment, each with the deliveries that the round before caused."""
 
 _LAST: Final = 5
 _NOT_AWAITED: Final = "The handler of '{topic}' is to be awaited, which takes `async with environment()`"
@@ -218,7 +218,7 @@ class _Consumer:
 
 
 class _World:
-    """What both kinds of environment are: all but what hands deliveries over."""
+    """The common part of both kinds of environment: everything but the handing over of deliveries."""
 
     def __init__(self, worker: MemoryWorker) -> None:
         self._worker = worker
@@ -248,9 +248,9 @@ class _World:
 
     def _target_ms(self, by: timedelta) -> int:
         if not isinstance(by, timedelta):
-            raise TypeError(f"Time passes by a timedelta, and no {type(by).__qualname__} ({by!r})")
+            raise TypeError(f"Time passes by a timedelta, not {type(by).__qualname__} ({by!r})")
         if by < timedelta():
-            raise ValueError(f"Time goes forward alone, and {by} is negative")
+            raise ValueError(f"Time only goes forward, and {by} is negative")
         until_ms = self._worker.now_ms() + whole_ms(by)
         if until_ms > LATEST_MS:
             raise ValueError(f"{by} from {moment(self.now)} is after the year 9999, when time ends here")
@@ -270,7 +270,7 @@ class _World:
             )
 
     def _taken(self, consumer: _Consumer) -> Delivery | None:
-        """What is to be handed over next; each delivery is handed over once, to whoever takes it."""
+        """The next deliveries to hand over; each is handed over once, to the first caller."""
         with self._lock:
             return next(consumer.reader.take(), None)
 
@@ -312,9 +312,9 @@ class _World:
         return [delivery_of(topic, partition, record) for partition, record in found]
 
     def events(self) -> list[Event]:
-        """What has happened to schedules so far, in order: what a worker writes to `delay-events`.
+        """The events of schedules so far, in order, as a worker writes them to `delay-events`.
 
-        What others have written there is left out.
+        Records of other producers there are left out.
         """
         topic = self._worker.settings.events_topic
         return [event for one in self.deliveries(topic) if (event := _event(one)) is not None]
@@ -386,7 +386,7 @@ class _World:
             if len(judged) > 1 and len(different) < len(expected):
                 said.append(f"The closest differs in {', '.join(different)}:\n  {line(closest, self.now)}")
             elif len(judged) == 1:
-                said.append(f"What there is differs in {', '.join(different)}.")
+                said.append(f"Each of them differs in {', '.join(different)}.")
             said += ["There is", listed([one for _, one in judged], self.now)]
         else:
             said.append("Nothing is scheduled at all.")
@@ -405,7 +405,7 @@ class _World:
         return schedules(self._worker.state())
 
     def _settle(self) -> None:
-        """What was sent is taken in before anybody looks."""
+        """Take in what was sent, before anybody looks."""
         if not self._closed:
             self._followers.settle()
 
@@ -414,7 +414,7 @@ class _World:
         if request_topic is None:
             return topics[0]
         if request_topic not in topics:
-            raise ValueError(f"{request_topic!r} is no request topic; there is {', '.join(topics)}")
+            raise ValueError(f"{request_topic!r} is not a request topic; there is {', '.join(topics)}")
         return request_topic
 
     def _consume(self, topic: str, handler: AsyncHandler) -> None:
@@ -423,7 +423,7 @@ class _World:
         if not is_topic_name(topic):
             raise ValueError(f"{topic!r} is no name of a topic")
         if not callable(handler):
-            raise TypeError(f"A handler is a function of a delivery, and no {type(handler).__qualname__}")
+            raise TypeError(f"A handler is a function of a delivery, not {type(handler).__qualname__}")
         self._consumers.append(_Consumer(topic, TopicReader(self._worker, topic, self._worker.halt), handler))
 
     def abandon(self) -> None:
@@ -508,7 +508,7 @@ class Environment(_World):
         """Whether there was anything to hand over."""
         topics: list[str] = []
         for consumer in [*self._consumers]:
-            # What comes of handling these is for the next round.
+            # The requests that these handlers send are for the next round.
             for _ in range(consumer.reader.unread):
                 if (delivery := self._taken(consumer)) is None:
                     break

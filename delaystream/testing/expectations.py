@@ -1,4 +1,4 @@
-"""What a test expects to be scheduled, held against what is, and the difference in words."""
+"""Compares what a test expects to be scheduled with what is scheduled, and words the difference."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Scheduled:
 
 
 class Expected(TypedDict, total=False):
-    """What may be expected of a schedule; what is left out may be anything.
+    """Fields that a test may expect of a schedule; a field that is left out may be anything.
 
     `next_at` is a time, or how far ahead it is; `tags` are some of its tags; `value` is compared as JSON,
     where it is neither bytes nor text. All may be said as a request says them.
@@ -137,9 +137,7 @@ def understood(expected: Mapping[str, Any]) -> dict[str, Any]:
     """
     unknown = sorted(expected.keys() - _NAMES)
     if unknown:
-        raise TypeError(
-            f"Nothing about a schedule is called {unknown[0]}; there is {', '.join(sorted(_NAMES))}."
-        )
+        raise TypeError(f"A schedule has no field {unknown[0]}; there is {', '.join(sorted(_NAMES))}.")
     next_at = expected.get("next_at")
     if isinstance(next_at, datetime) and next_at.utcoffset() is None:
         raise ValueError(f"next_at={next_at!r} has no time zone: write datetime(..., tzinfo=UTC)")
@@ -161,7 +159,9 @@ def _understood(name: str, value: Any) -> Any:
     elif name == "source" and isinstance(value, Coordinates):
         value = value.text
     if not isinstance(value, _TYPES.get(name, str)):
-        raise TypeError(f"{name}={value!r}: nothing is ever that, for it is no {type(value).__qualname__}")
+        raise TypeError(
+            f"{name}={value!r}: this never matches, because the field is never a {type(value).__qualname__}"
+        )
     return value
 
 
@@ -171,7 +171,7 @@ _TYPES: Final[Mapping[str, type | UnionType]] = {
     "tags": list,
     "fire_count": int,
 }
-"""What else than text is expected."""
+"""The types of fields that are not text."""
 
 
 def differences(one: Scheduled, expected: Mapping[str, Any], now: datetime) -> list[str]:
@@ -209,7 +209,7 @@ def _same_value(found: bytes | None, value: Any) -> bool:
 
 
 def described(expected: Mapping[str, Any]) -> str:
-    """What is expected, in words."""
+    """The expectation in words."""
     if not expected:
         return "anything"
     return ", ".join(f"{name}={_shown(value)}" for name, value in expected.items())

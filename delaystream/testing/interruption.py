@@ -25,7 +25,7 @@ from typing import Protocol
 
 
 class Interruptions(Protocol):
-    """What happens at the points."""
+    """Decides what happens at the points."""
 
     async def at(self, point: str, subject: str) -> None:
         """Pass a point of an asynchronous call; ``subject`` is the topic, transactional id or partition."""

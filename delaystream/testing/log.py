@@ -231,7 +231,7 @@ class MemoryLog:
     ) -> dict[TopicPartition, int]:
         """A whole transaction between which and its end nothing can come; the last offset in each partition.
 
-        What is refused leaves nothing behind, not even what it would have aborted. Raises as :meth:`write`.
+        A refused transaction leaves nothing behind, and aborts nothing. Raises as :meth:`write`.
         """
         producer = self._producers[epoch.transactional_id]
         if producer.number != epoch.number or producer.current is not None:

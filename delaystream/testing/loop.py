@@ -205,7 +205,7 @@ class Process:
             for task in self.tasks:
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 coroutine = task.get_coro()
-                # What a ``finally`` would await is lost, as it is when a process dies.
+                # Awaits in a ``finally`` are lost, as they are when a process dies.
                 with suppress(RuntimeError, AssertionError, StopIteration, Killed):
                     coroutine.close()
             self.tasks.clear()

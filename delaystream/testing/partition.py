@@ -1,4 +1,4 @@
-"""What stands in a log in memory: topics, partitions, records and the transactions that they belong to."""
+"""The content of a log in memory: topics, partitions, records and their transactions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Outcome = Literal["open", "committed", "aborted"]
 
 
 class LogError(Exception):
-    """What the broker answers instead of carrying a request out; `at` is the partition that it is about."""
+    """The broker's error in place of carrying out a request; `at` is its partition."""
 
     at: TopicPartition | None = None
 

@@ -23,8 +23,8 @@ from delaystream.testing.partition import (
 class MemoryProducer:
     """A :class:`~delaystream.engine.ports.TransactionalProducer`; of use up to its first failure.
 
-    What the port's contract forbids is an AssertionError: commits before the fence, two at a time, or any
-    after a failure.
+    Calls that the port's contract forbids raise AssertionError: commits before the fence, two at a time, or
+    any after a failure.
     """
 
     def __init__(

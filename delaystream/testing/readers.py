@@ -44,7 +44,7 @@ class TopicReader:
         self._news()
 
     def take(self) -> Iterator[Delivery]:
-        """What has come since, in the order in which it came; each is read when it is taken."""
+        """New records in the order of their arrival; each is read when it is taken."""
         while (found := self._next()) is not None:
             yield found
 

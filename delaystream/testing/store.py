@@ -11,7 +11,7 @@ from delaystream.testing.interruption import Calm, Interruptions
 
 
 class Disk:
-    """What one store has on disk. Writes are atomic; the last of them may be lost in a crash.
+    """The content of one store on disk. Writes are atomic; the last of them may be lost in a crash.
 
     One that never crashes (``lasting``) need not remember how to undo them.
     """

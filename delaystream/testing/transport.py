@@ -72,14 +72,14 @@ class Followers:
                 raise TimeoutError
             if next_ms is None and until_ms is None:
                 raise DeadlockError(
-                    "What is waited for cannot come: nothing is due in the environment, and there is no time "
-                    "after which to give up. Give one (`wait=timedelta(...)`), or look at env.dead_letters()."
+                    "The answer cannot come: nothing is due in the environment, and the wait has no limit. "
+                    "Give one (`wait=timedelta(...)`), or look at env.dead_letters()."
                 )
             pieces += 1
             if until_ms is None and pieces > MOST_PIECES:
                 raise RunawayError(
-                    f"What is waited for is still not there after {MOST_PIECES} due times, and there is no "
-                    "time after which to give up: give one (`wait=timedelta(...)`)."
+                    f"The answer is still not there after {MOST_PIECES} due times, and the wait has no "
+                    "limit: give one (`wait=timedelta(...)`)."
                 )
             self.run(min(at_ms for at_ms in (until_ms, next_ms) if at_ms is not None))
 

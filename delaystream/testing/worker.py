@@ -165,7 +165,7 @@ class MemoryWorker:
     def next_fire_ms(self) -> int | None:
         """When the next entry is to be looked at, of those that nothing keeps back; None: there is none.
 
-        It is no later than the next fire. What is due and cannot be delivered is tried again some time.
+        It is no later than the next fire. A due fire that cannot be delivered is tried again later.
         """
         with self.lock:
             due_ms = min(self._watch.due_ms.values(), default=None)
@@ -197,8 +197,8 @@ class MemoryWorker:
             partitions = sorted(set(self._watch.failed))
             self._watch.failed.clear()
             raise EngineFailedError(
-                f"The engine failed on partition {', '.join(map(str, partitions))} as nobody expected: "
-                "please report it with the traceback that the logger delaystream.engine has written."
+                f"The engine failed on partition {', '.join(map(str, partitions))} unexpectedly: please "
+                "report it with the traceback that the logger delaystream.engine has written."
             )
         for life in self._lives:
             if life.done() and not life.cancelled() and (failure := life.exception()) is not None:
@@ -243,7 +243,7 @@ class MemoryWorker:
             )
 
     def state(self) -> Iterator[StoredPartition]:
-        """What each partition has stored, as it stands."""
+        """The stored state of each partition."""
         with self.lock:
             for partition in range(self.settings.partitions):
                 yield StoredPartition(self._stores.disks.get(partition, Disk()))

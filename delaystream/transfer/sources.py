@@ -53,7 +53,7 @@ class SourceReader:
         return self._until(topic, partition, max(start, low), high), high
 
     def count(self, topic: str, partition: int, start: int, most: int) -> int:
-        """Number of committed records from `start` on, `most` at most."""
+        """Number of committed records from `start` on, up to `most`."""
         found, _ = self.records(topic, partition, start)
         return sum(1 for _, _ in zip(range(most), found, strict=False))
 

@@ -47,5 +47,5 @@ def test_an_event_loop_that_hangs_is_ended_from_a_thread_with_its_stack() -> Non
     )
     assert ended.returncode == ExitCode.STALLED
     assert "hang_here" in ended.stderr
-    assert "event loop has not come around" in ended.stdout + ended.stderr
+    assert "event loop has not run" in ended.stdout + ended.stderr
     assert time.monotonic() - began < 30

@@ -81,9 +81,9 @@ def test_a_join_that_waits_for_a_killed_member_says_for_whom_and_how_long(deploy
     wait(lambda: "waiting to join the group" in worker.output(), "it to say so", 40)
     [line] = [line for line in worker.output().splitlines() if "waiting to join the group" in line]
     told = json.loads(line)["event"]
-    assert f"the group {app.app_id}, which waits for each of its members to answer: " in told
-    assert " on 127.0.0.1. One that ended without leaving, as a killed one," in told
-    assert told.endswith("15 s at most by session_timeout_ms here")
+    assert f"the group {app.app_id}: the group waits for an answer from each member: " in told
+    assert " on 127.0.0.1. A member that was killed did not leave:" in told
+    assert told.endswith("up to 15 s by session_timeout_ms here")
 
 
 def test_a_session_that_timed_out_is_no_fencing(deploy: Deploy) -> None:

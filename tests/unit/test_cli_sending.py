@@ -192,7 +192,7 @@ def test_a_group_without_members_is_named(
     assert main(arguments) == ExitCode.TIMEOUT
     told = capsys.readouterr().err
     assert told.count("no worker is running: the group delaystream has no members") == 2, told
-    assert "waiting all the same" in told
+    assert "waiting anyway" in told
 
 
 @pytest.mark.parametrize("members", [1, None], ids=["one", "who may not know"])
@@ -358,9 +358,9 @@ def test_keep_going_belongs_to_lines() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"{", "it is no JSON"),
+        (b"{", "it is not JSON"),
         (b"[]", "expected object, got a list"),
-        (b"\xff", "it is no JSON"),
+        (b"\xff", "it is not JSON"),
         (b'{"value":"\xff","delay":"1s"}', "UTF-8"),
         (b'{"delay":1,"value":"v"}', "delay: expected text or a list or null, got a whole number"),
         (b'{"delay":"1s"}', "none of value, value_json and value_base64 is given"),

@@ -117,9 +117,15 @@ def test_bounds_in_local_time_are_worked_out_here() -> None:
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda: schedule_request("r", "out", at=LOCAL), "at=.* is a local time of no place: give timezone"),
-        (lambda: pause_request("r", "x", until=LOCAL), "until=.* local time of no place"),
-        (lambda: schedule_request("r", "out", every="1h", id="x", start=LOCAL), "start=.* of no place"),
+        (
+            lambda: schedule_request("r", "out", at=LOCAL),
+            "at=.* is a local time without a time zone: give timezone",
+        ),
+        (lambda: pause_request("r", "x", until=LOCAL), "until=.* local time without a time zone"),
+        (
+            lambda: schedule_request("r", "out", every="1h", id="x", start=LOCAL),
+            "start=.* without a time zone",
+        ),
         (
             lambda: schedule_request("r", "out", at=LOCAL.replace(fold=1), timezone=BERLIN),
             "say dst_overlap='second'",
@@ -147,14 +153,14 @@ def test_bounds_in_local_time_are_worked_out_here() -> None:
         (lambda: schedule_request("r", "out", every="\udc80"), "every is not Unicode"),
         (lambda: schedule_request("r", "out", cron="*", timezone="\udc80"), "timezone is not Unicode"),
         (lambda: rate_request("r", "\udc80", 5), "destination is not Unicode"),
-        (lambda: update_request("r", "x", key=b"k"), "key and headers are of a new value"),
+        (lambda: update_request("r", "x", key=b"k"), "key and headers belong to a new value"),
     ],
 )
 def test_what_cannot_be_written_is_refused_with_a_sentence(ask: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence) as refused:
         ask()
     assert type(refused.value) is ValueError
-    assert str(refused.value).endswith(".") or "give that, too" in sentence or "new value" in sentence
+    assert str(refused.value).endswith(".") or "give the value, too" in sentence or "new value" in sentence
 
 
 class Nowhere(tzinfo):
@@ -171,7 +177,7 @@ class Nowhere(tzinfo):
 
 
 def test_a_time_whose_zone_knows_no_offset_is_naive() -> None:
-    with pytest.raises(ValueError, match="of no place"):
+    with pytest.raises(ValueError, match="without a time zone"):
         schedule_request("r", "out", at=LOCAL.replace(tzinfo=Nowhere()))
 
 

@@ -675,7 +675,7 @@ def test_two_threads_that_wait_for_one_acknowledgement_are_both_told() -> None:
 def test_a_client_is_made_from_something() -> None:
     with pytest.raises(TypeError, match="takes bootstrap servers"):
         Client()
-    with pytest.raises(Exception, match=r"acks is no setting"):
+    with pytest.raises(Exception, match=r"setting acks is not supported"):
         Client({"bootstrap.servers": "a:1", "acks": "0"})
 
 

@@ -55,7 +55,7 @@ def test_what_a_consumer_is_told_has_defaults_that_are_safe() -> None:
         ({"transactional_id": ""}, "transactional id is empty"),
         ({"settle_records": 0}, "settle_records is 0"),
         ({"remembered_fires": -1}, "remembered_fires is -1"),
-        ({"dead_letters": "a b"}, "'a b' is no name of a topic"),
+        ({"dead_letters": "a b"}, "'a b' is not a topic name"),
         ({"settle_records": 10**30}, "settle_records is 1000"),
         ({"remembered_fires": 10**400}, "remembered_fires is a number of more than a hundred digits"),
         ({"largest_bytes": 0}, "largest_bytes is 0"),
@@ -96,7 +96,7 @@ class Elsewhere:
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_a_client_of_no_kafka_has_no_consumer(client: Any) -> None:
-    with pytest.raises(ValueError, match="has a transport in its place"):
+    with pytest.raises(ValueError, match="has a transport in place of Kafka"):
         client(transport=Elsewhere()).consumer("invoices", group="billing")
 
 

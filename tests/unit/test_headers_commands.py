@@ -246,7 +246,7 @@ REFUSED: list[tuple[Code, list[Header], str]] = [
         )
     ),
     (Code.INVALID_RATE, [control("action", b"rate"), TO_ORDERS], "delaystream-rate is missing"),
-    (Code.MISSING_DESTINATION, command("rate")[:2], "the topic that the rate is of"),
+    (Code.MISSING_DESTINATION, command("rate")[:2], "the topic that the rate is for"),
     (Code.DESTINATION_DENIED, command("rate", control("destination", b"billing")), "allow-list"),
     (Code.REPLY_TO_REQUIRED, [control("action", b"describe"), ID], "delaystream-reply-to is missing"),
     *(

@@ -185,7 +185,7 @@ def test_an_end_that_only_the_start_of_the_schedule_can_meet_is_left_to_that() -
 REFUSED: list[tuple[Code, list[Header], str]] = [
     (Code.NO_SCHEDULE, [RESCHEDULE, ID], "None of delaystream-delay, delaystream-at, delaystream-every, "),
     (Code.NO_SCHEDULE, [RESCHEDULE, ID], "delaystream-jitter, delaystream-max-fires, delaystream-start and "),
-    (Code.NOTHING_TO_CHANGE, [UPDATE, ID], "nothing to change; expected what says when, or one of "),
+    (Code.NOTHING_TO_CHANGE, [UPDATE, ID], "nothing to change; expected a header that says when, or one of "),
     (Code.NOTHING_TO_CHANGE, [UPDATE, ID, control("note", b"n"), control("if-version", b"3")], "-tags"),
     (Code.DELAY_AND_AT, [UPDATE, ID, IN_5_S, DAILY], "expected one of them"),
     (Code.DELAY_AND_AT, [RESCHEDULE, ID, DAILY, control("every", b"1h")], "expected one of them"),

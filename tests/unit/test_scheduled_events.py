@@ -104,8 +104,8 @@ def test_fields_are_those_of_a_frozen_dataclass() -> None:
 @pytest.mark.parametrize(
     ("headers", "value", "error", "says"),
     [
-        ([], b"{}", UnknownEventError, "is no event: it has no header event_type"),
-        ([("event_type", None)], b"{}", UnknownEventError, "is no event"),
+        ([], b"{}", UnknownEventError, "is not an event: it has no header event_type"),
+        ([("event_type", None)], b"{}", UnknownEventError, "is not an event"),
         ([("event_type", b"Other")], b"{}", UnknownEventError, "'Other', which is not expected here"),
         ([("event_type", b"\xff")], b"{}", UnknownEventError, "which is not expected here"),
         ([IS_DUE], b"{}", EventVersionError, "version '(none)'; this program reads 1 to 1"),
@@ -115,11 +115,11 @@ def test_fields_are_those_of_a_frozen_dataclass() -> None:
         ([HAS_LEFT, ("event_version", b"1")], b"{}", EventVersionError, "reads 2 to 3"),
         ([HAS_LEFT, ("event_version", b"4")], b"{}", EventVersionError, "reads 2 to 3"),
         ([IS_DUE, ("event_version", b"1")], None, InvalidEventError, "without a value"),
-        ([IS_DUE, ("event_version", b"1")], b"\xff", InvalidEventError, "is no InvoiceDue"),
+        ([IS_DUE, ("event_version", b"1")], b"\xff", InvalidEventError, "cannot be read as InvoiceDue"),
         ([IS_DUE, ("event_version", b"1")], b"{}", InvalidEventError, "`customer`"),
-        ([IS_DUE, ("event_version", b"1")], b"[" * 9000, InvalidEventError, "is no Invoice"),
+        ([IS_DUE, ("event_version", b"1")], b"[" * 9000, InvalidEventError, "cannot be read as Invoice"),
         ([HAS_LEFT, ("event_version", b"2")], b"{}", InvalidEventError, "id Field required"),
-        (list(NO_HEADERS), b"{}", UnknownEventError, "is no event"),
+        (list(NO_HEADERS), b"{}", UnknownEventError, "is not an event"),
     ],
 )  # fmt: skip
 def test_what_is_no_event_of_these_is_told_with_a_clear_error_and_the_delivery_is_still_there(
@@ -168,7 +168,7 @@ def test_two_classes_of_one_name_are_refused() -> None:
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        ({"topic": "a b"}, "no name of a topic"),
+        ({"topic": "a b"}, "not a topic name"),
         ({"topic": "t", "key": "nothing"}, "has no field 'nothing'"),
         ({"key": "customer"}, "has no topic"),
         ({"topic": "t", "version": 0}, "version 0"),

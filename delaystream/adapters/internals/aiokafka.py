@@ -228,7 +228,8 @@ def decide_fetch_waits(consumer: Consumer, backoff_s: float, wait: Callable[[boo
 
 
 def fetching(consumer: Consumer) -> AbstractContextManager[None]:
-    """Count the consumer as polling in this context; else it leaves the group after max_poll_interval_ms.
+    """Count the consumer as polling in this context; without that it leaves the group after
+    max_poll_interval_ms.
 
     Relied on: the coordinator measures idle time from the end of the last such context.
     """

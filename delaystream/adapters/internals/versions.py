@@ -27,9 +27,9 @@ def require_tested(*, allow_others: bool) -> None:
     """Raise ConfigurationError with a sentence for each library that has another version."""
     if (found := untested()) and not allow_others:
         raise ConfigurationError(
-            f"{name} {version} is installed, and delaystream, which uses private parts of it, was tested "
+            f"{name} {version} is installed. delaystream uses private parts of it, and was tested "
             f"with {TESTED[name]} only: install {name}=={TESTED[name]}, or set "
-            "DELAYSTREAM_ALLOW_UNTESTED_CLIENTS=true to go on all the same."
+            "DELAYSTREAM_ALLOW_UNTESTED_CLIENTS=true to run anyway."
             for name, version in found.items()
         )
 

@@ -25,18 +25,18 @@ _OK: Final = 0
 
 
 def told(code: int) -> str:
-    """What an error code says, as a part of a sentence; `it succeeded` for 0."""
+    """The meaning of an error code, as a part of a sentence; `it succeeded` for 0."""
     if code == _OK:
         return "it succeeded"
     words = KafkaError(code).str().removeprefix("Broker: ")
     if words.startswith("Err-"):
-        return f"Kafka's error {code}, which this version has no words for"
+        return f"Kafka's error {code}, which this version does not know"
     # "API version" and "SASL" stay as they are.
     return words[0].lower() + words[1:] if words[1:2].islower() else words
 
 
 def reason(error: BaseException) -> str:
-    """What an exception of a connection says, as a part of a sentence."""
+    """The meaning of a connection's exception, as a part of a sentence."""
     said = ", ".join(str(part) for part in error.args).rstrip(".")
     if isinstance(error, BrokerResponseError) and isinstance(error.errno, int):
         return f"{told(error.errno)}: {said}" if said else told(error.errno)

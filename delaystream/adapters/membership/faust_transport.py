@@ -225,8 +225,8 @@ class ConsumerThread(faust_internals.ConsumerThread):
             return
         others = [f"{holder.client_id} on {holder.host}" for _, holder in members if holder.member_id != own]
         logger.info(
-            "waiting to join the group %s, which waits for each of its members to answer: %s. One that ended "
-            "without leaving, as a killed one, is waited for until its session times out: %.0f s at most by "
+            "waiting to join the group %s: the group waits for an answer from each member: %s. A member "
+            "that was killed did not leave: the group waits until its session times out, up to %.0f s by "
             "session_timeout_ms here",
             reader.group_id,
             ", ".join(sorted(others)[:_NAMED_MEMBERS]) or "others are about to join",
@@ -244,7 +244,7 @@ class ConsumerThread(faust_internals.ConsumerThread):
         try:
             holder = await holder_of(reader.client, reader.group_id, instance_id)
         except LogUnavailable as error:
-            logger.warning("whether the instance id is still ours: %s", error)
+            logger.warning("cannot check whether the instance id is still ours: %s", error)
             return None
         if holder is None or holder.member_id == member_id:
             return True

@@ -56,7 +56,7 @@ class PartitionSources:
         wanted = self._all_partitions()
         found = await self._source_bounds(wanted)
         if missing := [partition for partition in wanted if partition not in found]:
-            raise LogUnavailable(f"no offsets are known of {missing}")
+            raise LogUnavailable(f"there are no known offsets of {missing}")
         return {partition.topic: bounds for partition, bounds in found.items()}
 
     def open(self, positions: Mapping[str, int], deliver: Callable[[SourceBatch], bool]) -> None:

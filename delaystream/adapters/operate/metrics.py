@@ -177,7 +177,7 @@ class PrometheusObserver:
         self.sources.read(partition, positions)
 
     def overdue(self, partition: int, since_ms: Mapping[tuple[str, Wait], int]) -> None:
-        """What is due and was not fired."""
+        """Due fires that did not go out yet."""
         with self._partitions.lock:
             self._partitions.overdue[partition] = since_ms
 

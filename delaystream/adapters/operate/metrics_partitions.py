@@ -117,14 +117,14 @@ class Partitions(Collector):
     def _overdue(self, now_ms: int) -> Iterator[Metric]:
         fireable = GaugeMetricFamily(
             "delaystream_fireable_overdue_seconds",
-            "How long something has been due with nothing but the worker to wait for; 0 when nothing is. "
-            "What waits for a rate, a hold or a destination that cannot be written to is not meant.",
+            "Longest time that a due fire has waited for the worker alone; 0 when none does. Fires that "
+            "wait for a rate, a hold or a destination do not count.",
             labels=["partition"],
         )
         by_destination = GaugeMetricFamily(
             "delaystream_destination_overdue_seconds",
-            "How long the longest wait of what is due for a destination has been, by what it waits for: "
-            "fireable (the worker), rate, hold, parked (the destination). No sample where nothing waits.",
+            "Longest wait of the due fires of a destination, by reason: fireable (they wait for the "
+            "worker), rate, hold, parked (for the destination). No sample when none waits.",
             labels=["destination", "waits_for"],
         )
         longest: dict[tuple[str, Wait], int] = {}

@@ -92,8 +92,8 @@ class SourceBacklog(Collector):
         )
         stuck = GaugeMetricFamily(
             "delaystream_last_stable_offset_stuck_seconds",
-            "For how long a transaction that somebody has left open has held up the requests behind it on a "
-            "partition; 0: nobody has.",
+            "For how long a producer's open transaction has held up the requests behind it on a partition; "
+            "0: none does.",
             labels=["topic", "partition"],
         )
         now_s = self._monotonic()

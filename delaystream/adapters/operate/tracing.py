@@ -228,7 +228,7 @@ class _TracedProducer(TransactionalProducer):
         await self._producer.fence()
 
     def accumulator(self, target: TopicPartition) -> Accumulator:
-        # What is told of a fire is in its headers: they are looked at after the commit, and not decoded.
+        # A fire's headers have all that its span says: they are read after the commit, and not decoded.
         return []
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:

@@ -176,7 +176,7 @@ class Watchdog:
         if failure := watched.consumer_failure:
             wrong[failure] = 0
         if watched.unpolled_ms > _POLLING_MS:
-            wrong["the fetch loop does not come around"] = self._progress_timeout_ms
+            wrong["the fetch loop does not run"] = self._progress_timeout_ms
         for status in partitions:
             if status.phase is None:
                 if status.assigned:
@@ -195,7 +195,7 @@ class Watchdog:
             number = self.report.number
             seen, missed_s = number, (missed_s + 1.0 if number == seen else 0.0)
             if missed_s * 1000 >= self._progress_timeout_ms:
-                self._end(f"the event loop has not come around for {missed_s:.0f} s")
+                self._end(f"the event loop has not run for {missed_s:.0f} s")
                 return
 
 

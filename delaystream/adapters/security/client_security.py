@@ -141,7 +141,7 @@ class SecurityReading:
         module = _JAAS_MODULE.match(line)
         if module is None or module[1] != expected:
             self._problems.append(
-                f"Kafka's sasl.jaas.config does not fit to sasl.mechanism={mechanism}: expected "
+                f"Kafka's sasl.jaas.config does not fit sasl.mechanism={mechanism}: expected "
                 f"{expected}LoginModule required {example};"
             )
             return None

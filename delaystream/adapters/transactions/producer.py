@@ -151,7 +151,9 @@ class AiokafkaTransactionalProducer(TransactionalProducer):
                 else:
                     await self._coordinator.check_ownership(self._identity)
         except TimeoutError:
-            raise TransactionFailed(f"no end in time: {self._coordinator.waiting_for}") from None
+            raise TransactionFailed(
+                f"the transaction did not end in time: {self._coordinator.waiting_for}"
+            ) from None
         except ProducerFenced:
             self._state = _State.FENCED
             raise

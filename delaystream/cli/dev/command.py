@@ -28,8 +28,8 @@ def dev(
     port: Annotated[
         int,
         typer.Option(
-            help="The broker's port on 127.0.0.1; 0: a free one. Of three brokers it is the first one's; the "
-            "others have the next ones, or free ones where those are taken.",
+            help="The broker's port on 127.0.0.1; 0: a free one. With three brokers it is the port of the "
+            "first; the others take the next ports, or free ones.",
             metavar="PORT",
         ),
     ] = 29092,

@@ -101,9 +101,9 @@ _COUNTS: Final[Sequence[Column]] = (
 )
 
 Id = Annotated[str, typer.Argument(help="The id that the request was sent with.", metavar="ID")]
-To = Annotated[str | None, typer.Option("--to", "-t", help="Only what goes to this topic.", metavar="TOPIC")]
-Key = Annotated[str | None, typer.Option("--key", "-k", help="Only what has this key.", metavar="KEY")]
-Tag = Annotated[str | None, typer.Option(help="Only what has this tag.", metavar="TAG")]
+To = Annotated[str | None, typer.Option("--to", "-t", help="Only with this destination.", metavar="TOPIC")]
+Key = Annotated[str | None, typer.Option("--key", "-k", help="Only with this key.", metavar="KEY")]
+Tag = Annotated[str | None, typer.Option(help="Only with this tag.", metavar="TAG")]
 Limit = Annotated[int, typer.Option(help="At most so many.", metavar="N", min=1, max=1_000_000)]
 
 
@@ -166,7 +166,7 @@ def list_(
     to: To = None,
     key: Key = None,
     tag: Tag = None,
-    prefix: Annotated[str, typer.Option(help="Only ids that begin so.", metavar="TEXT")] = "",
+    prefix: Annotated[str, typer.Option(help="Only ids that begin with this.", metavar="TEXT")] = "",
     search: Annotated[str, typer.Option(help="Words of id, name or description.", metavar="TEXT")] = "",
     sort: Annotated[str, typer.Option(help="next, last, id or created.", metavar="BY")] = "next",
     limit: Limit = 50,
@@ -259,8 +259,8 @@ def dead_letters(
     standing: Annotated[
         list[str] | None,
         typer.Option(
-            help="How they stand: open, sending, accepted, unchanged, rejected, failed, discarded or all "
-            "(default: those about which there is to do). May be repeated.",
+            help="Only with this standing: open, sending, accepted, unchanged, rejected, failed, discarded "
+            "or all (default: those that need an action). Repeatable.",
             metavar="STANDING",
         ),
     ] = None,
@@ -482,4 +482,4 @@ def _warn(body: dict[str, Any]) -> None:
         numbers = ", ".join(map(str, missing))
         complain(f"not complete: the console still reads partitions {numbers}")
     if skipped := sum(one["skipped"] for one in body.get("reading", ())):
-        complain(f"not complete: {skipped} letters at most are in batches that cannot be read")
+        complain(f"not complete: {skipped} letters or fewer are in batches that cannot be read")

@@ -111,7 +111,7 @@ def _read(at: ConsoleAt, answer: http.client.HTTPResponse) -> dict[str, Any]:
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _unavailable(at.url, error) from None
     if not isinstance(read, dict):
-        raise ConsoleUnavailableError(f"What answers at {at.url} is no console.")
+        raise ConsoleUnavailableError(f"{at.url} is not a console.")
     return read
 
 
@@ -152,4 +152,4 @@ def _problem(url: str, error: urllib.error.HTTPError) -> Exception:
         read = orjson.loads(error.read(_MOST))
         return ConsoleRefusedError(str(read["code"]), printable(str(read["detail"])))
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return ConsoleUnavailableError(f"What answers at {url} is no console: it says {error.code}.")
+        return ConsoleUnavailableError(f"{url} is not a console: it answered {error.code}.")

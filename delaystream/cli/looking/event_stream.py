@@ -46,7 +46,7 @@ def past(at: ConsoleAt, wanted: Mapping[str, object], after: str | None, last: i
             yield seen
             if seen.ends:
                 return
-    raise ConsoleUnavailableError(f"The stream of {at.url} ended before everything was told.")
+    raise ConsoleUnavailableError(f"The stream of {at.url} ended before its last event.")
 
 
 def live(at: ConsoleAt, wanted: Mapping[str, object], after: str | None) -> Iterator[Seen | str]:
@@ -67,7 +67,7 @@ def live(at: ConsoleAt, wanted: Mapping[str, object], after: str | None) -> Iter
             if not begun:
                 raise
             told = str(problem)
-        yield f"{told} It is asked again."
+        yield f"{told} Trying again."
         time.sleep(_AGAIN_S)
 
 

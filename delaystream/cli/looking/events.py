@@ -57,7 +57,8 @@ def events(
     after: Annotated[
         str | None,
         typer.Option(
-            help="Go on behind this place: what an earlier call said at its end, or `place` of an event.",
+            help="Start after this place: an earlier call printed it at its end, or it is the `place` of an "
+            "event.",
             metavar="PLACE",
         ),
     ] = None,

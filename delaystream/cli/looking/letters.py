@@ -41,28 +41,30 @@ def redrive(
         list[str] | None,
         typer.Option(
             "--set-header",
-            help="A header in place of all of its name; of delaystream's own without the prefix: delay=15m. "
-            "May be repeated.",
+            help="Replace all headers of this name; delaystream's own have no prefix here: delay=15m. "
+            "Repeatable.",
             metavar="NAME=VALUE",
         ),
     ] = None,
     remove: Annotated[
         list[str] | None,
-        typer.Option(help="A header that is left out, likewise. May be repeated.", metavar="NAME"),
+        typer.Option(
+            help="Leave out a header; delaystream's own have no prefix here. Repeatable.", metavar="NAME"
+        ),
     ] = None,
     destination: Annotated[
         str | None, typer.Option(help="Deliver it to another topic.", metavar="TOPIC")
     ] = None,
     value_file: Annotated[
-        Path | None, typer.Option(help="Of one letter: the value, in place of its own.", metavar="FILE")
+        Path | None, typer.Option(help="For one letter: a value in place of its own.", metavar="FILE")
     ] = None,
     if_exists: Annotated[
         str | None,
-        typer.Option(help="Where its id is in use: keep (default), replace or reject.", metavar="WHAT"),
+        typer.Option(help="If its id is in use: keep (default), replace or reject.", metavar="WHAT"),
     ] = None,
     again: Annotated[
         bool,
-        typer.Option("--again", help="Of one letter: also where it was sent again before, or discarded."),
+        typer.Option("--again", help="For one letter: also if it was sent again before, or discarded."),
     ] = False,
     code: Code = None,
     to: To = None,
@@ -70,7 +72,7 @@ def redrive(
     at_from: From = None,
     at_to: Before = None,
     rate: Annotated[
-        float, typer.Option(help="Of many: so many a second.", metavar="N", min=0.01, max=200)
+        float, typer.Option(help="For many letters: how many a second.", metavar="N", min=0.01, max=200)
     ] = 10,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")
@@ -95,7 +97,7 @@ def redrive(
     }
     if letter is None:
         if value_file is not None or again:
-            raise typer.BadParameter("--value-file and --again are of one letter: name it")
+            raise typer.BadParameter("--value-file and --again need one letter: name it")
         repair |= {"new_destination": destination, "rate": rate}
         many = {**_wanted(asking, code, to, id, at_from, at_to), **repair}
         _many(asking, many, dry_run=dry_run)
@@ -127,7 +129,7 @@ def discard(
     id: OfId = None,
     at_from: From = None,
     at_to: Before = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Of one letter: take it up again.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="For one letter: open it again.")] = False,
     note: Note = None,
     asking: Asking,
 ) -> None:
@@ -139,7 +141,7 @@ def discard(
     """
     if letter is None:
         if undo:
-            raise typer.BadParameter("--undo is of one letter: name it")
+            raise typer.BadParameter("--undo needs one letter: name it")
         body = {**_wanted(asking, code, to, id, at_from, at_to), "note": note}
         say(f"{_change(asking, '/v1/dead-letters/discard', body)['count']} discarded")
         return

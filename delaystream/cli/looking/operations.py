@@ -48,11 +48,11 @@ _FAILURES: Final[Sequence[Column]] = (
 )
 
 Operation = Annotated[
-    str, typer.Argument(help="The operation, as `make` and `list` tell it.", metavar="OPERATION")
+    str, typer.Argument(help="Id of the operation, as `make` and `list` print it.", metavar="OPERATION")
 ]
 Rate = Annotated[
     int | None,
-    typer.Option("--rate", help="Commands a second; else as the console's settings say.", metavar="N", min=1),
+    typer.Option("--rate", help="Commands a second; default: the console's setting.", metavar="N", min=1),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Until it has ended.")]
 
@@ -71,20 +71,20 @@ def make(
     to: To = None,
     key: Key = None,
     tag: Tag = None,
-    prefix: Annotated[str, typer.Option(help="Only ids that begin so.", metavar="TEXT")] = "",
+    prefix: Annotated[str, typer.Option(help="Only ids that begin with this.", metavar="TEXT")] = "",
     search: Annotated[str, typer.Option(help="Words of id, name or description.", metavar="TEXT")] = "",
     unnamed: Annotated[bool, typer.Option("--unnamed", help="Events without an id, too.")] = False,
     id: Annotated[
         list[str] | None,
-        typer.Option("--id", help="These, in place of a filter. Repeatable.", metavar="ID"),
+        typer.Option("--id", help="An id, in place of a filter. Repeatable.", metavar="ID"),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--everything", help="All that you may change: no filter.")
+        bool, typer.Option("--everything", help="All that you may change, without a filter.")
     ] = False,
     note: Annotated[str | None, typer.Option(help="Why, for people.", metavar="TEXT")] = None,
-    until: Annotated[str | None, typer.Option(help="Of a pause: its end.", metavar="TIME")] = None,
+    until: Annotated[str | None, typer.Option(help="For pause: when it ends.", metavar="TIME")] = None,
     catch_up: Annotated[
-        str | None, typer.Option(help="Of a resume: latest, all, none.", metavar="WHAT")
+        str | None, typer.Option(help="For resume: latest, all, none.", metavar="WHAT")
     ] = None,
     asking: Asking,
 ) -> None:
@@ -108,7 +108,7 @@ def make(
     if id and (narrows or unnamed or everything):
         raise typer.BadParameter("--id and a filter are given: expected one of them")
     if not (id or narrows or everything):
-        raise typer.BadParameter("nothing says which: give a filter, --id, or --everything")
+        raise typer.BadParameter("no schedules are selected: give a filter, --id, or --everything")
     body = {
         "action": action,
         "filter": None if id else filter,
@@ -219,7 +219,7 @@ def _told(asking: Asking, path: str, body: dict[str, Any], *, wait: bool = False
         told = ask(at, _path(told["id"]), {})
     say(*_one(asking, told).split("\n"))
     if wait and (told["stage"] != "done" or told["progress"]["failed"]):
-        complain("not all of it was done: `delaystream operations failures` says why")
+        complain("some of it failed: `delaystream operations failures` says why")
         raise typer.Exit(ExitCode.REFUSED)
 
 

@@ -52,12 +52,12 @@ def run(
 def token(
     *,
     name: Annotated[
-        str, typer.Option(help="Who gets it: the actor of what is done with it.", metavar="NAME")
+        str, typer.Option(help="Its owner: the actor of every change made with it.", metavar="NAME")
     ],
     role: Annotated[str, typer.Option(help="viewer, operator or admin.", metavar="ROLE")] = "viewer",
     topics: Annotated[
         list[str] | None,
-        typer.Option(help="Request topics, by name or glob; repeatable. All of them.", metavar="GLOB"),
+        typer.Option(help="Request topics, by name or glob; repeatable. Default: all.", metavar="GLOB"),
     ] = None,
     payload: Annotated[bool, typer.Option("--payload", help="May see values and headers.")] = False,
     expires: Annotated[
@@ -107,7 +107,7 @@ def _expiry(text: str | None) -> datetime | None:
         except (InstantError, OverflowError) as error:
             raise typer.BadParameter(f"--expires is {text!r}: {error}") from None
     if ends <= now:
-        raise typer.BadParameter(f"--expires is {text!r}: that is over")
+        raise typer.BadParameter(f"--expires is {text!r}: that time has passed")
     return ends
 
 

@@ -106,7 +106,8 @@ def import_(
     leave_unread: Annotated[
         bool,
         typer.Option(
-            "--leave-unread", help="Go on although requests on topics that are not read here were never read."
+            "--leave-unread",
+            help="Go on although there are unread requests on topics that this application does not read.",
         ),
     ] = False,
     rows: Annotated[int, typer.Option(help="Rows of one transaction.", metavar="N", min=1)] = 2000,
@@ -216,7 +217,7 @@ def _told(done: "Export") -> None:
     for topic, count in done.unread.items():
         complain(
             f"{number_of(count, 'request')} on {topic} {'was' if count == 1 else 'were'} not read yet, and "
-            "not in it"
+            "not in the export"
         )
 
 

@@ -62,11 +62,14 @@ def pause(
     id: OptionalId = None,
     selection: options.Selection,
     match_new: Annotated[
-        bool, typer.Option("--match-new", help="With --match-…: hold what matches and comes later as well.")
+        bool, typer.Option("--match-new", help="With --match-…: also hold later requests that match.")
     ] = False,
     until: Annotated[
         str | None,
-        typer.Option(help="Resume by itself: 2030-01-31T09:00:00Z; else at a resume.", metavar="TIME"),
+        typer.Option(
+            help="When the pause ends by itself: 2030-01-31T09:00:00Z. Default: it stays until a resume.",
+            metavar="TIME",
+        ),
     ] = None,
     terms: options.Terms,
     topic: options.RequestTopic = None,
@@ -217,7 +220,7 @@ def update(
 
     replaces = value is not None or file is not None or null
     if not replaces and (key is not None or header):
-        raise typer.BadParameter("--key and --header are of a new value: give that, too")
+        raise typer.BadParameter("--key and --header belong to a new value: give the value, too")
     said: dict[str, Any] = {
         "destination": to,
         **timing.options(),
@@ -263,7 +266,7 @@ def describe(
 @sending
 def rate(
     *,
-    destination: Annotated[str, typer.Argument(help="The topic that is delivered to.", metavar="TOPIC")],
+    destination: Annotated[str, typer.Argument(help="The destination.", metavar="TOPIC")],
     rate: Annotated[
         str,
         typer.Argument(help="Records a second (50), 600/m, 36/h; none: as the settings say.", metavar="RATE"),

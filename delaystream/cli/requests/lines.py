@@ -139,7 +139,7 @@ def parsed(read: Line, shared: Shared) -> Parsed:
     except msgspec.ValidationError as error:
         raise LineError(_in_words(str(error))) from None
     except msgspec.DecodeError as error:
-        raise LineError(f"it is no JSON: {error}") from None
+        raise LineError(f"it is not JSON: {error}") from None
     except UnicodeDecodeError:
         raise LineError("it is not UTF-8") from None
     except RecursionError:

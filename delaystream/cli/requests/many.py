@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from delaystream.client import Accepted, Batch, Pending, Receipt, RequestRecord
     from delaystream.config import Settings
 
-#: Requests that are on their way at once, at most.
+#: Most requests that are on their way at once.
 _IN_FLIGHT: Final = 1_000
-#: Destinations that are looked up at the end, at most.
+#: Most destinations that are looked up at the end.
 _LOOKED_UP: Final = 1_000
 _BAD_LINE: Final = "bad-line"
 _NO_RECEIPT: Final = "no-receipt"
@@ -189,7 +189,7 @@ class Many:
         stand = self._sent + len(acknowledged)
         doubtful = 0 if batch is None else batch.handed_over - stand
         also = f", {doubtful} more may be on their way" if doubtful > 0 else ""
-        last = f" Lines up to {self._on_their_way[0].number - 1} were told of" if self._on_their_way else ""
+        last = f" Lines up to {self._on_their_way[0].number - 1} were reported" if self._on_their_way else ""
         what = f"{number_of(stand, 'request')} stood on {self._shared.topic} by then"
         return f"{what} and stay in force{also}.{last}"
 

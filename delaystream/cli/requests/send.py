@@ -62,7 +62,9 @@ def send(
     ] = 15.0,
     output: Annotated[
         Output,
-        typer.Option("--output", "-o", help="A line; or JSON: the receipt, else where the request stands."),
+        typer.Option(
+            "--output", "-o", help="A line, or JSON: the receipt, or without one the request's coordinates."
+        ),
     ] = "human",
     lines: Annotated[
         bool,

@@ -33,13 +33,15 @@ def watch(
         str | None, typer.Option("--key", "-k", help="Only records with this key.", metavar="KEY"), ANY_BYTES
     ] = None,
     id: Annotated[
-        str | None, typer.Option("--id", help="Only what is about this schedule.", metavar="ID")
+        str | None, typer.Option("--id", help="Only records of this schedule.", metavar="ID")
     ] = None,
-    count: Annotated[int | None, typer.Option(help="End after so many records.", metavar="N", min=1)] = None,
+    count: Annotated[
+        int | None, typer.Option(help="End after this many records.", metavar="N", min=1)
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="End after so long; exit with 75 when --count was not reached.", metavar="SECONDS", min=0.1
+            help="End after this time; exit with 75 when --count was not reached.", metavar="SECONDS", min=0.1
         ),
     ] = None,
     output: Annotated[

@@ -58,4 +58,4 @@ class Lookout:
     def _look(self) -> None:
         nobody = no_worker(self._settings)
         if nobody is not None and not self._over:
-            complain(f"{nobody}; waiting all the same")
+            complain(f"{nobody}; waiting anyway")

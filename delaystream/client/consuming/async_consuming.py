@@ -71,7 +71,7 @@ class AsyncReceivedDelivery(Delivery):
 
 def _of(delivery: AsyncReceivedDelivery) -> AsyncDeliveryConsumer:
     if delivery.consumer is None:
-        raise ValueError("The delivery is in the hands of no consumer; expected one that a consumer gave.")
+        raise ValueError("The delivery does not come from a consumer; expected one that does.")
     return delivery.consumer
 
 
@@ -154,7 +154,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         except UnavailableError as failure:
             if error is None:
                 raise
-            error.add_note(f"Then, at the end: {failure}")
+            error.add_note(f"Closing failed, too: {failure}")
 
     def __aiter__(self) -> Self:
         return self
@@ -234,9 +234,9 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         return await self._answered(delivery, self._told.dead_letter(delivery, error))
 
     async def close(self, *, handled: bool = True) -> None:
-        """Settle, leave the group and let go of every connection.
+        """Settle, leave the group and close every connection.
 
-        Without `handled` the delivery in hand is not: it is read again.
+        Without `handled` the present delivery is not settled: it is read again.
         """
         if self._closed:
             return
@@ -378,7 +378,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
                 async for deliveries in again:
                     self._read.extend(deliveries)
             except KafkaError as error:
-                # What was not read is read from where it was.
+                # Records that were not read are read from the same place.
                 if not error.retriable:
                     raise _unavailable("Nothing can be read", error) from None
 
@@ -422,7 +422,7 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
             except MessageSizeTooLargeError:
                 continue
             return form
-        raise UnavailableError(f"{answer.record.topic} took no record: not even one without a payload.")
+        raise UnavailableError(f"{answer.record.topic} took no record, even without a payload.")
 
     async def _produce(self, place: Place | None, record: RequestRecord) -> None:
         if not self._told.is_transactional:

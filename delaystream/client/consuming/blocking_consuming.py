@@ -74,7 +74,7 @@ class ReceivedDelivery(Delivery):
 
 def _of(delivery: ReceivedDelivery) -> DeliveryConsumer:
     if delivery.consumer is None:
-        raise ValueError("The delivery is in the hands of no consumer; expected one that a consumer gave.")
+        raise ValueError("The delivery does not come from a consumer; expected one that does.")
     return delivery.consumer
 
 
@@ -149,7 +149,7 @@ class DeliveryConsumer:
         except UnavailableError as failure:
             if error is None:
                 raise
-            error.add_note(f"Then, at the end: {failure}")
+            error.add_note(f"Closing failed, too: {failure}")
 
     def __iter__(self) -> Self:
         return self
@@ -241,9 +241,9 @@ class DeliveryConsumer:
         return self._answered(delivery, self._told.dead_letter(delivery, error))
 
     def close(self, *, handled: bool = True) -> None:
-        """Settle, leave the group and let go of every connection.
+        """Settle, leave the group and close every connection.
 
-        Without `handled` the delivery in hand is not: it is read again.
+        Without `handled` the present delivery is not settled: it is read again.
         """
         if self._closed:
             return
@@ -258,7 +258,7 @@ class DeliveryConsumer:
                 self._hand = None
                 self._settle()
         finally:
-            # What leaves is settled, or is to be read again.
+            # Partitions that leave are settled, or read again.
             self._checkpoint.clear()
             self._consumer.close()
 
@@ -313,7 +313,7 @@ class DeliveryConsumer:
         )
 
     def _heed(self, error: KafkaError) -> None:
-        """What cannot pass by itself ends the reading; all else librdkafka tries again."""
+        """An error that cannot pass by itself ends the reading; librdkafka retries all others."""
         if error.code() in _UNKNOWN:
             topics = ", ".join(self._told.sources)
             raise MissingTopicError(f"Topic {topics} cannot be read: it does not exist.")
@@ -364,7 +364,7 @@ class DeliveryConsumer:
                     raise self._unavailable(f"{form.record.topic} took no record", error) from None
             else:
                 return form
-        raise UnavailableError(f"{answer.record.topic} took no record: not even one without a payload.")
+        raise UnavailableError(f"{answer.record.topic} took no record, even without a payload.")
 
     def _produce(self, record: RequestRecord) -> None:
         partition = -1 if record.partition is None else record.partition

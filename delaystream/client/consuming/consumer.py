@@ -34,9 +34,9 @@ from delaystream.core.rejection import shown
 Isolation = Literal["read_committed", "read_uncommitted"]
 
 SETTLE_RECORDS: Final = 500
-"""Deliveries that are settled together, at most."""
+"""Most deliveries that are settled together."""
 SETTLE_AFTER: Final = timedelta(milliseconds=500)
-"""How long a delivery that was handled waits for others to be settled with it, at most."""
+"""Longest wait of a handled delivery for others to settle with."""
 LARGEST_BYTES: Final = 1_040_000
 """Of a record that is produced: topics take 1 MiB, batch and all, unless they are told to take more."""
 REMEMBERED_FIRES: Final = 100_000
@@ -54,7 +54,7 @@ _FIRE_BYTES: Final = 16
 
 
 class ConsumingOptions(TypedDict, total=False):
-    """What a consumer may be told beside its topics and its group."""
+    """Options of a consumer beside its topics and its group."""
 
     transactional_id: str | None
     isolation: Isolation
@@ -128,7 +128,7 @@ class Consuming:
             raise ValueError("There is no topic to consume.")
         for topic in (*self.sources, self.topics.dead_letters):
             if not is_topic_name(topic):
-                raise ValueError(f"{shown(topic)} is no name of a topic.")
+                raise ValueError(f"{shown(topic)} is not a topic name.")
         if not self.group:
             raise ValueError("The group has no name.")
         if self.transactional_id == "":
@@ -169,7 +169,7 @@ class Consuming:
         """What becomes of a delivery, from its own form to the smallest."""
         yield answer
         if not answer.is_dead_letter:
-            answer = self.dead_letter(delivery, "The request to retry it is larger than may be")
+            answer = self.dead_letter(delivery, "The request to retry it is too large")
             yield answer
         yield without_payload(answer)
 
@@ -188,14 +188,14 @@ def deadline_of(timeout_s: float | None) -> float | None:
 def kafka_needed(properties: Mapping[str, str] | None) -> Mapping[str, str]:
     """The settings of a client's Kafka. Raises ValueError where it has none."""
     if properties is None:
-        raise ValueError("A consumer reads from Kafka, and this client has a transport in its place.")
+        raise ValueError("This client has a transport in place of Kafka, and a consumer needs Kafka.")
     return properties
 
 
 class Fires:
     """The fires that were seen last, `most` of them: the oldest is forgotten first.
 
-    A copy that comes later than so many others is not recognised. What is seen counts once it is `keep`t:
+    A copy that comes later than so many others is not recognised. A fire counts as seen once it is `keep`t:
     after `forget` it was not seen, and may be handled again.
     """
 
@@ -205,7 +205,7 @@ class Fires:
         self._new: dict[bytes, tuple[str, int]] = {}
 
     def is_copy(self, delivery: Delivery) -> bool:
-        """Whether its fire was seen before; else it is from now on. What is no delivery is no copy."""
+        """Whether its fire was seen before; from now on it was. A record that is no delivery is no copy."""
         if not self._most or delivery.fire_id is None:
             return False
         # Of one length, whatever the id: memory has a bound.
@@ -216,14 +216,14 @@ class Fires:
         return False
 
     def keep(self) -> None:
-        """What was seen so far is settled."""
+        """All fires seen so far are settled."""
         self._kept.update(dict.fromkeys(self._new))
         self._new.clear()
         while len(self._kept) > self._most:
             del self._kept[next(iter(self._kept))]
 
     def forget(self, place: tuple[str, int] | None = None) -> None:
-        """What was seen of a partition, or at all, and is not settled, will be read again."""
+        """Fires of a partition, or of all, that were seen and not settled will be read again."""
         if place is None:
             self._new.clear()
         else:
@@ -231,7 +231,8 @@ class Fires:
 
 
 class Checkpoint:
-    """What was handled and is not settled: of each partition where it begins, and where reading goes on.
+    """Deliveries that were handled and are not settled: where they begin in each partition, and where reading
+    goes on.
 
     Partitions are pairs of topic and number.
     """

@@ -87,9 +87,9 @@ class ScheduledEvent:
                 raise TypeError(f"{cls.__qualname__} has no topic; expected one beside key or name.")
             return
         if not is_topic_name(topic):
-            raise TypeError(f"{cls.__qualname__} has the topic {shown(topic)}, which is no name of a topic.")
+            raise TypeError(f"{cls.__qualname__} has the topic {shown(topic)}, which is not a topic name.")
         if key is not None and not any(key in inspect.get_annotations(base) for base in cls.__mro__):
-            raise TypeError(f"{cls.__qualname__} has no field {shown(key)} to make the key of.")
+            raise TypeError(f"{cls.__qualname__} has no field {shown(key)} for its key.")
         oldest = version if reads_from is None else reads_from
         if not 1 <= oldest <= version <= _MOST_VERSION:
             raise TypeError(
@@ -108,7 +108,7 @@ class ScheduledEvent:
             return validate(value) if validate is not None else msgspec.json.decode(value, type=cls)
         except (ValueError, RecursionError) as error:  # pydantic's and msgspec's are ValueErrors
             said = " ".join(str(error).split())
-            raise InvalidEventError(f"The value is no {cls.event_name}: {said}.") from error
+            raise InvalidEventError(f"The value cannot be read as {cls.event_name}: {said}.") from error
 
     def to_json(self) -> bytes:
         """The event as JSON. Raises TypeError for a field that has no counterpart there."""
@@ -136,7 +136,7 @@ def event_record(event: ScheduledEvent, correlation_id: str | None = None) -> Ev
     """
     kind = type(event)
     if not kind.event_topic:
-        raise TypeError(f"{kind.__qualname__} has no topic: it is a base of events, none itself.")
+        raise TypeError(f"{kind.__qualname__} has no topic: it is a base class, not an event.")
     headers: list[Header] = [
         (EVENT_TYPE, kind.event_name.encode()),
         (EVENT_VERSION, b"%d" % kind.event_version),
@@ -159,7 +159,7 @@ class Events:
         self._kinds: dict[str, type[ScheduledEvent]] = {}
         for kind in kinds:
             if not kind.event_topic:
-                raise ValueError(f"{kind.__qualname__} has no topic: it is a base of events, none itself.")
+                raise ValueError(f"{kind.__qualname__} has no topic: it is a base class, not an event.")
             if self._kinds.setdefault(kind.event_name, kind) is not kind:
                 raise ValueError(f"Two classes have the name {shown(kind.event_name)}.")
 
@@ -176,7 +176,7 @@ class Events:
         """
         name = _header(delivery, EVENT_TYPE)
         if name is None:
-            raise UnknownEventError(f"{delivery.coordinates} is no event: it has no header {EVENT_TYPE}.")
+            raise UnknownEventError(f"{delivery.coordinates} is not an event: it has no header {EVENT_TYPE}.")
         kind = self._kinds.get(name)
         if kind is None:
             known = ", ".join(sorted(self._kinds)) or "none"

@@ -50,7 +50,7 @@ EVENT_TYPE: Final = "event_type"
 _LONGEST_MS: Final = Limits().max_delay_ms
 """Workers take no longer delay, unless they are told to."""
 _MOST_MS: Final = whole_ms(timedelta(days=999_999_999))
-"""What a timedelta holds."""
+"""The longest timedelta."""
 _MOST_LISTED: Final = 100
 _MOST_DETAIL: Final = 1000
 _DOUBLING: Final = 2.0
@@ -182,7 +182,7 @@ class RetryTopics:
     requests: Place = field(default=Place(REQUEST_TOPIC))
     dead_letters: str = DEAD_LETTERS_TOPIC
     checker: Checker | None = field(default=None, repr=False, compare=False)
-    """What requests are held against; None: as a worker with default limits does."""
+    """Checks requests; None: as a worker with default limits does."""
 
     def refusal(self, request: RequestRecord) -> RejectedError | None:
         """Why a worker would not take the request."""

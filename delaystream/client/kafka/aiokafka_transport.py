@@ -21,7 +21,7 @@ from delaystream.core.request import Coordinates
 T = TypeVar("T")
 
 IN_FLIGHT: Final = 10_000
-"""Records that wait to be acknowledged, at most; who produces one more waits."""
+"""Most records that wait for acknowledgement; a caller with one more waits."""
 LARGEST_BYTES: Final = 8 * 1024 * 1024
 """Of a record. What topics take is less, and theirs to say."""
 _BATCH_BYTES: Final = 256 * 1024

@@ -23,7 +23,7 @@ from delaystream.client.requests.records import RequestRecord, Sent
 T = TypeVar("T")
 
 WAITING: Final = 10_000
-"""Requests whose receipts are waited for, at most; who asks for one more waits for the oldest of them."""
+"""Most requests that wait for receipts; a caller with one more waits for the oldest of them."""
 
 Connect = Callable[[], AsyncTransport]
 
@@ -46,7 +46,7 @@ class AsyncSending:
 
     @property
     def transport(self) -> AsyncTransport:
-        """What carries the requests. Raises RuntimeError once it is closed."""
+        """The transport of the requests. Raises RuntimeError once it is closed."""
         if self._transport is None:
             if self._closed:
                 raise RuntimeError("The client is closed.")
@@ -184,7 +184,7 @@ class AsyncPending(Generic[T]):
         return await self._transport.wait(self._sent, None)
 
     async def result(self) -> T:
-        """What came of it, once it is there. Raises what is in the way of that."""
+        """The outcome, once it is there. Raises the error that prevents it."""
         self.looked_at = True
         value, failure = await self.settle()
         if failure is not None:

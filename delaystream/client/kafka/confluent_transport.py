@@ -24,7 +24,7 @@ from delaystream.core.request import Coordinates
 SEND_TIMEOUT_S: Final = 30.0
 """The longest wait for a record's acknowledgement."""
 IN_FLIGHT: Final = 100_000
-"""Records that wait to be acknowledged, at most; who produces one more waits."""
+"""Most records that wait for acknowledgement; a caller with one more waits."""
 LARGEST_BYTES: Final = 8 * 1024 * 1024
 """Of a record. What topics take is less, and theirs to say."""
 
@@ -38,7 +38,7 @@ _LONGEST_FLUSH_S: Final = 2_000_000.0
 _OFTEN: Final = 128
 """Records after which whoever produces lets acknowledgements be served."""
 _END_S: Final = 5.0
-"""How long a thread is waited for that ends, at most."""
+"""Longest wait for a thread that ends."""
 _UNKNOWN: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 
 

@@ -1,4 +1,4 @@
-"""What a consumer gets: a record of a topic, with the headers of a delivery understood.
+"""Deliveries to a consumer: records of a topic, with the headers of a delivery parsed.
 
 `docs/headers.md` has the headers. Whoever may write to the topic may write anything: no record makes the
 reading raise. What is no delivery, or has a header of ours that is none, has None there.

@@ -14,7 +14,7 @@ request on to the partition that owns its id."""
 
 
 class PartitionCounts:
-    """What was last heard of the topics that are sent to; any thread may use it."""
+    """The last known metadata of the topics that are sent to; any thread may use it."""
 
     def __init__(self, longest_s: float = LONGEST_S) -> None:
         self._longest_s = longest_s

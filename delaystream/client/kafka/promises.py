@@ -1,4 +1,4 @@
-"""What one thread waits for and another one tells."""
+"""A promise that one thread waits for and another one keeps."""
 
 from __future__ import annotations
 

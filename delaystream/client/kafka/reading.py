@@ -24,7 +24,7 @@ LOOK_S = 5.0
 _POLL_S = 0.2
 _LOOK_TIMEOUT_S = 1.0
 _AT_ONCE = 500
-"""Records that are taken from librdkafka together, at most."""
+"""Most records that are taken from librdkafka together."""
 _PASSING = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,

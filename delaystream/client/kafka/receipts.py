@@ -15,8 +15,7 @@ from delaystream.codec.outgoing import RECEIPT
 from delaystream.core.request import Coordinates
 
 EARLY_RECEIPTS: Final = 10_000
-"""Receipts that are kept for requests whose acknowledgement has not come yet, at most; the oldest go
-first."""
+"""Most receipts that are kept for requests without an acknowledgement yet; the oldest go first."""
 EARLY_BYTES: Final = 64 * 1024 * 1024
 """The values of these together, at most: one may be as large as its topic takes."""
 
@@ -24,7 +23,7 @@ Told: TypeAlias = Callable[[Receipt | UnavailableError], None]
 
 
 class _About(msgspec.Struct):
-    """What a receipt is about, read without the rest."""
+    """The subject of a receipt, read without the rest."""
 
     source: str
 
@@ -125,6 +124,6 @@ class Receipts:
         try:
             receipt = Receipt.parse(value)
         except (ValueError, RecursionError):
-            told(UnavailableError(f"What stands in the place of the receipt is none: {value[:200]!r}."))
+            told(UnavailableError(f"The record at the receipt's place is not a receipt: {value[:200]!r}."))
         else:
             told(receipt)

@@ -26,7 +26,7 @@ from delaystream.client.requests.records import Sent
 T = TypeVar("T")
 
 WAITING: Final = 10_000
-"""Requests whose receipts are waited for, at most; who asks for one more waits for the oldest of them."""
+"""Most requests that wait for receipts; a caller with one more waits for the oldest of them."""
 
 Connect = Callable[[], Transport]
 
@@ -64,7 +64,7 @@ class Sending:
 
     @property
     def transport(self) -> Transport:
-        """What carries the requests. Raises RuntimeError once it is closed."""
+        """The transport of the requests. Raises RuntimeError once it is closed."""
         if (transport := self._transport) is not None:
             return transport
         with self._connecting:
@@ -114,7 +114,7 @@ class Sending:
             self._waiting.pop(pending, None)
 
     def waiter(self, pending: Pending[Any]) -> Promise[None]:
-        """What is told with its acknowledgement, unless that is there already; one, whoever asks."""
+        """The promise that its acknowledgement keeps, one for all callers; one made later is not kept."""
         with self._lock:
             if pending.waiter is None:
                 pending.waiter = Promise()
@@ -200,12 +200,12 @@ class Pending(Generic[T]):
         return self._answer
 
     def result(self) -> T:
-        """What came of it, once it is there. Raises what is in the way of that."""
+        """The outcome, once it is there. Raises the error that prevents it."""
         self.looked_at = True
         return self._finish(self._request.accepted(self.sent()))
 
     def failure(self) -> Exception | None:
-        """What is in the way of a result, once that is known; whoever asks has not looked at it."""
+        """The error that prevents a result, once it is known; asking does not count as looking at it."""
         try:
             self.sent()
         except Exception as failure:  # noqa: BLE001 - raised by `result()`: whoever asks here may be another
@@ -248,7 +248,7 @@ class PendingReceipt(Pending[T]):
         self._sending.settled(self)
         if self._answer is None:
             # Somebody may wait for it already, to have room for a request of his own.
-            self._answer = UnavailableError(f"It was given up while it was sent: {error!r}.")
+            self._answer = UnavailableError(f"Sending it was interrupted: {error!r}.")
             if (waiter := self.waiter) is not None:
                 waiter.tell(None)
 
@@ -257,7 +257,7 @@ class PendingReceipt(Pending[T]):
         return self._settled is not None or self._told.done() or isinstance(self._answer, UnavailableError)
 
     def result(self) -> T:
-        """What came of it, once it is there. Raises what is in the way of that."""
+        """The outcome, once it is there. Raises the error that prevents it."""
         self.looked_at = True
         value, failure = self._settle()
         if failure is not None:
@@ -265,7 +265,7 @@ class PendingReceipt(Pending[T]):
         return cast("T", value)
 
     def failure(self) -> Exception | None:
-        """What is in the way of a result, once that is known; whoever asks has not looked at it."""
+        """The error that prevents a result, once it is known; asking does not count as looking at it."""
         return self._settle()[1]
 
     def acknowledged(self, answer: Sent | UnavailableError) -> None:

@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 def apart(call: Callable[[], T], name: str) -> T:
-    """Have a thread of its own do something, and wait; whoever is interrupted leaves it to end by itself.
+    """Call a function in a thread of its own, and wait; after an interrupt the thread ends by itself.
 
-    What is then returned is let go of. Raises what the call raises.
+    Its result is dropped then. Raises what the call raises.
     """
     answer: Promise[T] = Promise()
 

@@ -39,10 +39,10 @@ class Transport(Protocol):
         """
 
     def wait(self, promise: Promise[T], timeout_s: float | None) -> T:
-        """What is told. Raises TimeoutError, and what the promise failed with."""
+        """The value of the promise. Raises TimeoutError, and the error that the promise failed with."""
 
     def close(self, timeout_s: float) -> None:
-        """Have what was sent acknowledged for at most so long, and let go of every connection."""
+        """Have what was sent acknowledged for at most so long, and close every connection."""
 
 
 class AsyncTransport(Protocol):

@@ -1,1 +1,1 @@
-"""What is asked, as a record; what became of it; and the check of both sides before anything is sent."""
+"""Requests as records, their outcomes, and the check of both before anything is sent."""

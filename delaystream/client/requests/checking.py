@@ -54,7 +54,7 @@ class Checker:
         return cls(partial(_parser, topic, settings), now_ms)
 
     def check(self, record: RequestRecord, timestamp_ms: int | None = None) -> Request:
-        """What the record asks for, by the timestamp that it has on its topic, or as if it were sent now.
+        """The parsed request, by the timestamp that it has on its topic, or as if it were sent now.
 
         Raises RejectedError with the code that a worker would refuse it with.
         """
@@ -104,7 +104,7 @@ def _parser(topic: str, settings: Settings | None) -> RequestParser:
         return RequestParser(DestinationFilter(["*"], [topic, *own], RECEIPTS_TOPIC), Limits())
     requests = settings.requests(topic)
     return RequestParser(
-        # What the workers allow is not known here; what no worker can allow is.
+        # This side does not know what the workers allow; it knows what no worker can allow.
         DestinationFilter(["*"], settings.own_topics, settings.receipts_topic),
         requests.limits(),
         requests.default_destination,

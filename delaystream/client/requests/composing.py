@@ -30,7 +30,7 @@ class CheckedRequest(msgspec.Struct, frozen=True, gc=False):
     checker: Checker
 
     def accepted(self, sent: Sent, receipt: Receipt | None = None) -> Accepted:
-        """What is told of it once it stands on its topic. Raises RejectedError for a receipt that refuses
+        """Its outcome once it stands on its topic. Raises RejectedError for a receipt that refuses
         it."""
         if receipt is not None and receipt.outcome == "rejected":
             raise RejectedError(receipt.code or "", receipt.detail or "", receipt)

@@ -1,4 +1,4 @@
-"""What a schedule is and where it stands, as `describe` tells it."""
+"""A schedule's definition and state, as `describe` tells them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from delaystream.core.request import Header
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleDefinition:
-    """What a schedule is: everything but its payload. None is what was not given."""
+    """A schedule's definition, without its payload. None: not given."""
 
     destination: str
     due_at: tuple[datetime, ...] = ()
@@ -38,7 +38,7 @@ class ScheduleDefinition:
 
 @dataclass(frozen=True, kw_only=True)
 class PastTimes:
-    """What became of one due time, or of several in a row, in a schedule's history.
+    """The outcome of one due time, or of several in a row, in a schedule's history.
 
     `kind` is `fired` or `triggered`, with a fire id, or `missed` or `skipped`.
     """
@@ -56,7 +56,7 @@ class PastTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class Payload:
-    """What a schedule delivers."""
+    """The payload of a schedule."""
 
     key: bytes | None
     value: bytes | None
@@ -88,7 +88,7 @@ class ScheduleDescription:
     """Triggered fires that are still to come."""
     last_fire_id: str | None
     history: tuple[PastTimes, ...]
-    """What became of its last due times, the latest last."""
+    """The outcomes of its last due times, the latest last."""
     actor: str | None
     note: str | None
     declared_by: str | None
@@ -121,9 +121,7 @@ class ScheduleDescription:
         try:
             return cls._told(receipt, told)
         except (AttributeError, TypeError, ValueError, OverflowError):
-            raise UnavailableError(
-                f"What stands in the place of the description is none: {receipt.json[:200]!r}."
-            ) from None
+            raise UnavailableError(f"The answer is not a description: {receipt.json[:200]!r}.") from None
 
     @classmethod
     def _told(cls, receipt: Receipt, told: Mapping[str, Any]) -> Self:

@@ -15,7 +15,7 @@ def whole_number(name: str, value: Any, least: int, most: int = LARGEST) -> int:
     """`value` as an int, from `least` to `most`. ValueError for others, TypeError for a bool and whatever is
     no whole number by its type."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} takes a whole number, and no {type(value).__qualname__} ({_shown(value)})")
+        raise TypeError(f"{name} takes a whole number, not {type(value).__qualname__} ({_shown(value)})")
     number = index(value)
     if not least <= number <= most:
         raise ValueError(f"{name} is {_shown(number)}; expected a whole number from {least} to {most}.")
@@ -26,7 +26,7 @@ def real_number(name: str, value: Any, least: float, most: float) -> float:
     """`value`, from `least` to `most`. ValueError for others and for what is not finite, TypeError for a bool
     and what is no int or float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} takes a number, and no {type(value).__qualname__} ({_shown(value)})")
+        raise TypeError(f"{name} takes a number, not {type(value).__qualname__} ({_shown(value)})")
     if not (isinstance(value, int) or isfinite(value)) or not least <= value <= most:
         raise ValueError(f"{name} is {_shown(value)}; expected a number from {least:g} to {most:g}.")
     return value
@@ -35,7 +35,7 @@ def real_number(name: str, value: Any, least: float, most: float) -> float:
 def span(name: str, value: Any) -> timedelta:
     """`value`, a length of time that is not negative. Raises ValueError, TypeError."""
     if not isinstance(value, timedelta):
-        raise TypeError(f"{name} takes a timedelta, and no {type(value).__qualname__} ({_shown(value)})")
+        raise TypeError(f"{name} takes a timedelta, not {type(value).__qualname__} ({_shown(value)})")
     if value < timedelta():
         raise ValueError(f"{name} is {value}; expected a length of time that is not negative.")
     return value

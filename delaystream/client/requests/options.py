@@ -1,4 +1,4 @@
-"""What a request may say, as keywords: every header of the contract, in Python's types.
+"""The options of requests, as keywords: every header of the contract, in Python's types.
 
 docs/headers.md says what each means. None is as if it were not given; `CLEAR` takes away what a schedule has.
 What does not belong together is refused as a worker would refuse it.
@@ -42,7 +42,7 @@ Number: TypeAlias = int | str
 
 
 class Telling(TypedDict, total=False):
-    """What every request may have."""
+    """Options of every request."""
 
     actor: str | None
     note: str | None
@@ -51,7 +51,7 @@ class Telling(TypedDict, total=False):
 
 
 class Naming(Telling, total=False):
-    """What a request about one id may have."""
+    """Options of a request about one id."""
 
     if_version: Number | None
     request_id: str | None
@@ -90,7 +90,7 @@ class Timing(TypedDict, total=False):
 
 
 class Lateness(TypedDict, total=False):
-    """What becomes of a fire that is late."""
+    """Options for late fires."""
 
     catch_up: Literal["latest", "all", "none"] | None
     on_late: str | Clear | None
@@ -113,7 +113,7 @@ class Labelling(TypedDict, total=False):
 
 
 class ScheduleOptions(Naming, Declaring, Timing, Lateness, Placing, Labelling, total=False):
-    """What a request to deliver something may say."""
+    """Options of a request to deliver something."""
 
     id: str | None
     if_exists: Literal["replace", "keep", "reject"] | None
@@ -122,37 +122,37 @@ class ScheduleOptions(Naming, Declaring, Timing, Lateness, Placing, Labelling, t
 
 
 class CancelOptions(Naming, Declaring, Selecting, total=False):
-    """What a cancel may say."""
+    """Options of a cancel."""
 
     coordinates: Coordinates | str | None
     match_anonymous: bool | str | None
 
 
 class PauseOptions(Naming, Selecting, total=False):
-    """What a pause may say."""
+    """Options of a pause."""
 
     until: Instant | None
     match_new: bool | str | None
 
 
 class ResumeOptions(Naming, Selecting, Lateness, total=False):
-    """What a resume may say."""
+    """Options of a resume."""
 
 
 class TriggerOptions(Naming, total=False):
-    """What a trigger and a describe may say."""
+    """Options of a trigger and of a describe."""
 
     coordinates: Coordinates | str | None
 
 
 class RescheduleOptions(Naming, Timing, total=False):
-    """What a reschedule may say."""
+    """Options of a reschedule."""
 
     coordinates: Coordinates | str | None
 
 
 class Changes(Naming, Declaring, Timing, Lateness, Placing, Labelling, total=False):
-    """What an update may say: what is not given stays.
+    """Options of an update; an option that is not given stays as it was.
 
     `value` takes the place of key, value and headers together; None is a tombstone.
     """
@@ -180,7 +180,7 @@ def _name(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
     if type(value) is str and value.isascii():
         return value.encode()
     if not isinstance(value, str):
-        raise TypeError(f"{name} takes text, and no {type(value).__qualname__}")
+        raise TypeError(f"{name} takes text, not {type(value).__qualname__}")
     return utf8(name, value)
 
 
@@ -200,7 +200,7 @@ def _tags(name: str, value: Any, _options: Mapping[str, Any]) -> bytes:
     tags = list(value)
     for tag in tags:
         if not isinstance(tag, str):
-            raise TypeError(f"{name} takes texts, and no {type(tag).__qualname__}")
+            raise TypeError(f"{name} takes texts, not {type(tag).__qualname__}")
         if "," in tag:
             raise ValueError(f"{name}: {tag!r} has a comma, which separates tags.")
     return utf8(name, ",".join(tags))

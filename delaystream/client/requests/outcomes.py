@@ -1,4 +1,4 @@
-"""What a request came to: acknowledged, carried out, refused, or not known."""
+"""Outcomes of a request: acknowledged, carried out, refused, or not known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from delaystream.core.request import Coordinates
 
 
 class ClientError(Exception):
-    """What every error of the client is one of; the message is a sentence."""
+    """Base of all errors of the client; the message is a sentence."""
 
 
 class RejectedError(ClientError):
@@ -84,7 +84,7 @@ class ReceiptTimeout(ClientError, TimeoutError):
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of a request: the value of a record on its `reply-to` topic."""
+    """The outcome of a request: the value of a record on its `reply-to` topic."""
 
     json: str
     """As the worker wrote it."""
@@ -224,7 +224,7 @@ class Accepted:
 
     @property
     def outcome(self) -> str | None:
-        """What became of it, by its receipt: docs/headers.md lists the outcomes. None: nobody waited."""
+        """The outcome by its receipt: docs/headers.md lists the outcomes. None: nobody waited."""
         return None if self.receipt is None else self.receipt.outcome
 
     @property

@@ -58,7 +58,7 @@ def _json(value: Any) -> bytes:
 
 
 def _nested(value: Any) -> Any:
-    """What orjson does not know of, within what it knows."""
+    """Encodes types that orjson does not know, inside those that it knows."""
     if isinstance(value, msgspec.Struct):
         return msgspec.to_builtins(value)
     if (dump := getattr(type(value), "model_dump", None)) is not None:
@@ -81,7 +81,7 @@ def record_headers(headers: Headers) -> list[Header]:
     found: list[Header] = []
     for name, value in pairs:
         if not isinstance(name, str):
-            raise TypeError(f"the name of a header is text, and no {type(name).__qualname__}")
+            raise TypeError(f"the name of a header is text, not {type(name).__qualname__}")
         utf8("the name of a header", name)
         found.append((name, None if value is None else written(f"the header {name}", value)))
     return found
@@ -98,7 +98,7 @@ def written(what: str, value: Any) -> bytes:
         return utf8(what, value)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    raise TypeError(f"{what} takes bytes or text, and no {type(value).__qualname__}")
+    raise TypeError(f"{what} takes bytes or text, not {type(value).__qualname__}")
 
 
 def utf8(what: str, text: str) -> bytes:

@@ -38,7 +38,7 @@ _SUBJECTS: Final = (
     "match-key",
     "match-tags",
 )
-"""What a command is about that names no id."""
+"""The subject of a command without an id."""
 _OF_A_VALUE: Final = ("key", "headers")
 
 
@@ -129,7 +129,7 @@ def update_request(place: str | Place, id: str, **changes: Unpack[Changes]) -> R
     value = payload(options.pop("value", None), place.serializer)
     key, headers = options.pop("key", None), options.pop("headers", ())
     if not replaces and (key is not None or headers):
-        raise ValueError("key and headers are of a new value: give that, too")
+        raise ValueError("key and headers belong to a new value: give the value, too")
     record = command_request(
         place.topic, "update", id, {"payload": "replace" if replaces else None, **options}
     )
@@ -195,7 +195,7 @@ def rate_request(
 def _plain(rate: float) -> str:
     """All digits, and no exponent, which a rate does not have."""
     if isinstance(rate, bool):
-        raise TypeError("rate takes a number, text or None, and no bool")
+        raise TypeError("rate takes a number, text or None, not bool")
     return f"{Decimal(str(rate)).normalize():f}"
 
 
@@ -218,7 +218,7 @@ def command_request(
 
 
 def _subject(headers: Sequence[Header]) -> bytes:
-    """What a command without an id is about, in one form whatever the order of its options."""
+    """The subject of a command without an id, in one form for every order of its options."""
     said = dict(headers)
     names = [PREFIX + subject for subject in _SUBJECTS]
     return b"\n".join(

@@ -50,7 +50,7 @@ def instant_ms(name: str, at: datetime) -> int:
     """Milliseconds since the epoch of a datetime with an offset, from 1971 on and to the year 9999 as
     requests have them. Raises ValueError, TypeError."""
     if not isinstance(at, datetime):
-        raise TypeError(f"{name} takes a datetime, and no {type(at).__qualname__}")
+        raise TypeError(f"{name} takes a datetime, not {type(at).__qualname__}")
     if at.utcoffset() is None:
         raise ValueError(f"{name}={at!r} has no offset and no time zone: write datetime(..., tzinfo=UTC).")
     at_ms = epoch_ms(at)
@@ -64,7 +64,7 @@ def duration_text(duration: Duration) -> str:
     if isinstance(duration, str):
         return duration
     if not isinstance(duration, timedelta):
-        raise TypeError(f"a length of time is a timedelta or text, and no {type(duration).__qualname__}")
+        raise TypeError(f"a length of time is a timedelta or text, not {type(duration).__qualname__}")
     return _timedelta_text(duration)
 
 
@@ -125,7 +125,7 @@ def _local_text(name: str, at: Instant, zone: Zone | None) -> str:
         return _rounded_up(at).isoformat(timespec="milliseconds")
     except OverflowError:
         raise ValueError(
-            f"{name}={at!r} is the last millisecond that there is; expected an earlier one."
+            f"{name}={at!r} is the last millisecond that is possible; expected an earlier time."
         ) from None
 
 
@@ -145,7 +145,7 @@ def instant_text(name: str, at: Instant, zone: Zone | None = None) -> str:
 
 def _is_aware(name: str, at: datetime) -> bool:
     if not isinstance(at, datetime):
-        raise TypeError(f"{name} takes a datetime or text, and no {type(at).__qualname__}")
+        raise TypeError(f"{name} takes a datetime or text, not {type(at).__qualname__}")
     return at.utcoffset() is not None
 
 
@@ -165,7 +165,8 @@ def _rounded_up(at: datetime) -> datetime:
 
 def _naive(name: str, at: datetime) -> ValueError:
     return ValueError(
-        f"{name}={at!r} is a local time of no place: give timezone, as in timezone='Europe/Berlin', or a "
+        f"{name}={at!r} is a local time without a time zone: give timezone, as in timezone='Europe/Berlin', "
+        "or a "
         f"datetime "
         "with an offset, as in datetime.now(UTC)."
     )

@@ -67,7 +67,7 @@ _TAKES: Final[Mapping[Action, frozenset[str]]] = {
 }
 """The headers that each action reads, or refuses with a sentence of its own."""
 _NOT_ON_CANCEL: Final = frozenset({"until", "rate"})
-"""What is neither a schedule's nor an update's, nor a cancel's."""
+"""Headers that belong to no schedule, update or cancel."""
 
 
 class Sorted(msgspec.Struct, frozen=True, gc=False):
@@ -159,7 +159,7 @@ class Actions:
             return ""
         content = control.get("destination")
         if content is None:
-            detail = f"{PREFIX}destination is missing; expected the topic that the rate is of."
+            detail = f"{PREFIX}destination is missing; expected the topic that the rate is for."
             raise RefusedError(Code.MISSING_DESTINATION, detail)
         return values.topic(PREFIX + "destination", content, Code.INVALID_DESTINATION, self._destinations)
 

@@ -214,7 +214,7 @@ class RequestParser:
             raise _too_large(Code.KEY_TOO_LARGE, "key holds", len(key), limits.max_key_bytes)
 
     def _sort(self, headers: Sequence[Header]) -> _Sorted:
-        """What is delivered: the foreign headers, then `attempt`; and the other control headers by kind."""
+        """The delivered headers: the foreign ones, then `attempt`; and the other control headers by kind."""
         foreign: list[Header] = []
         control: dict[str, bytes] = {}
         header_bytes = 0

@@ -50,7 +50,7 @@ def kind_of(name: str) -> str:
     if kind is None and lower[len(PREFIX) :] in RESERVED:
         raise RefusedError(
             Code.NOT_SUPPORTED,
-            f"{shown(name)} is a name that is kept for a later version; expected a request without it.",
+            f"{shown(name)} is reserved for a later version; expected a request without it.",
         )
     if kind is None:
         raise RefusedError(Code.UNKNOWN_HEADER, f"{shown(name)} is not a known header; {_nearest(lower)}")

@@ -31,7 +31,7 @@ def read_update(control: dict[str, bytes], value: bytes | None, destinations: De
     if control.keys().isdisjoint(_SAYS):
         raise RefusedError(
             Code.NOTHING_TO_CHANGE,
-            "The update has nothing to change; expected what says when, or one of "
+            "The update has nothing to change; expected a header that says when, or one of "
             f"{', '.join(PREFIX + kind for kind in sorted(CHANGES))}.",
         )
     return Update(
@@ -61,7 +61,7 @@ def _replaces_payload(control: dict[str, bytes], value: bytes | None) -> bool:
         # A value that is sent is meant to be delivered: it is not left out in silence.
         raise RefusedError(
             Code.INVALID_PAYLOAD,
-            f"The update has a value of {len(value)} bytes and no {PREFIX}payload; expected that to be "
-            "'replace', to deliver it from now on, or 'keep', to leave what is delivered as it is.",
+            f"The update has a value of {len(value)} bytes and no {PREFIX}payload; expected 'replace', to "
+            "deliver this value from now on, or 'keep', to deliver the old one.",
         )
     return values.word(PREFIX + "payload", content, ("keep", "replace"), Code.INVALID_PAYLOAD) == "replace"

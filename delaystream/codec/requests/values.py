@@ -187,8 +187,8 @@ def coordinates(name: str, value: bytes, topic: str) -> Coordinates:
             return Coordinates(found, partition, offset, origin)
         raise RefusedError(
             Code.INVALID_COORDINATES,
-            f"{name} is {shown(written)}, of another request topic; expected coordinates in {topic}, by "
-            "which the command came in.",
+            f"{name} is {shown(written)}, of another request topic; expected coordinates in {topic}, the "
+            "command's own topic.",
         )
     raise RefusedError(
         Code.INVALID_COORDINATES,

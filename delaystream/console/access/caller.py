@@ -19,7 +19,7 @@ EVERY_TOPIC: Final = "*"
 
 
 class Role(StrEnum):
-    """What a caller may do; each role includes those before it."""
+    """A caller's role; each role includes those before it."""
 
     #: see schedules, events and numbers
     VIEWER = "viewer"

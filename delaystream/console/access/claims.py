@@ -1,4 +1,4 @@
-"""What a provider of identities says of somebody, as a caller. Pure."""
+"""A provider's claims about a person, as a caller. Pure."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(one for one in said[:MOST_ROLES] if isinstance(one, str) and one in known)
 
     def name(self, claims: Mapping[str, Any]) -> str:
-        """What somebody is called; the subject, where they have no name. Raises NoName."""
+        """The person's name; the subject if there is none. Raises NoName."""
         for claim in (self.name_claim, "sub"):
             name = claims.get(claim)
             if not isinstance(name, str) or not name.strip():
                 continue
             if _UNSEEN.search(name) or len(name) > _LONGEST_NAME or name != name.strip() or name in _RESERVED:
-                raise NoName(f"the claim {claim} is no name of {_LONGEST_NAME} visible characters at most")
+                raise NoName(f"the claim {claim} is not a name of {_LONGEST_NAME} visible characters at most")
             return name
         raise NoName(f"there is neither the claim {self.name_claim} nor sub")
 

@@ -46,7 +46,7 @@ class Services(Protocol):
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """What a request shows of whom it is by."""
+    """The credentials that a request shows."""
 
     address: str
     #: all the values of `Authorization`
@@ -104,10 +104,10 @@ class Entrance:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the file of tokens, as a sentence; None: nothing."""
+        """The fault of the file of tokens, as a sentence; None: no fault."""
         if self.tokens is None or self.tokens.problem is None:
             return None
-        return f"the file of tokens is not taken, the tokens before stay in force: {self.tokens.problem}"
+        return f"the file of tokens is rejected, the previous tokens stay in force: {self.tokens.problem}"
 
     async def enter(self, shown: Shown) -> Caller:
         """Whoever asks, counted against its rate. Raises Refused."""
@@ -121,7 +121,7 @@ class Entrance:
         wait_s = self.limits.request(caller.who.unique, self._now_s())
         if wait_s:
             rate = self.limits.bounds.requests_per_second
-            detail = f"{caller.name} asks more than {rate} times a second."
+            detail = f"{caller.name} sends more than {rate} requests a second."
             raise too_many("too-many-requests", detail, wait_s)
         return caller
 
@@ -131,10 +131,10 @@ class Entrance:
         if wait_s:
             return too_many(
                 "too-many-failures",
-                "Too many requests from this address had no credentials that are taken.",
+                "Too many requests from this address had no valid credentials.",
                 wait_s,
             )
-        logger.warning("%s was not let in: %s", address, refused.code)
+        logger.warning("%s was refused: %s", address, refused.code)
         return refused
 
     async def stands(self, caller: Caller) -> bool:
@@ -193,7 +193,7 @@ class Entrance:
         token = token.strip()
         if len(authorization) > 1 or scheme.lower() != _SCHEME:
             raise unauthenticated(
-                "unauthenticated", "Authorization is not understood: expected one, Bearer TOKEN."
+                "unauthenticated", "Authorization is not understood: expected one header, Bearer TOKEN."
             )
         if self.services is not None and len(token.split(".")) == _PARTS_OF_JWT:
             caller = await self.services.service(token)
@@ -219,4 +219,6 @@ class Entrance:
 
 def name_taken(name: str) -> Refused:
     """401: somebody of the provider is called as a token of the file is."""
-    return unauthenticated("name-taken", f"A token of this console is called {name}: it is not let in.")
+    return unauthenticated(
+        "name-taken", f"A token of this console already has the name {name}: the sign-in is refused."
+    )

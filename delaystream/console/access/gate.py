@@ -148,7 +148,9 @@ class Gate:
         own = site == "same-origin" if origin is None else _netloc(origin) in hosts - {""}
         if not own:
             raise Refused(
-                HTTPStatus.FORBIDDEN, "cross-site", "Only the console's own pages may ask this of a browser."
+                HTTPStatus.FORBIDDEN,
+                "cross-site",
+                "Only the console's own pages may send this from a browser.",
             )
 
     def _bound(self, scope: Scope, headers: Headers) -> None:
@@ -180,7 +182,9 @@ class Gate:
             origin is None and site is not None and site not in _OWN_SITE
         ):
             raise Refused(
-                HTTPStatus.FORBIDDEN, "cross-site", "A page of another site asks: only the console's own may."
+                HTTPStatus.FORBIDDEN,
+                "cross-site",
+                "The request comes from a page of another site: only the console's own pages may send it.",
             )
 
     def _read(self, headers: Headers, receive: Receive) -> Receive:

@@ -45,7 +45,7 @@ class Buckets:
         return len(self._left)
 
     def take(self, name: str, now_s: float) -> float:
-        """Take one: 0.0 where there was one left, else after how many seconds there is one."""
+        """Take one: 0.0 if there was one left, otherwise the seconds until there is one."""
         left, at_s = self._left.pop(name, (self._burst, now_s))
         left = min(self._burst, left + max(0.0, now_s - at_s) * self._per_second)
         wait_s = 0.0 if left >= 1 else (1 - left) / self._per_second

@@ -91,7 +91,8 @@ def secret_digest(secret: str) -> str:
 def local_path(text: str | None) -> str:
     """Where a browser goes after it has signed in: a path of this console; `/` for what is none.
 
-    What browsers take for another host is none: `//host`, a backslash, and controls, which they drop.
+    A path that browsers take for another host is replaced, too: `//host`, a backslash, and controls, which
+    they drop.
     """
     if not text or not text.startswith("/") or len(text) > _LONGEST_PATH:
         return "/"

@@ -54,7 +54,7 @@ class TokenFile:
 
     def _settle(self, problem: str | None) -> None:
         if problem is not None and problem != self.problem:
-            logger.warning("%s is not taken, the tokens before stay in force: %s", self._path, problem)
+            logger.warning("%s is rejected, the previous tokens stay in force: %s", self._path, problem)
         self.problem = problem
 
 

@@ -98,7 +98,7 @@ def new_token() -> str:
 
 
 def digest_of(token: str) -> bytes:
-    """What is kept of a token."""
+    """The stored hash of a token."""
     return sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -138,12 +138,12 @@ def parse(content: bytes, hidden_keys: Exceptions = NONE) -> Tokens:
     except UnicodeDecodeError:
         raise TokensError(["it is not UTF-8."]) from None
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        # Of the content the sentence has positions, and single characters at most.
+        # The sentence quotes positions of the content, and at most single characters.
         raise TokensError([f"it is not TOML: {_where(error)}."]) from None
     tables = read.pop("tokens", [])
     problems = [f"there is no {name!r} in it: expected [[tokens]] alone." for name in read]
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise TokensError(["tokens is no list of tables: expected [[tokens]] before each."])
+        raise TokensError(["tokens is not a list of tables: expected [[tokens]] before each."])
     if len(tables) > MOST_TOKENS:
         raise TokensError([f"it has {len(tables)} tokens: expected {MOST_TOKENS} at most."])
     entries: list[Entry] = []
@@ -153,7 +153,7 @@ def parse(content: bytes, hidden_keys: Exceptions = NONE) -> Tokens:
         if not wrong:
             entry = _entry(table, hidden_keys)
             if entry.digest in known:
-                wrong.append("its hash is that of another one: each token has one entry.")
+                wrong.append("another entry has the same hash: each token has one entry.")
             known.add(entry.digest)
             entries.append(entry)
         problems += [f"token {number} ({_shown(table)}): {sentence}" for sentence in wrong]
@@ -173,7 +173,7 @@ def _shown(table: Mapping[str, Any]) -> str:
 
 
 def _wrong(table: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with an entry, as sentences."""
+    """The faults of an entry, as sentences."""
     for field in table:
         if field not in _FIELDS:
             yield f"it has no field {field!r}.{suggestion(field, _FIELDS)}"
@@ -193,7 +193,7 @@ def _wrong(table: Mapping[str, Any]) -> Iterator[str]:
 
 def _wrong_roles(roles: object) -> Iterator[str]:
     if not isinstance(roles, dict) or not roles:
-        yield 'it has no roles: expected such as roles = { "*" = "viewer" }.'
+        yield 'it has no roles: expected for example roles = { "*" = "viewer" }.'
         return
     if len(roles) > MOST_GRANTS:
         yield f"it has roles on {len(roles)} globs: expected {MOST_GRANTS} at most."

@@ -1,4 +1,4 @@
-"""What a route takes: its caller, and the console as that caller sees it.
+"""The parameters of a route: its caller, and the console as that caller sees it.
 
 `require_callers` holds every route to it, so that none can answer without knowing whom.
 
@@ -43,7 +43,7 @@ async def caller(request: Request) -> Caller:
 
 
 async def seen(request: Request, caller: Annotated[Caller, Depends(caller)]) -> Console:
-    """What the caller sees of the console."""
+    """The console as the caller sees it."""
     found: Console = request.app.state.console
     return found.seen_by(caller)
 
@@ -66,7 +66,7 @@ async def whole(console: Annotated[Console, Depends(seen)]) -> Console:
     if not console.caller.sees_everything:
         raise forbidden(
             "every-topic-needed",
-            f"{console.caller.name} may not see every request topic, and this cannot be divided by them: it "
+            f"{console.caller.name} may not see every request topic, and the answer covers all of them: it "
             "needs the role viewer on '*'.",
         )
     return console

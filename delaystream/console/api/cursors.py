@@ -44,7 +44,8 @@ class Cursors:
         except (ValueError, Error, InvalidTag):
             raise invalid(
                 "invalid-cursor",
-                "cursor is none of this list's: expected the next_cursor of an answer with the same filters, "
+                "cursor does not belong to this list: expected the next_cursor of an answer with the same "
+                "filters, "
                 "to the same caller.",
             ) from None
 

@@ -16,9 +16,7 @@ async def reached(
     console: Asked,
     if_position: Annotated[
         str | None,
-        Header(
-            description="The `Position` of a write that the answer has to have; 425 where it has not yet."
-        ),
+        Header(description="The `Position` of a write that the answer must include; 425 if it does not yet."),
     ] = None,
 ) -> None:
     """Refuse to answer from copies that are not as far as the caller knows. Raises ProblemError."""

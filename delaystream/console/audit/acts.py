@@ -1,4 +1,4 @@
-"""What somebody did, and what came of it. Pure."""
+"""An act of a caller and its outcome. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of it."""
+    """The outcome."""
 
     #: one of this module's, or that of the receipt
     word: str

@@ -24,7 +24,7 @@ OUTCOMES: Final = (
     EventType.MOVED,
     EventType.QUARANTINED,
 )
-"""What becomes of due times."""
+"""Outcomes of due times."""
 
 COUNTED: Final = 200_000
 """So many events are counted one by one."""
@@ -61,7 +61,7 @@ class EventPage(msgspec.Struct, frozen=True):
 
 
 class Sum(msgspec.Struct, frozen=True):
-    """What happened in a span of time."""
+    """The events of a span of time."""
 
     start_ms: int
     request_topic: str
@@ -77,7 +77,7 @@ class Sum(msgspec.Struct, frozen=True):
 
 
 class BySchedule(msgspec.Struct, frozen=True):
-    """What happened in a span of time, by schedule."""
+    """The events of a span of time, by schedule."""
 
     sums: Sequence[Sum]
     #: whether there are more events in the span than were counted
@@ -114,7 +114,7 @@ class History:
         after: tuple[int, int, int] | None = None,
         types: Sequence[EventType] = OUTCOMES,
     ) -> EventPage:
-        """What happened to one schedule, or to one request without an id by its coordinates."""
+        """The events of one schedule, or of one request without an id by its coordinates."""
         if not self._caller.sees(request_topic):
             return EventPage([], None)
         asked = (
@@ -132,7 +132,7 @@ class History:
         return self._page(select(events).where(events.c.source == stored_text(source)), limit, None).items
 
     def of_fire(self, request_topic: str, schedule_id: str, fire_id: str, due_ms: int) -> Sequence[Told]:
-        """What became of one fire of a schedule, or of a request without an id.
+        """The outcome of one fire of a schedule, or of a request without an id.
 
         Up to `LOOKED_AT` of what was decided since it was due are looked at.
         """
@@ -221,7 +221,7 @@ class History:
     def sums(
         self, seconds: int, from_ms: int, to_ms: int, tenants: Sequence[str] | None = None
     ) -> Sequence[Sum]:
-        """What happened from a time on up to another, in spans of 60, 3,600 or 86,400 seconds."""
+        """The events between two times, in spans of 60, 3,600 or 86,400 seconds."""
         asked = (
             select(rollups)
             .where(rollups.c.seconds == seconds, rollups.c.start_ms >= from_ms, rollups.c.start_ms < to_ms)
@@ -248,7 +248,7 @@ class History:
         ]
 
     def by_schedule(self, from_ms: int, to_ms: int, chosen: Chosen, most: int = COUNTED) -> BySchedule:
-        """What happened from a time on up to another, by schedule, from single events.
+        """The events between two times, by schedule, from single events.
 
         Up to `most` of them are counted, of each partition its share, the latest.
         """

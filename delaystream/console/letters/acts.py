@@ -27,7 +27,7 @@ NOTHING_DONE: Final = frozenset({"kept", "unchanged", "no-match", "too-late", "u
 
 
 class Does(StrEnum):
-    """What is done about a letter."""
+    """An act on a letter."""
 
     REDRIVE = "redrive"
     DISCARD = "discard"
@@ -75,7 +75,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str | None = None
     """Of the repair."""
     changed: Sequence[str] = ()
-    """What was repaired, in words."""
+    """The repairs, in words."""
     stage: Stage | None = None
     source: str | None = None
     outcome: str | None = None

@@ -51,7 +51,7 @@ _RUNS_KEPT_MS: Final = 30 * 86_400_000
 
 
 class Conflict(WritingError):
-    """What was done about the letter is in the way; `act` is that."""
+    """An earlier act on the letter forbids this one; `act` has it."""
 
     def __init__(self, code: str, detail: str, act: Act) -> None:
         super().__init__(detail)
@@ -127,7 +127,7 @@ class Redriving:
                     continue
                 task = self._underway.get(act.request_id or "") or self._begin(act, record, asked)
             return await self._waited(task, act, asked.wait_s)
-        raise Conflict("redrive-under-way", "Others do something about it at the same time.", act)
+        raise Conflict("redrive-under-way", "Others are changing it at the same time.", act)
 
     async def discard(self, letters: Sequence[Letter], asked: Asked) -> int:
         """Set letters aside, each that nothing else is done about; how many. Nothing is taken from Kafka."""
@@ -330,7 +330,7 @@ class Redriving:
                     forgets_at_s = now_s + _FORGET_EVERY_S
                     await self._forget()
             except (DatabaseError, LogUnavailable, Misconfigured) as problem:
-                logger.warning("what was done about dead letters is not tidied up: %s", problem)
+                logger.warning("cannot delete old acts on dead letters: %s", problem)
 
     async def _forget(self) -> None:
         for partition in range(self.originals.partitions):

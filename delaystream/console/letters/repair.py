@@ -70,7 +70,7 @@ class Repair(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def changed(self) -> list[str]:
-        """What is repaired, in words."""
+        """The repairs, in words."""
         words = [f"set {name}" for name, _ in self.set] + [f"remove {name}" for name in self.remove]
         told = {
             "value": self.value is not UNSET,
@@ -124,12 +124,12 @@ def unsendable(letter: Letter) -> str | None:
     if letter.kind is not Kind.OTHER:
         return None
     if not letter.code:
-        return "No worker and no consumer of delaystream wrote it: nobody knows where it is to go."
+        return "No worker and no consumer of delaystream wrote it: the topic to send it to is not known."
     if letter.code in BATCHES:
         return "It stands for a whole batch of records, which are not in it: their producer sends them again."
     if letter.source is not None and letter.source_at_ms is None:
-        return "It holds what a worker had stored, and not what was sent: there is no request in it."
-    return "It does not say where the record stood that it is of: nobody knows where it is to go."
+        return "It holds a row that a worker had stored, not the request that was sent."
+    return "It has no coordinates of its record: the topic to send it to is not known."
 
 
 def request_id_of(letter: Letter, number: int) -> str:
@@ -176,7 +176,7 @@ def composed(original: Original, repair: Repair, said: Said, reading: Reading) -
 
 
 def differences(original: Original, record: RequestRecord) -> list[Difference]:
-    """What is another in what is sent than in what was refused, headers by name."""
+    """The differences between the record that is sent and the one that was refused, headers by name."""
     before, after = _by_name(own(original.headers)), _by_name(record.headers)
     found = [
         Difference(name, True, before.get(name, ()), after.get(name, ()))
@@ -233,7 +233,7 @@ def _translated(
 
 
 def _with_if_exists(headers: list[Header], repair: Repair) -> list[Header]:
-    """What is in use stays as it is, unless it is asked otherwise: by the repair, not by the letter."""
+    """A schedule with the id stays as it is, unless the repair says otherwise; the letter cannot."""
     if repair.if_exists is None and any(name.lower() == _IF_EXISTS for name, _ in repair.set):
         return headers
     wanted = repair.if_exists or IfExists.KEEP
@@ -246,7 +246,7 @@ def _check_names(headers: Iterable[Header]) -> None:
             name.encode()
         except UnicodeEncodeError:
             raise RepairError(
-                "not-utf8", f"The name of the header {ascii(name)[:80]} is no UTF-8; expected it removed."
+                "not-utf8", f"The name of the header {ascii(name)[:80]} is not UTF-8; expected it removed."
             ) from None
 
 

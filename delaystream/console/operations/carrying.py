@@ -58,7 +58,7 @@ from delaystream.engine.ports import Clock
 logger = logging.getLogger(__name__)
 
 IN_FLIGHT: Final = 500
-"""Commands whose outcomes are waited for, at most."""
+"""Most commands that wait for their outcomes."""
 _BATCH: Final = 500
 _TICK_S: Final = 0.5
 #: So much of a second's commands may be sent at once after a delay.
@@ -180,7 +180,7 @@ class Carrying:
         if caller is not None and await means.stands(caller):
             return True
         name = operation.made_by if caller is None else caller.name
-        problem = f"{name} is not let in any more, or with other rights than when it was started."
+        problem = f"{name} has no access any more, or other rights than at the start."
         await asyncio.to_thread(means.ledger.end, self._id, Stage.STOPPED, means.clock.now_ms(), problem)
         return False
 

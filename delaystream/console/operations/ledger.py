@@ -47,7 +47,7 @@ DRY_RUNS_OF_ALL: Final = 200
 KEEPS: Final = frozenset({Action.CANCEL, Action.UNDO})
 """Of these something is kept for an undo."""
 TOLD: Final = frozenset({Receipted.UNKNOWN.value, Receipted.TOO_LATE.value, Receipted.KEPT.value})
-"""What receipts say of what was not changed, and was not refused."""
+"""Outcomes in receipts of items that were neither changed nor refused."""
 _OPEN: Final = [stage.value for stage in OPEN]
 _NOT_STARTED: Final = [Stage.FREEZING.value, Stage.DRY_RUN.value]
 
@@ -224,7 +224,7 @@ class OperationLedger:
         )
 
     def failures(self, id: str, limit: int, after: int | None = None) -> Sequence[Failure]:
-        """What was not changed, in order of numbers; `after` is the last one of the page before."""
+        """Items that were not changed, in order of numbers; `after` is the last one of the page before."""
         asked = select(items).where(items.c.operation_id == id, items.c.stage == ItemStage.FAILED.value)
         if after is not None:
             asked = asked.where(items.c.number > after)
@@ -312,7 +312,7 @@ class OperationLedger:
             )
 
     def next(self, id: str, after: int, limit: int) -> Sequence[Item]:
-        """What is not decided on yet, in order of numbers, behind one."""
+        """Items that are not decided on yet, in order of numbers, after one."""
         asked = (
             select(items)
             .where(items.c.operation_id == id, items.c.number > after, items.c.stage.in_(_OPEN))
@@ -373,7 +373,7 @@ class OperationLedger:
                 "detail": stored_text(outcome.detail),
                 "source": outcome.source,
                 "decided_ms": outcome.decided_ms,
-                # What was not cancelled is not brought back.
+                # Only what was cancelled is brought back.
                 "version": outcome.version or 0,
             }
             for outcome in outcomes

@@ -1,4 +1,4 @@
-"""What an operation is about: found in the console's copies, some at a time, while others have their turn."""
+"""The items of an operation: found in the console's copies in slices, so that other work goes on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ APPLICABLE: Final[Mapping[Action, tuple[Status, ...]]] = {
 }
 """On what each can change anything."""
 UNNAMED: Final = frozenset({Action.CANCEL, Action.TRIGGER})
-"""What can be done to a request without an id, by its coordinates."""
+"""Actions on a request without an id, by its coordinates."""
 
 Subject: TypeAlias = tuple[str | None, str | Coordinates]
 """One that is given by itself: the request topic, None where one alone has the id; and id or coordinates."""

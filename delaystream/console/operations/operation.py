@@ -1,4 +1,4 @@
-"""What an operation is: what was asked for, what it is about, and how far it is. Pure."""
+"""An operation: its request, its items, and its progress. Pure."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Frozen(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for, and what was found then."""
+    """The request, and the items that it found."""
 
     action: Action
     #: as the commands say them: `until`, `catch_up`, `on_late`, `grace`
@@ -230,5 +230,7 @@ def coordinates_of(text: str) -> Coordinates:
     """Coordinates from their text. Raises ValueError for what is none."""
     found = split_schedule_id(text)
     if found is None:
-        raise ValueError(f"{text[:120]!r} is no place of a request; expected topic/partition/offset.")
+        raise ValueError(
+            f"{text[:120]!r} is not the coordinates of a request; expected topic/partition/offset."
+        )
     return Coordinates(*found)

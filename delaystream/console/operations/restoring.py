@@ -178,7 +178,7 @@ def _recurring(row: Schedule, now: Schedule | None) -> dict[str, Any]:
     definition = definition_of(row)
     max_fires: int | None = None
     if definition.max_fires:
-        # What fired before the cancel was decided counts, too.
+        # Fires before the cancel was decided count, too.
         same = now is not None and now.revision == row.revision
         counted = now.run_count if now is not None and same else row.run_count
         max_fires = definition.max_fires - counted

@@ -31,7 +31,7 @@ from delaystream.engine.settings import EngineSettings
 logger = logging.getLogger(__name__)
 
 RUNNING: Final = 5
-"""So many operations are carried out at a time, at most."""
+"""Most operations that run at a time."""
 _FREEZING: Final = 2
 _LOOK_S: Final = 2.0
 _FORGET_EVERY_S: Final = 60.0
@@ -168,7 +168,7 @@ class Operations:
             raise OperationError(
                 HTTPStatus.CONFLICT,
                 "undo-over",
-                "It ended too long ago: what it took away is not kept any more.",
+                "It ended too long ago: what it cancelled is not kept any more.",
             )
         self._means.writing.check_allowed()
         undo = Operation(
@@ -229,7 +229,7 @@ class Operations:
                     await asyncio.to_thread(self._ledger.forget, self._means.clock.now_ms())
                     forget_s = loop.time() + _FORGET_EVERY_S
             except DatabaseError as problem:
-                logger.warning("operations are not looked for: %s", problem)
+                logger.warning("cannot look for operations: %s", problem)
             self._wake.clear()
             try:
                 async with asyncio.timeout(_LOOK_S):

@@ -259,7 +259,7 @@ class Catalog:
         return {reference[1:] for _, reference in found}
 
     def total(self, wanted: Filter) -> Total:
-        """How many match: exactly by request topic, status and destination; else up to `COUNTED`.
+        """How many match: exactly by request topic, status and destination; by other filters up to `COUNTED`.
 
         Where much has to be read for it, what was read by then is counted: there are at least so many.
         """

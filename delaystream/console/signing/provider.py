@@ -37,7 +37,7 @@ LEEWAY_S: Final = 60
 KNOWN_FOR_S: Final = 3_600.0
 """How long addresses and keys are used before they are asked for again."""
 ASKED_EVERY_S: Final = 10.0
-"""An unknown key has the keys asked for again, this often at most."""
+"""Shortest time between two look-ups of the keys for an unknown key."""
 _MOST_BYTES: Final = 1 << 20
 _MOST_KEYS: Final = 100
 _KINDS: Final[dict[str, Any]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
@@ -205,11 +205,11 @@ class Provider:
         """The claims of a token that a service was given. Raises ProviderAway, TokenRefused."""
         audience = self.registration.audience
         if audience is None:
-            raise TokenRefused("Tokens of the provider are not taken: no audience is set.")
+            raise TokenRefused("Tokens of the provider are not accepted: no audience is set.")
         claims = self._claims(token, audience)
         if "nonce" in claims:
             # Whoever gets one when somebody signs in elsewhere would be taken for them here.
-            raise TokenRefused("An id_token lets nobody ask: send an access token.")
+            raise TokenRefused("An id_token is not accepted here: send an access token.")
         return claims
 
     def _claims(self, token: str, audience: str) -> Mapping[str, Any]:
@@ -226,13 +226,13 @@ class Provider:
         now_s = self._now_s()
         ends = _seconds(claims, "exp")
         if ends is None:
-            raise TokenRefused("The token says not when it expires.")
+            raise TokenRefused("The token does not say when it expires.")
         if now_s >= ends + LEEWAY_S:
             raise TokenRefused("The token has expired.")
         for name in ("nbf", "iat"):
             begins = _seconds(claims, name)
             if begins is not None and now_s < begins - LEEWAY_S:
-                raise TokenRefused("The token is of a later time.")
+                raise TokenRefused("The token is not valid yet.")
         return claims
 
     def _signed(self, token: str) -> Mapping[str, Any]:
@@ -282,7 +282,7 @@ class Provider:
         issuer = self.registration.issuer
         metadata = self._fetch(urllib.request.Request(issuer.rstrip("/") + _DISCOVERY))
         if not isinstance(metadata, Mapping) or metadata.get("issuer") != issuer:
-            raise ProviderAway("What the provider says of itself is of another issuer.")
+            raise ProviderAway("The provider's metadata names another issuer.")
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
             url = metadata.get(name)
             problem = url_problem(url) if isinstance(url, str) else "is missing"
@@ -320,7 +320,7 @@ def _key_id(token: str) -> str | None:
     except (ValueError, RecursionError):
         raise TokenRefused("The token cannot be read.") from None
     if not isinstance(found, dict) or found.get("alg") not in ALGORITHMS:
-        raise TokenRefused("The token is not signed with an algorithm that is taken.")
+        raise TokenRefused("The token is signed with an algorithm that is not accepted.")
     id = found.get("kid")
     return id if isinstance(id, str) else None
 
@@ -342,7 +342,7 @@ def url_problem(url: str) -> str | None:
     except ValueError:
         return "is no address"
     if parts.username is not None or parts.fragment or not host:
-        return "is no address: expected https://host/path"
+        return "is not an address: expected https://host/path"
     if parts.scheme == "https" or (parts.scheme == "http" and host in _LOCAL):
         return None
     return "must begin with https:// (http:// only on this machine)"

@@ -95,8 +95,8 @@ class Identities:
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "provider-unavailable",
-                f"The provider of identities cannot be asked: {away} Tokens, and sessions that have begun, "
-                "are taken all the same.",
+                f"The provider of identities cannot be reached: {away} Tokens and open sessions are still "
+                "accepted.",
                 {"Retry-After": "5"},
             ) from None
 
@@ -174,13 +174,13 @@ class Signing:
             raise self._entrance.failed(
                 unauthenticated(
                     "unknown-sign-in",
-                    "This browser has begun no such sign-in, or it is over: sign in again.",
+                    "This browser did not begin this sign-in, or it has expired: sign in again.",
                 ),
                 address,
             )
         if back.error is not None or not back.code:
             why = shown_code(back.error, ": {}")
-            raise unauthenticated("sign-in-refused", f"The provider has let nobody in{why}.")
+            raise unauthenticated("sign-in-refused", f"The provider refused the sign-in{why}.")
         try:
             caller, roles = await identities.person(back, sign_in, redirect_uri)
         except TokenRefused as error:

@@ -84,7 +84,7 @@ class StoredSessions:
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "sessions-unavailable",
-                f"Sessions cannot be looked up now; tokens are taken all the same. {problem}",
+                f"Sessions cannot be looked up now; tokens are still accepted. {problem}",
                 {"Retry-After": "2"},
             ) from None
 

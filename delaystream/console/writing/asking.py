@@ -16,7 +16,7 @@ WAIT_S: Final = 5.0
 """How long an outcome is waited for, unless the caller says otherwise."""
 LONGEST_WAIT_S: Final = 60.0
 KEY_CHARACTERS: Final = 255
-"""Of an idempotency key, at most."""
+"""Longest idempotency key."""
 
 About: TypeAlias = str | Coordinates
 """What one command is about: a schedule by its id, or a request without an id by its coordinates."""
@@ -32,7 +32,7 @@ class Asked(msgspec.Struct, frozen=True):
     a key."""
     request_topic: str
     wait_s: float = WAIT_S
-    """How long the outcome is waited for, at most."""
+    """Longest wait for the outcome."""
     key: str | None = None
     """The idempotency key: the same key by the same caller on the same topic is the same request."""
     if_version: int | None = None

@@ -1,4 +1,4 @@
-"""What became of a request that a console has written."""
+"""The outcome of a request that a console has written."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
     """Where it stands: `topic/partition/offset`."""
     receipt: Mapping[str, Any] | None = None
-    """What the worker answered, as docs/headers.md has it."""
+    """The worker's answer, as in docs/headers.md."""
     position: str | None = None
-    """What a copy has to have read to show what came of it (`delaystream.console.writing.positions`)."""
+    """How far a copy must have read to show the outcome (`delaystream.console.writing.positions`)."""
     problem: str | None = None
     """Why it failed, in a sentence."""
     shown: bool = False

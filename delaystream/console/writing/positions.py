@@ -29,7 +29,7 @@ def parse_position(text: str) -> dict[int, int]:
         numbers = (partition, offset)
         if not dot or not all(n.isascii() and n.isdigit() and len(n) <= _DIGITS for n in numbers):
             raise PositionError(
-                f"{text[:60]!r} is no position; expected that of an answer, such as '0.1207-3.88'."
+                f"{text[:60]!r} is not a position; expected one from an answer, such as '0.1207-3.88'."
             )
         found[int(partition)] = int(offset)
     return found

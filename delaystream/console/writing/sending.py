@@ -59,7 +59,7 @@ class Sender:
         composer = self._composers.get(record.topic)
         if composer is None:
             raise UnknownTopic(
-                f"{record.topic[:60]!r} is no request topic; expected one of {', '.join(self.topics)}."
+                f"{record.topic[:60]!r} is not a request topic; expected one of {', '.join(self.topics)}."
             )
         return composer.composed(record, waits=True)
 
@@ -68,7 +68,7 @@ class Sender:
         return await self._sending.begin(request, RECEIPT_WAIT_S, itself)
 
     async def close(self) -> None:
-        """Have what was sent acknowledged, for at most so long, and let go of every connection."""
+        """Have what was sent acknowledged, for at most so long, and close every connection."""
         await self._sending.close(CLOSE_S)
 
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNDERWAY: Final = 1_000
-"""Requests whose outcomes are waited for, at most; one more is refused."""
+"""Most requests that wait for their outcomes; one more is refused."""
 _FORGET_EVERY_S: Final = 600.0
 _REQUEST_ID: Final = "delaystream-request-id"
 
@@ -69,7 +69,7 @@ class Copies(Protocol):
 
 
 class Delivered(Protocol):
-    """What a schedule delivers."""
+    """The payload of a schedule."""
 
     @property
     def key(self) -> bytes | None:
@@ -175,7 +175,7 @@ class Writing:
         return await self._asked(asked, action, record.id, record)
 
     def read(self, record: RequestRecord) -> Request:
-        """What a record asks for. Raises RejectedError, ValueError, UnknownTopic."""
+        """The parsed request of a record. Raises RejectedError, ValueError, UnknownTopic."""
         return self._sender.read(record)
 
     def dialects(self, topic: str) -> Sequence[Dialect]:
@@ -315,11 +315,11 @@ class Writing:
             try:
                 await asyncio.to_thread(self.forget, self._clock.now_ms())
             except DatabaseError as problem:
-                logger.warning("requests are not forgotten: %s", problem)
+                logger.warning("cannot delete old requests: %s", problem)
             await asyncio.sleep(_FORGET_EVERY_S)
 
     async def close(self) -> None:
-        """Stop waiting, and let go of every connection."""
+        """Stop waiting, and close every connection."""
         tasks = [work.task for work in self._underway.values() if work.task is not None]
         for task in tasks:
             task.cancel()

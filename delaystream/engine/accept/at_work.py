@@ -1,4 +1,4 @@
-"""The commands that are at work on a partition, and which of them may be about what is in hand.
+"""The commands that are at work on a partition, and which of them may concern a given fire or request.
 
 Many may be at work at once, and every fire has to be told which of them are about it. So each command is
 filed under one of its conditions, the most selective that it has. Only those are looked at that are filed

@@ -41,7 +41,7 @@ class RateCommands:
             return Rejection(
                 Code.TOO_MANY_RATES,
                 f"a rate for {shown(request.destination)} would be one more than the {MOST_RATES} that may "
-                "be set by commands; expected 'none' for one of those first",
+                "be set by commands; expected a 'none' for one of them first",
                 reply_to=request.reply_to,
             )
         gathering = Gathering(

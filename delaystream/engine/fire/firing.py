@@ -509,7 +509,7 @@ def _decoded(cursor: WheelCursor, entries: list[tuple[bytes, bytes]]) -> list[En
     try:
         return [decode_entry(stored) for _, stored in entries]
     except Exception:
-        # One at a time, until the one at fault is at hand.
+        # One at a time, until the culprit is found.
         for cursor.at, stored in entries:
             decode_entry(stored)
         raise

@@ -49,7 +49,7 @@ class PointersAndCounters:
     """Pointers and counters, which a worker derives from the rows."""
 
     def by(self, store: StateStore, changes: Sequence[Change]) -> list[Change]:
-        """What applying rows changes of it."""
+        """The changes that applied rows make to it."""
         local = repointed(store, changes)
         local += list(recounted(store, [*changes, *local]))
         return local
@@ -255,8 +255,8 @@ def _tell_first(settings: EngineSettings, where: str, topic: str, start: int) ->
     sentence = f"{where} begins at offset {start}, and this application has never read it"
     if topic != settings.commands_topic:
         logger.warning(
-            "%s: up to %d requests were removed before. That is usual on a topic that was there before; else "
-            "they are lost",
+            "%s: up to %d requests were removed before. This is usual on a topic that existed before this "
+            "application; otherwise they are lost",
             sentence,
             start,
         )

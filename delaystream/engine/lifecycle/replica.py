@@ -43,7 +43,7 @@ class Derived(Protocol):
     """Rows that a store derives from the changelog's rows: pointers, counters, an index."""
 
     def by(self, store: StateStore, changes: Sequence[Change]) -> list[Change]:
-        """What applying rows changes of it; asked before they are written."""
+        """The changes that these rows will make to it; asked before they are written."""
         ...
 
     def whole(self, store: StateStore) -> AsyncIterator[list[Change]]:

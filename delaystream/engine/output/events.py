@@ -125,7 +125,7 @@ class Events:
         partitions = self._destinations.partitions(self._topic)
         if not partitions:
             problem = self._destinations.problem(self._topic) or "unknown"
-            raise LogUnavailable(f"{self._topic}: {problem}; without it what happened would go untold")
+            raise LogUnavailable(f"{self._topic}: {problem}; without it events would be lost")
         return step.writes_to(self._topic, partitions)
 
     def _key(self, tenant: str, key: bytes | None) -> tuple[str | None, str | None]:

@@ -100,7 +100,7 @@ class Commands:
         self._answers.tell(step, request, outcome, changed, at_once=at_once)
 
     def at_once(self, step: Step, id: str, schedule: Schedule) -> int:
-        """How many fires of a schedule that was just resumed are due; where all catch up, at most."""
+        """How many fires of a schedule that was just resumed are due; an upper bound if all catch up."""
         return fires_at_once(self._settings, id, schedule, step.now_ms)
 
     # -- pause and resume ---------------------------------------------------------------------

@@ -120,7 +120,7 @@ def test_what_is_no_good_is_401_with_a_challenge(
     together(world, tmp_path, question)
     # What was shown is in no log.
     said = [record.getMessage() for record in caplog.records if record.name.startswith("delaystream.")]
-    assert said == [f"127.0.0.1 was not let in: {code}"]
+    assert said == [f"127.0.0.1 was refused: {code}"]
 
 
 def test_behind_a_believed_proxy_the_caller_has_its_own_address(
@@ -149,9 +149,9 @@ def test_behind_a_believed_proxy_the_caller_has_its_own_address(
         assert found == ["127.0.0.1", "127.0.0.1", "192.0.2.2", "192.0.2.1", "192.0.2.1"]
 
     together(world, tmp_path, question, through)
-    said = [text for text in caplog.messages if "was not let in" in text]
+    said = [text for text in caplog.messages if "was refused" in text]
     assert said == [
-        f"{address} was not let in: unauthenticated" for address in ("192.0.2.1", "192.0.2.2", "127.0.0.1")
+        f"{address} was refused: unauthenticated" for address in ("192.0.2.1", "192.0.2.2", "127.0.0.1")
     ]
 
 
@@ -187,7 +187,7 @@ def test_the_file_of_tokens_is_in_force_as_it_is_now(world: Told, tmp_path: Path
             assert (await new.get("/v1/stats")).status_code == 200
             body = (await everything.get("/v1/health")).json()
             assert body["authentication"] == "tokens"
-            assert "the file of tokens is not taken" in body["problems"][0]
+            assert "the file of tokens is rejected" in body["problems"][0]
             text = (await everything.get("/metrics")).text
             samples = {
                 (sample.name, sample.labels.get("code")): sample.value

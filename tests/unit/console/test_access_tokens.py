@@ -99,7 +99,7 @@ WRONG = [
     (GOOD.replace('{ "*" = "viewer" }', "{}"), "it has no roles"),
     (GOOD.replace('"*" =', f'"{"*" * 250}" ='), "has 250 characters"),
     (GOOD.replace('"*" =', '"" ='), "has 0 characters"),
-    (GOOD + GOOD, "token 2 (a): its hash is that of another one"),
+    (GOOD + GOOD, "token 2 (a): another entry has the same hash"),
 ]
 
 
@@ -265,7 +265,7 @@ def test_a_broken_file_leaves_the_tokens_before_in_force_and_is_told_once(
     assert found.tokens.find(token("a")) is not None
     assert found.problem is not None
     assert len(caplog.records) == 1
-    assert "the tokens before stay in force" in caplog.text
+    assert "the previous tokens stay in force" in caplog.text
     path.write_text(entry("a", {"*": "viewer"}))
     found.look()
     assert found.problem is None

@@ -121,7 +121,7 @@ def test_a_correlation_id_is_known_when_nothing_that_has_it_is_pending(tmp_path:
         None: ("correlation-id", "rejected"),
     }
     assert told[None]["letter"]["code"] == "invalid-delay"
-    assert told["gone"]["detail"] == "The last that is told of it is 'unknown'."
+    assert told["gone"]["detail"] == "Its last event is 'unknown'."
     assert states(of, tmp_path, "order-1") == []
 
 

@@ -63,8 +63,9 @@ def test_a_console_that_others_reach_does_not_start(
         monkeypatch.setenv("DELAYSTREAM_CONSOLE_HTTP_HOST", "0.0.0.0")
     assert main(arguments) == ExitCode.CONFIGURATION
     assert capsys.readouterr().err == (
-        "delaystream: console_http_host is '0.0.0.0', which others reach, and the console would ask nobody "
-        "who they are: set console_tokens_file (DELAYSTREAM_CONSOLE_TOKENS_FILE) to a file of tokens, or "
+        "delaystream: console_http_host is '0.0.0.0', which other machines reach, and the console would "
+        "not authenticate them: set console_tokens_file (DELAYSTREAM_CONSOLE_TOKENS_FILE) to a file of "
+        "tokens, or "
         "console_oidc_issuer to a provider of identities, or listen on loopback, for example on 127.0.0.1.\n"
     )
     assert not (tmp_path / "made").exists()
@@ -150,7 +151,7 @@ def test_a_token_sees_unless_it_is_said_otherwise(capsys: pytest.CaptureFixture[
         (["--name", "a", "--role", "root"], "--role is 'root': expected viewer, operator, admin"),
         (["--name", "a", "--topics", "x" * 250], "has 250 characters"),
         (["--name", "a", "--expires", "soon"], "--expires is 'soon'"),
-        (["--name", "a", "--expires", "2001-01-01T00:00:00Z"], "that is over"),
+        (["--name", "a", "--expires", "2001-01-01T00:00:00Z"], "that time has passed"),
         ([], "--name"),
     ],
 )

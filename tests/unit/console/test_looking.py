@@ -207,7 +207,7 @@ def test_dead_letters_are_listed_with_all_that_is_left_out(
         "limit": ["50"],
     }
     said = capsys.readouterr()
-    assert "3 letters at most are in batches that cannot be read" in said.err
+    assert "3 letters or fewer are in batches that cannot be read" in said.err
     assert "delay-requests/3/1040" in said.out
     assert all(character.isprintable() or character == "\n" for character in said.out)
 
@@ -310,8 +310,8 @@ def test_a_watched_stream_is_begun_again_from_where_it_was(
     said = capsys.readouterr()
     assert [json.loads(line)["schedule_id"] for line in said.out.splitlines()] == ["one", "two"]
     assert [asked.get("after") for _, asked in console.questions[1:]] == [["0.5"], ["0.6"], ["0.6"]]
-    assert "The stream has ended. It is asked again." in said.err
-    assert "200 streams are open. It is asked again." in said.err
+    assert "The stream has ended. Trying again." in said.err
+    assert "200 streams are open. Trying again." in said.err
     assert said.err.endswith("delaystream: go on with --after 0.9\n")
 
 
@@ -319,9 +319,9 @@ def test_a_place_that_is_none_is_refused_by_the_console(
     console: Asked, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With its sentence, and 65."""
-    console.answer({"code": "invalid-event-id", "detail": "Last-Event-ID is none of this stream's ids."}, 400)
+    console.answer({"code": "invalid-event-id", "detail": "Last-Event-ID is not an id of this stream."}, 400)
     assert main(["events", "--after", "x"]) == ExitCode.REFUSED
-    assert "none of this stream's ids" in capsys.readouterr().err
+    assert "not an id of this stream" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"id: x\n\n", stream(("0.1", None))])

@@ -141,7 +141,7 @@ def test_a_right_that_is_taken_away_stops_it(tmp_path: Path) -> None:
         made.tokens.look()
         world.ask.headers.update(by("boss"))
         body = await ended(world, found["id"], "stopped")
-        assert body["problem"].startswith("clerk is not let in any more")
+        assert body["problem"].startswith("clerk has no access any more")
         changed = body["progress"]["changed"]
         assert 0 < changed < 30
         await asyncio.sleep(0.3)

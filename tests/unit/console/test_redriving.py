@@ -398,9 +398,9 @@ def test_what_cannot_be_sent_again_says_why(tmp_path: Path) -> None:
         letters = await open_letters(world)
         assert [one["kind"] for one in letters] == ["request", "other", "other", "other"]
         for place, words in (
-            ("0.0", "nobody knows where it is to go"),
+            ("0.0", "the topic to send it to is not known"),
             ("0.1", "a whole batch"),
-            ("0.2", "what a worker had stored"),
+            ("0.2", "a row that a worker had stored"),
             ("0.3", "were too large for the topic"),
         ):
             problem = await post(world, f"{place}/redrive", {}, 409)

@@ -437,10 +437,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "for another party": ({"aud": [CLIENT, "other"], "azp": "other"}, "another client"),
     "for no party": ({"aud": [CLIENT, "other"]}, "another client"),
     "expired": ({"exp": 1}, "has expired"),
-    "without an end": ({"exp": None}, "says not when"),
+    "without an end": ({"exp": None}, "does not say when"),
     "no role": ({"groups": ["nobody"]}, "no role"),
     "no list of roles": ({"groups": {"support": True}}, "no role"),
-    "a token's name": ({"preferred_username": "boss"}, "A token of this console is called boss"),
+    "a token's name": ({"preferred_username": "boss"}, "A token of this console already has the name boss"),
     "nobody's name": ({"preferred_username": "console"}, "no name"),
     "a name that turns": ({"preferred_username": "mia\u202e"}, "no name"),
     "another's issuer beside": ({}, "Another provider"),
@@ -595,10 +595,10 @@ def test_keys_that_change_are_asked_for_and_not_more_often_than_they_may(provide
     [
         ({"issuer": "https://evil.example"}, "another issuer"),
         ({"token_endpoint": "http://evil.example/token"}, "must begin with https"),
-        ({"jwks_uri": "file:///etc/passwd"}, "is no address"),
-        ({"authorization_endpoint": "javascript:alert(1)"}, "is no address"),
+        ({"jwks_uri": "file:///etc/passwd"}, "is not an address"),
+        ({"authorization_endpoint": "javascript:alert(1)"}, "is not an address"),
         ({"jwks_uri": None}, "is missing"),
-        ({"jwks_uri": "https://user:password@host/keys"}, "is no address"),
+        ({"jwks_uri": "https://user:password@host/keys"}, "is not an address"),
     ],
 )
 def test_what_the_provider_says_of_itself_is_looked_at(

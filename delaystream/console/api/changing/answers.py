@@ -42,7 +42,7 @@ Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
 WRITES: Final[Responses] = {
     200: {"description": "It is carried out, and shown here."},
-    202: {"model": WrittenBody, "description": "It is under way: `Location` tells what came of it."},
+    202: {"model": WrittenBody, "description": "It is under way: `Location` has the outcome."},
 }
 """The answers of each route that writes, beside problems."""
 

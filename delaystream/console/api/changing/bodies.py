@@ -84,7 +84,7 @@ class Replaced(Changed):
 class Created(Replaced):
     """A schedule that is new."""
 
-    id: str | None = Field(None, description="One is made up, unless it is given.")
+    id: str | None = Field(None, description="The console generates one if none is given.")
     if_exists: str | None = Field(None, description="`reject` (default), `keep` or `replace`.")
 
 
@@ -152,7 +152,7 @@ def header_pairs(field: str, pairs: Sequence[Sequence[Any]]) -> list[tuple[str, 
     for name, content in pairs:
         if not isinstance(name, str):
             raise invalid(
-                "invalid-headers", f"{field}: a name is no text; expected pairs of a name and a value."
+                "invalid-headers", f"{field}: a name is not text; expected pairs of a name and a value."
             )
         _utf8(f"{field}: a name", name)
         if isinstance(content, HeaderBytes):
@@ -242,7 +242,7 @@ def changes(body: Changed) -> Json:
     elif given & {"key", "key_base64", "headers"}:
         raise invalid(
             "invalid-payload",
-            "key and headers are of a new value; expected that, too.",
+            "key and headers belong to a new value; expected the value, too.",
         )
     return options
 
@@ -258,7 +258,9 @@ def _option(name: str, value: Any) -> Any:
 class Paused(Noted):
     """A pause."""
 
-    until: str | int | None = Field(None, description="When it ends by itself; null: not before a resume.")
+    until: str | int | None = Field(
+        None, description="When it ends by itself; null: it stays until a resume."
+    )
 
 
 class Resumed(Noted):

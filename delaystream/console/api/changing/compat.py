@@ -28,7 +28,7 @@ router = APIRouter(dependencies=[Depends(guard)])
 class CompatRequest(Sent):
     """A schedule to make, or what is to change of one."""
 
-    id: str | None = Field(None, description="One is made up, unless it is given.")
+    id: str | None = Field(None, description="The console generates one if none is given.")
     tenant: str | None = Field(None, description="`request_topic`.")
     name: str | None = None
     description: str | None = None
@@ -178,7 +178,9 @@ async def update_schedule(
         what = delivered(_payload(body))
         options |= {"value": what.value, "key": what.key, "headers": what.headers}
     elif given & {"key", "headers"}:
-        raise invalid("invalid-payload", "key and headers are of a new payload; expected that, too.")
+        raise invalid(
+            "invalid-payload", "key and headers belong to a new payload; expected the payload, too."
+        )
     if not options and body.is_active is not None:
         action = "resume" if body.is_active else "pause"
         progress = await told(on.writing.command(asked, action, id))

@@ -29,14 +29,10 @@ class Conditions:
         self,
         console: Answering,
         request_topic: Annotated[
-            str | None, Query(description="Needed where several request topics could be meant.")
+            str | None, Query(description="Needed if several request topics match.")
         ] = None,
-        if_match: Annotated[
-            str | None, Header(description="The version that is changed, as its `ETag` says it.")
-        ] = None,
-        if_none_match: Annotated[
-            str | None, Header(description="`*`: only where there is no such id.")
-        ] = None,
+        if_match: Annotated[str | None, Header(description="The version to change, from its `ETag`.")] = None,
+        if_none_match: Annotated[str | None, Header(description="`*`: only if there is no such id.")] = None,
         prefer: Annotated[
             str | None, Header(description="`wait=N`: seconds to wait for the outcome.")
         ] = None,
@@ -100,7 +96,8 @@ class Conditions:
             raise ProblemError(
                 HTTPStatus.NOT_FOUND,
                 "unknown-request-topic",
-                f"{topic[:60]!r} is no request topic; expected one of {', '.join(self._topics) or 'none'}.",
+                f"{topic[:60]!r} is not a request topic; expected one of "
+                f"{', '.join(self._topics) or 'none'}.",
             )
         permit(caller, role, topic)
         return Asked(caller.who, topic, self._wait_s, self._key, self._if_version, note)
@@ -128,7 +125,7 @@ def _version(if_match: str | None, if_none_match: str | None) -> int | None:
     if (found := _ETAG.fullmatch(if_match.strip())) is None or int(found[1]) == 0:
         raise invalid(
             "invalid-version",
-            f'If-Match is {if_match[:60]!r}; expected one version as an ETag has it, such as "32769".',
+            f'If-Match is {if_match[:60]!r}; expected one version in the form of an ETag, such as "32769".',
         )
     return int(found[1])
 

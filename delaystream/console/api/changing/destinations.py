@@ -32,7 +32,7 @@ class RateList(Fresh):
 
     destination: str
     items: list[RateBody] = Field(
-        description="What commands and the workers' settings say; the lowest holds."
+        description="The rates of commands and of the workers' settings; the lowest applies."
     )
 
 
@@ -69,7 +69,9 @@ class HoldMade(Noted):
     key_base64: str | None = None
     tags: list[str] | None = None
     id_prefix: str | None = None
-    until: str | int | None = Field(None, description="When it ends by itself; null: not before a release.")
+    until: str | int | None = Field(
+        None, description="When it ends by itself; null: it stays until a release."
+    )
     arriving: bool = Field(True, description="Whether what arrives later is kept back, too.")
 
 
@@ -141,7 +143,7 @@ async def make_hold(
         if value is not None
     }
     if not options.keys() - {"until"}:
-        raise invalid("invalid-match", f"Nothing says what is kept back; expected {_ONE_KIND}.")
+        raise invalid("invalid-match", f"The hold selects nothing; expected {_ONE_KIND}.")
     options["match_new"] = body.arriving
     progress = await told(on.writing.command(on.of_topic(body.note, role=Role.ADMIN), "pause", None, options))
     return answer(console, response, request, progress)

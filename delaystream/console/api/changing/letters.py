@@ -64,8 +64,8 @@ _PLACE: Final = re.compile(r"([0-9]{1,9})\.([0-9]{1,18})", re.ASCII)
 _LOOKED: Final = frozenset({Standing.OPEN, Standing.FAILED})
 _SHOWN_BYTES: Final = 4_096
 _LOOKS: Final[Responses] = {
-    200: {"description": "How it stands now: an outcome is in `last_act`, a refusal by the worker, too."},
-    202: {"model": LetterDetail, "description": "It is under way: `Location` tells what came of it."},
+    200: {"description": "How it stands now: `last_act` has the outcome, also a refusal by the worker."},
+    202: {"model": LetterDetail, "description": "It is under way: `Location` has the outcome."},
 }
 _RUN: Final[Responses] = {202: {"description": "It has begun; `Location` tells how far it is."}}
 
@@ -78,11 +78,11 @@ class RepairBody(Noted):
     """What is to be another than in the letter; empty: it is sent as it is."""
 
     set: list[Pair] | None = Field(
-        None, description="Headers, as pairs of a name and a value: each replaces all of its name."
+        None, description="Headers, as pairs of a name and a value: each replaces all headers of its name."
     )
-    remove: list[str] | None = Field(None, description="Names of headers that are left out.")
+    remove: list[str] | None = Field(None, description="Names of headers to leave out.")
     if_exists: IfExists | None = Field(
-        None, description="Where its id is in use: `keep` (default), `replace` or `reject`.", strict=False
+        None, description="If its id is in use: `keep` (default), `replace` or `reject`.", strict=False
     )
 
     def repair(self) -> Repair:
@@ -97,7 +97,7 @@ class RepairBody(Noted):
 class Redriven(RepairBody):
     """A letter that is to be sent again."""
 
-    destination: str | None = Field(None, description="Where it is delivered to, in place of what it says.")
+    destination: str | None = Field(None, description="The destination, in place of the letter's.")
     value: str | None = Field(None, description="Text in place of its value. null: a tombstone.")
     value_json: Any = Field(None, description="Any JSON, likewise.")
     value_base64: str | None = None
@@ -105,7 +105,7 @@ class Redriven(RepairBody):
     key_base64: str | None = None
     again: bool = Field(
         False,
-        description="Also where it was sent again before and taken, or discarded. Without it that is 409.",
+        description="Also if it was sent again and accepted before, or discarded; otherwise 409.",
     )
 
     def repair(self) -> Repair:
@@ -134,7 +134,7 @@ class Chosen(Noted):
 class RedrivenTogether(Chosen, RepairBody):
     """Letters that are to be sent again, all with the same repair."""
 
-    new_destination: str | None = Field(None, description="Where all of them are delivered to.")
+    new_destination: str | None = Field(None, description="The destination of all of them.")
     dry_run: bool = Field(False, description="Only say what would be sent: how many, and some of them.")
     rate: float = Field(RATE, gt=0, le=MOST_RATE, description="Letters a second.")
 
@@ -271,7 +271,7 @@ async def redrive_dead_letters(
             raise RepairError("not-redrivable", why)
         topic = _goes_to(console, letter)
         if topic not in asked:
-            raise RepairError("unknown-request-topic", f"{(topic or '')[:60]!r} is no request topic.")
+            raise RepairError("unknown-request-topic", f"{(topic or '')[:60]!r} is not a request topic.")
         return asked[topic]
 
     wanted = Wanted(letters=letters, repair=body.repair(), asked_of=asked_of, rate=body.rate)
@@ -320,7 +320,9 @@ _FOLLOWED_S: Final = 600.0
 def runs_of(console: Console) -> Runs:
     """What is done about letters. Raises ProblemError where nothing is."""
     if console.runs is None:
-        raise ProblemError(HTTPStatus.FORBIDDEN, "read-only", "This console does nothing about dead letters.")
+        raise ProblemError(
+            HTTPStatus.FORBIDDEN, "read-only", "This console cannot send dead letters again or discard them."
+        )
     return console.runs
 
 
@@ -520,7 +522,7 @@ async def chosen(console: Console, body: Chosen) -> list[Letter]:
         if wanted == LetterFilter():
             raise invalid(
                 "invalid-match",
-                "Nothing says which letters are meant; expected places, code, request_topic, destination, "
+                "No letters are selected; expected places, code, request_topic, destination, "
                 "id, at_from or at_to.",
             )
         for topic in body.request_topic or ():
@@ -538,7 +540,7 @@ async def _named(console: Console, places: Sequence[str]) -> list[Letter]:
         named = _PLACE.fullmatch(place)
         if named is None:
             raise invalid(
-                "invalid-place", f"{place[:60]!r} is no place of a letter; expected such as '0.12'."
+                "invalid-place", f"{place[:60]!r} is not a place of a letter; expected one such as '0.12'."
             )
         if int(named[1]) < originals.partitions:
             offsets.setdefault(int(named[1]), []).append(int(named[2]))

@@ -76,7 +76,7 @@ class FilterBody(bodies.Body):
     next_to: str | int | None = None
     unnamed: bool = Field(
         False,
-        description="Events without an id, too: of `cancel` and `trigger`, without `id_prefix` and `q`.",
+        description="Events without an id, too: for `cancel` and `trigger`, without `id_prefix` and `q`.",
     )
 
 
@@ -84,7 +84,7 @@ class SubjectBody(bodies.Body):
     """One by itself: by its id, or by the coordinates of a request without one."""
 
     id: str | None = None
-    request_topic: str | None = Field(None, description="Needed where several have the id.")
+    request_topic: str | None = Field(None, description="Needed if several have the id.")
     source: str | None = Field(None, description="`topic/partition/offset`")
 
 
@@ -94,8 +94,8 @@ class Asks(bodies.Noted):
     action: Literal["cancel", "pause", "resume", "trigger"]
     filter: FilterBody | None = None
     schedules: list[SubjectBody] | None = Field(None, max_length=LISTED)
-    until: str | int | None = Field(None, description="Of a pause: when it ends by itself.")
-    catch_up: str | None = Field(None, description="Of a resume, as are `on_late` and `grace`.")
+    until: str | int | None = Field(None, description="For a pause: when it ends by itself.")
+    catch_up: str | None = Field(None, description="For a resume, as `on_late` and `grace`.")
     on_late: str | None = None
     grace: str | None = None
 
@@ -123,13 +123,13 @@ class SampleBody(Model):
 class ProgressBody(Model):
     """How far it is."""
 
-    done: int = Field(description="changed, unchanged and failed together.")
+    done: int = Field(description="The sum of changed, unchanged and failed.")
     changed: int
     unchanged: int = Field(description="They were so already.")
     failed: int
     left: int = Field(description="waiting and underway together.")
     waiting: int
-    underway: int = Field(description="Sent, and not decided on; where a console has ended, perhaps sent.")
+    underway: int = Field(description="Sent and not decided yet; perhaps sent, if a console has ended.")
     reasons: dict[str, int] = Field(description="Failures by code.")
 
 
@@ -139,26 +139,30 @@ class OperationBody(Model):
     id: str
     action: Literal["cancel", "pause", "resume", "trigger", "undo"]
     stage: Literal["dry-run", "expired", "running", "stopped", "done"]
-    filter: Json | None = Field(description="As it was asked; null: each was given by itself.")
+    filter: Json | None = Field(
+        description="The filter as it was given; null: each item was given by itself."
+    )
     options: dict[str, str]
     note: str | None
-    count: int = Field(description="How many it is about, exactly: these, and no others, are changed.")
+    count: int = Field(description="How many items it has: it changes exactly these.")
     topics: dict[str, int] = Field(description="The same by request topic.")
-    fires_at_once: int = Field(description="Of a resume and a trigger: fires that are due at once, at most.")
+    fires_at_once: int = Field(description="For a resume and a trigger: most fires that are due at once.")
     samples: list[SampleBody] = Field(description="The first of them.")
     unknown: int = Field(
-        description="Of those given by themselves: how many are not known, or not the caller's."
+        description="Of the items given by themselves: how many are not known, or not the caller's."
     )
     unknown_first: list[str]
-    passed_over: int = Field(description="Of those given by themselves: how many are over, or so already.")
+    passed_over: int = Field(
+        description="Of the items given by themselves: how many are over, or as asked already."
+    )
     made_at: Time
     made_by: str
-    expires_at: Time | None = Field(description="Until when a dry run can be started.")
+    expires_at: Time | None = Field(description="When a dry run expires.")
     started_at: Time | None
     started_by: str | None
     ended_at: Time | None
     rate: int | None = Field(description="Commands a second.")
-    problem: str | None = Field(description="What keeps it from going on, or has stopped it.")
+    problem: str | None = Field(description="Why it cannot go on, or was stopped.")
     progress: ProgressBody
     undo_until: Time | None = Field(description="Until when it can be undone; null: it cannot.")
     undo_of: str | None = Field(description="The cancel that it undoes.")
@@ -417,7 +421,7 @@ def _topics(console: Console, body: Asks) -> list[str]:
             raise ProblemError(
                 HTTPStatus.NOT_FOUND,
                 "unknown-request-topic",
-                f"{topic[:60]!r} is no request topic; expected one of {', '.join(known) or 'none'}.",
+                f"{topic[:60]!r} is not a request topic; expected one of {', '.join(known) or 'none'}.",
             )
         permit(caller, Role.OPERATOR, topic)
     if asked:
@@ -472,7 +476,7 @@ def _filters(asked: FilterBody, action: Action, topics: list[str]) -> tuple[Filt
     if action not in UNNAMED:
         raise invalid(
             "not-applicable",
-            f"unnamed is given, and the action is {action}: what has no id is held by key or tags "
+            f"unnamed is given, and the action is {action}: hold events without an id by key or tags "
             "(POST /v1/holds).",
         )
     for name in _OF_IDS:

@@ -88,6 +88,6 @@ def _before(cursors: Cursors, cursor: str | None, asked: object) -> int | None:
     if place is None:
         return None
     if len(place) != _NUMBER.size:
-        raise invalid("invalid-cursor", "cursor is none of this list's.")
+        raise invalid("invalid-cursor", "cursor does not belong to this list.")
     number: int = _NUMBER.unpack(place)[0]
     return number

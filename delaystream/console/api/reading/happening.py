@@ -48,7 +48,7 @@ async def list_dead_letters(
     at_to: str | None = None,
     standing: Annotated[
         list[Standing | Literal["all"]] | None,
-        Query(description="How they stand; about those of `open`, `sending` and `failed` there is to do."),
+        Query(description="How they stand; those of `open`, `sending` and `failed` need an action."),
     ] = None,
     limit: Limit = LIMIT,
     cursor: str | None = None,
@@ -153,11 +153,11 @@ async def stream_events(
     correlation_id: Text = None,
     last_event_id: Annotated[str | None, Header()] = None,
     after: Annotated[
-        str | None, Query(description="As the header Last-Event-ID, for who cannot set one.")
+        str | None, Query(description="As the header Last-Event-ID, for clients that cannot set headers.")
     ] = None,
     last: Annotated[
         int | None,
-        Query(ge=1, le=1_000, description="Without a place, begin so many offsets of each partition ago."),
+        Query(ge=1, le=1_000, description="Without a place, begin this many offsets back in each partition."),
     ] = None,
     until: Annotated[
         Literal["now"] | None,
@@ -270,7 +270,7 @@ def _places(text: str | None, now: Places) -> Places:
     if not text:
         return now
     if _EVENT_ID.fullmatch(text) is None:
-        raise invalid("invalid-event-id", "Last-Event-ID is none of this stream's ids.")
+        raise invalid("invalid-event-id", "Last-Event-ID is not an id of this stream.")
     told: Places = {}
     for part in text.split("-"):
         partition, _, offset = part.partition(".")

@@ -88,7 +88,7 @@ def place_of(cursors: Cursors, cursor: str | None, asked: object) -> tuple[int, 
     if place is None:
         return None
     if len(place) != PLACE.size:
-        raise invalid("invalid-cursor", "cursor is none of this list's.")
+        raise invalid("invalid-cursor", "cursor does not belong to this list.")
     at_ms, partition, offset = PLACE.unpack(place)
     return at_ms, partition, offset
 
