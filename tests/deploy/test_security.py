@@ -73,27 +73,33 @@ def test_a_worker_with_exactly_the_documented_rights_delivers(secured: Secured, 
     assert worker.terminate() == 0
 
 
-@pytest.mark.parametrize("way", ["OAUTHBEARER", "SCRAM-SHA-512"])
 def test_sessions_that_the_broker_ends_cost_a_moment_and_no_delivery(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, way: Way
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """As when a token ends (KIP-368): aiokafka does not log in anew on a connection that is open."""
     every_3_s = {"connections.max.reauth.ms": "3000"}
-    with (
-        SecuredBroker(tmp_path_factory.mktemp("reauth"), ["worker"], every_3_s) as broker,
-        SecuredDeployment(broker, tmp_path, way=way) as app,
-    ):
-        app.as_super_user().apply_topics()
-        out = app.destination("out")
-        app.allow(app.rights("worker"))
-        worker = app.worker().wait_ready()
-        for number in range(10):
-            app.request(b"%d" % number, {"destination": out, "delay": f"{number}s"})
-        delivered = app.kafka.read(out, 10)
-        assert [delivery.value for delivery in delivered] == [b"%d" % number for number in range(10)]
-        lateness = [d.timestamp_ms - int(d.text("delaystream-due-at")) for d in delivered]
-        assert max(lateness) < 3_000
-        assert worker.terminate() == 0
+    ways: dict[str, Way] = {"by-token": "OAUTHBEARER", "by-password": "SCRAM-SHA-512"}
+    with ExitStack() as stack:
+        broker = stack.enter_context(SecuredBroker(tmp_path_factory.mktemp("reauth"), ways, every_3_s))
+        apps = [
+            stack.enter_context(SecuredDeployment(broker, tmp_path, way=way, user=user))
+            for user, way in ways.items()
+        ]
+        for app in apps:
+            app.as_super_user().apply_topics()
+            app.destination("out")
+            app.allow(app.rights("worker"))
+            app.worker()
+        for app in apps:
+            app.workers[0].wait_ready()
+            for number in range(10):
+                app.request(b"%d" % number, {"destination": app.topic("out"), "delay": f"{number}s"})
+        for app in apps:
+            delivered = app.kafka.read(app.topic("out"), 10)
+            assert [delivery.value for delivery in delivered] == [b"%d" % number for number in range(10)]
+            lateness = [d.timestamp_ms - int(d.text("delaystream-due-at")) for d in delivered]
+            assert max(lateness) < 3_000
+            assert app.workers[0].terminate() == 0
 
 
 def test_requester_reader_and_operator_need_no_more_than_is_documented(secured: Secured) -> None:
