@@ -160,7 +160,7 @@ def _understood(name: str, value: Any) -> Any:
         value = value.text
     if not isinstance(value, _TYPES.get(name, str)):
         raise TypeError(
-            f"{name}={value!r}: this never matches, because the field is never a {type(value).__qualname__}"
+            f"{name}={value!r}: no schedule can match it; {type(value).__qualname__} is not the field's type"
         )
     return value
 

@@ -140,8 +140,10 @@ UNPROBED = {
     "/sign-in", "/sign-in/provider", "/sign-in/callback",
     # What was written is asked for in `test_writing_access`, as are the routes that write.
     "/v1/requests/{request_id}", "/requests/{request_id}",
-    # `test_redriving_access` asks for letters one by one.
-    "/v1/dead-letters/{place}", "/v1/dead-letters/runs/{run}",
+    # `test_redriving_access` asks for letters one by one, and for what was done about many.
+    "/v1/dead-letters/{place}", "/v1/dead-letters/runs", "/v1/dead-letters/runs/{run}",
+    "/dead-letters/{place}", "/dead-letters/{place}/redrive", "/dead-letters/{place}/discard",
+    "/dead-letters/{place}/reopen", "/dead-letters/runs/{run}",
     # `test_operations_access` asks for operations that are about another request topic, too.
     "/v1/operations", "/v1/operations/{operation_id}", "/v1/operations/{operation_id}/failures",
     "/operations", "/operations/{operation_id}",

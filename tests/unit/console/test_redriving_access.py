@@ -105,6 +105,11 @@ def test_another_s_letter_is_as_one_that_is_not_there(tmp_path: Path) -> None:
             none = await world.ask.request(method, path.replace("0.0", "0.7"), json=body, headers=by("other"))
             assert (found.status_code, found.json()["code"]) == (404, "unknown")
             assert found.text == none.text.replace("0.7", "0.0")
+        for page in ("", "/redrive", "/discard", "/reopen"):
+            found = await world.ask.get(f"/dead-letters/0.0{page}", headers=by("other"))
+            none = await world.ask.get(f"/dead-letters/0.7{page}", headers=by("other"))
+            assert found.status_code == none.status_code == 404
+            assert found.text == none.text.replace("0.7", "0.0")
         look = {**REPAIR, "request_topic": ["one"], "dry_run": True}
         answer = await world.ask.post("/v1/dead-letters/redrive", json=look, headers=by("other"))
         assert (answer.status_code, answer.json()["total"]) == (200, 0)
@@ -117,6 +122,12 @@ def test_another_s_letter_is_as_one_that_is_not_there(tmp_path: Path) -> None:
         place = run.headers["location"]
         assert (await world.ask.get(place, headers=by("chief"))).status_code == 200
         assert (await world.ask.get(place, headers=by("other"))).json()["code"] == "unknown"
+        page = place.removeprefix("/v1")
+        assert (await world.ask.get(page, headers=by("chief"))).status_code == 200
+        assert (await world.ask.get(page, headers=by("other"))).status_code == 404
+        for name, count in (("chief", 1), ("other", 0)):
+            runs = await world.ask.get("/v1/dead-letters/runs", headers=by(name))
+            assert len(runs.json()["items"]) == count
         stopped = await world.ask.post(f"{place}/stop", json={}, headers=by("other"))
         assert stopped.json()["code"] == "unknown"
 
