@@ -8,6 +8,7 @@ error.
 
 import fcntl
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,12 @@ TEST_FAILURES = "DELAYSTREAM_TEST_FAILURES"
 """A file to which a line is added for each test that fails: its name, and the first line of why."""
 
 _LONGEST_REASON = 120
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is ignored where a shell runs the tests in the background, and their processes inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

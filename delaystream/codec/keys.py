@@ -22,7 +22,7 @@ kind rest of the key                                                            
 ``w`` destination number (4), due ms (8), source number (4), offset (8), index (2) envelope or pointer
 ==== ============================================================================= =====================
 
-Pointers are in the local store alone: they follow from the rows that they point to (`engine.pointers`).
+Pointers are in the local store alone: they follow from the rows that they point to (`engine.state.pointers`).
 
 A wheel's name is a topic; a tenant with a rate of its own for a destination has a wheel of its own there
 (``topic NUL tenant``), and so has what a hold keeps back (``topic NUL [tenant] NUL hold``). Number 0 is the

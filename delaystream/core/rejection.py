@@ -95,6 +95,18 @@ class Code(StrEnum):
     GIVEN_UP = "given-up"
 
 
+USED_UP: Final = frozenset(
+    {
+        Code.QUOTA_EXCEEDED,
+        Code.TOO_MANY_TRIGGERS,
+        Code.TOO_MANY_RATES,
+        Code.TOO_MANY_HOLDS,
+        Code.TOO_MANY_COMMANDS,
+        Code.TOO_MANY_CANCELS,
+    }
+)
+"""A bound is used up, nothing is wrong with the request: the same one may pass later (HTTP's 429)."""
+
 DESCRIPTIONS: Final[dict[Code, str]] = {
     Code.MISSING_DESTINATION: "No `destination`, and the request topic has no default one.",
     Code.INVALID_DESTINATION: "`destination` is not a Kafka topic name.",

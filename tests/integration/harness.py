@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -189,6 +190,7 @@ class Deployment:
         self.receipts = f"{self.app_id}.receipts"
         self.settings = settings
         self.workers: list[Worker] = []
+        self._destinations: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         return self
@@ -205,7 +207,13 @@ class Deployment:
         return f"{self.app_id}.{name}"
 
     def destination(self, name: str = "out", partitions: int = 1, **config: str) -> str:
-        """Create a destination whose records carry the broker's append time."""
+        """Create a destination whose records carry the broker's append time; a name may be asked for again.
+
+        Tests of several files share an application.
+        """
+        self._destinations[name] += 1
+        if (times := self._destinations[name]) > 1:
+            name = f"{name}-{times}"
         config = {"message_timestamp_type": "LogAppendTime", **config}
         return self.kafka.create(self.topic(name), partitions, config)
 

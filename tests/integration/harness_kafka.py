@@ -145,6 +145,19 @@ class Reader:
         assert len(taken) == count, f"more than the {count} records expected: {taken}"
         return taken
 
+    def to_end(self, seconds: float = 60.0) -> list[Delivery]:
+        """All that comes until the end of every partition; AssertionError when that is not reached in time.
+
+        A poll without a record says nothing of it: it may have been the end of an empty partition.
+        """
+        records: list[Delivery] = []
+        deadline = time.monotonic() + seconds
+        while not self.at_end:
+            left = deadline - time.monotonic()
+            assert left > 0, f"no end of {sorted(self._unread)} after {seconds} s"
+            records += self.poll(min(left, 0.2))
+        return records
+
     def quiet(self, seconds: float) -> None:
         """AssertionError when anything arrives within so long."""
         deadline = time.monotonic() + seconds

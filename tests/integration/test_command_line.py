@@ -135,15 +135,12 @@ def test_a_watch_ends_when_nobody_reads_it_any_more(app: Deployment) -> None:
 
 def test_who_does_not_wait_any_longer_is_told_that_the_request_stands(app: Deployment) -> None:
     idle, replies = app.destination("unread-requests"), app.destination("unread-replies")
-    # Ignored where the tests are run in the background, which a process would inherit.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     cancel = subprocess.Popen(
         command("cancel", "x", "--topic", idle, "--reply-to", replies),
         env=app.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    signal.signal(signal.SIGINT, before)
     try:
         assert cancel.stdout is not None
         assert b"cancel requested" in cancel.stdout.readline()

@@ -166,7 +166,10 @@ def test_each_caller_sees_its_own_request_topic(deploy: Deploy, tmp_path: Path) 
                 wait(lambda: third.get("/v1/stats").status_code == 200, "the new tokens")
                 assert me.get("/v1/stats").status_code == 401
                 file.write_text("[[tokens]")
-                wait(lambda: "not taken" in all_.get("/v1/health").text, "the word of the broken file")
+                wait(
+                    lambda: "file of tokens is rejected" in all_.get("/v1/health").text,
+                    "the broken file",
+                )
                 assert third.get("/v1/stats").status_code == 200
 
         run = app.run("get", "mine-1", "--console-url", url, "-o", "json")

@@ -32,9 +32,7 @@ def letter_of(app: Deployment, url: str, source: tuple[int, int]) -> dict[str, A
 def redriven(app: Deployment) -> list[Any]:
     """The requests that are redrives."""
     with app.reader(app.requests) as reader:
-        records = []
-        while some := reader.poll(2.0):
-            records += some
+        records = reader.to_end()
     return [
         record
         for record in records

@@ -21,10 +21,9 @@ def told_of(app: Deployment) -> Counter[tuple[str, str]]:
     """How often the events tell what of which id."""
     found: Counter[tuple[str, str]] = Counter()
     with app.reader(app.events) as reader:
-        while some := reader.poll(5.0):
-            for record in some:
-                event = json.loads(record.value or b"{}")
-                found[event["type"], event.get("id", "")] += 1
+        for record in reader.to_end():
+            event = json.loads(record.value or b"{}")
+            found[event["type"], event.get("id", "")] += 1
     return found
 
 

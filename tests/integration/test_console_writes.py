@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -58,17 +59,15 @@ def console(app: Deployment, tmp_path: Path) -> Iterator[str]:
 
 def told_of(app: Deployment, id: str) -> Counter[str]:
     """How often the events tell what of an id; all that was told before now."""
-    last = f"last-{id}"
+    of = owner_partition(id, app.partitions)
+    last = next(name for n in count() if owner_partition(name := f"last-{id}-{n}", app.partitions) == of)
     app.request(None, {"action": "cancel", "id": last})
-    found: Counter[str] = Counter()
     with app.reader(app.events) as reader:
-        records, seen = [], False
-        # What is on another partition may come behind it.
-        while (some := reader.poll(5.0)) or not seen:
-            records += [json.loads(record.value or b"{}") for record in some]
-            seen = any(event.get("id") == last for event in records)
-    found.update(event["type"] for event in records if event.get("id") == id)
-    return found
+        # The same owner decides on it, in a later transaction: by then every earlier one can be read.
+        reader.take(1, 60, lambda record: last == json.loads(record.value or b"{}").get("id"))
+    with app.reader(app.events) as reader:
+        events = [json.loads(record.value or b"{}") for record in reader.to_end()]
+    return Counter(event["type"] for event in events if event.get("id") == id)
 
 
 @pytest.mark.timeout(240)

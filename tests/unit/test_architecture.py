@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -104,6 +105,24 @@ def test_every_room_has_its_row_and_every_row_its_room() -> None:
     # `adapters` holds nothing of its own but its rooms.
     described |= {room.rpartition("/")[0] for room in described}
     assert packages - described == set()
+
+
+def test_the_order_of_imports_is_the_one_that_is_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = [contract["layers"] for contract in contracts if contract["id"] == "layers"]
+    chain = " ← ".join(f"`{layer.strip('()')}`" for layer in reversed(layers))
+    assert f"Imports point one way: {chain}." in PAGE
+    assert f"Imports point one way: {chain}." in (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+
+
+def test_every_kind_of_key_is_in_the_table_of_the_state() -> None:
+    """Those of the changelog are listed beside the code that writes them."""
+    kinds = set(re.findall(r"^``(\w)`` ", (PACKAGE / "codec" / "keys.py").read_text("utf-8"), re.MULTILINE))
+    assert len(kinds) > 10
+    described = {kind for key, *_ in rows(section("State")) for kind in re.findall(r"`(\w)`", key)}
+    assert kinds - described == set()
 
 
 def test_the_five_files_to_begin_with_exist() -> None:

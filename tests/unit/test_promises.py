@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -53,6 +55,30 @@ def test_all_who_wait_are_told() -> None:
     for thread in threads:
         thread.join(60)
     assert found == [3] * 8
+
+
+def test_a_signal_that_does_not_end_the_wait_is_seen_all_the_same() -> None:
+    """As one that comes between the last look for signals and the wait: here another thread is given it."""
+    promise: Promise[int] = Promise()
+    seen = threading.Event()
+    late: list[bool] = []
+
+    def interrupt() -> None:
+        while not promise._waiters:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        late.append(not seen.wait(20))
+        promise.tell(7)
+
+    assert threading.current_thread() is threading.main_thread()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        promise.result()
+    seen.set()
+    thread.join(60)
+    assert late == [False]
 
 
 def test_whoever_is_interrupted_at_any_instruction_hinders_nobody() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delaystream.core.rejection import DESCRIPTIONS, Code, shown
+from delaystream.core.rejection import DESCRIPTIONS, USED_UP, Code, shown
 
 
 def test_every_code_is_described_in_one_sentence() -> None:
@@ -19,6 +19,13 @@ def test_every_code_is_described_in_one_sentence() -> None:
 @pytest.mark.parametrize("code", Code)
 def test_codes_are_kebab_case(code: Code) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code.value)
+
+
+def test_a_bound_that_is_used_up_is_told_by_its_name() -> None:
+    """The console answers these with 429, and asks again under the same key."""
+    named = {code for code in Code if code.startswith("too-many-")}
+    # A record that has too many headers has them the next time, too.
+    assert (named | {Code.QUOTA_EXCEEDED}) - {Code.TOO_MANY_HEADERS} == USED_UP
 
 
 def test_every_code_has_a_test() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from _thread import LockType
-from threading import TIMEOUT_MAX, Lock
-from typing import Generic, TypeVar, cast
+from threading import TIMEOUT_MAX, Lock, current_thread, main_thread
+from typing import Final, Generic, TypeVar, cast
 
 T = TypeVar("T")
+
+_LOOK_S: Final = 0.5
+"""For so long the main thread waits at a time."""
 
 
 class Promise(Generic[T]):
@@ -57,9 +60,12 @@ class Promise(Generic[T]):
         waiter = Lock()
         waiter.acquire()
         self._waiters.append(waiter)
+        # Not every signal ends a wait: one that comes while Python's own lock is waited for, just before,
+        # does not, nor does one that another thread was given. Python looks for both between instructions.
+        longest_s = _LOOK_S if current_thread() is main_thread() else TIMEOUT_MAX
         # Told before it was there: that is seen here. Told after: then it is released.
         while self._told is None:
-            left_s = TIMEOUT_MAX if end_s is None else min(end_s - time.monotonic(), TIMEOUT_MAX)
+            left_s = longest_s if end_s is None else min(end_s - time.monotonic(), longest_s)
             if left_s <= 0:
                 raise TimeoutError
             waiter.acquire(timeout=left_s)

@@ -39,10 +39,10 @@ Names have the prefix `delaystream-`, in any case. Values are UTF-8 text.
 | what deliveries, dead letters and receipts carry (`codec.outgoing`) | dropped | |
 
 Exactly one of `delay`, `at`, `every` and `cron`; a delay counts from the record's timestamp. What a
-`reschedule` and an `update` leave out stays as it is, and `none` clears (`codec.given`). A header with the
-prefix that is unknown, given twice or null is refused. All other headers are foreign: they pass through byte
-for byte, in order, repeats and nulls included. The notations are those of `core.durations`, `core.instants`
-and `core.recurrence`; what commands take is in `codec.actions`.
+`reschedule` and an `update` leave out stays as it is, and `none` clears (`codec.requests.given`). A header
+with the prefix that is unknown, given twice or null is refused. All other headers are foreign: they pass
+through byte for byte, in order, repeats and nulls included. The notations are those of `core.durations`,
+`core.instants` and `core.recurrence`; what commands take is in `codec.requests.actions`.
 """
 
 from collections.abc import Sequence

@@ -10,19 +10,9 @@ import msgspec
 from msgspec.structs import replace
 
 from delaystream.codec.envelope import Schedule
-from delaystream.core.rejection import Code
+from delaystream.core.rejection import USED_UP, Code
 
-RETRIED: Final = frozenset(
-    {
-        Code.QUOTA_EXCEEDED,
-        Code.TOO_MANY_TRIGGERS,
-        Code.TOO_MANY_RATES,
-        Code.TOO_MANY_HOLDS,
-        Code.TOO_MANY_COMMANDS,
-        Code.TOO_MANY_CANCELS,
-        Code.INTERNAL_ERROR,
-    }
-)
+RETRIED: Final = USED_UP | {Code.INTERNAL_ERROR}
 """Refusals that a later attempt may not meet: the same key asks anew."""
 
 

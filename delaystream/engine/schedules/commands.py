@@ -1,4 +1,4 @@
-"""Carrying out commands about one id; the table of what each does when is in `definitions`."""
+"""Carrying out commands about one id; the table of what each does when is in `schedules`."""
 
 from __future__ import annotations
 

@@ -22,20 +22,10 @@ from delaystream.console.writing.outcomes import (
     Stage,
     UnknownTopic,
 )
-from delaystream.core.rejection import Code
+from delaystream.core.rejection import USED_UP, Code
 
 REQUESTS_PATH: Final = "/v1/requests/"
 _CONFLICTS: Final = frozenset({Code.ALREADY_EXISTS, Code.CANCELLED_EARLIER, Code.DEPLOY_SUPERSEDED})
-_TOO_MANY: Final = frozenset(
-    {
-        Code.QUOTA_EXCEEDED,
-        Code.TOO_MANY_TRIGGERS,
-        Code.TOO_MANY_RATES,
-        Code.TOO_MANY_HOLDS,
-        Code.TOO_MANY_COMMANDS,
-        Code.TOO_MANY_CANCELS,
-    }
-)
 _CREATED: Final = frozenset({"scheduled"})
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
@@ -90,7 +80,7 @@ def refusal(code: str, detail: str) -> ProblemError:
         status = HTTPStatus.PRECONDITION_FAILED
     elif code in _CONFLICTS:
         status = HTTPStatus.CONFLICT
-    elif code in _TOO_MANY:
+    elif code in USED_UP:
         status = HTTPStatus.TOO_MANY_REQUESTS
     elif code == Code.INTERNAL_ERROR:
         status = HTTPStatus.SERVICE_UNAVAILABLE
