@@ -6,7 +6,7 @@ SECONDS ?= 60
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint docs unit test-containers soak bench fuzz lock package audit image clean test-page screenshots test-deploy test-cluster chart
+.PHONY: help setup run test lint docs unit test-pythons test-containers soak bench fuzz lock package audit image clean test-page screenshots test-deploy test-cluster chart
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -14,7 +14,7 @@ help: ## list the targets
 run: ## a real Kafka, a worker, a console and a few delayed events; ARGS="--port 29092 --help ..."
 	@python="$(PYTHON)"; [ -n "$$python" ] && exec "$$python" scripts/run.py $(VENV) $(ARGS)
 
-test: setup ## every check and test, on every supported Python that is here
+test: setup ## every check and test, on this Python
 	@$(RUN) scripts/checks.py all
 
 setup: ## .venv with what the tests need (the targets do it themselves; `run` installs only what runs)
@@ -26,8 +26,11 @@ lint: setup ## style, types, import direction
 docs: setup ## the documentation as a site, in build/site: the same check as in `make test`
 	@$(RUN) scripts/checks.py docs
 
-unit: setup ## unit tests and simulation, on this Python only
+unit: setup ## unit tests and simulation alone
 	@$(RUN) scripts/checks.py unit
+
+test-pythons: setup ## unit tests and simulation on every other supported Python that is here
+	@$(RUN) scripts/checks.py pythons
 
 test-page: setup ## the console's pages in a real browser (needs Chromium, or Debian's apt as root)
 	@"$(PYTHON)" scripts/environment.py $(VENV) requirements/dev.txt requirements/page.txt

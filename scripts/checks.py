@@ -1,7 +1,8 @@
-"""Every check of the project, one by one, announced and timed: `checks.py [all|lint|docs|unit|page|deploy]`.
+"""Every check of the project, announced and timed: `checks.py [all|lint|docs|unit|pythons|page|deploy]`.
 
-Not part of `all` are `page`, which `make test-page` runs: the console's pages in a real browser; and
-`deploy`, which `make test-deploy` runs: the deployment, with the ecosystem's own tools.
+Not part of `all` are `pythons`, which `make test-pythons` runs: unit tests and simulation on the other
+supported Pythons; `page`, which `make test-page` runs: the console's pages in a real browser; and `deploy`,
+which `make test-deploy` runs: the deployment, with the ecosystem's own tools.
 Exits 0 when all passed, 1 when one did not, 2 when there is no such check. A failed check does not stop the
 others. The last lines name the failures, each test by its pytest name.
 """
@@ -57,6 +58,8 @@ ONCE = [
 INTEGRATION = "integration"
 #: Seeds of the simulation on the second and further Pythons: the engine's logic was searched on the first.
 OTHER_SEEDS = "150"
+#: Most seconds of a test, as in `pyproject.toml`.
+TEST_S = 120
 #: Where `tests/conftest.py` writes the name of each test that fails, when it fails.
 FAILURES = "DELAYSTREAM_TEST_FAILURES"
 #: Most failed tests of a check that are named at the end; the log above has all of them.
@@ -123,14 +126,19 @@ def unit_and_simulation(python: str, version: str) -> list[Check]:
 
 
 def on_another(check: Check) -> Check:
-    """The same for a second or further Python: beside other work, without `ONCE`, with fewer seeds."""
+    """The same for a second or further Python: without `ONCE`, with fewer seeds."""
     left_out = [f"--ignore={file}" for file in ONCE]
     return replace(
         check,
-        command=["nice", "-n", "19", *check.command, *left_out],
-        bound_s=check.bound_s * 3,
+        command=[*check.command, *left_out],
         environment={"DELAYSTREAM_SIMULATION_SEEDS": OTHER_SEEDS},
     )
+
+
+def in_spare_time(check: Check) -> Check:
+    """The same beside other work: each test may take three times as long, and so may all."""
+    command = ["nice", "-n", "19", *check.command, f"--timeout={3 * TEST_S}"]
+    return replace(check, command=command, bound_s=check.bound_s * 3)
 
 
 def integration(python: str) -> list[Check]:
@@ -218,19 +226,19 @@ def _stop(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
             continue
 
 
-class Others:
-    """The tests on every other supported Python that runs here, in parallel with the tests on real brokers.
+class Beside:
+    """Checks in parallel with the tests on real brokers, which wait for half of their time.
 
-    Those wait for half of their time. These use the remaining processor time, and are shown when both are
-    done. An environment that cannot be made counts as an outcome.
+    These use the remaining processor time, and are shown when both are done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checks: list[Check]) -> None:
+        self._checks = checks
         self._outcomes: list[Outcome] = []
         self._shown: list[bytes] = []
-        self._thread = threading.Thread(target=self._run, name="other Pythons", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="checks beside", daemon=True)
 
-    def start(self) -> Others:
+    def start(self) -> Beside:
         """Begin."""
         self._thread.start()
         return self
@@ -243,29 +251,53 @@ class Others:
         return self._outcomes
 
     def _run(self) -> None:
-        for version, interpreter in interpreters().items():
-            if version == sys.version_info[:2]:
-                continue
-            name = ".".join(str(part) for part in version)
-            started = time.monotonic()
-            try:
-                python = prepare(ROOT / f".venv-{name}", interpreter, [TEST_LOCK])
-            except SetupError as failure:
-                print(f"setup: {failure}", flush=True)
-                problem = "could not be set up"
-                outcome = Outcome(f"environment (Python {name})", time.monotonic() - started, problem)
+        for check in self._checks:
+            with tempfile.TemporaryFile() as output:
+                outcome = run(check, "", output)
+                output.seek(0)
+                verdict = outcome.problem or "passed"
+                self._shown.append(
+                    b"\n=== %b: %b\n%b" % (check.name.encode(), verdict.encode(), output.read())
+                )
                 self._outcomes.append(outcome)
-                continue
-            for check in unit_and_simulation(str(python), name):
-                self._check(on_another(check))
 
-    def _check(self, check: Check) -> None:
-        with tempfile.TemporaryFile() as output:
-            outcome = run(check, "", output)
-            output.seek(0)
-            verdict = outcome.problem or "passed"
-            self._shown.append(b"\n=== %b: %b\n%b" % (check.name.encode(), verdict.encode(), output.read()))
-            self._outcomes.append(outcome)
+
+def all_of(python: str, version: str) -> list[Outcome]:
+    """`make test`: first the quick ones, then the tests on real brokers, with the others beside them."""
+    front = [*lint(python), *integration(python)]
+    beside = None
+    outcomes: list[Outcome] = []
+    for number, check in enumerate(front, start=1):
+        if check.name == INTEGRATION:
+            beside = Beside([in_spare_time(each) for each in unit_and_simulation(python, version)]).start()
+        outcomes.append(run(check, f"{number}/{len(front)}"))
+    assert beside is not None
+    return outcomes + beside.outcomes()
+
+
+def on_other_pythons() -> list[Outcome]:
+    """Unit tests and simulation on every other supported Python that runs here, one after the other.
+
+    An environment that cannot be made counts as an outcome.
+    """
+    outcomes: list[Outcome] = []
+    for version, interpreter in interpreters().items():
+        if version == sys.version_info[:2]:
+            continue
+        name = ".".join(str(part) for part in version)
+        started = time.monotonic()
+        try:
+            python = prepare(ROOT / f".venv-{name}", interpreter, [TEST_LOCK])
+        except SetupError as failure:
+            print(f"setup: {failure}", flush=True)
+            seconds = time.monotonic() - started
+            outcomes.append(Outcome(f"environment (Python {name})", seconds, "could not be set up"))
+            continue
+        for check in unit_and_simulation(str(python), name):
+            outcomes.append(run(on_another(check), ""))
+    for missing in absent():
+        print(f"\nPython {missing} is not here: nothing was tested on it", flush=True)
+    return outcomes
 
 
 def absent() -> list[str]:
@@ -282,11 +314,6 @@ def checks_of(what: str, python: str, version: str) -> list[Check] | None:
         "unit": lambda: unit_and_simulation(python, version),
         "page": lambda: page(python),
         "deploy": lambda: deployment(python),
-        "all": lambda: [
-            *lint(python),
-            *unit_and_simulation(python, version),
-            *integration(python),
-        ],
     }
     return made[what]() if what in made else None
 
@@ -299,28 +326,21 @@ def main(arguments: list[str]) -> int:
     python = sys.executable
     what = arguments[0] if arguments else "all"
     version = ".".join(str(part) for part in sys.version_info[:2])
-    outcomes: list[Outcome] = []
-    checks = checks_of(what, python, version)
-    if checks is None:
-        print(f"checks.py: there is no check {what}", file=sys.stderr)
-        return 2
     try:
-        others = None
-        for number, check in enumerate(checks, start=1):
-            if check.name == INTEGRATION:
-                others = Others().start()
-            outcomes.append(run(check, f"{number}/{len(checks)}"))
-        if others is not None:
-            outcomes += others.outcomes()
+        if what == "all":
+            outcomes = all_of(python, version)
+        elif what == "pythons":
+            outcomes = on_other_pythons()
+        elif (checks := checks_of(what, python, version)) is not None:
+            outcomes = [run(check, f"{number}/{len(checks)}") for number, check in enumerate(checks, start=1)]
+        else:
+            print(f"checks.py: there is no check {what}", file=sys.stderr)
+            return 2
     except KeyboardInterrupt:
         print("\ninterrupted", flush=True)
         return 130
-    if what == "all":
-        for missing in absent():
-            print(f"\nPython {missing} is not here: nothing was tested on it", flush=True)
-    title = {"all": "make test", "page": "make test-page", "deploy": "make test-deploy"}.get(
-        what, f"make {what}"
-    )
+    targets = {"all": "test", "page": "test-page", "deploy": "test-deploy", "pythons": "test-pythons"}
+    title = f"make {targets.get(what, what)}"
     return report(outcomes, time.monotonic() - started, title)
 
 

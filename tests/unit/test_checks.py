@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,35 @@ def test_what_one_python_is_enough_for_is_there_and_is_run_on_the_first() -> Non
         assert not [word for word in check.command if word.startswith("--ignore")]
         others = checks.on_another(check)
         assert others.command[-len(checks.ONCE) :] == [f"--ignore={file}" for file in checks.ONCE]
+
+
+def test_a_check_beside_others_says_how_it_ended(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """What it printed is shown, and its failure counts."""
+    failing = [sys.executable, "-c", "print('why'); raise SystemExit(3)"]
+    made = [checks.Check("passes", [sys.executable, "-c", ""], 60), checks.Check("fails", failing, 60)]
+    found = checks.Beside(made).start().outcomes()
+    assert [(outcome.name, outcome.problem) for outcome in found] == [
+        ("passes", None),
+        ("fails", "exit code 3"),
+    ]
+    assert b"=== fails: exit code 3\nwhy\n" in capfdbinary.readouterr().out
+
+
+def test_what_runs_in_spare_time_may_take_three_times_as_long() -> None:
+    for check in checks.unit_and_simulation("python", "3"):
+        spared = checks.in_spare_time(check)
+        assert spared.command[:3] == ["nice", "-n", "19"]
+        assert spared.command[3:] == [*check.command, f"--timeout={3 * checks.TEST_S}"]
+        assert spared.bound_s == 3 * check.bound_s
+    configured = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["pytest"]
+    assert configured["ini_options"]["timeout"] == checks.TEST_S
+
+
+def test_continuous_integration_runs_everything() -> None:
+    """Every target that a machine without a cluster or containers can run; each whatever the others say."""
+    ran = re.search(r"for target in (.+); do", (ROOT / ".ci" / "run").read_text("utf-8"))
+    assert ran is not None
+    assert ran[1].split() == ["test", "test-pythons", "test-page", "test-deploy"]
 
 
 def test_the_documentation_is_built_so_that_a_warning_fails() -> None:
