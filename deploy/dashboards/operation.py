@@ -40,7 +40,7 @@ def operation() -> Json:
             ),
             stat(
                 "Overdue",
-                "For how long something has been due with nothing but the worker to wait for.",
+                "For how long the oldest fire that only the worker delays has been due.",
                 f"max(app:delaystream_fireable_overdue_seconds:max{{{CHOSEN}}})",
                 "s",
                 limits=(5, 60),

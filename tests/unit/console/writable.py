@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,10 @@ async def world(
     **settings: Any,
 ) -> AsyncIterator[World]:
     """A world that is at work."""
+    own = ExitStack()
     if worker is None:
         worker = MemoryWorker(TopicPlan(requests=tuple(topics), partitions=partitions), START_MS)
+        own.callback(worker.abandon)
     log = worker.log
 
     def opening(topic: str) -> Callable[[int], Awaitable[MemoryChangelog]]:
@@ -153,6 +155,7 @@ async def world(
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         database.close()
+        own.close()
 
 
 def in_world(directory: Path, story: Callable[[World], Coroutine[Any, Any, None]], **options: Any) -> None:
