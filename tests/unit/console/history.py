@@ -71,16 +71,18 @@ class EventsTopic:
         return told
 
     def follower(
-        self, database: Database, *, retention: Retention = KEPT, at_once: int = 7
+        self, database: Database, *, retention: Retention = KEPT, fetched: int = 7, at_once: int = 15
     ) -> HistoryFollower:
-        """A history that reads so many events at once."""
+        """A history that reads and stores so many events at once."""
 
         def opened(partition: int) -> Awaitable[Changelog]:
             return MemoryChangelog.open(
-                self.log, EVENTS, partition, batch_records=at_once, fetch_max_wait_s=0.01
+                self.log, EVENTS, partition, batch_records=fetched, fetch_max_wait_s=0.01
             )
 
-        return HistoryFollower(self.partitions, opened, database, ManualClock(NOW_MS), retention)
+        return HistoryFollower(
+            self.partitions, opened, database, ManualClock(NOW_MS), retention, at_once=at_once
+        )
 
     def caught_up(self, follower: HistoryFollower) -> bool:
         """Whether everything is stored that is there."""

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, inspect, text
 from delaystream.codec.event import Event, EventType
 from delaystream.console.history.database import Database, DatabaseError, Position
 from delaystream.console.history.queries import Chosen, History
-from delaystream.console.history.rows import rows_of
+from delaystream.console.history.rows import Rows, rows_of
 from delaystream.console.history.schema import WITHIN_MS, metadata
 from delaystream.console.history.tail import Tail
 from delaystream.engine.ports import TopicPartition
@@ -88,6 +88,27 @@ def test_after_a_kill_at_any_statement_it_is_what_a_rebuild_is(url: str, fresh_u
     assert content(interrupted) == content(fresh)
     interrupted.close()
     fresh.close()
+
+
+@pytest.mark.parametrize(("there", "transactions"), [(0, 0), (1, 1), (7, 1), (40, 2), (1_000, 29)])
+def test_what_is_there_is_stored_in_few_transactions(
+    database: Database, monkeypatch: pytest.MonkeyPatch, there: int, transactions: int
+) -> None:
+    """Of many small fetches one is made; and nothing waits for more to come."""
+    stored: list[int] = []
+    store = database.store
+
+    def counted(partition: int, rows: Rows, *positions: Position) -> None:
+        stored.append(len(rows.events))
+        store(partition, rows, *positions)
+
+    monkeypatch.setattr(database, "store", counted)
+    topic = EventsTopic()
+    topic.fill(random.Random(5), there)
+    topic.stored(database, at_once=40)
+    assert sum(stored) == events(database) == there
+    assert max(stored, default=0) <= 40
+    assert len(stored) == transactions
 
 
 def test_an_event_that_is_read_twice_is_stored_once(database: Database) -> None:
