@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from delaystream.console.partitions import kept_open
 from delaystream.console.replica.index import Index
-from delaystream.engine.failures import LogUnavailable, StoreUntrusted
+from delaystream.engine.failures import LogUnavailable, Misconfigured, StoreUntrusted
 from delaystream.engine.lifecycle.replica import LastCopy, Replica, too_old
 from delaystream.engine.ports import (
     Changelog,
@@ -145,20 +145,37 @@ class Follower:
             if isinstance(problem, StoreUntrusted):
                 self._stores.destroy(partition)
 
-        await kept_open(
-            partition, self._open_changelog, self._follow, complain, StoreUntrusted, UnknownLayout
-        )
+        try:
+            await kept_open(
+                partition, self._open_changelog, self._follow, complain, StoreUntrusted, UnknownLayout
+            )
+        finally:
+            self._close()
 
     async def _follow(self, changelog: Changelog) -> None:
         replica = Replica(self.status.partition, self._stores, changelog, Index())
+        # That of the time before Kafka was away: it is asked meanwhile, and trusted again.
+        replica.store = self.store
         self._replica, self._changelog = replica, changelog
         try:
             marker = await self._begin(replica, changelog)
             while True:
                 batch = await changelog.read(marker.position)
                 marker = await self._apply(replica, marker, batch)
+        except (LogUnavailable, Misconfigured):
+            # What is there can be shown, with its age: people look most while Kafka is away.
+            raise
+        except BaseException:
+            self._close()
+            raise
         finally:
-            self._stored, self._replica, self._changelog = None, None, None
+            self._changelog = None
+
+    def _close(self) -> None:
+        """Close the store; until there is one again the partition is missing from what is answered."""
+        replica, self._stored, self._replica = self._replica, None, None
+        if replica is not None:
+            self._tell(replace(self.status, phase=Phase.STARTING, indexed=False))
             replica.close()
 
     async def _begin(self, replica: Replica, changelog: Changelog) -> Marker:
@@ -171,6 +188,8 @@ class Follower:
             # It is not: this is a copy of what the workers have.
             replica.throw_away("the changelog is empty")
             marker = None
+        # It may be of a store that was just thrown away.
+        self._stored = None
         now_ms = self._clock.now_ms()
         if marker is not None and bounds.stable - marker.position > 1:
             # By a clock that is behind the brokers' a store that was just closed is of the future.
@@ -178,6 +197,7 @@ class Follower:
             if reason := too_old(marker, now_ms, self._settings.tombstones_kept_ms):
                 replica.throw_away(reason)
                 marker = None
+                self._stored = None
         if marker is None:
             marker = replica.nothing_applied(bounds, now_ms)
         status = CopyStatus(self.status.partition, Phase.CATCHING_UP, marker.position, bounds.stable)
