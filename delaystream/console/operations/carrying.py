@@ -26,6 +26,7 @@ from delaystream.client.requests.records import RequestRecord
 from delaystream.codec.envelope import Hold
 from delaystream.codec.outgoing import Outcome as Receipted
 from delaystream.console.access.caller import Caller, Role
+from delaystream.console.audit.acts import SENT
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.operations.ledger import OperationLedger
 from delaystream.console.operations.matching import Copies
@@ -97,6 +98,9 @@ class Whole(Copies, Protocol):
     async def passed(self, position: Position) -> None:
         """Wait until every copy has applied all that is before a position."""
 
+    def has_passed(self, position: Position) -> bool:
+        """Whether they have, and can be asked now."""
+
 
 class Means(NamedTuple):
     """What it takes to carry out operations."""
@@ -119,9 +123,15 @@ class Carrying:
         self._means = means
         self._flying: dict[int, asyncio.Task[None]] = {}
         self._outcomes: list[Outcome] = []
+        self._position: Position = {}
+        self._halted = False
         self._trouble: str | None = None
         self._told: str | None = None
         self._next_s = 0.0
+
+    def halt(self) -> None:
+        """Send nothing more before its stage is looked up again: somebody has stopped it."""
+        self._halted = True
 
     async def run(self) -> None:
         """Carry it out. What goes wrong around it is tried again."""
@@ -148,8 +158,11 @@ class Carrying:
     async def _pass(self) -> bool:
         """Go once through what is not decided on; whether there is nothing more to do."""
         means = self._means
+        # What is decided here and not noted yet is open in the database: it would be sent again.
+        await self._flush()
         # What was frozen is in no copy that is behind it.
-        await means.console.passed(await means.console.ends(range(means.console.partitions)))
+        self._position = await means.console.ends(range(means.console.partitions))
+        await means.console.passed(self._position)
         after = -1
         while (operation := await self._still()) is not None:
             if not await self._allowed(operation):
@@ -160,7 +173,8 @@ class Carrying:
             if not some:
                 return await self._finished(operation)
             after = some[-1].number
-            await self._send(operation, [item for item in some if item.number not in self._flying])
+            under_way = {*self._flying, *(outcome.number for outcome in self._outcomes)}
+            await self._send(operation, [item for item in some if item.number not in under_way])
             await self._flush()
             if self._trouble is not None:
                 return False
@@ -170,6 +184,7 @@ class Carrying:
     async def _still(self) -> Operation | None:
         """The operation, where it is still to be carried out here."""
         means = self._means
+        self._halted = False
         if not await asyncio.to_thread(means.ledger.take, self._id, means.runner, means.clock.now_ms()):
             return None
         operation = await asyncio.to_thread(means.ledger.find, self._id)
@@ -233,8 +248,9 @@ class Carrying:
         noted = await asyncio.to_thread(self._means.ledger.sending, operation, noted)
         for place, item in enumerate(noted):
             # At each command: what is not sent any more waits, for somebody who may.
-            if not (await self._room(operation) and await self._means.stands(caller)):
-                left = [item.number for item in noted[place:]]
+            if not (await self._room(operation) and await self._means.stands(caller)) or self._halted:
+                # What was under way before may have been sent.
+                left = [item.number for item in noted[place:] if item.stage is not ItemStage.SENT]
                 await asyncio.to_thread(self._means.ledger.unsent, self._id, left)
                 return
             if not caller.may(Role.OPERATOR, item.request_topic):
@@ -268,11 +284,12 @@ class Carrying:
         return self._trouble is None
 
     def _noted(self, operation: Operation, item: Item) -> Item:
-        """An item that is about to be sent, with what an undo has to know."""
+        """An item that is about to be sent, with what an undo has to know. Raises LogUnavailable."""
         if operation.action is not Action.CANCEL or item.kept is not None:
             return item
         console = self._means.console
         now_ms = self._means.clock.now_ms()
+        self._check_copy(item)
         if not item.named:
             kept = kept_of_unnamed(console.pending.delivered_by(item.coordinates))
             return replace(item, kept=kept, sent_ms=now_ms)
@@ -281,6 +298,18 @@ class Carrying:
             # The owner refuses it.
             return item
         return replace(item, kept=kept_of(found), sent_ms=now_ms)
+
+    def _check_copy(self, item: Item) -> None:
+        """Raise LogUnavailable where there is no copy to ask about an item: nothing is known of it then."""
+        console = self._means.console
+        # A request without an id may have its times in any of them.
+        of = [console.catalog.partition_of(item.about)] if item.named else list(self._position)
+        for partition in of:
+            if not console.has_passed({partition: self._position[partition]}):
+                raise LogUnavailable(
+                    f"The console's copy of partition {partition} cannot be asked at the moment: "
+                    "nothing is sent before what it changes is known."
+                )
 
     async def _carried_out(self, operation: Operation, item: Item) -> None:
         try:
@@ -291,8 +320,10 @@ class Carrying:
         except NothingLeft as nothing:
             self._failed(item, "nothing-left", str(nothing))
         except ReceiptTimeout as silence:
-            self._failed(item, "no-receipt", str(silence), silence.source.text)
-        except (UnavailableError, ReadOnly) as problem:
+            # It stands on its topic. Sent again under its name, it is answered as it was decided on.
+            self._trouble = str(silence)
+            await self._stays_sent(item, silence.source.text)
+        except (UnavailableError, ReadOnly, LogUnavailable) as problem:
             self._trouble = str(problem)
         except UnknownTopic as unknown:
             self._failed(item, "unknown-request-topic", str(unknown))
@@ -300,6 +331,15 @@ class Carrying:
             self._failed(item, "invalid", str(refused))
         else:
             self._decided(item, accepted)
+
+    async def _stays_sent(self, item: Item, source: str) -> None:
+        """Have the audit log say that a command stands on its topic, and no more is known of it."""
+        if item.entry is None:
+            return
+        try:
+            await asyncio.to_thread(self._means.ledger.settled, item.entry, SENT, source)
+        except DatabaseError as problem:
+            self._trouble = str(problem)
 
     async def _outcome(self, operation: Operation, item: Item) -> Accepted:
         writing = self._means.writing
@@ -336,10 +376,16 @@ class Carrying:
         return Asked(operation.caller.who, item.request_topic, if_version=version, note=note)
 
     def _restored(self, item: Item) -> Restored:
-        """The request that brings something back. Raises NothingLeft."""
+        """The request that brings something back. Raises NothingLeft, LogUnavailable."""
         console, now_ms = self._means.console, self._means.clock.now_ms()
         if item.kept is None:
-            raise NothingLeft("What was there is not kept any more.")
+            raise NothingLeft("What was there was not kept.")
+        self._check_copy(item)
+        if not item.named and item.decided_ms is None:
+            # Its cancel may have been sent, and was not decided on as far as is known.
+            if console.pending.delivered_by(item.coordinates):
+                raise NothingLeft("It is still there. Its cancel may have been sent, and be carried out yet.")
+            return restored_unnamed(item.about, item.kept, item.sent_ms or 0, now_ms)
         if not item.named:
             return restored_unnamed(item.about, item.kept, item.sent_ms or 0, item.decided_ms or 0)
         found = console.catalog.get(item.request_topic, item.about)
@@ -390,6 +436,8 @@ class Carrying:
         )
 
     async def _flush(self) -> None:
+        if not self._outcomes:
+            return
         outcomes, self._outcomes = self._outcomes, []
         try:
             await asyncio.to_thread(self._means.ledger.decided, self._id, outcomes)

@@ -56,6 +56,10 @@ class TooManyOperations(Exception):
     """As many dry runs wait, or operations run, as may; the message is a sentence."""
 
 
+class UnderWay(Exception):
+    """Of something that was sent the outcome has to be waited for; the message is a sentence."""
+
+
 class OperationLedger:
     """The tables of operations. Methods block, may be called from any thread, and raise DatabaseError."""
 
@@ -122,10 +126,10 @@ class OperationLedger:
             connection.execute(delete(items).where(items.c.operation_id == id))
             connection.execute(delete(operations).where(operations.c.id == id))
 
-    def begin_undo(self, undo: Operation, most_running: int) -> str:
+    def begin_undo(self, undo: Operation, most_running: int, *, runs: bool) -> str:
         """Begin to undo a cancel, with what it has changed; returns its id, or that of one that did before.
 
-        Raises TooManyOperations.
+        `runs`: whether this console waits for outcomes of the cancel. Raises TooManyOperations, UnderWay.
         """
         assert undo.undo_of is not None
         with self._database.writing() as connection:
@@ -137,6 +141,7 @@ class OperationLedger:
             if mine.rowcount == 0:
                 asked = select(operations.c.undone_by).where(operations.c.id == undo.undo_of)
                 return str(connection.execute(asked).scalar_one())
+            self._check_landed(connection, undo, runs)
             _check_running(connection, most_running)
             connection.execute(insert(operations).values(**_row(undo)))
             changed = select(
@@ -155,11 +160,10 @@ class OperationLedger:
             ).where(
                 items.c.operation_id == undo.undo_of,
                 or_(
+                    # Also without what an undo has to know: that it does not come back is told.
                     items.c.stage == ItemStage.CHANGED.value,
-                    # Without an id nothing would tell that it is there already.
-                    and_(items.c.stage == ItemStage.SENT.value, items.c.named == 1),
+                    and_(items.c.stage == ItemStage.SENT.value, items.c.kept.is_not(None)),
                 ),
-                items.c.kept.is_not(None),
             )
             columns = [
                 "operation_id", "number", "request_topic", "about", "named", "version", "stage", "kept",
@@ -176,6 +180,30 @@ class OperationLedger:
                 update(operations).where(operations.c.id == undo.id).values(frozen=_json(found))
             )
         return undo.id
+
+    def _check_landed(self, connection: Connection, undo: Operation, runs: bool) -> None:
+        """Raise UnderWay while a cancel without an id is in the air, and somebody waits for its outcome.
+
+        By an id the undo is kept apart from what is still there. Without one nothing would tell.
+        """
+        if not runs and not self._database.is_sqlite:
+            asked = select(operations.c.id).where(
+                operations.c.id == undo.undo_of,
+                operations.c.runner.is_not(None),
+                operations.c.runner_until_ms >= undo.made_ms,
+            )
+            runs = connection.execute(asked).first() is not None
+        if not runs:
+            return
+        asked_items = select(func.count()).where(
+            items.c.operation_id == undo.undo_of,
+            items.c.stage == ItemStage.SENT.value,
+            items.c.named == 0,
+        )
+        if found := connection.execute(asked_items).scalar_one():
+            raise UnderWay(
+                f"{found} cancels of requests without an id are under way: wait for their outcomes."
+            )
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -256,6 +284,8 @@ class OperationLedger:
                     ended_ms=None,
                     rate=started.rate,
                     problem=None,
+                    # A stop may have been so long ago that nothing was kept any more.
+                    keeps=int(started.action in KEEPS),
                 )
             )
         return done.rowcount == 1
@@ -323,8 +353,19 @@ class OperationLedger:
             return [_item(row) for row in connection.execute(asked)]
 
     def sending(self, operation: Operation, some: Sequence[Item]) -> list[Item]:
-        """Note what is about to be sent, in the audit log, too, with what has to be known to undo it."""
+        """Note what is about to be sent, in the audit log, too, with what has to be known to undo it.
+
+        Nothing where it was stopped meanwhile: an undo may have begun, and would not know of it.
+        """
         with self._database.writing() as connection:
+            runs = connection.execute(
+                update(operations)
+                .where(operations.c.id == operation.id, operations.c.stage == Stage.RUNNING.value)
+                # Nothing new; until the end of the transaction nobody else stops it.
+                .values(stage=Stage.RUNNING.value)
+            )
+            if runs.rowcount == 0:
+                return []
             noted = [replace(item, entry=self._entry(connection, operation, item)) for item in some]
             rows = [
                 {
@@ -357,10 +398,13 @@ class OperationLedger:
             self._audit.settle(connection, entry, Noted(outcome, None, source))
 
     def unsent(self, id: str, numbers: Sequence[int]) -> None:
-        """Note that some were not sent after all."""
-        rows = [{"of": id, "at": number, "stage": ItemStage.WAITING.value} for number in numbers]
+        """Note that some were not sent after all; what there was then is looked up anew."""
+        rows = [
+            {"of": id, "at": number, "stage": ItemStage.WAITING.value, "kept": None, "sent_ms": None}
+            for number in numbers
+        ]
         with self._database.writing() as connection:
-            _update(connection, rows, "stage")
+            _update(connection, rows, "stage", "kept", "sent_ms")
 
     def decided(self, id: str, outcomes: Sequence[Outcome]) -> None:
         """Note what became of some."""

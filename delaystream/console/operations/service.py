@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from http import HTTPStatus
 from secrets import token_hex
 from typing import Final
@@ -16,7 +17,7 @@ from delaystream.console.access.caller import Caller, Role
 from delaystream.console.access.rights import permit
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.operations.carrying import Carrying, Means
-from delaystream.console.operations.ledger import OperationLedger, TooManyOperations
+from delaystream.console.operations.ledger import OperationLedger, TooManyOperations, UnderWay
 from delaystream.console.operations.matching import Chosen, Copies, Matching, TooMany
 from delaystream.console.operations.operation import (
     Action,
@@ -66,7 +67,7 @@ class Operations:
         self._ledger: OperationLedger = means.ledger
         self._settings = settings
         self._freezing = asyncio.Semaphore(_FREEZING)
-        self._carried: dict[str, asyncio.Task[None]] = {}
+        self._carried: dict[str, tuple[Carrying, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
 
     # -- making ------------------------------------------------------------------------------------
@@ -140,6 +141,8 @@ class Operations:
         self._permit(operation, caller)
         problem = f"{caller.who.actor} stopped it."
         await asyncio.to_thread(self._ledger.end, id, Stage.STOPPED, self._means.clock.now_ms(), problem)
+        if id in self._carried:
+            self._carried[id][0].halt()
         return await self.find(id, caller)
 
     async def undo(self, id: str, caller: Caller, rate: int | None = None) -> Operation:
@@ -185,7 +188,10 @@ class Operations:
             undo_of=id,
         )
         try:
-            begun = await asyncio.to_thread(self._ledger.begin_undo, undo, RUNNING)
+            begin = partial(self._ledger.begin_undo, undo, RUNNING, runs=id in self._carried)
+            begun = await asyncio.to_thread(begin)
+        except UnderWay as under_way:
+            raise OperationError(HTTPStatus.CONFLICT, "not-ended", str(under_way)) from None
         except TooManyOperations as many:
             raise _too_many(many) from None
         self._wake.set()
@@ -243,8 +249,9 @@ class Operations:
                 continue
             now_ms = self._means.clock.now_ms()
             if await asyncio.to_thread(self._ledger.take, id, self._means.runner, now_ms):
-                task = asyncio.create_task(Carrying(id, self._means).run(), name=f"operation {id}")
-                self._carried[id] = task
+                carrying = Carrying(id, self._means)
+                task = asyncio.create_task(carrying.run(), name=f"operation {id}")
+                self._carried[id] = carrying, task
                 task.add_done_callback(lambda task, id=id: self._ended(id, task))  # type: ignore[misc]
 
     def _ended(self, id: str, task: asyncio.Task[None]) -> None:
@@ -254,7 +261,7 @@ class Operations:
 
     async def close(self) -> None:
         """Send nothing more; another console, or this one when it runs again, goes on."""
-        tasks = list(self._carried.values())
+        tasks = [task for _, task in self._carried.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -177,6 +177,8 @@ class Follower:
         if replica is not None:
             self._tell(replace(self.status, phase=Phase.STARTING, indexed=False))
             replica.close()
+            # Whoever waits for a position, or asks what is missing, is not told of a copy that is closed.
+            self._tell(replace(self.status, indexed=False))
 
     async def _begin(self, replica: Replica, changelog: Changelog) -> Marker:
         """The marker of a store that can be gone on from."""
