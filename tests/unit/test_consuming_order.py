@@ -40,8 +40,12 @@ class World:
         #: raised by the commits that come, one each
         self.failures: deque[Exception] = deque()
 
+        self.produced = asyncio.Event()
+
     def note(self, what: str) -> None:
         self.done.append(what)
+        if what == "produce":
+            self.produced.set()
 
     def next(self) -> int | None:
         if self.position == self.records:
@@ -193,6 +197,27 @@ def test_nothing_is_committed_where_a_record_was_refused(world: World) -> None:
     with pytest.raises(UnavailableError, match="took no record"):
         consumer.close()
     assert world.committed is None
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_a_record_that_was_refused_stays_so(world: World, caught: bool) -> None:
+    """Whoever leaves because of it, or goes on, has not settled its delivery: it is read again."""
+    world.refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+    def consume() -> None:
+        with DeliveryConsumer(told(settle_records=1), {}, {}) as consumer:
+            delivery = consumer.take(0)
+            assert delivery is not None
+            delivery.retry(delay="1s")
+            for _ in range(2 if caught else 1):
+                with pytest.raises(UnavailableError, match="took no record"):
+                    consumer.take(0)
+            raise LookupError
+
+    with pytest.raises((UnavailableError, LookupError)):
+        consume()
+    assert "commit" not in world.done
+    assert world.done[-1] == "close"
 
 
 def test_an_acknowledgement_that_was_interrupted_is_none(
@@ -356,6 +381,50 @@ def test_nothing_is_committed_in_an_event_loop_where_a_record_was_refused(
     with pytest.raises(UnavailableError, match="took no record"):
         runner.run(consume())
     assert world.committed is None
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_a_record_that_was_refused_stays_so_in_an_event_loop(
+    world: World, runner: asyncio.Runner, caught: bool
+) -> None:
+    async def consume() -> None:
+        async with AsyncDeliveryConsumer(told(settle_records=1), {}, {}, {}) as consumer:
+            delivery = await consumer.take(5)
+            assert delivery is not None
+            await delivery.retry(delay="1s")
+            for _ in range(2 if caught else 1):
+                with pytest.raises(UnavailableError, match="took no record"):
+                    await consumer.take(5)
+            raise LookupError
+
+    world.refusal = KafkaConnectionError("gone")
+    with pytest.raises((UnavailableError, LookupError)):
+        runner.run(consume())
+    assert "commit" not in world.done
+    assert world.done[-1] == "close"
+
+
+def test_who_is_cancelled_while_records_are_written_settles_what_was_written(
+    world: World, runner: asyncio.Runner
+) -> None:
+    """Not before: an offset ahead of its record would lose it."""
+
+    async def consume() -> None:
+        async with AsyncDeliveryConsumer(told(settle_records=1), {}, {}, {}) as consumer:
+            delivery = await consumer.take(5)
+            assert delivery is not None
+            await delivery.retry(delay="1s")
+            await consumer.take(5)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(consume())
+        await world.produced.wait()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    runner.run(cancelled())
+    assert world.done == ["produce", "acknowledged", "commit", "close"]
 
 
 def test_an_aborted_transaction_is_read_again_in_an_event_loop(world: World, runner: asyncio.Runner) -> None:

@@ -463,11 +463,14 @@ class AsyncDeliveryConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  #
         self._fires.keep()
 
     async def _acknowledged(self) -> None:
-        for topic, sent in self._sent.pop(None, []):
+        for topic, sent in self._sent.get(None, ()):
             try:
-                await asyncio.wait_for(sent, ANSWER_TIMEOUT_S)
+                # Whoever is cancelled here does not take the acknowledgement with them.
+                await asyncio.wait_for(asyncio.shield(sent), ANSWER_TIMEOUT_S)
             except (KafkaError, TimeoutError) as error:
                 raise _unavailable(f"{topic} took no record", error) from None
+        # Not one by one: what was refused, or is not known yet, is asked of again by the next settling.
+        self._sent.pop(None, None)
 
     async def _commit(self) -> None:
         try:

@@ -410,9 +410,9 @@ class DeliveryConsumer:
         if self._producer is None:
             return
         left = self._producer.flush(ANSWER_TIMEOUT_S)
-        refused, self._refused = self._refused, []
-        if refused:
-            raise UnavailableError(f"{refused[0]}.")
+        if self._refused:
+            # It stays refused: a later settling must not commit an offset behind it.
+            raise UnavailableError(f"{self._refused[0]}.")
         if left or self._flying:
             raise UnavailableError(f"No acknowledgement within {ANSWER_TIMEOUT_S:.0f} s{self._last_error()}.")
 
