@@ -151,7 +151,18 @@ class Console:
         return Letters(self._letters, self.caller)
 
     def holds(self) -> Iterator[Hold]:
-        """The bulk pauses that stand, of every partition that can be asked; one may come several times."""
+        """The bulk pauses that stand, of every partition that can be asked; one may come several times.
+
+        Without the key that they match where the caller may not see keys.
+        """
+        for hold in self.whole_holds():
+            if hold.match.key is not None and not self.caller.reads_key(hold.tenant):
+                yield replace(hold, match=replace(hold.match, key=None))
+            else:
+                yield hold
+
+    def whole_holds(self) -> Iterator[Hold]:
+        """The same with their keys, whatever the caller may see: for what ends them, and not to be shown."""
         for found in self._copies.values():
             yield from (hold for hold in found.stored.holds if self.caller.sees(hold.tenant))
 

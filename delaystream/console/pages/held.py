@@ -15,4 +15,5 @@ def matched(hold: Hold) -> str:
         f"the tags {', '.join(match.tags)}" if match.tags else "",
         f"ids that begin with {match.id_prefix}" if match.id_prefix is not None else "",
     ]
-    return " and ".join(filter(None, parts))
+    # A hold matches something: where nothing is left of it, it is a key that is not to be seen.
+    return " and ".join(filter(None, parts)) or "a key"

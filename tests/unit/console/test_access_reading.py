@@ -15,7 +15,8 @@ import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from delaystream.console.access.caller import Caller, Grant, Role
+from delaystream.console.access.caller import Caller, Exceptions, Grant, Role
+from delaystream.console.access.token_file import TokenFile
 from delaystream.console.api.application import application
 from delaystream.console.api.reading import happening
 from delaystream.console.api.reading.compat import PREFIXES
@@ -33,8 +34,9 @@ from tests.unit.console.neighbours import (
     neighbours,
     token,
 )
-from tests.unit.console.serving import Told, console
+from tests.unit.console.serving import Told, console, told
 from tests.unit.console.test_api_happening import Server
+from tests.unit.engine import Engine
 
 IDS = ["one/two", "shared", f"{MARK}-1", f"{MARK}-2", "none"]
 WORDS = [*IDS, "key", f"{MARK}-key", "shared", MARK, "order-17"]
@@ -532,3 +534,36 @@ def test_a_stream_ends_with_the_rights_it_began_with(
                     pass
 
     asyncio.run(asyncio.wait_for(test(), 60))
+
+
+HIDDEN = "quagga"
+
+
+async def _held_by_key(engine: Engine) -> None:
+    """A customer that is held back: by key, and by key and destination."""
+    engine.request(b"x", key=HIDDEN.encode(), id="one/two", destination="orders", delay="1h")
+    engine.request(b"x", key=HIDDEN.encode(), destination="orders", delay="1h")
+    engine.request(action="pause", match_key=HIDDEN, match_new="true")
+    engine.request(action="pause", match_key=HIDDEN, match_destination="orders", match_new="true")
+    await asyncio.sleep(5)
+
+
+def test_keys_that_a_request_topic_hides_are_shown_by_nothing(tmp_path: Path) -> None:
+    """To whoever may do anything but see payloads; holds have keys, too."""
+    of = told(_held_by_key)
+    roles = entry("all", {"*": "admin"}, payload=True) + entry("mine", {"*": "admin"})
+    through = entrance(of, tmp_path, roles)
+    through.tokens = TokenFile(tmp_path / "tokens.toml", Exceptions(by_default=True))
+
+    async def ask() -> None:
+        async with asked(of, tmp_path, through) as clients:
+            everything = await answers(clients, "all")
+            for path in ("/v1/holds", "/holds", "/"):
+                assert HIDDEN in everything[path].text, path
+            seen = await answers(clients, "mine")
+            assert len(seen["/v1/holds"].json()["items"]) == 2
+            for path, answer in seen.items():
+                assert HIDDEN not in answer.text.replace(path, ""), path
+            assert "Held: a key" in seen["/"].text
+
+    asyncio.run(ask())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from delaystream.console.access.caller import NONE
+from delaystream.console.access.caller import NONE, Exceptions
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.token_file import TokenFile
 from tests.unit.console.neighbours import entry, token
@@ -119,3 +119,25 @@ def test_the_actor_is_who_asks_whatever_is_sent(tmp_path: Path) -> None:
         assert len(ids) == 2, "a key is its caller's own"
 
     in_world(tmp_path, story, topics=("one", "two"), entrance=entrance(tmp_path))
+
+
+def test_a_hold_of_a_key_that_is_hidden_is_released_by_its_name(tmp_path: Path) -> None:
+    """Whoever may end it needs not see whom it is about."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(entry("boss", {"*": "admin"}, payload=True) + entry("other", {"*": "admin"}))
+    hidden = Entrance(lambda: 0, tokens=TokenFile(file, Exceptions(by_default=True)))
+
+    async def story(world: World) -> None:
+        for key in ("customer-a", "customer-b"):
+            await world.ask.post("/v1/holds", json={"key": key}, headers=by("boss"))
+        held = (await world.ask.get("/v1/holds", headers=by("boss"))).json()["items"]
+        (hold,) = (one for one in held if one["key"] == "customer-a")
+        path = f"/v1/holds/{hold['name']}/release"
+        page = await world.ask.get("/holds/release", params={"name": hold["name"]}, headers=by("other"))
+        assert page.status_code == 200
+        assert "customer-" not in page.text
+        assert (await world.ask.post(path, headers=by("other"))).status_code == 200
+        (left,) = (await world.ask.get("/v1/holds", headers=by("boss"))).json()["items"]
+        assert left["key"] == "customer-b"
+
+    in_world(tmp_path, story, entrance=hidden)

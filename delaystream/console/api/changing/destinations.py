@@ -40,7 +40,7 @@ class HoldDetail(HoldBody):
     """A bulk pause that stands, and what it keeps back: what meets all that is given."""
 
     destination: str | None = Field(description="A topic or a glob.")
-    key: str | None
+    key: str | None = Field(description="Null also where the caller may not see keys.")
     key_base64: str | None
     tags: list[str]
     id_prefix: str | None
@@ -159,10 +159,11 @@ async def release_hold(
     body: Annotated[Released | None, Body()] = None,
 ) -> WrittenBody:
     """End a hold: a resume of what it matches. Its name is that of the list."""
-    hold = next((hold for hold in standing(console) if hold.name == name), None)
+    hold = next((hold for hold in console.whole_holds() if hold.name == name), None)
     if hold is None:
         raise unknown(f"No hold {name[:120]!r} stands.")
     said = body or Released()
+    asked = on.of_topic(said.note, hold.tenant, Role.ADMIN)
     match = hold.match
     options: Json = {
         option: value
@@ -177,7 +178,6 @@ async def release_hold(
         )
         if value is not None
     }
-    asked = on.of_topic(said.note, hold.tenant, Role.ADMIN)
     return answer(console, response, request, await told(on.writing.command(asked, "resume", None, options)))
 
 
