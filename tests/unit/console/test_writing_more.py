@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from delaystream.console.api.reading.compat import PREFIXES
-from tests.unit.console.writable import World, in_world
+from delaystream.console.replica.catalog import Catalog
+from tests.unit.console.writable import Deaf, World, in_world
 
 JSON = {"Content-Type": "application/json"}
 
@@ -115,5 +116,46 @@ def test_a_customer_is_held_back_and_released(tmp_path: Path) -> None:
         assert gone.status_code == 404
         nothing = await world.ask.post("/v1/holds", json={"note": "all"})
         assert nothing.json()["code"] == "invalid-match"
+
+    in_world(tmp_path, story)
+
+
+def test_what_another_system_s_client_must_not_send_again_is_no_error(tmp_path: Path) -> None:
+    """Whatever tries errors again would make a second schedule."""
+    base = "/compat/schedules"
+    calls = (
+        ("POST", base, {"topic": "jobs", "delay_seconds": 60}),
+        ("PUT", f"{base}/nightly", {"name": "x"}),
+        ("POST", f"{base}/nightly/toggle", {"enabled": False}),
+        ("POST", f"{base}/nightly/execute", {}),
+        ("DELETE", f"{base}/nightly", None),
+    )
+
+    async def story(world: World) -> None:
+        for method, path, body in calls:
+            headers = {**JSON, "Prefer": "wait=0"}
+            answer = await world.ask.request(method, path, json=body, headers=headers)
+            assert answer.status_code == 202, answer.text
+            assert "retry-after" not in answer.headers
+            told = answer.json()
+            assert answer.headers["location"] == f"/v1/requests/{told['request_id']}"
+            assert told["id"] == "nightly" or method == "POST"
+            assert told["outcome"] is None
+
+    in_world(tmp_path, story, transport=Deaf)
+
+
+def test_another_system_s_write_that_is_decided_and_not_to_be_seen_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: World) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Catalog, "get", lambda *_: None)
+            answer = await world.ask.post("/compat/schedules", json={"topic": "jobs", "delay_seconds": 60})
+        assert answer.status_code == 202, answer.text
+        assert "retry-after" not in answer.headers
+        assert answer.json()["outcome"] == "scheduled"
+        place = answer.headers["location"]
+        assert (await world.ask.get(place)).json()["about"] == answer.json()["id"]
 
     in_world(tmp_path, story)

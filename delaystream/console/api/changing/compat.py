@@ -7,10 +7,11 @@ from http import HTTPStatus
 from typing import Annotated, Any, NoReturn
 
 from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from delaystream.console.api.asking import Asked
-from delaystream.console.api.changing.answers import WRITES, Responses, answer, told
+from delaystream.console.api.changing.answers import REQUESTS_PATH, WRITES, Responses, answer, told
 from delaystream.console.api.changing.bodies import Body as Sent
 from delaystream.console.api.changing.bodies import Changed, delivered
 from delaystream.console.api.changing.conditions import Conditioned, Conditions
@@ -99,21 +100,45 @@ async def _settled(on: Conditions, body: CompatRequest, id: str, progress: Progr
     return await told(on.writing.command(on.following(progress.request_topic), action, id))
 
 
-def _answered(console: Console, response: Response, request: Request, progress: Progress) -> CompatSchedule:
+class CompatUnderWay(Model):
+    """A write that was taken, and is not shown yet: the same once more would be another one."""
+
+    id: str = Field(description="The schedule's.")
+    request_id: str = Field(description="`GET /v1/requests/{request_id}` tells what came of it.")
+    outcome: str | None = Field(description="As under `/v1`; null: nothing is decided yet.")
+    detail: str
+
+
+def _answered(
+    console: Console, response: Response, request: Request, progress: Progress
+) -> CompatSchedule | JSONResponse:
+    """The schedule as it is now. 202 where that cannot be shown yet, and no error: errors are tried again."""
     written = answer(console, response, request, progress)
-    found = None
     if written.schedule is not None:
         found = console.catalog.get(progress.request_topic, written.schedule.id)
-    if found is None:
-        raise ProblemError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "under-way",
-            f"The request is under way: /v1/requests/{progress.request_id} tells of it.",
-        )
-    return compat.schedule_body(found)
+        if found is not None:
+            return compat.schedule_body(found)
+    return _under_way(response, progress)
 
 
-_WRITES: Responses = {200: WRITES[200]}
+def _under_way(response: Response, progress: Progress) -> JSONResponse:
+    place = REQUESTS_PATH + progress.request_id
+    body = CompatUnderWay(
+        id=progress.about,
+        request_id=progress.request_id,
+        outcome=progress.outcome,
+        detail=f"The request was taken, and is not shown yet: {place} tells of it.",
+    )
+    headers = {"Location": place}
+    if (position := response.headers.get("Position")) is not None:
+        headers["Position"] = position
+    return JSONResponse(body.model_dump(), HTTPStatus.ACCEPTED, headers)
+
+
+_WRITES: Responses = {
+    200: WRITES[200],
+    202: {"model": CompatUnderWay, "description": "It was taken, and is not shown yet."},
+}
 _CREATES: Responses = {
     **_WRITES,
     201: {"model": CompatSchedule, "description": "There was no such schedule, and now there is."},
@@ -139,14 +164,14 @@ async def cleanup() -> None:
     )
 
 
-@router.post("/schedules", responses=_CREATES)
+@router.post("/schedules", responses=_CREATES, response_model=CompatSchedule)
 async def create_schedule(
     console: Asked,
     request: Request,
     response: Response,
     on: Conditioned,
     body: Annotated[CompatRequest, Body()],
-) -> CompatSchedule:
+) -> CompatSchedule | JSONResponse:
     """Create a schedule; 409 where its id is in use."""
     asked = on.of_topic(topic=body.tenant)
     id = asked.made_up_id if body.id is None else body.id
@@ -157,7 +182,7 @@ async def create_schedule(
     return _answered(console, response, request, progress)
 
 
-@router.put("/schedules/{id:whole}", responses=_WRITES)
+@router.put("/schedules/{id:whole}", responses=_WRITES, response_model=CompatSchedule)
 async def update_schedule(
     console: Asked,
     request: Request,
@@ -165,7 +190,7 @@ async def update_schedule(
     on: Conditioned,
     id: str,
     body: Annotated[CompatRequest, Body()],
-) -> CompatSchedule:
+) -> CompatSchedule | JSONResponse:
     """Change what is given of a schedule; key, payload and headers go together."""
     if body.id not in (None, id):
         raise invalid(
@@ -190,30 +215,31 @@ async def update_schedule(
     return _answered(console, response, request, progress)
 
 
-@router.delete("/schedules/{id:whole}", responses=_WRITES)
+@router.delete("/schedules/{id:whole}", responses=_WRITES, response_model=CompatSchedule)
 async def delete_schedule(
     console: Asked, request: Request, response: Response, on: Conditioned, id: str, tenant: str | None = None
-) -> CompatSchedule:
+) -> CompatSchedule | JSONResponse:
     """Cancel a schedule; it is shown as it is then."""
     work = on.writing.command(on.of_schedule(id, topic=tenant), "cancel", id)
     return _answered(console, response, request, await told(work))
 
 
-@router.post("/schedules/{id:whole}/execute", responses=_WRITES)
+@router.post("/schedules/{id:whole}/execute", responses=_WRITES, response_model=CompatExecuted)
 async def execute_schedule(
     console: Asked, request: Request, response: Response, on: Conditioned, id: str, tenant: str | None = None
-) -> CompatExecuted:
+) -> CompatExecuted | JSONResponse:
     """Fire a schedule now, beside its own times."""
     progress = await told(on.writing.command(on.of_schedule(id, topic=tenant), "trigger", id))
     written = answer(console, response, request, progress)
-    response.status_code = HTTPStatus.OK
+    if response.status_code == HTTPStatus.ACCEPTED:
+        return _under_way(response, progress)
     return CompatExecuted(
         execution_id=written.fires[0].fire_id if written.fires else None,
         schedule_id=id,
     )
 
 
-@router.post("/schedules/{id:whole}/toggle", responses=_WRITES)
+@router.post("/schedules/{id:whole}/toggle", responses=_WRITES, response_model=CompatSchedule)
 async def toggle_schedule(
     console: Asked,
     request: Request,
@@ -222,7 +248,7 @@ async def toggle_schedule(
     id: str,
     body: Annotated[CompatToggled, Body()],
     tenant: str | None = None,
-) -> CompatSchedule:
+) -> CompatSchedule | JSONResponse:
     """Set whether a schedule fires."""
     work = on.writing.command(on.of_schedule(id, topic=tenant), "resume" if body.enabled else "pause", id)
     return _answered(console, response, request, await told(work))
