@@ -32,7 +32,7 @@ from delaystream.client.requests.records import (
 from delaystream.codec.requests.names import PREFIX
 from delaystream.console.audit.acts import Act
 from delaystream.console.history.database import DatabaseError
-from delaystream.console.writing.asking import About, Asked, about_text, fingerprint
+from delaystream.console.writing.asking import LONGEST_WAIT_S, About, Asked, about_text, fingerprint
 from delaystream.console.writing.ledger import Ledger
 from delaystream.console.writing.outcomes import RETRIED, Busy, KeyReused, Progress, ReadOnly, Stage
 from delaystream.console.writing.positions import Position, position_text
@@ -292,7 +292,12 @@ class Writing:
             logger.warning("a write cannot be waited for: %s", problem)
             return
         await self._tell(work, position=position_text(position))
-        await self._copies.passed(position)
+        try:
+            async with asyncio.timeout(LONGEST_WAIT_S):
+                await self._copies.passed(position)
+        except TimeoutError:
+            # Nobody waits any longer, and others need the place. Whoever asks later is told by the position.
+            return
         work.progress = replace(work.progress, shown=True)
 
     async def _tell(self, work: _Work, **differing: Any) -> None:

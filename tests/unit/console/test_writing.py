@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from delaystream.console.writing import service
 from delaystream.console.writing.ledger import KEPT_MS
 from delaystream.core.partitioning import owner_partition
 from delaystream.engine.ports import TopicPartition
@@ -381,3 +382,24 @@ def test_a_console_that_only_reads_writes_nothing(tmp_path: Path) -> None:
         assert world.sent() == []
 
     in_world(tmp_path, story, console_writes=False)
+
+
+def test_a_write_that_no_copy_shows_does_not_keep_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy may be made anew for longer than anybody waits."""
+    monkeypatch.setattr(service, "LONGEST_WAIT_S", 0.05)
+
+    async def story(world: World) -> None:
+        passed = type(world.console).passed
+        monkeypatch.setattr(type(world.console), "passed", lambda *_: asyncio.Event().wait())
+        answer = await world.ask.put("/v1/schedules/report", json=CRON)
+        assert (answer.status_code, answer.json()["shown"]) == (202, False)
+        assert answer.json()["outcome"] == "scheduled"
+        assert world.console.writing is not None
+        assert not world.console.writing._underway
+        monkeypatch.setattr(type(world.console), "passed", passed)
+        await world.caught_up()
+        assert (await world.ask.get(answer.headers["location"])).json()["shown"] is True
+
+    in_world(tmp_path, story)
