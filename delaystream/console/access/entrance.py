@@ -137,6 +137,12 @@ class Entrance:
         logger.warning("%s was refused: %s", address, refused.code)
         return refused
 
+    def begins(self, address: str) -> None:
+        """Count a sign-in with the provider that is begun: those under way are bounded. Raises Refused."""
+        wait_s = self.limits.sign_in(address, self._now_s())
+        if wait_s:
+            raise too_many("too-many-sign-ins", "Too many sign-ins were begun from this address.", wait_s)
+
     async def stands(self, caller: Caller) -> bool:
         """Whether a caller that was let in would be let in again, with the same rights."""
         now_ms = self._now_ms()

@@ -22,7 +22,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
     #: of one caller; None: any number
     requests_per_second: int | None = None
-    #: of one address, failed authentications
+    #: of one address, failed authentications; and sign-ins that are begun
     failures_per_minute: int = 30
     body_bytes: int = 2 << 20
     #: path and query, as they were sent
@@ -69,6 +69,7 @@ class Limits:
         self._requests = None if per_second is None else Buckets(per_second, 2 * per_second, MOST_ADDRESSES)
         failures = bounds.failures_per_minute
         self._failures = Buckets(failures / _MINUTE_S, failures, MOST_ADDRESSES)
+        self._sign_ins = Buckets(failures / _MINUTE_S, failures, MOST_ADDRESSES)
         self._streams: Counter[str] = Counter()
 
     def request(self, caller: str, now_s: float) -> float:
@@ -78,6 +79,10 @@ class Limits:
     def failure(self, address: str, now_s: float) -> float:
         """Count a failed authentication, likewise."""
         return self._failures.take(network(address), now_s)
+
+    def sign_in(self, address: str, now_s: float) -> float:
+        """Count a sign-in that is begun, likewise: whoever begins one has shown nothing yet."""
+        return self._sign_ins.take(network(address), now_s)
 
     def may_stream(self, caller: str) -> bool:
         """Whether a caller may open another stream."""

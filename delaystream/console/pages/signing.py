@@ -62,7 +62,9 @@ async def sign_in(request: Request, console: Asked, entrance: Entered) -> Respon
 async def start(request: Request, console: Asked, entrance: Entered, to: str | None = None) -> Response:
     """Go to the provider."""
     signing = _signing(console)
-    address, secret = await signing.start(local_path(to), _redirect_uri(request, entrance))
+    address, secret = await signing.start(
+        local_path(to), _redirect_uri(request, entrance), console.caller.address
+    )
     answer = _gone(address)
     answer.headers.append("Set-Cookie", entrance.cookies.made(_COMING_BACK, secret, SIGN_IN_MS // 1_000))
     return answer

@@ -141,9 +141,13 @@ class Signing:
         )
         return await asyncio.to_thread(self._begun, caller.who, session, before)
 
-    async def start(self, to: str, redirect_uri: str) -> tuple[str, str]:
-        """Begin to sign in at the provider: the address there, and the secret of a cookie to return with."""
+    async def start(self, to: str, redirect_uri: str, origin: str) -> tuple[str, str]:
+        """Begin to sign in at the provider: the address there, and the secret of a cookie to return with.
+
+        `origin` is the address that the browser comes from.
+        """
         identities = self._with_identities()
+        self._entrance.begins(origin)
         sign_in = SignIn(new_secret(), new_secret(), new_secret(), to)
         address = await identities.address(sign_in, redirect_uri)
         return address, await asyncio.to_thread(self.sessions.start, sign_in)

@@ -23,7 +23,7 @@ from delaystream.console.access.caller import Kind
 from delaystream.console.access.claims import Claims, parse_grant
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.hosts import Hosts
-from delaystream.console.access.sessions import Cookies, local_path
+from delaystream.console.access.sessions import SESSION, Cookies, local_path, new_secret
 from delaystream.console.access.token_file import TokenFile
 from delaystream.console.audit.acts import EntryFilter
 from delaystream.console.signing.provider import Provider, ProviderAway, Registration, TokenRefused
@@ -636,3 +636,38 @@ def test_roles_are_found_where_providers_have_them() -> None:
     caller = Claims(issuer="i", grants=grants).caller(Kind.OIDC, "ops", "7", ["support", "guests"])
     assert caller.who.unique == "i\n7"
     assert [(one.topics, one.role.value) for one in caller.grants] == [("one", "operator"), ("tw*", "viewer")]
+
+
+@pytest.mark.parametrize("foreign", ["a b=c", "j=[1,2]", '{"x":1}', "ü=1", "=", '"', 'q="open', "x"])
+def test_a_cookie_that_is_another_s_and_no_cookie_locks_nobody_out(foreign: str) -> None:
+    mine = new_secret()
+    for cookies in (Cookies(secure=False), Cookies()):
+        own = f"{cookies.name(SESSION)}={mine}"
+        for header in (f"{foreign}; {own}", f"{own}; {foreign}", f"{foreign};{own} ;{foreign}"):
+            assert cookies.found(SESSION, header) == mine, header
+
+
+def test_of_two_cookies_of_one_name_none_is_taken() -> None:
+    cookies = Cookies()
+    name, mine = cookies.name(SESSION), new_secret()
+    assert cookies.found(SESSION, f"{name}={mine}; {name}={mine}") == mine
+    for other in (new_secret(), "", "short"):
+        assert cookies.found(SESSION, f"{name}={other}; {name}={mine}") is None
+    for header in (None, "", name, f"{name}=", f"x{name}={mine}", f"{name}={mine}x", f"{SESSION}={mine}"):
+        assert cookies.found(SESSION, header) is None
+
+
+def test_one_address_cannot_keep_others_from_signing_in_with_the_provider(
+    tmp_path: Path, provider: Issuer
+) -> None:
+    """Sign-ins under way are bounded, and whoever begins one has shown nothing."""
+
+    async def story(world: World, clock: Clocked) -> None:
+        answers = [await world.ask.get("/sign-in/provider") for _ in range(31)]
+        assert [answer.status_code for answer in answers] == [303] * 30 + [429]
+        assert "Too many sign-ins were begun" in answers[-1].text
+        assert "set-cookie" not in answers[-1].headers
+        clock.at_ms += 2_000
+        assert (await world.ask.get("/sign-in/provider")).status_code == 303
+
+    signing(tmp_path, story, provider)
