@@ -41,6 +41,8 @@ from delaystream.engine.ports import Clock, LogBounds
 logger = logging.getLogger(__name__)
 
 _FORGET_EVERY_S: Final = 600.0
+READERS: Final = 4
+"""So many request partitions are looked at in Kafka at once, whoever asks."""
 
 
 class Freshness(msgspec.Struct, frozen=True):
@@ -78,7 +80,8 @@ class Console:
         self._followers = following
         self._history = history
         self._letters = letters
-        self.bounds = bounds
+        self._look_up = bounds
+        self._readers = asyncio.Semaphore(READERS)
         self.tail = Tail(asked, lambda: self.history_statuses)
         self._standing = Standing(following, history)
         self.writing: Writing | None = None
@@ -226,6 +229,14 @@ class Console:
                 rates = [rate for rate in status.rates if not rate.tenant or self.caller.sees(rate.tenant)]
                 status = replace(status, rates=rates)
             yield follower.status, status
+
+    async def bounds(self, topic: str, partition: int) -> LogBounds:
+        """Those of a request partition. Raises LogUnavailable and Misconfigured.
+
+        Each look opens a connection of its own, so that others wait their turn.
+        """
+        async with self._readers:
+            return await self._look_up(topic, partition)
 
     async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """The high watermark of each of these partitions of the changelog, now.

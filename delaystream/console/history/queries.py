@@ -219,7 +219,12 @@ class History:
             return list(shown(with_verified(connection, told), self._caller))
 
     def sums(
-        self, seconds: int, from_ms: int, to_ms: int, tenants: Sequence[str] | None = None
+        self,
+        seconds: int,
+        from_ms: int,
+        to_ms: int,
+        tenants: Sequence[str] | None = None,
+        destination: str | None = None,
     ) -> Sequence[Sum]:
         """The events between two times, in spans of 60, 3,600 or 86,400 seconds."""
         asked = (
@@ -229,6 +234,8 @@ class History:
         )
         if tenants is not None:
             asked = asked.where(rollups.c.request_topic.in_([*tenants, ""]))
+        if destination is not None:
+            asked = asked.where(rollups.c.destination == destination)
         caller = self._caller
         with self._database.reading() as connection:
             found = connection.execute(asked).mappings().all()

@@ -23,7 +23,7 @@ from delaystream.codec.envelope import (
 )
 from delaystream.console.access.caller import ITSELF, Caller
 from delaystream.console.replica import index_keys
-from delaystream.console.replica.catalog import LOOKED_AT, read_schedule
+from delaystream.console.replica.catalog import LOOKED_AT, READ, read_schedule
 from delaystream.console.replica.index import correlated
 from delaystream.core.request import Coordinates
 from delaystream.engine.ports import StateStore
@@ -108,13 +108,18 @@ class Pending:
         items: list[PendingEvent] = []
         last = after
         ways = [way for number, copy in self._copies.items() for way in _ways(number, copy, wanted, after)]
+        read = 0
         for looked_at, (place, copy) in enumerate(heapq.merge(*ways, key=lambda pair: pair[0])):
             if looked_at == LOOKED_AT:
                 return PendingPage(items, last)
-            if (event := self._seen(_event(place, copy, wanted))) is not None:
-                if len(items) == limit:
+            if self._may_be_meant(_topic(place, copy), wanted):
+                if read == READ:
                     return PendingPage(items, last)
-                items.append(event)
+                read += 1
+                if (event := self._seen(_event(place, copy, wanted))) is not None:
+                    if len(items) == limit:
+                        return PendingPage(items, last)
+                    items.append(event)
             last = place
         return PendingPage(items, None)
 
@@ -174,6 +179,10 @@ class Pending:
                 if not self._caller.sees(topic):
                     continue
                 yield topic, destinations[wheel], index_keys.count_of(value)
+
+    def _may_be_meant(self, topic: str, wanted: Wanted) -> bool:
+        """Whether a row is worth reading, by its request topic."""
+        return self._caller.sees(topic) and (wanted.tenants is None or topic in wanted.tenants)
 
     def _seen(self, event: PendingEvent | None) -> PendingEvent | None:
         if event is None or not self._caller.sees(event.request_topic):
@@ -263,6 +272,14 @@ def _unnamed_places(
         place = entry[5:13] + _UNNAMED + partition + entry
         if place > behind:
             yield place, copy
+
+
+def _topic(place: bytes, copy: Copy) -> str:
+    """The request topic of what has a place: its row is not read for it."""
+    if place[8:9] == _UNNAMED:
+        return copy.stored.fire(place[13:]).source.topic
+    tenant, _ = keys.split_schedule_key(_NAMED + place[_SIGN_AT.stop :])
+    return tenant
 
 
 def _event(place: bytes, copy: Copy, wanted: Wanted) -> PendingEvent | None:

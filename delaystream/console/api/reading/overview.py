@@ -227,28 +227,29 @@ async def summarized(
     span_ms = span_s * 1_000
     start_ms -= start_ms % span_ms
     end_ms += -end_ms % span_ms
-    sums = [
-        one
-        for one in await asyncio.to_thread(console.history.sums, span_s, start_ms, end_ms, request_topics)
-        if destination is None or one.destination == destination
-    ]
-    groups: dict[str, list[Sum]] = defaultdict(list)
-    series: dict[int, Counter[str]] = defaultdict(Counter)
-    for one in sums:
-        groups[one.destination if by == "destination" else one.request_topic].append(one)
-        series[one.start_ms][one.type] += one.count
-    return Summary(
-        start=start_ms,
-        end=end_ms,
-        span_s=span_s,
-        by=by,
-        total=_added(sums, {}),
-        items=[_added(of, {by: name}) for name, of in sorted(groups.items())],
-        series=[
-            SeriesBody(start=at_ms, counts=dict(counts))
-            for at_ms, counts in sorted(series.items())[-_SERIES:]
-        ],
-    )
+
+    def added() -> Summary:
+        sums = console.history.sums(span_s, start_ms, end_ms, request_topics, destination)
+        groups: dict[str, list[Sum]] = defaultdict(list)
+        series: dict[int, Counter[str]] = defaultdict(Counter)
+        for one in sums:
+            groups[one.destination if by == "destination" else one.request_topic].append(one)
+            series[one.start_ms][one.type] += one.count
+        return Summary(
+            start=start_ms,
+            end=end_ms,
+            span_s=span_s,
+            by=by,
+            total=_added(sums, {}),
+            items=[_added(of, {by: name}) for name, of in sorted(groups.items())],
+            series=[
+                SeriesBody(start=at_ms, counts=dict(counts))
+                for at_ms, counts in sorted(series.items())[-_SERIES:]
+            ],
+        )
+
+    # There may be many of them: others are answered meanwhile.
+    return await asyncio.to_thread(added)
 
 
 def _added(sums: Sequence[Sum], names: Mapping[str, str]) -> SummaryBody:
