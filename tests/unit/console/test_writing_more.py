@@ -123,7 +123,7 @@ def test_a_customer_is_held_back_and_released(tmp_path: Path) -> None:
 def test_what_another_system_s_client_must_not_send_again_is_no_error(tmp_path: Path) -> None:
     """Whatever tries errors again would make a second schedule."""
     base = "/compat/schedules"
-    calls = (
+    calls: tuple[tuple[str, str, Any], ...] = (
         ("POST", base, {"topic": "jobs", "delay_seconds": 60}),
         ("PUT", f"{base}/nightly", {"name": "x"}),
         ("POST", f"{base}/nightly/toggle", {"enabled": False}),
