@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Final, Protocol
 
 from delaystream.codec.envelope import Envelope, Schedule, decode_envelope
 from delaystream.codec.keys import payload_key
@@ -16,14 +17,47 @@ class Rows(Protocol):
         """The value stored under a key."""
         ...
 
-    def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to ``limit`` entries with ``start <= key < stop``, in key order."""
+    def scan(
+        self, start: bytes, stop: bytes, limit: int, most_bytes: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` entries with ``start <= key < stop``, in key order.
+
+        With ``most_bytes``, no more are read once their values come to that: `is_cut` says so. It is passed
+        by `PIECE` entries at most.
+        """
         ...
+
+
+PIECE: Final = 32
+"""Entries that are read before their bytes are looked at."""
+
+CHUNK_BYTES: Final = 2 * 1024 * 1024
+"""Bytes that are read at once, where an entry may hold a payload of any size."""
+
+
+def size_of(entries: Sequence[tuple[bytes, bytes]]) -> int:
+    """Bytes of the values."""
+    return sum([len(value) for _, value in entries])
+
+
+def is_cut(entries: Sequence[tuple[bytes, bytes]], most_bytes: int) -> bool:
+    """Whether a scan ended because of its bytes: there may be more."""
+    return size_of(entries) >= most_bytes
+
+
+def taken(items: Iterator[tuple[bytes, bytes]], limit: int, most_bytes: int) -> list[tuple[bytes, bytes]]:
+    """The first entries of an iterator, in pieces, until there are so many or their values so large."""
+    entries: list[tuple[bytes, bytes]] = []
+    size = 0
+    while size < most_bytes and (piece := list(islice(items, min(PIECE, limit - len(entries))))):
+        entries += piece
+        size += size_of(piece)
+    return entries
 
 
 def everything(rows: Rows, start: bytes, stop: bytes, chunk: int = 1000) -> Iterator[tuple[bytes, bytes]]:
     """Every entry with ``start <= key < stop``, in key order, a chunk at a time."""
-    while entries := rows.scan(start, stop, chunk):
+    while entries := rows.scan(start, stop, chunk, CHUNK_BYTES):
         yield from entries
         start = entries[-1][0] + b"\0"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from delaystream.engine.failures import StoreFailed, StoreUntrusted
 from delaystream.engine.ports import Change, Marker
+from delaystream.query.rows import taken
 from delaystream.testing.interruption import Calm, Interruptions
 
 
@@ -44,12 +45,16 @@ class Disk:
         """The value stored under a key."""
         return self.values.get(key)
 
-    def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to ``limit`` entries with ``start <= key < stop``, in key order."""
+    def scan(
+        self, start: bytes, stop: bytes, limit: int, most_bytes: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """See the port."""
         values, order = self.values, self.order
         first = bisect_left(order, start)
         last = min(bisect_left(order, stop, first), first + limit)
-        return [(key, values[key]) for key in order[first:last]]
+        if most_bytes is None:
+            return [(key, values[key]) for key in order[first:last]]
+        return taken(((key, values[key]) for key in order[first:last]), limit, most_bytes)
 
     def lose(self, writes: int) -> None:
         """Undo the last so many writes that were not flushed: a crash without a write-ahead log."""
@@ -89,11 +94,13 @@ class MemoryStore:
         """See the port."""
         return [self._open.values.get(key) for key in keys]
 
-    def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+    def scan(
+        self, start: bytes, stop: bytes, limit: int, most_bytes: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
         """See the port."""
         disk = self._open
         self._interruptions.at_once("look", self._name)
-        return disk.scan(start, stop, limit)
+        return disk.scan(start, stop, limit, most_bytes)
 
     def keys(self, start: bytes, stop: bytes) -> Iterable[bytes]:
         """See the port."""

@@ -23,6 +23,7 @@ from delaystream.engine.ports import (
     StateStore,
     StateStores,
 )
+from delaystream.query.rows import PIECE, is_cut
 from delaystream.testing import MemoryStateStores
 from tests.examples import examples
 
@@ -113,6 +114,22 @@ def test_a_scan_is_in_byte_order_from_start_up_to_but_not_stop(stores: StateStor
     store.close()
 
 
+def test_a_scan_ends_soon_after_so_many_bytes(stores: StateStores) -> None:
+    """By a piece at most; and it says that there may be more."""
+    store = stores.open(0)
+    rows = [(b"w%03d" % number, b"v" * 1_000) for number in range(200)]
+    write(store, *rows)
+    for most, found in ((1, PIECE), (1_000 * PIECE, PIECE), (1_000 * PIECE + 1, 2 * PIECE), (199_999, 200)):
+        some = store.scan(b"w", b"x", 1_000, most)
+        assert some == rows[:found]
+        assert is_cut(some, most)
+    assert store.scan(b"w", b"x", 5, 1) == rows[:5]
+    everything = store.scan(b"w", b"x", 1_000, 200_001)
+    assert everything == rows
+    assert not is_cut(everything, 200_001)
+    store.close()
+
+
 def test_a_dropped_range_leaves_the_rest_alone(stores: StateStores) -> None:
     store = stores.open(0)
     write(store, *((b"w%d" % number, b"v") for number in range(6)))
@@ -181,6 +198,7 @@ def test_a_store_is_an_ordered_map(
                     model[key] = value
             expected = sorted((k, v) for k, v in model.items() if start <= k < stop)
             assert store.scan(start, stop, limit) == expected[:limit]
+            assert store.scan(start, stop, limit, 1_000) == expected[:limit]
             assert list(store.keys(b"w", b"x")) == sorted(model)
             assert store.get_many([stop, start, stop]) == [model.get(key) for key in (stop, start, stop)]
             assert store.get_many([]) == []

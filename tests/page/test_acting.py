@@ -93,6 +93,8 @@ def test_keys(look: Look, shop: Served) -> None:
         page.keyboard.press("g")
         page.keyboard.press("s")
         expect(page.locator("h1")).to_have_text("Schedules")
+        # Its heading is there before its script listens.
+        page.wait_for_load_state()
         page.keyboard.press("j")
         page.keyboard.press("j")
         names = page.locator("tbody a.name").all_inner_texts()

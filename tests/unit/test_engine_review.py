@@ -27,6 +27,7 @@ from delaystream.engine.ports import (
 )
 from delaystream.engine.state.partition_state import PartitionState
 from delaystream.engine.state.step import Step
+from delaystream.query.rows import CHUNK_BYTES, PIECE, size_of
 from delaystream.testing import (
     MemoryChangelog,
     MemoryProducer,
@@ -34,7 +35,7 @@ from delaystream.testing import (
     MemoryStateStores,
 )
 from delaystream.testing.store import MemoryStore
-from tests.unit.engine import REQUESTS, Engine, header, in_virtual_time
+from tests.unit.engine import RECEIPTS, REQUESTS, Engine, header, in_virtual_time
 from tests.unit.record_batches import batch
 
 DAY_MS = 86_400_000
@@ -399,10 +400,77 @@ class Corrupt(MemoryStore):
 
     broken = False
 
-    def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+    def scan(
+        self, start: bytes, stop: bytes, limit: int, most_bytes: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
         if self.broken:
             raise StoreUntrusted("checksum mismatch")
-        return super().scan(start, stop, limit)
+        return super().scan(start, stop, limit, most_bytes)
+
+
+class Weighed(MemoryStore):
+    """A store that knows the most that was read from it at once."""
+
+    largest = 0
+
+    def scan(
+        self, start: bytes, stop: bytes, limit: int, most_bytes: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        found = super().scan(start, stop, limit, most_bytes)
+        Weighed.largest = max(Weighed.largest, size_of(found))
+        return found
+
+
+class WeighedStores(MemoryStateStores):
+    def open(self, partition: int) -> MemoryStore:
+        store = super().open(partition)
+        store.__class__ = Weighed
+        return store
+
+
+LARGE = b"v" * 200_000
+#: Two mebibytes, and the piece that went beyond.
+AT_ONCE_BYTES = CHUNK_BYTES + PIECE * 201_000
+
+
+@pytest.mark.parametrize("command", [{"action": "pause"}, {"action": "cancel", "match_anonymous": "true"}])
+def test_a_bulk_command_reads_no_more_at_once_however_large_payloads_are(command: dict[str, str]) -> None:
+    """A worker that reads all of a slice would be out of memory, and so would each later owner."""
+
+    async def test(engine: Engine) -> None:
+        await engine.stop()
+        engine.start(stores=WeighedStores())
+        for _ in range(200):
+            engine.request(LARGE, destination="orders", delay="1d")
+        await asyncio.sleep(60)
+        Weighed.largest = 0
+        engine.request(None, control=command, match_destination="*", reply_to=RECEIPTS)
+        await asyncio.sleep(60)
+        assert 0 < Weighed.largest <= AT_ONCE_BYTES
+        [receipt] = engine.read(RECEIPTS)
+        assert json.loads(receipt.value or b"{}")["anonymous"] == 200
+        await asyncio.sleep(2 * DAY_MS / 1_000)
+        assert engine.read("orders") == []
+
+    in_virtual_time(test)
+
+
+def test_firing_reads_no_more_at_once_where_another_destination_has_small_entries() -> None:
+    async def test(engine: Engine) -> None:
+        await engine.stop()
+        engine.start(stores=WeighedStores())
+        for _ in range(200):
+            engine.request(LARGE, destination="emails", delay="1h")
+        for _ in range(2_000):
+            engine.request(b"v", destination="orders", delay="1m")
+        await asyncio.sleep(120)
+        assert len(engine.read("orders")) == 2_000
+        Weighed.largest = 0
+        await asyncio.sleep(7_200)
+        assert len(engine.read("emails")) == 200
+        assert 0 < Weighed.largest <= AT_ONCE_BYTES
+
+    in_virtual_time(test)
 
 
 def test_a_store_that_turns_out_corrupt_while_in_use_is_rebuilt() -> None:

@@ -40,6 +40,7 @@ from delaystream.engine.ports import (
     StateStore,
     StateStores,
 )
+from delaystream.query.rows import is_cut, taken
 
 _log = logging.getLogger(__name__)
 
@@ -192,12 +193,20 @@ class RocksDbStore(StateStore):
         values: list[bytes | None] = found
         return values
 
-    def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to ``limit`` entries in key order. Raises StoreUntrusted."""
+    def scan(
+        self, start: bytes, stop: bytes, limit: int, most_bytes: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` entries in key order, or ``most_bytes`` of values. Raises StoreUntrusted."""
         try:
             items: Any = self._database.items(from_key=start, read_opt=_up_to(stop))
-            entries: list[tuple[bytes, bytes]] = list(islice(items, limit))
-            if len(entries) < limit:
+            entries: list[tuple[bytes, bytes]]
+            if most_bytes is None:
+                entries = list(islice(items, limit))
+                ended = len(entries) < limit
+            else:
+                entries = taken(iter(items), limit, most_bytes)
+                ended = len(entries) < limit and not is_cut(entries, most_bytes)
+            if ended:
                 self._check_end(entries[-1][0] + b"\0" if entries else start, stop)
         except Exception as error:
             raise _failure(self._path, error) from error

@@ -43,6 +43,7 @@ from delaystream.engine.policy.context import Context
 from delaystream.engine.schedules.answers import Answers
 from delaystream.engine.schedules.describe import Descriptions
 from delaystream.engine.state.step import Step
+from delaystream.query.rows import CHUNK_BYTES, is_cut
 
 #: A key without its value costs so much less to pass.
 _KEYS_PER_ENTRY: Final = 10
@@ -158,7 +159,7 @@ class Unnamed:
     def _go_through(self, step: Step, bulk: Bulk, left: int) -> tuple[Bulk, bool]:
         state, cursor, count = self._state, bulk.cursor, 0
         for start, stop in self._wheels(bulk):
-            scanned = state.store.scan(start, stop, left)
+            scanned = state.store.scan(start, stop, left, CHUNK_BYTES)
             left -= len(scanned)
             for key, stored in scanned:
                 if step.size_bytes >= step.max_bytes:
@@ -170,7 +171,7 @@ class Unnamed:
                 if state.sources[source_of(key)][0] != bulk.tenant:
                     continue
                 count += self._pass(step, bulk, key, stored)
-            if not left:
+            if not left or is_cut(scanned, CHUNK_BYTES):
                 return replace(bulk, cursor=cursor, anonymous=bulk.anonymous + count), False
         return replace(bulk, cursor=cursor, anonymous=bulk.anonymous + count), True
 

@@ -28,10 +28,10 @@ from delaystream.engine.policy.context import Context
 from delaystream.engine.state.pending import HOUR_MS
 from delaystream.engine.state.step import Step
 from delaystream.engine.suspects import Stage
+from delaystream.query.rows import CHUNK_BYTES, size_of
 
-#: Most entries read from a wheel at once, and about how many bytes of them: what is read is held in memory.
+#: Most entries read from a wheel at once: what is read is held in memory.
 _CHUNK: Final = 512
-_CHUNK_BYTES: Final = 2 * 1024 * 1024
 #: Entries of the first chunk, when nothing is known of their size.
 _FIRST_CHUNK: Final = 32
 #: Most wheels of one step: the destinations of all of them may have to be looked up first.
@@ -271,12 +271,13 @@ class Firing:
             return
         state = self._state
         entries = state.scan_due(cursor.wheel, cursor.position, step.now_ms, quota)
-        exhausted = len(entries) < quota
+        size_bytes = size_of(entries)
+        exhausted = len(entries) < quota and size_bytes < CHUNK_BYTES
         suspect = None
         if self._suspects:
             entries, suspect = self._before_suspect(entries)
             exhausted = exhausted and suspect is None
-        self._adapt_chunk(sum([len(stored) for _, stored in entries]), len(entries))
+        self._adapt_chunk(size_bytes, len(entries))
         with _blamed(cursor):
             last = self._decide(step, cursor, entries)
         all_left = bool(entries) and last == entries[-1][0]
@@ -317,8 +318,8 @@ class Firing:
         return last
 
     def _adapt_chunk(self, size_bytes: int, count: int) -> None:
-        if size_bytes > _CHUNK_BYTES:
-            self._chunk = max(1, count * _CHUNK_BYTES // size_bytes)
+        if size_bytes > CHUNK_BYTES:
+            self._chunk = max(1, count * CHUNK_BYTES // size_bytes)
         elif count >= self._chunk:
             self._chunk = min(_CHUNK, self._chunk * 2)
 

@@ -32,7 +32,7 @@ from delaystream.engine.failures import Misconfigured
 from delaystream.engine.ports import Marker, StateStore
 from delaystream.engine.state.pending import HOUR_MS, PendingChange, PendingCounts
 from delaystream.engine.state.step import Step
-from delaystream.query.rows import everything, payload_of
+from delaystream.query.rows import CHUNK_BYTES, everything, payload_of
 from delaystream.query.view import PendingFire
 
 #: Names of destinations that are kept although nothing refers to them, and how many are looked at in a step.
@@ -142,10 +142,13 @@ class PartitionState:
         return payload
 
     def scan_due(self, wheel: int, start: bytes | None, now_ms: int, limit: int) -> list[tuple[bytes, bytes]]:
-        """Stored entries of a wheel that are due, in due order; the step's own changes are not in it."""
+        """Stored entries of a wheel that are due, in due order; the step's own changes are not in it.
+
+        There may be more, where `is_cut` by `CHUNK_BYTES`.
+        """
         if start is None:
             start = self.first_key(wheel)
-        return self.store.scan(start, keys.wheel_bound(wheel, now_ms + 1), limit)
+        return self.store.scan(start, keys.wheel_bound(wheel, now_ms + 1), limit, CHUNK_BYTES)
 
     # -- changing -----------------------------------------------------------------------------
 

@@ -191,8 +191,10 @@ class Counted:
         self.rows += 1
         return self._store.get(key)
 
-    def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        found = self._store.scan(start, stop, limit)
+    def scan(
+        self, start: bytes, stop: bytes, limit: int, most_bytes: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        found = self._store.scan(start, stop, limit, most_bytes)
         self.rows += len(found)
         return found
 
