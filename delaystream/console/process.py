@@ -339,7 +339,6 @@ def _compose(
     redriving = Redriving(
         originals, letters, Acts(database, console.audit), console.writing, console.row_of, clock
     )
-    console.runs = Runs(redriving, clock)
     runner = f"{socket.gethostname()}-{token_hex(8)}"
     operation_ledger = OperationLedger(database, console.audit)
 
@@ -347,6 +346,7 @@ def _compose(
         # What began while nobody was asked does not go on when everybody is.
         return (caller.authenticated or not entrance.asks) and await entrance.stands(caller)
 
+    console.runs = Runs(redriving, clock, stands)
     means = Means(console, console.writing, operation_ledger, clock, stands, runner)
     operation_bounds = OperationBounds(
         rate=settings.console_operation_rate,

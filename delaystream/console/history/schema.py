@@ -255,6 +255,8 @@ letter_runs = Table(
     # Those that could not be sent, by code.
     Column("refused", Text, nullable=False),
     Column("stage", Text, nullable=False),
+    # Of what was asked for.
+    Column("fingerprint", Text),
 )
 """Dead letters that were sent again together."""
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, select, update
 
 from delaystream.console.access.caller import Who
 from delaystream.console.audit.acts import DONE, Outcome
@@ -124,6 +124,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     refused: Mapping[str, int]
     """Those that could not be sent, by code."""
     stage: str
+    fingerprint: str | None = None
+    """Of what was asked for; None: it was begun before that was kept."""
 
 
 class Acts:
@@ -221,10 +223,11 @@ class Acts:
 
     # -- runs --------------------------------------------------------------------------------------
 
-    def begin_run(self, run: Run) -> None:
-        """Note a run before its first letter."""
+    def begin_run(self, run: Run) -> bool:
+        """Note a run before its first letter; False where one of its name is there."""
+        adding = self._database.inserting(letter_runs).values(**_run_row(run)).on_conflict_do_nothing()
         with self._database.writing() as connection:
-            connection.execute(insert(letter_runs).values(**_run_row(run)))
+            return bool(connection.execute(adding).rowcount)
 
     def tell_run(self, run: Run) -> None:
         """Note how far it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from delaystream.client.requests.outcomes import ClientError, RejectedError
 from delaystream.client.requests.records import RequestRecord
+from delaystream.console.access.caller import Caller
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.letters.acts import Act, Run, Standing
 from delaystream.console.letters.latest import Letter
@@ -20,7 +21,7 @@ from delaystream.console.letters.originals import Original
 from delaystream.console.letters.redriving import Conflict, Redriving
 from delaystream.console.letters.repair import Repair, RepairError
 from delaystream.console.writing.asking import Asked
-from delaystream.console.writing.outcomes import Busy, WritingError
+from delaystream.console.writing.outcomes import Busy, KeyReused, WritingError
 from delaystream.engine.failures import LogUnavailable, Misconfigured
 
 if TYPE_CHECKING:
@@ -32,8 +33,12 @@ MOST: Final = 10_000
 """Letters of one run."""
 RUNS: Final = 4
 """So many run at once."""
+RUNS_OF_ONE: Final = RUNS - 1
+"""So many of one caller: nobody keeps all others from theirs."""
 RATE: Final = 10.0
 """Letters a second, unless it is said otherwise."""
+LEAST_RATE: Final = 0.1
+"""A run comes to an end."""
 MOST_RATE: Final = 200.0
 SAMPLES: Final = 5
 """So many letters a look shows."""
@@ -80,6 +85,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     repair: Repair
     asked_of: Callable[[Letter], Asked]
     """Who asks, for the request topic of one letter; each was looked at before."""
+    caller: Caller
+    """On whose behalf, and with whose rights."""
+    fingerprint: str | None = None
+    """Of what was asked for, in short: a key that is used again has to come with the same."""
     rate: float = RATE
     again: bool = False
 
@@ -96,9 +105,14 @@ class Progressed(msgspec.Struct, frozen=True):
 class Runs:
     """Runs of one console; for one event loop."""
 
-    def __init__(self, redriving: Redriving, clock: Clock) -> None:
+    def __init__(
+        self, redriving: Redriving, clock: Clock, stands: Callable[[Caller], Awaitable[bool]]
+    ) -> None:
+        """`stands`: whether a caller would still be let in, with the same rights."""
         self.redriving = self._redriving = redriving
         self._clock = clock
+        self._stands = stands
+        self._of: dict[str, str] = {}
         self._tasks: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
 
     async def look(self, wanted: Wanted) -> Look:
@@ -119,13 +133,55 @@ class Runs:
     async def begin(self, name: str, wanted: Wanted, asked: Asked) -> Run:
         """Begin a run; one that was begun under the name before is told as it is.
 
-        Raises Busy, DatabaseError.
+        Raises Busy, KeyReused, DatabaseError.
         """
-        known = await asyncio.to_thread(self._redriving.acts.find_run, name)
+        known = await self.known(name, wanted.fingerprint)
         if known is not None:
             return known
-        if len(self._tasks) >= RUNS:
+        whose = wanted.caller.who.unique
+        # With those that are being begun: two at the same instant are two, and of one name one.
+        mine = name not in self._of
+        if mine and len(self._of) >= RUNS:
             raise Busy(f"{RUNS} runs are under way; expected fewer. Nothing was sent.")
+        if mine and list(self._of.values()).count(whose) >= RUNS_OF_ONE:
+            raise Busy(f"{RUNS_OF_ONE} runs of one caller are under way; expected fewer. Nothing was sent.")
+        self._of.setdefault(name, whose)
+        try:
+            run = await self._noted(name, wanted, asked)
+        except BaseException:
+            if mine and name not in self._tasks:
+                self._of.pop(name, None)
+            raise
+        if run is None:
+            # Another one was first.
+            if mine and name not in self._tasks:
+                self._of.pop(name, None)
+            run = await self.known(name, wanted.fingerprint)
+            assert run is not None
+            return run
+        self._of[name] = whose
+        stopping = asyncio.Event()
+        task = asyncio.create_task(self._carried_out(run, wanted, stopping), name=f"letters {name}")
+        self._tasks[name] = (task, stopping)
+        task.add_done_callback(lambda _: self._ended(name))
+        return run
+
+    def _ended(self, name: str) -> None:
+        del self._tasks[name]
+        self._of.pop(name, None)
+
+    async def known(self, name: str, fingerprint: str | None) -> Run | None:
+        """The run that was begun under a name; None where none was.
+
+        Raises KeyReused where it was asked for something else, and DatabaseError.
+        """
+        known = await asyncio.to_thread(self._redriving.acts.find_run, name)
+        if known is not None and known.fingerprint not in (None, fingerprint):
+            raise KeyReused("This idempotency key came with other letters, another repair or another rate.")
+        return known
+
+    async def _noted(self, name: str, wanted: Wanted, asked: Asked) -> Run | None:
+        """The run, noted before its first letter; None where one of this name is there."""
         now_ms = self._clock.now_ms()
         run = Run(
             run=name,
@@ -137,13 +193,9 @@ class Runs:
             total=len(wanted.letters),
             refused={},
             stage=RUNNING,
+            fingerprint=wanted.fingerprint,
         )
-        await asyncio.to_thread(self._redriving.acts.begin_run, run)
-        stopping = asyncio.Event()
-        task = asyncio.create_task(self._carried_out(run, wanted, stopping), name=f"letters {name}")
-        self._tasks[name] = (task, stopping)
-        task.add_done_callback(lambda _: self._tasks.pop(name, None))
-        return run
+        return run if await asyncio.to_thread(self._redriving.acts.begin_run, run) else None
 
     async def find(self, name: str) -> Progressed | None:
         """A run, and how far it is; None where none is known. Raises DatabaseError."""
@@ -212,7 +264,7 @@ class Runs:
             return Sample(original, None, "invalid-parameter", str(error))
 
     async def _carried_out(self, run: Run, wanted: Wanted, stopping: asyncio.Event) -> None:
-        sending = _Sending(self._redriving, run.run, wanted)
+        sending = _Sending(self._redriving, run.run, wanted, self._stands)
         loop = asyncio.get_running_loop()
         next_s = told_s = loop.time()
         stage = DONE
@@ -253,8 +305,15 @@ class Runs:
 class _Sending:
     """The letters of a run that are on their way."""
 
-    def __init__(self, redriving: Redriving, run: str, wanted: Wanted) -> None:
+    def __init__(
+        self,
+        redriving: Redriving,
+        run: str,
+        wanted: Wanted,
+        stands: Callable[[Caller], Awaitable[bool]],
+    ) -> None:
         self._redriving = redriving
+        self._stands = stands
         self._run = run
         self._wanted = wanted
         self._room = asyncio.Semaphore(_AT_ONCE)
@@ -264,10 +323,20 @@ class _Sending:
         """In a row."""
 
     async def begin(self, original: Original, stopping: asyncio.Event) -> None:
-        """Send one, as soon as there is room, unless it is stopped before."""
+        """Send one, as soon as there is room, unless it is stopped before; a right that is gone stops it."""
         while self._room.locked() and not stopping.is_set():
             await _either(stopping, _LOOK_S)
         if stopping.is_set():
+            return
+        try:
+            stands = await self._stands(self._wanted.caller)
+        except DatabaseError as problem:
+            # Nobody can tell: nothing is sent for somebody who may have no right to it.
+            logger.warning("run %s of dead letters: %s", self._run, problem)
+            stands = False
+        if not stands:
+            logger.warning("run %s of dead letters is stopped: its caller has no access any more", self._run)
+            stopping.set()
             return
         await self._room.acquire()
         task = asyncio.create_task(self._sent(original))

@@ -142,7 +142,7 @@ class OperationLedger:
                 asked = select(operations.c.undone_by).where(operations.c.id == undo.undo_of)
                 return str(connection.execute(asked).scalar_one())
             self._check_landed(connection, undo, runs)
-            _check_running(connection, most_running)
+            _check_running(connection, undo, most_running)
             connection.execute(insert(operations).values(**_row(undo)))
             changed = select(
                 # The name of the new one; all else is that of the cancel.
@@ -269,7 +269,7 @@ class OperationLedger:
         """
         startable = [Stage.DRY_RUN.value, Stage.STOPPED.value]
         with self._database.writing() as connection:
-            _check_running(connection, most_running)
+            _check_running(connection, started, most_running)
             done = connection.execute(
                 update(operations)
                 .where(
@@ -495,11 +495,20 @@ def _noted(outcome: Outcome) -> Noted:
     return Noted(outcome.outcome, None, outcome.source)
 
 
-def _check_running(connection: Connection, most: int) -> None:
-    asked = select(func.count()).select_from(operations).where(operations.c.stage == Stage.RUNNING.value)
-    running = connection.execute(asked).scalar_one()
-    if running >= most:
-        raise TooManyOperations(f"{running} operations run; expected fewer than {most}: wait, or stop one.")
+def _check_running(connection: Connection, wanted: Operation, most: int) -> None:
+    """Raise TooManyOperations where as many run as may, of all callers or of the one that starts this."""
+    asked = select(operations.c.caller).where(operations.c.stage == Stage.RUNNING.value)
+    running = connection.execute(asked).scalars().all()
+    if len(running) >= most:
+        raise TooManyOperations(
+            f"{len(running)} operations run; expected fewer than {most}: wait, or stop one."
+        )
+    callers = [msgspec.json.decode(one, type=Caller).who.unique for one in running if one is not None]
+    mine = 0 if wanted.caller is None else callers.count(wanted.caller.who.unique)
+    if mine >= max(1, most - 1):
+        raise TooManyOperations(
+            f"{mine} operations of one caller run; expected fewer than {max(1, most - 1)}: wait, or stop one."
+        )
 
 
 def _json(value: object) -> str:

@@ -86,6 +86,8 @@ class Frozen(msgspec.Struct, frozen=True, kw_only=True):
     note: str | None = None
     #: the filter as it was asked; None: they were given one by one
     filter: Mapping[str, Any] | None = None
+    #: request topics that were named, or that ids without one were looked for in: also those without a match
+    asked: Sequence[str] = ()
     #: how many of each request topic
     topics: Mapping[str, int] = {}
     samples: Sequence[Sample] = ()
@@ -96,6 +98,11 @@ class Frozen(msgspec.Struct, frozen=True, kw_only=True):
     unknown_first: Sequence[str] = ()
     #: of those given one by one: over, or so already
     passed_over: int = 0
+
+    @property
+    def about(self) -> frozenset[str]:
+        """The request topics that it tells something of: what was asked for is shown, too."""
+        return frozenset(self.topics) | frozenset(self.asked)
 
     @property
     def count(self) -> int:

@@ -32,7 +32,7 @@ from delaystream.engine.settings import EngineSettings
 logger = logging.getLogger(__name__)
 
 RUNNING: Final = 5
-"""Most operations that run at a time."""
+"""Most operations that run at a time; of one caller one less: nobody keeps all others from theirs."""
 _FREEZING: Final = 2
 _LOOK_S: Final = 2.0
 _FORGET_EVERY_S: Final = 60.0
@@ -177,7 +177,10 @@ class Operations:
         undo = Operation(
             id=token_hex(_ID_BYTES),
             frozen=Frozen(
-                action=Action.UNDO, topics=operation.frozen.topics, samples=operation.frozen.samples
+                action=Action.UNDO,
+                asked=operation.frozen.asked,
+                topics=operation.frozen.topics,
+                samples=operation.frozen.samples,
             ),
             stage=Stage.RUNNING,
             made_ms=now_ms,
@@ -281,7 +284,7 @@ class Operations:
 
 
 def _sees(caller: Caller, operation: Operation) -> bool:
-    topics = operation.frozen.topics
+    topics = operation.frozen.about
     if not topics:
         return caller.sees_everything or operation.made_by == caller.who.actor
     return all(caller.sees(topic) for topic in topics)

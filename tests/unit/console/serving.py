@@ -109,7 +109,7 @@ async def console(of: Told, directory: Path, *, writes: bool = False) -> AsyncIt
         originals = Originals(1, opening("delay-dead-letters"))
         acts = Acts(database, made.audit)
         redriving = Redriving(originals, letters, acts, made.writing, made.row_of, of.clock)
-        made.runs = Runs(redriving, of.clock)
+        made.runs = Runs(redriving, of.clock, Entrance(of.clock.now_ms).stands)
     running = asyncio.create_task(made.run())
     try:
         while not (

@@ -9,6 +9,7 @@ from typing import Any
 from delaystream.console.access.caller import NONE
 from delaystream.console.access.entrance import Entrance
 from delaystream.console.access.token_file import TokenFile
+from delaystream.console.operations.service import RUNNING
 from tests.unit.console.neighbours import entry, token
 from tests.unit.console.test_operations import OPERATIONS, ended, until
 from tests.unit.console.writable import World, in_world
@@ -154,3 +155,43 @@ def test_a_right_that_is_taken_away_stops_it(tmp_path: Path) -> None:
         assert body["progress"]["changed"] == 30
 
     in_world(tmp_path, story, topics=("one", "two"), entrance=made)
+
+
+def test_what_was_asked_for_is_told_only_to_those_who_see_it(tmp_path: Path) -> None:
+    """Also the names of topics and ids of which nothing matched."""
+
+    async def story(world: World) -> None:
+        await filled(world, 1)
+        both = {"request_topic": ["one", "two"], "id_prefix": "one"}
+        listed = [{"id": "one-0", "request_topic": "one"}, {"id": "none", "request_topic": "two"}]
+        for asked in ({"filter": both}, {"schedules": listed}, {"schedules": [{"id": "one-0"}, {"id": "x"}]}):
+            found = await dry_run(world, "boss", **asked)
+            assert found["topics"] == {"one": 1}
+            for path in (OPERATIONS, "/operations"):
+                seen = await world.ask.get(f"{path}/{found['id']}", headers=by("clerk"))
+                assert seen.status_code == 404, (path, asked)
+            seen = await world.ask.get(f"{OPERATIONS}/{found['id']}", headers=by("mixed"))
+            assert seen.status_code == 200
+        mine = await dry_run(world, "boss", filter={"id_prefix": "one"})
+        seen = await world.ask.get(f"{OPERATIONS}/{mine['id']}", headers=by("clerk"))
+        assert seen.status_code == 200
+
+    in_world(tmp_path, story, topics=("one", "two"), entrance=entrance(tmp_path))
+
+
+def test_no_caller_has_every_operation_that_may_run(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await filled(world, 4)
+        codes = []
+        for _ in range(RUNNING):
+            found = await dry_run(world, "boss", filter={})
+            begun = await world.ask.post(
+                f"{OPERATIONS}/{found['id']}/start", json={"rate": 1}, headers=by("boss")
+            )
+            codes.append(begun.status_code)
+        assert codes == [200] * (RUNNING - 1) + [429]
+        other = await dry_run(world, "clerk", filter={})
+        begun = await world.ask.post(f"{OPERATIONS}/{other['id']}/start", headers=by("clerk"))
+        assert begun.status_code == 200
+
+    in_world(tmp_path, story, topics=("one", "two"), entrance=entrance(tmp_path))

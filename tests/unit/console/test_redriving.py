@@ -10,6 +10,7 @@ import pytest
 
 from delaystream.codec.outgoing import dead_letter_headers
 from delaystream.console.letters import redriving as redriving_service
+from delaystream.console.letters.runs import RUNS
 from delaystream.core.rejection import Code, Rejection
 from delaystream.core.request import Coordinates
 from delaystream.engine.ports import TopicPartition
@@ -467,8 +468,11 @@ def test_many_are_looked_at_and_then_sent_at_a_bounded_rate(tmp_path: Path) -> N
         assert asyncio.get_running_loop().time() - began > 11 / 40
         assert told["standing"] == {"accepted": 12}
         assert len(redriven(world)) == 12
-        again = await post(world, "redrive", {**body, "places": ["0.0"]}, 202, **key)
+        again = await post(world, "redrive", body, 202, **key)
         assert again["run"] == run["run"]
+        for other in ({"places": ["0.0"]}, {"rate": 41}, {"set": [["delaystream-delay", "2h"]]}):
+            reused = await post(world, "redrive", {**body, **other}, 422, **key)
+            assert reused["code"] == "idempotency-key-reused"
         assert len(redriven(world)) == 12
         (letter,) = await open_letters(world)
         assert letter["code"] == "delay-and-at"
@@ -500,6 +504,38 @@ def test_a_run_is_stopped_and_what_was_sent_stands(tmp_path: Path) -> None:
         assert told["stage"] == "stopped"
         assert told["standing"]["accepted"] == len(redriven(world)) < 20
         assert len(await open_letters(world)) == 20 - len(redriven(world))
+
+    in_world(tmp_path, story)
+
+
+def test_two_at_the_same_instant_are_one_run(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        for number in range(3):
+            put(world, destination="invoices", delay="soon", id=f"report-{number}")
+        await open_letters(world)
+        body = {"set": [["delaystream-delay", "1h"]], "places": ["0.0", "0.1", "0.2"]}
+        asked = [post(world, "redrive", body, 202, **{"Idempotency-Key": "once"}) for _ in range(6)]
+        assert len({run["run"] for run in await asyncio.gather(*asked)}) == 1
+        for _ in range(1000):
+            if len(redriven(world)) == 3:
+                break
+            await asyncio.sleep(0.01)
+        assert len((await world.ask.get("/v1/dead-letters/runs")).json()["items"]) == 1
+
+    in_world(tmp_path, story)
+
+
+def test_a_run_has_a_least_rate_and_no_caller_has_every_slot(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        for number in range(9):
+            put(world, destination="invoices", delay="soon", id=f"report-{number}")
+        await open_letters(world)
+        body = {"set": [["delaystream-delay", "1h"]], "code": "invalid-delay"}
+        assert (await post(world, "redrive", {**body, "rate": 1e-6}, 400))["code"] == "invalid-parameter"
+        asked = [post(world, "redrive", {**body, "rate": 0.1}, 202) for _ in range(RUNS - 1)]
+        await asyncio.gather(*asked)
+        busy = await post(world, "redrive", {**body, "rate": 0.1}, 503)
+        assert "of one caller" in busy["detail"]
 
     in_world(tmp_path, story)
 

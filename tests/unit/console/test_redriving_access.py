@@ -199,3 +199,33 @@ def test_whatever_is_done_is_in_the_audit_log(tmp_path: Path) -> None:
         assert entries[1].outcome.source == done.json()["last_act"]["source"]
 
     told(tmp_path, story)
+
+
+def test_a_right_that_is_taken_away_stops_a_run(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        for _ in range(19):
+            await refused(world)
+        body = {**REPAIR, "request_topic": ["one"], "rate": 20}
+        answer = await world.ask.post("/v1/dead-letters/redrive", json=body, headers=by("chief"))
+        assert answer.status_code == 202, answer.text
+        before = 20
+        async with asyncio.timeout(60):
+            while True:
+                if len(world.sent("one")) > before + 1:
+                    break
+                await asyncio.sleep(0.01)
+        runs = world.console.runs
+        assert runs is not None
+        (tmp_path / "tokens.toml").write_text(entry("boss", {"*": "admin"}, payload=True))
+        entrance = runs._stands.__self__  # type: ignore[attr-defined]
+        entrance.tokens.look()
+        async with asyncio.timeout(60):
+            while True:
+                run = await world.ask.get(answer.headers["location"], headers=by("boss"))
+                if run.json()["stage"] != "running":
+                    break
+                await asyncio.sleep(0.01)
+        assert run.json()["stage"] == "stopped"
+        assert before + 1 < len(world.sent("one")) < before + 20
+
+    told(tmp_path, story)

@@ -128,8 +128,8 @@ async def world(
     )
     originals = Originals(1, opening("delay-dead-letters"))
     redriving = Redriving(originals, letters, Acts(database, made.audit), made.writing, made.row_of, worker)
-    made.runs = Runs(redriving, worker)
     gate = Entrance(worker.now_ms, hosts=Hosts()) if entrance is None else entrance
+    made.runs = Runs(redriving, worker, gate.stands)
     means = Means(made, made.writing, OperationLedger(database, made.audit), worker, gate.stands, "here")
     bounded = OperationBounds(
         rate=configured.console_operation_rate,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from hashlib import blake2b
 from http import HTTPStatus
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
+import msgspec
 from fastapi import APIRouter, Body, Depends, Path, Request, Response
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -50,7 +52,16 @@ from delaystream.console.letters.latest import Kind, Letter, LetterFilter
 from delaystream.console.letters.originals import Original
 from delaystream.console.letters.redriving import Conflict
 from delaystream.console.letters.repair import AS_IT_IS, Repair, RepairError, differences, unsendable
-from delaystream.console.letters.runs import MOST, MOST_RATE, RATE, Progressed, Runs, Sample, Wanted
+from delaystream.console.letters.runs import (
+    LEAST_RATE,
+    MOST,
+    MOST_RATE,
+    RATE,
+    Progressed,
+    Runs,
+    Sample,
+    Wanted,
+)
 from delaystream.console.service import Console
 from delaystream.console.writing.asking import Asked as Asking
 from delaystream.console.writing.outcomes import UnknownTopic
@@ -136,11 +147,21 @@ class RedrivenTogether(Chosen, RepairBody):
 
     new_destination: str | None = Field(None, description="The destination of all of them.")
     dry_run: bool = Field(False, description="Only say what would be sent: how many, and some of them.")
-    rate: float = Field(RATE, gt=0, le=MOST_RATE, description="Letters a second.")
+    rate: float = Field(RATE, ge=LEAST_RATE, le=MOST_RATE, description="Letters a second.")
 
     def repair(self) -> Repair:
         """As a value. Raises ProblemError."""
         return replace(super().repair(), destination=self.new_destination)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same request. A filter is taken as it is given: what matches it changes."""
+        places = None if self.places is None else sorted(self.places)
+        topics = None if self.request_topic is None else sorted(self.request_topic)
+        times = (self.at_from, self.at_to)
+        about = (places, self.code, topics, self.destination, self.id, times)
+        asked = (about, self.repair().fingerprint, self.rate)
+        return blake2b(msgspec.msgpack.encode(asked), digest_size=16).hexdigest()
 
 
 class Discarded(Noted):
@@ -274,7 +295,14 @@ async def redrive_dead_letters(
             raise RepairError("unknown-request-topic", f"{(topic or '')[:60]!r} is not a request topic.")
         return asked[topic]
 
-    wanted = Wanted(letters=letters, repair=body.repair(), asked_of=asked_of, rate=body.rate)
+    wanted = Wanted(
+        letters=letters,
+        repair=body.repair(),
+        asked_of=asked_of,
+        caller=console.caller,
+        fingerprint=body.fingerprint,
+        rate=body.rate,
+    )
     if body.dry_run:
         attempts.asks()
         look = await kafka(runs.look(wanted))
@@ -284,19 +312,26 @@ async def redrive_dead_letters(
             samples=[sample_body(console, one) for one in look.samples],
             at_to=console.clock.now_ms(),
         )
+    name = replace(on.by(body.note), request_topic="dead letters").made_up_id
+    if (known := await told(runs.known(name, wanted.fingerprint))) is not None:
+        # Of those of a filter none may be open any more.
+        return await _begun(console, response, known.run)
     if not letters or not asked:
         raise unknown("No dead letter matches that is open, and that you may send again.")
     if not on.writing.allowed:
         raise ProblemError(HTTPStatus.FORBIDDEN, "read-only", "This console writes nothing.")
     first = next(iter(asked.values()))
-    name = replace(first, request_topic="dead letters").made_up_id
     # No letter's own: two runs may have the same letter.
     asked |= {topic: replace(one, key=None, wait_s=_FOLLOWED_S) for topic, one in asked.items()}
     run = await told(runs.begin(name, wanted, first))
-    found = await runs.find(run.run)
-    assert found is not None
+    return await _begun(console, response, run.run)
+
+
+async def _begun(console: Console, response: Response, run: str) -> LetterRun:
+    """How far a run is. Raises ProblemError."""
+    found = await seen_run(console, run)
     response.status_code = HTTPStatus.ACCEPTED
-    response.headers["Location"] = f"/v1/dead-letters/runs/{run.run}"
+    response.headers["Location"] = f"/v1/dead-letters/runs/{run}"
     return run_body(found.run, found.counts)
 
 

@@ -318,6 +318,7 @@ async def dry_run(console: Console, body: Asks) -> OperationBody:
         action=action,
         options=options,
         note=body.note,
+        asked=_asked_about(console, body),
         filter=None if body.filter is None else body.filter.model_dump(exclude_unset=True),
     )
     return await body_of(console, await said(operations.dry_run(console.caller, console, asked, chosen)))
@@ -373,7 +374,7 @@ def _filter_shown(console: Console, frozen: Frozen) -> Json | None:
     if frozen.filter is None:
         return None
     shown = dict(frozen.filter)
-    if not all(console.caller.reads_key(topic) for topic in frozen.topics):
+    if not all(console.caller.reads_key(topic) for topic in frozen.about):
         for name in ("key", "key_base64"):
             if shown.get(name) is not None:
                 shown[name] = _HIDDEN
@@ -430,6 +431,21 @@ def _topics(console: Console, body: Asks) -> list[str]:
     if not mine:
         permit(caller, Role.OPERATOR, known[0] if known else "any request topic")
     return mine
+
+
+def _asked_about(console: Console, body: Asks) -> list[str]:
+    """The request topics that it names, and those in which ids without one are looked for."""
+    named = None if body.filter is None else body.filter.request_topic
+    topics = [named] if isinstance(named, str) else [*(named or ())]
+    for one in body.schedules or ():
+        if one.request_topic is not None:
+            topics.append(one.request_topic)
+        if one.source is not None:
+            topics.append(coordinates(one.source).topic)
+    if any(one.request_topic is None and one.source is None for one in body.schedules or ()):
+        caller = console.caller
+        topics += [topic for topic in writing_of(console).topics if caller.may(Role.OPERATOR, topic)]
+    return list(dict.fromkeys(topics))
 
 
 def _options(body: Asks) -> dict[str, str]:
