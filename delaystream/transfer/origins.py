@@ -71,6 +71,8 @@ class Origins:
             "revision_origin": revised,
             "held_by": self.held_by(schedule.held_by) if schedule.held_by else "",
             "history": [lines.as_fields(fire) for fire in history],
+            # Of bulk commands at work there: none is left, and one here may have their coordinates.
+            "swept": [],
         }
         return replace(line, id=id, schedule=fields, payload=payload)
 

@@ -100,7 +100,9 @@ class PartitionRows:
         """A fire without an id."""
         changes: list[Change] = []
         key = self._wheel_key(changes, line.fire)
-        changes.append((key, encode(lines.from_fields(line.payload, Envelope, {}))))
+        entry = lines.from_fields(line.payload, Envelope, {})
+        # As in `Origins.named`.
+        changes.append((key, encode(replace(entry, swept=[]))))
         return changes
 
     def hold(self, line: lines.Holding | lines.EndedHold) -> list[Change]:

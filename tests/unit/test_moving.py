@@ -7,21 +7,23 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from delaystream.codec import keys
 from delaystream.codec.command import Report, attach, report_headers
-from delaystream.codec.envelope import Schedule, decode_schedule
+from delaystream.codec.envelope import Schedule, decode_envelope, decode_schedule, encode
 from delaystream.codec.requests.headers import RequestParser
 from delaystream.core.destinations import DestinationFilter
 from delaystream.core.limits import Limits
 from delaystream.core.partitioning import owner_partition
 from delaystream.core.record import Record
 from delaystream.core.request import Coordinates, Request
+from delaystream.engine.ports import TopicPartition
 from delaystream.engine.state.partition_state import PartitionState
 from delaystream.testing import VirtualTimeLoop
 from delaystream.transfer import lines
 from tests.unit.engine import REQUESTS, Engine, header
-from tests.unit.moving import exported, imported, moved
+from tests.unit.moving import CHANGELOG, exported, imported, moved
 from tests.unit.test_commands import receipts
 from tests.unit.test_dialects_engine import speakers, text, theirs
 from tests.unit.test_recurring import events
@@ -76,6 +78,37 @@ def test_a_bulk_command_reaches_what_was_moved_here() -> None:
         await asyncio.sleep(7_200)
         (receipt,) = receipts(new)
         assert (receipt["count"], new.read("orders")) == (1, [])
+
+    between_clusters(test)
+
+
+def test_what_bulk_commands_had_passed_elsewhere_is_not_passed_here() -> None:
+    """One here may stand at the very coordinates of one there."""
+    places = [(0, 3, "")]
+
+    async def test(old: Engine, new: Engine) -> None:
+        old.request(destination="orders", id="a", delay="1h")
+        old.request(destination="orders", delay="1h")
+        await asyncio.sleep(1)
+        await old.stop()
+        changelog = TopicPartition(CHANGELOG, 0)
+        for record in old.log.read(changelog, 0)[0]:
+            key, value = record.key or b"", record.value or b""
+            if key[:1] == b"s":
+                passed = encode(replace(decode_schedule(value), swept=places))
+            elif key[:1] == b"w" and key >= keys.wheel_bound(keys.HOUSEKEEPING + 1):
+                passed = encode(replace(decode_envelope(value), swept=places))
+            else:
+                continue
+            old.log.append(changelog, (key, passed, (), old.clock.now_ms()))
+        await imported(exported(old), new)
+        new.start()
+        ahead(new, 3)
+        new.request(action="cancel", match_destination="*", match_anonymous="true", reply_to="replies")
+        await asyncio.sleep(7_200)
+        (receipt,) = receipts(new)
+        assert receipt["source"] == f"{REQUESTS}/0/3"
+        assert (receipt["count"], receipt["anonymous"], new.read("orders")) == (1, 1, [])
 
     between_clusters(test)
 

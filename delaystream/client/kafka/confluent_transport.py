@@ -141,8 +141,10 @@ class ConfluentTransport:
                 with suppress(TimeoutError):
                     self._have(partial(self._producer.flush, timeout_s)).result(timeout_s + _END_S)
         finally:
+            # It has who is still waited for told, and with that a flush end. The thread that serves must not
+            # have looked for the last time before.
+            self._producer.purge()
             self._ended = True
-            self._producer.purge()  # has who is still waited for told, and with that a flush end
             self._wake()
             for ended in (self._server, *self._readers):
                 if ended is not None:
