@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
@@ -24,6 +25,13 @@ IN_FLIGHT: Final = 10_000
 """Most records that wait for acknowledgement; a caller with one more waits."""
 LARGEST_BYTES: Final = 8 * 1024 * 1024
 """Of a record. What topics take is less, and theirs to say."""
+SEND_TIMEOUT_S: Final = 30.0
+"""For so long an acknowledgement is waited for, as by the other client.
+
+An idempotent producer of aiokafka's asks for it without end, so a record may still be written after that.
+"""
+_LOOK_S: Final = 1.0
+"""How often it is looked whether one is late."""
 _BATCH_BYTES: Final = 256 * 1024
 _AT_ONCE: Final = 1000
 _FETCH_WAIT_MS: Final = 50
@@ -58,7 +66,10 @@ class AiokafkaTransport:
         self._room = asyncio.Semaphore(in_flight)
         self._starting = asyncio.Lock()
         self._producer: AIOKafkaProducer | None = None
-        self._readers: list[tuple[AIOKafkaConsumer, asyncio.Task[None]]] = []
+        self._readers: set[asyncio.Task[None]] = set()
+        #: until when each acknowledgement is waited for, in that order; those that came may be among them
+        self._awaited: deque[tuple[float, str, asyncio.Future[Sent]]] = deque()
+        self._looking: asyncio.TimerHandle | None = None
 
     def now_ms(self) -> int:
         """See the protocol."""
@@ -81,7 +92,13 @@ class AiokafkaTransport:
     async def produce(self, record: RequestRecord) -> asyncio.Future[Sent]:
         """See `AsyncTransport`."""
         producer = await self._started()
-        await self._room.acquire()
+        try:
+            await asyncio.wait_for(self._room.acquire(), SEND_TIMEOUT_S)
+        except TimeoutError:
+            raise UnavailableError(
+                f"{record.topic}: as many records as may be wait for acknowledgement, and none came within "
+                f"{SEND_TIMEOUT_S:.0f} s."
+            ) from None
         try:
             written: asyncio.Future[RecordMetadata] = await producer.send(
                 record.topic,
@@ -95,9 +112,27 @@ class AiokafkaTransport:
             if isinstance(error, KafkaError):
                 raise _refused(record.topic, error) from None
             raise
-        sent: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        sent: asyncio.Future[Sent] = loop.create_future()
         written.add_done_callback(lambda done: self._told(record.topic, done, sent))
+        self._awaited.append((loop.time() + SEND_TIMEOUT_S, record.topic, sent))
+        if self._looking is None:
+            self._looking = loop.call_later(_LOOK_S, self._look)
         return sent
+
+    def _look(self) -> None:
+        """Tell of acknowledgements that are late."""
+        loop = asyncio.get_running_loop()
+        awaited, now_s = self._awaited, loop.time()
+        while awaited and (awaited[0][2].done() or awaited[0][0] <= now_s):
+            _, topic, sent = awaited.popleft()
+            if not sent.done():
+                sent.set_exception(
+                    UnavailableError(
+                        f"{topic}: no acknowledgement within {SEND_TIMEOUT_S:.0f} s; it may still be written."
+                    )
+                )
+        self._looking = loop.call_later(_LOOK_S, self._look) if awaited else None
 
     async def follow(self, topic: str, each: Take, fail: Fail) -> None:
         """See `AsyncTransport`."""
@@ -128,9 +163,10 @@ class AiokafkaTransport:
             raise
         starts = {(place.topic, place.partition): end for place, end in ends.items()}
         reading = asyncio.create_task(
-            told_of_its_end(self._read(consumer, starts, each), topic, fail), name=f"reads {topic}"
+            told_of_its_end(self._read_on(consumer, starts, each), topic, fail), name=f"reads {topic}"
         )
-        self._readers.append((consumer, reading))
+        self._readers.add(reading)
+        reading.add_done_callback(self._readers.discard)
 
     async def wait(self, future: asyncio.Future[T], timeout_s: float | None) -> T:
         """See `AsyncTransport`."""
@@ -146,10 +182,16 @@ class AiokafkaTransport:
         except TimeoutError:
             pass  # what is not acknowledged by now has told so, or tells it to nobody
         finally:
-            for consumer, reading in self._readers:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
-                await consumer.stop()
+            if self._looking is not None:
+                self._looking.cancel()
+            for _, topic, sent in self._awaited:
+                if not sent.done():
+                    sent.set_exception(_closed(topic))
+            self._awaited.clear()
+            reading = list(self._readers)
+            for task in reading:
+                task.cancel()
+            await asyncio.gather(*reading, return_exceptions=True)
 
     async def _started(self) -> AIOKafkaProducer:
         if self._producer is not None:
@@ -167,6 +209,15 @@ class AiokafkaTransport:
                     raise
                 self._producer = producer
             return self._producer
+
+    async def _read_on(
+        self, consumer: AIOKafkaConsumer, positions: dict[tuple[str, int], int], each: Take
+    ) -> None:
+        """Read until it fails, or is cancelled: then the consumer is closed."""
+        try:
+            await self._read(consumer, positions, each)
+        finally:
+            await consumer.stop()
 
     async def _read(
         self, consumer: AIOKafkaConsumer, positions: dict[tuple[str, int], int], each: Take
@@ -187,12 +238,13 @@ class AiokafkaTransport:
 
     def _told(self, topic: str, written: asyncio.Future[RecordMetadata], sent: asyncio.Future[Sent]) -> None:
         self._room.release()
-        if sent.cancelled():
+        if sent.done():
+            # It was cancelled, or told that it is late.
+            if not written.cancelled():
+                written.exception()
             return
         if written.cancelled():
-            sent.set_exception(
-                UnavailableError(f"{topic}: the client was closed before it was acknowledged.")
-            )
+            sent.set_exception(_closed(topic))
         elif (error := written.exception()) is not None:
             sent.set_exception(_refused(topic, error))
         else:
@@ -230,6 +282,10 @@ async def told_of_its_end(reading: Coroutine[Any, Any, None], topic: str, fail: 
         fail(UnavailableError(f"Topic {topic} cannot be read: {_said(error)}."))
     except Exception as error:  # noqa: BLE001 - nobody looks at the task: it is told to `fail`, whatever it is
         fail(UnavailableError(f"Topic {topic} cannot be read: {type(error).__name__}: {_said(error)}."))
+
+
+def _closed(topic: str) -> UnavailableError:
+    return UnavailableError(f"{topic}: the client was closed before it was acknowledged.")
 
 
 def _refused(topic: str, error: BaseException) -> UnavailableError:
