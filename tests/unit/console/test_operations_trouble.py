@@ -10,7 +10,7 @@ import pytest
 
 from delaystream.console.history.database import DatabaseError
 from delaystream.console.replica.follower import Follower
-from delaystream.engine.failures import LogUnavailable
+from delaystream.engine.failures import StoreUntrusted
 from delaystream.testing.transport import AsyncMemoryTransport
 from tests.unit.console.test_operations import (
     OPERATIONS,
@@ -56,7 +56,7 @@ async def problem_of(world: World, id: str, words: str) -> None:
 
 
 class Closed:
-    """A follower whose changelog cannot be read, until it is opened again."""
+    """A follower whose copy turns out corrupt, and is made anew when it is opened again."""
 
     def __init__(self, follower: Follower) -> None:
         self._opening = follower._open_changelog
@@ -67,7 +67,7 @@ class Closed:
         follower = self._follower
 
         async def fails(position: int) -> Any:
-            raise LogUnavailable("the brokers do not answer")
+            raise StoreUntrusted("checksum mismatch")
 
         async def opened(partition: int) -> Any:
             await self._opened.wait()
