@@ -40,13 +40,17 @@ def size_of(entries: Sequence[tuple[bytes, bytes]]) -> int:
     return sum([len(value) for _, value in entries])
 
 
-def is_cut(entries: Sequence[tuple[bytes, bytes]], most_bytes: int) -> bool:
+def is_cut(entries: Sequence[tuple[bytes, bytes]], most_bytes: int | None) -> bool:
     """Whether a scan ended because of its bytes: there may be more."""
-    return size_of(entries) >= most_bytes
+    return most_bytes is not None and size_of(entries) >= most_bytes
 
 
-def taken(items: Iterator[tuple[bytes, bytes]], limit: int, most_bytes: int) -> list[tuple[bytes, bytes]]:
-    """The first entries of an iterator, in pieces, until there are so many or their values so large."""
+def taken(
+    items: Iterator[tuple[bytes, bytes]], limit: int, most_bytes: int | None
+) -> list[tuple[bytes, bytes]]:
+    """What `Rows.scan` tells of the entries that an iterator has."""
+    if most_bytes is None:
+        return list(islice(items, limit))
     entries: list[tuple[bytes, bytes]] = []
     size = 0
     while size < most_bytes and (piece := list(islice(items, min(PIECE, limit - len(entries))))):

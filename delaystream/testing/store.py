@@ -52,8 +52,6 @@ class Disk:
         values, order = self.values, self.order
         first = bisect_left(order, start)
         last = min(bisect_left(order, stop, first), first + limit)
-        if most_bytes is None:
-            return [(key, values[key]) for key in order[first:last]]
         return taken(((key, values[key]) for key in order[first:last]), limit, most_bytes)
 
     def lose(self, writes: int) -> None:

@@ -13,7 +13,8 @@ from aiokafka.structs import RecordMetadata
 
 from delaystream.client import UnavailableError
 from delaystream.client.kafka import aiokafka_transport
-from delaystream.client.kafka.aiokafka_transport import SEND_TIMEOUT_S, AiokafkaTransport
+from delaystream.client.kafka.aiokafka_transport import AiokafkaTransport
+from delaystream.client.kafka.transport import SEND_TIMEOUT_S
 from delaystream.client.requests.records import RequestRecord
 from delaystream.testing import VirtualTimeLoop
 

@@ -199,14 +199,8 @@ class RocksDbStore(StateStore):
         """Up to ``limit`` entries in key order, or ``most_bytes`` of values. Raises StoreUntrusted."""
         try:
             items: Any = self._database.items(from_key=start, read_opt=_up_to(stop))
-            entries: list[tuple[bytes, bytes]]
-            if most_bytes is None:
-                entries = list(islice(items, limit))
-                ended = len(entries) < limit
-            else:
-                entries = taken(iter(items), limit, most_bytes)
-                ended = len(entries) < limit and not is_cut(entries, most_bytes)
-            if ended:
+            entries = taken(iter(items), limit, most_bytes)
+            if len(entries) < limit and not is_cut(entries, most_bytes):
                 self._check_end(entries[-1][0] + b"\0" if entries else start, stop)
         except Exception as error:
             raise _failure(self._path, error) from error

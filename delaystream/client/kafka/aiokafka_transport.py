@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
@@ -13,7 +12,7 @@ from aiokafka.structs import RecordMetadata
 
 from delaystream.client.kafka.aiokafka_gaps import reread, value_to_write, written_value
 from delaystream.client.kafka.deliveries import Delivery
-from delaystream.client.kafka.transport import Fail, Take
+from delaystream.client.kafka.transport import SEND_TIMEOUT_S, Fail, Take
 from delaystream.client.requests.checking import wall_ms
 from delaystream.client.requests.outcomes import MissingTopicError, UnavailableError
 from delaystream.client.requests.records import RequestRecord, Sent
@@ -25,11 +24,6 @@ IN_FLIGHT: Final = 10_000
 """Most records that wait for acknowledgement; a caller with one more waits."""
 LARGEST_BYTES: Final = 8 * 1024 * 1024
 """Of a record. What topics take is less, and theirs to say."""
-SEND_TIMEOUT_S: Final = 30.0
-"""For so long an acknowledgement is waited for, as by the other client.
-
-An idempotent producer of aiokafka's asks for it without end, so a record may still be written after that.
-"""
 _LOOK_S: Final = 1.0
 """How often it is looked whether one is late."""
 _BATCH_BYTES: Final = 256 * 1024
@@ -67,8 +61,8 @@ class AiokafkaTransport:
         self._starting = asyncio.Lock()
         self._producer: AIOKafkaProducer | None = None
         self._readers: set[asyncio.Task[None]] = set()
-        #: until when each acknowledgement is waited for, in that order; those that came may be among them
-        self._awaited: deque[tuple[float, str, asyncio.Future[Sent]]] = deque()
+        #: until when each acknowledgement is waited for; those that came may be among them for a moment
+        self._awaited: list[tuple[float, str, asyncio.Future[Sent]]] = []
         self._looking: asyncio.TimerHandle | None = None
 
     def now_ms(self) -> int:
@@ -92,13 +86,7 @@ class AiokafkaTransport:
     async def produce(self, record: RequestRecord) -> asyncio.Future[Sent]:
         """See `AsyncTransport`."""
         producer = await self._started()
-        try:
-            await asyncio.wait_for(self._room.acquire(), SEND_TIMEOUT_S)
-        except TimeoutError:
-            raise UnavailableError(
-                f"{record.topic}: as many records as may be wait for acknowledgement, and none came within "
-                f"{SEND_TIMEOUT_S:.0f} s."
-            ) from None
+        await self._make_room(record.topic)
         try:
             written: asyncio.Future[RecordMetadata] = await producer.send(
                 record.topic,
@@ -120,19 +108,33 @@ class AiokafkaTransport:
             self._looking = loop.call_later(_LOOK_S, self._look)
         return sent
 
+    async def _make_room(self, topic: str) -> None:
+        if not self._room.locked():
+            # At once: a bound on the time would cost as much as all else here.
+            await self._room.acquire()
+            return
+        try:
+            await asyncio.wait_for(self._room.acquire(), SEND_TIMEOUT_S)
+        except TimeoutError:
+            raise UnavailableError(
+                f"{topic}: as many records as may be wait for acknowledgement, and none came within "
+                f"{SEND_TIMEOUT_S:.0f} s."
+            ) from None
+
     def _look(self) -> None:
-        """Tell of acknowledgements that are late."""
+        """Tell of acknowledgements that are late: an idempotent producer of aiokafka's asks without end."""
         loop = asyncio.get_running_loop()
-        awaited, now_s = self._awaited, loop.time()
-        while awaited and (awaited[0][2].done() or awaited[0][0] <= now_s):
-            _, topic, sent = awaited.popleft()
-            if not sent.done():
+        now_s = loop.time()
+        for until_s, topic, sent in self._awaited:
+            if until_s <= now_s and not sent.done():
                 sent.set_exception(
                     UnavailableError(
                         f"{topic}: no acknowledgement within {SEND_TIMEOUT_S:.0f} s; it may still be written."
                     )
                 )
-        self._looking = loop.call_later(_LOOK_S, self._look) if awaited else None
+        # Not from the front alone: behind one that is late many may have come.
+        self._awaited = [one for one in self._awaited if not one[2].done()]
+        self._looking = loop.call_later(_LOOK_S, self._look) if self._awaited else None
 
     async def follow(self, topic: str, each: Take, fail: Fail) -> None:
         """See `AsyncTransport`."""

@@ -15,14 +15,12 @@ from delaystream.client.kafka.interruption import unmasked
 from delaystream.client.kafka.promises import Promise
 from delaystream.client.kafka.reading import ANSWER_TIMEOUT_S, Reader, known_partitions
 from delaystream.client.kafka.threads import apart, begun
-from delaystream.client.kafka.transport import Done, Fail, Take
+from delaystream.client.kafka.transport import SEND_TIMEOUT_S, Done, Fail, Take
 from delaystream.client.requests.checking import wall_ms
 from delaystream.client.requests.outcomes import MissingTopicError, UnavailableError
 from delaystream.client.requests.records import RequestRecord, Sent
 from delaystream.core.request import Coordinates
 
-SEND_TIMEOUT_S: Final = 30.0
-"""The longest wait for a record's acknowledgement."""
 IN_FLIGHT: Final = 100_000
 """Most records that wait for acknowledgement; a caller with one more waits."""
 LARGEST_BYTES: Final = 8 * 1024 * 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from delaystream.client.kafka.deliveries import Delivery
 from delaystream.client.kafka.promises import Promise
@@ -12,6 +12,9 @@ from delaystream.client.requests.outcomes import UnavailableError
 from delaystream.client.requests.records import RequestRecord, Sent
 
 T = TypeVar("T")
+
+SEND_TIMEOUT_S: Final = 30.0
+"""The longest wait for a record's acknowledgement. By aiokafka it may still be written after that."""
 
 Done = Callable[[Sent | UnavailableError], None]
 """Told once for each record: where it stands, or why it does not. It returns at once, and raises nothing."""

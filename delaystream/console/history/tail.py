@@ -182,7 +182,9 @@ class Tail:
             self._held[status.partition] = held = _Held(status.position)
         if status.position == held.next:
             return False
-        found = await asyncio.to_thread(self._history.after, status.partition, held.next, _AT_ONCE)
+        stored = await asyncio.to_thread(self._history.after, status.partition, held.next, _AT_ONCE)
+        # The status follows its transaction: what stands behind it is of the next look.
+        found = [told for told in stored if told.offset < status.position]
         full = len(found) == _AT_ONCE
         held.add(found, found[-1].offset + 1 if full else max(status.position, held.next))
         return True

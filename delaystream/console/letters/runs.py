@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -102,6 +102,14 @@ class Progressed(msgspec.Struct, frozen=True):
     acts: Sequence[Act]
 
 
+class _Running(NamedTuple):
+    """A run at work, and whose it is."""
+
+    task: asyncio.Task[None]
+    stopping: asyncio.Event
+    whose: str
+
+
 class Runs:
     """Runs of one console; for one event loop."""
 
@@ -112,8 +120,9 @@ class Runs:
         self.redriving = self._redriving = redriving
         self._clock = clock
         self._stands = stands
-        self._of: dict[str, str] = {}
-        self._tasks: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
+        #: one at a time: two that are asked for at the same instant count each other
+        self._beginning = asyncio.Lock()
+        self._running: dict[str, _Running] = {}
 
     async def look(self, wanted: Wanted) -> Look:
         """What a run would do; nothing is sent. Raises LogUnavailable, Misconfigured."""
@@ -135,40 +144,28 @@ class Runs:
 
         Raises Busy, KeyReused, DatabaseError.
         """
-        known = await self.known(name, wanted.fingerprint)
-        if known is not None:
-            return known
-        whose = wanted.caller.who.unique
-        # With those that are being begun: two at the same instant are two, and of one name one.
-        mine = name not in self._of
-        if mine and len(self._of) >= RUNS:
-            raise Busy(f"{RUNS} runs are under way; expected fewer. Nothing was sent.")
-        if mine and list(self._of.values()).count(whose) >= RUNS_OF_ONE:
-            raise Busy(f"{RUNS_OF_ONE} runs of one caller are under way; expected fewer. Nothing was sent.")
-        self._of.setdefault(name, whose)
-        try:
+        async with self._beginning:
+            known = await self.known(name, wanted.fingerprint)
+            if known is not None:
+                return known
+            whose = wanted.caller.who.unique
+            if len(self._running) >= RUNS:
+                raise Busy(f"{RUNS} runs are under way; expected fewer. Nothing was sent.")
+            if [running.whose for running in self._running.values()].count(whose) >= RUNS_OF_ONE:
+                raise Busy(
+                    f"{RUNS_OF_ONE} runs of one caller are under way; expected fewer. Nothing was sent."
+                )
             run = await self._noted(name, wanted, asked)
-        except BaseException:
-            if mine and name not in self._tasks:
-                self._of.pop(name, None)
-            raise
-        if run is None:
-            # Another one was first.
-            if mine and name not in self._tasks:
-                self._of.pop(name, None)
-            run = await self.known(name, wanted.fingerprint)
-            assert run is not None
+            if run is None:
+                # Another console was first.
+                run = await self.known(name, wanted.fingerprint)
+                assert run is not None
+                return run
+            stopping = asyncio.Event()
+            task = asyncio.create_task(self._carried_out(run, wanted, stopping), name=f"letters {name}")
+            self._running[name] = _Running(task, stopping, whose)
+            task.add_done_callback(lambda _: self._running.pop(name, None))
             return run
-        self._of[name] = whose
-        stopping = asyncio.Event()
-        task = asyncio.create_task(self._carried_out(run, wanted, stopping), name=f"letters {name}")
-        self._tasks[name] = (task, stopping)
-        task.add_done_callback(lambda _: self._ended(name))
-        return run
-
-    def _ended(self, name: str) -> None:
-        del self._tasks[name]
-        self._of.pop(name, None)
 
     async def known(self, name: str, fingerprint: str | None) -> Run | None:
         """The run that was begun under a name; None where none was.
@@ -216,15 +213,15 @@ class Runs:
 
     def _now(self, run: Run) -> Run:
         late = self._clock.now_ms() - run.told_ms > INTERRUPTED_MS
-        if run.stage == RUNNING and late and run.run not in self._tasks:
+        if run.stage == RUNNING and late and run.run not in self._running:
             return replace(run, stage=INTERRUPTED)
         return run
 
     def stop(self, name: str) -> bool:
         """Have nothing more sent of a run; False where this console does not run it."""
-        if name not in self._tasks:
+        if name not in self._running:
             return False
-        self._tasks[name][1].set()
+        self._running[name].stopping.set()
         return True
 
     async def run(self) -> None:
@@ -233,7 +230,7 @@ class Runs:
 
     async def close(self) -> None:
         """End every run where it is, and follow nothing any more."""
-        tasks = [task for task, _ in self._tasks.values()]
+        tasks = [running.task for running in self._running.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -175,10 +175,9 @@ class Follower:
         """Close the store; until there is one again the partition is missing from what is answered."""
         replica, self._stored, self._replica = self._replica, None, None
         if replica is not None:
+            # Whoever waits for a position, or asks what is missing, is not told of a copy that is closed.
             self._tell(replace(self.status, phase=Phase.STARTING, indexed=False))
             replica.close()
-            # Whoever waits for a position, or asks what is missing, is not told of a copy that is closed.
-            self._tell(replace(self.status, indexed=False))
 
     async def _begin(self, replica: Replica, changelog: Changelog) -> Marker:
         """The marker of a store that can be gone on from."""
@@ -190,8 +189,6 @@ class Follower:
             # It is not: this is a copy of what the workers have.
             replica.throw_away("the changelog is empty")
             marker = None
-        # It may be of a store that was just thrown away.
-        self._stored = None
         now_ms = self._clock.now_ms()
         if marker is not None and bounds.stable - marker.position > 1:
             # By a clock that is behind the brokers' a store that was just closed is of the future.
@@ -199,7 +196,8 @@ class Follower:
             if reason := too_old(marker, now_ms, self._settings.tombstones_kept_ms):
                 replica.throw_away(reason)
                 marker = None
-                self._stored = None
+        # It may be of a store that was just thrown away.
+        self._stored = None
         if marker is None:
             marker = replica.nothing_applied(bounds, now_ms)
         status = CopyStatus(self.status.partition, Phase.CATCHING_UP, marker.position, bounds.stable)

@@ -272,12 +272,12 @@ class Firing:
         state = self._state
         entries = state.scan_due(cursor.wheel, cursor.position, step.now_ms, quota)
         size_bytes = size_of(entries)
+        self._adapt_chunk(size_bytes, len(entries))
         exhausted = len(entries) < quota and size_bytes < CHUNK_BYTES
         suspect = None
         if self._suspects:
             entries, suspect = self._before_suspect(entries)
             exhausted = exhausted and suspect is None
-        self._adapt_chunk(size_bytes, len(entries))
         with _blamed(cursor):
             last = self._decide(step, cursor, entries)
         all_left = bool(entries) and last == entries[-1][0]

@@ -5,6 +5,7 @@ A module that runs these cases has fixtures `url` and `fresh_url`, of two that a
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
 from itertools import count
@@ -21,6 +22,7 @@ from delaystream.console.history.rows import Rows, rows_of
 from delaystream.console.history.schema import WITHIN_MS, metadata
 from delaystream.console.history.tail import Tail
 from delaystream.engine.ports import TopicPartition
+from delaystream.testing import VirtualTimeLoop
 from tests.unit.console.history import (
     DAY_MS,
     EVENTS,
@@ -452,3 +454,38 @@ def test_a_history_that_has_not_seen_its_topic_yet_knows_where_it_stands(databas
     assert [status.as_of_ms for status in again.statuses] == [None, None]
     tail = Tail(History(database), lambda: again.statuses)
     assert tail.now() == dict(enumerate(places))
+
+
+def test_a_stream_tells_each_event_once_although_more_is_stored_than_is_said(database: Database) -> None:
+    """A status follows its transaction: a look in between finds the event that is behind the position."""
+    topic, steps = EventsTopic(), []
+    topic.fill(random.Random(3), 5)
+    (stored,) = topic.stored(database).statuses
+    said = msgspec.structs.replace(stored, position=3)
+    tail = Tail(History(database), lambda: [said])
+
+    async def read() -> None:
+        async for step in tail.follow({0: 3}, silence_s=1):
+            steps.append(step)
+            # It would go on without a pause.
+            if len(steps) > 20:
+                return
+
+    async def story() -> None:
+        nonlocal said
+        with tail.counted():
+            running = asyncio.create_task(tail.run())
+            # From then on the latest are held, and no stream reads the database.
+            await asyncio.sleep(1)
+            reading = asyncio.create_task(read())
+            for position in (4, 5):
+                await asyncio.sleep(1)
+                said = msgspec.structs.replace(stored, position=position)
+            await asyncio.sleep(5)
+            tail.close()
+            running.cancel()
+            await asyncio.gather(running, reading, return_exceptions=True)
+
+    with VirtualTimeLoop() as loop:
+        loop.run_until_complete(story())
+    assert [one.offset for step in steps for one in step.told] == [3, 4]

@@ -18,7 +18,7 @@ from delaystream.console.api.models import Json, LetterBody, LetterRun, LettersL
 from delaystream.console.api.problems import ProblemError, invalid
 from delaystream.console.api.rendering import act_body, letter_body
 from delaystream.console.letters.acts import Standing
-from delaystream.console.letters.runs import MOST_RATE, RATE
+from delaystream.console.letters.runs import LEAST_RATE, MOST_RATE, RATE
 from delaystream.console.pages.acting import repairs
 from delaystream.console.pages.acting.calls import topics_of
 from delaystream.console.pages.acting.forms import Form, Posted, stamp
@@ -77,7 +77,7 @@ def _inputs(texts: dict[str, str], topics: list[str]) -> list[Input]:
             if len(topics) > 1
             else []
         ),
-        Input("rate", "Letters a second", f"{RATE:g}", help=f"At most {MOST_RATE:g}."),
+        Input("rate", "Letters a second", f"{RATE:g}", help=f"{LEAST_RATE:g} to {MOST_RATE:g}."),
         note(),
     ]
     return [Input(**{**vars(one), "value": texts.get(one.name, one.value)}) for one in inputs]
