@@ -25,6 +25,9 @@ OUTAGE_S: Final = 600.0
 #: How long it is watched before anything happens, and after Kafka is back.
 BEFORE_S: Final = 240.0
 AFTER_S: Final = 480.0
+#: A broker and workers start in this machine's own seconds, whatever the factor: so many more for what is
+#: told when Kafka is back.
+STARTS_S: Final = 30.0
 #: Requests of each application all the time, a second of this machine's; after how many each is due.
 _STEADY: Final = 8
 _DELAY_S: Final = 2.0
